@@ -1,0 +1,1 @@
+"""Robustness auditor for ONNX models: the largest eigenvalue of the input Fisher information."""

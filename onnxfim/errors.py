@@ -1,0 +1,31 @@
+"""The errors a user can cause; each message is one line: where, what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class OnnxFimError(Exception):
+    """Base of every error that onnxfim raises on purpose; the command line prints it as one line and exits 2."""
+
+
+class ModelError(OnnxFimError):
+    """The model file cannot be read, is not a valid ONNX model, or is not a classifier that can be audited."""
+
+
+class InputError(OnnxFimError):
+    """The samples, labels or their preprocessing do not fit the model."""
+
+
+class SettingsError(OnnxFimError):
+    """A setting has a value that cannot be used."""
+
+
+class ProviderError(OnnxFimError):
+    """An execution provider is unknown, or was required and could not be obtained."""
+
+
+class OutputError(OnnxFimError):
+    """A result cannot be written or read back."""
+
+
+class UnsupportedOperator(OnnxFimError):
+    """A graph holds an operator that has no rule for what was asked of it."""
