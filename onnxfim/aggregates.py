@@ -74,10 +74,10 @@ def _mean(values: Array, lows: Array, highs: Array, rng: np.random.Generator) ->
         good = spread > 1e-3 * error  # a resample without spread says nothing of the spread
         ratios.append((draws.mean(axis=1)[good] - x.mean()) / spread[good])
     lower, upper = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    # Never narrower than Student's interval on the heavy side, never below zero on the other.
-    half = float(t.ppf(0.975, n - 1)) * error
-    low = max((x.mean() - max(upper, half / error * 0.5) * error) * scale, 0.0)
-    high = (x.mean() - min(lower, -half / error) * error) * scale
+    # Never narrower than Student's interval on the heavy side; on the other a mean of positive values stays positive.
+    half = float(t.ppf(0.975, n - 1))
+    high = (x.mean() - min(lower, -half) * error) * scale
+    low = mean * math.exp(-max(upper, half / 2) * error / x.mean())
     return Aggregate(mean, float(low), float(high), 0.95, "bootstrap-t over the samples")
 
 

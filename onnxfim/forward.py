@@ -176,12 +176,12 @@ class OnnxForward:
         count = len(rows.sample)
         if self._fixed and count < self._fixed:
             rows = _repeat_last(rows, self._fixed)
-        low, high = int(rows.sample[0]), int(rows.sample[-1]) + 1
+        used, sample = np.unique(rows.sample, return_inverse=True)
         one = (1,) * len(self._shape)
         size = (len(rows.sample), *self._shape)
         feeds = {
-            "base": np.ascontiguousarray(X[low:high], dtype=self._wide),
-            "sample": rows.sample - low,
+            "base": np.ascontiguousarray(X[used], dtype=self._wide),
+            "sample": sample.astype(np.int64, copy=False),
             "scale": rows.scale.astype(self._wide).reshape(-1, *one),
             "v": np.ascontiguousarray(rows.v).reshape(size),
         }

@@ -23,7 +23,7 @@ class Rows:
     """A batch of perturbed rows ``X[sample] + scale·v + dither·w/127``.
 
     Attributes:
-        sample: Position of each row's base point in X, (B,) int64, ascending.
+        sample: Position of each row's base point in X, (B,) int64.
         v: Directions, int8 in {-1, 0, 1}, (B, d).
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.

@@ -178,7 +178,7 @@ def open_session(
     names = provider_names(providers)
     wanted = [(n, _options(n, tf32)) for n in names if n in available_providers()]
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised, and then told in one line
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:
@@ -224,6 +224,8 @@ def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
         return ModelError(
             f"{where}: unsupported opset or IR version ({text}). Export with an opset this ONNX Runtime knows, or update it."
         )
+    if isinstance(model, bytes):
+        return ModelError(f"model: ONNX Runtime failed on it ({text}). Check the inputs' shape and the model with onnx.checker.")
     return ModelError(f"{where}: ONNX Runtime does not take this model ({text}). Check it with onnx.checker, or re-export it.")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError, OnnxFimError
-from onnxfim.forward import CallableForward, OnnxForward, as_classes
+from onnxfim.forward import CallableForward, OnnxForward
 from onnxfim.model import (
     Ending,
     ModelFile,
@@ -232,10 +232,4 @@ def _kind(settings: Settings, end: Ending, z: Array) -> tuple[OutputKind, str, s
     return "logits", "the graph's last nodes make no probabilities, nor do the values look like any", doubt
 
 
-def with_batch(subject: Subject, X: Array) -> Subject:
-    """Find the batch size once the subject is chosen."""
-    subject.forward.find_batch(X)
-    return replace(subject)
-
-
-__all__ = ["CallableModel", "Subject", "as_classes", "check_shape", "from_callable", "open_subject"]
+__all__ = ["CallableModel", "Subject", "check_shape", "from_callable", "open_subject"]

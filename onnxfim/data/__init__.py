@@ -14,8 +14,9 @@ import numpy.typing as npt
 from onnxfim.data.arrays import Target, gather
 from onnxfim.data.npy import HeldRows, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
-from onnxfim.data.samples import Choice, Samples, SampleShape, Skipped, random_samples
+from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
 from onnxfim.errors import InputError
+from onnxfim.results import Skipped
 
 __all__ = ["Layout", "Preprocessing", "Samples", "Skipped", "from_arrays", "load", "random_samples"]
 
@@ -64,9 +65,7 @@ def load(
         if path.suffix.lower() == ".npy":
             return _load_npy(path, target, choice, labels_path=labels_path)
     except MemoryError as error:
-        raise InputError(
-            f"{path}: does not fit in memory, expected to hold the selection. Pass a smaller --samples."
-        ) from error
+        raise InputError(f"{path}: does not fit in memory, expected to hold the selection. Pass a smaller --samples.") from error
     raise InputError(
         f"{path}: has the suffix {path.suffix!r}, expected .npz, .npy or a folder of images. "
         "Save the samples with numpy.savez(path, inputs=…, labels=…)."
@@ -125,9 +124,7 @@ def _label_file(path: str | Path) -> Path:
 
 def _check_exists(path: Path) -> None:
     if not os.path.exists(path):
-        raise InputError(
-            f"{path}: no such file or folder, expected an .npz or .npy file or a folder of images. Check the path."
-        )
+        raise InputError(f"{path}: no such file or folder, expected an .npz or .npy file or a folder of images. Check the path.")
     if not (path.is_dir() or path.is_file()):
         raise InputError(f"{path}: is neither a file nor a folder, expected one of them. Save the data to a file first.")
 

@@ -15,12 +15,12 @@ from onnxfim.data.samples import (
     Indices,
     Samples,
     SampleShape,
-    Skipped,
     hash_arrays,
     shape_text,
     unusable,
 )
 from onnxfim.errors import InputError
+from onnxfim.results import Skipped
 
 _KINDS = {"b": "true and false", "c": "complex numbers", "S": "text", "U": "text", "V": "records or an unknown number format"}
 
@@ -52,9 +52,7 @@ def gather(inputs: Rows, labels: Rows | None, target: Target, choice: Choice, *,
     _check_kind(inputs)
     axes = _sample_axes(inputs, target)
     if target.preprocessing.resize or target.preprocessing.crop:
-        raise InputError(
-            f"{inputs.where}: is an array, expected images where resize or crop is given. Resize before saving it."
-        )
+        raise InputError(f"{inputs.where}: is an array, expected images where resize or crop is given. Resize before saving it.")
     if labels is not None and (len(labels.shape) not in (1, 2) or labels.shape[0] != inputs.shape[0]):
         raise InputError(
             f"{labels.where}: labels have shape {shape_text(labels.shape)}, expected one for each of the "

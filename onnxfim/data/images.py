@@ -15,8 +15,9 @@ import numpy as np
 
 from onnxfim.data.arrays import Target
 from onnxfim.data.preprocessing import CHANNELS, order_of
-from onnxfim.data.samples import Array, Choice, Samples, Skipped, check_bytes, one_line, shape_text, unusable
+from onnxfim.data.samples import Array, Choice, Samples, check_bytes, one_line, shape_text, unusable
 from onnxfim.errors import InputError
+from onnxfim.results import Skipped
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pillow knows more formats, among them some that start other programs.
@@ -136,9 +137,7 @@ def _visible(folder: Path) -> list[Path]:
         ) from error
     for entry in entries:
         if entry.is_symlink() and entry.is_dir():
-            raise InputError(
-                f"{entry}: is a link to a folder, expected a folder; such links are not followed. Copy the folder in."
-            )
+            raise InputError(f"{entry}: is a link to a folder, expected a folder; such links are not followed. Copy the folder in.")
     return entries
 
 
@@ -198,11 +197,9 @@ def _geometry(folder: Path, target: Target) -> Geometry:
 def _decode(content: bytes, geometry: Geometry, where: str) -> Array:
     """Pixels of one image, resized, as uint8 (H, W) or (H, W, C); raises one of _DECODE_ERRORS."""
     try:
-        from PIL import Image  # noqa: TID251  this is its home
+        from PIL import Image
     except ImportError as error:
-        raise InputError(
-            f"{where}: Pillow is not installed, expected for images. Run: pip install 'onnxfim[images]'."
-        ) from error
+        raise InputError(f"{where}: Pillow is not installed, expected for images. Run: pip install 'onnxfim[images]'.") from error
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

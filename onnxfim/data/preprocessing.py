@@ -46,9 +46,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std), ("input range", self.input_range)):
             if values is not None and not (values and all(math.isfinite(v) for v in values)):
-                raise InputError(
-                    f"{name}: found {_listed(values)}, expected finite numbers. Pass one, or one for each channel."
-                )
+                raise InputError(f"{name}: found {_listed(values)}, expected finite numbers. Pass one, or one for each channel.")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std: found {_listed(self.std)}, expected numbers above 0. Pass the training data's deviations.")
         if self.mean and self.std and len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):

@@ -12,21 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxfim.errors import InputError
+from onnxfim.results import Skipped
 
 Array: TypeAlias = npt.NDArray[Any]
 Indices: TypeAlias = npt.NDArray[np.int64]
 SampleShape: TypeAlias = tuple[int | None, ...]
 
+# Third word of the seed: keeps synthetic inputs apart from the directions of the same seed.
+_STREAM = 0x64617461
+
 MAX_BYTES = 8 * 2**30
 """Selected samples may take this much memory; more is refused before anything is read."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A sample that was left out: its position in the data, counted from 0, and the reason in one line."""
-
-    index: int
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +88,7 @@ def random_samples(
 ) -> Samples:
     """Draw synthetic samples, uniform in [0, 1] or standard normal.
 
-    Sample i is drawn from ``[seed, i]``, so it does not depend on ``count``.
+    Sample i is drawn from a stream of its own, so it does not depend on ``count``, nor the directions' streams ``[seed, i]`` on it.
 
     Raises:
         InputError: an axis without a size, an element type that is not floating-point, no sample asked for.
@@ -105,14 +101,12 @@ def random_samples(
             "Pass real data, whose shape gives the sizes."
         )
     if dtype.kind != "f":
-        raise InputError(
-            f"synthetic samples: the input takes {dtype}, expected floating-point numbers. Pass real data instead."
-        )
+        raise InputError(f"synthetic samples: the input takes {dtype}, expected floating-point numbers. Pass real data instead.")
     sizes = [size for size in shape if size is not None]
     check_bytes("synthetic samples", count * math.prod(sizes) * dtype.itemsize)
     inputs = np.empty((count, *sizes), dtype)
     for i in range(count):
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng([seed, i, _STREAM])
         inputs[i] = rng.random(sizes) if distribution == "uniform" else rng.standard_normal(sizes)
     words = "uniform in [0, 1]" if distribution == "uniform" else "standard normal"
     return Samples(
