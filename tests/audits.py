@@ -190,7 +190,9 @@ def _classes(by, truth, predicted, raw, calibrated, distances, labels, num_class
         if m.any():
             accuracy = float((truth[m] == predicted[m]).mean()) if labels else None
             tail = float(calibrated[m].mean()) if labels else None
-            rows.append(ClassRow(k, str(k), int(m.sum()), accuracy, 0.985, float(raw[m].mean()), tail, float(np.median(distances[m]))))
+            rows.append(
+                ClassRow(k, str(k), int(m.sum()), accuracy, 0.985, float(raw[m].mean()), tail, float(np.median(distances[m])))
+            )
     return tuple(rows)
 
 
@@ -249,7 +251,9 @@ def with_nulls(audit: Audit, *, share: float = 1.0) -> Audit:
     aggregates = dict(audit.aggregates)
     if share == 1:
         aggregates = {k: Aggregates(none, none, none, none, 0, a.units) for k, a in aggregates.items()}
-    finding = Finding("unresolved", "error", f"{many} samples have no measurable slope at this step: a larger one is needed (--step 0.03).")
+    finding = Finding(
+        "unresolved", "error", f"{many} samples have no measurable slope at this step: a larger one is needed (--step 0.03)."
+    )
     return replace(
         audit,
         samples=gone + audit.samples[many:],
@@ -266,9 +270,13 @@ def hostile(audit: Audit) -> Audit:
     samples = tuple(replace(s, name=HOSTILE[s.index % len(HOSTILE)]) for s in audit.samples)
     return replace(
         audit,
-        model=replace(audit.model, path=every, name=every, producer=every, input=every, output=every, read_from=every, rewritten=every),
+        model=replace(
+            audit.model, path=every, name=every, producer=every, input=every, output=every, read_from=every, rewritten=every
+        ),
         data=replace(audit.data, source=every, class_names=HOSTILE),
-        run=replace(audit.run, provider=every, providers_requested=(every,), provider_reason=every, versions={every: every}, platform=every),
+        run=replace(
+            audit.run, provider=every, providers_requested=(every,), provider_reason=every, versions={every: every}, platform=every
+        ),
         calibration=replace(audit.calibration, reason=every),
         samples=samples,
         skipped=(Skipped(3, every),),
@@ -287,7 +295,9 @@ def synthetic(audit: Audit) -> Audit:
 def fallback(audit: Audit) -> Audit:
     """The audit for which CUDA was asked for and not obtained, with skipped samples."""
     run = replace(audit.run, providers_requested=("cuda",))
-    return replace(audit, run=run, skipped=(Skipped(17, "logits are not finite (3 of 10)"), Skipped(44, "the runtime failed: bad shape")))
+    return replace(
+        audit, run=run, skipped=(Skipped(17, "logits are not finite (3 of 10)"), Skipped(44, "the runtime failed: bad shape"))
+    )
 
 
 VARIANTS = {

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from onnxfim.report.axes import Scale, Tick, linear_ticks, log_scale, log_ticks
-from onnxfim.report.numbers import count, interval, number
+from onnxfim.report.numbers import count, interval, number, short
 from onnxfim.results import Aggregate, Aggregates, SampleResult, StepChoice
 
 Series = str
@@ -232,7 +232,7 @@ def _edges(x: Scale, *, most: int) -> list[float]:
 SCHEMES = (("forward", "circle", ""), ("central", "square", "7 4"), ("cross", "triangle", "2 3"))
 
 
-def step_curve(step: StepChoice, *, units: str, input_units: str, width: int) -> Chart | None:
+def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     """lambda(r): the mean of lambda_max over the calibration samples against the step, with the chosen step marked.
 
     A value of zero (no direction changed any output) is drawn as an open marker on the floor of the chart. None without a curve.
@@ -253,13 +253,14 @@ def step_curve(step: StepChoice, *, units: str, input_units: str, width: int) ->
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    labels.append(Label((left + right) / 2, height - 10, f"step r per coordinate, {input_units} (logarithmic)", "middle", role="note"))
+    text = "step r per coordinate in model input units (logarithmic)"
+    labels.append(Label((left + right) / 2, height - 10, text, "middle", role="note"))
     labels.append(Label(13, (top + bottom) / 2, "mean λ_max (logarithmic)", "middle", role="note", turned=True))
     if zeros:
         labels.append(Label(left - 8, bottom - 4, "0", "end"))
     here = x(step.step)
     rules.append(Rule(here, top - 8, here, bottom, "chosen"))
-    text = f"chosen: r = {number(step.step)}, {step.scheme}"
+    text = f"chosen: r = {short(step.step)}, {step.scheme}"
     wide = _LETTER * len(text) / 2
     labels.append(Label(min(max(here, left + wide), right - wide), top - 14, text, "middle", role="value"))
     paths: list[Path] = []
@@ -269,22 +270,21 @@ def step_curve(step: StepChoice, *, units: str, input_units: str, width: int) ->
         if path:
             paths.append(Path(path, name, dash=dash))
         for r, v in points:
-            tip = f"{name}, r = {number(r)}: {number(v)} {units}"
+            tip = f"{name}, r = {short(r)}: {number(v)} {units}"
             paths.append(Path(marker(shape, x(r), y(v) if v > 0 else bottom - 8), name, filled=v > 0, tip=tip))
     words = "; ".join(
-        f"{name} differences " + ", ".join(f"{number(v)} at r = {number(r)}" for r, v in points) for name, points in curves.items()
+        f"{name} differences " + ", ".join(f"{number(v)} at r = {short(r)}" for r, v in points) for name, points in curves.items()
     )
     return Chart(
         "curve",
         "λ(r): the measured λ_max against the step",
-        f"Chosen step r = {number(step.step)} with the {step.scheme} scheme. {words}.",
+        f"Chosen step r = {short(step.step)} with the {step.scheme} scheme. {words}.",
         width,
         height,
         tuple(rules),
         paths=tuple(paths),
         labels=tuple(labels),
     )
-
 
 
 def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, series_title: str, width: int) -> Chart | None:
@@ -316,7 +316,9 @@ def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, ser
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    labels.append(Label((left + right) / 2, height - 10, "boundary distance, L2 in model input units (logarithmic)", "middle", role="note"))
+    labels.append(
+        Label((left + right) / 2, height - 10, "boundary distance, L2 in model input units (logarithmic)", "middle", role="note")
+    )
     labels.append(Label(13, (top + bottom) / 2, f"{series_title} (logarithmic)", "middle", role="note", turned=True))
     right_ones = [p for p in points if not _wrong(p[2])]
     wrong_ones = [p for p in points if _wrong(p[2])]

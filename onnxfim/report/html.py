@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound  # noqa: TID251 (this is its home)
+from markupsafe import Markup, escape
 
 from onnxfim.errors import OutputError
 from onnxfim.report.page import build_page
@@ -52,7 +53,7 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader([str(folder) for folder in TEMPLATE_FOLDERS]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -60,6 +61,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["symbols"] = _symbols
+    environment.filters["svg_symbols"] = _svg_symbols
+    return environment
+
+
+def _symbols(text: str) -> Markup:
+    """The text, escaped, with λ_max set with a subscript."""
+    return Markup(escape(text).replace("λ_max", Markup("λ<sub>max</sub>")))
+
+
+def _svg_symbols(text: str) -> Markup:
+    return Markup(escape(text).replace("λ_max", Markup('λ<tspan dy="3" font-size="9">max</tspan><tspan dy="-3">&#8203;</tspan>')))
 
 
 def _source(environment: Environment, name: str) -> str:

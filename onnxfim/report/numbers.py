@@ -46,15 +46,16 @@ def interval(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
-def percent(share: float | None, *, digits: int = 3) -> str:
+def percent(share: float | None) -> str:
     """A share of one as a percentage with at most one decimal."""
     if share is None:
         return MISSING
     scaled = 100 * share
     if 0 < scaled < 0.1:
         return "< 0.1 %"
-    decimals = 1 if abs(scaled) < 10 ** (digits - 1) and scaled not in (0,) else 0
-    return f"{scaled:,.{decimals}f} %".replace("-", "−")
+    if 99.95 <= scaled < 100:
+        return "> 99.9 %"
+    return f"{scaled:,.{1 if 0 < abs(scaled) < 100 else 0}f} %".replace("-", "−")
 
 
 def percent_interval(low: float | None, high: float | None) -> str | None:

@@ -45,7 +45,8 @@ def _reduced(thumbnail: Thumbnail) -> npt.NDArray[np.uint8]:
     padded = np.pad(pixels, pad, mode="edge")
     height, width = padded.shape[0] // block, padded.shape[1] // block
     means = padded.reshape(height, block, width, block, -1).mean(axis=(1, 3))
-    return np.round(means).astype(np.uint8)
+    reduced: npt.NDArray[np.uint8] = np.round(means).astype(np.uint8)
+    return reduced
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfim.report.numbers import count, interval, number, percent, short, visible
-from onnxfim.results import Audit, SampleResult
+from onnxfim.results import Aggregates, Audit, SampleResult
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
     """What must be known before any number is read."""
     found = []
     if audit.data.synthetic:
-        text = "The inputs were generated at random. The numbers show that the audit runs, not how robust the model is on real data."
+        text = (
+            "The inputs were generated at random. The numbers show that the audit runs, not how robust the model is on real data."
+        )
         found.append(Notice("warning", "This report describes no real input", text))
     if audit.run.partial:
         done = f"{len(audit.samples):,} of {count(audit.data.count, 'sample')}"
@@ -167,23 +169,21 @@ def _sure(audit: Audit) -> str:
         below = percent(1 - statistic.mean.low / statistic.mean.value)
         above = percent(statistic.mean.high / statistic.mean.value - 1)
         parts.append(
-            f"The mean {lead_name(audit)} is {number(statistic.mean.value)}, known to −{below} and +{above} "
-            f"({_level(statistic.mean.confidence)} interval over {count(statistic.count, 'sample')})."
+            f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
+            f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
     elif audit.samples:
         parts.append("The mean has no interval.")
     kinds = Counter(s.lambda_max.estimate.kind for s in audit.samples if s.lambda_max.estimate.value is not None)
     if kinds:
-        parts.append("Per sample: " + ", ".join(f"{n:,} {kind}" if kind == "exact" else count(n, kind) for kind, n in kinds.items()) + ".")
+        parts.append(
+            "Per sample: " + ", ".join(f"{n:,} {kind}" if kind == "exact" else count(n, kind) for kind, n in kinds.items()) + "."
+        )
     if audit.step.curve and not audit.step.plateau:
         parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
     elif audit.step.plateau:
         parts.append("The value is stable around the chosen step.")
     return " ".join(parts) or "No value was measured."
-
-
-def _level(confidence: float) -> str:
-    return f"{100 * confidence:.0f} %"
 
 
 def _why(audit: Audit) -> str:
@@ -192,7 +192,9 @@ def _why(audit: Audit) -> str:
     total = sum(values)
     if len(values) >= 20 and total > 0:
         top = max(1, round(0.05 * len(values)))
-        parts.append(f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean.")
+        parts.append(
+            f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
+        )
     attribute = "lambda_max_calibrated_mean" if has_calibrated(audit) else "lambda_max_mean"
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
     if len(rows) >= 2 and total > 0:
@@ -210,8 +212,12 @@ def _temperature_words(audit: Audit) -> str:
     if 0.9 <= temperature <= 1.1:
         return f"Temperature {number(temperature)}: the model's confidence fits its accuracy, so raw and calibrated agree."
     if temperature > 1:
-        return f"Temperature {number(temperature)}: the model is over-confident, which makes raw values look smaller than they are."
-    return f"Temperature {number(temperature)}: the model is under-confident, which makes raw values look smaller than they are."
+        return f"Temperature {number(temperature)}: the model is over-confident, so raw values are too small where it is certain."
+    return f"Temperature {number(temperature)}: the model is under-confident, so raw values are too small throughout."
+
+
+def _one(value: int, noun: str) -> str:
+    return noun if value == 1 else count(value, noun)
 
 
 def _now(audit: Audit) -> str:
@@ -219,9 +225,11 @@ def _now(audit: Audit) -> str:
     warnings = sum(f.level == "warning" for f in audit.findings)
     parts = []
     if errors:
-        parts.append(f"Clear the {count(errors, 'error')} under Findings first: the numbers may not describe the model as it is used.")
+        parts.append(
+            f"Clear the {_one(errors, 'error')} under Findings first: the numbers may not describe the model as it is used."
+        )
     elif warnings:
-        parts.append(f"Read the {count(warnings, 'warning')} under Findings.")
+        parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
     if audit.run.partial:
         parts.append("Run it again to the end.")
     if not audit.data.labels and not audit.data.synthetic:
@@ -229,11 +237,13 @@ def _now(audit: Audit) -> str:
     if audit.data.synthetic:
         parts.append("Run it on real inputs.")
     elif lead_values(audit):
-        parts.append(f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data.")
+        parts.append(
+            f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
+        )
     return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
 
 
-def lead_aggregate(audit: Audit):  # type: ignore[no-untyped-def]
+def lead_aggregate(audit: Audit) -> Aggregates | None:
     """Aggregates of the lambda_max the page leads with, or None."""
     return audit.aggregates.get("lambda_max_calibrated" if has_calibrated(audit) else "lambda_max")
 
@@ -253,9 +263,10 @@ def example(audit: Audit) -> str | None:
     spread = 0.1 * audit.data.input_std * math.sqrt(input_size(audit))
     epsilon = _round_down(min(size, spread) if spread > 0 else size)
     nats = 0.5 * value * epsilon**2
+    each = number(epsilon / math.sqrt(input_size(audit)))
     return (
         f"Sample {sample.index} stands at the 95th percentile with {lead_name(audit)} = {number(value)}. A change of L2 size "
-        f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {number(epsilon / math.sqrt(input_size(audit)))}) "
+        f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {each}) "
         f"moves its predicted distribution by at most about ½ · {number(value)} · {short(epsilon)}² = {number(nats)} nats: "
         f"no probability moves by more than about {number(100 * math.sqrt(nats / 2))} percentage points (Pinsker's inequality)."
     )
@@ -274,23 +285,31 @@ def _round_down(value: float) -> float:
 
 
 LIMITS = (
-    Statement("Local", "It is measured at the given inputs. It says nothing about other inputs, nor about changes that are not small."),
+    Statement(
+        "Local", "It is measured at the given inputs. It says nothing about other inputs, nor about changes that are not small."
+    ),
     Statement(
         "L2 and second order",
-        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large steps are "
-        "other questions.",
+        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
+        "steps are other questions.",
     ),
-    Statement("Not a certificate", "It is an estimate with an interval. A guarantee over a whole neighbourhood needs a proof, not samples."),
+    Statement(
+        "Not a certificate",
+        "It is an estimate with an interval. A guarantee over a whole neighbourhood needs a proof, not samples.",
+    ),
     Statement(
         "Saturation and temperature",
-        "Where the model is certain, λ_max falls towards zero although no decision moved, so an over-confident model looks robust. The "
-        "calibrated value takes one temperature out; the boundary distance does not depend on it at all.",
+        "Where the model is certain, λ_max falls towards zero although no decision moved, so an over-confident model looks "
+        "robust. The calibrated value takes one temperature out; the boundary distance does not depend on it at all.",
     ),
     Statement(
         "Units",
         "It is per squared unit of the input. Scaling the input by a divides it by a²: compare two models only in the same units.",
     ),
-    Statement("Mean and median", "The mean tracks vulnerability; it is carried by few samples. The median of a saturated model is close to zero."),
+    Statement(
+        "Mean and median",
+        "The mean tracks vulnerability; it is carried by few samples. The median of a saturated model is close to zero.",
+    ),
 )
 
 SOURCES = (
@@ -300,7 +319,7 @@ SOURCES = (
     ),
     Source(
         "The Fisher information of the input as a measure of attack",
-        "Zhao, Fletcher, Yu, Peng, Zhang, Shen (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
+        "Zhao et al. (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
     ),
     Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
     Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
