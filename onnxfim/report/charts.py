@@ -15,7 +15,7 @@ from onnxfim.results import Aggregate, Aggregates, SampleResult, StepChoice
 
 Series = str
 WIDE, NARROW = 700, 360
-_LETTER = 6.6  # mean width of a 12 px letter
+_LETTER = 7.0  # mean width of a 12 px letter
 
 
 @dataclass(frozen=True)

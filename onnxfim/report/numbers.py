@@ -52,10 +52,10 @@ def percent(share: float | None) -> str:
         return MISSING
     scaled = 100 * share
     if 0 < scaled < 0.1:
-        return "< 0.1 %"
+        return "<\u00a00.1\u00a0%"
     if 99.95 <= scaled < 100:
-        return "> 99.9 %"
-    return f"{scaled:,.{1 if 0 < abs(scaled) < 100 else 0}f} %".replace("-", "−")
+        return ">\u00a099.9\u00a0%"
+    return f"{scaled:,.{1 if 0 < abs(scaled) < 100 else 0}f}\u00a0%".replace("-", "−")
 
 
 def percent_interval(low: float | None, high: float | None) -> str | None:

@@ -42,9 +42,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(_LEVELS).index(f.level))),
         distribution=_figure(lambda width: charts.distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
-        curve=_figure(
-            lambda width: charts.step_curve(audit.step, units=visible(audit.units), input_units="input units", width=width)
-        ),
+        curve=_figure(lambda width: charts.step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
@@ -115,18 +113,19 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     lead = words.lead_aggregate(audit)
     distance, distance_interval = words.median_boundary(audit)
     why = visible(calibration.reason) if calibration.reason else "needs labels"
+    no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
     return (
         Tile(
             "Mean λ_max, calibrated",
             _aggregate(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
-            "the one to compare models by" if words.has_calibrated(audit) else why,
+            "the one to compare models by" if words.has_calibrated(audit) else no_value,
             "calibrated",
         ),
         Tile("Mean λ_max, raw", _aggregate(raw.mean) if raw else Quantity(MISSING), "the published quantity", "raw"),
         Tile(
             "95th percentile of λ_max",
             _aggregate(lead.p95) if lead else Quantity(MISSING),
-            f"{words.lead_name(audit)}: one sample in twenty is above",
+            words.lead_name(audit),
             "calibrated" if words.has_calibrated(audit) else "raw",
         ),
         Tile("Median boundary distance", Quantity(number(distance), distance_interval), "L2 in model input units, first order"),

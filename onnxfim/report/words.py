@@ -152,17 +152,23 @@ def _sensitive(audit: Audit) -> str:
     if distance is not None:
         each = distance / math.sqrt(input_size(audit))
         spread = f", {percent(each / audit.data.input_std)} of the data's standard deviation" if audit.data.input_std > 0 else ""
+        who = (
+            "For half of the samples, a decision boundary is no further than"
+            if len(audit.samples) > 1
+            else "A decision boundary is"
+        )
         parts.append(
-            f"For half of the samples, a decision boundary is no further than {number(distance)} away in L2, to first order: "
-            f"as much as every input value moving by {number(each)}{spread}."
+            f"{who} {number(distance)} away in L2, to first order: as much as every input value moving by {number(each)}{spread}."
         )
     statistic = lead_aggregate(audit)
-    if statistic is not None and statistic.p95.value is not None:
+    if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
     return " ".join(parts) or "Read the statistics below; no decision boundary exists for this kind of output."
 
 
 def _sure(audit: Audit) -> str:
+    if not lead_values(audit):
+        return "No value was measured."
     statistic = lead_aggregate(audit)
     parts = []
     if statistic is not None and statistic.mean.value and statistic.mean.low is not None and statistic.mean.high is not None:
@@ -172,7 +178,7 @@ def _sure(audit: Audit) -> str:
             f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
-    elif audit.samples:
+    else:
         parts.append("The mean has no interval.")
     kinds = Counter(s.lambda_max.estimate.kind for s in audit.samples if s.lambda_max.estimate.value is not None)
     if kinds:
@@ -183,11 +189,14 @@ def _sure(audit: Audit) -> str:
         parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
     elif audit.step.plateau:
         parts.append("The value is stable around the chosen step.")
-    return " ".join(parts) or "No value was measured."
+    return " ".join(parts)
 
 
 def _why(audit: Audit) -> str:
     values = sorted(lead_values(audit).values(), reverse=True)
+    if not values:
+        reasons = unmeasured(audit)
+        return f"{visible(reasons[0][0])}." if reasons else "No sample was audited."
     parts = []
     total = sum(values)
     if len(values) >= 20 and total > 0:
@@ -263,9 +272,10 @@ def example(audit: Audit) -> str | None:
     spread = 0.1 * audit.data.input_std * math.sqrt(input_size(audit))
     epsilon = _round_down(min(size, spread) if spread > 0 else size)
     nats = 0.5 * value * epsilon**2
+    where = "stands at the 95th percentile" if len(values) >= 20 else "is the most sensitive one"
     each = number(epsilon / math.sqrt(input_size(audit)))
     return (
-        f"Sample {sample.index} stands at the 95th percentile with {lead_name(audit)} = {number(value)}. A change of L2 size "
+        f"Sample {sample.index} {where} with {lead_name(audit)} = {number(value)}. A change of L2 size "
         f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {each}) "
         f"moves its predicted distribution by at most about ½ · {number(value)} · {short(epsilon)}² = {number(nats)} nats: "
         f"no probability moves by more than about {number(100 * math.sqrt(nats / 2))} percentage points (Pinsker's inequality)."
