@@ -160,7 +160,7 @@ def distribution(panels: Sequence[Panel], *, units: str, width: int) -> Chart | 
         rules.insert(0, Rule(x(tick.value), 24, x(tick.value), y - 8, "grid"))
         labels.append(Label(x(tick.value), y + 8, tick.text, "middle"))
     rules.append(Rule(left, y - 8, right, y - 8, "axis"))
-    labels.append(Label((left + right) / 2, y + 30, f"λ_max, {units} (logarithmic)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, y + 30, f"λ_max, {units} (log)", "middle", role="note"))
     return Chart(
         "distribution",
         "Distribution of λ_max over the samples",
@@ -253,9 +253,9 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    text = "step r per coordinate in model input units (logarithmic)"
+    text = "step r per coordinate, model input units (log)"
     labels.append(Label((left + right) / 2, height - 10, text, "middle", role="note"))
-    labels.append(Label(13, (top + bottom) / 2, "mean λ_max (logarithmic)", "middle", role="note", turned=True))
+    labels.append(Label(13, (top + bottom) / 2, "mean λ_max (log)", "middle", role="note", turned=True))
     if zeros:
         labels.append(Label(left - 8, bottom - 4, "0", "end"))
     here = x(step.step)
@@ -316,10 +316,8 @@ def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, ser
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    labels.append(
-        Label((left + right) / 2, height - 10, "boundary distance, L2 in model input units (logarithmic)", "middle", role="note")
-    )
-    labels.append(Label(13, (top + bottom) / 2, f"{series_title} (logarithmic)", "middle", role="note", turned=True))
+    labels.append(Label((left + right) / 2, height - 10, "boundary distance, L2 in input units (log)", "middle", role="note"))
+    labels.append(Label(13, (top + bottom) / 2, f"{series_title} (log)", "middle", role="note", turned=True))
     right_ones = [p for p in points if not _wrong(p[2])]
     wrong_ones = [p for p in points if _wrong(p[2])]
     # One path per kind keeps a thousand samples small; the wrong ones come last and lie on top.
