@@ -1,0 +1,92 @@
+"""Numbers and foreign text as they are printed: three significant digits, plain intervals, no invisible characters."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+MISSING = "not measured"
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """A value with ``digits`` significant digits; powers of ten outside 0.001 … 999,999; ``not measured`` for None."""
+    if value is None:
+        return MISSING
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else MISSING
+    mantissa, exponent_text = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(exponent_text)
+    if -3 <= exponent < 6:
+        text = f"{float(f'{mantissa}e{exponent}'):,.{max(0, digits - 1 - exponent)}f}"
+    else:
+        text = f"{mantissa}×{power_of_ten(exponent)}"
+    return text.replace("-", "−")
+
+
+def short(value: float) -> str:
+    """A round value (a tick, an example) without trailing zeros: ``0.05``, ``20``, ``10⁻⁶``."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)) + 1e-9)
+    if -3 <= exponent < 6:
+        return f"{value:,.{max(0, 2 - exponent)}f}".rstrip("0").rstrip(".") if exponent < 2 else f"{value:,.0f}"
+    mantissa = f"{value / 10**exponent:.2f}".rstrip("0").rstrip(".")
+    return power_of_ten(exponent) if mantissa == "1" else f"{mantissa}×{power_of_ten(exponent)}"
+
+
+def power_of_ten(exponent: int) -> str:
+    """``10⁻³⁵`` with superscript digits, so that it reads the same in HTML, in SVG and when copied."""
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def interval(low: float | None, high: float | None) -> str | None:
+    """``0.98 to 1.41``, or None where an end is missing."""
+    return None if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def percent(share: float | None) -> str:
+    """A share of one as a percentage with at most one decimal."""
+    if share is None:
+        return MISSING
+    scaled = 100 * share
+    if 0 < scaled < 0.1:
+        return "<\u00a00.1\u00a0%"
+    if 99.95 <= scaled < 100:
+        return ">\u00a099.9\u00a0%"
+    return f"{scaled:,.{1 if 0 < abs(scaled) < 100 else 0}f}\u00a0%".replace("-", "−")
+
+
+def percent_interval(low: float | None, high: float | None) -> str | None:
+    """``93.1 % to 98.4 %``, or None where an end is missing."""
+    return None if low is None or high is None else f"{percent(low)} to {percent(high)}"
+
+
+def count(value: int, noun: str, plural: str | None = None) -> str:
+    """``1 sample``, ``1,000 samples``."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def seconds(value: float) -> str:
+    """A duration in the largest unit that leaves a number above one."""
+    if value < 120:
+        return f"{number(value)} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(count_of_bytes: int) -> str:
+    """A file size in decimal units."""
+    scaled = float(count_of_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if scaled < 1000:
+            return f"{count_of_bytes} bytes" if unit == "bytes" else f"{number(scaled)} {unit}"
+        scaled /= 1000
+    return f"{number(scaled)} GB"
+
+
+def visible(text: str) -> str:
+    """Foreign text with control characters, direction overrides and lone surrogates spelled out (``\\u202e``)."""
+    return "".join(f"\\u{ord(c):04x}" if c in _DIRECTION_MARKS or unicodedata.category(c) in ("Cc", "Cs") else c for c in text)

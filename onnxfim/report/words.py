@@ -1,0 +1,336 @@
+"""What an audit means in plain words: the verdict, four answers, a worked example, and what the number does not say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxfim.report.numbers import count, interval, number, percent, short, visible
+from onnxfim.results import Aggregates, Audit, SampleResult
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to be read before any number; ``level`` as for findings."""
+
+    level: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A heading or a question with its answer."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part of the method was published."""
+
+    what: str
+    reference: str
+
+
+def has_calibrated(audit: Audit) -> bool:
+    """Whether calibrated values exist."""
+    return any(s.lambda_max_calibrated.estimate.value is not None for s in audit.samples)
+
+
+def lead_values(audit: Audit) -> dict[int, float]:
+    """lambda_max by sample index: calibrated where it exists, else raw."""
+    calibrated = has_calibrated(audit)
+    sketches = ((s.index, s.lambda_max_calibrated if calibrated else s.lambda_max) for s in audit.samples)
+    return {index: sketch.estimate.value for index, sketch in sketches if sketch.estimate.value is not None}
+
+
+def lead_name(audit: Audit) -> str:
+    """Which lambda_max the page leads with."""
+    return "calibrated λ_max" if has_calibrated(audit) else "raw λ_max"
+
+
+def input_size(audit: Audit) -> int:
+    """Numbers in one input."""
+    return max(1, math.prod(audit.data.shape))
+
+
+def median_boundary(audit: Audit) -> tuple[float | None, str | None]:
+    """Median boundary distance and its interval, from the aggregates where they have it, else from the samples."""
+    known = audit.aggregates.get("boundary_distance")
+    if known is not None and known.median.value is not None:
+        return known.median.value, interval(known.median.low, known.median.high)
+    values = [s.boundary_distance.value for s in audit.samples if s.boundary_distance.value is not None]
+    return (float(np.median(values)), None) if values else (None, None)
+
+
+def fallback(audit: Audit) -> str | None:
+    """The first provider that was asked for by name and not obtained, or None."""
+    first = audit.run.providers_requested[0] if audit.run.providers_requested else "auto"
+    return None if first == "auto" or _provider(first) == _provider(audit.run.provider) else first
+
+
+def _provider(name: str) -> str:
+    return name.lower().removesuffix("executionprovider")
+
+
+def unmeasured(audit: Audit) -> list[tuple[str, int]]:
+    """Why samples have no lambda_max, each reason with the number of samples, most frequent first."""
+    estimates = [s.lambda_max.estimate for s in audit.samples if s.lambda_max.estimate.value is None]
+    return Counter(e.reason or "no reason recorded" for e in estimates).most_common()
+
+
+def notices(audit: Audit) -> tuple[Notice, ...]:
+    """What must be known before any number is read."""
+    found = []
+    if audit.data.synthetic:
+        text = (
+            "The inputs were generated at random. The numbers show that the audit runs, not how robust the model is on real data."
+        )
+        found.append(Notice("warning", "This report describes no real input", text))
+    if audit.run.partial:
+        done = f"{len(audit.samples):,} of {count(audit.data.count, 'sample')}"
+        found.append(Notice("warning", "This run was interrupted", f"It holds {done}; every statistic is of those alone."))
+    asked = fallback(audit)
+    if asked is not None:
+        reason = f" ONNX Runtime's reason: {visible(audit.run.provider_reason)}" if audit.run.provider_reason else ""
+        text = f"The audit ran on {visible(audit.run.provider)} instead.{reason}"
+        found.append(Notice("error", f"Provider {visible(asked)} was asked for and not obtained", text))
+    reasons = unmeasured(audit)
+    if reasons:
+        number_null = sum(n for _, n in reasons)
+        why = "; ".join(f"{visible(reason)} ({n:,})" if len(reasons) > 1 else visible(reason) for reason, n in reasons[:3])
+        title = f"λ_max of {number_null:,} of {count(len(audit.samples), 'sample')} could not be measured"
+        text = f"Reason: {why}. A missing value is not a small one: nothing is known about these samples."
+        found.append(Notice("error" if number_null == len(audit.samples) else "warning", title, text))
+    if not audit.data.labels:
+        text = "Without labels there is no clean accuracy and no temperature. Raw values of two models do not compare; give labels."
+        found.append(Notice("note", "No labels: only raw values exist", text))
+    elif not has_calibrated(audit) and audit.samples and not reasons:
+        why = f" {visible(audit.calibration.reason)}" if audit.calibration.reason else ""
+        text = f"No temperature was fitted.{why} Raw values of two models do not compare."
+        found.append(Notice("note", "Only raw values exist", text))
+    return tuple(found)
+
+
+VERDICT_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+
+
+def headline(audit: Audit) -> str:
+    """The verdict's meaning in one sentence."""
+    errors = [f for f in audit.findings if f.level == "error"]
+    warnings = [f for f in audit.findings if f.level == "warning"]
+    if audit.verdict == "fail":
+        return f"{count(len(errors), 'check')} failed: {visible(errors[0].message)}" if errors else "A check of this audit failed."
+    if audit.verdict == "inconclusive":
+        if errors or warnings:
+            return f"What was measured does not decide: {visible((errors or warnings)[0].message)}"
+        return "What was measured is not enough to decide: read the intervals below."
+    tail = f"; {count(len(warnings), 'warning')} to read" if warnings else ""
+    return f"No check failed on {count(len(audit.samples), 'sample')}{tail}."
+
+
+def answers(audit: Audit) -> tuple[Statement, ...]:
+    """How sensitive, how sure, why, and what to do now."""
+    return (
+        Statement("Is it sensitive?", _sensitive(audit)),
+        Statement("How sure is that?", _sure(audit)),
+        Statement("Why?", _why(audit)),
+        Statement("What now?", _now(audit)),
+    )
+
+
+def _sensitive(audit: Audit) -> str:
+    distance, _ = median_boundary(audit)
+    if not lead_values(audit):
+        return "Not known: λ_max was measured on no sample. This is not a sign of robustness."
+    parts = []
+    if distance is not None:
+        each = distance / math.sqrt(input_size(audit))
+        spread = f", {percent(each / audit.data.input_std)} of the data's standard deviation" if audit.data.input_std > 0 else ""
+        who = (
+            "For half of the samples, a decision boundary is no further than"
+            if len(audit.samples) > 1
+            else "A decision boundary is"
+        )
+        parts.append(
+            f"{who} {number(distance)} away in L2, to first order: as much as every input value moving by {number(each)}{spread}."
+        )
+    statistic = lead_aggregate(audit)
+    if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
+        parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
+    return " ".join(parts) or "Read the statistics below; no decision boundary exists for this kind of output."
+
+
+def _sure(audit: Audit) -> str:
+    if not lead_values(audit):
+        return "No value was measured."
+    statistic = lead_aggregate(audit)
+    parts = []
+    if statistic is not None and statistic.mean.value and statistic.mean.low is not None and statistic.mean.high is not None:
+        below = percent(1 - statistic.mean.low / statistic.mean.value)
+        above = percent(statistic.mean.high / statistic.mean.value - 1)
+        parts.append(
+            f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
+            f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
+        )
+    else:
+        parts.append("The mean has no interval.")
+    kinds = Counter(s.lambda_max.estimate.kind for s in audit.samples if s.lambda_max.estimate.value is not None)
+    if kinds:
+        parts.append(
+            "Per sample: " + ", ".join(f"{n:,} {kind}" if kind == "exact" else count(n, kind) for kind, n in kinds.items()) + "."
+        )
+    if audit.step.curve and not audit.step.plateau:
+        parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
+    elif audit.step.plateau:
+        parts.append("The value is stable around the chosen step.")
+    return " ".join(parts)
+
+
+def _why(audit: Audit) -> str:
+    values = sorted(lead_values(audit).values(), reverse=True)
+    if not values:
+        reasons = unmeasured(audit)
+        return f"{visible(reasons[0][0])}." if reasons else "No sample was audited."
+    parts = []
+    total = sum(values)
+    if len(values) >= 20 and total > 0:
+        top = max(1, round(0.05 * len(values)))
+        parts.append(
+            f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
+        )
+    attribute = "lambda_max_calibrated_mean" if has_calibrated(audit) else "lambda_max_mean"
+    rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
+    if len(rows) >= 2 and total > 0:
+        value, worst = max(rows, key=lambda pair: pair[0])
+        times = value / (total / len(values))
+        parts.append(f"Class {visible(worst.name)} is the most sensitive, at {number(times)} times the mean.")
+    parts.append(_temperature_words(audit))
+    return " ".join(p for p in parts if p) or "Too few samples to say what carries the value."
+
+
+def _temperature_words(audit: Audit) -> str:
+    temperature = audit.calibration.temperature
+    if temperature is None:
+        return ""
+    if 0.9 <= temperature <= 1.1:
+        return f"Temperature {number(temperature)}: the model's confidence fits its accuracy, so raw and calibrated agree."
+    if temperature > 1:
+        return f"Temperature {number(temperature)}: the model is over-confident, so raw values are too small where it is certain."
+    return f"Temperature {number(temperature)}: the model is under-confident, so raw values are too small throughout."
+
+
+def _one(value: int, noun: str) -> str:
+    return noun if value == 1 else count(value, noun)
+
+
+def _now(audit: Audit) -> str:
+    errors = sum(f.level == "error" for f in audit.findings)
+    warnings = sum(f.level == "warning" for f in audit.findings)
+    parts = []
+    if errors:
+        parts.append(
+            f"Clear the {_one(errors, 'error')} under Findings first: the numbers may not describe the model as it is used."
+        )
+    elif warnings:
+        parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
+    if audit.run.partial:
+        parts.append("Run it again to the end.")
+    if not audit.data.labels and not audit.data.synthetic:
+        parts.append("Give labels to get accuracy and calibrated values.")
+    if audit.data.synthetic:
+        parts.append("Run it on real inputs.")
+    elif lead_values(audit):
+        parts.append(
+            f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
+        )
+    return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
+
+
+def lead_aggregate(audit: Audit) -> Aggregates | None:
+    """Aggregates of the lambda_max the page leads with, or None."""
+    return audit.aggregates.get("lambda_max_calibrated" if has_calibrated(audit) else "lambda_max")
+
+
+def example(audit: Audit) -> str | None:
+    """What lambda_max means for the sample at the 95th percentile, with numbers put in; None where there is none.
+
+    The change is at most a tenth of the data's spread and small enough for the second-order form: KL below 0.05 nats.
+    """
+    values = lead_values(audit)
+    if not values:
+        return None
+    sample, value = _at_95(audit, values)
+    if value <= 0:
+        return None
+    size = math.sqrt(0.1 / value)
+    spread = 0.1 * audit.data.input_std * math.sqrt(input_size(audit))
+    epsilon = _round_down(min(size, spread) if spread > 0 else size)
+    nats = 0.5 * value * epsilon**2
+    where = "stands at the 95th percentile" if len(values) >= 20 else "is the most sensitive one"
+    each = number(epsilon / math.sqrt(input_size(audit)))
+    return (
+        f"Sample {sample.index} {where} with {lead_name(audit)} = {number(value)}. A change of L2 size "
+        f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {each}) "
+        f"moves its predicted distribution by at most about ½ · {number(value)} · {short(epsilon)}² = {number(nats)} nats: "
+        f"no probability moves by more than about {number(100 * math.sqrt(nats / 2))} percentage points (Pinsker's inequality)."
+    )
+
+
+def _at_95(audit: Audit, values: dict[int, float]) -> tuple[SampleResult, float]:
+    ordered = sorted(values, key=lambda index: values[index])
+    index = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]
+    return next(s for s in audit.samples if s.index == index), values[index]
+
+
+def _round_down(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above ``value``."""
+    base = float(10.0 ** math.floor(math.log10(value)))
+    return next(factor * base for factor in (5, 2, 1) if factor * base <= value * (1 + 1e-12))
+
+
+LIMITS = (
+    Statement(
+        "Local", "It is measured at the given inputs. It says nothing about other inputs, nor about changes that are not small."
+    ),
+    Statement(
+        "L2 and second order",
+        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
+        "steps are other questions.",
+    ),
+    Statement(
+        "Not a certificate",
+        "It is an estimate with an interval. A guarantee over a whole neighbourhood needs a proof, not samples.",
+    ),
+    Statement(
+        "Saturation and temperature",
+        "Where the model is certain, λ_max falls towards zero although no decision moved, so an over-confident model looks "
+        "robust. The calibrated value takes one temperature out; the boundary distance does not depend on it at all.",
+    ),
+    Statement(
+        "Units",
+        "It is per squared unit of the input. Scaling the input by a divides it by a²: compare two models only in the same units.",
+    ),
+    Statement(
+        "Mean and median",
+        "The mean tracks vulnerability; it is carried by few samples. The median of a saturated model is close to zero.",
+    ),
+)
+
+SOURCES = (
+    Source(
+        "The measure",
+        "Zhang, Li, Wang, Wang, Jin (2026), Measuring Model Robustness via Fisher Information, arXiv:2606.04767.",
+    ),
+    Source(
+        "The Fisher information of the input as a measure of attack",
+        "Zhao et al. (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
+    ),
+    Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
+    Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
+)

@@ -1,0 +1,62 @@
+"""Read a page as a browser would: elements, attributes, text; every element closed in its order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    inside: tuple[str, ...]
+    text: str = ""
+
+
+@dataclass
+class Read(HTMLParser):
+    """The elements of a page in document order; ``problems`` names what is not balanced."""
+
+    elements: list[Element] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        super().__init__(convert_charrefs=True)
+        self._open: list[Element] = []
+
+    def handle_starttag(self, tag, attrs):
+        if len({name for name, _ in attrs}) != len(attrs):
+            self.problems.append(f"<{tag}> has an attribute twice")
+        element = Element(tag, {name: value or "" for name, value in attrs}, tuple(e.tag for e in self._open))
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        if not self._open or self._open[-1].tag != tag:
+            self.problems.append(f"</{tag}> closes {self._open[-1].tag if self._open else 'nothing'} at {self.getpos()}")
+            return
+        self._open.pop()
+
+    def handle_data(self, data):
+        for element in self._open:
+            element.text += data
+
+    def close(self):
+        super().close()
+        self.problems += [f"<{e.tag}> is never closed" for e in self._open]
+
+
+def read(html: str) -> Read:
+    page = Read()
+    page.feed(html)
+    page.close()
+    return page

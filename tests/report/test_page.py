@@ -1,0 +1,126 @@
+import math
+
+import pytest
+
+from onnxfim.report.numbers import MISSING, interval, number, percent
+from onnxfim.report.page import build_page
+from onnxfim.report.words import lead_values
+from tests.audits import VARIANTS, make_audit
+
+
+def page_of(audit):
+    return build_page(audit, lambda index, png: f"sample-{index}.png")
+
+
+def test_every_statistic_is_the_audits(audit):
+    rows = {row.label: row for row in page_of(audit).statistics}
+    names = {"lambda_max": "λ_max, raw", "lambda_max_calibrated": "λ_max, calibrated", "boundary_distance": "Boundary distance"}
+    assert len(rows) == len(audit.aggregates)
+    for key, group in audit.aggregates.items():
+        row = rows[names[key]]
+        statistics = (group.mean, group.median, group.p95, group.max)
+        assert [c.text for c in row.cells] == [number(s.value) for s in statistics]
+        assert [c.interval for c in row.cells] == [interval(s.low, s.high) for s in statistics]
+        assert (row.units, row.count) == (group.units, f"{group.count:,}")
+
+
+def test_every_sample_row_is_the_audits(audit):
+    samples = {s.index: s for s in audit.samples}
+    page = page_of(audit)
+    assert len(page.samples) == min(200, len(samples))
+    for line in page.samples:
+        s = samples[line.index]
+        pairs = (
+            (line.raw, s.lambda_max.estimate),
+            (line.calibrated, s.lambda_max_calibrated.estimate),
+            (line.trace, s.trace),
+            (line.distance, s.boundary_distance),
+            (line.sensitivity, s.logit_sensitivity),
+        )
+        for quantity, estimate in pairs:
+            assert quantity.text == number(estimate.value)
+            if estimate.value is not None:
+                assert quantity.interval == (None if estimate.kind == "exact" else interval(estimate.low, estimate.high))
+                assert (quantity.kind or line.kind) == estimate.kind
+            else:
+                assert quantity.reason
+        assert line.evaluations == f"{s.evaluations:,}"
+
+
+def test_tiles_are_the_audits(audit):
+    tiles = {t.label: t.quantity for t in page_of(audit).tiles}
+    calibration = audit.calibration
+    assert tiles["Clean accuracy"].text == percent(calibration.accuracy)
+    assert tiles["Temperature"].text == number(calibration.temperature)
+    if audit.samples:
+        assert tiles["Mean λ_max, raw"].text == number(audit.aggregates["lambda_max"].mean.value)
+        assert tiles["Median boundary distance"].text == number(audit.aggregates["boundary_distance"].median.value)
+
+
+def test_rows_go_from_most_to_least_sensitive(audit):
+    values = lead_values(audit)
+    got = [values.get(line.index, -math.inf) for line in page_of(audit).samples]
+    assert got == sorted(got, reverse=True)
+
+
+def test_extremes_do_not_overlap(audit):
+    page = page_of(audit)
+    worst, best = [c.index for c in page.worst], [c.index for c in page.best]
+    assert not set(worst) & set(best)
+    values = lead_values(audit)
+    assert len(worst) == min(6, len(values))
+    if best:
+        assert min(values[i] for i in worst) >= max(values[i] for i in best)
+
+
+def test_classes_are_the_audits(audit):
+    lines = {c.name: c for c in page_of(audit).classes}
+    for row in audit.classes if audit.model.name == "digits_resnet" else ():
+        assert lines[row.name].raw == number(row.lambda_max_mean)
+        assert lines[row.name].count == f"{row.count:,}"
+        assert 0 <= lines[row.name].share <= 100
+
+
+def test_run_facts_hold_hashes_settings_and_cost():
+    audit = make_audit(40)
+    facts = {f.name: f.value for g in page_of(audit).run for f in g.facts}
+    assert facts["Provider asked for"] == "auto"
+    assert facts["Provider obtained"] == "CPUExecutionProvider"
+    assert facts["Forward passes"] == "5,584"
+    assert facts["Time"] == "4.21 s"
+    assert facts["onnxruntime"] == "1.22.0"
+    hashes = [f.value for g in page_of(audit).run for f in g.facts if f.name == "SHA-256"]
+    assert hashes == [audit.model.sha256, audit.data.sha256]
+
+
+def test_a_fallback_from_a_named_provider_stands_out():
+    run = next(g for g in page_of(VARIANTS["fallback"]()).run if g.title == "Run")
+    assert {f.name for f in run.facts if f.level == "error"} == {"Provider obtained", "Reason"}
+
+
+def test_the_worked_example_adds_up():
+    example = page_of(make_audit(200)).example
+    assert "Sample 41 stands at the 95th percentile with calibrated λ_max = 0.559" in example
+    assert "½ · 0.559 · 0.2² = 0.0112 nats" in example  # 0.5 x 0.559 x 0.04
+    assert "each of 64 input values moving by 0.0250" in example  # 0.2 / sqrt(64)
+    assert "7.48 percentage points" in example  # 100 sqrt(0.0112 / 2)
+
+
+def test_one_sample_is_not_called_half_of_the_samples():
+    answers = " ".join(a.text for a in page_of(make_audit(1)).answers)
+    assert "half" not in answers
+    assert "twenty" not in answers
+
+
+def test_nothing_measured_is_not_called_robust():
+    page = page_of(VARIANTS["nulls"]())
+    assert "not a sign of robustness" in page.answers[0].text
+    assert page.example is None
+    assert all(t.quantity.text == MISSING for t in page.tiles if "λ_max" in t.label)
+
+
+@pytest.mark.parametrize("level", ["error", "warning", "note"])
+def test_findings_come_worst_first_and_none_is_lost(level):
+    findings = page_of(VARIANTS["hostile"]()).findings
+    assert [f.level for f in findings] == ["error", "warning", "note"]
+    assert [f.word for f in findings if f.level == level] == [level.capitalize()]
