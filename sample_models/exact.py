@@ -61,9 +61,7 @@ def boundary_distance(z: Array, J: Array) -> float:
     return float(np.min((z[c] - z[others]) / np.linalg.norm(J[c] - J[others], axis=1)))
 
 
-def describe_samples(
-    model: nn.Module, X: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float
-) -> list[Record]:
+def describe_samples(model: nn.Module, X: NDArray[np.float32], labels: NDArray[np.int64], *, temperature: float) -> list[Record]:
     """One record for each sample: what the model says there, and how sharply that changes."""
     return [
         {"index": index, "label": int(label), **describe_sample(z, J, temperature=temperature)}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251  # these scripts stand outside the package and its one home
+import onnxruntime as ort  # these scripts stand outside the package and its one home
 import torch
 from numpy.typing import NDArray
 from onnx import helper
 from onnxconverter_common.float16 import convert_float_to_float16
-from onnxruntime.quantization import (  # noqa: TID251
+from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
     QuantType,

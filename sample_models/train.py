@@ -139,9 +139,7 @@ DERIVED = (
     ),
 )
 FILES = [
-    name
-    for recipe in RECIPES
-    for name in (recipe.name, *(derived.name for derived in DERIVED if derived.parent == recipe.name))
+    name for recipe in RECIPES for name in (recipe.name, *(derived.name for derived in DERIVED if derived.parent == recipe.name))
 ]
 
 

@@ -499,9 +499,7 @@ class TestImages:
         assert re.match(told("c/d.png cannot be decoded"), got.skipped[2].reason)
 
     @pytest.mark.parametrize("limit", [40, 400])
-    def test_pixel_bombs_are_skipped(
-        self, picture, rng, monkeypatch, limit
-    ):  # Pillow raises from twice the limit, warns from it
+    def test_pixel_bombs_are_skipped(self, picture, rng, monkeypatch, limit):  # Pillow raises from twice the limit, warns from it
         picture("b.png", self.pixels(rng, 30, 30))
         folder = picture("a.png", self.pixels(rng, 4, 5))
         monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", limit)

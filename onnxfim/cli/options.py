@@ -11,7 +11,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class AutoInt(click.ParamType):
+class AutoInt(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """``auto`` (None) or a positive whole number."""
 
     name = "auto|n"
@@ -28,7 +28,7 @@ class AutoInt(click.ParamType):
         return number
 
 
-class AutoFloat(click.ParamType):
+class AutoFloat(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """``auto`` (None) or a positive number."""
 
     name = "auto|r"
@@ -42,7 +42,7 @@ class AutoFloat(click.ParamType):
             self.fail(f"{value!r} is not auto or a number.", param, ctx)
 
 
-class Percent(click.ParamType):
+class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """A share, as ``5%`` or ``0.05``."""
 
     name = "percent"
@@ -58,7 +58,7 @@ class Percent(click.ParamType):
         return number
 
 
-class Floats(click.ParamType):
+class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """Numbers with commas between them, as ``0.485,0.456,0.406``."""
 
     name = "numbers"
@@ -72,7 +72,7 @@ class Floats(click.ParamType):
             self.fail(f"{value!r} is not a number, or numbers with commas between them.", param, ctx)
 
 
-class OutputFile(click.ParamType):
+class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """``FORMAT=PATH``."""
 
     name = "format=path"

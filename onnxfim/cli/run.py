@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
     return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
 
 
-_FORMATS = {"html": render_html, "json": Audit.to_json}
+_FORMATS: dict[str, Callable[[Audit], str]] = {"html": render_html, "json": Audit.to_json}
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:
