@@ -133,7 +133,7 @@ class _Loop:
         base = self._clean_pass()
         good = self._usable(base)
         labels = None if self.labels is None else self.labels[good]
-        calibration = calibrate(self.reader, base[good], labels)
+        calibration = calibrate(self.reader, base[good], labels, self.settings.temperature)
         good = self._audited(good)
         self._say("choosing the step")
         step = self._choose_step(base, good)
