@@ -80,7 +80,8 @@ class Settings:
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
             (self.output_kind in ("auto", *typing.get_args(OutputKind)),
              f"output_kind: {self.output_kind!r} is not auto or one of {typing.get_args(OutputKind)}."),
-            (self.temperature is None or 0 < self.temperature < math.inf, f"temperature: {self.temperature} is not a positive number."),
+            (self.temperature is None or 0 < self.temperature < math.inf,
+             f"temperature: {self.temperature} is not a positive number."),
             (self.sigma > 0 and math.isfinite(self.sigma), f"sigma: {self.sigma} is not a positive number."),
         )  # fmt: skip
         for good, message in checks:
