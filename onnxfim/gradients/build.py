@@ -24,9 +24,10 @@ Kind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
 RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")
 _INT = np.dtype(np.int64)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-_STEPS = frozenset(
-    "Shape Size ArgMax ArgMin Equal Greater GreaterOrEqual Less LessOrEqual And Or Not Xor IsNaN IsInf NonZero".split()
-)
+_STEPS = {
+    *("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "IsNaN", "IsInf", "Not", "And", "Or", "Xor"),
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class _Builder:
         inputs = [info("x", elem_x, n_x)]
         outputs = [info("z", elem_z, ["N", classes])]
         e = self.emitter
-        z = e.emit("Reshape", self.graph.z, e.operand([-1, classes], _INT))[0] if len(z_shape) != 2 else self.graph.z
+        z = e.emit("Reshape", self.graph.z, e.operand([-1, classes], _INT)) if len(z_shape) != 2 else self.graph.z
         if kind == "jvp":
             inputs.append(info("v", elem_x, ["S", *n_x]))
             outputs.append(info("w", elem_z, ["S", "N", classes]))
@@ -155,7 +156,7 @@ class _Builder:
         return shape
 
     def _seeds(self, name: str) -> str:
-        return self.emitter.emit("Shape", name, start=0, end=1)[0]
+        return self.emitter.emit("Shape", name, start=0, end=1)
 
     def _model(
         self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], results: Mapping[str, str]
@@ -186,7 +187,7 @@ class _Builder:
         g = self.vjp(unit, seeds=seeds, z_shape=z_shape)
         w = p.write("Cast", self.jvp(g, seeds=seeds, classes=classes), to=TensorProto.DOUBLE)
         columns = p.write("Cast", p.write("Reshape", scale, [0, 0, *[1] * (rank - 1)]), to=self.trace.elem[self.graph.x])
-        return {"g": e.emit("Mul", g, columns)[0], "w": p.scores(p.write("Mul", w, scale))}
+        return {"g": e.emit("Mul", g, columns), "w": p.scores(p.write("Mul", w, scale))}
 
     # reverse and forward sweeps
 
@@ -197,7 +198,7 @@ class _Builder:
     def vjp(self, u: str, *, seeds: str, z_shape: Shape) -> str:
         """Jᵀu for the cotangent ``u`` (S, N, K)."""
         if len(z_shape) != 2:
-            u = self.emitter.emit("Reshape", u, self.emitter.operand([0, -1, *map(_number, z_shape[1:])], _INT))[0]
+            u = self.emitter.emit("Reshape", u, self.emitter.operand([0, -1, *map(_number, z_shape[1:])], _INT))
         found: dict[str, list[Scaled]] = {self.graph.z: [Scaled(u)]}
         for node in reversed(self.path):
             site = self._site(node, seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -61,15 +61,19 @@ class Emitter:
             return self.constant(np.asarray(value, dtype))
         return self.constant(np.asarray(value, np.int64).reshape(len(value)))
 
-    def emit(
-        self, op_type: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: AttributeValue
+    def emit(self, op_type: str, *inputs: str, **attributes: AttributeValue) -> str:
+        """Write a node, unless an equal one is there, and return the name of its output."""
+        return self.emit_many(op_type, inputs, attributes, outputs=1)[0]
+
+    def emit_many(
+        self, op_type: str, inputs: Sequence[str], attributes: Mapping[str, AttributeValue], *, outputs: int
     ) -> tuple[str, ...]:
-        """Write a node, unless an equal one is there, and return the names of its outputs."""
+        """Write a node of several outputs."""
         kept = {k: v for k, v in attributes.items() if v is not None}
-        key = (op_type, domain, inputs, outputs, tuple(sorted((k, _hashable(v)) for k, v in kept.items())))
+        key = (op_type, tuple(inputs), outputs, tuple(sorted((k, _hashable(v)) for k, v in kept.items())))
         if key not in self._written:
             names = tuple(self.fresh(op_type) for _ in range(outputs))
-            self.nodes.append(helper.make_node(op_type, list(inputs), list(names), name=names[0], domain=domain, **kept))
+            self.nodes.append(helper.make_node(op_type, list(inputs), list(names), name=names[0], **kept))
             self._written[key] = names
         return self._written[key]
 

@@ -43,7 +43,7 @@ class Softmax:
 
     def write(self, op_type: str, *inputs: Operand, **attributes: AttributeValue) -> str:
         names = [self.emitter.operand(i, _DOUBLE) for i in inputs]
-        return self.emitter.emit(op_type, *names, **attributes)[0]
+        return self.emitter.emit(op_type, *names, **attributes)
 
     def total(self, t: str) -> str:
         return self.write("ReduceSum", t, [-1])

@@ -41,7 +41,7 @@ def inlined(node: onnx.NodeProto, body: onnx.FunctionProto, opset: int, emitter:
         UnsupportedOperator: a body that holds a subgraph.
     """
     names = dict(zip(body.input, node.input, strict=False))
-    names.update({k: "" for k in list(body.input)[len(node.input) :]})
+    names.update(dict.fromkeys(list(body.input)[len(node.input) :], ""))
     names.update({k: v for k, v in zip(body.output, node.output, strict=False) if v})
     attributes = {a.name: a for a in body.attribute_proto}
     attributes.update({a.name: a for a in node.attribute})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -49,9 +49,10 @@ class Scratch:
         names = [self.emitter.operand(i, self.dtype) for i in inputs]
         while names and not names[-1]:
             names.pop()
-        return self.emitter.emit(op_type, *names, **attributes)[0]
+        return self.emitter.emit(op_type, *names, **attributes)
 
 
+_MIRRORS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 Lowering: TypeAlias = "Callable[[Scratch], str | None]"
 LOWERINGS: dict[str, Lowering] = {}
 
@@ -185,18 +186,18 @@ def _mirrored(s: Scratch) -> str | None:
     """Reflect, edge and wrap padding pick elements: one Gather per axis."""
     mode = str(s.attributes.get("mode", "constant"))
     pads = s.found.values.get(s.get(1))
-    if mode == "constant" or pads is None:
+    if mode not in _MIRRORS or pads is None:
         return None
     rank = len(s.shape())
     axes = s.found.values.get(s.get(3), np.arange(rank)) if s.get(3) else np.arange(rank)
-    t = s.inputs[0]
+    t: str = s.inputs[0]
     for axis, before, after in zip(axes, *pads.reshape(2, -1), strict=True):
         if before == 0 and after == 0:
             continue
         if before < 0 or after < 0:
             raise s.refuse("negative pads with a mirroring mode")
         index = np.arange(s.shape()[int(axis)])
-        index = np.pad(index, (int(before), int(after)), mode=cast("str", mode))  # type: ignore[call-overload]
+        index = np.pad(index, (int(before), int(after)), mode=_MIRRORS[mode])
         t = s.write("Gather", t, [int(i) for i in index], axis=int(axis))
     return t
 

@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def opset(self) -> int:
-        return next(o.version for o in self.opset_imports if o.domain in STANDARD)
+        return next(int(o.version) for o in self.opset_imports if o.domain in STANDARD)
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
@@ -213,11 +213,11 @@ def _traced(
         return instead
 
     def at(batch: int) -> dict[str, tuple[int, tuple[int, ...]]]:
-        main = input_name if input_name in {i.name for i in inputs} else None
-        return {
-            i.name: (_elem(i), _sizes(i, batch, fixed=fixed, sample_shape=sample_shape if i.name == main else None, dimensions=dimensions))
-            for i in inputs
-        }  # fmt: skip
+        sizes = {}
+        for i in inputs:
+            own = sample_shape if i.name == input_name else None
+            sizes[i.name] = (_elem(i), _sizes(i, batch, fixed=fixed, sample_shape=own, dimensions=dimensions))
+        return sizes
 
     weights = list(initializers)
     fixed = _fixed_batch(inputs)
@@ -236,7 +236,7 @@ def _traced(
 
 def _elem(value: onnx.ValueInfoProto) -> int:
     elem = value.type.tensor_type.elem_type
-    return TensorProto.FLOAT if elem in _HALF else elem
+    return int(TensorProto.FLOAT if elem in _HALF else elem)
 
 
 def _fixed_batch(inputs: Sequence[onnx.ValueInfoProto]) -> int | None:
@@ -286,7 +286,7 @@ def _simplified(
     nodes: Sequence[onnx.NodeProto],
     initializers: Sequence[onnx.TensorProto],
     trace: Trace,
-    ends: Collection[str],
+    ends: set[str],
     emitter: Emitter,
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Constants in place of what computes them, static Reshape targets, and nodes that do nothing taken out."""

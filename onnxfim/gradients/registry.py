@@ -52,7 +52,7 @@ class Site:
         return str(self.node.output[0])
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         return np.dtype(helper.tensor_dtype_to_np_dtype(self.trace.elem[self.y]))
 
     # what is known
@@ -113,13 +113,13 @@ class Site:
 
     # writing
 
-    def write(self, op_type: str, *inputs: Operand, outputs: int = 1, **attributes: AttributeValue) -> str:
-        """Write a node and return its first output; floats become constants of this node's type, lists int64 vectors."""
-        return self.many(op_type, *inputs, outputs=outputs, **attributes)[0]
+    def write(self, op_type: str, *inputs: Operand, **attributes: AttributeValue) -> str:
+        """Write a node; floats become constants of this node's type, lists int64 vectors."""
+        return self.emitter.emit(op_type, *(self.emitter.operand(i, self.dtype) for i in inputs), **attributes)
 
-    def many(self, op_type: str, *inputs: Operand, outputs: int, **attributes: AttributeValue) -> tuple[str, ...]:
-        names = [self.emitter.operand(i, self.dtype) for i in inputs]
-        return self.emitter.emit(op_type, *names, outputs=outputs, **attributes)
+    def split(self, t: str, sizes: Sequence[int], *, axis: int) -> tuple[str, ...]:
+        names = [t, self.emitter.operand(sizes, self.dtype)]
+        return self.emitter.emit_many("Split", names, {"axis": axis}, outputs=len(sizes))
 
     def mul(self, a: Operand, b: Operand) -> str:
         return self.write("Mul", a, b)

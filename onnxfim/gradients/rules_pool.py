@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxfim.gradients.emitter import AttributeValue
 from onnxfim.gradients.registry import Site, linear, numel
 from onnxfim.gradients.trace import Dim
 from onnxfim.gradients.windows import Window, window
@@ -66,7 +67,7 @@ linear("MaxPool", transpose=_max_transpose, apply=_max)
 
 def _average(n: Site, t: str) -> str:
     attributes = {name: n.attribute(name) for name in _POOL_ATTRIBUTES}
-    kept = {k: v for k, v in attributes.items() if isinstance(v, (int, str, list))}
+    kept: dict[str, AttributeValue] = {k: v for k, v in attributes.items() if isinstance(v, (int, str, list))}
     return n.write("AveragePool", t, **kept)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
+from onnxfim.gradients.emitter import AttributeValue
 from onnxfim.gradients.registry import RULES, Rule, Site, linear, numel
 from onnxfim.gradients.trace import Batch, Dim
 
@@ -88,7 +89,7 @@ def _zero(n: Site, like: str) -> str:
 def _pieces(n: Site, t: str, axis: int, names: Sequence[str]) -> tuple[str, ...]:
     """Cut along ``axis`` into parts of the sizes of ``names``."""
     sizes = n.static([n.shape(name)[axis] for name in names])
-    return n.many("Split", t, sizes, outputs=len(names), axis=axis + 1)
+    return n.split(t, sizes, axis=axis + 1)
 
 
 def _concat_vjp(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
@@ -278,7 +279,7 @@ def _resampled(n: Site) -> list[int]:
     return axes
 
 
-def _resize_attributes(n: Site) -> dict[str, int | float | str]:
+def _resize_attributes(n: Site) -> dict[str, AttributeValue]:
     names = ("coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
     found = {name: n.attribute(name) for name in names}
     return {k: v for k, v in found.items() if isinstance(v, (int, float, str))}

@@ -113,10 +113,8 @@ def _batch_normalization(node: onnx.NodeProto, version: int, emitter: Emitter) -
 def _resize(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.NodeProto]:
     """Upsample and Resize before set 11: asymmetric coordinates, nearest rounds down."""
     attributes = attributes_of(node)
-    if "scales" in attributes:
-        scales = emitter.constant(np.asarray(attributes["scales"], np.float32))
-    else:
-        scales = node.input[1]
+    given = attributes.get("scales")
+    scales = node.input[1] if given is None else emitter.constant(np.asarray(given, np.float32))
     mode = {"bilinear": "linear"}.get(str(attributes.get("mode", "nearest")), str(attributes.get("mode", "nearest")))
     forms = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return [_again(node, "Resize", [node.input[0], "", scales], **forms)]
@@ -169,7 +167,7 @@ _CHANGES: dict[str, tuple[int, Change]] = {
     "BatchNormalization": (14, _batch_normalization),
     "Upsample": (10, _resize),
     "Resize": (13, _resize_11),
-    **{name: (13, _coerced) for name in _COERCED},
+    **dict.fromkeys(_COERCED, (13, _coerced)),
     "TopK": (10, _topk),
     "Scatter": (11, _scatter),
 }
