@@ -215,6 +215,11 @@ def _vector_product(s: Scratch) -> str | None:
     return s.write("Squeeze", s.write("MatMul", a, b), axes)
 
 
+@lowering("CastLike")
+def _cast_like(s: Scratch) -> str:
+    return s.write("Cast", s.inputs[0], to=s.found.elem[s.inputs[1]])
+
+
 @lowering("Dropout")
 def _dropout(s: Scratch) -> str | None:
     training = s.found.values.get(s.get(2)) if s.get(2) else np.asarray(False)

@@ -52,8 +52,10 @@ class Site:
         return str(self.node.output[0])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.trace.elem[self.y]))
+    def dtype(self) -> np.dtype:
+        """Element type of the first output."""
+        found: np.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(self.trace.elem[self.y]))
+        return found
 
     # what is known
 

@@ -53,8 +53,7 @@ def _cast(n: Site, t: str, like: str) -> str:
     return n.write("Cast", t, to=n.trace.elem[like])
 
 
-for _op in ("Cast", "CastLike"):
-    linear(_op, transpose=lambda n, u: _cast(n, u, n.x), apply=lambda n, v: _cast(n, v, n.y))
+linear("Cast", transpose=lambda n, u: _cast(n, u, n.x), apply=lambda n, v: _cast(n, v, n.y))
 
 
 def _tile_transpose(n: Site, u: str) -> str:
@@ -133,8 +132,17 @@ def _cuts(n: Site) -> dict[int, range]:
         if dims[axis] == out[axis] and step == 1:
             continue
         (size,) = n.static([dims[axis]])
-        kept[axis] = range(size)[int(start) : int(end) if step > 0 or end >= -size else None : int(step)]
+        kept[axis] = _range(int(start), int(end), int(step), size)
+        if not kept[axis]:
+            raise n.refuse("it keeps nothing")
     return kept
+
+
+def _range(start: int, end: int, step: int, size: int) -> range:
+    """What a slice keeps, clamped as the operator is defined (a start in front of a reversed slice is its first element)."""
+    start, end = (i + size if i < 0 else i for i in (start, end))
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    return range(min(max(start, 0), high), min(max(end, low), high), step)
 
 
 def _slice_transpose(n: Site, u: str) -> str:

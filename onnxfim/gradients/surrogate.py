@@ -35,7 +35,7 @@ def clipped(
 
     def value(name: str) -> np.ndarray | None:
         if name in tensors:
-            return numpy_helper.to_array(tensors[name], base_dir=str(base_dir))
+            return np.asarray(numpy_helper.to_array(tensors[name], base_dir=str(base_dir)))
         return constant_value(constants[name]) if name in constants else None
 
     done: list[onnx.NodeProto] = []

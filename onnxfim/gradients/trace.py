@@ -120,6 +120,8 @@ def _visit(node: onnx.NodeProto, found: Walk, opset: int) -> None:
         found.put(node.output[0], np.asarray(shape, np.int64))
         return
     _infer(node, found, opset)
+    if node.op_type in ("AveragePool", "MaxPool") and node.output[0] in found.shapes:
+        _drop_windows(node, found)
     if node.op_type == "Reshape" and node.output[0] in found.shapes:
         before, after = (math.prod(found.shapes[n]) for n in (node.input[0], node.output[0]))
         if before != after:
@@ -149,6 +151,25 @@ def _infer(node: onnx.NodeProto, found: Walk, opset: int) -> None:
         dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.tensor_type.shape.dim]
         if -1 not in dims:
             found.shapes[name] = tuple(dims)
+
+
+def _drop_windows(node: onnx.NodeProto, found: Walk) -> None:
+    """With ceil_mode, no window starts behind the cells and the padding in front; shape inference counts those too."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if not attributes.get("ceil_mode") or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+        return
+    x, y = found.shapes[node.input[0]], found.shapes[node.output[0]]
+    rank = len(x) - 2
+    ones = [1] * rank
+    strides, pads = attributes.get("strides", ones), attributes.get("pads", [0] * 2 * rank)
+    extent = [(k - 1) * d + 1 for k, d in zip(attributes["kernel_shape"], attributes.get("dilations", ones), strict=True)]
+    out = []
+    for h, s, e, begin, end in zip(x[2:], strides, extent, pads[:rank], pads[rank:], strict=True):
+        count = -(-(h + begin + end - e) // s) + 1
+        out.append(count - 1 if (count - 1) * s >= h + begin else count)
+    for name in node.output:
+        if name:
+            found.shapes[name] = (*y[:2], *out)
 
 
 def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:

@@ -29,9 +29,13 @@ def movement(rng: Rng) -> tuple[Net, str]:
     net = Net((2, 6, 4), opset=opset, ir_version=4 if opset < 13 else 8)
     t = scaled(net, rng)
     t = net.op("Transpose", t, perm=[0, *(int(i) + 1 for i in rng.permutation(3))])
-    t = net.op("Reshape", t, np.asarray(pick(rng, [[0, -1, 3], [-1, 4, 12], [0, 3, 0, 4] if False else [0, 3, 4, 4], [-1, 48]])))
+    t = net.op("Reshape", t, np.asarray(pick(rng, [[0, -1, 3], [-1, 4, 12], [0, 3, 4, 4], [-1, 48]])))
     axes = [int(pick(rng, [1, 2, -1]))]
-    t = net.op("Unsqueeze", t, axes=[a if a > 0 else 1 for a in axes]) if opset < 13 else net.op("Unsqueeze", t, np.asarray(axes))
+    t = (
+        net.op("Unsqueeze", t, axes=[a if a > 0 else 1 for a in axes])
+        if opset < 13
+        else net.op("Unsqueeze", t, np.asarray(axes))
+    )
     t = net.op("Tanh", t)
     kind = int(rng.integers(3))
     if kind == 0:
@@ -88,7 +92,9 @@ def joining(rng: Rng) -> tuple[Net, str]:
         dims = [1, 2, 6, 4]
         dims[axis] = 2
         fixed = net.op("Expand", rng.standard_normal((1, 1, 1, 1)), np.asarray(dims))
-        shape = net.op("Concat", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), np.asarray(dims[1:]), axis=0)
+        shape = net.op(
+            "Concat", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), np.asarray(dims[1:]), axis=0
+        )
         parts.insert(int(rng.integers(3)), net.op("Expand", fixed, shape))
     return net, net.op("Concat", *[parts[i] for i in rng.permutation(len(parts))], axis=axis)
 
@@ -100,7 +106,7 @@ def cutting(rng: Rng) -> tuple[Net, str]:
     net = Net((7, 5), opset=opset, ir_version=4 if opset < 11 else 8)
     t = scaled(net, rng)
     if opset < 10:
-        return net, net.op("Slice", t, starts=[int(rng.integers(-7, 3))], ends=[int(pick(rng, [5, -1, 10_000]))], axes=[1])
+        return net, net.op("Slice", t, starts=[int(rng.integers(-7, -3))], ends=[int(pick(rng, [5, -1, 10_000]))], axes=[1])
     while True:
         axes = [a for a in (1, 2) if rng.random() < 0.7] or [1]
         starts, ends, steps = ints(rng, -9, 9, len(axes)), ints(rng, -9, 9, len(axes)), []
@@ -108,7 +114,10 @@ def cutting(rng: Rng) -> tuple[Net, str]:
             steps.append(int(pick(rng, [1, 1, 2, 3, -1, -2])))
             if rng.random() < 0.2:
                 ends[i] = 2**31 if steps[i] > 0 else -(2**31)
-        sizes = [len(range(net.shape[a - 1])[s : (None if e <= -(2**31) else e) : st]) for a, s, e, st in zip(axes, starts, ends, steps, strict=True)]
+        sizes = [
+            len(range(net.shape[a - 1])[s : (None if e <= -(2**31) else e) : st])
+            for a, s, e, st in zip(axes, starts, ends, steps, strict=True)
+        ]
         # onnx clamps an end below −size to −1 for a negative step, as Python does
         if min(sizes) > 0:
             break
@@ -126,7 +135,9 @@ def padding(rng: Rng) -> tuple[Net, str]:
     b, e = ints(rng, low, 3, 2), ints(rng, low, 3, 2)
     t = scaled(net, rng)
     if opset < 11:
-        return net, net.op("Pad", t, mode=mode, pads=[0, *b, 0, *e], value=0.5) if mode == "constant" else net.op("Pad", t, mode=mode, pads=[0, *b, 0, *e])
+        return net, net.op("Pad", t, mode=mode, pads=[0, *b, 0, *e], value=0.5) if mode == "constant" else net.op(
+            "Pad", t, mode=mode, pads=[0, *b, 0, *e]
+        )
     value = [np.float32(0.5)] if mode == "constant" else []
     if opset >= 18 and rng.random() < 0.5:
         return net, net.op("Pad", t, np.asarray([*b, *e]), value[0] if value else "", np.asarray([-2, 2]), mode=mode)
@@ -173,8 +184,21 @@ def resampling(rng: Rng) -> tuple[Net, str]:
     if mode == "nearest":
         attributes["nearest_mode"] = str(pick(rng, ["floor", "ceil", "round_prefer_floor"]))
     if rng.random() < 0.5:
-        return net, net.op("Resize", t, np.asarray([], np.float32), np.asarray([1, 1, *rng.choice([0.6, 1.0, 1.5, 2.0], 2)], np.float32), **attributes)
-    return net, net.op("Resize", t, np.asarray([], np.float32), np.asarray([], np.float32), np.asarray([2**0, 2, *ints(rng, 3, 9, 2)]) if False else _sizes(net, rng), **attributes)
+        return net, net.op(
+            "Resize",
+            t,
+            np.asarray([], np.float32),
+            np.asarray([1, 1, *rng.choice([0.6, 1.0, 1.5, 2.0], 2)], np.float32),
+            **attributes,
+        )
+    return net, net.op(
+        "Resize",
+        t,
+        np.asarray([], np.float32),
+        np.asarray([], np.float32),
+        _sizes(net, rng),
+        **attributes,
+    )
 
 
 def _sizes(net: Net, rng: Rng) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+import onnxruntime as ort  # noqa: TID251 - tests run what they derive, without the session module
 from numpy.testing import assert_allclose
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from onnxfim.gradients import derivative_graph
 
@@ -38,6 +38,7 @@ class Net:
     step: float = 2e-2
     rtol: float = 2e-3
     ir_version: int = 10
+    may_vanish: bool = False
 
     def op(self, op_type: str, *inputs: object, outputs: int = 1, domain: str = "", **attributes: object) -> str:
         return self.ops(op_type, *inputs, outputs=outputs, domain=domain, **attributes)[0]
@@ -72,10 +73,6 @@ def spread(rng: np.random.Generator, *shape: int, low: float = -2.0, high: float
     return rng.permutation(grid).reshape(shape).astype(np.float32)
 
 
-def fed(inputs: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
-    return {k: v.astype(dtype) for k, v in inputs.items()}
-
-
 def check_laws(net: Net, output: str, rng: np.random.Generator, *, single: bool = False) -> None:
     """Outputs unchanged; Jv is the limit of differences; ⟨u, Jv⟩ = ⟨Jᵀu, v⟩.
 
@@ -94,7 +91,8 @@ def check_laws(net: Net, output: str, rng: np.random.Generator, *, single: bool 
     u = rng.standard_normal((SEEDS, *y.shape)).astype(net.dtype)
     jvp = derivative_graph(model, input_name="x", output_name=output, kind="jvp")
     vjp = derivative_graph(model, input_name="x", output_name=output, kind="vjp")
-    onnx.checker.check_model(vjp) if not {n.domain for n in vjp.graph.node} - {""} else None
+    if not {n.domain for n in vjp.graph.node} - {""}:
+        onnx.checker.check_model(vjp)
     z, jv = run(jvp, {"x": x, "v": v}, ["z", "w"])
     z2, jtu = run(vjp, {"x": x, "u": u}, ["z", "g"])
     for got in (z, z2):  # the same float32 operations up to the order of sums
@@ -107,7 +105,7 @@ def check_laws(net: Net, output: str, rng: np.random.Generator, *, single: bool 
     assert np.abs(left - right).max() <= 1e-4 * size.max()  # float32 sums of a few hundred terms
     slope = difference(original, x, v, step=net.step)
     scale = np.abs(slope).max() + 1e-6
-    assert np.abs(slope).max() > 0, "the case does not exercise the rule"
+    assert net.may_vanish or np.abs(slope).max() > 0, "the case does not exercise the rule"
     assert_allclose(jv, slope, rtol=net.rtol, atol=net.rtol * scale)
 
 
