@@ -252,8 +252,8 @@ class _Builder:
         out = site.shape(site.y)
         shapes = {i: site.shape(site.inputs[i]) for i in vs if i in partials}
         terms = {i: self._times(vs[i], partials[i], site) for i in shapes}
-        if len(terms) == 1 and out in shapes.values():
-            return next(iter(terms.values()))
+        if all(dims == out for dims in shapes.values()):
+            return self._joined(list(terms.values()), site) or Scaled("")
         total: str | None = None
         for i, term in terms.items():
             t = self._aligned(term, site, shapes[i], out)
@@ -278,9 +278,22 @@ class _Builder:
         return t.value if t.factor is None else site.mul(t.value, t.factor)
 
     def _joined(self, parts: Sequence[Scaled], site: Site) -> Scaled | None:
-        if len(parts) < 2:
-            return parts[0] if parts else None
-        return Scaled(site.write("Sum", *(self._multiplied(p, site) for p in parts)))
+        """Sum of cotangents; those of one value add their factors, which are of the size of one seed."""
+        factors: dict[str, list[str | None]] = {}
+        for p in parts:
+            factors.setdefault(p.value, []).append(p.factor)
+        sums = [Scaled(value, self._added(given, site)) for value, given in factors.items()]
+        if len(sums) < 2:
+            return sums[0] if sums else None
+        return Scaled(site.write("Sum", *(self._multiplied(p, site) for p in sums)))
+
+    def _added(self, factors: Sequence[str | None], site: Site) -> str | None:
+        if len(factors) == 1:
+            return factors[0]
+        total, *others = (self.emitter.operand(1.0, site.dtype) if f is None else f for f in factors)
+        for other in others:
+            total = site.add(total, other)
+        return total
 
 
 def _number(d: object) -> int:
