@@ -22,9 +22,7 @@ def schema_function(node: onnx.NodeProto, found: Walk, opset: int) -> onnx.Funct
     if schema.has_function:
         body = schema.function_body
     elif all(not i or i in found.shapes for i in node.input):
-        types = [
-            onnx.helper.make_tensor_type_proto(found.elem[i], found.shapes[i]) if i else onnx.TypeProto() for i in node.input
-        ]
+        types = [onnx.helper.make_tensor_type_proto(found.elem[i], found.shapes[i]) if i else onnx.TypeProto() for i in node.input]
         body = onnx.FunctionProto()
         body.ParseFromString(
             schema.get_context_dependent_function(node.SerializeToString(), [t.SerializeToString() for t in types])

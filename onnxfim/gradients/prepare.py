@@ -106,9 +106,7 @@ def prepare(
     names = sources.union(*(n.output for n in nodes)) if nodes else sources
     for what, name in (("input", input_name), ("output", output_name)):
         if name not in names:
-            raise ModelError(
-                f"{what} {name!r}: the graph has no such value; graph inputs are {[i.name for i in graph.inputs]}."
-            )
+            raise ModelError(f"{what} {name!r}: the graph has no such value; graph inputs are {[i.name for i in graph.inputs]}.")
     nodes = pruned(nodes, [output_name])
     emitter = Emitter([*names, *reserved], prefix="p")
     version = graph.opsets.get("ai.onnx", TARGET)

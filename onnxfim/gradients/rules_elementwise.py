@@ -46,9 +46,7 @@ derivative("ThresholdedRelu")(lambda n: _step(n, "Greater", n.x, n.real("alpha",
 derivative("Elu")(lambda n: _exponential_unit(n, gamma=1.0, alpha=n.real("alpha", 1.0), scale=1.0))
 derivative("Celu")(lambda n: _exponential_unit(n, gamma=1.0, alpha=1.0, scale=n.real("alpha", 1.0)))
 derivative("Selu")(
-    lambda n: _exponential_unit(
-        n, gamma=n.real("gamma", 1.0507009873554804), alpha=n.real("alpha", 1.6732632423543772), scale=1.0
-    )
+    lambda n: _exponential_unit(n, gamma=n.real("gamma", 1.0507009873554804), alpha=n.real("alpha", 1.6732632423543772), scale=1.0)
 )
 
 
@@ -152,9 +150,7 @@ def _pow(n: Site) -> Mapping[int, Factor]:
     if n.varies[0]:
         if known is not None and known.size == 1:
             power = float(known.reshape(()))
-            factors[0] = (
-                n.mul(base, 2.0) if power == 2 else 1.0 if power == 1 else n.mul(n.write("Pow", base, power - 1), power)
-            )
+            factors[0] = n.mul(base, 2.0) if power == 2 else 1.0 if power == 1 else n.mul(n.write("Pow", base, power - 1), power)
         else:
             b = n.write("CastLike", exponent, base)
             factors[0] = n.mul(b, n.write("Pow", base, n.sub(b, 1.0)))

@@ -98,9 +98,7 @@ def _terms(n: Site) -> tuple[list[str], str]:
         letters = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
         right = ("..." if "..." in left else "") + "".join(letters)
     free = [c for c in string.ascii_letters if c not in equation]
-    spread = max(
-        (n.rank(x) - len(t.replace("...", "")) for t, x in zip(operands, n.inputs, strict=True) if "..." in t), default=0
-    )
+    spread = max((n.rank(x) - len(t.replace("...", "")) for t, x in zip(operands, n.inputs, strict=True) if "..." in t), default=0)
     if spread > len(free) - 1:
         raise n.refuse("it uses too many subscripts")
     filled = []

@@ -77,9 +77,7 @@ def _share(n: Site, w: Window) -> str:
     Operators differ between versions in what they divide by at the border with ceil_mode; the runtime's word counts.
     """
     valid = np.ones([], dtype=n.dtype)
-    for h, o, k, s, d, (begin, _) in zip(
-        w.size, n.static(n.shape(n.y)[2:]), w.kernel, w.strides, w.dilations, w.pads, strict=True
-    ):
+    for h, o, k, s, d, (begin, _) in zip(w.size, n.static(n.shape(n.y)[2:]), w.kernel, w.strides, w.dilations, w.pads, strict=True):
         taps = np.arange(o)[:, None] * s - begin + np.arange(k)[None] * d
         valid = np.multiply.outer(valid, ((taps >= 0) & (taps < h)).sum(axis=1).astype(n.dtype))
     average = _average(n, n.emitter.constant(np.ones((1, 1, *w.size), n.dtype)))

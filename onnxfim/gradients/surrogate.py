@@ -47,13 +47,10 @@ def clipped(
         scale = value(quantiser.input[1])
         zero = value(quantiser.input[2]) if len(quantiser.input) > 2 and quantiser.input[2] else np.zeros((), np.uint8)
         if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
-            raise UnsupportedOperator(
-                f"node {quantiser.name!r}: QuantizeLinear without one constant scale has no clip surrogate."
-            )
+            raise UnsupportedOperator(f"node {quantiser.name!r}: QuantizeLinear without one constant scale has no clip surrogate.")
         ends = np.iinfo(zero.dtype)
         bounds = [
-            np.asarray((float(end) - float(zero.reshape(-1)[0])) * scale.reshape(-1)[0], np.float32)
-            for end in (ends.min, ends.max)
+            np.asarray((float(end) - float(zero.reshape(-1)[0])) * scale.reshape(-1)[0], np.float32) for end in (ends.min, ends.max)
         ]
         names = [emitter.constant(b) for b in bounds]
         done.append(helper.make_node("Clip", [quantiser.input[0], *names], list(node.output), name=quantiser.name))

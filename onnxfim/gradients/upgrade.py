@@ -102,9 +102,7 @@ def _slice(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.No
 def _batch_normalization(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.NodeProto]:
     attributes = attributes_of(node)
     if attributes.get("spatial", 1) != 1 or any(node.output[1:]):
-        raise UnsupportedOperator(
-            f"node {node.name!r}: BatchNormalization (opset {version}) in a training or non-spatial form."
-        )
+        raise UnsupportedOperator(f"node {node.name!r}: BatchNormalization (opset {version}) in a training or non-spatial form.")
     again = _again(node, "BatchNormalization", list(node.input), epsilon=attributes.get("epsilon", 1e-5))
     del again.output[1:]
     return [again]
