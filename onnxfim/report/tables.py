@@ -46,7 +46,8 @@ def classes_note(audit: Audit) -> str:
         if len(audit.classes) > MOST_CLASSES
         else ""
     )
-    return f"Means of the estimates of the samples with this {by}; a class of few samples has a wide, unprinted interval.{more}"
+    caution = "They have no interval: with few samples in a class, read them as a hint."
+    return f"Means of the estimates of the samples with this {by}. {caution}{more}"
 
 
 def _class_name(index: int | None, audit: Audit) -> str | None:
