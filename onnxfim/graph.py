@@ -173,9 +173,9 @@ def _attribute(a: onnx.AttributeProto) -> Attribute:
         return value.decode("utf-8", "replace")
     if isinstance(value, (int, float)):
         return value
-    if hasattr(value, "__iter__"):
-        return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value)
-    return None
+    if value is None or not hasattr(value, "__iter__"):
+        return None
+    return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value)
 
 
 def _sorted(nodes: list[Node], provided: set[str]) -> tuple[Node, ...]:

@@ -42,6 +42,7 @@ class Settings:
         output_kind: What the outputs are, or ``auto`` to read it from the graph and the values.
         input: Name of the input to audit where the model has several.
         output: Name of the output to audit where the model has several.
+        temperature: Temperature of the calibrated values, or None to fit it on the labels.
         sigma: Standard deviation of the Gaussian for ``output_kind="gaussian"``, in output units.
         input_scale: d(model input)/d(raw input) per channel, for results in raw units; None when not known.
         tf32: Allow TF32 arithmetic on CUDA.
@@ -60,6 +61,7 @@ class Settings:
     output_kind: OutputKind | Literal["auto"] = "auto"
     input: str | None = None
     output: str | None = None
+    temperature: float | None = None
     sigma: float = 1.0
     input_scale: tuple[float, ...] | None = None
     tf32: bool = False
@@ -78,6 +80,8 @@ class Settings:
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
             (self.output_kind in ("auto", *typing.get_args(OutputKind)),
              f"output_kind: {self.output_kind!r} is not auto or one of {typing.get_args(OutputKind)}."),
+            (self.temperature is None or 0 < self.temperature < math.inf,
+             f"temperature: {self.temperature} is not a positive number."),
             (self.sigma > 0 and math.isfinite(self.sigma), f"sigma: {self.sigma} is not a positive number."),
         )  # fmt: skip
         for good, message in checks:

@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image  # noqa: TID251 (a decoder that is not ours)
+from PIL import Image
 
 from onnxfim.report.pictures import display_size, png
 from onnxfim.results import Thumbnail

@@ -1,0 +1,463 @@
+"""The audit: from a model and its samples to one `Audit` object."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.aggregates import aggregate
+from onnxfim.calibration import calibrate
+from onnxfim.data import Samples, from_arrays
+from onnxfim.errors import InputError
+from onnxfim.findings import findings
+from onnxfim.forward import OnnxForward
+from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
+from onnxfim.measure import Measurer
+from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.pictures import thumbnails
+from onnxfim.results import (
+    Aggregates,
+    Audit,
+    Calibration,
+    ClassRow,
+    DataInfo,
+    Run,
+    SampleResult,
+    Settings,
+    Skipped,
+    StepChoice,
+)
+from onnxfim.session import runtime_version
+from onnxfim.stepping import Probe, calibration_positions, choose_step
+from onnxfim.subject import CallableModel, Subject, open_subject
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide the mean, the tail and the maximum
+_REFINED_ROUND = 16  # directions added to a sample at a time
+_REFINED_MOST = 8  # times the first round's directions that one sample may get
+_KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
+_FEW_DIRECTIONS = 8
+#: Labelled samples read for accuracy and temperature beyond those audited: one forward pass each.
+CALIBRATION_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit is: the stage, and forward passes done of the total known so far."""
+
+    stage: str
+    done: int
+    total: int
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+def audit(
+    model: str | Path | ModelFile | CallableModel,
+    inputs: Array | Samples,
+    labels: Array | None = None,
+    settings: Settings | None = None,
+    *,
+    progress: Report | None = None,
+) -> Audit:
+    """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
+
+    Args:
+        model: Path of an ONNX file, or what `from_callable` returned.
+        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`.
+        labels: Class indices (N,), for accuracy and calibrated values.
+        settings: What to do; defaults as on the command line.
+        progress: Called as the audit goes on.
+
+    Returns:
+        The audit; ``run.partial`` is set where an interrupt ended it early.
+
+    Raises:
+        OnnxFimError: the model, the data or a setting cannot be used; nothing was measured then.
+    """
+    settings = settings or Settings()
+    started = time.perf_counter()
+    file = model if isinstance(model, CallableModel) else model if isinstance(model, ModelFile) else load_model(model)
+    samples = _samples(file, inputs, labels, settings)
+    _check_labels(samples)
+    subject = open_subject(file, samples.inputs, settings)
+    return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
+
+
+def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
+    if isinstance(inputs, Samples):
+        return inputs
+    if isinstance(model, CallableModel):
+        shape: tuple[int | None, ...] = model.input_shape
+        dtype = np.dtype(model.dtype)
+    else:
+        into = choose_input(model, settings.input)
+        shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
+    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit)
+
+
+def _check_labels(samples: Samples) -> None:
+    if len(samples) == 0:
+        raise InputError("data: no sample is left to audit. Pass at least one sample.")
+
+
+class _Loop:
+    """One audit under way."""
+
+    def __init__(self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float) -> None:
+        self.subject, self.samples, self.settings, self.report, self.started = subject, samples, settings, report, started
+        self.forward, self.reader = subject.forward, subject.reader
+        self.X = samples.inputs
+        self.labels = samples.labels
+        self.skipped: list[Skipped] = list(samples.skipped)
+        self.evaluations = 0
+        self.done, self.total = 0, 0
+        self.results: dict[int, SampleResult] = {}
+        self.kept: dict[int, list[Ends]] = {}
+
+    def run(self) -> Audit:
+        """All stages in order; an interrupt after the clean pass keeps what was finished."""
+        self.forward.find_batch(self.X)
+        self._say("clean pass")
+        base = self._clean_pass()
+        good = self._usable(base)
+        labels = None if self.labels is None else self.labels[good]
+        calibration = calibrate(self.reader, base[good], labels, self.settings.temperature)
+        good = self._audited(good)
+        self._say("choosing the step")
+        step = self._choose_step(base, good)
+        self.evaluations += step.evaluations
+        exact, directions, per_sample = self._plan(step, len(good))
+        measurer = self._measurer(step, exact, calibration)
+        jacobian = DifferenceJacobian(
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
+        )
+        partial = False
+        try:
+            self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
+            self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
+            if not exact:
+                self._refine(jacobian, measurer, base, per_sample)
+        except KeyboardInterrupt:
+            if not self.results:
+                raise
+            partial = True
+        return self._finish(good, calibration, step, exact, partial)
+
+    def _say(self, stage: str) -> None:
+        self.report(Progress(stage, self.done, self.total))
+
+    def _index(self, position: Any) -> int:
+        """Position in the data as given; it names the sample's streams, so that skipping others changes nothing."""
+        return int(self.samples.indices[int(position)])
+
+    def _clean_pass(self) -> Array:
+        base = self.forward.outputs(self.X)
+        self.evaluations += len(self.X)
+        if self.labels is not None and self.reader.has_classes:
+            classes = max(base.shape[1], 2)
+            bad = np.flatnonzero(self.labels >= classes)
+            if len(bad):
+                raise InputError(
+                    f"data: label {int(self.labels[bad[0]])} of sample {self._index(bad[0])}, expected 0 to {classes - 1} for "
+                    f"{base.shape[1]} outputs. Check the labels, or name the right output with --output."
+                )
+        return base
+
+    def _usable(self, base: Array) -> Array:
+        finite = np.isfinite(base).all(axis=(1, 2))
+        for i in np.flatnonzero(~finite):
+            self.skipped.append(Skipped(self._index(i), "the model's output is not finite at this sample"))
+        good = np.flatnonzero(finite)
+        if len(good) == 0:
+            raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
+        return good
+
+    def _audited(self, good: Array) -> Array:
+        """The samples to audit among the usable ones: the first ones, or a seeded draw where the order is by class (folders)."""
+        count = self.settings.samples
+        if count is None or count >= len(good):
+            return good
+        if self.samples.class_names is None:
+            return good[:count]
+        return np.sort(np.random.default_rng(self.settings.seed).permutation(good)[:count])
+
+    def _choose_step(self, base: Array, good: Array) -> StepChoice:
+        if self.reader.has_classes:
+            p = self.reader.probabilities(base[good])
+            undecided = (p * (1 - p)).sum(axis=(1, 2))
+        else:
+            undecided = np.zeros(len(good))
+        chosen = good[calibration_positions(undecided)]
+        std = float(self.X[good].astype(np.float64).std())
+        probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
+        d = self._dimension()
+        directions: Directions | None = Coordinates() if self._goes_exact(d, 1) and d >= 24 else None
+        return choose_step(
+            self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
+            level=self.subject.level, directions=directions,
+        )  # fmt: skip
+
+    def _dimension(self) -> int:
+        return int(np.prod(self.X.shape[1:]))
+
+    def _goes_exact(self, d: int, per_direction: int) -> bool:
+        affordable = d * per_direction <= self.settings.budget - 1
+        return self.settings.method == "exact" or (self.settings.method == "auto" and affordable)
+
+    def _plan(self, step: StepChoice, count: int) -> tuple[bool, Directions, int]:
+        """(exact, directions, directions per sample in the first round)."""
+        per_direction = ROWS_PER_DIRECTION[step.scheme]
+        d = self._dimension()
+        if self._goes_exact(d, per_direction) and step.scheme != "dithered":
+            return True, Coordinates(), d
+        passes = self.settings.budget - 1
+        if count >= _FEW_DIRECTIONS:
+            passes = int(passes * (1 - _REFINED_SHARE))
+        return False, Rademacher(self.settings.seed), max(_FEW_DIRECTIONS, passes // per_direction)
+
+    def _measurer(self, step: StepChoice, exact: bool, calibration: Calibration) -> Measurer:
+        scale = self.settings.input_scale
+        scales = None
+        if scale is not None and any(s != 1 for s in scale):
+            a = np.abs(np.asarray(scale))
+            scales = (float(a.min()), float(np.sqrt(np.mean(a**2))), float(a.max()))
+        # The even part's share of the Gram matrix bounds the forward sketch's bias; its root that of a single coordinate's.
+        error = math.sqrt(step.error) if step.scheme == "forward" and step.error else (step.error or 0.0)
+        return Measurer(
+            self.reader, step.scheme, exact, calibration.temperature, calibration.reason, max(min(error, 1.0), 1e-4), scales
+        )
+
+    def _measure(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
+        """Evaluate the requests and (re)compute the results of their samples."""
+        for ends in jacobian.ends(self.X, base, requests):
+            position = ends.request.position
+            rows = ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
+            self.evaluations += rows
+            self.done += rows
+            self._say("measuring" if position not in self.results else "refining")
+            if not _finite(ends):
+                self.results.pop(position, None)
+                self.skipped.append(Skipped(self._index(position), "the model's output is not finite near this sample"))
+                continue
+            parts = [*self.kept.get(position, []), ends]
+            label = None if self.labels is None else int(self.labels[position])
+            result = measurer(self._index(position), self.samples.names[position], label, base[position], parts)
+            self.results[position] = result
+            if not measurer.exact:
+                self._keep(position, parts)
+
+    def _keep(self, position: int, parts: list[Ends]) -> None:
+        """Keep the outputs of the samples with the largest values, in a bounded memory, so that they can be refined."""
+        self.kept[position] = parts
+        size = sum(_bytes(e) for e in parts)
+        most = max(1, _KEPT_BYTES // max(size, 1))
+        if len(self.kept) > most:
+            least = min(self.kept, key=lambda i: self._value(i))
+            del self.kept[least]
+
+    def _value(self, position: int) -> float:
+        return self.results[position].lambda_max.estimate.value or 0.0
+
+    def _refine(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, first: int) -> None:
+        """Spend the rest of the budget where it decides: on the noise of the mean, of the tail and of the maximum."""
+        per_direction = ROWS_PER_DIRECTION[jacobian.scheme]
+        n = len(self.results)
+        limit = self.settings.budget if self.settings.precision is None else self.settings.max_budget
+        spent = sum(r.evaluations for r in self.results.values())
+        pool = max(limit * n - spent, 0)
+        self.total = self.done + (pool if self.settings.precision is None else 0)
+        while pool >= _REFINED_ROUND * per_direction and self.kept:
+            if self.settings.precision is not None and self._precise_enough():
+                return
+            chosen = self._most_deciding(first, pool // (_REFINED_ROUND * per_direction))
+            if not chosen:
+                return
+            requests = [Request(i, self._index(i), self.results[i].directions, _REFINED_ROUND) for i in chosen]
+            self.total = max(self.total, self.done + len(requests) * _REFINED_ROUND * per_direction)
+            self._measure(jacobian, measurer, base, requests)
+            pool -= len(requests) * _REFINED_ROUND * per_direction
+
+    def _most_deciding(self, first: int, affordable: int) -> list[int]:
+        """Samples whose noise weighs most: ``λ²/m`` in the mean, double where the interval meets the tail's or the maximum's."""
+        positions = [i for i in self.kept if self.results[i].directions < _REFINED_MOST * first]
+        if not positions:
+            return []
+        weight = dict.fromkeys(positions, 0.0)
+        for measure in ("lambda_max", "lambda_max_calibrated"):
+            estimates = {i: e for i, r in self.results.items() if (e := _estimate(r, measure)).value is not None}
+            total = sum(e.value for e in estimates.values())
+            if total <= 0:
+                continue
+            tail = float(np.quantile([e.value for e in estimates.values()], 0.95))
+            top = max(e.low or 0.0 for e in estimates.values())
+            for i in positions:
+                if (e := estimates.get(i)) is not None:
+                    deciding = (e.low or 0.0) <= tail <= (e.high or 0.0) or (e.high or 0.0) >= top
+                    weight[i] += (e.value / total) ** 2 / self.results[i].directions * (2.0 if deciding else 1.0)
+        ranked = sorted(positions, key=lambda i: (-weight[i], i))
+        # Those that weigh about as much as the first, a few at a time: the weights then follow what was learned.
+        equal = [i for i in ranked if weight[i] >= 0.5 * weight[ranked[0]]]
+        return sorted(equal[: max(1, min(affordable, max(4, len(ranked) // 16)))])
+
+    def _precise_enough(self) -> bool:
+        """Whether the mean's interval is narrow enough, or the estimates' noise no longer matters in it."""
+        mean = self._aggregate([self.results[i] for i in sorted(self.results)], "lambda_max").mean
+        if not mean.value or mean.low is None or mean.high is None:
+            return True
+        half = (mean.high - mean.low) / 2
+        noise = math.sqrt(sum((self._value(i) ** 2) * 2 / r.directions for i, r in self.results.items())) / len(self.results)
+        return half <= (self.settings.precision or 1.0) * mean.value or 1.96 * noise < 0.1 * half
+
+    def _aggregate(self, results: Sequence[SampleResult], measure: str) -> Aggregates:
+        estimates = [e for r in results if (e := _estimate(r, measure)) is not None and e.value is not None]
+        values = np.array([e.value for e in estimates], np.float64)
+        lows = np.array([e.value if e.low is None else e.low for e in estimates], np.float64)
+        highs = np.array([e.value if e.high is None else e.high for e in estimates], np.float64)
+        return aggregate(values, lows, highs, seed=self.settings.seed, units=_UNITS[measure])
+
+    def _finish(self, good: Array, calibration: Calibration, step: StepChoice, exact: bool, partial: bool) -> Audit:
+        results = tuple(self.results[i] for i in sorted(self.results))
+        measures = ["lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity"]
+        if any(r.lambda_max_raw_units is not None for r in results):
+            measures.append("lambda_max_raw_units")
+        aggregates = {m: self._aggregate(results, m) for m in measures}
+        seconds = time.perf_counter() - self.started
+        info = self.subject.info
+        data = self._data_info()
+        run = Run(
+            provider=self.forward.report.obtained if isinstance(self.forward, OnnxForward) else "callable",
+            providers_requested=self.settings.providers,
+            providers_registered=self.forward.report.registered if isinstance(self.forward, OnnxForward) else (),
+            provider_reason=self.forward.report.reason if isinstance(self.forward, OnnxForward) else None,
+            method="exact" if exact else "sketch",
+            step=step.step,
+            scheme=step.scheme,
+            temperature=calibration.temperature,
+            seed=self.settings.seed,
+            evaluations=self.evaluations,
+            seconds=seconds,
+            versions=_versions(),
+            platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            partial=partial,
+            times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
+        )
+        found = findings(
+            num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
+            samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
+            provider_explicit=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
+        )  # fmt: skip
+        shown = {self._index(i): self.X[i] for i in good}
+        return Audit(
+            model=info,
+            data=data,
+            settings=self.settings,
+            run=run,
+            step=step,
+            calibration=calibration,
+            aggregates=aggregates,
+            samples=results,
+            skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
+            findings=found,
+            verdict="inconclusive" if any(f.level == "error" for f in found) else "pass",
+            classes=tuple(self._classes(results)),
+            thumbnails=thumbnails(results, shown),
+        )
+
+    def _data_info(self) -> DataInfo:
+        X = self.X
+        return DataInfo(
+            source=self.samples.source,
+            sha256=self.samples.sha256,
+            count=len(X),
+            shape=tuple(int(n) for n in X.shape[1:]),
+            labels=self.labels is not None,
+            synthetic=self.samples.synthetic,
+            class_names=self.samples.class_names,
+            input_min=float(X.min()),
+            input_max=float(X.max()),
+            input_std=float(X.astype(np.float64).std()),
+        )
+
+    def _classes(self, results: Sequence[SampleResult]) -> Iterator[ClassRow]:
+        """The per-class table of the audited samples, by label or, without labels, by prediction."""
+        labelled = self.labels is not None
+        names = self.samples.class_names
+        groups: dict[int, list[SampleResult]] = {}
+        for r in results:
+            c = r.label if labelled else r.prediction
+            if c is not None and r.prediction is not None:
+                groups.setdefault(c, []).append(r)
+        for c, mine in sorted(groups.items()):
+            yield ClassRow(
+                index=c,
+                name=names[c] if names is not None and c < len(names) else str(c),
+                count=len(mine),
+                accuracy=sum(r.prediction == r.label for r in mine) / len(mine) if labelled else None,
+                mean_confidence=float(np.mean([r.confidence or 0.0 for r in mine])),
+                lambda_max_mean=_mean(mine, "lambda_max"),
+                lambda_max_calibrated_mean=_mean(mine, "lambda_max_calibrated"),
+                boundary_distance_median=_median(mine, "boundary_distance"),
+            )
+
+
+_UNITS = {
+    "lambda_max": "nats per squared model input unit",
+    "lambda_max_calibrated": "nats per squared model input unit, at the fitted temperature",
+    "lambda_max_raw_units": "nats per squared raw input unit",
+    "trace": "nats per squared model input unit",
+    "boundary_distance": "model input units, L2",
+    "logit_sensitivity": "logits per model input unit",
+}
+
+
+def _estimate(result: SampleResult, measure: str) -> Any:
+    value = getattr(result, measure)
+    return value.estimate if hasattr(value, "estimate") else value
+
+
+def _values(results: Sequence[SampleResult], measure: str) -> list[float]:
+    return [e.value for r in results if (e := _estimate(r, measure)) is not None and e.value is not None]
+
+
+def _mean(results: Sequence[SampleResult], measure: str) -> float | None:
+    values = _values(results, measure)
+    return float(np.mean(values)) if values else None
+
+
+def _median(results: Sequence[SampleResult], measure: str) -> float | None:
+    values = _values(results, measure)
+    return float(np.median(values)) if values else None
+
+
+def _finite(ends: Ends) -> bool:
+    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
+    return good and (ends.twin is None or _finite(ends.twin))
+
+
+def _bytes(ends: Ends) -> int:
+    return ends.plus.nbytes + ends.minus.nbytes + (0 if ends.twin is None else _bytes(ends.twin))
+
+
+def _versions() -> dict[str, str]:
+    found = {"onnxruntime": runtime_version()}
+    for package in ("onnxfim", "onnx", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]

@@ -1,0 +1,103 @@
+"""What the commands print: progress, the result, errors in one line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from onnxfim.audit import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HEARTBEAT = 10.0  # seconds between lines where there is no terminal
+
+
+def errors_in_one_line(function: F) -> F:
+    """Turn library errors into one red line and exit code 2, and an interrupt into exit code 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        from onnxfim.errors import OnnxFimError
+
+        try:
+            return function(*args, **kwargs)
+        except OnnxFimError as error:
+            click.secho(f"onnxfim: {' '.join(str(error).split())}", fg="red", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.secho("onnxfim: interrupted before anything was measured.", fg="red", err=True)
+            sys.exit(130)
+
+    return wrapped  # type: ignore[return-value]
+
+
+class Console:
+    """Prints to stderr, except for results; progress is a bar on a terminal and plain lines elsewhere."""
+
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
+
+    def say(self, text: str, *, colour: str | None = None) -> None:
+        """A line of information; not printed with --quiet."""
+        if not self.quiet:
+            click.secho(text, fg=colour, err=True)
+
+    def detail(self, text: str) -> None:
+        """A line for --verbose."""
+        if self.verbose:
+            click.secho(text, dim=True, err=True)
+
+    def result(self, text: str) -> None:
+        """The last line; printed always."""
+        click.echo(text)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Progress], None]]:
+        """A callback for the audit's progress."""
+        if self.quiet:
+            yield lambda _: None
+        elif sys.stderr.isatty():
+            with self._bar() as update:
+                yield update
+        else:
+            yield self._heartbeat()
+
+    @contextmanager
+    def _bar(self) -> Iterator[Callable[[Progress], None]]:
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("passes"),
+                   TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
+        with Bar(*columns, console=Rich(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None, rate="")
+            start = time.monotonic()
+
+            def update(p: Progress) -> None:
+                rate = f"{p.done / max(time.monotonic() - start, 1e-9):,.0f}/s" if p.done else ""
+                bar.update(task, description=p.stage, completed=p.done, total=p.total or None, rate=rate)
+
+            yield update
+
+    def _heartbeat(self) -> Callable[[Progress], None]:
+        start = last = time.monotonic()
+
+        def update(p: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < _HEARTBEAT:
+                return
+            last = now
+            rate = p.done / (now - start)
+            left = (p.total - p.done) / rate if rate and p.total else 0.0
+            click.echo(f"{p.stage}: {p.done:,} of {p.total:,} passes, {rate:,.0f}/s, about {left:,.0f} s left", err=True)
+
+        return update

@@ -1,0 +1,51 @@
+"""Writes results whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from onnxfim.errors import OutputError
+
+
+def check_writable(path: str) -> None:
+    """Raise OutputError before any work where ``path`` cannot be written (``-`` is stdout).
+
+    Raises:
+        OutputError: a folder, a missing parent folder, or no permission.
+    """
+    if path == "-":
+        return
+    where = Path(path)
+    folder = where.parent
+    if where.is_dir():
+        raise OutputError(f"{path}: is a folder, expected a file to write. Give a file name in it.")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: the folder {str(folder)!r} does not exist. Make it first, or write elsewhere.")
+    if not os.access(folder, os.W_OK) or (where.exists() and not os.access(where, os.W_OK)):
+        raise OutputError(f"{path}: cannot be written (no permission). Write elsewhere.")
+
+
+def write(path: str, text: str) -> None:
+    """Write a text file in one move: readers see the old file or the whole new one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if path == "-":
+        click.echo(text)
+        return
+    where = Path(path)
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
+            file.write(text)
+        # A temporary file is private; a report has the permissions of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(file.name, 0o666 & ~mask)
+        os.replace(file.name, where)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}). Write elsewhere.") from error

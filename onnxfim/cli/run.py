@@ -1,0 +1,113 @@
+"""What the `audit` command does, in library calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxfim.audit import CALIBRATION_SAMPLES, audit
+from onnxfim.cli.console import Console
+from onnxfim.cli.files import check_writable, write
+from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.report import render_html
+from onnxfim.results import Aggregate, Audit, Estimate, Settings
+
+_SYNTHETIC = 32  # samples, where none are asked for
+
+
+def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Console, **options: Any) -> int:
+    """Run an audit from command line options and write its outputs; returns the exit code."""
+    for _, path in outputs:
+        check_writable(path)
+    file = load_model(model)
+    preprocessing = _preprocessing(options)
+    samples, scale = _samples(file, preprocessing, options)
+    settings = Settings(
+        samples=options["samples"],
+        method=options["method"],
+        budget=options["budget"],
+        precision=options["precision"],
+        max_budget=max(options["max_budget"], options["budget"]),
+        step=options["step"],
+        seed=options["seed"],
+        batch=options["batch"],
+        providers=tuple(options["providers"]),
+        require_provider=options["require_provider"],
+        output_kind=options["output_kind"],
+        input=options["input_name"],
+        output=options["output_name"],
+        temperature=options["temperature"],
+        sigma=options["sigma"],
+        input_scale=scale,
+        tf32=options["tf32"],
+    )
+    with console.progress() as progress:
+        result = audit(file, samples, settings=settings, progress=progress)
+    for kind, path in outputs:
+        write(path, _FORMATS[kind](result))
+    _print(result, outputs, console)
+    if result.run.partial:
+        return 130
+    return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
+
+
+_FORMATS: dict[str, Callable[[Audit], str]] = {"html": render_html, "json": Audit.to_json}
+
+
+def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+    keys = ("input_range", "layout", "resize", "crop")
+    given = {k: options[k] for k in keys if options[k] is not None}
+    if not options["already_normalised"]:
+        given |= {k: options[k] for k in ("mean", "std") if options[k] is not None}
+    return Preprocessing(**given)
+
+
+def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
+    """The samples, and d(model input)/d(raw input) where it is known and not 1."""
+    into = choose_input(file, options["input_name"])
+    shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    count = options["samples"]
+    if options["data"] == "random":
+        return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
+    samples = load(
+        options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
+        labels_key=options["labels_key"], labels_path=options["labels_path"],
+        limit=None if count is None else max(count, CALIBRATION_SAMPLES),
+    )  # fmt: skip
+    if options["already_normalised"] and options["std"]:
+        return samples, tuple(1.0 / s for s in options["std"])
+    scale = preprocessing.scale(samples.inputs.shape[1:]) if preprocessing.rescales else None
+    return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
+
+
+def _print(result: Audit, outputs: Sequence[tuple[str, str]], console: Console) -> None:
+    console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
+    if result.model.rewritten:
+        console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
+    step = result.step
+    console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    if result.calibration.accuracy is not None:
+        console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
+    colours = {"error": "red", "warning": "yellow", "note": None}
+    for finding in result.findings:
+        red = finding.id == "provider-fallback"
+        console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
+    where = ", ".join(path for _, path in outputs if path != "-")
+    head = "interrupted, partial: " if result.run.partial else ""
+    text = f"{head}{result.verdict}: mean lambda_max {_interval(raw)}"
+    if calibrated.value is not None:
+        text += f", calibrated {_interval(calibrated)}"
+    text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
+    console.result(text + (f"; report: {where}" if where else ""))
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"
+
+
+def _interval(a: Aggregate | Estimate) -> str:
+    return f"{_number(a.value)} [{_number(a.low)}, {_number(a.high)}]" if a.value is not None else "not measured"

@@ -1,0 +1,215 @@
+"""Arrays of samples and labels held against what the model takes, and converted to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxfim.data.npy import Rows
+from onnxfim.data.preprocessing import Preprocessing, order_of, turn
+from onnxfim.data.samples import (
+    Array,
+    Choice,
+    Indices,
+    Samples,
+    SampleShape,
+    hash_arrays,
+    shape_text,
+    unusable,
+)
+from onnxfim.errors import InputError
+from onnxfim.results import Skipped
+
+_KINDS = {"b": "true and false", "c": "complex numbers", "S": "text", "U": "text", "V": "records or an unknown number format"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model takes: shape of one sample (None: any sizes, None as a size: any), element type, preprocessing."""
+
+    shape: SampleShape | None
+    dtype: np.dtype
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        if self.dtype.kind not in "fiu":
+            raise InputError(f"model: its input takes {self.dtype}, expected numbers. Audit a model with a numeric input.")
+        if self.dtype.kind != "f" and self.preprocessing.rescales:
+            raise InputError(
+                f"model: its input takes {self.dtype}, expected floats where mean, std or an input range is given. "
+                "Leave these out: the values go in as they are."
+            )
+
+
+def gather(inputs: Rows, labels: Rows | None, target: Target, choice: Choice, *, source: str) -> Samples:
+    """Take the chosen samples, check them and bring them to the model's layout, units and element type.
+
+    Raises:
+        InputError: anything that concerns all samples; a single bad one is skipped.
+    """
+    _check_kind(inputs)
+    axes = _sample_axes(inputs, target)
+    if target.preprocessing.resize or target.preprocessing.crop:
+        raise InputError(f"{inputs.where}: is an array, expected images where resize or crop is given. Resize before saving it.")
+    if labels is not None and (len(labels.shape) not in (1, 2) or labels.shape[0] != inputs.shape[0]):
+        raise InputError(
+            f"{labels.where}: labels have shape {shape_text(labels.shape)}, expected one for each of the "
+            f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},)."
+        )
+    indices = choice.of(inputs.shape[0])
+    raw = inputs.take(indices)
+    raw_labels = None if labels is None else labels.take(indices)
+    classes = None if labels is None or raw_labels is None else _class_indices(labels.where, raw_labels, indices)
+
+    reasons = _not_finite(raw, "holds {} NaN or infinite values")
+    good = [i for i in range(len(raw)) if i not in reasons]
+    X = _convert(inputs.where, np.transpose(raw[good] if reasons else raw, (0, *(a + 1 for a in axes))), target)
+    late = _not_finite(X, f"has {{}} values that overflow the model's {target.dtype}")
+    reasons |= {good[i]: reason for i, reason in late.items()}
+    skipped = tuple(Skipped(int(indices[i]), reasons[i]) for i in sorted(reasons))
+    if len(skipped) == len(raw):
+        raise unusable(inputs.where, skipped)
+
+    kept = [i for i in range(len(raw)) if i not in reasons]
+    return Samples(
+        inputs=X[[i for i in range(len(X)) if i not in late]] if late else X,
+        labels=None if classes is None else classes[kept],
+        indices=indices[kept],
+        names=("",) * len(kept),
+        class_names=None,
+        source=source,
+        sha256=hash_arrays(raw, raw_labels),
+        skipped=skipped,
+    )
+
+
+def _check_kind(rows: Rows) -> None:
+    if rows.dtype.kind not in "fiu":
+        raise InputError(
+            f"{rows.where}: holds {_KINDS.get(rows.dtype.kind, 'no numbers')} ({rows.dtype}), expected real numbers. "
+            "Save it as float32 or as integers."
+        )
+
+
+def _not_finite(X: Array, reason: str) -> dict[int, str]:
+    """Rows that hold NaN or infinity, each with its reason."""
+    if X.dtype.kind != "f":
+        return {}
+    bad = np.count_nonzero(~np.isfinite(X.reshape(len(X), math.prod(X.shape[1:]))), axis=1)  # (N,)
+    return {int(i): reason.format(bad[i]) for i in np.flatnonzero(bad)}
+
+
+def _sample_axes(rows: Rows, target: Target) -> tuple[int, ...]:
+    """The order in which a sample's axes are taken so that it has the model's layout."""
+    if not rows.shape:
+        raise InputError(f"{rows.where}: is a single number, expected an array of samples. Save it with shape (N, …).")
+    if 0 in rows.shape:
+        raise InputError(
+            f"{rows.where}: is empty, shape {shape_text(rows.shape)}, expected at least one sample. Check how it was saved."
+        )
+    sample, layout = rows.shape[1:], target.preprocessing.layout
+    straight = tuple(range(len(sample)))
+    turned = turn(layout) if layout is not None and len(sample) == 3 else straight
+    fits = _fits(sample, target.shape)
+    turned_fits = _fits(tuple(sample[a] for a in turned), target.shape)
+    if turned_fits and (not fits or order_of(sample) not in (None, layout)):
+        return turned
+    if fits or target.shape is None:
+        return straight
+    raise InputError(
+        f"{rows.where}: samples have shape {shape_text(sample)}, but the model takes {shape_text(target.shape)}. "
+        + _advice(rows.shape, target.shape)
+    )
+
+
+def _fits(sample: tuple[int, ...], shape: SampleShape | None) -> bool:
+    return shape is None or (len(sample) == len(shape) and all(b in (None, a) for a, b in zip(sample, shape, strict=True)))
+
+
+def _advice(found: tuple[int, ...], shape: SampleShape) -> str:
+    """What to do about an array of shape ``found`` where the model takes samples of ``shape``."""
+    sample = found[1:]
+    if _fits(found, shape):
+        return "It is one sample without a batch axis: save x[None]."
+    if len(shape) == len(sample) + 1 and shape[0] in (1, None) and _fits(sample, shape[1:]):
+        return "The channel axis is missing: save x[:, None]."
+    if len(shape) == len(sample) + 1 and shape[-1] in (1, None) and _fits(sample, shape[:-1]):
+        return "The channel axis is missing: save x[..., None]."
+    if len(sample) == 3 and _fits(tuple(sample[a] for a in turn("NCHW")), shape):
+        return "Only the axes are in another order: pass --layout NCHW."
+    if len(sample) == 3 and _fits(tuple(sample[a] for a in turn("NHWC")), shape):
+        return "Only the axes are in another order: pass --layout NHWC."
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) == len(shape) and math.prod(sizes) == math.prod(sample):
+        return f"The numbers are as many: save x.reshape({', '.join(map(str, (-1, *sizes)))}), if their order is the model's."
+    return f"Pass an array of shape {shape_text(shape, batched=True)}."
+
+
+def _convert(where: str, X: Array, target: Target) -> Array:
+    """Bring finite samples to the model's units and element type; overflow of the type becomes infinity."""
+    preprocessing = target.preprocessing
+    pixels = X.dtype == np.uint8
+    if not preprocessing.rescales:
+        return _cast(where, X, target.dtype)
+    if preprocessing.input_range is not None and X.size and not pixels:
+        (low, high), least, most = preprocessing.input_range, X.min().item(), X.max().item()
+        if least < low - 1e-5 * (high - low) or most > high + 1e-5 * (high - low):  # rounding of float32 and of a resize
+            raise InputError(
+                f"{where}: values run from {least:g} to {most:g}, but the input range says {low:g} to {high:g}. "
+                "Pass the --input-range of the data as they are before mean and std, or leave it out."
+            )
+    out = np.empty(X.shape, target.dtype)
+    with np.errstate(over="ignore"):
+        for i, x in enumerate(X):
+            out[i] = preprocessing.normalise(preprocessing.from_pixels(x) if pixels else x.astype(np.float64))
+    return out
+
+
+def _cast(where: str, X: Array, dtype: np.dtype) -> Array:
+    """The same numbers in another element type: floats are rounded, integers stay what they are or are refused."""
+    if X.dtype == dtype or not X.size:
+        return np.ascontiguousarray(X, dtype)
+    least, most = X.min().item(), X.max().item()
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        if least < limits.min or most > limits.max or (X.dtype.kind == "f" and np.any(np.rint(X) != X)):
+            raise InputError(
+                f"{where}: holds {X.dtype} values from {least:g} to {most:g}, but the model takes {dtype}. "
+                f"Pass whole numbers from {limits.min} to {limits.max}."
+            )
+    elif X.dtype.kind != "f" and max(-int(least), int(most)) > 2 ** (np.finfo(dtype).nmant + 1):
+        raise InputError(
+            f"{where}: holds whole numbers up to {max(-int(least), int(most))}, but the model's {dtype} is exact only to "
+            f"{2 ** (np.finfo(dtype).nmant + 1)}. Scale the data, or save them as floating-point numbers."
+        )
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(X).astype(dtype)
+
+
+def _class_indices(where: str, raw: Array, indices: Indices) -> Indices:
+    """Labels as int64 class indices, from whole numbers (N,) or (N, 1), or from one-hot rows (N, K)."""
+    if raw.ndim == 2 and raw.shape[1] != 1:
+        if raw.dtype.kind in "bfiu" and np.all((raw == 0) | (raw == 1)) and np.all(np.sum(raw != 0, axis=1) == 1):
+            return np.asarray(np.argmax(raw, axis=1), np.int64)
+        raise InputError(
+            f"{where}: labels have shape {shape_text(raw.shape[1:], batched=True)}, not one-hot, expected class indices (N,). "
+            "Pass argmax over the last axis, if they are scores."
+        )
+    raw = raw.reshape(-1)
+    if raw.dtype.kind not in "fiu":
+        raise InputError(
+            f"{where}: labels are {_KINDS.get(raw.dtype.kind, 'no numbers')} ({raw.dtype}), expected class indices. "
+            "Number the classes from 0 in the order of the model's outputs."
+        )
+    if raw.dtype.kind == "f":
+        raw = raw.astype(np.float64)
+    # 2**53: beyond it not every float64 is the whole number it looks like, and no model has as many classes.
+    bad = np.flatnonzero(~((raw >= 0) & (raw <= 2**53) & (raw == np.trunc(raw))))
+    if bad.size:
+        raise InputError(
+            f"{where}: label {raw[bad[0]]:g} of sample {indices[bad[0]]} is no class index, expected whole numbers from 0. "
+            "Number the classes from 0, and leave out samples without a label."
+        )
+    return raw.astype(np.int64)

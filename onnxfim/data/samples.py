@@ -1,0 +1,159 @@
+"""Samples as the audit takes them: values, labels, where each came from, and what was left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxfim.errors import InputError
+from onnxfim.results import Skipped
+
+Array: TypeAlias = npt.NDArray[Any]
+Indices: TypeAlias = npt.NDArray[np.int64]
+SampleShape: TypeAlias = tuple[int | None, ...]
+
+# Third word of the seed: keeps synthetic inputs apart from the directions of the same seed.
+_STREAM = 0x64617461
+
+MAX_BYTES = 8 * 2**30
+"""Selected samples may take this much memory; more is refused before anything is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples ready for the model.
+
+    Attributes:
+        inputs: The model's inputs, finite, (N, *shape), in the model's element type.
+        labels: Class indices, int64 (N,), or None.
+        indices: Position of each sample in the data, counted from 0 and strictly increasing, int64 (N,).
+        names: Name of each sample, an image's path relative to its folder; empty text for arrays.
+        class_names: Names of the classes in the order of their indices, where class folders give them.
+        source: In words, where the samples come from.
+        sha256: Hash of what was selected, before preprocessing and before bad samples were left out.
+        skipped: Selected samples that could not be used.
+        synthetic: Whether the samples were drawn and describe no real input.
+    """
+
+    inputs: Array = field(repr=False)
+    labels: Indices | None = field(repr=False)
+    indices: Indices = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    class_names: tuple[str, ...] | None
+    source: str
+    sha256: str
+    skipped: tuple[Skipped, ...] = ()
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples of the data are taken: all, the first ``limit``, or ``limit`` drawn with ``seed`` in their own order."""
+
+    limit: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit: found {self.limit}, expected at least 1 sample. Pass a positive number, or none for all.")
+        if self.seed is not None and self.seed < 0:
+            raise InputError(f"seed: found {self.seed}, expected 0 or more. Pass a non-negative whole number.")
+
+    def of(self, total: int) -> Indices:
+        """The chosen positions among ``total`` samples, increasing."""
+        if self.limit is None or self.limit >= total:
+            return np.arange(total, dtype=np.int64)
+        if self.seed is None:
+            return np.arange(self.limit, dtype=np.int64)
+        drawn = np.random.default_rng(self.seed).permutation(total)[: self.limit]
+        return np.sort(drawn).astype(np.int64)
+
+
+def random_samples(
+    shape: SampleShape,
+    count: int,
+    *,
+    seed: int,
+    dtype: npt.DTypeLike = np.float32,
+    distribution: Literal["uniform", "normal"] = "uniform",
+) -> Samples:
+    """Draw synthetic samples, uniform in [0, 1] or standard normal.
+
+    Sample i is drawn from a stream of its own, so it does not depend on ``count``, nor the directions' streams ``[seed, i]`` on it.
+
+    Raises:
+        InputError: an axis without a size, an element type that is not floating-point, no sample asked for.
+    """
+    dtype = np.dtype(dtype)
+    Choice(count, seed)
+    if any(size is None or size < 1 for size in shape):
+        raise InputError(
+            f"synthetic samples: the input has shape {shape_text(shape)}, expected a size for each axis. "
+            "Pass real data, whose shape gives the sizes."
+        )
+    if dtype.kind != "f":
+        raise InputError(f"synthetic samples: the input takes {dtype}, expected floating-point numbers. Pass real data instead.")
+    sizes = [size for size in shape if size is not None]
+    check_bytes("synthetic samples", count * math.prod(sizes) * dtype.itemsize)
+    inputs = np.empty((count, *sizes), dtype)
+    for i in range(count):
+        rng = np.random.default_rng([seed, i, _STREAM])
+        inputs[i] = rng.random(sizes) if distribution == "uniform" else rng.standard_normal(sizes)
+    words = "uniform in [0, 1]" if distribution == "uniform" else "standard normal"
+    return Samples(
+        inputs=inputs,
+        labels=None,
+        indices=np.arange(count, dtype=np.int64),
+        names=("",) * count,
+        class_names=None,
+        source=f"synthetic, {words}, seed {seed}: describes no real input",
+        sha256=hash_arrays(inputs),
+        synthetic=True,
+    )
+
+
+def hash_arrays(*arrays: Array | None) -> str:
+    """SHA-256 over element type, shape and bytes of each array in turn, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def check_bytes(where: str, size: int) -> None:
+    """Refuse a selection that would take more than MAX_BYTES."""
+    if size > MAX_BYTES:
+        raise InputError(
+            f"{where}: the selected samples take {size / 2**30:.1f} GiB, expected at most {MAX_BYTES / 2**30:.0f} GiB. "
+            "Pass a smaller --samples."
+        )
+
+
+def unusable(where: str, skipped: Sequence[Skipped]) -> InputError:
+    """The error about data of which every selected sample was skipped."""
+    return InputError(
+        f"{where}: none of the {len(skipped)} selected samples can be used, expected at least one; "
+        f"the first, {skipped[0].index}: {skipped[0].reason}. Repair the data or select other samples."
+    )
+
+
+def shape_text(shape: Sequence[int | None], *, batched: bool = False) -> str:
+    """A shape in print, unknown sizes as ``?``: ``(N, 3, ?, ?)``."""
+    sizes = ["N"] * batched + ["?" if size is None else str(size) for size in shape]
+    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+
+
+def one_line(words: object) -> str:
+    """Text of foreign origin on a single line."""
+    return " ".join(str(words).split())
