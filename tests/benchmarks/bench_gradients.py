@@ -126,7 +126,9 @@ def export(net: nn.Module, size: int, folder: Path) -> onnx.ModelProto:
     path = folder / "net.onnx"
     axes = {"x": {0: "N"}, "z": {0: "N"}}
     x = torch.randn(2, 3, size, size)
-    torch.onnx.export(net, (x,), str(path), input_names=["x"], output_names=["z"], dynamic_axes=axes, opset_version=17, dynamo=False)
+    torch.onnx.export(
+        net, (x,), str(path), input_names=["x"], output_names=["z"], dynamic_axes=axes, opset_version=17, dynamo=False
+    )
     return onnx.load(path)
 
 

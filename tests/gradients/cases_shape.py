@@ -31,11 +31,7 @@ def movement(rng: Rng) -> tuple[Net, str]:
     t = net.op("Transpose", t, perm=[0, *(int(i) + 1 for i in rng.permutation(3))])
     t = net.op("Reshape", t, np.asarray(pick(rng, [[0, -1, 3], [-1, 4, 12], [0, 3, 4, 4], [-1, 48]])))
     axes = [int(pick(rng, [1, 2, -1]))]
-    t = (
-        net.op("Unsqueeze", t, axes=[a if a > 0 else 1 for a in axes])
-        if opset < 13
-        else net.op("Unsqueeze", t, np.asarray(axes))
-    )
+    t = net.op("Unsqueeze", t, axes=[a if a > 0 else 1 for a in axes]) if opset < 13 else net.op("Unsqueeze", t, np.asarray(axes))
     t = net.op("Tanh", t)
     kind = int(rng.integers(3))
     if kind == 0:

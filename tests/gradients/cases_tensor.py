@@ -63,9 +63,7 @@ def gemm(rng: Rng) -> tuple[Net, str]:
     else:
         bias = net.weight(rng.standard_normal(pick(rng, [(3,), (1, 3), (1,), ()])))
     inputs = [t, weight, bias] if opset < 11 or rng.random() < 0.7 else [t, weight]
-    return net, net.op(
-        "Gemm", *inputs, transA=a, transB=b, alpha=float(pick(rng, [1.0, 0.5])), beta=float(pick(rng, [1.0, 2.0]))
-    )
+    return net, net.op("Gemm", *inputs, transA=a, transB=b, alpha=float(pick(rng, [1.0, 0.5])), beta=float(pick(rng, [1.0, 2.0])))
 
 
 @case("Gemm", "Einsum", repeats=50)
