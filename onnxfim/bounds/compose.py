@@ -83,7 +83,8 @@ def _target(view: Flow, output_name: str | None, *, logits: bool) -> str:
     names = [o.name for o in graph.outputs]
     if not names:
         raise ModelError("graph: has no output, so nothing can be bounded. Export the model with its output.")
-    name = output_name if output_name is not None else names[0]
+    floating = [o.name for o in graph.outputs if o.dtype.startswith(("float", "bfloat"))]
+    name = output_name if output_name is not None else (floating or names)[0]
     if name not in graph.producers and name not in names:
         raise ModelError(f"graph: has no output {name!r}; its outputs are {', '.join(map(repr, names))}. Choose one of them.")
     if not logits:
