@@ -156,6 +156,7 @@ class Context:
                 merged = None
                 for k, (other, theirs) in enumerate(terms):
                     if other is anchor and (merged := add(theirs, chain, shape)) is not None:
+                        merged = tuple(replace(e, nodes=(*e.nodes, node)) if e is merged[-1] else e for e in merged)
                         terms[k] = (anchor, merged)
                         break
                 if merged is None:
