@@ -15,9 +15,13 @@ FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknow
 _CONV = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvInteger", "QLinearConv", "ConvTranspose"})
 _DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm", "Einsum",
                     "LinearClassifier", "LinearRegressor"})  # fmt: skip
-_ATTENTION = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention", "PackedMultiHeadAttention"})
+_ATTENTION = frozenset(
+    {"Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention", "PackedMultiHeadAttention"}
+)
 _SUM = frozenset({"Add", "Sum", "QLinearAdd", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
-_PASS = frozenset({"Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Reshape", "Unsqueeze", "Squeeze", "Transpose"})
+_PASS = frozenset(
+    {"Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Reshape", "Unsqueeze", "Squeeze", "Transpose"}
+)
 _ON_SCORES = _PASS | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Softmax", "Max", "Clip"}
 
 Skip: TypeAlias = "tuple[Node, str]"
@@ -42,8 +46,14 @@ class Architecture:
             OutputError: the data has another form.
         """
         evidence = data.get("evidence")
-        if data.get("family") not in FAMILIES or not isinstance(evidence, (list, tuple)) or not all(isinstance(e, str) for e in evidence):
-            raise OutputError("architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them.")
+        if (
+            data.get("family") not in FAMILIES
+            or not isinstance(evidence, (list, tuple))
+            or not all(isinstance(e, str) for e in evidence)
+        ):
+            raise OutputError(
+                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
+            )
         return cls(str(data["family"]), tuple(evidence))
 
 
@@ -90,7 +100,9 @@ class _Reading:
         growth, parallel = self._concats()
         gates = self._gates()
         facts = self._facts(attention, skips, projected, growth, parallel, gates)
-        return Architecture(self._family(attention, len(skips) + len(projected), len(growth), len(parallel), len(gates)), tuple(facts))
+        return Architecture(
+            self._family(attention, len(skips) + len(projected), len(growth), len(parallel), len(gates)), tuple(facts)
+        )
 
     def _family(self, attention: Sequence[tuple[Node, int | None]], skips: int, growth: int, parallel: int, gates: int) -> str:
         recurrent = any(_base(n) in ("LSTM", "GRU", "RNN", "Loop", "Scan", "If") for n in self.nodes)
@@ -116,8 +128,9 @@ class _Reading:
         result = []
         for node in self.convs:
             kernel = self._kernel(node)[2:]
-            strides = node.attributes.get("strides") or (1,) * len(kernel)
-            if isinstance(strides, tuple) and any(isinstance(k, int) and k > max(1, int(s)) for k, s in zip(kernel, strides, strict=False)):
+            given = node.attributes.get("strides")
+            strides = [int(s) for s in given] if isinstance(given, tuple) and given else [1] * len(kernel)
+            if any(k is not None and k > max(1, s) for k, s in zip(kernel, strides, strict=False)):
                 result.append(node)
         return result
 
@@ -139,7 +152,9 @@ class _Reading:
                 scores = self._up(self._varying(softmax), _ON_SCORES, _DENSE)
                 if scores is not None and len(self._varying(scores)) == 2:
                     shape = self.view.shape(scores.outputs[0])
-                    found.append((node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None))
+                    found.append(
+                        (node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None)
+                    )
         return found
 
     def _up(self, names: list[str], through: frozenset[str] | set[str], wanted: frozenset[str] | set[str]) -> Node | None:
@@ -158,7 +173,8 @@ class _Reading:
 
     def _skips(self, attention: Sequence[tuple[Node, int | None]]) -> tuple[list[Node], list[Node]]:
         """Sums of a value with what weight layers made of it, and sums of two branches with weight layers each."""
-        plain, projected = [], []
+        plain: list[Node] = []
+        projected: list[Node] = []
         for node in self.nodes:
             base, names = _base(node), [n for n in dict.fromkeys(node.inputs) if n in self.depth]
             fused = base in ("FusedConv", "Gemm", "FusedGemm", "NhwcFusedConv") and len(names) == 2
@@ -202,7 +218,7 @@ class _Reading:
             if _base(node) not in ("Concat", "QLinearConcat"):
                 continue
             names = [n for n in dict.fromkeys(node.inputs) if n in self.depth]
-            if len(names) < 2 or len({self.depth[n] for n in names}) == 1 and len({self._weight_above(n) for n in names}) < 2:
+            if len(names) < 2 or (len({self.depth[n] for n in names}) == 1 and len({self._weight_above(n) for n in names}) < 2):
                 continue
             last = max(names, key=lambda n: self.depth[n])
             if any(self.depth[n] < self.depth[last] and self.ancestors[last] & self.bit.get(self._plain(n), 0) for n in names):
@@ -232,7 +248,9 @@ class _Reading:
     ) -> list[str]:  # fmt: skip
         lines = []
         if self.convs:
-            depthwise = [n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g]
+            depthwise = [
+                n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g
+            ]
             extra = f"; {len(depthwise)} of them depthwise" if depthwise else ""
             lines.append(f"{_count(self.convs, 'convolution')}{extra}.")
         if self.dense:

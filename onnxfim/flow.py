@@ -21,12 +21,60 @@ Shape: TypeAlias = "tuple[int | None, ...]"
 MAX_FOLDED = 1 << 26
 
 _SAME_SHAPE = frozenset(
-    """Relu LeakyRelu PRelu Sigmoid Tanh Clip Elu Selu Celu Gelu HardSigmoid HardSwish Mish Softplus Softsign Erf Exp Log Neg Abs
-    Sqrt Reciprocal Identity Softmax LogSoftmax BatchNormalization InstanceNormalization ThresholdedRelu Floor Ceil Round Sign
-    Sin Cos Not LRN Dropout QuantizeLinear DequantizeLinear GroupNormalization LpNormalization MeanVarianceNormalization
-    com.microsoft.Gelu com.microsoft.FastGelu com.microsoft.BiasGelu com.microsoft.QuickGelu com.microsoft.SkipLayerNormalization
-    SimplifiedLayerNormalization RMSNormalization LayerNormalization com.microsoft.MultiHeadAttention
-    com.microsoft.SkipSimplifiedLayerNormalization""".split()
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Sigmoid",
+        "Tanh",
+        "Clip",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Mish",
+        "Softplus",
+        "Softsign",
+        "Erf",
+        "Exp",
+        "Log",
+        "Neg",
+        "Abs",
+        "Sqrt",
+        "Reciprocal",
+        "Identity",
+        "Softmax",
+        "LogSoftmax",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "ThresholdedRelu",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+        "Sin",
+        "Cos",
+        "Not",
+        "LRN",
+        "Dropout",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "GroupNormalization",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "com.microsoft.Gelu",
+        "com.microsoft.FastGelu",
+        "com.microsoft.BiasGelu",
+        "com.microsoft.QuickGelu",
+        "com.microsoft.SkipLayerNormalization",
+        "SimplifiedLayerNormalization",
+        "RMSNormalization",
+        "LayerNormalization",
+        "com.microsoft.MultiHeadAttention",
+        "com.microsoft.SkipSimplifiedLayerNormalization",
+    ]
 )
 
 
@@ -72,7 +120,11 @@ def flow(graph: Graph, *, input_name: str | None = None) -> Flow:
     types: dict[str, onnx.TypeProto] = {}
     varying: set[str] = {source.name}
     for info in graph.inputs:
-        dims = None if info.shape is None else tuple(d if isinstance(d, int) else (1 if i == 0 else None) for i, d in enumerate(info.shape))
+        dims = (
+            None
+            if info.shape is None
+            else tuple(d if isinstance(d, int) else (1 if i == 0 else None) for i, d in enumerate(info.shape))
+        )
         shapes[info.name] = dims
         types[info.name] = _type(info.dtype, dims)
     view = Flow(graph, source, constants, shapes, frozenset())
@@ -103,7 +155,8 @@ def _visit(
     """Enter the outputs of ``node``: their values when they can be folded, and their shapes."""
     if node.op == "Shape" and (dims := _known(shapes.get(node.inputs[0]))) is not None:
         start, end = node.attributes.get("start", 0), node.attributes.get("end")
-        constants[node.outputs[0]] = np.asarray(dims, np.int64)[slice(start, end)]  # type: ignore[misc]
+        first, last = start if isinstance(start, int) else 0, end if isinstance(end, int) else None
+        constants[node.outputs[0]] = np.asarray(dims, np.int64)[first:last]
         shapes[node.outputs[0]] = constants[node.outputs[0]].shape
         return
     _infer(view, node, shapes, types)

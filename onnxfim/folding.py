@@ -92,11 +92,13 @@ def _dequantize(node: Node, inputs: Inputs) -> np.ndarray:
     if node.attributes.get("block_size", 0):
         raise ValueError("blocked quantisation")
     zero = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros((), np.int32)
-    axis = int(node.attributes.get("axis", 1))  # type: ignore[call-overload]
+    axis = _axis(node, 1)
     along = [1] * x.ndim
     if scale.size > 1:
         along[axis] = scale.size
-    s, z = (scale.reshape(along), zero.reshape(along)) if scale.size > 1 else (scale.reshape(()), zero.reshape(-1)[:1].reshape(()))
+    s, z = (
+        (scale.reshape(along), zero.reshape(along)) if scale.size > 1 else (scale.reshape(()), zero.reshape(-1)[:1].reshape(()))
+    )
     return np.asarray((x.astype(np.int32) - z.astype(np.int32)).astype(scale.dtype) * s)
 
 
@@ -128,7 +130,8 @@ def _slice(node: Node, inputs: Inputs) -> np.ndarray:
 
 
 def _axis(node: Node, default: int = 0) -> int:
-    return int(node.attributes.get("axis", default))  # type: ignore[call-overload]
+    axis = node.attributes.get("axis", default)
+    return axis if isinstance(axis, int) else default
 
 
 _RULES: dict[str, Callable[[Node, Inputs], np.ndarray]] = {
@@ -161,9 +164,52 @@ _RULES: dict[str, Callable[[Node, Inputs], np.ndarray]] = {
 
 #: Operators without randomness or sub-graphs whose result on constants is worth having.
 FOLDABLE = frozenset(_RULES) | frozenset(
-    """Abs And Ceil Clip CumSum Erf Exp EyeLike Floor GatherElements GatherND Gemm Greater GreaterOrEqual Less LessOrEqual Log MatMul
-    Max Min Mod Not Or Pad QuantizeLinear ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu ScatterElements ScatterND Shape
-    Sigmoid Sign Size Softmax Split Sum Tanh Tile Trilu Xor""".split()
+    [
+        "Abs",
+        "And",
+        "Ceil",
+        "Clip",
+        "CumSum",
+        "Erf",
+        "Exp",
+        "EyeLike",
+        "Floor",
+        "GatherElements",
+        "GatherND",
+        "Gemm",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mod",
+        "Not",
+        "Or",
+        "Pad",
+        "QuantizeLinear",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Relu",
+        "ScatterElements",
+        "ScatterND",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Size",
+        "Softmax",
+        "Split",
+        "Sum",
+        "Tanh",
+        "Tile",
+        "Trilu",
+        "Xor",
+    ]
 )
 
 
@@ -182,12 +228,16 @@ def _by_reference(node: Node, inputs: Inputs, opsets: Mapping[str, int]) -> list
 
     names = [name for name in node.inputs if name]
     feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name and value is not None}
-    protos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(feeds[n].dtype), None) for n in dict.fromkeys(names)]
+    protos = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(feeds[n].dtype), None) for n in dict.fromkeys(names)
+    ]
     outputs = [o for o in node.outputs if o]
     graph = helper.make_graph(
-        [node_proto(node.op, node.inputs, node.outputs, node.attributes)], "fold", protos, [helper.make_empty_tensor_value_info(o) for o in outputs]
+        [node_proto(node.op, node.inputs, node.outputs, node.attributes)],
+        "fold",
+        protos,
+        [helper.make_empty_tensor_value_info(o) for o in outputs],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_operatorsetid("", opsets.get("ai.onnx", 17))])
     results = dict(zip(outputs, ReferenceEvaluator(model).run(None, feeds), strict=True))
     return [np.asarray(results[o]) if o else np.zeros(0) for o in node.outputs]
-

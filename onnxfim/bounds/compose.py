@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnxfim.bounds import rules_attention, rules_layout, rules_linear, rules_norm, rules_pointwise, rules_product
 from onnxfim.bounds.patterns import normalisations
-from onnxfim.bounds.registry import RULES
+from onnxfim.bounds.registry import RULES, Rule
 from onnxfim.bounds.result import Bound, Share, shown, times, up
 from onnxfim.bounds.rules_norm import normalised
 from onnxfim.bounds.value import Context, NotFinite, Value, unbounded
@@ -20,7 +20,15 @@ from onnxfim.graph import Graph, Node
 RULE_MODULES = (rules_attention, rules_layout, rules_linear, rules_norm, rules_pointwise, rules_product)
 
 _THROUGH = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
-_LINEAR = ("Conv", "Gemm", "MatMul", "ConvTranspose", "com.microsoft.FusedConv", "com.microsoft.FusedGemm", "com.microsoft.FusedMatMul")
+_LINEAR = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "ConvTranspose",
+    "com.microsoft.FusedConv",
+    "com.microsoft.FusedGemm",
+    "com.microsoft.FusedMatMul",
+)
 _STATIC = ("Shape", "Size")
 
 
@@ -32,6 +40,7 @@ def spectral_bound(
     logits: bool = True,
     input_range: tuple[float, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    rules: Mapping[str, Rule] = RULES,
 ) -> Bound:
     """Upper bound of the L2 Lipschitz constant of the map from one sample to its logits, and of ``‖F‖ ≤ ½L²``.
 
@@ -46,6 +55,7 @@ def spectral_bound(
         input_range: Least and largest value of any input entry. Products and attention may be bounded on this box where they
             have no global bound; the bound then holds inside the box only, and says so.
         progress: Called with (layers done, layers in all, name) before each layer.
+        rules: The operators' rules; others only for comparison.
 
     Returns:
         The bound; not available, with the reason, where an operator has no rule or no finite bound.
@@ -63,7 +73,7 @@ def spectral_bound(
     if not view.source.dtype.startswith(("float", "bfloat")):
         problem = f"input {view.source.name!r} holds {view.source.dtype}: whole numbers have no derivative"
     try:
-        _run(ctx, needed)
+        _run(ctx, needed, rules)
         value = ctx.values.get(target)
         log = -math.inf if value is None else ctx.log(value)
         problem = problem or ("" if value is None or log < math.inf else ctx.reason(value))
@@ -113,25 +123,27 @@ def _needed(view: Flow, target: str) -> list[Node]:
     return result[::-1]
 
 
-def _run(ctx: Context, nodes: list[Node]) -> None:
+def _run(ctx: Context, nodes: list[Node], rules: Mapping[str, Rule]) -> None:
     patterns = normalisations(ctx.flow)
     for node in nodes:
         found = patterns.get(node.outputs[0])
         if found is not None and found.source in ctx.values:
             results: tuple[Value, ...] = (normalised(ctx, node, ctx.values[found.source], found),)
         else:
-            results = _apply(ctx, node)
+            results = _apply(ctx, node, rules)
         for value in results:
             ctx.values[value.name] = value
         for output in node.outputs:
             if output and output not in ctx.values:
-                ctx.values[output] = replace(ctx.fresh(node, math.inf, reason=unbounded(node, "this output has no rule")), name=output)
+                ctx.values[output] = replace(
+                    ctx.fresh(node, math.inf, reason=unbounded(node, "this output has no rule")), name=output
+                )
 
 
-def _apply(ctx: Context, node: Node) -> tuple[Value, ...]:
+def _apply(ctx: Context, node: Node, rules: Mapping[str, Rule]) -> tuple[Value, ...]:
     if node.has_subgraph:
         return (ctx.fresh(node, math.inf, reason=unbounded(node, "sub-graphs have no rule")),)
-    rule = RULES.get(node.op)
+    rule = rules.get(node.op)
     if rule is None:
         return (ctx.fresh(node, math.inf, reason=unbounded(node, "has no rule")),)
     try:
@@ -193,7 +205,9 @@ def _shares(ctx: Context, nodes: list[Node], target: str) -> tuple[Share, ...]:
     return tuple(shares)
 
 
-def _assumptions(view: Flow, ctx: Context, *, logits: bool, target: str, input_range: tuple[float, float] | None) -> tuple[str, ...]:
+def _assumptions(
+    view: Flow, ctx: Context, *, logits: bool, target: str, input_range: tuple[float, float] | None
+) -> tuple[str, ...]:
     where = "all inputs" if input_range is None else f"inputs with every entry in [{input_range[0]:g}, {input_range[1]:g}]"
     lines = [
         f"L2 norm of one sample's input {view.source.name!r} in the units the file reads, for {where}.",

@@ -27,8 +27,9 @@ class Element:
     in_shape: Shape | None
     out_shape: Shape | None
 
-    @cached_property
+    @property
     def norm(self) -> Norm:
+        """An upper bound of the map's norm."""
         raise NotImplementedError
 
     @property
@@ -59,12 +60,12 @@ class Scale(Element):
         return self.factor.shape
 
     def apply(self, X: np.ndarray) -> np.ndarray | None:
-        return X * self.factor
+        return np.asarray(X * self.factor)
 
     def along(self, axis: int, rank: int) -> np.ndarray | None:
         """The factors as a vector along ``axis`` (from the end), or as one number; None when they vary along another axis."""
-        if self.factor.size == 1:
-            return self.factor.reshape(1)
+        if int(self.factor.size) == 1:
+            return np.asarray(self.factor.reshape(1))
         full = self.factor.reshape((1,) * (rank - self.factor.ndim) + self.factor.shape)
         if full.shape[axis] == full.size:
             return full.reshape(-1)
@@ -88,7 +89,7 @@ class Dense(Element):
         return self.matrix.shape
 
     def apply(self, X: np.ndarray) -> np.ndarray | None:
-        return X @ self.matrix
+        return np.asarray(X @ self.matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +146,12 @@ class Convolution(Element):
         padded = np.pad(X, pad)
         Y = np.zeros((len(X), g, o // g, math.prod(outs)))
         for tap in np.ndindex(*k):
-            window = padded[(slice(None), slice(None), *(
+            index: tuple[slice | int, ...] = tuple(
                 slice(t * d, t * d + (n - 1) * s + 1, s)
                 for t, d, s, n in zip(tap, self.geometry.dilations, self.geometry.strides, outs, strict=True)
-            ))]  # fmt: skip
-            W = self.kernel[(slice(None), slice(None), *tap)].reshape(g, o // g, i)
+            )
+            window = padded[(slice(None), slice(None)) + index]  # noqa: RUF005 - unpacking in an index needs Python 3.11
+            W = self.kernel[(slice(None), slice(None)) + tap].reshape(g, o // g, i)  # noqa: RUF005
             Y += W @ window.reshape(len(X), g, i, -1)
         return Y.reshape(*rows, o, *outs)
 
@@ -225,7 +227,12 @@ def append(chain: Chain, element: Element) -> Chain:
 
 
 def _is_identity(element: Element) -> bool:
-    return isinstance(element, Rearrange) and element.index is None and element.in_shape == element.out_shape and element.in_shape is not None
+    return (
+        isinstance(element, Rearrange)
+        and element.index is None
+        and element.in_shape == element.out_shape
+        and element.in_shape is not None
+    )
 
 
 def _merge(a: Element, b: Element) -> Chain | None:

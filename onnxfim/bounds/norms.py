@@ -99,9 +99,7 @@ def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method:
     return Norm(outward(scale * top * correction), name, note)
 
 
-def _axis(
-    W: np.ndarray, axis: int, rank: int, geometry: ConvGeometry, *, channels: int
-) -> tuple[np.ndarray, int, float]:
+def _axis(W: np.ndarray, axis: int, rank: int, geometry: ConvGeometry, *, channels: int) -> tuple[np.ndarray, int, float]:
     """Split one axis into (taps, phases), the phase axis last; the grid's number of points, and the factor for its coarseness."""
     k, s, d, p = W.shape[2 + axis], geometry.strides[axis], geometry.dilations[axis], geometry.pads[axis]
     size = geometry.sizes[axis]

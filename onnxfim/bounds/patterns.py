@@ -41,7 +41,11 @@ def _match(flow: Flow, node: Node) -> Normalisation | None:
             continue
         for mean, eps in (plus.inputs[:2], plus.inputs[1::-1]):
             epsilon = flow.constant(eps)
-            if epsilon is not None and epsilon.size == 1 and (found := _square_mean(flow, mean, top, float(epsilon.reshape(())))):
+            if (
+                epsilon is not None
+                and epsilon.size == 1
+                and (found := _square_mean(flow, mean, top, float(epsilon.reshape(()))))
+            ):
                 return found
     return None
 
@@ -72,9 +76,9 @@ def _square_mean(flow: Flow, name: str, top: str, epsilon: float) -> Normalisati
     square = _up(flow, mean.inputs[0])
     if axes is None or square is None:
         return None
-    if square.op == "Pow" and _is(flow, square.inputs[1], 2.0):
-        base = square.inputs[0]
-    elif square.op == "Mul" and _plain(flow, square.inputs[0]) == _plain(flow, square.inputs[1]):
+    if (square.op == "Pow" and _is(flow, square.inputs[1], 2.0)) or (
+        square.op == "Mul" and _plain(flow, square.inputs[0]) == _plain(flow, square.inputs[1])
+    ):
         base = square.inputs[0]
     else:
         return None

@@ -98,7 +98,11 @@ def attend(ctx: Context, node: Node, q: Value, k: Value, v: Value, *, scale: flo
     n = q.shape[-2] if q.shape is not None and len(q.shape) > 1 else None
     leading = [None if x.shape is None else x.shape[:-2] for x in (q, k, v)]
     if n is None or len(set(leading)) != 1:
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "the number of tokens is not known, or heads share keys; attention has no rule for that"))
+        return ctx.fresh(
+            node,
+            math.inf,
+            reason=unbounded(node, "the number of tokens is not known, or heads share keys; attention has no rule for that"),
+        )
     ball_q, ball_k, ball_v = (b for b in balls if b is not None)
     root = math.sqrt(n)
     through_v = times(log10(root), ctx.log(v))
@@ -110,7 +114,14 @@ def attend(ctx: Context, node: Node, q: Value, k: Value, v: Value, *, scale: flo
         f"r_k = {ball_k.radius:.3g}, R_q = {ball_q.reach:.3g}"
     )
     largest = max(ctx.log(x) for x in (q, k, v))
-    ctx.record(node, log - largest if math.isfinite(largest) else math.inf, kind="attention", method="ball bound", note=note, op="attention")
+    ctx.record(
+        node,
+        log - largest if math.isfinite(largest) else math.inf,
+        kind="attention",
+        method="ball bound",
+        note=note,
+        op="attention",
+    )
     return ctx.fresh(node, log, q, k, v, low=v.low, high=v.high, ball=None if heads > 1 else ball_v)
 
 
@@ -122,7 +133,9 @@ def _bilinear(ctx: Context, node: Node, a: Value, b: Value, *, alpha: float, fli
         parent = next((ctx.reason(v) for v in (a, b) if ctx.log(v) == math.inf), "")
         return ctx.fresh(node, math.inf, reason=parent or unbounded(node, _NO_BALL))
     if a.shape[:-2] != b.shape[:-2] or a is b:
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "a product of varying matrices with broadcast axes has no rule"))
+        return ctx.fresh(
+            node, math.inf, reason=unbounded(node, "a product of varying matrices with broadcast axes has no rule")
+        )
     rows, columns = a.shape[-2] or 0, b.shape[-2 if flipped else -1] or 0
     log = plus(
         times(log10(abs(alpha) * math.sqrt(columns) * ball_b.reach), ctx.log(a)),
@@ -142,7 +155,9 @@ def _fused_attention(ctx: Context, node: Node) -> Value:
     extras = [n for n in node.inputs[1:] if n and ctx.varying(n)]
     past = len(node.inputs) > 4 and node.inputs[4]
     if x is None or W is None or extras or past or heads < 1 or node.attributes.get("do_rotary", 0):
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "its projections are not known constants, or it keeps past keys"))
+        return ctx.fresh(
+            node, math.inf, reason=unbounded(node, "its projections are not known constants, or it keeps past keys")
+        )
     W = W.astype(np.float64)
     sizes = node.attributes.get("qkv_hidden_sizes")
     widths = [int(s) for s in sizes] if isinstance(sizes, tuple) else [W.shape[1] // 3] * 3
@@ -176,13 +191,15 @@ def _multi_head_attention(ctx: Context, node: Node) -> Value | tuple[Value, ...]
     """Attention on projected queries, keys and values, (batch, tokens, width) or (batch, heads, tokens, width)."""
     names = node.inputs[:3]
     fused = node.op.startswith("com")
-    attributes = (("num_heads", "num_heads") if fused else ("q_num_heads", "kv_num_heads"))
+    attributes = ("num_heads", "num_heads") if fused else ("q_num_heads", "kv_num_heads")
     heads, key_heads = (int(attribute(node, a, 1)) for a in attributes)
     odd = len(names) < 3 or not all(names) or not all(ctx.varying(n) for n in names) or attribute(node, "softcap", 0.0) != 0
     odd = odd or any(ctx.varying(n) for n in node.inputs[3:] if n) or heads != key_heads
     values = [ctx.values[n] for n in names if ctx.varying(n)]
     if odd or any(v.shape is None for v in values):
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "packed, shared or unknown queries, keys and values have no rule"))
+        return ctx.fresh(
+            node, math.inf, reason=unbounded(node, "packed, shared or unknown queries, keys and values have no rule")
+        )
     shift = ctx.constant(node.inputs[3]) if fused and len(node.inputs) > 3 and node.inputs[3] else None
     q, k, v = values
     width = (q.shape or (1,))[-1]

@@ -13,7 +13,7 @@ from onnxfim.bounds.norms import Norm
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import root_sum
 from onnxfim.bounds.rules_pointwise import attribute
-from onnxfim.bounds.value import Ball, Context, Value, unbounded
+from onnxfim.bounds.value import Ball, Context, Facts, Value, unbounded
 from onnxfim.flow import Shape
 from onnxfim.folding import slices_of
 from onnxfim.graph import Node
@@ -28,7 +28,16 @@ def _index(value: Value) -> np.ndarray | None:
     return np.arange(value.size).reshape([d or 0 for d in value.shape or ()])
 
 
-def moved(ctx: Context, node: Node, x: Value, index: np.ndarray | None, *, output: int = 0, copies: float = 1.0, ball: Ball | None = None) -> Value:
+def moved(
+    ctx: Context,
+    node: Node,
+    x: Value,
+    index: np.ndarray | None,
+    *,
+    output: int = 0,
+    copies: float = 1.0,
+    ball: Ball | None = None,
+) -> Value:
     """``x`` rearranged by ``index``; where that is unknown, at most ``copies`` of any entry."""
     shape: Shape | None = ctx.shape(node.outputs[output])
     element: Rearrange | Other
@@ -46,8 +55,7 @@ def _reshape(ctx: Context, node: Node) -> Value:
     if not ctx.varying(node.inputs[0]):
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its target shape varies with the input"))
     x, shape = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
-    facts = {"low": x.low, "high": x.high}
-    return ctx.linear(node, x, Rearrange((node,), x.shape, shape), ball=_reshaped_ball(x, shape), **facts)
+    return ctx.linear(node, x, Rearrange((node,), x.shape, shape), ball=_reshaped_ball(x, shape), low=x.low, high=x.high)
 
 
 def _reshaped_ball(x: Value, shape: Shape | None) -> Ball | None:
@@ -101,7 +109,11 @@ def _slice(ctx: Context, node: Node) -> Value:
     x, index = ctx.values[node.inputs[0]], None
     if x.shape is not None:
         arrays = [ctx.constant(n) if n else None for n in node.inputs]
-        where = slices_of(node, arrays, len(x.shape)) if all(a is not None or not n for a, n in zip(arrays[1:], node.inputs[1:], strict=True)) else None
+        where = (
+            slices_of(node, arrays, len(x.shape))
+            if all(a is not None or not n for a, n in zip(arrays[1:], node.inputs[1:], strict=True))
+            else None
+        )
         full = _index(x)
         index = None if full is None or where is None else full[where]
     return moved(ctx, node, x, index, ball=_part(x))
@@ -162,7 +174,15 @@ def _expand(ctx: Context, node: Node) -> Value:
     index = np.tile(full, repeats) if node.op == "Tile" else np.broadcast_to(full, np.broadcast_shapes(full.shape, repeats))
     if index.size > _LARGE:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "makes too many copies"))
-    return moved(ctx, node, x, index, ball=x.ball if node.op == "Expand" and (x.ball is None or x.ball.axis == -1) and full.ndim > 0 and full.shape[-1] > 1 else None)
+    return moved(
+        ctx,
+        node,
+        x,
+        index,
+        ball=x.ball
+        if node.op == "Expand" and (x.ball is None or x.ball.axis == -1) and full.ndim > 0 and full.shape[-1] > 1
+        else None,
+    )
 
 
 @rule("Pad")
@@ -190,7 +210,9 @@ def _pad(ctx: Context, node: Node) -> Value:
     if index is None and mode != "constant":
         return ctx.fresh(node, math.inf, reason=unbounded(node, f"how often mode {mode!r} copies an entry is not known"))
     y = moved(ctx, node, x, index)
-    fill = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.asarray(attribute(node, "value", 0.0))
+    fill = (
+        ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.asarray(attribute(node, "value", 0.0))
+    )
     if mode == "constant" and fill is not None and fill.size == 1:
         f = float(fill.reshape(()))
         return replace(y, low=min(x.low, f), high=max(x.high, f))
@@ -204,7 +226,11 @@ def _blocks(ctx: Context, node: Node) -> Value:
     if full is not None and full.ndim == 4:
         n, c, h, w = full.shape
         if node.op == "SpaceToDepth":
-            index = full.reshape(n, c, h // block, block, w // block, block).transpose(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, -1)
+            index = (
+                full.reshape(n, c, h // block, block, w // block, block)
+                .transpose(0, 3, 5, 1, 2, 4)
+                .reshape(n, c * block**2, h // block, -1)
+            )
         elif node.attributes.get("mode", "DCR") == "DCR":
             index = full.reshape(n, block, block, -1, h, w).transpose(0, 3, 4, 1, 5, 2).reshape(n, -1, h * block, w * block)
         else:
@@ -226,7 +252,7 @@ def _concat(ctx: Context, node: Node) -> Value:
     constants = [ctx.constant(n) for n in node.inputs if not ctx.varying(n)]
     low = min([v.low for v in values] + [-math.inf if c is None else float(c.min(initial=math.inf)) for c in constants])
     high = max([v.high for v in values] + [math.inf if c is None else float(c.max(initial=-math.inf)) for c in constants])
-    known: dict[str, object] = {"low": low, "high": high}
+    known: Facts = {"low": low, "high": high}
     balls = [v.ball for v in values]
     rank = len(values[0].shape) if values[0].shape is not None else 0
     if rank and all(b is not None and b.axis == -1 for b in balls) and axis % rank != rank - 1:

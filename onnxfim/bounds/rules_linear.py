@@ -14,7 +14,7 @@ from onnxfim.bounds.registry import RULES, rule
 from onnxfim.bounds.rules_attention import varying_product
 from onnxfim.bounds.rules_pointwise import attribute
 from onnxfim.bounds.rules_product import scaled
-from onnxfim.bounds.value import Ball, Context, Polynomial, Value, unbounded
+from onnxfim.bounds.value import Ball, Context, Facts, Polynomial, Value, unbounded
 from onnxfim.graph import Node
 
 
@@ -92,7 +92,7 @@ def _batched(ctx: Context, node: Node, x: Value, W: np.ndarray, norm: float, out
 def dense(ctx: Context, node: Node, x: Value, W: np.ndarray, *, output: int = 0, bias: np.ndarray | None = None) -> Value:
     """``x W + b`` along the last axis, with what is known of the range and the ball of its vectors."""
     shape = ctx.shape(node.outputs[output]) or (None if x.shape is None else (*x.shape[:-1], W.shape[1]))
-    known: dict[str, object] = {}
+    known: Facts = {}
     if np.all(np.isfinite(W)):
         known |= affine_range(W.T[None] if W.size else W.T[None], x.low, x.high, bias)
         if x.ball is not None and x.ball.axis == -1:
@@ -113,7 +113,7 @@ def _moved_ball(ball: Ball, W: np.ndarray, bias: np.ndarray | None) -> Ball | No
     return Ball(-1, outward(ball.radius * norm), outward(offset), centre)
 
 
-def affine_range(rows: np.ndarray, low: float, high: float, bias: np.ndarray | None) -> dict[str, object]:
+def affine_range(rows: np.ndarray, low: float, high: float, bias: np.ndarray | None) -> Facts:
     """Range of ``rows · v + bias`` for v with entries in [low, high]; rows is (…, out, in)."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return {}
@@ -138,7 +138,7 @@ def _gemm(ctx: Context, node: Node) -> Value:
         return _no(ctx, node, "only its bias varies, which has no rule")
     if W is None or W.ndim != 2:
         return _no(ctx, node, "its weights are not a known matrix")
-    flip_x, flip_w = (("transA", "transB") if first else ("transB", "transA"))
+    flip_x, flip_w = ("transA", "transB") if first else ("transB", "transA")
     W = alpha * (W.T if node.attributes.get(flip_w, 0) else W)
     varying_bias = len(node.inputs) > 2 and bool(node.inputs[2]) and ctx.varying(node.inputs[2])
     bias = weight(ctx, node, 2)
@@ -170,7 +170,11 @@ def _conv(ctx: Context, node: Node) -> Value:
         return _no(ctx, node, problem)
     geometry = _geometry(node, W, x.shape, out)
     bias = weight(ctx, node, 2)
-    padded = any(p > 0 for p in integers(node, "pads", (0,))) or node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID", "")
+    padded = any(p > 0 for p in integers(node, "pads", (0,))) or node.attributes.get("auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+        "",
+    )
     known = affine_range(
         W.reshape(W.shape[0], -1), min(x.low, 0.0) if padded else x.low, max(x.high, 0.0) if padded else x.high, bias
     )
@@ -190,7 +194,9 @@ def _kernel_problem(W: np.ndarray, groups: int, shape: tuple[int | None, ...] | 
     return ""
 
 
-def _geometry(node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None) -> ConvGeometry:
+def _geometry(
+    node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None
+) -> ConvGeometry:
     rank = W.ndim - 2
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     sizes: list[tuple[int, int] | None] = []
@@ -241,7 +247,16 @@ def _activated(ctx: Context, node: Node, y: Value) -> Value:
     if "leaky_relu_alpha" in node.attributes:
         attributes["alpha"] = attribute(node, "leaky_relu_alpha", 0.01)
     inner = f"{node.outputs[0]} before {name}"
-    if str(name) not in RULES or str(name) not in ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Clip", "HardSwish", "Gelu"):
+    if str(name) not in RULES or str(name) not in (
+        "Relu",
+        "LeakyRelu",
+        "Sigmoid",
+        "Tanh",
+        "HardSigmoid",
+        "Clip",
+        "HardSwish",
+        "Gelu",
+    ):
         return _no(ctx, node, f"its fused activation {name} has no rule")
     ctx.values[inner] = replace(y, name=inner)
     step = replace(node, op=str(name), inputs=(inner,), attributes=attributes)
@@ -302,6 +317,11 @@ def _shifted(y: Value, x: Value, constant: np.ndarray) -> Value:
 
 @rule("Add", "Sub", "Sum")
 def _add(ctx: Context, node: Node) -> Value:
+    return _sum_of(ctx, node)
+
+
+def _sum_of(ctx: Context, node: Node) -> Value:
+    """The sum of the node's inputs, each broadcast to its output."""
     names = [n for n in node.inputs if n]
     signs = [1.0] * len(names) if node.op != "Sub" else [1.0, -1.0]
     parts: list[Value] = []
@@ -329,7 +349,7 @@ def _add(ctx: Context, node: Node) -> Value:
     low, high = sum(p.low for p in parts), sum(p.high for p in parts)
     if constants:
         low, high = -math.inf, math.inf
-    known: dict[str, object] = {"low": low, "high": high}
+    known: Facts = {"low": low, "high": high}
     polynomials = [p.as_polynomial for p in parts]
     if not constants and len({p.base for p in polynomials}) == 1:
         width = max(len(p.coefficients) for p in polynomials)
@@ -361,5 +381,5 @@ def _broadcast(ctx: Context, node: Node, x: Value) -> Value:
 
 @rule("Mean")
 def _mean(ctx: Context, node: Node) -> Value:
-    total = replace(_add(ctx, node), name=f"{node.outputs[0]} sum")
+    total = replace(_sum_of(ctx, node), name=f"{node.outputs[0]} sum")
     return scaled(ctx, node, total, np.asarray(1.0 / len(node.inputs)))

@@ -16,7 +16,7 @@ from onnxfim.bounds.result import log10, times
 from onnxfim.bounds.rules_linear import _shifted, integers, weight
 from onnxfim.bounds.rules_pointwise import attribute
 from onnxfim.bounds.rules_product import scaled
-from onnxfim.bounds.value import Ball, Context, Value, unbounded
+from onnxfim.bounds.value import Ball, Context, Facts, Value, unbounded
 from onnxfim.folding import axes_of
 from onnxfim.graph import Node
 
@@ -33,11 +33,11 @@ def normalised(ctx: Context, node: Node, x: Value, found: Normalisation) -> Valu
     log = log10(outward(1 / math.sqrt(found.epsilon)))
     ctx.record(node, log, kind="normalisation", method="1/√ε", note=_VACUOUS, op=found.kind)
     width = x.shape[-1] if x.shape is not None and found.last else None
-    facts: dict[str, object] = {}
+    facts: Facts = {}
     if width is not None:
         reach = outward(math.sqrt(width))
         facts = {"low": -reach, "high": reach, "ball": Ball(-1, reach, 0.0, np.zeros(width))}
-    return replace(ctx.fresh(node, times(log, ctx.log(x)), x), **facts)  # type: ignore[arg-type]
+    return replace(ctx.fresh(node, times(log, ctx.log(x)), x), **facts)
 
 
 def _affine(ctx: Context, node: Node, core: Value, gamma: np.ndarray | None, beta: np.ndarray | None) -> Value:
@@ -99,7 +99,9 @@ def _group_norm(ctx: Context, node: Node) -> Value:
     """Each group of entries is normalised: slope at most 1/√ε, then the channels' scale."""
     x, gamma, beta = ctx.values.get(node.inputs[0]), weight(ctx, node, 1), weight(ctx, node, 2)
     if x is None or gamma is None or beta is None or x.shape is None:
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "its scale and bias are not known constants, or its rank is not known"))
+        return ctx.fresh(
+            node, math.inf, reason=unbounded(node, "its scale and bias are not known constants, or its rank is not known")
+        )
     if node.op == "GroupNormalization" and gamma.size != x.shape[1] and x.shape[1] is not None:
         gamma, beta = (np.repeat(p, x.shape[1] // p.size) for p in (gamma, beta))
     core = normalised(ctx, node, x, Normalisation(node.op, x.name, attribute(node, "epsilon", 1e-5), False))
@@ -109,7 +111,9 @@ def _group_norm(ctx: Context, node: Node) -> Value:
 
 @rule("LpNormalization")
 def _lp(ctx: Context, node: Node) -> Value:
-    return ctx.fresh(node, math.inf, reason=unbounded(node, "divides by a norm that may be zero, so it has no Lipschitz constant"))
+    return ctx.fresh(
+        node, math.inf, reason=unbounded(node, "divides by a norm that may be zero, so it has no Lipschitz constant")
+    )
 
 
 @rule("Softmax", "LogSoftmax")
@@ -187,7 +191,18 @@ def _average_pool(ctx: Context, node: Node) -> Value:
             total = max(0, (m - 1) * s + (k - 1) * d + 1 - n)
             lead = total // 2 if auto == "SAME_UPPER" else total - total // 2
             trail = total - lead
-        norm *= matrix_norm(_averages(n, m, k, s, d, lead, n + trail if node.attributes.get("count_include_pad", 0) else n, lead if node.attributes.get("count_include_pad", 0) else 0)).value
+        norm *= matrix_norm(
+            _averages(
+                n,
+                m,
+                k,
+                s,
+                d,
+                lead,
+                n + trail if node.attributes.get("count_include_pad", 0) else n,
+                lead if node.attributes.get("count_include_pad", 0) else 0,
+            )
+        ).value
     element = Other((node,), x.shape, out, Norm(outward(norm), "averages per axis" if exact else "row and column sums"))
     return ctx.linear(node, x, element, low=min(x.low, 0.0), high=max(x.high, 0.0))
 
@@ -224,12 +239,22 @@ def _reduce(ctx: Context, node: Node) -> Value:
     if node.op == "ReduceL1":
         return ctx.fresh(node, times(log10(root), ctx.log(x)), x, low=0.0)
     mean = node.op == "ReduceMean"
-    norm = Norm(outward(1 / root if mean else root), "1/√terms" if mean else "√terms", "" if known else "sizes that are not known are taken as 1")
+    norm = Norm(
+        outward(1 / root if mean else root),
+        "1/√terms" if mean else "√terms",
+        "" if known else "sizes that are not known are taken as 1",
+    )
     where = None if rank is None else tuple(a % rank + 1 for a in (range(rank) if axes is None else axes))
     keep = bool(node.attributes.get("keepdims", 1))
     function = None if where is None else lambda X: (np.mean if mean else np.sum)(X, axis=where, keepdims=keep)
-    facts: dict[str, object] = {"low": x.low, "high": x.high} if mean else {}
-    if mean and x.ball is not None and rank is not None and axes is not None and all(a % rank != rank + x.ball.axis for a in axes):
+    facts: Facts = {"low": x.low, "high": x.high} if mean else {}
+    if (
+        mean
+        and x.ball is not None
+        and rank is not None
+        and axes is not None
+        and all(a % rank != rank + x.ball.axis for a in axes)
+    ):
         after = sum(1 for a in axes if a % rank > rank + x.ball.axis)
         facts["ball"] = x.ball if keep else replace(x.ball, axis=x.ball.axis + after)
     return ctx.linear(node, x, Other((node,), x.shape, ctx.shape(node.outputs[0]), norm, function), **facts)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, root_sum, times
-from onnxfim.bounds.value import Context, Gate, Value, unbounded
+from onnxfim.bounds.value import Context, Facts, Gate, Value, unbounded
 from onnxfim.graph import Node
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # x·Φ(x): the slope Φ + xφ has its extremes where (2 − x²)φ = 0, at x = ±√2: Φ(√2) + √2 φ(√2).
 GELU = 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi)
@@ -28,16 +32,17 @@ def attribute(node: Node, name: str, default: float) -> float:
     return float(value) if isinstance(value, (int, float)) else default
 
 
-def _clip(low: float, high: float, f: Callable[[float], float]) -> dict[str, float]:
+def _clip(low: float, high: float, f: Callable[[float], float]) -> Facts:
     """The range of a non-decreasing function."""
     return {"low": f(low), "high": f(high)}
 
 
-def _pointwise(ctx: Context, node: Node, slope: float, *, low: float = -math.inf, high: float = math.inf, **known: object) -> Value:
+def _pointwise(ctx: Context, node: Node, slope: float, **known: Unpack[Facts]) -> Value:
+    """A value that follows the node's first input with at most ``slope``."""
     value = ctx.values[node.inputs[0]]
     if slope != 1.0:
         ctx.record(node, log10(slope), kind="activation", method="largest slope")
-    return ctx.fresh(node, times(log10(slope), ctx.log(value)), value, low=low, high=high, **known)
+    return ctx.fresh(node, times(log10(slope), ctx.log(value)), value, **known)
 
 
 @rule("Relu")
@@ -187,7 +192,9 @@ def _by_range(ctx: Context, node: Node) -> Value:
         elif node.op == "Reciprocal":
             slope, f, g = 1 / low / low, 1 / high, 1 / low
     if not math.isfinite(slope):
-        return ctx.fresh(node, math.inf, x, reason=ctx.reason(x) or unbounded(node, "its slope is not bounded where its input may lie"))
+        return ctx.fresh(
+            node, math.inf, x, reason=ctx.reason(x) or unbounded(node, "its slope is not bounded where its input may lie")
+        )
     return _pointwise(ctx, node, slope, low=f * (1 - 1e-12) if f > 0 else f, high=g * (1 + 1e-12) if g > 0 else g)
 
 
@@ -256,8 +263,14 @@ def _same_unknown(ctx: Context, node: Node) -> bool:
 )  # fmt: skip
 def _jumps(ctx: Context, node: Node) -> tuple[Value, ...]:
     first = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")
-    rounding = "rounds to steps, so it has no Lipschitz constant" if "Quantize" in node.op else "jumps, so it has no Lipschitz constant"
-    return tuple(ctx.fresh(node, math.inf, reason=first or unbounded(node, rounding), output=k) for k, o in enumerate(node.outputs) if o)
+    rounding = (
+        "rounds to steps, so it has no Lipschitz constant"
+        if "Quantize" in node.op
+        else "jumps, so it has no Lipschitz constant"
+    )
+    return tuple(
+        ctx.fresh(node, math.inf, reason=first or unbounded(node, rounding), output=k) for k, o in enumerate(node.outputs) if o
+    )
 
 
 @rule("DequantizeLinear")

@@ -10,7 +10,7 @@ from onnxfim.bounds.linear import Rearrange, Scale
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, plus, times
 from onnxfim.bounds.rules_pointwise import GELU_TANH, MISH, SILU, copies_log
-from onnxfim.bounds.value import Ball, Context, Gate, Polynomial, Value, unbounded
+from onnxfim.bounds.value import Ball, Context, Facts, Gate, Polynomial, Value, unbounded
 from onnxfim.graph import Node
 
 _DEGREE = 4
@@ -56,7 +56,7 @@ def scaled(ctx: Context, node: Node, x: Value, factor: np.ndarray) -> Value:
             return _unknown(ctx, node, f"is scaled by a constant of shape {factor.shape}, and its own shape is not known")
         index = np.broadcast_to(np.arange(x.size).reshape([d or 0 for d in x.shape or ()]), [d or 0 for d in shape])
         value = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
-    known: dict[str, object] = {}
+    known: Facts = {}
     if np.all(np.isfinite(factor)):
         known = _scaled_facts(x, factor)
     return ctx.linear(node, value, Scale((node,), shape, shape, factor), **known)
@@ -69,10 +69,10 @@ def _fits(factor: np.ndarray, x: Value) -> bool:
     return all(f in (1, d) for f, d in zip(factor.shape, tail, strict=True))
 
 
-def _scaled_facts(x: Value, factor: np.ndarray) -> dict[str, object]:
+def _scaled_facts(x: Value, factor: np.ndarray) -> Facts:
     least, most = float(factor.min()), float(factor.max())
     ends = [k * v if k != 0 else 0.0 for k in (least, most) for v in (x.low, x.high)]
-    known: dict[str, object] = {"low": min(ends), "high": max(ends)}
+    known: Facts = {"low": min(ends), "high": max(ends)}
     if least == most:
         p = x.as_polynomial
         known["polynomial"] = Polynomial(p.base, tuple(least * c for c in p.coefficients))
@@ -98,7 +98,7 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
             base = ctx.values[b.gate.inner.base] if b.gate else a
             ctx.record(node, log10(slope), kind="activation", method="largest slope of the gate x·h(x)")
             return ctx.fresh(node, times(log10(slope), ctx.log(base)), base)
-    known: dict[str, object] = {}
+    known: Facts = {}
     p, q = x.as_polynomial, y.as_polynomial
     if p.base == q.base and len(p.coefficients) + len(q.coefficients) - 2 <= _DEGREE:
         known["polynomial"] = Polynomial(p.base, tuple(np.convolve(p.coefficients, q.coefficients).tolist()))
@@ -172,7 +172,7 @@ def _pow(ctx: Context, node: Node) -> Value:
     if ctx.varying(node.inputs[1]) or exponent is None or exponent.size != 1:
         return _unknown(ctx, node, "its exponent is not one constant")
     e, x = float(exponent.reshape(())), ctx.values[node.inputs[0]]
-    known: dict[str, object] = {}
+    known: Facts = {}
     p = x.as_polynomial
     if e in (1.0, 2.0, 3.0) and (len(p.coefficients) - 1) * e <= _DEGREE:
         c = np.array([1.0])
@@ -194,7 +194,13 @@ def _pow(ctx: Context, node: Node) -> Value:
     elif e == 2.0:
         known["low"] = 0.0
     if slope == math.inf:
-        return ctx.fresh(node, math.inf, x, reason=ctx.reason(x) or unbounded(node, "its slope is not bounded where its input may lie"), **known)
+        return ctx.fresh(
+            node,
+            math.inf,
+            x,
+            reason=ctx.reason(x) or unbounded(node, "its slope is not bounded where its input may lie"),
+            **known,
+        )
     ctx.record(node, log10(slope), kind="activation", method="largest slope on its range")
     return ctx.fresh(node, times(log10(slope), ctx.log(x)), x, **known)
 
@@ -204,7 +210,11 @@ def _quotient(ctx: Context, node: Node) -> Value:
     b = ctx.values[node.inputs[1]]
     least = b.low if b.low > 0 else -b.high if b.high < 0 else 0.0
     if least <= 0:
-        return ctx.fresh(node, math.inf, reason=ctx.reason(b) or unbounded(node, "its divisor varies with the input and is not bounded away from zero"))
+        return ctx.fresh(
+            node,
+            math.inf,
+            reason=ctx.reason(b) or unbounded(node, "its divisor varies with the input and is not bounded away from zero"),
+        )
     if ctx.varying(node.inputs[0]):
         a = ctx.values[node.inputs[0]]
         top, log_a = a.magnitude, times(log10(1 / least), copies_log(ctx, a, node), ctx.log(a))
@@ -212,6 +222,10 @@ def _quotient(ctx: Context, node: Node) -> Value:
         constant = ctx.constant(node.inputs[0])
         top, log_a = (math.inf if constant is None else float(np.abs(constant).max(initial=0.0))), -math.inf
     if top == math.inf:
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "its dividend and its divisor vary with the input, and the dividend is not bounded"))
+        return ctx.fresh(
+            node,
+            math.inf,
+            reason=unbounded(node, "its dividend and its divisor vary with the input, and the dividend is not bounded"),
+        )
     log = plus(log_a, times(log10(top / least / least), copies_log(ctx, b, node), ctx.log(b)))
     return ctx.fresh(node, log, low=-top / least, high=top / least)

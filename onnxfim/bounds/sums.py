@@ -76,7 +76,12 @@ def _conv(a: Element | None, b: Element | None) -> Element | None:
     if not isinstance(b, Convolution) or b.transposed or set(b.geometry.dilations) != {1}:
         return None
     if isinstance(a, Convolution):
-        if a.transposed or set(a.geometry.dilations) != {1} or a.geometry.sizes != b.geometry.sizes or a.geometry.strides != b.geometry.strides:
+        if (
+            a.transposed
+            or set(a.geometry.dilations) != {1}
+            or a.geometry.sizes != b.geometry.sizes
+            or a.geometry.strides != b.geometry.strides
+        ):
             return None
         if a.groups != b.groups or None in a.geometry.sizes:
             return None

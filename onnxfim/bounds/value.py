@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from onnxfim.bounds.sums import add
 from onnxfim.errors import ModelError
 from onnxfim.flow import Flow, Shape
 from onnxfim.graph import Node
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Term: TypeAlias = "tuple[Value, Chain]"
 
@@ -52,6 +55,16 @@ class Ball:
     @property
     def reach(self) -> float:
         return self.radius + self.offset
+
+
+class Facts(TypedDict, total=False):
+    """What is known of a value besides its derivative: range, form and ball (fields of `Value`)."""
+
+    low: float
+    high: float
+    polynomial: Polynomial | None
+    gate: Gate | None
+    ball: Ball | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +130,9 @@ class Context:
             groups: dict[str, tuple[Value, list[Chain]]] = {}
             for anchor, chain in value.terms:
                 groups.setdefault(anchor.name, (anchor, []))[1].append(chain)
-            self._logs[value.name] = plus(*(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values()))
+            self._logs[value.name] = plus(
+                *(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values())
+            )
         return self._logs[value.name]
 
     def reason(self, value: Value) -> str:
@@ -135,7 +150,7 @@ class Context:
             self._anchors[value.name] = replace(value, terms=(), log=log, reason=self.reason(value) if log == math.inf else "")
         return self._anchors[value.name]
 
-    def linear(self, node: Node, value: Value, element: Element, *, output: int = 0, **known: object) -> Value:
+    def linear(self, node: Node, value: Value, element: Element, *, output: int = 0, **known: Unpack[Facts]) -> Value:
         """The value that ``element`` makes of ``value``."""
         name = node.outputs[output]
         light = isinstance(element, (Scale, Rearrange))
@@ -144,9 +159,9 @@ class Context:
         if not terms or len(terms) > limit or any(len(c) >= _MAX_CHAIN for _, c in terms):
             terms = ((self.anchor(value), ()),)
         built = tuple((anchor, append(chain, element)) for anchor, chain in terms)
-        return Value(name, element.out_shape, built, **known)  # type: ignore[arg-type]
+        return Value(name, element.out_shape, built, **known)
 
-    def total(self, node: Node, values: Iterable[Value], **known: object) -> Value:
+    def total(self, node: Node, values: Iterable[Value], **known: Unpack[Facts]) -> Value:
         """The sum of values of one shape."""
         terms: list[Term] = []
         shape = self.shape(node.outputs[0])
@@ -161,14 +176,16 @@ class Context:
                         break
                 if merged is None:
                     terms.append((anchor, chain))
-        return Value(node.outputs[0], shape, tuple(terms), **known)  # type: ignore[arg-type]
+        return Value(node.outputs[0], shape, tuple(terms), **known)
 
-    def fresh(self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: object) -> Value:
+    def fresh(self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: Unpack[Facts]) -> Value:
         """A value that is not a linear map of earlier ones; without a bound, the reason is its own or its parents'."""
         if log == math.inf and not reason:
-            reason = next((self.reason(p) for p in parents if self.log(p) == math.inf), "") or unbounded(node, "has no finite bound")
+            reason = next((self.reason(p) for p in parents if self.log(p) == math.inf), "") or unbounded(
+                node, "has no finite bound"
+            )
         name = node.outputs[output]
-        return Value(name, self.shape(name), (), log, reason, **known)  # type: ignore[arg-type]
+        return Value(name, self.shape(name), (), log, reason, **known)
 
     def record(
         self, node: Node, log: float, *, kind: str, method: str, note: str = "", op: str = "", shape: tuple[int, ...] = ()

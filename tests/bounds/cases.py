@@ -32,7 +32,24 @@ def ints(rng: Rng, low: int, high: int, n: int) -> list[int]:
     return [int(v) for v in rng.integers(low, high + 1, n)]
 
 
-@case("Relu", "Sigmoid", "Tanh", "Softplus", "Erf", "Mish", "HardSwish", "Softsign", "Sin", "Cos", "Atan", "Abs", "Asinh", "Neg", "Identity", "Dropout")
+@case(
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Erf",
+    "Mish",
+    "HardSwish",
+    "Softsign",
+    "Sin",
+    "Cos",
+    "Atan",
+    "Abs",
+    "Asinh",
+    "Neg",
+    "Identity",
+    "Dropout",
+)
 def pointwise(rng, op):
     return Case([node(op, ["x"])], (int(rng.integers(1, 8)),))
 
@@ -100,20 +117,48 @@ def product(rng, op):
     kind = int(rng.integers(0, 4))
     if kind == 0 or op == "Div":
         if kind % 2:
-            nodes = [node("Sigmoid", ["x"], ["s"]), node("Add", ["s", "one"], ["t"]), node("Tanh", ["x"], ["h"]), node("Div", ["h", "t"])]
+            nodes = [
+                node("Sigmoid", ["x"], ["s"]),
+                node("Add", ["s", "one"], ["t"]),
+                node("Tanh", ["x"], ["h"]),
+                node("Div", ["h", "t"]),
+            ]
             return Case(nodes, (5,), {"one": np.float64(rng.uniform(0.1, 2))})
         shape = [(3, 4), (4,), (3, 1), (1,)][int(rng.integers(0, 4))]
         return Case([node(op, ["x", "c"])], (3, 4), {"c": rng.normal(size=shape) + 3.0 * rng.choice([-1, 1])})
     if kind == 1:  # a gate with scales and offsets
-        weights = {"a": np.float64(rng.normal() * 2), "k": np.float64(rng.normal()), "q": np.float64(rng.normal()), "c": np.float64(rng.normal())}
+        weights = {
+            "a": np.float64(rng.normal() * 2),
+            "k": np.float64(rng.normal()),
+            "q": np.float64(rng.normal()),
+            "c": np.float64(rng.normal()),
+        }
         h = str(rng.choice(["Sigmoid", "Erf", "HardSigmoid", "Tanh"]))
         shift = [node("Add", ["t0", "c"], ["t"])] if rng.random() < 0.5 else [node("Identity", ["t0"], ["t"])]
-        nodes = [node("Mul", ["x", "a"], ["t0"]), *shift, node(h, ["t"], ["g"]), node("Add", ["g", "q"], ["g1"]), node("Mul", ["x", "k"], ["u"]), node("Mul", ["g1", "u"])]
+        nodes = [
+            node("Mul", ["x", "a"], ["t0"]),
+            *shift,
+            node(h, ["t"], ["g"]),
+            node("Add", ["g", "q"], ["g1"]),
+            node("Mul", ["x", "k"], ["u"]),
+            node("Mul", ["g1", "u"]),
+        ]
         return Case(nodes, (4,), weights)
     if kind == 2:  # both bounded, one broadcast
-        nodes = [node("Tanh", ["x"], ["t"]), node("ReduceMean", ["x", "axes"], ["m"], keepdims=1), node("Sigmoid", ["m"], ["s"]), node("Mul", ["t", "s"])]
+        nodes = [
+            node("Tanh", ["x"], ["t"]),
+            node("ReduceMean", ["x", "axes"], ["m"], keepdims=1),
+            node("Sigmoid", ["m"], ["s"]),
+            node("Mul", ["t", "s"]),
+        ]
         return Case(nodes, (3, 4), {"axes": np.array([2])})
-    weights = {"k3": np.float64(3), "c": np.float64(rng.choice([0.044715, 0.3])), "r": np.float64(np.sqrt(2 / np.pi)), "one": np.float64(1), "half": np.float64(0.5)}
+    weights = {
+        "k3": np.float64(3),
+        "c": np.float64(rng.choice([0.044715, 0.3])),
+        "r": np.float64(np.sqrt(2 / np.pi)),
+        "one": np.float64(1),
+        "half": np.float64(0.5),
+    }
     nodes = [node("Pow", ["x", "k3"], ["p"]), node("Mul", ["p", "c"], ["pc"]), node("Add", ["x", "pc"], ["s"]), node("Mul", ["s", "r"], ["sr"]), node("Tanh", ["sr"], ["t"]),
              node("Add", ["t", "one"], ["t1"]), node("Mul", ["x", "t1"], ["m"]), node("Mul", ["m", "half"])]  # fmt: skip
     return Case(nodes, (4,), weights)
@@ -129,7 +174,13 @@ def matmul(rng, op):
     W = rng.normal(size=(n, m))
     if op != "MatMul":
         flip = int(rng.integers(0, 2))
-        return Case([node(op, ["x", "W"], alpha=float(rng.normal()), transB=flip)], (2, n), {"W": W.T if flip else W}, linear=True, within=0.01)
+        return Case(
+            [node(op, ["x", "W"], alpha=float(rng.normal()), transB=flip)],
+            (2, n),
+            {"W": W.T if flip else W},
+            linear=True,
+            within=0.01,
+        )
     if kind == 1:
         return Case([node(op, ["W", "x"])], (m, 2), {"W": W}, linear=True, within=0.01)
     if kind == 2:
@@ -142,7 +193,13 @@ def gemm(rng, op):
     n, m = ints(rng, 1, 8, 2)
     flip = int(rng.integers(0, 2))
     W = rng.normal(size=(m, n) if flip else (n, m))
-    return Case([node(op, ["x", "W", "b"], transB=flip, alpha=float(rng.normal()), beta=2.0)], (n,), {"W": W, "b": rng.normal(size=m)}, linear=True, within=0.01)
+    return Case(
+        [node(op, ["x", "W", "b"], transB=flip, alpha=float(rng.normal()), beta=2.0)],
+        (n,),
+        {"W": W, "b": rng.normal(size=m)},
+        linear=True,
+        within=0.01,
+    )
 
 
 @case("com.microsoft.FusedGemm")
@@ -172,7 +229,12 @@ def conv(rng, op):
         attributes["auto_pad"] = str(rng.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]))
     else:
         attributes["pads"] = pads
-    return Case([node(op, ["x", "W", "b"], **attributes)], (ci * g, *n), {"W": rng.normal(size=(co * g, ci, *k)), "b": rng.normal(size=co * g)}, linear=True)
+    return Case(
+        [node(op, ["x", "W", "b"], **attributes)],
+        (ci * g, *n),
+        {"W": rng.normal(size=(co * g, ci, *k)), "b": rng.normal(size=co * g)},
+        linear=True,
+    )
 
 
 @case("com.microsoft.FusedConv")
@@ -201,7 +263,25 @@ def batch_normalization(rng, op):
     return Case(nodes, (3, 5, 4), weights, linear=True)
 
 
-@case("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Gather", "Expand", "Tile", "Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "Concat", "Cast", "Resize")
+@case(
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Gather",
+    "Expand",
+    "Tile",
+    "Pad",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Trilu",
+    "Concat",
+    "Cast",
+    "Resize",
+)
 def layout(rng, op):
     S = lambda *v: np.array(v, np.int64)  # noqa: E731
     mode = str(rng.choice(["constant", "edge", "reflect"]))
@@ -231,7 +311,14 @@ def layout(rng, op):
 
 @case("Upsample")
 def upsample(rng, op):
-    return Case([node(op, ["x", "s"], mode="nearest")], (2, 3, 4), {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9, linear=True, within=0.01)
+    return Case(
+        [node(op, ["x", "s"], mode="nearest")],
+        (2, 3, 4),
+        {"s": np.array([1, 1, 2, 3], np.float32)},
+        opset=9,
+        linear=True,
+        within=0.01,
+    )
 
 
 @case("com.microsoft.BiasDropout")
@@ -242,15 +329,31 @@ def bias_dropout(rng, op):
 @case("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_norm(rng, op):
     d, epsilon = int(rng.integers(2, 6)), float(10.0 ** rng.uniform(-5, 0))
-    weights = {"g": rng.normal(size=d), "b": rng.normal(size=d), "two": np.float64(2), "e": np.float64(epsilon), "axes": np.array([-1])}
+    weights = {
+        "g": rng.normal(size=d),
+        "b": rng.normal(size=d),
+        "two": np.float64(2),
+        "e": np.float64(epsilon),
+        "axes": np.array([-1]),
+    }
     if op == "LayerNormalization" and rng.random() < 0.4:
         return Case([node(op, ["x", "g", "b"], epsilon=epsilon)], (2, d), weights, spread=0.1)
     simple = op != "LayerNormalization"  # written out, as the older exporter does
     top = [] if simple else [node("ReduceMean", ["x", "axes"], ["m"]), node("Sub", ["x", "m"], ["c"])]
     c = "x" if simple else "c"
     square = node("Pow", [c, "two"], ["q"]) if rng.random() < 0.5 else node("Mul", [c, c], ["q"])
-    nodes = [*top, square, node("ReduceMean", ["q", "axes"], ["v"]), node("Add", ["v", "e"], ["ve"]), node("Sqrt", ["ve"], ["s"])]
-    nodes += [node("Div", [c, "s"], ["n"])] if rng.random() < 0.5 else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
+    nodes = [
+        *top,
+        square,
+        node("ReduceMean", ["q", "axes"], ["v"]),
+        node("Add", ["v", "e"], ["ve"]),
+        node("Sqrt", ["ve"], ["s"]),
+    ]
+    nodes += (
+        [node("Div", [c, "s"], ["n"])]
+        if rng.random() < 0.5
+        else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
+    )
     return Case([*nodes, node("Mul", ["n", "g"], ["ng"]), node("Add", ["ng", "b"])], (2, d), weights, spread=0.1)
 
 
@@ -264,7 +367,13 @@ def skip_norm(rng, op):
 @case("InstanceNormalization", "GroupNormalization")
 def group_norm(rng, op):
     attributes = {"epsilon": 0.1, **({"num_groups": 2} if op == "GroupNormalization" else {})}
-    return Case([node(op, ["x", "g", "b"], **attributes)], (4, 3), {"g": rng.normal(size=4), "b": rng.normal(size=4)}, opset=21, spread=0.3)
+    return Case(
+        [node(op, ["x", "g", "b"], **attributes)],
+        (4, 3),
+        {"g": rng.normal(size=4), "b": rng.normal(size=4)},
+        opset=21,
+        spread=0.3,
+    )
 
 
 @case("Softmax", "LogSoftmax")
@@ -284,13 +393,29 @@ def pool(rng, op):
     return Case([node(op, ["x"], **attributes)], (1, *ints(rng, 7, 9, 2)), linear=op == "AveragePool", spread=30.0)
 
 
-@case("GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceL1", "ReduceLogSumExp")
+@case(
+    "GlobalMaxPool",
+    "GlobalAveragePool",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL2",
+    "ReduceL1",
+    "ReduceLogSumExp",
+)
 def reduce(rng, op):
     if op.startswith("Global"):
         return Case([node(op, ["x"])], (2, 3, 4), linear="Average" in op, within=0.01 if "Average" in op else None)
     axes = np.array([[1], [2], [1, 2], [-1]][int(rng.integers(0, 4))])
     linear = op in ("ReduceMean", "ReduceSum")
-    return Case([node(op, ["x", "axes"], keepdims=int(rng.integers(0, 2)))], (3, 4), {"axes": axes}, linear=linear, within=0.01 if linear else None)
+    return Case(
+        [node(op, ["x", "axes"], keepdims=int(rng.integers(0, 2)))],
+        (3, 4),
+        {"axes": axes},
+        linear=linear,
+        within=0.01 if linear else None,
+    )
 
 
 def _projections(rng, d):
@@ -298,7 +423,9 @@ def _projections(rng, d):
     for p in "qkv":
         nodes += [node("MatMul", ["t", f"W{p}"], [f"{p}0"]), node("Add", [f"{p}0", f"b{p}"], [p])]
     weights = {"g": rng.normal(size=d), "b": rng.normal(size=d)}
-    weights |= {f"W{p}": rng.normal(size=(d, d)) * 10.0 ** rng.uniform(-1, 0.5) for p in "qkv"} | {f"b{p}": rng.normal(size=d) for p in "qkv"}
+    weights |= {f"W{p}": rng.normal(size=(d, d)) * 10.0 ** rng.uniform(-1, 0.5) for p in "qkv"} | {
+        f"b{p}": rng.normal(size=d) for p in "qkv"
+    }
     return nodes, weights
 
 
@@ -314,9 +441,17 @@ def attention(rng, op):
     """Written out with heads, as exporters do; the fused operator of the standard has the same rule."""
     n, h = int(rng.integers(2, 5)), int(rng.choice([1, 2]))
     nodes, weights = _projections(rng, 4)
-    weights |= {"split": np.array([0, n, h, 4 // h]), "join": np.array([0, n, 4]), "c": np.float64(1 / np.sqrt(4 // h)), "mask": rng.normal(size=(n, n))}
+    weights |= {
+        "split": np.array([0, n, h, 4 // h]),
+        "join": np.array([0, n, 4]),
+        "c": np.float64(1 / np.sqrt(4 // h)),
+        "mask": rng.normal(size=(n, n)),
+    }
     for p in "qkv":
-        nodes += [node("Reshape", [p, "split"], [f"{p}r"]), node("Transpose", [f"{p}r"], [f"{p}h"], perm=[0, 2, 3, 1] if p == "k" else [0, 2, 1, 3])]
+        nodes += [
+            node("Reshape", [p, "split"], [f"{p}r"]),
+            node("Transpose", [f"{p}r"], [f"{p}h"], perm=[0, 2, 3, 1] if p == "k" else [0, 2, 1, 3]),
+        ]
     nodes += [node("MatMul", ["qh", "kh"], ["s"]), node("Mul", ["s", "c"], ["sc"]), node("Add", ["sc", "mask"], ["sm"]), node("Softmax", ["sm"], ["p"], axis=-1),
               node("MatMul", ["p", "vh"], ["o"]), node("Transpose", ["o"], ["ot"], perm=[0, 2, 1, 3]), node("Reshape", ["ot", "join"])]  # fmt: skip
     return Case(nodes, (n, 4), weights, spread=0.5)
@@ -326,16 +461,36 @@ def attention(rng, op):
 def fused_attention(rng, op):
     n, h = int(rng.integers(2, 5)), int(rng.choice([1, 2]))
     weights = {"g": rng.normal(size=4), "b": rng.normal(size=4), "W": rng.normal(size=(4, 12)), "c": rng.normal(size=12)}
-    return Case([node("LayerNormalization", ["x", "g", "b"], ["t"], epsilon=0.5), node(op, ["t", "W", "c"], num_heads=h)], (n, 4), weights)
+    return Case(
+        [node("LayerNormalization", ["x", "g", "b"], ["t"], epsilon=0.5), node(op, ["t", "W", "c"], num_heads=h)],
+        (n, 4),
+        weights,
+    )
 
 
 @case("ConstantOfShape", "Shape", "Size")
 def of_shape(rng, op):
-    return Case([node("Shape", ["x"], ["s"]), node("ConstantOfShape", ["s"], ["z"]), node("Add", ["x", "z"])], (3,), linear=True, within=0.01)
+    return Case(
+        [node("Shape", ["x"], ["s"]), node("ConstantOfShape", ["s"], ["z"]), node("Add", ["x", "z"])],
+        (3,),
+        linear=True,
+        within=0.01,
+    )
 
 
 @case("Round", "Floor", "Ceil", "Sign", "ArgMax", "ArgMin", "Hardmax", "LpNormalization", "Not", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "NonZero",
       "And", "Or", "Xor", "IsNaN", "IsInf", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear", table=REFUSED)  # fmt: skip
 def refused(rng, op):
-    two = op in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "And", "Or", "Xor", "QuantizeLinear", "DequantizeLinear")
+    two = op in (
+        "Equal",
+        "Greater",
+        "Less",
+        "GreaterOrEqual",
+        "LessOrEqual",
+        "And",
+        "Or",
+        "Xor",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    )
     return Case([node(op, ["x", "c"] if two else ["x"])], (4,), {"c": np.float32(rng.random() + 0.1)})

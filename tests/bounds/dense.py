@@ -32,7 +32,8 @@ class Case:
 def build(case: Case, *, double: bool, batch: int | str = "N") -> onnx.ModelProto:
     kind, dtype = (TensorProto.DOUBLE, np.float64) if double else (TensorProto.FLOAT, np.float32)
     weights = [
-        numpy_helper.from_array(w.astype(dtype) if np.issubdtype(w.dtype, np.floating) else w, name) for name, w in case.weights.items()
+        numpy_helper.from_array(w.astype(dtype) if np.issubdtype(w.dtype, np.floating) else w, name)
+        for name, w in case.weights.items()
     ]
     graph = helper.make_graph(
         list(case.nodes), "case", [helper.make_tensor_value_info("x", kind, (batch, *case.shape))],
@@ -58,7 +59,9 @@ def runner(case: Case):
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         return lambda X: session.run([case.output], {"x": X.astype(np.float32)})[0].astype(np.float64).reshape(len(X), -1)
     from onnx.reference import ReferenceEvaluator
 
