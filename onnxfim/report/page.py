@@ -18,7 +18,7 @@ EXTREMES = 6
 
 
 def build_page(audit: Audit, picture: Picture) -> Page:
-    """Compute the page of ``audit``; ``picture`` takes a sample's index and PNG file and returns where to find it."""
+    """Compute the page of ``audit``; ``picture`` takes a picture's name and PNG file and returns where to find it."""
     values = words.lead_values(audit)
     ordered = sorted(audit.samples, key=lambda s: -values.get(s.index, -math.inf))
     measured = [s for s in ordered if s.index in values]

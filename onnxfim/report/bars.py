@@ -1,0 +1,65 @@
+"""Horizontal bars from a zero line, one row a name: coordinates of a direction, layers of a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxfim.report.axes import linear_ticks
+from onnxfim.report.charts import LETTER, NARROW, Bar, Chart, Label, Rule
+
+_ROW = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A bar: its name, its length, the number printed beside it, and the tooltip."""
+
+    name: str
+    value: float
+    text: str
+    tip: str
+
+
+def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str, axis: str, width: int) -> Chart | None:
+    """Bars to the right for positive values and to the left for negative ones, in the order given; None without rows."""
+    if not rows:
+        return None
+    letters = 15 if width <= NARROW else 27
+    left, right, top = round(letters * LETTER) + 14, width - 12, 8
+    room = LETTER * max(len(r.text) for r in rows) + 10  # beside the longest bar
+    low, high = min(0.0, *(r.value for r in rows)), max(0.0, *(r.value for r in rows))
+    high = high if high > low else low + 1.0
+    start, end = left + (room if low < 0 else 0.0), right - room
+
+    def x(value: float) -> float:
+        return round(start + (value - low) / (high - low) * (end - start), 1)
+
+    bottom = top + _ROW * len(rows)
+    rules, bars, labels = [], [], []
+    reach = -1.0
+    for tick in linear_ticks(low, high, most=5 if width > NARROW else 3):
+        text = tick.text.replace("-", "−")
+        half = LETTER * len(text) / 2
+        if x(tick.value) - half > reach + 6:
+            rules.append(Rule(x(tick.value), top, x(tick.value), bottom, "grid"))
+            labels.append(Label(x(tick.value), bottom + 18, text, "middle"))
+            reach = x(tick.value) + half
+    for i, row in enumerate(rows):
+        middle = top + _ROW * i + _ROW / 2
+        labels.append(Label(left - 8, middle + 4, shortened(row.name, letters), "end"))
+        ends = sorted((x(0.0), x(row.value)))
+        bars.append(Bar(ends[0], middle - 6, max(0.8, round(ends[1] - ends[0], 1)), 12, "share" if row.value >= 0 else "loss", row.tip))
+        beside = (ends[1] + 5, "start") if row.value >= 0 else (ends[0] - 5, "end")
+        labels.append(Label(beside[0], middle + 4, row.text, "start" if beside[1] == "start" else "end", role="value"))
+    rules.append(Rule(x(0.0), top, x(0.0), bottom, "axis"))
+    labels.append(Label((left + right) / 2, bottom + 38, axis, "middle", role="note"))
+    return Chart(name, title, description, width, bottom + 48, tuple(rules), tuple(bars), labels=tuple(labels))
+
+
+def shortened(text: str, letters: int) -> str:
+    """At most so many letters, the middle left out: layer names differ at both ends."""
+    if len(text) <= letters:
+        return text
+    head = (letters - 1) // 3
+    return f"{text[:head]}…{text[len(text) - (letters - 1 - head) :]}"
