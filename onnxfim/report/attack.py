@@ -48,9 +48,7 @@ def _tiles(attack: AttackSummary, norm: str) -> tuple[Tile, ...]:
         Tile("Accuracy without attack", Quantity(percent(attack.clean_accuracy)), count(attack.samples, "sample")),
         Tile(
             f"Robust accuracy at ε = {short(attack.epsilon)}",
-            Quantity(
-                percent(attack.robust_accuracy), percent_interval(attack.robust_accuracy_low, attack.robust_accuracy_high)
-            ),
+            Quantity(percent(attack.robust_accuracy), percent_interval(attack.robust_accuracy_low, attack.robust_accuracy_high)),
             f"{norm}, {units}; no attack proves it, so it is an upper bound",
         ),
         Tile(
@@ -124,5 +122,3 @@ def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-

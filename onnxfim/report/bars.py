@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.report.axes import linear_ticks
-from onnxfim.report.charts import LETTER, NARROW, Bar, Chart, Label, Rule
+from onnxfim.report.charts import LETTER, NARROW, Anchor, Bar, Chart, Label, Rule
 
 _ROW = 20
 
@@ -36,7 +36,9 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
         return round(start + (value - low) / (high - low) * (end - start), 1)
 
     bottom = top + _ROW * len(rows)
-    rules, bars, labels = [], [], []
+    rules: list[Rule] = []
+    bars: list[Bar] = []
+    labels: list[Label] = []
     reach = -1.0
     for tick in linear_ticks(low, high, most=5 if width > NARROW else 3):
         text = tick.text.replace("-", "−")
@@ -49,9 +51,11 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
         middle = top + _ROW * i + _ROW / 2
         labels.append(Label(left - 8, middle + 4, shortened(row.name, letters), "end"))
         ends = sorted((x(0.0), x(row.value)))
-        bars.append(Bar(ends[0], middle - 6, max(0.8, round(ends[1] - ends[0], 1)), 12, "share" if row.value >= 0 else "loss", row.tip))
-        beside = (ends[1] + 5, "start") if row.value >= 0 else (ends[0] - 5, "end")
-        labels.append(Label(beside[0], middle + 4, row.text, "start" if beside[1] == "start" else "end", role="value"))
+        series = "share" if row.value >= 0 else "loss"
+        anchor: Anchor = "start" if row.value >= 0 else "end"
+        bars.append(Bar(ends[0], middle - 6, max(0.8, round(ends[1] - ends[0], 1)), 12, series, row.tip))
+        beside = ends[1] + 5 if row.value >= 0 else ends[0] - 5
+        labels.append(Label(beside, middle + 4, row.text, anchor, role="value"))
     rules.append(Rule(x(0.0), top, x(0.0), bottom, "axis"))
     labels.append(Label((left + right) / 2, bottom + 38, axis, "middle", role="note"))
     return Chart(name, title, description, width, bottom + 48, tuple(rules), tuple(bars), labels=tuple(labels))

@@ -88,16 +88,18 @@ def _gap(log10: float | None, measured: float | None) -> float | None:
 def _answer(audit: Audit, bound: Bound) -> str:
     if not bound.available:
         return "No bound of the whole model is available; what could be bounded is shown."
+    where = "Under the assumptions below" if bound.assumptions else "For every input whatever"
     gap = _gap(bound.log10_fisher, _measured(audit)[0])
     if gap is None:
-        return "For every input whatever, λ_max is at most ½L². Nothing was measured to compare it with."
+        return f"{where}, λ_max is at most ½L². There is nothing to compare it with."
     if gap < 0:
         return (
-            f"The largest measured λ_max lies {_decades(-gap)} above the bound. That cannot be: one of the two is wrong, and neither is to be used."
+            f"The largest measured λ_max lies {_decades(-gap)} above the bound. That cannot be: one of the two is wrong, "
+            "and neither is to be used."
         )
     return (
-        f"For every input whatever, λ_max is at most ½L². That is {_decades(gap)} above the largest value measured on the given samples: "
-        "a bound of the worst conceivable input says what the weights allow, not what the data meet."
+        f"{where}, λ_max is at most ½L². That is {_decades(gap)} above the largest value measured on the given "
+        "samples: the bound says what the weights allow, not what the data meet."
     )
 
 
@@ -108,22 +110,22 @@ def _decades(value: float) -> str:
 def _tiles(audit: Audit, bound: Bound) -> tuple[Tile, ...]:
     top, slope = _measured(audit)
     rows = (
-        ("Lipschitz constant L", bound.log10_lipschitz, slope, "measured ‖J‖₂ at most"),
-        ("Fisher information ½L²", bound.log10_fisher, top, "measured λ_max at most"),
+        ("log₁₀ L", bound.log10_lipschitz, slope, "‖J‖₂", "Lipschitz constant of the logits, L2"),
+        ("log₁₀ ½L²", bound.log10_fisher, top, "λ_max", "bound of the Fisher information"),
     )
     tiles = []
-    for label, log10, measured, what in rows:
+    for label, log10, measured, what, note in rows:
         if log10 is None:
-            tiles.append(Tile(label, Quantity("not available"), "the reason stands on top"))
+            tiles.append(Tile(label, Quantity("not available"), "an operator has no finite bound"))
             continue
+        tiles.append(Tile(label, Quantity(log_text(log10), upper(log10), "upper bound"), note))
         gap = _gap(log10, measured)
-        tiles.append(Tile(f"log₁₀ of {label}", Quantity(log_text(log10), f"{upper(log10)}", "upper bound"), f"{what} {number(measured)}"))
         if gap is not None:
-            tiles.append(Tile("Bound / measured", Quantity(_decades(gap)), f"{label.split()[-1]} over {what.split()[1]}"))
+            tiles.append(Tile(f"Bound / measured {what}", Quantity(_decades(gap)), f"{what} measured: at most {number(measured)}"))
     local = _local_gaps(audit)
     if local:
         note = f"max 2p(1−p)·L² over λ_max, median of {count(len(local), 'sample')}"
-        tiles.append(Tile("Bound / measured, per sample", Quantity(_decades(float(np.median(local)))), note))
+        tiles.append(Tile("Bound / measured, by sample", Quantity(_decades(float(np.median(local)))), note))
     return tuple(tiles)
 
 
@@ -211,7 +213,9 @@ def _factors_note(factors: Sequence[Factor]) -> str:
     loose = sum(not f.rigorous for f in factors)
     parts = [f"{count(len(factors), 'layer')}, in graph order; norms are rounded up."]
     if loose:
-        parts.append(f"{count(loose, 'norm')} without the mark of rigour {'is' if loose == 1 else 'are'} for information and in no bound.")
+        parts.append(
+            f"{count(loose, 'norm')} without the mark of rigour {'is' if loose == 1 else 'are'} for information and in no bound."
+        )
     if len(factors) > MOST_FACTORS:
         parts.append(f"The first {MOST_FACTORS} of {len(factors):,}; the rest is in the JSON.")
     return " ".join(parts)

@@ -14,6 +14,7 @@ from onnxfim.report.numbers import count, interval, number, short
 from onnxfim.results import Aggregate, Aggregates, SampleResult, StepChoice
 
 Series = str
+Anchor = Literal["start", "middle", "end"]
 WIDE, NARROW = 700, 360
 LETTER = 7.0  # mean width of a 12 px letter
 
@@ -36,7 +37,7 @@ class Label:
     x: float
     y: float
     text: str
-    anchor: Literal["start", "middle", "end"] = "start"
+    anchor: Anchor = "start"
     role: str = "tick"
     turned: bool = False
 

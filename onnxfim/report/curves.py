@@ -180,6 +180,8 @@ def _panel_words(curve: KLCurve, points: Sequence[KLPoint], lost: int) -> str:
         "the prediction does not flip" if curve.flips_at is None else f"the prediction flips at ε = {short(curve.flips_at)}",
     ]
     if lost:
-        parts.append(f"{lost} values are too close to zero to be drawn" if lost > 1 else "one value is too close to zero to be drawn")
+        parts.append(
+            f"{lost} values are too close to zero to be drawn" if lost > 1 else "one value is too close to zero to be drawn"
+        )
     words = "; ".join(parts)
     return words[0].upper() + words[1:] + "."

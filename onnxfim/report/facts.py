@@ -92,7 +92,9 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
         facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
     ratio = gradient.cross_check_ratio
     told = "" if ratio is None else f"; sketch of the file / gradient = {number(ratio)}"
-    facts.append(Fact("Cross-checked", f"{count(gradient.cross_checked, 'sample')}{told}" if gradient.cross_checked else "no sample"))
+    facts.append(
+        Fact("Cross-checked", f"{count(gradient.cross_checked, 'sample')}{told}" if gradient.cross_checked else "no sample")
+    )
     return FactGroup("Gradients", tuple(facts))
 
 

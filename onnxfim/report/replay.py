@@ -79,10 +79,10 @@ def _chosen(
     """The samples whose curves are drawn: those with pictures where they have curves, else worst, median and best."""
     known = {s.index: (s, c) for s, c in replayed}
     pictured = {d.role: known[d.index] for d in directions if d.index in known}
-    if set(pictured) == set(ROLES):
-        return [(ROLES[role], *pictured[role]) for role in ROLES if role in pictured]
     if len(replayed) < 2:
         return [("The replayed sample", *pair) for pair in replayed]
+    if len({s.index for s, _ in pictured.values()}) == len(ROLES):
+        return [(ROLES[role], *pictured[role]) for role in ROLES]
     places = {"worst": 0, "median": len(replayed) // 2, "best": len(replayed) - 1}
     return [(ROLES[role], *replayed[i]) for role, i in places.items() if not (role == "median" and len(replayed) == 2)]
 
@@ -143,7 +143,7 @@ def _tiles(replayed: Sequence[tuple[SampleResult, KLCurve]], distances: Sequence
         Tile(
             "Median distance it holds to",
             Quantity(number(middle) if middle > 0 else "none", _quartiles(held) if middle > 0 else None),
-            "L2 in input units; below, the middle half of the samples" if middle > 0 else "for half of the samples it holds nowhere",
+            "L2 in input units, with the middle half of the samples" if middle > 0 else "for half of the samples it holds nowhere",
         ),
         Tile(
             "Median distance of the flip",
@@ -175,8 +175,8 @@ def _reach_note(audit: Audit, replayed: Sequence[tuple[SampleResult, KLCurve]]) 
     parts = [f"{len(replayed):,} of {count(len(audit.samples), 'sample')} were replayed, spread over the ranking."]
     if _flip_ratios(replayed):
         parts.append(
-            "The direction that moves the distribution most is not the shortest way to another class, so a flip beyond the boundary "
-            "distance is expected; a flip well before it would contradict the first-order distance."
+            "The direction that moves the distribution most is not the shortest way to another class, so a flip beyond the "
+            "boundary distance is expected; a flip well before it would contradict the first-order distance."
         )
     parts.append("Flips are known to one rung of the ladder.")
     return " ".join(parts)

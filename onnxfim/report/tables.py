@@ -125,7 +125,7 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
         sensitivity=quantities["sensitivity"],
         kind=kind,
         evaluations=f"{sample.evaluations:,}",
-        attack=_estimate(sample.attack_distance) if sample.attack_distance is not None else None,
+        attack=replace(_estimate(sample.attack_distance), kind=None) if sample.attack_distance is not None else None,
     )
 
 

@@ -1,8 +1,10 @@
 import pytest
 
-from tests.audits import VARIANTS
+from tests.audits import BOUNDS, VARIANTS
+
+ALL = {**VARIANTS, **BOUNDS}
 
 
-@pytest.fixture(params=sorted(VARIANTS))
+@pytest.fixture(params=sorted(ALL))
 def audit(request):
-    return VARIANTS[request.param]()
+    return ALL[request.param]()
