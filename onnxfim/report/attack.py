@@ -47,9 +47,9 @@ def _tiles(attack: AttackSummary, norm: str) -> tuple[Tile, ...]:
     return (
         Tile("Accuracy without attack", Quantity(percent(attack.clean_accuracy)), count(attack.samples, "sample")),
         Tile(
-            f"Robust accuracy at ε = {short(attack.epsilon)}",
+            f"Robust accuracy at ε\u00a0=\u00a0{short(attack.epsilon)}",
             Quantity(percent(attack.robust_accuracy), percent_interval(attack.robust_accuracy_low, attack.robust_accuracy_high)),
-            f"{norm}, {units}; no attack proves it, so it is an upper bound",
+            f"{norm}, {units}; a stronger attack can only lower it",
         ),
         Tile(
             "Median smallest distance",
@@ -108,8 +108,8 @@ def _reading(c: Correlation, sign: int) -> str:
 def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
     if not lines:
         return ""
-    good = [line.measure for line in lines if line.reading == "ranks as expected"]
-    bad = [line.measure for line in lines if line.reading == "ranks the other way"]
+    good = [_inline(line.measure) for line in lines if line.reading == "ranks as expected"]
+    bad = [_inline(line.measure) for line in lines if line.reading == "ranks the other way"]
     parts = [
         f"On these samples {_listed(good)} {'ranks' if len(good) == 1 else 'rank'} as expected: the steeper, the closer the attack."
         if good
@@ -118,6 +118,12 @@ def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
     if bad:
         parts.append(f"The other way round: {_listed(bad)}.")
     return " ".join(parts)
+
+
+def _inline(name: str) -> str:
+    """A measure's name within a sentence."""
+    quantity, _, which = name.partition(", ")
+    return f"{which} {quantity}" if quantity == "λ_max" and which else name[:1].lower() + name[1:]
 
 
 def _listed(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from onnxfim.results import KLCurve, KLPoint
 PANEL, PANEL_NARROW = 332, 360
 #: Field of the point, shape, filled, dash.
 SIDES = (("along", "circle", True, ""), ("against", "square", False, "7 4"), ("random", "triangle", True, "2 3"))
-SIDE_WORDS = {"along": "along +v", "against": "along −v", "random": "a random direction"}
+SIDE_WORDS = {"along": "along +v", "against": "along −v", "random": "along a random direction"}
 FORM_DASH = "1 4"
 _DEPTH = 1e-12  # of the largest value: below it a KL of float32 outputs is rounding
 

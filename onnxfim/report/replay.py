@@ -41,7 +41,7 @@ from onnxfim.results import Audit, DirectionPicture, KLCurve, KLPoint, SampleRes
 
 ROLES = {"worst": "Most sensitive", "median": "In the middle", "best": "Least sensitive"}
 MOST_COORDINATES = 20
-_LONGEST = 144  # longest side of a direction's picture, CSS pixels
+_LONGEST = 176  # longest side of a direction's picture, CSS pixels
 
 
 def replay_view(audit: Audit, picture: Picture) -> ReplayView | None:
@@ -138,7 +138,7 @@ def _tiles(replayed: Sequence[tuple[SampleResult, KLCurve]], distances: Sequence
     tiles = []
     if distances:
         distance, why = distances[0]
-        tiles.append(Tile(f"Holds up to ε = {number(distance)}", Quantity(percent(share_holding(curves, distance))), why))
+        tiles.append(Tile(f"Holds up to ε\u00a0=\u00a0{number(distance)}", Quantity(percent(share_holding(curves, distance))), why))
     tiles += [
         Tile(
             "Median distance it holds to",
@@ -178,7 +178,9 @@ def _reach_note(audit: Audit, replayed: Sequence[tuple[SampleResult, KLCurve]]) 
             "The direction that moves the distribution most is not the shortest way to another class, so a flip beyond the "
             "boundary distance is expected; a flip well before it would contradict the first-order distance."
         )
-    parts.append("Flips are known to one rung of the ladder.")
+    parts.append(
+        "Both shares are known to one rung: between two rungs the form counts as not holding, the prediction as not flipped."
+    )
     return " ".join(parts)
 
 
