@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from onnxfim.report.axes import linear_ticks
 from onnxfim.report.charts import LETTER, NARROW, Anchor, Bar, Chart, Label, Rule
 
 _ROW = 20
+_TALL = 800  # with more rows than fit at full height, bars get thin and only the longest keep their names
+_BETWEEN = 15  # pixels from one name to the next
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
     def x(value: float) -> float:
         return round(start + (value - low) / (high - low) * (end - start), 1)
 
-    bottom = top + _ROW * len(rows)
+    pitch = _ROW if _ROW * len(rows) <= _TALL else max(2.0, _TALL / len(rows))
+    bottom = round(top + pitch * len(rows))
+    named = _named(rows, pitch)
     rules: list[Rule] = []
     bars: list[Bar] = []
     labels: list[Label] = []
@@ -48,17 +53,30 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
             labels.append(Label(x(tick.value), bottom + 18, text, "middle"))
             reach = x(tick.value) + half
     for i, row in enumerate(rows):
-        middle = top + _ROW * i + _ROW / 2
-        labels.append(Label(left - 8, middle + 4, shortened(row.name, letters), "end"))
+        middle = round(top + pitch * (i + 0.5), 1)
+        thick = round(0.6 * pitch, 1)
         ends = sorted((x(0.0), x(row.value)))
         series = "share" if row.value >= 0 else "loss"
         anchor: Anchor = "start" if row.value >= 0 else "end"
-        bars.append(Bar(ends[0], middle - 6, max(0.8, round(ends[1] - ends[0], 1)), 12, series, row.tip))
+        bars.append(Bar(ends[0], round(middle - thick / 2, 1), max(0.8, round(ends[1] - ends[0], 1)), thick, series, row.tip))
+        if i not in named:
+            continue
+        labels.append(Label(left - 8, middle + 4, shortened(row.name, letters), "end"))
         beside = ends[1] + 5 if row.value >= 0 else ends[0] - 5
         labels.append(Label(beside, middle + 4, row.text, anchor, role="value"))
     rules.append(Rule(x(0.0), top, x(0.0), bottom, "axis"))
     labels.append(Label((left + right) / 2, bottom + 38, axis, "middle", role="note"))
     return Chart(name, title, description, width, bottom + 48, tuple(rules), tuple(bars), labels=tuple(labels))
+
+
+def _named(rows: Sequence[Row], pitch: float) -> set[int]:
+    """The rows whose names are printed: the longest bars first, as long as a name has room."""
+    apart = math.ceil(_BETWEEN / pitch)
+    taken: set[int] = set()
+    for i in sorted(range(len(rows)), key=lambda i: -abs(rows[i].value)):
+        if not any(abs(i - other) < apart for other in taken):
+            taken.add(i)
+    return taken
 
 
 def shortened(text: str, letters: int) -> str:

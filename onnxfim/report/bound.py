@@ -16,7 +16,7 @@ from onnxfim.report.view import BoundView, FactorLine, FormLine, Quantity, Tile
 from onnxfim.results import Audit, Estimate
 
 MOST_FACTORS = 200
-MOST_SHARES = 40
+MOST_SHARES = 200
 FAMILIES = {
     "mlp": "MLP",
     "vgg": "VGG-like",
@@ -145,7 +145,7 @@ def _share_chart(shares: Sequence[Share], width: int) -> Chart | None:
     shown = _largest(shares)
     rows = [
         Row(
-            f"{visible(s.node)} {visible(s.op)}" if s.node != s.op else visible(s.op),
+            visible(s.node) if s.op.lower() in s.node.lower() else f"{visible(s.node)} {visible(s.op)}",
             s.log10_gain,
             f"{s.log10_gain:+.2f}".replace("-", "−"),
             f"{visible(s.node)} ({visible(s.op)}): {s.log10_gain:+.3f}, {s.log10_total:.3f} up to here; {count(s.nodes, 'node')}",

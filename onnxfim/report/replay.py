@@ -40,7 +40,7 @@ from onnxfim.report.view import (
 from onnxfim.results import Audit, DirectionPicture, KLCurve, KLPoint, SampleResult, Thumbnail
 
 ROLES = {"worst": "Most sensitive", "median": "In the middle", "best": "Least sensitive"}
-MOST_COORDINATES = 20
+MOST_COORDINATES = 12
 _LONGEST = 176  # longest side of a direction's picture, CSS pixels
 
 
@@ -78,7 +78,7 @@ def _chosen(
 ) -> list[tuple[str, SampleResult, KLCurve]]:
     """The samples whose curves are drawn: those with pictures where they have curves, else worst, median and best."""
     known = {s.index: (s, c) for s, c in replayed}
-    pictured = {d.role: known[d.index] for d in directions if d.index in known}
+    pictured: dict[str, tuple[SampleResult, KLCurve]] = {d.role: known[d.index] for d in directions if d.index in known}
     if len(replayed) < 2:
         return [("The replayed sample", *pair) for pair in replayed]
     if len({s.index for s, _ in pictured.values()}) == len(ROLES):
