@@ -504,9 +504,10 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     for name in ("lambda_max", "lambda_max_calibrated"):
         sketch = record[name]
         record[name] = {**sketch["estimate"], "plain": sketch["plain"], "cross_fit": sketch["cross_fit"]}
-    for name in ("trace", "boundary_distance", "logit_sensitivity"):
-        record["intervals"][name] = record[name]
-        record[name] = record[name]["value"]
+    for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
+        if record[name] is not None:
+            record["intervals"][name] = record[name]
+            record[name] = record[name]["value"]
     return typing.cast("dict[str, Any]", record)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251 - a benchmark measures the runtime itself
+import onnxruntime as ort
 import torch
 from torch import nn
 

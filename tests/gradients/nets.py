@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251 - tests run what they derive, without the session module
+import onnxruntime as ort
 from numpy.testing import assert_allclose
 from onnx import helper, numpy_helper
 
