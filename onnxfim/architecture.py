@@ -257,7 +257,7 @@ class _Reading:
             lines.append(f"{_count(self.dense, 'dense layer')}.")
         if attention:
             heads = sorted({h for _, h in attention if h})
-            told = f", heads per block: {', '.join(map(str, heads))}" if heads else ""
+            told = f"; heads per block: {', '.join(map(str, heads))}" if heads else ""
             lines.append(f"{_count([n for n, _ in attention], 'attention block')}{told}.")
         for nodes, what in (
             (skips, "sum of a value with what weight layers made of it (identity skip)"),

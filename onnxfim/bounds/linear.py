@@ -64,8 +64,9 @@ class Scale(Element):
 
     def along(self, axis: int, rank: int) -> np.ndarray | None:
         """The factors as a vector along ``axis`` (from the end), or as one number; None when they vary along another axis."""
-        if int(self.factor.size) == 1:
-            return np.asarray(self.factor.reshape(1))
+        values: np.ndarray = self.factor
+        if values.size < 2:
+            return values.reshape(-1)
         full = self.factor.reshape((1,) * (rank - self.factor.ndim) + self.factor.shape)
         if full.shape[axis] == full.size:
             return full.reshape(-1)

@@ -97,18 +97,13 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
         if slope is not None:
             base = ctx.values[b.gate.inner.base] if b.gate else a
             ctx.record(node, log10(slope), kind="activation", method="largest slope of the gate x·h(x)")
-            return ctx.fresh(node, times(log10(slope), ctx.log(base)), base)
-    known: Facts = {}
+            return ctx.fresh(node, times(log10(slope), ctx.log(base)), base, **_range(x, y))
+    known = _range(x, y)
     p, q = x.as_polynomial, y.as_polynomial
     if p.base == q.base and len(p.coefficients) + len(q.coefficients) - 2 <= _DEGREE:
         known["polynomial"] = Polynomial(p.base, tuple(np.convolve(p.coefficients, q.coefficients).tolist()))
     elif x is y:
         known["polynomial"] = Polynomial(x.name, (0.0, 0.0, 1.0))
-    if x.magnitude < math.inf and y.magnitude < math.inf:
-        ends = [a * b for a in (x.low, x.high) for b in (y.low, y.high)]
-        known |= {"low": min(ends), "high": max(ends)}
-    elif x is y:
-        known |= {"low": 0.0}
     log = plus(
         times(log10(y.magnitude) if y.magnitude < math.inf else math.inf, copies_log(ctx, x, node), ctx.log(x)),
         times(log10(x.magnitude) if x.magnitude < math.inf else math.inf, copies_log(ctx, y, node), ctx.log(y)),
@@ -118,6 +113,14 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
         why = "the product of two values that vary with the input and are not both bounded has no global Lipschitz constant"
         return ctx.fresh(node, log, reason=parent or unbounded(node, why), **known)
     return ctx.fresh(node, log, **known)
+
+
+def _range(x: Value, y: Value) -> Facts:
+    """The range of a product."""
+    if x.magnitude == math.inf or y.magnitude == math.inf:
+        return {"low": 0.0} if x is y else {}
+    ends = [a * b for a in (x.low, x.high) for b in (y.low, y.high)]
+    return {"low": min(ends), "high": max(ends)}
 
 
 def gate_slope(x: Value, y: Value) -> float | None:
