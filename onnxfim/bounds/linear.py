@@ -37,6 +37,11 @@ class Element:
         """The shape to show: that of the weights."""
         return ()
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """The numbers a merge would multiply."""
+        return None
+
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         """The map applied to rows ``(m, *in_shape)``, or None when that is not implemented."""
         return None
@@ -58,6 +63,10 @@ class Scale(Element):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.factor.shape
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self.factor
 
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         return np.asarray(X * self.factor)
@@ -89,6 +98,10 @@ class Dense(Element):
     def shape(self) -> tuple[int, ...]:
         return self.matrix.shape
 
+    @property
+    def weights(self) -> np.ndarray:
+        return self.matrix
+
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         return np.asarray(X @ self.matrix)
 
@@ -109,6 +122,10 @@ class Convolution(Element):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.kernel.shape
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self.kernel
 
     @property
     def pointwise(self) -> bool:
@@ -209,6 +226,12 @@ class Other(Element):
         return None if self.function is None else self.function(X)
 
 
+def tame(values: np.ndarray) -> bool:
+    """Whether a merged weight stays far from overflow and underflow, so that nothing of it is lost."""
+    top = float(np.abs(values).max(initial=0.0))
+    return top == 0 or 1e-100 < top < 1e100
+
+
 def append(chain: Chain, element: Element) -> Chain:
     """``chain`` followed by ``element``, merged with its last elements where that is cheap."""
     if not chain:
@@ -242,7 +265,8 @@ def _merge(a: Element, b: Element) -> Chain | None:
     merged = None if rule is None else rule(a, b)
     if merged is None:
         return None
-    return merged if isinstance(merged, tuple) else (merged,)
+    parts = merged if isinstance(merged, tuple) else (merged,)
+    return parts if all(tame(w) for part in parts if (w := part.weights) is not None) else None
 
 
 def _rank(shape: Shape | None, factor: np.ndarray) -> int:

@@ -138,7 +138,9 @@ def _clip_rule(ctx: Context, node: Node) -> Value:
         bounds.append(value)
     low, high = bounds
     gate = Gate(f"clip {low!r} {high!r}", x.as_polynomial, 1.0, 0.0) if math.isfinite(low) and math.isfinite(high) else None
-    return _pointwise(ctx, node, 1.0, **_clip(x.low, x.high, lambda v: min(max(v, low), high)), gate=gate)
+    known = _clip(x.low, x.high, lambda v: min(max(v, low), high))
+    known["gate"] = gate
+    return _pointwise(ctx, node, 1.0, **known)
 
 
 @rule("HardSwish")

@@ -73,7 +73,7 @@ def _scaled_facts(x: Value, factor: np.ndarray) -> Facts:
     least, most = float(factor.min()), float(factor.max())
     ends = [k * v if k != 0 else 0.0 for k in (least, most) for v in (x.low, x.high)]
     known: Facts = {"low": min(ends), "high": max(ends)}
-    if least == most:
+    if least == most and abs(least) * max(map(abs, x.as_polynomial.coefficients)) < 1e100:
         p = x.as_polynomial
         known["polynomial"] = Polynomial(p.base, tuple(least * c for c in p.coefficients))
         if x.gate is not None:
@@ -101,7 +101,9 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
     known = _range(x, y)
     p, q = x.as_polynomial, y.as_polynomial
     if p.base == q.base and len(p.coefficients) + len(q.coefficients) - 2 <= _DEGREE:
-        known["polynomial"] = Polynomial(p.base, tuple(np.convolve(p.coefficients, q.coefficients).tolist()))
+        c = np.convolve(p.coefficients, q.coefficients)
+        if np.abs(c).max() < 1e100:
+            known["polynomial"] = Polynomial(p.base, tuple(c.tolist()))
     elif x is y:
         known["polynomial"] = Polynomial(x.name, (0.0, 0.0, 1.0))
     log = plus(

@@ -231,7 +231,6 @@ def test_subgraphs_functions_and_unknown_operators_are_named():
         ([node("MatMul", ["x", "W"])], {"W": np.ones((3, 3, 3, 0))}, ("N", 4)),
         ([node("Transpose", ["x"], perm=[0, 7])], {}, ("N", 4)),
         ([node("BatchNormalization", ["x", "s", "s", "s", "s"])], {"s": -np.ones(4)}, ("N", 4)),
-        ([node("Split", ["x", "s"])], {"s": np.array([1, 2, 3, 4, 5])}, ("N", 4)),
         ([node("Gather", ["x", "s"], axis=9)], {"s": np.array([1])}, ("N", 4)),
     ],
 )
