@@ -13,8 +13,8 @@ from onnxfim.graph import Graph, Node
 FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
 
 _CONV = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvInteger", "QLinearConv", "ConvTranspose"})
-_DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm", "Einsum",
-                    "LinearClassifier", "LinearRegressor"})  # fmt: skip
+_DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm",
+                    "Einsum",                    "LinearClassifier", "LinearRegressor"})  # fmt: skip
 _ATTENTION = frozenset(
     {"Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention", "PackedMultiHeadAttention"}
 )
@@ -60,10 +60,13 @@ class Architecture:
 def infer_architecture(graph: Graph) -> Architecture:
     """Family and evidence of a network.
 
-    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices, softmax in between,
-    or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was computed from it,
+    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices,
+    softmax in between,
+    or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was
+    computed from it,
     sums of a value with what was computed from it, and plain chains of convolutions or dense layers. Depthwise and inverted
-    bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable chain without
+    bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable
+    chain without
     skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``.
 
     Args:

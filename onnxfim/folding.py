@@ -29,9 +29,9 @@ def fold(node: Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[np.ndarr
             return _by_reference(node, inputs, opsets)
     except Exception as error:  # NumPy and the reference evaluator raise many kinds for a malformed node
         text = str(error).strip().splitlines()
+        why = text[0][:200] if text else type(error).__name__
         raise ModelError(
-            f"node {node.label!r}: {node.op} on constants cannot be computed ({text[0][:200] if text else type(error).__name__}). "
-            "Re-export the model."
+            f"node {node.label!r}: {node.op} on constants cannot be computed ({why}). Re-export the model."
         ) from error
 
 

@@ -8,5 +8,6 @@ from onnxfim.bounds.registry import RULES
 from onnxfim.bounds.result import LOG10_ZERO, Bound, Factor, Share
 
 __all__ = [
-    "LOG10_ZERO", "RULES", "Bound", "ClosedForm", "Factor", "Naive", "Share", "cached_bound", "closed_forms", "naive_bounds", "spectral_bound",
+    "LOG10_ZERO", "RULES", "Bound", "ClosedForm", "Factor", "Naive", "Share", "cached_bound", "closed_forms", "naive_bounds",
+    "spectral_bound",
 ]  # fmt: skip

@@ -22,7 +22,8 @@ def cached_bound(
 ) -> Bound:
     """The bound from the cache, or computed and entered there.
 
-    An entry that is damaged, of another version or of another model is computed again and replaced. A cache that cannot be written is
+    An entry that is damaged, of another version or of another model is computed again and replaced. A cache that cannot
+    be written is
     no error: the bound is returned all the same.
 
     Args:

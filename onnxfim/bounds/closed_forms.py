@@ -1,6 +1,7 @@
 """The families' closed forms, each evaluated on the model's own layer norms.
 
-VGG ``Π‖W‖`` · ResNet ``Π(1 + Π‖branch‖)`` · DenseNet ``Π√(1 + ‖H‖²)`` · Transformer ``Π(1 + L_LN·L_MHA)(1 + L_LN·L_FFN)``. A form other than that
+VGG ``Π‖W‖`` · ResNet ``Π(1 + Π‖branch‖)`` · DenseNet ``Π√(1 + ‖H‖²)`` · Transformer ``Π(1 + L_LN·L_MHA)(1 +
+L_LN·L_FFN)``. A form other than that
 of the model's own family says what the same layers would give if they were wired that way. None of them is a bound of the model
 (pooling and strides between layers are left out); the bound is `spectral_bound`.
 """

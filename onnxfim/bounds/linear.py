@@ -77,8 +77,6 @@ class Scale(Element):
         if values.size < 2:
             return values.reshape(-1)
         full = self.factor.reshape((1,) * (rank - self.factor.ndim) + self.factor.shape)
-        if full.shape[axis] == full.size:
-            return full.reshape(-1)
         head = np.moveaxis(full, axis, -1)[(0,) * (rank - 1)]
         along = head.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
         return head if np.array_equal(np.broadcast_to(along, full.shape), full) else None

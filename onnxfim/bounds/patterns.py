@@ -13,7 +13,8 @@ from onnxfim.graph import Node
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The value ``source`` divided by the root of its variance or mean square plus ``epsilon``; ``last``: along the last axis."""
+    """The value ``source`` divided by the root of its variance or mean square plus ``epsilon``; ``last``: along the last
+    axis."""
 
     kind: str
     source: str

@@ -4,7 +4,8 @@ For one head with scores ``s_ij = c q_i·k_j + m_ij`` (``m`` fixed) and ``P = so
 
 - through v: ``‖P‖₂ ≤ √n``, since the rows of P sum to 1 and its columns to at most n, the number of queries;
 - through q: ``∂o_i = c Cov_{P_i}(v, k) ∂q_i``, at most ``c r_v r_k``, where r is the radius of a ball around any fixed centre;
-- through k: ``∂o_i = c Σ_j P_ij (v_j − o_i) q_i·∂k_j``, so ``‖∂o_i‖² ≤ c² r_v² R_q² Σ_j P_ij ‖∂k_j‖²``, in total ``c r_v R_q √n``.
+- through k: ``∂o_i = c Σ_j P_ij (v_j − o_i) q_i·∂k_j``, so ``‖∂o_i‖² ≤ c² r_v² R_q² Σ_j P_ij ‖∂k_j‖²``,
+  in total ``c r_v R_q √n``.
 
 Heads act on their own parts of q, k and v, so the largest constants of any head serve all of them.
 """

@@ -100,7 +100,7 @@ def dense(ctx: Context, node: Node, x: Value, W: np.ndarray, *, output: int = 0,
     shape = ctx.shape(node.outputs[output]) or (None if x.shape is None else (*x.shape[:-1], W.shape[1]))
     known: Facts = {}
     if np.all(np.isfinite(W)):
-        known |= affine_range(W.T[None] if W.size else W.T[None], x.low, x.high, bias)
+        known |= affine_range(W.T, x.low, x.high, bias)
         if x.ball is not None and x.ball.axis == -1:
             known["ball"] = _moved_ball(x.ball, W, bias)
     return ctx.linear(node, x, Dense((node,), x.shape, shape, W), output=output, **known)

@@ -202,7 +202,8 @@ def _by_range(ctx: Context, node: Node) -> Value:
 
 @rule("Max", "Min")
 def _extreme(ctx: Context, node: Node) -> Value:
-    # each entry follows one argument, so ‖J‖² ≤ Σ‖J_i‖² over those that vary (each broadcast at most as its rule of copies says)
+    # each entry follows one argument, so ‖J‖² ≤ Σ‖J_i‖² over those that vary (each broadcast at most as its rule of
+    # copies says)
     pick = max if node.op == "Max" else min
     logs, lows, highs, parents = [], [], [], []
     for name in node.inputs:
@@ -260,7 +261,8 @@ def _same_unknown(ctx: Context, node: Node) -> bool:
 
 
 @rule(
-    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less", "GreaterOrEqual",
+    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
+    "GreaterOrEqual",
     "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
 def _jumps(ctx: Context, node: Node) -> tuple[Value, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def scaled(ctx: Context, node: Node, x: Value, factor: np.ndarray) -> Value:
         if x.size is None or shape is None or None in shape:
             return _unknown(ctx, node, f"is scaled by a constant of shape {factor.shape}, and its own shape is not known")
         index = np.broadcast_to(np.arange(x.size).reshape([d or 0 for d in x.shape or ()]), [d or 0 for d in shape])
-        value = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
+        moved = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
+        value = replace(moved, name=f"{node.outputs[0]} from {x.name}")
     known: Facts = {}
     if np.all(np.isfinite(factor)):
         known = _scaled_facts(x, factor)
@@ -154,7 +156,8 @@ def gate_slope(x: Value, y: Value) -> float | None:
 
 
 def _gate_range(kind: str, delta: float) -> tuple[float, float] | None:
-    """Least and largest value of ``h(t) + (t − δ)h'(t)``; h' lies between 0 and its largest slope, so δ shifts the ends by it."""
+    """Least and largest value of ``h(t) + (t − δ)h'(t)``; h' lies between 0 and its largest slope, so δ shifts the ends
+    by it."""
     if kind == "sigmoid":
         low, high, slope = 1 - SILU, SILU, 0.25
     elif kind == "tanh":

@@ -1,4 +1,5 @@
-"""Sums of linear maps of one value, written as one map where they have a common form: `x + αx`, linear skips, double branches."""
+"""Sums of linear maps of one value, written as one map where they have a common form: `x + αx`, linear skips, double
+branches."""
 
 from __future__ import annotations
 

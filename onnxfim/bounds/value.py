@@ -45,7 +45,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Ball:
-    """Every vector along ``axis`` (counted from the end) lies within ``radius`` of a fixed centre of norm at most ``offset``."""
+    """Every vector along ``axis`` (counted from the end) lies within ``radius`` of a fixed centre of norm at most
+    ``offset``."""
 
     axis: int
     radius: float
@@ -179,7 +180,9 @@ class Context:
                     terms.append((anchor, chain))
         return Value(node.outputs[0], shape, tuple(terms), **known)
 
-    def fresh(self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: Unpack[Facts]) -> Value:
+    def fresh(
+        self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: Unpack[Facts]
+    ) -> Value:
         """A value that is not a linear map of earlier ones; without a bound, the reason is its own or its parents'."""
         if log == math.inf and not reason:
             reason = next((self.reason(p) for p in parents if self.log(p) == math.inf), "") or unbounded(

@@ -4,6 +4,7 @@ Prints, per trained model, log10 L, how many decades looser the naive products a
 of a ResNet-50-sized file, and FFT with Cholesky against Gram iteration per kernel.
 """
 
+# ruff: noqa: E501 - rows of a table stay whole
 from __future__ import annotations
 
 import json
@@ -21,7 +22,14 @@ from onnxfim.graph import Graph
 from tests import nets
 
 MODELS = Path(__file__).parents[2] / "../shared/models"
-KERNELS = ((64, 3, 7, 2, 224), (64, 64, 3, 1, 56), (128, 128, 3, 1, 28), (256, 256, 3, 1, 14), (512, 512, 3, 1, 7), (512, 512, 3, 2, 14))
+KERNELS = (
+    (64, 3, 7, 2, 224),
+    (64, 64, 3, 1, 56),
+    (128, 128, 3, 1, 28),
+    (256, 256, 3, 1, 14),
+    (512, 512, 3, 1, 7),
+    (512, 512, 3, 2, 14),
+)
 
 
 def models() -> None:
@@ -54,7 +62,9 @@ def resnet50() -> None:
 
 def kernels() -> None:
     rng = np.random.default_rng(0)
-    print(f"{'kernel':28} {'Cholesky':>10} {'s':>6} {'Gram':>10} {'s':>6} {'4 unfoldings':>13} {'Frobenius':>10}   (ratios to Cholesky)")
+    print(
+        f"{'kernel':28} {'Cholesky':>10} {'s':>6} {'Gram':>10} {'s':>6} {'4 unfoldings':>13} {'Frobenius':>10}   (ratios to Cholesky)"
+    )
     for o, i, k, s, n in KERNELS:
         W = rng.standard_normal((o, i, k, k))
         geometry = ConvGeometry((s, s), (1, 1), (k // 2, k // 2), ((n, n // s),) * 2)
@@ -64,7 +74,9 @@ def kernels() -> None:
             figures.append((conv_norm(W, geometry, method=method).value, time.perf_counter() - begin))
         (a, ta), (b, tb) = figures
         loose = [f(W) / a for f in (four_unfoldings, naive_conv_norm)]
-        print(f"{f'{o}×{i}×{k}×{k} /{s} at {n}':28} {a:10.2f} {ta:6.2f} {b / a:10.4f} {tb:6.2f} {loose[0]:13.3f} {loose[1]:10.3f}")
+        print(
+            f"{f'{o}×{i}×{k}×{k} /{s} at {n}':28} {a:10.2f} {ta:6.2f} {b / a:10.4f} {tb:6.2f} {loose[0]:13.3f} {loose[1]:10.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Random small graphs for every operator that has a rule."""
 
+# ruff: noqa: E501 - rows of a table stay whole
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from onnx import helper
@@ -17,7 +19,7 @@ REFUSED: dict[str, Callable[[Rng], Case]] = {}
 def case(*ops: str, table: dict[str, Callable[[Rng], Case]] = CASES):
     def enter(make):
         for op in ops:
-            table[op] = (lambda o: lambda rng: make(rng, o))(op)
+            table[op] = partial(make, op=op)
         return make
 
     return enter

@@ -1,5 +1,6 @@
 """The composed bound: above what is measured, tighter than its naive twins, and honest on hostile graphs."""
 
+# ruff: noqa: E501 - rows of a table stay whole
 from __future__ import annotations
 
 import json
@@ -114,7 +115,12 @@ def test_folding_batch_normalization_changes_nothing_and_beats_its_own_norm():
 def test_constant_scales_and_consecutive_layers_are_one_operator():
     rng = np.random.default_rng(0)
     A, B, s = rng.standard_normal((4, 6)), rng.standard_normal((6, 3)), rng.standard_normal(6)
-    nodes = [node("MatMul", ["x", "A"], "a"), node("Mul", ["a", "s"], "b"), node("Add", ["b", "s"], "c"), node("MatMul", ["c", "B"])]
+    nodes = [
+        node("MatMul", ["x", "A"], "a"),
+        node("Mul", ["a", "s"], "b"),
+        node("Add", ["b", "s"], "c"),
+        node("MatMul", ["c", "B"]),
+    ]
     bound = bound_of(nodes, {"A": A, "B": B, "s": s})
     assert 10**bound.log10_lipschitz == pytest.approx(np.linalg.norm(A @ np.diag(s) @ B, 2), rel=1e-5)
 
@@ -216,7 +222,9 @@ def test_subgraphs_functions_and_unknown_operators_are_named():
     bound = bound_of([choose, node("Relu", ["h"])], {"c": np.array(True)})
     assert not bound.available
     assert bound.reason == "node 'choice', op If: sub-graphs have no rule"
-    model = model_of([helper.make_node("Mine", ["x"], ["h"], domain="local", name="call"), node("MatMul", ["h", "W"])], {"W": np.eye(4)})
+    model = model_of(
+        [helper.make_node("Mine", ["x"], ["h"], domain="local", name="call"), node("MatMul", ["h", "W"])], {"W": np.eye(4)}
+    )
     model.opset_import.append(helper.make_operatorsetid("local", 1))
     bound = spectral_bound(Graph(model))
     assert bound.reason == "node 'call', op local.Mine: has no rule"
