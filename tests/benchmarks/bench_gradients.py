@@ -33,7 +33,9 @@ class Residual(nn.Module):
             nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out),
         )  # fmt: skip
         same = stride == 1 and c_in == c_out
-        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        self.skip = (
+            nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.body(x) + self.skip(x))
@@ -126,7 +128,9 @@ def export(net: nn.Module, size: int, folder: Path) -> onnx.ModelProto:
     path = folder / "net.onnx"
     axes = {"x": {0: "N"}, "z": {0: "N"}}
     x = torch.randn(2, 3, size, size)
-    torch.onnx.export(net, (x,), str(path), input_names=["x"], output_names=["z"], dynamic_axes=axes, opset_version=17, dynamo=False)
+    torch.onnx.export(
+        net, (x,), str(path), input_names=["x"], output_names=["z"], dynamic_axes=axes, opset_version=17, dynamo=False
+    )
     return onnx.load(path)
 
 
