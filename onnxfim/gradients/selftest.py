@@ -66,8 +66,8 @@ def self_test(
     _, noise_w = jvp(X, noise.astype(X.dtype))
     left, right = _inner(u, noise_w), _inner(g, noise.astype(X.dtype))
     adjoint_error = _relative(np.abs(left - right), _norm(u) * _norm(noise_w) + np.finfo(np.float64).tiny)
-    v = g / np.maximum(_norm(g), np.finfo(X.dtype).tiny)[(..., *[None] * (X.ndim - 1))]
-    v = v.astype(X.dtype)
+    length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
+    v = (g / length).astype(X.dtype)
     _, w = jvp(X, v)
     difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], X, v, w)
     if not adjoint_error <= ADJOINT_TOLERANCE:
@@ -103,19 +103,20 @@ def _relative(error: NDArray[np.float64], size: NDArray[np.float64] | float) -> 
 
 def _inner(a: Array, b: Array) -> NDArray[np.float64]:
     """Inner products of seeds and rows, (S, N)."""
-    return (a.astype(np.float64) * b).reshape(*a.shape[:2], -1).sum(axis=-1)
+    product: NDArray[np.float64] = a.astype(np.float64) * b.astype(np.float64)
+    return np.asarray(product.reshape(*a.shape[:2], -1).sum(axis=-1))
 
 
 def _norm(a: Array) -> NDArray[np.float64]:
-    return np.sqrt(_inner(a, a))
+    return np.asarray(np.sqrt(_inner(a, a)))
 
 
 def _activated(z: Array, activation: Activation) -> NDArray[np.float64]:
-    z = z.astype(np.float64)
+    logits: NDArray[np.float64] = z.astype(np.float64)
     if activation == "sigmoid":
-        return np.exp(-np.logaddexp(0.0, -z))
+        return np.asarray(np.exp(-np.logaddexp(0.0, -logits)))
     if activation == "none":
-        return z
-    log_p = z - z.max(axis=-1, keepdims=True)
+        return logits
+    log_p = logits - logits.max(axis=-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
-    return log_p if activation == "log_softmax" else np.exp(log_p)
+    return np.asarray(log_p if activation == "log_softmax" else np.exp(log_p))

@@ -115,7 +115,7 @@ def test_quantised_files_are_refused_with_the_reason(name):
     [("cifar_resnet8_qdq_int8.onnx", "cifar_resnet8_float.onnx"), ("kws_dscnn_qdq_int8.onnx", "kws_dscnn_float.onnx")],
 )
 def test_clip_surrogate_follows_the_parent(quantised, parent):
-    _, X, _, (surrogate,) = graphs(quantised, "vjp", quantised="clip")
+    _, X, _, (surrogate,) = graphs(quantised, "vjp", surrogate="clip")
     _, _, _, (full,) = graphs(parent, "vjp")
     a, b = lambda_max(surrogate, X), lambda_max(full, X)
     assert np.corrcoef(np.log(a), np.log(b))[0, 1] > 0.9  # int8 weights change single values, not the picture
