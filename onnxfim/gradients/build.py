@@ -103,8 +103,8 @@ class _Builder:
         """Nodes that carry the derivative, each known to have a rule."""
         if self.graph.z not in self.varying:
             raise ModelError(
-                f"output {self.graph.output_name!r} does not depend on {self.graph.input_name!r}: there is nothing to differentiate. "
-                "Name another output, or another input."
+                f"output {self.graph.output_name!r} does not depend on {self.graph.input_name!r}: "
+                "there is nothing to differentiate. Name another output, or another input."
             )
         path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and self.varying.intersection(reads(n))]
         path = pruned(path, [self.graph.z], stop=[self.graph.x])
