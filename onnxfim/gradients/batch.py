@@ -24,8 +24,8 @@ def free_batch(
     """Walk the graph at a larger batch and correct the constants that hold the old one.
 
     A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated. Where an axis of
-    length one was dropped and the batch may have gone to either neighbour, it goes to the right where axes
-    there are split (heads), else to the left (rows of a matrix product); the outputs must be compared with the file's, row by row, all the same.
+    length one was dropped and the batch may have gone to either neighbour, it goes to the right if axes there are split
+    (heads), else to the left (rows of a matrix product). The outputs must be compared with the file's, row by row.
 
     Args:
         nodes: Nodes in order, composites written out.

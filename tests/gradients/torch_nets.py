@@ -11,7 +11,8 @@ class Vgg(nn.Sequential):
     def __init__(self):
         super().__init__(
             nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(),
-            nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5),
+            nn.MaxPool2d(2), nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten(),
+            nn.Linear(32, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 5),
         )  # fmt: skip
 
 
@@ -52,7 +53,8 @@ class DenseNet(nn.Sequential):
     def __init__(self):
         super().__init__(
             nn.Conv2d(3, 8, 3, 1, 1), DenseLayer(8), DenseLayer(12), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1),
-            nn.AvgPool2d(2, 2), DenseLayer(8), nn.BatchNorm2d(12), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
+            nn.AvgPool2d(2, 2), DenseLayer(8), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 5),
         )  # fmt: skip
 
 
