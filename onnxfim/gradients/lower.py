@@ -215,6 +215,16 @@ def _vector_product(s: Scratch) -> str | None:
     return s.write("Squeeze", s.write("MatMul", a, b), axes)
 
 
+@lowering("Gather")
+def _restrided(s: Scratch) -> str | None:
+    """An exporter writes some reshapes as picking every element of the flattened value in order."""
+    indices = s.found.values.get(s.inputs[1])
+    shape = s.found.shapes.get(s.inputs[0], ())
+    if indices is None or len(shape) != 1 or indices.size != shape[0] or (indices.reshape(-1) != np.arange(shape[0])).any():
+        return None
+    return s.write("Reshape", s.inputs[0], s.write("Shape", s.inputs[1]))
+
+
 @lowering("CastLike")
 def _cast_like(s: Scratch) -> str:
     return s.write("Cast", s.inputs[0], to=s.found.elem[s.inputs[1]])
