@@ -83,7 +83,7 @@ def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
         if name.lower() == "auto":
             names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
             continue
-        full = name if name.endswith("ExecutionProvider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
+        full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)
         if match is None:
             raise ProviderError(f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {', '.join(known)}.")
