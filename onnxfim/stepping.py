@@ -175,8 +175,9 @@ def _smooth_choice(rungs: Sequence[Rung], usable: Sequence[Rung], step: float | 
         return best, "forward", _flat(usable, best)
     candidates = usable if step is None else [best]
     judged = [(_central_error(usable, g), g) for g in candidates]
-    error, rung = min(judged, key=lambda pair: pair[0])
-    return rung, "central", error <= _CENTRAL_ERROR and rung.unchanged < 0.01
+    good = [(e, g) for e, g in judged if e <= _CENTRAL_ERROR and g.unchanged < 0.01 and _level(usable, g)]
+    rung = min(good or judged, key=lambda pair: pair[0])[1]
+    return rung, "central", bool(good)
 
 
 def _central_error(usable: Sequence[Rung], rung: Rung) -> float:
@@ -197,6 +198,16 @@ def _flat(usable: Sequence[Rung], rung: Rung) -> bool:
     if not near or not rung.central:
         return bool(rung.central)
     return min(abs((g.central or 0.0) - rung.central) for g in near) <= _PLATEAU * rung.central
+
+
+def _level(usable: Sequence[Rung], rung: Rung) -> bool:
+    """Whether three neighbouring rungs that end or centre at this one agree: two of a wandering curve may do so by chance."""
+    if rung not in usable or not rung.central:
+        return False
+    at = usable.index(rung)
+    agrees = [g.central is not None and abs(g.central - rung.central) <= _PLATEAU * rung.central for g in usable]
+    runs = ((at - 1, at + 1), (at - 2, at - 1))
+    return any(low >= 0 and high < len(usable) and agrees[low] and agrees[high] for low, high in runs)
 
 
 def _noise_dominated(rungs: Sequence[Rung], step: float) -> bool:
