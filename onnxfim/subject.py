@@ -138,7 +138,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     proto = file.proto
     if fixed is not None:
         freed = free_batch(proto, fixed)
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), few, truth)
+        rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
+        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), rows, forward.outputs(rows))
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
@@ -165,9 +166,9 @@ def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> O
     """The copy's forward where it gives the file's own outputs, else None."""
     try:
         copy = make()
-        copy.finder.batch, searching = len(few), copy.finder.searching  # all at once: a mixed-up batch axis would show
+        given, copy.finder.batch = copy.finder.batch, len(few)  # all at once: a mixed-up batch axis would show
         got = copy.outputs(few)
-        copy.finder.searching = searching
+        copy.finder.batch = given
     except OnnxFimError:
         return None
     scale = float(np.abs(truth).max(initial=0.0)) or 1.0
