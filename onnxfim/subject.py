@@ -121,7 +121,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
-    axis = end.class_axis if end.class_axis is not None and end.class_axis > 1 else None
+    axis = _class_axis(file, end, out.name)
     fixed = fixed_batch(into)
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None) -> OnnxForward:
@@ -160,6 +160,15 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         rewritten="; ".join(rewritten) or None,
     )  # fmt: skip
     return Subject(info, forward, _reader(kind, logits, settings.sigma), input_level(file.graph, into.name), doubt)
+
+
+def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:
+    """The axis that the final Softmax sums over, where the output still has it and it is not the second."""
+    before, after = (file.graph.shapes.get(name or "") for name in (end.logits, output))
+    if end.class_axis is None or before is None or after is None or len(before) != len(after):
+        return None
+    axis = end.class_axis % len(after)
+    return axis if axis > 1 else None
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
