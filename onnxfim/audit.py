@@ -36,7 +36,7 @@ from onnxfim.results import (
     StepChoice,
 )
 from onnxfim.session import runtime_version
-from onnxfim.stepping import Probe, calibration_positions, choose_step
+from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -249,8 +249,9 @@ class _Loop:
             self.evaluations += rows
             self.done += rows
             self._say("measuring" if position not in self.results else "refining")
-            if not _finite(ends):
+            if not is_finite(ends):
                 self.results.pop(position, None)
+                self.kept.pop(position, None)
                 self.skipped.append(Skipped(self._index(position), "the model's output is not finite near this sample"))
                 continue
             parts = [*self.kept.get(position, []), ends]
@@ -371,7 +372,7 @@ class _Loop:
             samples=results,
             skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
             findings=found,
-            verdict="inconclusive" if any(f.level == "error" for f in found) else "pass",
+            verdict="inconclusive" if not results or any(f.level == "error" for f in found) else "pass",
             classes=tuple(self._classes(results)),
             thumbnails=thumbnails(results, shown),
         )
@@ -440,11 +441,6 @@ def _mean(results: Sequence[SampleResult], measure: str) -> float | None:
 def _median(results: Sequence[SampleResult], measure: str) -> float | None:
     values = _values(results, measure)
     return float(np.median(values)) if values else None
-
-
-def _finite(ends: Ends) -> bool:
-    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
-    return good and (ends.twin is None or _finite(ends.twin))
 
 
 def _bytes(ends: Ends) -> int:
