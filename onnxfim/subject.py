@@ -107,12 +107,14 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
     z = forward.outputs(X[: min(8, len(X))])
     kind, how, doubt = _kind(settings, Ending("logits", None, None), z)
+    logits = _are_logits(kind, z)
+    how += _how(kind, logits)
     info = ModelInfo(
         path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
         opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
         num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind, read_from=how,
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits=kind in ("logits", "gaussian"), sigma=settings.sigma), doubt=doubt)
+    return Subject(info, forward, _reader(kind, logits, settings.sigma), doubt=doubt)
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
@@ -144,15 +146,14 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
     kind, how, doubt = _kind(settings, end, truth)
-    logits = kind in ("logits", "gaussian")
-    if kind in ("probabilities", "sigmoid") and end.logits is not None and settings.output_kind in ("auto", kind):
+    logits = _are_logits(kind, truth)
+    if not logits and kind in ("probabilities", "sigmoid") and end.logits is not None and settings.output_kind in ("auto", kind):
         inner = _logits_forward(file, proto, end, opened, forward, few, truth, kind, settings)
         if inner is not None:
             forward, logits = inner, True
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
-    if kind in ("probabilities", "sigmoid") and not logits:
-        how += "; differentiated through 2 ∂√p" if kind == "probabilities" else "; differentiated through 2 ∂ arcsin √p"
+    how += _how(kind, logits)
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
@@ -203,6 +204,18 @@ def _logits_forward(
     p = _reader(kind, True, 1.0).probabilities(z)
     tolerance = 2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME
     return copy if p.shape == truth.shape and np.allclose(p, truth, rtol=0, atol=tolerance) else None
+
+
+def _are_logits(kind: OutputKind, z: Array) -> bool:
+    """Whether the outputs themselves are differentiated; a sigmoid's may be its logits, which leave 0 to 1."""
+    return kind in ("logits", "gaussian") or (kind == "sigmoid" and (float(z.min()) < 0 or float(z.max()) > 1))
+
+
+def _how(kind: OutputKind, logits: bool) -> str:
+    """What is differentiated where the outputs are probabilities."""
+    if logits or kind not in ("probabilities", "sigmoid"):
+        return ""
+    return "; differentiated through 2 ∂√p" if kind == "probabilities" else "; differentiated through 2 ∂ arcsin √p"
 
 
 def _reader(kind: OutputKind, logits: bool, sigma: float) -> OutputReader:
