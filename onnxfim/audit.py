@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -456,5 +458,14 @@ def _versions() -> dict[str, str]:
             found[package] = "unknown"
     return found
 
+
+class _Callable(types.ModuleType):
+    """``onnxfim.audit(…)`` works whichever came first, the function by name or the module by import."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Audit:
+        return audit(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 __all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]
