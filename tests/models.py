@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -65,6 +66,18 @@ class Linear:
 
 def covariance(p):
     return np.diag(p) - np.outer(p, p)
+
+
+def precise_lambda(z, J):
+    """``λ_max(JᵀCJ)`` for one row of logits, through the K×K form, in 120 digits."""
+    with mpmath.workdps(120):
+        e = [mpmath.exp(mpmath.mpf(float(v))) for v in z]
+        p = [v / mpmath.fsum(e) for v in e]
+        K, d = J.shape
+        D = [[mpmath.mpf(float(J[k, i])) for i in range(d)] for k in range(K)]
+        mean = [mpmath.fsum(p[k] * D[k][i] for k in range(K)) for i in range(d)]
+        A = mpmath.matrix([[mpmath.sqrt(p[k]) * (D[k][i] - mean[i]) for i in range(d)] for k in range(K)])
+        return float(max(mpmath.eigsy(A * A.T, eigvals_only=True)))
 
 
 def linear(W, b, *, end=None, dtype="float32", batch="N", opset=OPSET, shape=None):

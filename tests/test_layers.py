@@ -97,6 +97,11 @@ def test_help_waits_for_no_heavy_library(code):
     assert loaded_by(code) == []
 
 
+def test_the_function_is_callable_after_its_module_was_imported():
+    code = "import onnxfim.audit; import onnxfim; assert callable(onnxfim.audit); from onnxfim import audit; assert callable(audit)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
+
+
 def test_public_names_come_when_asked_for():
     assert {name for name in onnxfim.__all__ if callable(getattr(onnxfim, name))} >= {"audit", "from_callable", "render_html", "Settings"}
     assert callable(onnxfim.audit), "the function wins over the module of the same name"

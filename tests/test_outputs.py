@@ -10,7 +10,7 @@ from scipy.special import expit, log_softmax, softmax
 
 from onnxfim.estimators import lambda_max_exact
 from onnxfim.outputs import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits, softmax_scores
-from tests.models import covariance
+from tests.models import covariance, precise_lambda
 
 H = 1e-6  # central differences of the smooth maps below: error h² of the third derivative and 1e-16/h of rounding
 
@@ -133,18 +133,6 @@ class TestInvariants:
         z, J = case(P=5)
         parts = sum(fisher(exact_scores(z[:, [q]], J[:, [q]]).T) for q in range(5))
         assert_allclose(fisher(exact_scores(z, J).T), parts, atol=1e-12)
-
-
-def precise_lambda(z, J):
-    """``λ_max(JᵀCJ)`` for one row of logits, through the K×K form, in 120 digits."""
-    with mpmath.workdps(120):
-        e = [mpmath.exp(mpmath.mpf(float(v))) for v in z]
-        p = [v / mpmath.fsum(e) for v in e]
-        K, d = J.shape
-        D = [[mpmath.mpf(float(J[k, i])) for i in range(d)] for k in range(K)]
-        mean = [mpmath.fsum(p[k] * D[k][i] for k in range(K)) for i in range(d)]
-        A = mpmath.matrix([[mpmath.sqrt(p[k]) * (D[k][i] - mean[i]) for i in range(d)] for k in range(K)])
-        return float(max(mpmath.eigsy(A * A.T, eigvals_only=True)))
 
 
 class TestSaturation:

@@ -59,6 +59,15 @@ class TestKinds:
         assert type(opened.reader) is reader
         assert opened.info.read_from.startswith("as given by --output-kind")
 
+    def test_a_sigmoids_logits_and_its_probabilities(self, cpu):
+        told, seen = (
+            open_subject(from_callable(fn, (4,), 3), X, cpu(output_kind="sigmoid"))
+            for fn in (LINEAR.logits, lambda X: expit(LINEAR.logits(X)))
+        )
+        assert type(told.reader) is SigmoidLogits
+        assert type(seen.reader) is SigmoidProbabilities
+        assert seen.info.read_from.endswith("differentiated through 2 ∂ arcsin √p")
+
     def test_doubts(self, saved, cpu):
         plain, ended = saved(LINEAR.onnx(), "plain.onnx"), saved(LINEAR.onnx(end="Softmax"), "ended.onnx")
         assert open_subject(plain, X, cpu()).doubt is None
