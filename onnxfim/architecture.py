@@ -155,9 +155,7 @@ class _Reading:
                 scores = self._up(self._varying(softmax), _ON_SCORES, _DENSE)
                 if scores is not None and len(self._varying(scores)) == 2:
                     shape = self.view.shape(scores.outputs[0])
-                    found.append(
-                        (node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None)
-                    )
+                    found.append((node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None))
         return found
 
     def _up(self, names: list[str], through: frozenset[str] | set[str], wanted: frozenset[str] | set[str]) -> Node | None:
@@ -251,9 +249,7 @@ class _Reading:
     ) -> list[str]:  # fmt: skip
         lines = []
         if self.convs:
-            depthwise = [
-                n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g
-            ]
+            depthwise = [n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g]
             extra = f"; {len(depthwise)} of them depthwise" if depthwise else ""
             lines.append(f"{_count(self.convs, 'convolution')}{extra}.")
         if self.dense:

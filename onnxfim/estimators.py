@@ -20,6 +20,8 @@ _LEVEL = 0.975  # of the upper end of a two-sided 95 % interval
 # Share of lambda_max that the part of the spectrum left out of the jackknife's replicates may hold. By second-order
 # perturbation it moves the corrected value by tail · (groups − 1) · m_g / m², under 0.3 % at 100 directions in 20 groups.
 _TAIL = 0.25
+# Pairings of different directions that a cross-Gram value must exceed: by chance the largest of nine is the true one in 11 %.
+_SHIFTS = 8
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     """Estimate lambda_max from scores at two independently dithered points per direction (dithered cross-Gram).
 
     ``sym(Σ y⁽¹⁾y⁽²⁾ᵀ)/m`` has the same mean as the Gram matrix of the signal, while rounding noise that is independent at the
-    two points has mean zero in it. A cross-Gram matrix may have no positive eigenvalue: nothing was resolved then, and the value
-    is None with the reason.
+    two points has mean zero in it. Its top eigenvalue is positive for noise alone too, so it must exceed what scores of different
+    directions give when they are paired; where it does not, nothing was resolved, and the value is None with the reason.
 
     Args:
         Y, twin: Scores of m directions around the two points, (m, K) each.
@@ -144,8 +146,10 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     value = max(value, min(max(cross_fit, 0.0), top / m))
     error = max(error, top / m * math.sqrt(2 / m))
     half = float(stdtrit(groups - 1, _LEVEL)) * error
-    if value <= 0.0 or half > 3 * value:
-        reason = "the interval of the cross-Gram estimate includes zero: the model's own rounding hides the slope at this step"
+    if value <= 0.0 or half > 3 * value or top <= _unrelated_top(Z1, Z2):
+        reason = (
+            "the cross-Gram estimate is no larger than noise alone makes it: the model's own rounding hides the slope at this step"
+        )
         return Sketch(
             Estimate(None, 0.0, (max(value, 0.0) + half) * unit, "estimate", method, evaluations, reason), plain * unit, None
         )
@@ -255,6 +259,12 @@ def _jackknife(sums: Array, sizes: Array, top: float) -> tuple[float, float]:
     without = np.linalg.eigvalsh((sums.sum(axis=0) - sums) / (m - sizes)[:, None, None])[:, -1]
     pseudo = groups * (top / m) - (groups - 1) * without
     return float(pseudo.mean()), float(pseudo.std(ddof=1)) / math.sqrt(groups)
+
+
+def _unrelated_top(Z1: Array, Z2: Array) -> float:
+    """Largest top eigenvalue of ``sym(Σ z⁽¹⁾_i z⁽²⁾_{i+s}ᵀ)`` over shifts s: what pairs with no common signal give."""
+    products = np.stack([Z1.T @ np.roll(Z2, shift, axis=0) for shift in range(1, min(_SHIFTS, len(Z1) - 1) + 1)])  # (s, q, q)
+    return float(np.linalg.eigvalsh((products + products.transpose(0, 2, 1)) / 2)[:, -1].max())
 
 
 def _cross_fit(sums: Array, sizes: Array) -> float:

@@ -191,11 +191,7 @@ def _infer(view: Flow, node: Node, shapes: dict[str, Shape | None], types: dict[
         x, W = shapes.get(node.inputs[0]), shapes.get(node.inputs[1])
         widths = node.attributes.get("qkv_hidden_sizes")
         width = (
-            int(widths[2])
-            if isinstance(widths, tuple) and widths
-            else (W[1] or 0) // 3
-            if W is not None and len(W) == 2
-            else None
+            int(widths[2]) if isinstance(widths, tuple) and widths else (W[1] or 0) // 3 if W is not None and len(W) == 2 else None
         )
         shapes[node.outputs[0]] = None if x is None else (*x[:-1], width)
         return

@@ -37,9 +37,7 @@ class Net:
         fan = max(1, int(np.prod(shape[1:])))
         return self.const(self.rng.standard_normal(shape) / np.sqrt(fan))
 
-    def conv(
-        self, x: str, i: int, o: int, k: int = 3, s: int = 1, g: int = 1, *, bn: bool = True, act: str | None = "Relu"
-    ) -> str:
+    def conv(self, x: str, i: int, o: int, k: int = 3, s: int = 1, g: int = 1, *, bn: bool = True, act: str | None = "Relu") -> str:
         attributes = {
             "strides": [s, s],
             "pads": [k // 2] * 4 if s < k or k == 1 else [0] * 4,
@@ -114,9 +112,7 @@ class Net:
 
     def attention(self, x: str, d: int, heads: int, n: int, *, batch: int = 0) -> str:
         if self.manner == "ort":
-            y = self.op(
-                "Attention", x, self.weight(d, 3 * d), self.const(np.zeros(3 * d)), domain="com.microsoft", num_heads=heads
-            )
+            y = self.op("Attention", x, self.weight(d, 3 * d), self.const(np.zeros(3 * d)), domain="com.microsoft", num_heads=heads)
             return self.linear(y, d, d)
         split = self.const(np.array([batch, n, heads, d // heads]))
         q, k, v = (

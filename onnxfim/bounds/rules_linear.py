@@ -200,9 +200,7 @@ def _kernel_problem(W: np.ndarray, groups: int, shape: tuple[int | None, ...] | 
     return ""
 
 
-def _geometry(
-    node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None
-) -> ConvGeometry:
+def _geometry(node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None) -> ConvGeometry:
     rank = W.ndim - 2
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     sizes: list[tuple[int, int] | None] = []

@@ -268,9 +268,7 @@ def _same_unknown(ctx: Context, node: Node) -> bool:
 def _jumps(ctx: Context, node: Node) -> tuple[Value, ...]:
     first = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")
     rounding = (
-        "rounds to steps, so it has no Lipschitz constant"
-        if "Quantize" in node.op
-        else "jumps, so it has no Lipschitz constant"
+        "rounds to steps, so it has no Lipschitz constant" if "Quantize" in node.op else "jumps, so it has no Lipschitz constant"
     )
     return tuple(
         ctx.fresh(node, math.inf, reason=first or unbounded(node, rounding), output=k) for k, o in enumerate(node.outputs) if o

@@ -131,9 +131,7 @@ class Context:
             groups: dict[str, tuple[Value, list[Chain]]] = {}
             for anchor, chain in value.terms:
                 groups.setdefault(anchor.name, (anchor, []))[1].append(chain)
-            self._logs[value.name] = plus(
-                *(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values())
-            )
+            self._logs[value.name] = plus(*(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values()))
         return self._logs[value.name]
 
     def reason(self, value: Value) -> str:
@@ -180,9 +178,7 @@ class Context:
                     terms.append((anchor, chain))
         return Value(node.outputs[0], shape, tuple(terms), **known)
 
-    def fresh(
-        self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: Unpack[Facts]
-    ) -> Value:
+    def fresh(self, node: Node, log: float, *parents: Value, output: int = 0, reason: str = "", **known: Unpack[Facts]) -> Value:
         """A value that is not a linear map of earlier ones; without a bound, the reason is its own or its parents'."""
         if log == math.inf and not reason:
             reason = next((self.reason(p) for p in parents if self.log(p) == math.inf), "") or unbounded(

@@ -117,9 +117,7 @@ class _Builder:
                 raise refusal(node, op, self.graph.opset, "it computes with integers that depend on the differentiated input")
         for name, label in ((self.graph.x, self.graph.input_name), (self.graph.z, self.graph.output_name)):
             if self.trace.elem.get(name) not in _FLOATS:
-                raise ModelError(
-                    f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated."
-                )
+                raise ModelError(f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated.")
         return path
 
     def build(self, kind: Kind) -> onnx.ModelProto:

@@ -44,9 +44,7 @@ def dequantised(
     return kept, [t for t in initializers if t.name in used] + made
 
 
-_MOVES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Gather", "Expand", "Identity"}
-)
+_MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Gather", "Expand", "Identity"})
 
 
 def clipped(
@@ -96,9 +94,7 @@ def clipped(
             node = helper.make_node("Identity", [node.input[0]], list(node.output), name=node.name)
         elif integers:
             if node.op_type not in _MOVES or integers != [node.input[0]]:
-                raise UnsupportedOperator(
-                    f"node {node.name!r}: {node.op_type} computes with integers; it has no clip surrogate."
-                )
+                raise UnsupportedOperator(f"node {node.name!r}: {node.op_type} computes with integers; it has no clip surrogate.")
             grids.update({o: grids[integers[0]] for o in node.output if o})
         done.append(node)
     return done

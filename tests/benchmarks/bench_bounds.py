@@ -74,9 +74,7 @@ def kernels() -> None:
             figures.append((conv_norm(W, geometry, method=method).value, time.perf_counter() - begin))
         (a, ta), (b, tb) = figures
         loose = [f(W) / a for f in (four_unfoldings, naive_conv_norm)]
-        print(
-            f"{f'{o}×{i}×{k}×{k} /{s} at {n}':28} {a:10.2f} {ta:6.2f} {b / a:10.4f} {tb:6.2f} {loose[0]:13.3f} {loose[1]:10.3f}"
-        )
+        print(f"{f'{o}×{i}×{k}×{k} /{s} at {n}':28} {a:10.2f} {ta:6.2f} {b / a:10.4f} {tb:6.2f} {loose[0]:13.3f} {loose[1]:10.3f}")
 
 
 if __name__ == "__main__":

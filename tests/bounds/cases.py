@@ -352,9 +352,7 @@ def layer_norm(rng, op):
         node("Sqrt", ["ve"], ["s"]),
     ]
     nodes += (
-        [node("Div", [c, "s"], ["n"])]
-        if rng.random() < 0.5
-        else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
+        [node("Div", [c, "s"], ["n"])] if rng.random() < 0.5 else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
     )
     return Case([*nodes, node("Mul", ["n", "g"], ["ng"]), node("Add", ["ng", "b"])], (2, d), weights, spread=0.1)
 

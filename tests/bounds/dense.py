@@ -54,15 +54,13 @@ def bound_of(case: Case) -> Bound:
 def runner(case: Case):
     """The graph as a function of rows; float64 by the reference evaluator, or float32 by ONNX Runtime where that is exact enough."""
     if case.linear or _in_float32(case):
-        import onnxruntime as ort  # noqa: TID251 - the tests' own home of it
+        import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(
-            build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"])
         return lambda X: session.run([case.output], {"x": X.astype(np.float32)})[0].astype(np.float64).reshape(len(X), -1)
     from onnx.reference import ReferenceEvaluator
 

@@ -59,7 +59,7 @@ def test_bound_is_above_every_measured_sensitivity(path):
 
 
 def _sensitivity(model, shape, rng) -> float:
-    import onnxruntime as ort  # noqa: TID251 - the tests' own home of it
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
