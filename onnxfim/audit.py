@@ -17,7 +17,7 @@ from onnxfim.aggregates import aggregate
 from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
-from onnxfim.findings import findings
+from onnxfim.findings import Clipped, findings
 from onnxfim.forward import OnnxForward
 from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
 from onnxfim.measure import Measurer
@@ -141,8 +141,9 @@ class _Loop:
         exact, directions, per_sample = self._plan(step, len(good))
         measurer = self._measurer(step, exact, calibration)
         jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
-        )
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
+            limits=self.subject.limits,
+        )  # fmt: skip
         partial = False
         try:
             self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
@@ -206,7 +207,7 @@ class _Loop:
         directions: Directions | None = Coordinates() if self._goes_exact(d, 1) and d >= 24 else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, directions=directions,
+            level=self.subject.level, limits=self.subject.limits, directions=directions,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -356,6 +357,7 @@ class _Loop:
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
             samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
             provider_explicit=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
+            clipped=self._clipped(step, good),
         )  # fmt: skip
         shown = {self._index(i): self.X[i] for i in good}
         return Audit(
@@ -373,6 +375,15 @@ class _Loop:
             classes=tuple(self._classes(results)),
             thumbnails=thumbnails(results, shown),
         )
+
+    def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
+        """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""
+        if self.subject.limits is None or step.scheme != "dithered":
+            return None
+        low, high = self.subject.limits
+        reach = step.step + (step.dither or 0.0)
+        near = [float(np.mean((self.X[i] < low + reach) | (self.X[i] > high - reach))) for i in good]
+        return Clipped(low, high, float(np.mean(near)))
 
     def _data_info(self) -> DataInfo:
         X = self.X

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -180,7 +181,7 @@ class OnnxForward:
         one = (1,) * len(self._shape)
         size = (len(rows.sample), *self._shape)
         feeds = {
-            "base": np.ascontiguousarray(X[used], dtype=self._wide),
+            "base": np.ascontiguousarray(rows.bases(X[used]), dtype=self._wide),
             "sample": sample.astype(np.int64, copy=False),
             "scale": rows.scale.astype(self._wide).reshape(-1, *one),
             "v": np.ascontiguousarray(rows.v).reshape(size),
@@ -201,12 +202,17 @@ class OnnxForward:
 
 def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
     part = slice(start, stop)
-    return Rows(rows.sample[part], rows.v[part], rows.scale[part], None if rows.w is None else rows.w[part], rows.dither)
+    return _taken(rows, part)
 
 
 def _repeat_last(rows: Rows, count: int) -> Rows:
     index = np.minimum(np.arange(count), len(rows.sample) - 1)
-    return Rows(rows.sample[index], rows.v[index], rows.scale[index], None if rows.w is None else rows.w[index], rows.dither)
+    return _taken(rows, index)
+
+
+def _taken(rows: Rows, which: Any) -> Rows:
+    w = None if rows.w is None else rows.w[which]
+    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
 
 
 class CallableForward:
@@ -248,7 +254,7 @@ class CallableForward:
 
     def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
         for rows in batches:
-            moved = X[rows.sample].astype(np.float64)
+            moved = rows.bases(X[rows.sample]).astype(np.float64)
             shape = (len(moved), *([1] * len(self._shape)))
             moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape)
             if rows.w is not None:

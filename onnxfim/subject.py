@@ -20,6 +20,7 @@ from onnxfim.model import (
     ending,
     fixed_batch,
     input_level,
+    input_limits,
     load_model,
     sample_shape,
     value_type,
@@ -49,8 +50,8 @@ class CallableModel:
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
-    ``level`` is the spacing of its input levels where it quantises its input first. ``doubt`` is what speaks against the output
-    kind it was read with.
+    ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
+    them. ``doubt`` is what speaks against the output kind it was read with.
     """
 
     info: ModelInfo
@@ -58,6 +59,7 @@ class Subject:
     reader: OutputReader
     level: float | None = None
     doubt: str | None = None
+    limits: tuple[float, float] | None = None
 
 
 def from_callable(
@@ -158,7 +160,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind, read_from=how,
         rewritten="; ".join(rewritten) or None,
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits, settings.sigma), input_level(file.graph, into.name), doubt)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    return Subject(info, forward, _reader(kind, logits, settings.sigma), level, doubt, limits)
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
