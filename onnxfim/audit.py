@@ -133,7 +133,7 @@ class _Loop:
         base = self._clean_pass()
         good = self._usable(base)
         labels = None if self.labels is None else self.labels[good]
-        calibration = calibrate(self.reader, base[good], labels)
+        calibration = calibrate(self.reader, base[good], labels, self.settings.temperature)
         good = self._audited(good)
         self._say("choosing the step")
         step = self._choose_step(base, good)
@@ -308,8 +308,9 @@ class _Loop:
                     deciding = (e.low or 0.0) <= tail <= (e.high or 0.0) or (e.high or 0.0) >= top
                     weight[i] += (e.value / total) ** 2 / self.results[i].directions * (2.0 if deciding else 1.0)
         ranked = sorted(positions, key=lambda i: (-weight[i], i))
-        # A few at a time, so that weights follow what was learned; but no fewer than fill some batches.
-        return ranked[: max(1, min(affordable, max(4, len(ranked) // 16)))]
+        # Those that weigh about as much as the first, a few at a time: the weights then follow what was learned.
+        equal = [i for i in ranked if weight[i] >= 0.5 * weight[ranked[0]]]
+        return sorted(equal[: max(1, min(affordable, max(4, len(ranked) // 16)))])
 
     def _precise_enough(self) -> bool:
         """Whether the mean's interval is narrow enough, or the estimates' noise no longer matters in it."""

@@ -11,7 +11,7 @@ from onnxfim.results import SampleResult, Thumbnail
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_SHOWN = 4  # at either end of the ranking
+_SHOWN = 6  # at either end of the ranking, as many as a report shows
 _SIDE = 64  # pixels at most; larger inputs are averaged down
 
 
@@ -30,6 +30,13 @@ def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> 
     return tuple(
         Thumbnail(index, p.shape[0], p.shape[1], p.shape[2], tuple(int(v) for v in p.ravel())) for index, p in made if p is not None
     )
+
+
+def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
+    """Samples from the least to the most sensitive, by the calibrated value where all have one, else by the raw one."""
+    calibrated = all(r.lambda_max_calibrated.estimate.value is not None for r in results)
+    values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).estimate.value for r in results}
+    return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
 
 
 def _picture(x: Array) -> Array | None:

@@ -136,6 +136,7 @@ def run_options(function: F) -> F:
             click.option("--tf32", is_flag=True, help="Allow TF32 on CUDA."),
             click.option("--output-kind", type=click.Choice(["auto", "logits", "probabilities", "sigmoid", "gaussian"]), default="auto",
                          show_default=True, help="What the outputs are."),
+            click.option("--temperature", type=STEP, default="auto", show_default=True, help="Temperature of the calibrated values; auto fits it on the labels."),
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),
             click.option("--output", "output_name", metavar="NAME", help="Output to audit, where the model has several."),

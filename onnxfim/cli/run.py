@@ -39,6 +39,7 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         output_kind=options["output_kind"],
         input=options["input_name"],
         output=options["output_name"],
+        temperature=options["temperature"],
         sigma=options["sigma"],
         input_scale=scale,
         tf32=options["tf32"],

@@ -1,0 +1,5 @@
+"""``python -m onnxfim``."""
+
+from onnxfim.cli import main
+
+main()
