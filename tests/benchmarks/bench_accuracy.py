@@ -16,6 +16,7 @@ from _common import Case, arguments, have_shared, print_table, ratio_of_means, s
 
 import onnxfim
 from onnxfim import Audit, Settings
+from onnxfim.results import Rung
 
 SAMPLES = 32
 #: Quantised file and its float32 original.
@@ -88,16 +89,16 @@ def against_original(case: Case, original: Case, samples: int, budget: int) -> l
     known = np.isfinite(a) & np.isfinite(b)
     ratio, low, high = ratio_of_means(a[known], b[known])
     near = [g for g in step.curve if (g.cross is not None or step.scheme != "dithered") and 0.08 < g.step / step.step < 12]
-    curve = " ".join(
-        f"{'**' if g.step == step.step else ''}{g.relative_step:.0e}:{(g.cross if step.scheme == 'dithered' else g.central) or 0:.3g}"
-        f"{'**' if g.step == step.step else ''}"
-        for g in near
-    )
+    curve = " ".join(f"{'→' if g.step == step.step else ''}{g.relative_step:.0e}: {_height(g, step.scheme):.3g}" for g in near)
     return [
         case.name, samples, budget, f"{step.step / step.input_std:.0e}", step.scheme, "yes" if step.plateau else "**no**",
         theirs.step.scheme, f"{known.sum()}", f"{ratio:.3f} [{low:.2f}, {high:.2f}]", "yes" if abs(ratio - 1) <= 0.15 else "**no**",
         f"{np.nanmedian(a[known] / b[known]):.2f}", curve,
     ]  # fmt: skip
+
+
+def _height(rung: Rung, scheme: str) -> float:
+    return (rung.cross if scheme == "dithered" else rung.central) or 0.0
 
 
 def main() -> None:
@@ -113,7 +114,8 @@ def main() -> None:
         cases = [c for c in (sample[:2] if options.quick else [*sample, *shared]) if options.models in c.name]
         headers = (
             "model", "method", "budget", "raw mean (noise)", "within", "calibrated mean (noise)", "within",
-            "intervals that cover, raw / cal.", "samples off by > 20 %, raw / cal.", "T / reference", "step / std", "scheme", "plateau",
+            "intervals that cover, raw / cal.", "samples off by > 20 %, raw / cal.", "T / reference",
+            "step / std", "scheme", "plateau",
         )  # fmt: skip
         print_table(headers, exact_rows(cases, budgets), title=f"Against exact values, {SAMPLES} samples")
     if options.part in (None, "quantised"):
