@@ -234,8 +234,9 @@ class _Loop:
         if scale is not None and any(s != 1 for s in scale):
             a = np.abs(np.asarray(scale))
             scales = (float(a.min()), float(np.sqrt(np.mean(a**2))), float(a.max()))
-        # The even part's share of the Gram matrix bounds the forward sketch's bias; its root that of a single coordinate's.
-        error = math.sqrt(step.error) if step.scheme == "forward" and step.error else (step.error or 0.0)
+        # The even part's share of the Gram matrix bounds the forward sketch's bias. Along coordinates the even part does not
+        # cancel: ‖C + E‖² is off by up to 2‖E‖/‖C‖.
+        error = 2 * math.sqrt(step.error) if step.scheme == "forward" and step.error else (step.error or 0.0)
         return Measurer(
             self.reader, step.scheme, exact, calibration.temperature, calibration.reason, max(min(error, 1.0), 1e-4), scales
         )
