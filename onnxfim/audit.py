@@ -18,7 +18,7 @@ from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
 from onnxfim.exact import Target
-from onnxfim.findings import findings
+from onnxfim.findings import Clipped, findings
 from onnxfim.forward import OnnxForward
 from onnxfim.gradient_stage import GradientStage, scale_field
 from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
@@ -155,8 +155,9 @@ class _Loop:
         exact, directions, per_sample = self._plan(step, len(good))
         measurer = self._measurer(step, exact, calibration)
         jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
-        )
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
+            limits=self.subject.limits,
+        )  # fmt: skip
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
         self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
         if not exact:
@@ -188,7 +189,7 @@ class _Loop:
         measurer = self._measurer(step, False, calibration)
         jacobian = DifferenceJacobian(
             self.forward, Rademacher(self.settings.seed), scheme=step.scheme, step=step.step, seed=self.settings.seed,
-            dither=step.dither or 0.0,
+            dither=step.dither or 0.0, limits=self.subject.limits,
         )  # fmt: skip
         gradients.cross_check(jacobian, measurer, self.results)
         gradients.replay(self.results, self._say)
@@ -252,7 +253,7 @@ class _Loop:
         directions: Directions | None = Coordinates() if coordinates else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, directions=directions,
+            level=self.subject.level, limits=self.subject.limits, directions=directions,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -406,6 +407,7 @@ class _Loop:
             samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
             gradient=gradients.info, method_asked=self.settings.method, attack=gradients.summary,
             provider_explicit=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
+            clipped=self._clipped(step, good),
         )  # fmt: skip
         shown = {self._index(i): self.X[i] for i in good}
         return Audit(
@@ -427,6 +429,15 @@ class _Loop:
             attack=gradients.summary,
         )
 
+    def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
+        """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""
+        if self.subject.limits is None or step.scheme != "dithered":
+            return None
+        low, high = self.subject.limits
+        reach = step.step + (step.dither or 0.0)
+        near = [float(np.mean((self.X[i] < low + reach) | (self.X[i] > high - reach))) for i in good]
+        return Clipped(low, high, float(np.mean(near)))
+
     def _data_info(self) -> DataInfo:
         X = self.X
         return DataInfo(
@@ -447,18 +458,6 @@ def _bytes(ends: Ends) -> int:
     return ends.plus.nbytes + ends.minus.nbytes + (0 if ends.twin is None else _bytes(ends.twin))
 
 
-@@@A
-@@@B
-def _versions() -> dict[str, str]:
-    found = {"onnxruntime": runtime_version()}
-    for package in ("onnxfim", "onnx", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
-
-
 class _Callable(types.ModuleType):
     """``onnxfim.audit(…)`` works whichever came first, the function by name or the module by import."""
 
@@ -468,5 +467,4 @@ class _Callable(types.ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-@@@C
 __all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]

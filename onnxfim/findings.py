@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from onnxfim.results import (
     Aggregates,
@@ -25,7 +26,17 @@ _CONFIDENCE_GAP = 0.1
 _LOG_T = math.log(2.0)
 _SATURATED = 1e-6
 _CROSS_CHECK = 2.0  # factor between sketch and gradient that neither noise nor a kink explains
+_CLIPPED = 0.01
 _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The range of inputs that a file tells apart, and the share of the coordinates within a step of its ends."""
+
+    low: float
+    high: float
+    share: float
 
 
 def findings(
@@ -44,11 +55,12 @@ def findings(
     gradient: GradientInfo | None = None,
     method_asked: str = "auto",
     attack: AttackSummary | None = None,
+    clipped: Clipped | None = None,
 ) -> tuple[Finding, ...]:
     """All findings of an audit, most serious first."""
     found = [
         *_about_model(num_outputs, calibration, data, doubt),
-        *_about_step(step, samples),
+        *_about_step(step, samples, clipped),
         *_about_run(run, settings, provider_explicit, skipped, aggregates),
         *_about_values(samples, aggregates),
         *_about_gradient(gradient, method_asked),
@@ -96,7 +108,7 @@ def _about_model(num_outputs: int, c: Calibration, data: DataInfo, doubt: str | 
         yield Finding("temperature-unfitted", "warning", f"There are no calibrated values: {c.reason}. Pass more labelled samples.")
 
 
-def _about_step(step: StepChoice, samples: Sequence[SampleResult]) -> Iterator[Finding]:
+def _about_step(step: StepChoice, samples: Sequence[SampleResult], clipped: Clipped | None) -> Iterator[Finding]:
     if not step.plateau:
         where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"
         smallest = (
@@ -118,6 +130,12 @@ def _about_step(step: StepChoice, samples: Sequence[SampleResult]) -> Iterator[F
             "rounded-model", "note",
             "The file rounds its values (int8, float16 or noise), so that small steps change nothing or too much. The dithered cross-Gram "
             f"estimate was used; it describes the file at steps of {step.step:.3g} per coordinate.",
+        )  # fmt: skip
+    if clipped is not None and clipped.share > _CLIPPED:
+        yield Finding(
+            "clipped-input", "note",
+            f"The file clips its input to {clipped.low:.4g} … {clipped.high:.4g}, and {clipped.share:.0%} of the values lie within a step of an "
+            "end, where half of each step would change nothing. Slopes were measured at points moved inside by one step.",
         )  # fmt: skip
     still = sum(s.unchanged * s.directions for s in samples) / max(sum(s.directions for s in samples), 1)
     if still > 0.01:

@@ -21,6 +21,7 @@ from onnxfim.model import (
     ending,
     fixed_batch,
     input_level,
+    input_limits,
     load_model,
     sample_shape,
     value_type,
@@ -60,9 +61,9 @@ class Differentiable:
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
-    ``level`` is the spacing of its input levels where it quantises its input first. ``doubt`` is what speaks against the output
-    kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
-    differentiate.
+    ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
+    them. ``doubt`` is what speaks against the output kind it was read with. ``differentiable`` is None, and ``no_gradient`` says
+    why, where there are no logits of a graph to differentiate.
     """
 
     info: ModelInfo
@@ -72,6 +73,7 @@ class Subject:
     doubt: str | None = None
     differentiable: Differentiable | None = None
     no_gradient: str | None = "the model is a function, not a graph"
+    limits: tuple[float, float] | None = None
 
 
 def from_callable(
@@ -183,7 +185,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         name = end.logits if kind in ("probabilities", "sigmoid") and end.logits is not None else out.name
         source = Differentiable(file.proto, into.name, name, file.path.parent)
     reader = _reader(kind, logits, settings.sigma)
-    return Subject(info, forward, reader, input_level(file.graph, into.name), doubt, source, reason)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    return Subject(info, forward, reader, level, doubt, source, reason, limits)
 
 
 def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:

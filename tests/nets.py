@@ -1,6 +1,6 @@
 """Well-known networks with random weights as ONNX graphs, in the manner of different exporters; node names say nothing."""
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The family is read from the topology, whichever exporter wrote the graph."""
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 import json

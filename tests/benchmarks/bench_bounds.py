@@ -4,7 +4,7 @@ Prints, per trained model, log10 L, how many decades looser the naive products a
 of a ResNet-50-sized file, and FFT with Cholesky against Gram iteration per kernel.
 """
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 import json

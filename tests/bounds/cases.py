@@ -1,6 +1,6 @@
 """Random small graphs for every operator that has a rule."""
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The dense, slow twin of every rule: a small graph is run at many points, and its Jacobian's largest singular value is taken."""
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The composed bound: above what is measured, tighter than its naive twins, and honest on hostile graphs."""
 
-# ruff: noqa: E501 - rows of a table stay whole
+
 from __future__ import annotations
 
 import json
