@@ -75,7 +75,7 @@ def _reshaped_ball(x: Value, shape: Shape | None) -> Ball | None:
     return None
 
 
-@rule("Identity", "Dropout", "Cast", "com.microsoft.BiasDropout")
+@rule("Identity", "Dropout", "Cast")
 def _identity(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     x = ctx.values[node.inputs[0]]
     if node.op == "Cast" and int(attribute(node, "to", 1)) not in (1, 10, 11, 16):
