@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from onnxfim.errors import OutputError
 from onnxfim.flow import Flow, flow
 from onnxfim.graph import Graph, Node
-
-FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
+from onnxfim.results import Architecture
 
 _CONV = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvInteger", "QLinearConv", "ConvTranspose"})
-_DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm", "Einsum",
-                    "LinearClassifier", "LinearRegressor"})  # fmt: skip
+_DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm",
+                    "Einsum",                    "LinearClassifier", "LinearRegressor"})  # fmt: skip
 _ATTENTION = frozenset(
     {"Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention", "PackedMultiHeadAttention"}
 )
@@ -27,43 +24,16 @@ _ON_SCORES = _PASS | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Softmax", 
 Skip: TypeAlias = "tuple[Node, str]"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
-
-    family: str
-    evidence: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The architecture as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Architecture:
-        """The architecture that `to_json` wrote.
-
-        Raises:
-            OutputError: the data has another form.
-        """
-        evidence = data.get("evidence")
-        if (
-            data.get("family") not in FAMILIES
-            or not isinstance(evidence, (list, tuple))
-            or not all(isinstance(e, str) for e in evidence)
-        ):
-            raise OutputError(
-                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
-            )
-        return cls(str(data["family"]), tuple(evidence))
-
-
 def infer_architecture(graph: Graph) -> Architecture:
     """Family and evidence of a network.
 
-    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices, softmax in between,
-    or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was computed from it,
+    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices,
+    softmax in between,
+    or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was
+    computed from it,
     sums of a value with what was computed from it, and plain chains of convolutions or dense layers. Depthwise and inverted
-    bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable chain without
+    bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable
+    chain without
     skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``.
 
     Args:
@@ -152,9 +122,7 @@ class _Reading:
                 scores = self._up(self._varying(softmax), _ON_SCORES, _DENSE)
                 if scores is not None and len(self._varying(scores)) == 2:
                     shape = self.view.shape(scores.outputs[0])
-                    found.append(
-                        (node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None)
-                    )
+                    found.append((node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None))
         return found
 
     def _up(self, names: list[str], through: frozenset[str] | set[str], wanted: frozenset[str] | set[str]) -> Node | None:
@@ -248,16 +216,14 @@ class _Reading:
     ) -> list[str]:  # fmt: skip
         lines = []
         if self.convs:
-            depthwise = [
-                n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g
-            ]
+            depthwise = [n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g]
             extra = f"; {len(depthwise)} of them depthwise" if depthwise else ""
             lines.append(f"{_count(self.convs, 'convolution')}{extra}.")
         if self.dense:
             lines.append(f"{_count(self.dense, 'dense layer')}.")
         if attention:
             heads = sorted({h for _, h in attention if h})
-            told = f", heads per block: {', '.join(map(str, heads))}" if heads else ""
+            told = f"; heads per block: {', '.join(map(str, heads))}" if heads else ""
             lines.append(f"{_count([n for n, _ in attention], 'attention block')}{told}.")
         for nodes, what in (
             (skips, "sum of a value with what weight layers made of it (identity skip)"),

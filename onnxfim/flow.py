@@ -187,6 +187,14 @@ def _infer(view: Flow, node: Node, shapes: dict[str, Shape | None], types: dict[
         if node.op == "com.microsoft.SkipLayerNormalization" and len(node.outputs) > 3:
             shapes[node.outputs[3]] = shapes.get(node.inputs[0])
         return
+    if node.op == "com.microsoft.Attention":
+        x, W = shapes.get(node.inputs[0]), shapes.get(node.inputs[1])
+        widths = node.attributes.get("qkv_hidden_sizes")
+        width = (
+            int(widths[2]) if isinstance(widths, tuple) and widths else (W[1] or 0) // 3 if W is not None and len(W) == 2 else None
+        )
+        shapes[node.outputs[0]] = None if x is None else (*x[:-1], width)
+        return
     domain, _, op = node.op.rpartition(".")
     if node.op in _TWINS:
         domain, op = "", _TWINS[node.op]

@@ -29,10 +29,8 @@ def fold(node: Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[np.ndarr
             return _by_reference(node, inputs, opsets)
     except Exception as error:  # NumPy and the reference evaluator raise many kinds for a malformed node
         text = str(error).strip().splitlines()
-        raise ModelError(
-            f"node {node.label!r}: {node.op} on constants cannot be computed ({text[0][:200] if text else type(error).__name__}). "
-            "Re-export the model."
-        ) from error
+        why = text[0][:200] if text else type(error).__name__
+        raise ModelError(f"node {node.label!r}: {node.op} on constants cannot be computed ({why}). Re-export the model.") from error
 
 
 def axes_of(node: Node, inputs: Inputs) -> tuple[int, ...] | None:
@@ -96,9 +94,7 @@ def _dequantize(node: Node, inputs: Inputs) -> np.ndarray:
     along = [1] * x.ndim
     if scale.size > 1:
         along[axis] = scale.size
-    s, z = (
-        (scale.reshape(along), zero.reshape(along)) if scale.size > 1 else (scale.reshape(()), zero.reshape(-1)[:1].reshape(()))
-    )
+    s, z = (scale.reshape(along), zero.reshape(along)) if scale.size > 1 else (scale.reshape(()), zero.reshape(-1)[:1].reshape(()))
     return np.asarray((x.astype(np.int32) - z.astype(np.int32)).astype(scale.dtype) * s)
 
 
@@ -228,9 +224,7 @@ def _by_reference(node: Node, inputs: Inputs, opsets: Mapping[str, int]) -> list
 
     names = [name for name in node.inputs if name]
     feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name and value is not None}
-    protos = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(feeds[n].dtype), None) for n in dict.fromkeys(names)
-    ]
+    protos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(feeds[n].dtype), None) for n in dict.fromkeys(names)]
     outputs = [o for o in node.outputs if o]
     graph = helper.make_graph(
         [node_proto(node.op, node.inputs, node.outputs, node.attributes)],

@@ -6,12 +6,13 @@ The only module that knows onnxruntime.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,7 +84,7 @@ def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
         if name.lower() == "auto":
             names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
             continue
-        full = name if name.endswith("ExecutionProvider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
+        full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)
         if match is None:
             raise ProviderError(f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {', '.join(known)}.")
@@ -104,7 +105,7 @@ def _preload_cuda() -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """What the runtime's C++ side writes to stderr while the block runs; the only place where it says why a provider failed."""
+    """What the runtime writes while the block runs: its C++ side says only on stderr why a provider failed."""
     lines: list[str] = []
     try:
         descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
@@ -112,21 +113,22 @@ def _captured_stderr() -> Iterator[list[str]]:
     except (OSError, ValueError):  # no real stderr (embedded interpreter): nothing to capture
         yield lines
         return
+    printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
     with tempfile.TemporaryFile() as sink:
         # Python's fallback message goes to stdout: kept out of the caller's output too.
         sys.stdout.flush()
         os.dup2(sink.fileno(), descriptor)
         os.dup2(sink.fileno(), 1)
         try:
-            yield lines
+            with redirect_stdout(printed):
+                yield lines
         finally:
-            sys.stdout.flush()
             os.dup2(saved, descriptor)
             os.dup2(saved_out, 1)
             os.close(saved)
             os.close(saved_out)
             sink.seek(0)
-            lines += sink.read().decode("utf-8", "replace").splitlines()
+            lines += [*sink.read().decode("utf-8", "replace").splitlines(), *printed.getvalue().splitlines()]
 
 
 def _load_failure(provider: str, said: Sequence[str]) -> str:

@@ -37,7 +37,12 @@ class Net:
         return self.const(self.rng.standard_normal(shape) / np.sqrt(fan))
 
     def conv(self, x: str, i: int, o: int, k: int = 3, s: int = 1, g: int = 1, *, bn: bool = True, act: str | None = "Relu") -> str:
-        attributes = {"strides": [s, s], "pads": [k // 2] * 4 if s < k or k == 1 else [0] * 4, "group": g, "kernel_shape": [k, k]}
+        attributes = {
+            "strides": [s, s],
+            "pads": [k // 2] * 4 if s < k or k == 1 else [0] * 4,
+            "group": g,
+            "kernel_shape": [k, k],
+        }
         inputs = [x, self.weight(o, i // g, k, k)] + ([self.const(np.zeros(o))] if self.folded or not bn else [])
         if self.manner == "ort" and act == "Relu" and (self.folded or not bn):
             return self.op("FusedConv", *inputs, domain="com.microsoft", activation="Relu", **attributes)
@@ -47,7 +52,12 @@ class Net:
         return self.act(y, act)
 
     def bn(self, x: str, c: int) -> str:
-        parts = [self.rng.uniform(0.5, 1.5, c), self.rng.standard_normal(c), self.rng.standard_normal(c), self.rng.uniform(0.5, 2, c)]
+        parts = [
+            self.rng.uniform(0.5, 1.5, c),
+            self.rng.standard_normal(c),
+            self.rng.standard_normal(c),
+            self.rng.uniform(0.5, 2, c),
+        ]
         return self.op("BatchNormalization", x, *map(self.const, parts))
 
     def act(self, x: str, kind: str | None) -> str:
@@ -82,7 +92,9 @@ class Net:
             return self.op("Softmax", self.dense(x, c, classes), axis=-1)
         x = self.op("GlobalAveragePool", x)
         if self.manner == "torchscript":  # a reshape by a computed shape
-            n = self.op("Unsqueeze", self.op("Gather", self.op("Shape", x), self.const(np.int64(0)), axis=0), self.const(np.array([0])))
+            n = self.op(
+                "Unsqueeze", self.op("Gather", self.op("Shape", x), self.const(np.int64(0)), axis=0), self.const(np.array([0]))
+            )
             x = self.op("Reshape", x, self.op("Concat", n, self.const(np.array([-1])), axis=0))
         else:
             x = self.op("Flatten", x, axis=1)
@@ -102,7 +114,10 @@ class Net:
             y = self.op("Attention", x, self.weight(d, 3 * d), self.const(np.zeros(3 * d)), domain="com.microsoft", num_heads=heads)
             return self.linear(y, d, d)
         split = self.const(np.array([batch, n, heads, d // heads]))
-        q, k, v = (self.op("Transpose", self.op("Reshape", self.linear(x, d, d), split), perm=p) for p in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]))
+        q, k, v = (
+            self.op("Transpose", self.op("Reshape", self.linear(x, d, d), split), perm=p)
+            for p in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+        )
         scores = self.op("Mul", self.op("MatMul", q, k), self.const(np.float32(1 / np.sqrt(d // heads))))
         y = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
         y = self.op("Reshape", self.op("Transpose", y, perm=[0, 2, 1, 3]), self.const(np.array([batch, n, d])))
@@ -120,8 +135,11 @@ class Net:
             self.nodes, "net", [helper.make_tensor_value_info("x", dtype, ("N", *shape))],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], self.constants,
         )  # fmt: skip
-        opset = 17 if self.manner != "torchscript" else 17
-        return helper.make_model(graph, opset_imports=[helper.make_operatorsetid("", opset), helper.make_operatorsetid("com.microsoft", 1)], ir_version=8)
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_operatorsetid("", 17), helper.make_operatorsetid("com.microsoft", 1)],
+            ir_version=8,
+        )
 
 
 def mlp(net: Net):
@@ -186,7 +204,16 @@ def densenet(net: Net, blocks=(6, 12, 24, 16), *, growth=4):
 def vit(net: Net, depth=12, d=24, heads=3):
     x = net.conv("x", 3, d, 8, 8, bn=False, act=None)
     x = net.op("Transpose", net.op("Reshape", x, net.const(np.array([0, d, 16]))), perm=[0, 2, 1])
-    token = net.op("Expand", net.const(np.zeros((1, 1, d))), net.op("Concat", net.op("Slice", net.op("Shape", x), net.const(np.array([0])), net.const(np.array([1]))), net.const(np.array([1, d])), axis=0))
+    token = net.op(
+        "Expand",
+        net.const(np.zeros((1, 1, d))),
+        net.op(
+            "Concat",
+            net.op("Slice", net.op("Shape", x), net.const(np.array([0])), net.const(np.array([1]))),
+            net.const(np.array([1, d])),
+            axis=0,
+        ),
+    )
     x = net.op("Add", net.op("Concat", token, x, axis=1), net.weight(1, 17, d))
     for _ in range(depth):
         x = net.block(x, d, heads, 17)

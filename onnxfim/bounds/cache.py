@@ -17,12 +17,11 @@ from onnxfim.errors import OnnxFimError, SettingsError
 VERSION = 1
 
 
-def cached_bound(
-    model_sha256: str, compute: Callable[[], Bound], cache_dir: str | os.PathLike[str], *, variant: str = ""
-) -> Bound:
+def cached_bound(model_sha256: str, compute: Callable[[], Bound], cache_dir: str | os.PathLike[str], *, variant: str = "") -> Bound:
     """The bound from the cache, or computed and entered there.
 
-    An entry that is damaged, of another version or of another model is computed again and replaced. A cache that cannot be written is
+    An entry that is damaged, of another version or of another model is computed again and replaced. A cache that cannot
+    be written is
     no error: the bound is returned all the same.
 
     Args:
@@ -35,9 +34,7 @@ def cached_bound(
         SettingsError: the hash is not one.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", model_sha256):
-        raise SettingsError(
-            f"bound cache: {model_sha256!r} is not a SHA-256 hash; 64 lower-case hexadecimal digits were expected."
-        )
+        raise SettingsError(f"bound cache: {model_sha256!r} is not a SHA-256 hash; 64 lower-case hexadecimal digits were expected.")
     key = hashlib.sha256(f"{VERSION}\n{model_sha256}\n{variant}".encode()).hexdigest()
     path = Path(cache_dir) / f"bound-{key[:32]}.json"
     found = _read(path, key)

@@ -1,6 +1,7 @@
 """The families' closed forms, each evaluated on the model's own layer norms.
 
-VGG ``Π‖W‖`` · ResNet ``Π(1 + Π‖branch‖)`` · DenseNet ``Π√(1 + ‖H‖²)`` · Transformer ``Π(1 + L_LN·L_MHA)(1 + L_LN·L_FFN)``. A form other than that
+VGG ``Π‖W‖`` · ResNet ``Π(1 + Π‖branch‖)`` · DenseNet ``Π√(1 + ‖H‖²)`` · Transformer ``Π(1 + L_LN·L_MHA)(1 +
+L_LN·L_FFN)``. A form other than that
 of the model's own family says what the same layers would give if they were wired that way. None of them is a bound of the model
 (pooling and strides between layers are left out); the bound is `spectral_bound`.
 """
@@ -9,18 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from onnxfim.bounds.result import Bound, Factor, plus, root_sum
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """One family's closed form on the layers of a model, log10; None where the model has no layer of the kind it needs."""
-
-    family: str
-    formula: str
-    log10_lipschitz: float | None
+from onnxfim.bounds.result import plus, root_sum
+from onnxfim.results import Bound, ClosedForm, Factor
 
 
 def closed_forms(bound: Bound, *, branch: int = 2) -> tuple[ClosedForm, ...]:

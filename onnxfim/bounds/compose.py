@@ -44,7 +44,8 @@ def spectral_bound(
 ) -> Bound:
     """Upper bound of the L2 Lipschitz constant of the map from one sample to its logits, and of ``‖F‖ ≤ ½L²``.
 
-    Every operator's rule bounds the derivative of its output in terms of those of its inputs; linear operators are merged first.
+    Every operator's rule bounds the derivative of its output in terms of those of its inputs; linear operators are
+    merged first.
     All arithmetic is in float64 and log10, rounded up.
 
     Args:

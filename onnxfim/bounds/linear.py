@@ -37,6 +37,11 @@ class Element:
         """The shape to show: that of the weights."""
         return ()
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """The numbers a merge would multiply."""
+        return None
+
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         """The map applied to rows ``(m, *in_shape)``, or None when that is not implemented."""
         return None
@@ -59,16 +64,19 @@ class Scale(Element):
     def shape(self) -> tuple[int, ...]:
         return self.factor.shape
 
+    @property
+    def weights(self) -> np.ndarray:
+        return self.factor
+
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         return np.asarray(X * self.factor)
 
     def along(self, axis: int, rank: int) -> np.ndarray | None:
         """The factors as a vector along ``axis`` (from the end), or as one number; None when they vary along another axis."""
-        if int(self.factor.size) == 1:
-            return np.asarray(self.factor.reshape(1))
+        values: np.ndarray = self.factor
+        if values.size < 2:
+            return values.reshape(-1)
         full = self.factor.reshape((1,) * (rank - self.factor.ndim) + self.factor.shape)
-        if full.shape[axis] == full.size:
-            return full.reshape(-1)
         head = np.moveaxis(full, axis, -1)[(0,) * (rank - 1)]
         along = head.reshape([-1 if a == axis % rank else 1 for a in range(rank)])
         return head if np.array_equal(np.broadcast_to(along, full.shape), full) else None
@@ -87,6 +95,10 @@ class Dense(Element):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.matrix.shape
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self.matrix
 
     def apply(self, X: np.ndarray) -> np.ndarray | None:
         return np.asarray(X @ self.matrix)
@@ -108,6 +120,10 @@ class Convolution(Element):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.kernel.shape
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self.kernel
 
     @property
     def pointwise(self) -> bool:
@@ -208,6 +224,12 @@ class Other(Element):
         return None if self.function is None else self.function(X)
 
 
+def tame(values: np.ndarray) -> bool:
+    """Whether a merged weight stays far from overflow and underflow, so that nothing of it is lost."""
+    top = float(np.abs(values).max(initial=0.0))
+    return top == 0 or 1e-100 < top < 1e100
+
+
 def append(chain: Chain, element: Element) -> Chain:
     """``chain`` followed by ``element``, merged with its last elements where that is cheap."""
     if not chain:
@@ -241,7 +263,8 @@ def _merge(a: Element, b: Element) -> Chain | None:
     merged = None if rule is None else rule(a, b)
     if merged is None:
         return None
-    return merged if isinstance(merged, tuple) else (merged,)
+    parts = merged if isinstance(merged, tuple) else (merged,)
+    return parts if all(tame(w) for part in parts if (w := part.weights) is not None) else None
 
 
 def _rank(shape: Shape | None, factor: np.ndarray) -> int:

@@ -40,7 +40,8 @@ def naive_bounds(graph: Graph, *, input_name: str | None = None, output_name: st
 
 
 def _with(
-    graph: Graph, conv: Callable[..., float], matrix: Callable[[np.ndarray], float], *, input_name: str | None, output_name: str | None, logits: bool
+    graph: Graph, conv: Callable[..., float], matrix: Callable[[np.ndarray], float], *,
+    input_name: str | None, output_name: str | None, logits: bool,
 ) -> Bound:  # fmt: skip
     def layer(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
         W = rules_linear.weight(ctx, node, 1)

@@ -15,7 +15,8 @@ from scipy.linalg import eigh, lapack
 
 from onnxfim.errors import ModelError
 
-#: Relative allowance for rounding in float64: backward errors of products, eigenvalues and Cholesky are below n²·u ≈ 1e-9 (n ≤ 3000).
+#: Relative allowance for rounding in float64: backward errors of products, eigenvalues and Cholesky are below n²·u ≈
+#: 1e-9 (n ≤ 3000).
 SLACK = 1.0 + 1e-8
 
 _SMALL = 48  # below this size a batch of eigenvalues costs less than telling the frequencies apart first
@@ -100,7 +101,8 @@ def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method:
 
 
 def _axis(W: np.ndarray, axis: int, rank: int, geometry: ConvGeometry, *, channels: int) -> tuple[np.ndarray, int, float]:
-    """Split one axis into (taps, phases), the phase axis last; the grid's number of points, and the factor for its coarseness."""
+    """Split one axis into (taps, phases), the phase axis last; the grid's number of points, and the factor for its
+    coarseness."""
     k, s, d, p = W.shape[2 + axis], geometry.strides[axis], geometry.dilations[axis], geometry.pads[axis]
     size = geometry.sizes[axis]
     if s > 1 and d > 1:

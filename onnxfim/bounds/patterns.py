@@ -13,7 +13,8 @@ from onnxfim.graph import Node
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The value ``source`` divided by the root of its variance or mean square plus ``epsilon``; ``last``: along the last axis."""
+    """The value ``source`` divided by the root of its variance or mean square plus ``epsilon``; ``last``: along the last
+    axis."""
 
     kind: str
     source: str
@@ -41,11 +42,7 @@ def _match(flow: Flow, node: Node) -> Normalisation | None:
             continue
         for mean, eps in (plus.inputs[:2], plus.inputs[1::-1]):
             epsilon = flow.constant(eps)
-            if (
-                epsilon is not None
-                and epsilon.size == 1
-                and (found := _square_mean(flow, mean, top, float(epsilon.reshape(()))))
-            ):
+            if epsilon is not None and epsilon.size == 1 and (found := _square_mean(flow, mean, top, float(epsilon.reshape(())))):
                 return found
     return None
 

@@ -4,7 +4,8 @@ For one head with scores ``s_ij = c q_i·k_j + m_ij`` (``m`` fixed) and ``P = so
 
 - through v: ``‖P‖₂ ≤ √n``, since the rows of P sum to 1 and its columns to at most n, the number of queries;
 - through q: ``∂o_i = c Cov_{P_i}(v, k) ∂q_i``, at most ``c r_v r_k``, where r is the radius of a ball around any fixed centre;
-- through k: ``∂o_i = c Σ_j P_ij (v_j − o_i) q_i·∂k_j``, so ``‖∂o_i‖² ≤ c² r_v² R_q² Σ_j P_ij ‖∂k_j‖²``, in total ``c r_v R_q √n``.
+- through k: ``∂o_i = c Σ_j P_ij (v_j − o_i) q_i·∂k_j``, so ``‖∂o_i‖² ≤ c² r_v² R_q² Σ_j P_ij ‖∂k_j‖²``,
+  in total ``c r_v R_q √n``.
 
 Heads act on their own parts of q, k and v, so the largest constants of any head serve all of them.
 """
@@ -133,9 +134,7 @@ def _bilinear(ctx: Context, node: Node, a: Value, b: Value, *, alpha: float, fli
         parent = next((ctx.reason(v) for v in (a, b) if ctx.log(v) == math.inf), "")
         return ctx.fresh(node, math.inf, reason=parent or unbounded(node, _NO_BALL))
     if a.shape[:-2] != b.shape[:-2] or a is b:
-        return ctx.fresh(
-            node, math.inf, reason=unbounded(node, "a product of varying matrices with broadcast axes has no rule")
-        )
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "a product of varying matrices with broadcast axes has no rule"))
     rows, columns = a.shape[-2] or 0, b.shape[-2 if flipped else -1] or 0
     log = plus(
         times(log10(abs(alpha) * math.sqrt(columns) * ball_b.reach), ctx.log(a)),
@@ -155,9 +154,7 @@ def _fused_attention(ctx: Context, node: Node) -> Value:
     extras = [n for n in node.inputs[1:] if n and ctx.varying(n)]
     past = len(node.inputs) > 4 and node.inputs[4]
     if x is None or W is None or extras or past or heads < 1 or node.attributes.get("do_rotary", 0):
-        return ctx.fresh(
-            node, math.inf, reason=unbounded(node, "its projections are not known constants, or it keeps past keys")
-        )
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "its projections are not known constants, or it keeps past keys"))
     W = W.astype(np.float64)
     sizes = node.attributes.get("qkv_hidden_sizes")
     widths = [int(s) for s in sizes] if isinstance(sizes, tuple) else [W.shape[1] // 3] * 3
@@ -197,9 +194,7 @@ def _multi_head_attention(ctx: Context, node: Node) -> Value | tuple[Value, ...]
     odd = odd or any(ctx.varying(n) for n in node.inputs[3:] if n) or heads != key_heads
     values = [ctx.values[n] for n in names if ctx.varying(n)]
     if odd or any(v.shape is None for v in values):
-        return ctx.fresh(
-            node, math.inf, reason=unbounded(node, "packed, shared or unknown queries, keys and values have no rule")
-        )
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "packed, shared or unknown queries, keys and values have no rule"))
     shift = ctx.constant(node.inputs[3]) if fused and len(node.inputs) > 3 and node.inputs[3] else None
     q, k, v = values
     width = (q.shape or (1,))[-1]

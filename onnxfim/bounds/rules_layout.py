@@ -75,7 +75,7 @@ def _reshaped_ball(x: Value, shape: Shape | None) -> Ball | None:
     return None
 
 
-@rule("Identity", "Dropout", "Cast", "com.microsoft.BiasDropout")
+@rule("Identity", "Dropout", "Cast")
 def _identity(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     x = ctx.values[node.inputs[0]]
     if node.op == "Cast" and int(attribute(node, "to", 1)) not in (1, 10, 11, 16):
@@ -210,9 +210,7 @@ def _pad(ctx: Context, node: Node) -> Value:
     if index is None and mode != "constant":
         return ctx.fresh(node, math.inf, reason=unbounded(node, f"how often mode {mode!r} copies an entry is not known"))
     y = moved(ctx, node, x, index)
-    fill = (
-        ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.asarray(attribute(node, "value", 0.0))
-    )
+    fill = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.asarray(attribute(node, "value", 0.0))
     if mode == "constant" and fill is not None and fill.size == 1:
         f = float(fill.reshape(()))
         return replace(y, low=min(x.low, f), high=max(x.high, f))

@@ -15,6 +15,7 @@ from onnxfim.bounds.rules_attention import varying_product
 from onnxfim.bounds.rules_pointwise import attribute
 from onnxfim.bounds.rules_product import scaled
 from onnxfim.bounds.value import Ball, Context, Facts, Polynomial, Value, unbounded
+from onnxfim.errors import ModelError
 from onnxfim.graph import Node
 
 
@@ -29,7 +30,12 @@ def weight(ctx: Context, node: Node, index: int) -> np.ndarray | None:
     if index >= len(node.inputs) or not node.inputs[index] or ctx.varying(node.inputs[index]):
         return None
     value = ctx.constant(node.inputs[index])
-    return None if value is None else value.astype(np.float64)
+    if value is None:
+        return None
+    array = value.astype(np.float64)
+    if not np.all(np.isfinite(array)):
+        raise ModelError("weights: infinite or NaN values were found, finite ones were expected. Re-export the model.")
+    return array
 
 
 def _no(ctx: Context, node: Node, why: str) -> Value:
@@ -94,7 +100,7 @@ def dense(ctx: Context, node: Node, x: Value, W: np.ndarray, *, output: int = 0,
     shape = ctx.shape(node.outputs[output]) or (None if x.shape is None else (*x.shape[:-1], W.shape[1]))
     known: Facts = {}
     if np.all(np.isfinite(W)):
-        known |= affine_range(W.T[None] if W.size else W.T[None], x.low, x.high, bias)
+        known |= affine_range(W.T, x.low, x.high, bias)
         if x.ball is not None and x.ball.axis == -1:
             known["ball"] = _moved_ball(x.ball, W, bias)
     return ctx.linear(node, x, Dense((node,), x.shape, shape, W), output=output, **known)
@@ -194,9 +200,7 @@ def _kernel_problem(W: np.ndarray, groups: int, shape: tuple[int | None, ...] | 
     return ""
 
 
-def _geometry(
-    node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None
-) -> ConvGeometry:
+def _geometry(node: Node, W: np.ndarray, shape: tuple[int | None, ...] | None, out: tuple[int | None, ...] | None) -> ConvGeometry:
     rank = W.ndim - 2
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     sizes: list[tuple[int, int] | None] = []
@@ -354,7 +358,9 @@ def _sum_of(ctx: Context, node: Node) -> Value:
     if not constants and len({p.base for p in polynomials}) == 1:
         width = max(len(p.coefficients) for p in polynomials)
         rows = [np.pad(p.coefficients, (0, width - len(p.coefficients))) for p in polynomials]
-        known["polynomial"] = Polynomial(polynomials[0].base, tuple(np.sum(rows, axis=0).tolist()))
+        total = np.sum(rows, axis=0)
+        if np.abs(total).max() < 1e100:
+            known["polynomial"] = Polynomial(polynomials[0].base, tuple(total.tolist()))
     balls = [p.ball for p in parts]
     if not constants and all(b is not None and b.axis == -1 for b in balls):
         known["ball"] = Ball(-1, sum(b.radius for b in balls if b), sum(b.offset for b in balls if b))

@@ -111,9 +111,7 @@ def _group_norm(ctx: Context, node: Node) -> Value:
 
 @rule("LpNormalization")
 def _lp(ctx: Context, node: Node) -> Value:
-    return ctx.fresh(
-        node, math.inf, reason=unbounded(node, "divides by a norm that may be zero, so it has no Lipschitz constant")
-    )
+    return ctx.fresh(node, math.inf, reason=unbounded(node, "divides by a norm that may be zero, so it has no Lipschitz constant"))
 
 
 @rule("Softmax", "LogSoftmax")
@@ -248,13 +246,7 @@ def _reduce(ctx: Context, node: Node) -> Value:
     keep = bool(node.attributes.get("keepdims", 1))
     function = None if where is None else lambda X: (np.mean if mean else np.sum)(X, axis=where, keepdims=keep)
     facts: Facts = {"low": x.low, "high": x.high} if mean else {}
-    if (
-        mean
-        and x.ball is not None
-        and rank is not None
-        and axes is not None
-        and all(a % rank != rank + x.ball.axis for a in axes)
-    ):
+    if mean and x.ball is not None and rank is not None and axes is not None and all(a % rank != rank + x.ball.axis for a in axes):
         after = sum(1 for a in axes if a % rank > rank + x.ball.axis)
         facts["ball"] = x.ball if keep else replace(x.ball, axis=x.ball.axis + after)
     return ctx.linear(node, x, Other((node,), x.shape, ctx.shape(node.outputs[0]), norm, function), **facts)

@@ -138,7 +138,9 @@ def _clip_rule(ctx: Context, node: Node) -> Value:
         bounds.append(value)
     low, high = bounds
     gate = Gate(f"clip {low!r} {high!r}", x.as_polynomial, 1.0, 0.0) if math.isfinite(low) and math.isfinite(high) else None
-    return _pointwise(ctx, node, 1.0, **_clip(x.low, x.high, lambda v: min(max(v, low), high)), gate=gate)
+    known = _clip(x.low, x.high, lambda v: min(max(v, low), high))
+    known["gate"] = gate
+    return _pointwise(ctx, node, 1.0, **known)
 
 
 @rule("HardSwish")
@@ -200,7 +202,8 @@ def _by_range(ctx: Context, node: Node) -> Value:
 
 @rule("Max", "Min")
 def _extreme(ctx: Context, node: Node) -> Value:
-    # each entry follows one argument, so ‖J‖² ≤ Σ‖J_i‖² over those that vary (each broadcast at most as its rule of copies says)
+    # each entry follows one argument, so ‖J‖² ≤ Σ‖J_i‖² over those that vary (each broadcast at most as its rule of
+    # copies says)
     pick = max if node.op == "Max" else min
     logs, lows, highs, parents = [], [], [], []
     for name in node.inputs:
@@ -258,15 +261,14 @@ def _same_unknown(ctx: Context, node: Node) -> bool:
 
 
 @rule(
-    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less", "GreaterOrEqual",
+    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
+    "GreaterOrEqual",
     "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
 def _jumps(ctx: Context, node: Node) -> tuple[Value, ...]:
     first = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")
     rounding = (
-        "rounds to steps, so it has no Lipschitz constant"
-        if "Quantize" in node.op
-        else "jumps, so it has no Lipschitz constant"
+        "rounds to steps, so it has no Lipschitz constant" if "Quantize" in node.op else "jumps, so it has no Lipschitz constant"
     )
     return tuple(
         ctx.fresh(node, math.inf, reason=first or unbounded(node, rounding), output=k) for k, o in enumerate(node.outputs) if o

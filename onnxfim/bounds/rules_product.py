@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def scaled(ctx: Context, node: Node, x: Value, factor: np.ndarray) -> Value:
         if x.size is None or shape is None or None in shape:
             return _unknown(ctx, node, f"is scaled by a constant of shape {factor.shape}, and its own shape is not known")
         index = np.broadcast_to(np.arange(x.size).reshape([d or 0 for d in x.shape or ()]), [d or 0 for d in shape])
-        value = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
+        moved = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
+        value = replace(moved, name=f"{node.outputs[0]} from {x.name}")
     known: Facts = {}
     if np.all(np.isfinite(factor)):
         known = _scaled_facts(x, factor)
@@ -73,7 +75,7 @@ def _scaled_facts(x: Value, factor: np.ndarray) -> Facts:
     least, most = float(factor.min()), float(factor.max())
     ends = [k * v if k != 0 else 0.0 for k in (least, most) for v in (x.low, x.high)]
     known: Facts = {"low": min(ends), "high": max(ends)}
-    if least == most:
+    if least == most and abs(least) * max(map(abs, x.as_polynomial.coefficients)) < 1e100:
         p = x.as_polynomial
         known["polynomial"] = Polynomial(p.base, tuple(least * c for c in p.coefficients))
         if x.gate is not None:
@@ -97,18 +99,15 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
         if slope is not None:
             base = ctx.values[b.gate.inner.base] if b.gate else a
             ctx.record(node, log10(slope), kind="activation", method="largest slope of the gate x·h(x)")
-            return ctx.fresh(node, times(log10(slope), ctx.log(base)), base)
-    known: Facts = {}
+            return ctx.fresh(node, times(log10(slope), ctx.log(base)), base, **_range(x, y))
+    known = _range(x, y)
     p, q = x.as_polynomial, y.as_polynomial
     if p.base == q.base and len(p.coefficients) + len(q.coefficients) - 2 <= _DEGREE:
-        known["polynomial"] = Polynomial(p.base, tuple(np.convolve(p.coefficients, q.coefficients).tolist()))
+        c = np.convolve(p.coefficients, q.coefficients)
+        if np.abs(c).max() < 1e100:
+            known["polynomial"] = Polynomial(p.base, tuple(c.tolist()))
     elif x is y:
         known["polynomial"] = Polynomial(x.name, (0.0, 0.0, 1.0))
-    if x.magnitude < math.inf and y.magnitude < math.inf:
-        ends = [a * b for a in (x.low, x.high) for b in (y.low, y.high)]
-        known |= {"low": min(ends), "high": max(ends)}
-    elif x is y:
-        known |= {"low": 0.0}
     log = plus(
         times(log10(y.magnitude) if y.magnitude < math.inf else math.inf, copies_log(ctx, x, node), ctx.log(x)),
         times(log10(x.magnitude) if x.magnitude < math.inf else math.inf, copies_log(ctx, y, node), ctx.log(y)),
@@ -118,6 +117,14 @@ def product(ctx: Context, node: Node, x: Value, y: Value) -> Value:
         why = "the product of two values that vary with the input and are not both bounded has no global Lipschitz constant"
         return ctx.fresh(node, log, reason=parent or unbounded(node, why), **known)
     return ctx.fresh(node, log, **known)
+
+
+def _range(x: Value, y: Value) -> Facts:
+    """The range of a product."""
+    if x.magnitude == math.inf or y.magnitude == math.inf:
+        return {"low": 0.0} if x is y else {}
+    ends = [a * b for a in (x.low, x.high) for b in (y.low, y.high)]
+    return {"low": min(ends), "high": max(ends)}
 
 
 def gate_slope(x: Value, y: Value) -> float | None:
@@ -149,7 +156,8 @@ def gate_slope(x: Value, y: Value) -> float | None:
 
 
 def _gate_range(kind: str, delta: float) -> tuple[float, float] | None:
-    """Least and largest value of ``h(t) + (t − δ)h'(t)``; h' lies between 0 and its largest slope, so δ shifts the ends by it."""
+    """Least and largest value of ``h(t) + (t − δ)h'(t)``; h' lies between 0 and its largest slope, so δ shifts the ends
+    by it."""
     if kind == "sigmoid":
         low, high, slope = 1 - SILU, SILU, 0.25
     elif kind == "tanh":

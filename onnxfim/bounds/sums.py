@@ -1,4 +1,5 @@
-"""Sums of linear maps of one value, written as one map where they have a common form: `x + αx`, linear skips, double branches."""
+"""Sums of linear maps of one value, written as one map where they have a common form: `x + αx`, linear skips, double
+branches."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale
+from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale, tame
 from onnxfim.flow import Shape
 
 
@@ -22,7 +23,7 @@ def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
     for x, y in ((first, second), (second, first)):
         total = _scales(x, y, shape) or _dense(x, y, shape) or _conv(x, y)
         if total is not None:
-            return (*prefix, total)
+            return (*prefix, total) if total.weights is not None and tame(total.weights) else None
     if isinstance(first, Rearrange) and isinstance(second, Rearrange):
         return _same_move(prefix, a, b, shape)
     return None

@@ -45,7 +45,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Ball:
-    """Every vector along ``axis`` (counted from the end) lies within ``radius`` of a fixed centre of norm at most ``offset``."""
+    """Every vector along ``axis`` (counted from the end) lies within ``radius`` of a fixed centre of norm at most
+    ``offset``."""
 
     axis: int
     radius: float
@@ -130,9 +131,7 @@ class Context:
             groups: dict[str, tuple[Value, list[Chain]]] = {}
             for anchor, chain in value.terms:
                 groups.setdefault(anchor.name, (anchor, []))[1].append(chain)
-            self._logs[value.name] = plus(
-                *(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values())
-            )
+            self._logs[value.name] = plus(*(times(self._sum_log(chains), self.log(anchor)) for anchor, chains in groups.values()))
         return self._logs[value.name]
 
     def reason(self, value: Value) -> str:
@@ -166,7 +165,8 @@ class Context:
         terms: list[Term] = []
         shape = self.shape(node.outputs[0])
         for value in values:
-            new = value.terms if value.terms and len(value.terms) <= _MAX_TERMS else ((self.anchor(value), ()),)
+            short = len(value.terms) <= _MAX_TERMS and all(len(c) < _MAX_CHAIN for _, c in value.terms)
+            new = value.terms if value.terms and short else ((self.anchor(value), ()),)
             for anchor, chain in new:
                 merged = None
                 for k, (other, theirs) in enumerate(terms):
@@ -204,7 +204,8 @@ class Context:
 
     def _chain_log(self, chain: Chain) -> float:
         heavy = [e for e in chain if not isinstance(e, (Rearrange, Scale))]
-        if any(isinstance(e, Convolution) for e in heavy) or len(heavy) > 1 or (heavy and len(chain) > 1):
+        scales = any(isinstance(e, Scale) for e in chain)
+        if any(isinstance(e, Convolution) for e in heavy) or len(heavy) > 1 or (heavy and scales):
             key = tuple(id(e) for e in chain)
             if key in self._chains:
                 return self._chains[key][1]

@@ -23,7 +23,9 @@ def free_batch(
 ) -> tuple[Walk, list[onnx.NodeProto]]:
     """Walk the graph at a larger batch and correct the constants that hold the old one.
 
-    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated.
+    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated. Where an axis of
+    length one was dropped and the batch may have gone to either neighbour, it goes to the right if axes there are split
+    (heads), else to the left (rows of a matrix product). The outputs must be compared with the file's, row by row.
 
     Args:
         nodes: Nodes in order, composites written out.
@@ -37,14 +39,18 @@ def free_batch(
         The walk at the larger batch, and the corrected nodes.
     """
     seen: set[int] = set()
+    outer: dict[str, int] = {}  # elements of the batch's axis that stand in front of the batch, where it is not in front
 
     def corrected(node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
         if id(node) in seen or node.domain not in STANDARD:
             return None
         before = len(emitter.constants)
         instead = None
+        within = max((outer.get(i, 1) for i in node.input), default=1)
+        if within > 1:
+            outer.update(dict.fromkeys(node.output, within))
         if node.op_type == "Reshape":
-            instead = _reshape(node, found, fixed, emitter)
+            instead = _reshape(node, found, fixed, emitter, outer)
         elif node.op_type == "Concat":
             instead = _concat(node, found, fixed, emitter)
         for tensor in emitter.constants[before:]:
@@ -57,7 +63,9 @@ def free_batch(
     return walk(nodes, initializers, inputs, opset=opset, expand=corrected)
 
 
-def _reshape(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
+def _reshape(
+    node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter, outer: dict[str, int]
+) -> list[onnx.NodeProto] | None:
     x, y = node.input[0], node.output[0]
     if any(n not in w.shapes for n, w in ((x, found), (x, fixed), (y, fixed))) or node.input[1] not in found.values:
         return None
@@ -65,18 +73,31 @@ def _reshape(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -
     if old == new:
         return None
     axis = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
-    place = _place(int(np.prod(old[:axis])), out)
+    place, within = _place(old, axis, outer.get(x, 1), out)
+    outer[y] = within
     target = list(out)
     target[place] = -1
     return [helper.make_node("Reshape", [x, emitter.constant(np.asarray(target, np.int64))], [y], name=node.name)]
 
 
-def _place(before: int, out: Sequence[int]) -> int:
-    """The axis of a reshaped value that takes up the batch, ``before`` elements standing in front of it."""
-    products = [int(np.prod(out[:i])) for i in range(len(out))]
-    if before in products:
-        return products.index(before)
-    return max(i for i, p in enumerate(products) if p < before)
+def _place(old: Sequence[int], axis: int, within: int, out: Sequence[int]) -> tuple[int, int]:
+    """The axis of a reshaped value that takes up the batch, and the elements of that axis in front of it.
+
+    The batch stands in ``axis`` of the value ``old``, behind ``within`` elements of that axis.
+    """
+    before = int(np.prod(old[:axis])) * within
+    products = [int(np.prod(out[:i])) for i in range(len(out) + 1)]
+    for i, p in enumerate(products[:-1]):
+        if p == before and (out[i] == 1 or i == 0):
+            return i, 1
+    if before not in products:
+        inside = max(i for i, p in enumerate(products) if p < before)
+        return inside, before // products[inside]
+    right = products.index(before)
+    splits = len(out) - right > len(old) - axis - 1
+    if right < len(out) and (splits or old[axis] != 1):
+        return right, 1
+    return right - 1, out[right - 1]
 
 
 def _concat(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:

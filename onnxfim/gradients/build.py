@@ -46,7 +46,7 @@ def derivative_graph(
     kind: Kind,
     sample_shape: Sequence[int] | None = None,
     dimensions: Mapping[str, int] | None = None,
-    quantised: Literal["refuse", "clip"] = "refuse",
+    surrogate: Literal["clip"] | None = None,
     base_dir: str | os.PathLike[str] = ".",
 ) -> onnx.ModelProto:
     """Return the derivative of ``output_name`` (logits, ``(N, K)``) by ``input_name`` (``(N, *shape)``) as a model.
@@ -67,7 +67,7 @@ def derivative_graph(
         kind: Which derivative.
         sample_shape: Shape of one sample, where the file leaves dimensions of the graph input open.
         dimensions: Sizes for other symbolic dimensions by their name.
-        quantised: "clip" differentiates the clip surrogate of a quantised graph instead of refusing it.
+        surrogate: "clip" differentiates the clip surrogate of a quantised graph instead of refusing it.
         base_dir: Folder of external data.
 
     Raises:
@@ -76,7 +76,7 @@ def derivative_graph(
     """
     prepared = prepare(
         model, input_name=input_name, output_name=output_name, reserved=RESERVED,
-        sample_shape=sample_shape, dimensions=dimensions, quantised=quantised, base_dir=base_dir,
+        sample_shape=sample_shape, dimensions=dimensions, surrogate=surrogate, base_dir=base_dir,
     )  # fmt: skip
     return _Builder(prepared).build(kind)
 
@@ -102,7 +102,10 @@ class _Builder:
     def _path(self) -> list[onnx.NodeProto]:
         """Nodes that carry the derivative, each known to have a rule."""
         if self.graph.z not in self.varying:
-            raise ModelError(f"output {self.graph.z!r} does not depend on {self.graph.x!r}: there is nothing to differentiate.")
+            raise ModelError(
+                f"output {self.graph.output_name!r} does not depend on {self.graph.input_name!r}: "
+                "there is nothing to differentiate. Name another output, or another input."
+            )
         path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and self.varying.intersection(reads(n))]
         path = pruned(path, [self.graph.z], stop=[self.graph.x])
         for node in path:
@@ -112,13 +115,14 @@ class _Builder:
                 raise refusal(node, op, self.graph.opset, reason)
             if any(o in self.varying and self.trace.elem.get(o) not in _FLOATS for o in node.output if o) and op != "Cast":
                 raise refusal(node, op, self.graph.opset, "it computes with integers that depend on the differentiated input")
-        for name in (self.graph.x, self.graph.z):
+        for name, label in ((self.graph.x, self.graph.input_name), (self.graph.z, self.graph.output_name)):
             if self.trace.elem.get(name) not in _FLOATS:
-                raise ModelError(f"value {name!r} is not a tensor of floating point numbers; only those can be differentiated.")
+                raise ModelError(f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated.")
         return path
 
     def build(self, kind: Kind) -> onnx.ModelProto:
-        x_shape, z_shape = self._rows(self.graph.x), self._rows(self.graph.z)
+        x_shape = self._rows(self.graph.x, self.graph.input_name)
+        z_shape = self._rows(self.graph.z, self.graph.output_name)
         elem_x, elem_z = self.trace.elem[self.graph.x], self.trace.elem[self.graph.z]
         classes = 1
         for d in z_shape[1:]:
@@ -148,11 +152,11 @@ class _Builder:
         results["z"] = z
         return self._model(inputs, outputs, results)
 
-    def _rows(self, name: str) -> Shape:
+    def _rows(self, name: str, label: str) -> Shape:
         """Shape of a value whose first axis is the batch."""
         shape = self.trace.shapes.get(name)
         if not shape or shape[0] != Batch(1) or any(isinstance(d, Batch) for d in shape[1:]):
-            raise ModelError(f"value {name!r}: expected the batch as first axis and known others, found {shape}.")
+            raise ModelError(f"value {label!r}: expected the batch as first axis and known others, found {_written(shape)}.")
         return shape
 
     def _seeds(self, name: str) -> str:
@@ -253,7 +257,9 @@ class _Builder:
         shapes = {i: site.shape(site.inputs[i]) for i in vs if i in partials}
         terms = {i: self._times(vs[i], partials[i], site) for i in shapes}
         if all(dims == out for dims in shapes.values()):
-            return self._joined(list(terms.values()), site) or Scaled("")
+            joined = self._joined(list(terms.values()), site)
+            assert joined is not None
+            return joined
         total: str | None = None
         for i, term in terms.items():
             t = self._aligned(term, site, shapes[i], out)
@@ -294,6 +300,13 @@ class _Builder:
         for other in others:
             total = site.add(total, other)
         return total
+
+
+def _written(shape: Shape | None) -> str:
+    """A shape for people: N for the batch."""
+    if shape is None:
+        return "no known shape"
+    return "(" + ", ".join((f"{d.factor}N" if d.factor > 1 else "N") if isinstance(d, Batch) else str(d) for d in shape) + ")"
 
 
 def _number(d: object) -> int:

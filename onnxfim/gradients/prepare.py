@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError
-from onnxfim.gradients import inline, lower, surrogate
+from onnxfim.gradients import inline, lower, quantised
 from onnxfim.gradients.batch import free_batch
 from onnxfim.gradients.emitter import Emitter
 from onnxfim.gradients.trace import STANDARD, Batch, Trace, TraceError, Walk, merge, walk
@@ -42,6 +42,8 @@ class Prepared:
     ir_version: int
     x: str
     z: str
+    input_name: str  # what x and z are called in the file
+    output_name: str
 
     @property
     def opset(self) -> int:
@@ -79,7 +81,7 @@ def prepare(
     reserved: Collection[str] = (),
     sample_shape: Sequence[int] | None = None,
     dimensions: Mapping[str, int] | None = None,
-    quantised: Literal["refuse", "clip"] = "refuse",
+    surrogate: Literal["clip"] | None = None,
     base_dir: str | os.PathLike[str] = ".",
 ) -> Prepared:
     """Return the part of a model between two values in the form that is differentiated.
@@ -93,7 +95,7 @@ def prepare(
         reserved: Names that the caller will use for new values; the model's own are renamed out of the way.
         sample_shape: Shape of one sample, where the file leaves dimensions of the graph input open.
         dimensions: Sizes for other symbolic dimensions by their name.
-        quantised: "clip" replaces each quantise-dequantise pair by a Clip to its range (a surrogate, not the file).
+        surrogate: "clip" replaces each quantise-dequantise pair by a Clip to its range (a surrogate, not the file).
         base_dir: Folder of external data; read only for scales and zero points.
 
     Raises:
@@ -108,13 +110,17 @@ def prepare(
         if name not in names:
             raise ModelError(f"{what} {name!r}: the graph has no such value; graph inputs are {[i.name for i in graph.inputs]}.")
     nodes = pruned(nodes, [output_name])
+    sparse = {t.values.name for t in model.graph.sparse_initializer}.intersection(r for n in nodes for r in reads(n))
+    if sparse:
+        raise ModelError(f"weight {min(sparse)!r}: sparse weights are not differentiated. Re-export the model with dense ones.")
     emitter = Emitter([*names, *reserved], prefix="p")
     version = graph.opsets.get("ai.onnx", TARGET)
     nodes = upgrade(nodes, version, emitter)
     opset = max(version, TARGET)
     initializers = _needed(model.graph.initializer, nodes)
-    if quantised == "clip":
-        nodes = surrogate.clipped(nodes, initializers, emitter, base_dir=base_dir)
+    if surrogate == "clip":
+        nodes = quantised.clipped(nodes, initializers, emitter, base_dir=base_dir)
+    nodes, initializers = quantised.dequantised(nodes, initializers, base_dir=base_dir)
     initializers, casts = _widened(initializers, emitter)
     nodes = casts + [_wide(n) for n in nodes]
     inputs = [i for i in model.graph.input if i.name in {g.name for g in graph.inputs}]
@@ -137,6 +143,8 @@ def prepare(
         ir_version=max(model.ir_version, 8),
         x=input_name,
         z=output_name,
+        input_name=input_name,
+        output_name=output_name,
     )
     return _renamed(prepared, {n: emitter.fresh(n) for n in reserved if n in names})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from onnx import helper
@@ -17,7 +18,7 @@ REFUSED: dict[str, Callable[[Rng], Case]] = {}
 def case(*ops: str, table: dict[str, Callable[[Rng], Case]] = CASES):
     def enter(make):
         for op in ops:
-            table[op] = (lambda o: lambda rng: make(rng, o))(op)
+            table[op] = partial(make, op=op)
         return make
 
     return enter
@@ -321,11 +322,6 @@ def upsample(rng, op):
     )
 
 
-@case("com.microsoft.BiasDropout")
-def bias_dropout(rng, op):
-    return Case([node("Dropout", ["x"])], (5,))
-
-
 @case("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_norm(rng, op):
     d, epsilon = int(rng.integers(2, 6)), float(10.0 ** rng.uniform(-5, 0))
@@ -338,6 +334,8 @@ def layer_norm(rng, op):
     }
     if op == "LayerNormalization" and rng.random() < 0.4:
         return Case([node(op, ["x", "g", "b"], epsilon=epsilon)], (2, d), weights, spread=0.1)
+    if op == "RMSNormalization" and rng.random() < 0.5:
+        return Case([node(op, ["x", "g"], epsilon=epsilon)], (2, d), weights, opset=23, spread=0.1)
     simple = op != "LayerNormalization"  # written out, as the older exporter does
     top = [] if simple else [node("ReduceMean", ["x", "axes"], ["m"]), node("Sub", ["x", "m"], ["c"])]
     c = "x" if simple else "c"
@@ -350,9 +348,7 @@ def layer_norm(rng, op):
         node("Sqrt", ["ve"], ["s"]),
     ]
     nodes += (
-        [node("Div", [c, "s"], ["n"])]
-        if rng.random() < 0.5
-        else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
+        [node("Div", [c, "s"], ["n"])] if rng.random() < 0.5 else [node("Reciprocal", ["s"], ["i"]), node("Mul", [c, "i"], ["n"])]
     )
     return Case([*nodes, node("Mul", ["n", "g"], ["ng"]), node("Add", ["ng", "b"])], (2, d), weights, spread=0.1)
 
@@ -438,9 +434,11 @@ def multi_head(rng, op):
 
 @case("Attention")
 def attention(rng, op):
-    """Written out with heads, as exporters do; the fused operator of the standard has the same rule."""
+    """Written out with heads, as exporters do, or the standard's own operator."""
     n, h = int(rng.integers(2, 5)), int(rng.choice([1, 2]))
     nodes, weights = _projections(rng, 4)
+    if rng.random() < 0.4:
+        return Case([*nodes, node(op, ["q", "k", "v"], q_num_heads=h, kv_num_heads=h)], (n, 4), weights, opset=23, spread=0.5)
     weights |= {
         "split": np.array([0, n, h, 4 // h]),
         "join": np.array([0, n, 4]),

@@ -53,15 +53,13 @@ def bound_of(case: Case) -> Bound:
 def runner(case: Case):
     """The graph as a function of rows; float64 by the reference evaluator, or float32 by ONNX Runtime where that is exact enough."""
     if case.linear or _in_float32(case):
-        import onnxruntime as ort  # noqa: TID251 - the tests' own home of it
+        import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = ort.InferenceSession(
-            build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(build(case, double=False).SerializeToString(), options, providers=["CPUExecutionProvider"])
         return lambda X: session.run([case.output], {"x": X.astype(np.float32)})[0].astype(np.float64).reshape(len(X), -1)
     from onnx.reference import ReferenceEvaluator
 
@@ -88,7 +86,7 @@ def largest_norm(case: Case, rng: np.random.Generator, *, climbs: int = 2) -> fl
         return float(np.linalg.norm(jacobian(function, np.zeros(case.shape), 1.0), 2))
     # the reference evaluator computes Erf in float32; a long step bounds the slope of an entrywise function as well
     coarse = _in_float32(case) or any(n.op_type in ("Erf", "Gelu") for n in case.nodes)
-    step = 1e-2 if coarse else 1e-6
+    step = 0.2 if any(n.op_type == "MaxPool" for n in case.nodes) else 1e-2 if coarse else 1e-6
     low, high = case.input_range or (-np.inf, np.inf)
     x = np.clip(case.spread * rng.standard_normal(case.shape) * 10.0 ** rng.uniform(-1, 0.7), low, high)
     best = 0.0

@@ -3,4 +3,13 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def rng():
+    """A generator from a fixed seed."""
+    return np.random.default_rng(0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251 - tests run what they derive, without the session module
+import onnxruntime as ort
 from numpy.testing import assert_allclose
 from onnx import helper, numpy_helper
 
@@ -15,13 +15,17 @@ from onnxfim.gradients import derivative_graph
 ROWS, SEEDS = 4, 3  # neither of the batch sizes at which shapes are traced
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
-    """Run a model on the CPU."""
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """Open a model on the CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(outputs, feeds)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray], outputs: list[str] | None = None) -> list[np.ndarray]:
+    """Run a model on the CPU once."""
+    return session(model).run(outputs, feeds)
 
 
 @dataclass
