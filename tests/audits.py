@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.architecture import Architecture
-from onnxfim.bounds import Bound, Factor, Share
+from onnxfim.bounds import closed_forms
 from onnxfim.results import (
     Aggregate,
     Aggregates,
+    Architecture,
     AttackSummary,
     Audit,
+    Bound,
     Calibration,
     ClassRow,
     Correlation,
     DataInfo,
     DirectionPicture,
     Estimate,
+    Factor,
     Finding,
     GradientInfo,
     KLCurve,
@@ -28,6 +30,7 @@ from onnxfim.results import (
     Rung,
     SampleResult,
     Settings,
+    Share,
     Sketch,
     Skipped,
     StepChoice,
@@ -379,15 +382,7 @@ def make_attack(n: int, *, norm: str = "l2") -> AttackSummary:
     )
 
 
-@dataclass(frozen=True)
-class BoundedAudit(Audit):
-    """An audit with the class of the architecture and its bound."""
-
-    architecture: Architecture | None = None
-    bound: Bound | None = None
-
-
-def with_bound(audit: Audit, *, layers: int = 9, available: bool = True) -> BoundedAudit:
+def with_bound(audit: Audit, *, layers: int = 9, available: bool = True) -> Audit:
     """The audit with a ResNet-like class and a bound of so many layers, far above what was measured."""
     factors, shares, total = [], [], 0.0
     for i in range(layers):
@@ -415,11 +410,17 @@ def with_bound(audit: Audit, *, layers: int = 9, available: bool = True) -> Boun
         f"{layers} convolutions: '/stage0/block0/conv0/Conv' … '/stage2/block2/conv8/Conv'.",
         "3 sums of a value with what weight layers made of it (identity skip): '/stage0/Add' … '/stage2/Add'.",
     )
-    known = {f.name: getattr(audit, f.name) for f in fields(Audit)}
-    return BoundedAudit(**{**known, "architecture": Architecture("resnet", evidence), "bound": bound})
+    own = bound.log10_fisher - 0.4 if available else None
+    return replace(
+        audit,
+        samples=tuple(replace(s, log10_fisher_bound=own) for s in audit.samples),
+        architecture=Architecture("resnet", evidence),
+        bound=bound,
+        closed_forms=closed_forms(bound),
+    )
 
 
-def hostile_replay() -> BoundedAudit:
+def hostile_replay() -> Audit:
     """All that the replay and the bound can say, with every foreign text replaced."""
     every = " ".join(HOSTILE)
     bounded = with_bound(hostile(with_replay(make_audit(30))), available=False)
@@ -470,5 +471,6 @@ VARIANTS = {
     "fallback": lambda: fallback(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
     **REPLAYS,
+    **BOUNDS,
     "empty": lambda: replace(make_audit(2), samples=(), aggregates={}, classes=(), thumbnails=(), verdict="inconclusive"),
 }

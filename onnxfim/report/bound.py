@@ -7,13 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxfim.architecture import Architecture
-from onnxfim.bounds import LOG10_ZERO, Bound, Factor, Share, closed_forms
-from onnxfim.report.bars import Row, signed_bars
+from onnxfim.report.bars import Row, shortened, signed_bars
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.numbers import count, number, power_of_ten, visible
 from onnxfim.report.view import BoundView, FactorLine, FormLine, Quantity, Tile
-from onnxfim.results import Audit, Estimate
+from onnxfim.results import LOG10_ZERO, Audit, Bound, ClosedForm, Factor, Share
 
 MOST_FACTORS = 200
 MOST_SHARES = 200
@@ -30,8 +28,7 @@ FAMILIES = {
 
 def bound_view(audit: Audit) -> BoundView | None:
     """The section on architecture and bound, or None where the audit has neither."""
-    architecture: Architecture | None = getattr(audit, "architecture", None)
-    bound: Bound | None = getattr(audit, "bound", None)
+    architecture, bound = audit.architecture, audit.bound
     if architecture is None and bound is None:
         return None
     shares = bound.shares if bound else ()
@@ -44,7 +41,7 @@ def bound_view(audit: Audit) -> BoundView | None:
         tiles=_tiles(audit, bound) if bound else (),
         shares=Figure(wide, narrow) if wide and narrow else None,
         shares_note=_shares_note(shares),
-        forms=_forms(bound, architecture.family if architecture else "") if bound else (),
+        forms=_forms(audit.closed_forms, architecture.family if architecture else ""),
         factors=tuple(_factor(f) for f in bound.factors[:MOST_FACTORS]) if bound else (),
         factors_note=_factors_note(bound.factors) if bound else "",
         assumptions=tuple(visible(a) for a in bound.assumptions) if bound else (),
@@ -130,22 +127,16 @@ def _tiles(audit: Audit, bound: Bound) -> tuple[Tile, ...]:
 
 
 def _local_gaps(audit: Audit) -> list[float]:
-    """Decades between each sample's own bound and its measured lambda_max, where the audit has such bounds."""
-    found = []
-    for sample in audit.samples:
-        own = getattr(sample, "bound", None)
-        value = own.value if isinstance(own, Estimate) else own
-        measured = sample.lambda_max.estimate.value
-        if value is not None and value > 0 and measured is not None and measured > 0:
-            found.append(math.log10(value) - math.log10(measured))
-    return found
+    """Decades between each sample's own bound and its measured lambda_max, where both are above zero."""
+    gaps = (_gap(s.log10_fisher_bound, s.lambda_max.estimate.value) for s in audit.samples)
+    return [g for g in gaps if g is not None]
 
 
 def _share_chart(shares: Sequence[Share], width: int) -> Chart | None:
     shown = _largest(shares)
     rows = [
         Row(
-            visible(s.node) if s.op.lower() in s.node.lower() else f"{visible(s.node)} {visible(s.op)}",
+            _node_name(s),
             s.log10_gain,
             f"{s.log10_gain:+.2f}".replace("-", "−"),
             f"{visible(s.node)} ({visible(s.op)}): {s.log10_gain:+.3f}, {s.log10_total:.3f} up to here; {count(s.nodes, 'node')}",
@@ -164,6 +155,12 @@ def _share_chart(shares: Sequence[Share], width: int) -> Chart | None:
     )
 
 
+def _node_name(share: Share) -> str:
+    """The node's name, with its operator where the name does not tell it, short enough for a line."""
+    told = share.op.lower() in share.node.lower()
+    return shortened(visible(share.node if told else f"{share.node} {share.op}"), 60)
+
+
 def _largest(shares: Sequence[Share]) -> list[Share]:
     """The largest shares, still in graph order."""
     kept = sorted(sorted(range(len(shares)), key=lambda i: -abs(shares[i].log10_gain))[:MOST_SHARES])
@@ -177,11 +174,11 @@ def _shares_note(shares: Sequence[Share]) -> str:
     rest = math.fsum(s.log10_gain for s in shares) - math.fsum(s.log10_gain for s in _largest(shares))
     more = f" The {left:,} smallest are not drawn; together they add {rest:+.2f}.".replace("-", "−") if left > 0 else ""
     top = max(shares, key=lambda s: s.log10_gain)
-    most = f"{visible(top.node)} adds most: a factor of {upper(top.log10_gain)}." if top.log10_gain > 0 else ""
+    most = f"‘{_node_name(top)}’ adds most: a factor of {upper(top.log10_gain)}." if top.log10_gain > 0 else ""
     return f"{most}{more}".strip()
 
 
-def _forms(bound: Bound, family: str) -> tuple[FormLine, ...]:
+def _forms(forms: Sequence[ClosedForm], family: str) -> tuple[FormLine, ...]:
     return tuple(
         FormLine(
             FAMILIES.get(f.family, visible(f.family)),
@@ -189,7 +186,7 @@ def _forms(bound: Bound, family: str) -> tuple[FormLine, ...]:
             "no layer of this kind" if f.log10_lipschitz is None else log_text(f.log10_lipschitz),
             f.family == family,
         )
-        for f in closed_forms(bound)
+        for f in forms
     )
 
 

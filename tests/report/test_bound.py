@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.bounds import LOG10_ZERO, Factor, Share, closed_forms
 from onnxfim.report import render_html
 from onnxfim.report.bound import MOST_FACTORS, MOST_SHARES, log_text, upper
 from onnxfim.report.page import build_page
+from onnxfim.results import LOG10_ZERO, Factor, Share
 from tests.audits import BOUNDS, HOSTILE, make_audit, with_bound
 from tests.report.pages import read
 
@@ -82,9 +82,9 @@ def test_without_a_bound_the_reason_and_the_rest_are_shown():
 
 def test_class_without_bound_and_bound_without_class():
     audit = BOUNDS["bound"]()
-    alone = view_of(replace(audit, bound=None))
+    alone = view_of(replace(audit, bound=None, closed_forms=()))
     assert (alone.answer, alone.tiles, alone.forms, alone.shares) == ("", (), (), None)
-    assert "Spectral bound" not in section(render_html(replace(audit, bound=None))).text
+    assert "Spectral bound" not in section(render_html(replace(audit, bound=None, closed_forms=()))).text
     assert view_of(replace(audit, architecture=None)).family is None
 
 
@@ -121,7 +121,7 @@ def test_closed_forms_are_listed_by_name_without_a_ranking():
     audit = BOUNDS["bound"]()
     view = view_of(audit)
     assert [f.log10 for f in view.forms if f.log10 != "no layer of this kind"] == [
-        log_text(f.log10_lipschitz) for f in closed_forms(audit.bound) if f.log10_lipschitz is not None
+        log_text(f.log10_lipschitz) for f in audit.closed_forms if f.log10_lipschitz is not None
     ]
     assert [f.family for f in view.forms] == sorted(f.family for f in view.forms)
     assert [f.family for f in view.forms if f.own] == ["ResNet-like"]
@@ -131,8 +131,8 @@ def test_closed_forms_are_listed_by_name_without_a_ranking():
 
 def test_bounds_of_samples_are_compared_where_they_exist():
     audit = with_bound(make_audit(4))
-    for s in audit.samples:
-        object.__setattr__(s, "bound", 100 * s.lambda_max.estimate.value)  # a field that may come
+    own = [math.log10(s.lambda_max.estimate.value) + 2 for s in audit.samples]
+    audit = replace(audit, samples=tuple(replace(s, log10_fisher_bound=b) for s, b in zip(audit.samples, own, strict=True)))
     tiles = {t.label: t.quantity.text for t in view_of(audit).tiles}
     assert tiles["Bound / measured, by sample"] == "2.0 decades"
 
