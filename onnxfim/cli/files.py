@@ -30,18 +30,20 @@ def check_writable(path: str) -> None:
 
 
 def write(path: str, text: str) -> None:
-    """Write a text file in one move: readers see the old file or the whole new one.
+    """Write a text file in one move: readers see the old file or the whole new one. ``-`` is stdout.
+
+    A character that no encoding holds (half of a surrogate pair) is written as its JSON escape.
 
     Raises:
         OutputError: the file cannot be written.
     """
     if path == "-":
-        click.echo(text)
+        click.echo(text.encode("utf-8", "backslashreplace"))
         return
     where = Path(path)
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
-            file.write(text)
+        with tempfile.NamedTemporaryFile("wb", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
         # A temporary file is private; a report has the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)

@@ -9,7 +9,7 @@ import click
 
 from onnxfim import __version__
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OUTPUT, data_options, run_options
+from onnxfim.cli.options import data_options, output_options, run_options
 
 _EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
 is written, marked partial)."""
@@ -29,27 +29,20 @@ def main() -> None:
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
-@click.option(
-    "-o",
-    "--output-file",
-    "outputs",
-    type=OUTPUT,
-    multiple=True,
-    metavar="FORMAT=PATH",
-    help="Write html=PATH or json=PATH; repeatable.  [default: html=report.html]",
-)
+@output_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
 @errors_in_one_line
-def audit(model: str, outputs: tuple[tuple[str, str], ...], quiet: bool, verbose: bool, **options: Any) -> None:  # fmt: skip
+def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
     of images, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
+    from onnxfim.cli.outputs import DEFAULT, Outputs
     from onnxfim.cli.run import audit_command
 
-    sys.exit(audit_command(model, outputs or (("html", "report.html"),), Console(quiet, verbose), **options))
+    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), **options))
 
 
 @main.command()
@@ -61,6 +54,17 @@ def inspect(model: str, as_json: bool) -> None:
     from onnxfim.cli.inspect import inspect_command
 
     inspect_command(model, as_json)
+
+
+@main.command()
+@click.argument("report", type=click.Path())
+@output_options
+@errors_in_one_line
+def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None) -> None:
+    """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model."""
+    from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
+
+    convert_command(report, Outputs(outputs or DEFAULT, assets))
 
 
 __all__ = ["main"]

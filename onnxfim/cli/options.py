@@ -76,14 +76,15 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
     """``FORMAT=PATH``."""
 
     name = "format=path"
-    formats: tuple[str, ...] = ("html", "json")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
+        from onnxfim.report.formats import FORMATS
+
         name, _, path = str(value).partition("=")
-        if name not in self.formats or not path:
-            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(self.formats)}.", param, ctx)
+        if name not in FORMATS or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(FORMATS)}.", param, ctx)
         return name, path
 
 
@@ -94,6 +95,18 @@ def _apply(options: list[Callable[[F], F]], function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def output_options(function: F) -> F:
+    """Options that say what to write."""
+    return _apply(
+        [
+            click.option("-o", "--output-file", "outputs", type=OUTPUT, multiple=True, metavar="FORMAT=PATH",
+                         help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+            click.option("--html-assets", "assets", metavar="DIR", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles."),
+        ],
+        function,
+    )  # fmt: skip
 
 
 def data_options(function: F) -> F:
