@@ -6,12 +6,13 @@ The only module that knows onnxruntime.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,14 @@ def runtime_version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
+
+
+def build_info() -> str | None:
+    """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
+    import onnxruntime
+
+    tell = getattr(onnxruntime, "get_build_info", None)
+    return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
 
 
 def available_providers() -> tuple[str, ...]:
@@ -117,16 +126,17 @@ def _captured_stderr() -> Iterator[list[str]]:
         sys.stdout.flush()
         os.dup2(sink.fileno(), descriptor)
         os.dup2(sink.fileno(), 1)
+        printed = io.StringIO()
         try:
-            yield lines
+            with redirect_stdout(printed):  # where a caller has put another object in stdout's place
+                yield lines
         finally:
-            sys.stdout.flush()
             os.dup2(saved, descriptor)
             os.dup2(saved_out, 1)
             os.close(saved)
             os.close(saved_out)
             sink.seek(0)
-            lines += sink.read().decode("utf-8", "replace").splitlines()
+            lines += [*sink.read().decode("utf-8", "replace").splitlines(), *printed.getvalue().splitlines()]
 
 
 def _load_failure(provider: str, said: Sequence[str]) -> str:

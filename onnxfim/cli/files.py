@@ -51,3 +51,15 @@ def write(path: str, text: str) -> None:
         os.replace(file.name, where)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}). Write elsewhere.") from error
+
+
+def write_new(path: str, text: str, *, force: bool) -> None:
+    """Write a text file where none is, or with ``force`` over one that is.
+
+    Raises:
+        OutputError: there is one, or it cannot be written.
+    """
+    check_writable(path)
+    if Path(path).exists() and not force:
+        raise OutputError(f"{path}: is there already, expected a new file. Pass --force to overwrite it.")
+    write(path, text)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxfim import __version__
+from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
 from onnxfim.cli.options import data_options, output_options, run_options
 
@@ -30,6 +31,7 @@ def main() -> None:
 @data_options
 @run_options
 @output_options
+@configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
 @errors_in_one_line
@@ -59,12 +61,35 @@ def inspect(model: str, as_json: bool) -> None:
 @main.command()
 @click.argument("report", type=click.Path())
 @output_options
+@configured
 @errors_in_one_line
 def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None) -> None:
     """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model."""
     from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
 
     convert_command(report, Outputs(outputs or DEFAULT, assets))
+
+
+@main.command()
+@click.argument("path", type=click.Path(), default=FILE, required=False)
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@errors_in_one_line
+def init(path: str, force: bool) -> None:
+    """Write a configuration file, onnxfim.toml, with every option of `audit` commented out."""
+    from onnxfim.cli.files import write_new
+
+    write_new(path, template(audit), force=force)
+    click.echo(f"{path}: written; every key is commented out and has its default.")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@errors_in_one_line
+def doctor(as_json: bool) -> None:
+    """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, CUDA, cores, memory, extras."""
+    from onnxfim.cli.doctor import doctor_command
+
+    doctor_command(as_json)
 
 
 __all__ = ["main"]
