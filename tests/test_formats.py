@@ -32,15 +32,16 @@ STATISTICS = ("mean", "median", "p95", "max")
 
 @dataclass(frozen=True)
 class GatedAudit(Audit):
-    """An audit with gates, whatever other fields these have."""
+    """An audit with gates and a baseline."""
 
     gates: tuple = ()
+    comparison: object = None
 
 
 def gated(audit, *verdicts, text="lambda_max.mean > 5", message="4.1 to 5.9 holds 5"):
-    fields = {k: getattr(audit, k) for k in Audit.__dataclass_fields__ if k != "gates"}
+    fields = {k: getattr(audit, k) for k in Audit.__dataclass_fields__ if k not in ("gates", "comparison")}
     worst = next((v for v in ("fail", "inconclusive") if v in verdicts), "pass")
-    gates = tuple(SimpleNamespace(text=f"{text} #{i}", verdict=v, message=message) for i, v in enumerate(verdicts))
+    gates = tuple(SimpleNamespace(text=f"{text} #{i}", verdict=v, comparison=message, advice=None) for i, v in enumerate(verdicts))
     return GatedAudit(**{**fields, "gates": gates, "verdict": worst})
 
 
@@ -124,6 +125,15 @@ def test_every_format_tells_the_gates(verdicts):
     for name in ("markdown", "comment"):
         table = FORMATS[name](audit).split("### Gates")[1].split("###")[0]
         assert re.findall(r"(?:✅|❌|⚠️) (\w+)", table) == list(verdicts)
+
+
+def test_every_format_tells_the_baseline():
+    baseline = SimpleNamespace(measure="lambda_max", max_regression=0.1, baseline="old.onnx", verdict="fail",
+                               comparison="ratio 1.5, 1.4 to 1.6", advice=None)  # fmt: skip
+    audit = replace(gated(make_audit(20), "pass", "fail"), comparison=baseline)
+    for name in ("junit", "sarif", "markdown", "comment"):
+        assert "ratio 1.5, 1.4 to 1.6" in FORMATS[name](audit)
+        assert "against old.onnx" in FORMATS[name](audit)
 
 
 # Valid by the schemas of others.
