@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.aggregates import aggregate
+from onnxfim.cache import Cache, FileStore, RememberedJacobian
 from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
@@ -69,6 +70,7 @@ def audit(
     settings: Settings | None = None,
     *,
     progress: Report | None = None,
+    cache: Cache | None = None,
 ) -> Audit:
     """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
 
@@ -78,6 +80,7 @@ def audit(
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
+        cache: Where outputs are kept as they come, so that an interrupted audit of a file goes on where it stopped.
 
     Returns:
         The audit; ``run.partial`` is set where an interrupt ended it early.
@@ -91,7 +94,7 @@ def audit(
     samples = _samples(file, inputs, labels, settings)
     _check_labels(samples)
     subject = open_subject(file, samples.inputs, settings)
-    return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
+    return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache).run()
 
 
 def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
@@ -115,9 +118,13 @@ def _check_labels(samples: Samples) -> None:
 class _Loop:
     """One audit under way."""
 
-    def __init__(self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float) -> None:
+    def __init__(
+        self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float, cache: Cache | None
+    ) -> None:
         self.subject, self.samples, self.settings, self.report, self.started = subject, samples, settings, report, started
         self.forward, self.reader = subject.forward, subject.reader
+        self.cache = cache
+        self.store: FileStore | None = None
         self.X = samples.inputs
         self.labels = samples.labels
         self.skipped: list[Skipped] = list(samples.skipped)
@@ -140,8 +147,10 @@ class _Loop:
         self.evaluations += step.evaluations
         exact, directions, per_sample = self._plan(step, len(good))
         measurer = self._measurer(step, exact, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
+        jacobian = self._remembered(
+            DifferenceJacobian(
+                self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
+            )
         )
         partial = False
         try:
@@ -239,7 +248,24 @@ class _Loop:
             self.reader, step.scheme, exact, calibration.temperature, calibration.reason, max(min(error, 1.0), 1e-4), scales
         )
 
-    def _measure(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
+    def _remembered(self, jacobian: DifferenceJacobian) -> DifferenceJacobian | RememberedJacobian:
+        """The differences, from the store where it holds them. A function has no hash to find its outputs by."""
+        if self.cache is None or not isinstance(self.forward, OnnxForward):
+            return jacobian
+        info = self.subject.info
+        self.store = self.cache.store(
+            {
+                "model": (info.sha256, info.input, info.output, info.read_from, info.rewritten),
+                "provider": (self.forward.report.obtained, self.settings.tf32, platform.machine(), _versions()),
+                "directions": (type(jacobian.directions).__name__, jacobian.seed),
+                "differences": (jacobian.scheme, jacobian.step, jacobian.dither),
+            }
+        )
+        return RememberedJacobian(jacobian, self.store)
+
+    def _measure(
+        self, jacobian: DifferenceJacobian | RememberedJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]
+    ) -> None:
         """Evaluate the requests and (re)compute the results of their samples."""
         for ends in jacobian.ends(self.X, base, requests):
             position = ends.request.position
@@ -270,7 +296,7 @@ class _Loop:
     def _value(self, position: int) -> float:
         return self.results[position].lambda_max.estimate.value or 0.0
 
-    def _refine(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, first: int) -> None:
+    def _refine(self, jacobian: DifferenceJacobian | RememberedJacobian, measurer: Measurer, base: Array, first: int) -> None:
         """Spend the rest of the budget where it decides: on the noise of the mean, of the tail and of the maximum."""
         per_direction = ROWS_PER_DIRECTION[jacobian.scheme]
         n = len(self.results)
@@ -351,7 +377,7 @@ class _Loop:
             versions=_versions(),
             platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             partial=partial,
-            times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
+            times=self._times(seconds),
         )
         found = findings(
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
@@ -374,6 +400,16 @@ class _Loop:
             classes=tuple(self._classes(results)),
             thumbnails=thumbnails(results, shown),
         )
+
+    def _times(self, seconds: float) -> dict[str, Any]:
+        """What depends on the clock, and on what was measured before."""
+        times: dict[str, Any] = {"batch": self.forward.batch}
+        cached = 0
+        if self.store is not None:
+            self.store.close()
+            cached = self.store.rows
+            times |= {"cached_rows": cached, "cache_damaged": self.store.damaged, "cache_trouble": self.store.trouble}
+        return {**times, "rows_per_second": (self.evaluations - cached) / max(seconds, 1e-9)}
 
     def _data_info(self) -> DataInfo:
         X = self.X

@@ -216,7 +216,7 @@ _EXAMPLES: Mapping[str, object] = {
     "model": "model.onnx", "data": "samples.npz", "samples": 1000, "labels": "labels.npy", "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225], "input-range": [0, 1], "resize": 256, "crop": 224, "precision": "5%",
     "output-file": ["html=report.html", "json=report.json"], "html-assets": "report_files", "step": "auto", "batch": "auto",
-    "temperature": "auto", "provider": ["auto"],
+    "temperature": "auto", "provider": ["auto"], "cache-dir": ".onnxfim-cache",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import click
 from onnxfim import __version__
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import data_options, output_options, run_options
+from onnxfim.cli.options import cache_options, data_options, output_options, run_options
 
 _EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
 is written, marked partial)."""
@@ -30,6 +30,7 @@ def main() -> None:
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
+@cache_options
 @output_options
 @configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")

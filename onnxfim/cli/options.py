@@ -156,3 +156,14 @@ def run_options(function: F) -> F:
         ],
         function,
     )  # fmt: skip
+
+
+def cache_options(function: F) -> F:
+    """Options that say what is kept between runs."""
+    return _apply(
+        [
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep outputs of earlier runs."),
+            click.option("--cache-dir", metavar="DIR", help="Where outputs are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
+        ],
+        function,
+    )  # fmt: skip

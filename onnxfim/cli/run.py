@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxfim.audit import CALIBRATION_SAMPLES, audit
+from onnxfim.cache import Cache, default_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
@@ -42,12 +44,18 @@ def audit_command(model: str, outputs: Outputs, console: Console, **options: Any
         tf32=options["tf32"],
     )
     with console.progress() as progress:
-        result = audit(file, samples, settings=settings, progress=progress)
+        result = audit(file, samples, settings=settings, progress=progress, cache=_cache(options))
     outputs.write(result)
     _print(result, outputs, console)
     if result.run.partial:
         return 130
     return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
+
+
+def _cache(options: dict[str, Any]) -> Cache | None:
+    if options["no_cache"]:
+        return None
+    return Cache(Path(options["cache_dir"]) if options["cache_dir"] else default_folder())
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:
@@ -82,6 +90,7 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
     step = result.step
     console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    _print_cache(result, console)
     if result.calibration.accuracy is not None:
         console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
     colours = {"error": "red", "warning": "yellow", "note": None}
@@ -96,6 +105,18 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
         text += f", calibrated {_interval(calibrated)}"
     text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
+
+
+def _print_cache(result: Audit, console: Console) -> None:
+    times = result.run.times
+    if times.get("cached_rows"):
+        console.say(
+            f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
+        )
+    if times.get("cache_damaged"):
+        console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
+    if times.get("cache_trouble"):
+        console.say(f"warning: the cache keeps nothing more: {times['cache_trouble']}", colour="yellow")
 
 
 def _number(value: float | None) -> str:
