@@ -6,6 +6,7 @@ which samples are refined, statistics) is the same whether they were measured no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -50,7 +51,10 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of stores, one per model and way of measuring; the oldest go where they take more than ``limit`` bytes."""
+    """A folder of stores, one per model and way of measuring, of ``limit`` bytes together.
+
+    A store takes half of them at most; those used longest ago go where the others take more than the other half.
+    """
 
     folder: Path
     limit: int = LIMIT
@@ -58,11 +62,14 @@ class Cache:
     def store(self, identity: Mapping[str, object]) -> FileStore:
         """The store of what ``identity`` names; anything that changes the outputs must be in it."""
         name = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        folder = self.folder / name
         self._prune(keep=name)
-        return FileStore(self.folder / name, self.limit)
+        with contextlib.suppress(OSError):  # not there yet, or not ours to touch
+            os.utime(folder)
+        return FileStore(folder, self.limit // 2)
 
     def _prune(self, keep: str) -> None:
-        """Remove the stores used longest ago until a quarter of the limit is free."""
+        """Remove the stores used longest ago until all but ``keep`` take half the limit."""
         try:
             stores = [p for p in self.folder.iterdir() if p.is_dir() and p.name != keep]
             sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in stores}
@@ -71,7 +78,7 @@ class Cache:
             return
         total = sum(sizes.values())
         for store in stores:
-            if total <= 0.75 * self.limit:
+            if total <= self.limit // 2:
                 return
             shutil.rmtree(store, ignore_errors=True)
             total -= sizes[store]
@@ -100,7 +107,7 @@ class FileStore:
         trouble: Why nothing more is kept, or None.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+    def __init__(self, folder: Path, limit: int = LIMIT // 2) -> None:
         self.folder = folder
         self.rows = self.damaged = 0
         self.trouble: str | None = None
@@ -123,7 +130,8 @@ class FileStore:
         return rows
 
     def put(self, key: str, rows: Array) -> None:
-        narrow = rows.astype("<f4")  # most models answer in float32: half the space, and exactly the same numbers
+        with np.errstate(over="ignore"):
+            narrow = rows.astype("<f4")  # most models answer in float32: half the space, and exactly the same numbers
         kept = narrow if np.array_equal(narrow.astype(np.float64), rows, equal_nan=True) else rows.astype("<f8")
         if self.trouble is None and self._size + kept.nbytes > self._limit:
             self.trouble = f"the limit of {self._limit:,} bytes is reached"
