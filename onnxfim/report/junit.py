@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from onnxfim.report.gates import gates
+from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import checks
 from onnxfim.report.words import headline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from onnxfim.report.gates import gates
+from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import count, interval, number, percent, percent_interval, seconds, visible
 from onnxfim.report.words import VERDICT_WORDS, answers, headline, lead_name, lead_values, notices
 from onnxfim.results import Audit, Estimate, SampleResult

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from onnxfim import __version__
-from onnxfim.report.gates import Gate, gates
+from onnxfim.report.decisions import Gate, gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import RULES, Rule, rule_of
 from onnxfim.results import Audit, to_plain
