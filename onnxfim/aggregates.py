@@ -104,11 +104,11 @@ def _maximum(values: Array, lows: Array, highs: Array, replicates: Array) -> Agg
     """The maximum of the audited samples; noise inflates it, and each contender's interval is widened for their number."""
     raw = float(values.max())
     bias = float(replicates.max(axis=1).mean()) - raw
-    low = float(lows.max())
-    contenders = highs >= low
+    contenders = highs >= lows.max()
     widen = float(t.ppf(1 - 0.025 / max(int(contenders.sum()), 1), 19) / t.ppf(0.975, 19))
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(values > 0, values * (highs / values) ** widen, highs)
-    high = float(reach[contenders].max())
+        floor = np.where(values > 0, values * (lows / values) ** widen, lows)
+    low, high = float(floor[contenders].max()), float(reach[contenders].max())
     value = min(max(raw - max(bias, 0.0), low), high)
     return Aggregate(value, low, high, 0.95, "of the audited samples; the interval holds the estimates' noise only")

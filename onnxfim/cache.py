@@ -1,7 +1,8 @@
-"""Keeps the outputs of perturbed rows on disk as they come, so that an interrupted audit goes on where it stopped.
+"""Keeps what a model answered on disk as it comes, so that an interrupted audit goes on where it stopped.
 
-What is kept are the model's own outputs, one block per request of directions, so that everything computed from them (estimates,
-which samples are refined, statistics) is the same whether they were measured now or before.
+Of differences the model's own outputs are kept, one block per request of directions, so that everything computed from them
+(estimates, which samples are refined, statistics) is the same whether they were measured now or before. Of gradients, which are
+never refined, each sample's result is kept.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import secrets
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 
+from onnxfim.exact import Target
 from onnxfim.jacobian import DifferenceJacobian, Ends, Request, Scheme
+from onnxfim.results import SampleResult, from_plain, to_plain
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -129,27 +132,41 @@ class FileStore:
         self.rows += len(rows)
         return rows
 
+    def result(self, key: str) -> SampleResult | None:
+        """A sample's result that `put_result` kept, or None."""
+        content = self._bytes(key)
+        found: SampleResult | None = None if content is None else from_plain(SampleResult, json.loads(content))
+        self.rows += 0 if found is None else found.evaluations
+        return found
+
+    def put_result(self, key: str, result: SampleResult) -> None:
+        """Keep a sample's result, where JSON holds it exactly (it holds no NaN)."""
+        record = to_plain(result)
+        if from_plain(SampleResult, record) == result:
+            content = json.dumps(record, allow_nan=False).encode()
+            self._keep(key, content, (len(content),), "|u1")
+
     def put(self, key: str, rows: Array) -> None:
         with np.errstate(over="ignore"):
             narrow = rows.astype("<f4")  # most models answer in float32: half the space, and exactly the same numbers
         kept = narrow if np.array_equal(narrow.astype(np.float64), rows, equal_nan=True) else rows.astype("<f8")
-        if self.trouble is None and self._size + kept.nbytes > self._limit:
+        self._keep(key, kept.tobytes(), kept.shape, kept.dtype.str)
+
+    def _keep(self, key: str, content: bytes, shape: tuple[int, ...], dtype: str) -> None:
+        if self.trouble is None and self._size + len(content) > self._limit:
             self.trouble = f"the limit of {self._limit:,} bytes is reached"
         if self.trouble is not None:
             return
         try:
-            self._append(key, kept)
+            file, blocks, index = self._writing or self._open()
+            block = _Block(file, blocks.tell(), len(content), shape, dtype, zlib.crc32(content))
+            blocks.write(content)
+            blocks.flush()
+            index.write(_line(key, block))
+            index.flush()
         except OSError as error:  # a full or read-only disk ends the keeping, not the audit
             self.trouble = error.strerror or str(error)
-
-    def _append(self, key: str, rows: Array) -> None:
-        file, blocks, index = self._writing or self._open()
-        content = rows.tobytes()
-        block = _Block(file, blocks.tell(), len(content), rows.shape, rows.dtype.str, zlib.crc32(content))
-        blocks.write(content)
-        blocks.flush()
-        index.write(_line(key, block))
-        index.flush()
+            return
         self._blocks[key] = block
         self._size += len(content)
 
@@ -212,7 +229,7 @@ def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
     try:
         record = json.loads(line)
         check = record.pop("check")
-        if check != _check(record) or record["dtype"] not in ("<f4", "<f8"):
+        if check != _check(record) or record["dtype"] not in ("<f4", "<f8", "|u1"):
             return None
         shape = tuple(int(n) for n in record["shape"])
         if math.prod(shape) * int(record["dtype"][2]) != record["bytes"]:
@@ -227,7 +244,7 @@ class RememberedJacobian:
 
     def __init__(self, jacobian: DifferenceJacobian, store: Store) -> None:
         self._jacobian, self._store = jacobian, store
-        self._digests: dict[int, str] = {}
+        self._digests: dict[int, str] = {}  # by position
 
     @property
     def scheme(self) -> Scheme:
@@ -252,9 +269,36 @@ class RememberedJacobian:
         """The sample's own values, its stream and the directions."""
         position = request.position
         if position not in self._digests:
-            x = np.ascontiguousarray(X[position])
-            self._digests[position] = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode() + x.tobytes()).hexdigest()[:32]
+            self._digests[position] = _digest(X[position])
         return f"{self._digests[position]}:{request.index}:{request.start}:{request.count}"
+
+
+def remembered_results(
+    store: FileStore | None,
+    X: Array,
+    targets: Sequence[Target],
+    measure: Callable[[Sequence[Target]], Iterator[tuple[int, SampleResult]]],
+) -> Iterator[tuple[int, SampleResult]]:
+    """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold."""
+    if store is None:
+        yield from measure(targets)
+        return
+    keys = {t.position: f"{_digest(X[t.position])}:{t.index}" for t in targets}
+    known = {t.position: found for t in targets if (found := store.result(keys[t.position])) is not None}
+    fresh = measure([t for t in targets if t.position not in known])
+    for target in targets:
+        if target.position in known:
+            yield target.position, replace(known[target.position], name=target.name, label=target.label)
+            continue
+        position, result = next(fresh)
+        store.put_result(keys[position], result)
+        yield position, result
+
+
+def _digest(x: Array) -> str:
+    """Hash of a sample's values."""
+    x = np.ascontiguousarray(x)
+    return hashlib.sha256(f"{x.dtype.str}{x.shape}".encode() + x.tobytes()).hexdigest()[:32]
 
 
 def rows_of(ends: Ends, scheme: Scheme) -> Array:

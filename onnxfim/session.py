@@ -92,7 +92,7 @@ def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
         if name.lower() == "auto":
             names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
             continue
-        full = name if name.endswith("ExecutionProvider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
+        full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)
         if match is None:
             raise ProviderError(f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {', '.join(known)}.")
@@ -113,7 +113,7 @@ def _preload_cuda() -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """What the runtime's C++ side writes to stderr while the block runs; the only place where it says why a provider failed."""
+    """What the runtime writes while the block runs: its C++ side says only on stderr why a provider failed."""
     lines: list[str] = []
     try:
         descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
@@ -121,14 +121,14 @@ def _captured_stderr() -> Iterator[list[str]]:
     except (OSError, ValueError):  # no real stderr (embedded interpreter): nothing to capture
         yield lines
         return
+    printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
     with tempfile.TemporaryFile() as sink:
         # Python's fallback message goes to stdout: kept out of the caller's output too.
         sys.stdout.flush()
         os.dup2(sink.fileno(), descriptor)
         os.dup2(sink.fileno(), 1)
-        printed = io.StringIO()
         try:
-            with redirect_stdout(printed):  # where a caller has put another object in stdout's place
+            with redirect_stdout(printed):
                 yield lines
         finally:
             os.dup2(saved, descriptor)

@@ -53,6 +53,7 @@ def choose_step(
     seed: int,
     step: float | None = None,
     level: float | None = None,
+    limits: tuple[float, float] | None = None,
     directions: Directions | None = None,
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
@@ -64,7 +65,9 @@ def choose_step(
         input_std: Standard deviation of the inputs, the unit of the ladder.
         seed: Seed of the directions.
         step: A step given by the user, in input units; only the scheme is then chosen.
-        level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither.
+        level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither. Such a file has no
+            slope at a point, so that smooth schemes are not considered (measured: they read 1.1 to 1.4 times the float file).
+        limits: Range outside which the file clips its input.
         directions: Directions to climb the ladder with; Rademacher ones by default.
 
     Returns:
@@ -103,11 +106,11 @@ def choose_step(
             evaluations=evaluations,
         )
 
-    chosen = _smooth_choice(rungs, usable, step)
+    chosen = None if level else _smooth_choice(rungs, usable, step)
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
     dither = level if level else 0.02 * input_std
-    curve, cost = _dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step)
+    curve, cost = _dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits)
     evaluations += cost
     picked, plateau, resolved = _dithered_choice(curve, step)
     if not resolved and chosen is not None and not _noise_dominated(rungs, chosen[0].step):
@@ -143,6 +146,8 @@ def _climb(
     jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r)
     forwards, centrals, errors, unchanged, even = [], [], [], [], []
     for k, ends in enumerate(jacobian.ends(probe.X, probe.base, _requests(probe, _DIRECTIONS))):
+        if not is_finite(ends):  # says nothing of the step; the sample itself is skipped when it is measured
+            continue
         base = probe.base[k]
         central = reader.scores(base, ends.plus, ends.minus, 2 * r)
         one_sided = reader.scores(base, ends.plus, np.broadcast_to(base, ends.plus.shape), r)
@@ -153,6 +158,9 @@ def _climb(
         errors.append(min(float(((one_sided - central) ** 2).sum()) / energy, 1.0) if energy > 0 else 1.0)
         forwards.append(lambda_max_sketch(one_sided).plain or 0.0)
         centrals.append(lambda_max_sketch(central).plain or 0.0)
+    cost = 2 * _DIRECTIONS * len(probe.X)
+    if not unchanged:
+        return Rung(r, r / input_std, None, None, None, 1.0), 0.0, cost
     dead = all(u == 1.0 for u in unchanged)
     rung = Rung(
         step=r,
@@ -163,7 +171,7 @@ def _climb(
         unchanged=float(np.mean(unchanged)),
     )
     # z⁺ + z⁻ − 2z carries six variances of one output's rounding noise.
-    return rung, float(np.sqrt(np.mean(even) / 6)), 2 * _DIRECTIONS * len(probe.X)
+    return rung, float(np.sqrt(np.mean(even) / 6)), cost
 
 
 def _smooth_choice(rungs: Sequence[Rung], usable: Sequence[Rung], step: float | None) -> tuple[Rung, Scheme, bool] | None:
@@ -175,8 +183,9 @@ def _smooth_choice(rungs: Sequence[Rung], usable: Sequence[Rung], step: float | 
         return best, "forward", _flat(usable, best)
     candidates = usable if step is None else [best]
     judged = [(_central_error(usable, g), g) for g in candidates]
-    error, rung = min(judged, key=lambda pair: pair[0])
-    return rung, "central", error <= _CENTRAL_ERROR and rung.unchanged < 0.01
+    good = [(e, g) for e, g in judged if e <= _CENTRAL_ERROR and g.unchanged < 0.01 and _level(usable, g)]
+    rung = min(good or judged, key=lambda pair: pair[0])[1]
+    return rung, "central", bool(good)
 
 
 def _central_error(usable: Sequence[Rung], rung: Rung) -> float:
@@ -199,6 +208,16 @@ def _flat(usable: Sequence[Rung], rung: Rung) -> bool:
     return min(abs((g.central or 0.0) - rung.central) for g in near) <= _PLATEAU * rung.central
 
 
+def _level(usable: Sequence[Rung], rung: Rung) -> bool:
+    """Whether three neighbouring rungs that end or centre at this one agree: two of a wandering curve may do so by chance."""
+    if rung not in usable or not rung.central:
+        return False
+    at = usable.index(rung)
+    agrees = [g.central is not None and abs(g.central - rung.central) <= _PLATEAU * rung.central for g in usable]
+    runs = ((at - 1, at + 1), (at - 2, at - 1))
+    return any(low >= 0 and high < len(usable) and agrees[low] and agrees[high] for low, high in runs)
+
+
 def _noise_dominated(rungs: Sequence[Rung], step: float) -> bool:
     """Whether the even part at ``step`` falls with the step (noise) and not rises (curvature, kinks)."""
     below = [g for g in rungs if g.step < step]
@@ -213,23 +232,26 @@ def _noise_dominated(rungs: Sequence[Rung], step: float) -> bool:
 
 def _dithered_curve(
     forward: Forward, reader: OutputReader, probe: Probe, rungs: Sequence[Rung], directions: Directions,
-    input_std: float, dither: float, seed: int, step: float | None,
+    input_std: float, dither: float, seed: int, step: float | None, limits: tuple[float, float] | None,
 ) -> tuple[tuple[Rung, ...], int]:  # fmt: skip
     """The ladder with dithered cross-Gram values beside the plain ones; ``error`` of a new rung is None."""
     by_step = {g.step: g for g in rungs}
     evaluations = 0
     for r in sorted({*(q * input_std for q in DITHERED_LADDER), *([step] if step else [])}):
-        jacobian = DifferenceJacobian(forward, directions, scheme="dithered", step=r, seed=seed, dither=dither)
+        jacobian = DifferenceJacobian(forward, directions, scheme="dithered", step=r, seed=seed, dither=dither, limits=limits)
         cross, plain, still = 0.0, 0.0, []
         for k, ends in enumerate(jacobian.ends(probe.X, probe.base, _requests(probe, _DITHERED_DIRECTIONS))):
+            if not is_finite(ends):
+                continue
             sketch = cross_sketch(reader, probe.base[k], ends)
             top = sketch.estimate.value if sketch.estimate.value is not None else 0.0
             cross += top
             plain += sketch.plain or 0.0
             still.append(unchanged_share(ends))
         evaluations += 4 * _DITHERED_DIRECTIONS * len(probe.X)
-        old = by_step.get(r) or Rung(r, r / input_std, None, None, None, float(np.mean(still)))
-        by_step[r] = replace(old, central=plain / len(probe.X), cross=cross / len(probe.X), unchanged=float(np.mean(still)))
+        count, share = max(len(still), 1), float(np.mean(still)) if still else 1.0
+        old = by_step.get(r) or Rung(r, r / input_std, None, None, None, share)
+        by_step[r] = replace(old, central=plain / count, cross=cross / count, unchanged=share)
     return tuple(by_step[r] for r in sorted(by_step)), evaluations
 
 
@@ -239,6 +261,12 @@ def cross_sketch(reader: OutputReader, base: Array, ends: Ends, temperature: flo
     first = reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
     second = reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
     return lambda_max_cross(first, second, evaluations=evaluations)
+
+
+def is_finite(ends: Ends) -> bool:
+    """Whether all outputs at the ends (and at the dithered twins') are numbers."""
+    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
+    return good and (ends.twin is None or is_finite(ends.twin))
 
 
 def unchanged_share(ends: Ends) -> float:

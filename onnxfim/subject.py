@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.forward import CallableForward, OnnxForward
@@ -20,6 +21,7 @@ from onnxfim.model import (
     ending,
     fixed_batch,
     input_level,
+    input_limits,
     load_model,
     sample_shape,
     value_type,
@@ -46,11 +48,22 @@ class CallableModel:
 
 
 @dataclass(frozen=True)
+class Differentiable:
+    """What there is to differentiate: the model (the file, or the copy that runs), and the value that holds the logits."""
+
+    proto: onnx.ModelProto
+    input_name: str
+    logits: str
+    base_dir: Path
+
+
+@dataclass(frozen=True)
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
-    ``level`` is the spacing of its input levels where it quantises its input first. ``doubt`` is what speaks against the output
-    kind it was read with.
+    ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
+    them. ``doubt`` is what speaks against the output kind it was read with. ``differentiable`` is None, and ``no_gradient`` says
+    why, where there are no logits of a graph to differentiate.
     """
 
     info: ModelInfo
@@ -58,6 +71,9 @@ class Subject:
     reader: OutputReader
     level: float | None = None
     doubt: str | None = None
+    differentiable: Differentiable | None = None
+    no_gradient: str | None = "the model is a function, not a graph"
+    limits: tuple[float, float] | None = None
 
 
 def from_callable(
@@ -107,12 +123,14 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
     z = forward.outputs(X[: min(8, len(X))])
     kind, how, doubt = _kind(settings, Ending("logits", None, None), z)
+    logits = _are_logits(kind, z)
+    how += _how(kind, logits)
     info = ModelInfo(
         path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
         opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
         num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind, read_from=how,
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits=kind in ("logits", "gaussian"), sigma=settings.sigma), doubt=doubt)
+    return Subject(info, forward, _reader(kind, logits, settings.sigma), doubt=doubt)
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
@@ -121,7 +139,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
-    axis = end.class_axis if end.class_axis is not None and end.class_axis > 1 else None
+    axis = _class_axis(file, end, out.name)
     fixed = fixed_batch(into)
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None) -> OnnxForward:
@@ -138,36 +156,55 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     proto = file.proto
     if fixed is not None:
         freed = free_batch(proto, fixed)
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), few, truth)
+        rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
+        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), rows, forward.outputs(rows))
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
     kind, how, doubt = _kind(settings, end, truth)
-    logits = kind in ("logits", "gaussian")
-    if kind in ("probabilities", "sigmoid") and end.logits is not None and settings.output_kind in ("auto", kind):
+    logits = _are_logits(kind, truth)
+    if not logits and kind in ("probabilities", "sigmoid") and end.logits is not None and settings.output_kind in ("auto", kind):
         inner = _logits_forward(file, proto, end, opened, forward, few, truth, kind, settings)
         if inner is not None:
             forward, logits = inner, True
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
-    if kind in ("probabilities", "sigmoid") and not logits:
-        how += "; differentiated through 2 ∂√p" if kind == "probabilities" else "; differentiated through 2 ∂ arcsin √p"
+    how += _how(kind, logits)
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind, read_from=how,
         rewritten="; ".join(rewritten) or None,
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits, settings.sigma), input_level(file.graph, into.name), doubt)
+    source, reason = None, None
+    if not logits:
+        reason = "the logits before the output cannot be read"
+    elif truth.shape[2] != 1:
+        reason = "outputs with positions are measured by sketch"
+    else:
+        name = end.logits if kind in ("probabilities", "sigmoid") and end.logits is not None else out.name
+        source = Differentiable(file.proto, into.name, name, file.path.parent)
+    reader = _reader(kind, logits, settings.sigma)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    return Subject(info, forward, reader, level, doubt, source, reason, limits)
+
+
+def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:
+    """The axis that the final Softmax sums over, where the output still has it and it is not the second."""
+    before, after = (file.graph.shapes.get(name or "") for name in (end.logits, output))
+    if end.class_axis is None or before is None or after is None or len(before) != len(after):
+        return None
+    axis = end.class_axis % len(after)
+    return axis if axis > 1 else None
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
     """The copy's forward where it gives the file's own outputs, else None."""
     try:
         copy = make()
-        copy.finder.batch, searching = len(few), copy.finder.searching  # all at once: a mixed-up batch axis would show
+        given, copy.finder.batch = copy.finder.batch, len(few)  # all at once: a mixed-up batch axis would show
         got = copy.outputs(few)
-        copy.finder.searching = searching
+        copy.finder.batch = given
     except OnnxFimError:
         return None
     scale = float(np.abs(truth).max(initial=0.0)) or 1.0
@@ -193,6 +230,18 @@ def _logits_forward(
     p = _reader(kind, True, 1.0).probabilities(z)
     tolerance = 2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME
     return copy if p.shape == truth.shape and np.allclose(p, truth, rtol=0, atol=tolerance) else None
+
+
+def _are_logits(kind: OutputKind, z: Array) -> bool:
+    """Whether the outputs themselves are differentiated; a sigmoid's may be its logits, which leave 0 to 1."""
+    return kind in ("logits", "gaussian") or (kind == "sigmoid" and (float(z.min()) < 0 or float(z.max()) > 1))
+
+
+def _how(kind: OutputKind, logits: bool) -> str:
+    """What is differentiated where the outputs are probabilities."""
+    if logits or kind not in ("probabilities", "sigmoid"):
+        return ""
+    return "; differentiated through 2 ∂√p" if kind == "probabilities" else "; differentiated through 2 ∂ arcsin √p"
 
 
 def _reader(kind: OutputKind, logits: bool, sigma: float) -> OutputReader:

@@ -68,6 +68,27 @@ def test_other_ways_of_measuring_resume_too(tmp_path, settings):
     assert settled(run(tmp_path, **settings)) == settled(whole)
 
 
+@pytest.mark.parametrize("passes", [1, 17, 40], ids=["at the second sample", "between", "after the last"])
+@pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_vit.onnx"])
+def test_gradients_resume_too(tmp_path, model, passes):
+    whole = run(tmp_path, model=model, cache=False, method="gradient")
+    run(tmp_path, model=model, method="gradient", passes=passes)
+    resumed = run(tmp_path, model=model, method="gradient")
+    assert (resumed.run.method, whole.run.method) == ("gradient", "gradient")
+    assert cached(resumed) > 0
+    assert settled(resumed) == settled(whole)
+    again = run(tmp_path, model=model, method="gradient", temperature=2.0)
+    assert again.samples[0].lambda_max_calibrated != resumed.samples[0].lambda_max_calibrated
+
+
+def test_results_take_the_names_and_labels_of_their_run(tmp_path):
+    run(tmp_path, method="gradient", temperature=1.0)
+    settings = Settings(method="gradient", budget=60, batch=64, temperature=1.0)
+    other = audit(MODELS / "digits_mlp.onnx", X, (Y + 1) % 10, settings, cache=Cache(tmp_path / "cache"))
+    assert cached(other) > 0
+    assert [s.label for s in other.samples] == list((Y + 1) % 10)
+
+
 def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
     first = run(tmp_path)
     rows = []
@@ -81,8 +102,8 @@ def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"step": 0.01}, {"model": "digits_resnet.onnx"}, {"method": "exact"}],
-    ids=["seed", "step", "model", "directions"],
+    [{"seed": 1}, {"step": 0.01}, {"model": "digits_resnet.onnx"}, {"method": "exact"}, {"method": "gradient"}],
+    ids=["seed", "step", "model", "directions", "gradients"],
 )
 def test_what_changes_the_outputs_is_measured_anew(tmp_path, change):
     run(tmp_path)

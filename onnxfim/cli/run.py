@@ -12,6 +12,7 @@ from onnxfim.cache import Cache, default_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.errors import SettingsError
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.results import Aggregate, Audit, Estimate, Settings
 
@@ -41,6 +42,12 @@ def audit_command(model: str, outputs: Outputs, console: Console, **options: Any
         temperature=options["temperature"],
         sigma=options["sigma"],
         input_scale=scale,
+        replay=options["replay"],
+        attack=options["attack"],
+        epsilon=options["epsilon"],
+        attack_range=_pair(options["attack_range"]),
+        attack_samples=options["attack_samples"],
+        surrogate=options["surrogate"],
         tf32=options["tf32"],
     )
     with console.progress() as progress:
@@ -56,6 +63,14 @@ def _cache(options: dict[str, Any]) -> Cache | None:
     if options["no_cache"]:
         return None
     return Cache(Path(options["cache_dir"]) if options["cache_dir"] else default_folder())
+
+
+def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise SettingsError(f"--attack-range: {len(values)} numbers, expected two: LOW,HIGH.")
+    return values[0], values[1]
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:

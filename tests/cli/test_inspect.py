@@ -1,0 +1,63 @@
+"""What `inspect` shows, on paper and as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from tests import models
+from tests.cli.conftest import MODEL
+
+
+def shown(command, path):
+    done = command("inspect", path, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_the_interface(here, command):
+    found = shown(command, "model.onnx")
+    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 6]}]
+    assert found["outputs"] == [{"name": "z", "dtype": "float32", "shape": ["N", 4]}]
+    assert found["dynamic_axes"] == {"x": [0], "z": [0]}
+    assert found["opsets"] == {"ai.onnx": 17}
+    assert found["output_kind"]["kind"] == "logits"
+    assert found["normalisation"] is None
+    assert found["quantised"] is False
+    content = (here / "model.onnx").read_bytes()
+    assert (found["bytes"], found["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert "CPUExecutionProvider" in found["providers_in_this_build"]
+
+
+@pytest.mark.parametrize(("end", "kind"), [("Softmax", "probabilities"), ("Sigmoid", "sigmoid"), ("LogSoftmax", "logits")])
+def test_the_output_kind(here, command, end, kind):
+    models.save(MODEL.onnx(end=end), here / "m.onnx")
+    assert shown(command, "m.onnx")["output_kind"] == {"kind": kind, "node": f"{end}_2"}
+
+
+def test_normalisation(here, command):  # float32 constants
+    models.save(models.normalised(np.ones((2, 12)), (0.5, 0.4, 0.3), (0.2, 0.2, 0.3)), here / "m.onnx")
+    found = shown(command, "m.onnx")["normalisation"]
+    assert_allclose(found["mean"], (0.5, 0.4, 0.3), rtol=1e-6)
+    assert_allclose(found["std"], (0.2, 0.2, 0.3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("made", [models.integer(), models.custom(), models.conv()[0], models.two_headed(MODEL.W, MODEL.b)])
+def test_what_cannot_be_audited_can_be_looked_at(here, command, made):
+    models.save(made, here / "m.onnx")
+    assert shown(command, "m.onnx")["nodes"] >= 1
+    assert command("inspect", "m.onnx").exit_code == 0
+
+
+def test_names_print_as_they_are(here, command):
+    """Markup in a file's texts is text."""
+    made = MODEL.onnx()
+    made.producer_name = "[bold red]evil[/]"
+    models.save(made, here / "m.onnx")
+    done = command("inspect", "m.onnx")
+    assert done.exit_code == 0
+    assert "[bold red]evil[/]" in done.output

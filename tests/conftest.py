@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import re
+
+# Before NumPy comes: many small eigenvalue problems gain nothing from threads, and lose twentyfold where cores are shared.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+
+from onnxfim.results import Settings
+from tests import models
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write a model and return its path."""
+
+    def save(made, name="model.onnx"):
+        return models.save(made, tmp_path / name)
+
+    return save
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Write samples and labels and return their path."""
+
+    def save(inputs, labels=None, name="data.npz"):
+        arrays = {"inputs": inputs} if labels is None else {"inputs": inputs, "labels": labels}
+        np.savez(tmp_path / name, **arrays)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def cpu():
+    """Settings on the CPU, without the default's look for CUDA."""
+    return lambda **options: Settings(providers=("cpu",), **options)
+
+
+@pytest.fixture
+def told():
+    """Pattern of a one-line message that holds these words in this order."""
+    return lambda *words: r"^[^\n]*" + r"[^\n]*".join(map(re.escape, words)) + r"[^\n]*$"

@@ -1,0 +1,132 @@
+"""Trained models against exact values: the sample models, and others' where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from onnxfim.audit import audit
+from onnxfim.results import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS, SHARED = ROOT / "sample_models", ROOT / ".." / "shared" / "models"
+REFERENCE = json.loads((OURS / "reference.json").read_text())
+MANIFEST = json.loads((SHARED / "manifest.json").read_text()) if (SHARED / "manifest.json").exists() else []
+EXACT = {r["model"]: r for r in MANIFEST if r.get("exact")}
+ABSENT = "others' trained models are not here (../shared/models); the sample models are tested above"
+SAMPLES = 32
+MEASURES = ("lambda_max", "lambda_max_calibrated")
+
+
+@cache
+def ours(name):
+    with np.load(OURS / "digits.npz") as data:
+        return audit(OURS / f"{name}.onnx", data["inputs"], data["labels"], Settings(samples=SAMPLES, providers=("cpu",)))
+
+
+@cache
+def theirs(name):
+    with np.load(SHARED / EXACT[name]["data"]) as data:
+        return audit(SHARED / name, data["inputs"], data["labels"], Settings(samples=SAMPLES, providers=("cpu",)))
+
+
+def exact(name):
+    return json.loads((SHARED / EXACT[name]["exact"]).read_text()) if name in EXACT else REFERENCE[name]
+
+
+def compared(found, reference, measure):
+    """(estimates, exact values, whether each interval covers)."""
+    rows = {r["index"]: r[measure] for r in reference["samples"]}
+    estimates = [getattr(s, measure).estimate for s in found.samples]
+    truth = np.array([rows[s.index] for s in found.samples])
+    covers = np.array([e.value is not None and e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
+    return np.array([e.value for e in estimates], float), truth, covers
+
+
+def check_mean(found, reference, measure):
+    values, truth, _ = compared(found, reference, measure)
+    mean = found.aggregates[measure].mean
+    close = abs(values.mean() / truth.mean() - 1) <= 0.05
+    assert close or mean.low <= truth.mean() <= mean.high, f"mean {values.mean():.4g}, exact {truth.mean():.4g}"
+    return values.mean() / truth.mean()
+
+
+class TestOurs:
+    @pytest.mark.parametrize("measure", MEASURES)
+    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    def test_against_float64_autograd(self, name, measure):
+        found = ours(name)
+        assert len(found.samples) == SAMPLES
+        assert_allclose(check_mean(found, REFERENCE[name], measure), 1, rtol=0.005)  # d = 64: all coordinates, forward differences
+        assert compared(found, REFERENCE[name], measure)[2].mean() >= 0.9
+        assert found.step.plateau
+
+    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    def test_temperature_and_predictions(self, name):  # rtol: float32 logits
+        found, reference = ours(name), REFERENCE[name]
+        assert_allclose(found.run.temperature, reference["temperature"], rtol=1e-4)
+        for s, r in zip(found.samples, reference["samples"], strict=True):
+            assert (s.index, s.label, s.prediction) == (r["index"], r["label"], r["prediction"])
+            assert_allclose(s.confidence, r["confidence"], atol=1e-5)
+
+    @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
+    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    def test_what_stands_beside_it(self, name, measure):  # 5 %: kinks within a step of single samples
+        values = [getattr(s, measure).value for s in ours(name).samples]
+        assert_allclose(values, [r[measure] for r in REFERENCE[name]["samples"]], rtol=0.05)
+
+    def test_softmax_at_the_end_changes_nothing(self):  # rtol: float32
+        plain, ended = ours("digits_resnet"), ours("digits_resnet_softmax")
+        for a, b in zip(plain.samples, ended.samples, strict=True):
+            assert_allclose(b.lambda_max.estimate.value, a.lambda_max.estimate.value, rtol=1e-3)
+        assert "logits before node" in ended.model.read_from
+
+    @pytest.mark.parametrize("name", ["digits_resnet_fp16", "digits_resnet_int8"])
+    def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: what the issue asks of the mean
+        rounded = ours(name)
+        assert rounded.step.plateau
+        with np.load(OURS / "digits.npz") as data:
+            settings = Settings(samples=SAMPLES, step=rounded.step.step, providers=("cpu",))
+            plain = audit(OURS / "digits_resnet.onnx", data["inputs"], data["labels"], settings)
+        assert_allclose(rounded.aggregates["lambda_max"].mean.value, plain.aggregates["lambda_max"].mean.value, rtol=0.15)
+
+    def test_the_adversarially_trained_twin_is_the_more_robust(self):
+        plain, robust = ours("digits_resnet").aggregates, ours("digits_resnet_adv").aggregates
+        assert robust["lambda_max_calibrated"].mean.value < plain["lambda_max_calibrated"].mean.value
+        assert robust["boundary_distance"].median.value > plain["boundary_distance"].median.value
+
+    def test_400_directions_are_within_a_fifth(self):  # sd 7 %: 20 % is almost three of them, on the worst of 32
+        reference = {r["index"]: r["lambda_max"] for r in REFERENCE["digits_mlp"]["samples"]}
+        with np.load(OURS / "digits.npz") as data:
+            settings = Settings(samples=8, method="sketch", budget=460, providers=("cpu",))
+            found = audit(OURS / "digits_mlp.onnx", data["inputs"], data["labels"], settings)
+        for s in found.samples:
+            assert s.directions >= 390
+            assert_allclose(s.lambda_max.estimate.value, reference[s.index], rtol=0.2)
+
+
+@pytest.mark.skipif(not MANIFEST, reason=ABSENT)
+class TestTheirs:
+    @pytest.mark.parametrize("measure", MEASURES)
+    @pytest.mark.parametrize("name", sorted(EXACT))
+    def test_means_and_intervals(self, name, measure):
+        found, reference = theirs(name), exact(name)
+        check_mean(found, reference, measure)
+        # 27 of 32: fewer have a chance of 2 % where intervals cover 95 %. The kinks of single samples are in the references too.
+        assert compared(found, reference, measure)[2].sum() >= 27
+        assert found.step.plateau
+        assert found.step.scheme == "forward"
+
+    @pytest.mark.parametrize("measure", MEASURES)
+    def test_nine_intervals_of_ten_cover(self, measure):
+        covers = [compared(theirs(name), exact(name), measure)[2] for name in sorted(EXACT)]
+        assert np.mean(covers) >= 0.9
+
+    @pytest.mark.parametrize("name", sorted(EXACT))
+    def test_temperature(self, name):  # 5 %: the references' is one of a grid
+        assert_allclose(theirs(name).run.temperature, exact(name)["temperature"], rtol=0.05)
