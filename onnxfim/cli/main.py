@@ -10,7 +10,7 @@ import click
 from onnxfim import __version__
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import cache_options, data_options, output_options, run_options
+from onnxfim.cli.options import OutputFile, cache_options, data_options, output_options, run_options
 
 _EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
 is written, marked partial)."""
@@ -46,6 +46,29 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
     from onnxfim.cli.run import audit_command
 
     sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), **options))
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output-file",
+    "outputs",
+    type=OutputFile(("html", "json")),
+    multiple=True,
+    metavar="FORMAT=PATH",
+    help="Write html=PATH or json=PATH; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
+@click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
+@errors_in_one_line
+def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
+    from onnxfim.cli.bounds import bounds_command
+
+    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
 
 
 @main.command()

@@ -73,9 +73,12 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """``FORMAT=PATH``."""
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
 
     name = "format=path"
+
+    def __init__(self, formats: tuple[str, ...] = ()) -> None:
+        self.formats = formats
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
@@ -83,8 +86,9 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         from onnxfim.report.formats import FORMATS
 
         name, _, path = str(value).partition("=")
-        if name not in FORMATS or not path:
-            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(FORMATS)}.", param, ctx)
+        formats = self.formats or tuple(FORMATS)
+        if name not in formats or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
         return name, path
 
 
@@ -156,6 +160,7 @@ def run_options(function: F) -> F:
             click.option("--epsilon", type=float, help="Radius of the attack, in raw units where --std is given.  [default: median smallest attack]"),
             click.option("--attack-range", type=FLOATS, metavar="LOW,HIGH", help="Range of input values the attack stays in.  [default: that of the data]"),
             click.option("--attack-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Samples to attack at most."),
+            click.option("--bounds/--no-bounds", default=True, show_default=True, help="Read the architecture class and the spectral bound from the weights."),
             click.option("--surrogate", is_flag=True, help="Differentiate a clip surrogate of a quantised file, labelled as such."),
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxfim.audit import CALIBRATION_SAMPLES, audit
-from onnxfim.cache import Cache, default_folder
+from onnxfim.cache import default_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
@@ -47,11 +47,12 @@ def audit_command(model: str, outputs: Outputs, console: Console, **options: Any
         epsilon=options["epsilon"],
         attack_range=_pair(options["attack_range"]),
         attack_samples=options["attack_samples"],
+        bounds=options["bounds"],
         surrogate=options["surrogate"],
         tf32=options["tf32"],
     )
     with console.progress() as progress:
-        result = audit(file, samples, settings=settings, progress=progress, cache=_cache(options))
+        result = audit(file, samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
     outputs.write(result)
     _print(result, outputs, console)
     if result.run.partial:
@@ -59,10 +60,10 @@ def audit_command(model: str, outputs: Outputs, console: Console, **options: Any
     return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
 
 
-def _cache(options: dict[str, Any]) -> Cache | None:
+def _cache_dir(options: dict[str, Any]) -> Path | None:
     if options["no_cache"]:
         return None
-    return Cache(Path(options["cache_dir"]) if options["cache_dir"] else default_folder())
+    return Path(options["cache_dir"]) if options["cache_dir"] else default_folder()
 
 
 def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
