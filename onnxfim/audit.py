@@ -94,6 +94,19 @@ def audit(
     return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
 
 
+def planned_step(model: str | Path | ModelFile | CallableModel, inputs: Array | Samples, settings: Settings) -> StepChoice:
+    """The step and scheme that `audit` would choose for this model on these samples, without measuring them.
+
+    Raises:
+        OnnxFimError: as `audit`.
+    """
+    file = model if isinstance(model, CallableModel) else model if isinstance(model, ModelFile) else load_model(model)
+    samples = _samples(file, inputs, None, settings)
+    _check_labels(samples)
+    subject = open_subject(file, samples.inputs, settings)
+    return _Loop(subject, samples, settings, lambda _: None, time.perf_counter()).plan_step()
+
+
 def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
     if isinstance(inputs, Samples):
         return inputs
@@ -155,6 +168,12 @@ class _Loop:
             partial = True
         return self._finish(good, calibration, step, exact, partial)
 
+    def plan_step(self) -> StepChoice:
+        """The choice of step and scheme alone."""
+        self.forward.find_batch(self.X)
+        base = self._clean_pass()
+        return self._choose_step(base, self._audited(self._usable(base)))
+
     def _say(self, stage: str) -> None:
         self.report(Progress(stage, self.done, self.total))
 
@@ -206,7 +225,7 @@ class _Loop:
         directions: Directions | None = Coordinates() if self._goes_exact(d, 1) and d >= 24 else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, directions=directions,
+            scheme=self.settings.scheme, level=self.subject.level, directions=directions,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -460,4 +479,4 @@ def _versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]
+__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]

@@ -20,6 +20,7 @@ OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"
 Method: TypeAlias = Literal["auto", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
+Operator: TypeAlias = Literal[">", ">=", "<", "<="]
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class Settings:
         precision: Relative half-width of the 95 % interval of the mean to reach; None spends the budget and stops.
         max_budget: With ``precision``, the most forward passes per sample that may be spent to reach it.
         step: Amplitude per coordinate in model input units, or None to choose it by the ladder.
+        scheme: Finite differences to take, or ``auto`` to choose them with the step.
         seed: Seed of all directions; sample i draws from ``[seed, i]``.
         batch: Rows per call of the runtime, or None to find the best.
         providers: ONNX Runtime providers in order of preference; ``auto`` takes CUDA where it loads, else the CPU.
@@ -54,6 +56,7 @@ class Settings:
     precision: float | None = None
     max_budget: int = 2000
     step: float | None = None
+    scheme: Literal["auto", "forward", "central", "dithered"] = "auto"
     seed: int = 0
     batch: int | None = None
     providers: tuple[str, ...] = ("auto",)
@@ -75,6 +78,8 @@ class Settings:
             (self.max_budget >= self.budget or self.precision is None,
              f"max_budget: {self.max_budget} is less than the budget of {self.budget}."),
             (self.step is None or (self.step > 0 and math.isfinite(self.step)), f"step: {self.step} is not a positive number."),
+            (self.scheme in ("auto", "forward", "central", "dithered"),
+             f"scheme: {self.scheme!r} is not auto, forward, central or dithered."),
             (0 <= self.seed < 2**63, f"seed: {self.seed} is not between 0 and 2^63 - 1."),
             (self.batch is None or self.batch >= 1, f"batch: {self.batch} is not a positive number of rows."),
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
@@ -330,6 +335,88 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
+
+    ``low`` and ``high`` are the ends that the verdict was taken on: None where few samples do not bound that side.
+    ``comparison`` is the whole comparison in unrounded numbers; ``advice`` says what would settle an inconclusive one.
+    """
+
+    text: str
+    name: str
+    operator: Operator
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two audits differ, beside the model's values."""
+
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One sample's value in the baseline and now."""
+
+    index: int
+    name: str
+    baseline: float
+    current: float
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The same samples measured in a baseline and now.
+
+    Attributes:
+        baseline: Name of the baseline's model.
+        baseline_sha256: Hash of its file.
+        measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
+        units: Units of the means.
+        count: Samples that both measured.
+        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        mean_baseline, mean_current: Means over the shared samples.
+        ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
+        ratio_here: The same on these very samples: its interval holds the estimates' noise alone.
+        worse, better: Shares of the samples whose value rose or fell.
+        differences: What else differs between the two audits.
+        movements: The samples that moved the mean most.
+        verdict: ``fail`` where the whole interval is above ``1 + max_regression``, ``pass`` where none of it is.
+        comparison: The comparison in unrounded numbers.
+        advice: What would settle an inconclusive one.
+    """
+
+    baseline: str
+    baseline_sha256: str
+    measure: str
+    units: str
+    count: int
+    paired: bool
+    max_regression: float
+    mean_baseline: float
+    mean_current: float
+    ratio: Aggregate
+    ratio_here: Aggregate
+    worse: Aggregate
+    better: Aggregate
+    differences: tuple[Difference, ...]
+    movements: tuple[Movement, ...]
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything one audit found; every format renders this object, and it is read back from its JSON."""
 
@@ -347,6 +434,8 @@ class Audit:
     classes: tuple[ClassRow, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
     units: str = "nats per squared model input unit"
+    gates: tuple[GateResult, ...] = ()
+    comparison: BaselineComparison | None = None
     schema_version: str = SCHEMA_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from onnxfim import __version__
+from onnxfim.cli.compare import compare
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OUTPUT, data_options, run_options
+from onnxfim.cli.options import OUTPUT, data_options, gate_options, given_options, run_options
 
-_EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
-is written, marked partial)."""
+_EPILOG = """Exit codes: 0 pass, 1 a gate or the baseline's comparison failed, 2 could not run or bad usage, 3 nothing could be
+audited, 4 inconclusive (only with --fail-on-inconclusive), 130 interrupted (what was finished is written, marked partial).
+All outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
@@ -29,6 +31,7 @@ def main() -> None:
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
+@gate_options
 @click.option(
     "-o",
     "--output-file",
@@ -49,7 +52,11 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], quiet: bool, verbose
     """
     from onnxfim.cli.run import audit_command
 
-    sys.exit(audit_command(model, outputs or (("html", "report.html"),), Console(quiet, verbose), **options))
+    given = given_options(click.get_current_context())
+    sys.exit(audit_command(model, outputs or (("html", "report.html"),), Console(quiet, verbose), given, **options))
+
+
+main.add_command(compare)
 
 
 @main.command()

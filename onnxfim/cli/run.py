@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from onnxfim.audit import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
+from onnxfim.cli.gates import as_baseline, exit_code, print_checks, read_checks, require_same_data, same_scheme
 from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.errors import InputError, OnnxFimError, OutputError
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.report import render_html
 from onnxfim.results import Aggregate, Audit, Estimate, Settings
@@ -18,10 +21,57 @@ from onnxfim.results import Aggregate, Audit, Estimate, Settings
 _SYNTHETIC = 32  # samples, where none are asked for
 
 
-def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Console, **options: Any) -> int:
-    """Run an audit from command line options and write its outputs; returns the exit code."""
+@dataclass(frozen=True)
+class Prepared:
+    """A model, its samples and its settings, ready to be audited."""
+
+    file: ModelFile
+    samples: Samples
+    settings: Settings
+
+
+def audit_command(
+    model: str, outputs: Sequence[tuple[str, str]], console: Console, given: Collection[str] = (), **options: Any
+) -> int:
+    """Run an audit from command line options and write its outputs; returns the exit code.
+
+    Raises:
+        OnnxFimError: it could not run, an output could not be written, or the baseline does not compare; whatever outputs there
+            are were written first.
+    """
     for _, path in outputs:
         check_writable(path)
+    checks = read_checks(options)
+    prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    if checks.baseline is not None:
+        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+    settings = same_scheme(prepared.settings, given, checks.baseline)
+    with console.progress() as progress:
+        measured = audit(prepared.file, prepared.samples, settings=settings, progress=progress)
+    problem: OnnxFimError | None = None
+    try:
+        result = checks.judge(measured)
+    except InputError as error:
+        result, problem = checks.without_baseline().judge(measured), error
+    for kind, path in outputs:
+        try:
+            write(path, _FORMATS[kind](result))
+        except OutputError as error:
+            problem = error
+    _print(result, outputs, console)
+    if result.run.partial:
+        return 130
+    if problem is not None:
+        raise problem
+    return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
+
+
+def prepare(model: str, options: dict[str, Any]) -> Prepared:
+    """Load the model and the data that the options name.
+
+    Raises:
+        OnnxFimError: what cannot be loaded.
+    """
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
@@ -44,14 +94,7 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         input_scale=scale,
         tf32=options["tf32"],
     )
-    with console.progress() as progress:
-        result = audit(file, samples, settings=settings, progress=progress)
-    for kind, path in outputs:
-        write(path, _FORMATS[kind](result))
-    _print(result, outputs, console)
-    if result.run.partial:
-        return 130
-    return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
+    return Prepared(file, samples, settings)
 
 
 _FORMATS: dict[str, Callable[[Audit], str]] = {"html": render_html, "json": Audit.to_json}
@@ -95,6 +138,7 @@ def _print(result: Audit, outputs: Sequence[tuple[str, str]], console: Console) 
     for finding in result.findings:
         red = finding.id == "provider-fallback"
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(path for _, path in outputs if path != "-")
     head = "interrupted, partial: " if result.run.partial else ""
