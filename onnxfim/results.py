@@ -21,6 +21,7 @@ Method: TypeAlias = Literal["auto", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
 Operator: TypeAlias = Literal[">", ">=", "<", "<="]
+Scope: TypeAlias = Literal["samples", "population"]
 
 T = TypeVar("T")
 
@@ -115,11 +116,14 @@ class Sketch:
     """lambda_max of one sample at one temperature, with the two estimates that bracket its bias.
 
     ``plain`` is biased upwards (no correction); ``cross_fit`` downwards (directions of one half, values of the other).
+    ``replicates`` are the jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with
+    the same directions share their noise, and these tell how much of it. Empty for exact values.
     """
 
     estimate: Estimate
     plain: float | None = None
     cross_fit: float | None = None
+    replicates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -384,6 +388,7 @@ class BaselineComparison:
         units: Units of the means.
         count: Samples that both measured.
         paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
         max_regression: Largest rise of the mean that passes, as a share of the baseline's.
         mean_baseline, mean_current: Means over the shared samples.
         ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
@@ -402,6 +407,7 @@ class BaselineComparison:
     units: str
     count: int
     paired: bool
+    scope: Scope
     max_regression: float
     mean_baseline: float
     mean_current: float
@@ -471,7 +477,7 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     record["intervals"] = {}
     for name in ("lambda_max", "lambda_max_calibrated"):
         sketch = record[name]
-        record[name] = {**sketch["estimate"], "plain": sketch["plain"], "cross_fit": sketch["cross_fit"]}
+        record[name] = {**sketch["estimate"], **{k: v for k, v in sketch.items() if k != "estimate"}}
     for name in ("trace", "boundary_distance", "logit_sensitivity"):
         record["intervals"][name] = record[name]
         record[name] = record[name]["value"]
@@ -496,8 +502,8 @@ def _sample_from_dict(record: Mapping[str, Any]) -> dict[str, Any]:
     sample = {k: v for k, v in record.items() if k != "intervals"}
     for name in ("lambda_max", "lambda_max_calibrated"):
         flat = dict(sample[name])
-        plain, cross_fit = flat.pop("plain"), flat.pop("cross_fit")
-        sample[name] = {"estimate": flat, "plain": plain, "cross_fit": cross_fit}
+        apart = {"plain": flat.pop("plain"), "cross_fit": flat.pop("cross_fit"), "replicates": flat.pop("replicates", ())}
+        sample[name] = {"estimate": flat, **apart}
     return {**sample, **record["intervals"]}
 
 

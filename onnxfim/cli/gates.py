@@ -11,7 +11,7 @@ import click
 
 from onnxfim.cli.console import Console
 from onnxfim.errors import InputError, OutputError
-from onnxfim.results import Aggregate, Audit, BaselineComparison, GateResult, Settings
+from onnxfim.results import Aggregate, Audit, BaselineComparison, GateResult, Scope, Settings
 from onnxfim.verdict import Gate, judge, parse_gate
 
 _DEFAULT_REGRESSION = 0.1
@@ -25,10 +25,11 @@ class Checks:
     gates: tuple[Gate, ...]
     baseline: Audit | None
     max_regression: float
+    scope: Scope
 
     def judge(self, audit: Audit) -> Audit:
         """The audit with its verdict."""
-        return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression)
+        return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
 
     def without_baseline(self) -> Checks:
         """The gates alone."""
@@ -47,7 +48,7 @@ def read_checks(options: dict[str, Any]) -> Checks:
         raise click.UsageError("--max-regression needs a --baseline to compare with.")
     gates = tuple(parse_gate(text) for text in options["fail_on"])
     baseline = None if path is None else read_audit(path)
-    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression)
+    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
 
 
 def read_audit(path: str) -> Audit:
@@ -87,8 +88,8 @@ def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
     """
     if sha256 != baseline.data.sha256:
         raise InputError(
-            f"{path}: measured on {baseline.data.source} (sha256 {baseline.data.sha256[:12]}), but the data given have sha256 {sha256[:12]}. "
-            "Give the baseline's --data, --samples and labels, or make a new baseline."
+            f"{path}: measured on {baseline.data.source} (sha256 {baseline.data.sha256[:12]}), but the data given have "
+            f"sha256 {sha256[:12]}. Give the baseline's --data, --samples and labels, or make a new baseline."
         )
 
 
@@ -129,9 +130,11 @@ def _line(gate: GateResult) -> str:
 def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
     advice = f". {c.advice}" if c.advice else ""
     how = "paired" if c.paired else "not paired"
+    ratio, where = (c.ratio, "over such samples in general") if c.scope == "samples" else (c.ratio_here, "on these samples alone")
+    other = f"{where} the ratio is {ratio.low:.3g} to {ratio.high:.3g}"
     return (
         f"baseline {c.verdict}: {c.comparison} ({c.count} samples, {how}){advice}",
-        f"baseline {c.baseline}: {_share(c.worse)} of the samples got worse, {_share(c.better)} better",
+        f"baseline {c.baseline}: {other}; {_share(c.worse)} of the samples got worse, {_share(c.better)} better",
     )
 
 

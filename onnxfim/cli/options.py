@@ -127,6 +127,8 @@ def gate_options(function: F) -> F:
             click.option("--baseline", metavar="PATH", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
             click.option("--max-regression", type=REGRESSION, metavar="PERCENT",
                          help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
+            click.option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,
+                         help="Decide on the rise over these very samples, or over such samples in general (needs many more)."),
             click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 where the verdict is inconclusive."),
             click.option("--exit-zero", is_flag=True, help="Exit with 0 instead of 1 where a gate failed."),
         ],

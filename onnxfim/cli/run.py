@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ def audit_command(
         result = checks.judge(measured)
     except InputError as error:
         result, problem = checks.without_baseline().judge(measured), error
+        if result.verdict == "pass":
+            result = replace(result, verdict="inconclusive")
     for kind, path in outputs:
         try:
             write(path, _FORMATS[kind](result))

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 
+from scipy.special import stdtrit
+
+_LEVEL = 0.975
 _HOPELESS = 1000.0  # times the samples: more than anyone will audit
 
 
-def more_samples(count: int, distance: float, half: float, if_words: str) -> str:
-    """Samples at which an interval of half-width ``half`` shrinks to ``distance``, by the square-root law.
+def more_samples(count: int, distance: float, error: float, if_words: str, *, freedom: float = math.inf) -> str:
+    """Samples at which a 95 % interval shrinks to a half-width of ``distance``.
 
     Args:
         count: Samples there are.
         distance: From the value to the threshold.
-        half: Half-width of the interval on the threshold's side, in the same units as ``distance``.
+        error: Standard error now; it falls with the root of the number of samples.
         if_words: What is assumed.
+        freedom: Degrees of freedom of ``error`` now; they grow with the number of samples.
     """
-    factor = _factor(distance, half)
-    if factor > _HOPELESS:
+
+    def reaches(factor: float) -> bool:
+        return float(stdtrit(min(freedom * factor, 1e9), _LEVEL)) * error / math.sqrt(factor) <= distance
+
+    if not reaches(_HOPELESS):
         return "The value is too close to the threshold for any number of samples to tell: move the threshold."
-    more = max(1, math.ceil(count * factor) - count)
+    low, high = 1.0, _HOPELESS
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    more = max(1, math.ceil(count * high) - count)
     return f"About {more:,} more samples ({count + more:,} in all) would settle it, if {if_words}."
 
 
@@ -41,8 +52,3 @@ def more_passes(budget: int, distance: float, half: float, noise: float, if_word
         return None
     needed = max(math.ceil(budget * noise**2 / room), budget + 1)
     return f"About {needed:,} passes per sample (--budget) would settle it, if {if_words}."
-
-
-def _factor(distance: float, half: float) -> float:
-    """How many times the samples."""
-    return math.inf if distance <= 0 else (half / distance) ** 2

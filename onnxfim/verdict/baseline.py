@@ -7,16 +7,17 @@ import math
 import numpy as np
 
 from onnxfim.errors import SettingsError
-from onnxfim.results import Audit, BaselineComparison, Movement, Verdict
-from onnxfim.verdict.advice import more_samples
-from onnxfim.verdict.pairs import Column, column, differences, is_paired, lead_measure, require_comparable, shared
+from onnxfim.results import Audit, BaselineComparison, Movement, Scope, Verdict
+from onnxfim.verdict.advice import more_passes, more_samples
+from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
 
 _MOVEMENTS = 10
+_SCOPES: dict[Scope, str] = {"samples": "on these samples", "population": "over such samples in general"}
 
 
 def compare_to_baseline(
-    audit: Audit, baseline: Audit, max_regression: float = 0.1, *, measure: str | None = None
+    audit: Audit, baseline: Audit, max_regression: float = 0.1, *, scope: Scope = "samples", measure: str | None = None
 ) -> BaselineComparison:
     """The ratio of the two means of lambda_max over the samples that both measured, and its verdict.
 
@@ -24,6 +25,8 @@ def compare_to_baseline(
         audit: What was measured now.
         baseline: What it is compared with; re-using its seed, step and scheme makes the pair a paired one.
         max_regression: Largest rise of the mean that passes: 0.1 for 10 %.
+        scope: Decide about these very samples (only the estimates' noise is in the interval), or about the population that they
+            were drawn from; the mean is carried by few samples, so that the latter takes many more of them.
         measure: ``lambda_max`` or ``lambda_max_calibrated``; None takes the calibrated one where both have it.
 
     Raises:
@@ -37,14 +40,15 @@ def compare_to_baseline(
     measure = measure or lead_measure(audit, baseline)
     now, then = column(audit, measure), column(baseline, measure)
     indices, at_now, at_then = shared(now, then, where=where)
-    a, b = now.values[at_now], then.values[at_then]
+    now, then = now.at(at_now), then.at(at_then)
+    a, b = now.values, then.values
     paired = is_paired(audit, baseline)
-    ratio = ratio_of_means(a, b, now.noise[at_now], then.noise[at_then], paired=paired)
-    found = ratio.interval()
+    ratio = ratio_of_means(now, then, paired=paired)
+    decisive = ratio.interval_here() if scope == "samples" else ratio.interval()
     limit = 1 + max_regression
     verdict: Verdict = "inconclusive"
-    if found.low is not None and found.high is not None:
-        verdict = "fail" if found.low > limit else "pass" if found.high <= limit else "inconclusive"
+    if decisive.low is not None and decisive.high is not None:
+        verdict = "fail" if decisive.low > limit else "pass" if decisive.high <= limit else "inconclusive"
     rose, fell = moved(a, b)
     names = {s.index: s.name for s in audit.samples}
     largest = np.argsort(-np.abs(a - b), kind="stable")[:_MOVEMENTS]
@@ -55,10 +59,11 @@ def compare_to_baseline(
         units=audit.units,
         count=len(indices),
         paired=paired,
+        scope=scope,
         max_regression=max_regression,
         mean_baseline=float(b.mean()),
         mean_current=float(a.mean()),
-        ratio=found,
+        ratio=ratio.interval(),
         ratio_here=ratio.interval_here(),
         worse=share(rose, len(a)),
         better=share(fell, len(a)),
@@ -68,16 +73,20 @@ def compare_to_baseline(
         ),
         verdict=verdict,
         comparison=(
-            f"mean {measure} now {float(a.mean())!r}, baseline {float(b.mean())!r}, ratio {found.value!r}, 95 % interval "
-            f"{found.low!r} to {found.high!r}; allowed at most {limit!r}"
+            f"mean {measure} now {float(a.mean())!r}, baseline {float(b.mean())!r}, ratio {decisive.value!r}, 95 % interval "
+            f"{decisive.low!r} to {decisive.high!r} {_SCOPES[scope]}; allowed at most {limit!r}"
         ),
-        advice=_advice(ratio, limit, paired, now) if verdict == "inconclusive" else None,
+        advice=_advice(ratio, limit, paired, scope, audit, len(a)) if verdict == "inconclusive" else None,
     )
 
 
-def _advice(ratio: Ratio, limit: float, paired: bool, now: Column) -> str:
+def _advice(ratio: Ratio, limit: float, paired: bool, scope: Scope, audit: Audit, count: int) -> str:
     """What would settle it: the baseline's own directions, more passes, or more samples."""
     distance = abs(ratio.log - math.log(limit))
-    if not paired and 1.96 * ratio.noise >= 0.5 * ratio.half:
-        return "Most of the interval is noise of the estimates: audit with the baseline's --seed and --step, which takes it out."
-    return more_samples(len(now.values), distance, ratio.half, f"the ratio stays at {math.exp(ratio.log):.3g}")
+    words = f"the ratio stays at {math.exp(ratio.log):.3g}"
+    if not paired and (scope == "samples" or ratio.half_here >= 0.5 * ratio.half):
+        return "The interval is mostly noise of the estimates: audit with the baseline's --seed and --step, which takes it out."
+    if scope == "samples":
+        passes = more_passes(audit.settings.budget, distance, ratio.half_here, ratio.half_here, words)
+        return passes or "The ratio is too close to the limit for any number of passes to tell: move the limit."
+    return more_samples(count, distance, ratio.error, words, freedom=ratio.freedom)

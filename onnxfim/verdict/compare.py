@@ -90,9 +90,9 @@ def _mean(audit: Audit, measure: str) -> Aggregate:
 def _sides(audits: Sequence[Audit], columns: Sequence[Column], i: int, j: int, names: Sequence[str]) -> _Sides:
     require_comparable(audits[i], audits[j], where=f"{names[i]} and {names[j]}")
     _, at_i, at_j = shared(columns[i], columns[j], where=f"{names[i]} and {names[j]}")
-    a, b = columns[j].values[at_j], columns[i].values[at_i]
+    now, then = columns[j].at(at_j), columns[i].at(at_i)
     paired = is_paired(audits[i], audits[j])
-    return _Sides(a, b, paired, ratio_of_means(a, b, columns[j].noise[at_j], columns[i].noise[at_i], paired=paired))
+    return _Sides(now.values, then.values, paired, ratio_of_means(now, then, paired=paired))
 
 
 def _pairs(sides: dict[tuple[int, int], _Sides], counts_of: Any) -> tuple[Pair, ...]:
@@ -153,19 +153,17 @@ def _common(columns: Sequence[Column]) -> Array:
     return np.sort(found)
 
 
-def _table(columns: Sequence[Column], common: Array) -> tuple[Array, Array]:
-    """Values and their noise at the common samples, (audits, n) each."""
-    values, noise = [], []
+def _table(columns: Sequence[Column], common: Array) -> list[Column]:
+    """The common samples of each audit, in their order."""
+    found = []
     for c in columns:
         order = np.argsort(c.indices)
-        at = order[np.searchsorted(c.indices, common, sorter=order)]
-        values.append(c.values[at])
-        noise.append(c.noise[at])
-    return np.array(values), np.array(noise)
+        found.append(c.at(order[np.searchsorted(c.indices, common, sorter=order)]))
+    return found
 
 
 def _samples(audit: Audit, columns: Sequence[Column], common: Array) -> tuple[SampleValues, ...]:
-    values, _ = _table(columns, common)
+    values = np.array([c.values for c in _table(columns, common)])
     by_index = {s.index: s for s in audit.samples}
     return tuple(
         SampleValues(int(k), by_index[int(k)].name, by_index[int(k)].label, tuple(float(v) for v in values[:, n]))
@@ -175,21 +173,20 @@ def _samples(audit: Audit, columns: Sequence[Column], common: Array) -> tuple[Sa
 
 def _classes(audits: Sequence[Audit], columns: Sequence[Column], common: Array) -> Iterator[ClassMovement]:
     """Each class by label, or by the first audit's prediction where there are no labels."""
-    values, noise = _table(columns, common)
+    table = _table(columns, common)
     by_index = {s.index: s for s in audits[0].samples}
     labelled = audits[0].data.labels
     keys = [by_index[int(k)].label if labelled else by_index[int(k)].prediction for k in common]
     names = audits[0].data.class_names
     for c in sorted({k for k in keys if k is not None}):
-        mine = np.array([k == c for k in keys])
-        v, n = values[:, mine], noise[:, mine]
-        if (v.sum(axis=1) <= 0).any():
+        mine = [t.at(np.flatnonzero([k == c for k in keys])) for t in table]
+        if any(m.values.sum() <= 0 for m in mine):
             continue
         ratios = [
-            ratio_of_means(v[j], v[0], n[j], n[0], paired=is_paired(audits[0], audits[j])).interval() for j in range(1, len(audits))
+            ratio_of_means(mine[j], mine[0], paired=is_paired(audits[0], audits[j])).interval() for j in range(1, len(audits))
         ]
         name = names[c] if names is not None and c < len(names) else str(c)
-        yield ClassMovement(c, name, int(mine.sum()), tuple(float(m) for m in v.mean(axis=1)), tuple(ratios))
+        yield ClassMovement(c, name, len(mine[0].values), tuple(float(m.values.mean()) for m in mine), tuple(ratios))
 
 
 def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: int) -> Iterator[str]:

@@ -156,7 +156,7 @@ def _advice(audit: Audit, gate: Gate, reading: _Reading) -> str:
     passes = more_passes(audit.settings.budget, distance, half, reading.noise, words)
     if not reading.samples_settle:
         return passes or "The value is too close to the threshold for any number of passes to tell: move the threshold."
-    samples = more_samples(reading.count, distance, half, words)
+    samples = more_samples(reading.count, distance, half / 1.96, words)
     return f"{passes} Or: {samples[0].lower()}{samples[1:]}" if passes else samples
 
 

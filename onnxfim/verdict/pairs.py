@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,21 +11,13 @@ import numpy as np
 from onnxfim.aggregates import log_sd
 from onnxfim.errors import InputError
 from onnxfim.results import Audit, Difference, Estimate, SampleResult
+from onnxfim.verdict.ratio import Column
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _SAME_STEP = 1e-6  # relative
 _BIAS = 0.1  # by which the differences' own errors of two audits may differ
 _MISSING_SHARE = 0.05  # of the mean that samples measured in one audit only may hold
-
-
-@dataclass(frozen=True)
-class Column:
-    """One measure over the samples of an audit: indices, values, and the standard deviations of their logarithms, (n,) each."""
-
-    indices: Array
-    values: Array
-    noise: Array
 
 
 def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
@@ -42,11 +33,14 @@ def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
 
 def column(audit: Audit, measure: str) -> Column:
     """The measured values of ``measure``; samples without one are left out."""
-    found = [(s.index, e) for s in audit.samples if (e := estimate_of(s, measure)) is not None and e.value is not None]
+    found = [(s, e) for s in audit.samples if (e := estimate_of(s, measure)) is not None and e.value is not None]
     values = np.array([e.value for _, e in found], np.float64)
     lows = np.array([e.value if e.low is None else e.low for _, e in found], np.float64)
     highs = np.array([e.value if e.high is None else e.high for _, e in found], np.float64)
-    return Column(np.array([i for i, _ in found], np.int64), values, log_sd(values, lows, highs))
+    replicates = [getattr(getattr(s, measure), "replicates", ()) for s, _ in found]
+    groups = max((len(r) for r in replicates), default=0)
+    table = np.array([r if len(r) == groups else (np.nan,) * groups for r in replicates]).reshape(len(found), groups)
+    return Column(np.array([s.index for s, _ in found], np.int64), values, log_sd(values, lows, highs), table)
 
 
 def lead_measure(*audits: Audit) -> str:

@@ -19,6 +19,27 @@ _EQUAL = 1e-9  # relative: values that differ by less are the same value
 
 
 @dataclass(frozen=True)
+class Column:
+    """One measure over n samples of an audit.
+
+    Attributes:
+        indices: Positions of the samples in the data, (n,).
+        values: Estimates, (n,).
+        noise: Standard deviations of their logarithms, (n,).
+        replicates: Pseudo-values by group of directions as multiples of the value, (n, groups); NaN where there are none.
+    """
+
+    indices: Array
+    values: Array
+    noise: Array
+    replicates: Array
+
+    def at(self, positions: Array) -> Column:
+        """The samples at ``positions``."""
+        return Column(self.indices[positions], self.values[positions], self.noise[positions], self.replicates[positions])
+
+
+@dataclass(frozen=True)
 class Ratio:
     """A ratio of means on the log scale.
 
@@ -26,7 +47,6 @@ class Ratio:
         log: Logarithm of the ratio.
         error: Standard error of ``log``, sampling and noise together.
         freedom: Degrees of freedom of ``error``.
-        noise: Standard error that the estimates' noise alone accounts for, at most.
         half: Half-width of the 95 % interval of ``log``.
         half_here: The same with the noise alone: for these very samples.
     """
@@ -34,7 +54,6 @@ class Ratio:
     log: float
     error: float
     freedom: float
-    noise: float
     half: float
     half_here: float
 
@@ -49,8 +68,8 @@ class Ratio:
         return Aggregate(math.exp(self.log), *ends, 0.95, "noise of the estimates alone")
 
 
-def ratio_of_means(a: Array, b: Array, noise_a: Array, noise_b: Array, *, paired: bool) -> Ratio:
-    """``mean(a) / mean(b)`` over samples measured twice.
+def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
+    """The ratio of two means over samples measured twice.
 
     The linearised log-ratio is ``Σ (u_i − v_i)`` with shares ``u = a/Σa``, ``v = b/Σb``. Its variance is that of a weighted
     mean of per-sample log-ratios with weights ``w = (u + v)/2``, each squared residual divided by its expectation under equal
@@ -58,29 +77,49 @@ def ratio_of_means(a: Array, b: Array, noise_a: Array, noise_b: Array, *, paired
     model. Few samples that carry the means so give a wide interval, not a wrong one. Noise of the estimates is in the
     residuals; where it is independent between a and b, the interval is never narrower than that noise makes it.
 
+    The noise alone is that of independent estimates, or, for a pair that shares its directions, that of the differences of the
+    jackknife's pseudo-values, group by group: what the two share cancels there.
+
     Args:
-        a, b: Values of the same samples, positive, (n,) each.
-        noise_a, noise_b: Standard deviations of their logarithms, (n,) each.
-        paired: Whether a and b share directions and step, so that their noise cancels in part.
+        now, then: The same samples, in the same order; positive values.
+        paired: Whether the two share directions and step.
 
     Source: Bell & McCaffrey (2002), Survey Methodology 28(2), for the correction and the degrees of freedom.
     """
+    a, b = now.values, then.values
     u, v = a / a.sum(), b / b.sum()
     log = math.log(a.mean() / b.mean())
-    w = (u + v) / 2
-    independent = math.sqrt(float((u**2 * noise_a**2 + v**2 * noise_b**2).sum()))
     if paired and np.allclose(a, b, rtol=_EQUAL, atol=0):
-        return Ratio(log, 0.0, math.inf, 0.0, 0.0, 0.0)
+        return Ratio(log, 0.0, math.inf, 0.0, 0.0)
+    noise = _noise(now, then, u, v, paired=paired)
     if len(a) < 2:
-        return Ratio(log, independent, 1.0, independent, float(stdtrit(1.0, _LEVEL)) * max(independent, 0.01), _Z * independent)
+        return Ratio(log, noise, 1.0, float(stdtrit(1.0, _LEVEL)) * max(noise, 0.01), noise)
+    w = (u + v) / 2
     expected = np.maximum(1 - 2 * w + (w**2).sum(), 1e-9)  # of a squared residual, in units of w²
     error = math.sqrt(float(((u - v) ** 2 / expected).sum()))
     freedom = _freedom(w, expected)
     spread = float(stdtrit(freedom, _LEVEL)) * error
     if paired:
-        # Both bound the part of the noise that is not shared.
-        return Ratio(log, error, freedom, min(independent, error), spread, min(_Z * independent, spread))
-    return Ratio(log, max(error, independent), freedom, independent, max(spread, _Z * independent), _Z * independent)
+        # The residuals hold the noise as well; neither measure of it may make the wider interval the narrower one.
+        return Ratio(log, error, freedom, max(spread, noise), noise)
+    return Ratio(log, max(error, noise / _Z), freedom, max(spread, noise), noise)
+
+
+def _noise(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> float:
+    """Half-width of the log-ratio's 95 % interval that the estimates' noise alone makes."""
+    independent = u**2 * now.noise**2 + v**2 * then.noise**2  # (n,)
+    if not paired or now.replicates.shape != then.replicates.shape:
+        return _Z * math.sqrt(float(independent.sum()))
+    groups = now.replicates.shape[1]
+    apart = u[:, None] * now.replicates - v[:, None] * then.replicates  # (n, groups)
+    known = np.isfinite(apart).all(axis=1) & (groups > 1)
+    if not known.any():
+        return _Z * math.sqrt(float(independent.sum()))
+    variance = np.where(known, 0.0, independent)
+    variance[known] = apart[known].var(axis=1, ddof=1) / groups
+    total = float(variance.sum())
+    freedom = total**2 / float((variance**2).sum()) * (groups - 1) if total > 0 else math.inf
+    return float(stdtrit(min(freedom, 1e9), _LEVEL)) * math.sqrt(total)
 
 
 def _freedom(w: Array, expected: Array) -> float:
@@ -108,9 +147,8 @@ def p_value(a: Array, b: Array, counts: Array) -> float:
         return 1.0
     if len(a) < 2:
         return 1.0
-    none = np.zeros(len(a))
-    ratio = ratio_of_means(a, b, none, none, paired=True)
-    if ratio.error == 0:
+    ratio = ratio_of_means(_exact(a), _exact(b), paired=True)
+    if ratio.error < 1e-12:
         return 1.0 / (len(counts) + 1)
     student = 2 * float(stdtr(ratio.freedom, -abs(ratio.log) / ratio.error))
     u, v = a / a.sum(), b / b.sum()
@@ -150,6 +188,12 @@ def moved(a: Array, b: Array) -> tuple[int, int]:
     """How many samples rose and how many fell from b to a; equal ones count as neither."""
     change = np.where(np.isclose(a, b, rtol=_EQUAL, atol=0), 0.0, a - b)
     return int((change > 0).sum()), int((change < 0).sum())
+
+
+def _exact(values: Array) -> Column:
+    """A column without noise."""
+    none = np.zeros(len(values))
+    return Column(np.arange(len(values)), values, none, np.empty((len(values), 0)))
 
 
 def _exp(x: float) -> float:
