@@ -14,8 +14,8 @@ from onnxfim.errors import InputError
 from onnxfim.results import Aggregate, Audit
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
-from onnxfim.verdict.pairs import Column, column, differences, is_paired, lead_measure, require_comparable, same_step, shared
-from onnxfim.verdict.ratio import Ratio, holm, moved, p_value, ratio_of_means, resamples, share
+from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, same_step, shared
+from onnxfim.verdict.ratio import Column, Ratio, holm, moved, p_value, ratio_of_means, resamples, share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
