@@ -118,12 +118,11 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
         e = result.entries[at]
         ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"
         console.result(f"{e.rank}. {e.name}: mean {result.measure} {_interval(e.mean)}; ranks {ranks}")
+    pairs = f"{len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'}"
     for pair in result.pairs:
         first, second = result.entries[pair.first].name, result.entries[pair.second].name
         word = "significant" if pair.significant else "not significant"
-        console.say(
-            f"{second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {len(result.pairs)} pairs)"
-        )
+        console.say(f"{second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
     where = ", ".join(path for _, path in outputs if path != "-")
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
 

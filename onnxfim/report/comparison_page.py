@@ -16,6 +16,7 @@ from onnxfim.verdict.comparison import Comparison, Pair
 MOST_SAMPLES = 25
 MOST_CLASSES = 100
 MOST_SCATTERS = 6
+_OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value
 
 MEASURES = {
     "lambda_max_calibrated": "λ_max, calibrated",
@@ -99,8 +100,8 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         pairs=tuple(_pair(comparison, p) for p in comparison.pairs),
         pairs_note=(
             "Each ratio is the second mean over the first, over the samples that both measured. Its interval is about such samples "
-            "in general; beside it stands the one about these samples alone. p-values are of equal means, by a paired bootstrap over "
-            f"the samples, corrected for {count(len(comparison.pairs), 'pair')} (Holm); below 5 % counts as significant."
+            "in general; beside it stands the one about these samples alone. p-values are of equal means, by a paired bootstrap "
+            f"over the samples, corrected for {count(len(comparison.pairs), 'pair')} (Holm); below 5 % counts as significant."
         ),
         scatters=_scatters(comparison),
         classes=_classes(comparison),
@@ -146,7 +147,8 @@ def quantity(aggregate: Aggregate | None) -> Quantity:
     """A statistic as printed."""
     if aggregate is None or aggregate.value is None:
         return Quantity(MISSING)
-    return Quantity(number(aggregate.value), interval(aggregate.low, aggregate.high))
+    open_ended = aggregate.low is not None and aggregate.high is not None and aggregate.high > _OPEN * max(aggregate.low, 0.0)
+    return Quantity(number(aggregate.value), "not bounded" if open_ended else interval(aggregate.low, aggregate.high))
 
 
 def _share(aggregate: Aggregate) -> Quantity:
