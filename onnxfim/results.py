@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from onnxfim.errors import OutputError, SettingsError
@@ -521,6 +522,13 @@ def to_plain(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; thousands of samples ask for the same ones."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
 def from_plain(kind: Any, value: Any) -> Any:
     """Rebuild a value of type ``kind`` (dataclass, tuple, mapping, optional) from what `to_plain` made of it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -529,9 +537,8 @@ def from_plain(kind: Any, value: Any) -> Any:
             return None
         return from_plain(next(a for a in arguments if a is not type(None)), value)
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {f.name for f in dataclasses.fields(kind)}
-        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in known})  # type: ignore[operator]
+        hints = _hints(typing.cast(type, kind))
+        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in hints})  # type: ignore[operator]
     if origin is tuple:
         inner = arguments[0]
         return tuple(from_plain(inner, v) for v in value)

@@ -25,6 +25,7 @@ MEASURES = (
     "confidence",
     "attack_distance",
 )
+_REPLICATES = 1000
 _FEWEST = 5  # samples that a correlation is given for
 
 
@@ -43,7 +44,9 @@ def correlations(audit: Audit, entry: int, counts_of: Any) -> Iterator[Correlati
         n = int(both.sum())
         if n < _FEWEST:
             continue
-        yield Correlation(entry, first, second, spearman(columns[first][both], columns[second][both], counts_of(n)), n)
+        yield Correlation(
+            entry, first, second, spearman(columns[first][both], columns[second][both], counts_of(n)[:_REPLICATES]), n
+        )
 
 
 def spearman(x: Array, y: Array, counts: Array) -> Aggregate:
@@ -51,11 +54,12 @@ def spearman(x: Array, y: Array, counts: Array) -> Aggregate:
     r, s = (_standard(rankdata(v)) for v in (x, y))
     if r is None or s is None:
         return Aggregate(None, None, None, 0.95, "all samples are equal")
-    sums = counts @ np.stack([r, s, r * r, s * s, r * s], axis=1)  # (replicates, 5)
+    # In float32 throughout: four digits of an interval's end are enough, and ten thousand sums a table are many.
+    sums = counts @ np.stack([r, s, r * r, s * s, r * s], axis=1).astype(np.float32)  # (replicates, 5)
     mr, ms, rr, ss, rs = (sums / len(r)).T
     spread = (rr - mr**2) * (ss - ms**2)
     good = spread > 1e-12
-    draws = ((rs - mr * ms)[good]) / np.sqrt(spread[good])
+    draws = (rs - mr * ms)[good] / np.sqrt(spread[good])
     low, high = np.clip(np.quantile(draws, [0.025, 0.975]), -1.0, 1.0) if len(draws) else (-1.0, 1.0)
     value = float(np.clip((r * s).mean(), -1.0, 1.0))
     return Aggregate(value, min(float(low), value), max(float(high), value), 0.95, "bootstrap of the ranks")

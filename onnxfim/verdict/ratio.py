@@ -118,7 +118,8 @@ def _noise(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> fl
     variance = np.where(known, 0.0, independent)
     variance[known] = apart[known].var(axis=1, ddof=1) / groups
     total = float(variance.sum())
-    freedom = total**2 / float((variance**2).sum()) * (groups - 1) if total > 0 else math.inf
+    # In shares of the total, so that tiny variances do not underflow.
+    freedom = (groups - 1) / float(((variance / total) ** 2).sum()) if total > 0 else math.inf
     return float(stdtrit(min(freedom, 1e9), _LEVEL)) * math.sqrt(total)
 
 
@@ -130,7 +131,7 @@ def _freedom(w: Array, expected: Array) -> float:
     square = (
         gg + 2 * ww * gg + 2 * wg**2 + (total * ww) ** 2 - 4 * (g**2 * w).sum() + 2 * total * (g * w**2).sum() - 4 * total * wg * ww
     )
-    return float(max(trace**2 / square, 1.0))
+    return float(max(trace**2 / square, 1.0)) if square > 0 else 1.0
 
 
 def p_value(a: Array, b: Array, counts: Array) -> float:
