@@ -16,7 +16,7 @@ from onnxfim.results import Audit
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")
 _STYLE = "report.css"
-_POLICY_INLINE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY_INLINE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _POLICY_ASSETS = "default-src 'none'; style-src 'self'; img-src 'self'"
 
 
@@ -31,11 +31,11 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
     """
-    environment = _environment()
-    style = _source(environment, _STYLE)
+    templates = environment()
+    style = style_sheet()
     if assets_dir is None:
         page = build_page(audit, lambda _, png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
-        return environment.get_template("report.html.j2").render(page=page, policy=_POLICY_INLINE, style=style, style_url=None)
+        return templates.get_template("report.html.j2").render(page=page, policy=POLICY_INLINE, style=style, style_url=None)
     folder = Path(assets_dir)
 
     def save(name: str, content: bytes) -> str:
@@ -48,12 +48,13 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
 
     page = build_page(audit, lambda name, png: save(f"{name}.png", png))
     style_url = save(_STYLE, style.encode())
-    return environment.get_template("report.html.j2").render(page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url)
+    return templates.get_template("report.html.j2").render(page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url)
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates' environment: escaped, strict, with the filters for symbols."""
+    made = Environment(
         loader=FileSystemLoader([str(folder) for folder in TEMPLATE_FOLDERS]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -61,9 +62,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["symbols"] = _symbols
-    environment.filters["svg_symbols"] = _svg_symbols
-    return environment
+    made.filters["symbols"] = _symbols
+    made.filters["svg_symbols"] = _svg_symbols
+    return made
 
 
 def _symbols(text: str) -> Markup:
@@ -75,10 +76,15 @@ def _svg_symbols(text: str) -> Markup:
     return Markup(escape(text).replace("λ_max", Markup('λ<tspan dy="3" font-size="9">max</tspan><tspan dy="-3">&#8203;</tspan>')))
 
 
-def _source(environment: Environment, name: str) -> str:
-    """A template file's text as it stands."""
+def style_sheet() -> str:
+    """The style sheet's text.
+
+    Raises:
+        OutputError: the templates are missing from the installation.
+    """
+    templates = environment()
     try:
-        return environment.loader.get_source(environment, name)[0] if environment.loader else ""
+        return templates.loader.get_source(templates, _STYLE)[0] if templates.loader else ""
     except TemplateNotFound as error:
         places = " nor ".join(str(folder) for folder in TEMPLATE_FOLDERS)
-        raise OutputError(f"{name}: the report's templates are neither in {places}. Install onnxfim anew.") from error
+        raise OutputError(f"{_STYLE}: the report's templates are neither in {places}. Install onnxfim anew.") from error
