@@ -19,6 +19,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _MAX_ROWS = 1024
 _MAX_BYTES = 2**26  # of rows in one batch: past this no runtime gains, and memory is worth more
 _GAIN = 1.05  # a doubling that gains less throughput is not worth its memory
+_MISSES = 2  # doublings in a row without a gain that end the search: one may be another process's doing
 
 
 def as_classes(z: Array, class_axis: int | None = None) -> Array:
@@ -48,16 +49,15 @@ class _BatchFinder:
         if not self.searching:
             return
         self.searching = False
-        best, batch = 0.0, 1
-        while batch <= self.most:
+        best, batch, misses = 0.0, 1, 0
+        while batch <= self.most and misses < _MISSES:
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
             except OutOfMemory:
                 break
             self.calls += 2
             rate = batch / seconds
-            if rate < best * _GAIN and batch > 4:
-                break
+            misses = misses + 1 if rate < best * _GAIN and batch > 4 else 0
             if rate > best:
                 best, self.batch = rate, batch
             batch *= 2
