@@ -148,7 +148,9 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     error = max(error, top / m * math.sqrt(2 / m))
     half = float(stdtrit(groups - 1, _LEVEL)) * error
     if value <= 0.0 or half > 3 * value or top <= _unrelated_top(Z1, Z2):
-        reason = "the cross-Gram estimate is no larger than noise alone makes it: the model's own rounding hides the slope at this step"
+        reason = (
+            "the cross-Gram estimate is no larger than noise alone makes it: the model's own rounding hides the slope at this step"
+        )
         return Sketch(
             Estimate(None, 0.0, (max(value, 0.0) + half) * unit, "estimate", method, evaluations, reason), plain * unit, None
         )

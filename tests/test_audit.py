@@ -42,7 +42,10 @@ class TestClosedForm:
         assert_allclose(values(found, "logit_sensitivity"), np.linalg.norm(model.W, 2), rtol=2e-3)
         assert {s.lambda_max.estimate.kind for s in found.samples} == {"exact"}
         assert found.run.method == "exact"
-        assert all(s.lambda_max.estimate.low <= t <= s.lambda_max.estimate.high for s, t in zip(found.samples, model.lambda_max(X), strict=True))
+        assert all(
+            s.lambda_max.estimate.low <= t <= s.lambda_max.estimate.high
+            for s, t in zip(found.samples, model.lambda_max(X), strict=True)
+        )
 
     @pytest.mark.parametrize("end", ["Softmax", "LogSoftmax"])
     def test_all_ways_to_end_give_the_same(self, saved, cpu, end):  # 0.2 %: float32
@@ -120,7 +123,9 @@ class TestClosedForm:
         model = Linear.draw(3, 8)
         X = model.samples(4).astype(np.float64)
         shift = np.array([70.0, 0.0, 0.0])
-        found = audit(from_callable(lambda X: model.logits(X) + shift, (8,), 3, dtype="float64"), X, settings=Settings(method="exact"))
+        found = audit(
+            from_callable(lambda X: model.logits(X) + shift, (8,), 3, dtype="float64"), X, settings=Settings(method="exact")
+        )
         truth = np.array([models.precise_lambda(z, model.W) for z in model.logits(X) + shift])
         assert truth.max() < 1e-25
         assert_allclose(values(found), truth, rtol=2e-3)
@@ -205,7 +210,9 @@ class TestRepetition:
         assert not np.isclose(values(one), values(two), rtol=1e-4).all()
         truth = Mlp.draw(4, 150).lambda_max(self.X)
         for found in (one, two):
-            inside = [s.lambda_max.estimate.low <= t <= s.lambda_max.estimate.high for s, t in zip(found.samples, truth, strict=True)]
+            inside = [
+                s.lambda_max.estimate.low <= t <= s.lambda_max.estimate.high for s, t in zip(found.samples, truth, strict=True)
+            ]
             assert np.mean(inside) >= 0.9
 
     def test_a_bad_sample_changes_no_other(self, file, cpu):  # bit for bit: streams are named by the position in the data
@@ -307,7 +314,7 @@ class TestInterrupt:
         if stage == "measuring":
             assert len(found.samples) < 30
         whole = {s.index: s for s in audit(path, self.X, settings=cpu(batch=8, budget=88)).samples}
-        assert set(s.index for s in found.samples) <= set(whole)
+        assert {s.index for s in found.samples} <= set(whole)
         assert Audit.from_json(found.to_json()) == found
 
     @pytest.mark.parametrize("stage", ["clean pass", "choosing the step"])
@@ -410,8 +417,8 @@ class TestArguments:
 
     @pytest.mark.parametrize(
         ("options", "words"),
-        [({"samples": 0}, "samples: 0"), ({"budget": 11}, "at least 12"), ({"precision": 0.0}, "precision"), ({"step": -1.0}, "step"),
-         ({"step": float("nan")}, "step"), ({"seed": -1}, "seed"), ({"batch": 0}, "batch"), ({"providers": ()}, "providers: none"),
+        [({"samples": 0}, "samples: 0"), ({"budget": 11}, "at least 12"), ({"precision": 0.0}, "precision"),
+         ({"step": -1.0}, "step"), ({"step": float("nan")}, "step"), ({"seed": -1}, "seed"), ({"batch": 0}, "batch"), ({"providers": ()}, "providers: none"),
          ({"sigma": 0.0}, "sigma"), ({"method": "guess"}, "method: 'guess'"), ({"output_kind": "odd"}, "output_kind: 'odd'"),
          ({"precision": 0.1, "max_budget": 50}, "max_budget: 50 is less")],
     )  # fmt: skip

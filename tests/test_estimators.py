@@ -75,7 +75,10 @@ class TestSketch:
     def test_spread_is_that_of_a_chi_square(self):  # relative sd √(2/m) = 0.141, whatever d; 20 % of a sample sd of 300 draws
         for d in (1, 400):  # one direction of F spread over d inputs
             A = np.full((1, d), 1 / np.sqrt(d)) if d > 1 else np.ones((1, 1))
-            values = [lambda_max_sketch(np.random.default_rng([i, d]).standard_normal((100, d)) @ A.T).estimate.value for i in range(DRAWS)]
+            values = [
+                lambda_max_sketch(np.random.default_rng([i, d]).standard_normal((100, d)) @ A.T).estimate.value
+                for i in range(DRAWS)
+            ]
             assert_allclose(np.std(values), np.sqrt(2 / 100), rtol=0.2)
             assert_allclose(np.mean(values), 1.0, atol=0.03)
 
@@ -102,7 +105,11 @@ class TestSketch:
         Y = next(draws(factor(SPECTRA["two"], 5), 64))
         ours, theirs = lambda_max_sketch(Y), lambda_max_sketch(Y * unit)
         if 1e-300 < unit**2 < 1e300:
-            for a, b in ((ours.estimate.value, theirs.estimate.value), (ours.estimate.low, theirs.estimate.low), (ours.plain, theirs.plain)):
+            for a, b in (
+                (ours.estimate.value, theirs.estimate.value),
+                (ours.estimate.low, theirs.estimate.low),
+                (ours.plain, theirs.plain),
+            ):
                 assert_allclose(b, a * unit**2, rtol=1e-9)
         assert np.isfinite(theirs.estimate.value)
 

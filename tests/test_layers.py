@@ -66,7 +66,9 @@ def test_imports_point_one_way(path):
         known = other in ORDER or other in BESIDE
         assert known, f"{path}:{line} imports onnxfim.{other}, which has no place in the order"
         both_beside = mine in BESIDE and other in BESIDE
-        assert other == mine or both_beside or rank(other) < rank(mine), f"{path}:{line} imports onnxfim.{other} from a layer below it"
+        assert other == mine or both_beside or rank(other) < rank(mine), (
+            f"{path}:{line} imports onnxfim.{other} from a layer below it"
+        )
 
 
 def test_an_upward_import_is_seen(tmp_path):
@@ -88,7 +90,8 @@ def loaded_by(code):
     [
         "import onnxfim",
         "import onnxfim.cli",
-        "from click.testing import CliRunner; from onnxfim.cli import main; assert CliRunner().invoke(main, ['--help']).exit_code == 0",
+        "from click.testing import CliRunner; from onnxfim.cli import main; "
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0",
         "from click.testing import CliRunner; from onnxfim.cli import main; "
         "assert CliRunner().invoke(main, ['audit', '--help']).exit_code == 0",
     ],
@@ -103,7 +106,12 @@ def test_the_function_is_callable_after_its_module_was_imported():
 
 
 def test_public_names_come_when_asked_for():
-    assert {name for name in onnxfim.__all__ if callable(getattr(onnxfim, name))} >= {"audit", "from_callable", "render_html", "Settings"}
+    assert {name for name in onnxfim.__all__ if callable(getattr(onnxfim, name))} >= {
+        "audit",
+        "from_callable",
+        "render_html",
+        "Settings",
+    }
     assert callable(onnxfim.audit), "the function wins over the module of the same name"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = onnxfim.nothing

@@ -47,7 +47,7 @@ class TestLoading:
         content = Linear.draw(30, 40).onnx().SerializeToString()
         path = tmp_path / "m.onnx"
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(ModelError, match="truncated|no ONNX graph"):
+        with pytest.raises(ModelError, match=r"truncated|no ONNX graph"):
             load_model(path)
 
     def test_hash_is_that_of_the_file(self, saved):
@@ -85,7 +85,9 @@ class TestChoosing:
             choose_input(load_model(saved(models.integer())), None)
 
     def test_other_inputs(self, saved, told):
-        made = models.model([("Add", ["x", "y"], ["z"], {})], {}, shape=(4,), out=(4,), inputs=[info("y", TensorProto.FLOAT, ["N", 4])])
+        made = models.model(
+            [("Add", ["x", "y"], ["z"], {})], {}, shape=(4,), out=(4,), inputs=[info("y", TensorProto.FLOAT, ["N", 4])]
+        )
         file = load_model(saved(made))
         with pytest.raises(InputError, match=told("2 inputs (x, y)", "--input")):
             choose_input(file, None)

@@ -57,5 +57,7 @@ def test_channels_keep_their_order():
 
 
 def test_samples_without_a_value_are_not_ranked():
-    lost = replace(SAMPLES[0], lambda_max=replace(SAMPLES[0].lambda_max, estimate=replace(SAMPLES[0].lambda_max.estimate, value=None)))
+    lost = replace(
+        SAMPLES[0], lambda_max=replace(SAMPLES[0].lambda_max, estimate=replace(SAMPLES[0].lambda_max.estimate, value=None))
+    )
     assert thumbnails([lost], {lost.index: np.zeros((1, 8, 8))}) == ()

@@ -95,7 +95,9 @@ class TestSmooth:
 
 
 class TestRounded:
-    @pytest.mark.parametrize(("level", "schemes"), [(0.02, ("forward", "central", "dithered")), (0.1, ("dithered",)), (0.2, ("dithered",))])
+    @pytest.mark.parametrize(
+        ("level", "schemes"), [(0.02, ("forward", "central", "dithered")), (0.1, ("dithered",)), (0.2, ("dithered",))]
+    )
     def test_the_choice_is_near_the_truth(self, mlp, level, schemes):  # 30 %: six samples, 8 or 24 directions, finite steps
         X = mlp.samples(6)
         step = choose(rounded(mlp.logits, level), X)

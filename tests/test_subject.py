@@ -93,8 +93,7 @@ class TestRewriting:
 
     def test_a_copy_that_does_not_reproduce_the_file_is_not_used(self, saved, cpu, monkeypatch):
         def spoiled(model, batch):
-            copy = Linear(-LINEAR.W, LINEAR.b).onnx()
-            return copy
+            return Linear(-LINEAR.W, LINEAR.b).onnx()
 
         monkeypatch.setattr(subject_module, "free_batch", spoiled)
         opened = open_subject(saved(LINEAR.onnx(batch=1)), X, cpu())
@@ -111,7 +110,9 @@ class TestRewriting:
 
     def test_both_rewritings_at_once(self, saved, cpu):
         opened = open_subject(saved(LINEAR.onnx(end="Softmax", batch=1)), X, cpu())
-        assert opened.info.rewritten == "batch axis freed (the file insists on 1); one more output, the logits before node 'Softmax_2'"
+        assert (
+            opened.info.rewritten == "batch axis freed (the file insists on 1); one more output, the logits before node 'Softmax_2'"
+        )
         assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X), atol=1e-5)
 
     def test_external_weights_follow_a_copy(self, tmp_path, cpu, monkeypatch):

@@ -43,7 +43,10 @@ class TestOutputs:
         assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
         assert "model.onnx" in page
         last = done.output.strip().splitlines()[-1]
-        assert re.search(r"mean lambda_max [\d.e-]+ \[.*\], calibrated .* 30 samples on CPUExecutionProvider, [\d.]+ s; report: report\.html", last)
+        assert re.search(
+            r"mean lambda_max [\d.e-]+ \[.*\], calibrated .* 30 samples on CPUExecutionProvider, [\d.]+ s; report: report\.html",
+            last,
+        )
 
     def test_several_and_each_whole(self, here, command):
         done = command("audit", *GOOD, "-o", "html=a.html", "-o", "json=a.json", "-o", "json=b.json")
@@ -59,7 +62,9 @@ class TestOutputs:
         SCHEMA.validate(json.loads(record + "}"))
         assert len(rest.strip().splitlines()) == 1
 
-    @pytest.mark.parametrize("options", [(), ("--method", "sketch"), ("--output-kind", "gaussian"), ("--samples", "1"), ("--precision", "20%")], ids=str)
+    @pytest.mark.parametrize(
+        "options", [(), ("--method", "sketch"), ("--output-kind", "gaussian"), ("--samples", "1"), ("--precision", "20%")], ids=str
+    )
     def test_all_fit_the_schema(self, here, command, options):
         done = command("audit", *GOOD, *options, "-o", "json=a.json")
         assert done.exit_code == 0, done.output
@@ -71,7 +76,24 @@ class TestOutputs:
         read("a.json")
 
     def test_settings_reach_the_audit(self, here, command):
-        command("audit", *GOOD, "-o", "json=a.json", "--seed", "7", "--step", "1e-3", "--budget", "50", "--method", "sketch", "--batch", "5", "--samples", "9")
+        command(
+            "audit",
+            *GOOD,
+            "-o",
+            "json=a.json",
+            "--seed",
+            "7",
+            "--step",
+            "1e-3",
+            "--budget",
+            "50",
+            "--method",
+            "sketch",
+            "--batch",
+            "5",
+            "--samples",
+            "9",
+        )
         found = read("a.json")
         assert (found.run.seed, found.run.step, found.settings.budget, found.run.method) == (7, 1e-3, 50, "sketch")
         assert found.run.times["batch"] == 5
@@ -163,7 +185,9 @@ class TestUnits:
         model, ready = self.images(here)
         done = command("audit", "images.onnx", "--data", "raw.npz", *self.options(), *CPU, "-o", "json=a.json")
         assert done.exit_code == 0, done.output
-        done = command("audit", "images.onnx", "--data", "ready.npz", *self.options(), "--already-normalised", *CPU, "-o", "json=b.json")
+        done = command(
+            "audit", "images.onnx", "--data", "ready.npz", *self.options(), "--already-normalised", *CPU, "-o", "json=b.json"
+        )
         assert done.exit_code == 0, done.output
         truth = model.lambda_max(ready.reshape(6, -1))
         scale = np.repeat(1 / np.array(self.STD), 12)
@@ -238,7 +262,11 @@ class TestInterrupt:
         )
         environment = {**os.environ, "PYTHONPATH": str(Path(onnxfim.__file__).parents[1])}
         process = subprocess.Popen(
-            [sys.executable, "-c", code, "audit", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", code, "audit", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         try:
             for line in process.stderr:
@@ -266,8 +294,11 @@ class TestHelp:
 
     def test_every_setting_has_an_option(self, command):
         page = command("audit", "--help").output
-        for option in ("--method", "--budget", "--precision", "--step", "--seed", "--batch", "--provider", "--require-provider", "--output-kind",
-                       "--input", "--output", "--mean", "--std", "--input-range", "--layout", "-q", "-v", "-o"):  # fmt: skip
+        words = (
+            "--method --budget --precision --step --seed --batch --provider --require-provider --output-kind --sigma --input --output "
+            "--mean --std --input-range --layout --samples --labels --tf32 -q -v -o"
+        )
+        for option in words.split():
             assert option in page
 
     def test_version(self, command):
