@@ -418,7 +418,8 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("options", "words"),
         [({"samples": 0}, "samples: 0"), ({"budget": 11}, "at least 12"), ({"precision": 0.0}, "precision"),
-         ({"step": -1.0}, "step"), ({"step": float("nan")}, "step"), ({"seed": -1}, "seed"), ({"batch": 0}, "batch"), ({"providers": ()}, "providers: none"),
+         ({"step": -1.0}, "step"), ({"step": float("nan")}, "step"),
+         ({"seed": -1}, "seed"), ({"batch": 0}, "batch"), ({"providers": ()}, "providers: none"),
          ({"sigma": 0.0}, "sigma"), ({"method": "guess"}, "method: 'guess'"), ({"output_kind": "odd"}, "output_kind: 'odd'"),
          ({"precision": 0.1, "max_budget": 50}, "max_budget: 50 is less")],
     )  # fmt: skip

@@ -136,7 +136,8 @@ def test_options_that_cannot_be(here, command, option, words):
 @pytest.mark.parametrize(
     ("option", "words"),
     [(("--step", "-1"), "step: -1.0 is not a positive number"), (("--step", "nan"), "step: nan"),
-     (("--sigma", "0"), "sigma: 0.0"), (("--std", "0"), "std: found 0"), (("--input-range", "1,0"), "input range"), (("--samples", "5", "--seed", str(2**63)), "seed")],
+     (("--sigma", "0"), "sigma: 0.0"), (("--std", "0"), "std: found 0"),
+     (("--input-range", "1,0"), "input range"), (("--samples", "5", "--seed", str(2**63)), "seed")],
 )  # fmt: skip
 def test_values_that_cannot_be(here, command, option, words):
     done = command("audit", *GOOD, *option)
