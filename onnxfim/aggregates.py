@@ -77,6 +77,9 @@ def _mean(values: Array, lows: Array, highs: Array, rng: np.random.Generator) ->
     # Never narrower than Student's interval on the heavy side; on the other a mean of positive values stays positive.
     half = float(t.ppf(0.975, n - 1))
     high = (x.mean() - min(lower, -half) * error) * scale
+    # Where one sample carries the mean, resamples without it have almost no spread and the upper end runs away: it is held to
+    # twice the log-normal interval's width.
+    high = min(high, mean * math.exp(2 * half * error / x.mean()))
     low = mean * math.exp(-max(upper, half / 2) * error / x.mean())
     return Aggregate(mean, float(low), float(high), 0.95, "bootstrap-t over the samples")
 

@@ -7,29 +7,27 @@ import platform
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.aggregates import aggregate
 from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
-from onnxfim.errors import InputError
-from onnxfim.findings import findings
+from onnxfim.errors import InputError, ModelError
+from onnxfim.exact import Target
+from onnxfim.findings import Clipped, findings
 from onnxfim.forward import OnnxForward
+from onnxfim.gradient_stage import GradientStage, scale_field
 from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
 from onnxfim.measure import Measurer
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.pictures import thumbnails
 from onnxfim.results import (
-    Aggregates,
     Audit,
     Calibration,
-    ClassRow,
     DataInfo,
     Run,
     SampleResult,
@@ -37,9 +35,9 @@ from onnxfim.results import (
     Skipped,
     StepChoice,
 )
-from onnxfim.session import runtime_version
 from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
+from onnxfim.summary import aggregate_of, all_aggregates, class_rows, estimate_of, package_versions
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -91,7 +89,7 @@ def audit(
     started = time.perf_counter()
     file = model if isinstance(model, CallableModel) else model if isinstance(model, ModelFile) else load_model(model)
     samples = _samples(file, inputs, labels, settings)
-    _check_labels(samples)
+    _check_count(samples)
     subject = open_subject(file, samples.inputs, settings)
     return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
 
@@ -109,7 +107,7 @@ def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: 
     return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit)
 
 
-def _check_labels(samples: Samples) -> None:
+def _check_count(samples: Samples) -> None:
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
 
@@ -135,27 +133,73 @@ class _Loop:
         base = self._clean_pass()
         good = self._usable(base)
         labels = None if self.labels is None else self.labels[good]
-        calibration = calibrate(self.reader, base[good], labels)
+        calibration = calibrate(self.reader, base[good], labels, self.settings.temperature)
         good = self._audited(good)
         self._say("choosing the step")
         step = self._choose_step(base, good)
         self.evaluations += step.evaluations
-        exact, directions, per_sample = self._plan(step, len(good))
-        measurer = self._measurer(step, exact, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0
-        )
+        gradients = GradientStage(self.subject, self.settings, self.X, base, step)
         partial = False
         try:
-            self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
-            self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
-            if not exact:
-                self._refine(jacobian, measurer, base, per_sample)
+            method = self._by_gradient(gradients, calibration, step, base, good) or self._by_differences(
+                calibration, step, base, good
+            )
         except KeyboardInterrupt:
             if not self.results:
                 raise
-            partial = True
-        return self._finish(good, calibration, step, exact, partial)
+            partial, method = True, "gradient" if gradients.info.used else "sketch"
+        return self._finish(good, calibration, step, method, gradients, partial)
+
+    def _by_differences(self, calibration: Calibration, step: StepChoice, base: Array, good: Array) -> str:
+        """Measure from forward passes alone; returns the method."""
+        exact, directions, per_sample = self._plan(step, len(good))
+        measurer = self._measurer(step, exact, calibration)
+        jacobian = DifferenceJacobian(
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
+            limits=self.subject.limits,
+        )  # fmt: skip
+        self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
+        self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
+        if not exact:
+            self._refine(jacobian, measurer, base, per_sample)
+        return "exact" if exact else "sketch"
+
+    def _by_gradient(
+        self, gradients: GradientStage, calibration: Calibration, step: StepChoice, base: Array, good: Array
+    ) -> str | None:
+        """Measure through the derivative graph, with its checks; None where there is none to trust."""
+        if self.settings.method not in ("auto", "gradient"):
+            return None
+        targets = [Target(int(i), self._index(i), self.samples.names[i], self._label(i)) for i in good]
+        self._say("differentiating")
+        if not gradients.open(replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4), targets):
+            if self.settings.method == "gradient":
+                raise ModelError(f"{self.subject.info.name}: no gradients ({gradients.info.reason}). Use --method sketch.")
+            return None
+        self.total = len(good)
+        for position, result in gradients.measure(targets):
+            self.done += 1
+            self.evaluations += result.evaluations
+            self._say("measuring")
+            if not math.isfinite(result.lambda_max.estimate.value or 0.0):
+                self.skipped.append(Skipped(self._index(position), "the derivative is not finite at this sample"))
+                continue
+            self.results[position] = result
+        self._say("checking against the sketch")
+        measurer = self._measurer(step, False, calibration)
+        jacobian = DifferenceJacobian(
+            self.forward, Rademacher(self.settings.seed), scheme=step.scheme, step=step.step, seed=self.settings.seed,
+            dither=step.dither or 0.0, limits=self.subject.limits,
+        )  # fmt: skip
+        gradients.cross_check(jacobian, measurer, self.results)
+        gradients.replay(self.results, self._say)
+        if self.settings.attack is not None:
+            gradients.attack(self.results, self.samples.indices, self._say)
+        self.evaluations += gradients.evaluations
+        return "gradient"
+
+    def _label(self, position: Any) -> int | None:
+        return None if self.labels is None else int(self.labels[int(position)])
 
     def _say(self, stage: str) -> None:
         self.report(Progress(stage, self.done, self.total))
@@ -205,10 +249,11 @@ class _Loop:
         std = float(self.X[good].astype(np.float64).std())
         probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
         d = self._dimension()
-        directions: Directions | None = Coordinates() if self._goes_exact(d, 1) and d >= 24 else None
+        coordinates = self._goes_exact(d, 1) and d >= 24 and self.settings.method == "exact"
+        directions: Directions | None = Coordinates() if coordinates else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, directions=directions,
+            level=self.subject.level, limits=self.subject.limits, directions=directions,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -230,17 +275,22 @@ class _Loop:
         return False, Rademacher(self.settings.seed), max(_FEW_DIRECTIONS, passes // per_direction)
 
     def _measurer(self, step: StepChoice, exact: bool, calibration: Calibration) -> Measurer:
-        scale = self.settings.input_scale
-        scales = None
-        if scale is not None and any(s != 1 for s in scale):
-            a = np.abs(np.asarray(scale))
-            scales = (float(a.min()), float(np.sqrt(np.mean(a**2))), float(a.max()))
+        scale = scale_field(self.settings.input_scale, self.X.shape[1:])
+        scales = None if scale is None else (float(scale.min()), float(np.sqrt(np.mean(scale**2))), float(scale.max()))
         # The even part's share of the Gram matrix bounds the forward sketch's bias; its root that of all coordinates, where it is
         # linear and not odd. The share is a mean over six samples and a kink near another one weighs more: three times the root
         # covers 91 to 100 % of the sample models' exact values, once the root 75 %.
         error = 3 * math.sqrt(step.error) if step.scheme == "forward" and step.error else (step.error or 0.0)
         return Measurer(
-            self.reader, step.scheme, exact, calibration.temperature, calibration.reason, max(min(error, 1.0), 1e-4), scales
+            reader=self.reader,
+            scheme=step.scheme,
+            exact=exact,
+            gradient=False,
+            temperature=calibration.temperature,
+            temperature_reason=calibration.reason,
+            step_error=max(min(error, 1.0), 1e-4),
+            scales=scales,
+            scale_field=None if scale is None else scale.ravel(),
         )
 
     def _measure(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
@@ -250,15 +300,17 @@ class _Loop:
             rows = ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
             self.evaluations += rows
             self.done += rows
-            self._say("measuring" if position not in self.results else "refining")
+            refining = position in self.results
+            self._say("refining" if refining else "measuring")
+            if refining and position not in self.kept:  # its first outputs made room for others meanwhile
+                continue
             if not is_finite(ends):
                 self.results.pop(position, None)
                 self.kept.pop(position, None)
                 self.skipped.append(Skipped(self._index(position), "the model's output is not finite near this sample"))
                 continue
             parts = [*self.kept.get(position, []), ends]
-            label = None if self.labels is None else int(self.labels[position])
-            result = measurer(self._index(position), self.samples.names[position], label, base[position], parts)
+            result = measurer(self._index(position), self.samples.names[position], self._label(position), base[position], parts)
             self.results[position] = result
             if not measurer.exact:
                 self._keep(position, parts)
@@ -301,42 +353,35 @@ class _Loop:
             return []
         weight = dict.fromkeys(positions, 0.0)
         for measure in ("lambda_max", "lambda_max_calibrated"):
-            estimates = {i: e for i, r in self.results.items() if (e := _estimate(r, measure)).value is not None}
-            total = sum(e.value for e in estimates.values())
+            estimates = {i: e for i, r in self.results.items() if (e := estimate_of(r, measure)) and e.value is not None}
+            total = sum(e.value or 0.0 for e in estimates.values())
             if total <= 0:
                 continue
-            tail = float(np.quantile([e.value for e in estimates.values()], 0.95))
+            tail = float(np.quantile([e.value or 0.0 for e in estimates.values()], 0.95))
             top = max(e.low or 0.0 for e in estimates.values())
             for i in positions:
                 if (e := estimates.get(i)) is not None:
                     deciding = (e.low or 0.0) <= tail <= (e.high or 0.0) or (e.high or 0.0) >= top
-                    weight[i] += (e.value / total) ** 2 / self.results[i].directions * (2.0 if deciding else 1.0)
+                    weight[i] += ((e.value or 0.0) / total) ** 2 / self.results[i].directions * (2.0 if deciding else 1.0)
         ranked = sorted(positions, key=lambda i: (-weight[i], i))
-        # A few at a time, so that weights follow what was learned; but no fewer than fill some batches.
-        return ranked[: max(1, min(affordable, max(4, len(ranked) // 16)))]
+        # Those that weigh about as much as the first, a few at a time: the weights then follow what was learned.
+        equal = [i for i in ranked if weight[i] >= 0.5 * weight[ranked[0]]]
+        return sorted(equal[: max(1, min(affordable, max(4, len(ranked) // 16)))])
 
     def _precise_enough(self) -> bool:
         """Whether the mean's interval is narrow enough, or the estimates' noise no longer matters in it."""
-        mean = self._aggregate([self.results[i] for i in sorted(self.results)], "lambda_max").mean
+        mean = aggregate_of([self.results[i] for i in sorted(self.results)], "lambda_max", seed=self.settings.seed).mean
         if not mean.value or mean.low is None or mean.high is None:
             return True
         half = (mean.high - mean.low) / 2
         noise = math.sqrt(sum((self._value(i) ** 2) * 2 / r.directions for i, r in self.results.items())) / len(self.results)
         return half <= (self.settings.precision or 1.0) * mean.value or 1.96 * noise < 0.1 * half
 
-    def _aggregate(self, results: Sequence[SampleResult], measure: str) -> Aggregates:
-        estimates = [e for r in results if (e := _estimate(r, measure)) is not None and e.value is not None]
-        values = np.array([e.value for e in estimates], np.float64)
-        lows = np.array([e.value if e.low is None else e.low for e in estimates], np.float64)
-        highs = np.array([e.value if e.high is None else e.high for e in estimates], np.float64)
-        return aggregate(values, lows, highs, seed=self.settings.seed, units=_UNITS[measure])
-
-    def _finish(self, good: Array, calibration: Calibration, step: StepChoice, exact: bool, partial: bool) -> Audit:
+    def _finish(
+        self, good: Array, calibration: Calibration, step: StepChoice, method: str, gradients: GradientStage, partial: bool
+    ) -> Audit:
         results = tuple(self.results[i] for i in sorted(self.results))
-        measures = ["lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity"]
-        if any(r.lambda_max_raw_units is not None for r in results):
-            measures.append("lambda_max_raw_units")
-        aggregates = {m: self._aggregate(results, m) for m in measures}
+        aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
         data = self._data_info()
@@ -345,14 +390,14 @@ class _Loop:
             providers_requested=self.settings.providers,
             providers_registered=self.forward.report.registered if isinstance(self.forward, OnnxForward) else (),
             provider_reason=self.forward.report.reason if isinstance(self.forward, OnnxForward) else None,
-            method="exact" if exact else "sketch",
+            method=method,
             step=step.step,
             scheme=step.scheme,
             temperature=calibration.temperature,
             seed=self.settings.seed,
             evaluations=self.evaluations,
             seconds=seconds,
-            versions=_versions(),
+            versions=package_versions(),
             platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             partial=partial,
             times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
@@ -360,7 +405,9 @@ class _Loop:
         found = findings(
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
             samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
+            gradient=gradients.info, method_asked=self.settings.method, attack=gradients.summary,
             provider_explicit=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
+            clipped=self._clipped(step, good),
         )  # fmt: skip
         shown = {self._index(i): self.X[i] for i in good}
         return Audit(
@@ -375,9 +422,21 @@ class _Loop:
             skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
             findings=found,
             verdict="inconclusive" if not results or any(f.level == "error" for f in found) else "pass",
-            classes=tuple(self._classes(results)),
+            classes=tuple(class_rows(results, labelled=self.labels is not None, names=self.samples.class_names)),
             thumbnails=thumbnails(results, shown),
+            gradient=gradients.info,
+            directions=gradients.pictures,
+            attack=gradients.summary,
         )
+
+    def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
+        """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""
+        if self.subject.limits is None or step.scheme != "dithered":
+            return None
+        low, high = self.subject.limits
+        reach = step.step + (step.dither or 0.0)
+        near = [float(np.mean((self.X[i] < low + reach) | (self.X[i] > high - reach))) for i in good]
+        return Clipped(low, high, float(np.mean(near)))
 
     def _data_info(self) -> DataInfo:
         X = self.X
@@ -394,69 +453,9 @@ class _Loop:
             input_std=float(X.astype(np.float64).std()),
         )
 
-    def _classes(self, results: Sequence[SampleResult]) -> Iterator[ClassRow]:
-        """The per-class table of the audited samples, by label or, without labels, by prediction."""
-        labelled = self.labels is not None
-        names = self.samples.class_names
-        groups: dict[int, list[SampleResult]] = {}
-        for r in results:
-            c = r.label if labelled else r.prediction
-            if c is not None and r.prediction is not None:
-                groups.setdefault(c, []).append(r)
-        for c, mine in sorted(groups.items()):
-            yield ClassRow(
-                index=c,
-                name=names[c] if names is not None and c < len(names) else str(c),
-                count=len(mine),
-                accuracy=sum(r.prediction == r.label for r in mine) / len(mine) if labelled else None,
-                mean_confidence=float(np.mean([r.confidence or 0.0 for r in mine])),
-                lambda_max_mean=_mean(mine, "lambda_max"),
-                lambda_max_calibrated_mean=_mean(mine, "lambda_max_calibrated"),
-                boundary_distance_median=_median(mine, "boundary_distance"),
-            )
-
-
-_UNITS = {
-    "lambda_max": "nats per squared model input unit",
-    "lambda_max_calibrated": "nats per squared model input unit, at the fitted temperature",
-    "lambda_max_raw_units": "nats per squared raw input unit",
-    "trace": "nats per squared model input unit",
-    "boundary_distance": "model input units, L2",
-    "logit_sensitivity": "logits per model input unit",
-}
-
-
-def _estimate(result: SampleResult, measure: str) -> Any:
-    value = getattr(result, measure)
-    return value.estimate if hasattr(value, "estimate") else value
-
-
-def _values(results: Sequence[SampleResult], measure: str) -> list[float]:
-    return [e.value for r in results if (e := _estimate(r, measure)) is not None and e.value is not None]
-
-
-def _mean(results: Sequence[SampleResult], measure: str) -> float | None:
-    values = _values(results, measure)
-    return float(np.mean(values)) if values else None
-
-
-def _median(results: Sequence[SampleResult], measure: str) -> float | None:
-    values = _values(results, measure)
-    return float(np.median(values)) if values else None
-
 
 def _bytes(ends: Ends) -> int:
     return ends.plus.nbytes + ends.minus.nbytes + (0 if ends.twin is None else _bytes(ends.twin))
-
-
-def _versions() -> dict[str, str]:
-    found = {"onnxruntime": runtime_version()}
-    for package in ("onnxfim", "onnx", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
 
 
 class _Callable(types.ModuleType):

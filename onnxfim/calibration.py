@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from onnxfim.outputs import Gaussian, OutputReader
+from onnxfim.outputs import OutputReader
 from onnxfim.results import Calibration
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -17,13 +17,14 @@ _RANGE = (1e-2, 1e2)  # temperatures beyond are a sign that the likelihood has n
 _Z = 1.96
 
 
-def calibrate(reader: OutputReader, outputs: Array, labels: Array | None) -> Calibration:
+def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given: float | None = None) -> Calibration:
     """Accuracy with its Wilson interval, and the temperature with the least negative log-likelihood.
 
     Args:
         reader: What the outputs are.
         outputs: Raw outputs, (N, K, P).
         labels: Class indices, (N,), or None.
+        given: A temperature fitted elsewhere, taken as it is.
 
     Returns:
         ``temperature`` is None, with the reason, where it cannot be fitted: no labels, or a likelihood without a minimum (every
@@ -35,10 +36,9 @@ def calibrate(reader: OutputReader, outputs: Array, labels: Array | None) -> Cal
         return Calibration(None, None, None, None, None, None, None, "a Gaussian output has no classes and no temperature")
     p = reader.probabilities(outputs)
     confidence = float(confidences(p).mean())
-    if labels is None:
-        return Calibration(None, None, None, confidence, None, None, None, "no labels were given")
-    if outputs.shape[2] != 1:
-        return Calibration(None, None, None, confidence, None, None, None, "labels per position are not supported")
+    if labels is None or outputs.shape[2] != 1:
+        why = None if given else "no labels were given" if labels is None else "labels per position are not supported"
+        return Calibration(None, None, None, confidence, given, None, None, why)
     right = predictions(p) == labels
     n = len(labels)
     accuracy = float(right.mean())
@@ -47,6 +47,8 @@ def calibrate(reader: OutputReader, outputs: Array, labels: Array | None) -> Cal
     def loss(log_t: float) -> float:
         return reader.log_loss(outputs, labels, math.exp(log_t))
 
+    if given is not None:
+        return Calibration(accuracy, low, high, confidence, given, loss(0.0), loss(math.log(given)))
     found = minimize_scalar(loss, bounds=(math.log(_RANGE[0]), math.log(_RANGE[1])), method="bounded", options={"xatol": 1e-6})
     temperature = math.exp(float(found.x))
     before, after = loss(0.0), float(found.fun)
@@ -83,8 +85,3 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
-def is_gaussian(reader: OutputReader) -> bool:
-    """Whether the outputs are means of a Gaussian."""
-    return isinstance(reader, Gaussian)

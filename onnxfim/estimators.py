@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.special import stdtrit
 
 from onnxfim.results import Estimate, Sketch
@@ -215,12 +214,25 @@ def boundary_distance_estimate(z: Array, D: Array, *, exact: bool = False, evalu
     return Estimate(value, value / factor, value * factor, "estimate", "mean squared slope", evaluations)
 
 
-def top_eigenvector(Y: Array) -> Array:
-    """Eigenvector of the largest eigenvalue of ``YᵀY`` (K,), unit length."""
-    if Y.shape[1] > len(Y):
-        u = eigh(Y @ Y.T, subset_by_index=[len(Y) - 1, len(Y) - 1])[1][:, 0] @ Y
-        return np.asarray(u / np.linalg.norm(u))
-    return np.asarray(np.linalg.eigh(Y.T @ Y)[1][:, -1])
+def top_eigenvalues(Y: Array, count: int = 5) -> tuple[float, ...]:
+    """The largest eigenvalues of ``YᵀY``, descending."""
+    scale = _scale(Y)
+    scaled = Y / scale
+    w = np.linalg.eigvalsh(scaled @ scaled.T if len(Y) < Y.shape[1] else scaled.T @ scaled)[::-1][:count]
+    return tuple(float(max(v, 0.0)) * scale**2 for v in w)
+
+
+def worst_direction(Y: Array) -> Array:
+    """Unit direction (d,) along which the output distribution moves most, from scores (d, K) along all coordinates.
+
+    It is the top eigenvector of ``F = YYᵀ``. Its sign is free; the entry of largest magnitude is made positive.
+    """
+    scaled = Y / _scale(Y)
+    wide = len(Y) < Y.shape[1]
+    u = np.linalg.eigh(scaled @ scaled.T if wide else scaled.T @ scaled)[1][:, -1]
+    v = u if wide else scaled @ u
+    v = v / (np.linalg.norm(v) or 1.0)
+    return np.asarray(v * (np.sign(v[np.abs(v).argmax()]) or 1.0))
 
 
 def _scale(Y: Array) -> float:

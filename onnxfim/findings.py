@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from onnxfim.results import Aggregates, Calibration, DataInfo, Finding, Run, SampleResult, Settings, Skipped, StepChoice
+from onnxfim.results import (
+    Aggregates,
+    AttackSummary,
+    Calibration,
+    DataInfo,
+    Finding,
+    GradientInfo,
+    Level,
+    Run,
+    SampleResult,
+    Settings,
+    Skipped,
+    StepChoice,
+)
 
 _CHANCE_MARGIN = 0.2  # of the way from chance to perfect
 _CONFIDENCE_GAP = 0.1
 _LOG_T = math.log(2.0)
 _SATURATED = 1e-6
+_CROSS_CHECK = 2.0  # factor between sketch and gradient that neither noise nor a kink explains
+_CLIPPED = 0.01
 _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The range of inputs that a file tells apart, and the share of the coordinates within a step of its ends."""
+
+    low: float
+    high: float
+    share: float
 
 
 def findings(
@@ -27,13 +52,19 @@ def findings(
     aggregates: Mapping[str, Aggregates],
     doubt: str | None,
     provider_explicit: bool,
+    gradient: GradientInfo | None = None,
+    method_asked: str = "auto",
+    attack: AttackSummary | None = None,
+    clipped: Clipped | None = None,
 ) -> tuple[Finding, ...]:
     """All findings of an audit, most serious first."""
     found = [
         *_about_model(num_outputs, calibration, data, doubt),
-        *_about_step(step, samples),
+        *_about_step(step, samples, clipped),
         *_about_run(run, settings, provider_explicit, skipped, aggregates),
         *_about_values(samples, aggregates),
+        *_about_gradient(gradient, method_asked),
+        *_about_attack(attack, samples),
     ]
     order = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(found, key=lambda f: order[f.level]))
@@ -77,7 +108,7 @@ def _about_model(num_outputs: int, c: Calibration, data: DataInfo, doubt: str | 
         yield Finding("temperature-unfitted", "warning", f"There are no calibrated values: {c.reason}. Pass more labelled samples.")
 
 
-def _about_step(step: StepChoice, samples: Sequence[SampleResult]) -> Iterator[Finding]:
+def _about_step(step: StepChoice, samples: Sequence[SampleResult], clipped: Clipped | None) -> Iterator[Finding]:
     if not step.plateau:
         where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"
         smallest = (
@@ -99,6 +130,12 @@ def _about_step(step: StepChoice, samples: Sequence[SampleResult]) -> Iterator[F
             "rounded-model", "note",
             "The file rounds its values (int8, float16 or noise), so that small steps change nothing or too much. The dithered cross-Gram "
             f"estimate was used; it describes the file at steps of {step.step:.3g} per coordinate.",
+        )  # fmt: skip
+    if clipped is not None and clipped.share > _CLIPPED:
+        yield Finding(
+            "clipped-input", "note",
+            f"The file clips its input to {clipped.low:.4g} … {clipped.high:.4g}, and {clipped.share:.0%} of the values lie within a step of an "
+            "end, where half of each step would change nothing. Slopes were measured at points moved inside by one step.",
         )  # fmt: skip
     still = sum(s.unchanged * s.directions for s in samples) / max(sum(s.directions for s in samples), 1)
     if still > 0.01:
@@ -171,6 +208,52 @@ def _about_values(samples: Sequence[SampleResult], aggregates: Mapping[str, Aggr
             "wide-bracket", "note",
             f"On {len(wide)} of {len(samples)} samples the plain and the cross-fit estimate are more than {_WIDE_BRACKET:.0%} apart: the "
             "spectrum is flat and the bias correction uncertain. A larger --budget narrows it.",
+        )  # fmt: skip
+
+
+def _about_gradient(gradient: GradientInfo | None, asked: str) -> Iterator[Finding]:
+    if gradient is None:
+        return
+    if not gradient.used and gradient.reason and asked == "auto":
+        yield Finding(
+            "no-gradient", "note",
+            f"Values are from forward passes, for the graph was not differentiated: {gradient.reason}.",
+        )  # fmt: skip
+    ratio = gradient.cross_check_ratio
+    if gradient.used and ratio is not None and not 1 / _CROSS_CHECK <= ratio <= _CROSS_CHECK:
+        level: Level = "warning" if gradient.surrogate else "error"
+        yield Finding(
+            "gradient-sketch-disagree", level,
+            f"On {gradient.cross_checked} samples the sketch of the file reads {ratio:.3g} times what its gradients say, beyond the sketch's "
+            "interval: the function is not smooth at the step, its gradients are masked, or a derivative is wrong. Trust neither before "
+            "looking at the curve of values by step.",
+        )  # fmt: skip
+    if gradient.used and gradient.surrogate:
+        yield Finding(
+            "surrogate", "warning",
+            "The file is quantised; values are those of a clip surrogate (rounding left out, weights dequantised), not of the file itself.",
+        )  # fmt: skip
+
+
+def _about_attack(attack: AttackSummary | None, samples: Sequence[SampleResult]) -> Iterator[Finding]:
+    if attack is None:
+        return
+    if attack.failed:
+        yield Finding(
+            "attack-failed", "warning",
+            f"On {attack.failed} of {attack.samples} samples no attack succeeded. Where gradients are masked, that says nothing of robustness "
+            "(Croce & Hein 2020): compare with the sketch and with random starts.",
+        )  # fmt: skip
+    far = [
+        s for s in samples
+        if s.attack_distance is not None and s.attack_distance.value and s.boundary_distance.value
+        and s.attack_distance.value > 10 * s.boundary_distance.value and attack.norm == "l2" and attack.units.startswith("model")
+    ]  # fmt: skip
+    if len(far) > 0.1 * attack.samples:
+        yield Finding(
+            "attack-far-from-boundary", "note",
+            f"On {len(far)} samples the attack needed more than ten times the first-order boundary distance: the local slope does not reach "
+            "far there, or the attack is weak.",
         )  # fmt: skip
 
 

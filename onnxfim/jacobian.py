@@ -28,6 +28,7 @@ class Rows:
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
+        inside: Range into which the base points are moved first, or None.
     """
 
     sample: Array
@@ -35,6 +36,11 @@ class Rows:
     scale: Array
     w: Array | None = None
     dither: float = 0.0
+    inside: tuple[float, float] | None = None
+
+    def bases(self, X: Array) -> Array:
+        """Base points taken from X, moved inside where a range is set."""
+        return X if self.inside is None else np.clip(X, *self.inside)
 
 
 class Forward(Protocol):
@@ -133,13 +139,28 @@ class DifferenceJacobian:
         step: Amplitude per coordinate r, in input units.
         seed: Seed of the dither.
         dither: Amplitude of the dither, in input units.
+        limits: Range outside which the model clips its input. Points nearer to an end than a step are then moved inside by the
+            step, so that no step ends where the model cannot see it (dithered scheme only: it needs no output at the base point).
     """
 
     def __init__(
-        self, forward: Forward, directions: Directions, *, scheme: Scheme, step: float, seed: int = 0, dither: float = 0.0
+        self,
+        forward: Forward,
+        directions: Directions,
+        *,
+        scheme: Scheme,
+        step: float,
+        seed: int = 0,
+        dither: float = 0.0,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         self.forward, self.directions = forward, directions
         self.scheme, self.step, self.seed, self.dither = scheme, step, seed, dither
+        self._inside: tuple[float, float] | None = None
+        if limits is not None and scheme == "dithered":
+            # A range narrower than two steps has room for its middle only.
+            reach = min(step + dither, (limits[1] - limits[0]) / 2)
+            self._inside = (limits[0] + reach, limits[1] - reach)
 
     def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
         """Outputs along the requested directions, one result per request, in order.
@@ -212,4 +233,5 @@ class DifferenceJacobian:
             scale=np.concatenate(scale),
             w=None if not w else np.concatenate(w),
             dither=self.dither,
+            inside=self._inside,
         )

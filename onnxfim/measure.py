@@ -15,6 +15,7 @@ from onnxfim.estimators import (
     lambda_max_exact,
     lambda_max_sketch,
     sensitivity_estimate,
+    top_eigenvalues,
     trace_estimate,
 )
 from onnxfim.jacobian import ROWS_PER_DIRECTION, Ends, Scheme
@@ -33,19 +34,23 @@ class Measurer:
         reader: What the outputs are.
         scheme: How the ends were made.
         exact: The directions are all coordinates.
+        gradient: The slopes along the coordinates came from the derivative of the graph.
         temperature: Fitted temperature, or None.
         temperature_reason: Why there is none.
         step_error: Relative error of the differences, measured on the ladder; the interval of exact values.
         scales: Smallest, root-mean-square and largest d(model input)/d(raw input), or None.
+        scale_field: The same per coordinate, (d,), where it is known.
     """
 
     reader: OutputReader
     scheme: Scheme
     exact: bool
+    gradient: bool
     temperature: float | None
     temperature_reason: str | None
     step_error: float
     scales: tuple[float, float, float] | None
+    scale_field: Array | None = None
 
     def __call__(self, index: int, name: str, label: int | None, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -56,7 +61,9 @@ class Measurer:
             parts: Ends along disjoint ranges of its directions.
         """
         directions = sum(e.request.count for e in parts)
-        evaluations = 1 + directions * ROWS_PER_DIRECTION[self.scheme]
+        # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
+        passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
+        evaluations = 1 + passes
         joined = _joined(parts)
         raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
         calibrated = Sketch(Estimate(None, reason=self.temperature_reason))
@@ -82,9 +89,16 @@ class Measurer:
             logit_sensitivity=sensitivity,
             evaluations=evaluations,
             directions=directions,
-            unchanged=float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts])),
-            lambda_max_raw_units=self._raw_units(raw.estimate),
+            unchanged=self._unchanged(parts),
+            lambda_max_raw_units=self._raw_units(raw.estimate, Y),
+            top_eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
         )
+
+    def _unchanged(self, parts: Sequence[Ends]) -> float:
+        """Share of random directions that changed nothing; a coordinate without influence is no sign of rounding."""
+        if self.exact:
+            return 0.0
+        return float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts]))
 
     def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> tuple[Sketch, Array, Array | None]:
         """lambda_max at a temperature, with the scores (and their dithered twins) it came from."""
@@ -95,7 +109,7 @@ class Measurer:
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
             return Sketch(Estimate(None, None, None, "estimate", "", evaluations, reason)), scores, None
-        method = f"{self.scheme} differences"
+        method = "derivative of the graph" if self.gradient else f"{self.scheme} differences"
         if self.exact:
             sketch = lambda_max_exact(scores, evaluations=evaluations, method=f"all coordinates, {method}")
             return replace(sketch, estimate=self._widened(sketch.estimate)), scores, None
@@ -138,8 +152,20 @@ class Measurer:
         factor = 1 + self.step_error
         return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
 
-    def _raw_units(self, estimate: Estimate) -> Estimate | None:
-        """lambda_max per squared raw input unit: between ``s²_min λ`` and ``s²_max λ`` where the channels' scales differ."""
+    def _raw_units(self, estimate: Estimate, Y: Array) -> Estimate | None:
+        """lambda_max per squared raw input unit: between ``s²_min λ`` and ``s²_max λ`` where the channels' scales differ.
+
+        Over all coordinates it is exact: ``F_raw = S F S``.
+        """
+        if self.scales is None or estimate.value is None:
+            return None
+        if self.exact and self.scale_field is not None:
+            sketch = lambda_max_exact(Y * self.scale_field[:, None], evaluations=estimate.evaluations, method=estimate.method)
+            return self._widened(sketch.estimate)
+        return self.raw_units_by_bracket(estimate)
+
+    def raw_units_by_bracket(self, estimate: Estimate) -> Estimate | None:
+        """lambda_max per squared raw unit from that per squared model unit: exact for equal scales, else between two bounds."""
         if self.scales is None or estimate.value is None:
             return None
         least, mean, most = (s**2 for s in self.scales)

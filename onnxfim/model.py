@@ -257,9 +257,29 @@ def _affine_step(graph: Graph, node: Node, name: str) -> tuple[Array, Array] | N
 
 def input_level(graph: Graph, input_name: str) -> float | None:
     """Spacing of the input levels where the graph quantises its input first, else None."""
+    found = _input_quantiser(graph, input_name)
+    return None if found is None else found[1]
+
+
+def input_limits(graph: Graph, input_name: str) -> tuple[float, float] | None:
+    """Smallest and largest input that the graph's first QuantizeLinear tells apart (it clips beyond them), else None."""
+    found = _input_quantiser(graph, input_name)
+    if found is None:
+        return None
+    node, scale = found
+    zero = graph.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(1, np.uint8)
+    if zero is None or zero.size != 1 or zero.dtype.kind not in "iu":
+        return None
+    levels = np.iinfo(zero.dtype)
+    offset = int(zero.ravel()[0])
+    return (levels.min - offset) * scale, (levels.max - offset) * scale
+
+
+def _input_quantiser(graph: Graph, input_name: str) -> tuple[Node, float] | None:
+    """The QuantizeLinear that reads the input, with its scale, where it has one for all values."""
     for node in graph.consumers.get(input_name, ()):
         if node.op == "QuantizeLinear":
             scale = graph.constant(node.inputs[1])
             if scale is not None and scale.size == 1:
-                return float(scale.ravel()[0])
+                return node, float(scale.ravel()[0])
     return None

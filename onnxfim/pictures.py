@@ -11,7 +11,7 @@ from onnxfim.results import SampleResult, Thumbnail
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_SHOWN = 4  # at either end of the ranking
+_SHOWN = 6  # at either end of the ranking, as many as a report shows
 _SIDE = 64  # pixels at most; larger inputs are averaged down
 
 
@@ -32,8 +32,20 @@ def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> 
     )
 
 
+def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
+    """Samples from the least to the most sensitive, by the calibrated value where all have one, else by the raw one."""
+    calibrated = all(r.lambda_max_calibrated.estimate.value is not None for r in results)
+    values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).estimate.value for r in results}
+    return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
+
+
 def _picture(x: Array) -> Array | None:
     """An input as (H, W, C) bytes, stretched to its own range, or None where it is no image."""
+    return picture_of(x, float(x.min()), float(x.max()))
+
+
+def picture_of(x: Array, low: float, high: float) -> Array | None:
+    """Values as (H, W, C) bytes with ``low`` black and ``high`` white, or None where they are no image."""
     image = _as_image(np.asarray(x, np.float64))
     if image is None:
         return None
@@ -41,9 +53,8 @@ def _picture(x: Array) -> Array | None:
     if factor > 1:
         h, w = (n // factor * factor for n in image.shape[:2])
         image = image[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
-    low, high = image.min(), image.max()
     stretched = (image - low) / (high - low) if high > low else np.zeros_like(image)
-    return np.round(stretched * 255).astype(np.uint8)
+    return np.round(np.clip(stretched, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _as_image(x: Array) -> Array | None:

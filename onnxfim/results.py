@@ -17,7 +17,7 @@ SCHEMA_VERSION = "1.0"
 
 Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound"]
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"]
-Method: TypeAlias = Literal["auto", "sketch", "exact"]
+Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
@@ -30,7 +30,9 @@ class Settings:
 
     Attributes:
         samples: Audit at most this many samples (the first ones of the data), or all with None.
-        method: ``sketch`` (random directions), ``exact`` (all coordinates) or ``auto`` (exact where the budget covers it).
+        method: ``gradient`` (derivative of the graph), ``sketch`` (random directions), ``exact`` (all coordinates by
+            differences) or ``auto`` (gradient where the graph can be differentiated and passes its self-test, else exact where the
+            budget covers it, else sketch).
         budget: Forward passes per sample, on average over the samples.
         precision: Relative half-width of the 95 % interval of the mean to reach; None spends the budget and stops.
         max_budget: With ``precision``, the most forward passes per sample that may be spent to reach it.
@@ -42,9 +44,17 @@ class Settings:
         output_kind: What the outputs are, or ``auto`` to read it from the graph and the values.
         input: Name of the input to audit where the model has several.
         output: Name of the output to audit where the model has several.
+        temperature: Temperature of the calibrated values, or None to fit it on the labels.
         sigma: Standard deviation of the Gaussian for ``output_kind="gaussian"``, in output units.
         input_scale: d(model input)/d(raw input) per channel, for results in raw units; None when not known.
         tf32: Allow TF32 arithmetic on CUDA.
+        replay: Samples whose KL curve along the worst direction is measured (spread over the ranking); needs gradients.
+        attack: Norm of the attack replay, or None for no attack.
+        epsilon: Radius of the attack, in model input units (raw units where ``input_scale`` is given); None for a tenth of the
+            median boundary distance's scale.
+        attack_range: Smallest and largest input value that the attack may produce, or None for those of the data.
+        attack_samples: Samples that are attacked at most.
+        surrogate: Differentiate a clip surrogate of a quantised file, labelled as such.
     """
 
     samples: int | None = None
@@ -60,9 +70,16 @@ class Settings:
     output_kind: OutputKind | Literal["auto"] = "auto"
     input: str | None = None
     output: str | None = None
+    temperature: float | None = None
     sigma: float = 1.0
     input_scale: tuple[float, ...] | None = None
     tf32: bool = False
+    replay: int = 64
+    attack: Literal["l2", "linf"] | None = None
+    epsilon: float | None = None
+    attack_range: tuple[float, float] | None = None
+    attack_samples: int = 100
+    surrogate: bool = False
 
     def __post_init__(self) -> None:
         checks = (
@@ -78,6 +95,13 @@ class Settings:
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
             (self.output_kind in ("auto", *typing.get_args(OutputKind)),
              f"output_kind: {self.output_kind!r} is not auto or one of {typing.get_args(OutputKind)}."),
+            (self.temperature is None or 0 < self.temperature < math.inf,
+             f"temperature: {self.temperature} is not a positive number."),
+            (self.replay >= 0, f"replay: {self.replay} is not a number of samples."),
+            (self.epsilon is None or self.epsilon > 0, f"epsilon: {self.epsilon} is not a positive number."),
+            (self.attack_range is None or self.attack_range[0] < self.attack_range[1],
+             f"attack_range: {self.attack_range} is not a smaller and a larger number."),
+            (self.attack_samples >= 1, f"attack_samples: {self.attack_samples} is not a positive number of samples."),
             (self.sigma > 0 and math.isfinite(self.sigma), f"sigma: {self.sigma} is not a positive number."),
         )  # fmt: skip
         for good, message in checks:
@@ -114,6 +138,30 @@ class Sketch:
 
 
 @dataclass(frozen=True)
+class KLPoint:
+    """Measured KL divergences at one distance, in nats; ``quadratic`` is ``½ λ ε²``."""
+
+    epsilon: float
+    along: float
+    against: float
+    random: float
+    quadratic: float
+
+
+@dataclass(frozen=True)
+class KLCurve:
+    """Measured KL(p(x) ‖ p(x + εv)) along the worst direction ±v and a random one, over a ladder of ε.
+
+    ``holds_to`` is the largest ε up to which the quadratic form is within 10 % on both sides, None if nowhere. ``flips_at`` is the
+    smallest ε of the ladder at which the prediction changed, None if at none.
+    """
+
+    points: tuple[KLPoint, ...]
+    holds_to: float | None
+    flips_at: float | None
+
+
+@dataclass(frozen=True)
 class SampleResult:
     """All measures of one sample; lambda_max and trace in nats per squared model input unit.
 
@@ -136,6 +184,9 @@ class SampleResult:
     directions: int
     unchanged: float = 0.0
     lambda_max_raw_units: Estimate | None = None
+    top_eigenvalues: tuple[float, ...] = ()
+    kl_curve: KLCurve | None = None
+    attack_distance: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -326,6 +377,77 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
+class DirectionPicture:
+    """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
+
+    ``largest`` holds the coordinates with the largest entries and their values, for inputs that are no images (the pictures are
+    None then).
+    """
+
+    index: int
+    role: Literal["worst", "median", "best"]
+    epsilon: float
+    prediction_before: int | None
+    prediction_after: int | None
+    input: Thumbnail | None
+    direction: Thumbnail | None
+    moved: Thumbnail | None
+    largest: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman rank correlation of a measure with the smallest successful attack, with its 95 % bootstrap interval."""
+
+    measure: str
+    coefficient: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class AttackSummary:
+    """What the attack replay found; a check of the metric, not a certificate of robustness.
+
+    Distances are in raw input units where a normalisation was given, else in model input units. ``median_distance`` is an upper
+    bound of the true smallest distance; samples misclassified without attack count as distance 0 and are not in it.
+    """
+
+    norm: Literal["l2", "linf"]
+    epsilon: float
+    units: str
+    samples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_accuracy_low: float
+    robust_accuracy_high: float
+    median_distance: float | None
+    failed: int
+    input_low: float
+    input_high: float
+    steps: int
+    restarts: int
+    evaluations: int
+    seconds: float
+    correlations: tuple[Correlation, ...]
+    by_prediction: bool
+
+
+@dataclass(frozen=True)
+class GradientInfo:
+    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not."""
+
+    used: bool
+    reason: str | None
+    surrogate: bool
+    adjoint_error: float | None
+    difference_error: float | None
+    cross_checked: int
+    cross_check_ratio: float | None
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything one audit found; every format renders this object, and it is read back from its JSON."""
 
@@ -342,12 +464,15 @@ class Audit:
     verdict: Verdict
     classes: tuple[ClassRow, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    gradient: GradientInfo | None = None
+    directions: tuple[DirectionPicture, ...] = ()
+    attack: AttackSummary | None = None
     units: str = "nats per squared model input unit"
     schema_version: str = SCHEMA_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This audit as JSON text (schema in ``onnxfim/schema/audit.schema.json``); never holds NaN or infinities."""
-        return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False)
 
     @staticmethod
     def from_json(text: str | bytes) -> Audit:
@@ -379,9 +504,10 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     for name in ("lambda_max", "lambda_max_calibrated"):
         sketch = record[name]
         record[name] = {**sketch["estimate"], "plain": sketch["plain"], "cross_fit": sketch["cross_fit"]}
-    for name in ("trace", "boundary_distance", "logit_sensitivity"):
-        record["intervals"][name] = record[name]
-        record[name] = record[name]["value"]
+    for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
+        if record[name] is not None:
+            record["intervals"][name] = record[name]
+            record[name] = record[name]["value"]
     return typing.cast("dict[str, Any]", record)
 
 

@@ -105,7 +105,7 @@ def _preload_cuda() -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """What the runtime prints while the block runs; on stderr alone does its C++ side say why a provider failed."""
+    """What the runtime writes while the block runs: its C++ side says only on stderr why a provider failed."""
     lines: list[str] = []
     try:
         descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.forward import CallableForward, OnnxForward
@@ -20,6 +21,7 @@ from onnxfim.model import (
     ending,
     fixed_batch,
     input_level,
+    input_limits,
     load_model,
     sample_shape,
     value_type,
@@ -46,11 +48,22 @@ class CallableModel:
 
 
 @dataclass(frozen=True)
+class Differentiable:
+    """What there is to differentiate: the model (the file, or the copy that runs), and the value that holds the logits."""
+
+    proto: onnx.ModelProto
+    input_name: str
+    logits: str
+    base_dir: Path
+
+
+@dataclass(frozen=True)
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
-    ``level`` is the spacing of its input levels where it quantises its input first. ``doubt`` is what speaks against the output
-    kind it was read with.
+    ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
+    them. ``doubt`` is what speaks against the output kind it was read with. ``differentiable`` is None, and ``no_gradient`` says
+    why, where there are no logits of a graph to differentiate.
     """
 
     info: ModelInfo
@@ -58,6 +71,9 @@ class Subject:
     reader: OutputReader
     level: float | None = None
     doubt: str | None = None
+    differentiable: Differentiable | None = None
+    no_gradient: str | None = "the model is a function, not a graph"
+    limits: tuple[float, float] | None = None
 
 
 def from_callable(
@@ -160,7 +176,17 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind, read_from=how,
         rewritten="; ".join(rewritten) or None,
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits, settings.sigma), input_level(file.graph, into.name), doubt)
+    source, reason = None, None
+    if not logits:
+        reason = "the logits before the output cannot be read"
+    elif truth.shape[2] != 1:
+        reason = "outputs with positions are measured by sketch"
+    else:
+        name = end.logits if kind in ("probabilities", "sigmoid") and end.logits is not None else out.name
+        source = Differentiable(file.proto, into.name, name, file.path.parent)
+    reader = _reader(kind, logits, settings.sigma)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    return Subject(info, forward, reader, level, doubt, source, reason, limits)
 
 
 def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:

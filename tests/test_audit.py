@@ -179,7 +179,7 @@ class TestRepetition:
     X = Mlp.draw(4, 150).samples(20)
     Y = np.arange(20) % 4
 
-    @pytest.mark.parametrize("options", [{}, {"method": "exact"}, {"precision": 0.3}, {"seed": 5}], ids=str)
+    @pytest.mark.parametrize("options", [{}, {"method": "sketch"}, {"method": "exact"}, {"precision": 0.3}, {"seed": 5}], ids=str)
     def test_the_same_json_twice(self, file, cpu, options):
         first, second = (audit(file, self.X, self.Y, cpu(batch=16, **options)) for _ in range(2))
         assert scrubbed(first) == scrubbed(second)
@@ -190,7 +190,7 @@ class TestRepetition:
             assert scrubbed(first) == scrubbed(second)
         assert_allclose(values(first), values(second), rtol=2e-3)
 
-    @pytest.mark.parametrize("options", [{}, {"method": "exact"}, {"step": 3e-3}], ids=str)
+    @pytest.mark.parametrize("options", [{}, {"method": "sketch"}, {"method": "exact"}, {"method": "sketch", "step": 3e-3}], ids=str)
     def test_the_batch_does_not_matter(self, file, cpu, options):  # 0.2 %: float32 products in another blocking
         found = [audit(file, self.X, self.Y, cpu(batch=b, **options)) for b in (1, 7, 64)]
         for other in found[1:]:
@@ -206,7 +206,7 @@ class TestRepetition:
             np.testing.assert_array_equal(values(other), values(found[0]))
 
     def test_another_seed_is_another_draw_of_the_same(self, file, cpu):
-        one, two = (audit(file, self.X, self.Y, cpu(seed=s)) for s in (0, 1))
+        one, two = (audit(file, self.X, self.Y, cpu(seed=s, method="sketch")) for s in (0, 1))
         assert not np.isclose(values(one), values(two), rtol=1e-4).all()
         truth = Mlp.draw(4, 150).lambda_max(self.X)
         for found in (one, two):
@@ -241,7 +241,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("budget", [12, 50, 101, 400])
     def test_it_is_kept(self, saved, cpu, budget):
-        found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=budget))
+        found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=budget, method="sketch"))
         spent = [s.evaluations for s in found.samples]
         assert np.mean(spent) <= max(budget, 9 + 1)
         assert found.run.evaluations == sum(spent) - 24 + found.step.evaluations + 24
@@ -249,23 +249,23 @@ class TestBudget:
             assert np.mean(spent) > 0.8 * budget, "what is paid for is used"
 
     def test_the_rest_goes_where_the_mean_is(self, saved, cpu):
-        found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=201))
+        found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=201, method="sketch"))
         spent = np.array([s.directions for s in found.samples])
         top = np.argsort(-values(found))[:6]
         assert spent[top].mean() > spent.mean()
 
     def test_precision_is_reached_or_said(self, saved, cpu):
         path = saved(self.MODEL.onnx())
-        loose = audit(path, self.X, settings=cpu(precision=0.9))
+        loose = audit(path, self.X, settings=cpu(precision=0.9, method="sketch"))
         assert "precision-not-reached" not in {f.id for f in loose.findings}
-        tight = audit(path, self.X, settings=cpu(precision=0.001, max_budget=150))
+        tight = audit(path, self.X, settings=cpu(precision=0.001, max_budget=150, method="sketch"))
         finding = next(f for f in tight.findings if f.id == "precision-not-reached")
         assert "0.1% was asked for" in finding.message
 
     def test_more_directions_are_nearer(self, saved, cpu):
         path = saved(self.MODEL.onnx())
         truth = self.MODEL.lambda_max(self.X)
-        errors = [np.abs(values(audit(path, self.X, settings=cpu(budget=b))) / truth - 1).mean() for b in (25, 400)]
+        errors = [np.abs(values(audit(path, self.X, settings=cpu(budget=b, method="sketch"))) / truth - 1).mean() for b in (25, 400)]
         assert errors[1] < 0.6 * errors[0]  # √16 less the refinement's unevenness
 
 
@@ -274,7 +274,7 @@ class TestMemory:
         model = Mlp.draw(4, 30)
         X = model.samples(10)
         path = saved(model.onnx())
-        whole = audit(path, X, settings=cpu(batch=64))
+        whole = audit(path, X, settings=cpu(batch=64, method="sketch"))
         plain, calls = OnnxForward._bound, []
 
         def bound(self, X, rows):
@@ -284,7 +284,7 @@ class TestMemory:
             return plain(self, X, rows)
 
         monkeypatch.setattr(OnnxForward, "_bound", bound)
-        found = audit(path, X, settings=cpu(batch=64))
+        found = audit(path, X, settings=cpu(batch=64, method="sketch"))
         assert found.run.times["batch"] <= 20
         assert max(calls) == 64
         assert_allclose(values(found), values(whole), rtol=2e-3)
@@ -307,13 +307,13 @@ class TestInterrupt:
     @pytest.mark.parametrize(("stage", "after"), [("measuring", 5), ("refining", 1)])
     def test_what_was_done_is_kept(self, saved, cpu, stage, after):
         path = saved(self.MODEL.onnx())
-        found = self.interrupted(path, cpu(batch=8), stage, after)
+        found = self.interrupted(path, cpu(batch=8, method="sketch"), stage, after)
         assert found.run.partial
         assert "partial" in {f.id for f in found.findings}
         assert 0 < len(found.samples) <= 30
         if stage == "measuring":
             assert len(found.samples) < 30
-        whole = {s.index: s for s in audit(path, self.X, settings=cpu(batch=8, budget=88)).samples}
+        whole = {s.index: s for s in audit(path, self.X, settings=cpu(batch=8, budget=88, method="sketch")).samples}
         assert {s.index for s in found.samples} <= set(whole)
         assert Audit.from_json(found.to_json()) == found
 

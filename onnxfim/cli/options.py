@@ -121,8 +121,8 @@ def run_options(function: F) -> F:
     """Options that say how to measure."""
     return _apply(
         [
-            click.option("--method", type=click.Choice(["auto", "sketch", "exact"]), default="auto", show_default=True,
-                         help="Random directions, all coordinates, or what the budget covers."),
+            click.option("--method", type=click.Choice(["auto", "gradient", "sketch", "exact"]), default="auto", show_default=True,
+                         help="Derivative of the graph, random directions, all coordinates by differences, or the best of these that works."),
             click.option("--budget", type=click.IntRange(min=12), default=101, show_default=True, help="Forward passes per sample."),
             click.option("--precision", type=PRECISION, help="Half-width of the mean's 95 % interval to reach, such as 5%."),
             click.option("--max-budget", type=click.IntRange(min=12), default=2000, show_default=True,
@@ -136,6 +136,14 @@ def run_options(function: F) -> F:
             click.option("--tf32", is_flag=True, help="Allow TF32 on CUDA."),
             click.option("--output-kind", type=click.Choice(["auto", "logits", "probabilities", "sigmoid", "gaussian"]), default="auto",
                          show_default=True, help="What the outputs are."),
+            click.option("--temperature", type=STEP, default="auto", show_default=True, help="Temperature of the calibrated values; auto fits it on the labels."),
+            click.option("--replay", type=click.IntRange(min=0), default=64, show_default=True,
+                         help="Samples whose KL curve along the worst direction is measured (needs gradients)."),
+            click.option("--attack", type=click.Choice(["l2", "linf"]), help="Attack the model and correlate every measure with the result (needs gradients)."),
+            click.option("--epsilon", type=float, help="Radius of the attack, in raw units where --std is given.  [default: median smallest attack]"),
+            click.option("--attack-range", type=FLOATS, metavar="LOW,HIGH", help="Range of input values the attack stays in.  [default: that of the data]"),
+            click.option("--attack-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Samples to attack at most."),
+            click.option("--surrogate", is_flag=True, help="Differentiate a clip surrogate of a quantised file, labelled as such."),
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),
             click.option("--output", "output_name", metavar="NAME", help="Output to audit, where the model has several."),

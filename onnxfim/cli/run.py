@@ -11,6 +11,7 @@ from onnxfim.audit import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
 from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.errors import SettingsError
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.report import render_html
 from onnxfim.results import Aggregate, Audit, Estimate, Settings
@@ -39,8 +40,15 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         output_kind=options["output_kind"],
         input=options["input_name"],
         output=options["output_name"],
+        temperature=options["temperature"],
         sigma=options["sigma"],
         input_scale=scale,
+        replay=options["replay"],
+        attack=options["attack"],
+        epsilon=options["epsilon"],
+        attack_range=_pair(options["attack_range"]),
+        attack_samples=options["attack_samples"],
+        surrogate=options["surrogate"],
         tf32=options["tf32"],
     )
     with console.progress() as progress:
@@ -54,6 +62,14 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
 
 
 _FORMATS: dict[str, Callable[[Audit], str]] = {"html": render_html, "json": Audit.to_json}
+
+
+def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise SettingsError(f"--attack-range: {len(values)} numbers, expected two: LOW,HIGH.")
+    return values[0], values[1]
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:

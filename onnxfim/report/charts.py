@@ -235,18 +235,19 @@ SCHEMES = (("forward", "circle", ""), ("central", "square", "7 4"), ("cross", "t
 def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     """lambda(r): the mean of lambda_max over the calibration samples against the step, with the chosen step marked.
 
-    A value of zero (no direction changed any output) is drawn as an open marker on the floor of the chart. None without a curve.
+    A step without a usable value (no direction changed any output, or noise left nothing positive) is an open marker on the
+    floor of the chart, never a zero. None without a curve.
     """
-    curves = {name: [(r.step, getattr(r, name)) for r in step.curve if getattr(r, name) is not None] for name, _, _ in SCHEMES}
+    curves = {name: [(r.step, v) for r in step.curve if (v := getattr(r, name)) is not None and v > 0] for name, _, _ in SCHEMES}
     curves = {name: points for name, points in curves.items() if points}
-    values = [v for points in curves.values() for _, v in points if v > 0]
+    values = [v for points in curves.values() for _, v in points]
+    lost = unusable(step)
     if not values:
         return None
     left, right, top, height = 66, width - 16, 44, 320
     bottom = height - 50
-    zeros = any(v <= 0 for points in curves.values() for _, v in points)
     x = log_scale([step.step, *(r.step for r in step.curve)], left, right)
-    y = log_scale(values, bottom - (22 if zeros else 6), top + 10, margin=0.06)
+    y = log_scale(values, bottom - (22 if lost else 6), top + 10, margin=0.06)
     xticks, yticks = _fitting(log_ticks(x, most=8), x), log_ticks(y, most=7)
     rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
     rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
@@ -256,8 +257,8 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     text = "step r per coordinate, model input units (log)"
     labels.append(Label((left + right) / 2, height - 10, text, "middle", role="note"))
     labels.append(Label(13, (top + bottom) / 2, "mean λ_max (log)", "middle", role="note", turned=True))
-    if zeros:
-        labels.append(Label(left - 8, bottom - 4, "0", "end"))
+    if lost:
+        labels.append(Label(left - 8, bottom - 4, "none", "end"))
     here = x(step.step)
     rules.append(Rule(here, top - 8, here, bottom, "chosen"))
     text = f"chosen: r = {short(step.step)}, {step.scheme}"
@@ -266,15 +267,18 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     paths: list[Path] = []
     for name, shape, dash in SCHEMES:
         points = curves.get(name, [])
-        path = "".join(f"{'L' if i else 'M'}{x(r)} {y(v)}" for i, (r, v) in enumerate(p for p in points if p[1] > 0))
+        path = "".join(f"{'L' if i else 'M'}{x(r)} {y(v)}" for i, (r, v) in enumerate(points))
         if path:
             paths.append(Path(path, name, dash=dash))
         for r, v in points:
             tip = f"{name}, r = {short(r)}: {number(v)} {units}"
-            paths.append(Path(marker(shape, x(r), y(v) if v > 0 else bottom - 8), name, filled=v > 0, tip=tip))
+            paths.append(Path(marker(shape, x(r), y(v)), name, filled=True, tip=tip))
+    paths += [Path(marker("circle", x(r), bottom - 8), "axis", tip=f"r = {short(r)}: no usable value") for r in lost]
     words = "; ".join(
         f"{name} differences " + ", ".join(f"{number(v)} at r = {short(r)}" for r, v in points) for name, points in curves.items()
     )
+    if lost:
+        words += "; no usable value at r = " + ", ".join(short(r) for r in lost)
     return Chart(
         "curve",
         "λ(r): the measured λ_max against the step",
@@ -287,8 +291,13 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     )
 
 
+def unusable(step: StepChoice) -> list[float]:
+    """The steps of the ladder at which no scheme has a positive value."""
+    return [r.step for r in step.curve if not any((getattr(r, name) or 0) > 0 for name, _, _ in SCHEMES)]
+
+
 def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, series_title: str, width: int) -> Chart | None:
-    """lambda_max against the boundary distance, one marker a sample; wrong predictions are crosses-in-shape (diamonds).
+    """lambda_max against the boundary distance, one marker a sample; those predicted wrongly are diamonds.
 
     Args:
         samples: The audited samples.

@@ -72,9 +72,14 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Seed", str(run.seed)),
         Fact("Forward passes", f"{run.evaluations:,}"),
         Fact("Time", seconds(run.seconds)),
+        *(Fact(visible(name.replace("_", " ")).capitalize(), _clock(value)) for name, value in sorted(run.times.items())),
         Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
+
+
+def _clock(value: object) -> str:
+    return number(value) if isinstance(value, float) else visible(str(value))
 
 
 def _settings_facts(audit: Audit) -> FactGroup:
@@ -90,6 +95,7 @@ def _settings_facts(audit: Audit) -> FactGroup:
         "Batch": "auto" if s.batch is None else f"{s.batch:,}",
         "Output kind": s.output_kind,
         "Input scale": "not known" if s.input_scale is None else ", ".join(number(v) for v in s.input_scale),
+        "Temperature": "fitted on the labels" if s.temperature is None else number(s.temperature),
         "TF32": "allowed" if s.tf32 else "off",
         "Provider required": "yes" if s.require_provider else "no",
     }

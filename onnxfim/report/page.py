@@ -153,11 +153,17 @@ def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
 
 
 def _statistics_note(audit: Audit) -> str:
-    methods = {a.method for g in audit.aggregates.values() for a in (g.mean, g.median, g.p95, g.max) if a.method}
-    below = any(a.confidence != 0.95 for g in audit.aggregates.values() for a in (g.mean, g.median, g.p95, g.max))
-    tail = " Where so few samples cannot give 95 %, the level that is attained stands beside the interval." if below else ""
-    how = f" Intervals: {visible('; '.join(sorted(methods)))}." if methods else ""
-    return f"95 % intervals hold both the sampling of the data and the noise of the estimates.{tail}{how}"
+    groups = audit.aggregates.values()
+    names = {"mean": "Mean", "median": "Median", "p95": "95th percentile", "max": "Maximum"}
+    how: dict[str, list[str]] = {}
+    for key, name in names.items():
+        for method in sorted({getattr(g, key).method for g in groups} - {""}):
+            how.setdefault(method, []).append(name)
+    parts = ["Below each value stands its 95 % interval."]
+    if any(getattr(g, key).confidence != 0.95 for g in groups for key in names):
+        parts.append("Where so few samples cannot give 95 %, the level that is attained stands beside it.")
+    parts += [f"{' and '.join(who)}: {visible(method)}." for method, who in how.items()]
+    return " ".join(parts)
 
 
 def _panels(audit: Audit) -> list[Panel]:
@@ -215,8 +221,8 @@ def _curve_keys(audit: Audit) -> tuple[Key, ...]:
         for name, shape, dash in charts.SCHEMES
         if any(getattr(r, name) is not None for r in audit.step.curve)
     ]
-    if any(getattr(r, name) == 0 for r in audit.step.curve for name in texts):
-        keys.append(Key("", "", "", "Open marker on the floor: 0, no direction changed any output"))
+    if charts.unusable(audit.step):
+        keys.append(Key("", "", "", "Open marker on the floor: no usable value at this step"))
     return tuple(keys)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnxfim.report import words
@@ -46,7 +46,8 @@ def classes_note(audit: Audit) -> str:
         if len(audit.classes) > MOST_CLASSES
         else ""
     )
-    return f"Means of the estimates of the samples with this {by}; a class of few samples has a wide, unprinted interval.{more}"
+    caution = "They have no interval: with few samples in a class, read them as a hint."
+    return f"Means of the estimates of the samples with this {by}. {caution}{more}"
 
 
 def _class_name(index: int | None, audit: Audit) -> str | None:
@@ -64,6 +65,7 @@ def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
     """A sample with its picture, where it has one."""
     thumbnail = next((t for t in audit.thumbnails if t.index == sample.index), None)
     sketch = sample.lambda_max_calibrated if words.has_calibrated(audit) else sample.lambda_max
+    kind, quantities = _with_common_kind({"value": sketch.estimate, "distance": sample.boundary_distance})
     return SampleCard(
         index=sample.index,
         name=visible(sample.name),
@@ -72,9 +74,19 @@ def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
         prediction=_class_name(sample.prediction, audit),
         wrong=_wrong(sample),
         confidence=percent(sample.confidence),
-        value=_estimate(sketch.estimate),
-        distance=_estimate(sample.boundary_distance),
+        kind=kind,
+        value=quantities["value"],
+        distance=quantities["distance"],
     )
+
+
+def _with_common_kind(estimates: Mapping[str, Estimate]) -> tuple[str, dict[str, Quantity]]:
+    """The kind that all share, taken off each; or ``mixed``, and each keeps its own."""
+    kinds = sorted({e.kind for e in estimates.values() if e.value is not None})
+    quantities = {name: _estimate(e) for name, e in estimates.items()}
+    if len(kinds) != 1:
+        return ("mixed" if kinds else "–"), quantities
+    return kinds[0], {name: replace(q, kind=None) for name, q in quantities.items()}
 
 
 def _alt(sample: SampleResult, audit: Audit) -> str:
@@ -96,10 +108,7 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
         "distance": sample.boundary_distance,
         "sensitivity": sample.logit_sensitivity,
     }
-    kinds = sorted({e.kind for e in estimates.values() if e.value is not None})
-    quantities = {name: _estimate(e) for name, e in estimates.items()}
-    if len(kinds) == 1:
-        quantities = {name: replace(q, kind=None) for name, q in quantities.items()}
+    kind, quantities = _with_common_kind(estimates)
     return SampleLine(
         index=sample.index,
         name=visible(sample.name),
@@ -113,7 +122,7 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
         rank="–" if sample.effective_rank is None else number(sample.effective_rank),
         distance=quantities["distance"],
         sensitivity=quantities["sensitivity"],
-        kind=kinds[0] if len(kinds) == 1 else "mixed" if kinds else "–",
+        kind=kind,
         evaluations=f"{sample.evaluations:,}",
     )
 

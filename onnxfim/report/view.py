@@ -84,6 +84,7 @@ class SampleCard:
     prediction: str | None
     wrong: bool
     confidence: str
+    kind: str
     value: Quantity
     distance: Quantity
 

@@ -183,7 +183,9 @@ def _sure(audit: Audit) -> str:
     kinds = Counter(s.lambda_max.estimate.kind for s in audit.samples if s.lambda_max.estimate.value is not None)
     if kinds:
         parts.append(
-            "Per sample: " + ", ".join(f"{n:,} {kind}" if kind == "exact" else count(n, kind) for kind, n in kinds.items()) + "."
+            "Per sample: "
+            + ", ".join(count(n, "exact value") if kind == "exact" else count(n, kind) for kind, n in kinds.items())
+            + "."
         )
     if audit.step.curve and not audit.step.plateau:
         parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
@@ -219,10 +221,22 @@ def _temperature_words(audit: Audit) -> str:
     if temperature is None:
         return ""
     if 0.9 <= temperature <= 1.1:
-        return f"Temperature {number(temperature)}: the model's confidence fits its accuracy, so raw and calibrated agree."
-    if temperature > 1:
-        return f"Temperature {number(temperature)}: the model is over-confident, so raw values are too small where it is certain."
-    return f"Temperature {number(temperature)}: the model is under-confident, so raw values are too small throughout."
+        return f"Temperature {number(temperature)}: the model's confidence fits its accuracy."
+    judged = f"Temperature {number(temperature)}: the model is {'over' if temperature > 1 else 'under'}-confident"
+    raw, calibrated = (audit.aggregates.get(key) for key in ("lambda_max", "lambda_max_calibrated"))
+    if raw is None or calibrated is None or raw.mean.value is None or calibrated.mean.value is None:
+        return f"{judged}."
+    return f"{judged}, and calibrating it moves the mean λ_max from {number(raw.mean.value)} to {number(calibrated.mean.value)}."
+
+
+def _more_samples(audit: Audit) -> list[str]:
+    """What narrows a wide interval of the mean: its width falls with the root of the number of samples."""
+    statistic = lead_aggregate(audit)
+    if statistic is None or not statistic.mean.value or statistic.mean.low is None or statistic.mean.high is None:
+        return []
+    if (statistic.mean.high - statistic.mean.low) / 2 <= 0.25 * statistic.mean.value:
+        return []
+    return [f"Audit more samples: about {4 * statistic.count:,} instead of {statistic.count:,} halve the mean's interval."]
 
 
 def _one(value: int, noun: str) -> str:
@@ -246,6 +260,7 @@ def _now(audit: Audit) -> str:
     if audit.data.synthetic:
         parts.append("Run it on real inputs.")
     elif lead_values(audit):
+        parts += _more_samples(audit)
         parts.append(
             f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
         )

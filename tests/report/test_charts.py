@@ -83,15 +83,17 @@ def test_statistics_are_drawn_at_their_values():
     ] == f"mean {audit.aggregates['lambda_max'].mean.value:.3g}"
 
 
-def test_the_curve_marks_the_step_and_draws_zeros_open():
+def test_the_curve_marks_the_step_and_draws_what_is_missing_open():
     step = make_step(dithered=True)
     chart = charts.step_curve(step, units="u", width=700)
     chosen = [r for r in chart.rules if r.role == "chosen"]
     assert len(chosen) == 1
     assert "chosen: r = 0.1, dithered" in [label.text for label in chart.labels]
     markers = [p for p in chart.paths if p.tip]
-    assert sum(not p.filled for p in markers) == 6  # three steps, forward and central
-    assert {p.series for p in markers} == {"forward", "central", "cross"}
+    assert sum(not p.filled for p in markers) == 3  # three steps at which no direction changed any output
+    assert {p.series for p in markers} == {"forward", "central", "cross", "axis"}
+    assert "none" in [label.text for label in chart.labels]
+    assert "no usable value at r = 10⁻⁴, 3×10⁻⁴, 0.001" in chart.description
     assert "dithered scheme" in chart.description
 
 

@@ -1,0 +1,80 @@
+"""Looser bounds that others use, for comparison: products over unfolded layers with Frobenius or four-unfoldings norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxfim.bounds import rules_linear
+from onnxfim.bounds.compose import spectral_bound
+from onnxfim.bounds.linear import Other
+from onnxfim.bounds.norms import Norm, four_unfoldings, frobenius_norm, matrix_norm, naive_conv_norm
+from onnxfim.bounds.registry import RULES
+from onnxfim.bounds.result import Bound
+from onnxfim.bounds.rules_pointwise import attribute
+from onnxfim.bounds.value import Context, Value
+from onnxfim.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Naive:
+    """log10 L by the same graph with looser layer norms; None where it is not available."""
+
+    frobenius: float | None
+    four_unfoldings: float | None
+
+
+def naive_bounds(graph: Graph, *, input_name: str | None = None, output_name: str | None = None, logits: bool = True) -> Naive:
+    """The bound with nothing folded or merged, and Frobenius or four-unfoldings norms in place of spectral ones.
+
+    Sums, concatenations and activations are composed as in `spectral_bound`, so that the ratio shows what the layer norms give.
+    """
+    results = []
+    for conv, matrix in ((naive_conv_norm, frobenius_norm), (four_unfoldings, lambda W: matrix_norm(W).value)):
+        bound = _with(graph, conv, matrix, input_name=input_name, output_name=output_name, logits=logits)
+        results.append(bound.log10_lipschitz)
+    return Naive(*results)
+
+
+def _with(
+    graph: Graph, conv: Callable[..., float], matrix: Callable[[np.ndarray], float], *,
+    input_name: str | None, output_name: str | None, logits: bool,
+) -> Bound:  # fmt: skip
+    def layer(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
+        W = rules_linear.weight(ctx, node, 1)
+        if W is None or not ctx.varying(node.inputs[0]):
+            return RULES[node.op](ctx, node)
+        is_conv = node.op == "Conv"
+        norm = (
+            conv(W, groups=int(attribute(node, "group", 1)))
+            if is_conv
+            else abs(attribute(node, "alpha", 1.0)) * matrix(W.reshape(-1, W.shape[-1]))
+        )
+        x = ctx.values[node.inputs[0]]
+        y = ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, ctx.shape(node.outputs[0]), Norm(norm, "naive")))
+        return ctx.anchor(y)
+
+    def batch_normalization(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
+        y = RULES[node.op](ctx, node)
+        return y if isinstance(y, tuple) or not y.terms else _apart(ctx, node, y)
+
+    def _apart(ctx: Context, node: Node, y: Value) -> Value:
+        x = ctx.values[node.inputs[0]]
+        gamma, variance = (rules_linear.weight(ctx, node, k) for k in (1, 4))
+        if gamma is None or variance is None:
+            return y
+        norm = float(np.abs(gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))).max())
+        return ctx.anchor(ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, y.shape, Norm(norm, "naive"))))
+
+    overrides = {**dict.fromkeys(("Conv", "Gemm", "MatMul"), layer), "BatchNormalization": batch_normalization}
+    return spectral_bound(graph, input_name=input_name, output_name=output_name, logits=logits, rules={**RULES, **overrides})
+
+
+def ratio_decades(naive: float | None, bound: Bound) -> float | None:
+    """How many decades looser a naive figure is."""
+    if naive is None or bound.log10_lipschitz is None or not math.isfinite(naive):
+        return None
+    return naive - bound.log10_lipschitz

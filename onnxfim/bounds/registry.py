@@ -1,0 +1,27 @@
+"""The rules of the operators, by operator type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from onnxfim.bounds.value import Context, Value
+from onnxfim.graph import Node
+
+#: Makes the values of a node's outputs from those of its inputs; at least one input varies.
+Rule: TypeAlias = "Callable[[Context, Node], Value | tuple[Value, ...]]"
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    """Enter a function as the rule of operators."""
+
+    def enter(function: Rule) -> Rule:
+        for op in ops:
+            if op in RULES:
+                raise ValueError(f"operator {op!r} has two rules")
+            RULES[op] = function
+        return function
+
+    return enter

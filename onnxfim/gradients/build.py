@@ -1,0 +1,322 @@
+"""Write derivative graphs: Jᵀu, Jv and products with JJᵀ or the Fisher matrix, as plain ONNX models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+import onnxfim.gradients.rules  # noqa: F401 - fills the registry
+from onnxfim.errors import ModelError
+from onnxfim.gradients.emitter import Emitter
+from onnxfim.gradients.fisher import Softmax
+from onnxfim.gradients.lower import op_name
+from onnxfim.gradients.prepare import Prepared, prepare, pruned, reads
+from onnxfim.gradients.registry import REFUSED, RULES, Pointwise, Rule, Site, refusal
+from onnxfim.gradients.trace import Batch, Shape
+
+Kind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
+RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")
+_INT = np.dtype(np.int64)
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_STEPS = {
+    *("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "IsNaN", "IsInf", "Not", "And", "Or", "Xor"),
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A tangent or cotangent with a diagonal factor not yet multiplied: chains of factors join at the size of one sample."""
+
+    value: str
+    factor: str | None = None
+
+
+def derivative_graph(
+    model: onnx.ModelProto,
+    *,
+    input_name: str,
+    output_name: str,
+    kind: Kind,
+    sample_shape: Sequence[int] | None = None,
+    dimensions: Mapping[str, int] | None = None,
+    surrogate: Literal["clip"] | None = None,
+    base_dir: str | os.PathLike[str] = ".",
+) -> onnx.ModelProto:
+    """Return the derivative of ``output_name`` (logits, ``(N, K)``) by ``input_name`` (``(N, *shape)``) as a model.
+
+    N samples and S seeds are free. Inputs and outputs by ``kind``, besides the model's other inputs under their names:
+
+    - ``vjp``: ``x (N, *shape)``, ``u (S, N, K)`` → ``z (N, K)``, ``g = Jᵀu (S, N, *shape)``
+    - ``jvp``: ``x``, ``v (S, N, *shape)`` → ``z``, ``w = Jv (S, N, K)``
+    - ``gram``: ``x``, ``u`` → ``z``, ``g = Jᵀu``, ``w = J Jᵀ u (S, N, K)``
+    - ``fisher``: ``x``, ``u`` (float64), ``temperature`` (float64, no axes) → ``z``, ``g = Aᵀu``, ``w = A Aᵀ u`` (float64),
+      with ``A = diag(√p)(I − 1pᵀ)J / T`` and ``p = softmax(z / T)``, so ``λ_max(F) = λ_max(A Aᵀ)``. What concerns p is done
+      in float64 without cancellation, and the float32 passes see cotangents of unit size, so saturated p do no harm.
+
+    Args:
+        model: The model; it is not changed. External data keeps its references.
+        input_name: A graph input, or any inner float value (which then becomes the input x).
+        output_name: The value to differentiate; axes behind the first are flattened to K.
+        kind: Which derivative.
+        sample_shape: Shape of one sample, where the file leaves dimensions of the graph input open.
+        dimensions: Sizes for other symbolic dimensions by their name.
+        surrogate: "clip" differentiates the clip surrogate of a quantised graph instead of refusing it.
+        base_dir: Folder of external data.
+
+    Raises:
+        ModelError: a malformed graph, open dimensions, or an output that does not depend on the input.
+        UnsupportedOperator: an operator on the way has no derivative, or none that is known here.
+    """
+    prepared = prepare(
+        model, input_name=input_name, output_name=output_name, reserved=RESERVED,
+        sample_shape=sample_shape, dimensions=dimensions, surrogate=surrogate, base_dir=base_dir,
+    )  # fmt: skip
+    return _Builder(prepared).build(kind)
+
+
+class _Builder:
+    """One derivative model being written."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.graph = prepared
+        self.trace = prepared.trace
+        taken = {
+            *RESERVED,
+            prepared.x,
+            prepared.z,
+            *(t.name for t in prepared.initializers),
+            *(i.name for i in prepared.inputs),
+        }
+        taken.update(o for n in prepared.nodes for o in n.output)
+        self.emitter = Emitter(taken)
+        self.varying = _varying(prepared)
+        self.path = self._path()
+
+    def _path(self) -> list[onnx.NodeProto]:
+        """Nodes that carry the derivative, each known to have a rule."""
+        if self.graph.z not in self.varying:
+            raise ModelError(
+                f"output {self.graph.output_name!r} does not depend on {self.graph.input_name!r}: "
+                "there is nothing to differentiate. Name another output, or another input."
+            )
+        path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and self.varying.intersection(reads(n))]
+        path = pruned(path, [self.graph.z], stop=[self.graph.x])
+        for node in path:
+            op = op_name(node)
+            if op not in RULES:
+                reason = REFUSED.get(op, "this operator has no derivative rule")
+                raise refusal(node, op, self.graph.opset, reason)
+            if any(o in self.varying and self.trace.elem.get(o) not in _FLOATS for o in node.output if o) and op != "Cast":
+                raise refusal(node, op, self.graph.opset, "it computes with integers that depend on the differentiated input")
+        for name, label in ((self.graph.x, self.graph.input_name), (self.graph.z, self.graph.output_name)):
+            if self.trace.elem.get(name) not in _FLOATS:
+                raise ModelError(f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated.")
+        return path
+
+    def build(self, kind: Kind) -> onnx.ModelProto:
+        x_shape = self._rows(self.graph.x, self.graph.input_name)
+        z_shape = self._rows(self.graph.z, self.graph.output_name)
+        elem_x, elem_z = self.trace.elem[self.graph.x], self.trace.elem[self.graph.z]
+        classes = 1
+        for d in z_shape[1:]:
+            classes *= _number(d)
+        n_x = ["N", *(_number(d) for d in x_shape[1:])]
+        info = helper.make_tensor_value_info
+        inputs = [info("x", elem_x, n_x)]
+        outputs = [info("z", elem_z, ["N", classes])]
+        e = self.emitter
+        z = e.emit("Reshape", self.graph.z, e.operand([-1, classes], _INT)) if len(z_shape) != 2 else self.graph.z
+        if kind == "jvp":
+            inputs.append(info("v", elem_x, ["S", *n_x]))
+            outputs.append(info("w", elem_z, ["S", "N", classes]))
+            results = {"w": self.jvp("v", seeds=self._seeds("v"), classes=classes)}
+        elif kind == "fisher":
+            inputs += [info("u", TensorProto.DOUBLE, ["S", "N", classes]), info("temperature", TensorProto.DOUBLE, [])]
+            outputs += [info("g", elem_x, ["S", *n_x]), info("w", TensorProto.DOUBLE, ["S", "N", classes])]
+            results = self.fisher(z, z_shape, classes, rank=len(x_shape))
+        else:
+            seeds = self._seeds("u")
+            inputs.append(info("u", elem_z, ["S", "N", classes]))
+            outputs.append(info("g", elem_x, ["S", *n_x]))
+            results = {"g": self.vjp("u", seeds=seeds, z_shape=z_shape)}
+            if kind == "gram":
+                outputs.append(info("w", elem_z, ["S", "N", classes]))
+                results["w"] = self.jvp(results["g"], seeds=seeds, classes=classes)
+        results["z"] = z
+        return self._model(inputs, outputs, results)
+
+    def _rows(self, name: str, label: str) -> Shape:
+        """Shape of a value whose first axis is the batch."""
+        shape = self.trace.shapes.get(name)
+        if not shape or shape[0] != Batch(1) or any(isinstance(d, Batch) for d in shape[1:]):
+            raise ModelError(f"value {label!r}: expected the batch as first axis and known others, found {_written(shape)}.")
+        return shape
+
+    def _seeds(self, name: str) -> str:
+        return self.emitter.emit("Shape", name, start=0, end=1)
+
+    def _model(
+        self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], results: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        x = self.graph.x
+        nodes = [helper.make_node("Identity", ["x"], [x], name="x"), *self.graph.nodes, *self.emitter.nodes]
+        nodes += [helper.make_node("Identity", [results[o.name]], [o.name], name=o.name) for o in outputs]
+        nodes = pruned(nodes, [o.name for o in outputs])
+        for i, node in enumerate(nodes):
+            node.name = f"{i}/{node.name}"  # the runtime wants them distinct, which files need not be
+        used = {r for n in nodes for r in reads(n)}
+        model = onnx.ModelProto(ir_version=self.graph.ir_version, producer_name="onnxfim")
+        model.opset_import.extend(self.graph.opset_imports)
+        model.graph.name = "derivative"
+        model.graph.node.extend(nodes)
+        model.graph.input.extend([*inputs, *self.graph.inputs])
+        model.graph.output.extend(outputs)
+        tensors = [*self.graph.initializers, *self.emitter.constants]
+        model.graph.initializer.extend(t for t in tensors if t.name in used)
+        return model
+
+    def fisher(self, z: str, z_shape: Shape, classes: int, *, rank: int) -> dict[str, str]:
+        """Aᵀu and A Aᵀ u: float64 where p matters, cotangents of unit size through the network."""
+        e = self.emitter
+        seeds = self._seeds("u")
+        p = Softmax.of(e, z, "temperature", classes)
+        c = p.cotangent("u")
+        scale = p.scale(c)
+        unit = p.write("Cast", p.write("Div", c, scale), to=self.trace.elem[self.graph.z])
+        g = self.vjp(unit, seeds=seeds, z_shape=z_shape)
+        w = p.write("Cast", self.jvp(g, seeds=seeds, classes=classes), to=TensorProto.DOUBLE)
+        columns = p.write("Cast", p.write("Reshape", scale, [0, 0, *[1] * (rank - 1)]), to=self.trace.elem[self.graph.x])
+        return {"g": e.emit("Mul", g, columns), "w": p.scores(p.write("Mul", w, scale))}
+
+    # reverse and forward sweeps
+
+    def _site(self, node: onnx.NodeProto, seeds: str) -> Site:
+        varies = tuple(i in self.varying for i in node.input)
+        return Site(node, op_name(node), self.graph.opset, self.trace, self.emitter, seeds, varies)
+
+    def vjp(self, u: str, *, seeds: str, z_shape: Shape) -> str:
+        """Jᵀu for the cotangent ``u`` (S, N, K)."""
+        if len(z_shape) != 2:
+            u = self.emitter.emit("Reshape", u, self.emitter.operand([0, -1, *map(_number, z_shape[1:])], _INT))
+        found: dict[str, list[Scaled]] = {self.graph.z: [Scaled(u)]}
+        for node in reversed(self.path):
+            site = self._site(node, seeds)
+            us = [self._joined(found.pop(o, []), site) for o in node.output]
+            rule = RULES[site.op]
+            if isinstance(rule, Rule):
+                given = [self._multiplied(s, site) if s else None for s in us]
+                back = {i: Scaled(g) for i, g in rule.vjp(site, given).items()} if any(given) else {}
+            else:
+                back = self._pointwise_vjp(site, rule, us[0]) if us[0] else {}
+            for i, g in back.items():
+                if site.varies[i]:
+                    found.setdefault(node.input[i], []).append(g)
+        last = self._site(self.path[0], seeds)
+        total = self._joined(found[self.graph.x], last)
+        assert total is not None
+        return self._multiplied(total, last)
+
+    def _pointwise_vjp(self, site: Site, rule: Pointwise, u: Scaled) -> dict[int, Scaled]:
+        back = {}
+        for i, factor in rule.partials(site).items():
+            if not site.varies[i]:
+                continue
+            scaled = self._times(u, factor, site)
+            dims, to = site.shape(site.y), site.shape(site.inputs[i])
+            if dims != to:
+                scaled = Scaled(site.unbroadcast(self._multiplied(scaled, site), dims, to))
+            back[i] = scaled
+        return back
+
+    def jvp(self, v: str, *, seeds: str, classes: int) -> str:
+        """Jv for the tangent ``v`` (S, N, *shape), as (S, N, K)."""
+        found: dict[str, Scaled] = {self.graph.x: Scaled(v)}
+        for node in self.path:
+            site = self._site(node, seeds)
+            vs = {i: found[name] for i, name in enumerate(node.input) if name in found}
+            rule = RULES[site.op]
+            if isinstance(rule, Rule):
+                forth = rule.jvp(site, {i: self._multiplied(s, site) for i, s in vs.items()})
+                found.update({o: Scaled(t) for o, t in zip(node.output, forth, strict=False) if o and t})
+            else:
+                found[node.output[0]] = self._pointwise_jvp(site, rule, vs)
+        last = self._site(self.path[-1], seeds)
+        w = self._multiplied(found[self.graph.z], last)
+        return w if site.rank(self.graph.z) == 2 else site.write("Reshape", w, [0, -1, classes])
+
+    def _pointwise_jvp(self, site: Site, rule: Pointwise, vs: Mapping[int, Scaled]) -> Scaled:
+        partials = rule.partials(site)
+        out = site.shape(site.y)
+        shapes = {i: site.shape(site.inputs[i]) for i in vs if i in partials}
+        terms = {i: self._times(vs[i], partials[i], site) for i in shapes}
+        if all(dims == out for dims in shapes.values()):
+            return self._joined(list(terms.values()), site) or Scaled("")
+        total: str | None = None
+        for i, term in terms.items():
+            t = self._aligned(term, site, shapes[i], out)
+            total = t if total is None else site.add(total, t)
+        assert total is not None
+        if out not in shapes.values():
+            total = site.write("Expand", total, site.write("Concat", [1], site.write("Shape", site.y), axis=0))
+        return Scaled(total)
+
+    def _aligned(self, term: Scaled, site: Site, dims: Shape, out: Shape) -> str:
+        """The tangent with its factor, axes inserted behind the seeds so that it broadcasts as the output does."""
+        value = site.align(term.value, len(dims), len(out))
+        return value if term.factor is None else site.mul(value, term.factor)
+
+    def _times(self, t: Scaled, factor: str | float, site: Site) -> Scaled:
+        if factor == 1.0:
+            return t
+        name = factor if isinstance(factor, str) else self.emitter.operand(factor, site.dtype)
+        return Scaled(t.value, name if t.factor is None else site.mul(t.factor, name))
+
+    def _multiplied(self, t: Scaled, site: Site) -> str:
+        return t.value if t.factor is None else site.mul(t.value, t.factor)
+
+    def _joined(self, parts: Sequence[Scaled], site: Site) -> Scaled | None:
+        """Sum of cotangents; those of one value add their factors, which are of the size of one seed."""
+        factors: dict[str, list[str | None]] = {}
+        for p in parts:
+            factors.setdefault(p.value, []).append(p.factor)
+        sums = [Scaled(value, self._added(given, site)) for value, given in factors.items()]
+        if len(sums) < 2:
+            return sums[0] if sums else None
+        return Scaled(site.write("Sum", *(self._multiplied(p, site) for p in sums)))
+
+    def _added(self, factors: Sequence[str | None], site: Site) -> str | None:
+        if len(factors) == 1:
+            return factors[0]
+        total, *others = (self.emitter.operand(1.0, site.dtype) if f is None else f for f in factors)
+        for other in others:
+            total = site.add(total, other)
+        return total
+
+
+def _written(shape: Shape | None) -> str:
+    """A shape for people: N for the batch."""
+    if shape is None:
+        return "no known shape"
+    return "(" + ", ".join((f"{d.factor}N" if d.factor > 1 else "N") if isinstance(d, Batch) else str(d) for d in shape) + ")"
+
+
+def _number(d: object) -> int:
+    assert isinstance(d, int)
+    return d
+
+
+def _varying(prepared: Prepared) -> set[str]:
+    """Values that depend on x other than through shapes and comparisons."""
+    varying = {prepared.x}
+    for node in prepared.nodes:
+        if varying.isdisjoint(reads(node)) or op_name(node) in _STEPS:
+            continue
+        varying.update(o for o in node.output if o and prepared.trace.elem.get(o) != TensorProto.BOOL)
+    return varying

@@ -1,0 +1,255 @@
+"""What an audit costs: against the same number of bare rows through the same ONNX Runtime session at the same batch.
+
+    python tests/benchmarks/bench_cost.py [--quick] [--models TEXT] [--repeats N]
+
+Bare rows and audits alternate, the ratio is the median over the repeats. Peak memory is that of fresh processes that import the
+same modules and hold the same data. Further: time of ``onnxfim --help`` and of a report of 200 samples.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from _common import ROOT, SAMPLE_MODELS, SHARED_MODELS, arguments, print_table
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxfim
+from onnxfim import Settings
+from onnxfim.session import open_session
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model file and how it is audited; ``target`` is the ratio to bare rows that it must keep."""
+
+    name: str
+    path: Path
+    inputs: np.ndarray
+    labels: np.ndarray | None
+    settings: Settings
+    target: float
+
+
+def residual_net(side: int, width: int, blocks: int, classes: int = 10) -> onnx.ModelProto:
+    """A residual net with random weights: a strided stem, stages of residual blocks, global pooling, one linear layer."""
+    rng = np.random.default_rng(0)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def constant(*shape: int) -> str:
+        name = f"w{len(weights)}"
+        fan = int(np.prod(shape[1:])) or 1
+        weights.append(numpy_helper.from_array((rng.standard_normal(shape) * np.sqrt(2 / fan)).astype(np.float32), name))
+        return name
+
+    def conv(x: str, c_in: int, c_out: int, k: int, stride: int) -> str:
+        y = f"c{len(nodes)}"
+        pads = [(k - 1) // 2] * 4
+        nodes.append(helper.make_node("Conv", [x, constant(c_out, c_in, k, k)], [y], strides=[stride] * 2, pads=pads))
+        return y
+
+    def node(op: str, *inputs: str, **attributes: Any) -> str:
+        y = f"n{len(nodes)}"
+        nodes.append(helper.make_node(op, list(inputs), [y], **attributes))
+        return y
+
+    x = node("Relu", conv("input", 3, width, 7 if side > 64 else 3, 4 if side > 64 else 1))
+    c = width
+    for stage in range(3):
+        for block in range(blocks):
+            stride, out = (2, 2 * c) if stage and not block else (1, c)
+            y = conv(node("Relu", conv(x, c, out, 3, stride)), out, out, 3, 1)
+            skip = conv(x, c, out, 1, stride) if stride > 1 else x
+            x, c = node("Relu", node("Add", y, skip)), out
+    x = node("Flatten", node("GlobalAveragePool", x))
+    nodes.append(helper.make_node("MatMul", [x, constant(c, classes)], ["logits"]))
+    into = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, side, side])
+    out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])
+    model = helper.make_model(
+        helper.make_graph(nodes, "residual", [into], [out], weights), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 8
+    return model
+
+
+def subjects(folder: Path, *, quick: bool) -> Iterator[Subject]:
+    """The smallest sample model, a CIFAR net, and nets of random weights at 32² and 224²."""
+    digits = np.load(SAMPLE_MODELS / "digits.npz")
+    for name in ("digits_mlp", "digits_resnet"):
+        yield Subject(
+            name, SAMPLE_MODELS / f"{name}.onnx", digits["inputs"], digits["labels"],
+            Settings(samples=50 if quick else 200, providers=("cpu",)), 2.0,
+        )  # fmt: skip
+    if (SHARED_MODELS / "manifest.json").is_file():
+        data = np.load(SHARED_MODELS / "data_cifar10_in.npz")
+        settings = Settings(samples=8 if quick else 100, providers=("cpu",), budget=51 if quick else 101)
+        yield Subject("cifar_resnet20", SHARED_MODELS / "cifar_resnet20.onnx", data["inputs"], data["labels"], settings, 1.1)
+    else:
+        print(f"without cifar_resnet20: the real trained models are not at {SHARED_MODELS}")
+    for side, width, blocks, samples in ((32, 32, 3, 32), (224, 32, 2, 16)):
+        path = folder / f"random_resnet_{side}.onnx"
+        onnx.save(residual_net(side, width, blocks), path)
+        X = np.random.default_rng(1).standard_normal((samples, 3, side, side)).astype(np.float32)
+        settings = Settings(samples=3 if quick else None, providers=("cpu",), budget=25 if quick else 101)
+        yield Subject(path.stem, path, X, None, settings, 1.1)
+
+
+def bare_seconds(subject: Subject, rows: int, batch: int) -> float:
+    """Seconds of ``rows`` rows through a session opened as the audit opens it; opening it and one warm call are not counted."""
+    session, _ = open_session(subject.path, providers=("cpu",))
+    into, out = session.get_inputs()[0].name, session.get_outputs()[0].name
+    block = np.resize(subject.inputs, (batch, *subject.inputs.shape[1:]))
+    session.run([out], {into: block})
+    start = time.perf_counter()
+    done = 0
+    while done < rows:
+        session.run([out], {into: block[: min(batch, rows - done)]})
+        done += batch
+    return time.perf_counter() - start
+
+
+def cost_row(subject: Subject, repeats: int) -> list[Any]:
+    ratios, rates = [], []
+    audit = onnxfim.audit(subject.path, subject.inputs, subject.labels, subject.settings)  # warm: imports, caches
+    for _ in range(repeats):
+        before = bare_seconds(subject, audit.run.evaluations, audit.run.times["batch"])
+        start = time.perf_counter()
+        audit = onnxfim.audit(subject.path, subject.inputs, subject.labels, subject.settings)
+        whole = time.perf_counter() - start
+        after = bare_seconds(subject, audit.run.evaluations, audit.run.times["batch"])
+        ratios.append(2 * whole / (before + after))
+        rates.append((before + after) / 2 / audit.run.evaluations)
+    ratio = statistics.median(ratios)
+    d, batch = int(np.prod(subject.inputs.shape[1:])), audit.run.times["batch"]
+    overhead = (ratio - 1) * statistics.median(rates) * audit.run.evaluations / len(audit.samples)
+    return [
+        subject.name, f"{d:,}", len(audit.samples), f"{audit.run.evaluations:,}", batch, f"{1e3 * overhead:.2f}",
+        f"{1e3 * statistics.median(rates):.3f}", f"{ratio:.2f} ({min(ratios):.2f} – {max(ratios):.2f})",
+        f"≤ {subject.target:.2f}", "yes" if ratio <= subject.target else "**no**",
+    ]  # fmt: skip
+
+
+_CHILD = """
+import resource, sys
+import numpy as np
+import onnxfim
+from onnxfim import Settings
+from onnxfim.audit import audit
+from onnxfim.session import open_session
+path, data, kind, samples, budget, batch, rows = sys.argv[1:]
+arrays = np.load(data)
+X, labels = arrays["inputs"], arrays["labels"] if "labels" in arrays.files else None
+batch, rows = int(batch), int(rows)
+settings = Settings(samples=int(samples), budget=int(budget), batch=batch, providers=("cpu",))
+if kind == "audit":
+    audit(path, X, labels, settings)
+else:
+    from onnxfim.model import load_model
+    load_model(path)
+    session, _ = open_session(__import__("pathlib").Path(path), providers=("cpu",))
+    name = session.get_inputs()[0].name
+    block = np.resize(X, (batch, *X.shape[1:]))
+    for _ in range(max(rows // batch, 1)):
+        session.run(None, {name: block})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_bytes(subject: Subject, data: Path, kind: str, batch: int) -> int:
+    """Largest resident memory of a fresh process that audits, or only runs rows."""
+    samples = min(len(subject.inputs), 12)
+    command = [sys.executable, "-c", _CHILD, str(subject.path), str(data), kind, str(samples), "33", str(batch), str(8 * batch)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=_environment())
+    return int(done.stdout.split()[-1]) * 1024
+
+
+def memory_row(subject: Subject, folder: Path, batch: int, repeats: int) -> list[Any]:
+    data = folder / f"{subject.name}.npz"
+    labels = {} if subject.labels is None else {"labels": subject.labels}
+    np.savez(data, inputs=subject.inputs, **labels)
+    bare = statistics.median(peak_bytes(subject, data, "bare", batch) for _ in range(repeats))
+    whole = statistics.median(peak_bytes(subject, data, "audit", batch) for _ in range(repeats))
+    rows = batch * subject.inputs[0].nbytes
+    batches = (whole - bare) / rows
+    return [
+        subject.name, batch, f"{rows / 2**20:.1f}", f"{bare / 2**20:.0f}", f"{whole / 2**20:.0f}", f"{batches:.1f}", "≤ 4",
+        "yes" if batches <= 4 else "**no**",
+    ]  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def help_seconds(repeats: int) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "onnxfim", "--help"], check=True, capture_output=True, cwd=ROOT, env=_environment())
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def report_seconds(repeats: int) -> list[float]:
+    digits = np.load(SAMPLE_MODELS / "digits.npz")
+    settings = Settings(samples=200, providers=("cpu",))
+    audit = onnxfim.audit(SAMPLE_MODELS / "digits_resnet.onnx", digits["inputs"], digits["labels"], settings)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        onnxfim.render_html(audit)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def seconds_row(what: str, times: list[float], target: float) -> list[Any]:
+    median = statistics.median(times)
+    return [what, f"{median:.2f} ({min(times):.2f} – {max(times):.2f})", f"< {target}", "yes" if median < target else "**no**"]
+
+
+def main() -> None:
+    options = arguments(__doc__, ("--repeats", {"type": int, "default": 3}))
+    repeats = 1 if options.quick else options.repeats
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = [s for s in subjects(folder, quick=options.quick) if options.models in s.name]
+        headers = (
+            "model",
+            "d",
+            "samples",
+            "rows",
+            "batch",
+            "ms added per sample",
+            "ms per bare row",
+            "audit / bare rows (range)",
+            "target",
+            "kept",
+        )
+        print_table(headers, (cost_row(s, repeats) for s in cases), title="Whole audit against bare rows")
+        headers = ("model", "batch", "a batch, MiB", "bare, MiB", "audit, MiB", "difference in batches", "target", "kept")
+        large = [(s, b) for s in cases for b in ((64,) if s.inputs[0].nbytes > 2**16 else (1024,)) if s.inputs[0].nbytes > 2**13]
+        if not options.quick:
+            print_table(headers, (memory_row(s, folder, b, repeats) for s, b in large), title="Peak memory")
+    rows = [
+        seconds_row("`onnxfim --help`, s", help_seconds(repeats + 2), 0.5),
+        seconds_row("report of 200 samples, s", report_seconds(repeats), 1.0),
+    ]
+    print_table(("what", "median (range)", "target", "kept"), rows, title="Waiting")
+    print(f"\nPeak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
