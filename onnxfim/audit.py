@@ -29,12 +29,14 @@ from onnxfim.results import (
     Audit,
     Calibration,
     DataInfo,
+    Finding,
     Run,
     SampleResult,
     Settings,
     Skipped,
     StepChoice,
 )
+from onnxfim.spectral import GraphReading, read_graph, with_bounds
 from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
 from onnxfim.summary import aggregate_of, all_aggregates, class_rows, estimate_of, package_versions
@@ -69,6 +71,7 @@ def audit(
     settings: Settings | None = None,
     *,
     progress: Report | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Audit:
     """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
 
@@ -78,6 +81,7 @@ def audit(
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
+        cache_dir: Folder to keep spectral bounds in, by the file's hash; None computes them anew.
 
     Returns:
         The audit; ``run.partial`` is set where an interrupt ended it early.
@@ -91,7 +95,7 @@ def audit(
     samples = _samples(file, inputs, labels, settings)
     _check_count(samples)
     subject = open_subject(file, samples.inputs, settings)
-    return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
+    return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache_dir).run()
 
 
 def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
@@ -115,9 +119,12 @@ def _check_count(samples: Samples) -> None:
 class _Loop:
     """One audit under way."""
 
-    def __init__(self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float) -> None:
+    def __init__(
+        self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float, cache_dir: str | Path | None
+    ) -> None:
         self.subject, self.samples, self.settings, self.report, self.started = subject, samples, settings, report, started
         self.forward, self.reader = subject.forward, subject.reader
+        self.cache_dir = cache_dir
         self.X = samples.inputs
         self.labels = samples.labels
         self.skipped: list[Skipped] = list(samples.skipped)
@@ -148,7 +155,7 @@ class _Loop:
             if not self.results:
                 raise
             partial, method = True, "gradient" if gradients.info.used else "sketch"
-        return self._finish(good, calibration, step, method, gradients, partial)
+        return self._finish(base, good, calibration, step, method, gradients, partial)
 
     def _by_differences(self, calibration: Calibration, step: StepChoice, base: Array, good: Array) -> str:
         """Measure from forward passes alone; returns the method."""
@@ -378,9 +385,20 @@ class _Loop:
         return half <= (self.settings.precision or 1.0) * mean.value or 1.96 * noise < 0.1 * half
 
     def _finish(
-        self, good: Array, calibration: Calibration, step: StepChoice, method: str, gradients: GradientStage, partial: bool
+        self,
+        base: Array,
+        good: Array,
+        calibration: Calibration,
+        step: StepChoice,
+        method: str,
+        gradients: GradientStage,
+        partial: bool,
     ) -> Audit:
-        results = tuple(self.results[i] for i in sorted(self.results))
+        results: Sequence[SampleResult] = tuple(self.results[i] for i in sorted(self.results))
+        violations: tuple[Finding, ...] = ()
+        reading = self._reading()
+        if reading is not None:
+            results, violations = with_bounds(results, self._probabilities(base, good), reading.bound)
         aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
@@ -402,7 +420,7 @@ class _Loop:
             partial=partial,
             times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
         )
-        found = findings(
+        found = violations + findings(
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
             samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
             gradient=gradients.info, method_asked=self.settings.method, attack=gradients.summary,
@@ -418,7 +436,7 @@ class _Loop:
             step=step,
             calibration=calibration,
             aggregates=aggregates,
-            samples=results,
+            samples=tuple(results),
             skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
             findings=found,
             verdict="inconclusive" if not results or any(f.level == "error" for f in found) else "pass",
@@ -427,7 +445,27 @@ class _Loop:
             gradient=gradients.info,
             directions=gradients.pictures,
             attack=gradients.summary,
+            architecture=None if reading is None else reading.architecture,
+            bound=None if reading is None else reading.bound,
+            closed_forms=() if reading is None else reading.closed_forms,
         )
+
+    def _reading(self) -> GraphReading | None:
+        """Family and bound of the audited graph."""
+        file, info = self.subject.file, self.subject.info
+        if file is None or not self.settings.bounds:
+            return None
+        self._say("bounding")
+        softmax = info.output_kind in ("probabilities", "sigmoid")
+        return read_graph(
+            file.graph, file.sha256, input_name=info.input, output_name=info.output, logits=softmax, cache_dir=self.cache_dir
+        )
+
+    def _probabilities(self, base: Array, good: Array) -> dict[int, Array]:
+        if not self.reader.has_classes or base.shape[2] != 1 or self.subject.info.output_kind == "sigmoid":
+            return {}
+        p = self.reader.probabilities(base[good])[:, :, 0]
+        return {self._index(i): row for i, row in zip(good, p, strict=True)}
 
     def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
         """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""

@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from onnxfim.errors import OutputError, SettingsError
 
@@ -21,7 +21,8 @@ Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
 
-T = TypeVar("T")
+#: Families of networks, as `architecture` tells them apart.
+FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Settings:
             median boundary distance's scale.
         attack_range: Smallest and largest input value that the attack may produce, or None for those of the data.
         attack_samples: Samples that are attacked at most.
+        bounds: Read the architecture class and compute the spectral bound from the weights.
         surrogate: Differentiate a clip surrogate of a quantised file, labelled as such.
     """
 
@@ -79,6 +81,7 @@ class Settings:
     epsilon: float | None = None
     attack_range: tuple[float, float] | None = None
     attack_samples: int = 100
+    bounds: bool = True
     surrogate: bool = False
 
     def __post_init__(self) -> None:
@@ -166,7 +169,8 @@ class SampleResult:
     """All measures of one sample; lambda_max and trace in nats per squared model input unit.
 
     ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
-    ``unchanged`` is the share of directions along which no output changed at all.
+    ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
+    bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
     """
 
     index: int
@@ -187,6 +191,7 @@ class SampleResult:
     top_eigenvalues: tuple[float, ...] = ()
     kl_curve: KLCurve | None = None
     attack_distance: Estimate | None = None
+    log10_fisher_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -376,6 +381,115 @@ class Thumbnail:
     pixels: tuple[int, ...]
 
 
+#: Written for log10 of zero (a map that is constant): an upper bound of it, and a number in every JSON reader.
+LOG10_ZERO = -1000.0
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One operator's norm.
+
+    ``kind`` is ``linear``, ``activation``, ``pooling``, ``normalisation``, ``attention`` or ``product``; ``method`` says
+    how the norm
+    was bounded; ``rigorous`` is False only for figures shown for information.
+    """
+
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    log10_norm: float
+    method: str
+    kind: str
+    rigorous: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much log10 L grows from the previous value that all paths cross to the output of ``node``, in graph order."""
+
+    node: str
+    op: str
+    log10_gain: float
+    log10_total: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound of the Lipschitz constant of the logits (L2), and of the Fisher information, ``‖F‖ ≤ ½L²``.
+
+    ``available`` is False where an operator has no finite bound: ``reason`` names it, the two figures are None, and ``factors``
+    and ``shares`` hold what could be bounded. ``log10_lipschitz`` is `LOG10_ZERO` where the logits do not depend on the input.
+    """
+
+    available: bool
+    reason: str
+    log10_lipschitz: float | None
+    log10_fisher: float | None
+    factors: tuple[Factor, ...]
+    assumptions: tuple[str, ...]
+    shares: tuple[Share, ...] = field(default=())
+
+    def to_json(self) -> dict[str, object]:
+        """The bound as JSON values; every number is finite."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Bound:
+        """The bound that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        try:
+            read = json.loads(json.dumps(data))
+            factors = tuple(Factor(**{**f, "shape": tuple(f["shape"])}) for f in read.pop("factors"))
+            shares = tuple(Share(**s) for s in read.pop("shares"))
+            return cls(**{**read, "factors": factors, "shares": shares, "assumptions": tuple(read["assumptions"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OutputError(f"bound: cannot be read back ({error}); a bound written by to_json was expected.") from error
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """One family's closed form on the layers of a model, log10; None where the model has no layer of the kind it needs."""
+
+    family: str
+    formula: str
+    log10_lipschitz: float | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
+
+    family: str
+    evidence: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The architecture as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Architecture:
+        """The architecture that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        evidence = data.get("evidence")
+        if (
+            data.get("family") not in FAMILIES
+            or not isinstance(evidence, (list, tuple))
+            or not all(isinstance(e, str) for e in evidence)
+        ):
+            raise OutputError(
+                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
+            )
+        return cls(str(data["family"]), tuple(evidence))
+
+
 @dataclass(frozen=True)
 class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
@@ -467,6 +581,9 @@ class Audit:
     gradient: GradientInfo | None = None
     directions: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    architecture: Architecture | None = None
+    bound: Bound | None = None
+    closed_forms: tuple[ClosedForm, ...] = ()
     units: str = "nats per squared model input unit"
     schema_version: str = SCHEMA_VERSION
 

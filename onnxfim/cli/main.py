@@ -54,6 +54,29 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], quiet: bool, verbose
 
 @main.command()
 @click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output-file",
+    "outputs",
+    type=OUTPUT,
+    multiple=True,
+    metavar="FORMAT=PATH",
+    help="Write html=PATH or json=PATH; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
+@click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
+@errors_in_one_line
+def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
+    from onnxfim.cli.bounds import bounds_command
+
+    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+
+
+@main.command()
+@click.argument("model", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @errors_in_one_line
 def inspect(model: str, as_json: bool) -> None:

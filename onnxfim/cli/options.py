@@ -143,6 +143,7 @@ def run_options(function: F) -> F:
             click.option("--epsilon", type=float, help="Radius of the attack, in raw units where --std is given.  [default: median smallest attack]"),
             click.option("--attack-range", type=FLOATS, metavar="LOW,HIGH", help="Range of input values the attack stays in.  [default: that of the data]"),
             click.option("--attack-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Samples to attack at most."),
+            click.option("--bounds/--no-bounds", default=True, show_default=True, help="Read the architecture class and the spectral bound from the weights."),
             click.option("--surrogate", is_flag=True, help="Differentiate a clip surrogate of a quantised file, labelled as such."),
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),

@@ -48,6 +48,7 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         epsilon=options["epsilon"],
         attack_range=_pair(options["attack_range"]),
         attack_samples=options["attack_samples"],
+        bounds=options["bounds"],
         surrogate=options["surrogate"],
         tf32=options["tf32"],
     )

@@ -1,6 +1,5 @@
 """The composed bound: above what is measured, tighter than its naive twins, and honest on hostile graphs."""
 
-
 from __future__ import annotations
 
 import json
