@@ -225,7 +225,7 @@ class TestInterrupt:
         def interrupted(*args, progress, **kwargs):
             def update(p):
                 seen.append(p)
-                if sum(q.stage == "measuring" for q in seen) == 4:
+                if p.stage == "measuring" and sum(q.stage == "measuring" for q in seen) == 4:  # once, as a key is pressed
                     raise KeyboardInterrupt
 
             return plain(*args, progress=update, **kwargs)
