@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.cache import Cache, FileStore, RememberedJacobian, remembered_results
 from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
@@ -21,7 +22,7 @@ from onnxfim.exact import Target
 from onnxfim.findings import Clipped, findings
 from onnxfim.forward import OnnxForward
 from onnxfim.gradient_stage import GradientStage, scale_field
-from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
+from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Differences, Directions, Ends, Rademacher, Request
 from onnxfim.measure import Measurer
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.pictures import thumbnails
@@ -81,7 +82,8 @@ def audit(
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
-        cache_dir: Folder to keep spectral bounds in, by the file's hash; None computes them anew.
+        cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
+            come, so that an interrupted audit goes on where it stopped. None computes all anew.
 
     Returns:
         The audit; ``run.partial`` is set where an interrupt ended it early.
@@ -125,6 +127,8 @@ class _Loop:
         self.subject, self.samples, self.settings, self.report, self.started = subject, samples, settings, report, started
         self.forward, self.reader = subject.forward, subject.reader
         self.cache_dir = cache_dir
+        self.cache = None if cache_dir is None else Cache(Path(cache_dir))
+        self.stores: list[FileStore] = []
         self.X = samples.inputs
         self.labels = samples.labels
         self.skipped: list[Skipped] = list(samples.skipped)
@@ -161,10 +165,7 @@ class _Loop:
         """Measure from forward passes alone; returns the method."""
         exact, directions, per_sample = self._plan(step, len(good))
         measurer = self._measurer(step, exact, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
-            limits=self.subject.limits,
-        )  # fmt: skip
+        jacobian = self._jacobian(directions, step)
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
         self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
         if not exact:
@@ -179,12 +180,16 @@ class _Loop:
             return None
         targets = [Target(int(i), self._index(i), self.samples.names[i], self._label(i)) for i in good]
         self._say("differentiating")
-        if not gradients.open(replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4), targets):
+        exact = replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4)
+        if not gradients.open(exact, targets):
             if self.settings.method == "gradient":
                 raise ModelError(f"{self.subject.info.name}: no gradients ({gradients.info.reason}). Use --method sketch.")
             return None
         self.total = len(good)
-        for position, result in gradients.measure(targets):
+        asked = (self.settings.sigma, self.settings.input_scale, self.settings.surrogate, self.settings.seed)
+        read = (type(self.reader).__name__, calibration.temperature, calibration.reason)
+        store = self._store(gradients=(*read, *asked))
+        for position, result in remembered_results(store, self.X, targets, gradients.measure):
             self.done += 1
             self.evaluations += result.evaluations
             self._say("measuring")
@@ -194,11 +199,7 @@ class _Loop:
             self.results[position] = result
         self._say("checking against the sketch")
         measurer = self._measurer(step, False, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, Rademacher(self.settings.seed), scheme=step.scheme, step=step.step, seed=self.settings.seed,
-            dither=step.dither or 0.0, limits=self.subject.limits,
-        )  # fmt: skip
-        gradients.cross_check(jacobian, measurer, self.results)
+        gradients.cross_check(self._jacobian(Rademacher(self.settings.seed), step), measurer, self.results)
         gradients.replay(self.results, self._say)
         if self.settings.attack is not None:
             gradients.attack(self.results, self.samples.indices, self._say)
@@ -300,7 +301,27 @@ class _Loop:
             scale_field=None if scale is None else scale.ravel(),
         )
 
-    def _measure(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
+    def _jacobian(self, directions: Directions, step: StepChoice) -> Differences:
+        """Differences of the model, from the cache where it holds them."""
+        jacobian = DifferenceJacobian(
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
+            limits=self.subject.limits,
+        )  # fmt: skip
+        stream, limits = (type(directions).__name__, self.settings.seed), self.subject.limits
+        store = self._store(directions=stream, differences=(step.scheme, step.step, step.dither, limits))
+        return jacobian if store is None else RememberedJacobian(jacobian, store)
+
+    def _store(self, **identity: object) -> FileStore | None:
+        """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash."""
+        if self.cache is None or not isinstance(self.forward, OnnxForward):
+            return None
+        info, report = self.subject.info, self.forward.report
+        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten)
+        runtime = (report.obtained, self.settings.tf32, platform.machine(), package_versions())
+        self.stores.append(self.cache.store({"model": model, "runtime": runtime, **identity}))
+        return self.stores[-1]
+
+    def _measure(self, jacobian: Differences, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
         """Evaluate the requests and (re)compute the results of their samples."""
         for ends in jacobian.ends(self.X, base, requests):
             position = ends.request.position
@@ -334,7 +355,7 @@ class _Loop:
     def _value(self, position: int) -> float:
         return self.results[position].lambda_max.estimate.value or 0.0
 
-    def _refine(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, first: int) -> None:
+    def _refine(self, jacobian: Differences, measurer: Measurer, base: Array, first: int) -> None:
         """Spend the rest of the budget where it decides: on the noise of the mean, of the tail and of the maximum."""
         per_direction = ROWS_PER_DIRECTION[jacobian.scheme]
         n = len(self.results)
@@ -418,7 +439,7 @@ class _Loop:
             versions=package_versions(),
             platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             partial=partial,
-            times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
+            times=self._times(seconds),
         )
         found = violations + findings(
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
@@ -449,6 +470,18 @@ class _Loop:
             bound=None if reading is None else reading.bound,
             closed_forms=() if reading is None else reading.closed_forms,
         )
+
+    def _times(self, seconds: float) -> dict[str, Any]:
+        """What depends on the clock, and on what was measured before."""
+        cached = sum(store.rows for store in self.stores)
+        times: dict[str, Any] = {"batch": self.forward.batch, "rows_per_second": (self.evaluations - cached) / max(seconds, 1e-9)}
+        if self.stores:
+            times["cached_rows"] = cached
+            times["cache_damaged"] = sum(store.damaged for store in self.stores)
+            times["cache_trouble"] = next((store.trouble for store in self.stores if store.trouble), None)
+        for store in self.stores:
+            store.close()
+        return times
 
     def _reading(self) -> GraphReading | None:
         """Family and bound of the audited graph."""

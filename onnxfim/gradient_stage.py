@@ -13,7 +13,7 @@ from onnxfim.differentiable import DifferentiableModel
 from onnxfim.errors import OnnxFimError, SettingsError
 from onnxfim.exact import GradientRoute, Target
 from onnxfim.forward import OnnxForward
-from onnxfim.jacobian import ROWS_PER_DIRECTION, DifferenceJacobian, Request
+from onnxfim.jacobian import ROWS_PER_DIRECTION, Differences, Request
 from onnxfim.measure import Measurer
 from onnxfim.results import AttackSummary, DirectionPicture, GradientInfo, SampleResult, Settings, StepChoice
 from onnxfim.subject import Subject
@@ -74,7 +74,7 @@ class GradientStage:
         assert self._route is not None
         return self._route.measure(self.X, self.base, targets)
 
-    def cross_check(self, jacobian: DifferenceJacobian, measurer: Measurer, results: Results) -> None:
+    def cross_check(self, jacobian: Differences, measurer: Measurer, results: Results) -> None:
         """Sketch the calibration samples on the unmodified file and compare: the ratio of sums, 1 where their intervals agree."""
         wanted = {i: p for p, r in results.items() if (i := r.index) in self.step.samples}
         requests = [

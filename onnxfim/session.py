@@ -63,6 +63,14 @@ def runtime_version() -> str:
     return str(onnxruntime.__version__)
 
 
+def build_info() -> str | None:
+    """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
+    import onnxruntime
+
+    tell = getattr(onnxruntime, "get_build_info", None)
+    return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
+
+
 def available_providers() -> tuple[str, ...]:
     """Providers this build of ONNX Runtime contains; whether one loads is known when a session opens."""
     import onnxruntime

@@ -54,9 +54,9 @@ class Console:
         if self.verbose:
             click.secho(text, dim=True, err=True)
 
-    def result(self, text: str) -> None:
-        """The last line; printed always."""
-        click.echo(text)
+    def result(self, text: str, *, to_stderr: bool = False) -> None:
+        """The last line; printed always. It goes to stderr where a report takes stdout."""
+        click.echo(text, err=to_stderr)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:

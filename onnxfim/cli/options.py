@@ -73,17 +73,22 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """``FORMAT=PATH``."""
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
 
     name = "format=path"
-    formats: tuple[str, ...] = ("html", "json")
+
+    def __init__(self, formats: tuple[str, ...] = ()) -> None:
+        self.formats = formats
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
+        from onnxfim.report.formats import FORMATS
+
         name, _, path = str(value).partition("=")
-        if name not in self.formats or not path:
-            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(self.formats)}.", param, ctx)
+        formats = self.formats or tuple(FORMATS)
+        if name not in formats or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
         return name, path
 
 
@@ -94,6 +99,18 @@ def _apply(options: list[Callable[[F], F]], function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def output_options(function: F) -> F:
+    """Options that say what to write."""
+    return _apply(
+        [
+            click.option("-o", "--output-file", "outputs", type=OUTPUT, multiple=True, metavar="FORMAT=PATH",
+                         help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+            click.option("--html-assets", "assets", metavar="DIR", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles."),
+        ],
+        function,
+    )  # fmt: skip
 
 
 def data_options(function: F) -> F:
@@ -148,6 +165,17 @@ def run_options(function: F) -> F:
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),
             click.option("--output", "output_name", metavar="NAME", help="Output to audit, where the model has several."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def cache_options(function: F) -> F:
+    """Options that say what is kept between runs."""
+    return _apply(
+        [
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep outputs of earlier runs."),
+            click.option("--cache-dir", metavar="DIR", help="Where outputs are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
         ],
         function,
     )  # fmt: skip

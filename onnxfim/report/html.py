@@ -46,7 +46,7 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
             raise OutputError(f"{folder / name}: cannot be written ({error.strerror}). Give a folder that can be.") from error
         return f"{folder.resolve().name}/{name}"
 
-    page = build_page(audit, lambda index, png: save(f"sample-{index}.png", png))
+    page = build_page(audit, lambda name, png: save(f"{name}.png", png))
     style_url = save(_STYLE, style.encode())
     return environment.get_template("report.html.j2").render(page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url)
 

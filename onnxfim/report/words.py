@@ -349,3 +349,16 @@ SOURCES = (
     Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
     Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
 )
+
+_ATTACK_SOURCES = (
+    Source(
+        "Attacks that masked gradients mislead",
+        "Croce, Hein (2020), Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse "
+        "Parameter-free Attacks, ICML.",
+    ),
+)
+
+
+def sources(audit: Audit) -> tuple[Source, ...]:
+    """Where the parts of the method that this audit used were published."""
+    return (*SOURCES, *(_ATTACK_SOURCES if audit.attack is not None else ()))

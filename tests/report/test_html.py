@@ -17,7 +17,7 @@ from tests.report.pages import read
 SAFE_TAGS = frozenset(
     """
     html head meta title style body a header main footer section nav p h1 h2 h3 div span strong code bdi sub dl dt dd ul ol li
-    table caption thead tbody tr th td figure details summary img svg desc line rect path text tspan
+    h4 table caption thead tbody tr th td figure figcaption details summary img svg desc line rect path text tspan
     """.split()  # noqa: SIM905 (a list of fifty quoted names reads worse)
 )
 
