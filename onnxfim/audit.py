@@ -177,8 +177,10 @@ class _Loop:
     def _by_differences(self, calibration: Calibration, step: StepChoice, base: Array, good: Array) -> str:
         """Measure from forward passes alone; returns the method."""
         exact, directions, per_sample = self._plan(step, len(good))
+        # One coordinate is moved as far as a direction of the ladder in all: noise and curvature are then those measured there.
+        amplitude = step.step * math.sqrt(self._dimension()) if exact and not step.given else step.step
         measurer = self._measurer(step, exact, calibration)
-        jacobian = self._jacobian(directions, step)
+        jacobian = self._jacobian(directions, replace(step, step=amplitude))
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
         self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
         if not exact:
@@ -275,12 +277,9 @@ class _Loop:
         chosen = good[calibration_positions(undecided)]
         std = float(self.X[good].astype(np.float64).std())
         probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
-        d = self._dimension()
-        coordinates = self._goes_exact(d, 1) and d >= 24 and self.settings.method == "exact"
-        directions: Directions | None = Coordinates() if coordinates else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            scheme=self.settings.scheme, level=self.subject.level, limits=self.subject.limits, directions=directions,
+            scheme=self.settings.scheme, level=self.subject.level, limits=self.subject.limits,
         )  # fmt: skip
 
     def _dimension(self) -> int:

@@ -20,6 +20,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _MAX_ROWS = 1024
 _MAX_BYTES = 2**26  # of rows in one batch: past this no runtime gains, and memory is worth more
 _GAIN = 1.05  # a doubling that gains less throughput is not worth its memory
+_MISSES = 2  # doublings in a row without a gain that end the search: one may be another process's doing
 _TIE = 0.97  # of the best throughput: the larger of two such batches wins, for each call has a cost of ours too
 
 
@@ -51,8 +52,8 @@ class _BatchFinder:
             return
         self.searching = False
         rates: dict[int, float] = {}
-        best, batch = 0.0, 1
-        while batch <= self.most:
+        best, batch, misses = 0.0, 1, 0
+        while batch <= self.most and misses < _MISSES:
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
             except OutOfMemory:
@@ -60,8 +61,7 @@ class _BatchFinder:
             self.calls += 2
             rate = batch / seconds
             rates[batch] = rate
-            if rate < best * _GAIN and batch > 4:
-                break
+            misses = misses + 1 if rate < best * _GAIN and batch > 4 else 0
             best = max(best, rate)
             batch *= 2
         self.batch = max((n for n, rate in rates.items() if rate >= _TIE * max(rates.values())), default=1)

@@ -254,6 +254,7 @@ class StepChoice:
 
     ``scheme`` is ``forward``, ``central`` or ``dithered``. ``noise_floor`` is the rms rounding noise of one output in output
     units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
+    With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
     ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
     """
 

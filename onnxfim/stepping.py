@@ -55,7 +55,6 @@ def choose_step(
     scheme: Scheme | Literal["auto"] = "auto",
     level: float | None = None,
     limits: tuple[float, float] | None = None,
-    directions: Directions | None = None,
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
 
@@ -70,13 +69,12 @@ def choose_step(
         level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither. Such a file has no
             slope at a point, so that smooth schemes are not considered (measured: they read 1.1 to 1.4 times the float file).
         limits: Range outside which the file clips its input.
-        directions: Directions to climb the ladder with; Rademacher ones by default.
 
     Returns:
         The choice with its evidence.
     """
     ladder = sorted({*(r * input_std for r in LADDER), *([step] if step else [])})
-    dirs = directions or Rademacher(seed)
+    dirs = Rademacher(seed)
     repeat_noise = float(np.sqrt(np.mean((forward.outputs(probe.X) - probe.base) ** 2)))
     evaluations = len(probe.X)
     rungs: list[Rung] = []

@@ -54,7 +54,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         curve_lines=_curve_lines(audit),
         replay=replay_view(audit, picture),
         attack=attack_view(audit.attack),
-        bound=bound_view(audit),
+        bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         lead=words.lead_name(audit),
         lead_series="calibrated" if words.has_calibrated(audit) else "raw",
