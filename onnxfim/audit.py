@@ -100,6 +100,19 @@ def audit(
     return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache_dir).run()
 
 
+def planned_step(model: str | Path | ModelFile | CallableModel, inputs: Array | Samples, settings: Settings) -> StepChoice:
+    """The step and scheme that `audit` would choose for this model on these samples, without measuring them.
+
+    Raises:
+        OnnxFimError: as `audit`.
+    """
+    file = model if isinstance(model, CallableModel) else model if isinstance(model, ModelFile) else load_model(model)
+    samples = _samples(file, inputs, None, settings)
+    _check_count(samples)
+    subject = open_subject(file, samples.inputs, settings)
+    return _Loop(subject, samples, settings, lambda _: None, time.perf_counter(), None).plan_step()
+
+
 def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
     if isinstance(inputs, Samples):
         return inputs
@@ -211,6 +224,12 @@ class _Loop:
     def _label(self, position: Any) -> int | None:
         return None if self.labels is None else int(self.labels[int(position)])
 
+    def plan_step(self) -> StepChoice:
+        """The choice of step and scheme alone."""
+        self.forward.find_batch(self.X)
+        base = self._clean_pass()
+        return self._choose_step(base, self._audited(self._usable(base)))
+
     def _say(self, stage: str) -> None:
         self.report(Progress(stage, self.done, self.total))
 
@@ -260,7 +279,7 @@ class _Loop:
         probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, limits=self.subject.limits,
+            scheme=self.settings.scheme, level=self.subject.level, limits=self.subject.limits,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -537,4 +556,4 @@ class _Callable(types.ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]
+__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 from onnxfim.errors import OutputError, SettingsError
@@ -20,6 +21,8 @@ OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
+Operator: TypeAlias = Literal[">", ">=", "<", "<="]
+Scope: TypeAlias = Literal["samples", "population"]
 
 #: Families of networks, as `architecture` tells them apart.
 FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
@@ -38,6 +41,7 @@ class Settings:
         precision: Relative half-width of the 95 % interval of the mean to reach; None spends the budget and stops.
         max_budget: With ``precision``, the most forward passes per sample that may be spent to reach it.
         step: Amplitude per coordinate in model input units, or None to choose it by the ladder.
+        scheme: Finite differences to take, or ``auto`` to choose them with the step.
         seed: Seed of all directions; sample i draws from ``[seed, i]``.
         batch: Rows per call of the runtime, or None to find the best.
         providers: ONNX Runtime providers in order of preference; ``auto`` takes CUDA where it loads, else the CPU.
@@ -65,6 +69,7 @@ class Settings:
     precision: float | None = None
     max_budget: int = 2000
     step: float | None = None
+    scheme: Literal["auto", "forward", "central", "dithered"] = "auto"
     seed: int = 0
     batch: int | None = None
     providers: tuple[str, ...] = ("auto",)
@@ -93,6 +98,8 @@ class Settings:
             (self.max_budget >= self.budget or self.precision is None,
              f"max_budget: {self.max_budget} is less than the budget of {self.budget}."),
             (self.step is None or (self.step > 0 and math.isfinite(self.step)), f"step: {self.step} is not a positive number."),
+            (self.scheme in ("auto", "forward", "central", "dithered"),
+             f"scheme: {self.scheme!r} is not auto, forward, central or dithered."),
             (0 <= self.seed < 2**63, f"seed: {self.seed} is not between 0 and 2^63 - 1."),
             (self.batch is None or self.batch >= 1, f"batch: {self.batch} is not a positive number of rows."),
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
@@ -133,11 +140,14 @@ class Sketch:
     """lambda_max of one sample at one temperature, with the two estimates that bracket its bias.
 
     ``plain`` is biased upwards (no correction); ``cross_fit`` downwards (directions of one half, values of the other).
+    ``replicates`` are the jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with
+    the same directions share their noise, and these tell how much of it. Empty for exact values.
     """
 
     estimate: Estimate
     plain: float | None = None
     cross_fit: float | None = None
+    replicates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -563,6 +573,90 @@ class GradientInfo:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
+
+    ``low`` and ``high`` are the ends that the verdict was taken on: None where few samples do not bound that side.
+    ``comparison`` is the whole comparison in unrounded numbers; ``advice`` says what would settle an inconclusive one.
+    """
+
+    text: str
+    name: str
+    operator: Operator
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two audits differ, beside the model's values."""
+
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One sample's value in the baseline and now."""
+
+    index: int
+    name: str
+    baseline: float
+    current: float
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The same samples measured in a baseline and now.
+
+    Attributes:
+        baseline: Name of the baseline's model.
+        baseline_sha256: Hash of its file.
+        measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
+        units: Units of the means.
+        count: Samples that both measured.
+        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        mean_baseline, mean_current: Means over the shared samples.
+        ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
+        ratio_here: The same on these very samples: its interval holds the estimates' noise alone.
+        worse, better: Shares of the samples whose value rose or fell.
+        differences: What else differs between the two audits.
+        movements: The samples that moved the mean most.
+        verdict: ``fail`` where the whole interval is above ``1 + max_regression``, ``pass`` where none of it is.
+        comparison: The comparison in unrounded numbers.
+        advice: What would settle an inconclusive one.
+    """
+
+    baseline: str
+    baseline_sha256: str
+    measure: str
+    units: str
+    count: int
+    paired: bool
+    scope: Scope
+    max_regression: float
+    mean_baseline: float
+    mean_current: float
+    ratio: Aggregate
+    ratio_here: Aggregate
+    worse: Aggregate
+    better: Aggregate
+    differences: tuple[Difference, ...]
+    movements: tuple[Movement, ...]
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything one audit found; every format renders this object, and it is read back from its JSON."""
 
@@ -586,6 +680,8 @@ class Audit:
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
     units: str = "nats per squared model input unit"
+    gates: tuple[GateResult, ...] = ()
+    comparison: BaselineComparison | None = None
     schema_version: str = SCHEMA_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:
@@ -621,7 +717,7 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     record["intervals"] = {}
     for name in ("lambda_max", "lambda_max_calibrated"):
         sketch = record[name]
-        record[name] = {**sketch["estimate"], "plain": sketch["plain"], "cross_fit": sketch["cross_fit"]}
+        record[name] = {**sketch["estimate"], **{k: v for k, v in sketch.items() if k != "estimate"}}
     for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
         if record[name] is not None:
             record["intervals"][name] = record[name]
@@ -647,8 +743,8 @@ def _sample_from_dict(record: Mapping[str, Any]) -> dict[str, Any]:
     sample = {k: v for k, v in record.items() if k != "intervals"}
     for name in ("lambda_max", "lambda_max_calibrated"):
         flat = dict(sample[name])
-        plain, cross_fit = flat.pop("plain"), flat.pop("cross_fit")
-        sample[name] = {"estimate": flat, "plain": plain, "cross_fit": cross_fit}
+        apart = {"plain": flat.pop("plain"), "cross_fit": flat.pop("cross_fit"), "replicates": flat.pop("replicates", ())}
+        sample[name] = {"estimate": flat, **apart}
     return {**sample, **record["intervals"]}
 
 
@@ -666,6 +762,13 @@ def to_plain(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; thousands of samples ask for the same ones."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
 def from_plain(kind: Any, value: Any) -> Any:
     """Rebuild a value of type ``kind`` (dataclass, tuple, mapping, optional) from what `to_plain` made of it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -674,9 +777,8 @@ def from_plain(kind: Any, value: Any) -> Any:
             return None
         return from_plain(next(a for a in arguments if a is not type(None)), value)
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {f.name for f in dataclasses.fields(kind)}
-        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in known})  # type: ignore[operator]
+        hints = _hints(typing.cast(type, kind))
+        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in hints})  # type: ignore[operator]
     if origin is tuple:
         inner = arguments[0]
         return tuple(from_plain(inner, v) for v in value)

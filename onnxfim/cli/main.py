@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from onnxfim import __version__
+from onnxfim.cli.compare import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OutputFile, cache_options, data_options, output_options, run_options
+from onnxfim.cli.options import OutputFile, cache_options, data_options, gate_options, given_options, output_options, run_options
 
-_EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
-is written, marked partial)."""
+_EPILOG = """Exit codes: 0 pass, 1 a gate or the baseline's comparison failed, 2 could not run or bad usage, 3 nothing could be
+audited, 4 inconclusive (only with --fail-on-inconclusive), 130 interrupted (what was finished is written, marked partial).
+All outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
@@ -30,6 +32,7 @@ def main() -> None:
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
+@gate_options
 @cache_options
 @output_options
 @configured
@@ -45,7 +48,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
     from onnxfim.cli.outputs import DEFAULT, Outputs
     from onnxfim.cli.run import audit_command
 
-    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), **options))
+    given = given_options(click.get_current_context())
+    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), given, **options))
 
 
 @main.command()
@@ -69,6 +73,9 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
     from onnxfim.cli.bounds import bounds_command
 
     bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+
+
+main.add_command(compare)
 
 
 @main.command()

@@ -58,6 +58,22 @@ class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
         return number
 
 
+class Regression(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A rise, as ``10%`` or ``0.1``; 0 and more than 100 % are meant."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            self.fail(f"{value!r} is not a rise such as 10% or 0.1.", param, ctx)
+        return number
+
+
 class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """Numbers with commas between them, as ``0.485,0.456,0.406``."""
 
@@ -92,7 +108,7 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         return name, path
 
 
-PRECISION, STEP, FLOATS, OUTPUT, AUTO_INT = Percent(), AutoFloat(), Floats(), OutputFile(), AutoInt()
+PRECISION, STEP, FLOATS, OUTPUT, AUTO_INT, REGRESSION = Percent(), AutoFloat(), Floats(), OutputFile(), AutoInt(), Regression()
 
 
 def _apply(options: list[Callable[[F], F]], function: F) -> F:
@@ -113,11 +129,35 @@ def output_options(function: F) -> F:
     )  # fmt: skip
 
 
-def data_options(function: F) -> F:
+def given_options(context: click.Context) -> frozenset[str]:
+    """Names of the options that were given, and not left at their defaults."""
+    left = (click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP)
+    return frozenset(name for name in context.params if context.get_parameter_source(name) not in left)
+
+
+def gate_options(function: F) -> F:
+    """Options that make an audit a check."""
+    return _apply(
+        [
+            click.option("--fail-on", multiple=True, metavar="GATE",
+                         help="Fail where this holds, such as 'lambda_max.p95 > 12.5', 'clean_accuracy < 90%' or findings.error; repeatable."),
+            click.option("--baseline", metavar="PATH", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
+            click.option("--max-regression", type=REGRESSION, metavar="PERCENT",
+                         help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
+            click.option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,
+                         help="Decide on the rise over these very samples, or over such samples in general (needs many more)."),
+            click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 where the verdict is inconclusive."),
+            click.option("--exit-zero", is_flag=True, help="Exit with 0 instead of 1 where a gate failed."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def data_options(function: F, *, required: bool = True) -> F:
     """Options that say what the samples are."""
     return _apply(
         [
-            click.option("--data", required=True, metavar="PATH|random", help="Samples: .npz, .npy, a folder of images, or `random`."),
+            click.option("--data", required=required, metavar="PATH|random", help="Samples: .npz, .npy, a folder of images, or `random`."),
             click.option("--samples", type=click.IntRange(min=1), help="Audit at most this many samples.  [default: all]"),
             click.option("--labels", "labels_path", metavar="PATH", help="Labels in an .npy file of their own."),
             click.option("--inputs-key", default="inputs", show_default=True, help="Key of the samples in an .npz file."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,65 @@ import numpy as np
 from onnxfim.audit import CALIBRATION_SAMPLES, audit
 from onnxfim.cache import default_folder
 from onnxfim.cli.console import Console
+from onnxfim.cli.gates import as_baseline, exit_code, print_checks, read_checks, require_same_data, same_scheme
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import SettingsError
+from onnxfim.errors import InputError, OnnxFimError, OutputError, SettingsError
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.results import Aggregate, Audit, Estimate, Settings
 
 _SYNTHETIC = 32  # samples, where none are asked for
 
 
-def audit_command(model: str, outputs: Outputs, console: Console, **options: Any) -> int:
-    """Run an audit from command line options and write its outputs; returns the exit code."""
+@dataclass(frozen=True)
+class Prepared:
+    """A model, its samples and its settings, ready to be audited."""
+
+    file: ModelFile
+    samples: Samples
+    settings: Settings
+
+
+def audit_command(model: str, outputs: Outputs, console: Console, given: Collection[str] = (), **options: Any) -> int:
+    """Run an audit from command line options and write its outputs; returns the exit code.
+
+    Raises:
+        OnnxFimError: it could not run, an output could not be written, or the baseline does not compare; whatever outputs there
+            are were written first.
+    """
     outputs.check()
+    checks = read_checks(options)
+    prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    if checks.baseline is not None:
+        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+    settings = same_scheme(prepared.settings, given, checks.baseline)
+    with console.progress() as progress:
+        measured = audit(prepared.file, prepared.samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
+    problem: OnnxFimError | None = None
+    try:
+        result = checks.judge(measured)
+    except InputError as error:
+        result, problem = checks.without_baseline().judge(measured), error
+        if result.verdict == "pass":
+            result = replace(result, verdict="inconclusive")
+    try:
+        outputs.write(result)
+    except OutputError as error:
+        problem = error
+    _print(result, outputs, console)
+    if result.run.partial:
+        return 130
+    if problem is not None:
+        raise problem
+    return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
+
+
+def prepare(model: str, options: dict[str, Any]) -> Prepared:
+    """Load the model and the data that the options name.
+
+    Raises:
+        OnnxFimError: what cannot be loaded.
+    """
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
@@ -51,13 +100,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, **options: Any
         surrogate=options["surrogate"],
         tf32=options["tf32"],
     )
-    with console.progress() as progress:
-        result = audit(file, samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
-    outputs.write(result)
-    _print(result, outputs, console)
-    if result.run.partial:
-        return 130
-    return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
+    return Prepared(file, samples, settings)
 
 
 def _cache_dir(options: dict[str, Any]) -> Path | None:
@@ -113,6 +156,7 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     for finding in result.findings:
         red = finding.id == "provider-fallback"
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(outputs.files)
     head = "interrupted, partial: " if result.run.partial else ""

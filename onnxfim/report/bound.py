@@ -11,10 +11,11 @@ from onnxfim.report.bars import Row, shortened, signed_bars
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.numbers import count, number, power_of_ten, visible
 from onnxfim.report.view import BoundView, FactorLine, FormLine, Quantity, Tile
-from onnxfim.results import LOG10_ZERO, Audit, Bound, ClosedForm, Factor, Share
+from onnxfim.results import LOG10_ZERO, Architecture, Bound, ClosedForm, Factor, SampleResult, Share
 
 MOST_FACTORS = 200
 MOST_SHARES = 200
+_SLACK = 5e-4  # decades: what rounding in float32 may put a measurement above the bound of a linear map
 FAMILIES = {
     "mlp": "MLP",
     "vgg": "VGG-like",
@@ -26,9 +27,13 @@ FAMILIES = {
 }
 
 
-def bound_view(audit: Audit) -> BoundView | None:
-    """The section on architecture and bound, or None where the audit has neither."""
-    architecture, bound = audit.architecture, audit.bound
+def bound_view(
+    architecture: Architecture | None,
+    bound: Bound | None,
+    forms: Sequence[ClosedForm],
+    samples: Sequence[SampleResult] = (),
+) -> BoundView | None:
+    """The section on class and bound, compared with what was measured on ``samples``; None where there is neither."""
     if architecture is None and bound is None:
         return None
     shares = bound.shares if bound else ()
@@ -37,11 +42,11 @@ def bound_view(audit: Audit) -> BoundView | None:
         family=FAMILIES.get(architecture.family, visible(architecture.family)) if architecture else None,
         evidence=tuple(visible(e) for e in architecture.evidence) if architecture else (),
         reason=visible(bound.reason) or "no reason recorded" if bound and not bound.available else None,
-        answer=_answer(audit, bound) if bound else "",
-        tiles=_tiles(audit, bound) if bound else (),
+        answer=_answer(samples, bound) if bound else "",
+        tiles=_tiles(samples, bound) if bound else (),
         shares=Figure(wide, narrow) if wide and narrow else None,
         shares_note=_shares_note(shares),
-        forms=_forms(audit.closed_forms, architecture.family if architecture else ""),
+        forms=_forms(forms, architecture.family if architecture else ""),
         factors=tuple(_factor(f) for f in bound.factors[:MOST_FACTORS]) if bound else (),
         factors_note=_factors_note(bound.factors) if bound else "",
         assumptions=tuple(visible(a) for a in bound.assumptions) if bound else (),
@@ -68,10 +73,10 @@ def log_text(log10: float | None) -> str:
     return f"{math.ceil(100 * log10 * (1 - 1e-12 * math.copysign(1, log10))) / 100:.2f}".replace("-", "−")
 
 
-def _measured(audit: Audit) -> tuple[float | None, float | None]:
+def _measured(samples: Sequence[SampleResult]) -> tuple[float | None, float | None]:
     """The largest raw lambda_max and the largest logit sensitivity over the samples."""
-    lambdas = [v for s in audit.samples if (v := s.lambda_max.estimate.value) is not None]
-    slopes = [v for s in audit.samples if (v := s.logit_sensitivity.value) is not None]
+    lambdas = [v for s in samples if (v := s.lambda_max.estimate.value) is not None]
+    slopes = [v for s in samples if (v := s.logit_sensitivity.value) is not None]
     return max(lambdas, default=None), max(slopes, default=None)
 
 
@@ -82,14 +87,14 @@ def _gap(log10: float | None, measured: float | None) -> float | None:
     return log10 - math.log10(measured)
 
 
-def _answer(audit: Audit, bound: Bound) -> str:
+def _answer(samples: Sequence[SampleResult], bound: Bound) -> str:
     if not bound.available:
         return "No bound of the whole model is available; what could be bounded is shown."
     where = "Under the assumptions below" if bound.assumptions else "For every input whatever"
-    gap = _gap(bound.log10_fisher, _measured(audit)[0])
+    gap = _gap(bound.log10_fisher, _measured(samples)[0])
     if gap is None:
-        return f"{where}, λ_max is at most ½L². There is nothing to compare it with."
-    if gap < 0:
+        return f"{where}, λ_max is at most ½L²."
+    if gap < -_SLACK:
         return (
             f"The largest measured λ_max lies {_decades(-gap)} above the bound. That cannot be: one of the two is wrong, "
             "and neither is to be used."
@@ -104,8 +109,8 @@ def _decades(value: float) -> str:
     return f"{value:.1f} decade{'' if f'{value:.1f}' == '1.0' else 's'}"
 
 
-def _tiles(audit: Audit, bound: Bound) -> tuple[Tile, ...]:
-    top, slope = _measured(audit)
+def _tiles(samples: Sequence[SampleResult], bound: Bound) -> tuple[Tile, ...]:
+    top, slope = _measured(samples)
     rows = (
         ("log₁₀ L", bound.log10_lipschitz, slope, "‖J‖₂", "Lipschitz constant of the logits, L2"),
         ("log₁₀ ½L²", bound.log10_fisher, top, "λ_max", "bound of the Fisher information"),
@@ -119,16 +124,16 @@ def _tiles(audit: Audit, bound: Bound) -> tuple[Tile, ...]:
         gap = _gap(log10, measured)
         if gap is not None:
             tiles.append(Tile(f"Bound / measured {what}", Quantity(_decades(gap)), f"{what} measured: at most {number(measured)}"))
-    local = _local_gaps(audit)
+    local = _local_gaps(samples)
     if local:
         note = f"max 2p(1−p)·L² over λ_max, median of {count(len(local), 'sample')}"
         tiles.append(Tile("Bound / measured, by sample", Quantity(_decades(float(np.median(local)))), note))
     return tuple(tiles)
 
 
-def _local_gaps(audit: Audit) -> list[float]:
+def _local_gaps(samples: Sequence[SampleResult]) -> list[float]:
     """Decades between each sample's own bound and its measured lambda_max, where both are above zero."""
-    gaps = (_gap(s.log10_fisher_bound, s.lambda_max.estimate.value) for s in audit.samples)
+    gaps = (_gap(s.log10_fisher_bound, s.lambda_max.estimate.value) for s in samples)
     return [g for g in gaps if g is not None]
 
 

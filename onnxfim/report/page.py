@@ -10,6 +10,7 @@ from onnxfim.report.attack import attack_view
 from onnxfim.report.bound import bound_view
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure, Panel
 from onnxfim.report.facts import how_it_was_run
+from onnxfim.report.gates import baseline_view, gate_lines
 from onnxfim.report.numbers import MISSING, count, interval, number, percent, percent_interval, seconds, short, visible
 from onnxfim.report.replay import replay_view
 from onnxfim.report.tables import MOST_ROWS, Picture, card, class_lines, classes_note, sample_line, samples_note
@@ -37,6 +38,8 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         verdict_word=words.VERDICT_WORDS[audit.verdict],
         headline=words.headline(audit),
         answers=words.answers(audit),
+        gates=gate_lines(audit),
+        baseline=baseline_view(audit),
         tiles=_tiles(audit),
         units=visible(audit.units),
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
@@ -51,7 +54,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         curve_lines=_curve_lines(audit),
         replay=replay_view(audit, picture),
         attack=attack_view(audit.attack),
-        bound=bound_view(audit),
+        bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         lead=words.lead_name(audit),
         lead_series="calibrated" if words.has_calibrated(audit) else "raw",

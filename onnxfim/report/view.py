@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.report.charts import Figure
+from onnxfim.report.gates import BaselineView, GateLine
 from onnxfim.report.words import Notice, Source, Statement
 
 
@@ -313,6 +314,8 @@ class Page:
     verdict_word: str
     headline: str
     answers: tuple[Statement, ...]
+    gates: tuple[GateLine, ...]
+    baseline: BaselineView | None
     tiles: tuple[Tile, ...]
     units: str
     statistics: tuple[StatisticRow, ...]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxfim.report.gates import checks_headline
 from onnxfim.report.numbers import count, interval, number, percent, short, visible
 from onnxfim.results import Aggregates, Audit, SampleResult
 
@@ -124,6 +125,9 @@ def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     errors = [f for f in audit.findings if f.level == "error"]
     warnings = [f for f in audit.findings if f.level == "warning"]
+    decided = checks_headline(audit)
+    if decided is not None:
+        return decided
     if audit.verdict == "fail":
         return f"{count(len(errors), 'check')} failed: {visible(errors[0].message)}" if errors else "A check of this audit failed."
     if audit.verdict == "inconclusive":

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.report import render_html
+from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.bound import MOST_FACTORS, MOST_SHARES, log_text, upper
 from onnxfim.report.page import build_page
 from onnxfim.results import LOG10_ZERO, Factor, Share
+from onnxfim.spectral import GraphReading
 from tests.audits import BOUNDS, HOSTILE, make_audit, with_bound
 from tests.report.pages import read
 
@@ -164,3 +165,27 @@ def test_sizes():
     shares = tuple(Share(f"{long}/{i}", "Conv", 0.1, 0.1 * i, 2) for i in range(3000))
     html = render_html(replace(audit, bound=replace(audit.bound, factors=factors, shares=shares)))
     assert len(html.encode()) < 2_000_000
+
+
+def test_rounding_is_no_violation():
+    audit = BOUNDS["bound"]()
+    top = max(s.lambda_max.estimate.value for s in audit.samples)
+    tie = replace(audit.bound, log10_fisher=math.log10(top) - 1e-6)
+    assert "cannot be" not in view_of(replace(audit, bound=tie)).answer
+
+
+@pytest.mark.parametrize("name", sorted(BOUNDS))
+def test_a_page_of_the_bound_alone(name):
+    audit = BOUNDS[name]()
+    html = render_bounds_html(HOSTILE[0], "abc", GraphReading(audit.architecture, audit.bound, audit.closed_forms))
+    page = read(html)
+    assert page.problems == []
+    assert "script" not in {e.tag for e in page.elements}
+    assert HOSTILE[0] in page.elements[0].text
+    ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+    assert not any("measured" in t.label for t in view_without(audit).tiles)
+
+
+def view_without(audit):
+    return view_of(replace(audit, samples=()))

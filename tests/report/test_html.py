@@ -183,12 +183,12 @@ def test_assets_that_cannot_be_written(tmp_path):
 
 def test_missing_templates_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(html_module, "TEMPLATE_FOLDERS", (tmp_path,))
-    html_module._environment.cache_clear()
+    html_module.environment.cache_clear()
     try:
         with pytest.raises(OutputError, match=r"report\.css: .*Install onnxfim anew"):
             render_html(make_audit(2))
     finally:
-        html_module._environment.cache_clear()
+        html_module.environment.cache_clear()
 
 
 def test_the_same_audit_gives_the_same_page():
