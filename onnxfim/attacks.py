@@ -15,10 +15,13 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
 
-#: Logits (N, K) at rows X, and a direction (N, *shape) that raises the loss of the labels (N,) there.
-LossGradient: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+#: Logits (N, K) at rows X, and a direction (N, *shape) that raises the loss of the labels (N,) there, in favour of the rival
+#: classes (N,), or of any other class where the rival is -1.
+LossGradient: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 _ROUNDS = 24  # doublings and bisections of a radius
+_GROWTH = 1.15  # of the radius a step, until a first success
+_MOST = 1e6  # times the first radius
 _CLOSE = 0.02  # relative width at which a bisection ends
 
 
@@ -70,7 +73,7 @@ class Threat:
 
 def fgsm(gradient: LossGradient, X: Array, labels: Array, threat: Threat, radius: float) -> Array:
     """One step of the fast gradient method (Goodfellow et al. 2015): δ (N, *shape)."""
-    _, g = gradient(X, labels)
+    _, g = gradient(X, labels, _anyone(X))
     return threat.project(X, radius * threat.ascent(g), np.full(len(X), radius))
 
 
@@ -84,6 +87,7 @@ def pgd(
     steps: int,
     restarts: int,
     rng: np.random.Generator,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
     """Projected gradient ascent from the sample and from random starts (Madry et al. 2018).
 
@@ -96,10 +100,12 @@ def pgd(
         steps: Steps of a run.
         restarts: Runs; the first starts at the sample, the others at random.
         rng: Source of the random starts.
+        rivals: Classes to aim at, (N,), -1 or None for any; whatever other class is decided for is a success.
 
     Returns:
         (success (N,) bool, δ (N, *shape) of the first success, or of the last try).
     """
+    rivals = _anyone(X) if rivals is None else rivals
     radii = np.broadcast_to(np.asarray(radius, np.float64), len(X))
     success = np.zeros(len(X), bool)
     found = np.zeros(X.shape)
@@ -107,11 +113,11 @@ def pgd(
         left = np.flatnonzero(~success)
         if len(left) == 0:
             break
-        x, y, r = X[left], labels[left], radii[left]
+        x, y, r, aim = X[left], labels[left], radii[left], rivals[left]
         delta = np.zeros(x.shape) if restart == 0 else threat.project(x, _random(x, threat, r, rng), r)
         going = np.arange(len(left))
         for step in range(steps + 1):
-            z, g = gradient(_moved(x[going], delta[going]), y[going])
+            z, g = gradient(_moved(x[going], delta[going]), y[going], aim[going])
             hit = z.argmax(axis=1) != y[going]
             success[left[going[hit]]] = True
             going, g = going[~hit], g[~hit]
@@ -125,7 +131,15 @@ def pgd(
 
 
 def smallest_l2(
-    gradient: LossGradient, X: Array, labels: Array, threat: Threat, *, steps: int, rng: np.random.Generator, start: float = 1.0
+    gradient: LossGradient,
+    X: Array,
+    labels: Array,
+    threat: Threat,
+    *,
+    steps: int,
+    rng: np.random.Generator,
+    start: float = 1.0,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
     """Smallest successful L2 step per sample by decoupling direction and norm (Rony et al. 2019), then a line search.
 
@@ -136,10 +150,11 @@ def smallest_l2(
         (distance (N,), inf where nothing was found; δ (N, *shape)).
     """
     n = len(X)
+    rivals = _anyone(X) if rivals is None else rivals
     best, found = np.full(n, np.inf), np.zeros(X.shape)
     delta, radius = np.zeros(X.shape), np.full(n, start)
     for step in range(steps):
-        z, g = gradient(_moved(X, delta), labels)
+        z, g = gradient(_moved(X, delta), labels, rivals)
         hit = z.argmax(axis=1) != labels
         size = threat.size(delta)
         better = hit & (size < best)
@@ -147,7 +162,8 @@ def smallest_l2(
         rate = 0.5 * (1 + np.cos(np.pi * step / steps)) * 0.99 + 0.01  # cosine from 1 to 0.01
         moved = delta + _spread(rate * np.maximum(radius, 1e-6), delta) * threat.ascent(_jittered(g, rng))
         gamma = 0.05 if step < steps // 2 else 0.02
-        radius = np.where(hit, np.minimum(radius, size) * (1 - gamma), radius * (1 + gamma))
+        growth = np.where(np.isfinite(best), 1 + gamma, _GROWTH)
+        radius = np.where(hit, np.minimum(radius, size) * (1 - gamma), np.minimum(radius * growth, _MOST * start))
         raw = moved / threat.scale
         norms = np.maximum(np.linalg.norm(raw.reshape(n, -1), axis=1), 1e-30)
         delta = threat.seen(X, raw * _spread(radius / norms, raw) * threat.scale)
@@ -163,7 +179,7 @@ def _bisected(
     for _ in range(rounds):
         middle = (low + high) / 2
         delta = threat.seen(X, found * _spread(middle, found))
-        z, _ = gradient(_moved(X, delta), labels)
+        z, _ = gradient(_moved(X, delta), labels, _anyone(X))
         hit = np.isfinite(best) & (z.argmax(axis=1) != labels)
         low, high = np.where(hit, low, middle), np.where(hit, middle, high)
         size = threat.size(delta)
@@ -182,6 +198,7 @@ def smallest_linf(
     restarts: int,
     rng: np.random.Generator,
     start: float,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
     """Smallest successful L∞ radius per sample by doubling, then bisection over projected gradient attacks.
 
@@ -190,18 +207,37 @@ def smallest_linf(
     """
     low, high = np.zeros(len(X)), np.full(len(X), np.inf)
     found, radius = np.zeros(X.shape), np.full(len(X), float(start))
+    rivals = _anyone(X) if rivals is None else rivals
     for _ in range(_ROUNDS):
         open_ended = ~np.isfinite(high)
         going = np.flatnonzero(open_ended | (high - low > _CLOSE * high))
         if len(going) == 0:
             break
-        hit, delta = pgd(gradient, X[going], labels[going], threat, radius[going], steps=steps, restarts=restarts, rng=rng)
+        hit, delta = pgd(
+            gradient, X[going], labels[going], threat, radius[going], steps=steps, restarts=restarts, rng=rng, rivals=rivals[going]
+        )
         won, lost = going[hit], going[~hit]
         found[won], high[won] = delta[hit], threat.size(delta[hit])
         low[lost] = radius[lost]
         low = np.minimum(low, high)  # a shorter step may succeed where a longer one failed
         radius = np.where(np.isfinite(high), (low + high) / 2, 2 * radius)
     return high, found
+
+
+def nearest_rivals(z: Array, J: Array, labels: Array, threat: Threat) -> Array:
+    """The other class whose boundary is nearest to first order, (N,), from logits (N, K) and their Jacobians (N, K, *shape)."""
+    rows = np.arange(len(z))
+    raw = ((J[rows, labels][:, None] - J) * threat.scale).reshape(*z.shape, -1).astype(np.float64)  # (N, K, d)
+    dual = np.linalg.norm(raw, axis=2) if threat.norm == "l2" else np.abs(raw).sum(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.where(dual > 0, (z[rows, labels][:, None] - z) / dual, np.inf)
+    distances[rows, labels] = np.inf
+    return np.asarray(distances.argmin(axis=1))
+
+
+def _anyone(X: Array) -> Array:
+    """No class to aim at."""
+    return np.full(len(X), -1)
 
 
 def _moved(X: Array, delta: Array) -> Array:

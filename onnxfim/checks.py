@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.stats import spearmanr
 
-from onnxfim.attacks import Threat, pgd, smallest_l2, smallest_linf
+from onnxfim.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
 from onnxfim.calibration import predictions, wilson
 from onnxfim.differentiable import DifferentiableModel
-from onnxfim.exact import GradientRoute, Target
+from onnxfim.exact import FEW_CLASSES, GradientRoute, Target
 from onnxfim.jacobian import Forward
 from onnxfim.outputs import OutputReader
 from onnxfim.pictures import picture_of, ranking
@@ -108,11 +108,27 @@ class _Loss:
     def __init__(self, model: DifferentiableModel) -> None:
         self.model, self.evaluations = model, 0
 
-    def __call__(self, X: Array, labels: Array) -> tuple[Array, Array]:
+    def __call__(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
         rows = self.model.rows_per_call(1)
-        parts = [self.model.loss_gradient(X[i : i + rows], labels[i : i + rows]) for i in range(0, len(X), rows)]
+        parts = [
+            self.model.loss_gradient(X[i : i + rows], labels[i : i + rows], rivals[i : i + rows]) for i in range(0, len(X), rows)
+        ]
         self.evaluations += 2 * len(X)  # a forward pass and a cotangent
         return np.concatenate([z for z, _ in parts]), np.concatenate([g for _, g in parts])
+
+    def rivals(self, X: Array, labels: Array, threat: Threat) -> Array | None:
+        """The class nearest to first order of each sample; None where there is no choice, or too much of it for whole Jacobians."""
+        K = self.model.num_outputs
+        if not 2 < K <= FEW_CLASSES:
+            return None
+        rows = self.model.rows_per_call(K)
+        parts = []
+        for i in range(0, len(X), rows):
+            x = X[i : i + rows]
+            z, g = self.model.vjp(x, np.repeat(np.eye(K)[:, None], len(x), axis=1))
+            parts.append(nearest_rivals(z.astype(np.float64), np.moveaxis(g, 0, 1), labels[i : i + rows], threat))
+        self.evaluations += (1 + K) * len(X)
+        return np.concatenate(parts)
 
 
 class _Judge:
@@ -137,6 +153,22 @@ class _Judge:
             wrong = self.wrong(X[left], labels[left], step)
             sure[left[wrong]] = self.threat.size(step[wrong])
         return sure
+
+
+def _smallest(
+    loss: _Loss, X: Array, labels: Array, threat: Threat, *, rng: np.random.Generator, start: float
+) -> tuple[Array, Array]:
+    """The smaller of two searches, towards any class and towards the one nearest to first order: distances (N,) and δ."""
+    best, found = np.full(len(X), np.inf), np.zeros(X.shape)
+    aims = [None, rivals] if (rivals := loss.rivals(X, labels, threat)) is not None else [None]
+    for aim in aims:
+        if threat.norm == "l2":
+            size, delta = smallest_l2(loss, X, labels, threat, steps=_L2_STEPS, rng=rng, start=start, rivals=aim)
+        else:
+            size, delta = smallest_linf(loss, X, labels, threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start, rivals=aim)
+        shorter = size < best
+        best[shorter], found[shorter] = size[shorter], delta[shorter]
+    return best, found
 
 
 def attack(
@@ -175,10 +207,7 @@ def attack(
     right = np.flatnonzero(~wrong)
     if len(right):
         say("smallest attack")
-        if settings.attack == "l2":
-            found, delta = smallest_l2(loss, x[right], labels[right], threat, steps=_L2_STEPS, rng=rng, start=start)
-        else:
-            found, delta = smallest_linf(loss, x[right], labels[right], threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start)
+        found, delta = _smallest(loss, x[right], labels[right], threat, rng=rng, start=start)
         found = judge.confirmed(x[right], labels[right], found, delta)
         distances[right] = found
         failed = int((~np.isfinite(found)).sum())

@@ -117,14 +117,17 @@ class DifferentiableModel:
         """``J Jᵀ u`` (S, N, K) for U (S, N, K)."""
         return run(self._gram, ["w"], {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)})[0]
 
-    def loss_gradient(self, X: Array, labels: Array) -> tuple[Array, Array]:
-        """Logits (N, classes) and the gradient by x (N, *shape) of ``log Σ_{j≠y} exp z_j − z_y`` for labels y (N,).
+    def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+        """Logits (N, classes) and the gradient by x (N, *shape) of ``log Σ_j exp z_j − z_y`` for labels y (N,).
 
-        A single output is the logit of class 1 against a logit of 0, so there are two classes.
+        The sum is over the classes j ≠ y, or over the rival alone where ``rivals`` (N,) names one and not -1. A single output
+        is the logit of class 1 against a logit of 0, so there are two classes and no choice of rivals.
         """
         K = self.num_outputs
         target = np.eye(K)[labels] if K > 1 else labels[:, None]
-        z, g = run(self._loss, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "target": target.astype(self.dtype)})
+        aside = np.where(rivals[:, None] < 0, target, np.arange(K) != rivals[:, None])
+        feeds = {"x": X, "target": target, "aside": aside} if K > 1 else {"x": X, "target": target}
+        z, g = run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
         return (z if K > 1 else np.concatenate([np.zeros_like(z), z], axis=1)), g[0]
 
     def jacobian(self, X: Array) -> Array:
@@ -150,11 +153,12 @@ class DifferentiableModel:
 
 
 def loss_gradient_graph(vjp: onnx.ModelProto) -> onnx.ModelProto:
-    """The vjp graph with its cotangent computed inside: ``softmax over j≠y of z − target``, the gradient of a loss by z.
+    """The vjp graph with its cotangent computed inside: the softmax over some classes less the target, a loss's gradient by z.
 
-    It is the gradient of the cross-entropy divided by ``1 − p_y``: the same direction, which does not underflow on samples
-    that the model is sure of. Inputs ``x`` and ``target`` (N, K), one-hot; outputs ``z`` and ``g`` (1, N, *shape). With one
-    output the target is the class, and the cotangent ±1.
+    With the target set aside it is the gradient of the cross-entropy divided by ``1 − p_y``: the same direction, which does not
+    underflow on samples that the model is sure of. Inputs ``x``, ``target`` (N, K), one-hot, and ``aside`` (N, K), 1 for classes
+    left out of the softmax; outputs ``z`` and ``g`` (1, N, *shape). With one output the target is the class, there is no
+    ``aside``, and the cotangent is ±1.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(vjp)
@@ -176,8 +180,9 @@ def loss_gradient_graph(vjp: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Sub", ["loss/one", "loss/twice"], ["loss/c"], name="loss/sub"),
         ]
     else:
+        graph.input.append(helper.make_tensor_value_info("aside", element, ["N", classes]))
         added = [
-            helper.make_node("Mul", ["target", "loss/out"], ["loss/mask"], name="loss/mask"),
+            helper.make_node("Mul", ["aside", "loss/out"], ["loss/mask"], name="loss/mask"),
             helper.make_node("Sub", [z, "loss/mask"], ["loss/others"], name="loss/others"),
             helper.make_node("Softmax", ["loss/others"], ["loss/q"], name="loss/softmax", axis=-1),
             helper.make_node("Sub", ["loss/q", "target"], ["loss/c"], name="loss/sub"),
