@@ -33,7 +33,9 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
     labels.append(Label((left + right) / 2, height - 10, f"λ_max in {_clip(names[0], width)} (log)", "middle", role="note"))
-    labels.append(Label(13, (top + bottom) / 2, f"λ_max in {_clip(names[1], width)} (log)", "middle", role="note", turned=True))
+    labels.append(
+        Label(13, (top + bottom) / 2, f"λ_max in {_clip(names[1], bottom - top)} (log)", "middle", role="note", turned=True)
+    )
     worse = [p for p in points if p[1] > p[0]]
     rest = [p for p in points if p[1] <= p[0]]
     # One path per kind keeps a thousand samples small.
@@ -86,6 +88,6 @@ def _ends(a: Aggregate) -> Sequence[float | None]:
     return a.low, a.value, a.high
 
 
-def _clip(text: str, width: int) -> str:
+def _clip(text: str, width: float) -> str:
     most = int(width / _LETTER / 2)
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def _browser(tmp_path_factory, *, scripts):
+    pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
+    from tests.browser import browser
+
+    found = browser.find()
+    if found is None:
+        pytest.skip("chromium or chromedriver is not installed")
+    with browser.start(*found, tmp_path_factory.mktemp("profile"), scripts=scripts) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory):
+    """A browser that blocks every page's scripts."""
+    yield from _browser(tmp_path_factory, scripts=False)
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory):
+    """A browser that lets pages run scripts."""
+    yield from _browser(tmp_path_factory, scripts=True)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    from tests.browser.site import serve
+
+    with serve(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The text of axe-core."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: npm install --prefix tests/browser")
+    return AXE.read_text(encoding="utf-8")

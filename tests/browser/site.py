@@ -1,0 +1,118 @@
+"""Every kind of page on disk, opened as a file or served as strict hosts serve it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+
+from onnxfim.report import render_bounds_html, render_html
+from onnxfim.report.comparison import render_comparison_html
+from onnxfim.spectral import GraphReading
+from onnxfim.verdict import compare
+from tests.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
+from tests.verdict.audits import heavy, with_values
+
+#: What Jenkins sends by default, and the least that a page with assets needs.
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self'"
+#: Left out: they look like one that is in.
+AUDITS = sorted(VARIANTS.keys() - {"two", "exact", "replay", "replay-one", "replay-two", "replay-tiny"})
+
+
+def _bounds(name: str, variant: str) -> Callable[..., str]:
+    def render(assets_dir: Path | None) -> str:
+        audit = VARIANTS[variant]()
+        reading = GraphReading(audit.architecture, audit.bound, audit.closed_forms)
+        return render_bounds_html(name, "9f2c4e1ab07d5d33" * 4, reading, assets_dir=assets_dir)
+
+    return render
+
+
+def _three(n: int):
+    """Audits of which the second is the first with noise, and the third three times as sensitive."""
+    rng = np.random.default_rng(0)
+    audit, values = make_audit(n), heavy(n, rng, 1.0)
+    others = {"digits_resnet": values, "digits_resnet_int8": values * np.exp(rng.normal(0, 0.2, n)), "digits_vgg": 3 * values}
+    return [replace(with_values(audit, v), model=replace(audit.model, name=name)) for name, v in others.items()]
+
+
+def _comparison(audits) -> Callable[..., str]:
+    return lambda assets_dir: render_comparison_html(compare(audits()), assets_dir=assets_dir)
+
+
+#: Renderers by the page's name; each takes the folder of the assets, or None.
+PAGES: dict[str, Callable[..., str]] = {
+    **{f"audit-{name}": lambda assets_dir, name=name: render_html(VARIANTS[name](), assets_dir=assets_dir) for name in AUDITS},
+    "bounds": _bounds("digits_resnet.onnx", "bound"),
+    "bounds-deep": _bounds("deep.onnx", "bound-deep"),
+    "bounds-hostile": _bounds(" ".join(HOSTILE), "bound-hostile"),
+    "comparison": _comparison(lambda: _three(200)),
+    "comparison-thousand": _comparison(lambda: _three(1000)),
+    "comparison-hostile": _comparison(lambda: [hostile(with_bound(make_audit(30))), hostile(make_audit(30))]),
+}
+
+
+@dataclass
+class Site:
+    """The pages in a folder and a server of it; ``asked`` are the paths that browsers asked for."""
+
+    folder: Path
+    origin: str
+    asked: list[str] = field(default_factory=list)
+
+    def file(self, name: str) -> str:
+        """Address of the page as one file."""
+        path = self.folder / name / "report.html"
+        if not path.exists():
+            self._save(path, PAGES[name](assets_dir=None))
+        return path.as_uri()
+
+    def served(self, name: str) -> str:
+        """Address of the page with its assets beside it, behind the policy."""
+        path = self.folder / name / "assets.html"
+        if not path.exists():
+            self._save(path, PAGES[name](assets_dir=path.parent / "report_files"))
+        return f"{self.origin}/{name}/{path.name}"
+
+    def _save(self, path: Path, html: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+
+
+class _Strict(SimpleHTTPRequestHandler):
+    def __init__(self, *arguments, asked: list[str], **options):
+        self._asked = asked
+        super().__init__(*arguments, **options)
+
+    def end_headers(self):
+        self.send_header("Content-Security-Policy", POLICY)
+        super().end_headers()
+
+    def send_head(self):
+        if self.path == "/favicon.ico":  # the browser's wish for its tab, not the page's
+            self.send_response(204)
+            self.end_headers()
+            return None
+        self._asked.append(self.path)
+        return super().send_head()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Site]:
+    """A loopback server of ``folder`` that ends with the block."""
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Strict, directory=str(folder), asked=asked)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield Site(folder, f"http://127.0.0.1:{server.server_port}", asked)
+        finally:
+            server.shutdown()
