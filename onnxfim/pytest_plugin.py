@@ -41,11 +41,12 @@ class Audited:
         __tracebackhide__ = True
         from onnxfim.expect import expect
 
-        for outcome in [expect(self.result, relation) for relation in relations]:
-            if outcome.verdict == "fail":
-                raise AssertionError(outcome.message)
-            if outcome.verdict == "inconclusive":
-                warnings.warn(outcome.message, InconclusiveWarning, stacklevel=2)
+        for decided in [expect(self.result, relation) for relation in relations]:
+            if decided.verdict == "fail":
+                raise AssertionError(f"{decided.text} does not hold: {decided.comparison}")
+            if decided.verdict == "inconclusive":
+                message = f"{decided.text} is not decided: {decided.comparison}. {decided.advice or ''}".strip()
+                warnings.warn(message, InconclusiveWarning, stacklevel=2)
         return self
 
 

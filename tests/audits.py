@@ -22,6 +22,7 @@ from onnxfim.results import (
     Estimate,
     Factor,
     Finding,
+    GateResult,
     GradientInfo,
     KLCurve,
     KLPoint,
@@ -36,6 +37,7 @@ from onnxfim.results import (
     StepChoice,
     Thumbnail,
 )
+from onnxfim.verdict import judge, parse_gate
 
 UNITS = "nats per squared model input unit"
 HOSTILE = (
@@ -293,8 +295,16 @@ def hostile(audit: Audit) -> Audit:
         skipped=(Skipped(3, every),),
         findings=tuple(Finding(every, level, every) for level in ("error", "warning", "note")),
         classes=tuple(replace(c, name=HOSTILE[c.index % len(HOSTILE)]) for c in audit.classes),
+        gates=(GateResult(every, every, ">", 1.0, 2.0, 1.5, None, "fail", every, every),),
         verdict="fail",
     )
+
+
+def gated(audit: Audit) -> Audit:
+    """The audit with gates of all three verdicts and a baseline that it does not meet."""
+    baseline = make_audit(len(audit.samples), seed=7)
+    gates = ("lambda_max.p95 > 1e9", "lambda_max_calibrated.mean > 1e-9", "lambda_max.max > 5", "findings.warning")
+    return judge(audit, [parse_gate(g) for g in gates], baseline=baseline, max_regression=0.05)
 
 
 def synthetic(audit: Audit) -> Audit:
@@ -469,6 +479,7 @@ VARIANTS = {
     "some-nulls": lambda: with_nulls(make_audit(100), share=0.3),
     "synthetic": lambda: synthetic(make_audit(40, labels=False)),
     "fallback": lambda: fallback(make_audit(100)),
+    "gated": lambda: gated(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
     **REPLAYS,
     **BOUNDS,

@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
+from onnxfim.cli.gates import exit_code
 from onnxfim.results import Audit
-from tests.audits import make_audit
+from tests.audits import make_audit, with_nulls
 from tests.verdict.audits import with_values
 
 MODELS = Path(__file__).resolve().parents[1] / "sample_models"
@@ -207,3 +208,17 @@ def test_help_names_the_exit_codes():
         "forgives 1 only",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "partial", "measured", "strict", "zero", "code"),
+    [
+        ("pass", False, True, True, False, 0), ("fail", False, True, False, False, 1), ("fail", False, True, True, True, 0),
+        ("inconclusive", False, True, False, False, 0), ("inconclusive", False, True, True, True, 4),
+        ("fail", False, False, False, True, 3), ("fail", True, True, False, True, 130), ("pass", True, False, False, False, 130),
+    ],
+)  # fmt: skip
+def test_precedence_of_exit_codes(verdict, partial, measured, strict, zero, code):
+    audit = make_audit(3) if measured else with_nulls(make_audit(3))
+    audit = replace(audit, verdict=verdict, run=replace(audit.run, partial=partial))
+    assert exit_code(audit, fail_on_inconclusive=strict, exit_zero=zero) == code

@@ -34,7 +34,7 @@ def app():
 @click.option("--provider", "providers", multiple=True, default=("auto",))
 @click.option("--tf32", is_flag=True)
 @click.option("--kind", type=click.Choice(["auto", "logits"]), default="auto")
-def measure(**options):
+def audit(**options):
     click.echo(repr(options))
 
 
@@ -44,6 +44,11 @@ def measure(**options):
 @click.option("--only-here", default="")
 def other(**options):
     click.echo(repr(options))
+
+
+@app.command()
+def inspect():
+    pass
 
 
 @pytest.fixture
@@ -65,14 +70,14 @@ def refused(*arguments, env=None):
 
 
 def test_command_line_before_environment_before_file_before_default(here):
-    assert call("measure", "m")["max_budget"] == 101
+    assert call("audit", "m")["max_budget"] == 101
     Path("pyproject.toml").write_text("[tool.onnxfim]\nmax-budget = 200\n")
-    assert call("measure", "m")["max_budget"] == 200
+    assert call("audit", "m")["max_budget"] == 200
     Path("onnxfim.toml").write_text("max-budget = 300\n")
-    assert call("measure", "m")["max_budget"] == 300
+    assert call("audit", "m")["max_budget"] == 300
     env = {"ONNXFIM_MAX_BUDGET": "400"}
-    assert call("measure", "m", env=env)["max_budget"] == 400
-    assert call("measure", "m", "--max-budget", "500", env=env)["max_budget"] == 500
+    assert call("audit", "m", env=env)["max_budget"] == 400
+    assert call("audit", "m", "--max-budget", "500", env=env)["max_budget"] == 500
 
 
 @pytest.mark.parametrize(
@@ -90,20 +95,27 @@ def test_command_line_before_environment_before_file_before_default(here):
         ("tf32 = true", "tf32", True),
         ("tf32 = false", "tf32", False),
         ('kind = "logits"', "kind", "logits"),
-        ("max-budget = 20\n[measure]\nmax-budget = 30", "max_budget", 30),
+        ("max-budget = 20\n[audit]\nmax-budget = 30", "max_budget", 30),
         ("max-budget = 20\n[other]\nmax-budget = 30", "max_budget", 20),
-        ('only-here = "not of this command"', "max_budget", 101),
+        ('[other]\nonly-here = "not of this command"', "max_budget", 101),
     ],
 )
 def test_values_of_a_file(here, text, name, value):
     Path("onnxfim.toml").write_text(text)
-    assert call("measure", "m")[name] == value
+    assert call("audit", "m")[name] == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("max-budget = 20", 7), ("max-budget = 20\n[other]\nmax-budget = 30", 30)])
+def test_another_command_has_a_table_of_its_own(here, text, value):
+    Path("onnxfim.toml").write_text(text)
+    assert call("other")["max_budget"] == value
+    assert call("other", env={"ONNXFIM_MAX_BUDGET": "40"})["max_budget"] == 40
 
 
 def test_the_model_may_stand_in_the_file(here):
     Path("onnxfim.toml").write_text('model = "m.onnx"')
-    assert call("measure")["model"] == "m.onnx"
-    assert call("measure", "other.onnx")["model"] == "other.onnx"
+    assert call("audit")["model"] == "m.onnx"
+    assert call("audit", "other.onnx")["model"] == "other.onnx"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +129,7 @@ def test_the_model_may_stand_in_the_file(here):
     ],
 )
 def test_values_of_the_environment(here, variables, name, value):
-    assert call("measure", *([] if name == "model" else ["m"]), env=variables)[name] == value
+    assert call("audit", *([] if name == "model" else ["m"]), env=variables)[name] == value
 
 
 @pytest.mark.parametrize(
@@ -125,7 +137,10 @@ def test_values_of_the_environment(here, variables, name, value):
     [
         ("max-bugdet = 20", "onnxfim.toml: 'max-bugdet' is unknown. Did you mean 'max-budget'?"),
         ("zzz = 1", "onnxfim.toml: 'zzz' is unknown. `onnxfim init` writes a file with every key."),
-        ("[mesure]\nmax-budget = 20", "onnxfim.toml: table 'mesure' is unknown. Did you mean 'measure'?"),
+        ("[adit]\nmax-budget = 20", "onnxfim.toml: table 'adit' is unknown. Did you mean 'audit'?"),
+        ("[inspect]\nmax-budget = 20", "onnxfim.toml: table 'inspect' is unknown."),
+        ("only-here = 1", "onnxfim.toml: 'only-here' is unknown."),
+        ("audit = 1", "onnxfim.toml: 'audit' is unknown."),
         ("[other]\nmax-bugdet = 20", "onnxfim.toml: [other] 'max-bugdet' is unknown. Did you mean 'max-budget'?"),
         ('[other]\nlabels = "y"', "onnxfim.toml: [other] 'labels' is unknown."),
         ("max-budget = 3", "onnxfim.toml: max-budget = 3: 3 is not in the range x>=12."),
@@ -135,21 +150,21 @@ def test_values_of_the_environment(here, variables, name, value):
         ("tf32 = [true]", "onnxfim.toml: tf32 is [True], expected true or false."),
         ('precision = "much"', "'much' is not a share such as 5% or 0.05."),
         ('kind = "other"', "onnxfim.toml: kind = 'other': 'other' is not one of 'auto', 'logits'."),
-        ("[measure]\nmean = {a = 1}", "onnxfim.toml: [measure]: mean is {'a': 1}, expected a text"),
+        ("[audit]\nmean = {a = 1}", "onnxfim.toml: [audit]: mean is {'a': 1}, expected a text"),
         ("max-budget =", "onnxfim.toml: is not TOML ("),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(here, text, message):
     Path("onnxfim.toml").write_text(text)
-    assert message in refused("measure", "m")
+    assert message in refused("audit", "m")
 
 
 def test_what_is_wrong_in_the_environment_is_told(here):
-    assert "ONNXFIM_MAX_BUDGET='3': 3 is not in the range x>=12." in refused("measure", "m", env={"ONNXFIM_MAX_BUDGET": "3"})
+    assert "ONNXFIM_MAX_BUDGET='3': 3 is not in the range x>=12." in refused("audit", "m", env={"ONNXFIM_MAX_BUDGET": "3"})
 
 
 def test_a_variable_of_no_option_is_a_warning(here):
-    result = CliRunner().invoke(app, ["measure", "m"], env={"ONNXFIM_MAX_BUGDET": "3"})
+    result = CliRunner().invoke(app, ["audit", "m"], env={"ONNXFIM_MAX_BUGDET": "3"})
     assert result.exit_code == 0
     assert "warning: ONNXFIM_MAX_BUGDET: no option has this variable. Did you mean 'ONNXFIM_MAX_BUDGET'?" in result.stderr
 
@@ -157,20 +172,20 @@ def test_a_variable_of_no_option_is_a_warning(here):
 def test_a_file_elsewhere(here):
     Path("onnxfim.toml").write_text("max-budget = 300\n")
     (here / "x.toml").write_text("max-budget = 20\n")
-    assert call("measure", "m", "--config", "x.toml")["max_budget"] == 20
-    assert call("measure", "m", env={"ONNXFIM_CONFIG": "x.toml"})["max_budget"] == 20
-    assert "no.toml: cannot be read (No such file or directory)" in refused("measure", "m", "--config", "no.toml")
+    assert call("audit", "m", "--config", "x.toml")["max_budget"] == 20
+    assert call("audit", "m", env={"ONNXFIM_CONFIG": "x.toml"})["max_budget"] == 20
+    assert "no.toml: cannot be read (No such file or directory)" in refused("audit", "m", "--config", "no.toml")
 
 
 @pytest.mark.parametrize("text", ["", "[tool.black]\nline-length = 1\n"])
 def test_a_project_without_our_table(here, text):
     Path("pyproject.toml").write_text(text)
-    assert call("measure", "m")["max_budget"] == 101
+    assert call("audit", "m")["max_budget"] == 101
 
 
 def test_our_table_must_be_one(here):
     Path("pyproject.toml").write_text("[tool]\nonnxfim = 3\n")
-    assert "tool.onnxfim is 3, expected a table" in refused("measure", "m")
+    assert "tool.onnxfim is 3, expected a table" in refused("audit", "m")
 
 
 def test_help_needs_no_file(here):

@@ -3,17 +3,16 @@ import csv
 import io
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from onnxfim import findings
+from onnxfim import findings, spectral
 from onnxfim.cli import main
 from onnxfim.cli.options import OUTPUT
 from onnxfim.errors import OutputError
@@ -23,26 +22,20 @@ from onnxfim.report.numbers import number, percent
 from onnxfim.report.rules import RULES
 from onnxfim.report.samples_csv import COLUMNS
 from onnxfim.report.words import VERDICT_WORDS
-from onnxfim.results import Audit, Finding
+from onnxfim.results import Aggregate, Audit, BaselineComparison, Finding, GateResult
 from tests.audits import HOSTILE, VARIANTS, make_audit
 
 SCHEMAS = Path(__file__).parent / "schemas"
 STATISTICS = ("mean", "median", "p95", "max")
 
 
-@dataclass(frozen=True)
-class GatedAudit(Audit):
-    """An audit with gates and a baseline."""
-
-    gates: tuple = ()
-    comparison: object = None
-
-
 def gated(audit, *verdicts, text="lambda_max.mean > 5", message="4.1 to 5.9 holds 5"):
-    fields = {k: getattr(audit, k) for k in Audit.__dataclass_fields__ if k not in ("gates", "comparison")}
     worst = next((v for v in ("fail", "inconclusive") if v in verdicts), "pass")
-    gates = tuple(SimpleNamespace(text=f"{text} #{i}", verdict=v, comparison=message, advice=None) for i, v in enumerate(verdicts))
-    return GatedAudit(**{**fields, "gates": gates, "verdict": worst})
+    gates = tuple(
+        GateResult(f"{text} #{i}", "lambda_max.mean", ">", 5.0, 5.0, 4.1, 5.9, verdict, message)
+        for i, verdict in enumerate(verdicts)
+    )
+    return replace(audit, gates=gates, verdict=worst)
 
 
 @pytest.fixture(params=sorted(VARIANTS))
@@ -128,8 +121,12 @@ def test_every_format_tells_the_gates(verdicts):
 
 
 def test_every_format_tells_the_baseline():
-    baseline = SimpleNamespace(measure="lambda_max", max_regression=0.1, baseline="old.onnx", verdict="fail",
-                               comparison="ratio 1.5, 1.4 to 1.6", advice=None)  # fmt: skip
+    ratio = Aggregate(1.5, 1.4, 1.6)
+    baseline = BaselineComparison(
+        baseline="old.onnx", baseline_sha256="0", measure="lambda_max", units="", count=20, paired=True, scope="samples",
+        max_regression=0.1, mean_baseline=1.0, mean_current=1.5, ratio=ratio, ratio_here=ratio, worse=ratio, better=ratio,
+        differences=(), movements=(), verdict="fail", comparison="ratio 1.5, 1.4 to 1.6",
+    )  # fmt: skip
     audit = replace(gated(make_audit(20), "pass", "fail"), comparison=baseline)
     for name in ("junit", "sarif", "markdown", "comment"):
         assert "ratio 1.5, 1.4 to 1.6" in FORMATS[name](audit)
@@ -174,7 +171,8 @@ def test_json_fits_its_schema(audit):
 
 
 def test_every_finding_has_its_rule():
-    calls = [n for n in ast.walk(ast.parse(Path(findings.__file__).read_text("utf-8"))) if isinstance(n, ast.Call)]
+    sources = [Path(module.__file__).read_text("utf-8") for module in (findings, spectral)]
+    calls = [n for source in sources for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
     made = {(c.args[0].value, c.args[1]) for c in calls if getattr(c.func, "id", "") == "Finding"}
     assert {name for name, _ in made} <= set(RULES)
     levels = {name: level.value for name, level in made if isinstance(level, ast.Constant)}

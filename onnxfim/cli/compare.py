@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
 from onnxfim.cli.options import OutputFile, data_options, run_options
 
@@ -36,6 +37,7 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
+@configured
 @errors_in_one_line
 def compare(subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], quiet: bool, verbose: bool, **options: Any) -> None:
     """Compare two or more models on the same samples.

@@ -1,7 +1,7 @@
 """Options from a file and from the environment: command line before ``ONNXFIM_*`` before the file before the default.
 
-The file is ``onnxfim.toml``, or ``[tool.onnxfim]`` in ``pyproject.toml``, of the current folder. Its keys are the options' long
-names; a table named for a command holds keys for that command alone.
+The file is ``onnxfim.toml``, or ``[tool.onnxfim]`` in ``pyproject.toml``, of the current folder. Its keys are the long names of the
+options of ``audit``; those of another command stand in a table named for it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILE = "onnxfim.toml"
 _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
+_MAIN = "audit"  # the command whose keys need no table
 _UNSET = ("config", "help", "version")  # options that no file sets
 
 
@@ -57,7 +58,8 @@ def _configure(context: click.Context, _: click.Parameter, path: str | None) -> 
     if context.resilient_parsing:
         return
     root = context.find_root().command
-    commands = root.commands if isinstance(root, click.Group) else {}
+    listed = root.commands if isinstance(root, click.Group) else {}
+    commands = {name: c for name, c in listed.items() if any(p.name == "config" for p in c.params)}
     try:
         file = read_file(path)
         _warn(os.environ, commands.values())
@@ -122,26 +124,23 @@ def from_file(file: File, command: click.Command, commands: Mapping[str, click.C
     Raises:
         ValueError: an unknown key (with the nearest known one), or a value of the wrong kind.
     """
-    everywhere = {key for c in commands.values() for key in settable(c)}
-    found: dict[str, Value] = {}
-    for key, value in file.keys.items():
-        if isinstance(value, dict) and key in commands:
-            own = settable(commands[key])
-            for inner in value:
-                _known(f"{file.where}: [{key}]", _spelled(inner), own)
-            if commands[key] is command:
-                continue
-        elif isinstance(value, dict):
+    tables = {name: file.keys[name] for name in commands if isinstance(file.keys.get(name), dict)}
+    top = {key: value for key, value in file.keys.items() if key not in tables}
+    for key, value in top.items():
+        if isinstance(value, dict):
             _known(f"{file.where}: table", key, commands)
-            raise AssertionError  # a table that is no command is unknown
-        else:
-            _known(f"{file.where}:", _spelled(key), (*everywhere, *commands))
-    own = settable(command)
-    for where, table in ((file.where, file.keys), (f"{file.where}: [{command.name}]", file.keys.get(command.name or "", {}))):
+        _known(f"{file.where}:", _spelled(key), settable(commands[_MAIN]))
+    for name, table in tables.items():
+        for key in table:
+            _known(f"{file.where}: [{name}]", _spelled(key), settable(commands[name]))
+    found: dict[str, Value] = {}
+    own, places = settable(command), [(f"{file.where}: [{command.name}]", tables.get(command.name or "", {}))]
+    if command.name == _MAIN:
+        places.insert(0, (file.where, top))
+    for where, table in places:
         for key, value in table.items():
-            if _spelled(key) in own:
-                parameter = own[_spelled(key)]
-                found[parameter.name or key] = Value(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
+            parameter = own[_spelled(key)]
+            found[parameter.name or key] = Value(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
     return found
 
 
@@ -216,7 +215,8 @@ _EXAMPLES: Mapping[str, object] = {
     "model": "model.onnx", "data": "samples.npz", "samples": 1000, "labels": "labels.npy", "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225], "input-range": [0, 1], "resize": 256, "crop": 224, "precision": "5%",
     "output-file": ["html=report.html", "json=report.json"], "html-assets": "report_files", "step": "auto", "batch": "auto",
-    "temperature": "auto", "provider": ["auto"], "cache-dir": ".onnxfim-cache",
+    "temperature": "auto", "provider": ["auto"], "epsilon": 0.5, "attack-range": [0, 1],
+    "fail-on": ["lambda_max.p95 > 12.5", "clean_accuracy < 90%"], "baseline": "baseline.json", "max-regression": "10%", "cache-dir": ".onnxfim-cache",
 }  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def template(command: click.Command) -> str:
 
 def _template(command: click.Command) -> Iterator[str]:
     yield "# Options of onnxfim. The command line wins over ONNXFIM_* variables, and those over this file."
-    yield f"# The same keys may stand in pyproject.toml under [tool.{_TABLE}]; a table [{command.name}] is for that command alone."
+    yield f"# The same keys may stand in pyproject.toml under [tool.{_TABLE}]; other commands have tables, such as [compare]."
     yield ""
     for key, parameter in settable(command).items():
         text = getattr(parameter, "help", None) or "What to audit: an ONNX file."

@@ -94,8 +94,8 @@ def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
 
 
 def same_scheme(settings: Settings, given: Collection[str], baseline: Audit | None) -> Settings:
-    """The settings with the baseline's differences, unless another step was asked for."""
-    if baseline is None or "step" in given:
+    """The settings with the baseline's differences, unless another step or scheme was asked for."""
+    if baseline is None or "step" in given or "scheme" in given:
         return settings
     return replace(settings, scheme=baseline.run.scheme)  # type: ignore[arg-type]
 

@@ -67,6 +67,7 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 @click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
 @click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
+@configured
 @errors_in_one_line
 def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""

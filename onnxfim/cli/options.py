@@ -185,6 +185,8 @@ def run_options(function: F) -> F:
             click.option("--max-budget", type=click.IntRange(min=12), default=2000, show_default=True,
                          help="With --precision: forward passes per sample at most."),
             click.option("--step", type=STEP, default="auto", show_default=True, help="Amplitude per coordinate, in input units."),
+            click.option("--scheme", type=click.Choice(["auto", "forward", "central", "dithered"]), default="auto", show_default=True,
+                         help="Finite differences; dithered ones average out the rounding of int8 and float16 files."),
             click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all directions."),
             click.option("--batch", type=AUTO_INT, default="auto", show_default=True, help="Rows per call of the runtime."),
             click.option("--provider", "providers", multiple=True, default=("auto",), show_default=True,

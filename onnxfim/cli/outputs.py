@@ -49,15 +49,20 @@ class Outputs:
             raise OutputError("--html-assets: no page is written, expected -o html=PATH beside it. Add one, or drop the option.")
 
     def write(self, audit: Audit) -> None:
-        """Render every format, then write them all.
+        """Write every format, each whatever becomes of the others.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: the first that could not be written.
         """
         render = renderers(self.assets)
-        texts = [(path, render[kind](audit)) for kind, path in self.targets]
-        for path, text in texts:
-            write(path, text)
+        problems = []
+        for kind, path in self.targets:
+            try:
+                write(path, render[kind](audit))
+            except OutputError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
 
 def convert_command(report: str, outputs: Outputs) -> None:

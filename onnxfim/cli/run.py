@@ -81,6 +81,7 @@ def prepare(model: str, options: dict[str, Any]) -> Prepared:
         precision=options["precision"],
         max_budget=max(options["max_budget"], options["budget"]),
         step=options["step"],
+        scheme=options["scheme"],
         seed=options["seed"],
         batch=options["batch"],
         providers=tuple(options["providers"]),

@@ -173,7 +173,7 @@ def _ranking(comparison: Comparison) -> Table:
             Quantity(percent(e.accuracy) if e.accuracy is not None else "–"),
             Quantity(number(e.temperature) if e.temperature is not None else "–"),
             Quantity(f"{short(e.step)}", f"{e.scheme}, {e.method}"),
-            Quantity(visible(e.provider)),
+            Quantity(visible(e.provider).removesuffix("ExecutionProvider")),
         )
         rows.append(Row(visible(e.name), cells))
     columns = (

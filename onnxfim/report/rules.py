@@ -43,10 +43,27 @@ def _no_precision(audit: Audit) -> str | None:
     return None if audit.settings.precision is not None else "no precision was asked for"
 
 
+def _no_gradients(audit: Audit) -> str | None:
+    return None if audit.gradient is not None and audit.gradient.used else "the graph was not differentiated"
+
+
+def _no_attack(audit: Audit) -> str | None:
+    return None if audit.attack is not None else "no attack was asked for"
+
+
+def _no_bound(audit: Audit) -> str | None:
+    if audit.bound is None:
+        return "no bound was asked for"
+    return None if audit.bound.available else "there is no upper bound to compare with"
+
+
 _RULES = (
     Rule("accuracy-near-chance", "error", "Clean accuracy is near chance", _no_labels),
+    Rule("bound-violated", "error", "Values lie above the upper bound from the weights", _no_bound),
     Rule("unresolved", "error", "Samples without a value", _no_samples),
+    Rule("attack-failed", "warning", "No attack succeeded on some samples", _no_attack),
     Rule("confidence-gap", "warning", "Confidence does not fit accuracy", _no_labels),
+    Rule("gradient-sketch-disagree", "warning", "Gradients and the sketch of the file disagree", _no_gradients),
     Rule("no-plateau", "warning", "The value depends on the step", _never),
     Rule("not-deterministic", "warning", "Repeated calls differ", _never),
     Rule("output-kind", "warning", "The outputs may have been read wrongly", _never),
@@ -54,11 +71,15 @@ _RULES = (
     Rule("precision-not-reached", "warning", "The precision asked for was not reached", _no_precision),
     Rule("provider-fallback", "warning", "The provider asked for was not obtained", _never),
     Rule("skipped-samples", "warning", "Samples were skipped", _never),
+    Rule("surrogate", "warning", "Values are those of a surrogate of the file", _no_gradients),
     Rule("synthetic-data", "warning", "The inputs are random numbers", _never),
     Rule("temperature", "warning", "The fitted temperature is far from 1", _no_labels),
     Rule("temperature-unfitted", "warning", "No temperature could be fitted", _no_labels),
     Rule("unchanged-directions", "warning", "Rounding hides part of the slope", _no_samples),
+    Rule("attack-far-from-boundary", "note", "Attacks went far beyond the first-order boundary", _no_attack),
+    Rule("clipped-input", "note", "The file clips its input near the samples", _never),
     Rule("few-samples-carry-the-mean", "note", "Few samples carry the mean", _no_samples),
+    Rule("no-gradient", "note", "The graph was not differentiated", _never),
     Rule("no-labels", "note", "No labels were given", _never),
     Rule("provider-auto", "note", "A faster provider did not load", _never),
     Rule("rounded-model", "note", "The file rounds its values", _never),

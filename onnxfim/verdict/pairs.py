@@ -112,7 +112,7 @@ def _require_steps(audit: Audit, other: Audit, where: str) -> None:
     if abs(errors[0] - errors[1]) > _BIAS:
         raise InputError(
             f"{where}: at step {audit.run.step:.3g} the differences' own error is {max(errors):.0%} of one audit's values and "
-            f"{min(errors):.0%} of the other's. Audit both with a --step that suits both"
+            f"{min(errors):.0%} of the other's. Audit both with a --step that suits both, or with --scheme dithered"
             + _suggestion(audit if errors[0] > errors[1] else other)
         )
 
@@ -124,7 +124,7 @@ def _bias(audit: Audit) -> float:
 
 def _suggestion(audit: Audit) -> str:
     least = audit.step.smallest_usable
-    return f" (more than {least:.3g})." if least is not None and least > audit.run.step else "."
+    return f" (steps of more than {least:.3g})." if least is not None and least > audit.run.step else "."
 
 
 def same_step(audit: Audit, other: Audit) -> bool:
