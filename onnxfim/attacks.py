@@ -15,8 +15,14 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
 
-#: Logits (N, K) and the gradient (N, *shape) of the cross-entropy by x, for targets (N, K).
-LossGradient: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+#: Logits (N, K) at rows X, and a direction (N, *shape) that raises the loss of the labels (N,) there, in favour of the rival
+#: classes (N,), or of any other class where the rival is -1.
+LossGradient: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+_ROUNDS = 24  # doublings and bisections of a radius
+_GROWTH = 1.15  # of the radius a step, until a first success
+_MOST = 1e6  # times the first radius
+_CLOSE = 0.02  # relative width at which a bisection ends
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,9 @@ class Threat:
 
     def size(self, delta: Array) -> Array:
         """Norm of each δ (N, *shape) in raw units, (N,)."""
-        flat = (delta / self.scale).reshape(len(delta), -1).astype(np.float64)
-        return np.linalg.norm(flat, axis=1) if self.norm == "l2" else np.abs(flat).max(axis=1)
+        raw = (delta / self.scale).astype(np.float64)
+        axes = tuple(range(1, raw.ndim))
+        return np.sqrt((raw**2).sum(axis=axes)) if self.norm == "l2" else np.abs(raw).max(axis=axes, initial=0.0)
 
     def project(self, X: Array, delta: Array, radius: Array) -> Array:
         """δ brought back into the ball of each sample's radius (N,) and into the range, as the model will see it."""
@@ -48,7 +55,12 @@ class Threat:
             raw = raw * np.minimum(1.0, r / _spread(norms, raw))
         else:
             raw = np.clip(raw, -r, r)
-        return np.clip(X + raw * self.scale, self.low, self.high) - X
+        return self.seen(X, raw * self.scale)
+
+    def seen(self, X: Array, delta: Array) -> Array:
+        """δ inside the range and rounded so that ``X + δ`` is a row in the type of X: what is tried is what is returned."""
+        moved = np.clip(X + delta, self.low, self.high).astype(X.dtype)
+        return moved.astype(np.float64) - X
 
     def ascent(self, gradient: Array) -> Array:
         """The unit step in raw units that raises the loss most, (N, *shape), in model units."""
@@ -61,7 +73,7 @@ class Threat:
 
 def fgsm(gradient: LossGradient, X: Array, labels: Array, threat: Threat, radius: float) -> Array:
     """One step of the fast gradient method (Goodfellow et al. 2015): δ (N, *shape)."""
-    _, g = gradient(X, _one_hot(labels, gradient, X))
+    _, g = gradient(X, labels, _anyone(X))
     return threat.project(X, radius * threat.ascent(g), np.full(len(X), radius))
 
 
@@ -70,44 +82,64 @@ def pgd(
     X: Array,
     labels: Array,
     threat: Threat,
-    radius: float,
+    radius: Array | float,
     *,
     steps: int,
     restarts: int,
     rng: np.random.Generator,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Projected gradient ascent on the cross-entropy from the sample and from random starts (Madry et al. 2018).
+    """Projected gradient ascent from the sample and from random starts (Madry et al. 2018).
+
+    Args:
+        gradient: The model.
+        X: Samples, (N, *shape).
+        labels: Their classes, (N,).
+        threat: What the attacker may do.
+        radius: Largest size of δ, for all samples or each (N,).
+        steps: Steps of a run.
+        restarts: Runs; the first starts at the sample, the others at random.
+        rng: Source of the random starts.
+        rivals: Classes to aim at, (N,), -1 or None for any; whatever other class is decided for is a success.
 
     Returns:
         (success (N,) bool, δ (N, *shape) of the first success, or of the last try).
     """
-    target = _one_hot(labels, gradient, X)
+    rivals = _anyone(X) if rivals is None else rivals
+    radii = np.broadcast_to(np.asarray(radius, np.float64), len(X))
     success = np.zeros(len(X), bool)
-    found = np.zeros_like(X)
-    radii = np.full(len(X), radius)
+    found = np.zeros(X.shape)
     for restart in range(restarts):
         left = np.flatnonzero(~success)
         if len(left) == 0:
             break
-        x, y, t = X[left], labels[left], target[left]
-        delta = np.zeros_like(x) if restart == 0 else threat.project(x, _random(x, threat, radius, rng), radii[left])
-        for step in range(steps):
-            z, g = gradient(x + delta, t)
-            hit = z.argmax(axis=1) != y
-            fresh = hit & ~success[left]
-            found[left[fresh]], success[left[fresh]] = delta[fresh], True
-            size = radius * max(2.5 / steps, 0.25 * (1 - step / steps))  # long steps first, then short ones
-            delta = threat.project(x, delta + size * threat.ascent(g), radii[left])
-        z, _ = gradient(x + delta, t)
-        fresh = (z.argmax(axis=1) != y) & ~success[left]
-        found[left[fresh]], success[left[fresh]] = delta[fresh], True
-        rest = ~success[left]
-        found[left[rest]] = delta[rest]
+        x, y, r, aim = X[left], labels[left], radii[left], rivals[left]
+        delta = np.zeros(x.shape) if restart == 0 else threat.project(x, _random(x, threat, r, rng), r)
+        going = np.arange(len(left))
+        for step in range(steps + 1):
+            z, g = gradient(_moved(x[going], delta[going]), y[going], aim[going])
+            hit = z.argmax(axis=1) != y[going]
+            success[left[going[hit]]] = True
+            going, g = going[~hit], g[~hit]
+            if len(going) == 0 or step == steps:
+                break
+            size = r[going] * max(2.5 / steps, 0.25 * (1 - step / steps))  # long steps first, then short ones
+            up = _spread(size, g) * threat.ascent(_jittered(g, rng))
+            delta[going] = threat.project(x[going], delta[going] + up, r[going])
+        found[left] = delta
     return success, found
 
 
 def smallest_l2(
-    gradient: LossGradient, X: Array, labels: Array, threat: Threat, *, steps: int, rng: np.random.Generator, start: float = 1.0
+    gradient: LossGradient,
+    X: Array,
+    labels: Array,
+    threat: Threat,
+    *,
+    steps: int,
+    rng: np.random.Generator,
+    start: float = 1.0,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
     """Smallest successful L2 step per sample by decoupling direction and norm (Rony et al. 2019), then a line search.
 
@@ -118,11 +150,11 @@ def smallest_l2(
         (distance (N,), inf where nothing was found; δ (N, *shape)).
     """
     n = len(X)
-    target = _one_hot(labels, gradient, X)
-    best, found = np.full(n, np.inf), np.zeros_like(X)
-    delta, radius = np.zeros_like(X), np.full(n, start)
+    rivals = _anyone(X) if rivals is None else rivals
+    best, found = np.full(n, np.inf), np.zeros(X.shape)
+    delta, radius = np.zeros(X.shape), np.full(n, start)
     for step in range(steps):
-        z, g = gradient(X + delta, target)
+        z, g = gradient(_moved(X, delta), labels, rivals)
         hit = z.argmax(axis=1) != labels
         size = threat.size(delta)
         better = hit & (size < best)
@@ -130,29 +162,30 @@ def smallest_l2(
         rate = 0.5 * (1 + np.cos(np.pi * step / steps)) * 0.99 + 0.01  # cosine from 1 to 0.01
         moved = delta + _spread(rate * np.maximum(radius, 1e-6), delta) * threat.ascent(_jittered(g, rng))
         gamma = 0.05 if step < steps // 2 else 0.02
-        radius = np.where(hit, np.minimum(radius, size) * (1 - gamma), radius * (1 + gamma))
+        growth = np.where(np.isfinite(best), 1 + gamma, _GROWTH)
+        radius = np.where(hit, np.minimum(radius, size) * (1 - gamma), np.minimum(radius * growth, _MOST * start))
         raw = moved / threat.scale
         norms = np.maximum(np.linalg.norm(raw.reshape(n, -1), axis=1), 1e-30)
-        delta = np.clip(X + raw * _spread(radius / norms, raw) * threat.scale, threat.low, threat.high) - X
-    return _bisected(gradient, X, labels, target, threat, best, found)
+        delta = threat.seen(X, raw * _spread(radius / norms, raw) * threat.scale)
+    return _bisected(gradient, X, labels, threat, best, found)
 
 
 def _bisected(
-    gradient: LossGradient, X: Array, labels: Array, target: Array, threat: Threat, best: Array, found: Array, rounds: int = 10
+    gradient: LossGradient, X: Array, labels: Array, threat: Threat, best: Array, found: Array, rounds: int = 10
 ) -> tuple[Array, Array]:
     """Shorten each successful δ along its own segment as far as it stays successful."""
     low, high = np.zeros(len(X)), np.ones(len(X))
+    shortest = found.copy()
     for _ in range(rounds):
         middle = (low + high) / 2
-        z, _ = gradient(X + found * _spread(middle, found), target)
-        hit = z.argmax(axis=1) != labels
+        delta = threat.seen(X, found * _spread(middle, found))
+        z, _ = gradient(_moved(X, delta), labels, _anyone(X))
+        hit = np.isfinite(best) & (z.argmax(axis=1) != labels)
         low, high = np.where(hit, low, middle), np.where(hit, middle, high)
-    shorter = (found * _spread(high, found)).astype(found.dtype)
-    size = threat.size(shorter)
-    z, _ = gradient(X + shorter, target)
-    good = np.isfinite(best) & (z.argmax(axis=1) != labels) & (size < best)
-    found = np.where(_spread(good, found), shorter, found)
-    return np.where(good, size, best), found
+        size = threat.size(delta)
+        better = hit & (size < best)
+        best[better], shortest[better] = size[better], delta[better]
+    return best, shortest
 
 
 def smallest_linf(
@@ -165,36 +198,51 @@ def smallest_linf(
     restarts: int,
     rng: np.random.Generator,
     start: float,
+    rivals: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Smallest successful L∞ radius per sample by doubling, then bisection over projected gradient attacks."""
-    n = len(X)
-    low, high = np.zeros(n), np.full(n, np.inf)
-    found = np.zeros_like(X)
-    radius = np.full(n, start)
-    for _ in range(12):
-        for r in np.unique(radius[np.isfinite(radius)]):
-            here = np.flatnonzero(radius == r)
-            hit, delta = pgd(gradient, X[here], labels[here], threat, float(r), steps=steps, restarts=restarts, rng=rng)
-            found[here[hit]] = delta[hit]
-            sizes = threat.size(delta)
-            high[here[hit]] = np.minimum(high[here[hit]], sizes[hit])
-            low[here[~hit]] = np.maximum(low[here[~hit]], r)
+    """Smallest successful L∞ radius per sample by doubling, then bisection over projected gradient attacks.
+
+    Returns:
+        (distance (N,), inf where nothing was found; δ (N, *shape)).
+    """
+    low, high = np.zeros(len(X)), np.full(len(X), np.inf)
+    found, radius = np.zeros(X.shape), np.full(len(X), float(start))
+    rivals = _anyone(X) if rivals is None else rivals
+    for _ in range(_ROUNDS):
         open_ended = ~np.isfinite(high)
-        radius = np.where(open_ended, radius * 2, _grid((low + high) / 2, start))
-        if (np.where(open_ended, np.inf, high - low) <= 0.05 * np.where(np.isfinite(high), high, 1.0)).all():
+        going = np.flatnonzero(open_ended | (high - low > _CLOSE * high))
+        if len(going) == 0:
             break
+        hit, delta = pgd(
+            gradient, X[going], labels[going], threat, radius[going], steps=steps, restarts=restarts, rng=rng, rivals=rivals[going]
+        )
+        won, lost = going[hit], going[~hit]
+        found[won], high[won] = delta[hit], threat.size(delta[hit])
+        low[lost] = radius[lost]
+        low = np.minimum(low, high)  # a shorter step may succeed where a longer one failed
+        radius = np.where(np.isfinite(high), (low + high) / 2, 2 * radius)
     return high, found
 
 
-def _grid(radius: Array, start: float) -> Array:
-    """Radii rounded to a fine common grid, so that samples share calls."""
-    return start * 2 ** (np.round(np.log2(np.maximum(radius, 1e-12) / start) * 16) / 16)
+def nearest_rivals(z: Array, J: Array, labels: Array, threat: Threat) -> Array:
+    """The other class whose boundary is nearest to first order, (N,), from logits (N, K) and their Jacobians (N, K, *shape)."""
+    rows = np.arange(len(z))
+    raw = ((J[rows, labels][:, None] - J) * threat.scale).reshape(*z.shape, -1).astype(np.float64)  # (N, K, d)
+    dual = np.linalg.norm(raw, axis=2) if threat.norm == "l2" else np.abs(raw).sum(axis=2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = np.where(dual > 0, (z[rows, labels][:, None] - z) / dual, np.inf)
+    distances[rows, labels] = np.inf
+    return np.asarray(distances.argmin(axis=1))
 
 
-def _one_hot(labels: Array, gradient: LossGradient, X: Array) -> Array:
-    """Targets (N, K); K is read off one call."""
-    classes = gradient.num_outputs if hasattr(gradient, "num_outputs") else int(labels.max()) + 1
-    return np.eye(classes)[labels]
+def _anyone(X: Array) -> Array:
+    """No class to aim at."""
+    return np.full(len(X), -1)
+
+
+def _moved(X: Array, delta: Array) -> Array:
+    """The rows ``X + δ`` in the type of X."""
+    return np.asarray((X + delta).astype(X.dtype))
 
 
 def _spread(values: Any, like: Array) -> Array:
@@ -202,14 +250,14 @@ def _spread(values: Any, like: Array) -> Array:
     return np.asarray(values).reshape(-1, *([1] * (like.ndim - 1)))
 
 
-def _random(X: Array, threat: Threat, radius: float, rng: np.random.Generator) -> Array:
-    """Random starts in the ball, in model units."""
+def _random(X: Array, threat: Threat, radius: Array, rng: np.random.Generator) -> Array:
+    """Random starts in the balls of radius (N,), in model units."""
     if threat.norm == "linf":
-        return np.asarray(rng.uniform(-radius, radius, X.shape) * threat.scale)
+        return np.asarray(_spread(radius, X) * rng.uniform(-1.0, 1.0, X.shape) * threat.scale)
     v: Array = np.asarray(rng.standard_normal(X.shape))
     norms = np.linalg.norm(v.reshape(len(v), -1), axis=1)
     reach = radius * rng.random(len(v)) ** (1 / np.prod(X.shape[1:]))
-    return np.asarray(v / _spread(norms / reach, v) * threat.scale)
+    return np.asarray(v * _spread(reach / norms, v) * threat.scale)
 
 
 def _jittered(g: Array, rng: np.random.Generator) -> Array:

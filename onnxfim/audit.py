@@ -41,6 +41,7 @@ from onnxfim.spectral import GraphReading, read_graph, with_bounds
 from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
 from onnxfim.summary import aggregate_of, all_aggregates, class_rows, estimate_of, package_versions
+from onnxfim.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -97,7 +98,8 @@ def audit(
     samples = _samples(file, inputs, labels, settings)
     _check_count(samples)
     subject = open_subject(file, samples.inputs, settings)
-    return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache_dir).run()
+    with one_blas_thread():
+        return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache_dir).run()
 
 
 def planned_step(model: str | Path | ModelFile | CallableModel, inputs: Array | Samples, settings: Settings) -> StepChoice:

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.stats import spearmanr
 
-from onnxfim.attacks import Threat, pgd, smallest_l2, smallest_linf
-from onnxfim.calibration import wilson
+from onnxfim.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
+from onnxfim.calibration import predictions, wilson
 from onnxfim.differentiable import DifferentiableModel
-from onnxfim.exact import GradientRoute, Target
+from onnxfim.exact import FEW_CLASSES, GradientRoute, Target
 from onnxfim.jacobian import Forward
 from onnxfim.outputs import OutputReader
 from onnxfim.pictures import picture_of, ranking
@@ -23,6 +23,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _STREAM = 0x7265706C
 _PGD_STEPS, _RESTARTS, _L2_STEPS = 40, 2, 200
+_LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)  # tried in this order where the file is not misled by the first
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
 _MEASURES = ("lambda_max", "lambda_max_calibrated", "boundary_distance", "logit_sensitivity", "trace", "confidence")
 
@@ -102,26 +103,83 @@ def _thumbnail(index: int, x: Array, low: float, high: float) -> Thumbnail | Non
 
 
 class _Loss:
-    """The gradient of the cross-entropy in calls of bounded size, counting its cost."""
+    """The gradient of the attacks' loss in calls of bounded size, counting its cost."""
 
     def __init__(self, model: DifferentiableModel) -> None:
-        self.model, self.num_outputs, self.evaluations = model, model.num_outputs, 0
+        self.model, self.evaluations = model, 0
 
-    def __call__(self, X: Array, target: Array) -> tuple[Array, Array]:
+    def __call__(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
         rows = self.model.rows_per_call(1)
-        parts = [self.model.loss_gradient(X[i : i + rows], target[i : i + rows]) for i in range(0, len(X), rows)]
+        parts = [
+            self.model.loss_gradient(X[i : i + rows], labels[i : i + rows], rivals[i : i + rows]) for i in range(0, len(X), rows)
+        ]
         self.evaluations += 2 * len(X)  # a forward pass and a cotangent
         return np.concatenate([z for z, _ in parts]), np.concatenate([g for _, g in parts])
 
+    def rivals(self, X: Array, labels: Array, threat: Threat) -> Array | None:
+        """The class nearest to first order of each sample; None where there is no choice, or too much of it for whole Jacobians."""
+        K = self.model.num_outputs
+        if not 2 < K <= FEW_CLASSES:
+            return None
+        rows = self.model.rows_per_call(K)
+        parts = []
+        for i in range(0, len(X), rows):
+            x = X[i : i + rows]
+            z, g = self.model.vjp(x, np.repeat(np.eye(K)[:, None], len(x), axis=1))
+            parts.append(nearest_rivals(z.astype(np.float64), np.moveaxis(g, 0, 1), labels[i : i + rows], threat))
+        self.evaluations += (1 + K) * len(X)
+        return np.concatenate(parts)
+
+
+class _Judge:
+    """Asks the file itself whether a step succeeds; the derivative graph's rounding may differ at the boundary."""
+
+    def __init__(self, forward: Forward, reader: OutputReader, threat: Threat) -> None:
+        self.forward, self.reader, self.threat, self.evaluations = forward, reader, threat, 0
+
+    def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
+        """Whether the file decides against the label at X + δ, (N,) bool."""
+        self.evaluations += len(X)
+        return predictions(self.reader.probabilities(self.forward.outputs((X + delta).astype(X.dtype)))) != labels
+
+    def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:
+        """Sizes of the steps that succeed on the file, lengthened a little where they must be; inf where none does."""
+        sure = np.full(len(X), np.inf)
+        for longer in _LONGER:
+            left = np.flatnonzero(np.isfinite(distances) & ~np.isfinite(sure))
+            if len(left) == 0:
+                break
+            step = self.threat.seen(X[left], longer * delta[left])
+            wrong = self.wrong(X[left], labels[left], step)
+            sure[left[wrong]] = self.threat.size(step[wrong])
+        return sure
+
+
+def _smallest(
+    loss: _Loss, X: Array, labels: Array, threat: Threat, *, rng: np.random.Generator, start: float
+) -> tuple[Array, Array]:
+    """The smaller of two searches, towards any class and towards the one nearest to first order: distances (N,) and δ."""
+    best, found = np.full(len(X), np.inf), np.zeros(X.shape)
+    aims = [None, rivals] if (rivals := loss.rivals(X, labels, threat)) is not None else [None]
+    for aim in aims:
+        if threat.norm == "l2":
+            size, delta = smallest_l2(loss, X, labels, threat, steps=_L2_STEPS, rng=rng, start=start, rivals=aim)
+        else:
+            size, delta = smallest_linf(loss, X, labels, threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start, rivals=aim)
+        shorter = size < best
+        best[shorter], found[shorter] = size[shorter], delta[shorter]
+    return best, found
+
 
 def attack(
-    model: DifferentiableModel, X: Array, results: Sequence[SampleResult], positions: Sequence[int], *, settings: Settings,
-    scale: Array | float, say: Callable[[str], None],
+    model: DifferentiableModel, forward: Forward, reader: OutputReader, X: Array, results: Sequence[SampleResult],
+    positions: Sequence[int], *, settings: Settings, scale: Array | float, say: Callable[[str], None],
 ) -> tuple[AttackSummary, dict[int, Estimate]]:  # fmt: skip
     """Attack the samples and correlate every measure with the smallest successful step.
 
     Args:
         model: The derivative graphs.
+        forward, reader: The file itself: a success is one there.
         X: All inputs.
         results: Results of the samples to attack, in the order of ``positions``.
         positions: Where their inputs are.
@@ -145,13 +203,12 @@ def attack(
     typical = float(np.median([r.boundary_distance.value or 1.0 for r in results])) / float(np.mean(scale))
     start = typical if settings.attack == "l2" else typical / np.sqrt(x[0].size)
     distances, failed = np.zeros(len(x)), 0
+    judge = _Judge(forward, reader, threat)
     right = np.flatnonzero(~wrong)
     if len(right):
         say("smallest attack")
-        if settings.attack == "l2":
-            found, _ = smallest_l2(loss, x[right], labels[right], threat, steps=_L2_STEPS, rng=rng, start=start)
-        else:
-            found, _ = smallest_linf(loss, x[right], labels[right], threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start)
+        found, delta = _smallest(loss, x[right], labels[right], threat, rng=rng, start=start)
+        found = judge.confirmed(x[right], labels[right], found, delta)
         distances[right] = found
         failed = int((~np.isfinite(found)).sum())
     reached = distances[right][np.isfinite(distances[right])]
@@ -159,7 +216,8 @@ def attack(
     say("attack at the radius")
     broken = np.zeros(len(x), bool)
     if len(right):
-        hit, _ = pgd(loss, x[right], labels[right], threat, epsilon, steps=_PGD_STEPS, restarts=_RESTARTS, rng=rng)
+        hit, delta = pgd(loss, x[right], labels[right], threat, epsilon, steps=_PGD_STEPS, restarts=_RESTARTS, rng=rng)
+        hit &= judge.wrong(x[right], labels[right], delta)
         # What the search for the smallest step found inside the radius counts too: the strongest attack known.
         broken[right] = hit | (distances[right] <= epsilon)
     robust = int((~wrong & ~broken).sum())
@@ -170,7 +228,7 @@ def attack(
         norm=settings.attack, epsilon=float(epsilon), units=units,
         samples=len(x), clean_accuracy=float((~wrong).mean()), robust_accuracy=robust / len(x), robust_accuracy_low=share_low,
         robust_accuracy_high=share_high, median_distance=float(np.median(reached)) if len(reached) else None, failed=failed,
-        input_low=low, input_high=high, steps=_PGD_STEPS, restarts=_RESTARTS, evaluations=loss.evaluations,
+        input_low=low, input_high=high, steps=_PGD_STEPS, restarts=_RESTARTS, evaluations=loss.evaluations + judge.evaluations,
         seconds=time.perf_counter() - started, correlations=correlations(attacked, distances[right], seed=settings.seed),
         by_prediction=by_prediction,
     )  # fmt: skip

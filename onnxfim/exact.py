@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.calibration import confidences, predictions
 from onnxfim.differentiable import DifferentiableModel
 from onnxfim.estimators import worst_direction
 from onnxfim.jacobian import Ends, Request
-from onnxfim.krylov import TopEigenpairs, lanczos
-from onnxfim.measure import Measurer
+from onnxfim.krylov import Product, TopEigenpairs, lanczos
+from onnxfim.measure import NO_CLASSES, Measurer
+from onnxfim.outputs import SoftmaxLogits
 from onnxfim.results import Estimate, SampleResult, Sketch
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,7 +78,7 @@ class GradientRoute:
     def worst_directions(self, X: Array, base: Array, targets: Sequence[Target], temperature: float = 1.0) -> Array:
         """Unit worst direction of each target, (n, d)."""
         if not self.few:
-            return self._lanczos_directions(X, targets, temperature)
+            return self._lanczos_directions(X, base, targets, temperature)
         reader = self.measurer.reader
         found = []
         rows = self.model.rows_per_call(self.model.num_outputs)
@@ -89,30 +91,34 @@ class GradientRoute:
     # many classes
 
     def _many(self, X: Array, base: Array, block: Sequence[Target]) -> Iterator[SampleResult]:
-        x = X[[t.position for t in block]]
-        raw = self._lanczos(x, block, 1.0, None)
-        hot = None if self.measurer.temperature is None else self._lanczos(x, block, self.measurer.temperature, raw.vectors)
-        distances = self._distances(x, base[[t.position for t in block]])
+        positions = [t.position for t in block]
+        x, z = X[positions], base[positions]
+        reader = self.measurer.reader
+        raw = self._lanczos(x, z, block, 1.0, None)
+        hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
         stretch = self._stretch(x, block)
+        classes = predictions(p := reader.probabilities(z)) if reader.has_classes else None
+        sure = confidences(p) if reader.has_classes else None
+        distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
         for k, t in enumerate(block):
             products = int(raw.products[k])
             spent = 1 + PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
-            spent += min(_RUNNERS_UP, self.model.num_outputs - 1) + PASSES_PER_PRODUCT * int(stretch.products[k])
+            spent += min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
+            spent += PASSES_PER_PRODUCT * int(stretch.products[k])
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
             calibrated = (
                 Sketch(Estimate(None, reason=self.measurer.temperature_reason)) if hot is None else Sketch(_estimate(hot, k, spent))
             )
-            p = self.measurer.reader.probabilities(base[t.position][None])[0, :, 0]
             s = _estimate(stretch, k, spent)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
             yield SampleResult(
                 index=t.index,
                 name=t.name,
                 label=t.label,
-                prediction=int(p.argmax()),
-                confidence=float(p.max()),
+                prediction=None if classes is None else int(classes[k]),
+                confidence=None if sure is None else float(sure[k]),
                 lambda_max=Sketch(lam),
                 lambda_max_calibrated=calibrated,
                 trace=trace,
@@ -125,16 +131,39 @@ class GradientRoute:
                 top_eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
             )
 
-    def _rng(self, block: Sequence[Target]) -> np.random.Generator:
-        return np.random.default_rng([self.seed, block[0].index, _STREAM])
-
-    def _lanczos(self, x: Array, block: Sequence[Target], temperature: float, start: Array | None) -> TopEigenpairs:
-        def product(rows: Array, u: Array) -> Array:
-            return self.model.fisher(x[rows], u[None], temperature)[2][0]
-
-        return lanczos(
-            product, len(block), self.model.num_outputs, self._rng(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start
+    def _noise(self, block: Sequence[Target]) -> Array:
+        """Random starts, (n, K), each from its own sample's stream."""
+        return np.array(
+            [np.random.default_rng([self.seed, t.index, _STREAM]).standard_normal(self.model.num_outputs) for t in block]
         )
+
+    def _lanczos(self, x: Array, z: Array, block: Sequence[Target], temperature: float, start: Array | None) -> TopEigenpairs:
+        """Top eigenpairs of ``A Aᵀ`` for samples x with outputs z (n, K, 1)."""
+        product = self._softmax_product(x, temperature) if self._softmax else self._diagonal_product(x, z, temperature)
+        return lanczos(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
+
+    @property
+    def _softmax(self) -> bool:
+        return isinstance(self.measurer.reader, SoftmaxLogits)
+
+    def _softmax_product(self, x: Array, temperature: float) -> Product:
+        return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[2][0]
+
+    def _diagonal_product(self, x: Array, z: Array, temperature: float) -> Product:
+        """``A = W J`` with a diagonal W where the outputs are independent: the scores of slopes that are all 1."""
+        weights = self._weights(z, temperature)
+
+        def product(rows: Array, u: Array) -> Array:
+            c = weights[rows] * u  # (n, K)
+            scale = np.abs(c).max(axis=1, keepdims=True)
+            scale[scale == 0] = 1.0  # cotangents of unit size through the network, whatever the weights
+            return weights[rows] * scale * self.model.gram(x[rows], (c / scale)[None])[0].astype(np.float64)
+
+        return product
+
+    def _weights(self, z: Array, temperature: float) -> Array:
+        ones = np.ones((1, *z.shape[1:]))
+        return np.array([self.measurer.reader.scores(row, ones, 0 * ones, 1.0, temperature)[0] for row in z])  # (n, K)
 
     def _stretch(self, x: Array, block: Sequence[Target]) -> TopEigenpairs:
         """Top eigenpairs of ``J Jᵀ``, whose root is the logit sensitivity."""
@@ -142,16 +171,26 @@ class GradientRoute:
         def product(rows: Array, u: Array) -> Array:
             return self.model.gram(x[rows], u[None])[0].astype(np.float64)
 
-        return lanczos(product, len(block), self.model.num_outputs, self._rng(block), tolerance=1e-3, most=_MOST_PRODUCTS)
+        return lanczos(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
 
-    def _lanczos_directions(self, X: Array, targets: Sequence[Target], temperature: float) -> Array:
+    def _lanczos_directions(self, X: Array, base: Array, targets: Sequence[Target], temperature: float) -> Array:
+        """Unit worst directions, ``Aᵀu`` of the top Ritz vectors."""
         found = []
-        for t in targets:
-            x = X[[t.position]]
-            pair = self._lanczos(x, [t], temperature, None)
-            g = self.model.fisher(x, pair.vectors[None], temperature)[1][0].reshape(1, -1).astype(np.float64)
-            found.append(g[0] / (np.linalg.norm(g[0]) or 1.0))
-        return np.array(found)
+        rows = self.model.rows_per_call(2)
+        for start in range(0, len(targets), rows):
+            block = targets[start : start + rows]
+            positions = [t.position for t in block]
+            x, z = X[positions], base[positions]
+            u = self._lanczos(x, z, block, temperature, None).vectors
+            if self._softmax:
+                g = self.model.fisher(x, u[None], temperature)[1][0]
+            else:
+                c = self._weights(z, temperature) * u
+                g = self.model.vjp(x, (c / (np.abs(c).max(axis=1, keepdims=True) + np.finfo(float).tiny))[None])[1][0]
+            g = g.reshape(len(block), -1).astype(np.float64)
+            g /= np.abs(g).max(axis=1, keepdims=True) + np.finfo(float).tiny
+            found.append(g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), np.finfo(float).tiny))
+        return np.concatenate(found)
 
     def _distances(self, x: Array, base: Array) -> list[Estimate]:
         """Boundary distances to the classes with the largest logits; further classes are not looked at: an upper bound."""

@@ -33,27 +33,24 @@ class TopEigenpairs:
     products: Array
 
 
-def lanczos(
-    product: Product, count: int, size: int, rng: np.random.Generator, *, tolerance: float, most: int, start: Array | None = None
-) -> TopEigenpairs:
-    """Top eigenpair of ``count`` operators of ``size`` × ``size``, each until its residual is below ``tolerance`` of the value.
+def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, start: Array | None = None) -> TopEigenpairs:
+    """Top eigenpair of each of ``count`` operators of ``size`` × ``size``, until its residual is below ``tolerance`` of the value.
 
     Full reorthogonalisation (twice) keeps the Krylov bases orthonormal, so Ritz values do not repeat. A random start has a part
     along the top eigenvector with probability 1; a start given by the caller is mixed with a random one for that reason.
 
     Args:
         product: ``u ↦ M u`` for a subset of the samples.
-        count, size: Numbers of operators and their size K.
-        rng: Source of the start vectors.
+        noise: Independent normal numbers to start from, a row for each operator, (count, size).
         tolerance: Relative residual to stop at.
         most: Products per sample at most.
-        start: Start vectors, (count, K), or None.
+        start: Unit start vectors, (count, size), or None.
 
     Source: Golub & Van Loan, Matrix Computations, 4th ed., section 10.1; Saad (2011), theorem 6.4 for the residual.
     """
+    count, size = noise.shape
     most = min(most, size)
-    q = rng.standard_normal((count, size))
-    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    q = noise / np.linalg.norm(noise, axis=1, keepdims=True)
     if start is not None:
         q = start + 0.1 * q
         q /= np.linalg.norm(q, axis=1, keepdims=True)

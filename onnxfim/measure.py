@@ -25,6 +25,9 @@ from onnxfim.stepping import unchanged_share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: Why there is no boundary distance.
+NO_CLASSES = "defined for a classifier with one decision per sample"
+
 
 @dataclass(frozen=True)
 class Measurer:
@@ -124,8 +127,7 @@ class Measurer:
             D = np.concatenate([D, self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)])
         sensitivity = self._widened(sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, evaluations=evaluations))
         if not self.reader.has_classes or base.shape[1] != 1:
-            why = "defined for a classifier with one decision per sample"
-            return Estimate(None, reason=why), sensitivity
+            return Estimate(None, reason=NO_CLASSES), sensitivity
         # Probabilities act as their logarithms here: the same decision, the same differences of logits.
         z = np.log(np.maximum(self.reader.probabilities(base[None])[0, :, 0], 1e-300))
         slopes = D[:, :, 0]

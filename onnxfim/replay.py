@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.outputs import OutputReader
+from onnxfim.outputs import Gaussian, OutputReader, SigmoidLogits
 from onnxfim.results import KLCurve, KLPoint
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -54,10 +54,9 @@ def kl_curve(reader: OutputReader, base: Array, outputs: Array, epsilons: Array,
 
 def divergence(reader: OutputReader) -> Callable[[Array, Array], Array]:
     """``KL(p ‖ q)`` in nats from outputs (K, 1) at x and (R, K, 1) at the moved points, without cancellation for small moves."""
-    if not reader.has_classes:
-        sigma = getattr(reader, "sigma", 1.0)
-        return lambda base, outputs: ((outputs - base) ** 2).sum(axis=(1, 2)) / (2 * sigma**2)
-    return lambda base, outputs: softmax_divergence(base, outputs) if base.shape[0] > 1 else bernoulli_divergence(base, outputs)
+    if isinstance(reader, Gaussian):
+        return lambda base, outputs: ((outputs - base) ** 2).sum(axis=(1, 2)) / (2 * reader.sigma**2)
+    return bernoulli_divergence if isinstance(reader, SigmoidLogits) else softmax_divergence
 
 
 def softmax_divergence(base: Array, outputs: Array) -> Array:

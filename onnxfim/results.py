@@ -55,8 +55,8 @@ class Settings:
         tf32: Allow TF32 arithmetic on CUDA.
         replay: Samples whose KL curve along the worst direction is measured (spread over the ranking); needs gradients.
         attack: Norm of the attack replay, or None for no attack.
-        epsilon: Radius of the attack, in model input units (raw units where ``input_scale`` is given); None for a tenth of the
-            median boundary distance's scale.
+        epsilon: Radius of the attack, in model input units (raw units where ``input_scale`` is given); None for the
+            median of the smallest successful attacks.
         attack_range: Smallest and largest input value that the attack may produce, or None for those of the data.
         attack_samples: Samples that are attacked at most.
         bounds: Read the architecture class and compute the spectral bound from the weights.

@@ -14,6 +14,7 @@ from onnxfim.architecture import infer_architecture
 from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
 from onnxfim.graph import Graph
 from onnxfim.results import LOG10_ZERO, Architecture, Bound, ClosedForm, Finding, SampleResult
+from onnxfim.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -55,7 +56,8 @@ def read_graph(
         return spectral_bound(graph, input_name=input_name, output_name=output_name, logits=logits, progress=progress)
 
     variant = f"{input_name}|{output_name}|{logits}"
-    bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
+    with one_blas_thread():
+        bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
     return GraphReading(infer_architecture(graph), bound, closed_forms(bound))
 
 

@@ -16,7 +16,7 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A module may import from modules before it only. A name stands for a module, or a package with all that is in it.
 ORDER = (
-    "errors", "results", "graph", "session", "model", "perturb", "jacobian", "forward", "surgery", "folding", "flow", "architecture",
+    "errors", "threads", "results", "graph", "session", "model", "perturb", "jacobian", "forward", "surgery", "folding", "flow", "architecture",
     "bounds", "gradients", "differentiable", "krylov", "spectral", "outputs", "attacks", "replay", "subject", "data", "estimators",
     "stepping", "calibration", "measure", "exact", "aggregates", "summary", "findings", "pictures", "checks", "gradient_stage",
     "audit", "verdict", "report", "cli", "__main__",
