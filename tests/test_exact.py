@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from onnxfim.audit import audit
 from onnxfim.errors import ModelError
-from onnxfim.exact import FEW_CLASSES
+from onnxfim.exact import FEW_CLASSES, isotropic_start
 from onnxfim.results import Settings
 from tests import models
 from tests.models import Linear, Mlp
@@ -154,6 +154,15 @@ class TestDirection:
         for s in found.samples:  # and it is what the replay moves along
             assert s.kl_curve.points[0].along == pytest.approx(s.kl_curve.points[0].quadratic, rel=0.05)
             assert s.kl_curve.points[0].random < s.kl_curve.points[0].along
+
+
+class TestStart:
+    def test_it_is_the_top_eigenvector_for_an_isotropic_jacobian(self):  # 1e-3: the square of the rough residual
+        p = np.random.default_rng(0).dirichlet(np.full(40, 0.3), size=5)
+        got = isotropic_start(p, np.random.default_rng(1).standard_normal(p.shape))
+        for q, u in zip(p, got, strict=True):
+            A = np.sqrt(q)[:, None] * (np.eye(40) - q)
+            assert_allclose(u @ A @ A.T @ u, np.linalg.norm(A, 2) ** 2, rtol=1e-3)
 
 
 class TestKind:
