@@ -28,7 +28,6 @@ import onnxfim
 from onnxfim import Settings
 from onnxfim.session import open_session
 
-
 QUICK = ("digits_resnet", "random_resnet_32")
 
 
