@@ -35,7 +35,7 @@ def aggregate(values: Array, lows: Array, highs: Array, *, seed: int, units: str
     Source: Hall (1988), Ann. Statist. 16(3), for bootstrap-t; Cook & Stefanski (1994), JASA 89, for simulation extrapolation.
     """
     rng = np.random.default_rng([seed, _STREAM])
-    noise = _log_sd(values, lows, highs)
+    noise = log_sd(values, lows, highs)
     if len(values) == 0:
         empty = Aggregate(None, None, None, 0.0, "no sample has a value")
         return Aggregates(empty, empty, empty, empty, 0, units)
@@ -50,7 +50,7 @@ def aggregate(values: Array, lows: Array, highs: Array, *, seed: int, units: str
     )
 
 
-def _log_sd(values: Array, lows: Array, highs: Array) -> Array:
+def log_sd(values: Array, lows: Array, highs: Array) -> Array:
     """Standard deviation of each estimate on the log scale, from its 95 % interval's upper half; 0 for exact values."""
     with np.errstate(divide="ignore", invalid="ignore"):
         sd = np.log(highs / values) / _Z

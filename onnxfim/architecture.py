@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from onnxfim.errors import OutputError
 from onnxfim.flow import Flow, flow
 from onnxfim.graph import Graph, Node
-
-FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
+from onnxfim.results import Architecture
 
 _CONV = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvInteger", "QLinearConv", "ConvTranspose"})
 _DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul", "MatMulInteger", "MatMulNBits", "QGemm",
@@ -25,36 +22,6 @@ _PASS = frozenset(
 _ON_SCORES = _PASS | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Softmax", "Max", "Clip"}
 
 Skip: TypeAlias = "tuple[Node, str]"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
-
-    family: str
-    evidence: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The architecture as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Architecture:
-        """The architecture that `to_json` wrote.
-
-        Raises:
-            OutputError: the data has another form.
-        """
-        evidence = data.get("evidence")
-        if (
-            data.get("family") not in FAMILIES
-            or not isinstance(evidence, (list, tuple))
-            or not all(isinstance(e, str) for e in evidence)
-        ):
-            raise OutputError(
-                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
-            )
-        return cls(str(data["family"]), tuple(evidence))
 
 
 def infer_architecture(graph: Graph) -> Architecture:

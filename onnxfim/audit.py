@@ -7,13 +7,14 @@ import platform
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.cache import Cache, FileStore, RememberedJacobian, remembered_results
 from onnxfim.calibration import calibrate
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
@@ -21,7 +22,7 @@ from onnxfim.exact import Target
 from onnxfim.findings import Clipped, findings
 from onnxfim.forward import OnnxForward
 from onnxfim.gradient_stage import GradientStage, scale_field
-from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Directions, Ends, Rademacher, Request
+from onnxfim.jacobian import ROWS_PER_DIRECTION, Coordinates, DifferenceJacobian, Differences, Directions, Ends, Rademacher, Request
 from onnxfim.measure import Measurer
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.pictures import thumbnails
@@ -29,15 +30,18 @@ from onnxfim.results import (
     Audit,
     Calibration,
     DataInfo,
+    Finding,
     Run,
     SampleResult,
     Settings,
     Skipped,
     StepChoice,
 )
+from onnxfim.spectral import GraphReading, read_graph, with_bounds
 from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
 from onnxfim.summary import aggregate_of, all_aggregates, class_rows, estimate_of, package_versions
+from onnxfim.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -69,6 +73,7 @@ def audit(
     settings: Settings | None = None,
     *,
     progress: Report | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Audit:
     """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
 
@@ -78,6 +83,8 @@ def audit(
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
+        cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
+            come, so that an interrupted audit goes on where it stopped. None computes all anew.
 
     Returns:
         The audit; ``run.partial`` is set where an interrupt ended it early.
@@ -91,7 +98,21 @@ def audit(
     samples = _samples(file, inputs, labels, settings)
     _check_count(samples)
     subject = open_subject(file, samples.inputs, settings)
-    return _Loop(subject, samples, settings, progress or (lambda _: None), started).run()
+    with one_blas_thread():
+        return _Loop(subject, samples, settings, progress or (lambda _: None), started, cache_dir).run()
+
+
+def planned_step(model: str | Path | ModelFile | CallableModel, inputs: Array | Samples, settings: Settings) -> StepChoice:
+    """The step and scheme that `audit` would choose for this model on these samples, without measuring them.
+
+    Raises:
+        OnnxFimError: as `audit`.
+    """
+    file = model if isinstance(model, CallableModel) else model if isinstance(model, ModelFile) else load_model(model)
+    samples = _samples(file, inputs, None, settings)
+    _check_count(samples)
+    subject = open_subject(file, samples.inputs, settings)
+    return _Loop(subject, samples, settings, lambda _: None, time.perf_counter(), None).plan_step()
 
 
 def _samples(model: ModelFile | CallableModel, inputs: Array | Samples, labels: Array | None, settings: Settings) -> Samples:
@@ -115,9 +136,14 @@ def _check_count(samples: Samples) -> None:
 class _Loop:
     """One audit under way."""
 
-    def __init__(self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float) -> None:
+    def __init__(
+        self, subject: Subject, samples: Samples, settings: Settings, report: Report, started: float, cache_dir: str | Path | None
+    ) -> None:
         self.subject, self.samples, self.settings, self.report, self.started = subject, samples, settings, report, started
         self.forward, self.reader = subject.forward, subject.reader
+        self.cache_dir = cache_dir
+        self.cache = None if cache_dir is None else Cache(Path(cache_dir))
+        self.stores: list[FileStore] = []
         self.X = samples.inputs
         self.labels = samples.labels
         self.skipped: list[Skipped] = list(samples.skipped)
@@ -148,16 +174,15 @@ class _Loop:
             if not self.results:
                 raise
             partial, method = True, "gradient" if gradients.info.used else "sketch"
-        return self._finish(good, calibration, step, method, gradients, partial)
+        return self._finish(base, good, calibration, step, method, gradients, partial)
 
     def _by_differences(self, calibration: Calibration, step: StepChoice, base: Array, good: Array) -> str:
         """Measure from forward passes alone; returns the method."""
         exact, directions, per_sample = self._plan(step, len(good))
+        # One coordinate is moved as far as a direction of the ladder in all: noise and curvature are then those measured there.
+        amplitude = step.step * math.sqrt(self._dimension()) if exact and not step.given else step.step
         measurer = self._measurer(step, exact, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
-            limits=self.subject.limits,
-        )  # fmt: skip
+        jacobian = self._jacobian(directions, replace(step, step=amplitude))
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
         self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
         if not exact:
@@ -172,12 +197,16 @@ class _Loop:
             return None
         targets = [Target(int(i), self._index(i), self.samples.names[i], self._label(i)) for i in good]
         self._say("differentiating")
-        if not gradients.open(replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4), targets):
+        exact = replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4)
+        if not gradients.open(exact, targets):
             if self.settings.method == "gradient":
                 raise ModelError(f"{self.subject.info.name}: no gradients ({gradients.info.reason}). Use --method sketch.")
             return None
         self.total = len(good)
-        for position, result in gradients.measure(targets):
+        asked = (self.settings.sigma, self.settings.input_scale, self.settings.surrogate, self.settings.seed)
+        read = (type(self.reader).__name__, calibration.temperature, calibration.reason)
+        store = self._store(gradients=(*read, *asked))
+        for position, result in remembered_results(store, self.X, targets, gradients.measure):
             self.done += 1
             self.evaluations += result.evaluations
             self._say("measuring")
@@ -187,11 +216,7 @@ class _Loop:
             self.results[position] = result
         self._say("checking against the sketch")
         measurer = self._measurer(step, False, calibration)
-        jacobian = DifferenceJacobian(
-            self.forward, Rademacher(self.settings.seed), scheme=step.scheme, step=step.step, seed=self.settings.seed,
-            dither=step.dither or 0.0, limits=self.subject.limits,
-        )  # fmt: skip
-        gradients.cross_check(jacobian, measurer, self.results)
+        gradients.cross_check(self._jacobian(Rademacher(self.settings.seed), step), measurer, self.results)
         gradients.replay(self.results, self._say)
         if self.settings.attack is not None:
             gradients.attack(self.results, self.samples.indices, self._say)
@@ -200,6 +225,12 @@ class _Loop:
 
     def _label(self, position: Any) -> int | None:
         return None if self.labels is None else int(self.labels[int(position)])
+
+    def plan_step(self) -> StepChoice:
+        """The choice of step and scheme alone."""
+        self.forward.find_batch(self.X)
+        base = self._clean_pass()
+        return self._choose_step(base, self._audited(self._usable(base)))
 
     def _say(self, stage: str) -> None:
         self.report(Progress(stage, self.done, self.total))
@@ -246,14 +277,11 @@ class _Loop:
         else:
             undecided = np.zeros(len(good))
         chosen = good[calibration_positions(undecided)]
-        std = float(self.X[good].astype(np.float64).std())
+        std = _std(self.X, good)
         probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
-        d = self._dimension()
-        coordinates = self._goes_exact(d, 1) and d >= 24 and self.settings.method == "exact"
-        directions: Directions | None = Coordinates() if coordinates else None
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
-            level=self.subject.level, limits=self.subject.limits, directions=directions,
+            scheme=self.settings.scheme, level=self.subject.level, limits=self.subject.limits,
         )  # fmt: skip
 
     def _dimension(self) -> int:
@@ -293,7 +321,27 @@ class _Loop:
             scale_field=None if scale is None else scale.ravel(),
         )
 
-    def _measure(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
+    def _jacobian(self, directions: Directions, step: StepChoice) -> Differences:
+        """Differences of the model, from the cache where it holds them."""
+        jacobian = DifferenceJacobian(
+            self.forward, directions, scheme=step.scheme, step=step.step, seed=self.settings.seed, dither=step.dither or 0.0,
+            limits=self.subject.limits,
+        )  # fmt: skip
+        stream, limits = (type(directions).__name__, self.settings.seed), self.subject.limits
+        store = self._store(directions=stream, differences=(step.scheme, step.step, step.dither, limits))
+        return jacobian if store is None else RememberedJacobian(jacobian, store)
+
+    def _store(self, **identity: object) -> FileStore | None:
+        """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash."""
+        if self.cache is None or not isinstance(self.forward, OnnxForward):
+            return None
+        info, report = self.subject.info, self.forward.report
+        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten)
+        runtime = (report.obtained, self.settings.tf32, platform.machine(), package_versions())
+        self.stores.append(self.cache.store({"model": model, "runtime": runtime, **identity}))
+        return self.stores[-1]
+
+    def _measure(self, jacobian: Differences, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
         """Evaluate the requests and (re)compute the results of their samples."""
         for ends in jacobian.ends(self.X, base, requests):
             position = ends.request.position
@@ -327,7 +375,7 @@ class _Loop:
     def _value(self, position: int) -> float:
         return self.results[position].lambda_max.estimate.value or 0.0
 
-    def _refine(self, jacobian: DifferenceJacobian, measurer: Measurer, base: Array, first: int) -> None:
+    def _refine(self, jacobian: Differences, measurer: Measurer, base: Array, first: int) -> None:
         """Spend the rest of the budget where it decides: on the noise of the mean, of the tail and of the maximum."""
         per_direction = ROWS_PER_DIRECTION[jacobian.scheme]
         n = len(self.results)
@@ -378,9 +426,20 @@ class _Loop:
         return half <= (self.settings.precision or 1.0) * mean.value or 1.96 * noise < 0.1 * half
 
     def _finish(
-        self, good: Array, calibration: Calibration, step: StepChoice, method: str, gradients: GradientStage, partial: bool
+        self,
+        base: Array,
+        good: Array,
+        calibration: Calibration,
+        step: StepChoice,
+        method: str,
+        gradients: GradientStage,
+        partial: bool,
     ) -> Audit:
-        results = tuple(self.results[i] for i in sorted(self.results))
+        results: Sequence[SampleResult] = tuple(self.results[i] for i in sorted(self.results))
+        violations: tuple[Finding, ...] = ()
+        reading = self._reading()
+        if reading is not None:
+            results, violations = with_bounds(results, self._probabilities(base, good), reading.bound)
         aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
@@ -400,9 +459,9 @@ class _Loop:
             versions=package_versions(),
             platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             partial=partial,
-            times={"batch": self.forward.batch, "rows_per_second": self.evaluations / max(seconds, 1e-9)},
+            times=self._times(seconds),
         )
-        found = findings(
+        found = violations + findings(
             num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
             samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
             gradient=gradients.info, method_asked=self.settings.method, attack=gradients.summary,
@@ -418,7 +477,7 @@ class _Loop:
             step=step,
             calibration=calibration,
             aggregates=aggregates,
-            samples=results,
+            samples=tuple(results),
             skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
             findings=found,
             verdict="inconclusive" if not results or any(f.level == "error" for f in found) else "pass",
@@ -427,7 +486,39 @@ class _Loop:
             gradient=gradients.info,
             directions=gradients.pictures,
             attack=gradients.summary,
+            architecture=None if reading is None else reading.architecture,
+            bound=None if reading is None else reading.bound,
+            closed_forms=() if reading is None else reading.closed_forms,
         )
+
+    def _times(self, seconds: float) -> dict[str, Any]:
+        """What depends on the clock, and on what was measured before."""
+        cached = sum(store.rows for store in self.stores)
+        times: dict[str, Any] = {"batch": self.forward.batch, "rows_per_second": (self.evaluations - cached) / max(seconds, 1e-9)}
+        if self.stores:
+            times["cached_rows"] = cached
+            times["cache_damaged"] = sum(store.damaged for store in self.stores)
+            times["cache_trouble"] = next((store.trouble for store in self.stores if store.trouble), None)
+        for store in self.stores:
+            store.close()
+        return times
+
+    def _reading(self) -> GraphReading | None:
+        """Family and bound of the audited graph."""
+        file, info = self.subject.file, self.subject.info
+        if file is None or not self.settings.bounds:
+            return None
+        self._say("bounding")
+        softmax = info.output_kind in ("probabilities", "sigmoid")
+        return read_graph(
+            file.graph, file.sha256, input_name=info.input, output_name=info.output, logits=softmax, cache_dir=self.cache_dir
+        )
+
+    def _probabilities(self, base: Array, good: Array) -> dict[int, Array]:
+        if not self.reader.has_classes or base.shape[2] != 1 or self.subject.info.output_kind == "sigmoid":
+            return {}
+        p = self.reader.probabilities(base[good])[:, :, 0]
+        return {self._index(i): row for i, row in zip(good, p, strict=True)}
 
     def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
         """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""
@@ -450,8 +541,14 @@ class _Loop:
             class_names=self.samples.class_names,
             input_min=float(X.min()),
             input_max=float(X.max()),
-            input_std=float(X.astype(np.float64).std()),
+            input_std=_std(X, range(len(X))),
         )
+
+
+def _std(X: Array, positions: Iterable[int]) -> float:
+    """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
+    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
+    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))
 
 
 def _bytes(ends: Ends) -> int:
@@ -467,4 +564,4 @@ class _Callable(types.ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit"]
+__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]

@@ -11,10 +11,10 @@ import numpy as np
 
 from onnxfim import checks
 from onnxfim.differentiable import DifferentiableModel
-from onnxfim.errors import OnnxFimError
+from onnxfim.errors import OnnxFimError, SettingsError
 from onnxfim.exact import GradientRoute, Target
 from onnxfim.forward import OnnxForward
-from onnxfim.jacobian import ROWS_PER_DIRECTION, DifferenceJacobian, Request
+from onnxfim.jacobian import ROWS_PER_DIRECTION, Differences, Request
 from onnxfim.measure import Measurer
 from onnxfim.results import AttackSummary, DirectionPicture, GradientInfo, SampleResult, Settings, StepChoice
 from onnxfim.subject import Subject
@@ -90,7 +90,7 @@ class GradientStage:
         assert self._route is not None
         return self._route.measure(self.X, self.base, targets)
 
-    def cross_check(self, jacobian: DifferenceJacobian, measurer: Measurer, results: Results) -> None:
+    def cross_check(self, jacobian: Differences, measurer: Measurer, results: Results) -> None:
         """Sketch the calibration samples on the unmodified file and compare: the ratio of sums, 1 where their intervals agree."""
         wanted = {i: p for p, r in results.items() if (i := r.index) in self.step.samples}
         requests = [
@@ -160,6 +160,10 @@ def scale_field(scale: tuple[float, ...] | None, shape: tuple[int, ...]) -> Arra
         return np.full(shape, float(a[0]))
     if a.size == int(np.prod(shape)):
         return a.reshape(shape)
+    if a.size not in (shape[0], shape[-1]):
+        raise SettingsError(
+            f"input_scale: {a.size} numbers, but samples have shape {shape}. Give one, or one for each channel or coordinate."
+        )
     axis = 0 if shape[0] == a.size else len(shape) - 1
     return np.broadcast_to(a.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape).copy()
 

@@ -129,6 +129,17 @@ class Ends:
     twin: Ends | None = None
 
 
+class Differences(Protocol):
+    """Where the audit gets its ends from: measured, or remembered."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the ends are made."""
+
+    def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
+        """Outputs along the requested directions, one result per request, in order."""
+
+
 class DifferenceJacobian:
     """Finite differences of a forward-only model along random or coordinate directions.
 
@@ -183,11 +194,11 @@ class DifferenceJacobian:
                 rows = held[0] if len(held) == 1 else np.concatenate(held)
                 cut = current.count * per_direction
                 held, held_rows = [rows[cut:]], held_rows - cut
-                yield self._pair(current, rows[:cut], base[current.position])
+                yield self.pair(current, rows[:cut], base[current.position])
                 current = next(waiting, None)
 
-    def _pair(self, request: Request, rows: Array, base: Array) -> Ends:
-        """Order the rows of one request into ends of steps."""
+    def pair(self, request: Request, rows: Array, base: Array) -> Ends:
+        """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the sample's own output, (K, P)."""
         if self.scheme == "forward":
             return Ends(request, rows, base[None], self.step)
         rows = rows.reshape(request.count, -1, *rows.shape[1:])  # (m, 2 or 4, K, P)

@@ -9,7 +9,8 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeAlias
 
 from onnxfim.errors import OutputError, SettingsError
 
@@ -20,8 +21,11 @@ OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
+Operator: TypeAlias = Literal[">", ">=", "<", "<="]
+Scope: TypeAlias = Literal["samples", "population"]
 
-T = TypeVar("T")
+#: Families of networks, as `architecture` tells them apart.
+FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Settings:
         precision: Relative half-width of the 95 % interval of the mean to reach; None spends the budget and stops.
         max_budget: With ``precision``, the most forward passes per sample that may be spent to reach it.
         step: Amplitude per coordinate in model input units, or None to choose it by the ladder.
+        scheme: Finite differences to take, or ``auto`` to choose them with the step.
         seed: Seed of all directions; sample i draws from ``[seed, i]``.
         batch: Rows per call of the runtime, or None to find the best.
         providers: ONNX Runtime providers in order of preference; ``auto`` takes CUDA where it loads, else the CPU.
@@ -54,6 +59,7 @@ class Settings:
             median of the smallest successful attacks.
         attack_range: Smallest and largest input value that the attack may produce, or None for those of the data.
         attack_samples: Samples that are attacked at most.
+        bounds: Read the architecture class and compute the spectral bound from the weights.
         surrogate: Differentiate a clip surrogate of a quantised file, labelled as such.
     """
 
@@ -63,6 +69,7 @@ class Settings:
     precision: float | None = None
     max_budget: int = 2000
     step: float | None = None
+    scheme: Literal["auto", "forward", "central", "dithered"] = "auto"
     seed: int = 0
     batch: int | None = None
     providers: tuple[str, ...] = ("auto",)
@@ -79,6 +86,7 @@ class Settings:
     epsilon: float | None = None
     attack_range: tuple[float, float] | None = None
     attack_samples: int = 100
+    bounds: bool = True
     surrogate: bool = False
 
     def __post_init__(self) -> None:
@@ -90,6 +98,8 @@ class Settings:
             (self.max_budget >= self.budget or self.precision is None,
              f"max_budget: {self.max_budget} is less than the budget of {self.budget}."),
             (self.step is None or (self.step > 0 and math.isfinite(self.step)), f"step: {self.step} is not a positive number."),
+            (self.scheme in ("auto", "forward", "central", "dithered"),
+             f"scheme: {self.scheme!r} is not auto, forward, central or dithered."),
             (0 <= self.seed < 2**63, f"seed: {self.seed} is not between 0 and 2^63 - 1."),
             (self.batch is None or self.batch >= 1, f"batch: {self.batch} is not a positive number of rows."),
             (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
@@ -130,11 +140,14 @@ class Sketch:
     """lambda_max of one sample at one temperature, with the two estimates that bracket its bias.
 
     ``plain`` is biased upwards (no correction); ``cross_fit`` downwards (directions of one half, values of the other).
+    ``replicates`` are the jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with
+    the same directions share their noise, and these tell how much of it. Empty for exact values.
     """
 
     estimate: Estimate
     plain: float | None = None
     cross_fit: float | None = None
+    replicates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,8 @@ class SampleResult:
     """All measures of one sample; lambda_max and trace in nats per squared model input unit.
 
     ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
-    ``unchanged`` is the share of directions along which no output changed at all.
+    ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
+    bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
     """
 
     index: int
@@ -187,6 +201,7 @@ class SampleResult:
     top_eigenvalues: tuple[float, ...] = ()
     kl_curve: KLCurve | None = None
     attack_distance: Estimate | None = None
+    log10_fisher_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -239,6 +254,7 @@ class StepChoice:
 
     ``scheme`` is ``forward``, ``central`` or ``dithered``. ``noise_floor`` is the rms rounding noise of one output in output
     units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
+    With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
     ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
     """
 
@@ -376,6 +392,115 @@ class Thumbnail:
     pixels: tuple[int, ...]
 
 
+#: Written for log10 of zero (a map that is constant): an upper bound of it, and a number in every JSON reader.
+LOG10_ZERO = -1000.0
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One operator's norm.
+
+    ``kind`` is ``linear``, ``activation``, ``pooling``, ``normalisation``, ``attention`` or ``product``; ``method`` says
+    how the norm
+    was bounded; ``rigorous`` is False only for figures shown for information.
+    """
+
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    log10_norm: float
+    method: str
+    kind: str
+    rigorous: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much log10 L grows from the previous value that all paths cross to the output of ``node``, in graph order."""
+
+    node: str
+    op: str
+    log10_gain: float
+    log10_total: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound of the Lipschitz constant of the logits (L2), and of the Fisher information, ``‖F‖ ≤ ½L²``.
+
+    ``available`` is False where an operator has no finite bound: ``reason`` names it, the two figures are None, and ``factors``
+    and ``shares`` hold what could be bounded. ``log10_lipschitz`` is `LOG10_ZERO` where the logits do not depend on the input.
+    """
+
+    available: bool
+    reason: str
+    log10_lipschitz: float | None
+    log10_fisher: float | None
+    factors: tuple[Factor, ...]
+    assumptions: tuple[str, ...]
+    shares: tuple[Share, ...] = field(default=())
+
+    def to_json(self) -> dict[str, object]:
+        """The bound as JSON values; every number is finite."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Bound:
+        """The bound that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        try:
+            read = json.loads(json.dumps(data))
+            factors = tuple(Factor(**{**f, "shape": tuple(f["shape"])}) for f in read.pop("factors"))
+            shares = tuple(Share(**s) for s in read.pop("shares"))
+            return cls(**{**read, "factors": factors, "shares": shares, "assumptions": tuple(read["assumptions"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OutputError(f"bound: cannot be read back ({error}); a bound written by to_json was expected.") from error
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """One family's closed form on the layers of a model, log10; None where the model has no layer of the kind it needs."""
+
+    family: str
+    formula: str
+    log10_lipschitz: float | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
+
+    family: str
+    evidence: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The architecture as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Architecture:
+        """The architecture that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        evidence = data.get("evidence")
+        if (
+            data.get("family") not in FAMILIES
+            or not isinstance(evidence, (list, tuple))
+            or not all(isinstance(e, str) for e in evidence)
+        ):
+            raise OutputError(
+                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
+            )
+        return cls(str(data["family"]), tuple(evidence))
+
+
 @dataclass(frozen=True)
 class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
@@ -448,6 +573,90 @@ class GradientInfo:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
+
+    ``low`` and ``high`` are the ends that the verdict was taken on: None where few samples do not bound that side.
+    ``comparison`` is the whole comparison in unrounded numbers; ``advice`` says what would settle an inconclusive one.
+    """
+
+    text: str
+    name: str
+    operator: Operator
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two audits differ, beside the model's values."""
+
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One sample's value in the baseline and now."""
+
+    index: int
+    name: str
+    baseline: float
+    current: float
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The same samples measured in a baseline and now.
+
+    Attributes:
+        baseline: Name of the baseline's model.
+        baseline_sha256: Hash of its file.
+        measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
+        units: Units of the means.
+        count: Samples that both measured.
+        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        mean_baseline, mean_current: Means over the shared samples.
+        ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
+        ratio_here: The same on these very samples: its interval holds the estimates' noise alone.
+        worse, better: Shares of the samples whose value rose or fell.
+        differences: What else differs between the two audits.
+        movements: The samples that moved the mean most.
+        verdict: ``fail`` where the whole interval is above ``1 + max_regression``, ``pass`` where none of it is.
+        comparison: The comparison in unrounded numbers.
+        advice: What would settle an inconclusive one.
+    """
+
+    baseline: str
+    baseline_sha256: str
+    measure: str
+    units: str
+    count: int
+    paired: bool
+    scope: Scope
+    max_regression: float
+    mean_baseline: float
+    mean_current: float
+    ratio: Aggregate
+    ratio_here: Aggregate
+    worse: Aggregate
+    better: Aggregate
+    differences: tuple[Difference, ...]
+    movements: tuple[Movement, ...]
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything one audit found; every format renders this object, and it is read back from its JSON."""
 
@@ -467,7 +676,12 @@ class Audit:
     gradient: GradientInfo | None = None
     directions: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    architecture: Architecture | None = None
+    bound: Bound | None = None
+    closed_forms: tuple[ClosedForm, ...] = ()
     units: str = "nats per squared model input unit"
+    gates: tuple[GateResult, ...] = ()
+    comparison: BaselineComparison | None = None
     schema_version: str = SCHEMA_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:
@@ -503,7 +717,7 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     record["intervals"] = {}
     for name in ("lambda_max", "lambda_max_calibrated"):
         sketch = record[name]
-        record[name] = {**sketch["estimate"], "plain": sketch["plain"], "cross_fit": sketch["cross_fit"]}
+        record[name] = {**sketch["estimate"], **{k: v for k, v in sketch.items() if k != "estimate"}}
     for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
         if record[name] is not None:
             record["intervals"][name] = record[name]
@@ -529,8 +743,8 @@ def _sample_from_dict(record: Mapping[str, Any]) -> dict[str, Any]:
     sample = {k: v for k, v in record.items() if k != "intervals"}
     for name in ("lambda_max", "lambda_max_calibrated"):
         flat = dict(sample[name])
-        plain, cross_fit = flat.pop("plain"), flat.pop("cross_fit")
-        sample[name] = {"estimate": flat, "plain": plain, "cross_fit": cross_fit}
+        apart = {"plain": flat.pop("plain"), "cross_fit": flat.pop("cross_fit"), "replicates": flat.pop("replicates", ())}
+        sample[name] = {"estimate": flat, **apart}
     return {**sample, **record["intervals"]}
 
 
@@ -548,6 +762,13 @@ def to_plain(value: Any) -> Any:
     return number if math.isfinite(number) else None
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; thousands of samples ask for the same ones."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
 def from_plain(kind: Any, value: Any) -> Any:
     """Rebuild a value of type ``kind`` (dataclass, tuple, mapping, optional) from what `to_plain` made of it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -556,9 +777,8 @@ def from_plain(kind: Any, value: Any) -> Any:
             return None
         return from_plain(next(a for a in arguments if a is not type(None)), value)
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {f.name for f in dataclasses.fields(kind)}
-        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in known})  # type: ignore[operator]
+        hints = _hints(typing.cast(type, kind))
+        return kind(**{k: from_plain(hints[k], v) for k, v in value.items() if k in hints})  # type: ignore[operator]
     if origin is tuple:
         inner = arguments[0]
         return tuple(from_plain(inner, v) for v in value)

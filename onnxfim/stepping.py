@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -52,9 +52,9 @@ def choose_step(
     input_std: float,
     seed: int,
     step: float | None = None,
+    scheme: Scheme | Literal["auto"] = "auto",
     level: float | None = None,
     limits: tuple[float, float] | None = None,
-    directions: Directions | None = None,
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
 
@@ -65,16 +65,16 @@ def choose_step(
         input_std: Standard deviation of the inputs, the unit of the ladder.
         seed: Seed of the directions.
         step: A step given by the user, in input units; only the scheme is then chosen.
+        scheme: A scheme given by the user; only the step is then chosen.
         level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither. Such a file has no
             slope at a point, so that smooth schemes are not considered (measured: they read 1.1 to 1.4 times the float file).
         limits: Range outside which the file clips its input.
-        directions: Directions to climb the ladder with; Rademacher ones by default.
 
     Returns:
         The choice with its evidence.
     """
     ladder = sorted({*(r * input_std for r in LADDER), *([step] if step else [])})
-    dirs = directions or Rademacher(seed)
+    dirs = Rademacher(seed)
     repeat_noise = float(np.sqrt(np.mean((forward.outputs(probe.X) - probe.base) ** 2)))
     evaluations = len(probe.X)
     rungs: list[Rung] = []
@@ -98,7 +98,7 @@ def choose_step(
             noise_floor=noise_floor,
             repeat_noise=repeat_noise,
             error=_noise_share(rung) if noisy else rung.error if scheme == "forward" else _central_error(usable, rung),
-            smallest_usable=_smallest_resolving(curve) if noisy else usable[0].step,
+            smallest_usable=_smallest_resolving(curve) if noisy else usable[0].step if usable else None,
             dither=dither,
             curve=tuple(curve),
             samples=probe.indices,
@@ -106,7 +106,9 @@ def choose_step(
             evaluations=evaluations,
         )
 
-    chosen = None if level else _smooth_choice(rungs, usable, step)
+    if scheme in ("forward", "central"):
+        return choice(*_smooth_choice_of(scheme, rungs, usable, step))
+    chosen = _smooth_choice(rungs, usable, step) if scheme == "auto" and not level else None
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
     dither = level if level else 0.02 * input_std
@@ -186,6 +188,22 @@ def _smooth_choice(rungs: Sequence[Rung], usable: Sequence[Rung], step: float | 
     good = [(e, g) for e, g in judged if e <= _CENTRAL_ERROR and g.unchanged < 0.01 and _level(usable, g)]
     rung = min(good or judged, key=lambda pair: pair[0])[1]
     return rung, "central", bool(good)
+
+
+def _smooth_choice_of(
+    scheme: Scheme, rungs: Sequence[Rung], usable: Sequence[Rung], step: float | None
+) -> tuple[Rung, Scheme, bool]:
+    """The same for a scheme that was asked for; the largest rung where none resolves anything."""
+
+    def error(rung: Rung) -> float:
+        if scheme == "central":
+            return _central_error(usable, rung)
+        return 1.0 if rung.error is None else rung.error
+
+    rung = min(usable, key=error, default=rungs[-1]) if step is None else next(g for g in rungs if g.step == step)
+    limit = _FORWARD_ERROR if scheme == "forward" else _CENTRAL_ERROR
+    good = rung in usable and error(rung) <= limit and rung.unchanged < 0.01
+    return rung, scheme, good and (scheme == "central" or _flat(usable, rung))
 
 
 def _central_error(usable: Sequence[Rung], rung: Rung) -> float:

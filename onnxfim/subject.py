@@ -74,6 +74,7 @@ class Subject:
     differentiable: Differentiable | None = None
     no_gradient: str | None = "the model is a function, not a graph"
     limits: tuple[float, float] | None = None
+    file: ModelFile | None = None
 
 
 def from_callable(
@@ -186,7 +187,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         source = Differentiable(file.proto, into.name, name, file.path.parent)
     reader = _reader(kind, logits, settings.sigma)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
-    return Subject(info, forward, reader, level, doubt, source, reason, limits)
+    return Subject(info, forward, reader, level, doubt, source, reason, limits, file)
 
 
 def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:

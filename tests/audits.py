@@ -6,25 +6,38 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnxfim.bounds import closed_forms
 from onnxfim.results import (
     Aggregate,
     Aggregates,
+    Architecture,
+    AttackSummary,
     Audit,
+    Bound,
     Calibration,
     ClassRow,
+    Correlation,
     DataInfo,
+    DirectionPicture,
     Estimate,
+    Factor,
     Finding,
+    GateResult,
+    GradientInfo,
+    KLCurve,
+    KLPoint,
     ModelInfo,
     Run,
     Rung,
     SampleResult,
     Settings,
+    Share,
     Sketch,
     Skipped,
     StepChoice,
     Thumbnail,
 )
+from onnxfim.verdict import judge, parse_gate
 
 UNITS = "nats per squared model input unit"
 HOSTILE = (
@@ -282,8 +295,16 @@ def hostile(audit: Audit) -> Audit:
         skipped=(Skipped(3, every),),
         findings=tuple(Finding(every, level, every) for level in ("error", "warning", "note")),
         classes=tuple(replace(c, name=HOSTILE[c.index % len(HOSTILE)]) for c in audit.classes),
+        gates=(GateResult(every, every, ">", 1.0, 2.0, 1.5, None, "fail", every, every),),
         verdict="fail",
     )
+
+
+def gated(audit: Audit) -> Audit:
+    """The audit with gates of all three verdicts and a baseline that it does not meet."""
+    baseline = make_audit(len(audit.samples), seed=7)
+    gates = ("lambda_max.p95 > 1e9", "lambda_max_calibrated.mean > 1e-9", "lambda_max.max > 5", "findings.warning")
+    return judge(audit, [parse_gate(g) for g in gates], baseline=baseline, max_regression=0.05)
 
 
 def synthetic(audit: Audit) -> Audit:
@@ -300,6 +321,151 @@ def fallback(audit: Audit) -> Audit:
     )
 
 
+def make_curve(lam: float, bend: float, flips_at: float | None, ladder: np.ndarray) -> KLCurve:
+    """A curve that follows ½λε² up to about ``bend`` and saturates beyond; a random direction does a thirtieth of it."""
+    points = []
+    for e in ladder:
+        q = 0.5 * lam * e**2
+        along, against = q * (1 + 0.4 * e / bend) / (1 + (e / bend) ** 2), q / (1 + (e / bend) ** 2.2)
+        points.append(KLPoint(float(e), float(along), float(against), float(along / 30), float(q)))
+    holds = None
+    for p in points:
+        if max(abs(p.along / p.quadratic - 1), abs(p.against / p.quadratic - 1)) > 0.1:
+            break
+        holds = p.epsilon
+    flip = next((p.epsilon for p in points if flips_at is not None and p.epsilon >= flips_at), None)
+    return KLCurve(tuple(points), holds, flip)
+
+
+def with_replay(audit: Audit, *, replayed: int = 64, seed: int = 0, images: bool = True) -> Audit:
+    """The audit with gradients used, KL curves on samples spread over the ranking, directions and an attack."""
+    rng = np.random.default_rng(seed)
+    calibrated = all(s.lambda_max_calibrated.estimate.value is not None for s in audit.samples)
+    ranked = sorted(audit.samples, key=lambda s: (s.lambda_max_calibrated if calibrated else s.lambda_max).estimate.value)
+    places = np.unique(np.linspace(0, len(ranked) - 1, min(replayed, len(ranked))).round().astype(int))
+    chosen = {ranked[i].index for i in places}
+    ladder = np.geomspace(1e-3, 10, 13) * float(np.median([s.boundary_distance.value for s in audit.samples]))
+
+    def replay(s: SampleResult) -> SampleResult:
+        distance, value = s.boundary_distance.value, s.lambda_max.estimate.value
+        curve = make_curve(value, distance * rng.uniform(0.3, 2), distance * rng.uniform(0.9, 4), ladder)
+        attack = Estimate(float(distance * rng.uniform(0.7, 1.3)), kind="upper bound", method="smallest successful norm")
+        eigenvalues = (value, 0.3 * value, 0.05 * value)
+        return replace(s, kl_curve=curve if s.index in chosen else None, attack_distance=attack, top_eigenvalues=eigenvalues)
+
+    roles = {"worst": ranked[-1], "median": ranked[places[len(places) // 2]], "best": ranked[0]}
+    return replace(
+        audit,
+        samples=tuple(replay(s) for s in audit.samples),
+        gradient=GradientInfo(True, None, False, 3.1e-7, 2.2e-4, 4, 1.03),
+        directions=tuple(_direction(role, s, images, rng) for role, s in roles.items()),
+        attack=make_attack(len(audit.samples)),
+        run=replace(audit.run, method="gradient"),
+    )
+
+
+def _direction(role, s, images, rng):
+    after = s.prediction if role == "best" else (s.prediction + 3) % 10
+    if not images:
+        largest = tuple((int(i), float(v)) for i, v in zip(rng.choice(784, 24, replace=False), rng.normal(0, 0.1, 24), strict=True))
+        return DirectionPicture(s.index, role, 0.5, s.prediction, after, None, None, None, largest)
+    before = _thumbnail(s.index, s.prediction, rng)
+    v = np.outer(np.sin(np.linspace(0, 7, 8)), np.cos(np.linspace(1, 5, 8))) * rng.uniform(0.5, 1, (8, 8))
+    signed = Thumbnail(s.index, 8, 8, 1, tuple(int(x) for x in np.round(127.5 + 127 * v / np.abs(v).max()).ravel()))
+    moved = np.clip(np.array(before.pixels) + 90 * v.ravel(), 0, 255)
+    moved = Thumbnail(s.index, 8, 8, 1, tuple(int(x) for x in moved))
+    return DirectionPicture(s.index, role, 0.5, s.prediction, after, before, signed, moved)
+
+
+def make_attack(n: int, *, norm: str = "l2") -> AttackSummary:
+    """An attack replay of n samples with the correlations that such models give, one of them without a value."""
+    correlations = (
+        Correlation("lambda_max", -0.41, -0.55, -0.25, n),
+        Correlation("lambda_max_calibrated", -0.83, -0.88, -0.76, n),
+        Correlation("boundary_distance", 0.94, 0.91, 0.96, n),
+        Correlation("logit_sensitivity", 0.08, -0.12, 0.27, n),
+        Correlation("confidence", -0.31, -0.47, -0.13, n),
+        Correlation("trace", None, None, None, 0),
+    )
+    return AttackSummary(
+        norm, 0.3, "model input units", n, 0.97, 0.42, 0.33, 0.52, 0.36, 2, 0.0, 1.0, 40, 3, 18_400, 6.2, correlations, False
+    )
+
+
+def with_bound(audit: Audit, *, layers: int = 9, available: bool = True) -> Audit:
+    """The audit with a ResNet-like class and a bound of so many layers, far above what was measured."""
+    factors, shares, total = [], [], 0.0
+    for i in range(layers):
+        gain = 0.2 + 0.5 * ((7 * i) % 5) / 4
+        node = f"/stage{i // 3}/block{i % 3}/conv{i}/Conv"
+        factors.append(Factor(node, "Conv", (16, 16, 3, 3), gain - 0.05, "Gram iteration on the padded grid, 12 steps", "linear"))
+        factors.append(Factor(f"/stage{i // 3}/relu{i}", "Relu", (), 0.0, "slope at most 1", "activation"))
+        total += gain
+        shares.append(Share(f"/stage{i // 3}/block{i % 3}/Add", "Add", gain, total, 4))
+    total -= 0.6
+    shares.append(Share("/pool/GlobalAveragePool", "GlobalAveragePool", -0.6, total, 1))
+    factors.append(
+        Factor("/head/Gemm", "Gemm", (10, 64), 0.31, "largest singular value", "linear", rigorous=False, note="as a hint")
+    )
+    bound = Bound(
+        available,
+        "" if available else "node '/attn/MatMul': dot-product attention has no global Lipschitz constant",
+        total if available else None,
+        2 * total - 0.301 if available else None,
+        tuple(factors),
+        ("Inference mode: Dropout is the identity.",),
+        tuple(shares),
+    )
+    evidence = (
+        f"{layers} convolutions: '/stage0/block0/conv0/Conv' … '/stage2/block2/conv8/Conv'.",
+        "3 sums of a value with what weight layers made of it (identity skip): '/stage0/Add' … '/stage2/Add'.",
+    )
+    own = bound.log10_fisher - 0.4 if available else None
+    return replace(
+        audit,
+        samples=tuple(replace(s, log10_fisher_bound=own) for s in audit.samples),
+        architecture=Architecture("resnet", evidence),
+        bound=bound,
+        closed_forms=closed_forms(bound),
+    )
+
+
+def hostile_replay() -> Audit:
+    """All that the replay and the bound can say, with every foreign text replaced."""
+    every = " ".join(HOSTILE)
+    bounded = with_bound(hostile(with_replay(make_audit(30))), available=False)
+    bound = replace(
+        bounded.bound,
+        reason=every,
+        factors=(Factor(every, every, (1,), 0.1, every, every, note=every),),
+        shares=(Share(every, every, 0.1, 0.1, 1), Share(every, every, -0.1, 0.0, 1)),
+        assumptions=(every,),
+    )
+    return replace(
+        bounded,
+        attack=replace(bounded.attack, units=every, correlations=(Correlation(every, 0.5, 0.4, 0.6, 30),)),
+        bound=bound,
+        architecture=Architecture("resnet", (every,)),
+        gradient=GradientInfo(False, every, False, None, None, 0, None),
+    )
+
+
+#: Audits with a replay and an attack.
+REPLAYS = {
+    "replay": lambda: with_replay(make_audit()),
+    "replay-coordinates": lambda: with_replay(make_audit(40, labels=False), images=False),
+    "replay-one": lambda: with_replay(make_audit(1)),
+    "replay-two": lambda: with_replay(make_audit(2)),
+    "replay-tiny": lambda: with_replay(make_audit(50, scale=1e-30)),
+}
+#: Audits with a class of architecture and a bound.
+BOUNDS = {
+    "bound": lambda: with_bound(with_replay(make_audit())),
+    "bound-deep": lambda: with_bound(make_audit(40), layers=260),
+    "bound-unavailable": lambda: with_bound(make_audit(40), available=False),
+    "bound-hostile": hostile_replay,
+}
+
 VARIANTS = {
     "labelled": lambda: make_audit(),
     "unlabelled": lambda: make_audit(60, labels=False),
@@ -313,6 +479,9 @@ VARIANTS = {
     "some-nulls": lambda: with_nulls(make_audit(100), share=0.3),
     "synthetic": lambda: synthetic(make_audit(40, labels=False)),
     "fallback": lambda: fallback(make_audit(100)),
+    "gated": lambda: gated(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
+    **REPLAYS,
+    **BOUNDS,
     "empty": lambda: replace(make_audit(2), samples=(), aggregates={}, classes=(), thumbnails=(), verdict="inconclusive"),
 }

@@ -181,7 +181,7 @@ def integer(d=4):
 
 def two_headed(W, b):
     """Integer labels first and scores second, as scikit-learn exports do, and a second float output."""
-    K, d = W.shape
+    K, _d = W.shape
     info = helper.make_tensor_value_info
     made = linear(W, b)
     made.graph.node.append(helper.make_node("ArgMax", ["z"], ["label"], axis=1, keepdims=0))

@@ -1,6 +1,5 @@
 """Well-known networks with random weights as ONNX graphs, in the manner of different exporters; node names say nothing."""
 
-
 from __future__ import annotations
 
 import numpy as np

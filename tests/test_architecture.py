@@ -1,6 +1,5 @@
 """The family is read from the topology, whichever exporter wrote the graph."""
 
-
 from __future__ import annotations
 
 import json

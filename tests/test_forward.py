@@ -96,7 +96,7 @@ class TestMemory:
 
     def test_one_row_too_many_is_an_error(self, file, short_of_memory):
         short_of_memory(0)
-        with pytest.raises(OutOfMemory, match="out of memory.*bad_alloc"):
+        with pytest.raises(OutOfMemory, match=r"out of memory.*bad_alloc"):
             opened(file, batch=4).outputs(MLP.samples(4))
 
     def test_the_search_stops_where_memory_does(self, file, short_of_memory):
@@ -121,7 +121,13 @@ class TestSearch:
         self.time_by(monkeypatch, lambda rows: 1e-3 * rows)
         forward = CallableForward(MLP.logits, (6,), 3)
         forward.find_batch(MLP.samples(1))
-        assert forward.batch <= 4
+        assert forward.batch <= 16, "two doublings without a gain end the search; of equals the larger is taken"
+
+    def test_one_slow_call_does_not_end_the_search(self, monkeypatch):
+        self.time_by(monkeypatch, lambda rows: 1.0 if rows == 8 else 1e-3)
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch == 1024
 
     def test_a_given_batch_is_kept(self, file):
         forward = opened(file, batch=13)

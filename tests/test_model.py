@@ -47,7 +47,7 @@ class TestLoading:
         content = Linear.draw(30, 40).onnx().SerializeToString()
         path = tmp_path / "m.onnx"
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(ModelError, match="truncated|no ONNX graph"):
+        with pytest.raises(ModelError, match=r"truncated|no ONNX graph"):
             load_model(path)
 
     def test_hash_is_that_of_the_file(self, saved):

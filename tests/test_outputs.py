@@ -83,8 +83,7 @@ class TestFisher:
 
 
 def exact_scores(z, D, temperature=1.0):
-    Y = softmax_scores(softmax(z / temperature, axis=0), np.moveaxis(D, -1, 0), temperature)  # (d, K·P)
-    return Y
+    return softmax_scores(softmax(z / temperature, axis=0), np.moveaxis(D, -1, 0), temperature)  # (d, K·P)
 
 
 class TestInvariants:

@@ -24,15 +24,17 @@ MEASURES = ("lambda_max", "lambda_max_calibrated")
 
 
 @cache
-def ours(name):
+def ours(name, method="auto", **options):
     with np.load(OURS / "digits.npz") as data:
-        return audit(OURS / f"{name}.onnx", data["inputs"], data["labels"], Settings(samples=SAMPLES, providers=("cpu",)))
+        settings = Settings(samples=SAMPLES, batch=64, method=method, providers=("cpu",), **options)
+        return audit(OURS / f"{name}.onnx", data["inputs"], data["labels"], settings)
 
 
 @cache
-def theirs(name):
+def theirs(name, method="sketch", **options):
     with np.load(SHARED / EXACT[name]["data"]) as data:
-        return audit(SHARED / name, data["inputs"], data["labels"], Settings(samples=SAMPLES, providers=("cpu",)))
+        settings = Settings(samples=SAMPLES, batch=64, method=method, providers=("cpu",), **options)
+        return audit(SHARED / name, data["inputs"], data["labels"], settings)
 
 
 def exact(name):
@@ -57,12 +59,16 @@ def check_mean(found, reference, measure):
 
 
 class TestOurs:
+    # Gradients repeat float64 autograd to float32; coordinates by differences see kinks; the sketch has its own interval.
+    @pytest.mark.parametrize(("method", "rtol"), [("auto", 1e-3), ("exact", 5e-3), ("sketch", None)])
     @pytest.mark.parametrize("measure", MEASURES)
     @pytest.mark.parametrize("name", sorted(REFERENCE))
-    def test_against_float64_autograd(self, name, measure):
-        found = ours(name)
+    def test_against_float64_autograd(self, name, measure, method, rtol):
+        found = ours(name, method)
         assert len(found.samples) == SAMPLES
-        assert_allclose(check_mean(found, REFERENCE[name], measure), 1, rtol=0.005)  # d = 64: all coordinates, forward differences
+        ratio = check_mean(found, REFERENCE[name], measure)
+        if rtol is not None:
+            assert_allclose(ratio, 1, rtol=rtol)
         assert compared(found, REFERENCE[name], measure)[2].mean() >= 0.9
         assert found.step.plateau
 
@@ -87,12 +93,10 @@ class TestOurs:
         assert "logits before node" in ended.model.read_from
 
     @pytest.mark.parametrize("name", ["digits_resnet_fp16", "digits_resnet_int8"])
-    def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: what the issue asks of the mean
-        rounded = ours(name)
+    def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: noise of the sketches and of the rounding
+        rounded = ours(name, "sketch")
         assert rounded.step.plateau
-        with np.load(OURS / "digits.npz") as data:
-            settings = Settings(samples=SAMPLES, step=rounded.step.step, providers=("cpu",))
-            plain = audit(OURS / "digits_resnet.onnx", data["inputs"], data["labels"], settings)
+        plain = ours("digits_resnet", "sketch", step=rounded.step.step)
         assert_allclose(rounded.aggregates["lambda_max"].mean.value, plain.aggregates["lambda_max"].mean.value, rtol=0.15)
 
     def test_the_adversarially_trained_twin_is_the_more_robust(self):
@@ -103,7 +107,7 @@ class TestOurs:
     def test_400_directions_are_within_a_fifth(self):  # sd 7 %: 20 % is almost three of them, on the worst of 32
         reference = {r["index"]: r["lambda_max"] for r in REFERENCE["digits_mlp"]["samples"]}
         with np.load(OURS / "digits.npz") as data:
-            settings = Settings(samples=8, method="sketch", budget=460, providers=("cpu",))
+            settings = Settings(samples=8, method="sketch", budget=460, batch=64, providers=("cpu",))
             found = audit(OURS / "digits_mlp.onnx", data["inputs"], data["labels"], settings)
         for s in found.samples:
             assert s.directions >= 390
@@ -130,3 +134,10 @@ class TestTheirs:
     @pytest.mark.parametrize("name", sorted(EXACT))
     def test_temperature(self, name):  # 5 %: the references' is one of a grid
         assert_allclose(theirs(name).run.temperature, exact(name)["temperature"], rtol=0.05)
+
+    @pytest.mark.parametrize("name", sorted(n for n in EXACT if "cnna" in n))
+    def test_gradients_repeat_autograd(self, name):  # 1 %: kinks at single samples in float32
+        found = theirs(name, "gradient", temperature=exact(name)["temperature"])
+        for measure in MEASURES:
+            values, truth, _ = compared(found, exact(name), measure)
+            assert_allclose(values.mean(), truth.mean(), rtol=0.01)

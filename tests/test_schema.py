@@ -8,9 +8,19 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim import results
 from onnxfim.results import Audit
-from tests.audits import VARIANTS, make_audit
+from tests.audits import VARIANTS, make_audit, with_bound, with_replay
 
 SCHEMA = json.loads(resources.files("onnxfim").joinpath("schema/audit.schema.json").read_text("utf-8"))
+
+
+#: Fields that came after the first version, so that older files still fit.
+LATER = {
+    "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms"},
+    "Sample": {"top_eigenvalues", "kl_curve", "attack_distance", "log10_fisher_bound"},
+    "Settings": {"replay", "attack", "epsilon", "attack_range", "attack_samples", "surrogate", "bounds"},
+    "Factor": {"shape", "kind", "note"},
+    "Bound": {"shares"},
+}
 
 
 @pytest.fixture(params=sorted(VARIANTS))
@@ -37,13 +47,26 @@ def test_definitions_name_the_fields_of_their_types(name):
     extra = {"Sample": {"intervals"}, "Sketch": {f.name for f in dataclasses.fields(results.Estimate)} - {"estimate"}}
     kind = getattr(results, {"Sample": "SampleResult"}.get(name, name))
     fields = ({f.name for f in dataclasses.fields(kind)} | extra.get(name, set())) - ({"estimate"} if name == "Sketch" else set())
-    assert set(definition["properties"]) == set(definition["required"]) == fields
+    assert set(definition["properties"]) == fields
+    assert set(definition["required"]) == fields - LATER.get(name, set())
     assert definition["description"]
 
 
 def test_top_level_fields():
     fields = {f.name for f in dataclasses.fields(Audit)}
-    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == fields
+    assert set(SCHEMA["properties"]) == fields
+    assert set(SCHEMA["required"]) == fields - LATER["Audit"]
+
+
+def test_older_files_fit():
+    record = json.loads(make_audit(3).to_json())
+    parts = {"Audit": [record], "Sample": record["samples"], "Settings": [record["settings"]]}
+    for name, values in parts.items():
+        for value in values:
+            for field in LATER[name]:
+                value.pop(field, None)
+    Draft202012Validator(SCHEMA).validate(record)
+    assert Audit.from_json(json.dumps(record)) == make_audit(3)
 
 
 def spoil(record, path, value):
@@ -79,6 +102,35 @@ def test_what_does_not_fit_is_refused(path, value):
         Draft202012Validator(SCHEMA).validate(spoil(json.loads(make_audit(3).to_json()), path, value))
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("attack", "norm"), "l1"),
+        (("attack", "robust_accuracy"), 42.0),
+        (("attack", "correlations", 0, "coefficient"), -1.5),
+        (("directions", 0, "role"), "first"),
+        (("directions", 0, "direction", "pixels"), [-1]),
+        (("directions", 0, "largest"), [[1, 2.0, 3.0]]),
+        (("gradient", "used"), "yes"),
+        (("samples", 0, "kl_curve", "points", 0, "along"), None),
+        (("samples", 0, "kl_curve", "points", 0, "along"), "much"),
+        (("samples", 0, "intervals", "attack_distance", "kind"), "guess"),
+        (("samples", 0, "attack_distance"), "far"),
+        (("samples", 0, "log10_fisher_bound"), "high"),
+        (("closed_forms", 0, "formula"), None),
+        (("samples", 0, "top_eigenvalues"), [None]),
+        (("architecture", "family"), "cnn"),
+        (("bound", "factors", 0, "log10_norm"), None),
+        (("bound", "reason"), None),
+        (("settings", "attack"), "l1"),
+    ],
+)
+def test_what_does_not_fit_the_replay_is_refused(path, value):
+    record = json.loads(with_bound(with_replay(make_audit(5))).to_json())
+    with pytest.raises(ValidationError):
+        Draft202012Validator(SCHEMA).validate(spoil(record, path, value))
+
+
 def test_a_missing_value_needs_its_reason():
     record = json.loads(make_audit(3).to_json())
     record["samples"][0]["lambda_max"].update(value=None, reason=None)
@@ -88,6 +140,6 @@ def test_a_missing_value_needs_its_reason():
 
 def test_later_minor_versions_may_add_fields():
     record = json.loads(make_audit(3).to_json())
-    record["run"]["device"] = record["samples"][0]["norm"] = record["gates"] = "new"
+    record["run"]["device"] = record["samples"][0]["norm"] = record["novelty"] = "new"
     Draft202012Validator(SCHEMA).validate(record)
     assert Audit.from_json(json.dumps(record)) == make_audit(3)

@@ -31,8 +31,9 @@ def without_cuda(runs_cuda):
 class TestNames:
     @pytest.mark.parametrize(
         ("given", "full"),
-        [("cpu", CPU), ("CPU", CPU), ("cuda", CUDA), (CUDA, CUDA), ("cpuexecutionprovider", CPU), ("tensorrt", "TensorrtExecutionProvider"),
-         ("openvino", "OpenVINOExecutionProvider"), ("dml", "DmlExecutionProvider"), ("directml", "DmlExecutionProvider")],
+        [("cpu", CPU), ("CPU", CPU), ("cuda", CUDA), (CUDA, CUDA), ("cpuexecutionprovider", CPU),
+         ("tensorrt", "TensorrtExecutionProvider"), ("openvino", "OpenVINOExecutionProvider"),
+         ("dml", "DmlExecutionProvider"), ("directml", "DmlExecutionProvider")],
     )  # fmt: skip
     def test_short_and_full_names(self, given, full):
         assert provider_names([given]) == (full,)
@@ -88,7 +89,8 @@ class TestFallback:
 class TestErrors:
     @pytest.mark.parametrize(
         "text",
-        ["[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc", "BFCArena::AllocateRawInternal Failed to allocate memory for requested",
+        ["[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc",
+         "BFCArena::AllocateRawInternal Failed to allocate memory for requested",
          "CUDA failure 2: out of memory", "CUDNN_STATUS_ALLOC_FAILED"],
     )  # fmt: skip
     def test_failed_allocations_are_told_apart(self, text, monkeypatch):
@@ -96,7 +98,7 @@ class TestErrors:
             def run(self, *_):
                 raise RuntimeError(text)
 
-        with pytest.raises(OutOfMemory, match="ran out of memory.*--batch"):
+        with pytest.raises(OutOfMemory, match=r"ran out of memory.*--batch"):
             run(Session(), ["z"], {})
 
     def test_a_run_of_the_wrong_shape(self, told):

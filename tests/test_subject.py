@@ -93,8 +93,7 @@ class TestRewriting:
 
     def test_a_copy_that_does_not_reproduce_the_file_is_not_used(self, saved, cpu, monkeypatch):
         def spoiled(model, batch):
-            copy = Linear(-LINEAR.W, LINEAR.b).onnx()
-            return copy
+            return Linear(-LINEAR.W, LINEAR.b).onnx()
 
         monkeypatch.setattr(subject_module, "free_batch", spoiled)
         opened = open_subject(saved(LINEAR.onnx(batch=1)), X, cpu())

@@ -10,18 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from onnxfim.bounds.result import Bound, Factor, plus, root_sum
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """One family's closed form on the layers of a model, log10; None where the model has no layer of the kind it needs."""
-
-    family: str
-    formula: str
-    log10_lipschitz: float | None
+from onnxfim.bounds.result import plus, root_sum
+from onnxfim.results import Bound, ClosedForm, Factor
 
 
 def closed_forms(bound: Bound, *, branch: int = 2) -> tuple[ClosedForm, ...]:

@@ -54,9 +54,9 @@ class Console:
         if self.verbose:
             click.secho(text, dim=True, err=True)
 
-    def result(self, text: str) -> None:
-        """The last line; printed always."""
-        click.echo(text)
+    def result(self, text: str, *, to_stderr: bool = False) -> None:
+        """The last line; printed always. It goes to stderr where a report takes stdout."""
+        click.echo(text, err=to_stderr)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
@@ -101,3 +101,31 @@ class Console:
             click.echo(f"{p.stage}: {p.done:,} of {p.total:,} passes, {rate:,.0f}/s, about {left:,.0f} s left", err=True)
 
         return update
+
+    @contextmanager
+    def layers(self) -> Iterator[Callable[[int, int, str], None] | None]:
+        """A callback for work that goes layer by layer; a bar on a terminal, nothing elsewhere."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Bar(*columns, console=Rich(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+    def table(self, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        """A table on stdout; names from files are printed as they are, without markup."""
+        if self.quiet:
+            return
+        from rich.console import Console as Rich
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(*head, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        Rich().print(table)

@@ -30,18 +30,20 @@ def check_writable(path: str) -> None:
 
 
 def write(path: str, text: str) -> None:
-    """Write a text file in one move: readers see the old file or the whole new one.
+    """Write a text file in one move: readers see the old file or the whole new one. ``-`` is stdout.
+
+    A character that no encoding holds (half of a surrogate pair) is written as its JSON escape.
 
     Raises:
         OutputError: the file cannot be written.
     """
     if path == "-":
-        click.echo(text)
+        click.echo(text.encode("utf-8", "backslashreplace"))
         return
     where = Path(path)
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
-            file.write(text)
+        with tempfile.NamedTemporaryFile("wb", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
         # A temporary file is private; a report has the permissions of any new file.
         mask = os.umask(0)
         os.umask(mask)
@@ -49,3 +51,15 @@ def write(path: str, text: str) -> None:
         os.replace(file.name, where)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}). Write elsewhere.") from error
+
+
+def write_new(path: str, text: str, *, force: bool) -> None:
+    """Write a text file where none is, or with ``force`` over one that is.
+
+    Raises:
+        OutputError: there is one, or it cannot be written.
+    """
+    check_writable(path)
+    if Path(path).exists() and not force:
+        raise OutputError(f"{path}: is there already, expected a new file. Pass --force to overwrite it.")
+    write(path, text)

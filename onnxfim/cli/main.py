@@ -8,11 +8,14 @@ from typing import Any
 import click
 
 from onnxfim import __version__
+from onnxfim.cli.compare import compare
+from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OUTPUT, data_options, run_options
+from onnxfim.cli.options import OutputFile, cache_options, data_options, gate_options, given_options, output_options, run_options
 
-_EPILOG = """Exit codes: 0 done, 2 could not run or bad usage, 3 nothing could be audited, 130 interrupted (what was finished
-is written, marked partial)."""
+_EPILOG = """Exit codes: 0 pass, 1 a gate or the baseline's comparison failed, 2 could not run or bad usage, 3 nothing could be
+audited, 4 inconclusive (only with --fail-on-inconclusive), 130 interrupted (what was finished is written, marked partial).
+All outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
@@ -29,27 +32,51 @@ def main() -> None:
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
-@click.option(
-    "-o",
-    "--output-file",
-    "outputs",
-    type=OUTPUT,
-    multiple=True,
-    metavar="FORMAT=PATH",
-    help="Write html=PATH or json=PATH; repeatable.  [default: html=report.html]",
-)
+@gate_options
+@cache_options
+@output_options
+@configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
 @errors_in_one_line
-def audit(model: str, outputs: tuple[tuple[str, str], ...], quiet: bool, verbose: bool, **options: Any) -> None:  # fmt: skip
+def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
     of images, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
+    from onnxfim.cli.outputs import DEFAULT, Outputs
     from onnxfim.cli.run import audit_command
 
-    sys.exit(audit_command(model, outputs or (("html", "report.html"),), Console(quiet, verbose), **options))
+    given = given_options(click.get_current_context())
+    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), given, **options))
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output-file",
+    "outputs",
+    type=OutputFile(("html", "json")),
+    multiple=True,
+    metavar="FORMAT=PATH",
+    help="Write html=PATH or json=PATH; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
+@click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
+@configured
+@errors_in_one_line
+def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
+    from onnxfim.cli.bounds import bounds_command
+
+    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+
+
+main.add_command(compare)
 
 
 @main.command()
@@ -61,6 +88,40 @@ def inspect(model: str, as_json: bool) -> None:
     from onnxfim.cli.inspect import inspect_command
 
     inspect_command(model, as_json)
+
+
+@main.command()
+@click.argument("report", type=click.Path())
+@output_options
+@configured
+@errors_in_one_line
+def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None) -> None:
+    """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model."""
+    from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
+
+    convert_command(report, Outputs(outputs or DEFAULT, assets))
+
+
+@main.command()
+@click.argument("path", type=click.Path(), default=FILE, required=False)
+@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@errors_in_one_line
+def init(path: str, force: bool) -> None:
+    """Write a configuration file, onnxfim.toml, with every option of `audit` commented out."""
+    from onnxfim.cli.files import write_new
+
+    write_new(path, template(audit), force=force)
+    click.echo(f"{path}: written; every key is commented out and has its default.")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@errors_in_one_line
+def doctor(as_json: bool) -> None:
+    """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, CUDA, cores, memory, extras."""
+    from onnxfim.cli.doctor import doctor_command
+
+    doctor_command(as_json)
 
 
 __all__ = ["main"]

@@ -58,6 +58,22 @@ class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
         return number
 
 
+class Regression(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A rise, as ``10%`` or ``0.1``; 0 and more than 100 % are meant."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            self.fail(f"{value!r} is not a rise such as 10% or 0.1.", param, ctx)
+        return number
+
+
 class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """Numbers with commas between them, as ``0.485,0.456,0.406``."""
 
@@ -73,21 +89,26 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """``FORMAT=PATH``."""
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
 
     name = "format=path"
-    formats: tuple[str, ...] = ("html", "json")
+
+    def __init__(self, formats: tuple[str, ...] = ()) -> None:
+        self.formats = formats
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
+        from onnxfim.report.formats import FORMATS
+
         name, _, path = str(value).partition("=")
-        if name not in self.formats or not path:
-            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(self.formats)}.", param, ctx)
+        formats = self.formats or tuple(FORMATS)
+        if name not in formats or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
         return name, path
 
 
-PRECISION, STEP, FLOATS, OUTPUT, AUTO_INT = Percent(), AutoFloat(), Floats(), OutputFile(), AutoInt()
+PRECISION, STEP, FLOATS, OUTPUT, AUTO_INT, REGRESSION = Percent(), AutoFloat(), Floats(), OutputFile(), AutoInt(), Regression()
 
 
 def _apply(options: list[Callable[[F], F]], function: F) -> F:
@@ -96,11 +117,47 @@ def _apply(options: list[Callable[[F], F]], function: F) -> F:
     return function
 
 
-def data_options(function: F) -> F:
+def output_options(function: F) -> F:
+    """Options that say what to write."""
+    return _apply(
+        [
+            click.option("-o", "--output-file", "outputs", type=OUTPUT, multiple=True, metavar="FORMAT=PATH",
+                         help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+            click.option("--html-assets", "assets", metavar="DIR", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def given_options(context: click.Context) -> frozenset[str]:
+    """Names of the options that were given, and not left at their defaults."""
+    left = (click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP)
+    return frozenset(name for name in context.params if context.get_parameter_source(name) not in left)
+
+
+def gate_options(function: F) -> F:
+    """Options that make an audit a check."""
+    return _apply(
+        [
+            click.option("--fail-on", multiple=True, metavar="GATE",
+                         help="Fail where this holds, such as 'lambda_max.p95 > 12.5', 'clean_accuracy < 90%' or findings.error; repeatable."),
+            click.option("--baseline", metavar="PATH", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
+            click.option("--max-regression", type=REGRESSION, metavar="PERCENT",
+                         help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
+            click.option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,
+                         help="Decide on the rise over these very samples, or over such samples in general (needs many more)."),
+            click.option("--fail-on-inconclusive", is_flag=True, help="Exit with 4 where the verdict is inconclusive."),
+            click.option("--exit-zero", is_flag=True, help="Exit with 0 instead of 1 where a gate failed."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def data_options(function: F, *, required: bool = True) -> F:
     """Options that say what the samples are."""
     return _apply(
         [
-            click.option("--data", required=True, metavar="PATH|random", help="Samples: .npz, .npy, a folder of images, or `random`."),
+            click.option("--data", required=required, metavar="PATH|random", help="Samples: .npz, .npy, a folder of images, or `random`."),
             click.option("--samples", type=click.IntRange(min=1), help="Audit at most this many samples.  [default: all]"),
             click.option("--labels", "labels_path", metavar="PATH", help="Labels in an .npy file of their own."),
             click.option("--inputs-key", default="inputs", show_default=True, help="Key of the samples in an .npz file."),
@@ -128,6 +185,8 @@ def run_options(function: F) -> F:
             click.option("--max-budget", type=click.IntRange(min=12), default=2000, show_default=True,
                          help="With --precision: forward passes per sample at most."),
             click.option("--step", type=STEP, default="auto", show_default=True, help="Amplitude per coordinate, in input units."),
+            click.option("--scheme", type=click.Choice(["auto", "forward", "central", "dithered"]), default="auto", show_default=True,
+                         help="Finite differences; dithered ones average out the rounding of int8 and float16 files."),
             click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all directions."),
             click.option("--batch", type=AUTO_INT, default="auto", show_default=True, help="Rows per call of the runtime."),
             click.option("--provider", "providers", multiple=True, default=("auto",), show_default=True,
@@ -143,10 +202,22 @@ def run_options(function: F) -> F:
             click.option("--epsilon", type=float, help="Radius of the attack, in raw units where --std is given.  [default: median smallest attack]"),
             click.option("--attack-range", type=FLOATS, metavar="LOW,HIGH", help="Range of input values the attack stays in.  [default: that of the data]"),
             click.option("--attack-samples", type=click.IntRange(min=1), default=100, show_default=True, help="Samples to attack at most."),
+            click.option("--bounds/--no-bounds", default=True, show_default=True, help="Read the architecture class and the spectral bound from the weights."),
             click.option("--surrogate", is_flag=True, help="Differentiate a clip surrogate of a quantised file, labelled as such."),
             click.option("--sigma", type=float, default=1.0, show_default=True, help="Standard deviation for --output-kind gaussian."),
             click.option("--input", "input_name", metavar="NAME", help="Input to audit, where the model has several."),
             click.option("--output", "output_name", metavar="NAME", help="Output to audit, where the model has several."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def cache_options(function: F) -> F:
+    """Options that say what is kept between runs."""
+    return _apply(
+        [
+            click.option("--no-cache", is_flag=True, help="Neither use nor keep outputs of earlier runs."),
+            click.option("--cache-dir", metavar="DIR", help="Where outputs are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
         ],
         function,
     )  # fmt: skip

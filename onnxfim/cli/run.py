@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxfim.audit import CALIBRATION_SAMPLES, audit
+from onnxfim.cache import default_folder
 from onnxfim.cli.console import Console
-from onnxfim.cli.files import check_writable, write
+from onnxfim.cli.gates import as_baseline, exit_code, print_checks, read_checks, require_same_data, same_scheme
+from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import SettingsError
+from onnxfim.errors import InputError, OnnxFimError, OutputError, SettingsError
 from onnxfim.model import ModelFile, choose_input, load_model, sample_shape
-from onnxfim.report import render_html
 from onnxfim.results import Aggregate, Audit, Estimate, Settings
 
 _SYNTHETIC = 32  # samples, where none are asked for
 
 
-def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Console, **options: Any) -> int:
-    """Run an audit from command line options and write its outputs; returns the exit code."""
-    for _, path in outputs:
-        check_writable(path)
+@dataclass(frozen=True)
+class Prepared:
+    """A model, its samples and its settings, ready to be audited."""
+
+    file: ModelFile
+    samples: Samples
+    settings: Settings
+
+
+def audit_command(model: str, outputs: Outputs, console: Console, given: Collection[str] = (), **options: Any) -> int:
+    """Run an audit from command line options and write its outputs; returns the exit code.
+
+    Raises:
+        OnnxFimError: it could not run, an output could not be written, or the baseline does not compare; whatever outputs there
+            are were written first.
+    """
+    outputs.check()
+    checks = read_checks(options)
+    prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    if checks.baseline is not None:
+        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+    settings = same_scheme(prepared.settings, given, checks.baseline)
+    with console.progress() as progress:
+        measured = audit(prepared.file, prepared.samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
+    problem: OnnxFimError | None = None
+    try:
+        result = checks.judge(measured)
+    except InputError as error:
+        result, problem = checks.without_baseline().judge(measured), error
+        if result.verdict == "pass":
+            result = replace(result, verdict="inconclusive")
+    try:
+        outputs.write(result)
+    except OutputError as error:
+        problem = error
+    _print(result, outputs, console)
+    if result.run.partial:
+        return 130
+    if problem is not None:
+        raise problem
+    return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
+
+
+def prepare(model: str, options: dict[str, Any]) -> Prepared:
+    """Load the model and the data that the options name.
+
+    Raises:
+        OnnxFimError: what cannot be loaded.
+    """
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
@@ -33,6 +81,7 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         precision=options["precision"],
         max_budget=max(options["max_budget"], options["budget"]),
         step=options["step"],
+        scheme=options["scheme"],
         seed=options["seed"],
         batch=options["batch"],
         providers=tuple(options["providers"]),
@@ -48,20 +97,17 @@ def audit_command(model: str, outputs: Sequence[tuple[str, str]], console: Conso
         epsilon=options["epsilon"],
         attack_range=_pair(options["attack_range"]),
         attack_samples=options["attack_samples"],
+        bounds=options["bounds"],
         surrogate=options["surrogate"],
         tf32=options["tf32"],
     )
-    with console.progress() as progress:
-        result = audit(file, samples, settings=settings, progress=progress)
-    for kind, path in outputs:
-        write(path, _FORMATS[kind](result))
-    _print(result, outputs, console)
-    if result.run.partial:
-        return 130
-    return 3 if all(s.lambda_max.estimate.value is None for s in result.samples) else 0
+    return Prepared(file, samples, settings)
 
 
-_FORMATS: dict[str, Callable[[Audit], str]] = {"html": render_html, "json": Audit.to_json}
+def _cache_dir(options: dict[str, Any]) -> Path | None:
+    if options["no_cache"]:
+        return None
+    return Path(options["cache_dir"]) if options["cache_dir"] else default_folder()
 
 
 def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
@@ -98,26 +144,40 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
 
 
-def _print(result: Audit, outputs: Sequence[tuple[str, str]], console: Console) -> None:
+def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
     step = result.step
     console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    _print_cache(result, console)
     if result.calibration.accuracy is not None:
         console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
     colours = {"error": "red", "warning": "yellow", "note": None}
     for finding in result.findings:
         red = finding.id == "provider-fallback"
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
-    where = ", ".join(path for _, path in outputs if path != "-")
+    where = ", ".join(outputs.files)
     head = "interrupted, partial: " if result.run.partial else ""
     text = f"{head}{result.verdict}: mean lambda_max {_interval(raw)}"
     if calibrated.value is not None:
         text += f", calibrated {_interval(calibrated)}"
     text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
-    console.result(text + (f"; report: {where}" if where else ""))
+    console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
+
+
+def _print_cache(result: Audit, console: Console) -> None:
+    times = result.run.times
+    if times.get("cached_rows"):
+        console.say(
+            f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
+        )
+    if times.get("cache_damaged"):
+        console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
+    if times.get("cache_trouble"):
+        console.say(f"warning: the cache keeps nothing more: {times['cache_trouble']}", colour="yellow")
 
 
 def _number(value: float | None) -> str:

@@ -257,7 +257,9 @@ class _Builder:
         shapes = {i: site.shape(site.inputs[i]) for i in vs if i in partials}
         terms = {i: self._times(vs[i], partials[i], site) for i in shapes}
         if all(dims == out for dims in shapes.values()):
-            return self._joined(list(terms.values()), site) or Scaled("")
+            joined = self._joined(list(terms.values()), site)
+            assert joined is not None
+            return joined
         total: str | None = None
         for i, term in terms.items():
             t = self._aligned(term, site, shapes[i], out)

@@ -24,6 +24,7 @@ class Scratch:
         self.emitter = emitter
         self.attributes = attributes_of(node)
         self.inputs = list(node.input)
+        self.further: dict[int, str] = {}  # outputs behind the first, where written
         elem = next((found.elem[i] for i in node.input if i in found.elem), TensorProto.FLOAT)
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(elem))
 
@@ -75,15 +76,18 @@ def op_name(node: onnx.NodeProto) -> str:
 def lowered(node: onnx.NodeProto, found: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
     """The nodes to put in place of a node, or None to keep it."""
     function = LOWERINGS.get(op_name(node))
-    if function is None or any(node.output[1:]):
+    if function is None:
         return None
     emitter.forget()
     start = len(emitter.nodes)
-    result = function(Scratch(node, found, emitter))
-    if result is None:
+    scratch = Scratch(node, found, emitter)
+    result = function(scratch)
+    further = {i: o for i, o in enumerate(node.output) if i and o}
+    if result is None or not scratch.further.keys() >= further.keys():
         return None
     nodes = emitter.nodes[start:]
     nodes.append(helper.make_node("Identity", [result], [node.output[0]], name=node.name))
+    nodes.extend(helper.make_node("Identity", [scratch.further[i]], [o], name=o) for i, o in further.items())
     return nodes
 
 
@@ -324,14 +328,14 @@ def _quick_gelu(s: Scratch) -> str:
 @lowering("com.microsoft.SkipLayerNormalization")
 def _skip_layer_norm(s: Scratch) -> str:
     t = s.write("Add", s.inputs[0], s.inputs[1])
-    t = s.write("Add", t, s.inputs[4]) if s.get(4) else t
+    t = s.further[3] = s.write("Add", t, s.inputs[4]) if s.get(4) else t
     return s.write("LayerNormalization", t, s.inputs[2], s.get(3), axis=-1, epsilon=s.real("epsilon", 1e-12))
 
 
 @lowering("com.microsoft.SkipSimplifiedLayerNormalization")
 def _skip_rms(s: Scratch) -> str:
     t = s.write("Add", s.inputs[0], s.inputs[1])
-    t = s.write("Add", t, s.inputs[3]) if s.get(3) else t
+    t = s.further[3] = s.write("Add", t, s.inputs[3]) if s.get(3) else t
     return _root_mean_square(s, t, s.inputs[2], -1, s.real("epsilon", 1e-12))
 
 

@@ -110,6 +110,9 @@ def prepare(
         if name not in names:
             raise ModelError(f"{what} {name!r}: the graph has no such value; graph inputs are {[i.name for i in graph.inputs]}.")
     nodes = pruned(nodes, [output_name])
+    sparse = {t.values.name for t in model.graph.sparse_initializer}.intersection(r for n in nodes for r in reads(n))
+    if sparse:
+        raise ModelError(f"weight {min(sparse)!r}: sparse weights are not differentiated. Re-export the model with dense ones.")
     emitter = Emitter([*names, *reserved], prefix="p")
     version = graph.opsets.get("ai.onnx", TARGET)
     nodes = upgrade(nodes, version, emitter)

@@ -182,7 +182,7 @@ def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:
     outputs = [o for o in node.output if o]
     if any(math.prod(found.shapes[o]) > _SMALL for o in outputs if o in found.shapes):
         return
-    if any(o not in found.shapes for o in outputs) and node.op_type not in ("Range", "NonZero", "Slice", "Reshape", "Expand"):
+    if any(o not in found.shapes for o in outputs) and node.op_type not in ("NonZero", "Slice", "Reshape"):
         return
     try:
         results = ReferenceEvaluator(node, opsets={"": opset}).run(None, {n: found.values[n] for n in names})

@@ -14,8 +14,9 @@ from onnxfim.report.numbers import count, interval, number, short
 from onnxfim.results import Aggregate, Aggregates, SampleResult, StepChoice
 
 Series = str
+Anchor = Literal["start", "middle", "end"]
 WIDE, NARROW = 700, 360
-_LETTER = 7.0  # mean width of a 12 px letter
+LETTER = 7.0  # mean width of a 12 px letter
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Label:
     x: float
     y: float
     text: str
-    anchor: Literal["start", "middle", "end"] = "start"
+    anchor: Anchor = "start"
     role: str = "tick"
     turned: bool = False
 
@@ -131,7 +132,7 @@ def distribution(panels: Sequence[Panel], *, units: str, width: int) -> Chart | 
     bars: list[Bar] = []
     paths: list[Path] = []
     labels: list[Label] = []
-    ticks = _fitting(log_ticks(x, most=9 if width > NARROW else 6), x)
+    ticks = fitting(log_ticks(x, most=9 if width > NARROW else 6), x)
     y = 0.0
     for panel in panels:
         top = y + 30
@@ -200,7 +201,7 @@ def _statistic_row(
         rules.extend(Rule(end, y - 4, end, y + 4, series) for end in (low, high))
     paths.append(Path(marker(shape, here, y), series, filled=True, tip=_statistic_words(name, statistic)))
     text = f"{name} {number(statistic.value)}"
-    room = _LETTER * len(text) + 10
+    room = LETTER * len(text) + 10
     if max(high, here) + room < x.end:
         labels.append(Label(max(high, here) + 9, y + 4, text, role="value"))
     else:
@@ -248,7 +249,7 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     bottom = height - 50
     x = log_scale([step.step, *(r.step for r in step.curve)], left, right)
     y = log_scale(values, bottom - (22 if lost else 6), top + 10, margin=0.06)
-    xticks, yticks = _fitting(log_ticks(x, most=8), x), log_ticks(y, most=7)
+    xticks, yticks = fitting(log_ticks(x, most=8), x), log_ticks(y, most=7)
     rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
     rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
@@ -262,7 +263,7 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     here = x(step.step)
     rules.append(Rule(here, top - 8, here, bottom, "chosen"))
     text = f"chosen: r = {short(step.step)}, {step.scheme}"
-    wide = _LETTER * len(text) / 2
+    wide = LETTER * len(text) / 2
     labels.append(Label(min(max(here, left + wide), right - wide), top - 14, text, "middle", role="value"))
     paths: list[Path] = []
     for name, shape, dash in SCHEMES:
@@ -319,7 +320,7 @@ def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, ser
     bottom = height - 50
     x = log_scale([d for d, _, _ in points], left, right)
     y = log_scale([v for _, v, _ in points], bottom, top)
-    xticks, yticks = _fitting(log_ticks(x, most=8), x), log_ticks(y, most=8)
+    xticks, yticks = fitting(log_ticks(x, most=8), x), log_ticks(y, most=8)
     rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
     rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
     rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
@@ -352,12 +353,12 @@ def _wrong(sample: SampleResult) -> bool:
     return sample.label is not None and sample.label != sample.prediction
 
 
-def _fitting(ticks: Sequence[Tick], scale: Scale) -> tuple[Tick, ...]:
+def fitting(ticks: Sequence[Tick], scale: Scale) -> tuple[Tick, ...]:
     """The ticks without those whose text would touch the one before."""
     kept: list[Tick] = []
     reach = -math.inf
     for tick in ticks:
-        half = _LETTER * len(tick.text) / 2
+        half = LETTER * len(tick.text) / 2
         if scale(tick.value) - half > reach + 6:
             kept.append(tick)
             reach = scale(tick.value) + half

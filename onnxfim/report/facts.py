@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from onnxfim.report import words
 from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
 from onnxfim.report.view import Fact, FactGroup
-from onnxfim.results import Audit
+from onnxfim.results import Audit, GradientInfo
 
 
 def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
     """Model, data, run, settings and versions as groups of facts."""
-    return (_model_facts(audit), _data_facts(audit), _run_facts(audit), _settings_facts(audit), _version_facts(audit))
+    gradient = (_gradient_facts(audit.gradient),) if audit.gradient is not None else ()
+    return (
+        _model_facts(audit), _data_facts(audit), _run_facts(audit), *gradient, _settings_facts(audit), _version_facts(audit)
+    )  # fmt: skip
 
 
 def _shape(shape: Iterable[int | str | None]) -> str:
@@ -76,6 +79,23 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
+
+
+def _gradient_facts(gradient: GradientInfo) -> FactGroup:
+    facts = [Fact("Used", "yes" if gradient.used else "no: the values come from forward passes")]
+    if gradient.reason:
+        facts.append(Fact("Reason", visible(gradient.reason)))
+    if gradient.used:
+        what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
+        facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
+    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("Jv by differences", gradient.difference_error)):
+        facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
+    ratio = gradient.cross_check_ratio
+    told = "" if ratio is None else f"; sketch of the file / gradient = {number(ratio)}"
+    facts.append(
+        Fact("Cross-checked", f"{count(gradient.cross_checked, 'sample')}{told}" if gradient.cross_checked else "no sample")
+    )
+    return FactGroup("Gradients", tuple(facts))
 
 
 def _clock(value: object) -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import base64
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 from markupsafe import Markup, escape
 
 from onnxfim.errors import OutputError
+from onnxfim.report.bound import bound_view
+from onnxfim.report.numbers import visible
 from onnxfim.report.page import build_page
 from onnxfim.results import Audit
+
+if TYPE_CHECKING:
+    from onnxfim.spectral import GraphReading
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")
 _STYLE = "report.css"
-_POLICY_INLINE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY_INLINE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _POLICY_ASSETS = "default-src 'none'; style-src 'self'; img-src 'self'"
 
 
@@ -31,11 +37,13 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
     """
-    environment = _environment()
-    style = _source(environment, _STYLE)
+    templates = environment()
+    style = style_sheet()
     if assets_dir is None:
         page = build_page(audit, lambda _, png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
-        return environment.get_template("report.html.j2").render(page=page, policy=_POLICY_INLINE, style=style, style_url=None)
+        return templates.get_template("report.html.j2").render(
+            title=page.title, page=page, policy=POLICY_INLINE, style=style, style_url=None
+        )
     folder = Path(assets_dir)
 
     def save(name: str, content: bytes) -> str:
@@ -46,14 +54,38 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
             raise OutputError(f"{folder / name}: cannot be written ({error.strerror}). Give a folder that can be.") from error
         return f"{folder.resolve().name}/{name}"
 
-    page = build_page(audit, lambda index, png: save(f"sample-{index}.png", png))
+    page = build_page(audit, lambda name, png: save(f"{name}.png", png))
     style_url = save(_STYLE, style.encode())
-    return environment.get_template("report.html.j2").render(page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url)
+    return templates.get_template("report.html.j2").render(
+        title=page.title, page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url
+    )
+
+
+def render_bounds_html(name: str, sha256: str, reading: GraphReading) -> str:
+    """Class and spectral bound of a model as HTML text, without any measurement.
+
+    Args:
+        name: The model's name.
+        sha256: Hash of its file.
+        reading: What its graph tells.
+    """
+    templates = environment()
+    shown = visible(name)
+    return templates.get_template("bounds.html.j2").render(
+        title=f"{shown}: spectral bound",
+        name=shown,
+        sha256=visible(sha256),
+        bound=bound_view(reading.architecture, reading.bound, reading.closed_forms),
+        policy=POLICY_INLINE,
+        style=style_sheet(),
+        style_url=None,
+    )
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates' environment: escaped, strict, with the filters for symbols."""
+    made = Environment(
         loader=FileSystemLoader([str(folder) for folder in TEMPLATE_FOLDERS]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -61,9 +93,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["symbols"] = _symbols
-    environment.filters["svg_symbols"] = _svg_symbols
-    return environment
+    made.filters["symbols"] = _symbols
+    made.filters["svg_symbols"] = _svg_symbols
+    return made
 
 
 def _symbols(text: str) -> Markup:
@@ -75,10 +107,24 @@ def _svg_symbols(text: str) -> Markup:
     return Markup(escape(text).replace("λ_max", Markup('λ<tspan dy="3" font-size="9">max</tspan><tspan dy="-3">&#8203;</tspan>')))
 
 
-def _source(environment: Environment, name: str) -> str:
-    """A template file's text as it stands."""
+def style_sheet() -> str:
+    """The style sheet's text.
+
+    Raises:
+        OutputError: the templates are missing from the installation.
+    """
+    return source(_STYLE)
+
+
+def source(name: str) -> str:
+    """The text of a template.
+
+    Raises:
+        OutputError: the templates are missing from the installation.
+    """
+    templates = environment()
     try:
-        return environment.loader.get_source(environment, name)[0] if environment.loader else ""
+        return templates.loader.get_source(templates, name)[0] if templates.loader else ""
     except TemplateNotFound as error:
         places = " nor ".join(str(folder) for folder in TEMPLATE_FOLDERS)
         raise OutputError(f"{name}: the report's templates are neither in {places}. Install onnxfim anew.") from error

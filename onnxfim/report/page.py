@@ -6,9 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from onnxfim.report import charts, words
+from onnxfim.report.attack import attack_view
+from onnxfim.report.bound import bound_view
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure, Panel
 from onnxfim.report.facts import how_it_was_run
+from onnxfim.report.gates import baseline_view, gate_lines
 from onnxfim.report.numbers import MISSING, count, interval, number, percent, percent_interval, seconds, short, visible
+from onnxfim.report.replay import replay_view
 from onnxfim.report.tables import MOST_ROWS, Picture, card, class_lines, classes_note, sample_line, samples_note
 from onnxfim.report.view import CurveLine, Item, Key, Page, Quantity, SkippedLine, StatisticRow, Tile
 from onnxfim.results import Aggregate, Aggregates, Audit, Finding
@@ -18,7 +22,7 @@ EXTREMES = 6
 
 
 def build_page(audit: Audit, picture: Picture) -> Page:
-    """Compute the page of ``audit``; ``picture`` takes a sample's index and PNG file and returns where to find it."""
+    """Compute the page of ``audit``; ``picture`` takes a picture's name and PNG file and returns where to find it."""
     values = words.lead_values(audit)
     ordered = sorted(audit.samples, key=lambda s: -values.get(s.index, -math.inf))
     measured = [s for s in ordered if s.index in values]
@@ -34,6 +38,8 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         verdict_word=words.VERDICT_WORDS[audit.verdict],
         headline=words.headline(audit),
         answers=words.answers(audit),
+        gates=gate_lines(audit),
+        baseline=baseline_view(audit),
         tiles=_tiles(audit),
         units=visible(audit.units),
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
@@ -46,6 +52,9 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         curve_note=_curve_note(audit),
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
+        replay=replay_view(audit, picture),
+        attack=attack_view(audit.attack),
+        bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         lead=words.lead_name(audit),
         lead_series="calibrated" if words.has_calibrated(audit) else "raw",
@@ -58,11 +67,12 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         samples_note=samples_note(audit),
         named=any(s.name and s.name != str(s.index) for s in audit.samples),
         labelled=audit.data.labels,
+        attacked=any(s.attack_distance is not None for s in ordered[:MOST_ROWS]),
         skipped=tuple(SkippedLine(s.index, visible(s.reason)) for s in audit.skipped[:MOST_SKIPPED]),
         skipped_note=_skipped_note(audit),
         run=how_it_was_run(audit),
         limits=words.LIMITS,
-        sources=words.SOURCES,
+        sources=words.sources(audit),
         schema_version=visible(audit.schema_version),
     )
 

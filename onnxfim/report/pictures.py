@@ -29,10 +29,10 @@ def png(thumbnail: Thumbnail) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
-def display_size(thumbnail: Thumbnail) -> tuple[int, int]:
+def display_size(thumbnail: Thumbnail, longest: int = DISPLAY_PIXELS) -> tuple[int, int]:
     """Width and height on the page: a whole multiple of the picture's own pixels where that fits, so they stay square."""
     height, width = _reduced(thumbnail).shape[:2]
-    factor = max(1, DISPLAY_PIXELS // max(height, width))
+    factor = max(1, longest // max(height, width))
     return width * factor, height * factor
 
 

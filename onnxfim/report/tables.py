@@ -14,7 +14,7 @@ from onnxfim.results import Audit, Estimate, SampleResult, Thumbnail
 MOST_ROWS = 200
 MOST_CLASSES = 100
 
-Picture = Callable[[int, bytes], str]
+Picture = Callable[[str, bytes], str]
 
 
 def class_lines(audit: Audit) -> tuple[ClassLine, ...]:
@@ -50,7 +50,8 @@ def classes_note(audit: Audit) -> str:
     return f"Means of the estimates of the samples with this {by}. {caution}{more}"
 
 
-def _class_name(index: int | None, audit: Audit) -> str | None:
+def class_name(index: int | None, audit: Audit) -> str | None:
+    """The class's name, its number where it has none, None for no class."""
     if index is None:
         return None
     names = audit.data.class_names or ()
@@ -70,8 +71,8 @@ def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
         index=sample.index,
         name=visible(sample.name),
         picture=_picture(thumbnail, picture, _alt(sample, audit)) if thumbnail else None,
-        label=_class_name(sample.label, audit),
-        prediction=_class_name(sample.prediction, audit),
+        label=class_name(sample.label, audit),
+        prediction=class_name(sample.prediction, audit),
         wrong=_wrong(sample),
         confidence=percent(sample.confidence),
         kind=kind,
@@ -90,13 +91,13 @@ def _with_common_kind(estimates: Mapping[str, Estimate]) -> tuple[str, dict[str,
 
 
 def _alt(sample: SampleResult, audit: Audit) -> str:
-    label = _class_name(sample.label, audit)
+    label = class_name(sample.label, audit)
     return f"Input of sample {sample.index}" + (f", labelled {label}" if label is not None else "")
 
 
 def _picture(thumbnail: Thumbnail, picture: Picture, alt: str) -> PictureView:
     width, height = display_size(thumbnail)
-    return PictureView(picture(thumbnail.index, png(thumbnail)), width, height, alt)
+    return PictureView(picture(f"sample-{thumbnail.index}", png(thumbnail)), width, height, alt)
 
 
 def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
@@ -112,8 +113,8 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
     return SampleLine(
         index=sample.index,
         name=visible(sample.name),
-        label=_class_name(sample.label, audit) or "–",
-        prediction=_class_name(sample.prediction, audit) or "–",
+        label=class_name(sample.label, audit) or "–",
+        prediction=class_name(sample.prediction, audit) or "–",
         wrong=_wrong(sample),
         confidence="–" if sample.confidence is None else percent(sample.confidence),
         raw=quantities["raw"],
@@ -124,6 +125,7 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
         sensitivity=quantities["sensitivity"],
         kind=kind,
         evaluations=f"{sample.evaluations:,}",
+        attack=replace(_estimate(sample.attack_distance), kind=None) if sample.attack_distance is not None else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.report.charts import Figure
+from onnxfim.report.gates import BaselineView, GateLine
 from onnxfim.report.words import Notice, Source, Statement
 
 
@@ -107,6 +108,7 @@ class SampleLine:
     sensitivity: Quantity
     kind: str
     evaluations: str
+    attack: Quantity | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ class Key:
     dash: str
     marker: str
     text: str
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,146 @@ class SkippedLine:
 
 
 @dataclass(frozen=True)
+class ReachLine:
+    """How many replayed samples the quadratic form holds for up to one distance, and how many have flipped by then."""
+
+    distance: str
+    why: str
+    holds: str
+    flipped: str
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """The KL curve of one sample; ``figure`` is None where too few values can be drawn."""
+
+    role: str
+    index: int
+    name: str
+    facts: tuple[Fact, ...]
+    figure: Figure | None
+
+
+@dataclass(frozen=True)
+class PointLine:
+    """One distance of one sample's KL curve."""
+
+    sample: int
+    epsilon: str
+    along: str
+    against: str
+    random: str
+    quadratic: str
+    ratio: str
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture with the words under it."""
+
+    caption: str
+    picture: PictureView
+
+
+@dataclass(frozen=True)
+class DirectionCard:
+    """The worst direction of one sample: pictures for images, else a chart of its largest coordinates."""
+
+    role: str
+    index: int
+    name: str
+    epsilon: str
+    before: str | None
+    after: str | None
+    flipped: bool
+    pictures: tuple[Captioned, ...]
+    figure: Figure | None
+
+
+@dataclass(frozen=True)
+class ReplayView:
+    """Whether the measured KL follows the quadratic form, and the directions along which it was measured."""
+
+    answer: str
+    tiles: tuple[Tile, ...]
+    reach: Figure | None
+    reach_lines: tuple[ReachLine, ...]
+    reach_note: str
+    panels: tuple[CurvePanel, ...]
+    keys: tuple[Key, ...]
+    points: tuple[PointLine, ...]
+    directions: tuple[DirectionCard, ...]
+
+
+@dataclass(frozen=True)
+class CorrelationLine:
+    """A rank correlation as printed; ``x`` and the ends of its interval on a bar from 0 (−1) to 100 (+1)."""
+
+    measure: str
+    coefficient: str
+    interval: str
+    count: str
+    expected: str
+    reading: str
+    x: float | None
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AttackView:
+    """The attack replay."""
+
+    answer: str
+    tiles: tuple[Tile, ...]
+    correlations: tuple[CorrelationLine, ...]
+    correlations_answer: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class FormLine:
+    """One family's closed form on the layers of this model."""
+
+    family: str
+    formula: str
+    log10: str
+    own: bool
+
+
+@dataclass(frozen=True)
+class FactorLine:
+    """One layer's norm as printed."""
+
+    node: str
+    op: str
+    shape: str
+    norm: str
+    log10: str
+    method: str
+    kind: str
+    rigorous: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class BoundView:
+    """What the graph and the weights alone say: the class of the architecture and its spectral bound."""
+
+    family: str | None
+    evidence: tuple[str, ...]
+    reason: str | None
+    answer: str
+    tiles: tuple[Tile, ...]
+    shares: Figure | None
+    shares_note: str
+    forms: tuple[FormLine, ...]
+    factors: tuple[FactorLine, ...]
+    factors_note: str
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the report prints, in its order."""
 
@@ -171,6 +314,8 @@ class Page:
     verdict_word: str
     headline: str
     answers: tuple[Statement, ...]
+    gates: tuple[GateLine, ...]
+    baseline: BaselineView | None
     tiles: tuple[Tile, ...]
     units: str
     statistics: tuple[StatisticRow, ...]
@@ -183,6 +328,9 @@ class Page:
     curve_note: str
     curve_keys: tuple[Key, ...]
     curve_lines: tuple[CurveLine, ...]
+    replay: ReplayView | None
+    attack: AttackView | None
+    bound: BoundView | None
     scatter: Figure | None
     lead: str
     lead_series: str
@@ -195,6 +343,7 @@ class Page:
     samples_note: str
     named: bool
     labelled: bool
+    attacked: bool
     skipped: tuple[SkippedLine, ...]
     skipped_note: str
     run: tuple[FactGroup, ...]

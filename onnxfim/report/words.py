@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxfim.report.gates import checks_headline
 from onnxfim.report.numbers import count, interval, number, percent, short, visible
 from onnxfim.results import Aggregates, Audit, SampleResult
 
@@ -124,6 +125,9 @@ def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     errors = [f for f in audit.findings if f.level == "error"]
     warnings = [f for f in audit.findings if f.level == "warning"]
+    decided = checks_headline(audit)
+    if decided is not None:
+        return decided
     if audit.verdict == "fail":
         return f"{count(len(errors), 'check')} failed: {visible(errors[0].message)}" if errors else "A check of this audit failed."
     if audit.verdict == "inconclusive":
@@ -349,3 +353,16 @@ SOURCES = (
     Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
     Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
 )
+
+_ATTACK_SOURCES = (
+    Source(
+        "Attacks that masked gradients mislead",
+        "Croce, Hein (2020), Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse "
+        "Parameter-free Attacks, ICML.",
+    ),
+)
+
+
+def sources(audit: Audit) -> tuple[Source, ...]:
+    """Where the parts of the method that this audit used were published."""
+    return (*SOURCES, *(_ATTACK_SOURCES if audit.attack is not None else ()))

@@ -68,7 +68,7 @@ def exact_rows(cases: list[Case], budgets: tuple[int, ...]) -> Iterator[list[Any
     for case in cases:
         if case.exact is None:
             continue
-        methods = ("sketch", "auto") if np.prod(case.inputs.shape[1:]) < min(budgets) else ("sketch",)
+        methods = ("sketch", "exact") if np.prod(case.inputs.shape[1:]) < min(budgets) else ("sketch",)
         for method in methods:
             for budget in budgets if method == "sketch" else budgets[:1]:
                 yield against_exact(case, budget, method)

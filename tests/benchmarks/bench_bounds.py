@@ -4,7 +4,6 @@ Prints, per trained model, log10 L, how many decades looser the naive products a
 of a ResNet-50-sized file, and FFT with Cholesky against Gram iteration per kernel.
 """
 
-
 from __future__ import annotations
 
 import json

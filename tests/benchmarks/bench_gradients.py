@@ -1,14 +1,15 @@
 """Cost of ten cotangents in forward passes, against ten backward passes of PyTorch, on five networks.
 
-Run by hand: ``python tests/benchmarks/bench_gradients.py [NET ...]``. Needs torch (weights are random) and onnxruntime.
+Run by hand: ``python tests/benchmarks/bench_gradients.py [--batch N] [NET ...]`` (batch 1 unless given).
+Needs torch (weights are random) and onnxruntime.
 Each figure is a ratio to a forward pass of the same batch in the same runtime, in one run, medians over repetitions of
 processor time on one thread, which other work on the machine disturbs little.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -113,12 +114,12 @@ class Vit(nn.Module):
         return self.head(self.norm(self.blocks(t))[:, 0])
 
 
-NETS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
-    "resnet18-32": (lambda: resnet18(32), 32, 8),
-    "vit-32": (Vit, 32, 8),
-    "vgg11-32": (vgg11, 32, 8),
-    "densenet-32": (densenet, 32, 8),
-    "resnet18-224": (lambda: resnet18(224), 224, 2),
+NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet18-32": (lambda: resnet18(32), 32),
+    "vit-32": (Vit, 32),
+    "vgg11-32": (vgg11, 32),
+    "densenet-32": (densenet, 32),
+    "resnet18-224": (lambda: resnet18(224), 224),
 }
 
 
@@ -153,8 +154,8 @@ def medians(calls: list[Callable[[], object]], seconds: float = 6.0) -> list[flo
     return [statistics.median(t) for t in times]
 
 
-def measure(name: str) -> None:
-    make, size, batch = NETS[name]
+def measure(name: str, batch: int) -> None:
+    make, size = NETS[name]
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net = make().eval()
@@ -198,5 +199,9 @@ def measure(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or NETS:
-        measure(chosen)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nets", nargs="*", default=list(NETS))
+    parser.add_argument("--batch", type=int, default=1)
+    given = parser.parse_args()
+    for chosen in given.nets:
+        measure(chosen, given.batch)

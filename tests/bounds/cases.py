@@ -1,6 +1,5 @@
 """Random small graphs for every operator that has a rule."""
 
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 """The dense, slow twin of every rule: a small graph is run at many points, and its Jacobian's largest singular value is taken."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

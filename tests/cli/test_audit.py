@@ -147,23 +147,30 @@ class TestWords:
     def test_clean_accuracy(self, here, command):
         assert "clean accuracy 80.0%" in command("audit", *GOOD).output
 
-    def test_a_provider_that_is_not_obtained_is_said(self, here, command):
-        done = command("audit", "model.onnx", "--data", "data.npz", "--provider", "openvino", "-o", "json=a.json")
+    @pytest.mark.parametrize(("name", "full"), [("cuda", "CUDAExecutionProvider"), ("openvino", "OpenVINOExecutionProvider")])
+    def test_a_provider_that_is_not_obtained_is_said(self, here, command, name, full):
+        done = command("audit", "model.onnx", "--data", "data.npz", "--provider", name, "-o", "json=a.json")
         found = read("a.json")
-        if found.run.provider == "OpenVINOExecutionProvider":
-            pytest.skip("this machine runs OpenVINO")
+        if found.run.provider == full:
+            pytest.skip(f"this machine runs {name}")
         assert done.exit_code == 0
-        assert "warning: openvino was asked for and not obtained; the audit ran on CPUExecutionProvider" in done.output
+        assert f"warning: {name} was asked for and not obtained; the audit ran on CPUExecutionProvider" in done.output
+        assert found.run.provider_reason
         assert found.run.provider_reason in done.output
-        assert "provider-fallback" in {f.id for f in found.findings}
-
-    def test_a_provider_that_is_required_is_an_error(self, here, command):
-        done = command("audit", "model.onnx", "--data", "data.npz", "--provider", "openvino", "--require-provider")
-        if done.exit_code == 0:
-            pytest.skip("this machine runs OpenVINO")
-        assert done.exit_code == 2
-        assert "OpenVINOExecutionProvider was required and not obtained" in done.output
+        finding = next(f for f in found.findings if f.id == "provider-fallback")
+        assert found.run.provider_reason in finding.message
+        required = command("audit", "model.onnx", "--data", "data.npz", "--provider", name, "--require-provider")
+        assert required.exit_code == 2
+        assert f"{full} was required and not obtained" in required.output
         assert not (here / "report.html").exists()
+
+    def test_auto_falls_back_with_a_note(self, here, command):
+        done = command("audit", "model.onnx", "--data", "data.npz", "-o", "json=a.json")
+        found = read("a.json")
+        assert done.exit_code == 0
+        ids = {f.id: f.level for f in found.findings}
+        assert "provider-fallback" not in ids
+        assert ids.get("provider-auto") == (None if found.run.provider_reason is None else "note")
 
 
 class TestUnits:
@@ -218,7 +225,7 @@ class TestInterrupt:
         def interrupted(*args, progress, **kwargs):
             def update(p):
                 seen.append(p)
-                if sum(q.stage == "measuring" for q in seen) == 4:
+                if p.stage == "measuring" and sum(q.stage == "measuring" for q in seen) == 4:  # once, as a key is pressed
                     raise KeyboardInterrupt
 
             return plain(*args, progress=update, **kwargs)
@@ -294,8 +301,11 @@ class TestHelp:
 
     def test_every_setting_has_an_option(self, command):
         page = command("audit", "--help").output
-        for option in ("--method", "--budget", "--precision", "--step", "--seed", "--batch", "--provider", "--require-provider", "--output-kind",
-                       "--input", "--output", "--mean", "--std", "--input-range", "--layout", "-q", "-v", "-o"):  # fmt: skip
+        words = (
+            "--method --budget --precision --step --seed --batch --provider --require-provider --output-kind --sigma --input "
+            "--output --mean --std --input-range --layout --samples --labels --tf32 -q -v -o"
+        )
+        for option in words.split():
             assert option in page
 
     def test_version(self, command):

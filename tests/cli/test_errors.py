@@ -43,31 +43,59 @@ GOOD = ("model.onnx", "--data", "data.npz")
 #: (what is prepared, arguments, words of the message in their order)
 CASES = {
     "model missing": (NOTHING, ("none.onnx", "--data", "data.npz"), r"none\.onnx: no such file.*Give the path"),
-    "model not ONNX": (text("bad.onnx", b"#!/bin/sh\necho hello\n"), ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: .*(is not ONNX|no ONNX graph)"),
+    "model not ONNX": (
+        text("bad.onnx", b"#!/bin/sh\necho hello\n"),
+        ("bad.onnx", "--data", "data.npz"),
+        r"bad\.onnx: .*(is not ONNX|no ONNX graph)",
+    ),
     "model empty": (text("bad.onnx", b""), ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: the file is empty"),
     "model truncated": (truncated, ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: .*truncated"),
     "model a folder": (lambda f: (f / "bad.onnx").mkdir(), ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: is not a file"),
-    "opset unsupported": (save("bad.onnx", models.linear(MODEL.W, MODEL.b, opset=999)), ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: unsupported opset"),
+    "opset unsupported": (
+        save("bad.onnx", models.linear(MODEL.W, MODEL.b, opset=999)),
+        ("bad.onnx", "--data", "data.npz"),
+        r"bad\.onnx: unsupported opset",
+    ),
     "custom operator": (save("bad.onnx", models.custom(6)), ("bad.onnx", "--data", "data.npz"), r"bad\.onnx: .*custom operators"),
-    "integer inputs": (save("bad.onnx", models.integer(6)), ("bad.onnx", "--data", "data.npz"), r"takes int64, expected floating point"),
+    "integer inputs": (
+        save("bad.onnx", models.integer(6)),
+        ("bad.onnx", "--data", "data.npz"),
+        r"takes int64, expected floating point",
+    ),
     "no such input": (NOTHING, (*GOOD, "--input", "y"), r"no input is called 'y'"),
     "no such output": (NOTHING, (*GOOD, "--output", "zz"), r"no output is called 'zz'.*Did you mean 'z'"),
     "data missing": (NOTHING, ("model.onnx", "--data", "none.npz"), r"none\.npz: no such file"),
     "data of another kind": (text("bad.csv", b"1,2"), ("model.onnx", "--data", "bad.csv"), r"has the suffix '\.csv'"),
     "data no archive": (text("bad.npz", b"not a zip"), ("model.onnx", "--data", "bad.npz"), r"bad\.npz"),
-    "wrong shape": (npz(inputs=np.zeros((4, 9))), ("model.onnx", "--data", "bad.npz"), r"samples have shape \(9,\), but the model takes \(6,\)"),
+    "wrong shape": (
+        npz(inputs=np.zeros((4, 9))),
+        ("model.onnx", "--data", "bad.npz"),
+        r"samples have shape \(9,\), but the model takes \(6,\)",
+    ),
     "wrong dtype": (npz(inputs=np.array([["a"] * 6])), ("model.onnx", "--data", "bad.npz"), r"holds text .* expected real numbers"),
-    "all NaN": (npz(inputs=np.full((4, 6), np.nan)), ("model.onnx", "--data", "bad.npz"), r"none of the 4 selected samples can be used.*NaN"),
+    "all NaN": (
+        npz(inputs=np.full((4, 6), np.nan)),
+        ("model.onnx", "--data", "bad.npz"),
+        r"none of the 4 selected samples can be used.*NaN",
+    ),
     "object arrays": (npz(inputs=np.array([{}, None], dtype=object)), ("model.onnx", "--data", "bad.npz"), r"bad\.npz.*object"),
     "empty data": (npz(inputs=np.zeros((0, 6))), ("model.onnx", "--data", "bad.npz"), r"is empty"),
-    "labels of another length": (npz(inputs=X, labels=np.zeros(7, int)), ("model.onnx", "--data", "bad.npz"), r"labels have shape \(7,\), expected one for each of the 8"),
-    "label out of range": (npz(inputs=X, labels=np.array([0, 1, 2, 3, 4, 0, 0, 0])), ("model.onnx", "--data", "bad.npz"), r"label 4 of sample 4, expected 0 to 3"),
+    "labels of another length": (
+        npz(inputs=X, labels=np.zeros(7, int)),
+        ("model.onnx", "--data", "bad.npz"),
+        r"labels have shape \(7,\), expected one for each of the 8",
+    ),
+    "label out of range": (
+        npz(inputs=X, labels=np.array([0, 1, 2, 3, 4, 0, 0, 0])),
+        ("model.onnx", "--data", "bad.npz"),
+        r"label 4 of sample 4, expected 0 to 3",
+    ),
     "key missing": (npz(images=X), ("model.onnx", "--data", "bad.npz"), r"--inputs-key"),
     "unknown provider": (NOTHING, (*GOOD, "--provider", "gpuu"), r"provider 'gpuu' is unknown"),
     "output folder missing": (NOTHING, (*GOOD, "-o", "json=no/where.json"), r"folder 'no' does not exist"),
     "output a folder": (lambda f: (f / "out").mkdir(), (*GOOD, "-o", "html=out"), r"out: is a folder"),
     "output not writable": (read_only, (*GOOD, "-o", "json=closed/a.json"), r"cannot be written \(no permission\)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,8 +135,9 @@ def test_options_that_cannot_be(here, command, option, words):
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--step", "-1"), "step: -1.0 is not a positive number"), (("--step", "nan"), "step: nan"), (("--sigma", "0"), "sigma: 0.0"),
-     (("--std", "0"), "std: found 0"), (("--input-range", "1,0"), "input range"), (("--samples", "5", "--seed", str(2**63)), "seed")],
+    [(("--step", "-1"), "step: -1.0 is not a positive number"), (("--step", "nan"), "step: nan"),
+     (("--sigma", "0"), "sigma: 0.0"), (("--std", "0"), "std: found 0"),
+     (("--input-range", "1,0"), "input range"), (("--samples", "5", "--seed", str(2**63)), "seed")],
 )  # fmt: skip
 def test_values_that_cannot_be(here, command, option, words):
     done = command("audit", *GOOD, *option)

@@ -140,7 +140,7 @@ def padding(rng: Rng) -> tuple[Net, str]:
     return net, net.op("Pad", t, np.asarray([0, *b, 0, *e]), *value, mode=mode)
 
 
-@case("Gather", "GatherElements", repeats=60)
+@case("Gather", "GatherElements", repeats=90)
 def picking(rng: Rng) -> tuple[Net, str]:
     net = Net((5, 4))
     axis = int(pick(rng, [1, 2, -1, -2]))

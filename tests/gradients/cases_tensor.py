@@ -318,13 +318,14 @@ def fused_conv(rng: Rng) -> tuple[Net, str]:
     return net, net.op("FusedConv", "x", weight, rng.standard_normal(3), domain=MS, activation=name, pads=[1] * 4, **attributes)
 
 
-@case(f"{MS}.FusedMatMul", f"{MS}.TransposeMatMul", repeats=4)
+@case(f"{MS}.FusedMatMul", f"{MS}.TransposeMatMul", repeats=8)
 def fused_matmul(rng: Rng) -> tuple[Net, str]:
     net = Net((3, 4))
     a, b = int(rng.integers(2)), int(rng.integers(2))
     t = net.op("Transpose", "x", perm=[0, 2, 1]) if a else "x"
     w = rng.standard_normal((2, 4) if b else (4, 2))
-    return net, net.op("FusedMatMul", t, w, domain=MS, alpha=0.5, transA=a, transB=b)
+    op = str(pick(rng, ["FusedMatMul", "TransposeMatMul"]))
+    return net, net.op(op, t, w, domain=MS, alpha=0.5, transA=a, transB=b)
 
 
 @case(f"{MS}.FusedGemm")
@@ -341,12 +342,15 @@ def fused_gelus(rng: Rng) -> tuple[Net, str]:
     return net, net.op(op, "x", *bias, domain=MS)
 
 
-@case(f"{MS}.SkipLayerNormalization", f"{MS}.SkipSimplifiedLayerNormalization", repeats=6)
+@case(f"{MS}.SkipLayerNormalization", f"{MS}.SkipSimplifiedLayerNormalization", repeats=12)
 def skip_normalisations(rng: Rng) -> tuple[Net, str]:
     net = Net((3, 4))
     skip = scaled(net, rng)
     if rng.random() < 0.5:
-        return net, net.op("SkipSimplifiedLayerNormalization", "x", skip, rng.uniform(0.5, 1.5, 4), domain=MS, epsilon=1e-3)
+        w = rng.uniform(0.5, 1.5, 4)
+        y, *_, total = net.ops("SkipSimplifiedLayerNormalization", "x", skip, w, outputs=4, domain=MS, epsilon=1e-3)
+        net.nodes[-1].output[1:3] = ["", ""]  # only the sum is asked for
+        return net, net.op("Mul", y, total)
     tail = [rng.standard_normal(4)] if rng.random() < 0.5 else []
     w = rng.uniform(0.5, 1.5, 4), rng.standard_normal(4)
     return net, net.op("SkipLayerNormalization", "x", skip, *w, *tail, domain=MS, epsilon=1e-3)

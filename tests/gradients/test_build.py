@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +10,7 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, UnsupportedOperator
-from onnxfim.gradients import derivative_graph
+from onnxfim.gradients import Logits, derivative_graph, find_logits
 
 
 def mlp(rng, *, K=5, scale=1.0, **options):
@@ -189,8 +187,32 @@ def test_local_functions_are_written_out(rng):
     assert_allclose(g[0], np.where(net.x > 0, 0.25, 0.25 * 0.06), rtol=1e-6)
 
 
+def test_a_scikit_learn_file_is_differentiated_at_its_logits(rng):
+    """Labels and the map of probabilities stand beside the path."""
+    net = Net((4,))
+    scaled = net.op("Scaler", net.op("Cast", "x", to=1), domain="ai.onnx.ml", offset=[0.1] * 4, scale=[2.0] * 4)
+    hidden = net.op("Relu", net.op("Add", net.op("MatMul", scaled, rng.standard_normal((4, 6))), rng.standard_normal((1, 6))))
+    z = net.op("Add", net.op("MatMul", hidden, rng.standard_normal((6, 3))), rng.standard_normal((1, 3)))
+    p = net.op("Softmax", z, axis=1)
+    net.op("ArrayFeatureExtractor", np.arange(3), net.op("ArgMax", p, axis=1, keepdims=0), domain="ai.onnx.ml")
+    maps = net.op("ZipMap", p, domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+    model = net.model(maps)
+    assert find_logits(model, maps) == Logits(z, "softmax")
+    net.step, net.rtol = 1e-3, 5e-2  # kinks may lie within the step
+    check_laws(net, z, rng)
+
+
+def test_sparse_weights_are_refused(rng):
+    net = Net((4,))
+    output = net.op("Mul", "x", "sparse")
+    model = net.model(output)
+    values, indices = numpy_helper.from_array(np.ones(1, np.float32), "sparse"), numpy_helper.from_array(np.zeros(1, np.int64))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    with pytest.raises(ModelError, match="weight 'sparse': sparse weights"):
+        derivative_graph(model, input_name="x", output_name=output, kind="vjp")
+
+
 def test_the_model_is_not_changed_and_weights_are_not_converted(rng):
-    """115 MB of weights: less than a second, since only references pass through."""
     net = Net((1024,))
     t = "x"
     for _ in range(7):
@@ -198,9 +220,7 @@ def test_the_model_is_not_changed_and_weights_are_not_converted(rng):
         t = net.op("ReduceMean", net.op("Reshape", t, np.asarray([0, 1024, 4])), np.asarray([2]), keepdims=0)
     model = net.model(t)
     before = model.SerializeToString(deterministic=True)
-    start = time.perf_counter()
     derivative_graph(model, input_name="x", output_name=t, kind="vjp")
-    assert time.perf_counter() - start < 1.0
     assert model.SerializeToString(deterministic=True) == before
 
 

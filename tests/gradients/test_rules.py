@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 
 import cases
 import cases_shape
@@ -13,7 +14,7 @@ from nets import check_laws
 
 from onnxfim.gradients import rules  # noqa: F401 - fills the registry
 from onnxfim.gradients.inline import SCHEMA_FUNCTIONS
-from onnxfim.gradients.lower import LOWERINGS
+from onnxfim.gradients.lower import LOWERINGS, op_name
 from onnxfim.gradients.registry import RULES
 
 ALL = [*cases.CASES, *cases_shape.CASES, *cases_tensor.CASES]
@@ -27,6 +28,31 @@ def test_rule_keeps_the_laws(case, index):
     check_laws(net, output, rng)
 
 
-def test_every_registry_entry_has_a_case():
-    tested = {op for c in ALL for op in c.ops}
-    assert {*RULES, *LOWERINGS, *SCHEMA_FUNCTIONS} <= tested
+GEOMETRIC = [
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "Slice", "Pad", "Gather", "Concat", "Split", "Transpose"),
+    *("MatMul", "Gemm", "Einsum", "Reshape"),
+]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """How many tested graphs hold each operator."""
+    counts: Counter[str] = Counter()
+    for case in ALL:
+        for index in range(case.repeats):
+            net, _ = case.make(np.random.default_rng([zlib.crc32(case.name.encode()), index]))
+            counts.update({op_name(n) for n in net.nodes})
+    return counts
+
+
+def test_every_registry_entry_is_drawn(drawn):
+    assert {*RULES, *LOWERINGS, *SCHEMA_FUNCTIONS} - set(drawn) == set()
+
+
+@pytest.mark.parametrize("op", GEOMETRIC)
+def test_operators_with_a_geometry_are_drawn_often(drawn, op):
+    assert drawn[op] >= 50
+
+
+def test_cases_hold_what_they_name(drawn):
+    assert {op for c in ALL for op in c.ops} <= set(drawn)

@@ -38,10 +38,19 @@ def test_linear_ticks_are_few_and_inside(low, width, most):
 @pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
 def test_nothing_leaves_the_drawing_and_labels_do_not_touch(audit, width):
     page = build_page(audit, lambda index, png: "")
-    for figure in (page.distribution, page.curve, page.scatter):
+    figures = [page.distribution, page.curve, page.scatter]
+    if page.replay:
+        figures += [page.replay.reach, *(p.figure for p in page.replay.panels), *(d.figure for d in page.replay.directions)]
+    if page.bound:
+        figures.append(page.bound.shares)
+    for figure in figures:
         if figure is None:
             continue
         chart = figure.wide if width == charts.WIDE else figure.narrow
+        for bar in chart.bars:
+            assert bar.x >= 0
+            assert bar.x + bar.width <= chart.width
+            assert bar.y + bar.height <= chart.height
         boxes = []
         for label in chart.labels:
             wide, tall = (12, 6.2 * len(label.text)) if label.turned else (6.2 * len(label.text), 12)  # 6.2 px: a 12 px letter

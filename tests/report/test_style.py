@@ -5,13 +5,13 @@ from itertools import product
 
 import pytest
 
-from onnxfim.report.html import _environment, _source
+from onnxfim.report.html import source
 
 SCHEMES = ("light", "dark", "print")
 
 
 def scheme(name):
-    style = _source(_environment(), "report.css")
+    style = source("report.css")
     blocks = re.findall(r":root \{(.*?)\}", style, re.S)
     tables = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in blocks]
     assert len(tables) == len(SCHEMES)
@@ -55,8 +55,7 @@ def test_marks_can_be_seen(name):
 
 
 def test_every_class_of_the_drawings_has_a_colour():
-    environment = _environment()
-    style, macros = _source(environment, "report.css"), _source(environment, "charts.html.j2")
+    style, macros = source("report.css"), source("charts.html.j2")
     series = re.findall(r'"(\w+)": "#', macros)
     assert {"raw", "calibrated", "forward", "central", "cross", "right", "wrong", "pass", "fail", "warning"} <= set(series)
     for name in set(series) - {"tick", "title", "value", "note"}:

@@ -1,0 +1,259 @@
+"""Options from a file and from the environment: command line before ``ONNXFIM_*`` before the file before the default.
+
+The file is ``onnxfim.toml``, or ``[tool.onnxfim]`` in ``pyproject.toml``, of the current folder. Its keys are the long names of the
+options of ``audit``; those of another command stand in a table named for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = "onnxfim.toml"
+_PREFIX = "ONNXFIM_"
+_TABLE = "onnxfim"
+_MAIN = "audit"  # the command whose keys need no table
+_UNSET = ("config", "help", "version")  # options that no file sets
+
+
+@dataclass(frozen=True)
+class File:
+    """A configuration file: its keys, and how to call it in messages."""
+
+    where: str
+    keys: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value as text (or texts, for a repeatable option), and where it was found."""
+
+    where: str
+    value: str | list[str]
+
+
+def configured(function: F) -> F:
+    """Give a command ``--config``, and its other options their values from the file and the environment."""
+    return click.option(
+        "--config", metavar="PATH", is_eager=True, expose_value=False, callback=_configure, envvar="ONNXFIM_CONFIG",
+        help="Read options from this TOML file.  [default: onnxfim.toml, or [tool.onnxfim] in pyproject.toml]",
+    )(function)  # fmt: skip
+
+
+def _configure(context: click.Context, _: click.Parameter, path: str | None) -> None:
+    if context.resilient_parsing:
+        return
+    root = context.find_root().command
+    listed = root.commands if isinstance(root, click.Group) else {}
+    commands = {name: c for name, c in listed.items() if any(p.name == "config" for p in c.params)}
+    try:
+        file = read_file(path)
+        _warn(os.environ, commands.values())
+        values = {
+            **from_file(file, context.command, commands),
+            **from_environment(os.environ, context.command),
+        }
+        context.default_map = {name: _checked(context, name, value) for name, value in values.items()}
+    except ValueError as error:
+        raise click.UsageError(str(error), context) from error
+
+
+def read_file(path: str | None = None) -> File:
+    """The configuration at ``path``, or that of the current folder (which may have none).
+
+    Raises:
+        ValueError: it cannot be read, or is no TOML.
+    """
+    if path is not None:
+        record = _toml(Path(path))
+        return File(path, _own(record) if Path(path).name == "pyproject.toml" else record)
+    if Path(FILE).is_file():
+        return File(FILE, _toml(Path(FILE)))
+    project = Path("pyproject.toml")
+    return File(str(project), _own(_toml(project)) if project.is_file() else {})
+
+
+def _own(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    tool = record.get("tool", {})
+    own = tool.get(_TABLE, {}) if isinstance(tool, dict) else {}
+    if not isinstance(own, dict):
+        raise ValueError(f"pyproject.toml: tool.{_TABLE} is {own!r}, expected a table. Write [tool.{_TABLE}].")
+    return own
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}), expected a TOML file. Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not TOML ({error}). Mend it, or write a new one with `onnxfim init --force`.") from error
+
+
+def settable(command: click.Command) -> dict[str, click.Parameter]:
+    """The parameters of a command that a file may set, by their key: an option's long name, or a single argument's."""
+    found: dict[str, click.Parameter] = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            name = next((o.removeprefix("--") for o in parameter.opts if o.startswith("--")), None)
+        else:
+            name = parameter.name if parameter.nargs == 1 else None
+        if name is not None and name not in _UNSET:
+            found[name] = parameter
+    return found
+
+
+def from_file(file: File, command: click.Command, commands: Mapping[str, click.Command]) -> dict[str, Value]:
+    """Values of the parameters of ``command``, by parameter name.
+
+    Raises:
+        ValueError: an unknown key (with the nearest known one), or a value of the wrong kind.
+    """
+    tables = {name: file.keys[name] for name in commands if isinstance(file.keys.get(name), dict)}
+    top = {key: value for key, value in file.keys.items() if key not in tables}
+    for key, value in top.items():
+        if isinstance(value, dict):
+            _known(f"{file.where}: table", key, commands)
+        _known(f"{file.where}:", _spelled(key), settable(commands[_MAIN]))
+    for name, table in tables.items():
+        for key in table:
+            _known(f"{file.where}: [{name}]", _spelled(key), settable(commands[name]))
+    found: dict[str, Value] = {}
+    own, places = settable(command), [(f"{file.where}: [{command.name}]", tables.get(command.name or "", {}))]
+    if command.name == _MAIN:
+        places.insert(0, (file.where, top))
+    for where, table in places:
+        for key, value in table.items():
+            parameter = own[_spelled(key)]
+            found[parameter.name or key] = Value(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
+    return found
+
+
+def from_environment(environment: Mapping[str, str], command: click.Command) -> dict[str, Value]:
+    """Values of the parameters of ``command`` from variables such as ``ONNXFIM_MAX_BUDGET``; an empty one counts as unset.
+
+    A repeatable option takes one value a line.
+    """
+    found: dict[str, Value] = {}
+    for key, parameter in settable(command).items():
+        variable = variable_of(key)
+        text = environment.get(variable, "")
+        if text.strip():
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            found[parameter.name or key] = Value(f"{variable}={text!r}", lines if _repeats(parameter) else text)
+    return found
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of an option's long name."""
+    return _PREFIX + key.replace("-", "_").upper()
+
+
+def _warn(environment: Mapping[str, str], commands: Iterable[click.Command]) -> None:
+    known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config")}
+    for name in sorted(environment):
+        if name.startswith(_PREFIX) and name not in known:
+            click.secho(f"warning: {name}: no option has this variable.{_nearest(name, known)}", fg="yellow", err=True)
+
+
+def _known(where: str, key: str, known: Iterable[str]) -> None:
+    known = sorted(known)
+    if key not in known:
+        raise ValueError(f"{where} {key!r} is unknown.{_nearest(key, known)} `onnxfim init` writes a file with every key.")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _spelled(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _repeats(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and parameter.multiple
+
+
+def _text(where: str, key: str, value: Any, parameter: click.Parameter) -> str | list[str]:
+    """A TOML value as it would stand on the command line, so that the same types check it."""
+    flag = isinstance(parameter, click.Option) and parameter.is_flag
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(v, bool) != flag or not isinstance(v, (bool, int, float, str)) for v in items) or (flag and value is items):
+        wanted = "true or false" if flag else "a text, a number or a list of them"
+        raise ValueError(f"{where}: {key} is {value!r}, expected {wanted}.")
+    texts = [str(v).lower() if flag else str(v) for v in items]
+    return texts if _repeats(parameter) else ",".join(texts)
+
+
+def _checked(context: click.Context, name: str, value: Value) -> str | list[str]:
+    """The value, once the parameter's own type has taken it."""
+    parameter = next(p for p in context.command.params if p.name == name)
+    try:
+        parameter.type_cast_value(context, value.value)
+    except click.BadParameter as error:
+        raise ValueError(f"{value.where}: {error.message}") from error
+    return value.value
+
+
+_EXAMPLES: Mapping[str, object] = {
+    "model": "model.onnx", "data": "samples.npz", "samples": 1000, "labels": "labels.npy", "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225], "input-range": [0, 1], "resize": 256, "crop": 224, "precision": "5%",
+    "output-file": ["html=report.html", "json=report.json"], "html-assets": "report_files", "step": "auto", "batch": "auto",
+    "temperature": "auto", "provider": ["auto"], "epsilon": 0.5, "attack-range": [0, 1],
+    "fail-on": ["lambda_max.p95 > 12.5", "clean_accuracy < 90%"], "baseline": "baseline.json", "max-regression": "10%",
+    "cache-dir": ".onnxfim-cache",
+}  # fmt: skip
+
+
+def template(command: click.Command) -> str:
+    """A file with every key of ``command``, each with its help, commented out."""
+    return "\n".join(_template(command))
+
+
+def _template(command: click.Command) -> Iterator[str]:
+    yield "# Options of onnxfim. The command line wins over ONNXFIM_* variables, and those over this file."
+    yield f"# The same keys may stand in pyproject.toml under [tool.{_TABLE}]; other commands have tables, such as [compare]."
+    yield ""
+    for key, parameter in settable(command).items():
+        text = getattr(parameter, "help", None) or "What to audit: an ONNX file."
+        yield f"# {text}"
+        yield f"# {key} = {_literal(_example(key, parameter))}"
+        yield ""
+
+
+def _example(key: str, parameter: click.Parameter) -> object:
+    if key in _EXAMPLES:
+        return _EXAMPLES[key]
+    flag = isinstance(parameter, click.Option) and parameter.is_flag
+    default = parameter.to_info_dict().get("default")
+    if flag or isinstance(default, (bool, int, float, str)):
+        return bool(default) if flag else default
+    if isinstance(parameter.type, click.Choice):
+        return str(parameter.type.choices[0])
+    if isinstance(parameter.type, click.IntRange):
+        return parameter.type.min or 1
+    return [] if _repeats(parameter) else (parameter.metavar or key)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_literal, value))}]"
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"' if isinstance(value, str) else str(value)

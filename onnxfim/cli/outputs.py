@@ -1,0 +1,87 @@
+"""Writes one audit in every format that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxfim.cli.files import check_writable, write
+from onnxfim.errors import OutputError
+from onnxfim.report.formats import renderers
+from onnxfim.results import Audit
+
+#: What is written where nothing is asked for.
+DEFAULT = (("html", "report.html"),)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Formats and their paths; ``-`` is stdout. ``assets`` is the folder of the page's style and pictures, or None."""
+
+    targets: Sequence[tuple[str, str]]
+    assets: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths that are files."""
+        return tuple(path for _, path in self.targets if path != "-")
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether a report goes to stdout."""
+        return len(self.files) < len(self.targets)
+
+    def check(self) -> None:
+        """Raise before any work where a path cannot be written, or is named twice.
+
+        Raises:
+            OutputError: which path, and why.
+        """
+        paths = [path for _, path in self.targets]
+        twice = next((p for p in paths if paths.count(p) > 1), None)
+        if twice is not None:
+            kinds = " and ".join(kind for kind, path in self.targets if path == twice)
+            raise OutputError(f"{twice}: {kinds} would both be written to it, expected one format. Give each its own path.")
+        for path in paths:
+            check_writable(path)
+        if self.assets is not None and not any(kind == "html" for kind, _ in self.targets):
+            raise OutputError("--html-assets: no page is written, expected -o html=PATH beside it. Add one, or drop the option.")
+
+    def write(self, audit: Audit) -> None:
+        """Write every format, each whatever becomes of the others.
+
+        Raises:
+            OutputError: the first that could not be written.
+        """
+        render = renderers(self.assets)
+        problems = []
+        for kind, path in self.targets:
+            try:
+                write(path, render[kind](audit))
+            except OutputError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
+
+
+def convert_command(report: str, outputs: Outputs) -> None:
+    """Read a saved audit and write it in other formats."""
+    outputs.check()
+    outputs.write(read_audit(report))
+
+
+def read_audit(path: str) -> Audit:
+    """The audit saved at ``path``.
+
+    Raises:
+        OutputError: it cannot be read, or was not written by onnxfim.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read ({error.strerror}). Give a file that onnxfim wrote with -o json=…") from error
+    try:
+        return Audit.from_json(text)
+    except OutputError as error:
+        raise OutputError(f"{path}: {error}") from error

@@ -1,0 +1,90 @@
+"""A pytest fixture: ``def test_model(onnxfim): onnxfim.audit("m.onnx", "data.npz").check("lambda_max.mean < 5")``."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from onnxfim.data import Samples
+    from onnxfim.results import Audit
+
+
+class InconclusiveWarning(UserWarning):
+    """A relation's bound lies inside the interval: neither fulfilled nor broken for certain."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit to make assertions about; ``result`` is the audit itself."""
+
+    result: Audit
+
+    def check(self, *relations: str) -> Audited:
+        """Assert relations that must hold, such as ``lambda_max.p95 < 12.5`` or ``clean_accuracy >= 90%``.
+
+        One that no value in the 95 % interval fulfils fails the test; one that only a part fulfils is an `InconclusiveWarning`
+        (turn it into an error with ``-W error::onnxfim.pytest_plugin.InconclusiveWarning``).
+
+        Returns:
+            This object, so that checks can be chained.
+
+        Raises:
+            AssertionError: which relation is broken, with the measured interval.
+        """
+        __tracebackhide__ = True
+        from onnxfim.expect import expect
+
+        for decided in [expect(self.result, relation) for relation in relations]:
+            if decided.verdict == "fail":
+                raise AssertionError(f"{decided.text} does not hold: {decided.comparison}")
+            if decided.verdict == "inconclusive":
+                message = f"{decided.text} is not decided: {decided.comparison}. {decided.advice or ''}".strip()
+                warnings.warn(message, InconclusiveWarning, stacklevel=2)
+        return self
+
+
+class Auditor:
+    """What the `onnxfim` fixture gives."""
+
+    def audit(
+        self, model: str | Path, data: str | Path | np.ndarray[Any, Any] | Samples, labels: Any = None, **settings: Any
+    ) -> Audited:
+        """Audit a model.
+
+        Args:
+            model: An ONNX file.
+            data: Samples as an array, a path of them (``.npz``, ``.npy``, a folder of images), or `onnxfim.data.Samples`.
+            labels: Class indices, where ``data`` is an array.
+            settings: Fields of `onnxfim.Settings`, such as ``samples=200, budget=64``.
+        """
+        from onnxfim.audit import audit
+        from onnxfim.results import Settings
+
+        chosen = Settings(**settings)
+        samples = _load(model, data, chosen) if isinstance(data, (str, Path)) else data
+        return Audited(audit(model, samples, labels, chosen))
+
+
+def _load(model: str | Path, data: str | Path, settings: Any) -> Samples:
+    import numpy as np
+
+    from onnxfim.audit import CALIBRATION_SAMPLES
+    from onnxfim.data import load
+    from onnxfim.model import choose_input, load_model, sample_shape
+
+    into = choose_input(load_model(model), settings.input)
+    limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
+    return load(data, shape=sample_shape(into), dtype=np.dtype(into.dtype), limit=limit)
+
+
+@pytest.fixture(scope="session")
+def onnxfim() -> Auditor:
+    """Audits ONNX models: ``onnxfim.audit(model, data).check("lambda_max.mean < 5")``."""
+    return Auditor()

@@ -1,0 +1,92 @@
+"""An audit as JUnit XML: one case for the verdict, one per gate, one per check that was or was not made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from onnxfim.report.decisions import gates
+from onnxfim.report.numbers import visible
+from onnxfim.report.rules import checks
+from onnxfim.report.words import headline
+from onnxfim.results import Audit, Finding, Verdict
+
+_NOT_XML = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # the two of the basic plane that XML 1.0 cannot hold
+
+
+def render_junit(audit: Audit) -> str:
+    """``audit`` as JUnit XML text (Jenkins' xunit-plugin schema, junit-10).
+
+    A failed gate is a ``failure``, a finding that makes the numbers doubtful an ``error``; what could not be decided or made is
+    ``skipped``, with a message that begins ``inconclusive`` or ``not run``. Numbers stand among the suite's properties.
+    """
+    suite = Element("testsuite", name=_safe(f"onnxfim {audit.model.name}"))
+    properties = SubElement(suite, "properties")
+    for name, value in _properties(audit):
+        SubElement(properties, "property", name=_safe(name), value=_safe(value))
+    suite.append(_decided("onnxfim", "verdict", audit.verdict, visible(headline(audit))))
+    for gate in gates(audit):
+        suite.append(_decided("onnxfim.gates", gate.text, gate.verdict, gate.message))
+    for rule, found in checks(audit):
+        suite.append(_check(rule.id, found, rule.obstacle(audit)))
+    tags = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+    counts = {"tests": str(len(suite.findall("testcase")))}
+    counts |= {name: str(len(suite.findall(f"testcase/{tag}"))) for name, tag in tags.items()}
+    suites = Element("testsuites", name="onnxfim")
+    for name, value in counts.items():
+        suite.set(name, value)
+        if name != "skipped":  # the schema has no such count here
+            suites.set(name, value)
+    suite.set("time", f"{audit.run.seconds:.3f}")
+    suites.append(suite)
+    indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
+
+
+def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
+    yield "verdict", audit.verdict
+    yield "model", audit.model.path
+    yield "model.sha256", audit.model.sha256
+    yield "data.sha256", audit.data.sha256
+    yield "provider", audit.run.provider
+    yield "units", audit.units
+    if audit.calibration.accuracy is not None:
+        yield "clean_accuracy", repr(audit.calibration.accuracy)
+    for measure, statistics in audit.aggregates.items():
+        for statistic in ("mean", "median", "p95", "max"):
+            value = getattr(statistics, statistic)
+            for end in ("value", "low", "high"):
+                if (number := getattr(value, end)) is not None:
+                    yield f"{measure}.{statistic}" + ("" if end == "value" else f".{end}"), repr(number)
+
+
+def _case(where: str, name: str) -> Element:
+    return Element("testcase", classname=where, name=_safe(name), time="0")
+
+
+def _decided(where: str, name: str, verdict: Verdict, message: str) -> Element:
+    case = _case(where, name)
+    if verdict == "fail":
+        SubElement(case, "failure", type="gate", message=_safe(message)).text = _safe(message)
+    elif verdict == "inconclusive":
+        SubElement(case, "skipped", type="inconclusive", message=_safe(f"inconclusive: {message}"))
+    elif message:
+        SubElement(case, "system-out").text = _safe(message)
+    return case
+
+
+def _check(name: str, found: tuple[Finding, ...], obstacle: str | None) -> Element:
+    case = _case("onnxfim.findings", name)
+    if not found and obstacle is not None:
+        SubElement(case, "skipped", type="not run", message=f"not run: {obstacle}")
+    for finding in found:
+        message = _safe(visible(finding.message))
+        if finding.level == "error":
+            SubElement(case, "error", type=finding.level, message=message).text = message
+        else:  # a warning is told and fails nothing
+            SubElement(case, "system-out").text = f"{finding.level}: {message}"
+    return case
+
+
+def _safe(text: str) -> str:
+    return visible(text).translate(_NOT_XML)

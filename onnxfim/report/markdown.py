@@ -1,0 +1,174 @@
+"""An audit as Markdown: a step summary, and a shorter comment for a pull request; both within their hosts' limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from onnxfim.report.decisions import gates
+from onnxfim.report.numbers import count, interval, number, percent, percent_interval, seconds, visible
+from onnxfim.report.words import VERDICT_WORDS, answers, headline, lead_name, lead_values, notices
+from onnxfim.results import Audit, Estimate, SampleResult
+
+#: Bytes that a step summary may have, and a comment; each a little under its host's limit.
+SUMMARY_BYTES = 1_000_000
+COMMENT_BYTES = 63_000
+#: First line of a comment, by which the next one finds and replaces it.
+MARK = "<!-- onnxfim -->"
+
+_MOST_TEXT = 2_000  # characters of one foreign text
+_MOST_NAME = 200
+_MOST_ROWS = 100
+_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+
+
+def render_summary(audit: Audit) -> str:
+    """``audit`` as a step summary, under 1 MiB: verdict, answers, gates, statistics, findings, classes, worst samples, run."""
+    parts = [_head(audit), _answers(audit), _gates(audit), _statistics(audit), _findings(audit)]
+    parts += [_classes(audit), _worst(audit, 20), _run(audit)]
+    return _fit(parts, SUMMARY_BYTES)
+
+
+def render_comment(audit: Audit) -> str:
+    """``audit`` as a pull request's comment, under 64 KB: verdict, gates, statistics, findings."""
+    parts = [f"{MARK}\n{_head(audit)}", _gates(audit), _statistics(audit), _findings(audit), _worst(audit, 5)]
+    return _fit(parts, COMMENT_BYTES)
+
+
+def _fit(parts: Iterable[str], most: int) -> str:
+    """The parts that fit into ``most`` bytes, each whole or not at all."""
+    note = "_More is in the HTML report; it did not fit here._"
+    left = most - len(note) - 2
+    kept: list[str] = []
+    for part in filter(None, parts):
+        size = len(part.encode()) + 2
+        if size > left:
+            kept.append(note)
+            break
+        kept.append(part)
+        left -= size
+    return "\n\n".join(kept) + "\n"
+
+
+def _head(audit: Audit) -> str:
+    lines = [f"## {_SIGNS[audit.verdict]} onnxfim: {VERDICT_WORDS[audit.verdict].lower()} {code(audit.model.name)}"]
+    lines.append(prose(headline(audit)))
+    for notice in notices(audit):
+        lines.append(f"> **{prose(notice.title)}.** {prose(notice.text)}")
+    return "\n\n".join(lines)
+
+
+def _answers(audit: Audit) -> str:
+    return "\n".join(f"- **{a.title}** {prose(a.text)}" for a in answers(audit))
+
+
+def _gates(audit: Audit) -> str:
+    rows = [(code(g.text), f"{_SIGNS[g.verdict]} {g.verdict}", prose(g.message)) for g in gates(audit)]
+    return _table("### Gates", ("Gate", "Verdict", "Why"), rows)
+
+
+def _statistics(audit: Audit) -> str:
+    rows = []
+    if audit.calibration.accuracy is not None:
+        c = audit.calibration
+        rows.append(("clean accuracy", "", percent(c.accuracy), percent_interval(c.accuracy_low, c.accuracy_high) or ""))
+    for measure, statistics in audit.aggregates.items():
+        for name in ("mean", "median", "p95", "max"):
+            a = getattr(statistics, name)
+            if a.value is not None:
+                rows.append((code(measure), name, number(a.value), interval(a.low, a.high) or ""))
+    end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped."
+    return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
+
+
+def _findings(audit: Audit) -> str:
+    lines = [f"- **{f.level}** {code(f.id)}: {prose(f.message)}" for f in audit.findings[:_MOST_ROWS]]
+    return "\n".join(["### Findings\n", *lines]) if lines else ""
+
+
+def _classes(audit: Audit) -> str:
+    rows = [
+        (code(c.name), f"{c.count:,}", percent(c.accuracy), number(c.lambda_max_mean), number(c.lambda_max_calibrated_mean))
+        for c in audit.classes[:_MOST_ROWS]
+    ]
+    return _table("### Classes", ("Class", "Samples", "Accuracy", "Mean λ_max", "Calibrated"), rows)
+
+
+def _worst(audit: Audit, most: int) -> str:
+    values = lead_values(audit)
+    ranked = sorted((s for s in audit.samples if s.index in values), key=lambda s: (-values[s.index], s.index))[:most]
+    rows = [_sample(s, values[s.index]) for s in ranked]
+    return _table(
+        f"### Most sensitive samples, by {prose(lead_name(audit))}", ("Sample", "λ_max", "95 % interval", "Boundary"), rows
+    )
+
+
+def _sample(sample: SampleResult, value: float) -> tuple[str, ...]:
+    calibrated, raw = sample.lambda_max_calibrated.estimate, sample.lambda_max.estimate
+    estimate: Estimate = calibrated if calibrated.value == value else raw
+    name = f"{sample.index}" if sample.name in ("", str(sample.index)) else f"{sample.index} {code(sample.name)}"
+    return name, number(value), interval(estimate.low, estimate.high) or "", number(sample.boundary_distance.value)
+
+
+def _run(audit: Audit) -> str:
+    run = audit.run
+    facts = [
+        ("Model", code(audit.model.path or audit.model.name)),
+        ("SHA-256", code(audit.model.sha256)),
+        ("Data", code(audit.data.source)),
+        ("Provider", code(run.provider)),
+        ("Method", f"{prose(run.method)}, {prose(run.scheme)} differences, step {number(run.step)}"),
+        ("Forward passes", f"{run.evaluations:,}"),
+        ("Time", seconds(run.seconds)),
+        ("Versions", ", ".join(f"{prose(k)} {prose(v)}" for k, v in list(run.versions.items())[:_MOST_ROWS])),
+    ]
+    return _table("### Run", ("", ""), facts)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    return "\n".join([f"{title}\n", _row(head), _row(["---"] * len(head)), *(_row(r) for r in rows)])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def code(text: str) -> str:
+    """Foreign text as a code span that also holds inside a table; nothing in it links, mentions or ends the span."""
+    shown = _clipped(text, _MOST_NAME).replace("\n", " ")
+    if not shown.strip():
+        return "unnamed"
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    # A pipe would end a table's cell even in a code span; escaped, the backslash is not shown there.
+    inner = shown.replace("|", "\\|")
+    return f"{fence} {inner} {fence}" if shown[0] in "` " or shown[-1] in "` \\" else f"{fence}{inner}{fence}"
+
+
+def prose(text: str) -> str:
+    """Text with foreign names in it, in which nothing is markup, a link, a mention or a reference."""
+    return "".join(_escaped(_clipped(text, _MOST_TEXT)))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    for at, character in enumerate(text):
+        if character in "<>&":
+            yield {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[character]
+        elif character in "\\`*[]|~!$" or (character == "_" and not _within_word(text, at)):
+            yield "\\" + character
+        elif character in "@#" or (character == ":" and text[at + 1 : at + 3] == "//"):
+            yield character + "<!-- -->"  # the host then sees no mention, reference or address
+        elif character == "." and text[max(0, at - 3) : at].lower() == "www":
+            yield "<!-- -->."
+        else:
+            yield " " if character == "\n" else character
+
+
+def _within_word(text: str, at: int) -> bool:
+    return 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
+
+
+def _clipped(text: str, most: int) -> str:
+    shown = visible(text)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

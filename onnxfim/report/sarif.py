@@ -1,0 +1,109 @@
+"""An audit as SARIF 2.1.0: its findings and undecided or failed gates, located in the model file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from onnxfim import __version__
+from onnxfim.report.decisions import Gate, gates
+from onnxfim.report.numbers import visible
+from onnxfim.report.rules import RULES, Rule, rule_of
+from onnxfim.results import Audit, to_plain
+
+_GATE = "gate"
+_NODE = re.compile(r"\bnode '([^']+)'")
+
+
+def render_sarif(audit: Audit) -> str:
+    """``audit`` as SARIF 2.1.0 text. Passed gates and checks are not results; numbers stand in the run's properties."""
+    shown = [g for g in gates(audit) if g.verdict != "pass"]
+    rules = {**RULES, **{f.id: rule_of(f) for f in audit.findings}}
+    log = {
+        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": _driver(rules)},
+                "automationDetails": {"id": f"onnxfim/{visible(audit.model.name)}"},
+                "invocations": [{"executionSuccessful": not audit.run.partial}],
+                "columnKind": "unicodeCodePoints",
+                "artifacts": [_artifact(audit)],
+                "results": [*(_of_gate(audit, g) for g in shown), *_of_findings(audit)],
+                "properties": {
+                    "verdict": audit.verdict,
+                    "units": audit.units,
+                    "clean_accuracy": audit.calibration.accuracy,
+                    "aggregates": to_plain(audit.aggregates),
+                },
+            }
+        ],
+    }
+    return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
+
+
+def _driver(rules: dict[str, Rule]) -> dict[str, Any]:
+    level = {"error": "error", "warning": "warning", "note": "note"}
+    listed = [{"id": _GATE, "shortDescription": {"text": "A gate was not passed"}, "defaultConfiguration": {"level": "error"}}]
+    for rule in rules.values():
+        name = visible(rule.id)
+        listed.append(
+            {"id": name, "shortDescription": {"text": visible(rule.title)}, "defaultConfiguration": {"level": level[rule.level]}}
+        )
+    return {"name": "onnxfim", "version": __version__, "semanticVersion": __version__, "rules": listed}
+
+
+def _artifact(audit: Audit) -> dict[str, Any]:
+    return {
+        "location": {"uri": _uri(audit)},
+        "length": audit.model.bytes,
+        "hashes": {"sha-256": visible(audit.model.sha256)},
+        "roles": ["analysisTarget"],
+    }
+
+
+def _uri(audit: Audit) -> str:
+    """The model's path as a relative reference, or as a file URI where it is absolute."""
+    path = visible(audit.model.path or audit.model.name).replace("\\", "/")
+    absolute = path.startswith("/") or re.match(r"[A-Za-z]:/", path)
+    # A colon in the first segment would be read as a scheme, so none is left bare.
+    return ("file:///" if absolute else "") + quote(path.lstrip("/"), safe="/")
+
+
+def _of_findings(audit: Audit) -> Iterator[dict[str, Any]]:
+    for finding in audit.findings:
+        yield _result(audit, visible(finding.id), finding.message, {"level": finding.level}, finding.id)
+
+
+def _of_gate(audit: Audit, gate: Gate) -> dict[str, Any]:
+    # SARIF's word for a rule that was evaluated and not decided is `open`; its level is then `none`.
+    kind = {"kind": "fail", "level": "error"} if gate.verdict == "fail" else {"kind": "open", "level": "none"}
+    message = f"{gate.text}: {gate.message}" if gate.message else f"{gate.text}: {gate.verdict}"
+    return _result(audit, _GATE, message, kind, gate.text)
+
+
+def _result(audit: Audit, rule: str, message: str, kind: dict[str, str], key: str) -> dict[str, Any]:
+    location: dict[str, Any] = {
+        # Code hosts want a line; a model file has none.
+        "physicalLocation": {"artifactLocation": {"uri": _uri(audit), "index": 0}, "region": {"startLine": 1}}
+    }
+    node = _NODE.search(message)
+    if node:
+        location["logicalLocations"] = [{"name": visible(node.group(1)), "kind": "object"}]
+    print_ = hashlib.sha256(f"{rule}\n{audit.model.name}\n{key}".encode("utf-8", "backslashreplace")).hexdigest()
+    return {
+        "ruleId": rule,
+        **kind,
+        "message": {"text": _text(message)},
+        "locations": [location],
+        "partialFingerprints": {"onnxfim/v1": print_},
+    }
+
+
+def _text(message: str) -> str:
+    """A message in which no foreign name makes a link (`[text](target)`) or a placeholder (`{0}`)."""
+    return re.sub(r"\{(\d+)\}", r"{ \1 }", visible(message).replace("](", "] ("))

@@ -1,0 +1,129 @@
+"""What a comparison of several audits found; rendered by every format and written as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from onnxfim.results import Aggregate, Difference, to_plain
+
+COMPARISON_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One audit in the ranking.
+
+    Attributes:
+        name: Model name, made distinct where two are the same.
+        path, sha256: Its file.
+        rank: 1 for the least sensitive.
+        rank_low, rank_high: Ranks that the significant differences leave open.
+        mean: Mean of the measure over all of its samples.
+        raw, calibrated: Means of raw and calibrated lambda_max.
+        boundary_distance: Median distance to the decision boundary.
+        accuracy, temperature: Clean accuracy and fitted temperature.
+        step, scheme, method, seed, provider: How it was measured.
+        evaluations: Forward passes.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    rank: int
+    rank_low: int
+    rank_high: int
+    mean: Aggregate
+    raw: Aggregate | None
+    calibrated: Aggregate | None
+    boundary_distance: Aggregate | None
+    accuracy: float | None
+    temperature: float | None
+    step: float
+    scheme: str
+    method: str
+    seed: int
+    provider: str
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two entries over the samples that both measured: ``first`` and ``second`` are their positions.
+
+    ``ratio`` is the second's mean over the first's. ``p`` is the p-value of equal means, ``p_holm`` the one corrected for the
+    number of pairs; ``significant`` tells whether that is below 5 %.
+    ``worse`` and ``better`` are shares of the samples that rose and fell.
+    """
+
+    first: int
+    second: int
+    count: int
+    paired: bool
+    ratio: Aggregate
+    ratio_here: Aggregate
+    p: float
+    p_holm: float
+    significant: bool
+    worse: Aggregate
+    better: Aggregate
+
+
+@dataclass(frozen=True)
+class ClassMovement:
+    """One class: the means of all entries over its shared samples, and the ratio of each later entry to the first."""
+
+    index: int
+    name: str
+    count: int
+    means: tuple[float, ...]
+    ratios: tuple[Aggregate, ...]
+
+
+@dataclass(frozen=True)
+class SampleValues:
+    """One sample that every entry measured, and its values in their order."""
+
+    index: int
+    name: str
+    label: int | None
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of two measures over the samples of one entry, with its bootstrap interval."""
+
+    entry: int
+    first: str
+    second: str
+    rho: Aggregate
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several audits of the same samples side by side, in the order they were given.
+
+    ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from
+    entry 0. ``notes`` are sentences that a reader must know.
+    """
+
+    measure: str
+    units: str
+    data: str
+    data_sha256: str
+    count: int
+    entries: tuple[Entry, ...]
+    order: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    classes: tuple[ClassMovement, ...]
+    samples: tuple[SampleValues, ...]
+    correlations: tuple[Correlation, ...]
+    differences: tuple[tuple[Difference, ...], ...]
+    notes: tuple[str, ...]
+    schema_version: str = COMPARISON_VERSION
+
+    def to_json(self, *, indent: int | None = 1) -> str:
+        """This comparison as JSON text; never holds NaN or infinities."""
+        return json.dumps(to_plain(self), indent=indent, allow_nan=False, ensure_ascii=False)

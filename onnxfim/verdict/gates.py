@@ -1,0 +1,234 @@
+"""Gates such as ``lambda_max.p95 > 12.5``: read from text, decided on the 95 % interval."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy.stats import binom
+
+from onnxfim.errors import SettingsError
+from onnxfim.results import Aggregate, Aggregates, Audit, GateResult, Operator, Verdict
+from onnxfim.verdict.advice import more_passes, more_samples
+from onnxfim.verdict.pairs import column
+
+MEASURES = ("lambda_max", "lambda_max_calibrated", "lambda_max_raw_units", "trace", "boundary_distance", "logit_sensitivity")
+STATISTICS = ("mean", "median", "p95", "max")
+SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
+LEVELS = ("error", "warning", "note")
+
+_GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
+_QUANTILES = {"median": 0.5, "p95": 0.95}
+_LEVEL = 0.025
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A relation that must not hold: the gate fails where ``name operator threshold`` is true."""
+
+    text: str
+    name: str
+    operator: Operator
+    threshold: float
+
+    def violated(self, value: float) -> bool:
+        """Whether the relation holds at ``value``."""
+        if self.operator == ">":
+            return value > self.threshold
+        if self.operator == ">=":
+            return value >= self.threshold
+        return value < self.threshold if self.operator == "<" else value <= self.threshold
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a gate is decided on: a value, its ends (None: not bounded), and what is known of their origin.
+
+    ``noise`` is the half-width that the estimates' noise alone makes; ``why`` tells what is missing where the value or an end is.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int = 0
+    noise: float = 0.0
+    why: str = ""
+    needed: int | None = None
+    samples_settle: bool = True
+
+
+def gate_names(measures: Sequence[str] = MEASURES) -> tuple[str, ...]:
+    """All names that a gate may have."""
+    return (*(f"{m}.{s}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
+
+
+def parse_gate(text: str, *, measures: Sequence[str] = MEASURES) -> Gate:
+    """Read ``NAME OPERATOR NUMBER``; ``findings.LEVEL`` alone stands for ``findings.LEVEL > 0``.
+
+    Args:
+        text: Such as ``lambda_max.p95 > 12.5``, ``clean_accuracy < 90%`` or ``findings.error``.
+        measures: Measures whose statistics may be named.
+
+    Raises:
+        SettingsError: not of that form, or an unknown name.
+    """
+    match = _GATE.fullmatch(text)
+    if match is None:
+        raise SettingsError(
+            f"gate {text!r}: cannot be read, expected NAME OPERATOR NUMBER such as 'lambda_max.p95 > 12.5' (> >= < <=)."
+        )
+    name, operator, number, percent = match.groups()
+    known = gate_names(measures)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise SettingsError(f"gate {text!r}: {name!r} is no measure. The nearest name is {near!r}; name one such as {known[0]}.")
+    if operator is None:
+        if not name.startswith("findings."):
+            raise SettingsError(
+                f"gate {text!r}: nothing to compare {name} with. Give an operator and a number, such as '{name} > 1'."
+            )
+        return Gate(text.strip(), name, ">", 0.0)
+    threshold = float(number) / (100 if percent else 1)
+    if not math.isfinite(threshold):
+        raise SettingsError(f"gate {text!r}: {number} is too large. Give a finite number.")
+    return Gate(text.strip(), name, cast(Operator, operator), threshold)
+
+
+def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
+    """The result of each gate: ``fail`` where the whole 95 % interval violates it, ``pass`` where none of it does.
+
+    An end of an interval counts only where so many samples can give it: an upper end of the 95th percentile needs 72. What has no
+    interval (the temperature, the number of findings) is decided on its value.
+    """
+    return tuple(_decided(audit, gate) for gate in gates)
+
+
+def _decided(audit: Audit, gate: Gate) -> GateResult:
+    reading = _read(audit, gate.name)
+    verdict: Verdict = "inconclusive"
+    if reading.value is not None:
+        low = -math.inf if reading.low is None else reading.low
+        high = math.inf if reading.high is None else reading.high
+        ends = {gate.violated(low), gate.violated(high)}
+        verdict = "inconclusive" if len(ends) == 2 else "fail" if True in ends else "pass"
+    return GateResult(
+        text=gate.text,
+        name=gate.name,
+        operator=gate.operator,
+        threshold=gate.threshold,
+        value=reading.value,
+        low=reading.low,
+        high=reading.high,
+        verdict=verdict,
+        comparison=_comparison(gate, reading),
+        advice=_advice(audit, gate, reading) if verdict == "inconclusive" else None,
+    )
+
+
+def _comparison(gate: Gate, reading: _Reading) -> str:
+    """The comparison in unrounded numbers."""
+    if reading.value is None:
+        return f"{gate.name} was not measured ({reading.why}); the gate fails {gate.operator} {gate.threshold!r}"
+    if reading.low == reading.high == reading.value:
+        return f"{gate.name} = {reading.value!r}; the gate fails {gate.operator} {gate.threshold!r}"
+    low, high = ("not bounded" if end is None else repr(end) for end in (reading.low, reading.high))
+    return f"{gate.name} = {reading.value!r}, 95 % interval {low} to {high}; the gate fails {gate.operator} {gate.threshold!r}"
+
+
+def _advice(audit: Audit, gate: Gate, reading: _Reading) -> str:
+    """What would settle an inconclusive gate."""
+    if reading.value is None:
+        return f"Not measured: {reading.why}."
+    end = reading.high if reading.value <= gate.threshold else reading.low
+    if end is None and reading.needed is not None:
+        more = reading.needed - reading.count
+        return (
+            f"{reading.count:,} samples do not bound {gate.name} on that side: at least {more:,} more are needed "
+            f"({reading.needed:,} in all)."
+        )
+    distance, half = abs(gate.threshold - reading.value), abs((end if end is not None else reading.value) - reading.value)
+    words = f"the value stays at {reading.value:.4g}"
+    passes = more_passes(audit.settings.budget, distance, half, reading.noise, words)
+    if not reading.samples_settle:
+        return passes or "The value is too close to the threshold for any number of passes to tell: move the threshold."
+    samples = more_samples(reading.count, distance, half / 1.96, words)
+    return f"{passes} Or: {samples[0].lower()}{samples[1:]}" if passes else samples
+
+
+def _read(audit: Audit, name: str) -> _Reading:
+    if name.startswith("findings."):
+        number = float(sum(f.level == name.partition(".")[2] for f in audit.findings))
+        return _Reading(number, number, number)
+    if name == "clean_accuracy":
+        c = audit.calibration
+        return _Reading(c.accuracy, c.accuracy_low, c.accuracy_high, audit.data.count, why=c.reason or "no labels were given")
+    if name == "mean_confidence":
+        return _confidence(audit)
+    if name == "temperature":
+        t = audit.calibration.temperature
+        return _Reading(t, t, t, why=audit.calibration.reason or "no labels were given")
+    measure, _, statistic = name.partition(".")
+    group = audit.aggregates.get(measure)
+    if group is None or getattr(group, statistic).value is None:
+        return _Reading(None, None, None, why=_why_missing(audit, measure))
+    return _statistic(audit, measure, statistic, group)
+
+
+def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Reading:
+    found: Aggregate = getattr(group, statistic)
+    low, high, needed = found.low, found.high, None
+    n = group.count
+    if statistic == "mean" and found.confidence < 0.9:
+        low, high, needed = None, None, 2
+    if (q := _QUANTILES.get(statistic)) is not None:
+        # Order statistics that bracket the quantile exist only from so many samples on.
+        if binom.ppf(_LEVEL, n, q) < 1:
+            low, needed = None, math.ceil(math.log(_LEVEL) / math.log(1 - q))
+        if binom.ppf(1 - _LEVEL, n, q) >= n:
+            high, needed = None, math.ceil(math.log(_LEVEL) / math.log(q))
+    return _Reading(
+        found.value, low, high, n, _noise(audit, measure, statistic, found), needed=needed, samples_settle=statistic != "max"
+    )
+
+
+def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> float:
+    """Half-width of the statistic's interval that the estimates' noise alone makes; 0 where it is not known."""
+    values = column(audit, measure)
+    if audit.run.method == "exact" or len(values.values) == 0:
+        return 0.0
+    if statistic == "mean":
+        return 1.96 * float(np.sqrt(((values.noise * values.values) ** 2).sum())) / len(values.values)
+    if statistic == "max" and None not in (found.low, found.high, found.value):
+        return max(cast(float, found.high) - cast(float, found.value), cast(float, found.value) - cast(float, found.low))
+    return 0.0
+
+
+def _confidence(audit: Audit) -> _Reading:
+    """Mean confidence of the audited samples with Student's interval."""
+    values = np.array([s.confidence for s in audit.samples if s.confidence is not None])
+    if len(values) == 0:
+        return _Reading(None, None, None, why="no sample has a confidence")
+    mean = float(values.mean())
+    if len(values) < 2:
+        return _Reading(mean, None, None, 1, needed=2)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 1 - _LEVEL) * values.std(ddof=1) / math.sqrt(len(values)))
+    return _Reading(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
+
+
+def _why_missing(audit: Audit, measure: str) -> str:
+    if measure == "lambda_max_calibrated" and audit.calibration.temperature is None:
+        return audit.calibration.reason or "no temperature"
+    if measure == "lambda_max_raw_units" and measure not in audit.aggregates:
+        return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
+    reasons = [s.lambda_max.estimate.reason for s in audit.samples if s.lambda_max.estimate.reason]
+    return reasons[0] if reasons else "no sample has it"
+
+
+__all__ = ["LEVELS", "MEASURES", "SCALARS", "STATISTICS", "Gate", "decide", "gate_names", "parse_gate"]

@@ -1,0 +1,177 @@
+"""The same samples in two audits: whether they compare at all, in what they differ, and their values side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.aggregates import log_sd
+from onnxfim.errors import InputError
+from onnxfim.results import Audit, Difference, Estimate, SampleResult
+from onnxfim.verdict.ratio import Column
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_SAME_STEP = 1e-6  # relative
+_BIAS = 0.1  # by which the differences' own errors of two audits may differ
+_MISSING_SHARE = 0.05  # of the mean that samples measured in one audit only may hold
+
+
+def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
+    """A sample's estimate of ``measure``, or None where the audit has no such measure."""
+    value = getattr(sample, measure, None)
+    if value is None or isinstance(value, Estimate):
+        return value
+    if isinstance(value, (int, float)):
+        return Estimate(float(value), float(value), float(value))
+    inner = getattr(value, "estimate", None)
+    return inner if isinstance(inner, Estimate) else None
+
+
+def column(audit: Audit, measure: str) -> Column:
+    """The measured values of ``measure``; samples without one are left out."""
+    found = [(s, e) for s in audit.samples if (e := estimate_of(s, measure)) is not None and e.value is not None]
+    values = np.array([e.value for _, e in found], np.float64)
+    lows = np.array([e.value if e.low is None else e.low for _, e in found], np.float64)
+    highs = np.array([e.value if e.high is None else e.high for _, e in found], np.float64)
+    replicates = [getattr(getattr(s, measure), "replicates", ()) for s, _ in found]
+    groups = max((len(r) for r in replicates), default=0)
+    table = np.array([r if len(r) == groups else (np.nan,) * groups for r in replicates]).reshape(len(found), groups)
+    return Column(np.array([s.index for s, _ in found], np.int64), values, log_sd(values, lows, highs), table)
+
+
+def lead_measure(*audits: Audit) -> str:
+    """``lambda_max_calibrated`` where every audit has it, else ``lambda_max``."""
+    return "lambda_max_calibrated" if all(len(column(a, "lambda_max_calibrated").values) for a in audits) else "lambda_max"
+
+
+def shared(a: Column, b: Column, *, where: str) -> tuple[Array, Array, Array]:
+    """Indices of the samples measured in both, and their positions in a and in b.
+
+    Raises:
+        InputError: none is, or those that are not hold more than a twentieth of a mean: what is left does not stand for it.
+    """
+    indices, at_a, at_b = np.intersect1d(a.indices, b.indices, return_indices=True)
+    if len(indices) == 0:
+        raise InputError(
+            f"{where}: no sample was measured in both audits. Audit the same samples, at a step that resolves both models."
+        )
+    for one, other, at, name in ((a, b, at_a, "this audit"), (b, a, at_b, "the other")):
+        total = one.values.sum()
+        lost = 1 - one.values[at].sum() / total if total > 0 else 0.0
+        if lost > _MISSING_SHARE:
+            raise InputError(
+                f"{where}: {len(one.indices) - len(indices)} samples that hold {lost:.0%} of the mean of {name} were not "
+                f"measured in both ({len(other.indices)} samples there). "
+                "Audit the same samples, at a step that resolves both models."
+            )
+        if total <= 0 or one.values[at].sum() <= 0:
+            raise InputError(f"{where}: the mean of {name} is 0 and has no ratio. Audit at a larger --step, or on other samples.")
+    return indices, at_a, at_b
+
+
+def require_comparable(audit: Audit, other: Audit, *, where: str) -> None:
+    """Raise where a ratio of the two audits would mean nothing.
+
+    Raises:
+        InputError: other data, another kind of output or number of classes, other units, or steps at which the values differ for
+            another reason than the models.
+    """
+    if audit.data.sha256 != other.data.sha256:
+        raise InputError(
+            f"{where}: data {_short(other.data.sha256)} ({other.data.source}), expected {_short(audit.data.sha256)} "
+            f"({audit.data.source}): the audits saw different samples. Audit both on the same --data, --samples and labels."
+        )
+    if audit.data.shape != other.data.shape:
+        raise InputError(f"{where}: samples of shape {other.data.shape}, expected {audit.data.shape}. Use the same preprocessing.")
+    kinds = [_kind(a) for a in (audit, other)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"{where}: outputs are {kinds[1]}, expected {kinds[0]}: their Fisher informations differ in kind. Check --output-kind."
+        )
+    if audit.model.num_outputs != other.model.num_outputs:
+        raise InputError(
+            f"{where}: {other.model.num_outputs} outputs, expected {audit.model.num_outputs}: the models decide between "
+            "other classes. Compare models of the same task."
+        )
+    if audit.units != other.units:
+        raise InputError(f"{where}: values are in {other.units}, expected {audit.units}. Audit both in the same units.")
+    _require_steps(audit, other, where)
+
+
+def _require_steps(audit: Audit, other: Audit, where: str) -> None:
+    if not same_step(audit, other) and not (audit.step.plateau and other.step.plateau):
+        raise InputError(
+            f"{where}: measured at step {other.run.step:.3g} ({other.run.scheme}), the other at {audit.run.step:.3g} "
+            f"({audit.run.scheme}), and values change with the step there. Audit both with the same --step."
+        )
+    errors = [_bias(a) for a in (audit, other)]
+    if abs(errors[0] - errors[1]) > _BIAS:
+        raise InputError(
+            f"{where}: at step {audit.run.step:.3g} the differences' own error is {max(errors):.0%} of one audit's values and "
+            f"{min(errors):.0%} of the other's. Audit both with a --step that suits both, or with --scheme dithered"
+            + _suggestion(audit if errors[0] > errors[1] else other)
+        )
+
+
+def _bias(audit: Audit) -> float:
+    """Share of the values that is the differences' own error; the dithered scheme takes it out."""
+    return 0.0 if audit.run.scheme == "dithered" else min(audit.step.error or 0.0, 1.0)
+
+
+def _suggestion(audit: Audit) -> str:
+    least = audit.step.smallest_usable
+    return f" (steps of more than {least:.3g})." if least is not None and least > audit.run.step else "."
+
+
+def same_step(audit: Audit, other: Audit) -> bool:
+    """Whether step and scheme are the same."""
+    return math.isclose(audit.run.step, other.run.step, rel_tol=_SAME_STEP) and audit.run.scheme == other.run.scheme
+
+
+def is_paired(audit: Audit, other: Audit) -> bool:
+    """Whether the two share step, scheme and directions, so that the noise of their estimates is shared."""
+    exact = audit.run.method == other.run.method == "exact"
+    return same_step(audit, other) and audit.run.method == other.run.method and (exact or audit.run.seed == other.run.seed)
+
+
+def differences(audit: Audit, baseline: Audit) -> tuple[Difference, ...]:
+    """What differs between the two beside the model's values: settings, run, data, the model's interface."""
+    return tuple(Difference(name, old, new) for name, old, new in _sides(audit, baseline) if old != new)
+
+
+def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
+    """(name, text in the baseline, text now) of everything that may differ."""
+    pair = (baseline, audit)
+
+    def side(name: str, read: Any) -> tuple[str, str, str]:
+        old, new = (str(read(a)) for a in pair)
+        return name, old, new
+
+    yield side("model file", lambda a: f"{a.model.name}, sha256 {_short(a.model.sha256)}")
+    for name in ("input", "input_dtype", "output", "output_kind", "rewritten"):
+        yield side(f"model.{name}", lambda a, name=name: getattr(a.model, name))
+    yield side("model.input_shape", lambda a: list(a.model.input_shape[1:]))
+    for name in ("budget", "precision", "temperature", "sigma", "input_scale", "tf32"):
+        yield side(f"settings.{name}", lambda a, name=name: getattr(a.settings, name))
+    for name in ("provider", "method", "step", "scheme", "seed", "partial"):
+        yield side(f"run.{name}", lambda a, name=name: getattr(a.run, name))
+    yield side("error of the differences", lambda a: f"{_bias(a):.1%}")
+    yield side("run.platform", lambda a: a.run.platform)
+    for package in sorted({*audit.run.versions, *baseline.run.versions}):
+        yield side(f"version of {package}", lambda a, package=package: a.run.versions.get(package, "none"))
+    yield side("data.source", lambda a: a.data.source)
+    yield side("samples measured", lambda a: len(column(a, "lambda_max").values))
+    yield side("fitted temperature", lambda a: "none" if a.run.temperature is None else f"{a.run.temperature:.4g}")
+    yield side("clean accuracy", lambda a: "none" if a.calibration.accuracy is None else f"{a.calibration.accuracy:.2%}")
+
+
+def _kind(audit: Audit) -> str:
+    return "class probabilities" if audit.model.output_kind in ("logits", "probabilities") else audit.model.output_kind
+
+
+def _short(sha256: str) -> str:
+    return sha256[:12]

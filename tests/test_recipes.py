@@ -1,0 +1,309 @@
+"""Every command of the README and of the recipes exists and runs."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from onnxfim.cli import main
+from onnxfim.cli.config import settable, variable_of
+
+if sys.version_info >= (3, 11):
+    import tomllib as toml
+else:
+    import tomli as toml
+
+yaml = pytest.importorskip("yaml", reason="recipes are YAML; the parser is a development dependency")
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "sample_models"
+AUDIT = settable(main.commands["audit"])
+
+# A block after a comment `needs: …` needs more than a test has (another framework, the network, a graphics processor).
+_BLOCK = re.compile(r"(^<!-- needs: [^\n]* -->\n+)?^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(language, path="README.md"):
+    text = (ROOT / path).read_text("utf-8")
+    return [m.group(3) for m in _BLOCK.finditer(text) if m.group(2) == language and not m.group(1)]
+
+
+def commands():
+    """The `onnxfim` commands of the shell blocks, in order, each alone (installing and testing is the reader's and the host's part)."""
+    text = "\n".join(b for language in ("sh", "bash", "console", "shell") for b in blocks(language)).replace("\\\n", " ")
+    parts = [part.strip().removeprefix("$ ") for line in text.splitlines() for part in line.split("&&")]
+    return [shlex.split(part, comments=True)[1:] for part in parts if part.startswith("onnxfim ")]
+
+
+@pytest.fixture
+def samples(tmp_path, monkeypatch):
+    """A folder with the sample models, under their own names and those of the recipes."""
+    for file in (*MODELS.glob("*.onnx"), MODELS / "digits.npz"):
+        shutil.copy(file, tmp_path)
+    shutil.copytree(MODELS, tmp_path / "sample_models", ignore=shutil.ignore_patterns("*.py", "*.png"))
+    shutil.copy(MODELS / "digits_mlp.onnx", tmp_path / "model.onnx")
+    shutil.copy(MODELS / "digits.npz", tmp_path / "samples.npz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def machine(samples):
+    """An environment in which `python -m onnxfim` and `onnxfim` are this checkout."""
+    folder = samples / "bin"
+    folder.mkdir()
+    for name, rest in (("onnxfim", "-m onnxfim "), ("python", ""), ("pip", "-c pass ")):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {rest}"$@"\n', "utf-8")
+        script.chmod(0o755)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path, "ONNXFIM_SAMPLES": "12"}
+
+
+def test_readme_has_commands():
+    assert {words[0] for words in commands()} >= {"init", "doctor", "audit", "convert"}
+
+
+def test_commands_of_the_readme_run(samples):
+    """All in order in one folder, as a reader would try them."""
+    for words in commands():
+        few = ["--samples", "12"] if words[0] in ("audit", "compare") and not {"--samples", "--baseline"} & set(words) else []
+        result = CliRunner().invoke(main, [*words, *few])
+        assert result.exit_code in ((0, 1) if "--fail-on" in words else (0,)), f"{words}: {result.output}"
+
+
+def test_python_of_the_readme_runs(samples):
+    plain = [block for block in blocks("python") if "def test_" not in block]
+    assert plain
+    for block in plain:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_options_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`(?:onnxfim \w+ )?(--[a-z][a-z0-9-]+)", text))
+    known = {o for command in (main, *main.commands.values()) for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    assert named <= known | {"--help"}
+
+
+def test_toml_of_the_readme_is_taken(samples):
+    for block in blocks("toml"):
+        table = toml.loads(block)
+        Path("onnxfim.toml").write_text(block if "tool" not in table else "", "utf-8")
+        assert CliRunner().invoke(main, ["audit", "model.onnx", "--data", "random", "--samples", "4"]).exit_code == 0
+
+
+# YAML by its owners' schemas.
+
+
+def _valid(name, record):
+    from jsonschema import Draft7Validator
+
+    pytest.importorskip("check_jsonschema", reason="the package that carries the schemas is a development dependency")
+    text = resources.files("check_jsonschema").joinpath(f"builtin_schemas/vendor/{name}.json").read_text("utf-8")
+    Draft7Validator(json.loads(text)).validate(record)
+
+
+def _words(record):
+    """YAML 1.1 reads the key `on` as true; the schemas mean the word."""
+    return {("on" if k is True else k): v for k, v in record.items()}
+
+
+def test_action_fits_githubs_schema():
+    _valid("github-actions", yaml.safe_load((ROOT / "action.yml").read_text("utf-8")))
+
+
+def test_recipes_fit_their_hosts_schemas():
+    seen = set()
+    for block in blocks("yaml"):
+        record = _words(yaml.safe_load(block))
+        if "jobs" in record:
+            _valid("github-workflows", record)
+            seen.add("github")
+        elif "repos" not in record:
+            _valid("gitlab-ci", record)
+            seen.add("gitlab")
+    assert seen == {"github", "gitlab"}
+
+
+# The action, with the host's files and variables made up.
+
+
+def action():
+    return yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+
+
+def run_action(machine, folder, **inputs):
+    """Run the action's steps as a runner would; the exit code, what was printed, its outputs and the summary."""
+    record = action()
+    values = {name: str(spec.get("default", "")) for name, spec in record["inputs"].items()} | inputs
+    files = {name: folder / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    for file in files.values():
+        file.write_text("", "utf-8")
+
+    def filled(text):
+        text = re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda m: values[m.group(1)], text)
+        return text.replace("${{ github.action_path }}", str(ROOT))
+
+    for step in record["runs"]["steps"]:
+        script = folder / "step.sh"
+        script.write_text(step["run"], "utf-8")
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
+            cwd=folder / filled(step.get("working-directory", ".")),
+            env={**machine, **{k: str(v) for k, v in files.items()}, **{k: filled(v) for k, v in step["env"].items()}},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            break
+    outputs = dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text("utf-8").splitlines())
+    return done, outputs, files["GITHUB_STEP_SUMMARY"].read_text("utf-8")
+
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="the action's steps are bash")
+
+
+@needs_bash
+def test_action_writes_its_reports(machine, samples):
+    done, outputs, summary = run_action(
+        machine, samples, model="model.onnx", data="samples.npz", options="--budget=40\n\n--no-cache\n", install="skip"
+    )
+    assert done.returncode == 0, done.stderr
+    assert outputs == {"exit-code": "0", "reports": "onnxfim-reports"}
+    assert summary.startswith("## ✅ onnxfim: pass `model.onnx`")
+    record = json.loads((samples / "onnxfim-reports" / "report.json").read_text("utf-8"))
+    assert (record["settings"]["budget"], len(record["samples"])) == (40, 12)
+    named = re.findall(r"[\w-]+\.(?:html|json|csv|xml|sarif|md)\b", action()["outputs"]["reports"]["description"])
+    assert {*named, "summary.md"} == {p.name for p in (samples / "onnxfim-reports").iterdir()}
+
+
+@needs_bash
+def test_action_passes_the_exit_code_on(machine, samples):
+    done, outputs, summary = run_action(machine, samples, model="no.onnx", data="samples.npz", install="skip")
+    assert (done.returncode, outputs["exit-code"], summary) == (2, "2", "")
+    assert "no.onnx" in done.stderr
+
+
+@needs_bash
+def test_action_reads_nothing_as_shell(machine, samples):
+    text = '$(touch pwned) `touch pwned`; touch pwned "'
+    for name in ("model", "data", "options", "config"):
+        run_action(machine, samples, install="skip", **{"model": "model.onnx", "data": "samples.npz", name: text})
+        assert not (samples / "pwned").exists()
+    scripts = " ".join(step["run"] for step in action()["runs"]["steps"])
+    assert "${{" not in scripts
+
+
+def test_variables_of_the_action_are_options():
+    variables = {v for step in action()["runs"]["steps"] for v in step.get("env", {}) if v.startswith("ONNXFIM_")}
+    assert variables <= {variable_of(key) for key in AUDIT} | {"ONNXFIM_CONFIG"}
+
+
+@needs_bash
+def test_action_fails_where_a_gate_does(machine, samples):
+    gates = "lambda_max.p95 > 1e-9\nclean_accuracy < 1%"
+    done, outputs, summary = run_action(
+        machine, samples, model="model.onnx", data="samples.npz", install="skip", **{"fail-on": gates}
+    )
+    assert (done.returncode, outputs["exit-code"]) == (1, "1"), done.stderr
+    assert "| `lambda_max.p95 > 1e-9` | ❌ fail |" in summary
+    assert "| `clean_accuracy < 1%` | ✅ pass |" in summary
+    suites = ElementTree.parse(samples / "onnxfim-reports" / "junit.xml")
+    assert [c.get("name") for c in suites.iter("testcase") if c.find("failure") is not None] == ["verdict", "lambda_max.p95 > 1e-9"]
+
+
+@needs_bash
+def test_gitlab_recipe_runs(machine, samples):
+    (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "robustness" in r]
+    job = recipe["robustness"]
+    script = "\n".join(job["script"])
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], env={**machine, **job["variables"]}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr  # its gate is an example
+    assert ElementTree.parse(job["artifacts"]["reports"]["junit"]).getroot().tag == "testsuites"
+    assert all(Path(p).is_file() for p in job["artifacts"]["paths"])
+
+
+@needs_bash
+def test_pre_commit_hook_runs(machine, samples):
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "repos" in r]
+    (use,) = recipe["repos"][0]["hooks"]
+    assert use["id"] == hook["id"]
+    assert re.search(hook["files"], "a/model.onnx")
+    assert not re.search(hook["files"], "model.onnx.md")
+    done = subprocess.run([*shlex.split(hook["entry"]), *use["args"]], env=machine, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# The pytest plugin.
+
+PLUGIN = ("-p", "onnxfim.pytest_plugin", "-p", "no:cacheprovider")
+
+
+@pytest.fixture
+def with_model(pytester):
+    shutil.copy(MODELS / "digits_mlp.onnx", pytester.path / "model.onnx")
+    shutil.copy(MODELS / "digits.npz", pytester.path / "samples.npz")
+    return pytester
+
+
+@pytest.mark.parametrize(
+    ("relation", "outcome", "line"),
+    [
+        ("lambda_max.mean < 1e9", {"passed": 1}, None),
+        ("clean_accuracy > 50%", {"passed": 1}, None),
+        ("lambda_max.mean < 1e-9", {"failed": 1}, "*AssertionError: lambda_max.mean < 1e-9 does not hold: lambda_max.mean = *"),
+        ("lambda_max.mean > 15", {"passed": 1, "warnings": 1}, "*InconclusiveWarning: lambda_max.mean > 15 is not decided: *"),
+        ("lambda_max.maen < 1", {"failed": 1}, "*SettingsError: *The nearest name is 'lambda_max.mean'*"),
+        ("lambda_max.mean", {"failed": 1}, "*SettingsError: *nothing to compare lambda_max.mean with*"),
+        ("findings.error", {"failed": 1}, "*SettingsError: *does not say what must hold*"),
+        ("findings.error < 1", {"passed": 1}, None),
+    ],
+)  # fmt: skip
+def test_fixture_checks_a_model(with_model, relation, outcome, line):
+    with_model.makepyfile(f"""
+        def test_model(onnxfim):
+            onnxfim.audit("model.onnx", "samples.npz", samples=20).check({relation!r})
+    """)
+    result = with_model.runpytest(*PLUGIN)
+    result.assert_outcomes(**outcome)
+    if line is not None:
+        result.stdout.fnmatch_lines([line])
+
+
+def test_fixture_takes_arrays_and_chains(with_model):
+    with_model.makepyfile("""
+        import numpy as np
+
+        def test_model(onnxfim):
+            data = np.load("samples.npz")
+            audited = onnxfim.audit("model.onnx", data["inputs"][:20], data["labels"][:20], budget=40, seed=3)
+            assert audited.check("lambda_max.p95 >= 0").check("boundary_distance.median > 0") is audited
+            assert audited.result.settings.seed == 3
+    """)
+    with_model.runpytest(*PLUGIN).assert_outcomes(passed=1)
+
+
+def test_example_of_the_readme_runs(with_model):
+    with_model.makepyfile(blocks("python")[-1])
+    with_model.runpytest(*PLUGIN).assert_outcomes(failed=1)  # the sample model is far above the example's bound
+
+
+def test_plugin_is_registered():
+    record = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert record["project"]["entry-points"]["pytest11"] == {"onnxfim": "onnxfim.pytest_plugin"}

@@ -1,0 +1,163 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from onnxfim.errors import InputError
+from onnxfim.report.comparison import render_comparison_html
+from onnxfim.report.comparison_markdown import render_comparison_markdown
+from onnxfim.results import Estimate
+from onnxfim.verdict import compare
+from tests.audits import HOSTILE, hostile, make_audit
+from tests.report.pages import read
+from tests.verdict.audits import heavy, with_values
+
+
+def three(n=200):
+    """Audits of which the second is the first with noise, and the third three times as sensitive."""
+    rng = np.random.default_rng(0)
+    audit = make_audit(n)
+    values = heavy(n, rng, 1.0)
+    others = (
+        ("first", values),
+        ("same", values * np.exp(rng.normal(0, 0.2, n) - 0.02)),
+        ("worse", 3 * values * np.exp(rng.normal(0, 0.2, n))),
+    )
+    return [replace(with_values(audit, v), model=replace(audit.model, name=name)) for name, v in others]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return compare(three())
+
+
+def test_the_ranking_is_by_the_mean(comparison):
+    means = [comparison.entries[i].mean.value for i in comparison.order]
+    assert means == sorted(means)
+    assert [comparison.entries[i].rank for i in comparison.order] == [1, 2, 3]
+
+
+def test_ranks_stay_open_where_nothing_is_significant(comparison):
+    ranks = {e.name: (e.rank_low, e.rank_high) for e in comparison.entries}
+    assert ranks == {"first": (1, 2), "same": (1, 2), "worse": (3, 3)}
+
+
+def test_pairs_are_corrected_for_their_number(comparison):
+    found = {(p.first, p.second): p for p in comparison.pairs}
+    assert set(found) == {(0, 1), (0, 2), (1, 2)}
+    assert [p.significant for p in found.values()] == [False, True, True]
+    assert all(p.p_holm >= p.p for p in found.values())
+    assert_allclose(found[0, 2].ratio.value, 3, rtol=0.1)
+    # Ratios are consistent: they are of means over the same samples.
+    assert_allclose(found[0, 2].ratio.value, found[0, 1].ratio.value * found[1, 2].ratio.value, rtol=1e-9)
+
+
+def test_an_audit_equals_itself():
+    audit = make_audit(100)
+    (pair,) = compare([audit, audit]).pairs
+    assert (pair.p, pair.significant, pair.ratio.low, pair.ratio.high) == (1.0, False, 1.0, 1.0)
+
+
+def test_order_of_the_audits_changes_nothing_but_positions(comparison):
+    turned = compare(three()[::-1])
+    assert [turned.entries[i].name for i in turned.order] == [comparison.entries[i].name for i in comparison.order]
+    there = {frozenset((comparison.entries[p.first].name, comparison.entries[p.second].name)): p.p for p in comparison.pairs}
+    back = {frozenset((turned.entries[p.first].name, turned.entries[p.second].name)): p.p for p in turned.pairs}
+    assert there == back
+
+
+def test_classes_are_means_of_their_samples(comparison):
+    assert sum(c.count for c in comparison.classes) == comparison.count
+    for c in comparison.classes:
+        mine = np.array([s.values for s in comparison.samples if s.label == c.index])
+        assert_allclose(c.means, mine.mean(axis=0))
+        assert_allclose([r.value for r in c.ratios], mine.mean(axis=0)[1:] / mine.mean(axis=0)[0])
+
+
+def test_correlations_hold_every_pair_of_measures(comparison):
+    found = {(c.first, c.second) for c in comparison.correlations if c.entry == 0}
+    assert len(found) == 15  # six measures, attack distances not among them
+    rho = {(c.first, c.second): c.rho.value for c in comparison.correlations if c.entry == 0}
+    assert rho["lambda_max", "trace"] == pytest.approx(1.0)
+
+
+def test_attack_distances_join_where_samples_have_them(monkeypatch):
+    audits = three(50)
+    kind = type(audits[0].samples[0])
+    monkeypatch.setattr(kind, "attack_distance", property(lambda s: Estimate(1.0 / (1 + s.index))), raising=False)
+    assert any(c.second == "attack_distance" and c.rho.value is not None for c in compare(audits).correlations)
+
+
+def test_names_are_made_distinct():
+    audit = make_audit(30)
+    assert [e.name for e in compare([audit, audit]).entries] == ["digits_resnet (1)", "digits_resnet (2)"]
+
+
+def test_json_holds_no_nan_and_all_fields(comparison):
+    record = json.loads(comparison.to_json(), parse_constant=lambda word: pytest.fail(word))
+    assert record["entries"][2]["name"] == "worse"
+    assert len(record["samples"]) == comparison.count
+
+
+@pytest.mark.parametrize("audits", [[], [make_audit(5)]])
+def test_one_audit_is_too_few(audits):
+    with pytest.raises(InputError, match=f"{len(audits)} audit was given, expected two or more"):
+        compare(audits)
+
+
+def test_audits_of_other_data_are_refused():
+    audit = make_audit(5)
+    with pytest.raises(InputError, match="the audits saw different samples"):
+        compare([audit, replace(audit, data=replace(audit.data, sha256="0" * 64))])
+
+
+def test_raw_values_are_noted():
+    audit = make_audit(50, labels=False)
+    assert any("Raw values are compared" in note for note in compare([audit, audit]).notes)
+
+
+def test_the_page_says_what_the_comparison_says(comparison):
+    page = read(render_comparison_html(comparison))
+    assert not page.problems
+    text = next(e.text for e in page.elements if e.tag == "main")
+    for entry in comparison.entries:
+        assert entry.name in text
+    assert "2 of 3 differences are significant" in text
+    ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
+    assert len(ids) == len(set(ids))
+    links = [e.attributes["href"][1:] for e in page.elements if e.tag == "a"]
+    assert set(links) <= set(ids)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(comparison):
+    page = read(render_comparison_html(comparison))
+    assert {"script", "link", "iframe", "img"}.isdisjoint(e.tag for e in page.elements)
+    assert not any(name.startswith("on") or name == "style" for e in page.elements for name in e.attributes)
+
+
+def test_hostile_names_are_inert():
+    html = render_comparison_html(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
+    page = read(html)
+    assert not page.problems
+    assert {"script", "img", "b"}.isdisjoint(e.tag for e in page.elements)
+    assert "\u202e" not in html
+    markdown = render_comparison_markdown(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
+    assert not any(text in markdown for text in HOSTILE if "<" in text)
+
+
+def test_the_formats_tell_the_same_numbers(comparison):
+    html = read(render_comparison_html(comparison))
+    markdown = render_comparison_markdown(comparison)
+    texts = [e.text for e in html.elements if e.tag == "span" and e.attributes.get("class") == "value"]
+    for value in texts:
+        assert value.replace("_", "\\_") in markdown or value.isdigit() or value in "".join(texts)
+    for pair in comparison.pairs:
+        assert f"{pair.ratio.value:.3g}"[:4] in markdown
+
+
+def test_a_thousand_samples_stay_small():
+    audits = [make_audit(1000), make_audit(1000, seed=1)]
+    html = render_comparison_html(compare(audits))
+    assert len(html.encode()) < 2_000_000
