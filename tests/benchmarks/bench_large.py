@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def many_classes(classes: int, sizes: list[int], repeats: int) -> None:
-    rows = []
+def many_classes(classes: int, sizes: list[int], repeats: int) -> Iterator[list[object]]:
     for size in sizes:
         for gain in (1.0, 4.0, 12.0):
             model, forward = opened(convolutional(classes, size, gain=gain), classes, size)
@@ -90,21 +89,16 @@ def many_classes(classes: int, sizes: list[int], repeats: int) -> None:
             sharp = lanczos(product, noise, tolerance=1e-9, most=60)
             u = rng.standard_normal((1, BATCH, classes))
             one = seconds(lambda: model.fisher(X, u, 1.0), repeats) / once  # noqa: B023
-            row = [f"{size}²", f"{1e3 * once / BATCH:.1f}", f"{confidence:.2f}", f"{one:.2f}"]
+            row: list[object] = [f"{size}²", f"{1e3 * once / BATCH:.1f}", f"{confidence:.2f}", f"{one:.2f}"]
             for tolerance in (1e-3, 1e-4):
                 found = lanczos(product, noise, tolerance=tolerance, most=60, start=start)
                 spent = seconds(lambda: lanczos(product, noise, tolerance=tolerance, most=60, start=start), repeats) / once  # noqa: B023
                 error = np.abs(found.values / sharp.values - 1).max()
                 row += [f"{found.products.mean():.1f} ({found.products.max()})", f"{spent:.1f}", f"{error:.0e}"]
-            rows.append(row)
-    headers = ["input", "ms per row", "mean confidence", "passes per product"]
-    for tolerance in ("1e-3", "1e-4"):
-        headers += [f"products to {tolerance}: mean (most)", "passes", "largest error of λ"]
-    print_table(headers, rows, title=f"K = {classes}, batch of {BATCH}: residual reached, products, forward passes per sample")
+            yield row
 
 
-def crossover(counts: list[int], size: int, repeats: int) -> None:
-    rows = []
+def crossover(counts: list[int], size: int, repeats: int) -> Iterator[list[object]]:
     for classes in counts:
         model, forward = opened(convolutional(classes, size), classes, size)
         rng = np.random.default_rng(1)
@@ -125,12 +119,17 @@ def crossover(counts: list[int], size: int, repeats: int) -> None:
         near[..., 0] = 1
         distances = seconds(lambda: model.vjp(X, near), repeats) / once  # noqa: B023
         everything = 2 * single + stretch + distances
-        rows.append([classes, f"{whole:.1f}", f"{single:.1f}", f"{everything:.1f}"])
-    headers = ["K", "whole Jacobian (all measures)", "Lanczos to 1e-4 (raw λ alone)", "Lanczos, all measures"]
-    print_table(headers, rows, title=f"Crossover, input 3×{size}×{size}, forward passes per sample")
+        yield [classes, f"{whole:.1f}", f"{single:.1f}", f"{everything:.1f}"]
 
 
 if __name__ == "__main__":
     options = arguments(__doc__)
-    many_classes(1000, [64] if options.quick else [64, 224], 2 if options.quick else 5)
-    crossover([10, 30] if options.quick else [10, 20, 30, 50, 100], 64, 2 if options.quick else 5)
+    repeats = 1 if options.quick else 3
+    headers = ["input", "ms per row", "mean confidence", "passes per product"]
+    for tolerance in ("1e-3", "1e-4"):
+        headers += [f"products to {tolerance}: mean (most)", "passes", "largest error of λ"]
+    title = f"K = 1000, batch of {BATCH}: residual reached, products, forward passes per sample"
+    print_table(headers, many_classes(1000, [64] if options.quick else [64, 224], repeats), title=title)
+    headers = ["K", "whole Jacobian (all measures)", "Lanczos to 1e-4 (raw λ alone)", "Lanczos, all measures"]
+    counts = [10, 30] if options.quick else [10, 20, 30, 50, 100]
+    print_table(headers, crossover(counts, 64, repeats), title="Crossover, input 3×64×64, forward passes per sample")
