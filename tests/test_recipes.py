@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -252,7 +253,9 @@ def test_pre_commit_hook_runs(machine, samples):
 
 # The pytest plugin.
 
-PLUGIN = ("-p", "onnxfim.pytest_plugin", "-p", "no:cacheprovider")
+# An installed package brings the plugin by its entry point; a bare checkout has to name it.
+INSTALLED = any(e.value == "onnxfim.pytest_plugin" for e in entry_points(group="pytest11"))
+PLUGIN = (*(() if INSTALLED else ("-p", "onnxfim.pytest_plugin")), "-p", "no:cacheprovider")
 
 
 @pytest.fixture
