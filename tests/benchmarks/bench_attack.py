@@ -38,12 +38,14 @@ class Outcome:
     def means(self) -> tuple[float, ...]:
         """The three measures of the model in pixel units: λ per squared pixel unit, distance in pixel units."""
         rows = self.audit.samples
-        raw = np.mean([s.lambda_max_raw_units.value for s in rows])
+        model = np.array([s.lambda_max.estimate.value for s in rows])
+        # A scale of 1 leaves the values as they are, and no second ones are given.
+        raw = np.array([s.lambda_max.estimate.value if (e := s.lambda_max_raw_units) is None else e.value for s in rows])
         # Calibrated values are in model units only: the same factor brings them to pixels.
-        share = np.median([s.lambda_max_raw_units.value / s.lambda_max.estimate.value for s in rows if s.lambda_max.estimate.value])
-        calibrated = np.mean([s.lambda_max_calibrated.estimate.value for s in rows])
+        factor = np.median(raw[model > 0] / model[model > 0])
+        calibrated = np.mean([s.lambda_max_calibrated.estimate.value for s in rows]) * factor
         distances = [s.boundary_distance.value for s in rows if s.boundary_distance.value is not None]
-        return float(raw), float(calibrated * share), float(np.median(distances) / self.factor)
+        return float(raw.mean()), float(calibrated), float(np.median(distances) / self.factor)
 
 
 def pixel_scale(case: Case) -> tuple[tuple[float, float], tuple[float, ...]]:
