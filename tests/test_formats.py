@@ -342,6 +342,21 @@ def test_assets_stand_beside_the_page(saved, tmp_path):
     assert (folder / "report.css").is_file()
 
 
+def test_assets_of_a_comparison_and_of_bounds(saved, tmp_path):
+    model = Path(__file__).parents[1] / "sample_models" / "digits_mlp.onnx"
+    page, folder = tmp_path / "page.html", tmp_path / "its files"
+    for command in (["compare", str(saved), str(saved)], ["bounds", str(model)]):
+        outputs = ["-o", f"html={page}", "--html-assets", str(folder)]
+        result = CliRunner().invoke(main, [*command, *outputs])
+        assert result.exit_code == 0, result.output
+        assert 'href="its%20files/report.css"' in page.read_text("utf-8")
+        assert "<style" not in page.read_text("utf-8")
+        assert (folder / "report.css").is_file()
+        alone = CliRunner().invoke(main, [*command, "-o", f"json={page}", "--html-assets", str(folder)])
+        assert alone.exit_code == 2
+        assert "--html-assets: no page is written" in " ".join(alone.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

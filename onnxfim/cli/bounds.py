@@ -11,19 +11,27 @@ import click
 
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
+from onnxfim.cli.outputs import check_assets
 from onnxfim.model import ModelFile, load_model
 from onnxfim.results import Bound, to_plain
 from onnxfim.spectral import GraphReading, read_graph
 
 
 def bounds_command(
-    model: str, outputs: Sequence[tuple[str, str]], as_json: bool, console: Console, cache_dir: Path | None, **options: Any
+    model: str,
+    outputs: Sequence[tuple[str, str]],
+    as_json: bool,
+    console: Console,
+    cache_dir: Path | None,
+    assets: str | None = None,
+    **options: Any,
 ) -> None:
     """Read a graph, write what was asked for, and print the summary."""
     from onnxfim.report import render_bounds_html
 
     for _, path in outputs:
         check_writable(path)
+    check_assets(assets, outputs)
     file = load_model(model)
     with console.layers() as progress:
         reading = read_graph(
@@ -32,7 +40,8 @@ def bounds_command(
         )  # fmt: skip
     record = to_json(file, reading)
     for kind, path in outputs:
-        write(path, record if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading))
+        page = None if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading, assets_dir=assets)
+        write(path, page or record)
     if as_json:
         click.echo(record)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OutputFile, data_options, run_options
+from onnxfim.cli.options import OutputFile, assets_option, data_options, run_options
 
 if TYPE_CHECKING:
     from onnxfim.results import Audit
@@ -35,11 +36,14 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FORMAT=PATH",
     help="Write html=PATH, json=PATH or markdown=PATH; repeatable.  [default: html=comparison.html]",
 )
+@assets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
 @configured
 @errors_in_one_line
-def compare(subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], quiet: bool, verbose: bool, **options: Any) -> None:
+def compare(
+    subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any
+) -> None:
     """Compare two or more models on the same samples.
 
     A B … are ONNX files, which need --data and are measured at one common step, or audits saved with -o json=PATH on the same
@@ -49,34 +53,48 @@ def compare(subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], qui
     Exit codes: 0 compared, 2 could not run, bad usage or audits that do not compare, 130 interrupted.
     """
     console = Console(quiet, verbose)
-    sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options))
+    sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
 
 
-def compare_command(subjects: Sequence[str], outputs: Sequence[tuple[str, str]], console: Console, options: dict[str, Any]) -> int:
+def compare_command(
+    subjects: Sequence[str],
+    outputs: Sequence[tuple[str, str]],
+    console: Console,
+    options: dict[str, Any],
+    *,
+    assets: str | None = None,
+) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.files import check_writable, write
+    from onnxfim.cli.outputs import check_assets
     from onnxfim.verdict import compare as compared
 
     if len(subjects) < 2:
         raise click.UsageError("Give two models or saved audits at least.")
     for _, path in outputs:
         check_writable(path)
+    check_assets(assets, outputs)
+    render = _formats(assets)
     audits = _audits(subjects, console, options)
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     result = compared(audits, seed=options["seed"])
     for kind, path in outputs:
-        write(path, _formats()[kind](result))
+        write(path, render[kind](result))
     _print(result, outputs, console)
     return 130 if any(a.run.partial for a in audits) else 0
 
 
-def _formats() -> dict[str, Callable[[Comparison], str]]:
+def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
     from onnxfim.report.comparison import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
     from onnxfim.verdict import Comparison
 
-    return {"html": render_comparison_html, "json": Comparison.to_json, "markdown": render_comparison_markdown}
+    return {
+        "html": partial(render_comparison_html, assets_dir=assets),
+        "json": Comparison.to_json,
+        "markdown": render_comparison_markdown,
+    }
 
 
 def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> list[Audit]:

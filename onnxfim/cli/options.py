@@ -117,13 +117,18 @@ def _apply(options: list[Callable[[F], F]], function: F) -> F:
     return function
 
 
+assets_option = click.option(
+    "--html-assets", "assets", metavar="DIR", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles.",
+)  # fmt: skip
+
+
 def output_options(function: F) -> F:
     """Options that say what to write."""
     return _apply(
         [
             click.option("-o", "--output-file", "outputs", type=OUTPUT, multiple=True, metavar="FORMAT=PATH",
                          help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
-            click.option("--html-assets", "assets", metavar="DIR", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles."),
+            assets_option,
         ],
         function,
     )  # fmt: skip

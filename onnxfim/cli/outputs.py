@@ -45,8 +45,7 @@ class Outputs:
             raise OutputError(f"{twice}: {kinds} would both be written to it, expected one format. Give each its own path.")
         for path in paths:
             check_writable(path)
-        if self.assets is not None and not any(kind == "html" for kind, _ in self.targets):
-            raise OutputError("--html-assets: no page is written, expected -o html=PATH beside it. Add one, or drop the option.")
+        check_assets(self.assets, self.targets)
 
     def write(self, audit: Audit) -> None:
         """Write every format, each whatever becomes of the others.
@@ -63,6 +62,16 @@ class Outputs:
                 problems.append(error)
         if problems:
             raise problems[0]
+
+
+def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None:
+    """Raise where a folder for a page's assets is given and no page is written.
+
+    Raises:
+        OutputError: what is missing.
+    """
+    if assets is not None and not any(kind == "html" for kind, _ in targets):
+        raise OutputError("--html-assets: no page is written, expected -o html=PATH beside it. Add one, or drop the option.")
 
 
 def convert_command(report: str, outputs: Outputs) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from onnxfim.report.assets import placed
 from onnxfim.report.comparison_page import build_comparison_page
-from onnxfim.report.html import POLICY_INLINE, environment, style_sheet
+from onnxfim.report.html import render
 from onnxfim.verdict.comparison import Comparison
 
 
-def render_comparison_html(comparison: Comparison) -> str:
+def render_comparison_html(comparison: Comparison, *, assets_dir: str | Path | None = None) -> str:
     """The page of ``comparison`` as HTML text.
 
+    Args:
+        comparison: What is to be shown.
+        assets_dir: Where to write the style sheet, for hosts that block inline styles. None puts it into the page.
+
     Raises:
-        OutputError: the templates are missing from the installation.
+        OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
     """
     page = build_comparison_page(comparison)
-    return environment().get_template("compare.html.j2").render(page=page, policy=POLICY_INLINE, style=style_sheet())
+    return render("compare.html.j2", placed(assets_dir), title=page.title, page=page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 from markupsafe import Markup, escape
 
 from onnxfim.errors import OutputError
+from onnxfim.report.assets import Assets, placed
 from onnxfim.report.bound import bound_view
 from onnxfim.report.numbers import visible
 from onnxfim.report.page import build_page
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")
 _STYLE = "report.css"
-POLICY_INLINE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_POLICY_ASSETS = "default-src 'none'; style-src 'self'; img-src 'self'"
 
 
 def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
@@ -37,49 +35,42 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
     """
-    templates = environment()
-    style = style_sheet()
-    if assets_dir is None:
-        page = build_page(audit, lambda _, png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
-        return templates.get_template("report.html.j2").render(
-            title=page.title, page=page, policy=POLICY_INLINE, style=style, style_url=None
-        )
-    folder = Path(assets_dir)
-
-    def save(name: str, content: bytes) -> str:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
-        except OSError as error:
-            raise OutputError(f"{folder / name}: cannot be written ({error.strerror}). Give a folder that can be.") from error
-        return f"{folder.resolve().name}/{name}"
-
-    page = build_page(audit, lambda name, png: save(f"{name}.png", png))
-    style_url = save(_STYLE, style.encode())
-    return templates.get_template("report.html.j2").render(
-        title=page.title, page=page, policy=_POLICY_ASSETS, style=None, style_url=style_url
-    )
+    assets = placed(assets_dir)
+    page = build_page(audit, assets.picture)
+    return render("report.html.j2", assets, title=page.title, page=page)
 
 
-def render_bounds_html(name: str, sha256: str, reading: GraphReading) -> str:
+def render_bounds_html(name: str, sha256: str, reading: GraphReading, *, assets_dir: str | Path | None = None) -> str:
     """Class and spectral bound of a model as HTML text, without any measurement.
 
     Args:
         name: The model's name.
         sha256: Hash of its file.
         reading: What its graph tells.
+        assets_dir: As for `render_html`.
+
+    Raises:
+        OutputError: as for `render_html`.
     """
-    templates = environment()
     shown = visible(name)
-    return templates.get_template("bounds.html.j2").render(
+    return render(
+        "bounds.html.j2",
+        placed(assets_dir),
         title=f"{shown}: spectral bound",
         name=shown,
         sha256=visible(sha256),
         bound=bound_view(reading.architecture, reading.bound, reading.closed_forms),
-        policy=POLICY_INLINE,
-        style=style_sheet(),
-        style_url=None,
     )
+
+
+def render(template: str, assets: Assets, **values: object) -> str:
+    """A page from its template, with its style in the place that ``assets`` gives it.
+
+    Raises:
+        OutputError: the style cannot be written there, or the templates are missing from the installation.
+    """
+    style = assets.style(style_sheet())
+    return environment().get_template(template).render(policy=assets.policy, **style, **values)
 
 
 @lru_cache(maxsize=1)

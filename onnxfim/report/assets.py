@@ -1,0 +1,63 @@
+"""Where a page's style and pictures lie: in the page itself, or in a folder beside it for hosts that block inline ones."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+from urllib.parse import quote
+
+from onnxfim.errors import OutputError
+
+
+class Assets(Protocol):
+    """Places the style sheet and pictures of one page."""
+
+    policy: ClassVar[str]
+
+    def picture(self, name: str, png: bytes) -> str:
+        """The address of a picture, once it is in its place."""
+
+    def style(self, text: str) -> dict[str, str | None]:
+        """What the page's head needs of its style sheet: its text, or its address."""
+
+
+class Inline:
+    """All in the page."""
+
+    policy: ClassVar[str] = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+    def picture(self, name: str, png: bytes) -> str:
+        return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+    def style(self, text: str) -> dict[str, str | None]:
+        return {"style": text, "style_url": None}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """All in a folder, which the page names without its parents: page and folder are kept beside each other."""
+
+    folder: Path
+    policy: ClassVar[str] = "default-src 'none'; style-src 'self'; img-src 'self'"
+
+    def picture(self, name: str, png: bytes) -> str:
+        return self._save(f"{name}.png", png)
+
+    def style(self, text: str) -> dict[str, str | None]:
+        return {"style": None, "style_url": self._save("report.css", text.encode())}
+
+    def _save(self, name: str, content: bytes) -> str:
+        path = self.folder / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror}). Give a folder that can be.") from error
+        return quote(f"{self.folder.resolve().name}/{name}")
+
+
+def placed(assets_dir: str | Path | None) -> Assets:
+    """The assets beside the page in ``assets_dir``, or in the page where it is None."""
+    return Inline() if assets_dir is None else Beside(Path(assets_dir))
