@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -277,7 +277,7 @@ class _Loop:
         else:
             undecided = np.zeros(len(good))
         chosen = good[calibration_positions(undecided)]
-        std = float(self.X[good].astype(np.float64).std())
+        std = _std(self.X, good)
         probe = Probe(self.X[chosen], base[chosen], tuple(self._index(i) for i in chosen))
         return choose_step(
             self.forward, self.reader, probe, input_std=std if std > 0 else 1.0, seed=self.settings.seed, step=self.settings.step,
@@ -541,8 +541,14 @@ class _Loop:
             class_names=self.samples.class_names,
             input_min=float(X.min()),
             input_max=float(X.max()),
-            input_std=float(X.astype(np.float64).std()),
+            input_std=_std(X, range(len(X))),
         )
+
+
+def _std(X: Array, positions: Iterable[int]) -> float:
+    """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
+    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
+    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))
 
 
 def _bytes(ends: Ends) -> int:

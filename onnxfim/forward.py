@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.errors import InputError, ModelError
 from onnxfim.jacobian import Rows
 from onnxfim.perturb import perturbation_graph
-from onnxfim.session import BoundPair, OutOfMemory, open_session, run
+from onnxfim.session import BoundPair, OutOfMemory, RowBuffer, open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -60,8 +60,10 @@ class _BatchFinder:
                 break
             self.calls += 2
             rate = batch / seconds
-            rates[batch] = rate
-            misses = misses + 1 if rate < best * _GAIN and batch > 4 else 0
+            missed = rate < best * _GAIN and batch > 4
+            misses = misses + 1 if missed else 0
+            if not missed:  # a doubling without a gain is not worth its memory
+                rates[batch] = rate
             best = max(best, rate)
             batch *= 2
         self.batch = max((n for n, rate in rates.items() if rate >= _TIE * max(rates.values())), default=1)
@@ -112,6 +114,7 @@ class OnnxForward:
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
         self._pairs: dict[tuple[bool, bool], BoundPair] = {}
+        self._buffer = RowBuffer(self.report.obtained)
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.finder = _BatchFinder(fixed or batch, row_bytes)
 
@@ -200,7 +203,7 @@ class OnnxForward:
             graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
             little, _ = open_session(graph, providers=(self.report.obtained,), threads=1)
-            self._pairs[dithered, shared] = BoundPair(self.session, little, self._input, [self._output], self.report.obtained)
+            self._pairs[dithered, shared] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
         return self._pairs[dithered, shared]
 
 

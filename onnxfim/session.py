@@ -247,6 +247,33 @@ def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> lis
         raise _model_error(error, b"") from error
 
 
+# Rows are made in pieces of this size on the CPU: what the perturbation keeps meanwhile stays in the cache, and small.
+_PIECE_BYTES = 2**20
+_PER_ROW = frozenset({"sample", "scale", "v", "w"})
+
+
+class RowBuffer:
+    """Memory on the device for one batch of rows, shared by all that make rows for a model."""
+
+    def __init__(self, obtained: str) -> None:
+        self.device = "cuda" if obtained in (_CUDA, "TensorrtExecutionProvider") else "cpu"
+        self._held: Any = None
+        self._key: tuple[tuple[int, ...], np.dtype] | None = None
+
+    def of(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """An ``OrtValue`` of this shape; the one before it is given up where the shape differs."""
+        import onnxruntime
+
+        if self._key != (shape, dtype):
+            self.free()
+            self._held = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
+            self._key = (shape, dtype)
+        return self._held
+
+    def free(self) -> None:
+        self._held, self._key = None, None
+
+
 class BoundPair:
     """The perturbation session bound to the model's session: rows are made on the device and never leave it.
 
@@ -255,37 +282,39 @@ class BoundPair:
         perturbation: Session of `perturb.perturbation_graph`, on the same provider.
         input_name: The model's input that takes the rows.
         outputs: The model's outputs to read.
-        obtained: The provider both run on.
+        buffer: Where the rows lie, on the provider that both run on.
     """
 
-    def __init__(self, model: Any, perturbation: Any, input_name: str, outputs: Sequence[str], obtained: str) -> None:
-        import onnxruntime
-
+    def __init__(self, model: Any, perturbation: Any, input_name: str, outputs: Sequence[str], buffer: RowBuffer) -> None:
         self._model, self._perturbation = model, perturbation
         self._input, self._outputs = input_name, tuple(outputs)
-        on_cuda = obtained in (_CUDA, "TensorrtExecutionProvider")
-        self._device = "cuda" if on_cuda else "cpu"
-        self._make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._rows: Any = None
-        self._rows_shape: tuple[int, ...] = ()
+        self._buffer = buffer
 
     def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
         """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
         try:
-            if self._rows_shape != shape:
-                self._rows = self._make(shape, dtype, self._device, 0)
-                self._rows_shape = shape
-            binding = self._perturbation.io_binding()
-            for name, value in feeds.items():
-                binding.bind_cpu_input(name, value)
-            binding.bind_ortvalue_output("rows", self._rows)
-            self._perturbation.run_with_iobinding(binding)
+            rows = self._buffer.of(shape, dtype)
+            self._fill(rows, feeds, shape, dtype)
             binding = self._model.io_binding()
-            binding.bind_ortvalue_input(self._input, self._rows)
+            binding.bind_ortvalue_input(self._input, rows)
             for name in self._outputs:
                 binding.bind_output(name, "cpu")
             self._model.run_with_iobinding(binding)
             return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
         except Exception as error:
-            self._rows, self._rows_shape = None, ()
+            self._buffer.free()
             raise _model_error(error, b"") from error
+
+    def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Make the rows in place, piece by piece."""
+        row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        device = self._buffer.device
+        size = max(1, _PIECE_BYTES // max(row_bytes, 1)) if device == "cpu" else shape[0]
+        for start in range(0, shape[0], size):
+            stop = min(start + size, shape[0])
+            binding = self._perturbation.io_binding()
+            for name, value in feeds.items():
+                binding.bind_cpu_input(name, value[start:stop] if name in _PER_ROW else value)
+            where = rows.data_ptr() + start * row_bytes
+            binding.bind_output("rows", device, 0, dtype, (stop - start, *shape[1:]), where)
+            self._perturbation.run_with_iobinding(binding)

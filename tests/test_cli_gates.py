@@ -71,7 +71,7 @@ def test_what_could_not_run_exits_with_2(tmp_path, options, message):
 
 
 def test_an_output_that_cannot_be_written_outranks_a_failed_gate_and_spares_the_others(tmp_path, monkeypatch):
-    from onnxfim.cli import run as command
+    from onnxfim.cli import outputs as command
     from onnxfim.errors import OutputError
 
     real = command.write

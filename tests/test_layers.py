@@ -16,10 +16,10 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A module may import from modules before it only. A name stands for a module, or a package with all that is in it.
 ORDER = (
-    "errors", "threads", "results", "graph", "session", "model", "perturb", "jacobian", "forward", "surgery", "folding", "flow", "architecture",
-    "bounds", "gradients", "differentiable", "krylov", "spectral", "outputs", "attacks", "replay", "subject", "data", "estimators",
-    "stepping", "calibration", "measure", "exact", "aggregates", "summary", "findings", "pictures", "checks", "gradient_stage",
-    "audit", "verdict", "report", "cli", "__main__",
+    "errors", "threads", "results", "graph", "session", "doctor", "model", "perturb", "jacobian", "forward", "surgery",
+    "folding", "flow", "architecture", "bounds", "gradients", "differentiable", "krylov", "spectral", "outputs", "attacks", "replay",
+    "subject", "data", "estimators", "stepping", "calibration", "measure", "exact", "cache", "aggregates", "summary", "findings",
+    "pictures", "checks", "gradient_stage", "audit", "common_step", "verdict", "expect", "pytest_plugin", "report", "cli", "__main__",
 )  # fmt: skip
 HEAVY = ("onnxruntime", "onnx", "scipy", "numpy", "jinja2", "rich", "PIL")
 

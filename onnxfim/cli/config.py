@@ -216,7 +216,8 @@ _EXAMPLES: Mapping[str, object] = {
     "std": [0.229, 0.224, 0.225], "input-range": [0, 1], "resize": 256, "crop": 224, "precision": "5%",
     "output-file": ["html=report.html", "json=report.json"], "html-assets": "report_files", "step": "auto", "batch": "auto",
     "temperature": "auto", "provider": ["auto"], "epsilon": 0.5, "attack-range": [0, 1],
-    "fail-on": ["lambda_max.p95 > 12.5", "clean_accuracy < 90%"], "baseline": "baseline.json", "max-regression": "10%", "cache-dir": ".onnxfim-cache",
+    "fail-on": ["lambda_max.p95 > 12.5", "clean_accuracy < 90%"], "baseline": "baseline.json", "max-regression": "10%",
+    "cache-dir": ".onnxfim-cache",
 }  # fmt: skip
 
 

@@ -142,6 +142,7 @@ def _entry(audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int
         seed=audit.run.seed,
         provider=audit.run.provider,
         evaluations=audit.run.evaluations,
+        log10_fisher_bound=None if audit.bound is None else audit.bound.log10_fisher,
     )
 
 

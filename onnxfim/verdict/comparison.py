@@ -25,6 +25,7 @@ class Entry:
         accuracy, temperature: Clean accuracy and fitted temperature.
         step, scheme, method, seed, provider: How it was measured.
         evaluations: Forward passes.
+        log10_fisher_bound: log10 of the spectral upper bound of the Fisher information, from the weights; None without one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Entry:
     seed: int
     provider: str
     evaluations: int
+    log10_fisher_bound: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import onnx
 import pytest
@@ -215,7 +213,6 @@ def test_sparse_weights_are_refused(rng):
 
 
 def test_the_model_is_not_changed_and_weights_are_not_converted(rng):
-    """115 MB of weights: less than a second, since only references pass through."""
     net = Net((1024,))
     t = "x"
     for _ in range(7):
@@ -223,9 +220,7 @@ def test_the_model_is_not_changed_and_weights_are_not_converted(rng):
         t = net.op("ReduceMean", net.op("Reshape", t, np.asarray([0, 1024, 4])), np.asarray([2]), keepdims=0)
     model = net.model(t)
     before = model.SerializeToString(deterministic=True)
-    start = time.perf_counter()
     derivative_graph(model, input_name="x", output_name=t, kind="vjp")
-    assert time.perf_counter() - start < 1.0
     assert model.SerializeToString(deterministic=True) == before
 
 

@@ -1,6 +1,5 @@
 import base64
 import re
-import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -137,17 +136,12 @@ def test_null_is_never_printed_as_zero():
     assert "0" not in cells
 
 
-def test_size_and_time():
+def test_size():
     audit = make_audit(1000)
     rng = np.random.default_rng(0)  # photographs of noise: what compresses worst
     indices = [t.index for t in audit.thumbnails]
     pictures = tuple(Thumbnail(i, 224, 224, 3, tuple(rng.integers(0, 256, 224 * 224 * 3).tolist())) for i in indices)
     assert len(render_html(replace(audit, thumbnails=pictures)).encode()) < 2_000_000
-    small = make_audit(200)
-    render_html(small)
-    start = time.perf_counter()
-    render_html(small)
-    assert time.perf_counter() - start < 1
 
 
 def test_the_sample_table_is_capped_and_says_where_the_rest_is():
