@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
 image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install '.[dev]'")
 
-from tests.browser.browser import DESKTOP, PHONE
+from tests.browser.browser import DESKTOP, PHONE  # noqa: E402 - only where selenium is there
 
 LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light"), "phone-dark": (PHONE, "dark")}
 
