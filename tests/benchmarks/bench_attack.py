@@ -58,10 +58,10 @@ def pixel_scale(case: Case) -> tuple[tuple[float, float], tuple[float, ...]]:
 
 
 def stored_median(case: Case, count: int) -> float:
-    """Median of the stored distances over the same images, those classified right where an attack was found."""
+    """Median of the stored distances over the same images, those classified right; a failed attack counts as farther than all."""
     with np.load(SHARED_MODELS / "attacks" / f"{case.name}.npz") as data:
         distances, good = data["min_l2_pixel"], data["clean"] & (data["index"] < count)
-    return float(np.median(distances[good & np.isfinite(distances)]))
+    return float(np.median(np.nan_to_num(distances[good], nan=np.inf)))
 
 
 def measured(case: Case, count: int, stored: float) -> Outcome:
