@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -220,6 +221,8 @@ def attack(
         hit &= judge.wrong(x[right], labels[right], delta)
         # What the search for the smallest step found inside the radius counts too: the strongest attack known.
         broken[right] = hit | (distances[right] <= epsilon)
+    # What no attack reached is farther than all that one did.
+    middle = float(np.median(distances[right])) if len(right) else math.inf
     robust = int((~wrong & ~broken).sum())
     share_low, share_high = wilson(robust, len(x))
     attacked = [r for r, w in zip(results, wrong, strict=True) if not w]
@@ -227,7 +230,7 @@ def attack(
     summary = AttackSummary(
         norm=settings.attack, epsilon=float(epsilon), units=units,
         samples=len(x), clean_accuracy=float((~wrong).mean()), robust_accuracy=robust / len(x), robust_accuracy_low=share_low,
-        robust_accuracy_high=share_high, median_distance=float(np.median(reached)) if len(reached) else None, failed=failed,
+        robust_accuracy_high=share_high, median_distance=middle if math.isfinite(middle) else None, failed=failed,
         input_low=low, input_high=high, steps=_PGD_STEPS, restarts=_RESTARTS, evaluations=loss.evaluations + judge.evaluations,
         seconds=time.perf_counter() - started, correlations=correlations(attacked, distances[right], seed=settings.seed),
         by_prediction=by_prediction,

@@ -536,7 +536,8 @@ class AttackSummary:
     """What the attack replay found; a check of the metric, not a certificate of robustness.
 
     Distances are in raw input units where a normalisation was given, else in model input units. ``median_distance`` is an upper
-    bound of the true smallest distance; samples misclassified without attack count as distance 0 and are not in it.
+    bound of the true smallest distance, None where most attacks failed (a failure is farther than any success); samples
+    misclassified without attack count as distance 0 and are not in it.
     """
 
     norm: Literal["l2", "linf"]
