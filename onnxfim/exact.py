@@ -23,8 +23,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 #: Up to so many classes the whole Jacobian costs less than Lanczos iteration for all measures together: at 50 classes 73 passes
 #: against 136 to 181 (without and with a temperature), at 100 148 against 130 to 172 (tests/benchmarks/bench_large.py).
 FEW_CLASSES = 80
-#: Forward passes that one product with the Fisher matrix costs (measured 2.4-3.0; counted as 3).
-PASSES_PER_PRODUCT = 3
+#: Forward passes that one product with the Fisher matrix costs (measured 4.4-5.6 at K = 1,000).
+PASSES_PER_PRODUCT = 5
 _TOLERANCE = 1e-4
 _ROUGH = 1e-2  # of a start: better ones save no more products
 _MOST_PRODUCTS = 60
