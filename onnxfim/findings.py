@@ -192,7 +192,7 @@ def _about_values(samples: Sequence[SampleResult], aggregates: Mapping[str, Aggr
         if sum(values[:few]) > 0.5 * total:
             yield Finding(
                 "few-samples-carry-the-mean", "note",
-                f"{few} of {len(values)} samples make up {sum(values[:few]) / total:.0%} of the mean: it says little about a typical sample. "
+                f"{few} of {len(values)} samples make up {sum(values[:few]) / total:.0%} of the mean raw value: it says little about a typical sample. "
                 "See the median and the list of the worst samples.",
             )  # fmt: skip
     saturated = sum(1 for s in samples if s.confidence is not None and s.confidence > 1 - _SATURATED)

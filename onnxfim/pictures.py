@@ -16,15 +16,13 @@ _SIDE = 64  # pixels at most; larger inputs are averaged down
 
 
 def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> tuple[Thumbnail, ...]:
-    """Pictures of the samples with the largest and the smallest lambda_max, where the inputs look like images.
+    """Pictures of the samples at either end of the ranking, where the inputs look like images.
 
     Args:
         results: All samples.
         inputs: Their inputs by index.
     """
-    ranked = sorted(
-        (r for r in results if r.lambda_max.estimate.value is not None), key=lambda r: r.lambda_max.estimate.value or 0.0
-    )
+    ranked = ranking(results)
     shown = {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
     made = ((index, _picture(inputs[index])) for index in sorted(shown))
     return tuple(

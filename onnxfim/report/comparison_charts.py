@@ -21,6 +21,7 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     if len(points) < 3:
         return None
     names = [visible(comparison.entries[i].name) for i in (first, second)]
+    symbol = _symbol(comparison)
     left, right, top, height = 66, width - 16, 12, 400 if width > NARROW else 340
     bottom = height - 50
     every = [v for p in points for v in p]
@@ -32,9 +33,9 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     rules.append(Rule(x(x.low), y(x.low), x(x.high), y(x.high), "chosen"))
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    labels.append(Label((left + right) / 2, height - 10, f"λ_max in {_clip(names[0], width)} (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, height - 10, f"{symbol} in {_clip(names[0], width)} (log)", "middle", role="note"))
     labels.append(
-        Label(13, (top + bottom) / 2, f"λ_max in {_clip(names[1], bottom - top)} (log)", "middle", role="note", turned=True)
+        Label(13, (top + bottom) / 2, f"{symbol} in {_clip(names[1], bottom - top)} (log)", "middle", role="note", turned=True)
     )
     worse = [p for p in points if p[1] > p[0]]
     rest = [p for p in points if p[1] <= p[0]]
@@ -46,7 +47,7 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     )
     return Chart(
         f"against-{first}-{second}",
-        f"λ_max of each sample in {names[1]} against {names[0]}",
+        f"{symbol[0].upper()}{symbol[1:]} of each sample in {names[1]} against {names[0]}",
         f"{count(len(points), 'sample')}; {len(worse)} lie above the line of equal values.",
         width,
         height,
@@ -67,7 +68,8 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
     ticks = log_ticks(x, most=8 if width > NARROW else 4)
     rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in ticks] + [Rule(left, bottom, right, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels.append(Label((left + right) / 2, bottom + 40, "mean λ_max (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, bottom + 40, f"mean {_symbol(comparison)} (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, bottom + 56, visible(comparison.units), "middle", role="note"))
     paths = []
     for row, entry in enumerate(entries):
         y = top + _ROW * row + 26
@@ -80,8 +82,12 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
         labels.append(Label(left, y - 10, f"{entry.rank}. {_clip(visible(entry.name), width)}", role="value"))
     words = "; ".join(f"{visible(e.name)} {number(e.mean.value)} ({interval(e.mean.low, e.mean.high)})" for e in entries)
     return Chart(
-        "means", "Mean λ_max of each audit", words + ".", width, bottom + 50, tuple(rules), (), tuple(paths), tuple(labels)
+        "means", "Mean λ_max of each audit", words + ".", width, bottom + 66, tuple(rules), (), tuple(paths), tuple(labels)
     )
+
+
+def _symbol(comparison: Comparison) -> str:
+    return "calibrated λ_max" if comparison.measure == "lambda_max_calibrated" else "raw λ_max"
 
 
 def _ends(a: Aggregate) -> Sequence[float | None]:

@@ -64,6 +64,7 @@ class ComparisonPage:
     """All that the page of a comparison prints, in its order."""
 
     title: str
+    heading: str
     summary: str
     headline: str
     sentences: tuple[str, ...]
@@ -87,8 +88,10 @@ class ComparisonPage:
 def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     """Compute the page of ``comparison``."""
     names = tuple(visible(e.name) for e in comparison.entries)
+    heading = " against ".join(names) if len(names) == 2 else count(len(names), "model")
     return ComparisonPage(
-        title=f"{' against '.join(names) if len(names) == 2 else count(len(names), 'model')}: robustness compared",
+        title=f"{heading}: robustness compared",
+        heading=heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
         headline=headline(comparison),
         sentences=sentences(comparison),
@@ -137,7 +140,11 @@ def headline(comparison: Comparison) -> str:
 def sentences(comparison: Comparison) -> tuple[str, ...]:
     """How many differences are significant, and what that rests on."""
     told = sum(p.significant for p in comparison.pairs)
-    found = [f"{told} of {count(len(comparison.pairs), 'difference')} {'is' if told == 1 else 'are'} significant."]
+    if len(comparison.pairs) == 1:
+        p = number(comparison.pairs[0].p_holm, digits=2)
+        found = [f"The difference is {'' if told else 'not '}significant (p = {p})."]
+    else:
+        found = [f"{told} of {count(len(comparison.pairs), 'difference')} {'is' if told == 1 else 'are'} significant."]
     if told < len(comparison.pairs):
         found.append("What is not significant may be chance: with other samples of the same kind the order may turn.")
     return tuple(found)
@@ -147,6 +154,8 @@ def quantity(aggregate: Aggregate | None) -> Quantity:
     """A statistic as printed."""
     if aggregate is None or aggregate.value is None:
         return Quantity(MISSING)
+    if aggregate.low == aggregate.high:
+        return Quantity(number(aggregate.value))
     open_ended = aggregate.low is not None and aggregate.high is not None and aggregate.high > _OPEN * max(aggregate.low, 0.0)
     return Quantity(number(aggregate.value), "not bounded" if open_ended else interval(aggregate.low, aggregate.high))
 
@@ -196,13 +205,20 @@ def _pair(comparison: Comparison, pair: Pair) -> PairLine:
     return PairLine(
         f"{visible(second.name)} / {visible(first.name)}",
         quantity(pair.ratio),
-        interval(pair.ratio_here.low, pair.ratio_here.high) or "–",
+        _here(pair.ratio_here),
         number(pair.p_holm, digits=2),
         _share(pair.worse),
         _share(pair.better),
         pair.significant,
         "paired" if pair.paired else "not paired",
     )
+
+
+def _here(ratio: Aggregate) -> str:
+    """The ratio on these samples alone: an interval, or the number itself where no noise is left."""
+    if ratio.low is not None and ratio.low == ratio.high:
+        return number(ratio.low)
+    return interval(ratio.low, ratio.high) or "–"
 
 
 def _scatters(comparison: Comparison) -> tuple[Figure, ...]:

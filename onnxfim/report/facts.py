@@ -75,7 +75,11 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Seed", str(run.seed)),
         Fact("Forward passes", f"{run.evaluations:,}"),
         Fact("Time", seconds(run.seconds)),
-        *(Fact(visible(name.replace("_", " ")).capitalize(), _clock(value)) for name, value in sorted(run.times.items())),
+        *(
+            Fact(visible(name.replace("_", " ")).capitalize(), _clock(value))
+            for name, value in sorted(run.times.items())
+            if value is not None
+        ),
         Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
@@ -99,7 +103,9 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
 
 
 def _clock(value: object) -> str:
-    return number(value) if isinstance(value, float) else visible(str(value))
+    if isinstance(value, float):
+        return number(value)
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))
 
 
 def _settings_facts(audit: Audit) -> FactGroup:

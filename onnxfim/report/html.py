@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +87,7 @@ def environment() -> Environment:
     )
     made.filters["symbols"] = _symbols
     made.filters["svg_symbols"] = _svg_symbols
+    made.filters["subscripts"] = _subscripts
     return made
 
 
@@ -96,6 +98,11 @@ def _symbols(text: str) -> Markup:
 
 def _svg_symbols(text: str) -> Markup:
     return Markup(escape(text).replace("λ_max", Markup('λ<tspan dy="3" font-size="9">max</tspan><tspan dy="-3">&#8203;</tspan>')))
+
+
+def _subscripts(text: str) -> Markup:
+    """A formula, escaped, with ``W_l`` set with a subscript."""
+    return Markup(re.sub(r"_(\w+)", r"<sub>\1</sub>", str(escape(text))))
 
 
 def style_sheet() -> str:

@@ -114,7 +114,8 @@ def _aggregate(aggregate: Aggregate) -> Quantity:
     if aggregate.value is None:
         return Quantity(MISSING)
     kind = None if aggregate.confidence == 0.95 else f"{100 * aggregate.confidence:.0f} % interval"
-    return Quantity(number(aggregate.value), interval(aggregate.low, aggregate.high), kind)
+    ends = None if aggregate.low == aggregate.high else interval(aggregate.low, aggregate.high)
+    return Quantity(number(aggregate.value), ends, kind)
 
 
 def _tiles(audit: Audit) -> tuple[Tile, ...]:

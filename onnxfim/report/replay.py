@@ -120,7 +120,7 @@ def _answer(curves: Sequence[KLCurve], distances: Sequence[tuple[float, str]]) -
         if share >= 0.9
         else "For most samples, for small changes"
         if share >= 0.5
-        else "Only for changes smaller than that"
+        else "Only for smaller changes"
     )
     who = f"on {held:,} of {count(len(curves), 'replayed sample')}"
     return (

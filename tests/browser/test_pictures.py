@@ -5,9 +5,10 @@ import io
 import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
-image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install '.[dev]'")
 
 from tests.browser.browser import DESKTOP, PHONE  # noqa: E402 - only where selenium is there
+
+image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install '.[dev]'")
 
 LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light"), "phone-dark": (PHONE, "dark")}
 

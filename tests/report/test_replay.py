@@ -90,7 +90,7 @@ def test_shares_count_the_samples():
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(1.0, "Yes, for small"), (0.7, "For most samples"), (0.2, "Only for changes smaller")]
+    ("share", "words"), [(1.0, "Yes, for small"), (0.7, "For most samples"), (0.2, "Only for smaller changes")]
 )
 def test_the_answer_follows_the_share(share, words):
     audit = with_replay(make_audit(10))
