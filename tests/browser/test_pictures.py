@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
 
-from tests.browser.browser import DESKTOP, PHONE  # noqa: E402 - only where selenium is there
+from tests.browser.browser import DESKTOP, PHONE
 
 image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install '.[dev]'")
 
