@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.comparison_charts import against, means
-from onnxfim.report.numbers import MISSING, count, interval, number, percent, percent_interval, short, visible
+from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, short, spread, visible
 from onnxfim.report.view import Quantity
 from onnxfim.results import Aggregate
 from onnxfim.verdict.comparison import Comparison, Pair
@@ -154,10 +154,8 @@ def quantity(aggregate: Aggregate | None) -> Quantity:
     """A statistic as printed."""
     if aggregate is None or aggregate.value is None:
         return Quantity(MISSING)
-    if aggregate.low == aggregate.high:
-        return Quantity(number(aggregate.value))
     open_ended = aggregate.low is not None and aggregate.high is not None and aggregate.high > _OPEN * max(aggregate.low, 0.0)
-    return Quantity(number(aggregate.value), "not bounded" if open_ended else interval(aggregate.low, aggregate.high))
+    return Quantity(number(aggregate.value), "not bounded" if open_ended else spread(aggregate.low, aggregate.high))
 
 
 def _share(aggregate: Aggregate) -> Quantity:
@@ -182,8 +180,8 @@ def _ranking(comparison: Comparison) -> Table:
             Quantity(f"{e.log10_fisher_bound:.2f}" if e.log10_fisher_bound is not None else "–"),
             Quantity(percent(e.accuracy) if e.accuracy is not None else "–"),
             Quantity(number(e.temperature) if e.temperature is not None else "–"),
-            Quantity(f"{short(e.step)}", f"{e.scheme}, {e.method}"),
-            Quantity(visible(e.provider).removesuffix("ExecutionProvider")),
+            Quantity(short(e.step), e.scheme),
+            Quantity(visible(e.provider).removesuffix("ExecutionProvider"), e.method),
         )
         rows.append(Row(visible(e.name), cells))
     columns = (
@@ -191,7 +189,7 @@ def _ranking(comparison: Comparison) -> Table:
         "Mean λ_max, calibrated",
         "Mean λ_max, raw",
         "Median boundary distance",
-        "Upper bound from the weights, log₁₀",
+        "Bound by the weights, log₁₀",
         "Accuracy",
         "Temperature",
         "Step",
@@ -216,9 +214,9 @@ def _pair(comparison: Comparison, pair: Pair) -> PairLine:
 
 def _here(ratio: Aggregate) -> str:
     """The ratio on these samples alone: an interval, or the number itself where no noise is left."""
-    if ratio.low is not None and ratio.low == ratio.high:
-        return number(ratio.low)
-    return interval(ratio.low, ratio.high) or "–"
+    if ratio.low is None or ratio.high is None:
+        return "–"
+    return spread(ratio.low, ratio.high) or number(ratio.low)
 
 
 def _scatters(comparison: Comparison) -> tuple[Figure, ...]:

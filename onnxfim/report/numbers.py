@@ -46,6 +46,11 @@ def interval(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
+def spread(low: float | None, high: float | None) -> str | None:
+    """The interval, or None where an end is missing or both print alike: the number beside it says it all."""
+    return None if low is None or high is None or number(low) == number(high) else interval(low, high)
+
+
 def percent(share: float | None) -> str:
     """A share of one as a percentage with at most one decimal."""
     if share is None:

@@ -11,7 +11,7 @@ from onnxfim.report.bound import bound_view
 from onnxfim.report.charts import NARROW, WIDE, Chart, Figure, Panel
 from onnxfim.report.facts import how_it_was_run
 from onnxfim.report.gates import baseline_view, gate_lines
-from onnxfim.report.numbers import MISSING, count, interval, number, percent, percent_interval, seconds, short, visible
+from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, seconds, short, spread, visible
 from onnxfim.report.replay import replay_view
 from onnxfim.report.tables import MOST_ROWS, Picture, card, class_lines, classes_note, sample_line, samples_note
 from onnxfim.report.view import CurveLine, Item, Key, Page, Quantity, SkippedLine, StatisticRow, Tile
@@ -114,8 +114,7 @@ def _aggregate(aggregate: Aggregate) -> Quantity:
     if aggregate.value is None:
         return Quantity(MISSING)
     kind = None if aggregate.confidence == 0.95 else f"{100 * aggregate.confidence:.0f} % interval"
-    ends = None if aggregate.low == aggregate.high else interval(aggregate.low, aggregate.high)
-    return Quantity(number(aggregate.value), ends, kind)
+    return Quantity(number(aggregate.value), spread(aggregate.low, aggregate.high), kind)
 
 
 def _tiles(audit: Audit) -> tuple[Tile, ...]:

@@ -171,6 +171,17 @@ def test_nothing_leaves_the_window_at_the_side(plain, site, name, size):
     assert plain.run(OVERFLOW) == [0, []]
 
 
+@pytest.mark.parametrize("name", ["audit-gated", "bounds", "comparison"])
+def test_tables_of_short_names_need_no_scrolling(plain, site, name):
+    plain.open(site.file(name), size=DESKTOP)
+    plain.run(OPEN_ALL)
+    wide = plain.run(
+        "return [...document.querySelectorAll('.scroll:not(.tall)')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        ".map(e => [e.querySelector('caption').textContent, e.scrollWidth - e.clientWidth])"
+    )
+    assert wide == []
+
+
 @pages
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_labels_of_drawings_are_whole_and_apart(plain, site, name, size):

@@ -1,6 +1,6 @@
 import pytest
 
-from onnxfim.report.numbers import count, interval, number, percent, seconds, short, size, visible
+from onnxfim.report.numbers import count, interval, number, percent, seconds, short, size, spread, visible
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,12 @@ def test_small_words():
     assert size(12) == "12 bytes"
     assert size(312_448) == "312 kB"
     assert size(2_500_000_000) == "2.50 GB"
+
+
+def test_an_interval_that_prints_as_one_number_is_left_out():
+    assert spread(137.9999, 138.0001) is None
+    assert spread(None, 1.0) is None
+    assert spread(137.0, 139.0) == "137 to 139"
 
 
 def test_invisible_characters_are_spelled_out():

@@ -171,5 +171,5 @@ def test_the_bound_stands_beside_the_estimates():
     result = compare(audits)
     assert [e.log10_fisher_bound for e in result.entries] == [5.9, None]
     page = render_comparison_html(result)
-    assert "Upper bound from the weights" in page
+    assert "Bound by the weights" in page
     assert ">5.90<" in "".join(page.split())
