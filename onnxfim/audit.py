@@ -36,11 +36,12 @@ from onnxfim.results import (
     Settings,
     Skipped,
     StepChoice,
+    estimate_of,
 )
 from onnxfim.spectral import GraphReading, read_graph, with_bounds
 from onnxfim.stepping import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.subject import CallableModel, Subject, open_subject
-from onnxfim.summary import aggregate_of, all_aggregates, class_rows, estimate_of, package_versions
+from onnxfim.summary import aggregate_of, all_aggregates, class_rows, package_versions
 from onnxfim.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -18,7 +18,17 @@ from onnxfim.jacobian import Forward
 from onnxfim.outputs import OutputReader
 from onnxfim.pictures import picture_of, ranking
 from onnxfim.replay import LADDER, kl_curve, rows_along
-from onnxfim.results import AttackSummary, Correlation, DirectionPicture, Estimate, KLCurve, SampleResult, Settings, Thumbnail
+from onnxfim.results import (
+    AttackSummary,
+    Correlation,
+    DirectionPicture,
+    Estimate,
+    KLCurve,
+    SampleResult,
+    Settings,
+    Thumbnail,
+    estimate_of,
+)
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -248,7 +258,9 @@ def correlations(results: Sequence[SampleResult], distances: Array, *, seed: int
     """Spearman correlation of each measure with the smallest attack over the samples, with bootstrap intervals."""
     rows = []
     for measure in _MEASURES:
-        values = np.array([np.nan if (v := _value(r, measure)) is None else v for r in results], np.float64)
+        values = np.array(
+            [np.nan if (e := estimate_of(r, measure)) is None or e.value is None else e.value for r in results], np.float64
+        )
         good = np.isfinite(values) & np.isfinite(distances) if len(values) else np.zeros(0, bool)
         a, b = values[good], distances[good]
         if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -263,14 +275,6 @@ def correlations(results: Sequence[SampleResult], distances: Array, *, seed: int
         low, high = np.quantile(draws, [0.025, 0.975]) if draws else (None, None)
         rows.append(Correlation(measure, float(spearmanr(a, b).statistic), _float(low), _float(high), len(a)))
     return tuple(rows)
-
-
-def _value(result: SampleResult, measure: str) -> float | None:
-    value = getattr(result, measure)
-    if hasattr(value, "estimate"):
-        value = value.estimate
-    found = value.value if hasattr(value, "value") else value
-    return None if found is None else float(found)
 
 
 def _float(value: Any) -> float | None:

@@ -703,6 +703,17 @@ class Audit:
         return audit_from_dict(record)
 
 
+def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
+    """A sample's estimate of ``measure``, or None where the audit has no such measure."""
+    value = getattr(sample, measure, None)
+    if value is None or isinstance(value, Estimate):
+        return value
+    if isinstance(value, (int, float)):
+        return Estimate(float(value), float(value), float(value))
+    inner = getattr(value, "estimate", None)
+    return inner if isinstance(inner, Estimate) else None
+
+
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
     """The audit as plain dicts and lists in the published layout."""
     record = to_plain(audit)

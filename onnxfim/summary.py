@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from onnxfim.aggregates import aggregate
-from onnxfim.results import Aggregates, ClassRow, Estimate, SampleResult
+from onnxfim.results import Aggregates, ClassRow, SampleResult, estimate_of
 from onnxfim.session import runtime_version
 
 MEASURES = ("lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity")
@@ -21,12 +21,6 @@ _UNITS = {
     "boundary_distance": "model input units, L2",
     "logit_sensitivity": "logits per model input unit",
 }
-
-
-def estimate_of(result: SampleResult, measure: str) -> Estimate | None:
-    """The estimate of a measure of a sample."""
-    value = getattr(result, measure)
-    return value.estimate if hasattr(value, "estimate") else value
 
 
 def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) -> Aggregates:

@@ -99,7 +99,7 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
 
 def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> list[Audit]:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
-    from onnxfim.cli.gates import read_audit
+    from onnxfim.cli.outputs import read_audit
 
     saved = [Path(s).suffix.lower() == ".json" for s in subjects]
     read = {s: read_audit(s) for s, is_saved in zip(subjects, saved, strict=True) if is_saved}

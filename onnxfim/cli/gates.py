@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from onnxfim.cli.console import Console
-from onnxfim.errors import InputError, OutputError
+from onnxfim.cli.outputs import read_audit
+from onnxfim.errors import InputError
 from onnxfim.results import Aggregate, Audit, BaselineComparison, GateResult, Scope, Settings
 from onnxfim.verdict import Gate, judge, parse_gate
 
@@ -49,20 +49,6 @@ def read_checks(options: dict[str, Any]) -> Checks:
     gates = tuple(parse_gate(text) for text in options["fail_on"])
     baseline = None if path is None else read_audit(path)
     return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
-
-
-def read_audit(path: str) -> Audit:
-    """A saved audit.
-
-    Raises:
-        OutputError: the file cannot be read, or holds no audit.
-    """
-    try:
-        return Audit.from_json(Path(path).read_bytes())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read ({error.strerror}). Give a file that onnxfim wrote with -o json=…") from error
-    except OutputError as error:
-        raise OutputError(f"{path}: {error}") from error
 
 
 def as_baseline(options: dict[str, Any], given: Collection[str], baseline: Audit | None) -> dict[str, Any]:

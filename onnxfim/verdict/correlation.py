@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.stats import rankdata
 
-from onnxfim.results import Aggregate, Audit
+from onnxfim.results import Aggregate, Audit, estimate_of
 from onnxfim.verdict.comparison import Correlation
-from onnxfim.verdict.pairs import estimate_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.aggregates import log_sd
 from onnxfim.errors import InputError
-from onnxfim.results import Audit, Difference, Estimate, SampleResult
+from onnxfim.results import Audit, Difference, estimate_of
 from onnxfim.verdict.ratio import Column
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -18,17 +18,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _SAME_STEP = 1e-6  # relative
 _BIAS = 0.1  # by which the differences' own errors of two audits may differ
 _MISSING_SHARE = 0.05  # of the mean that samples measured in one audit only may hold
-
-
-def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
-    """A sample's estimate of ``measure``, or None where the audit has no such measure."""
-    value = getattr(sample, measure, None)
-    if value is None or isinstance(value, Estimate):
-        return value
-    if isinstance(value, (int, float)):
-        return Estimate(float(value), float(value), float(value))
-    inner = getattr(value, "estimate", None)
-    return inner if isinstance(inner, Estimate) else None
 
 
 def column(audit: Audit, measure: str) -> Column:
