@@ -8,21 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxfim.audit import audit
+    from onnxfim.auditing.run import audit
+    from onnxfim.auditing.subject import from_callable
     from onnxfim.errors import OnnxFimError
+    from onnxfim.record.audit import Audit
+    from onnxfim.record.settings import Settings
     from onnxfim.report import render_html
-    from onnxfim.results import Audit, Settings
-    from onnxfim.subject import from_callable
 
 __version__ = "0.1.0"
 __all__ = ["Audit", "OnnxFimError", "Settings", "__version__", "audit", "from_callable", "render_html"]
 
 _HOMES = {
-    "Audit": "onnxfim.results",
+    "Audit": "onnxfim.record.audit",
     "OnnxFimError": "onnxfim.errors",
-    "Settings": "onnxfim.results",
-    "audit": "onnxfim.audit",
-    "from_callable": "onnxfim.subject",
+    "Settings": "onnxfim.record.settings",
+    "audit": "onnxfim.auditing.run",
+    "from_callable": "onnxfim.auditing.subject",
     "render_html": "onnxfim.report",
 }
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from onnxfim.data import Samples
-    from onnxfim.results import Audit
+    from onnxfim.record.audit import Audit
 
 
 class InconclusiveWarning(UserWarning):
@@ -39,7 +39,7 @@ class Audited:
             AssertionError: which relation is broken, with the measured interval.
         """
         __tracebackhide__ = True
-        from onnxfim.expect import expect
+        from onnxfim.verdict.expect import expect
 
         for decided in [expect(self.result, relation) for relation in relations]:
             if decided.verdict == "fail":
@@ -64,8 +64,8 @@ class Auditor:
             labels: Class indices, where ``data`` is an array.
             settings: Fields of `onnxfim.Settings`, such as ``samples=200, budget=64``.
         """
-        from onnxfim.audit import audit
-        from onnxfim.results import Settings
+        from onnxfim.auditing.run import audit
+        from onnxfim.record.settings import Settings
 
         chosen = Settings(**settings)
         samples = _load(model, data, chosen) if isinstance(data, (str, Path)) else data
@@ -75,9 +75,9 @@ class Auditor:
 def _load(model: str | Path, data: str | Path, settings: Any) -> Samples:
     import numpy as np
 
-    from onnxfim.audit import CALIBRATION_SAMPLES
+    from onnxfim.auditing.run import CALIBRATION_SAMPLES
     from onnxfim.data import load
-    from onnxfim.model import choose_input, load_model, sample_shape
+    from onnxfim.graph.load import choose_input, load_model, sample_shape
 
     into = choose_input(load_model(model), settings.input)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)

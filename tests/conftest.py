@@ -9,8 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from onnxfim.results import Settings
-from tests import models
+from onnxfim.record.settings import Settings
+from tests.support import models
 
 
 @pytest.fixture

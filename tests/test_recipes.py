@@ -1,5 +1,7 @@
 """Every command of the README and of the recipes exists and runs."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -17,6 +19,7 @@ from click.testing import CliRunner
 
 from onnxfim.cli import main
 from onnxfim.cli.config import settable, variable_of
+from tests.support.places import ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib as toml
@@ -27,7 +30,6 @@ yaml = pytest.importorskip("yaml", reason="recipes are YAML; the parser is a dev
 
 pytest_plugins = ["pytester"]
 
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "sample_models"
 AUDIT = settable(main.commands["audit"])
 

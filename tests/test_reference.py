@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.audit import audit
-from onnxfim.results import Settings
+from onnxfim.auditing.run import audit
+from onnxfim.record.settings import Settings
+from tests.support.places import MODELS as SHARED
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-OURS, SHARED = ROOT / "sample_models", ROOT / ".." / "shared" / "models"
+OURS = ROOT / "sample_models"
 REFERENCE = json.loads((OURS / "reference.json").read_text())
 MANIFEST = json.loads((SHARED / "manifest.json").read_text()) if (SHARED / "manifest.json").exists() else []
 EXACT = {r["model"]: r for r in MANIFEST if r.get("exact")}

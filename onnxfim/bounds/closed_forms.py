@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from onnxfim.bounds.result import plus, root_sum
-from onnxfim.results import Bound, ClosedForm, Factor
+from onnxfim.record.bound import Bound, ClosedForm, Factor
 
 
 def closed_forms(bound: Bound, *, branch: int = 2) -> tuple[ClosedForm, ...]:

@@ -6,15 +6,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from onnxfim.bounds import rules_attention, rules_layout, rules_linear, rules_norm, rules_pointwise, rules_product
 from onnxfim.bounds.patterns import normalisations
 from onnxfim.bounds.registry import RULES, Rule
 from onnxfim.bounds.result import Bound, Share, shown, times, up
-from onnxfim.bounds.rules_norm import normalised
-from onnxfim.bounds.value import Context, NotFinite, Value, unbounded
+from onnxfim.bounds.rules import attention as rules_attention
+from onnxfim.bounds.rules import gates as rules_product
+from onnxfim.bounds.rules import layers as rules_linear
+from onnxfim.bounds.rules import layout as rules_layout
+from onnxfim.bounds.rules import normalisations as rules_norm
+from onnxfim.bounds.rules import pointwise as rules_pointwise
+from onnxfim.bounds.rules.normalisations import normalised
+from onnxfim.bounds.site import Context, NotFinite, Value, unbounded
 from onnxfim.errors import ModelError
-from onnxfim.flow import Flow, flow
-from onnxfim.graph import Graph, Node
+from onnxfim.graph.flow import Flow, flow
+from onnxfim.graph.graph import Graph, Node
 
 #: The modules whose import fills the registry.
 RULE_MODULES = (rules_attention, rules_layout, rules_linear, rules_norm, rules_pointwise, rules_product)

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from onnxfim.bounds.norms import ConvGeometry, Norm, conv_norm, diagonal_norm, matrix_norm, outward
-from onnxfim.flow import Shape
-from onnxfim.graph import Node
+from onnxfim.graph.flow import Shape
+from onnxfim.graph.graph import Node
 
 _MERGE_FLOPS = 2e9  # a product of two weights beyond this is not worth its gain
 _DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.bounds import rules_linear
 from onnxfim.bounds.compose import spectral_bound
 from onnxfim.bounds.linear import Other
 from onnxfim.bounds.norms import Norm, four_unfoldings, frobenius_norm, matrix_norm, naive_conv_norm
 from onnxfim.bounds.registry import RULES
 from onnxfim.bounds.result import Bound
-from onnxfim.bounds.rules_pointwise import attribute
-from onnxfim.bounds.value import Context, Value
-from onnxfim.graph import Graph, Node
+from onnxfim.bounds.rules import layers as rules_linear
+from onnxfim.bounds.rules.pointwise import attribute
+from onnxfim.bounds.site import Context, Value
+from onnxfim.graph.graph import Graph, Node
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.flow import Flow
-from onnxfim.folding import axes_of
-from onnxfim.graph import Node
+from onnxfim.graph.flow import Flow
+from onnxfim.graph.folding import axes_of
+from onnxfim.graph.graph import Node
 
 
 @dataclass(frozen=True)

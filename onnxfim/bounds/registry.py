@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from onnxfim.bounds.value import Context, Value
-from onnxfim.graph import Node
+from onnxfim.bounds.site import Context, Value
+from onnxfim.graph.graph import Node
 
 #: Makes the values of a node's outputs from those of its inputs; at least one input varies.
 Rule: TypeAlias = "Callable[[Context, Node], Value | tuple[Value, ...]]"

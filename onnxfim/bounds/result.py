@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from onnxfim.results import LOG10_ZERO, Bound, Factor, Share
+from onnxfim.record.bound import LOG10_ZERO, Bound, Factor, Share
 
 __all__ = ["LOG10_ZERO", "Bound", "Factor", "Share", "log10", "plus", "root_sum", "shown", "times", "up"]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale, tame
-from onnxfim.flow import Shape
+from onnxfim.graph.flow import Shape
 
 
 def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from onnxfim.audit import Progress
+    from onnxfim.auditing.run import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 

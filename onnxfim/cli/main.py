@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxfim import __version__
-from onnxfim.cli.compare import compare
+from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
 from onnxfim.cli.options import (
@@ -54,8 +54,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
     of images, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
+    from onnxfim.cli.audit_command import audit_command
     from onnxfim.cli.outputs import DEFAULT, Outputs
-    from onnxfim.cli.run import audit_command
 
     given = given_options(click.get_current_context())
     sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), given, **options))
@@ -81,7 +81,7 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 @errors_in_one_line
 def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
-    from onnxfim.cli.bounds import bounds_command
+    from onnxfim.cli.bounds_command import bounds_command
 
     bounds_command(model, outputs, as_json, Console(quiet), None, **options)
 
@@ -95,7 +95,7 @@ main.add_command(compare)
 @errors_in_one_line
 def inspect(model: str, as_json: bool) -> None:
     """Show what an ONNX file takes and gives: inputs, outputs, opset, output kind, normalisation, providers."""
-    from onnxfim.cli.inspect import inspect_command
+    from onnxfim.cli.inspect_command import inspect_command
 
     inspect_command(model, as_json)
 
@@ -129,7 +129,7 @@ def init(path: str, force: bool) -> None:
 @errors_in_one_line
 def doctor(as_json: bool) -> None:
     """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, CUDA, cores, memory, extras."""
-    from onnxfim.cli.doctor import doctor_command
+    from onnxfim.cli.doctor_command import doctor_command
 
     doctor_command(as_json)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from onnxfim.cli.files import check_writable, write
 from onnxfim.errors import OutputError
+from onnxfim.record.audit import Audit
 from onnxfim.report.formats import renderers
-from onnxfim.results import Audit
 
 #: What is written where nothing is asked for.
 DEFAULT = (("html", "report.html"),)

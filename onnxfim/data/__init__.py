@@ -16,7 +16,7 @@ from onnxfim.data.npy import HeldRows, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
 from onnxfim.errors import InputError
-from onnxfim.results import Skipped
+from onnxfim.record.sample import Skipped
 
 __all__ = ["Layout", "Preprocessing", "Samples", "Skipped", "from_arrays", "load", "random_samples"]
 

@@ -20,7 +20,7 @@ from onnxfim.data.samples import (
     unusable,
 )
 from onnxfim.errors import InputError
-from onnxfim.results import Skipped
+from onnxfim.record.sample import Skipped
 
 _KINDS = {"b": "true and false", "c": "complex numbers", "S": "text", "U": "text", "V": "records or an unknown number format"}
 

@@ -17,7 +17,7 @@ from onnxfim.data.arrays import Target
 from onnxfim.data.preprocessing import CHANNELS, order_of
 from onnxfim.data.samples import Array, Choice, Samples, check_bytes, one_line, shape_text, unusable
 from onnxfim.errors import InputError
-from onnxfim.results import Skipped
+from onnxfim.record.sample import Skipped
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 # Pillow knows more formats, among them some that start other programs.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxfim.errors import InputError
-from onnxfim.results import Skipped
+from onnxfim.record.sample import Skipped
 
 Array: TypeAlias = npt.NDArray[Any]
 Indices: TypeAlias = npt.NDArray[np.int64]

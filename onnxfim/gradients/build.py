@@ -13,12 +13,12 @@ from onnx import TensorProto, helper
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
-from onnxfim.gradients.emitter import Emitter
 from onnxfim.gradients.fisher import Softmax
-from onnxfim.gradients.lower import op_name
-from onnxfim.gradients.prepare import Prepared, prepare, pruned, reads
 from onnxfim.gradients.registry import REFUSED, RULES, Pointwise, Rule, Site, refusal
-from onnxfim.gradients.trace import Batch, Shape
+from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.lower import op_name
+from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.shapes import Batch, Shape
 
 Kind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
 RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxfim.gradients.emitter import AttributeValue, Emitter, Operand
+from onnxfim.graph.emitter import AttributeValue, Emitter, Operand
 
 _DOUBLE = np.dtype(np.float64)
 _TINY = 1e-300

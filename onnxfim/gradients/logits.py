@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import onnx
 
 from onnxfim.errors import ModelError
-from onnxfim.graph import Graph, Node
+from onnxfim.graph.graph import Graph, Node
 
 Activation: TypeAlias = Literal["none", "softmax", "log_softmax", "sigmoid"]
 _ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}

@@ -16,8 +16,8 @@ import onnx
 from onnx import helper
 
 from onnxfim.errors import UnsupportedOperator
-from onnxfim.gradients.emitter import AttributeValue, Emitter, Operand
-from onnxfim.gradients.trace import Batch, Dim, Shape, Trace
+from onnxfim.graph.emitter import AttributeValue, Emitter, Operand
+from onnxfim.graph.shapes import Batch, Dim, Shape, Trace
 
 AUTO = "--method sketch audits the file from forward passes alone"
 

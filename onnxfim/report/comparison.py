@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxfim.report.assets import placed
-from onnxfim.report.comparison_page import build_comparison_page
 from onnxfim.report.html import render
+from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.verdict.comparison import Comparison
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxfim.report.comparison_page import ComparisonPage, Table, build_comparison_page
-from onnxfim.report.view import Quantity
+from onnxfim.report.page.comparison_page import ComparisonPage, Table, build_comparison_page
+from onnxfim.report.page.view import Quantity
 from onnxfim.verdict.comparison import Comparison
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>()#+!|~&@"})

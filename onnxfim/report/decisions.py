@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import BaselineComparison, GateResult, Verdict
 from onnxfim.report.numbers import percent, visible
-from onnxfim.results import Audit, BaselineComparison, GateResult, Verdict
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TypeAlias
 
-from onnxfim.results import Audit
+from onnxfim.record.audit import Audit
 
 Renderer: TypeAlias = Callable[[Audit], str]
 
@@ -32,8 +32,8 @@ class Format:
 
 _LISTED = (
     Format("html", "page that needs no network", "onnxfim.report.html", "render_html"),
-    Format("json", "everything, to be read back", "onnxfim.results", "Audit.to_json"),
-    Format("csv", "samples", "onnxfim.report.samples_csv", "render_csv"),
+    Format("json", "everything, to be read back", "onnxfim.record.audit", "Audit.to_json"),
+    Format("csv", "samples", "onnxfim.report.csv_samples", "render_csv"),
     Format("junit", "one case per gate and check", "onnxfim.report.junit", "render_junit"),
     Format("sarif", "findings for code hosts", "onnxfim.report.sarif", "render_sarif"),
     Format("markdown", "step summary", "onnxfim.report.markdown", "render_summary"),

@@ -11,14 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 from markupsafe import Markup, escape
 
 from onnxfim.errors import OutputError
+from onnxfim.record.audit import Audit
 from onnxfim.report.assets import Assets, placed
-from onnxfim.report.bound import bound_view
 from onnxfim.report.numbers import visible
-from onnxfim.report.page import build_page
-from onnxfim.results import Audit
+from onnxfim.report.page.audit_page import build_page
+from onnxfim.report.page.bound_section import bound_view
 
 if TYPE_CHECKING:
-    from onnxfim.spectral import GraphReading
+    from onnxfim.bounds.reading import GraphReading
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Finding, Verdict
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import checks
 from onnxfim.report.words import headline
-from onnxfim.results import Audit, Finding, Verdict
 
 _NOT_XML = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # the two of the basic plane that XML 1.0 cannot hold
 

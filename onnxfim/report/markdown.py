@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from onnxfim.record.audit import Audit
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import count, interval, number, percent, percent_interval, seconds, visible
 from onnxfim.report.words import VERDICT_WORDS, answers, headline, lead_name, lead_values, notices
-from onnxfim.results import Audit, Estimate, SampleResult
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000

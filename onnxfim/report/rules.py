@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from onnxfim.results import Audit, Finding, Level
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Finding, Level
 
 Obstacle = Callable[[Audit], "str | None"]
 

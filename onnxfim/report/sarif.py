@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from onnxfim import __version__
+from onnxfim.record.audit import Audit
+from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import Gate, gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import RULES, Rule, rule_of
-from onnxfim.results import Audit, to_plain
 
 _GATE = "gate"
 _NODE = re.compile(r"\bnode '([^']+)'")

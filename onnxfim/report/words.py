@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.report.gates import checks_headline
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregates
+from onnxfim.record.sample import SampleResult
 from onnxfim.report.numbers import count, interval, number, percent, short, visible
-from onnxfim.results import Aggregates, Audit, SampleResult
+from onnxfim.report.page.gate_section import checks_headline
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from onnxfim.errors import SettingsError
-from onnxfim.results import Audit, BaselineComparison, Movement, Scope, Verdict
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import BaselineComparison, Movement, Scope, Verdict
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError
-from onnxfim.results import Aggregate, Audit
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
 from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, same_step, shared

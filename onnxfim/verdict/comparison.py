@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from onnxfim.results import Aggregate, Difference, to_plain
+from onnxfim.record.decision import Aggregate, Difference
+from onnxfim.record.plain import to_plain
 
 COMPARISON_VERSION = "1.0"
 

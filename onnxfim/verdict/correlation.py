@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.stats import rankdata
 
-from onnxfim.results import Aggregate, Audit, estimate_of
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
+from onnxfim.record.sample import estimate_of
 from onnxfim.verdict.comparison import Correlation
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.stats import binom
 
 from onnxfim.errors import SettingsError
-from onnxfim.results import Aggregate, Aggregates, Audit, GateResult, Operator, Verdict
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Verdict
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxfim.results import Audit, BaselineComparison, Finding, GateResult, Scope, Verdict
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import BaselineComparison, Finding, GateResult, Scope, Verdict
 from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.gates import Gate, decide
 

@@ -8,9 +8,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.aggregates import log_sd
 from onnxfim.errors import InputError
-from onnxfim.results import Audit, Difference, estimate_of
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Difference
+from onnxfim.record.sample import estimate_of
+from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import betaincinv, stdtr, stdtrit
 
-from onnxfim.results import Aggregate
+from onnxfim.record.decision import Aggregate
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

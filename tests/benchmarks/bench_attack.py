@@ -14,8 +14,9 @@ import numpy as np
 from _common import SHARED_MODELS, Case, arguments, have_shared, print_table, shared_cases
 from scipy.stats import spearmanr
 
-from onnxfim.audit import audit
-from onnxfim.results import Audit, Settings
+from onnxfim.auditing.run import audit
+from onnxfim.record.audit import Audit
+from onnxfim.record.settings import Settings
 
 MEASURES = ("lambda_max", "lambda_max_calibrated", "boundary_distance", "logit_sensitivity", "confidence")
 MEANS = ("mean λ_max raw", "mean λ_max calibrated", "median boundary distance")

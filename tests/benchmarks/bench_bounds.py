@@ -10,17 +10,16 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import onnx
 
 from onnxfim.bounds import naive_bounds, spectral_bound
 from onnxfim.bounds.norms import ConvGeometry, conv_norm, four_unfoldings, naive_conv_norm
-from onnxfim.graph import Graph
-from tests import nets
+from onnxfim.graph.graph import Graph
+from tests.support import nets
+from tests.support.places import MODELS
 
-MODELS = Path(__file__).parents[2] / "../shared/models"
 KERNELS = (
     (64, 3, 7, 2, 224),
     (64, 64, 3, 1, 56),

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxfim
 from onnxfim import Settings
-from onnxfim.session import open_session
+from onnxfim.runtime.session import open_session
 
 QUICK = ("digits_resnet", "random_resnet_32")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from _common import Case, arguments, have_shared, print_table, sample_cases, shared_cases
 
-from onnxfim.audit import audit
-from onnxfim.results import Settings
+from onnxfim.auditing.run import audit
+from onnxfim.record.settings import Settings
 
 SAMPLES = 32
 

@@ -17,11 +17,11 @@ import onnx
 from _common import arguments, print_table
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.differentiable import DifferentiableModel
-from onnxfim.exact import isotropic_start
-from onnxfim.krylov import lanczos
-from onnxfim.results import Settings
-from onnxfim.session import open_session, run
+from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record.settings import Settings
+from onnxfim.runtime.session import open_session, run
+from onnxfim.slopes.exact import isotropic_start
+from onnxfim.slopes.krylov import lanczos
 
 BATCH = 4
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from _common import arguments, print_table
 
-from onnxfim.estimators import lambda_max_exact, lambda_max_sketch
-from onnxfim.jacobian import Coordinates, Rademacher
+from onnxfim.runtime.rows import Coordinates, Rademacher
+from onnxfim.slopes.estimators import lambda_max_exact, lambda_max_sketch
 
 DIRECTIONS = 100
 

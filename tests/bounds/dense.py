@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.bounds import Bound, spectral_bound
-from onnxfim.graph import Graph
+from onnxfim.graph.graph import Graph
 
 
 @dataclass

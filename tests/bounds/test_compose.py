@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, naive_bounds, spectral_bound
 from onnxfim.errors import ModelError, OutputError, SettingsError
-from onnxfim.graph import Graph
-from tests import nets
-from tests.nets import Net
+from onnxfim.graph.graph import Graph
+from tests.support import nets
+from tests.support.nets import Net
+from tests.support.places import MODELS
 
-MODELS = Path(__file__).parents[2] / "../shared/models"
 MEASURED = sorted((MODELS / "exact").glob("*.json"))
 
 

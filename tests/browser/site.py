@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxfim.bounds.reading import GraphReading
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison import render_comparison_html
-from onnxfim.spectral import GraphReading
 from onnxfim.verdict import compare
-from tests.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
-from tests.verdict.audits import heavy, with_values
+from tests.support.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
+from tests.support.small_audits import heavy, with_values
 
 #: What Jenkins sends by default, and the least that a page with assets needs.
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self'"

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
-from tests import models
-from tests.models import Linear
+from tests.support import models
+from tests.support.models import Linear
 
 MODEL = Linear.draw(4, 6)
 

@@ -18,13 +18,13 @@ from jsonschema import Draft202012Validator
 from numpy.testing import assert_allclose
 
 import onnxfim
-from onnxfim.cli import run as command_module
-from onnxfim.results import Audit
-from tests import models
+from onnxfim.cli import audit_command as command_module
+from onnxfim.record.audit import Audit
 from tests.cli.conftest import MODEL
-from tests.models import Linear, Mlp
+from tests.support import models
+from tests.support.models import Linear, Mlp
 
-SCHEMA = Draft202012Validator(json.loads(resources.files("onnxfim").joinpath("schema/audit.schema.json").read_text("utf-8")))
+SCHEMA = Draft202012Validator(json.loads(resources.files("onnxfim").joinpath("record/audit.schema.json").read_text("utf-8")))
 CPU = ("--provider", "cpu")
 GOOD = ("model.onnx", "--data", "data.npz", *CPU)
 
@@ -257,7 +257,7 @@ class TestInterrupt:
         arguments = ["large.onnx", "--data", "x.npy", *CPU, "--budget", "2000", "-v", "-o", "json=a.json"]
         code = (
             "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "import onnxfim.cli.run as r\n"
+            "import onnxfim.cli.audit_command as r\n"
             "plain = r.audit\n"
             "def told(*a, progress, **k):\n"
             "    def update(p):\n"

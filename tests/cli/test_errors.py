@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from tests import models
 from tests.cli.conftest import MODEL
+from tests.support import models
 
 X = MODEL.samples(8)
 
@@ -157,7 +157,7 @@ def test_object_arrays_are_never_unpickled(here, command):
 
 
 def test_one_bad_sample_among_good_ones_is_skipped_and_listed(here, command):
-    from onnxfim.results import Audit
+    from onnxfim.record.audit import Audit
 
     bad = MODEL.samples(8)
     bad[2, 3] = np.inf

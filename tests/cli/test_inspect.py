@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from tests import models
 from tests.cli.conftest import MODEL
+from tests.support import models
 
 
 def shown(command, path):

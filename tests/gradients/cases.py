@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from nets import ROWS, Net, spread
+
+from tests.support.gradient_nets import ROWS, Net, spread
 
 Rng = np.random.Generator
 Make = Callable[[Rng], "tuple[Net, str]"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from cases import Case, Rng, ints, pick
-from nets import Net, spread
+
+from tests.gradients.cases import Case, Rng, ints, pick
+from tests.support.gradient_nets import Net, spread
 
 CASES: list[Case] = []
 

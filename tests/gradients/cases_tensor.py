@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from cases import Case, Rng, away, ints, pick
-from nets import ROWS, Net, spread
+
+from tests.gradients.cases import Case, Rng, away, ints, pick
+from tests.support.gradient_nets import ROWS, Net, spread
 
 CASES: list[Case] = []
 

@@ -1,12 +1,7 @@
-"""The helpers of this folder are imported by their bare names."""
-
-import sys
-from pathlib import Path
+from __future__ import annotations
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

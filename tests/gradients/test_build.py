@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from nets import ROWS, SEEDS, Net, check_laws, run, spread
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, UnsupportedOperator
 from onnxfim.gradients import Logits, derivative_graph, find_logits
+from tests.support.gradient_nets import ROWS, SEEDS, Net, check_laws, run, spread
 
 
 def mlp(rng, *, K=5, scale=1.0, **options):

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from nets import session
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.gradients import derivative_graph, find_logits, self_test
+from tests.support.gradient_nets import session
+from tests.support.places import MODELS, needs_models
 
-MODELS = Path(__file__).parents[2] / "../shared/models"
 MANIFEST = {r["model"]: r for r in json.loads((MODELS / "manifest.json").read_text())} if MODELS.is_dir() else {}
 EXACT = sorted(name for name in MANIFEST if (MODELS / "exact" / f"{Path(name).stem}.json").exists())
 FLOAT = sorted(name for name in MANIFEST if "qdq" not in name)
-pytestmark = pytest.mark.skipif(not MANIFEST, reason="the trained models are not beside this checkout (../shared/models)")
+pytestmark = needs_models
 
 
 def graphs(name, *kinds, **options):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import Net, run, spread
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 
 from onnxfim.gradients import derivative_graph
+from tests.support.gradient_nets import Net, run, spread
 
 onnx_ad = pytest.importorskip("onnx_ad", reason="onnx-ad is an oracle here, not a dependency")
 

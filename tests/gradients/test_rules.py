@@ -5,17 +5,15 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 
-import cases
-import cases_shape
-import cases_tensor
 import numpy as np
 import pytest
-from nets import check_laws
 
-from onnxfim.gradients import rules  # noqa: F401 - fills the registry
-from onnxfim.gradients.inline import SCHEMA_FUNCTIONS
-from onnxfim.gradients.lower import LOWERINGS, op_name
+import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.gradients.registry import RULES
+from onnxfim.graph.inline import SCHEMA_FUNCTIONS
+from onnxfim.graph.lower import LOWERINGS, op_name
+from tests.gradients import cases, cases_shape, cases_tensor
+from tests.support.gradient_nets import check_laws
 
 ALL = [*cases.CASES, *cases_shape.CASES, *cases_tensor.CASES]
 DRAWS = [pytest.param(c, i, id=f"{c.name}-{i}") for c in ALL for i in range(c.repeats)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import Net, session
 
 from onnxfim.errors import ModelError
 from onnxfim.gradients import Logits, derivative_graph, find_logits, self_test
+from tests.support.gradient_nets import Net, session
 
 X = np.random.default_rng(1).standard_normal((8, 6)).astype(np.float32)
 

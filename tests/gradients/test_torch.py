@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import onnx
 import pytest
-from nets import run
 from numpy.testing import assert_allclose
 
 from onnxfim.gradients import derivative_graph
+from tests.support.gradient_nets import run
 
 torch = pytest.importorskip("torch", reason="torch is an oracle here, not a dependency")
-import torch_nets  # noqa: E402 - needs torch
+from tests.support import torch_nets  # noqa: E402 - needs torch
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.audits import VARIANTS
+from tests.support.audits import VARIANTS
 
 
 @pytest.fixture(params=sorted(VARIANTS))

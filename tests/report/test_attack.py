@@ -2,13 +2,14 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.record.audit import Correlation
+from onnxfim.record.sample import Estimate
 from onnxfim.report import render_html
-from onnxfim.report.attack import attack_view
 from onnxfim.report.numbers import number
-from onnxfim.report.page import build_page
-from onnxfim.results import Correlation, Estimate
-from tests.audits import make_attack, make_audit, with_replay
-from tests.report.pages import read
+from onnxfim.report.page.attack_section import attack_view
+from onnxfim.report.page.audit_page import build_page
+from tests.support.audits import make_attack, make_audit, with_replay
+from tests.support.pages import read
 
 
 def section(html):

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.bounds.reading import GraphReading
+from onnxfim.record.bound import LOG10_ZERO, Factor, Share
 from onnxfim.report import render_bounds_html, render_html
-from onnxfim.report.bound import MOST_FACTORS, MOST_SHARES, log_text, upper
-from onnxfim.report.page import build_page
-from onnxfim.results import LOG10_ZERO, Factor, Share
-from onnxfim.spectral import GraphReading
-from tests.audits import BOUNDS, HOSTILE, make_audit, with_bound
-from tests.report.pages import read
+from onnxfim.report.page.audit_page import build_page
+from onnxfim.report.page.bound_section import MOST_FACTORS, MOST_SHARES, log_text, upper
+from tests.support.audits import BOUNDS, HOSTILE, make_audit, with_bound
+from tests.support.pages import read
 
 
 def view_of(audit):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxfim.report import charts
-from onnxfim.report.axes import linear_ticks, log_scale, log_ticks
-from onnxfim.report.page import build_page
-from tests.audits import make_audit, make_step
+from onnxfim.report.charts import charts
+from onnxfim.report.charts.axes import linear_ticks, log_scale, log_ticks
+from onnxfim.report.page.audit_page import build_page
+from tests.support.audits import make_audit, make_step
 
 POSITIVE = st.floats(1e-300, 1e300)
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.report import render_html
-from onnxfim.report.gates import baseline_view, checks_headline, gate_lines
+from onnxfim.report.page.gate_section import baseline_view, checks_headline, gate_lines
 from onnxfim.verdict import judge, parse_gate
-from tests.audits import VARIANTS, make_audit
-from tests.report.pages import read
+from tests.support.audits import VARIANTS, make_audit
+from tests.support.pages import read
 
 
 def text_of(audit):

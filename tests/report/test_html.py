@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from onnxfim.errors import OutputError
+from onnxfim.record.audit import Thumbnail
 from onnxfim.report import html as html_module
 from onnxfim.report import render_html
-from onnxfim.results import Thumbnail
-from tests.audits import HOSTILE, VARIANTS, make_audit
-from tests.report.pages import read
+from tests.support.audits import HOSTILE, VARIANTS, make_audit
+from tests.support.pages import read
 
 SAFE_TAGS = frozenset(
     """

@@ -3,9 +3,9 @@ import math
 import pytest
 
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
-from onnxfim.report.page import build_page
+from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_values
-from tests.audits import VARIANTS, make_audit
+from tests.support.audits import VARIANTS, make_audit
 
 
 def page_of(audit):

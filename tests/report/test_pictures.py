@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxfim.report.pictures import display_size, png
-from onnxfim.results import Thumbnail
+from onnxfim.record.audit import Thumbnail
+from onnxfim.report.png import display_size, png
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,14 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxfim.record.sample import KLCurve, KLPoint
 from onnxfim.report import render_html
-from onnxfim.report.curves import kl_panel, reach, share_flipped, share_holding
+from onnxfim.report.charts.curves import kl_panel, reach, share_flipped, share_holding
 from onnxfim.report.numbers import number, percent, short
-from onnxfim.report.page import build_page
-from onnxfim.report.replay import MOST_COORDINATES
-from onnxfim.results import KLCurve, KLPoint
-from tests.audits import REPLAYS, make_audit, with_replay
-from tests.report.pages import read
+from onnxfim.report.page.audit_page import build_page
+from onnxfim.report.page.replay_section import MOST_COORDINATES
+from tests.support.audits import REPLAYS, make_audit, with_replay
+from tests.support.pages import read
 
 
 def view_of(audit):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.results import Audit, Estimate, Sketch
+from onnxfim.record.audit import Audit
+from onnxfim.record.sample import Estimate, Sketch
 from onnxfim.verdict import compare_to_baseline, judge, parse_gate
-from tests.audits import make_audit
-from tests.verdict.audits import heavy, noisy, seeded, small, with_values
+from tests.support.audits import make_audit
+from tests.support.small_audits import heavy, noisy, seeded, small, with_values
 
 
 def test_an_audit_against_itself_passes_at_any_limit():

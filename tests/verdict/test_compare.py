@@ -6,13 +6,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import InputError
+from onnxfim.record.sample import Estimate
 from onnxfim.report.comparison import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
-from onnxfim.results import Estimate
 from onnxfim.verdict import compare
-from tests.audits import HOSTILE, hostile, make_audit
-from tests.report.pages import read
-from tests.verdict.audits import heavy, with_values
+from tests.support.audits import HOSTILE, hostile, make_audit
+from tests.support.pages import read
+from tests.support.small_audits import heavy, with_values
 
 
 def three(n=200):
@@ -164,7 +164,7 @@ def test_a_thousand_samples_stay_small():
 
 
 def test_the_bound_stands_beside_the_estimates():
-    from onnxfim.results import Bound
+    from onnxfim.record.bound import Bound
 
     bound = Bound(True, "", 3.1, 5.9, (), ())
     audits = [replace(make_audit(40, seed=0), bound=bound), make_audit(40, seed=1)]

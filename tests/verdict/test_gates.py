@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.errors import SettingsError
-from onnxfim.results import Aggregate, Calibration, Finding
+from onnxfim.record.audit import Calibration
+from onnxfim.record.decision import Aggregate, Finding
 from onnxfim.verdict import decide, overall, parse_gate
 from onnxfim.verdict.gates import gate_names
-from tests.audits import make_audit
+from tests.support.audits import make_audit
 
 
 def with_mean(low, value, high, n=200):

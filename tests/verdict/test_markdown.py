@@ -1,6 +1,6 @@
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.verdict import compare
-from tests.audits import make_audit
+from tests.support.audits import make_audit
 
 
 def test_tables_have_as_many_cells_in_each_row():

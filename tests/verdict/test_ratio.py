@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 
 from onnxfim.verdict.correlation import spearman
 from onnxfim.verdict.ratio import Column, _freedom, holm, moved, p_value, ratio_of_means, resamples, share
-from tests.verdict.audits import heavy, noisy
+from tests.support.small_audits import heavy, noisy
 
 
 def columns(a, b, noise=0.0, replicates=(None, None)):

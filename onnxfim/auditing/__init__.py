@@ -1,0 +1,1 @@
+"""THE RUN: from a model and its samples to one audit."""

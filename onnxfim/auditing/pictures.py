@@ -1,0 +1,66 @@
+"""Small pictures of the inputs that a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.record.audit import Thumbnail
+from onnxfim.record.sample import SampleResult
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_SHOWN = 6  # at either end of the ranking, as many as a report shows
+_SIDE = 64  # pixels at most; larger inputs are averaged down
+
+
+def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> tuple[Thumbnail, ...]:
+    """Pictures of the samples at either end of the ranking, where the inputs look like images.
+
+    Args:
+        results: All samples.
+        inputs: Their inputs by index.
+    """
+    ranked = ranking(results)
+    shown = {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
+    made = ((index, _picture(inputs[index])) for index in sorted(shown))
+    return tuple(
+        Thumbnail(index, p.shape[0], p.shape[1], p.shape[2], tuple(int(v) for v in p.ravel())) for index, p in made if p is not None
+    )
+
+
+def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
+    """Samples from the least to the most sensitive, by the calibrated value where all have one, else by the raw one."""
+    calibrated = all(r.lambda_max_calibrated.estimate.value is not None for r in results)
+    values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).estimate.value for r in results}
+    return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
+
+
+def _picture(x: Array) -> Array | None:
+    """An input as (H, W, C) bytes, stretched to its own range, or None where it is no image."""
+    return picture_of(x, float(x.min()), float(x.max()))
+
+
+def picture_of(x: Array, low: float, high: float) -> Array | None:
+    """Values as (H, W, C) bytes with ``low`` black and ``high`` white, or None where they are no image."""
+    image = _as_image(np.asarray(x, np.float64))
+    if image is None:
+        return None
+    factor = -(-max(image.shape[:2]) // _SIDE)
+    if factor > 1:
+        h, w = (n // factor * factor for n in image.shape[:2])
+        image = image[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
+    stretched = (image - low) / (high - low) if high > low else np.zeros_like(image)
+    return np.round(np.clip(stretched, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _as_image(x: Array) -> Array | None:
+    if x.ndim == 3 and x.shape[0] in (1, 3) and min(x.shape[1:]) >= 4:
+        return x.transpose(1, 2, 0)
+    if x.ndim == 3 and x.shape[2] in (1, 3) and min(x.shape[:2]) >= 4:
+        return x
+    if x.ndim == 2 and min(x.shape) >= 4:
+        return x[:, :, None]
+    return None

@@ -1,0 +1,191 @@
+"""What the `audit` command does, in library calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxfim.auditing.cache import default_folder
+from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
+from onnxfim.cli.console import Console
+from onnxfim.cli.gate_options import as_baseline, exit_code, print_checks, read_checks, require_same_data, same_scheme
+from onnxfim.cli.outputs import Outputs
+from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.errors import InputError, OnnxFimError, OutputError, SettingsError
+from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
+from onnxfim.record.sample import Estimate
+from onnxfim.record.settings import Settings
+
+_SYNTHETIC = 32  # samples, where none are asked for
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model, its samples and its settings, ready to be audited."""
+
+    file: ModelFile
+    samples: Samples
+    settings: Settings
+
+
+def audit_command(model: str, outputs: Outputs, console: Console, given: Collection[str] = (), **options: Any) -> int:
+    """Run an audit from command line options and write its outputs; returns the exit code.
+
+    Raises:
+        OnnxFimError: it could not run, an output could not be written, or the baseline does not compare; whatever outputs there
+            are were written first.
+    """
+    outputs.check()
+    checks = read_checks(options)
+    prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    if checks.baseline is not None:
+        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+    settings = same_scheme(prepared.settings, given, checks.baseline)
+    with console.progress() as progress:
+        measured = audit(prepared.file, prepared.samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
+    problem: OnnxFimError | None = None
+    try:
+        result = checks.judge(measured)
+    except InputError as error:
+        result, problem = checks.without_baseline().judge(measured), error
+        if result.verdict == "pass":
+            result = replace(result, verdict="inconclusive")
+    try:
+        outputs.write(result)
+    except OutputError as error:
+        problem = error
+    _print(result, outputs, console)
+    if result.run.partial:
+        return 130
+    if problem is not None:
+        raise problem
+    return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
+
+
+def prepare(model: str, options: dict[str, Any]) -> Prepared:
+    """Load the model and the data that the options name.
+
+    Raises:
+        OnnxFimError: what cannot be loaded.
+    """
+    file = load_model(model)
+    preprocessing = _preprocessing(options)
+    samples, scale = _samples(file, preprocessing, options)
+    settings = Settings(
+        samples=options["samples"],
+        method=options["method"],
+        budget=options["budget"],
+        precision=options["precision"],
+        max_budget=max(options["max_budget"], options["budget"]),
+        step=options["step"],
+        scheme=options["scheme"],
+        seed=options["seed"],
+        batch=options["batch"],
+        providers=tuple(options["providers"]),
+        require_provider=options["require_provider"],
+        output_kind=options["output_kind"],
+        input=options["input_name"],
+        output=options["output_name"],
+        temperature=options["temperature"],
+        sigma=options["sigma"],
+        input_scale=scale,
+        replay=options["replay"],
+        attack=options["attack"],
+        epsilon=options["epsilon"],
+        attack_range=_pair(options["attack_range"]),
+        attack_samples=options["attack_samples"],
+        bounds=options["bounds"],
+        surrogate=options["surrogate"],
+        tf32=options["tf32"],
+    )
+    return Prepared(file, samples, settings)
+
+
+def _cache_dir(options: dict[str, Any]) -> Path | None:
+    if options["no_cache"]:
+        return None
+    return Path(options["cache_dir"]) if options["cache_dir"] else default_folder()
+
+
+def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise SettingsError(f"--attack-range: {len(values)} numbers, expected two: LOW,HIGH.")
+    return values[0], values[1]
+
+
+def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+    keys = ("input_range", "layout", "resize", "crop")
+    given = {k: options[k] for k in keys if options[k] is not None}
+    if not options["already_normalised"]:
+        given |= {k: options[k] for k in ("mean", "std") if options[k] is not None}
+    return Preprocessing(**given)
+
+
+def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
+    """The samples, and d(model input)/d(raw input) where it is known and not 1."""
+    into = choose_input(file, options["input_name"])
+    shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    count = options["samples"]
+    if options["data"] == "random":
+        return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
+    samples = load(
+        options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
+        labels_key=options["labels_key"], labels_path=options["labels_path"],
+        limit=None if count is None else max(count, CALIBRATION_SAMPLES),
+    )  # fmt: skip
+    if options["already_normalised"] and options["std"]:
+        return samples, tuple(1.0 / s for s in options["std"])
+    scale = preprocessing.scale(samples.inputs.shape[1:]) if preprocessing.rescales else None
+    return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
+
+
+def _print(result: Audit, outputs: Outputs, console: Console) -> None:
+    console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
+    if result.model.rewritten:
+        console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
+    step = result.step
+    console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    _print_cache(result, console)
+    if result.calibration.accuracy is not None:
+        console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
+    colours = {"error": "red", "warning": "yellow", "note": None}
+    for finding in result.findings:
+        red = finding.id == "provider-fallback"
+        console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    print_checks(result, console)
+    raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
+    where = ", ".join(outputs.files)
+    head = "interrupted, partial: " if result.run.partial else ""
+    text = f"{head}{result.verdict}: mean lambda_max {_interval(raw)}"
+    if calibrated.value is not None:
+        text += f", calibrated {_interval(calibrated)}"
+    text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
+    console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
+
+
+def _print_cache(result: Audit, console: Console) -> None:
+    times = result.run.times
+    if times.get("cached_rows"):
+        console.say(
+            f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
+        )
+    if times.get("cache_damaged"):
+        console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
+    if times.get("cache_trouble"):
+        console.say(f"warning: the cache keeps nothing more: {times['cache_trouble']}", colour="yellow")
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"
+
+
+def _interval(a: Aggregate | Estimate) -> str:
+    return f"{_number(a.value)} [{_number(a.low)}, {_number(a.high)}]" if a.value is not None else "not measured"

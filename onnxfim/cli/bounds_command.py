@@ -1,0 +1,87 @@
+"""What the `bounds` command does: the class and the spectral bound of a model, from its weights alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxfim.bounds.reading import GraphReading, read_graph
+from onnxfim.cli.console import Console
+from onnxfim.cli.files import check_writable, write
+from onnxfim.cli.outputs import check_assets
+from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.record.bound import Bound
+from onnxfim.record.plain import to_plain
+
+
+def bounds_command(
+    model: str,
+    outputs: Sequence[tuple[str, str]],
+    as_json: bool,
+    console: Console,
+    cache_dir: Path | None,
+    assets: str | None = None,
+    **options: Any,
+) -> None:
+    """Read a graph, write what was asked for, and print the summary."""
+    from onnxfim.report import render_bounds_html
+
+    for _, path in outputs:
+        check_writable(path)
+    check_assets(assets, outputs)
+    file = load_model(model)
+    with console.layers() as progress:
+        reading = read_graph(
+            file.graph, file.sha256, input_name=options["input_name"], output_name=options["output_name"], cache_dir=cache_dir,
+            progress=progress,
+        )  # fmt: skip
+    record = to_json(file, reading)
+    for kind, path in outputs:
+        page = None if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading, assets_dir=assets)
+        write(path, page or record)
+    if as_json:
+        click.echo(record)
+    else:
+        _print(reading, console)
+
+
+def to_json(file: ModelFile, reading: GraphReading) -> str:
+    """The reading as JSON text; every number is finite."""
+    record = {
+        "schema_version": "1.0",
+        "model": {"path": str(file.path), "sha256": file.sha256, "bytes": file.bytes},
+        "architecture": to_plain(reading.architecture),
+        "bound": to_plain(reading.bound),
+        "closed_forms": to_plain(reading.closed_forms),
+    }
+    return json.dumps(record, indent=1, allow_nan=False)
+
+
+def _print(reading: GraphReading, console: Console) -> None:
+    console.result(f"class: {reading.architecture.family}")
+    for line in reading.architecture.evidence:
+        console.result(f"  {line}")
+    console.table(
+        ("layer", "op", "shape", "log10 norm", "method"),
+        [(f.node, f.op, "×".join(map(str, f.shape)), f"{f.log10_norm:.3f}", f.method + ("" if f.rigorous else " (not rigorous)"))
+         for f in reading.bound.factors],
+    )  # fmt: skip
+    for form in reading.closed_forms:
+        if form.log10_lipschitz is not None:
+            console.result(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
+    for assumption in reading.bound.assumptions:
+        console.result(f"assumes: {assumption}")
+    console.result(_last_line(reading.bound))
+
+
+def _last_line(bound: Bound) -> str:
+    if not bound.available or bound.log10_lipschitz is None or bound.log10_fisher is None:
+        return f"bound not available: {bound.reason}"
+    return (
+        f"upper bound: log10 of the Lipschitz constant of the logits (L2) {bound.log10_lipschitz:.3f}, "
+        f"log10 of the Fisher information's norm {bound.log10_fisher:.3f}"
+    )

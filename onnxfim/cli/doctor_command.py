@@ -1,0 +1,49 @@
+"""What the `doctor` command shows."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from onnxfim.record.plain import to_plain
+from onnxfim.runtime.doctor import Library, Machine, Provider, examine
+
+_GIB = 2**30
+
+
+def doctor_command(as_json: bool) -> None:
+    """Print what this machine has for an audit."""
+    machine = examine()
+    if as_json:
+        click.echo(json.dumps(to_plain(machine), indent=1, allow_nan=False))
+        return
+    for name, value in _lines(machine):
+        click.echo(f"{click.style(f'{name:<14}', bold=True)} {value}")
+
+
+def _lines(machine: Machine) -> list[tuple[str, str]]:
+    lines = [
+        ("Python", machine.python),
+        ("platform", machine.platform),
+        ("ONNX Runtime", machine.runtime),
+        ("build", machine.build or "not told by this version"),
+    ]
+    lines += [(" " if i else "providers", _provider(p)) for i, p in enumerate(machine.providers)]
+    lines += [(library.name, _library(library)) for library in machine.libraries]
+    lines += [
+        ("TF32", machine.tf32),
+        ("cores", str(machine.cores)),
+        ("memory", "not known" if machine.memory is None else f"{machine.memory / _GIB:.1f} GiB"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages)),
+    ]
+    lines += [(e.name, e.version or f"not installed; for {e.purpose}") for e in machine.extras]
+    return lines
+
+
+def _provider(provider: Provider) -> str:
+    return f"{provider.name}: " + ("loads" if provider.loads else f"does not load: {provider.reason}")
+
+
+def _library(library: Library) -> str:
+    return f"{library.version or 'found'} ({library.file})" if library.reason is None else f"not found: {library.reason}"

@@ -1,0 +1,130 @@
+"""What the `audit` command does with its gates and its baseline: read them first, decide them last, take the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from onnxfim.cli.console import Console
+from onnxfim.cli.outputs import read_audit
+from onnxfim.errors import InputError
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, Scope
+from onnxfim.record.settings import Settings
+from onnxfim.verdict import Gate, judge, parse_gate
+
+_DEFAULT_REGRESSION = 0.1
+_COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What an audit is checked against."""
+
+    gates: tuple[Gate, ...]
+    baseline: Audit | None
+    max_regression: float
+    scope: Scope
+
+    def judge(self, audit: Audit) -> Audit:
+        """The audit with its verdict."""
+        return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
+
+    def without_baseline(self) -> Checks:
+        """The gates alone."""
+        return replace(self, baseline=None)
+
+
+def read_checks(options: dict[str, Any]) -> Checks:
+    """Gates and baseline from the options, before anything is measured.
+
+    Raises:
+        OnnxFimError: a gate that cannot be read, a baseline that cannot be read.
+        click.UsageError: --max-regression without --baseline.
+    """
+    path, regression = options["baseline"], options["max_regression"]
+    if path is None and regression is not None:
+        raise click.UsageError("--max-regression needs a --baseline to compare with.")
+    gates = tuple(parse_gate(text) for text in options["fail_on"])
+    baseline = None if path is None else read_audit(path)
+    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
+
+
+def as_baseline(options: dict[str, Any], given: Collection[str], baseline: Audit | None) -> dict[str, Any]:
+    """The options with what a paired comparison needs taken from the baseline, where the command line does not say otherwise."""
+    if baseline is None:
+        return options
+    taken: dict[str, Any] = {
+        "samples": baseline.settings.samples,
+        "seed": baseline.run.seed,
+        "step": baseline.run.step,
+        "method": baseline.run.method,
+        "budget": baseline.settings.budget,
+        "temperature": baseline.settings.temperature,
+    }
+    return {**options, **{k: v for k, v in taken.items() if k not in given}}
+
+
+def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
+    """Refuse other data than the baseline's before anything is measured.
+
+    Raises:
+        InputError: the hashes differ.
+    """
+    if sha256 != baseline.data.sha256:
+        raise InputError(
+            f"{path}: measured on {baseline.data.source} (sha256 {baseline.data.sha256[:12]}), but the data given have "
+            f"sha256 {sha256[:12]}. Give the baseline's --data, --samples and labels, or make a new baseline."
+        )
+
+
+def same_scheme(settings: Settings, given: Collection[str], baseline: Audit | None) -> Settings:
+    """The settings with the baseline's differences, unless another step or scheme was asked for."""
+    if baseline is None or "step" in given or "scheme" in given:
+        return settings
+    return replace(settings, scheme=baseline.run.scheme)  # type: ignore[arg-type]
+
+
+def print_checks(audit: Audit, console: Console) -> None:
+    """One line for each gate and for the baseline, with its unrounded comparison."""
+    for gate in audit.gates:
+        console.say(_line(gate), colour=_COLOURS[gate.verdict])
+    if audit.comparison is not None:
+        for text in _baseline_lines(audit.comparison):
+            console.say(text, colour=_COLOURS[audit.comparison.verdict])
+        for d in audit.comparison.differences:
+            console.detail(f"differs from the baseline: {d.name}: {d.baseline} then, {d.current} now")
+
+
+def exit_code(audit: Audit, *, fail_on_inconclusive: bool, exit_zero: bool) -> int:
+    """130 interrupted, 3 nothing audited, 1 failed (0 with ``exit_zero``), 4 inconclusive where asked for, else 0."""
+    if audit.run.partial:
+        return 130
+    if all(s.lambda_max.estimate.value is None for s in audit.samples):
+        return 3
+    if audit.verdict == "fail":
+        return 0 if exit_zero else 1
+    return 4 if audit.verdict == "inconclusive" and fail_on_inconclusive else 0
+
+
+def _line(gate: GateResult) -> str:
+    advice = f". {gate.advice}" if gate.advice else ""
+    return f"gate {gate.verdict}: {gate.comparison}{advice}"
+
+
+def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
+    advice = f". {c.advice}" if c.advice else ""
+    how = "paired" if c.paired else "not paired"
+    ratio, where = (c.ratio, "over such samples in general") if c.scope == "samples" else (c.ratio_here, "on these samples alone")
+    other = f"{where} the ratio is {ratio.low:.3g} to {ratio.high:.3g}"
+    return (
+        f"baseline {c.verdict}: {c.comparison} ({c.count} samples, {how}){advice}",
+        f"baseline {c.baseline}: {other}; {_share(c.worse)} of the samples got worse, {_share(c.better)} better",
+    )
+
+
+def _share(a: Aggregate) -> str:
+    return f"{a.value:.1%} [{a.low:.1%}, {a.high:.1%}]"

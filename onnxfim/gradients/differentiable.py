@@ -1,0 +1,216 @@
+"""Runs the derivative graphs of a model on the model's own provider: Jacobians, products with the Fisher matrix, loss gradients.
+
+The graphs come from `gradients`; here they meet the runtime, after a self-test against the file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxfim.gradients import SelfTest, derivative_graph, self_test
+from onnxfim.record.settings import Settings
+from onnxfim.runtime.session import open_session, run
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_BYTES = 2**26  # of cotangents' results in one call
+_OUTPUTS = 1e-4  # relative; the float16 files tried keep within 7e-5
+
+
+class DifferentiableModel:
+    """A model with its derivative graphs; each session opens when it is first needed.
+
+    Args:
+        proto: The model (or a copy that reproduced it).
+        input_name: The input to differentiate by.
+        output_name: The value that holds the logits.
+        shape: Shape of one sample.
+        num_outputs: Number of classes K.
+        settings: Provider and arithmetic; ``surrogate`` differentiates the clip surrogate of a quantised file.
+        base_dir: Folder of external data.
+        provider: The provider that the model itself runs on.
+
+    Raises:
+        UnsupportedOperator, ModelError: the graph cannot be differentiated.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, *, input_name: str, output_name: str, shape: tuple[int, ...], num_outputs: int,
+        settings: Settings, base_dir: Path, provider: str,
+    ) -> None:  # fmt: skip
+        self.shape, self.num_outputs = shape, num_outputs
+        self._proto, self._names = proto, (input_name, output_name)
+        self._settings, self._base_dir, self._provider = settings, base_dir.resolve(), provider
+        self._vjp_model = self._derive("vjp")
+        dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
+        self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
+
+    def _derive(self, kind: Any) -> onnx.ModelProto:
+        return derivative_graph(
+            self._proto,
+            input_name=self._names[0],
+            output_name=self._names[1],
+            kind=kind,
+            sample_shape=self.shape,
+            surrogate="clip" if self._settings.surrogate else None,
+            base_dir=self._base_dir,
+        )
+
+    def _open(self, model: onnx.ModelProto) -> Any:
+        return open_session(
+            model.SerializeToString(), providers=(self._provider,), tf32=self._settings.tf32, base_dir=self._base_dir
+        )[0]
+
+    @cached_property
+    def _vjp(self) -> Any:
+        return self._open(self._vjp_model)
+
+    @cached_property
+    def _jvp(self) -> Any:
+        return self._open(self._derive("jvp"))
+
+    @cached_property
+    def _fisher(self) -> Any:
+        return self._open(self._derive("fisher"))
+
+    @cached_property
+    def _gram(self) -> Any:
+        return self._open(self._derive("gram"))
+
+    @cached_property
+    def _loss(self) -> Any:
+        return self._open(loss_gradient_graph(self._vjp_model))
+
+    def rows_per_call(self, seeds: int) -> int:
+        """Samples per call when each has so many seeds."""
+        return max(1, min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1)))
+
+    def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
+        """Logits (N, K) and ``Jᵀu`` (S, N, *shape) for cotangents U (S, N, K)."""
+        z, g = run(self._vjp, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)})
+        return z, g
+
+    def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
+        """Logits (N, K) and ``Jv`` (S, N, K) for tangents V (S, N, *shape)."""
+        z, w = run(self._jvp, ["z", "w"], {"x": X.astype(self.dtype, copy=False), "v": V.astype(self.dtype, copy=False)})
+        return z, w
+
+    def fisher(self, X: Array, U: Array, temperature: float) -> tuple[Array, Array, Array]:
+        """Logits, ``Aᵀu`` (S, N, *shape) and ``A Aᵀ u`` (S, N, K) float64 for U (S, N, K) float64."""
+        feeds = {
+            "x": X.astype(self.dtype, copy=False),
+            "u": U.astype(np.float64, copy=False),
+            "temperature": np.float64(temperature),
+        }
+        z, g, w = run(self._fisher, ["z", "g", "w"], {k: np.asarray(v) for k, v in feeds.items()})
+        return z, g, w
+
+    def gram(self, X: Array, U: Array) -> Array:
+        """``J Jᵀ u`` (S, N, K) for U (S, N, K)."""
+        return run(self._gram, ["w"], {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)})[0]
+
+    def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+        """Logits (N, classes) and the gradient by x (N, *shape) of ``log Σ_j exp z_j − z_y`` for labels y (N,).
+
+        The sum is over the classes j ≠ y, or over the rival alone where ``rivals`` (N,) names one and not -1. A single output
+        is the logit of class 1 against a logit of 0, so there are two classes and no choice of rivals.
+        """
+        K = self.num_outputs
+        target = np.eye(K)[labels] if K > 1 else labels[:, None]
+        aside = np.where(rivals[:, None] < 0, target, np.arange(K) != rivals[:, None])
+        feeds = {"x": X, "target": target, "aside": aside} if K > 1 else {"x": X, "target": target}
+        z, g = run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
+        return (z if K > 1 else np.concatenate([np.zeros_like(z), z], axis=1)), g[0]
+
+    def jacobian(self, X: Array) -> Array:
+        """The Jacobian of the logits of a block of samples, (N, K, d) in the model's own precision."""
+        K = self.num_outputs
+        U = np.broadcast_to(np.eye(K, dtype=self.dtype)[:, None], (K, len(X), K))  # (K, N, K)
+        g = self.vjp(X, np.ascontiguousarray(U))[1]  # (K, N, *shape)
+        return np.moveaxis(g.reshape(K, len(X), -1), 0, 1)
+
+    def self_test(self, X: Array, original: Callable[[Array], Array], *, seed: int) -> SelfTest:
+        """Compare the derivative with the model before anything is built on it (`gradients.self_test`).
+
+        Args:
+            X: A few samples, (N, *shape).
+            original: The model's own logits (N, K) for rows of inputs.
+            seed: Seed of the directions.
+        """
+        test = self_test(original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, 0x73656C66]))
+        if test.passed and test.output_error > _OUTPUTS:
+            reason = f"the derivative graph's outputs differ from the model's by {test.output_error:.1e} of the largest"
+            return replace(test, passed=False, reason=reason)
+        return test
+
+
+def loss_gradient_graph(vjp: onnx.ModelProto) -> onnx.ModelProto:
+    """The vjp graph with its cotangent computed inside: the softmax over some classes less the target, a loss's gradient by z.
+
+    With the target set aside it is the gradient of the cross-entropy divided by ``1 − p_y``: the same direction, which does not
+    underflow on samples that the model is sure of. Inputs ``x``, ``target`` (N, K), one-hot, and ``aside`` (N, K), 1 for classes
+    left out of the softmax; outputs ``z`` and ``g`` (1, N, *shape). With one output the target is the class, there is no
+    ``aside``, and the cotangent is ±1.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(vjp)
+    graph = copy.graph
+    z = next(n.input[0] for n in graph.node if "z" in n.output)
+    cotangent = next(i for i in graph.input if i.name == "u")
+    element = cotangent.type.tensor_type.elem_type
+    classes = cotangent.type.tensor_type.shape.dim[-1].dim_value
+    graph.input.remove(cotangent)
+    graph.input.append(helper.make_tensor_value_info("target", element, ["N", classes]))
+    dtype = helper.tensor_dtype_to_np_dtype(element)
+    weights = {"loss/axes": np.array([0]), "loss/one": np.array([1], dtype), "loss/two": np.array([2], dtype)}
+    # Large enough to take a class out of the softmax, small enough for the type.
+    weights["loss/out"] = np.array([min(1e30, float(np.finfo(dtype).max) / 2)], dtype)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    if classes == 1:
+        added = [
+            helper.make_node("Mul", ["target", "loss/two"], ["loss/twice"], name="loss/twice"),
+            helper.make_node("Sub", ["loss/one", "loss/twice"], ["loss/c"], name="loss/sub"),
+        ]
+    else:
+        graph.input.append(helper.make_tensor_value_info("aside", element, ["N", classes]))
+        added = [
+            helper.make_node("Mul", ["aside", "loss/out"], ["loss/mask"], name="loss/mask"),
+            helper.make_node("Sub", [z, "loss/mask"], ["loss/others"], name="loss/others"),
+            helper.make_node("Softmax", ["loss/others"], ["loss/q"], name="loss/softmax", axis=-1),
+            helper.make_node("Sub", ["loss/q", "target"], ["loss/c"], name="loss/sub"),
+        ]
+    added.append(helper.make_node("Unsqueeze", ["loss/c", "loss/axes"], ["u"], name="loss/u"))
+    nodes = list(graph.node)
+    reads = next(i for i, n in enumerate(nodes) if "u" in n.input)
+    written = next(i for i, n in enumerate(nodes) if z in n.output)
+    at = written + 1
+    if reads <= written:  # what reads the cotangent stands before the logits are known: move it behind
+        nodes = _sorted([*nodes, *added], graph)
+    else:
+        nodes[at:at] = added
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy
+
+
+def _sorted(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes in topological order, stable."""
+    known = {"", *(i.name for i in graph.input), *(t.name for t in graph.initializer)}
+    waiting, order = list(nodes), []
+    while waiting:
+        ready = [n for n in waiting if all(i in known for i in n.input)]
+        if not ready:
+            break
+        order += ready
+        known.update(o for n in ready for o in n.output)
+        taken = set(map(id, ready))
+        waiting = [n for n in waiting if id(n) not in taken]
+    return order + waiting

@@ -1,0 +1,25 @@
+"""All rules: importing this module fills the registry; and why some operators have none."""
+
+from onnxfim.gradients.registry import refuse
+from onnxfim.gradients.rules import elementwise, moves, pools, products, reductions
+
+__all__ = ["elementwise", "moves", "pools", "products", "reductions"]
+
+refuse(
+    "the true derivative is zero almost everywhere",
+    *("Round", "Floor", "Ceil", "Sign", "Hardmax", "Mod", "BitShift"),
+)
+refuse(
+    "it rounds to integers, so the true derivative is zero almost everywhere (a clip surrogate can be asked for)",
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"),
+    *("MatMulInteger", "com.microsoft.QLinearAdd", "com.microsoft.QLinearMul", "com.microsoft.QGemm"),
+    *("com.microsoft.QLinearConcat", "com.microsoft.QLinearGlobalAveragePool", "com.microsoft.QLinearAveragePool"),
+    *("com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSoftmax"),
+    *("com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat", "com.microsoft.QAttention"),
+)
+refuse(
+    "trees are piecewise constant, the true derivative is zero almost everywhere",
+    *("ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.TreeEnsemble"),
+)
+refuse("control flow is not differentiated", "If", "Loop", "Scan", "SequenceMap")
+refuse("recurrent operators have no derivative rule", "LSTM", "GRU", "RNN")

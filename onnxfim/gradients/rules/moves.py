@@ -1,0 +1,343 @@
+"""Operators that move, repeat, join or cut values: linear, and shifted by one axis for the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxfim.gradients.registry import RULES, Rule, Site, linear, numel
+from onnxfim.graph.emitter import AttributeValue
+from onnxfim.graph.shapes import Batch, Dim
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+
+
+def _to_output(n: Site, v: str) -> str:
+    return n.reshape(v, n.shape(n.y))
+
+
+def _to_input(n: Site, u: str) -> str:
+    return n.reshape(u, n.shape(n.x))
+
+
+for _op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+    linear(_op, transpose=_to_input, apply=_to_output)
+
+
+def _permutation(n: Site) -> list[int]:
+    return n.integers("perm") or list(range(n.rank(n.x)))[::-1]
+
+
+def _transpose(n: Site, u: str) -> str:
+    inverse = [int(i) for i in np.argsort(_permutation(n))]
+    return n.write("Transpose", u, perm=[0, *(i + 1 for i in inverse)])
+
+
+linear(
+    "Transpose",
+    transpose=_transpose,
+    apply=lambda n, v: n.write("Transpose", v, perm=[0, *(i + 1 for i in _permutation(n))]),
+)
+linear(
+    "Expand",
+    transpose=lambda n, u: n.unbroadcast(u, n.shape(n.y), n.shape(n.x)),
+    apply=lambda n, v: n.broadcast(v, n.shape(n.x), n.y),
+)
+
+
+def _cast(n: Site, t: str, like: str) -> str:
+    if n.trace.elem[n.x] not in _FLOATS:
+        raise n.refuse("it reads a number rounded to an integer: the true derivative is zero almost everywhere")
+    return n.write("Cast", t, to=n.trace.elem[like])
+
+
+linear("Cast", transpose=lambda n, u: _cast(n, u, n.x), apply=lambda n, v: _cast(n, v, n.y))
+
+
+def _tile_transpose(n: Site, u: str) -> str:
+    """Sum over the copies: axes (r, d) for every repeated axis, r summed."""
+    repeats = [int(r) for r in n.known(1, "repeat counts")]
+    dims: list[Dim] = []
+    summed: list[int] = []
+    for r, d in zip(repeats, n.shape(n.x), strict=True):
+        if r != 1:
+            n.static([d])
+            dims.append(r)
+            summed.append(len(dims))
+        dims.append(d)
+    return n.total(n.reshape(u, dims), summed, keepdims=False)
+
+
+def _tile(n: Site, v: str) -> str:
+    return n.write("Tile", v, [1, *(int(r) for r in n.known(1, "repeat counts"))])
+
+
+linear("Tile", transpose=_tile_transpose, apply=_tile)
+
+
+# joining and cutting
+
+
+def _zero(n: Site, like: str) -> str:
+    """A zero tangent or cotangent of the value ``like``."""
+    return n.write("Expand", 0.0, n.write("Concat", n.seeds, n.write("Shape", like), axis=0))
+
+
+def _pieces(n: Site, t: str, axis: int, names: Sequence[str]) -> tuple[str, ...]:
+    """Cut along ``axis`` into parts of the sizes of ``names``."""
+    sizes = n.static([n.shape(name)[axis] for name in names])
+    return n.split(t, sizes, axis=axis + 1)
+
+
+def _concat_vjp(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
+    assert us[0] is not None
+    axis = n.axis(0, n.rank(n.y))
+    pieces = _pieces(n, us[0], axis, n.inputs)
+    return {i: piece for i, piece in enumerate(pieces) if n.varies[i]}
+
+
+def _concat_jvp(n: Site, vs: Mapping[int, str]) -> Sequence[str]:
+    axis = n.axis(0, n.rank(n.y))
+    n.static([n.shape(name)[axis] for name in n.inputs])
+    parts = [vs[i] if n.varies[i] else _zero(n, name) for i, name in enumerate(n.inputs)]
+    return [n.write("Concat", *parts, axis=axis + 1)]
+
+
+def _split_vjp(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
+    axis = n.axis(0, n.rank(n.x))
+    n.static([n.shape(n.x)[axis]])
+    parts = [u if u is not None else _zero(n, name) for u, name in zip(us, n.node.output, strict=True) if name]
+    return {0: n.write("Concat", *parts, axis=axis + 1)}
+
+
+def _split_jvp(n: Site, vs: Mapping[int, str]) -> Sequence[str]:
+    return _pieces(n, vs[0], n.axis(0, n.rank(n.x)), list(n.node.output))
+
+
+RULES["Concat"] = Rule(_concat_vjp, _concat_jvp)
+RULES["Split"] = Rule(_split_vjp, _split_jvp)
+
+
+def _cuts(n: Site) -> dict[int, range]:
+    """What a Slice keeps, for each axis where that is not everything."""
+    starts, ends = (n.known(i, "range").reshape(-1) for i in (1, 2))
+    axes = n.known(3, "axes").reshape(-1) if n.has(3) else np.arange(len(starts))
+    steps = n.known(4, "steps").reshape(-1) if n.has(4) else np.ones(len(starts), int)
+    dims, out = n.shape(n.x), n.shape(n.y)
+    kept = {}
+    for start, end, a, step in zip(starts, ends, axes, steps, strict=True):
+        axis = int(a) % len(dims)
+        if dims[axis] == out[axis] and step == 1:
+            continue
+        (size,) = n.static([dims[axis]])
+        kept[axis] = _range(int(start), int(end), int(step), size)
+        if not kept[axis]:
+            raise n.refuse("it keeps nothing")
+    return kept
+
+
+def _range(start: int, end: int, step: int, size: int) -> range:
+    """What a slice keeps, clamped as the operator is defined (a start in front of a reversed slice is its first element)."""
+    start, end = (i + size if i < 0 else i for i in (start, end))
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    return range(min(max(start, 0), high), min(max(end, low), high), step)
+
+
+def _slice_transpose(n: Site, u: str) -> str:
+    """Put what was kept back in its place, zeros elsewhere."""
+    dims = n.shape(n.x)
+    now: list[Dim] = list(n.shape(n.y))
+    rank = len(dims)
+    before, after = [0] * rank, [0] * rank
+    for axis, kept in _cuts(n).items():
+        first, step = kept[0], kept.step
+        (size,) = n.static([dims[axis]])
+        if step < 0:
+            u = n.write("Slice", u, [-1], [-(2**62)], [axis + 1], [-1])
+            first, step = kept[-1], -step
+        if step > 1:
+            u = _interleave(n, u, now, axis, step)
+            now[axis] = len(kept) * step
+        before[axis] = first
+        after[axis] = size - first - len(kept) * step
+    if any(a < 0 for a in after):
+        axes = [i for i, a in enumerate(after) if a < 0]
+        u = n.write("Slice", u, [0] * len(axes), [after[i] for i in axes], [i + 1 for i in axes])
+    return _pad(n, u, before, [max(a, 0) for a in after])
+
+
+def _interleave(n: Site, u: str, dims: list[Dim], axis: int, step: int) -> str:
+    """Put ``step − 1`` zeros behind each element along ``axis``."""
+    (size,) = n.static([dims[axis]])
+    wide: list[Dim] = [*dims[: axis + 1], 1, *dims[axis + 1 :]]
+    pads = [0] * len(wide)
+    pads[axis + 1] = step - 1
+    u = _pad(n, n.reshape(u, wide), [0] * len(wide), pads)
+    return n.reshape(u, [*dims[:axis], size * step, *dims[axis + 1 :]])
+
+
+def _pad(n: Site, u: str, before: Sequence[int], after: Sequence[int]) -> str:
+    if not any(before) and not any(after):
+        return u
+    return n.write("Pad", u, [0, *before, 0, *after], 0.0)
+
+
+def _slice(n: Site, v: str) -> str:
+    kept = _cuts(n)
+    if not kept:
+        return v
+    ends = [r.stop if r.stop >= 0 else -(2**62) for r in kept.values()]
+    return n.write("Slice", v, [r[0] for r in kept.values()], ends, [a + 1 for a in kept], [r.step for r in kept.values()])
+
+
+linear("Slice", transpose=_slice_transpose, apply=_slice)
+
+
+def _pads(n: Site) -> tuple[list[int], list[int]]:
+    """Elements put before and behind each axis; negative ones are cut off."""
+    if str(n.attribute("mode", "constant")) != "constant":
+        raise n.refuse(f"its mode {n.attribute('mode')!r} has no rule")
+    rank = n.rank(n.x)
+    pads = n.known(1, "pads").reshape(2, -1)
+    axes = n.known(3, "axes").reshape(-1) if n.has(3) else np.arange(rank)
+    before, after = [0] * rank, [0] * rank
+    for a, b, e in zip(axes, *pads, strict=True):
+        before[int(a) % rank], after[int(a) % rank] = int(b), int(e)
+    if any(isinstance(d, Batch) and (b or e) for d, b, e in zip(n.shape(n.x), before, after, strict=True)):
+        raise n.refuse("it pads the batch axis")
+    return before, after
+
+
+def _pad_transpose(n: Site, u: str) -> str:
+    before, after = _pads(n)
+    axes = [i for i in range(len(before)) if before[i] > 0 or after[i] > 0]
+    if axes:
+        ends = [-after[i] if after[i] > 0 else 2**62 for i in axes]
+        u = n.write("Slice", u, [max(before[i], 0) for i in axes], ends, [i + 1 for i in axes])
+    return _pad(n, u, [max(-b, 0) for b in before], [max(-a, 0) for a in after])
+
+
+linear("Pad", transpose=_pad_transpose, apply=lambda n, v: _pad(n, v, *_pads(n)))
+
+
+# picking by index
+
+
+def _gather_transpose(n: Site, u: str) -> str:
+    dims = n.shape(n.x)
+    axis = n.axis(0, len(dims))
+    (size,) = n.static([dims[axis]])
+    indices = n.inputs[1]
+    picked: list[Dim] = [*dims[:axis], numel(n.static(n.shape(indices))), *dims[axis + 1 :]]
+    u = n.reshape(u, picked)  # (S, before, picked, behind)
+    known = n.value(1)
+    if known is not None:
+        flat = known.reshape(-1) % size
+        if len(flat) and (np.diff(flat) == 1).all():
+            before, after = [0] * len(dims), [0] * len(dims)
+            before[axis], after[axis] = int(flat[0]), size - 1 - int(flat[-1])
+            return _pad(n, u, before, after)
+        if np.array_equal(np.sort(flat), np.arange(size)):
+            return n.write("Gather", u, [int(i) for i in np.argsort(flat)], axis=axis + 1)
+    column = n.write("Reshape", n.write("Cast", indices, to=TensorProto.INT64), [-1, *[1] * (len(dims) - axis - 1)])
+    return _scatter(n, u, column, axis)
+
+
+def _scatter(n: Site, u: str, indices: str, axis: int) -> str:
+    """Add the elements of ``u`` to zeros of the input's shape at the indices along ``axis``."""
+    where = n.write("Expand", indices, n.write("Shape", u))
+    return n.write("ScatterElements", _zero(n, n.x), where, u, axis=axis + 1, reduction="add")
+
+
+def _gather(n: Site, v: str) -> str:
+    return n.write("Gather", v, n.inputs[1], axis=n.axis(0, n.rank(n.x)) + 1)
+
+
+def _gather_elements(n: Site, v: str) -> str:
+    dims = n.shape(n.inputs[1])
+    cut = [i for i, (a, b) in enumerate(zip(n.shape(n.x), dims, strict=True)) if a != b and i != n.axis(0, len(dims))]
+    if cut:
+        raise n.refuse("its indices are smaller than its data on another axis")
+    shape = n.write("Concat", n.seeds, n.write("Shape", n.inputs[1]), axis=0)
+    return n.write("GatherElements", v, n.write("Expand", n.inputs[1], shape), axis=n.axis(0, len(dims)) + 1)
+
+
+linear("Gather", transpose=_gather_transpose, apply=_gather)
+linear(
+    "GatherElements",
+    transpose=lambda n, u: _scatter(n, u, n.inputs[1], n.axis(0, n.rank(n.x))),
+    apply=_gather_elements,
+)
+
+
+# resampling
+
+
+def _resampled(n: Site) -> list[int]:
+    """Axes that a Resize changes."""
+    if str(n.attribute("coordinate_transformation_mode", "half_pixel")) == "tf_crop_and_resize":
+        raise n.refuse("cropping while resizing has no rule")
+    if n.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise n.refuse("its keep_aspect_ratio_policy has no rule")
+    dims, out = n.shape(n.x), n.shape(n.y)
+    axes = [i for i, (a, b) in enumerate(zip(dims, out, strict=True)) if a != b]
+    n.static([dims[i] for i in axes])
+    return axes
+
+
+def _resize_attributes(n: Site) -> dict[str, AttributeValue]:
+    names = ("coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
+    found = {name: n.attribute(name) for name in names}
+    return {k: v for k, v in found.items() if isinstance(v, (int, float, str))}
+
+
+def _resize_matrix(n: Site, axis: int) -> str:
+    """The operator along one axis as a matrix (in, out): itself applied to the identity, computed once at load time."""
+    dims, out = n.static([n.shape(n.x)[axis]])[0], n.static([n.shape(n.y)[axis]])[0]
+    eye = n.emitter.constant(np.eye(dims, dtype=n.dtype)[None, None])
+    scales = n.value(2)
+    if scales is not None and scales.size:
+        axes = n.integers("axes") or list(range(n.rank(n.x)))
+        scale = float(scales.reshape(-1)[[a % n.rank(n.x) for a in axes].index(axis)])
+        got = n.write("Resize", eye, None, np.asarray([1, 1, 1, scale], np.float32), **_resize_attributes(n))
+    else:
+        got = n.write("Resize", eye, None, None, [1, 1, dims, out], **_resize_attributes(n))
+    return n.write("Reshape", got, [dims, out])
+
+
+def _resize(n: Site, t: str, *, back: bool) -> str:
+    """Multiply each changed axis by its matrix."""
+    for axis in _resampled(n):
+        matrix = _resize_matrix(n, axis)
+        rank = n.rank(n.x)
+        if axis == rank - 1:
+            t = n.write("MatMul", t, n.write("Transpose", matrix, perm=[1, 0]) if back else matrix)
+        elif axis == rank - 2:
+            t = n.write("MatMul", matrix if back else n.write("Transpose", matrix, perm=[1, 0]), t)
+        else:
+            order = [*(i for i in range(rank + 1) if i != axis + 1), axis + 1]
+            t = n.write("Transpose", t, perm=order)
+            t = n.write("MatMul", t, n.write("Transpose", matrix, perm=[1, 0]) if back else matrix)
+            t = n.write("Transpose", t, perm=[int(i) for i in np.argsort(order)])
+    return t
+
+
+linear("Resize", transpose=lambda n, u: _resize(n, u, back=True), apply=lambda n, v: _resize(n, v, back=False))
+
+
+def _trilu(n: Site, t: str) -> str:
+    return n.write("Trilu", t, n.inputs[1] if n.has(1) else None, upper=n.integer("upper", 1))
+
+
+linear("Trilu", transpose=_trilu, apply=_trilu)
+
+
+def _cumsum(n: Site, t: str, *, back: bool) -> str:
+    axis = int(n.known(1, "axis").reshape(())) % n.rank(n.x)
+    reverse = n.integer("reverse") ^ int(back)
+    return n.write("CumSum", t, np.asarray(axis + 1, np.int64), reverse=reverse, exclusive=n.integer("exclusive"))
+
+
+linear("CumSum", transpose=lambda n, u: _cumsum(n, u, back=True), apply=lambda n, v: _cumsum(n, v, back=False))

@@ -1,0 +1,1 @@
+"""THE FILE as a graph; no runtime."""

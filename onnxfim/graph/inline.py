@@ -1,0 +1,76 @@
+"""Put the body of an ONNX function in place of a call to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from onnxfim.errors import UnsupportedOperator
+from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.shapes import STANDARD, Walk
+from onnxfim.graph.upgrade import upgrade
+
+SCHEMA_FUNCTIONS = frozenset({"Attention", "MeanVarianceNormalization", "RotaryEmbedding"})
+
+
+def schema_function(node: onnx.NodeProto, found: Walk, opset: int) -> onnx.FunctionProto | None:
+    """The body that the ONNX standard gives for an operator, for the inputs at hand."""
+    if node.domain not in STANDARD or node.op_type not in SCHEMA_FUNCTIONS:
+        return None
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    if schema.has_function:
+        body = schema.function_body
+    elif all(not i or i in found.shapes for i in node.input):
+        types = [onnx.helper.make_tensor_type_proto(found.elem[i], found.shapes[i]) if i else onnx.TypeProto() for i in node.input]
+        body = onnx.FunctionProto()
+        body.ParseFromString(
+            schema.get_context_dependent_function(node.SerializeToString(), [t.SerializeToString() for t in types])
+        )
+    else:
+        return None
+    return body if body.node else None
+
+
+def inlined(node: onnx.NodeProto, body: onnx.FunctionProto, opset: int, emitter: Emitter) -> list[onnx.NodeProto]:
+    """The function's nodes with the caller's names and attributes, at the caller's operator set.
+
+    Raises:
+        UnsupportedOperator: a body that holds a subgraph.
+    """
+    names = dict(zip(body.input, node.input, strict=False))
+    names.update(dict.fromkeys(list(body.input)[len(node.input) :], ""))
+    names.update({k: v for k, v in zip(body.output, node.output, strict=False) if v})
+    attributes = {a.name: a for a in body.attribute_proto}
+    attributes.update({a.name: a for a in node.attribute})
+    nodes = [_bound(inner, names, attributes, emitter, where=node.name) for inner in body.node]
+    version = next((o.version for o in body.opset_import if o.domain in STANDARD), opset)
+    return upgrade(nodes, version, emitter) if version < opset else nodes
+
+
+def _bound(
+    inner: onnx.NodeProto,
+    names: dict[str, str],
+    attributes: Mapping[str, onnx.AttributeProto],
+    emitter: Emitter,
+    *,
+    where: str,
+) -> onnx.NodeProto:
+    node = onnx.NodeProto(op_type=inner.op_type, domain=inner.domain, name=f"{where}/{inner.name or inner.op_type}")
+    node.overload = inner.overload
+    node.input.extend(names.get(i, i) if i else "" for i in inner.input)
+    for output in inner.output:
+        if output and output not in names:
+            names[output] = emitter.fresh(inner.op_type)
+        node.output.append(names[output] if output else "")
+    for a in inner.attribute:
+        if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            raise UnsupportedOperator(f"node {where!r}: its function body holds a subgraph ({inner.op_type}).")
+        if not a.ref_attr_name:
+            node.attribute.append(a)
+        elif a.ref_attr_name in attributes:
+            bound = onnx.AttributeProto()
+            bound.CopyFrom(attributes[a.ref_attr_name])
+            bound.name = a.name
+            node.attribute.append(bound)
+    return node

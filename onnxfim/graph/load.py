@@ -1,0 +1,167 @@
+"""Loads and checks a classifier file, and picks its input and output."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+
+Array: TypeAlias = np.ndarray[Any, Any]
+_MAX_FILE = 2**31  # protobuf's own limit; larger models keep their weights in external data
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph."""
+
+    path: Path
+    sha256: str
+    bytes: int
+    proto: onnx.ModelProto
+    graph: Graph
+
+    @property
+    def producer(self) -> str:
+        return f"{self.proto.producer_name} {self.proto.producer_version}".strip()
+
+
+def load_model(path: str | os.PathLike[str]) -> ModelFile:
+    """Read and check an ONNX file.
+
+    Raises:
+        ModelError: missing, not a file, not ONNX, truncated, or a broken graph.
+    """
+    where = Path(path)
+    if not where.exists():
+        raise ModelError(f"{where}: no such file. Give the path of an ONNX model.")
+    if not where.is_file():
+        raise ModelError(f"{where}: is not a file. Give the path of an ONNX model.")
+    size = where.stat().st_size
+    if size == 0:
+        raise ModelError(f"{where}: the file is empty, expected an ONNX model. Export it again.")
+    if size >= _MAX_FILE:
+        raise ModelError(f"{where}: {size:,} bytes, more than protobuf's 2 GiB. Save the weights as external data.")
+    try:
+        content = where.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{where}: cannot be read ({error.strerror}). Check its permissions.") from error
+    try:
+        proto = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{where}: is not ONNX, or is truncated (protobuf cannot parse it). Export it again.") from error
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{where}: holds no ONNX graph (no nodes or no opset). Give a complete ONNX model.")
+    try:
+        graph = Graph(proto, base_dir=where.parent)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
+    digest = hashlib.sha256(content)
+    for location in sorted(_external_files(proto)):
+        external = where.parent / location
+        if external.is_file() and where.parent.resolve() in external.resolve().parents:
+            digest.update(external.read_bytes())
+            size += external.stat().st_size
+    return ModelFile(where, digest.hexdigest(), size, proto, graph)
+
+
+def _external_files(proto: onnx.ModelProto) -> set[str]:
+    """Names of the files that hold external weights, as the model states them."""
+    tensors = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    return {e.value for t in tensors for e in t.external_data if e.key == "location"}
+
+
+def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
+    """The input to audit: the named one, or the only one.
+
+    Raises:
+        InputError: an unknown name, several inputs and no name, or an input that is not floating point.
+    """
+    inputs = file.graph.inputs
+    chosen = _pick(file, inputs, name, "input")
+    if not chosen.dtype.startswith("float"):
+        raise InputError(
+            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "
+            "able to be small. Audit from the first floating-point value: export the model without its integer front end."
+        )
+    others = [i.name for i in inputs if i.name != chosen.name]
+    if others:
+        raise InputError(
+            f"{file.path}: besides {chosen.name!r} the model needs {', '.join(map(repr, others))}, expected one input. "
+            "Export a model in which the other inputs are constants."
+        )
+    if chosen.shape is None:
+        raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
+    if len(chosen.shape) < 2:
+        raise InputError(
+            f"{file.path}: input {chosen.name!r} has shape {chosen.shape}, expected a batch axis and at least one more."
+        )
+    return chosen
+
+
+def choose_output(file: ModelFile, name: str | None) -> TensorInfo:
+    """The output to audit: the named one, or the first floating-point one (scikit-learn exports put integer labels first).
+
+    Raises:
+        InputError: an unknown name, or no floating-point tensor among the outputs.
+    """
+    outputs = file.graph.outputs
+    if name is not None:
+        return _pick(file, outputs, name, "output")
+    floats = [o for o in outputs if o.dtype.startswith("float")]
+    if not floats:
+        found = ", ".join(f"{o.name!r} ({o.dtype})" for o in outputs)
+        raise InputError(
+            f"{file.path}: no output is a floating-point tensor (found {found}). Export scores, logits or probabilities; "
+            "with skl2onnx use options={'zipmap': False}."
+        )
+    return floats[0]
+
+
+def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what: str) -> TensorInfo:
+    names = [v.name for v in values]
+    if name is None:
+        floats = [v for v in values if v.dtype.startswith("float")]
+        if len(floats) == 1:
+            return floats[0]
+        if len(values) == 1:
+            return values[0]
+        raise InputError(f"{file.path}: {len(values)} {what}s ({', '.join(names)}), expected one. Name it with --{what}.")
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(names)}."
+        raise InputError(f"{file.path}: no {what} is called {name!r}. {hint}")
+    return next(v for v in values if v.name == name)
+
+
+def sample_shape(info: TensorInfo) -> tuple[int | None, ...]:
+    """Shape of one sample, with None for a free dimension."""
+    return tuple(n if isinstance(n, int) else None for n in (info.shape or ())[1:])
+
+
+def fixed_batch(info: TensorInfo) -> int | None:
+    """The batch size that the file insists on, or None."""
+    first: Dimension = (info.shape or (None,))[0]
+    return first if isinstance(first, int) else None
+
+
+def value_type(file: ModelFile, tensor: str) -> int | None:
+    """ONNX element type of an inner value, by shape inference."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(file.proto)
+    except Exception:  # noqa: BLE001 - inference is a convenience: without it the value is simply not read
+        return None
+    for v in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+        if v.name == tensor:
+            return int(v.type.tensor_type.elem_type)
+    return None

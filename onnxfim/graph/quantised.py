@@ -1,0 +1,100 @@
+"""Quantised graphs: weights dequantised ahead; on request a surrogate with a Clip for each quantise-dequantise pair.
+
+The surrogate is not the audited file: results from it must be labelled as the surrogate's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxfim.errors import UnsupportedOperator
+from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.shapes import constant_value
+
+
+def dequantised(
+    nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], *, base_dir: str | os.PathLike[str] = "."
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Compute DequantizeLinear of weights ahead.
+
+    Left in the graph, the runtime would fuse it with a MatMul into one that rounds the activations as well.
+    """
+    tensors = {t.name: t for t in initializers}
+    kept, made = [], []
+    for node in nodes:
+        blocked = any(a.name == "block_size" and a.i for a in node.attribute)
+        if node.op_type != "DequantizeLinear" or blocked or any(i and i not in tensors for i in node.input):
+            kept.append(node)
+            continue
+        q, scale, *zeros = (np.asarray(numpy_helper.to_array(tensors[i], base_dir=str(base_dir))) for i in node.input if i)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        zero = zeros[0] if zeros else np.zeros((), np.int32)
+        if scale.size > 1:
+            columns = [1] * q.ndim
+            columns[axis] = scale.size
+            scale, zero = scale.reshape(columns), zero.reshape(columns if zero.size > 1 else ())
+        value = (q.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)
+        made.append(numpy_helper.from_array(value.astype(np.float32).reshape(q.shape), node.output[0]))
+    used = {i for n in kept for i in n.input}
+    return kept, [t for t in initializers if t.name in used] + made
+
+
+_MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Gather", "Expand", "Identity"})
+
+
+def clipped(
+    nodes: Sequence[onnx.NodeProto],
+    initializers: Iterable[onnx.TensorProto],
+    emitter: Emitter,
+    *,
+    base_dir: str | os.PathLike[str] = ".",
+) -> list[onnx.NodeProto]:
+    """Replace QuantizeLinear on computed values by Clip, the DequantizeLinear behind it by nothing; weights stay dequantised.
+
+    Operators that only move integers may stand between the two; they move floats then.
+
+    Raises:
+        UnsupportedOperator: scales per channel or computed, a pair with two scales, or integers used otherwise.
+    """
+    tensors = {t.name: t for t in initializers}
+    constants = {n.output[0]: n for n in nodes if n.op_type == "Constant"}
+
+    def value(name: str) -> np.ndarray | None:
+        if name in tensors:
+            return np.asarray(numpy_helper.to_array(tensors[name], base_dir=str(base_dir)))
+        return constant_value(constants[name]) if name in constants else None
+
+    def grid(node: onnx.NodeProto) -> tuple[float, np.ndarray]:
+        """Scale and zero point of a node with one of each."""
+        scale = value(node.input[1])
+        zero = value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
+        if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
+            raise UnsupportedOperator(f"node {node.name!r}: {node.op_type} without one constant scale has no clip surrogate.")
+        return float(scale.reshape(())), zero.reshape(())
+
+    grids: dict[str, tuple[float, np.ndarray]] = {}  # of values that were integers
+    done: list[onnx.NodeProto] = []
+    for node in nodes:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in tensors and node.input[0] not in constants:
+            scale, zero = grids[node.output[0]] = grid(node)
+            ends = np.iinfo(zero.dtype)
+            bounds = [np.asarray((float(end) - float(zero)) * scale, np.float32) for end in (ends.min, ends.max)]
+            names = [emitter.constant(b) for b in bounds]
+            done.append(helper.make_node("Clip", [node.input[0], *names], list(node.output), name=node.name))
+            continue
+        integers = [i for i in node.input if i in grids]
+        if integers and node.op_type == "DequantizeLinear":
+            if grid(node) != grids[node.input[0]]:
+                raise UnsupportedOperator(f"node {node.name!r}: DequantizeLinear with another scale than its QuantizeLinear.")
+            node = helper.make_node("Identity", [node.input[0]], list(node.output), name=node.name)
+        elif integers:
+            if node.op_type not in _MOVES or integers != [node.input[0]]:
+                raise UnsupportedOperator(f"node {node.name!r}: {node.op_type} computes with integers; it has no clip surrogate.")
+            grids.update({o: grids[integers[0]] for o in node.output if o})
+        done.append(node)
+    return done

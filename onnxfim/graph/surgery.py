@@ -1,0 +1,49 @@
+"""Small rewrites of a copy of the model: free a fixed batch axis, read a tensor from inside.
+
+No copy is used before it has reproduced the file's own outputs; `model` sees to that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxfim.graph.graph import Graph
+
+
+def free_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+    """A copy whose inputs and outputs have a symbolic first dimension in place of ``batch``.
+
+    Constants that repeat the old batch as the leading entry of a Reshape's target are freed too.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    weights = {t.name for t in graph.initializer}
+    for value in (*(i for i in graph.input if i.name not in weights), *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_value == batch:
+            dims[0].ClearField("dim_value")
+            dims[0].dim_param = "batch"
+    del graph.value_info[:]
+    constants = Graph(model)
+    for node in graph.node:
+        if node.op_type == "Reshape" and len(node.input) > 1:
+            target = constants.constant(node.input[1])
+            if target is not None and target.ndim == 1 and target.size > 1 and target[0] == batch:
+                freed = target.astype(np.int64)
+                # 0 copies the input's own first dimension; after -1 elsewhere there is no other way to leave it open.
+                freed[0] = 0 if (freed[1:] == -1).any() else -1
+                name = f"{node.input[1]}__batch_free_{node.output[0]}"
+                graph.initializer.append(numpy_helper.from_array(freed, name))
+                node.input[1] = name
+    return copy
+
+
+def read_from(model: onnx.ModelProto, tensor: str, element_type: int) -> onnx.ModelProto:
+    """A copy whose first output is the inner value ``tensor``; the file's own outputs follow."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.insert(0, helper.make_tensor_value_info(tensor, element_type, None))
+    return copy

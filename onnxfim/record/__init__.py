@@ -1,0 +1,1 @@
+"""WHAT an audit is: plain data, no model and no runtime."""

@@ -1,0 +1,283 @@
+"""Everything one audit found: the model, the data, the run, the samples and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from onnxfim.errors import OutputError
+from onnxfim.record.bound import Architecture, Bound, ClosedForm
+from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
+from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.record.settings import OutputKind, Settings
+
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder: the mean of lambda_max over the calibration samples at this step.
+
+    ``step`` is the amplitude per coordinate in model input units. ``error`` is the measured share of the Gram matrix that is
+    curvature, kinks and noise (from the even part of the differences); ``unchanged`` the share of directions that changed nothing.
+    ``cross`` is the dithered cross-Gram value where it was measured.
+    """
+
+    step: float
+    relative_step: float
+    forward: float | None
+    central: float | None
+    error: float | None
+    unchanged: float
+    cross: float | None = None
+
+
+@dataclass(frozen=True)
+class StepChoice:
+    """The chosen step, the scheme at it, and the evidence: the curve lambda(r), the noise floor, the cost.
+
+    ``scheme`` is ``forward``, ``central`` or ``dithered``. ``noise_floor`` is the rms rounding noise of one output in output
+    units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
+    With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
+    ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
+    """
+
+    step: float
+    scheme: Literal["forward", "central", "dithered"]
+    plateau: bool
+    given: bool
+    input_std: float
+    noise_floor: float | None
+    repeat_noise: float
+    error: float | None
+    smallest_usable: float | None
+    dither: float | None
+    curve: tuple[Rung, ...]
+    samples: tuple[int, ...]
+    directions: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What was audited: the file, its interface, and how its outputs were read.
+
+    ``output_kind`` is what the outputs are; ``read_from`` says which values were differentiated and how that is known.
+    ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None.
+    """
+
+    path: str
+    name: str
+    sha256: str
+    bytes: int
+    producer: str
+    opset: int | None
+    input: str
+    input_shape: tuple[int | str | None, ...]
+    input_dtype: str
+    output: str
+    num_outputs: int
+    positions: int
+    output_kind: OutputKind
+    read_from: str
+    rewritten: str | None = None
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the model was audited on."""
+
+    source: str
+    sha256: str
+    count: int
+    shape: tuple[int, ...]
+    labels: bool
+    synthetic: bool
+    class_names: tuple[str, ...] | None = None
+    input_min: float = 0.0
+    input_max: float = 0.0
+    input_std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Clean accuracy, mean confidence and the temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
+
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    mean_confidence: float | None
+    temperature: float | None
+    nll_before: float | None
+    nll_after: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine."""
+
+    provider: str
+    providers_requested: tuple[str, ...]
+    providers_registered: tuple[str, ...]
+    provider_reason: str | None
+    method: str
+    step: float
+    scheme: str
+    temperature: float | None
+    seed: int
+    evaluations: int
+    seconds: float
+    versions: Mapping[str, str]
+    platform: str
+    partial: bool
+    times: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of the per-class table; means are of the samples with this label (or prediction where there are no labels)."""
+
+    index: int
+    name: str
+    count: int
+    accuracy: float | None
+    mean_confidence: float | None
+    lambda_max_mean: float | None
+    lambda_max_calibrated_mean: float | None
+    boundary_distance_median: float | None
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An input as a small picture: rows of 0-255 values, 1 or 3 channels, (H, W, C) flattened in that order."""
+
+    index: int
+    height: int
+    width: int
+    channels: int
+    pixels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DirectionPicture:
+    """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
+
+    ``largest`` holds the coordinates with the largest entries and their values, for inputs that are no images (the pictures are
+    None then).
+    """
+
+    index: int
+    role: Literal["worst", "median", "best"]
+    epsilon: float
+    prediction_before: int | None
+    prediction_after: int | None
+    input: Thumbnail | None
+    direction: Thumbnail | None
+    moved: Thumbnail | None
+    largest: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman rank correlation of a measure with the smallest successful attack, with its 95 % bootstrap interval."""
+
+    measure: str
+    coefficient: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class AttackSummary:
+    """What the attack replay found; a check of the metric, not a certificate of robustness.
+
+    Distances are in raw input units where a normalisation was given, else in model input units. ``median_distance`` is an upper
+    bound of the true smallest distance, None where most attacks failed (a failure is farther than any success); samples
+    misclassified without attack count as distance 0 and are not in it.
+    """
+
+    norm: Literal["l2", "linf"]
+    epsilon: float
+    units: str
+    samples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_accuracy_low: float
+    robust_accuracy_high: float
+    median_distance: float | None
+    failed: int
+    input_low: float
+    input_high: float
+    steps: int
+    restarts: int
+    evaluations: int
+    seconds: float
+    correlations: tuple[Correlation, ...]
+    by_prediction: bool
+
+
+@dataclass(frozen=True)
+class GradientInfo:
+    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not."""
+
+    used: bool
+    reason: str | None
+    surrogate: bool
+    adjoint_error: float | None
+    difference_error: float | None
+    cross_checked: int
+    cross_check_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything one audit found; every format renders this object, and it is read back from its JSON."""
+
+    model: ModelInfo
+    data: DataInfo
+    settings: Settings
+    run: Run
+    step: StepChoice
+    calibration: Calibration
+    aggregates: Mapping[str, Aggregates]
+    samples: tuple[SampleResult, ...]
+    skipped: tuple[Skipped, ...]
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    classes: tuple[ClassRow, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = ()
+    gradient: GradientInfo | None = None
+    directions: tuple[DirectionPicture, ...] = ()
+    attack: AttackSummary | None = None
+    architecture: Architecture | None = None
+    bound: Bound | None = None
+    closed_forms: tuple[ClosedForm, ...] = ()
+    units: str = "nats per squared model input unit"
+    gates: tuple[GateResult, ...] = ()
+    comparison: BaselineComparison | None = None
+    schema_version: str = SCHEMA_VERSION
+
+    def to_json(self, *, indent: int | None = 1) -> str:
+        """This audit as JSON text (schema in ``onnxfim/record/audit.schema.json``); never holds NaN or infinities."""
+        from onnxfim.record.layout import audit_to_dict
+
+        return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Audit:
+        """The audit that `to_json` wrote.
+
+        Raises:
+            OutputError: not JSON, another schema version, or fields that do not fit.
+        """
+        from onnxfim.record.layout import audit_from_dict
+
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise OutputError(f"audit JSON: cannot be parsed ({error}). Give a file that onnxfim wrote with -o json=…") from error
+        return audit_from_dict(record)

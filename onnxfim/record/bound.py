@@ -1,0 +1,121 @@
+"""What the weights alone say: the architecture, the upper bound and the factors it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+
+from onnxfim.errors import OutputError
+
+#: Families of networks, as `architecture` tells them apart.
+FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
+
+
+#: Written for log10 of zero (a map that is constant): an upper bound of it, and a number in every JSON reader.
+LOG10_ZERO = -1000.0
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One operator's norm.
+
+    ``kind`` is ``linear``, ``activation``, ``pooling``, ``normalisation``, ``attention`` or ``product``; ``method`` says
+    how the norm
+    was bounded; ``rigorous`` is False only for figures shown for information.
+    """
+
+    node: str
+    op: str
+    shape: tuple[int, ...]
+    log10_norm: float
+    method: str
+    kind: str
+    rigorous: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much log10 L grows from the previous value that all paths cross to the output of ``node``, in graph order."""
+
+    node: str
+    op: str
+    log10_gain: float
+    log10_total: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound of the Lipschitz constant of the logits (L2), and of the Fisher information, ``‖F‖ ≤ ½L²``.
+
+    ``available`` is False where an operator has no finite bound: ``reason`` names it, the two figures are None, and ``factors``
+    and ``shares`` hold what could be bounded. ``log10_lipschitz`` is `LOG10_ZERO` where the logits do not depend on the input.
+    """
+
+    available: bool
+    reason: str
+    log10_lipschitz: float | None
+    log10_fisher: float | None
+    factors: tuple[Factor, ...]
+    assumptions: tuple[str, ...]
+    shares: tuple[Share, ...] = field(default=())
+
+    def to_json(self) -> dict[str, object]:
+        """The bound as JSON values; every number is finite."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Bound:
+        """The bound that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        try:
+            read = json.loads(json.dumps(data))
+            factors = tuple(Factor(**{**f, "shape": tuple(f["shape"])}) for f in read.pop("factors"))
+            shares = tuple(Share(**s) for s in read.pop("shares"))
+            return cls(**{**read, "factors": factors, "shares": shares, "assumptions": tuple(read["assumptions"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OutputError(f"bound: cannot be read back ({error}); a bound written by to_json was expected.") from error
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """One family's closed form on the layers of a model, log10; None where the model has no layer of the kind it needs."""
+
+    family: str
+    formula: str
+    log10_lipschitz: float | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
+
+    family: str
+    evidence: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The architecture as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Architecture:
+        """The architecture that `to_json` wrote.
+
+        Raises:
+            OutputError: the data has another form.
+        """
+        evidence = data.get("evidence")
+        if (
+            data.get("family") not in FAMILIES
+            or not isinstance(evidence, (list, tuple))
+            or not all(isinstance(e, str) for e in evidence)
+        ):
+            raise OutputError(
+                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
+            )
+        return cls(str(data["family"]), tuple(evidence))

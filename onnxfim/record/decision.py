@@ -1,0 +1,130 @@
+"""What was decided: statistics over the samples, findings, gates, the comparison with a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Level: TypeAlias = Literal["error", "warning", "note"]
+Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
+Operator: TypeAlias = Literal[">", ">=", "<", "<="]
+Scope: TypeAlias = Literal["samples", "population"]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One statistic over the samples, with an interval that holds both the sampling of the data and the estimates' noise.
+
+    ``confidence`` is the level that the interval attains: 0.95, or less where so few samples cannot give it.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Aggregates:
+    """The statistics of one measure over the samples that have it (``count`` of them)."""
+
+    mean: Aggregate
+    median: Aggregate
+    p95: Aggregate
+    max: Aggregate
+    count: int
+    units: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a reader must know; ``id`` is stable, ``message`` says what was seen, what it means and what to do."""
+
+    id: str
+    level: Level
+    message: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
+
+    ``low`` and ``high`` are the ends that the verdict was taken on: None where few samples do not bound that side.
+    ``comparison`` is the whole comparison in unrounded numbers; ``advice`` says what would settle an inconclusive one.
+    """
+
+    text: str
+    name: str
+    operator: Operator
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two audits differ, beside the model's values."""
+
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One sample's value in the baseline and now."""
+
+    index: int
+    name: str
+    baseline: float
+    current: float
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """The same samples measured in a baseline and now.
+
+    Attributes:
+        baseline: Name of the baseline's model.
+        baseline_sha256: Hash of its file.
+        measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
+        units: Units of the means.
+        count: Samples that both measured.
+        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        mean_baseline, mean_current: Means over the shared samples.
+        ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
+        ratio_here: The same on these very samples: its interval holds the estimates' noise alone.
+        worse, better: Shares of the samples whose value rose or fell.
+        differences: What else differs between the two audits.
+        movements: The samples that moved the mean most.
+        verdict: ``fail`` where the whole interval is above ``1 + max_regression``, ``pass`` where none of it is.
+        comparison: The comparison in unrounded numbers.
+        advice: What would settle an inconclusive one.
+    """
+
+    baseline: str
+    baseline_sha256: str
+    measure: str
+    units: str
+    count: int
+    paired: bool
+    scope: Scope
+    max_regression: float
+    mean_baseline: float
+    mean_current: float
+    ratio: Aggregate
+    ratio_here: Aggregate
+    worse: Aggregate
+    better: Aggregate
+    differences: tuple[Difference, ...]
+    movements: tuple[Movement, ...]
+    verdict: Verdict
+    comparison: str
+    advice: str | None = None

@@ -1,0 +1,112 @@
+"""What is known of one sample: every measure with its interval, kind and cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval, its kind and its cost.
+
+    ``value`` is None where it could not be measured; ``reason`` then says why.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    kind: Kind = "estimate"
+    method: str = ""
+    evaluations: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """lambda_max of one sample at one temperature, with the two estimates that bracket its bias.
+
+    ``plain`` is biased upwards (no correction); ``cross_fit`` downwards (directions of one half, values of the other).
+    ``replicates`` are the jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with
+    the same directions share their noise, and these tell how much of it. Empty for exact values.
+    """
+
+    estimate: Estimate
+    plain: float | None = None
+    cross_fit: float | None = None
+    replicates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class KLPoint:
+    """Measured KL divergences at one distance, in nats; ``quadratic`` is ``½ λ ε²``."""
+
+    epsilon: float
+    along: float
+    against: float
+    random: float
+    quadratic: float
+
+
+@dataclass(frozen=True)
+class KLCurve:
+    """Measured KL(p(x) ‖ p(x + εv)) along the worst direction ±v and a random one, over a ladder of ε.
+
+    ``holds_to`` is the largest ε up to which the quadratic form is within 10 % on both sides, None if nowhere. ``flips_at`` is the
+    smallest ε of the ladder at which the prediction changed, None if at none.
+    """
+
+    points: tuple[KLPoint, ...]
+    holds_to: float | None
+    flips_at: float | None
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """All measures of one sample; lambda_max and trace in nats per squared model input unit.
+
+    ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
+    ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
+    bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
+    """
+
+    index: int
+    name: str
+    label: int | None
+    prediction: int | None
+    confidence: float | None
+    lambda_max: Sketch
+    lambda_max_calibrated: Sketch
+    trace: Estimate
+    effective_rank: float | None
+    boundary_distance: Estimate
+    logit_sensitivity: Estimate
+    evaluations: int
+    directions: int
+    unchanged: float = 0.0
+    lambda_max_raw_units: Estimate | None = None
+    top_eigenvalues: tuple[float, ...] = ()
+    kl_curve: KLCurve | None = None
+    attack_distance: Estimate | None = None
+    log10_fisher_bound: float | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that was not audited, and why."""
+
+    index: int
+    reason: str
+
+
+def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
+    """A sample's estimate of ``measure``, or None where the audit has no such measure."""
+    value = getattr(sample, measure, None)
+    if value is None or isinstance(value, Estimate):
+        return value
+    if isinstance(value, (int, float)):
+        return Estimate(float(value), float(value), float(value))
+    inner = getattr(value, "estimate", None)
+    return inner if isinstance(inner, Estimate) else None

@@ -1,0 +1,1 @@
+"""Charts as coordinates and paths; the templates draw them."""

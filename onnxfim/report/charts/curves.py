@@ -1,0 +1,187 @@
+"""Charts of the replay: measured KL against the quadratic form, and how far the form holds over the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxfim.record.sample import KLCurve, KLPoint
+from onnxfim.report.charts.axes import Scale, log_scale, log_ticks
+from onnxfim.report.charts.charts import LETTER, NARROW, Bar, Chart, Label, Path, Rule, fitting, marker
+from onnxfim.report.numbers import number, percent, short
+
+PANEL, PANEL_NARROW = 332, 360
+#: Field of the point, shape, filled, dash.
+SIDES = (("along", "circle", True, ""), ("against", "square", False, "7 4"), ("random", "triangle", True, "2 3"))
+SIDE_WORDS = {"along": "along +v", "against": "along −v", "random": "along a random direction"}
+FORM_DASH = "1 4"
+_DEPTH = 1e-12  # of the largest value: below it a KL of float32 outputs is rounding
+
+
+def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float] | None, width: int) -> Chart | None:
+    """Measured KL of one sample over the ladder, the quadratic form, the range where it holds, and the flip.
+
+    Values of zero or below have no place on a logarithmic axis and are left out; the description counts them.
+
+    Args:
+        curve: The sample's curve.
+        name: Unique name of the chart on the page.
+        title: Its accessible name.
+        span: Smallest and largest distance of the axis, or None for those of the curve.
+        width: Pixels.
+
+    Returns:
+        The chart, or None where fewer than two points can be drawn.
+    """
+    points = sorted((p for p in curve.points if p.epsilon > 0), key=lambda p: p.epsilon)
+    fields = ("quadratic", *(side for side, *_ in SIDES))
+    every = [v for p in points for f in fields if (v := getattr(p, f)) > 0]
+    floor = max(every, default=0.0) * _DEPTH
+    drawn = [v for v in every if v >= floor]
+    if len(points) < 2 or len(drawn) < 2:
+        return None
+    left, right, top, height = 58, width - 12, 26, 300
+    bottom = height - 48
+    x = log_scale([*(span or ()), *(p.epsilon for p in points)], left, right, margin=0.05)
+    y = log_scale(drawn, bottom, top, margin=0.05)
+    rules, labels = _frame(x, y, (left, right, top, bottom))
+    labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
+    labels.append(Label(12, (top + bottom) / 2, "KL, nats (log)", "middle", role="note", turned=True))
+    bars = []
+    if curve.holds_to is not None:
+        tip = f"within 10 % up to ε = {short(curve.holds_to)}"
+        bars.append(Bar(left, top, round(x(curve.holds_to) - left, 1), bottom - top, "holds", tip))
+    if curve.flips_at is not None:
+        here = x(curve.flips_at)
+        rules.append(Rule(here, top - 6, here, bottom, "flips"))
+        half = LETTER * len("flips") / 2
+        labels.append(Label(min(max(here, left + half), right - half), top - 11, "flips", "middle", role="value"))
+    paths = [Path(_line([(x(p.epsilon), y(p.quadratic)) for p in points if p.quadratic >= floor > 0]), "quadratic", dash=FORM_DASH)]
+    for side, shape, filled, dash in SIDES:
+        shown = [(p.epsilon, v) for p in points if (v := getattr(p, side)) >= floor]
+        if shown:
+            paths.append(Path(_line([(x(e), y(v)) for e, v in shown]), side, dash=dash))
+        for e, v in shown:
+            tip = f"{SIDE_WORDS[side]}, ε = {short(e)}: {number(v)} nats"
+            paths.append(Path(marker(shape, x(e), y(v), radius=3.2 if filled else 4.2), side, filled=filled, tip=tip))
+    return Chart(
+        name,
+        title,
+        _panel_words(curve, points, len(fields) * len(points) - len(drawn)),
+        width,
+        height,
+        tuple(rules),
+        tuple(bars),
+        tuple(p for p in paths if p.data),
+        tuple(labels),
+    )
+
+
+def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> Chart | None:
+    """The share of samples for which the form holds up to ε, and the share whose prediction has flipped by ε.
+
+    Args:
+        curves: The replayed samples' curves.
+        boundary: The median boundary distance, to be marked; None for no mark.
+        width: Pixels.
+
+    Returns:
+        The chart, or None with fewer than three curves or two distances.
+    """
+    ladder = sorted({p.epsilon for c in curves for p in c.points if p.epsilon > 0})
+    if len(curves) < 3 or len(ladder) < 2:
+        return None
+    left, right, top, height = 58, width - 16, 40, 290
+    bottom = height - 48
+    mark = boundary if boundary is not None and ladder[0] / 10 <= boundary <= ladder[-1] * 10 else None
+    x = log_scale([*ladder, *([mark] if mark is not None else [])], left, right)
+
+    def y(share: float) -> float:
+        return round(bottom - share * (bottom - top), 1)
+
+    ticks = fitting(log_ticks(x, most=8 if width > NARROW else 6), x)
+    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
+    rules += [Rule(left, y(s), right, y(s), "grid") for s in (0.25, 0.5, 0.75, 1.0)]
+    rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
+    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
+    labels += [Label(left - 8, y(s) + 4, f"{100 * s:.0f} %", "end") for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
+    labels.append(Label(12, (top + bottom) / 2, "samples", "middle", role="note", turned=True))
+    if mark is not None:
+        rules.append(Rule(x(mark), top - 8, x(mark), bottom, "chosen"))
+        text = f"median boundary distance {number(mark)}"
+        half = LETTER * len(text) / 2
+        labels.append(Label(min(max(x(mark), left + half), right - half), top - 14, text, "middle", role="value"))
+    series = (
+        ("holding", "circle", "", [(e, share_holding(curves, e)) for e in ladder]),
+        ("flipped", "diamond", "7 4", [(e, share_flipped(curves, e)) for e in ladder]),
+    )
+    paths = []
+    for role, shape, dash, points in series:
+        paths.append(Path(_line([(x(e), y(s)) for e, s in points]), role, dash=dash))
+        word = "holds up to" if role == "holding" else "flipped by"
+        paths += [
+            Path(marker(shape, x(e), y(s), radius=3.2), role, filled=True, tip=f"{word} ε = {short(e)}: {percent(s)}")
+            for e, s in points
+        ]
+    words = "; ".join(
+        f"{'the form holds' if role == 'holding' else 'the prediction has flipped'}: "
+        + ", ".join(f"{percent(s)} at ε = {short(e)}" for e, s in points)
+        for role, _, _, points in series
+    )
+    return Chart(
+        "reach",
+        "How far the quadratic form holds, and where predictions flip",
+        f"Shares of {len(curves)} replayed samples. {words}.",
+        width,
+        height,
+        tuple(rules),
+        paths=tuple(paths),
+        labels=tuple(labels),
+    )
+
+
+def share_holding(curves: Sequence[KLCurve], epsilon: float) -> float:
+    """The share of curves on which the form holds at least up to ``epsilon``."""
+    return sum(c.holds_to is not None and c.holds_to >= epsilon * (1 - 1e-9) for c in curves) / len(curves)
+
+
+def share_flipped(curves: Sequence[KLCurve], epsilon: float) -> float:
+    """The share of curves on which the prediction changed at ``epsilon`` or before."""
+    return sum(c.flips_at is not None and c.flips_at <= epsilon * (1 + 1e-9) for c in curves) / len(curves)
+
+
+def _frame(x: Scale, y: Scale, box: tuple[int, int, int, int]) -> tuple[list[Rule], list[Label]]:
+    """Grid, axes and tick labels of a log-log chart."""
+    left, right, top, bottom = box
+    xticks, yticks = fitting(log_ticks(x, most=6), x), log_ticks(y, most=7)
+    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
+    rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
+    rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
+    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
+    labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
+    return rules, labels
+
+
+def _line(points: Sequence[tuple[float, float]]) -> str:
+    return "".join(f"{'L' if i else 'M'}{x} {y}" for i, (x, y) in enumerate(points)) if len(points) > 1 else ""
+
+
+def _panel_words(curve: KLCurve, points: Sequence[KLPoint], lost: int) -> str:
+    ends = [points[0], points[-1]]
+    parts = [
+        "; ".join(
+            f"at ε = {short(p.epsilon)} the form says {number(p.quadratic)} nats, measured are {number(p.along)} along +v, "
+            f"{number(p.against)} along −v and {number(p.random)} along a random direction"
+            for p in ends
+        ),
+        "the form is within 10 % nowhere on the ladder"
+        if curve.holds_to is None
+        else f"the form is within 10 % up to ε = {short(curve.holds_to)}",
+        "the prediction does not flip" if curve.flips_at is None else f"the prediction flips at ε = {short(curve.flips_at)}",
+    ]
+    if lost:
+        parts.append(
+            f"{lost} values are too close to zero to be drawn" if lost > 1 else "one value is too close to zero to be drawn"
+        )
+    words = "; ".join(parts)
+    return words[0].upper() + words[1:] + "."

@@ -1,0 +1,70 @@
+"""An audit's samples as CSV: one row per sample, measured or skipped, with the model and the verdict on each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.sample import Estimate, SampleResult, Skipped
+from onnxfim.report.numbers import visible
+
+Cell: TypeAlias = "str | int | float | None"
+
+_MEASURES = ("lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity")
+#: Column names, in order.
+COLUMNS = (
+    "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
+    *(f"{measure}{end}" for measure in _MEASURES for end in ("", "_low", "_high")),
+    "kind", "effective_rank", "unchanged", "directions", "evaluations",
+)  # fmt: skip
+
+
+def render_csv(audit: Audit) -> str:
+    """The samples of ``audit`` as CSV text with a header; numbers in full precision, empty where not known."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
+        writer.writerow({"model": _text(audit.model.name), "verdict": audit.verdict, **row})
+    return sink.getvalue()
+
+
+def _measured(sample: SampleResult) -> dict[str, Cell]:
+    raw = sample.lambda_max.estimate
+    return {
+        "index": sample.index,
+        "name": _text(sample.name),
+        "status": "unresolved" if raw.value is None else "measured",
+        "reason": _text(raw.reason or ""),
+        "label": sample.label,
+        "prediction": sample.prediction,
+        "confidence": sample.confidence,
+        **dict(_numbers(sample)),
+        "kind": raw.kind,
+        "effective_rank": sample.effective_rank,
+        "unchanged": sample.unchanged,
+        "directions": sample.directions,
+        "evaluations": sample.evaluations,
+    }
+
+
+def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
+    for measure in _MEASURES:
+        value = getattr(sample, measure)
+        estimate: Estimate = value if isinstance(value, Estimate) else value.estimate
+        yield measure, estimate.value
+        yield f"{measure}_low", estimate.low
+        yield f"{measure}_high", estimate.high
+
+
+def _skipped(skipped: Skipped) -> dict[str, Cell]:
+    return {"index": skipped.index, "status": "skipped", "reason": _text(skipped.reason)}
+
+
+def _text(text: str) -> str:
+    """Foreign text as a cell that no spreadsheet takes for a formula."""
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown

@@ -1,0 +1,1 @@
+"""The pages' data: every text, number and coordinate that a template prints."""

@@ -1,0 +1,130 @@
+"""The attack replay as printed: robust accuracy, smallest distances, and how the measures rank the samples against them."""
+
+from __future__ import annotations
+
+from onnxfim.record.audit import AttackSummary, Correlation
+from onnxfim.report.numbers import count, number, percent, percent_interval, seconds, short, visible
+from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Quantity, Tile
+
+_NORMS = {"l2": "L2", "linf": "L∞"}
+_MEASURES = {
+    "lambda_max": ("λ_max, raw", -1),
+    "lambda_max_calibrated": ("λ_max, calibrated", -1),
+    "trace": ("Trace of the Fisher information", -1),
+    "logit_sensitivity": ("Logit sensitivity ‖J‖₂", -1),
+    "boundary_distance": ("Boundary distance", 1),
+    "confidence": ("Confidence", 1),
+}
+_SIGNS = {1: "positive", -1: "negative"}
+
+
+def attack_view(attack: AttackSummary | None) -> AttackView | None:
+    """The attack section, or None without an attack."""
+    if attack is None:
+        return None
+    norm = _NORMS.get(attack.norm, visible(attack.norm))
+    lines = tuple(_line(c) for c in attack.correlations)
+    return AttackView(
+        answer=_answer(attack, norm),
+        tiles=_tiles(attack, norm),
+        correlations=lines,
+        correlations_answer=_correlations_answer(lines),
+        facts=_facts(attack, norm),
+    )
+
+
+def _answer(attack: AttackSummary, norm: str) -> str:
+    what = "keep their own prediction" if attack.by_prediction else "are still predicted correctly"
+    labels = " There are no labels: accuracy here is agreement with the model's own predictions." if attack.by_prediction else ""
+    return (
+        f"Of {count(attack.samples, 'attacked sample')}, {percent(attack.robust_accuracy)} {what} after the attack within "
+        f"{norm} ε = {short(attack.epsilon)}, {percent(attack.clean_accuracy)} without it.{labels}"
+    )
+
+
+def _tiles(attack: AttackSummary, norm: str) -> tuple[Tile, ...]:
+    units = visible(attack.units)
+    return (
+        Tile("Accuracy without attack", Quantity(percent(attack.clean_accuracy)), count(attack.samples, "sample")),
+        Tile(
+            f"Robust accuracy at ε\u00a0=\u00a0{short(attack.epsilon)}",
+            Quantity(percent(attack.robust_accuracy), percent_interval(attack.robust_accuracy_low, attack.robust_accuracy_high)),
+            f"{norm}, {units}; a stronger attack can only lower it",
+        ),
+        Tile(
+            "Median smallest distance",
+            Quantity(number(attack.median_distance), kind=None if attack.median_distance is None else "upper bound"),
+            f"{norm}, {units}; of the samples that are right without attack",
+        ),
+        Tile("No attack found", Quantity(f"{attack.failed:,}"), f"of {count(attack.samples, 'sample')}"),
+        Tile("Cost", Quantity(seconds(attack.seconds)), count(attack.evaluations, "pass", "passes")),
+    )
+
+
+def _facts(attack: AttackSummary, norm: str) -> tuple[Fact, ...]:
+    return (
+        Fact("Norm and radius", f"{norm}, ε = {short(attack.epsilon)}"),
+        Fact("Units", visible(attack.units)),
+        Fact("Values kept within", f"{number(attack.input_low)} to {number(attack.input_high)}"),
+        Fact("Steps", f"{attack.steps:,}"),
+        Fact("Restarts", f"{attack.restarts:,}"),
+        Fact("Judged by", "the model's own predictions" if attack.by_prediction else "the labels"),
+    )
+
+
+def _line(c: Correlation) -> CorrelationLine:
+    name, sign = _MEASURES.get(c.measure, (visible(c.measure), 0))
+    return CorrelationLine(
+        measure=name,
+        coefficient=_signed(c.coefficient),
+        interval="–" if c.low is None or c.high is None else f"{_signed(c.low)} to {_signed(c.high)}",
+        count=f"{c.count:,}",
+        expected=_SIGNS.get(sign, "–"),
+        reading=_reading(c, sign),
+        x=None if c.coefficient is None else _place(c.coefficient),
+        low=_place(c.low if c.low is not None else c.coefficient or 0.0),
+        high=_place(c.high if c.high is not None else c.coefficient or 0.0),
+    )
+
+
+def _signed(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _place(value: float) -> float:
+    return round(50 + 50 * min(1.0, max(-1.0, value)), 1)
+
+
+def _reading(c: Correlation, sign: int) -> str:
+    if c.coefficient is None or c.low is None or c.high is None:
+        return "not known"
+    if c.low <= 0 <= c.high:
+        return "zero is not ruled out"
+    if not sign:
+        return "differs from zero"
+    return "ranks as expected" if c.coefficient * sign > 0 else "ranks the other way"
+
+
+def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
+    if not lines:
+        return ""
+    good = [_inline(line.measure) for line in lines if line.reading == "ranks as expected"]
+    bad = [_inline(line.measure) for line in lines if line.reading == "ranks the other way"]
+    parts = [
+        f"On these samples {_listed(good)} {'ranks' if len(good) == 1 else 'rank'} as expected: the steeper, the closer the attack."
+        if good
+        else "On these samples no measure is shown to rank the samples as the attack does."
+    ]
+    if bad:
+        parts.append(f"The other way round: {_listed(bad)}.")
+    return " ".join(parts)
+
+
+def _inline(name: str) -> str:
+    """A measure's name within a sentence."""
+    quantity, _, which = name.partition(", ")
+    return f"{which} {quantity}" if quantity == "λ_max" and which else name[:1].lower() + name[1:]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

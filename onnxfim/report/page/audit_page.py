@@ -1,0 +1,265 @@
+"""The page's data: every text, number and coordinate that the template prints, computed from an Audit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate, Aggregates, Finding
+from onnxfim.report import words
+from onnxfim.report.charts import charts
+from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure, Panel
+from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, seconds, short, spread, visible
+from onnxfim.report.page.attack_section import attack_view
+from onnxfim.report.page.bound_section import bound_view
+from onnxfim.report.page.facts import how_it_was_run
+from onnxfim.report.page.gate_section import baseline_view, gate_lines
+from onnxfim.report.page.replay_section import replay_view
+from onnxfim.report.page.tables import MOST_ROWS, Picture, card, class_lines, classes_note, sample_line, samples_note
+from onnxfim.report.page.view import CurveLine, Item, Key, Page, Quantity, SkippedLine, StatisticRow, Tile
+
+MOST_SKIPPED = 50
+EXTREMES = 6
+
+
+def build_page(audit: Audit, picture: Picture) -> Page:
+    """Compute the page of ``audit``; ``picture`` takes a picture's name and PNG file and returns where to find it."""
+    values = words.lead_values(audit)
+    ordered = sorted(audit.samples, key=lambda s: -values.get(s.index, -math.inf))
+    measured = [s for s in ordered if s.index in values]
+    worst = measured[:EXTREMES]
+    best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
+    name = visible(audit.model.name or audit.model.path)
+    return Page(
+        title=f"{name}: robustness audit",
+        name=name,
+        summary=_summary(audit),
+        notices=words.notices(audit),
+        verdict=audit.verdict,
+        verdict_word=words.VERDICT_WORDS[audit.verdict],
+        headline=words.headline(audit),
+        answers=words.answers(audit),
+        gates=gate_lines(audit),
+        baseline=baseline_view(audit),
+        tiles=_tiles(audit),
+        units=visible(audit.units),
+        statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
+        statistics_note=_statistics_note(audit),
+        example=words.example(audit),
+        findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(_LEVELS).index(f.level))),
+        distribution=_figure(lambda width: charts.distribution(_panels(audit), units=visible(audit.units), width=width)),
+        distribution_note=_distribution_note(audit),
+        curve=_figure(lambda width: charts.step_curve(audit.step, units=visible(audit.units), width=width)),
+        curve_note=_curve_note(audit),
+        curve_keys=_curve_keys(audit),
+        curve_lines=_curve_lines(audit),
+        replay=replay_view(audit, picture),
+        attack=attack_view(audit.attack),
+        bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
+        scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
+        lead=words.lead_name(audit),
+        lead_series="calibrated" if words.has_calibrated(audit) else "raw",
+        classes=class_lines(audit),
+        classes_by="label" if audit.data.labels else "prediction",
+        classes_note=classes_note(audit),
+        worst=tuple(card(s, audit, picture) for s in worst),
+        best=tuple(card(s, audit, picture) for s in best),
+        samples=tuple(sample_line(s, audit) for s in ordered[:MOST_ROWS]),
+        samples_note=samples_note(audit),
+        named=any(s.name and s.name != str(s.index) for s in audit.samples),
+        labelled=audit.data.labels,
+        attacked=any(s.attack_distance is not None for s in ordered[:MOST_ROWS]),
+        skipped=tuple(SkippedLine(s.index, visible(s.reason)) for s in audit.skipped[:MOST_SKIPPED]),
+        skipped_note=_skipped_note(audit),
+        run=how_it_was_run(audit),
+        limits=words.LIMITS,
+        sources=words.sources(audit),
+        schema_version=visible(audit.schema_version),
+    )
+
+
+_LEVELS = {"error": "Error", "warning": "Warning", "note": "Note"}
+_MEASURES = {
+    "lambda_max": ("λ_max, raw", "raw"),
+    "lambda_max_calibrated": ("λ_max, calibrated", "calibrated"),
+    "lambda_max_raw_units": ("λ_max, raw, in raw input units", ""),
+    "boundary_distance": ("Boundary distance", ""),
+    "logit_sensitivity": ("Logit sensitivity ‖J‖₂", ""),
+    "trace": ("Trace of the Fisher information", ""),
+}
+
+
+def _finding(finding: Finding) -> Item:
+    return Item(visible(finding.id), finding.level, _LEVELS[finding.level], visible(finding.message))
+
+
+def _in_order(aggregates: Mapping[str, Aggregates]) -> Iterable[tuple[str, Aggregates]]:
+    known = [key for key in _MEASURES if key in aggregates]
+    return [(key, aggregates[key]) for key in (*known, *sorted(set(aggregates) - set(known)))]
+
+
+def _figure(chart: Callable[[int], Chart | None]) -> Figure | None:
+    wide, narrow = chart(WIDE), chart(NARROW)
+    return Figure(wide, narrow) if wide and narrow else None
+
+
+def _summary(audit: Audit) -> str:
+    source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
+    return (
+        f"{count(len(audit.samples), 'sample')} of {source} · {count(audit.run.evaluations, 'forward pass', 'forward passes')} "
+        f"on {visible(audit.run.provider)} in {seconds(audit.run.seconds)}"
+    )
+
+
+def _aggregate(aggregate: Aggregate) -> Quantity:
+    if aggregate.value is None:
+        return Quantity(MISSING)
+    kind = None if aggregate.confidence == 0.95 else f"{100 * aggregate.confidence:.0f} % interval"
+    return Quantity(number(aggregate.value), spread(aggregate.low, aggregate.high), kind)
+
+
+def _tiles(audit: Audit) -> tuple[Tile, ...]:
+    calibration = audit.calibration
+    raw, calibrated = audit.aggregates.get("lambda_max"), audit.aggregates.get("lambda_max_calibrated")
+    lead = words.lead_aggregate(audit)
+    distance, distance_interval = words.median_boundary(audit)
+    why = visible(calibration.reason) if calibration.reason else "needs labels"
+    no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
+    return (
+        Tile(
+            "Mean λ_max, calibrated",
+            _aggregate(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
+            "the one to compare models by" if words.has_calibrated(audit) else no_value,
+            "calibrated",
+        ),
+        Tile("Mean λ_max, raw", _aggregate(raw.mean) if raw else Quantity(MISSING), "the published quantity", "raw"),
+        Tile(
+            "95th percentile of λ_max",
+            _aggregate(lead.p95) if lead else Quantity(MISSING),
+            words.lead_name(audit),
+            "calibrated" if words.has_calibrated(audit) else "raw",
+        ),
+        Tile("Median boundary distance", Quantity(number(distance), distance_interval), "L2 in model input units, first order"),
+        Tile(
+            "Clean accuracy",
+            Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),
+            why if calibration.accuracy is None else f"mean confidence {percent(calibration.mean_confidence)}",
+        ),
+        Tile("Temperature", Quantity(number(calibration.temperature)), _temperature_note(audit, why)),
+    )
+
+
+def _temperature_note(audit: Audit, why: str) -> str:
+    temperature = audit.calibration.temperature
+    if temperature is None:
+        return why
+    judged = "fits" if 0.9 <= temperature <= 1.1 else "over-confident" if temperature > 1 else "under-confident"
+    return f"1 is calibrated; this model {'fits' if judged == 'fits' else 'is ' + judged}"
+
+
+def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
+    label, series = _MEASURES.get(key, (visible(key), ""))
+    cells = tuple(_aggregate(getattr(aggregates, name)) for name in ("mean", "median", "p95", "max"))
+    return StatisticRow(label, visible(aggregates.units), f"{aggregates.count:,}", cells, series)
+
+
+def _statistics_note(audit: Audit) -> str:
+    groups = audit.aggregates.values()
+    names = {"mean": "Mean", "median": "Median", "p95": "95th percentile", "max": "Maximum"}
+    how: dict[str, list[str]] = {}
+    for key, name in names.items():
+        for method in sorted({getattr(g, key).method for g in groups} - {""}):
+            how.setdefault(method, []).append(name)
+    parts = ["Below each value stands its 95 % interval."]
+    if any(getattr(g, key).confidence != 0.95 for g in groups for key in names):
+        parts.append("Where so few samples cannot give 95 %, the level that is attained stands beside it.")
+    parts += [f"{' and '.join(who)}: {visible(method)}." for method, who in how.items()]
+    return " ".join(parts)
+
+
+def _panels(audit: Audit) -> list[Panel]:
+    found = []
+    for key in ("lambda_max", "lambda_max_calibrated"):
+        estimates = [getattr(s, key).estimate.value for s in audit.samples]
+        values = tuple(v for v in estimates if v is not None)
+        if values:
+            found.append(Panel(_MEASURES[key][1], _MEASURES[key][0], values, audit.aggregates.get(key)))
+    return found
+
+
+def _distribution_note(audit: Audit) -> str:
+    values = sorted(words.lead_values(audit).values())
+    positive = [v for v in values if v > 0]
+    if len(positive) < 2:
+        return ""
+    decades = math.log10(positive[-1] / positive[0])
+    factor = number(positive[-1] / positive[0])
+    spread = f"From the least to the most sensitive sample, {words.lead_name(audit)} grows by a factor of {factor}."
+    return spread + (" So the mean is decided by the right tail." if decades > 1 else "")
+
+
+def _curve_note(audit: Audit) -> str:
+    step = audit.step
+    given = "was given" if step.given else "was chosen by the ladder"
+    parts = [f"The step r = {short(step.step)} {given}; the scheme is {step.scheme} differences."]
+    if step.curve:
+        stable = (
+            "The value is stable around it (a plateau)."
+            if step.plateau
+            else "There is no plateau around it: the value holds at this scale only."
+        )
+        parts.append(stable)
+    if step.smallest_usable is not None:
+        parts.append(f"The smallest step that resolves anything is {short(step.smallest_usable)}.")
+    if step.noise_floor is not None:
+        parts.append(f"Rounding noise of one output: {number(step.noise_floor)}.")
+    parts.append(
+        "Repeated calls agree exactly." if step.repeat_noise == 0 else f"Repeated calls differ by {number(step.repeat_noise)}."
+    )
+    if step.dither is not None:
+        parts.append(f"Points are dithered by ±{number(step.dither)}.")
+    if step.curve:
+        who = f"{count(len(step.samples), 'sample')}, {count(step.directions, 'direction')} each, "
+        parts.append(f"Measured on {who}{count(step.evaluations, 'forward pass', 'forward passes')}.")
+    return " ".join(parts)
+
+
+def _curve_keys(audit: Audit) -> tuple[Key, ...]:
+    """The legend of the curve: the schemes that were measured, and what an open marker means where there is one."""
+    texts = {"forward": "forward differences", "central": "central differences", "cross": "dithered cross-Gram"}
+    keys = [
+        Key(name, dash, charts.marker(shape, 17, 6), texts[name])
+        for name, shape, dash in charts.SCHEMES
+        if any(getattr(r, name) is not None for r in audit.step.curve)
+    ]
+    if charts.unusable(audit.step):
+        keys.append(Key("", "", "", "Open marker on the floor: no usable value at this step"))
+    return tuple(keys)
+
+
+def _curve_lines(audit: Audit) -> tuple[CurveLine, ...]:
+    def shown(value: float | None) -> str:
+        return "–" if value is None else number(value)
+
+    return tuple(
+        CurveLine(
+            short(r.step),
+            percent(r.relative_step),
+            shown(r.forward),
+            shown(r.central),
+            shown(r.cross),
+            "–" if r.error is None else percent(r.error),
+            percent(r.unchanged),
+            math.isclose(r.step, audit.step.step, rel_tol=1e-9),
+        )
+        for r in audit.step.curve
+    )
+
+
+def _skipped_note(audit: Audit) -> str:
+    if not audit.skipped:
+        return ""
+    more = f" The first {MOST_SKIPPED} are listed; the rest is in the JSON." if len(audit.skipped) > MOST_SKIPPED else ""
+    verb = "is" if len(audit.skipped) == 1 else "are"
+    return f"{count(len(audit.skipped), 'sample')} could not be audited and {verb} in no statistic.{more}"

@@ -1,0 +1,133 @@
+"""How the audit was run, as names and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.report import words
+from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
+from onnxfim.report.page.view import Fact, FactGroup
+
+
+def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
+    """Model, data, run, settings and versions as groups of facts."""
+    gradient = (_gradient_facts(audit.gradient),) if audit.gradient is not None else ()
+    return (
+        _model_facts(audit), _data_facts(audit), _run_facts(audit), *gradient, _settings_facts(audit), _version_facts(audit)
+    )  # fmt: skip
+
+
+def _shape(shape: Iterable[int | str | None]) -> str:
+    return visible(" × ".join("?" if n is None else str(n) for n in shape))
+
+
+def _model_facts(audit: Audit) -> FactGroup:
+    model = audit.model
+    facts = [
+        Fact("File", visible(model.path), code=True),
+        Fact("SHA-256", visible(model.sha256), code=True),
+        Fact("Size", size(model.bytes)),
+        Fact("Producer", visible(model.producer) or "not stated"),
+        Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
+        Fact("Input", f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"),
+        Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
+        Fact("Read as", f"{model.output_kind}, {visible(model.read_from)}"),
+    ]
+    if model.rewritten:
+        facts.append(Fact("Copy needed for", visible(model.rewritten)))
+    return FactGroup("Model", tuple(facts))
+
+
+def _positions(positions: int) -> str:
+    return f" at {count(positions, 'position')}" if positions > 1 else ""
+
+
+def _data_facts(audit: Audit) -> FactGroup:
+    data = audit.data
+    return FactGroup(
+        "Data",
+        (
+            Fact("Source", visible(data.source), code=True),
+            Fact("SHA-256", visible(data.sha256), code=True),
+            Fact("Samples", f"{len(audit.samples):,} audited, {len(audit.skipped):,} skipped, {data.count:,} given"),
+            Fact("Shape of one", _shape(data.shape)),
+            Fact("Values", f"{number(data.input_min)} to {number(data.input_max)}, standard deviation {number(data.input_std)}"),
+            Fact("Labels", "yes" if data.labels else "no"),
+        ),
+    )
+
+
+def _run_facts(audit: Audit) -> FactGroup:
+    run = audit.run
+    lost = words.fallback(audit) is not None
+    facts = [
+        Fact("Provider asked for", visible(", ".join(run.providers_requested))),
+        Fact("Provider obtained", visible(run.provider), "error" if lost else ""),
+    ]
+    if run.provider_reason:
+        facts.append(Fact("Reason", visible(run.provider_reason), "error" if lost else ""))
+    facts += [
+        Fact("Providers of this build", visible(", ".join(run.providers_registered))),
+        Fact("Method", visible(run.method)),
+        Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}"),
+        Fact("Temperature", number(run.temperature)),
+        Fact("Seed", str(run.seed)),
+        Fact("Forward passes", f"{run.evaluations:,}"),
+        Fact("Time", seconds(run.seconds)),
+        *(
+            Fact(visible(name.replace("_", " ")).capitalize(), _clock(value))
+            for name, value in sorted(run.times.items())
+            if value is not None
+        ),
+        Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
+    ]
+    return FactGroup("Run", tuple(facts))
+
+
+def _gradient_facts(gradient: GradientInfo) -> FactGroup:
+    facts = [Fact("Used", "yes" if gradient.used else "no: the values come from forward passes")]
+    if gradient.reason:
+        facts.append(Fact("Reason", visible(gradient.reason)))
+    if gradient.used:
+        what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
+        facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
+    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("Jv by differences", gradient.difference_error)):
+        facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
+    ratio = gradient.cross_check_ratio
+    told = "" if ratio is None else f"; sketch of the file / gradient = {number(ratio)}"
+    facts.append(
+        Fact("Cross-checked", f"{count(gradient.cross_checked, 'sample')}{told}" if gradient.cross_checked else "no sample")
+    )
+    return FactGroup("Gradients", tuple(facts))
+
+
+def _clock(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))
+
+
+def _settings_facts(audit: Audit) -> FactGroup:
+    s = audit.settings
+    found = {
+        "Samples": "all" if s.samples is None else f"at most {s.samples:,}",
+        "Method": s.method,
+        "Budget": f"{s.budget:,} passes per sample",
+        "Precision": "not asked for"
+        if s.precision is None
+        else f"{percent(s.precision)}, at most {s.max_budget:,} passes per sample",
+        "Step": "auto" if s.step is None else short(s.step),
+        "Batch": "auto" if s.batch is None else f"{s.batch:,}",
+        "Output kind": s.output_kind,
+        "Input scale": "not known" if s.input_scale is None else ", ".join(number(v) for v in s.input_scale),
+        "Temperature": "fitted on the labels" if s.temperature is None else number(s.temperature),
+        "TF32": "allowed" if s.tf32 else "off",
+        "Provider required": "yes" if s.require_provider else "no",
+    }
+    return FactGroup("Settings", tuple(Fact(name, visible(value)) for name, value in found.items()))
+
+
+def _version_facts(audit: Audit) -> FactGroup:
+    versions = tuple(Fact(visible(name), visible(str(version))) for name, version in sorted(audit.run.versions.items()))
+    return FactGroup("Versions", (*versions, Fact("Platform", visible(audit.run.platform))))

@@ -1,0 +1,118 @@
+"""Gates and the baseline's comparison in words, for the page of an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate, BaselineComparison
+from onnxfim.report.numbers import count, interval, number, percent, percent_interval, visible
+
+_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """A gate as printed; ``comparison`` is unrounded."""
+
+    text: str
+    verdict: str
+    word: str
+    comparison: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class MovementLine:
+    """One sample then and now."""
+
+    index: int
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class DifferenceLine:
+    """Something that differs from the baseline."""
+
+    name: str
+    baseline: str
+    current: str
+
+
+@dataclass(frozen=True)
+class BaselineView:
+    """The comparison with a baseline as printed."""
+
+    verdict: str
+    word: str
+    headline: str
+    sentences: tuple[str, ...]
+    movements: tuple[MovementLine, ...]
+    differences: tuple[DifferenceLine, ...]
+
+
+def gate_lines(audit: Audit) -> tuple[GateLine, ...]:
+    """The gates in the order they were given."""
+    return tuple(
+        GateLine(visible(g.text), g.verdict, _WORDS[g.verdict], visible(g.comparison), visible(g.advice or "")) for g in audit.gates
+    )
+
+
+def baseline_view(audit: Audit) -> BaselineView | None:
+    """The comparison with the baseline, or None where there is none."""
+    c = audit.comparison
+    if c is None:
+        return None
+    return BaselineView(
+        c.verdict,
+        _WORDS[c.verdict],
+        baseline_headline(c),
+        (*_sentences(c), *([visible(c.advice)] if c.advice else [])),
+        tuple(MovementLine(m.index, visible(m.name), number(m.baseline), number(m.current)) for m in c.movements),
+        tuple(DifferenceLine(visible(d.name), visible(d.baseline), visible(d.current)) for d in c.differences),
+    )
+
+
+def baseline_headline(c: BaselineComparison) -> str:
+    """Is it worse, by how much, and is that allowed."""
+    ratio = c.ratio_here.value or 1.0
+    change = "is unchanged" if ratio == 1 else f"{'rose' if ratio > 1 else 'fell'} by {percent(abs(ratio - 1))}"
+    return f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {percent(c.max_regression)} is allowed."
+
+
+def checks_headline(audit: Audit) -> str | None:
+    """What decided the verdict among gates and baseline, or None where neither did."""
+    wanted = audit.verdict
+    if wanted == "pass":
+        return None
+    gates = [g for g in audit.gates if g.verdict == wanted]
+    parts = []
+    if audit.comparison is not None and audit.comparison.verdict == wanted:
+        parts.append(baseline_headline(audit.comparison))
+    if gates:
+        word = "failed" if wanted == "fail" else "could not be decided"
+        parts.append(f"{count(len(gates), 'gate')} {word}: {visible(gates[0].text)}.")
+    return " ".join(parts) or None
+
+
+def _sentences(c: BaselineComparison) -> list[str]:
+    how = "with the same directions and step" if c.paired else "with other directions or another step, so that noise is not shared"
+    kind = "calibrated" if c.measure.endswith("calibrated") else "raw"
+    decided = {"samples": "these samples", "population": "such samples in general"}[c.scope]
+    return [
+        f"Mean {kind} λ_max was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
+        f"{count(c.count, 'sample')}, {how}.",
+        f"Ratio {number(c.ratio_here.value)}: {_interval(c.ratio_here)} on these samples, and {_interval(c.ratio)} over such "
+        f"samples in general (95 % intervals). The verdict is about {decided}.",
+        f"{_share(c.worse)} of the samples got worse, {_share(c.better)} better.",
+    ]
+
+
+def _interval(a: Aggregate) -> str:
+    return interval(a.low, a.high) or "not bounded"
+
+
+def _share(a: Aggregate) -> str:
+    return f"{percent(a.value)} ({percent_interval(a.low, a.high)})"

@@ -1,0 +1,269 @@
+"""Calls a classifier in batches: an ONNX file on ONNX Runtime, or any Python function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.errors import InputError, ModelError
+from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
+from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.session import OutOfMemory, open_session, run
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_MAX_ROWS = 1024
+_MAX_BYTES = 2**26  # of rows in one batch: past this no runtime gains, and memory is worth more
+_GAIN = 1.05  # a doubling that gains less throughput is not worth its memory
+_MISSES = 2  # doublings in a row without a gain that end the search: one may be another process's doing
+_TIE = 0.97  # of the best throughput: the larger of two such batches wins, for each call has a cost of ours too
+
+
+def as_classes(z: Array, class_axis: int | None = None) -> Array:
+    """Outputs (N, K), (N, K, 1, …) or (N, K, H, W) as (N, K, P) float64; ``class_axis`` moves another axis into K's place.
+
+    Raises:
+        ModelError: outputs without a class axis.
+    """
+    if z.ndim < 2:
+        raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
+    if class_axis is not None and z.ndim > 2 and class_axis % z.ndim > 1:
+        z = np.moveaxis(z, class_axis, 1)
+    return z.reshape(len(z), z.shape[1], -1).astype(np.float64)
+
+
+class _BatchFinder:
+    """Doubles the batch until throughput stops growing; halves it when memory runs out."""
+
+    def __init__(self, fixed: int | None, row_bytes: int) -> None:
+        self.batch = fixed or 1
+        self.searching = fixed is None
+        self.most = max(1, min(_MAX_ROWS, _MAX_BYTES // max(row_bytes, 1)))
+        self.calls = 0
+
+    def search(self, call: Callable[[int], Any]) -> None:
+        """Find the batch by timing ``call(rows)``; each size runs twice and the faster run counts."""
+        if not self.searching:
+            return
+        self.searching = False
+        rates: dict[int, float] = {}
+        best, batch, misses = 0.0, 1, 0
+        while batch <= self.most and misses < _MISSES:
+            try:
+                seconds = min(_timed(call, batch) for _ in range(2))
+            except OutOfMemory:
+                break
+            self.calls += 2
+            rate = batch / seconds
+            missed = rate < best * _GAIN and batch > 4
+            misses = misses + 1 if missed else 0
+            if not missed:  # a doubling without a gain is not worth its memory
+                rates[batch] = rate
+            best = max(best, rate)
+            batch *= 2
+        self.batch = max((n for n, rate in rates.items() if rate >= _TIE * max(rates.values())), default=1)
+
+    def halve(self) -> None:
+        self.batch = max(1, self.batch // 2)
+
+
+def _timed(call: Callable[[int], Any], rows: int) -> float:
+    start = time.perf_counter()
+    call(rows)
+    return max(time.perf_counter() - start, 1e-9)
+
+
+class OnnxForward:
+    """The audited file on ONNX Runtime; perturbed rows are made on the device by a bound graph of ours.
+
+    Args:
+        source: The file, or bytes of a copy that reproduced it.
+        input_name, output_name: What to feed and read.
+        shape: Shape of one sample.
+        dtype: Element type of the input.
+        providers, require, tf32: As in `session.open_session`.
+        batch: Rows per call, or None to find them.
+        fixed: Batch size that the model insists on, or None.
+        class_axis: Axis of the classes where it is not the second.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        input_name: str,
+        output_name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        providers: tuple[str, ...] = ("auto",),
+        require: bool = False,
+        tf32: bool = False,
+        batch: int | None = None,
+        fixed: int | None = None,
+        class_axis: int | None = None,
+        base_dir: Any = None,
+    ) -> None:
+        self.session, self.report = open_session(source, providers=providers, require=require, tf32=tf32, base_dir=base_dir)
+        self._input, self._output = input_name, output_name
+        self._shape, self._dtype, self._class_axis = shape, dtype, class_axis
+        self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+        self._fixed = fixed
+        self._pairs: dict[tuple[bool, bool], BoundPair] = {}
+        self._buffer = RowBuffer(self.report.obtained)
+        row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self.finder = _BatchFinder(fixed or batch, row_bytes)
+
+    @property
+    def batch(self) -> int:
+        return self.finder.batch
+
+    def find_batch(self, X: Array) -> None:
+        """Find the batch size on repeats of the first sample."""
+        row = X[:1].astype(self._dtype)
+        self.finder.search(lambda n: self._call(np.repeat(row, n, axis=0)))
+
+    def _call(self, X: Array) -> Array:
+        return run(self.session, [self._output], {self._input: X})[0]
+
+    def outputs(self, X: Array) -> Array:
+        X = X.astype(self._dtype, copy=False)
+        found: list[Array] = []
+        start = 0
+        while start < len(X):
+            piece = X[start : start + self.batch]
+            try:
+                z = self._call(self._padded(piece))
+            except OutOfMemory:
+                if self.batch == 1 or self._fixed:
+                    raise
+                self.finder.halve()
+                continue
+            found.append(as_classes(self._checked(z, len(piece)), self._class_axis))
+            start += len(piece)
+        return np.concatenate(found)
+
+    def _padded(self, rows: Array) -> Array:
+        """Rows filled up to the batch that the model insists on."""
+        if self._fixed and len(rows) < self._fixed:
+            return np.concatenate([rows, np.repeat(rows[-1:], self._fixed - len(rows), axis=0)])
+        return rows
+
+    def _checked(self, z: Array, rows: int) -> Array:
+        if z.ndim == 0 or len(z) < rows:
+            raise ModelError(f"output {self._output!r} has shape {z.shape} for {rows} samples, expected one row per sample.")
+        return z[:rows]
+
+    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+        # The next batch of directions is drawn while this one runs.
+        source = iter(batches)
+        with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
+            coming = pool.submit(next, source, None)
+            while (rows := coming.result()) is not None:
+                coming = pool.submit(next, source, None)
+                yield self._perturbed(X, rows)
+
+    def _perturbed(self, X: Array, rows: Rows) -> Array:
+        """Outputs at one batch of perturbed rows; in halves where memory does not suffice."""
+        try:
+            z = self._bound(X, rows)
+        except OutOfMemory:
+            if len(rows.sample) == 1 or self._fixed:
+                raise
+            self.finder.halve()
+            half = len(rows.sample) // 2
+            return np.concatenate([self._perturbed(X, _cut(rows, 0, half)), self._perturbed(X, _cut(rows, half, None))])
+        return as_classes(self._checked(z, len(rows.sample)), self._class_axis)
+
+    def _bound(self, X: Array, rows: Rows) -> Array:
+        count = len(rows.sample)
+        if self._fixed and count < self._fixed:
+            rows = _repeat_last(rows, self._fixed)
+        used, sample = np.unique(rows.sample, return_inverse=True)
+        one = (1,) * len(self._shape)
+        size = (len(rows.sample), *self._shape)
+        feeds = {
+            "base": np.ascontiguousarray(rows.bases(X[used]), dtype=self._wide),
+            "scale": rows.scale.astype(self._wide).reshape(-1, *one),
+            "v": np.ascontiguousarray(rows.v).reshape(size),
+        }
+        if len(used) > 1:
+            feeds["sample"] = sample.astype(np.int64, copy=False)
+        if rows.w is not None:
+            feeds["w"] = np.ascontiguousarray(rows.w).reshape(size)
+            feeds["dither"] = np.array([rows.dither / 127.0], self._wide)
+        return self._pair(dithered=rows.w is not None, shared=len(used) == 1).run(feeds, size, self._dtype)[0]
+
+    def _pair(self, *, dithered: bool, shared: bool) -> BoundPair:
+        if (dithered, shared) not in self._pairs:
+            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared)
+            # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
+            little, _ = open_session(graph, providers=(self.report.obtained,), threads=1)
+            self._pairs[dithered, shared] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
+        return self._pairs[dithered, shared]
+
+
+def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
+    part = slice(start, stop)
+    return _taken(rows, part)
+
+
+def _repeat_last(rows: Rows, count: int) -> Rows:
+    index = np.minimum(np.arange(count), len(rows.sample) - 1)
+    return _taken(rows, index)
+
+
+def _taken(rows: Rows, which: Any) -> Rows:
+    w = None if rows.w is None else rows.w[which]
+    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
+
+
+class CallableForward:
+    """Any function of a batch ``(B, *shape) -> (B, K)``: a TensorRT engine, a remote endpoint, a model in another framework.
+
+    Raises:
+        InputError: the function does not return one row of ``num_outputs`` values per sample.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Array], Array],
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        *,
+        dtype: Any = np.float32,
+        batch: int | None = None,
+    ) -> None:
+        self._fn, self._shape, self._num_outputs = fn, tuple(input_shape), num_outputs
+        self._dtype = np.dtype(dtype)
+        self.finder = _BatchFinder(batch, int(np.prod(input_shape)) * self._dtype.itemsize)
+
+    @property
+    def batch(self) -> int:
+        return self.finder.batch
+
+    def find_batch(self, X: Array) -> None:
+        """Find the batch size on repeats of the first sample."""
+        self.finder.search(lambda n: self._call(np.repeat(X[:1], n, axis=0)))
+
+    def _call(self, X: Array) -> Array:
+        z = np.asarray(self._fn(X.astype(self._dtype)))
+        if z.ndim < 2 or z.shape[:2] != (len(X), self._num_outputs):
+            raise InputError(f"from_callable: the function returned shape {z.shape}, expected ({len(X)}, {self._num_outputs}).")
+        return as_classes(z)
+
+    def outputs(self, X: Array) -> Array:
+        return np.concatenate([self._call(X[i : i + self.batch]) for i in range(0, len(X), self.batch)])
+
+    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+        for rows in batches:
+            moved = rows.bases(X[rows.sample]).astype(np.float64)
+            shape = (len(moved), *([1] * len(self._shape)))
+            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape)
+            if rows.w is not None:
+                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape)
+            yield self._call(moved)

@@ -1,0 +1,142 @@
+"""The perturbation as a tiny ONNX graph of ours: rows ``base[sample] + scale·v (+ dither·w)``, made on the device.
+
+The directions cross the bus as one byte per coordinate; the audited file itself stays untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from onnxfim.runtime.providers import _CUDA
+from onnxfim.runtime.session import _model_error
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+# Every provider and every ONNX Runtime since 1.14 takes these.
+_OPSET = 17
+_IR_VERSION = 8
+
+
+def perturbation_graph(shape: tuple[int, ...], dtype: np.dtype, *, dithered: bool, shared: bool = False) -> bytes:
+    """Serialised ONNX model that makes perturbed rows.
+
+    Inputs: ``base`` (S, *shape), ``sample`` int64 (B,), ``scale`` (B, 1, …), ``v`` int8 (B, *shape); with ``dithered`` also
+    ``dither`` (1,) and ``w`` int8 (B, *shape), which adds ``dither·w/127``. Output: ``rows`` (B, *shape) in ``dtype``.
+    With ``shared`` all rows have one base point: ``base`` is (1, *shape), and without ``sample`` a copy of the rows is saved.
+    The arithmetic is float32 for float16 rows, so that only the last rounding is the file's own.
+    """
+    wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+    wide_type = helper.np_dtype_to_tensor_dtype(wide)
+    ones = ["1"] * len(shape)
+    dims = [str(n) for n in shape]
+    inputs = [
+        helper.make_tensor_value_info("base", wide_type, [1 if shared else "S", *map(int, dims)]),
+        helper.make_tensor_value_info("scale", wide_type, ["B", *map(int, ones)]),
+        helper.make_tensor_value_info("v", TensorProto.INT8, ["B", *map(int, dims)]),
+    ]
+    nodes = []
+    if not shared:
+        inputs.append(helper.make_tensor_value_info("sample", TensorProto.INT64, ["B"]))
+        nodes.append(helper.make_node("Gather", ["base", "sample"], ["at"], axis=0))
+    nodes += [
+        helper.make_node("Cast", ["v"], ["direction"], to=wide_type),
+        helper.make_node("Mul", ["direction", "scale"], ["move"]),
+        helper.make_node("Add", ["base" if shared else "at", "move"], ["moved"]),
+    ]
+    last = "moved"
+    if dithered:
+        inputs += [
+            helper.make_tensor_value_info("dither", wide_type, [1]),
+            helper.make_tensor_value_info("w", TensorProto.INT8, ["B", *map(int, dims)]),
+        ]
+        nodes += [
+            helper.make_node("Cast", ["w"], ["noise"], to=wide_type),
+            helper.make_node("Mul", ["noise", "dither"], ["shift"]),
+            helper.make_node("Add", ["moved", "shift"], ["dithered"]),
+        ]
+        last = "dithered"
+    out_type = helper.np_dtype_to_tensor_dtype(dtype)
+    nodes.append(helper.make_node("Cast", [last], ["rows"], to=out_type))
+    output = helper.make_tensor_value_info("rows", out_type, ["B", *map(int, dims)])
+    model = helper.make_model(
+        helper.make_graph(nodes, "perturbation", inputs, [output]), opset_imports=[helper.make_opsetid("", _OPSET)]
+    )
+    model.ir_version = _IR_VERSION
+    return bytes(model.SerializeToString())
+
+
+# Rows are made in pieces of this size on the CPU: what the perturbation keeps meanwhile stays in the cache, and small.
+_PIECE_BYTES = 2**20
+_PER_ROW = frozenset({"sample", "scale", "v", "w"})
+
+
+class RowBuffer:
+    """Memory on the device for one batch of rows, shared by all that make rows for a model."""
+
+    def __init__(self, obtained: str) -> None:
+        self.device = "cuda" if obtained in (_CUDA, "TensorrtExecutionProvider") else "cpu"
+        self._held: Any = None
+        self._key: tuple[tuple[int, ...], np.dtype] | None = None
+
+    def of(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """An ``OrtValue`` of this shape; the one before it is given up where the shape differs."""
+        import onnxruntime
+
+        if self._key != (shape, dtype):
+            self.free()
+            self._held = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
+            self._key = (shape, dtype)
+        return self._held
+
+    def free(self) -> None:
+        self._held, self._key = None, None
+
+
+class BoundPair:
+    """The perturbation session bound to the model's session: rows are made on the device and never leave it.
+
+    Args:
+        model: Session of the audited file.
+        perturbation: Session of `perturb.perturbation_graph`, on the same provider.
+        input_name: The model's input that takes the rows.
+        outputs: The model's outputs to read.
+        buffer: Where the rows lie, on the provider that both run on.
+    """
+
+    def __init__(self, model: Any, perturbation: Any, input_name: str, outputs: Sequence[str], buffer: RowBuffer) -> None:
+        self._model, self._perturbation = model, perturbation
+        self._input, self._outputs = input_name, tuple(outputs)
+        self._buffer = buffer
+
+    def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
+        """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
+        try:
+            rows = self._buffer.of(shape, dtype)
+            self._fill(rows, feeds, shape, dtype)
+            binding = self._model.io_binding()
+            binding.bind_ortvalue_input(self._input, rows)
+            for name in self._outputs:
+                binding.bind_output(name, "cpu")
+            self._model.run_with_iobinding(binding)
+            return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
+        except Exception as error:
+            self._buffer.free()
+            raise _model_error(error, b"") from error
+
+    def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Make the rows in place, piece by piece."""
+        row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        device = self._buffer.device
+        size = max(1, _PIECE_BYTES // max(row_bytes, 1)) if device == "cpu" else shape[0]
+        for start in range(0, shape[0], size):
+            stop = min(start + size, shape[0])
+            binding = self._perturbation.io_binding()
+            for name, value in feeds.items():
+                binding.bind_cpu_input(name, value[start:stop] if name in _PER_ROW else value)
+            where = rows.data_ptr() + start * row_bytes
+            binding.bind_output("rows", device, 0, dtype, (stop - start, *shape[1:]), where)
+            self._perturbation.run_with_iobinding(binding)

@@ -1,0 +1,149 @@
+"""Which execution providers there are, which was asked for, which was obtained, and why not."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.errors import ProviderError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_SHORT = {
+    "acl": "ACL", "armnn": "ArmNN", "azure": "Azure", "cann": "CANN", "coreml": "CoreML", "cpu": "CPU", "cuda": "CUDA",
+    "directml": "Dml", "dml": "Dml", "dnnl": "Dnnl", "js": "JS", "migraphx": "MIGraphX", "nnapi": "Nnapi", "nvtensorrtrtx":
+    "NvTensorRTRTX", "openvino": "OpenVINO", "qnn": "QNN", "rknpu": "Rknpu", "rocm": "ROCM", "snpe": "SNPE", "tensorrt":
+    "Tensorrt", "tvm": "Tvm", "vitisai": "VitisAI", "vsinpu": "VSINPU", "webgpu": "WebGpu", "webnn": "WEBNN", "xnnpack": "Xnnpack",
+}  # fmt: skip
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class ProviderReport:
+    """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
+
+    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red.
+    """
+
+    requested: tuple[str, ...]
+    obtained: str
+    registered: tuple[str, ...]
+    reason: str | None
+    explicit: bool
+
+
+def runtime_version() -> str:
+    """Version of ONNX Runtime, with its build's name where that tells more."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def build_info() -> str | None:
+    """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
+    import onnxruntime
+
+    tell = getattr(onnxruntime, "get_build_info", None)
+    return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
+
+
+def available_providers() -> tuple[str, ...]:
+    """Providers this build of ONNX Runtime contains; whether one loads is known when a session opens."""
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())
+
+
+def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
+    """Full ONNX Runtime names of providers given short (``cuda``) or full; ``auto`` is CUDA where the build has it, then the CPU.
+
+    Raises:
+        ProviderError: a name that ONNX Runtime does not know.
+    """
+    import onnxruntime
+
+    known = tuple(onnxruntime.get_all_providers())
+    names: list[str] = []
+    for name in requested:
+        if name.lower() == "auto":
+            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
+            continue
+        full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
+        match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)
+        if match is None:
+            raise ProviderError(f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {', '.join(known)}.")
+        names.append(match)
+    return tuple(dict.fromkeys(names))
+
+
+@lru_cache(maxsize=1)
+def _preload_cuda() -> None:
+    """Let ONNX Runtime find CUDA and cuDNN from pip packages, where it can do that (1.21 on)."""
+    import onnxruntime
+
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        with _captured_stderr():
+            preload()
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[list[str]]:
+    """What the runtime writes while the block runs: its C++ side says only on stderr why a provider failed."""
+    lines: list[str] = []
+    try:
+        descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+        saved, saved_out = os.dup(descriptor), os.dup(1)
+    except (OSError, ValueError):  # no real stderr (embedded interpreter): nothing to capture
+        yield lines
+        return
+    printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
+    with tempfile.TemporaryFile() as sink:
+        # Python's fallback message goes to stdout: kept out of the caller's output too.
+        sys.stdout.flush()
+        os.dup2(sink.fileno(), descriptor)
+        os.dup2(sink.fileno(), 1)
+        try:
+            with redirect_stdout(printed):
+                yield lines
+        finally:
+            os.dup2(saved, descriptor)
+            os.dup2(saved_out, 1)
+            os.close(saved)
+            os.close(saved_out)
+            sink.seek(0)
+            lines += [*sink.read().decode("utf-8", "replace").splitlines(), *printed.getvalue().splitlines()]
+
+
+def _load_failure(provider: str, said: Sequence[str]) -> str:
+    """ONNX Runtime's reason for not loading ``provider``, in one line."""
+    import onnxruntime
+
+    short = provider.removesuffix("ExecutionProvider")
+    if provider not in available_providers():
+        has = ", ".join(available_providers())
+        return f"this build of ONNX Runtime ({runtime_version()}) does not contain {provider}; it has {has}"
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(said))
+    for pattern in (r"with error: (.*)", r"(CUDA failure.*)", r"(Failed to create .*)", r"EP Error (.*)"):
+        match = re.search(pattern, text)
+        if match:
+            return match.group(1).strip()[:300]
+    library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short.lower()}.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error).splitlines()[0][:300]
+    return "ONNX Runtime gave no reason"

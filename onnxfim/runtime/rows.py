@@ -1,0 +1,97 @@
+"""Perturbed rows: where they start, along which directions, how far; and who answers them.
+
+Samples and directions never depend on the batch size: direction j of sample i is the j-th draw of the stream ``[seed, i]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of perturbed rows ``X[sample] + scale·v + dither·w/127``.
+
+    Attributes:
+        sample: Position of each row's base point in X, (B,) int64.
+        v: Directions, int8 in {-1, 0, 1}, (B, d).
+        scale: Signed step of each row, (B,).
+        w: Dither noise, int8 in [-127, 127], (B, d), or None.
+        dither: Amplitude of the dither.
+        inside: Range into which the base points are moved first, or None.
+    """
+
+    sample: Array
+    v: Array
+    scale: Array
+    w: Array | None = None
+    dither: float = 0.0
+    inside: tuple[float, float] | None = None
+
+    def bases(self, X: Array) -> Array:
+        """Base points taken from X, moved inside where a range is set."""
+        return X if self.inside is None else np.clip(X, *self.inside)
+
+
+class Forward(Protocol):
+    """A classifier that can be called; the model file, or any function."""
+
+    @property
+    def batch(self) -> int:
+        """Rows per call."""
+
+    def outputs(self, X: Array) -> Array:
+        """Outputs at the samples themselves: X (N, *shape) to (N, K, P) float64."""
+
+    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+        """Outputs (B, K, P) float64 at each batch of perturbed rows of X (N, *shape), in order."""
+
+
+class Directions(Protocol):
+    """A family of directions with identity covariance (or, scaled, an orthonormal basis)."""
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        """Directions ``start … start+count`` of sample ``index``, int8 (count, d)."""
+
+
+@dataclass(frozen=True)
+class Rademacher:
+    """Independent directions of ±1, from packed random bits; any direction can be drawn without those before it."""
+
+    seed: int
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        words = -(-d // 64)
+        generator = np.random.PCG64(np.random.SeedSequence([self.seed, index]))
+        generator.advance(start * words)
+        packed = generator.random_raw(count * words).astype("<u8", copy=False).view(np.uint8).reshape(count, words * 8)
+        signs = np.unpackbits(packed, axis=1, count=d).view(np.int8)  # (count, d)
+        signs <<= 1
+        signs -= 1
+        return signs
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The coordinate directions in order: the sketch over all d of them is exact."""
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        v = np.zeros((count, d), np.int8)
+        v[np.arange(count), np.arange(start, start + count)] = 1
+        return v
+
+
+def dither_noise(seed: int, index: int, start: int, count: int, d: int) -> Array:
+    """Uniform noise of the dither, int8 (count, 2, d): two independent shifts per direction."""
+    # The third word of the seed keeps this stream apart from that of the directions.
+    words = -(-2 * d // 8)
+    generator = np.random.PCG64(np.random.SeedSequence([seed, index, 1]))
+    generator.advance(start * words)
+    raw = generator.random_raw(count * words).astype("<u8", copy=False).view(np.uint8).reshape(count, words * 8)[:, : 2 * d]
+    return np.maximum(raw.view(np.int8), np.int8(-127)).reshape(count, 2, d)

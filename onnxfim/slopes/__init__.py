@@ -1,0 +1,1 @@
+"""FROM outputs TO one sample's numbers."""

@@ -1,0 +1,164 @@
+"""Finite differences: the outputs of a block of samples along directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from onnxfim.runtime.rows import Directions, Forward, Rows, dither_noise
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Scheme: TypeAlias = Literal["forward", "central", "dithered"]
+
+#: Forward passes per direction of each scheme (the base point is shared by all forward differences of a sample).
+ROWS_PER_DIRECTION: dict[Scheme, int] = {"forward": 1, "central": 2, "dithered": 4}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Directions ``start … start+count`` of the sample at ``position`` of X, whose stream is ``index``."""
+
+    position: int
+    index: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Outputs at the two ends of each step.
+
+    Attributes:
+        request: What this answers.
+        plus, minus: (m, K, P); for forward differences ``minus`` is the base point's output, (1, K, P).
+        h: Distance between the ends along the direction.
+        twin: The same at a second, independently dithered point (dithered scheme only).
+    """
+
+    request: Request
+    plus: Array
+    minus: Array
+    h: float
+    twin: Ends | None = None
+
+
+class Differences(Protocol):
+    """Where the audit gets its ends from: measured, or remembered."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the ends are made."""
+
+    def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
+        """Outputs along the requested directions, one result per request, in order."""
+
+
+class DifferenceJacobian:
+    """Finite differences of a forward-only model along random or coordinate directions.
+
+    Args:
+        forward: The model.
+        directions: Where directions come from.
+        scheme: ``forward``, ``central``, or ``dithered`` (two central differences around independently dithered points).
+        step: Amplitude per coordinate r, in input units.
+        seed: Seed of the dither.
+        dither: Amplitude of the dither, in input units.
+        limits: Range outside which the model clips its input. Points nearer to an end than a step are then moved inside by the
+            step, so that no step ends where the model cannot see it (dithered scheme only: it needs no output at the base point).
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        directions: Directions,
+        *,
+        scheme: Scheme,
+        step: float,
+        seed: int = 0,
+        dither: float = 0.0,
+        limits: tuple[float, float] | None = None,
+    ) -> None:
+        self.forward, self.directions = forward, directions
+        self.scheme, self.step, self.seed, self.dither = scheme, step, seed, dither
+        self._inside: tuple[float, float] | None = None
+        if limits is not None and scheme == "dithered":
+            # A range narrower than two steps has room for its middle only.
+            reach = min(step + dither, (limits[1] - limits[0]) / 2)
+            self._inside = (limits[0] + reach, limits[1] - reach)
+
+    def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
+        """Outputs along the requested directions, one result per request, in order.
+
+        Args:
+            X: Samples, (N, *shape).
+            base: Their outputs, (N, K, P).
+            requests: What to evaluate; rows of several requests share a batch.
+        """
+        per_direction = ROWS_PER_DIRECTION[self.scheme]
+        d = int(np.prod(X.shape[1:]))
+        waiting = iter([r for r in requests if r.count])
+        current = next(waiting, None)
+        held: list[Array] = []
+        held_rows = 0
+        for z in self.forward.stream(X, self._rows(requests, d)):
+            held.append(z)
+            held_rows += len(z)
+            while current is not None and held_rows >= current.count * per_direction:
+                rows = held[0] if len(held) == 1 else np.concatenate(held)
+                cut = current.count * per_direction
+                held, held_rows = [rows[cut:]], held_rows - cut
+                yield self.pair(current, rows[:cut], base[current.position])
+                current = next(waiting, None)
+
+    def pair(self, request: Request, rows: Array, base: Array) -> Ends:
+        """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the sample's own output, (K, P)."""
+        if self.scheme == "forward":
+            return Ends(request, rows, base[None], self.step)
+        rows = rows.reshape(request.count, -1, *rows.shape[1:])  # (m, 2 or 4, K, P)
+        twin = Ends(request, rows[:, 2], rows[:, 3], 2 * self.step) if self.scheme == "dithered" else None
+        return Ends(request, rows[:, 0], rows[:, 1], 2 * self.step, twin)
+
+    def _rows(self, requests: Sequence[Request], d: int) -> Iterator[Rows]:
+        """All rows of the requests, cut into full batches."""
+        per_direction = ROWS_PER_DIRECTION[self.scheme]
+        signs = np.array([self.step] if self.scheme == "forward" else [self.step, -self.step] * (per_direction // 2))
+        pieces: list[tuple[Request, int, int]] = []  # (request, first row, rows)
+        free = self.forward.batch
+        for request in requests:
+            first, left = 0, request.count * per_direction
+            while left:
+                take = min(left, free)
+                pieces.append((request, first, take))
+                first, left, free = first + take, left - take, free - take
+                if not free:
+                    yield self._batch(pieces, signs, d)
+                    pieces, free = [], self.forward.batch
+        if pieces:
+            yield self._batch(pieces, signs, d)
+
+    def _batch(self, pieces: Sequence[tuple[Request, int, int]], signs: Array, d: int) -> Rows:
+        per_direction = len(signs)
+        v: list[Array] = []
+        w: list[Array] = []
+        scale: list[Array] = []
+        for request, first, count in pieces:
+            row = np.arange(first, first + count)
+            of = row // per_direction  # direction of each row
+            lowest = int(of[0])
+            block = self.directions.block(request.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+            v.append(block if per_direction == 1 else block[of - lowest])
+            scale.append(signs[row % per_direction])
+            if self.scheme == "dithered":
+                noise = dither_noise(self.seed, request.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+                w.append(noise[of - lowest, row % per_direction // 2])
+        return Rows(
+            sample=np.concatenate([np.full(n, r.position, np.int64) for r, _, n in pieces]),
+            v=v[0] if len(v) == 1 else np.concatenate(v),
+            scale=np.concatenate(scale),
+            w=None if not w else np.concatenate(w),
+            dither=self.dither,
+            inside=self._inside,
+        )

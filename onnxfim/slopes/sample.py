@@ -1,0 +1,191 @@
+"""All measures of one sample from its outputs along directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.record.sample import Estimate, SampleResult, Sketch
+from onnxfim.slopes.calibration import confidences, predictions
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Scheme
+from onnxfim.slopes.estimators import (
+    boundary_distance_estimate,
+    lambda_max_cross,
+    lambda_max_exact,
+    lambda_max_sketch,
+    sensitivity_estimate,
+    top_eigenvalues,
+    trace_estimate,
+)
+from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.step import unchanged_share
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+#: Why there is no boundary distance.
+NO_CLASSES = "defined for a classifier with one decision per sample"
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Turns the ends of one sample's steps into its result.
+
+    Attributes:
+        reader: What the outputs are.
+        scheme: How the ends were made.
+        exact: The directions are all coordinates.
+        gradient: The slopes along the coordinates came from the derivative of the graph.
+        temperature: Fitted temperature, or None.
+        temperature_reason: Why there is none.
+        step_error: Relative error of the differences, measured on the ladder; the interval of exact values.
+        scales: Smallest, root-mean-square and largest d(model input)/d(raw input), or None.
+        scale_field: The same per coordinate, (d,), where it is known.
+    """
+
+    reader: OutputReader
+    scheme: Scheme
+    exact: bool
+    gradient: bool
+    temperature: float | None
+    temperature_reason: str | None
+    step_error: float
+    scales: tuple[float, float, float] | None
+    scale_field: Array | None = None
+
+    def __call__(self, index: int, name: str, label: int | None, base: Array, parts: Sequence[Ends]) -> SampleResult:
+        """The result of one sample.
+
+        Args:
+            index, name, label: Whose it is.
+            base: Its outputs, (K, P).
+            parts: Ends along disjoint ranges of its directions.
+        """
+        directions = sum(e.request.count for e in parts)
+        # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
+        passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
+        evaluations = 1 + passes
+        joined = _joined(parts)
+        raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
+        calibrated = Sketch(Estimate(None, reason=self.temperature_reason))
+        if self.temperature is not None:
+            calibrated = self._lambda(base, joined, self.temperature, evaluations)[0]
+        resolved = raw.estimate.value is not None
+        trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
+        trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.estimate.reason)
+        lam = raw.estimate.value
+        p = self.reader.probabilities(base[None]) if self.reader.has_classes else None
+        distance, sensitivity = self._slopes(base, joined, evaluations, raw.estimate.reason)
+        return SampleResult(
+            index=index,
+            name=name,
+            label=label,
+            prediction=int(predictions(p)[0]) if p is not None and base.shape[1] == 1 else None,
+            confidence=float(confidences(p)[0]) if p is not None else None,
+            lambda_max=raw,
+            lambda_max_calibrated=calibrated,
+            trace=trace,
+            effective_rank=max(trace.value / lam, 1.0) if trace.value is not None and lam else None,
+            boundary_distance=distance,
+            logit_sensitivity=sensitivity,
+            evaluations=evaluations,
+            directions=directions,
+            unchanged=self._unchanged(parts),
+            lambda_max_raw_units=self._raw_units(raw.estimate, Y),
+            top_eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
+        )
+
+    def _unchanged(self, parts: Sequence[Ends]) -> float:
+        """Share of random directions that changed nothing; a coordinate without influence is no sign of rounding."""
+        if self.exact:
+            return 0.0
+        return float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts]))
+
+    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> tuple[Sketch, Array, Array | None]:
+        """lambda_max at a temperature, with the scores (and their dithered twins) it came from."""
+        scores = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
+        if ends.twin is not None:
+            twin = self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
+            return lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin
+        if not (ends.plus != ends.minus).any():
+            reason = "no direction changed any output at this step: the model's own rounding hides the slope"
+            return Sketch(Estimate(None, None, None, "estimate", "", evaluations, reason)), scores, None
+        method = "derivative of the graph" if self.gradient else f"{self.scheme} differences"
+        if self.exact:
+            sketch = lambda_max_exact(scores, evaluations=evaluations, method=f"all coordinates, {method}")
+            return replace(sketch, estimate=self._widened(sketch.estimate)), scores, None
+        return lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {method}"), scores, None
+
+    def _slopes(self, base: Array, ends: Ends, evaluations: int, reason: str | None) -> tuple[Estimate, Estimate]:
+        """Boundary distance and logit sensitivity, both independent of temperature."""
+        if reason is not None:
+            return Estimate(None, reason=reason), Estimate(None, reason=reason)
+        D = self.reader.slopes(ends.plus, ends.minus, ends.h)  # (m, K, P)
+        if ends.twin is not None:
+            D = np.concatenate([D, self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)])
+        sensitivity = self._widened(sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, evaluations=evaluations))
+        if not self.reader.has_classes or base.shape[1] != 1:
+            return Estimate(None, reason=NO_CLASSES), sensitivity
+        # Probabilities act as their logarithms here: the same decision, the same differences of logits.
+        z = np.log(np.maximum(self.reader.probabilities(base[None])[0, :, 0], 1e-300))
+        slopes = D[:, :, 0]
+        if len(z) == 1:  # a single sigmoid decides between its logit and 0
+            z = np.array([self._binary_logit(base), 0.0])
+            slopes = np.concatenate([slopes, np.zeros_like(slopes)], axis=1)
+        elif self.scores_are_logits:
+            z = base[:, 0]
+        return self._widened(boundary_distance_estimate(z, slopes, exact=self.exact, evaluations=evaluations)), sensitivity
+
+    @property
+    def scores_are_logits(self) -> bool:
+        """Whether the raw outputs are logits themselves."""
+        return type(self.reader).__name__ in ("SoftmaxLogits", "SigmoidLogits")
+
+    def _binary_logit(self, base: Array) -> float:
+        p = float(self.reader.probabilities(base[None])[0, 0, 0])
+        return float(base[0, 0]) if self.scores_are_logits else float(np.log(max(p, 1e-300)) - np.log(max(1 - p, 1e-300)))
+
+    def _widened(self, estimate: Estimate) -> Estimate:
+        """An exact estimate with the differences' own error as its interval; others stay."""
+        if estimate.kind != "exact" or estimate.value is None:
+            return estimate
+        factor = 1 + self.step_error
+        return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
+
+    def _raw_units(self, estimate: Estimate, Y: Array) -> Estimate | None:
+        """lambda_max per squared raw input unit: between ``s²_min λ`` and ``s²_max λ`` where the channels' scales differ.
+
+        Over all coordinates it is exact: ``F_raw = S F S``.
+        """
+        if self.scales is None or estimate.value is None:
+            return None
+        if self.exact and self.scale_field is not None:
+            sketch = lambda_max_exact(Y * self.scale_field[:, None], evaluations=estimate.evaluations, method=estimate.method)
+            return self._widened(sketch.estimate)
+        return self.raw_units_by_bracket(estimate)
+
+    def raw_units_by_bracket(self, estimate: Estimate) -> Estimate | None:
+        """lambda_max per squared raw unit from that per squared model unit: exact for equal scales, else between two bounds."""
+        if self.scales is None or estimate.value is None:
+            return None
+        least, mean, most = (s**2 for s in self.scales)
+        low, high = estimate.low, estimate.high
+        return replace(
+            estimate,
+            value=estimate.value * mean,
+            low=None if low is None else low * least,
+            high=None if high is None else high * most,
+            kind=estimate.kind if least == most else "estimate",
+        )
+
+
+def _joined(parts: Sequence[Ends]) -> Ends:
+    """Ends along all directions of a sample."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    minus = first.minus if len(first.minus) == 1 else np.concatenate([e.minus for e in parts])
+    twins = [e.twin for e in parts if e.twin is not None]
+    return Ends(first.request, np.concatenate([e.plus for e in parts]), minus, first.h, _joined(twins) if twins else None)

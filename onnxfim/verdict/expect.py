@@ -1,0 +1,28 @@
+"""Relations such as ``lambda_max.mean < 5`` that an audit must fulfil: gates, said the other way round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxfim.errors import SettingsError
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import GateResult, Operator
+from onnxfim.verdict import decide, parse_gate
+
+_OPPOSITE: dict[str, Operator] = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+
+
+def expect(audit: Audit, relation: str) -> GateResult:
+    """Whether ``relation`` holds on the whole 95 % interval (``pass``), nowhere in it (``fail``), or neither.
+
+    Args:
+        audit: What was measured.
+        relation: ``NAME OPERATOR NUMBER`` with the names of gates: ``lambda_max.p95 < 12.5``, ``clean_accuracy >= 90%``.
+
+    Raises:
+        SettingsError: not of that form, or no such name.
+    """
+    gate = parse_gate(relation)
+    if gate.operator not in relation:
+        raise SettingsError(f"{relation!r}: does not say what must hold. Give an operator and a number, such as '{gate.name} < 1'.")
+    return decide(audit, (replace(gate, operator=_OPPOSITE[gate.operator]),))[0]

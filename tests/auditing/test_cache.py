@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.testing import assert_array_equal
+
+from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, rows_of
+from onnxfim.auditing.run import audit
+from onnxfim.auditing.subject import from_callable
+from onnxfim.cli import main
+from onnxfim.record.audit import Audit
+from onnxfim.record.settings import Settings
+from onnxfim.runtime.rows import Rademacher
+from onnxfim.slopes.differences import DifferenceJacobian, Request
+from tests.support.places import SAMPLES as MODELS
+
+DIGITS = np.load(MODELS / "digits.npz")
+X, Y = DIGITS["inputs"][:40], DIGITS["labels"][:40]
+
+
+def settled(found):
+    """The audit without what depends on the clock."""
+    return replace(found, run=replace(found.run, seconds=0.0, times={}))
+
+
+def stop_at(passes):
+    """A progress callback that interrupts, once, when so many passes are done."""
+    waiting = [KeyboardInterrupt]
+
+    def report(progress):
+        if progress.done >= passes and waiting:
+            raise waiting.pop()
+
+    return report
+
+
+def run(tmp_path, *, model="digits_mlp.onnx", passes=None, cache=True, **settings):
+    chosen = Settings(**{"method": "sketch", "budget": 60, "batch": 64, **settings})
+    where = tmp_path / "cache" if cache else None
+    return audit(MODELS / model, X, Y, chosen, cache_dir=where, progress=None if passes is None else stop_at(passes))
+
+
+def cached(found):
+    return found.run.times["cached_rows"]
+
+
+# Interrupted and resumed is the same as never interrupted.
+
+
+@pytest.mark.parametrize("passes", [100, 700, 2_150], ids=["at the second sample", "in the first round", "while refining"])
+@pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_resnet.onnx", "digits_vit.onnx", "digits_resnet_int8.onnx"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, model, passes):
+    whole = run(tmp_path, model=model, cache=False)
+    part = run(tmp_path, model=model, passes=passes)
+    assert part.run.partial
+    resumed = run(tmp_path, model=model)
+    assert 0 < cached(resumed) < resumed.run.evaluations
+    assert settled(resumed) == settled(whole)
+
+
+@pytest.mark.parametrize("settings", [{"method": "exact"}, {"precision": 0.1, "max_budget": 200}], ids=["exact", "precision"])
+def test_other_ways_of_measuring_resume_too(tmp_path, settings):
+    whole = run(tmp_path, cache=False, **settings)
+    run(tmp_path, passes=900, **settings)
+    assert settled(run(tmp_path, **settings)) == settled(whole)
+
+
+@pytest.mark.parametrize("passes", [2, 17, 40], ids=["at the second sample", "between", "after the last"])
+@pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_vit.onnx"])
+def test_gradients_resume_too(tmp_path, model, passes):
+    whole = run(tmp_path, model=model, cache=False, method="gradient")
+    run(tmp_path, model=model, method="gradient", passes=passes)
+    resumed = run(tmp_path, model=model, method="gradient")
+    assert (resumed.run.method, whole.run.method) == ("gradient", "gradient")
+    assert cached(resumed) > 0
+    assert settled(resumed) == settled(whole)
+    again = run(tmp_path, model=model, method="gradient", temperature=2.0)
+    assert again.samples[0].lambda_max_calibrated != resumed.samples[0].lambda_max_calibrated
+
+
+def test_results_take_the_names_and_labels_of_their_run(tmp_path):
+    run(tmp_path, method="gradient", temperature=1.0)
+    settings = Settings(method="gradient", budget=60, batch=64, temperature=1.0)
+    other = audit(MODELS / "digits_mlp.onnx", X, (Y + 1) % 10, settings, cache_dir=tmp_path / "cache")
+    assert cached(other) > 0
+    assert [s.label for s in other.samples] == list((Y + 1) % 10)
+
+
+def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
+    first = run(tmp_path)
+    rows = []
+    original = DifferenceJacobian._batch
+    monkeypatch.setattr(DifferenceJacobian, "_batch", lambda self, *a: rows.append(self.step) or original(self, *a))
+    second = run(tmp_path)
+    assert first.run.step not in rows[16:]  # the ladder's own steps may hold the chosen one; nothing follows them
+    assert cached(second) == sum(s.evaluations - 1 for s in second.samples)
+    assert settled(second) == settled(first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"step": 0.01}, {"model": "digits_resnet.onnx"}, {"method": "exact"}, {"method": "gradient"}],
+    ids=["seed", "step", "model", "directions", "gradients"],
+)
+def test_what_changes_the_outputs_is_measured_anew(tmp_path, change):
+    run(tmp_path)
+    assert cached(run(tmp_path, **change)) == 0
+
+
+@pytest.mark.parametrize("change", [{"batch": 32}, {"temperature": 2.0}])
+def test_what_does_not_change_them_is_not(tmp_path, change):
+    run(tmp_path)
+    assert cached(run(tmp_path, **change)) > 0
+
+
+def test_more_samples_use_those_measured(tmp_path):
+    run(tmp_path, samples=10, step=0.01)
+    assert cached(run(tmp_path, samples=20, step=0.01)) >= 10 * 50
+
+
+def test_other_values_of_a_sample_are_measured_anew(tmp_path):
+    settings = Settings(method="sketch", budget=60, step=0.01)
+    for values, expected in ((X, 0), (X + 0.125, 0), (X, 40)):
+        found = audit(MODELS / "digits_mlp.onnx", values, Y, settings, cache_dir=tmp_path)
+        assert bool(cached(found)) == bool(expected)
+
+
+def test_a_function_is_not_cached(tmp_path):
+    model = from_callable(lambda x: x.reshape(len(x), -1)[:, :10], X.shape[1:], 10)
+    found = audit(model, X, Y, Settings(budget=20), cache_dir=tmp_path)
+    assert "cached_rows" not in found.run.times
+    assert not list(tmp_path.iterdir())
+
+
+# Damage.
+
+
+def blocks(tmp_path):
+    return sorted((tmp_path / "cache").rglob("*.bin"))
+
+
+def spoil_block(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def spoil_line(path):
+    index = path.with_suffix(".jsonl")
+    lines = index.read_text().splitlines()
+    lines[3] = lines[3].replace('"offset": ', '"offset": 1')
+    index.write_text("\n".join(lines) + "\n")
+
+
+def cut_line(path):
+    index = path.with_suffix(".jsonl")
+    index.write_bytes(index.read_bytes()[:-20])
+
+
+def cut_block(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def nonsense(path):
+    index = path.with_suffix(".jsonl")
+    index.write_bytes(b'[]\n{"key": 1}\n\xff\n' + b"[" * 5000 + b"\n" + index.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [spoil_block, spoil_line, cut_line, cut_block, nonsense])
+def test_damage_is_noticed_and_measured_again(tmp_path, damage):
+    whole = run(tmp_path)
+    damage(blocks(tmp_path)[0])
+    again = run(tmp_path)
+    assert again.run.times["cache_damaged"] >= 1
+    assert 0 < cached(again) <= sum(s.evaluations - 1 for s in again.samples)
+    assert settled(again) == settled(whole)
+    assert settled(run(tmp_path)) == settled(whole)
+
+
+def test_lost_blocks_are_measured_again(tmp_path):
+    whole = run(tmp_path)
+    for path in blocks(tmp_path):
+        path.unlink()
+    again = run(tmp_path)
+    assert cached(again) == 0
+    assert settled(again) == settled(whole)
+
+
+# Stores.
+
+
+@pytest.mark.parametrize("values", [[0.5, -2.0], [np.nan, np.inf], [1 / 3, 1e300]], ids=["float32", "not finite", "float64"])
+def test_blocks_come_back_as_they_were(tmp_path, values):
+    rows = np.array(values).reshape(2, 1, 1)
+    store = FileStore(tmp_path)
+    store.put("a", rows)
+    store.close()
+    again = FileStore(tmp_path)
+    assert again.holds("a")
+    assert not again.holds("b")
+    assert_array_equal(again.get("a"), rows)
+    assert (again.rows, again.damaged) == (2, 0)
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    one, two = FileStore(tmp_path), FileStore(tmp_path)
+    for i in range(5):
+        one.put(f"one{i}", np.full((3, 2, 1), i))
+        two.put(f"two{i}", np.full((3, 2, 1), -i))
+    both = FileStore(tmp_path)
+    assert all((both.get(f"one{i}") == i).all() and (both.get(f"two{i}") == -i).all() for i in range(5))
+
+
+def test_a_store_is_bounded(tmp_path):
+    store = FileStore(tmp_path, limit=100)
+    for i in range(10):
+        store.put(str(i), np.zeros((10, 1, 1)))
+    assert store.trouble == "the limit of 100 bytes is reached"
+    assert sum(f.stat().st_size for f in tmp_path.glob("*.bin")) <= 100
+
+
+def test_the_stores_used_longest_ago_go_first(tmp_path):
+    def store(n, limit=10**9):
+        return Cache(tmp_path, limit).store({"n": n})
+
+    for n in range(4):
+        full = store(n)
+        full.put("a", np.zeros((500, 1, 1)))
+        full.close()
+        os.utime(full.folder, (n, n))
+    store(0)  # used just now
+    store("new", limit=10_000)
+    assert [store(n).holds("a") for n in range(4)] == [True, False, False, True]
+
+
+def test_a_folder_that_cannot_be_made_ends_the_keeping_only(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    found = run(tmp_path)
+    assert found.run.times["cache_trouble"]
+    assert settled(found) == settled(run(tmp_path, cache=False))
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
+def test_rows_and_ends_are_each_others_inverse(scheme):
+    class Identity:
+        batch = 7
+
+        def stream(self, X, batches):
+            for b in batches:
+                yield (X[b.sample].reshape(len(b.scale), -1) + b.scale[:, None] * b.v)[:, :, None]
+
+    jacobian = DifferenceJacobian(Identity(), Rademacher(0), scheme=scheme, step=0.5)
+    x = np.arange(8.0).reshape(2, 4)
+    for ends in jacobian.ends(x, x[:, :, None], [Request(0, 0, 0, 5), Request(1, 1, 2, 3)]):
+        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.position][:, None])
+        for part in ("plus", "minus"):
+            assert_array_equal(getattr(again, part), getattr(ends, part))
+            if ends.twin is not None:
+                assert_array_equal(getattr(again.twin, part), getattr(ends.twin, part))
+        assert again.h == ends.h
+
+
+def test_a_block_that_goes_meanwhile_is_measured():
+    class Forgetful:
+        def holds(self, key):
+            return True
+
+        def get(self, key):
+            return None
+
+        def put(self, key, rows):
+            self.kept = key, rows
+
+    class Constant:
+        batch = 4
+
+        def stream(self, X, batches):
+            for b in batches:
+                yield np.full((len(b.scale), 2, 1), 3.0)
+
+    store = Forgetful()
+    jacobian = RememberedJacobian(DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store)
+    (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(0, 0, 0, 5)])
+    assert_array_equal(ends.plus, np.full((5, 2, 1), 3.0))
+    assert_array_equal(store.kept[1], ends.plus)
+
+
+# The command line.
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    shutil.copy(MODELS / "digits_mlp.onnx", "m.onnx")
+    shutil.copy(MODELS / "digits.npz", "d.npz")
+    return tmp_path
+
+
+def call(*arguments):
+    words = ["audit", "m.onnx", "--data", "d.npz", "--samples", "12", "-o", "json=a.json", *arguments]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    return result.output, Audit.from_json(Path("a.json").read_text("utf-8"))
+
+
+def test_the_command_line_keeps_and_says_so(here):
+    call()
+    output, found = call()
+    assert cached(found) > 0
+    assert f"{cached(found):,} of {found.run.evaluations:,} forward passes came from the cache" in output
+    assert [p.name for p in (here / "xdg").iterdir()] == ["onnxfim"]
+
+
+def test_no_cache_keeps_nothing(here):
+    assert "cached_rows" not in call("--no-cache")[1].run.times
+    assert not (here / "xdg").exists()
+
+
+def test_the_cache_may_be_elsewhere(here):
+    call("--cache-dir", "mine")
+    assert not (here / "xdg").exists()
+    assert cached(call("--cache-dir", "mine")[1]) > 0
+
+
+def test_damage_is_said(here):
+    call("--cache-dir", "mine")
+    spoil_block(next(Path("mine").rglob("*.bin")))
+    assert "cache entries were damaged; they were measured again" in call("--cache-dir", "mine")[0]
+
+
+def test_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "onnxfim"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert default_folder() == tmp_path / "local" / "onnxfim"
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert default_folder() == Path.home() / ".cache" / "onnxfim"
+
+
+def test_index_lines_are_json(tmp_path):
+    run(tmp_path)
+    for index in (tmp_path / "cache").rglob("*.jsonl"):
+        assert all({"key", "check"} < set(json.loads(line)) for line in index.read_text().splitlines())

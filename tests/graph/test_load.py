@@ -1,0 +1,172 @@
+"""Files as read: what is refused, and what the graph says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+from numpy.testing import assert_allclose
+from onnx import TensorProto, helper
+
+from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.ends import ending, input_level, normalisation
+from onnxfim.graph.load import choose_input, choose_output, fixed_batch, load_model, sample_shape
+from tests.support import models
+from tests.support.models import Linear
+
+LINEAR = Linear.draw(3, 4)
+info = helper.make_tensor_value_info
+
+
+class TestLoading:
+    def test_missing(self, tmp_path, told):
+        with pytest.raises(ModelError, match=told("none.onnx", "no such file")):
+            load_model(tmp_path / "none.onnx")
+
+    def test_a_folder(self, tmp_path, told):
+        with pytest.raises(ModelError, match=told("is not a file")):
+            load_model(tmp_path)
+
+    @pytest.mark.parametrize("content", [b"not a model at all", b"\x80\x04\x95", b"PK\x03\x04zip", bytes(1000)])
+    def test_not_onnx(self, tmp_path, told, content):
+        path = tmp_path / "m.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=told("m.onnx", "")) as caught:
+            load_model(path)
+        assert "is not ONNX" in str(caught.value) or "holds no ONNX graph" in str(caught.value)
+
+    def test_empty(self, tmp_path, told):
+        path = tmp_path / "m.onnx"
+        path.write_bytes(b"")
+        with pytest.raises(ModelError, match=told("m.onnx", "is empty")):
+            load_model(path)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+    def test_truncated(self, tmp_path, share):
+        content = Linear.draw(30, 40).onnx().SerializeToString()
+        path = tmp_path / "m.onnx"
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ModelError, match=r"truncated|no ONNX graph"):
+            load_model(path)
+
+    def test_hash_is_that_of_the_file(self, saved):
+        path = saved(LINEAR.onnx())
+        file = load_model(path)
+        assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert file.bytes == path.stat().st_size
+        assert file.producer == "tests"
+
+    def test_external_weights_count(self, tmp_path):
+        path = models.external(LINEAR.W, LINEAR.b, tmp_path)
+        before = load_model(path)
+        weights = tmp_path / "weights.bin"
+        assert before.bytes == path.stat().st_size + weights.stat().st_size
+        weights.write_bytes(weights.read_bytes()[::-1])
+        assert load_model(path).sha256 != before.sha256
+
+
+class TestChoosing:
+    def test_the_only_float(self, saved):
+        file = load_model(saved(models.two_headed(LINEAR.W, LINEAR.b)))
+        assert choose_input(file, None).name == "x"
+        assert choose_output(file, None).name == "z", "scores, not the integer labels before them"
+        assert choose_output(file, "negated").name == "negated"
+
+    def test_a_wrong_name_is_told_the_near_one(self, saved, told):
+        file = load_model(saved(models.two_headed(LINEAR.W, LINEAR.b)))
+        with pytest.raises(InputError, match=told("no output is called 'negatd'", "Did you mean 'negated'?")):
+            choose_output(file, "negatd")
+        with pytest.raises(InputError, match=told("no input is called 'image'", "Use one of: x.")):
+            choose_input(file, "image")
+
+    def test_integers_have_no_small_change(self, saved, told):
+        with pytest.raises(InputError, match=told("'x' takes int64", "expected floating point")):
+            choose_input(load_model(saved(models.integer())), None)
+
+    def test_other_inputs(self, saved, told):
+        made = models.model(
+            [("Add", ["x", "y"], ["z"], {})], {}, shape=(4,), out=(4,), inputs=[info("y", TensorProto.FLOAT, ["N", 4])]
+        )
+        file = load_model(saved(made))
+        with pytest.raises(InputError, match=told("2 inputs (x, y)", "--input")):
+            choose_input(file, None)
+        with pytest.raises(InputError, match=told("besides 'x' the model needs 'y'")):
+            choose_input(file, "x")
+
+    def test_no_rank(self, saved, told):
+        made = LINEAR.onnx()
+        made.graph.input[0].type.tensor_type.ClearField("shape")
+        with pytest.raises(InputError, match=told("has no shape")):
+            choose_input(load_model(saved(made)), None)
+
+    def test_labels_alone_are_no_scores(self, saved, told):
+        made = models.two_headed(LINEAR.W, LINEAR.b)
+        del made.graph.output[1:]
+        with pytest.raises(InputError, match=told("no output is a floating-point tensor", "zipmap")):
+            choose_output(load_model(saved(made)), None)
+
+    def test_shapes(self, saved):
+        x = choose_input(load_model(saved(models.linear(LINEAR.W, LINEAR.b, shape=(2, 2), batch=1))), None)
+        assert sample_shape(x) == (2, 2)
+        assert fixed_batch(x) == 1
+        assert fixed_batch(choose_input(load_model(saved(LINEAR.onnx())), None)) is None
+
+
+class TestEnding:
+    @pytest.mark.parametrize(
+        ("end", "kind"), [(None, "logits"), ("Softmax", "probabilities"), ("LogSoftmax", "logits"), ("Sigmoid", "sigmoid")]
+    )
+    def test_kinds(self, saved, end, kind):
+        graph = load_model(saved(models.linear(LINEAR.W, LINEAR.b, end=end))).graph
+        found = ending(graph, "z")
+        assert found.kind == kind
+        assert found.logits == ("logits" if end else None)
+
+    @pytest.mark.parametrize("after", ["Identity", "Flatten", "Cast"])
+    def test_it_is_seen_through_nodes_that_change_nothing(self, saved, after):
+        made = models.linear(LINEAR.W, LINEAR.b, end="Softmax")
+        made.graph.node[-1].output[0] = "p"
+        extra = {"to": TensorProto.FLOAT} if after == "Cast" else {}
+        made.graph.node.append(helper.make_node(after, ["p"], ["z"], **extra))
+        assert ending(load_model(saved(made)).graph, "z").kind == "probabilities"
+
+    def test_an_attention_softmax_is_not_the_end(self, saved):
+        nodes = [("Softmax", ["x"], ["a"], {"axis": 1}), ("Gemm", ["a", "W"], ["z"], {"transB": 1})]
+        made = models.model(nodes, {"W": LINEAR.W.astype(np.float32)}, shape=(4,), out=(3,))
+        assert ending(load_model(saved(made)).graph, "z").kind == "logits"
+
+
+class TestNormalisation:
+    def test_mean_and_std_are_found(self, saved):  # float32 constants
+        mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+        made = models.normalised(np.ones((2, 12)), mean, std)
+        found = normalisation(load_model(saved(made)).graph, "x")
+        assert_allclose(found.mean, mean, rtol=1e-6)
+        assert_allclose(found.std, std, rtol=1e-6)
+        assert len(found.nodes) == 2
+
+    def test_scale_and_shift_are_the_same_thing(self, saved):  # x/127.5 − 1 is (x − 127.5)/127.5
+        nodes = [("Mul", ["x", "a"], ["s"], {}), ("Add", ["s", "b"], ["z"], {})]
+        made = models.model(nodes, {"a": np.float32(1 / 127.5), "b": np.float32(-1)}, shape=(4,), out=(4,))
+        found = normalisation(load_model(saved(made)).graph, "x")
+        assert_allclose([found.mean[0], found.std[0]], 127.5, rtol=1e-6)
+
+    def test_none_where_there_is_none(self, saved):
+        assert normalisation(load_model(saved(LINEAR.onnx())).graph, "x") is None
+
+
+def test_levels_of_a_quantised_input(saved):
+    nodes = [
+        ("QuantizeLinear", ["x", "s", "o"], ["q"], {}),
+        ("DequantizeLinear", ["q", "s", "o"], ["z"], {}),
+    ]
+    made = models.model(nodes, {"s": np.float32(0.02), "o": np.int8(0)}, shape=(4,), out=(4,))
+    assert_allclose(input_level(load_model(saved(made)).graph, "x"), 0.02, rtol=1e-6)
+    assert input_level(load_model(saved(LINEAR.onnx(), "plain.onnx")).graph, "x") is None
+
+
+def test_the_builders_build_what_the_checker_takes():
+    for made in (LINEAR.onnx(), models.conv()[0], models.integer(), models.two_headed(LINEAR.W, LINEAR.b), models.constant()):
+        onnx.checker.check_model(made)

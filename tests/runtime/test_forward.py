@@ -1,0 +1,181 @@
+"""Calls in batches: the batch found, halved when memory ends, and never seen in the values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from onnxfim.errors import InputError, ModelError
+from onnxfim.runtime import forward as forward_module
+from onnxfim.runtime.forward import CallableForward, OnnxForward, as_classes
+from onnxfim.runtime.rows import Rademacher
+from onnxfim.runtime.session import OutOfMemory
+from onnxfim.slopes.differences import DifferenceJacobian, Request
+from tests.support import models
+from tests.support.models import Linear, Mlp
+
+MLP = Mlp.draw(3, 6)
+
+
+def opened(path, **options):
+    options = {
+        "input_name": "x",
+        "output_name": "z",
+        "shape": (6,),
+        "dtype": np.dtype(np.float32),
+        "providers": ("cpu",),
+        **options,
+    }
+    return OnnxForward(path, **options)
+
+
+@pytest.fixture
+def file(saved):
+    return saved(MLP.onnx())
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Let every call of more rows than ``most`` fail as the runtime does when an allocation fails."""
+
+    def limit(most):
+        seen = {"refused": 0, "largest": 0}
+        plain, bound = OnnxForward._call, OnnxForward._bound
+
+        def check(rows):
+            if rows > most:
+                seen["refused"] += 1
+                raise OutOfMemory("model: ONNX Runtime ran out of memory (bad_alloc).")
+            seen["largest"] = max(seen["largest"], rows)
+
+        def call(self, X):
+            check(len(X))
+            return plain(self, X)
+
+        def perturbed(self, X, rows):
+            check(len(rows.sample))
+            return bound(self, X, rows)
+
+        monkeypatch.setattr(OnnxForward, "_call", call)
+        monkeypatch.setattr(OnnxForward, "_bound", perturbed)
+        return seen
+
+    return limit
+
+
+def differences(forward, X, scheme="central"):
+    jacobian = DifferenceJacobian(forward, Rademacher(0), scheme=scheme, step=1e-2, dither=1e-3)
+    requests = [Request(i, i, 0, 9) for i in range(len(X))]
+    return np.concatenate([e.plus - e.minus for e in jacobian.ends(X, forward.outputs(X), requests)])
+
+
+@pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_file_and_function_agree(file, batch, scheme):  # atol: float32 outputs against float64 ones
+    X = MLP.samples(5)
+    theirs = CallableForward(MLP.logits, (6,), 3, dtype=np.float64, batch=batch)
+    ours = opened(file, batch=batch)
+    assert_allclose(ours.outputs(X), theirs.outputs(X), atol=2e-6)
+    assert_allclose(differences(ours, X, scheme), differences(theirs, X.astype(np.float64), scheme), atol=4e-6)
+
+
+class TestMemory:
+    def test_the_batch_is_halved_and_the_run_goes_on(self, file, short_of_memory):
+        X = MLP.samples(40)
+        truth = opened(file, batch=64)
+        base, moved = truth.outputs(X), differences(truth, X)
+        seen = short_of_memory(10)
+        tight = opened(file, batch=64)
+        assert_allclose(tight.outputs(X), base, atol=1e-6)  # a matrix product in another blocking
+        assert tight.batch == 8
+        tight = opened(file, batch=64)
+        assert_allclose(differences(tight, X), moved, atol=1e-6)
+        assert tight.batch == 8
+        assert seen["refused"] > 0
+        assert seen["largest"] <= 10
+
+    def test_one_row_too_many_is_an_error(self, file, short_of_memory):
+        short_of_memory(0)
+        with pytest.raises(OutOfMemory, match=r"out of memory.*bad_alloc"):
+            opened(file, batch=4).outputs(MLP.samples(4))
+
+    def test_the_search_stops_where_memory_does(self, file, short_of_memory):
+        seen = short_of_memory(16)
+        forward = opened(file)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch <= 16
+        assert seen["largest"] <= 16
+
+
+class TestSearch:
+    def time_by(self, monkeypatch, seconds):
+        monkeypatch.setattr(forward_module, "_timed", lambda call, rows: (call(rows), seconds(rows))[1])
+
+    def test_a_batch_that_gains_is_taken(self, monkeypatch):  # 1 ms a call and nothing per row: the larger the better
+        self.time_by(monkeypatch, lambda rows: 1e-3)
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch == 1024
+
+    def test_a_batch_that_does_not_is_not(self, monkeypatch):  # as long for two rows as for twice one
+        self.time_by(monkeypatch, lambda rows: 1e-3 * rows)
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch <= 16, "two doublings without a gain end the search; of equals the larger is taken"
+
+    def test_one_slow_call_does_not_end_the_search(self, monkeypatch):
+        self.time_by(monkeypatch, lambda rows: 1.0 if rows == 8 else 1e-3)
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch == 1024
+
+    def test_a_given_batch_is_kept(self, file):
+        forward = opened(file, batch=13)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch == 13
+
+    def test_rows_of_large_inputs_stay_within_memory(self):
+        calls = []
+        forward = CallableForward(lambda X: (calls.append(len(X)), np.zeros((len(X), 2)))[1], (3, 1024, 1024), 2)
+        assert forward.finder.most == 2**26 // (3 * 2**20 * 4)
+
+
+class TestFixedBatch:
+    @pytest.mark.parametrize("insisted", [1, 4])
+    def test_rows_are_filled_up(self, saved, insisted):
+        path = saved(MLP.onnx(batch=insisted))
+        forward = opened(path, fixed=insisted)
+        X = MLP.samples(6)
+        assert_allclose(forward.outputs(X), MLP.logits(X)[:, :, None], atol=2e-6)  # float32
+        loose = opened(saved(MLP.onnx(), "loose.onnx"), batch=8)
+        assert_allclose(differences(forward, X), differences(loose, X), atol=1e-6)
+
+
+class TestOutputs:
+    def test_shapes(self):
+        z = np.arange(24.0)
+        assert as_classes(z.reshape(4, 6)).shape == (4, 6, 1)
+        assert as_classes(z.reshape(4, 6, 1, 1)).shape == (4, 6, 1)
+        assert as_classes(z.reshape(2, 3, 2, 2)).shape == (2, 3, 4)
+        channels_last = as_classes(z.reshape(2, 2, 2, 3), class_axis=-1)
+        assert_array_equal(channels_last, np.moveaxis(z.reshape(2, 2, 2, 3), -1, 1).reshape(2, 3, 4))
+        assert as_classes(np.zeros((2, 3), np.float16)).dtype == np.float64
+        with pytest.raises(ModelError, match="expected a batch axis and a class axis"):
+            as_classes(np.zeros(3))
+
+    def test_a_function_that_returns_something_else(self):
+        forward = CallableForward(lambda X: np.zeros((len(X), 4)), (6,), 3, batch=2)
+        with pytest.raises(InputError, match=r"returned shape \(2, 4\), expected \(2, 3\)"):
+            forward.outputs(MLP.samples(2))
+
+    def test_a_file_that_swallows_the_batch(self, saved):
+        made = models.model([("ReduceSum", ["x"], ["z"], {"keepdims": 0})], {}, shape=(6,), out=())
+        with pytest.raises(ModelError, match="expected one row per sample"):
+            opened(saved(made), batch=4).outputs(MLP.samples(4))
+
+    def test_a_large_number_of_classes(self, saved):  # float32 outputs
+        many = Linear.draw(1000, 6)
+        forward = opened(saved(many.onnx()), batch=16)
+        X = many.samples(3)
+        assert_allclose(forward.outputs(X)[:, :, 0], many.logits(X), atol=1e-5)

@@ -1,0 +1,138 @@
+"""Providers: what is asked for, what is obtained, and what is said where they differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.testing import assert_allclose
+
+from onnxfim.errors import ModelError, ProviderError
+from onnxfim.runtime import providers, session
+from onnxfim.runtime.providers import available_providers, provider_names
+from onnxfim.runtime.session import OutOfMemory, open_session, run
+from tests.support import models
+from tests.support.models import Linear
+
+LINEAR = Linear.draw(3, 4)
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def runs_cuda():
+    return open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",))[1].obtained == CUDA
+
+
+@pytest.fixture
+def without_cuda(runs_cuda):
+    if runs_cuda:
+        pytest.skip("this machine runs CUDA: nothing falls back")
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("given", "full"),
+        [("cpu", CPU), ("CPU", CPU), ("cuda", CUDA), (CUDA, CUDA), ("cpuexecutionprovider", CPU),
+         ("tensorrt", "TensorrtExecutionProvider"), ("openvino", "OpenVINOExecutionProvider"),
+         ("dml", "DmlExecutionProvider"), ("directml", "DmlExecutionProvider")],
+    )  # fmt: skip
+    def test_short_and_full_names(self, given, full):
+        assert provider_names([given]) == (full,)
+
+    def test_auto_ends_in_the_cpu(self):
+        names = provider_names(["auto"])
+        assert names[-1] == CPU
+        assert (CUDA in names) == (CUDA in available_providers())
+
+    def test_order_is_kept_and_doubles_go(self):
+        assert provider_names(["cpu", "cuda", "CPU"]) == (CPU, CUDA)
+
+    @pytest.mark.parametrize("name", ["gpu", "nvidia", "", "cudaa"])
+    def test_an_unknown_one_is_refused_with_the_known(self, name, told):
+        with pytest.raises(ProviderError, match=told("provider", repr(name), "is unknown", "knows:", CPU)):
+            provider_names([name])
+
+
+class TestFallback:
+    def test_a_named_provider_is_missed(self, without_cuda):
+        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",))
+        assert report.obtained == CPU
+        assert report.explicit
+        assert report.reason
+        assert "\n" not in report.reason
+
+    def test_auto_says_why_without_alarm(self, without_cuda):
+        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("auto",))
+        assert report.obtained == CPU
+        assert not report.explicit
+        assert (report.reason is None) == (CUDA not in available_providers())
+
+    def test_the_cpu_needs_no_reason(self):
+        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cpu",))
+        assert (report.obtained, report.reason, report.explicit) == (CPU, None, False)
+
+    def test_required_and_not_obtained(self, without_cuda, told):
+        with pytest.raises(ProviderError, match=told(CUDA, "was required and not obtained")):
+            open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",), require=True)
+
+    def test_a_provider_that_this_build_has_not(self, monkeypatch, told):
+        for module in (providers, session):
+            monkeypatch.setattr(module, "available_providers", lambda: (CPU,))
+        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("openvino",))
+        assert "does not contain OpenVINOExecutionProvider; it has CPUExecutionProvider" in report.reason
+        assert report.explicit
+
+    def test_a_second_choice_that_is_obtained_fulfils_a_requirement(self, without_cuda):
+        session, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cuda", "cpu"), require=True)
+        assert report.obtained == CPU
+        assert session.get_providers() == [CPU]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "text",
+        ["[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc",
+         "BFCArena::AllocateRawInternal Failed to allocate memory for requested",
+         "CUDA failure 2: out of memory", "CUDNN_STATUS_ALLOC_FAILED"],
+    )  # fmt: skip
+    def test_failed_allocations_are_told_apart(self, text, monkeypatch):
+        class Session:
+            def run(self, *_):
+                raise RuntimeError(text)
+
+        with pytest.raises(OutOfMemory, match=r"ran out of memory.*--batch"):
+            run(Session(), ["z"], {})
+
+    def test_a_run_of_the_wrong_shape(self, told):
+        session, _ = open_session(LINEAR.onnx().SerializeToString(), providers=("cpu",))
+        with pytest.raises(ModelError, match=told("ONNX Runtime failed on it")) as caught:
+            run(session, ["z"], {"x": np.zeros((2, 9), np.float32)})
+        assert not isinstance(caught.value, OutOfMemory)
+
+    def test_a_custom_operator(self, saved, told):
+        path = saved(models.custom())
+        with pytest.raises(ModelError, match=told(str(path), "Export it without custom operators")):
+            open_session(path, providers=("cpu",))
+
+    def test_an_opset_from_the_future(self, saved, told):
+        path = saved(models.linear(LINEAR.W, LINEAR.b, opset=999))
+        with pytest.raises(ModelError, match=told(str(path), "unsupported opset")):
+            open_session(path, providers=("cpu",))
+
+
+def test_one_thread_gives_the_same(saved):  # float32 sums in another order
+    X = LINEAR.samples(5)
+    for threads in (None, 1, 2):
+        session, _ = open_session(saved(LINEAR.onnx()), providers=("cpu",), threads=threads)
+        assert_allclose(run(session, ["z"], {"x": X})[0], LINEAR.logits(X), atol=1e-5)
+
+
+def test_what_the_runtime_says_stays_off_the_output(capfd):
+    open_session(LINEAR.onnx().SerializeToString(), providers=("auto",))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+
+
+def test_version_is_the_runtimes():
+    assert providers.runtime_version() == onnxruntime.__version__

@@ -1,0 +1,92 @@
+"""Accuracy, confidence and the temperature against independent twins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
+
+from onnxfim.slopes.calibration import calibrate, confidences, predictions, wilson
+from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SoftmaxLogits
+
+
+def drawn(n=4000, K=5, temperature=1.0, seed=0):
+    """Logits, and labels drawn from ``softmax(z / T)``."""
+    rng = np.random.default_rng(seed)
+    z = 2 * rng.standard_normal((n, K))
+    p = softmax(z / temperature, axis=1)
+    return z[:, :, None], (p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+def test_the_temperature_that_made_the_labels_is_found(temperature):  # 10 %: 4,000 labels
+    z, y = drawn(temperature=temperature)
+    assert_allclose(calibrate(SoftmaxLogits(), z, y).temperature, temperature, rtol=0.1)
+
+
+def test_it_is_the_minimum_of_the_likelihood():  # rtol: the search's own tolerance; a root of the derivative in 1/T is independent
+    z, y = drawn(300)
+    z = z[..., 0]
+
+    def derivative(b):
+        return float((z * (softmax(b * z, axis=1) - np.eye(z.shape[1])[y])).sum())
+
+    found = calibrate(SoftmaxLogits(), z[..., None], y)
+    assert_allclose(found.temperature, 1 / brentq(derivative, 1e-2, 1e2), rtol=1e-4)
+    assert_allclose(found.nll_before, -log_softmax(z, axis=1)[np.arange(300), y].mean(), rtol=1e-12)
+    assert found.nll_after <= found.nll_before
+
+
+def test_logits_and_their_probabilities_agree():  # rtol: the search's tolerance
+    z, y = drawn(500)
+    ours, theirs = calibrate(SoftmaxLogits(), z, y), calibrate(Probabilities(), softmax(z, axis=1), y)
+    assert_allclose(theirs.temperature, ours.temperature, rtol=1e-4)
+    assert theirs.accuracy == ours.accuracy
+
+
+def test_a_scaling_of_the_logits_is_a_scaling_of_the_temperature():  # rtol: the search's tolerance
+    z, y = drawn(500)
+    assert_allclose(calibrate(SoftmaxLogits(), 4 * z, y).temperature, 4 * calibrate(SoftmaxLogits(), z, y).temperature, rtol=1e-4)
+
+
+def test_accuracy_and_confidence():  # float64
+    z, y = drawn(400)
+    found = calibrate(SoftmaxLogits(), z, y)
+    assert found.accuracy == np.mean(z[..., 0].argmax(axis=1) == y)
+    assert found.accuracy_low < found.accuracy < found.accuracy_high
+    assert_allclose(found.mean_confidence, softmax(z[..., 0], axis=1).max(axis=1).mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [(lambda z: z.argmax(axis=1), "every prediction is right"), (lambda z: z.argmin(axis=1), "the likelihood has no minimum")],
+)
+def test_a_likelihood_without_minimum_gives_no_temperature(labels, why):
+    z, _ = drawn(50)
+    found = calibrate(SoftmaxLogits(), z, labels(z[..., 0]))
+    assert found.temperature is None
+    assert why in found.reason
+    assert found.accuracy in (0.0, 1.0)
+
+
+def test_nothing_to_calibrate_by():
+    z, y = drawn(20)
+    assert calibrate(SoftmaxLogits(), z, None).reason == "no labels were given"
+    assert "Gaussian" in calibrate(Gaussian(), z, y).reason
+    assert "per position" in calibrate(SoftmaxLogits(), np.concatenate([z, z], axis=2), y).reason
+
+
+def test_one_sigmoid_decides_at_one_half():
+    p = np.array([0.2, 0.5, 0.9]).reshape(3, 1, 1)
+    assert predictions(p).tolist() == [0, 0, 1]
+    assert_allclose(confidences(p), [0.8, 0.5, 0.9])
+    z = np.random.default_rng(0).standard_normal((200, 1, 1)) * 3
+    y = (np.random.default_rng(1).random(200) < 1 / (1 + np.exp(-z[:, 0, 0]))).astype(int)
+    assert_allclose(calibrate(SigmoidLogits(), z, y).temperature, 1.0, rtol=0.4)  # 200 labels
+
+
+@pytest.mark.parametrize(("count", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634)])
+def test_wilson_interval(count, n, low, high):  # printed tables, four digits
+    assert_allclose(wilson(count, n), (low, high), atol=1e-4)

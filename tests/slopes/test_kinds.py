@@ -1,0 +1,188 @@
+"""Scores against dense float64 Fisher matrices and, where p is saturated, against 120 decimal digits."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import expit, log_softmax, softmax
+
+from onnxfim.slopes.estimators import lambda_max_exact
+from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits, softmax_scores
+from tests.support.models import covariance, precise_lambda
+
+H = 1e-6  # central differences of the smooth maps below: error h² of the third derivative and 1e-16/h of rounding
+
+
+def case(K=6, d=15, P=1, seed=0, scale=1.0):
+    rng = np.random.default_rng([seed, K, d, P])
+    return rng.standard_normal((K, P)), scale * rng.standard_normal((K, P, d))
+
+
+def ends(z, J, link=lambda z: z):
+    """Outputs at both ends of a step h along every coordinate: (d, K, P) each, and the step's length."""
+    moves = np.moveaxis(J, -1, 0) * H / 2
+    return link(z + moves), link(z - moves), H
+
+
+def fisher(Y):
+    return Y.T @ Y
+
+
+def dense(z, J, temperature=1.0, spread=lambda p: covariance(p), link=lambda z: softmax(z)):
+    """``F = Σ_positions JᵀCJ / T²``, (d, d)."""
+    return sum(
+        J[:, q].T @ spread(link(z[:, q] / temperature)) @ J[:, q] / temperature**2 for q in range(z.shape[1])
+    )  # fmt: skip
+
+
+def fisher_of(reader, z, J, temperature=1.0, link=lambda z: z):
+    """F from scores along all coordinates, (d, d)."""
+    Y = reader.scores(link(z), *ends(z, J, link), temperature)
+    return Y @ Y.T
+
+
+TEMPERATURES = (0.3, 1.0, 4.0)
+KINDS = {
+    "logits": (SoftmaxLogits(), lambda z: z, dense),
+    "log-probabilities": (SoftmaxLogits(), lambda z: log_softmax(z, axis=-2), dense),
+    "probabilities": (Probabilities(), lambda z: softmax(z, axis=-2), dense),
+    "sigmoid": (SigmoidLogits(), lambda z: z, lambda z, J, T: dense(z, J, T, lambda p: np.diag(p * (1 - p)), expit)),
+    "sigmoid probabilities": (SigmoidProbabilities(), expit, lambda z, J, T: dense(z, J, T, lambda p: np.diag(p * (1 - p)), expit)),
+}
+
+
+class TestFisher:
+    @pytest.mark.parametrize("temperature", TEMPERATURES)
+    @pytest.mark.parametrize("P", [1, 4])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_scores_make_the_dense_matrix(self, kind, P, temperature):  # differences of 1e-6: 1e-8 of the scale
+        reader, link, twin = KINDS[kind]
+        z, J = case(P=P)
+        truth = twin(z, J, temperature)
+        assert_allclose(fisher_of(reader, z, J, temperature, link), truth, atol=1e-7 * np.linalg.norm(truth, 2))
+
+    @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+    def test_gaussian_is_the_jacobian_alone(self, sigma):  # as above
+        z, J = case()
+        truth = J[:, 0].T @ J[:, 0] / sigma**2
+        assert_allclose(fisher_of(Gaussian(sigma), z, J), truth, atol=1e-7 * np.linalg.norm(truth, 2))
+
+    def test_two_classes_have_one_direction(self):  # float64
+        z, J = case(K=2)
+        p = softmax(z[:, 0])
+        g = J[0, 0] - J[1, 0]
+        Y = softmax_scores(softmax(z, axis=0), np.moveaxis(J, -1, 0))
+        assert_allclose(Y @ Y.T, p[0] * p[1] * np.outer(g, g), atol=1e-13)
+
+    def test_one_sigmoid_is_two_classes(self):  # differences of 1e-6
+        z, J = case(K=1)
+        two = np.concatenate([z, np.zeros_like(z)]), np.concatenate([J, np.zeros_like(J)])
+        assert_allclose(fisher_of(SigmoidLogits(), z, J), fisher_of(SoftmaxLogits(), *two), atol=1e-8)
+
+
+def exact_scores(z, D, temperature=1.0):
+    return softmax_scores(softmax(z / temperature, axis=0), np.moveaxis(D, -1, 0), temperature)  # (d, K·P)
+
+
+class TestInvariants:
+    @pytest.mark.parametrize("constant", [-300.0, 1e-3, 5.0, 300.0])
+    def test_a_constant_added_to_the_logits(self, constant):  # atol: rounding of z + 300 in float64
+        z, J = case()
+        assert_allclose(fisher_of(SoftmaxLogits(), z + constant, J), fisher_of(SoftmaxLogits(), z, J), atol=2e-6)
+
+    def test_a_gradient_added_to_all_logits(self):  # float64
+        z, J = case()
+        same = J + np.random.default_rng(1).standard_normal(J.shape[-1])
+        assert_allclose(fisher(exact_scores(z, same).T), fisher(exact_scores(z, J).T), atol=1e-12)
+
+    def test_a_permutation_of_the_classes(self):  # float64 sums in another order
+        z, J = case()
+        order = np.random.default_rng(1).permutation(len(z))
+        assert_allclose(fisher(exact_scores(z[order], J[order]).T), fisher(exact_scores(z, J).T), atol=1e-13)
+
+    @pytest.mark.parametrize("a", [0.01, 3.0, 255.0])
+    def test_units_of_the_input(self, a):  # float64: x → a x, W → W / a
+        z, J = case()
+        ours, theirs = (lambda_max_exact(exact_scores(z, W)).estimate.value for W in (J, J / a))
+        assert_allclose(theirs, ours / a**2, rtol=1e-12)
+
+    @pytest.mark.parametrize("K", [2, 3, 10])
+    def test_rank_and_inequalities(self, K):  # slack: float64 rounding
+        z, J = case(K=K, d=30, seed=K)
+        p = softmax(z[:, 0])
+        F = fisher(exact_scores(z, J).T)
+        values = np.linalg.eigvalsh(F)
+        top, trace = values[-1], values.sum()
+        assert np.linalg.matrix_rank(F) == K - 1
+        gradients = (np.diag(p) - np.outer(p, p)) @ J[:, 0]
+        assert (np.linalg.norm(gradients, axis=1) ** 2 / p).max() <= top * (1 + 1e-12)
+        assert top <= trace * (1 + 1e-12)
+        assert trace <= (K - 1) * top * (1 + 1e-12)
+        assert top <= (2 * p * (1 - p)).max() * np.linalg.norm(J[:, 0], 2) ** 2 * (1 + 1e-12)
+
+    @pytest.mark.parametrize("temperature", TEMPERATURES)
+    def test_temperature_is_a_division_of_the_logits(self, temperature):  # float64
+        z, J = case()
+        ours = exact_scores(z, J, temperature)
+        assert_allclose(ours, exact_scores(z / temperature, J / temperature), atol=1e-13)
+
+    def test_positions_add_up(self):  # float64
+        z, J = case(P=5)
+        parts = sum(fisher(exact_scores(z[:, [q]], J[:, [q]]).T) for q in range(5))
+        assert_allclose(fisher(exact_scores(z, J).T), parts, atol=1e-12)
+
+
+class TestSaturation:
+    @pytest.mark.parametrize("gap", [0.0, 10.0, 40.0, 80.0, 300.0])  # λ from 1 to 1e-130
+    @pytest.mark.parametrize("K", [2, 5])
+    def test_scores_keep_their_digits(self, K, gap):  # rtol: float64 softmax of an argument of 300 loses 300 eps
+        rng = np.random.default_rng([K, int(gap)])
+        z, J = rng.standard_normal(K), rng.standard_normal((K, 6))
+        z[K // 2] += gap
+        truth = precise_lambda(z, J)
+        Y = exact_scores(z[:, None], J[:, None, :])
+        assert_allclose(lambda_max_exact(Y).estimate.value, truth, rtol=1e-10)
+        if gap >= 80:
+            assert truth < 1e-33
+
+    @pytest.mark.parametrize("gap", [0.0, 30.0, 80.0, -80.0])
+    def test_sigmoid_weights_keep_their_digits(self, gap):  # rtol: one difference of 1e-6 over logits of 80, 1e-16·80/1e-6
+        z, J = np.array([[gap]]), np.full((1, 1, 1), 1.7)
+        with mpmath.workdps(60):
+            s = 1 / (1 + mpmath.exp(-mpmath.mpf(gap)))
+            truth = float(s * (1 - s) * mpmath.mpf(1.7) ** 2)
+        assert_allclose(fisher_of(SigmoidLogits(), z, J)[0, 0], truth, rtol=1e-7)
+
+
+class TestReading:
+    def test_underflowed_probabilities_stay_finite(self):
+        p = np.array([[1.0], [0.0], [0.0]])
+        reader = Probabilities()
+        for temperature in TEMPERATURES:
+            assert np.isfinite(reader.probabilities(p, temperature)).all()
+            assert np.isfinite(reader.scores(p, p[None], p[None], 1e-3, temperature)).all()
+        assert np.isfinite(reader.log_loss(p[None], np.array([1]), 1.0))
+        assert np.isfinite(SigmoidProbabilities().slopes(p[None], p[None], 1e-3)).all()
+
+    @pytest.mark.parametrize("temperature", TEMPERATURES)
+    def test_log_loss_is_that_of_its_definition(self, temperature):  # float64; probabilities through float32's smallest number
+        z = np.random.default_rng(0).standard_normal((20, 4, 1))
+        labels = np.arange(20) % 4
+        truth = -log_softmax(z[..., 0] / temperature, axis=1)[np.arange(20), labels].mean()
+        assert_allclose(SoftmaxLogits().log_loss(z, labels, temperature), truth, rtol=1e-12)
+        assert_allclose(Probabilities().log_loss(softmax(z, axis=1), labels, temperature), truth, rtol=1e-12)
+        s = expit(z[..., 0] / temperature)
+        hit = np.arange(4) == labels[:, None]
+        bernoulli = -np.where(hit, np.log(s), np.log1p(-s)).sum(axis=1).mean()
+        assert_allclose(SigmoidLogits().log_loss(z, labels, temperature), bernoulli, rtol=1e-12)
+        assert_allclose(SigmoidProbabilities().log_loss(expit(z), labels, temperature), bernoulli, rtol=1e-9)
+
+    def test_a_gaussian_has_no_classes(self):
+        reader = Gaussian()
+        assert not reader.has_classes
+        with pytest.raises(NotImplementedError, match="no class probabilities"):
+            reader.probabilities(np.zeros((1, 2, 1)))
+        with pytest.raises(NotImplementedError, match="no class labels"):
+            reader.log_loss(np.zeros((1, 2, 1)), np.zeros(1, int), 1.0)
