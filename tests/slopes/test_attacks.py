@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from tests.support.places import ROOT
 from onnxfim.auditing.run import audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
