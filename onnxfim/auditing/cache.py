@@ -136,8 +136,15 @@ class FileStore:
     def result(self, key: str) -> SampleResult | None:
         """A sample's result that `put_result` kept, or None."""
         content = self._bytes(key)
-        found: SampleResult | None = None if content is None else from_plain(SampleResult, json.loads(content))
-        self.rows += 0 if found is None else found.evaluations
+        if content is None:
+            return None
+        try:
+            found: SampleResult = from_plain(SampleResult, json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError):  # written by another version
+            self.damaged += 1
+            del self._blocks[key]
+            return None
+        self.rows += found.evaluations
         return found
 
     def put_result(self, key: str, result: SampleResult) -> None:

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from onnxfim.auditing.pictures import picture_of, ranking
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.audit import AttackSummary, Correlation, DirectionPicture, Thumbnail
+from onnxfim.record.measures import RANKED
 from onnxfim.record.sample import Estimate, KLCurve, SampleResult, estimate_of
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Forward
@@ -28,7 +29,6 @@ _STREAM = 0x7265706C
 _PGD_STEPS, _RESTARTS, _L2_STEPS = 40, 2, 200
 _LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)  # tried in this order where the file is not misled by the first
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
-_MEASURES = ("lambda_max", "lambda_max_calibrated", "boundary_distance", "logit_sensitivity", "trace", "confidence")
 
 
 def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
@@ -47,7 +47,7 @@ def kl_curves(
     curves = {}
     for t, v in zip(targets, worst, strict=True):
         result = results[t.position]
-        lam = result.lambda_max.estimate.value
+        lam = result.lambda_max.value
         if not lam:
             continue
         distance = result.boundary_distance.value or 1.0 / np.sqrt(lam)
@@ -249,7 +249,9 @@ def attack(
 def correlations(results: Sequence[SampleResult], distances: Array, *, seed: int, replicates: int = 500) -> tuple[Correlation, ...]:
     """Spearman correlation of each measure with the smallest attack over the samples, with bootstrap intervals."""
     rows = []
-    for measure in _MEASURES:
+    for measure in RANKED:
+        if measure == "attack_distance":  # what the others are ranked against
+            continue
         values = np.array(
             [np.nan if (e := estimate_of(r, measure)) is None or e.value is None else e.value for r in results], np.float64
         )

@@ -167,15 +167,15 @@ def _about_run(
 
 
 def _about_values(samples: Sequence[SampleResult], aggregates: Mapping[str, Aggregates]) -> Iterator[Finding]:
-    missing = [s for s in samples if s.lambda_max.estimate.value is None]
+    missing = [s for s in samples if s.lambda_max.value is None]
     if missing:
         level = "error" if len(missing) == len(samples) else "warning"
         yield Finding(
             "unresolved", level,  # type: ignore[arg-type]
-            f"{len(missing)} of {len(samples)} samples have no value: {missing[0].lambda_max.estimate.reason}. This does not mean that "
+            f"{len(missing)} of {len(samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that "
             "they are robust. Use a larger --step or a larger --budget.",
         )  # fmt: skip
-    values = sorted((s.lambda_max.estimate.value or 0.0 for s in samples), reverse=True)
+    values = sorted((s.lambda_max.value or 0.0 for s in samples), reverse=True)
     total = sum(values)
     if len(values) >= 20 and total > 0:
         few = max(1, len(values) // 20)
@@ -249,6 +249,6 @@ def _about_attack(attack: AttackSummary | None, samples: Sequence[SampleResult])
 
 def _bracket(sample: SampleResult) -> float:
     sketch = sample.lambda_max
-    if not sketch.estimate.value or sketch.plain is None or sketch.cross_fit is None:
+    if not sketch.value or sketch.plain is None or sketch.cross_fit is None:
         return 0.0
-    return (sketch.plain - sketch.cross_fit) / sketch.estimate.value
+    return (sketch.plain - sketch.cross_fit) / sketch.value

@@ -96,17 +96,15 @@ class GradientStage:
         """Sketch the calibration samples on the unmodified file and compare: the ratio of sums, 1 where their intervals agree."""
         wanted = {i: p for p, r in results.items() if (i := r.index) in self.step.samples}
         requests = [
-            Request(p, i, 0, _CROSS_DIRECTIONS)
-            for i, p in sorted(wanted.items())
-            if (results[p].lambda_max.estimate.value or 0) > 0
+            Request(p, i, 0, _CROSS_DIRECTIONS) for i, p in sorted(wanted.items()) if (results[p].lambda_max.value or 0) > 0
         ]
         ratios = []
         for ends in jacobian.ends(self.X, self.base, requests):
             position = ends.request.position
             self.evaluations += ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
             t = self._targets[position]
-            sketch = measurer(t.index, t.name, t.label, self.base[position], [ends]).lambda_max.estimate
-            exact = results[position].lambda_max.estimate.value
+            sketch = measurer(t.index, t.name, t.label, self.base[position], [ends]).lambda_max
+            exact = results[position].lambda_max.value
             if sketch.value is None or sketch.low is None or sketch.high is None or not exact:
                 continue
             ratios.append(1.0 if sketch.low <= exact <= sketch.high else sketch.value / exact)

@@ -33,8 +33,8 @@ def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> 
 
 def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
     """Samples from the least to the most sensitive, by the calibrated value where all have one, else by the raw one."""
-    calibrated = all(r.lambda_max_calibrated.estimate.value is not None for r in results)
-    values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).estimate.value for r in results}
+    calibrated = all(r.lambda_max_calibrated.value is not None for r in results)
+    values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).value for r in results}
     return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
 
 

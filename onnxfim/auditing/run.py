@@ -202,7 +202,7 @@ class _Loop:
             self.done += 1
             self.evaluations += result.evaluations
             self._say("measuring")
-            if not math.isfinite(result.lambda_max.estimate.value or 0.0):
+            if not math.isfinite(result.lambda_max.value or 0.0):
                 self.skipped.append(Skipped(self._index(position), "the derivative is not finite at this sample"))
                 continue
             self.results[position] = result
@@ -365,7 +365,7 @@ class _Loop:
             del self.kept[least]
 
     def _value(self, position: int) -> float:
-        return self.results[position].lambda_max.estimate.value or 0.0
+        return self.results[position].lambda_max.value or 0.0
 
     def _refine(self, jacobian: Differences, measurer: Measurer, base: Array, first: int) -> None:
         """Spend the rest of the budget where it decides: on the noise of the mean, of the tail and of the maximum."""

@@ -9,20 +9,10 @@ import numpy as np
 
 from onnxfim.record.audit import ClassRow
 from onnxfim.record.decision import Aggregates
+from onnxfim.record.measures import BY_NAME, gated
 from onnxfim.record.sample import SampleResult, estimate_of
 from onnxfim.record.statistics import aggregate
 from onnxfim.runtime.providers import runtime_version
-
-MEASURES = ("lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity")
-
-_UNITS = {
-    "lambda_max": "nats per squared model input unit",
-    "lambda_max_calibrated": "nats per squared model input unit, at the fitted temperature",
-    "lambda_max_raw_units": "nats per squared raw input unit",
-    "trace": "nats per squared model input unit",
-    "boundary_distance": "model input units, L2",
-    "logit_sensitivity": "logits per model input unit",
-}
 
 
 def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) -> Aggregates:
@@ -31,13 +21,13 @@ def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) ->
     values = np.array([e.value for e in estimates], np.float64)
     lows = np.array([e.value if e.low is None else e.low for e in estimates], np.float64)
     highs = np.array([e.value if e.high is None else e.high for e in estimates], np.float64)
-    return aggregate(values, lows, highs, seed=seed, units=_UNITS[measure])
+    return aggregate(values, lows, highs, seed=seed, units=BY_NAME[measure].units)
 
 
 def all_aggregates(results: Sequence[SampleResult], *, seed: int) -> dict[str, Aggregates]:
     """Statistics of every measure that the samples have."""
-    raw = ("lambda_max_raw_units",) if any(r.lambda_max_raw_units is not None for r in results) else ()
-    return {m: aggregate_of(results, m, seed=seed) for m in (*MEASURES, *raw)}
+    had = [m.name for m in gated() if not m.optional or any(m.of(r) is not None for r in results)]
+    return {name: aggregate_of(results, name, seed=seed) for name in had}
 
 
 def class_rows(results: Sequence[SampleResult], *, labelled: bool, names: tuple[str, ...] | None) -> Iterator[ClassRow]:

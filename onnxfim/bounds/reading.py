@@ -15,7 +15,7 @@ from onnxfim.bounds.architecture import infer_architecture
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.decision import Finding
-from onnxfim.record.sample import SampleResult
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -85,8 +85,8 @@ def with_bounds(
         )
         log_spread = math.log10(spread) if spread > 0 else LOG10_ZERO
         mine = max(log_spread + 2 * log_l, LOG10_ZERO)
-        marked.append(replace(s, log10_fisher_bound=mine))
-        stretch, lam = s.logit_sensitivity, s.lambda_max.estimate
+        marked.append(replace(s, log10_fisher_bound=bound_of(mine)))
+        stretch, lam = s.logit_sensitivity, s.lambda_max
         # An estimate may exceed the truth by its noise: its lower end must not lie above the bound; an exact value itself must not.
         if _above(stretch.low, log_l) or _above(lam.low, bound.log10_fisher if bound.log10_fisher is not None else math.inf):
             broken.append(s)
@@ -101,6 +101,11 @@ def with_bounds(
             f"(log10 L = {log_l:.3g}). One of the two is wrong: report this with the model, and trust neither.",
         ),
     )
+
+
+def bound_of(log10: float) -> Estimate:
+    """A sample's own bound as a measure."""
+    return Estimate(log10, None, log10, "upper bound", "max 2p(1−p)·L²")
 
 
 def _top(p: Array) -> list[int]:

@@ -13,7 +13,7 @@ from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, Gat
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""An audit in the published JSON layout, and back."""
+"""An audit in the published JSON layout, and back; files of layout 1 are still read.
+
+Layout 2.0, for every measure alike: ``samples[].MEASURE`` is ``{value, low, high, kind, …}``, ``aggregates.MEASURE.STATISTIC`` is
+``{value, low, high, …}``; ``measures`` tells what each is and its units.
+"""
 
 from __future__ import annotations
 
@@ -8,51 +12,63 @@ from typing import Any
 
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
+from onnxfim.record.measures import MEASURES
 from onnxfim.record.plain import from_plain, to_plain
-from onnxfim.record.sample import SampleResult
+from onnxfim.record.sample import Estimate, SampleResult
+
+#: Fields of an estimate that are left out where they say nothing.
+OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates")
+_TOLD = ("label", "symbol", "units", "sign")
 
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
     """The audit as plain dicts and lists in the published layout."""
     record = to_plain(audit)
-    record["schema_version"] = audit.schema_version
     record["samples"] = [_sample_to_dict(s) for s in audit.samples]
+    record["measures"] = {m.name: {name: getattr(m, name) for name in _TOLD} for m in MEASURES}
     order = ("schema_version", "verdict", "model", "data", "run")
     return {**{k: record[k] for k in order}, **record}
 
 
 def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
-    """A sample in the published layout: plain numbers on top, their intervals and kinds under ``intervals``."""
+    """A sample with its estimates stripped of what they do not say, and without the measures that the audit does not have."""
     record = to_plain(sample)
-    record["intervals"] = {}
-    for name in ("lambda_max", "lambda_max_calibrated"):
-        sketch = record[name]
-        record[name] = {**sketch["estimate"], **{k: v for k, v in sketch.items() if k != "estimate"}}
-    for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
-        if record[name] is not None:
-            record["intervals"][name] = record[name]
-            record[name] = record[name]["value"]
+    for measure in MEASURES:
+        estimate = record[measure.name]
+        if estimate is None:
+            del record[measure.name]
+        else:
+            record[measure.name] = {k: v for k, v in estimate.items() if k not in OPTIONAL or v}
     return typing.cast("dict[str, Any]", record)
 
 
 def audit_from_dict(record: Any) -> Audit:
-    """The inverse of `audit_to_dict`."""
+    """The inverse of `audit_to_dict`.
+
+    Raises:
+        OutputError: another schema version, or fields that do not fit.
+    """
     if not isinstance(record, dict) or "schema_version" not in record:
         raise OutputError("audit JSON: no 'schema_version' field. Give a file that onnxfim wrote with -o json=…")
     version = str(record["schema_version"])
-    if version.split(".", maxsplit=1)[0] != SCHEMA_VERSION.split(".", maxsplit=1)[0]:
-        raise OutputError(f"audit JSON: schema_version is {version}, expected {SCHEMA_VERSION}. Use the onnxfim that wrote it.")
+    major = version.split(".", maxsplit=1)[0]
+    if major not in ("1", SCHEMA_VERSION.split(".", maxsplit=1)[0]):
+        raise OutputError(
+            f"audit JSON: schema_version is {version}, expected {SCHEMA_VERSION} or 1.0. Use the onnxfim that wrote it."
+        )
     try:
-        samples = [_sample_from_dict(s) for s in record["samples"]]
-        return typing.cast(Audit, from_plain(Audit, {**record, "samples": samples}))
+        if major == "1":
+            record = {**record, "samples": [_sample_of_layout_1(s) for s in record["samples"]], "schema_version": SCHEMA_VERSION}
+        return typing.cast(Audit, from_plain(Audit, record))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OutputError(f"audit JSON: does not fit schema {SCHEMA_VERSION} ({error!r}). Write it anew with -o json=…") from error
+        raise OutputError(f"audit JSON: does not fit schema {version} ({error!r}). Write it anew with -o json=…") from error
 
 
-def _sample_from_dict(record: Mapping[str, Any]) -> dict[str, Any]:
-    sample = {k: v for k, v in record.items() if k != "intervals"}
-    for name in ("lambda_max", "lambda_max_calibrated"):
-        flat = dict(sample[name])
-        apart = {"plain": flat.pop("plain"), "cross_fit": flat.pop("cross_fit"), "replicates": flat.pop("replicates", ())}
-        sample[name] = {"estimate": flat, **apart}
-    return {**sample, **record["intervals"]}
+def _sample_of_layout_1(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Layout 1 held some measures as bare numbers, with their estimates under ``intervals``."""
+    sample = {**record, **record["intervals"]}
+    del sample["intervals"]
+    rank, bound = sample["effective_rank"], sample.get("log10_fisher_bound")
+    sample["effective_rank"] = to_plain(Estimate(rank, kind=sample["trace"]["kind"], method="trace over lambda_max"))
+    sample["log10_fisher_bound"] = None if bound is None else to_plain(Estimate(bound, None, bound, "upper bound"))
+    return sample

@@ -12,7 +12,17 @@ Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound"]
 class Estimate:
     """A number with its 95 % interval, its kind and its cost.
 
-    ``value`` is None where it could not be measured; ``reason`` then says why.
+    Attributes:
+        value: None where it could not be measured; ``reason`` then says why.
+        low, high: Ends of the interval, None where there are none.
+        kind: What the value is.
+        method: How it came about.
+        evaluations: Forward passes spent on it.
+        reason: Why there is no value.
+        plain: Of a sketch, the estimate without bias correction, biased upwards.
+        cross_fit: Of a sketch, the estimate biased downwards (directions of one half, values of the other).
+        replicates: The jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with the
+            same directions share their noise, and these tell how much of it. Empty for exact values.
     """
 
     value: float | None
@@ -22,18 +32,6 @@ class Estimate:
     method: str = ""
     evaluations: int = 0
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """lambda_max of one sample at one temperature, with the two estimates that bracket its bias.
-
-    ``plain`` is biased upwards (no correction); ``cross_fit`` downwards (directions of one half, values of the other).
-    ``replicates`` are the jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with
-    the same directions share their noise, and these tell how much of it. Empty for exact values.
-    """
-
-    estimate: Estimate
     plain: float | None = None
     cross_fit: float | None = None
     replicates: tuple[float, ...] = ()
@@ -65,7 +63,7 @@ class KLCurve:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """All measures of one sample; lambda_max and trace in nats per squared model input unit.
+    """All measures of one sample; what each is and its units stand in `measures.MEASURES`.
 
     ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
     ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
@@ -77,10 +75,10 @@ class SampleResult:
     label: int | None
     prediction: int | None
     confidence: float | None
-    lambda_max: Sketch
-    lambda_max_calibrated: Sketch
+    lambda_max: Estimate
+    lambda_max_calibrated: Estimate
     trace: Estimate
-    effective_rank: float | None
+    effective_rank: Estimate
     boundary_distance: Estimate
     logit_sensitivity: Estimate
     evaluations: int
@@ -90,7 +88,7 @@ class SampleResult:
     top_eigenvalues: tuple[float, ...] = ()
     kl_curve: KLCurve | None = None
     attack_distance: Estimate | None = None
-    log10_fisher_bound: float | None = None
+    log10_fisher_bound: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,6 @@ class Skipped:
 
 
 def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:
-    """A sample's estimate of ``measure``, or None where the audit has no such measure."""
+    """A sample's estimate of ``measure``, or None where the audit has no such measure; confidence counts as an exact one."""
     value = getattr(sample, measure, None)
-    if value is None or isinstance(value, Estimate):
-        return value
-    if isinstance(value, (int, float)):
-        return Estimate(float(value), float(value), float(value))
-    inner = getattr(value, "estimate", None)
-    return inner if isinstance(inner, Estimate) else None
+    return Estimate(value, value, value, "exact") if isinstance(value, float) else value if isinstance(value, Estimate) else None

@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.sample import Estimate, SampleResult, Skipped
+from onnxfim.record.measures import MEASURES
+from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.report.numbers import visible
 
 Cell: TypeAlias = "str | int | float | None"
 
-_MEASURES = ("lambda_max", "lambda_max_calibrated", "trace", "boundary_distance", "logit_sensitivity")
+# Measures that have no interval stand in one column.
+_ONE_COLUMN = ("effective_rank", "log10_fisher_bound")
+_ENDS = ("", "_low", "_high")
 #: Column names, in order.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
-    *(f"{measure}{end}" for measure in _MEASURES for end in ("", "_low", "_high")),
-    "kind", "effective_rank", "unchanged", "directions", "evaluations",
+    *(f"{m.name}{end}" for m in MEASURES for end in (_ENDS[:1] if m.name in _ONE_COLUMN else _ENDS)),
+    "kind", "unchanged", "directions", "evaluations",
 )  # fmt: skip
 
 
@@ -33,7 +36,7 @@ def render_csv(audit: Audit) -> str:
 
 
 def _measured(sample: SampleResult) -> dict[str, Cell]:
-    raw = sample.lambda_max.estimate
+    raw = sample.lambda_max
     return {
         "index": sample.index,
         "name": _text(sample.name),
@@ -44,7 +47,6 @@ def _measured(sample: SampleResult) -> dict[str, Cell]:
         "confidence": sample.confidence,
         **dict(_numbers(sample)),
         "kind": raw.kind,
-        "effective_rank": sample.effective_rank,
         "unchanged": sample.unchanged,
         "directions": sample.directions,
         "evaluations": sample.evaluations,
@@ -52,12 +54,14 @@ def _measured(sample: SampleResult) -> dict[str, Cell]:
 
 
 def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
-    for measure in _MEASURES:
-        value = getattr(sample, measure)
-        estimate: Estimate = value if isinstance(value, Estimate) else value.estimate
-        yield measure, estimate.value
-        yield f"{measure}_low", estimate.low
-        yield f"{measure}_high", estimate.high
+    for measure in MEASURES:
+        estimate = measure.of(sample)
+        if estimate is None:
+            continue
+        yield measure.name, estimate.value
+        if measure.name not in _ONE_COLUMN:
+            yield f"{measure.name}_low", estimate.low
+            yield f"{measure.name}_high", estimate.high
 
 
 def _skipped(skipped: Skipped) -> dict[str, Cell]:

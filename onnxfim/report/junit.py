@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Verdict
+from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import checks
@@ -54,7 +55,7 @@ def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
     if audit.calibration.accuracy is not None:
         yield "clean_accuracy", repr(audit.calibration.accuracy)
     for measure, statistics in audit.aggregates.items():
-        for statistic in ("mean", "median", "p95", "max"):
+        for statistic in (s.name for s in STATISTICS):
             value = getattr(statistics, statistic)
             for end in ("value", "low", "high"):
                 if (number := getattr(value, end)) is not None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import count, interval, number, percent, percent_interval, seconds, visible
@@ -74,8 +75,8 @@ def _statistics(audit: Audit) -> str:
         c = audit.calibration
         rows.append(("clean accuracy", "", percent(c.accuracy), percent_interval(c.accuracy_low, c.accuracy_high) or ""))
     for measure, statistics in audit.aggregates.items():
-        for name in ("mean", "median", "p95", "max"):
-            a = getattr(statistics, name)
+        for statistic in STATISTICS:
+            name, a = statistic.name, getattr(statistics, statistic.name)
             if a.value is not None:
                 rows.append((code(measure), name, number(a.value), interval(a.low, a.high) or ""))
     end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped."
@@ -105,7 +106,7 @@ def _worst(audit: Audit, most: int) -> str:
 
 
 def _sample(sample: SampleResult, value: float) -> tuple[str, ...]:
-    calibrated, raw = sample.lambda_max_calibrated.estimate, sample.lambda_max.estimate
+    calibrated, raw = sample.lambda_max_calibrated, sample.lambda_max
     estimate: Estimate = calibrated if calibrated.value == value else raw
     name = f"{sample.index}" if sample.name in ("", str(sample.index)) else f"{sample.index} {code(sample.name)}"
     return name, number(value), interval(estimate.low, estimate.high) or "", number(sample.boundary_distance.value)

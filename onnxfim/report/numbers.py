@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from onnxfim.record.measures import BY_NAME
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 MISSING = "not measured"
@@ -95,3 +97,9 @@ def size(count_of_bytes: int) -> str:
 def visible(text: str) -> str:
     """Foreign text with control characters, direction overrides and lone surrogates spelled out (``\\u202e``)."""
     return "".join(f"\\u{ord(c):04x}" if c in _DIRECTION_MARKS or unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def measure_label(name: str) -> str:
+    """What a measure is called in print; one that is not in the table (from a later version's file) speaks for itself."""
+    known = BY_NAME.get(name)
+    return known.label if known is not None else visible(name).replace("_", " ").capitalize()

@@ -42,14 +42,14 @@ class Source:
 
 def has_calibrated(audit: Audit) -> bool:
     """Whether calibrated values exist."""
-    return any(s.lambda_max_calibrated.estimate.value is not None for s in audit.samples)
+    return any(s.lambda_max_calibrated.value is not None for s in audit.samples)
 
 
 def lead_values(audit: Audit) -> dict[int, float]:
     """lambda_max by sample index: calibrated where it exists, else raw."""
     calibrated = has_calibrated(audit)
     sketches = ((s.index, s.lambda_max_calibrated if calibrated else s.lambda_max) for s in audit.samples)
-    return {index: sketch.estimate.value for index, sketch in sketches if sketch.estimate.value is not None}
+    return {index: sketch.value for index, sketch in sketches if sketch.value is not None}
 
 
 def lead_name(audit: Audit) -> str:
@@ -83,7 +83,7 @@ def _provider(name: str) -> str:
 
 def unmeasured(audit: Audit) -> list[tuple[str, int]]:
     """Why samples have no lambda_max, each reason with the number of samples, most frequent first."""
-    estimates = [s.lambda_max.estimate for s in audit.samples if s.lambda_max.estimate.value is None]
+    estimates = [s.lambda_max for s in audit.samples if s.lambda_max.value is None]
     return Counter(e.reason or "no reason recorded" for e in estimates).most_common()
 
 
@@ -186,7 +186,7 @@ def _sure(audit: Audit) -> str:
         )
     else:
         parts.append("The mean has no interval.")
-    kinds = Counter(s.lambda_max.estimate.kind for s in audit.samples if s.lambda_max.estimate.value is not None)
+    kinds = Counter(s.lambda_max.kind for s in audit.samples if s.lambda_max.value is not None)
     if kinds:
         parts.append(
             "Per sample: "

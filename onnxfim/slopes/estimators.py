@@ -6,13 +6,13 @@ Functions of arrays only; nothing here knows a model.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import stdtrit
 
-from onnxfim.record.sample import Estimate, Sketch
+from onnxfim.record.sample import Estimate
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -54,7 +54,7 @@ def gram(Y: Array) -> Gram:
     return Gram(Z, float(w[-1]), float(w.sum()))
 
 
-def lambda_max_exact(Y: Array, *, evaluations: int = 0, method: str = "all coordinates") -> Sketch:
+def lambda_max_exact(Y: Array, *, evaluations: int = 0, method: str = "all coordinates") -> Estimate:
     """lambda_max(F) from scores along all d coordinate directions: the top eigenvalue of ``YᵀY``.
 
     Args:
@@ -67,10 +67,10 @@ def lambda_max_exact(Y: Array, *, evaluations: int = 0, method: str = "all coord
     """
     scale = _scale(Y)
     value = gram(Y / scale).top * scale**2
-    return Sketch(Estimate(value, value, value, "exact", method, evaluations), value, value)
+    return Estimate(value, value, value, "exact", method, evaluations, plain=value, cross_fit=value)
 
 
-def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, method: str = "Gram sketch") -> Sketch:
+def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, method: str = "Gram sketch") -> Estimate:
     """Estimate lambda_max(F) at one sample from scores along random directions.
 
     ``E[y yᵀ] = A Aᵀ`` for ``v`` with identity covariance, so the top eigenvalue of ``YᵀY / m`` is consistent, biased upwards;
@@ -96,7 +96,7 @@ def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, metho
     parts = gram(Y)
     plain = parts.top / m
     if plain <= 0.0:
-        return Sketch(Estimate(0.0, 0.0, 0.0, "estimate", method, evaluations), 0.0, 0.0)
+        return Estimate(0.0, 0.0, 0.0, "estimate", method, evaluations, plain=0.0, cross_fit=0.0)
     sums = _group_sums(parts.Z, parts.Z, groups)  # (groups, q, q)
     sizes = np.bincount(np.arange(m) % groups, minlength=groups)
     pseudo = _jackknife(sums, sizes, parts.top)
@@ -109,10 +109,10 @@ def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, metho
     low, high = value * math.exp(-half), value * math.exp(half)
     unit = scale**2
     estimate = Estimate(value * unit, min(low, cross_fit) * unit, high * unit, "estimate", method, evaluations)
-    return Sketch(estimate, plain * unit, cross_fit * unit, _relative(pseudo, value))
+    return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
 
 
-def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: int = 0) -> Sketch:
+def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: int = 0) -> Estimate:
     """Estimate lambda_max from scores at two independently dithered points per direction (dithered cross-Gram).
 
     ``sym(Σ y⁽¹⁾y⁽²⁾ᵀ)/m`` has the same mean as the Gram matrix of the signal, while rounding noise that is independent at the
@@ -141,7 +141,7 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     unit = scale**2
     if top <= 0.0:
         reason = "no slope was resolved above the model's own rounding at this step"
-        return Sketch(Estimate(None, None, None, "estimate", method, evaluations, reason), plain * unit, None)
+        return Estimate(None, None, None, "estimate", method, evaluations, reason, plain=plain * unit)
     pseudo = _jackknife(sums, sizes, top)
     value, error = _mean_and_error(pseudo)
     cross_fit = _cross_fit(sums, sizes)
@@ -152,12 +152,10 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
         reason = (
             "the cross-Gram estimate is no larger than noise alone makes it: the model's own rounding hides the slope at this step"
         )
-        return Sketch(
-            Estimate(None, 0.0, (max(value, 0.0) + half) * unit, "estimate", method, evaluations, reason), plain * unit, None
-        )
+        return Estimate(None, 0.0, (max(value, 0.0) + half) * unit, "estimate", method, evaluations, reason, plain=plain * unit)
     low, high = value * math.exp(-half / value), value * math.exp(half / value)
     estimate = Estimate(value * unit, max(min(low, cross_fit), 0.0) * unit, high * unit, "estimate", method, evaluations)
-    return Sketch(estimate, plain * unit, cross_fit * unit, _relative(pseudo, value))
+    return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
 
 
 def trace_estimate(Y: Array, twin: Array | None = None, *, exact: bool = False, evaluations: int = 0) -> Estimate:
@@ -174,9 +172,19 @@ def trace_estimate(Y: Array, twin: Array | None = None, *, exact: bool = False, 
     return Estimate(value, low, high, "estimate", "Hutchinson", evaluations)
 
 
+def effective_rank(trace: Estimate, lambda_max: Estimate) -> Estimate:
+    """``tr F / lambda_max``: how many directions carry the information, at least 1; a lower bound where the trace is one."""
+    if trace.value is None or not lambda_max.value:
+        return Estimate(None, reason=trace.reason or lambda_max.reason or "lambda_max is 0")
+    kind = lambda_max.kind if trace.kind == "exact" else trace.kind
+    return Estimate(
+        max(trace.value / lambda_max.value, 1.0), kind=kind, method="trace over lambda_max", evaluations=trace.evaluations
+    )
+
+
 def sensitivity_estimate(D: Array, *, exact: bool = False, evaluations: int = 0) -> Estimate:
     """``‖J‖₂`` from slopes of the logits, (m, K): the root of the sketch of ``λ_max(JJᵀ)``."""
-    square = (lambda_max_exact(D) if exact else lambda_max_sketch(D)).estimate
+    square = lambda_max_exact(D) if exact else lambda_max_sketch(D)
     roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (square.value, square.low, square.high)]
     return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations)
 

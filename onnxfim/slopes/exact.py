@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
-from onnxfim.record.sample import Estimate, SampleResult, Sketch
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.calibration import confidences, predictions
 from onnxfim.slopes.differences import Ends, Request
-from onnxfim.slopes.estimators import worst_direction
+from onnxfim.slopes.estimators import effective_rank, worst_direction
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
 from onnxfim.slopes.sample import NO_CLASSES, Measurer
@@ -110,9 +110,7 @@ class GradientRoute:
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
-            calibrated = (
-                Sketch(Estimate(None, reason=self.measurer.temperature_reason)) if hot is None else Sketch(_estimate(hot, k, spent))
-            )
+            calibrated = Estimate(None, reason=self.measurer.temperature_reason) if hot is None else _estimate(hot, k, spent)
             s = _estimate(stretch, k, spent)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
             yield SampleResult(
@@ -121,10 +119,10 @@ class GradientRoute:
                 label=t.label,
                 prediction=None if classes is None else int(classes[k]),
                 confidence=None if sure is None else float(sure[k]),
-                lambda_max=Sketch(lam),
+                lambda_max=lam,
                 lambda_max_calibrated=calibrated,
                 trace=trace,
-                effective_rank=max(total / lam.value, 1.0) if lam.value else None,
+                effective_rank=effective_rank(trace, lam),
                 boundary_distance=replace(distances[k], evaluations=spent),
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),
                 evaluations=spent,

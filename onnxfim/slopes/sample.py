@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.sample import Estimate, SampleResult, Sketch
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.calibration import confidences, predictions
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Scheme
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
+    effective_rank,
     lambda_max_cross,
     lambda_max_exact,
     lambda_max_sketch,
@@ -69,15 +70,14 @@ class Measurer:
         evaluations = 1 + passes
         joined = _joined(parts)
         raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
-        calibrated = Sketch(Estimate(None, reason=self.temperature_reason))
+        calibrated = Estimate(None, reason=self.temperature_reason)
         if self.temperature is not None:
             calibrated = self._lambda(base, joined, self.temperature, evaluations)[0]
-        resolved = raw.estimate.value is not None
+        resolved = raw.value is not None
         trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
-        trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.estimate.reason)
-        lam = raw.estimate.value
+        trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
         p = self.reader.probabilities(base[None]) if self.reader.has_classes else None
-        distance, sensitivity = self._slopes(base, joined, evaluations, raw.estimate.reason)
+        distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
         return SampleResult(
             index=index,
             name=name,
@@ -87,13 +87,13 @@ class Measurer:
             lambda_max=raw,
             lambda_max_calibrated=calibrated,
             trace=trace,
-            effective_rank=max(trace.value / lam, 1.0) if trace.value is not None and lam else None,
+            effective_rank=effective_rank(trace, raw),
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
             evaluations=evaluations,
             directions=directions,
             unchanged=self._unchanged(parts),
-            lambda_max_raw_units=self._raw_units(raw.estimate, Y),
+            lambda_max_raw_units=self._raw_units(raw, Y),
             top_eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
         )
 
@@ -103,7 +103,7 @@ class Measurer:
             return 0.0
         return float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts]))
 
-    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> tuple[Sketch, Array, Array | None]:
+    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> tuple[Estimate, Array, Array | None]:
         """lambda_max at a temperature, with the scores (and their dithered twins) it came from."""
         scores = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
         if ends.twin is not None:
@@ -111,11 +111,11 @@ class Measurer:
             return lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
-            return Sketch(Estimate(None, None, None, "estimate", "", evaluations, reason)), scores, None
+            return Estimate(None, None, None, "estimate", "", evaluations, reason), scores, None
         method = "derivative of the graph" if self.gradient else f"{self.scheme} differences"
         if self.exact:
             sketch = lambda_max_exact(scores, evaluations=evaluations, method=f"all coordinates, {method}")
-            return replace(sketch, estimate=self._widened(sketch.estimate)), scores, None
+            return self._widened(sketch), scores, None
         return lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {method}"), scores, None
 
     def _slopes(self, base: Array, ends: Ends, evaluations: int, reason: str | None) -> tuple[Estimate, Estimate]:
@@ -163,7 +163,7 @@ class Measurer:
             return None
         if self.exact and self.scale_field is not None:
             sketch = lambda_max_exact(Y * self.scale_field[:, None], evaluations=estimate.evaluations, method=estimate.method)
-            return self._widened(sketch.estimate)
+            return self._widened(sketch)
         return self.raw_units_by_bracket(estimate)
 
     def raw_units_by_bracket(self, estimate: Estimate) -> Estimate | None:

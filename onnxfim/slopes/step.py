@@ -263,7 +263,7 @@ def _dithered_curve(
             if not is_finite(ends):
                 continue
             sketch = cross_sketch(reader, probe.base[k], ends)
-            top = sketch.estimate.value if sketch.estimate.value is not None else 0.0
+            top = sketch.value if sketch.value is not None else 0.0
             cross += top
             plain += sketch.plain or 0.0
             still.append(unchanged_share(ends))

@@ -11,21 +11,12 @@ from scipy.stats import rankdata
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.measures import RANKED
 from onnxfim.record.sample import estimate_of
 from onnxfim.verdict.comparison import Correlation
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Measures of a sample, in the order of the table; those that an audit does not have are left out.
-MEASURES = (
-    "lambda_max_calibrated",
-    "lambda_max",
-    "trace",
-    "boundary_distance",
-    "logit_sensitivity",
-    "confidence",
-    "attack_distance",
-)
 _REPLICATES = 1000
 _FEWEST = 5  # samples that a correlation is given for
 
@@ -38,7 +29,7 @@ def correlations(audit: Audit, entry: int, counts_of: Any) -> Iterator[Correlati
         entry: Its position in the comparison.
         counts_of: Number of samples to how often each resample holds each, (replicates, n).
     """
-    columns = {m: _values(audit, m) for m in MEASURES}
+    columns = {m: _values(audit, m) for m in RANKED}
     columns = {m: v for m, v in columns.items() if np.isfinite(v).sum() >= _FEWEST}
     for first, second in combinations(columns, 2):
         both = np.isfinite(columns[first]) & np.isfinite(columns[second])

@@ -15,16 +15,16 @@ from scipy.stats import binom
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Verdict
+from onnxfim.record.measures import STATISTICS, gated
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column
 
-MEASURES = ("lambda_max", "lambda_max_calibrated", "lambda_max_raw_units", "trace", "boundary_distance", "logit_sensitivity")
-STATISTICS = ("mean", "median", "p95", "max")
+_GATED = tuple(m.name for m in gated())
 SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
 LEVELS = ("error", "warning", "note")
 
 _GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
-_QUANTILES = {"median": 0.5, "p95": 0.95}
+_QUANTILES = {s.name: s.quantile for s in STATISTICS if s.quantile is not None}
 _LEVEL = 0.025
 
 
@@ -63,12 +63,12 @@ class _Reading:
     samples_settle: bool = True
 
 
-def gate_names(measures: Sequence[str] = MEASURES) -> tuple[str, ...]:
+def gate_names(measures: Sequence[str] = _GATED) -> tuple[str, ...]:
     """All names that a gate may have."""
-    return (*(f"{m}.{s}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
+    return (*(f"{m}.{s.name}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
 
 
-def parse_gate(text: str, *, measures: Sequence[str] = MEASURES) -> Gate:
+def parse_gate(text: str, *, measures: Sequence[str] = _GATED) -> Gate:
     """Read ``NAME OPERATOR NUMBER``; ``findings.LEVEL`` alone stands for ``findings.LEVEL > 0``.
 
     Args:
@@ -228,8 +228,8 @@ def _why_missing(audit: Audit, measure: str) -> str:
         return audit.calibration.reason or "no temperature"
     if measure == "lambda_max_raw_units" and measure not in audit.aggregates:
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
-    reasons = [s.lambda_max.estimate.reason for s in audit.samples if s.lambda_max.estimate.reason]
+    reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"
 
 
-__all__ = ["LEVELS", "MEASURES", "SCALARS", "STATISTICS", "Gate", "decide", "gate_names", "parse_gate"]
+__all__ = ["LEVELS", "SCALARS", "Gate", "decide", "gate_names", "parse_gate"]

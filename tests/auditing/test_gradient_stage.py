@@ -52,7 +52,7 @@ class TestSelfTest:
         assert not found.gradient.used
         assert "self-test failed: Jv differs from central differences" in found.gradient.reason
         assert "self-test failed" in ids(found)["no-gradient"].message
-        assert_allclose([s.lambda_max.estimate.value for s in found.samples], MODEL.lambda_max(X), rtol=1e-2)
+        assert_allclose([s.lambda_max.value for s in found.samples], MODEL.lambda_max(X), rtol=1e-2)
 
     def test_and_asked_for_gradients_it_raises(self, path, cpu, monkeypatch, told):
         wrong(monkeypatch, 1.2)
@@ -177,8 +177,8 @@ class TestReplay:
     def test_curves_of_samples_spread_over_the_ranking(self, path, cpu):
         found = audit(path, X, settings=cpu(replay=5))
         shown = [s for s in found.samples if s.kl_curve is not None]
-        ranked = sorted(s.lambda_max.estimate.value for s in found.samples)
-        lam = sorted(s.lambda_max.estimate.value for s in shown)
+        ranked = sorted(s.lambda_max.value for s in found.samples)
+        lam = sorted(s.lambda_max.value for s in shown)
         assert len(shown) == 5
         assert (lam[0], lam[-1]) == (ranked[0], ranked[-1])
         assert {p.role for p in found.directions} == {"worst", "median", "best"}

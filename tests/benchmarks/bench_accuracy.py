@@ -31,7 +31,7 @@ TWINS = (
 
 def measures(audit: Audit, field: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values and interval ends of the samples that have one; NaN for the others."""
-    estimates = [getattr(s, field).estimate for s in audit.samples]
+    estimates = [getattr(s, field) for s in audit.samples]
     columns = [[np.nan if x is None else x for x in (e.value, e.low, e.high)] for e in estimates]
     value, low, high = np.array(columns, float).T
     return value, low, high

@@ -39,12 +39,12 @@ class Outcome:
     def means(self) -> tuple[float, ...]:
         """The three measures of the model in pixel units: λ per squared pixel unit, distance in pixel units."""
         rows = self.audit.samples
-        model = np.array([s.lambda_max.estimate.value for s in rows])
+        model = np.array([s.lambda_max.value for s in rows])
         # A scale of 1 leaves the values as they are, and no second ones are given.
-        raw = np.array([s.lambda_max.estimate.value if (e := s.lambda_max_raw_units) is None else e.value for s in rows])
+        raw = np.array([s.lambda_max.value if (e := s.lambda_max_raw_units) is None else e.value for s in rows])
         # Calibrated values are in model units only: the same factor brings them to pixels.
         factor = np.median(raw[model > 0] / model[model > 0])
-        calibrated = np.mean([s.lambda_max_calibrated.estimate.value for s in rows]) * factor
+        calibrated = np.mean([s.lambda_max_calibrated.value for s in rows]) * factor
         distances = [s.boundary_distance.value for s in rows if s.boundary_distance.value is not None]
         return float(raw.mean()), float(calibrated), float(np.median(distances) / self.factor)
 

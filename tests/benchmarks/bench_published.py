@@ -75,13 +75,13 @@ def rows(sizes: list[tuple[int, int]], repeats: int) -> Iterator[list[Any]]:
             black.append(best_of_random_directions(model.A, rng) / truth)
             white.append(best_of_random_rayleigh(model.A, rng) / truth)
             signs = Rademacher(repeat).block(d + K, 0, DIRECTIONS, d).astype(np.float32)
-            estimate = lambda_max_sketch((signs @ model.A.T).astype(np.float64)).estimate
+            estimate = lambda_max_sketch((signs @ model.A.T).astype(np.float64))
             assert None not in (estimate.value, estimate.low, estimate.high)
             sketch.append(estimate.value / truth)
             covered.append(estimate.low <= truth <= estimate.high)
             if d <= DIRECTIONS:
                 axes = Coordinates().block(0, 0, d, d).astype(np.float64)
-                exact.append((lambda_max_exact(axes @ model.A.T.astype(np.float64)).estimate.value or 0.0) / truth)
+                exact.append((lambda_max_exact(axes @ model.A.T.astype(np.float64)).value or 0.0) / truth)
         yield [
             f"{d:,}", K, f"{np.mean(rank):.1f}", spread(black), spread(white), spread(sketch), f"{np.mean(covered):.0%}",
             f"{np.mean(exact):.3f} ({d + 1})" if exact else None,

@@ -113,7 +113,7 @@ class TestOutputs:
         assert "only raw values exist" in done.output
         found = read("a.json")
         assert found.calibration.temperature is None
-        assert all(s.lambda_max_calibrated.estimate.value is None for s in found.samples)
+        assert all(s.lambda_max_calibrated.value is None for s in found.samples)
 
     def test_labels_of_their_own(self, here, command):
         np.save(here / "x.npy", MODEL.samples(10))
@@ -200,7 +200,7 @@ class TestUnits:
         scale = np.repeat(1 / np.array(self.STD), 12)
         for name in ("a.json", "b.json"):
             found = read(name)
-            assert_allclose([s.lambda_max.estimate.value for s in found.samples], truth, rtol=2e-3)
+            assert_allclose([s.lambda_max.value for s in found.samples], truth, rtol=2e-3)
             for s, x in zip(found.samples, ready.reshape(6, -1), strict=True):
                 raw = np.linalg.eigvalsh(scale[:, None] * model.fisher(x) * scale)[-1]  # F_raw = S F S, S = 1/std
                 assert s.lambda_max_raw_units.low <= raw <= s.lambda_max_raw_units.high
@@ -210,7 +210,7 @@ class TestUnits:
         self.images(here)
         command("audit", "images.onnx", "--data", "ready.npz", "--std", "0.25", "--already-normalised", *CPU, "-o", "json=a.json")
         for s in read("a.json").samples:
-            assert_allclose(s.lambda_max_raw_units.value, 16 * s.lambda_max.estimate.value, rtol=1e-12)
+            assert_allclose(s.lambda_max_raw_units.value, 16 * s.lambda_max.value, rtol=1e-12)
             assert s.lambda_max_raw_units.kind == "exact"
 
     def test_no_scale_no_raw_units(self, here, command):

@@ -102,7 +102,7 @@ def test_a_model_against_its_own_baseline_passes_paired_at_no_rise_at_all(base, 
 
 def test_a_worse_model_fails(base, tmp_path):
     audit = Audit.from_json(base.read_text())
-    halved = with_values(audit, [0.5 * s.lambda_max_calibrated.estimate.value for s in audit.samples])
+    halved = with_values(audit, [0.5 * s.lambda_max_calibrated.value for s in audit.samples])
     better = tmp_path / "better.json"
     better.write_text(halved.to_json())
     page = tmp_path / "a.html"

@@ -9,6 +9,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from onnxfim.record import audit as audits
 from onnxfim.record import bound, decision, sample, settings
 from onnxfim.record.audit import Audit
+from onnxfim.record.layout import OPTIONAL
+from onnxfim.record.measures import MEASURES
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_replay
 
 #: Every record type by its name.
@@ -19,7 +21,8 @@ SCHEMA = json.loads(resources.files("onnxfim").joinpath("record/audit.schema.jso
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms"},
-    "Sample": {"top_eigenvalues", "kl_curve", "attack_distance", "log10_fisher_bound"},
+    "Sample": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
+    "Estimate": set(OPTIONAL),
     "Settings": {"replay", "attack", "epsilon", "attack_range", "attack_samples", "surrogate", "bounds"},
     "Factor": {"shape", "kind", "note"},
     "Bound": {"shares"},
@@ -47,9 +50,8 @@ def test_round_trip(audit):
 @pytest.mark.parametrize("name", sorted(SCHEMA["$defs"]))
 def test_definitions_name_the_fields_of_their_types(name):
     definition = SCHEMA["$defs"][name]
-    extra = {"Sample": {"intervals"}, "Sketch": {f.name for f in dataclasses.fields(sample.Estimate)} - {"estimate"}}
     kind = TYPES[{"Sample": "SampleResult"}.get(name, name)]
-    fields = ({f.name for f in dataclasses.fields(kind)} | extra.get(name, set())) - ({"estimate"} if name == "Sketch" else set())
+    fields = {f.name for f in dataclasses.fields(kind)}
     assert set(definition["properties"]) == fields
     assert set(definition["required"]) == fields - LATER.get(name, set())
     assert definition["description"]
@@ -57,8 +59,8 @@ def test_definitions_name_the_fields_of_their_types(name):
 
 def test_top_level_fields():
     fields = {f.name for f in dataclasses.fields(Audit)}
-    assert set(SCHEMA["properties"]) == fields
-    assert set(SCHEMA["required"]) == fields - LATER["Audit"]
+    assert set(SCHEMA["properties"]) == fields | {"measures"}
+    assert set(SCHEMA["required"]) == (fields | {"measures"}) - LATER["Audit"]
 
 
 def test_older_files_fit():
@@ -89,11 +91,11 @@ def spoil(record, path, value):
     ("path", "value"),
     [
         (("verdict",), "maybe"),
-        (("schema_version",), "2.0"),
+        (("schema_version",), "3.0"),
         (("run", "temperature"), None),
         (("samples", 0, "lambda_max", "kind"), "guess"),
         (("samples", 0, "lambda_max", "vlaue"), 1.0),
-        (("samples", 0, "intervals", "trace"), None),
+        (("samples", 0, "trace"), None),
         (("aggregates", "lambda_max", "p95"), None),
         (("findings", 0, "level"), "info"),
         (("thumbnails", 0, "pixels"), [256]),
@@ -117,7 +119,7 @@ def test_what_does_not_fit_is_refused(path, value):
         (("gradient", "used"), "yes"),
         (("samples", 0, "kl_curve", "points", 0, "along"), None),
         (("samples", 0, "kl_curve", "points", 0, "along"), "much"),
-        (("samples", 0, "intervals", "attack_distance", "kind"), "guess"),
+        (("samples", 0, "attack_distance", "kind"), "guess"),
         (("samples", 0, "attack_distance"), "far"),
         (("samples", 0, "log10_fisher_bound"), "high"),
         (("closed_forms", 0, "formula"), None),

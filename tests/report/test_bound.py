@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.bounds.reading import GraphReading
+from onnxfim.bounds.reading import GraphReading, bound_of
 from onnxfim.record.bound import LOG10_ZERO, Factor, Share
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.page.audit_page import build_page
@@ -58,7 +58,7 @@ def test_class_figures_and_gap_are_the_audits():
     tiles = {t.label: t.quantity for t in view.tiles}
     assert tiles["log₁₀ L"].text == log_text(audit.bound.log10_lipschitz)
     assert tiles["log₁₀ ½L²"].text == log_text(audit.bound.log10_fisher)
-    top = max(s.lambda_max.estimate.value for s in audit.samples)
+    top = max(s.lambda_max.value for s in audit.samples)
     gap = audit.bound.log10_fisher - math.log10(top)
     assert tiles["Bound / measured λ_max"].text == f"{gap:.1f} decades"
     assert f"{gap:.1f} decades above the largest value measured" in view.answer
@@ -132,8 +132,10 @@ def test_closed_forms_are_listed_by_name_without_a_ranking():
 
 def test_bounds_of_samples_are_compared_where_they_exist():
     audit = with_bound(make_audit(4))
-    own = [math.log10(s.lambda_max.estimate.value) + 2 for s in audit.samples]
-    audit = replace(audit, samples=tuple(replace(s, log10_fisher_bound=b) for s, b in zip(audit.samples, own, strict=True)))
+    own = [math.log10(s.lambda_max.value) + 2 for s in audit.samples]
+    audit = replace(
+        audit, samples=tuple(replace(s, log10_fisher_bound=bound_of(b)) for s, b in zip(audit.samples, own, strict=True))
+    )
     tiles = {t.label: t.quantity.text for t in view_of(audit).tiles}
     assert tiles["Bound / measured, by sample"] == "2.0 decades"
 
@@ -169,7 +171,7 @@ def test_sizes():
 
 def test_rounding_is_no_violation():
     audit = BOUNDS["bound"]()
-    top = max(s.lambda_max.estimate.value for s in audit.samples)
+    top = max(s.lambda_max.value for s in audit.samples)
     tie = replace(audit.bound, log10_fisher=math.log10(top) - 1e-6)
     assert "cannot be" not in view_of(replace(audit, bound=tie)).answer
 

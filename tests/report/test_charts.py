@@ -82,7 +82,7 @@ def test_zeros_are_counted_in_words():
 
 def test_statistics_are_drawn_at_their_values():
     audit = make_audit(100)
-    values = tuple(s.lambda_max.estimate.value for s in audit.samples)
+    values = tuple(s.lambda_max.value for s in audit.samples)
     chart = charts.distribution([charts.Panel("raw", "raw", values, audit.aggregates["lambda_max"])], units="u", width=700)
     row = [r for r in chart.rules if r.role == "raw" and r.y1 == r.y2]
     assert len(row) == 4

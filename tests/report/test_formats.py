@@ -92,7 +92,7 @@ def test_csv_tells_the_samples_of_the_json(audit):
     assert [r["index"] for r in rows] == [str(s["index"]) for s in (*record["samples"], *record["skipped"])]
     for row, sample in zip(rows, record["samples"], strict=False):
         assert (float(row["lambda_max"]) if row["lambda_max"] else None) == sample["lambda_max"]["value"]
-        assert (float(row["boundary_distance"]) if row["boundary_distance"] else None) == sample["boundary_distance"]
+        assert (float(row["boundary_distance"]) if row["boundary_distance"] else None) == sample["boundary_distance"]["value"]
         assert (float(row["lambda_max_high"]) if row["lambda_max_high"] else None) == sample["lambda_max"]["high"]
     assert [r["status"] for r in rows[len(record["samples"]) :]] == ["skipped"] * len(record["skipped"])
 

@@ -41,7 +41,7 @@ def test_an_audit_without_gates_has_no_such_section():
 def test_the_headline_tells_the_direction(factor):
     audit = make_audit(30)
     sketches = [
-        replace(s, lambda_max_calibrated=replace(k, estimate=replace(k.estimate, value=factor * k.estimate.value)))
+        replace(s, lambda_max_calibrated=replace(k, value=factor * k.value))
         for s in audit.samples
         for k in [s.lambda_max_calibrated]
     ]

@@ -31,8 +31,8 @@ def test_every_sample_row_is_the_audits(audit):
     for line in page.samples:
         s = samples[line.index]
         pairs = (
-            (line.raw, s.lambda_max.estimate),
-            (line.calibrated, s.lambda_max_calibrated.estimate),
+            (line.raw, s.lambda_max),
+            (line.calibrated, s.lambda_max_calibrated),
             (line.trace, s.trace),
             (line.distance, s.boundary_distance),
             (line.sensitivity, s.logit_sensitivity),

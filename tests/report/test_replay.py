@@ -44,7 +44,7 @@ def test_without_directions_the_curves_stand_alone():
     audit = replace(with_replay(make_audit(50)), directions=())
     view = view_of(audit)
     assert [p.role for p in view.panels] == ["Most sensitive", "In the middle", "Least sensitive"]
-    values = {s.index: s.lambda_max_calibrated.estimate.value for s in audit.samples if s.kl_curve}
+    values = {s.index: s.lambda_max_calibrated.value for s in audit.samples if s.kl_curve}
     ranked = sorted(values, key=values.get)
     assert [view.panels[0].index, view.panels[-1].index] == [ranked[-1], ranked[0]]
     assert "The change that moves" not in section(render_html(audit)).text
@@ -64,7 +64,7 @@ def test_numbers_are_the_curves(name):
     for panel in view.panels:
         curve = samples[panel.index].kl_curve
         facts = {f.name: f.value for f in panel.facts}
-        assert facts["Raw λ_max"] == number(samples[panel.index].lambda_max.estimate.value)
+        assert facts["Raw λ_max"] == number(samples[panel.index].lambda_max.value)
         assert facts["Within 10 %"] == ("nowhere on the ladder" if curve.holds_to is None else f"up to ε = {short(curve.holds_to)}")
         assert facts["Prediction flips"] == ("not on the ladder" if curve.flips_at is None else f"at ε = {short(curve.flips_at)}")
         lines = [p for p in view.points if p.sample == panel.index]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from tests.support.places import ROOT
 from onnxfim.auditing.run import audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
@@ -16,6 +15,7 @@ from onnxfim.slopes.attacks import Threat, fgsm, nearest_rivals, pgd, smallest_l
 from onnxfim.slopes.calibration import predictions
 from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support.models import Linear
+from tests.support.places import ROOT
 
 K, D, N = 5, 12, 24
 WIDE = 50.0
@@ -282,4 +282,4 @@ class TestOnFiles:
         found = audit(saved(model.onnx()), model.samples(6), settings=cpu(method="gradient", replay=2, attack="linf"))
         record = json.loads(found.to_json())
         assert record["attack"]["norm"] == "linf"
-        assert record["samples"][0]["attack_distance"] == found.samples[0].attack_distance.value
+        assert record["samples"][0]["attack_distance"]["value"] == found.samples[0].attack_distance.value

@@ -51,8 +51,8 @@ class TestClosedForm:
         assert_allclose(values(found, "logit_sensitivity"), np.linalg.norm(model.W, 2), rtol=FLOAT32)
         assert kinds(found) == kinds(found, "lambda_max_calibrated") == {"exact"}
         for s, truth in zip(found.samples, model.lambda_max(X), strict=True):
-            assert s.lambda_max.estimate.low <= truth <= s.lambda_max.estimate.high
-        methods = {s.lambda_max.estimate.method for s in found.samples}
+            assert s.lambda_max.low <= truth <= s.lambda_max.high
+        methods = {s.lambda_max.method for s in found.samples}
         assert methods == ({"Lanczos iteration"} if K > FEW_CLASSES else {"all coordinates, derivative of the graph"})
 
     @pytest.mark.parametrize("K", [2, 10, 200])

@@ -115,7 +115,7 @@ class TestRounded:
         X = mlp.samples(8)
         found = audit(from_callable(rounded(mlp.logits, level), (D,), K), X, settings=Settings(budget=60))
         for s in found.samples:
-            estimate = s.lambda_max.estimate
+            estimate = s.lambda_max
             assert estimate.value != 0.0
             assert estimate.value is not None or estimate.reason
 
@@ -125,7 +125,7 @@ class TestRounded:
         settings = Settings(budget=60, step=given)
         found = audit(from_callable(rounded(mlp.logits, 3.0), (D,), K), X, settings=settings)
         assert found.run.step == given
-        missing = [s.lambda_max.estimate for s in found.samples if s.lambda_max.estimate.value is None]
+        missing = [s.lambda_max for s in found.samples if s.lambda_max.value is None]
         assert missing
         assert all("rounding" in e.reason for e in missing)
         assert "unresolved" in {f.id for f in found.findings}
@@ -140,7 +140,7 @@ class TestSilent:
         X = np.random.default_rng(0).standard_normal((12, D)).astype(np.float32)
         found = audit(from_callable(fn, (D,), K), X, settings=Settings(step=step))
         for s in found.samples:
-            for e in (s.lambda_max.estimate, s.trace, s.boundary_distance, s.logit_sensitivity):
+            for e in (s.lambda_max, s.trace, s.boundary_distance, s.logit_sensitivity):
                 assert e.value is None
                 assert e.reason
             assert s.unchanged == 1.0
@@ -155,7 +155,7 @@ class TestSilent:
     def test_exact_has_no_value_either(self):
         X = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
         found = audit(from_callable(lambda X: np.zeros((len(X), 3)), (6,), 3), X, settings=Settings(method="exact"))
-        assert all(s.lambda_max.estimate.value is None for s in found.samples)
+        assert all(s.lambda_max.value is None for s in found.samples)
 
 
 class TestNoisy:

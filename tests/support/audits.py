@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxfim.bounds import closed_forms
+from onnxfim.bounds.reading import bound_of
 from onnxfim.record.audit import (
     AttackSummary,
     Audit,
@@ -24,7 +25,7 @@ from onnxfim.record.audit import (
 )
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
-from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Sketch, Skipped
+from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.verdict import judge, parse_gate
 
@@ -148,7 +149,7 @@ def _sample(i, raw, calibrated, truth, predicted, labels, exact, rng, scale):
     def sketch(value):
         value = float(value)
         ends = (value, value) if exact else (0.74 * value, 1.31 * value)
-        return Sketch(Estimate(value, *ends, kind, "jackknife", 101), 1.04 * value, 0.96 * value)
+        return Estimate(value, *ends, kind, "jackknife", 101, plain=1.04 * value, cross_fit=0.96 * value)
 
     distance = float(0.42 * (calibrated / scale) ** -0.32 * np.exp(rng.normal(0, 0.25)))
     missing = Estimate(None, reason="no labels were given")
@@ -159,9 +160,9 @@ def _sample(i, raw, calibrated, truth, predicted, labels, exact, rng, scale):
         prediction=int(predicted),
         confidence=float(1 - min(0.6, 0.3 * raw / scale)),
         lambda_max=sketch(raw),
-        lambda_max_calibrated=sketch(calibrated) if labels else Sketch(missing),
+        lambda_max_calibrated=sketch(calibrated) if labels else missing,
         trace=Estimate(float(1.6 * raw), float(1.3 * raw), float(1.9 * raw), kind, "sketch", 101),
-        effective_rank=1.6,
+        effective_rank=Estimate(1.6, kind=kind, method="trace over lambda_max"),
         boundary_distance=Estimate(distance, 0.9 * distance, 1.12 * distance, kind, "sketch", 101),
         logit_sensitivity=Estimate(4.1, 3.8, 4.5, kind, "sketch", 101),
         evaluations=101,
@@ -242,11 +243,11 @@ def make_step(*, dithered: bool = False) -> StepChoice:
 def with_nulls(audit: Audit, *, share: float = 1.0) -> Audit:
     """The audit of a file of which that share of the samples resolves nothing."""
     reason = "no direction changed any output at r = 0.001; the smallest usable step is 0.03"
-    null = Sketch(Estimate(None, reason=reason))
+    null = Estimate(None, reason=reason)
     many = round(share * len(audit.samples))
     gone = tuple(
-        replace(s, lambda_max=null, lambda_max_calibrated=null, trace=null.estimate, effective_rank=None,
-                boundary_distance=null.estimate, logit_sensitivity=null.estimate, unchanged=1.0)
+        replace(s, lambda_max=null, lambda_max_calibrated=null, trace=null, effective_rank=null,
+                boundary_distance=null, logit_sensitivity=null, unchanged=1.0)
         for s in audit.samples[:many]
     )  # fmt: skip
     none = Aggregate(None, None, None)
@@ -329,14 +330,14 @@ def make_curve(lam: float, bend: float, flips_at: float | None, ladder: np.ndarr
 def with_replay(audit: Audit, *, replayed: int = 64, seed: int = 0, images: bool = True) -> Audit:
     """The audit with gradients used, KL curves on samples spread over the ranking, directions and an attack."""
     rng = np.random.default_rng(seed)
-    calibrated = all(s.lambda_max_calibrated.estimate.value is not None for s in audit.samples)
-    ranked = sorted(audit.samples, key=lambda s: (s.lambda_max_calibrated if calibrated else s.lambda_max).estimate.value)
+    calibrated = all(s.lambda_max_calibrated.value is not None for s in audit.samples)
+    ranked = sorted(audit.samples, key=lambda s: (s.lambda_max_calibrated if calibrated else s.lambda_max).value)
     places = np.unique(np.linspace(0, len(ranked) - 1, min(replayed, len(ranked))).round().astype(int))
     chosen = {ranked[i].index for i in places}
     ladder = np.geomspace(1e-3, 10, 13) * float(np.median([s.boundary_distance.value for s in audit.samples]))
 
     def replay(s: SampleResult) -> SampleResult:
-        distance, value = s.boundary_distance.value, s.lambda_max.estimate.value
+        distance, value = s.boundary_distance.value, s.lambda_max.value
         curve = make_curve(value, distance * rng.uniform(0.3, 2), distance * rng.uniform(0.9, 4), ladder)
         attack = Estimate(float(distance * rng.uniform(0.7, 1.3)), kind="upper bound", method="smallest successful norm")
         eigenvalues = (value, 0.3 * value, 0.05 * value)
@@ -412,7 +413,7 @@ def with_bound(audit: Audit, *, layers: int = 9, available: bool = True) -> Audi
     own = bound.log10_fisher - 0.4 if available else None
     return replace(
         audit,
-        samples=tuple(replace(s, log10_fisher_bound=own) for s in audit.samples),
+        samples=tuple(replace(s, log10_fisher_bound=None if own is None else bound_of(own)) for s in audit.samples),
         architecture=Architecture("resnet", evidence),
         bound=bound,
         closed_forms=closed_forms(bound),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.sample import Sketch
 from tests.support.audits import make_audit
 
 GROUPS = 20
@@ -19,9 +18,9 @@ def with_values(audit: Audit, values, noise=0.0, replicates=None, measure="lambd
     for i, (s, value) in enumerate(zip(audit.samples, values, strict=True)):
         old = getattr(s, measure)
         half = np.exp(1.96 * noise)
-        estimate = replace(old.estimate, value=float(value), low=float(value / half), high=float(value * half))
+        estimate = replace(old, value=float(value), low=float(value / half), high=float(value * half))
         relative = () if replicates is None else tuple(float(v) for v in replicates[i])
-        samples.append(replace(s, **{measure: Sketch(estimate, float(value), float(value), relative)}))
+        samples.append(replace(s, **{measure: replace(estimate, plain=float(value), cross_fit=float(value), replicates=relative)}))
     group = audit.aggregates[measure]
     mean = replace(group.mean, value=float(np.mean(values)))
     return replace(audit, samples=tuple(samples), aggregates={**audit.aggregates, measure: replace(group, mean=mean)})

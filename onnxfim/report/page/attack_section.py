@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from onnxfim.record.audit import AttackSummary, Correlation
-from onnxfim.report.numbers import count, number, percent, percent_interval, seconds, short, visible
+from onnxfim.record.measures import BY_NAME, CONFIDENCE
+from onnxfim.report.numbers import count, measure_label, number, percent, percent_interval, seconds, short, visible
 from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Quantity, Tile
 
 _NORMS = {"l2": "L2", "linf": "L∞"}
-_MEASURES = {
-    "lambda_max": ("λ_max, raw", -1),
-    "lambda_max_calibrated": ("λ_max, calibrated", -1),
-    "trace": ("Trace of the Fisher information", -1),
-    "logit_sensitivity": ("Logit sensitivity ‖J‖₂", -1),
-    "boundary_distance": ("Boundary distance", 1),
-    "confidence": ("Confidence", 1),
-}
 _SIGNS = {1: "positive", -1: "negative"}
 
 
@@ -73,7 +66,7 @@ def _facts(attack: AttackSummary, norm: str) -> tuple[Fact, ...]:
 
 
 def _line(c: Correlation) -> CorrelationLine:
-    name, sign = _MEASURES.get(c.measure, (visible(c.measure), 0))
+    name, sign = measure_label(c.measure), _sign(c.measure)
     return CorrelationLine(
         measure=name,
         coefficient=_signed(c.coefficient),
@@ -85,6 +78,12 @@ def _line(c: Correlation) -> CorrelationLine:
         low=_place(c.low if c.low is not None else c.coefficient or 0.0),
         high=_place(c.high if c.high is not None else c.coefficient or 0.0),
     )
+
+
+def _sign(measure: str) -> int:
+    """Which way a measure is expected to rank with the distance of the attack."""
+    known = BY_NAME.get(measure)
+    return known.sign if known is not None else 1 if measure == CONFIDENCE else 0
 
 
 def _signed(value: float | None) -> str:

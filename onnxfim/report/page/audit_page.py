@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, Finding
+from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
 from onnxfim.report.charts import charts
 from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure, Panel
-from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, seconds, short, spread, visible
+from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, percent_interval, seconds, short, spread, visible
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.facts import how_it_was_run
@@ -80,14 +81,6 @@ def build_page(audit: Audit, picture: Picture) -> Page:
 
 
 _LEVELS = {"error": "Error", "warning": "Warning", "note": "Note"}
-_MEASURES = {
-    "lambda_max": ("λ_max, raw", "raw"),
-    "lambda_max_calibrated": ("λ_max, calibrated", "calibrated"),
-    "lambda_max_raw_units": ("λ_max, raw, in raw input units", ""),
-    "boundary_distance": ("Boundary distance", ""),
-    "logit_sensitivity": ("Logit sensitivity ‖J‖₂", ""),
-    "trace": ("Trace of the Fisher information", ""),
-}
 
 
 def _finding(finding: Finding) -> Item:
@@ -95,7 +88,7 @@ def _finding(finding: Finding) -> Item:
 
 
 def _in_order(aggregates: Mapping[str, Aggregates]) -> Iterable[tuple[str, Aggregates]]:
-    known = [key for key in _MEASURES if key in aggregates]
+    known = [m.name for m in MEASURES if m.name in aggregates]
     return [(key, aggregates[key]) for key in (*known, *sorted(set(aggregates) - set(known)))]
 
 
@@ -159,14 +152,14 @@ def _temperature_note(audit: Audit, why: str) -> str:
 
 
 def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
-    label, series = _MEASURES.get(key, (visible(key), ""))
-    cells = tuple(_aggregate(getattr(aggregates, name)) for name in ("mean", "median", "p95", "max"))
+    label, series = measure_label(key), BY_NAME[key].series if key in BY_NAME else ""
+    cells = tuple(_aggregate(getattr(aggregates, s.name)) for s in STATISTICS)
     return StatisticRow(label, visible(aggregates.units), f"{aggregates.count:,}", cells, series)
 
 
 def _statistics_note(audit: Audit) -> str:
     groups = audit.aggregates.values()
-    names = {"mean": "Mean", "median": "Median", "p95": "95th percentile", "max": "Maximum"}
+    names = {s.name: s.label for s in STATISTICS}
     how: dict[str, list[str]] = {}
     for key, name in names.items():
         for method in sorted({getattr(g, key).method for g in groups} - {""}):
@@ -181,10 +174,10 @@ def _statistics_note(audit: Audit) -> str:
 def _panels(audit: Audit) -> list[Panel]:
     found = []
     for key in ("lambda_max", "lambda_max_calibrated"):
-        estimates = [getattr(s, key).estimate.value for s in audit.samples]
+        estimates = [getattr(s, key).value for s in audit.samples]
         values = tuple(v for v in estimates if v is not None)
         if values:
-            found.append(Panel(_MEASURES[key][1], _MEASURES[key][0], values, audit.aggregates.get(key)))
+            found.append(Panel(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
 
 

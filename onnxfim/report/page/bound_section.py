@@ -76,7 +76,7 @@ def log_text(log10: float | None) -> str:
 
 def _measured(samples: Sequence[SampleResult]) -> tuple[float | None, float | None]:
     """The largest raw lambda_max and the largest logit sensitivity over the samples."""
-    lambdas = [v for s in samples if (v := s.lambda_max.estimate.value) is not None]
+    lambdas = [v for s in samples if (v := s.lambda_max.value) is not None]
     slopes = [v for s in samples if (v := s.logit_sensitivity.value) is not None]
     return max(lambdas, default=None), max(slopes, default=None)
 
@@ -134,7 +134,7 @@ def _tiles(samples: Sequence[SampleResult], bound: Bound) -> tuple[Tile, ...]:
 
 def _local_gaps(samples: Sequence[SampleResult]) -> list[float]:
     """Decades between each sample's own bound and its measured lambda_max, where both are above zero."""
-    gaps = (_gap(s.log10_fisher_bound, s.lambda_max.estimate.value) for s in samples)
+    gaps = (_gap(b.value, s.lambda_max.value) for s in samples if (b := s.log10_fisher_bound) is not None)
     return [g for g in gaps if g is not None]
 
 

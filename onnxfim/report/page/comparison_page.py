@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.charts.comparison_charts import against, means
-from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, short, spread, visible
+from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, percent_interval, short, spread, visible
 from onnxfim.report.page.view import Quantity
 from onnxfim.verdict.comparison import Comparison, Pair
 
@@ -17,16 +18,6 @@ MOST_SAMPLES = 25
 MOST_CLASSES = 100
 MOST_SCATTERS = 6
 _OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value
-
-MEASURES = {
-    "lambda_max_calibrated": "λ_max, calibrated",
-    "lambda_max": "λ_max, raw",
-    "trace": "Trace",
-    "boundary_distance": "Boundary distance",
-    "logit_sensitivity": "Logit sensitivity ‖J‖₂",
-    "confidence": "Confidence",
-    "attack_distance": "Attack distance",
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         headline=headline(comparison),
         sentences=sentences(comparison),
         notes=tuple(visible(n) for n in comparison.notes),
-        lead=MEASURES.get(comparison.measure, visible(comparison.measure)),
+        lead=measure_label(comparison.measure),
         units=visible(comparison.units),
         ranking=_ranking(comparison),
         means=_figure(lambda width: means(comparison, width=width)),
@@ -262,15 +253,15 @@ def _samples(comparison: Comparison) -> Table:
 def _correlations(comparison: Comparison, entry: int) -> Table:
     """The lower triangle of one audit's rank correlations."""
     found = {(c.first, c.second): c for c in comparison.correlations if c.entry == entry}
-    measures = [m for m in MEASURES if any(m in key for key in found)]
+    measures = [m for m in RANKED if any(m in key for key in found)]
     rows = []
     for row in measures[1:]:
         cells = [
             quantity_of(found[column, row].rho) if (column, row) in found else Quantity("")
             for column in measures[: measures.index(row)]
         ]
-        rows.append(Row(MEASURES[row], (*cells, *[Quantity("")] * (len(measures) - 1 - len(cells)))))
-    return Table(tuple(MEASURES[m] for m in measures[:-1]), tuple(rows))
+        rows.append(Row(measure_label(row), (*cells, *[Quantity("")] * (len(measures) - 1 - len(cells)))))
+    return Table(tuple(measure_label(m) for m in measures[:-1]), tuple(rows))
 
 
 def quantity_of(rho: Aggregate) -> Quantity:

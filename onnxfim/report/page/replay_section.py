@@ -187,7 +187,7 @@ def _reach_note(audit: Audit, replayed: Sequence[tuple[SampleResult, KLCurve]]) 
 
 def _panel(role: str, sample: SampleResult, curve: KLCurve, span: tuple[float, float] | None) -> CurvePanel:
     facts = (
-        Fact("Raw λ_max", number(sample.lambda_max.estimate.value)),
+        Fact("Raw λ_max", number(sample.lambda_max.value)),
         Fact("Within 10 %", "nowhere on the ladder" if curve.holds_to is None else f"up to ε = {short(curve.holds_to)}"),
         Fact("Prediction flips", "not on the ladder" if curve.flips_at is None else f"at ε = {short(curve.flips_at)}"),
     )

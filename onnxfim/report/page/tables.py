@@ -67,7 +67,7 @@ def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
     """A sample with its picture, where it has one."""
     thumbnail = next((t for t in audit.thumbnails if t.index == sample.index), None)
     sketch = sample.lambda_max_calibrated if words.has_calibrated(audit) else sample.lambda_max
-    kind, quantities = _with_common_kind({"value": sketch.estimate, "distance": sample.boundary_distance})
+    kind, quantities = _with_common_kind({"value": sketch, "distance": sample.boundary_distance})
     return SampleCard(
         index=sample.index,
         name=visible(sample.name),
@@ -104,8 +104,8 @@ def _picture(thumbnail: Thumbnail, picture: Picture, alt: str) -> PictureView:
 def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
     """A sample as a row; its kind stands once where all its numbers share it."""
     estimates = {
-        "raw": sample.lambda_max.estimate,
-        "calibrated": sample.lambda_max_calibrated.estimate,
+        "raw": sample.lambda_max,
+        "calibrated": sample.lambda_max_calibrated,
         "trace": sample.trace,
         "distance": sample.boundary_distance,
         "sensitivity": sample.logit_sensitivity,
@@ -121,7 +121,7 @@ def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
         raw=quantities["raw"],
         calibrated=quantities["calibrated"],
         trace=quantities["trace"],
-        rank="–" if sample.effective_rank is None else number(sample.effective_rank),
+        rank="–" if sample.effective_rank.value is None else number(sample.effective_rank.value),
         distance=quantities["distance"],
         sensitivity=quantities["sensitivity"],
         kind=kind,

@@ -1,0 +1,96 @@
+"""The one table of measures: what each is called, its units, which way it points, and where it may be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from onnxfim.record.sample import Estimate, SampleResult
+
+Sign: TypeAlias = Literal[-1, 0, 1]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of a sample.
+
+    Attributes:
+        name: Field of `SampleResult`, and key in every format.
+        label: What a report calls it.
+        symbol: Its sign in formulas.
+        units: What its values are in.
+        sign: -1 where a larger value is more sensitive, +1 where it is less, 0 where it says neither.
+        gated: A gate may name its statistics, so that every audit computes them.
+        optional: Only some audits have it; the others leave it out.
+        correlated: Its ranks are compared with those of the other measures and of attacks.
+        series: Colour class of its marks in a report; empty for none.
+    """
+
+    name: str
+    label: str
+    symbol: str
+    units: str
+    sign: Sign
+    gated: bool = True
+    optional: bool = False
+    correlated: bool = True
+    series: str = ""
+
+    def of(self, sample: SampleResult) -> Estimate | None:
+        """The sample's estimate; None where the audit has no such measure."""
+        found: Estimate | None = getattr(sample, self.name)
+        return found
+
+
+_PER_MODEL_UNIT = "nats per squared model input unit"
+
+#: Every measure, in the order of tables.
+MEASURES: tuple[Measure, ...] = (
+    Measure("lambda_max", "λ_max, raw", "λ", _PER_MODEL_UNIT, -1, series="raw"),
+    Measure(
+        "lambda_max_calibrated", "λ_max, calibrated", "λ_T", f"{_PER_MODEL_UNIT}, at the fitted temperature", -1,
+        series="calibrated",
+    ),
+    Measure(
+        "lambda_max_raw_units", "λ_max, raw, in raw input units", "λ", "nats per squared raw input unit", -1, optional=True,
+        correlated=False,
+    ),
+    Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1),
+    Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1),
+    Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1),
+    Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False),
+    Measure("attack_distance", "Smallest attack", "δ", "input units of the attack", 1, gated=False, optional=True),
+    Measure(
+        "log10_fisher_bound", "Bound of λ_max, log₁₀", "log₁₀ ½L²", f"log10 of {_PER_MODEL_UNIT}", 0, gated=False, optional=True,
+        correlated=False,
+    ),
+)  # fmt: skip
+#: Confidence has no interval and no units; it is ranked beside the measures.
+CONFIDENCE = "confidence"
+#: What is ranked against one another.
+RANKED: tuple[str, ...] = (*(m.name for m in MEASURES if m.correlated), CONFIDENCE)
+BY_NAME: dict[str, Measure] = {m.name: m for m in MEASURES}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One statistic over the samples; ``quantile`` where it is one."""
+
+    name: str
+    label: str
+    quantile: float | None = None
+
+
+#: Every statistic of a measure, in the order of tables; fields of `Aggregates`.
+STATISTICS: tuple[Statistic, ...] = (
+    Statistic("mean", "Mean"),
+    Statistic("median", "Median", 0.5),
+    Statistic("p95", "95th percentile", 0.95),
+    Statistic("max", "Maximum"),
+)
+
+
+def gated() -> tuple[Measure, ...]:
+    """The measures whose statistics every audit has and a gate may name."""
+    return tuple(m for m in MEASURES if m.gated)
