@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
@@ -62,23 +62,47 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
         raise ModelError(f"{where}: is not ONNX, or is truncated (protobuf cannot parse it). Export it again.") from error
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{where}: holds no ONNX graph (no nodes or no opset). Give a complete ONNX model.")
+    digest = hashlib.sha256(content)
+    for external in _external_files(where, proto):
+        if os.path.isfile(external):
+            digest.update(external.read_bytes())
+            size += external.stat().st_size
     try:
         graph = Graph(proto, base_dir=where.parent)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    digest = hashlib.sha256(content)
-    for location in sorted(_external_files(proto)):
-        external = where.parent / location
-        if external.is_file() and where.parent.resolve() in external.resolve().parents:
-            digest.update(external.read_bytes())
-            size += external.stat().st_size
     return ModelFile(where, digest.hexdigest(), size, proto, graph)
 
 
-def _external_files(proto: onnx.ModelProto) -> set[str]:
-    """Names of the files that hold external weights, as the model states them."""
-    tensors = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    return {e.value for t in tensors for e in t.external_data if e.key == "location"}
+def _external_files(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
+    """The files that hold weights, sorted; none of them may lie outside the model's folder (old runtimes follow links there).
+
+    Where the model itself is a link, as in a cache of downloads, the folder of the file that it names counts too.
+    """
+    tensors = [t for t in _stored(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
+    folders = (where.parent.resolve(), where.resolve().parent)
+    for location in sorted({e.value for t in tensors for e in t.external_data if e.key == "location"}):
+        try:
+            external = (where.parent / location).resolve()
+        except (OSError, ValueError, RuntimeError):  # a zero byte, a ring of links
+            external = None
+        if external is None or not any(external.is_relative_to(folder) for folder in folders):
+            raise ModelError(
+                f"{where}: weights are in {location!r}, outside the model's folder, expected beside the model. Move them there."
+            )
+        yield external
+
+
+def _stored(message: Message) -> Iterator[onnx.TensorProto]:
+    """All tensors that a model holds: initializers and attributes, in subgraphs and functions too."""
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for part in value if isinstance(value, Iterable) else (value,):
+            if isinstance(part, onnx.TensorProto):
+                yield part
+            else:
+                yield from _stored(part)
 
 
 def choose_input(file: ModelFile, name: str | None) -> TensorInfo:

@@ -20,6 +20,23 @@ LINEAR = Linear.draw(3, 4)
 info = helper.make_tensor_value_info
 
 
+def elsewhere(location, place):
+    """A model with four weights in the file ``location``: an initializer, a constant, or a constant in a branch."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("length", "16")):
+        tensor.external_data.add(key=key, value=value)
+    made = models.model([("Add", ["x", "x"], ["z"], {})], {}, shape=(4,), out=(4,))
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    if place == "initializer":
+        made.graph.initializer.append(tensor)
+    elif place == "constant":
+        made.graph.node.append(constant)
+    else:
+        branch = helper.make_graph([constant], "branch", [], [info("w", TensorProto.FLOAT, [4])])
+        made.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
+    return made
+
+
 class TestLoading:
     def test_missing(self, tmp_path, told):
         with pytest.raises(ModelError, match=told("none.onnx", "no such file")):
@@ -65,6 +82,38 @@ class TestLoading:
         assert before.bytes == path.stat().st_size + weights.stat().st_size
         weights.write_bytes(weights.read_bytes()[::-1])
         assert load_model(path).sha256 != before.sha256
+
+    @pytest.mark.parametrize("location", ["../secret", "{absolute}", "link", "ring", "sub/../../secret", "no\0name"])
+    @pytest.mark.parametrize("place", ["initializer", "constant", "branch"])
+    def test_external_weights_stay_in_the_models_folder(self, tmp_path, told, location, place):
+        folder = tmp_path / "model"
+        folder.mkdir()
+        (tmp_path / "secret").write_bytes(bytes(16))
+        (folder / "link").symlink_to("../secret")
+        (folder / "ring").symlink_to("ring")
+        location = location.format(absolute=tmp_path / "secret")
+        (folder / "model.onnx").write_bytes(elsewhere(location, place).SerializeToString())
+        with pytest.raises(ModelError, match=told("model.onnx: weights are in", "outside the model's folder", "beside the model")):
+            load_model(folder / "model.onnx")
+
+    @pytest.mark.parametrize("location", ["weights.bin", "sub/weights.bin", "./weights.bin", "gone", "x" * 5000])
+    def test_external_weights_inside_the_folder_are_taken(self, tmp_path, location):
+        for name in ("weights.bin", "sub/weights.bin"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(bytes(16))
+        content = elsewhere(location, "initializer").SerializeToString()
+        (tmp_path / "model.onnx").write_bytes(content)
+        assert load_model(tmp_path / "model.onnx").bytes == len(content) + 16 * location.endswith(".bin")
+
+    def test_links_of_a_cache_of_downloads_are_followed(self, tmp_path):
+        """Model and weights are both links into one folder of blobs."""
+        (tmp_path / "blobs").mkdir()
+        (tmp_path / "snapshot").mkdir()
+        content = elsewhere("weights.bin", "initializer").SerializeToString()
+        for name, blob in (("model.onnx", content), ("weights.bin", bytes(16))):
+            (tmp_path / "blobs" / name[::-1]).write_bytes(blob)
+            (tmp_path / "snapshot" / name).symlink_to(f"../blobs/{name[::-1]}")
+        assert load_model(tmp_path / "snapshot" / "model.onnx").bytes == len(content) + 16
 
 
 class TestChoosing:
