@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-from onnxfim.record.audit import AttackSummary, Calibration, DataInfo, GradientInfo, Run, StepChoice
+from onnxfim.record.audit import AttackSummary, Calibration, ClippedRange, DataInfo, GradientInfo, Run, StepChoice
 from onnxfim.record.decision import Aggregates, Finding, Level
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
@@ -18,15 +17,6 @@ _SATURATED = 1e-6
 _CROSS_CHECK = 2.0  # factor between sketch and gradient that neither noise nor a kink explains
 _CLIPPED = 0.01
 _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
-
-
-@dataclass(frozen=True)
-class Clipped:
-    """The range of inputs that a file tells apart, and the share of the coordinates within a step of its ends."""
-
-    low: float
-    high: float
-    share: float
 
 
 def findings(
@@ -45,7 +35,7 @@ def findings(
     gradient: GradientInfo | None = None,
     method_asked: str = "auto",
     attack: AttackSummary | None = None,
-    clipped: Clipped | None = None,
+    clipped: ClippedRange | None = None,
 ) -> tuple[Finding, ...]:
     """All findings of an audit, most serious first."""
     found = [
@@ -98,7 +88,7 @@ def _about_model(num_outputs: int, c: Calibration, data: DataInfo, doubt: str | 
         yield Finding("temperature-unfitted", "warning", f"There are no calibrated values: {c.reason}. Pass more labelled samples.")
 
 
-def _about_step(step: StepChoice, samples: Sequence[SampleResult], clipped: Clipped | None) -> Iterator[Finding]:
+def _about_step(step: StepChoice, samples: Sequence[SampleResult], clipped: ClippedRange | None) -> Iterator[Finding]:
     if not step.plateau:
         where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"
         smallest = (

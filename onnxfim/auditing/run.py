@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, remembered_results
-from onnxfim.auditing.findings import Clipped, findings
+from onnxfim.auditing.findings import findings
 from onnxfim.auditing.gradient_stage import GradientStage, scale_field
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.subject import CallableModel, Subject, open_subject
@@ -22,7 +22,7 @@ from onnxfim.bounds.reading import GraphReading, read_graph, with_bounds
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
-from onnxfim.record.audit import Audit, Calibration, DataInfo, Run, StepChoice
+from onnxfim.record.audit import Audit, Calibration, ClippedRange, DataInfo, Run, StepChoice
 from onnxfim.record.decision import Finding
 from onnxfim.record.sample import SampleResult, Skipped, estimate_of
 from onnxfim.record.settings import Settings
@@ -451,6 +451,7 @@ class _Loop:
             versions=package_versions(),
             platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
             partial=partial,
+            provider_missed=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
             times=self._times(seconds),
         )
         found = violations + findings(
@@ -462,11 +463,11 @@ class _Loop:
         )  # fmt: skip
         shown = {self._index(i): self.X[i] for i in good}
         return Audit(
-            model=info,
+            model=replace(info, doubt=self.subject.doubt),
             data=data,
             settings=self.settings,
             run=run,
-            step=step,
+            step=replace(step, clipped=self._clipped(step, good)),
             calibration=calibration,
             aggregates=aggregates,
             samples=tuple(results),
@@ -512,14 +513,14 @@ class _Loop:
         p = self.reader.probabilities(base[good])[:, :, 0]
         return {self._index(i): row for i, row in zip(good, p, strict=True)}
 
-    def _clipped(self, step: StepChoice, good: Array) -> Clipped | None:
+    def _clipped(self, step: StepChoice, good: Array) -> ClippedRange | None:
         """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""
         if self.subject.limits is None or step.scheme != "dithered":
             return None
         low, high = self.subject.limits
         reach = step.step + (step.dither or 0.0)
         near = [float(np.mean((self.X[i] < low + reach) | (self.X[i] > high - reach))) for i in good]
-        return Clipped(low, high, float(np.mean(near)))
+        return ClippedRange(low, high, float(np.mean(near)))
 
     def _data_info(self) -> DataInfo:
         X = self.X

@@ -35,6 +35,15 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class ClippedRange:
+    """The range of inputs that a file tells apart, and the share of the audited coordinates within a step of its ends."""
+
+    low: float
+    high: float
+    share: float
+
+
+@dataclass(frozen=True)
 class StepChoice:
     """The chosen step, the scheme at it, and the evidence: the curve lambda(r), the noise floor, the cost.
 
@@ -58,6 +67,7 @@ class StepChoice:
     samples: tuple[int, ...]
     directions: int
     evaluations: int
+    clipped: ClippedRange | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,8 @@ class ModelInfo:
     """What was audited: the file, its interface, and how its outputs were read.
 
     ``output_kind`` is what the outputs are; ``read_from`` says which values were differentiated and how that is known.
-    ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None.
+    ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
+    speaks against the kind that the outputs were read as.
     """
 
     path: str
@@ -83,6 +94,7 @@ class ModelInfo:
     output_kind: OutputKind
     read_from: str
     rewritten: str | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,9 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Run:
-    """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine."""
+    """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
+
+    ``provider_missed`` is True where a provider that was named was not obtained."""
 
     provider: str
     providers_requested: tuple[str, ...]
@@ -133,6 +147,7 @@ class Run:
     versions: Mapping[str, str]
     platform: str
     partial: bool
+    provider_missed: bool = False
     times: Mapping[str, Any] = field(default_factory=dict)
 
 

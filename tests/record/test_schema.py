@@ -26,6 +26,9 @@ LATER = {
     "Settings": {"replay", "attack", "epsilon", "attack_range", "attack_samples", "surrogate", "bounds"},
     "Factor": {"shape", "kind", "note"},
     "Bound": {"shares"},
+    "StepChoice": {"clipped"},
+    "ModelInfo": {"doubt"},
+    "Run": {"provider_missed"},
 }
 
 
