@@ -46,7 +46,9 @@ class Subject:
 
     def audit(self, *options: str, budget: int = 33, bounds: bool = True) -> tuple[str, ...]:
         """Arguments of an audit of it."""
-        size = ("--samples", "2", "--replay", "2", "--batch", "8") if self.heavy else ("--samples", "8", "--batch", "64")
+        size: tuple[str, ...] = ("--samples", "8", "--batch", "64")
+        if self.heavy:
+            size = ("--samples", "2", "--batch", "8", "--replay", "2")
         size += ("--budget", str(budget)) if bounds else ("--budget", str(budget), "--no-bounds")
         return ("audit", str(self.model), "--data", str(self.data), *size, *_FIXED, *_SAVED, *options)
 
@@ -151,7 +153,7 @@ def _of_saved_audits(subjects: dict[str, Subject]) -> Iterator[Job]:
     yield Job("baseline/itself", plain.audit("--baseline", "before.json"), before)
     yield Job("baseline/worse", plain.audit("--baseline", "before.json"), {"before.json": f"auto/{adversarial.name}/audit.json"})
     sketched = {"before.json": f"sketch/{plain.name}/audit.json"}
-    yield Job("baseline/sketch", int8.audit("--baseline", "before.json", "--regression-over", "population"), sketched)
+    yield Job("baseline/sketch", adversarial.audit("--baseline", "before.json", "--regression-over", "population"), sketched)
     everything = ("--attack", "l2", "--attack-samples", "6", "--mean", "0", "--std", "0.5", "--baseline", "before.json")
     yield Job("baseline/everything", plain.audit(*gates, *everything), before)
 
@@ -164,7 +166,7 @@ def _of_saved_audits(subjects: dict[str, Subject]) -> Iterator[Job]:
     ):
         needs = {f"{m.name}.json": f"{kind}/{m.name}/audit.json" for m in members}
         yield Job(f"compare/{name}", ("compare", *needs, *compared), needs)
-    size = ("--samples", "8", "--budget", "33", "--batch", "64", "--no-cache", "--provider", "cpu")
+    size = ("--samples", "8", "--budget", "33", "--batch", "64", "--provider", "cpu")
     files = (str(plain.model), str(int8.model), "--data", str(plain.data))
     yield Job("compare/files", ("compare", *files, *size, *compared))
 

@@ -23,8 +23,12 @@ Leaves: TypeAlias = dict[str, Leaf]
 
 #: Relative difference up to which two numbers count as equal.
 TOLERANCE = 1e-9
-#: Numbers closer than this are equal: far below any eigenvalue that was seen (1e-14), above what underflow leaves.
-FLOOR = 1e-20
+#: Numbers closer than this are equal. Real values reach down to 1e-264 (a sure prediction): only underflow is below.
+FLOOR = 1e-300
+#: The same for logarithms: one of a norm of 1 is 0 up to rounding.
+LOG_FLOOR = 1e-12
+#: The same for eigenvalues, as a share of the largest: those of a matrix without full rank are rounding.
+EIGENVALUE_FLOOR = 1e-12
 
 #: A sample's measures, which both layouts name alike.
 MEASURES = (
@@ -239,17 +243,28 @@ def compare_leaves(a: Mapping[str, Leaf], b: Mapping[str, Leaf], *, tolerance: f
     A path that only B has is news, unless A says that nothing is there (null, an empty list): then it differs.
     """
     paths = [p for p in {**a, **b} if not IGNORED.fullmatch(p)]
-    return total(_compare_at(p, a.get(p), b.get(p), known_empty=p in a or _said_empty(p, a), tolerance=tolerance) for p in paths)
+    return total(
+        _compare_at(p, a.get(p), b.get(p), tolerance, known_empty=p in a or _said_empty(p, a), floor=_floor(p, a)) for p in paths
+    )
 
 
-def _compare_at(path: str, one: Leaf, other: Leaf, *, known_empty: bool = True, tolerance: float) -> Outcome:
+def _floor(path: str, leaves: Mapping[str, Leaf]) -> float:
+    """Size of a difference that is none, whatever its share of the value."""
+    if "log10" in path:
+        return LOG_FLOOR
+    eigenvalues = re.fullmatch(r"(.*\btop_eigenvalues)\[\d+\]", path)
+    largest = leaves.get(f"{eigenvalues[1]}[0]") if eigenvalues else None
+    return EIGENVALUE_FLOOR * abs(largest) if isinstance(largest, float) else FLOOR
+
+
+def _compare_at(path: str, one: Leaf, other: Leaf, tolerance: float, *, known_empty: bool = True, floor: float = FLOOR) -> Outcome:
     if one is None and other is None:
         return Outcome()
     if one is None:
         return Outcome(differences=(Difference(path, "differs" if known_empty else "only in B", None, other),))
     if other is None:
         return Outcome(differences=(Difference(path, "only in A", one),))
-    same, relative = _same(one, other, tolerance)
+    same, relative = _same(one, other, tolerance, floor)
     differences = () if same else (Difference(path, "differs", one, other, relative),)
     return Outcome(1, relative or 0.0, differences)
 
@@ -259,12 +274,12 @@ def _said_empty(path: str, leaves: Mapping[str, Leaf]) -> bool:
     return any(leaves.get(path[: m.start()], "") is None for m in re.finditer(r"[.\[]", path))
 
 
-def _same(a: Leaf, b: Leaf, tolerance: float) -> tuple[bool, float | None]:
+def _same(a: Leaf, b: Leaf, tolerance: float, floor: float) -> tuple[bool, float | None]:
     """Whether two leaves are the same, and the relative difference of their numbers (of the numbers in them, for texts)."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b, None
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-        relative = relative_difference(a, b)
+        relative = relative_difference(a, b, floor)
         return relative <= tolerance, relative
     if isinstance(a, str) and isinstance(b, str):
         if a == b:
@@ -277,9 +292,9 @@ def _same(a: Leaf, b: Leaf, tolerance: float) -> tuple[bool, float | None]:
     return False, None
 
 
-def relative_difference(a: float, b: float) -> float:
-    """``|a − b|`` over the larger of the two; 0 where they are closer than `FLOOR`."""
-    if a == b or abs(a - b) <= FLOOR:
+def relative_difference(a: float, b: float, floor: float = FLOOR) -> float:
+    """``|a − b|`` over the larger of the two; 0 where they are no farther apart than ``floor``."""
+    if a == b or abs(a - b) <= floor:
         return 0.0
     size = max(abs(a), abs(b))
     return abs(a - b) / size if math.isfinite(size) else math.inf
@@ -301,7 +316,7 @@ def _compare_lines(a: Sequence[str], b: Sequence[str], tolerance: float) -> Outc
 
 def _compare_block(a: Sequence[str], b: Sequence[str], start: int, tolerance: float) -> Outcome:
     pairs = enumerate(zip(a, b, strict=True), start=start)
-    return total(_compare_at(f"lines[{i}]", x, y, tolerance=tolerance) for i, (x, y) in pairs)
+    return total(_compare_at(f"lines[{i}]", x, y, tolerance) for i, (x, y) in pairs)
 
 
 def total(outcomes: Iterable[Outcome]) -> Outcome:

@@ -135,7 +135,7 @@ def _run(job: Job, place: Place) -> tuple[int | None, float]:
         for path in sorted(Path(folder).iterdir()):
             if path.name not in job.needs:
                 shutil.move(path, kept / path.name)
-        said, complained = (text.replace(folder, "<folder>") for text in (said, complained))
+        said, complained = (text.replace(folder, "FOLDER") for text in (said, complained))
     if job.prints is not None and code == 0:
         (kept / job.prints).write_text(said, encoding="utf-8")
         said = ""
@@ -256,7 +256,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _places(about: dict[str, Any]) -> dict[str, str]:
     """What stands for a checkout's own folders when its texts are compared."""
-    return {about["checkout"]: "<checkout>", about["shared"]: "<shared>"}
+    return {about["checkout"]: "CHECKOUT", about["shared"]: "SHARED"}
 
 
 def _print_differences(differences: Sequence[Difference], most: int) -> None:
