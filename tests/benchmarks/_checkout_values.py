@@ -45,6 +45,9 @@ IGNORED = re.compile(
     re.VERBOSE,
 )
 
+#: The same in a page's text.
+_LAYOUT = re.compile(r"\baudit schema \d+\.\d+")
+
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -75,10 +78,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found: values compared, the largest relative difference of two numbers, and all differences."""
+    """What a comparison found: values compared, the largest relative difference that is within the tolerance, all that are not."""
 
     compared: int = 0
-    largest: float = 0.0
+    rounding: float = 0.0
     differences: tuple[Difference, ...] = ()
 
 
@@ -140,7 +143,7 @@ def read_document(name: str, text: str, places: Mapping[str, str] | None = None)
             raise ValueError(f"is not XML ({error})") from error
         return Document(flatten({root.tag: _element(root)}))
     lines = visible_text(text) if ending == "html" else text.splitlines()
-    return Document({}, tuple(line.strip() for line in lines if line.strip()))
+    return Document({}, tuple(_LAYOUT.sub("audit schema", line.strip()) for line in lines if line.strip()))
 
 
 def normalise(record: Any) -> Any:
@@ -243,9 +246,30 @@ def compare_leaves(a: Mapping[str, Leaf], b: Mapping[str, Leaf], *, tolerance: f
     A path that only B has is news, unless A says that nothing is there (null, an empty list): then it differs.
     """
     paths = [p for p in {**a, **b} if not IGNORED.fullmatch(p)]
-    return total(
+    found = total(
         _compare_at(p, a.get(p), b.get(p), tolerance, known_empty=p in a or _said_empty(p, a), floor=_floor(p, a)) for p in paths
     )
+    return replace(found, differences=tuple(_news_by_branch(found.differences, a)))
+
+
+def _news_by_branch(differences: Iterable[Difference], a: Mapping[str, Leaf]) -> Iterator[Difference]:
+    """The differences, with what only B has once for each branch that A lacks altogether, not once for each leaf."""
+    known = {branch for path in a for branch in _branches(path)}
+    told = set()
+    for difference in differences:
+        if difference.kind != "only in B":
+            yield difference
+            continue
+        root = next((branch for branch in _branches(difference.path) if branch not in known), difference.path)
+        if root not in told:
+            told.add(root)
+            yield replace(difference, path=root, b=difference.b if root == difference.path else "…")
+
+
+def _branches(path: str) -> Iterator[str]:
+    """A path's folders from the top, and itself."""
+    yield from (path[: m.start()] for m in re.finditer(r"[.\[]", path))
+    yield path
 
 
 def _floor(path: str, leaves: Mapping[str, Leaf]) -> float:
@@ -266,12 +290,12 @@ def _compare_at(path: str, one: Leaf, other: Leaf, tolerance: float, *, known_em
         return Outcome(differences=(Difference(path, "only in A", one),))
     same, relative = _same(one, other, tolerance, floor)
     differences = () if same else (Difference(path, "differs", one, other, relative),)
-    return Outcome(1, relative or 0.0, differences)
+    return Outcome(1, relative if same and relative is not None else 0.0, differences)
 
 
 def _said_empty(path: str, leaves: Mapping[str, Leaf]) -> bool:
     """Whether a folder of this path is there, and empty."""
-    return any(leaves.get(path[: m.start()], "") is None for m in re.finditer(r"[.\[]", path))
+    return any(leaves.get(branch, "") is None for branch in _branches(path))
 
 
 def _same(a: Leaf, b: Leaf, tolerance: float, floor: float) -> tuple[bool, float | None]:
@@ -324,7 +348,7 @@ def total(outcomes: Iterable[Outcome]) -> Outcome:
     listed = list(outcomes)
     return Outcome(
         sum(o.compared for o in listed),
-        max((o.largest for o in listed), default=0.0),
+        max((o.rounding for o in listed), default=0.0),
         tuple(d for o in listed for d in o.differences),
     )
 

@@ -151,10 +151,11 @@ def _run(job: Job, place: Place) -> tuple[int | None, float]:
 def _pinned(text: str) -> str:
     """A saved audit with fixed times and version, so that what is made of it does not hang on the clock."""
     record = json.loads(text)
-    record["run"]["seconds"] = 1.0
-    record["run"]["versions"]["onnxfim"] = "0"
-    if "rows_per_second" in record["run"].get("times", {}):
-        record["run"]["times"]["rows_per_second"] = 1000.0
+    run = record["run"]
+    run["seconds"] = 1.0
+    run["versions"]["onnxfim"] = "0"
+    if "rows_per_second" in run.get("times", {}):
+        run["times"]["rows_per_second"] = 1000.0
     if record.get("attack"):
         record["attack"]["seconds"] = 1.0
     return json.dumps(record)
@@ -218,8 +219,8 @@ def diff(a: Path, b: Path, *, tolerance: float, expected: Sequence[Expected], st
     places = Counter(d.path.partition("#")[0] for d in wrong)
     names = ", ".join(places) if len(places) <= 5 else f"{', '.join(list(places)[:5])} and {len(places) - 5} more files"
     verdict = f"{len(wrong)} in {names}" if wrong else "none"
-    found = f"{outcome.compared} values compared in {files} files, largest relative difference {outcome.largest:.2g}"
-    print(f"{found}, differing: {verdict}")
+    largest = max([outcome.rounding, *(d.relative or 0.0 for d in wrong)])
+    print(f"{outcome.compared} values compared in {files} files, largest relative difference {largest:.2g}, differing: {verdict}")
     return not wrong
 
 
@@ -291,7 +292,13 @@ def _arguments() -> argparse.Namespace:
     add = measured.add_argument
     add("--only", default="", metavar="PATTERN", help="only commands whose name holds this (* for any text)")
     add("--shared", type=Path, metavar="PATH", help="real trained models  [default: shared beside the checkout]")
-    add("--jobs", type=int, default=1, metavar="N", help="commands at a time  [default: 1]")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="commands at a time; the runtime's own threads fill the cores  [default: 1]",
+    )
     add = compared.add_argument
     add("--tolerance", type=float, default=TOLERANCE, metavar="R", help=f"relative, of numbers  [default: {TOLERANCE:g}]")
     add("--expected", type=Path, default=EXPECTED, metavar="FILE", help="what may differ  [default: expected_differences.txt]")

@@ -80,7 +80,7 @@ def test_a_planted_difference_is_found(layout):
     now["samples"][1]["lambda_max"]["value"] *= 1 + 1e-8
     found = held(first_layout(), now)
     assert paths(found) == ["samples[1].lambda_max.value"]
-    assert found.largest == pytest.approx(1e-8, rel=1e-6)  # relative to the larger of the two
+    assert found.differences[0].relative == pytest.approx(1e-8, rel=1e-6)  # relative to the larger of the two
     assert "(relative 1e-08)" in str(found.differences[0])
     assert not paths(held(first_layout(), now, tolerance=2e-8))
 
@@ -90,7 +90,7 @@ def test_rounding_is_no_difference():
     now["samples"][1]["lambda_max"]["value"] *= 1 + 1e-10
     found = held(first_layout(), now)
     assert not found.differences
-    assert found.largest == pytest.approx(1e-10, rel=1e-4)
+    assert found.rounding == pytest.approx(1e-10, rel=1e-4)
 
 
 def test_every_leaf_counts():
@@ -167,6 +167,16 @@ def test_items_with_an_id_are_told_apart_by_it():
     b = {"findings": a["findings"][::-1]}
     assert not held(a, b).differences
     assert flatten(a)["findings[q].level"] == "error"
+
+
+def test_a_new_branch_is_told_once():
+    found = held({"x": {"y": 1}}, {"x": {"y": 1, "new": {"p": 1, "q": [1, 2]}}, "more": [{"z": 1}]})
+    assert paths(found, "only in B") == ["x.new", "more"]
+
+
+def test_the_layout_that_a_page_names_is_no_difference():
+    a, b = (read_document("page.html", f"<p>Made by onnxfim, audit schema {v}.</p>") for v in ("1.0", "2.0"))
+    assert not compare(a, b).differences
 
 
 def test_other_documents_are_left_as_they_are():
@@ -264,6 +274,7 @@ def test_a_difference_ends_with_1_unless_it_is_expected(sides):
     assert code == 0, said
     assert "expected: *#samples[*].lambda_max.value (a fault mended): 1 differ, at most 1e-08 relative" in said
     assert "expected: nowhere (nothing): nothing differs here" in said
+    assert said.endswith("largest relative difference 0, differing: none\n")  # an expected one is told in its own line
 
 
 def test_what_only_b_has_is_listed_and_strictly_a_difference(sides):
