@@ -30,8 +30,9 @@ def render_csv(audit: Audit) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
+    model = _text(audit.model.name)
     for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
-        writer.writerow({"model": _text(audit.model.name), "verdict": audit.verdict, **row})
+        writer.writerow({"model": model, "verdict": audit.verdict, **row})
     return sink.getvalue()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 
 from onnxfim.record.measures import BY_NAME
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters (category Cc), marks that turn the direction of text, and lone surrogates (category Cs).
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MISSING = "not measured"
 
 
@@ -96,7 +97,13 @@ def size(count_of_bytes: int) -> str:
 
 def visible(text: str) -> str:
     """Foreign text with control characters, direction overrides and lone surrogates spelled out (``\\u202e``)."""
-    return "".join(f"\\u{ord(c):04x}" if c in _DIRECTION_MARKS or unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def clipped(text: str, most: int) -> str:
+    """Foreign text made visible, in at most ``most`` characters; the rest of a long one is never looked at."""
+    shown = visible(text[: most + 1])  # making it visible shortens nothing, so no more of it is needed
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def measure_label(name: str) -> str:
