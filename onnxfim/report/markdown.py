@@ -10,7 +10,8 @@ from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import clipped, count, interval, number, percent, percent_interval, seconds
-from onnxfim.report.words import VERDICT_WORDS, answers, headline, lead_name, lead_values, notices
+from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
+from onnxfim.report.words import answers, headline, lead_name, lead_values, notices
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000
@@ -21,7 +22,6 @@ MARK = "<!-- onnxfim -->"
 _MOST_TEXT = 2_000  # characters of one foreign text
 _MOST_NAME = 200
 _MOST_ROWS = 100
-_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
 def render_summary(audit: Audit) -> str:
@@ -53,7 +53,7 @@ def _fit(parts: Iterable[str], most: int) -> str:
 
 
 def _head(audit: Audit) -> str:
-    lines = [f"## {_SIGNS[audit.verdict]} onnxfim: {VERDICT_WORDS[audit.verdict].lower()} {code(audit.model.name)}"]
+    lines = [f"## {VERDICT_SIGNS[audit.verdict]} onnxfim: {VERDICT_WORDS[audit.verdict].lower()} {code(audit.model.name)}"]
     lines.append(prose(headline(audit)))
     for notice in notices(audit):
         lines.append(f"> **{prose(notice.title)}.** {prose(notice.text)}")
@@ -65,7 +65,7 @@ def _answers(audit: Audit) -> str:
 
 
 def _gates(audit: Audit) -> str:
-    rows = [(code(g.text), f"{_SIGNS[g.verdict]} {g.verdict}", prose(g.message)) for g in gates(audit)]
+    rows = [(code(g.text), f"{VERDICT_SIGNS[g.verdict]} {g.verdict}", prose(g.message)) for g in gates(audit)]
     return _table("### Gates", ("Gate", "Verdict", "Why"), rows)
 
 

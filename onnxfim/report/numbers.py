@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-from onnxfim.record.measures import BY_NAME
+from onnxfim.record.measures import BY_NAME, STATISTICS
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Control characters (category Cc), marks that turn the direction of text, and lone surrogates (category Cs).
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MISSING = "not measured"
+_STATISTIC_LABELS = {s.name: s.label for s in STATISTICS}
 
 
 def number(value: float | None, *, digits: int = 3) -> str:
@@ -110,3 +111,19 @@ def measure_label(name: str) -> str:
     """What a measure is called in print; one that is not in the table (from a later version's file) speaks for itself."""
     known = BY_NAME.get(name)
     return known.label if known is not None else visible(name).replace("_", " ").capitalize()
+
+
+def inline_label(name: str) -> str:
+    """A measure's name within a sentence: ``raw λ_max``, ``boundary distance``."""
+    label = measure_label(name)
+    quantity, _, which = label.partition(", ")
+    return f"{which} {quantity}" if quantity == "λ_max" and which else _lowered(label)
+
+
+def statistic_label(measure: str, statistic: str) -> str:
+    """What a statistic of a measure is called in print: ``Mean λ_max, raw``, ``Median boundary distance``."""
+    return f"{_STATISTIC_LABELS[statistic]} {_lowered(measure_label(measure))}"
+
+
+def _lowered(label: str) -> str:
+    return label[:1].lower() + label[1:]

@@ -97,7 +97,9 @@ def test_exactly_controls_direction_marks_and_lone_surrogates_are_spelled_out():
     assert changed == {c for c in every if c in marks or unicodedata.category(c) in ("Cc", "Cs")}
 
 
-@pytest.mark.parametrize("text", ["", "abc", "a\u202eb\x00c", "\x00" * 9, "abcdefgh", "abcdefg\x00", "\udc80abcdefghijkl", "x" * 1000])
+@pytest.mark.parametrize(
+    "text", ["", "abc", "a\u202eb\x00c", "\x00" * 9, "abcdefgh", "abcdefg\x00", "\udc80abcdefghijkl", "x" * 1000]
+)
 @pytest.mark.parametrize("most", [1, 7, 8, 9, 13])
 def test_a_clipped_text_is_the_start_of_the_visible_one(text, most):
     shown = visible(text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxfim.record.decision import Aggregate
 from onnxfim.report.charts.axes import log_scale, log_ticks
 from onnxfim.report.charts.charts import NARROW, Chart, Label, Path, Rule, marker
-from onnxfim.report.numbers import count, interval, number, visible
+from onnxfim.report.numbers import count, inline_label, interval, number, visible
 from onnxfim.verdict.comparison import Comparison
 
 _LETTER = 7.0
@@ -21,7 +21,7 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     if len(points) < 3:
         return None
     names = [visible(comparison.entries[i].name) for i in (first, second)]
-    symbol = _symbol(comparison)
+    symbol = inline_label(comparison.measure)
     left, right, top, height = 66, width - 16, 12, 400 if width > NARROW else 340
     bottom = height - 50
     every = [v for p in points for v in p]
@@ -68,7 +68,7 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
     ticks = log_ticks(x, most=8 if width > NARROW else 4)
     rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in ticks] + [Rule(left, bottom, right, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels.append(Label((left + right) / 2, bottom + 40, f"mean {_symbol(comparison)} (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, bottom + 40, f"mean {inline_label(comparison.measure)} (log)", "middle", role="note"))
     labels.append(Label((left + right) / 2, bottom + 56, visible(comparison.units), "middle", role="note"))
     paths = []
     for row, entry in enumerate(entries):
@@ -84,10 +84,6 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
     return Chart(
         "means", "Mean λ_max of each audit", words + ".", width, bottom + 66, tuple(rules), (), tuple(paths), tuple(labels)
     )
-
-
-def _symbol(comparison: Comparison) -> str:
-    return "calibrated λ_max" if comparison.measure == "lambda_max_calibrated" else "raw λ_max"
 
 
 def _ends(a: Aggregate) -> Sequence[float | None]:

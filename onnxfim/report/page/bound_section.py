@@ -12,20 +12,13 @@ from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import Row, shortened, signed_bars
 from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.numbers import count, number, power_of_ten, visible
-from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Quantity, Tile
+from onnxfim.report.page.quantities import Quantity
+from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Tile
+from onnxfim.report.vocabulary import FAMILY_WORDS
 
 MOST_FACTORS = 200
 MOST_SHARES = 200
 _SLACK = 5e-4  # decades: what rounding in float32 may put a measurement above the bound of a linear map
-FAMILIES = {
-    "mlp": "MLP",
-    "vgg": "VGG-like",
-    "resnet": "ResNet-like",
-    "densenet": "DenseNet-like",
-    "transformer": "Transformer",
-    "hybrid": "Hybrid",
-    "unknown": "Unknown",
-}
 
 
 def bound_view(
@@ -40,7 +33,7 @@ def bound_view(
     shares = bound.shares if bound else ()
     wide, narrow = (_share_chart(shares, width) for width in (WIDE, NARROW))
     return BoundView(
-        family=FAMILIES.get(architecture.family, visible(architecture.family)) if architecture else None,
+        family=FAMILY_WORDS.get(architecture.family, visible(architecture.family)) if architecture else None,
         evidence=tuple(visible(e) for e in architecture.evidence) if architecture else (),
         reason=visible(bound.reason) or "no reason recorded" if bound and not bound.available else None,
         answer=_answer(samples, bound) if bound else "",
@@ -187,7 +180,7 @@ def _shares_note(shares: Sequence[Share]) -> str:
 def _forms(forms: Sequence[ClosedForm], family: str) -> tuple[FormLine, ...]:
     return tuple(
         FormLine(
-            FAMILIES.get(f.family, visible(f.family)),
+            FAMILY_WORDS.get(f.family, visible(f.family)),
             visible(f.formula),
             "no layer of this kind" if f.log10_lipschitz is None else log_text(f.log10_lipschitz),
             f.family == family,

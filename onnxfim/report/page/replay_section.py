@@ -24,23 +24,23 @@ from onnxfim.report.charts.curves import (
     share_holding,
 )
 from onnxfim.report.numbers import count, number, percent, short, visible
+from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.tables import Picture, class_name
 from onnxfim.report.page.view import (
     Captioned,
     CurvePanel,
     DirectionCard,
     Fact,
-    Key,
+    LegendEntry,
     PictureView,
     PointLine,
-    Quantity,
     ReachLine,
     ReplayView,
     Tile,
 )
 from onnxfim.report.png import display_size, png
+from onnxfim.report.vocabulary import ROLE_WORDS
 
-ROLES = {"worst": "Most sensitive", "median": "In the middle", "best": "Least sensitive"}
 MOST_COORDINATES = 12
 _LONGEST = 176  # longest side of a direction's picture, CSS pixels
 
@@ -82,10 +82,10 @@ def _chosen(
     pictured: dict[str, tuple[SampleResult, KLCurve]] = {d.role: known[d.index] for d in directions if d.index in known}
     if len(replayed) < 2:
         return [("The replayed sample", *pair) for pair in replayed]
-    if len({s.index for s, _ in pictured.values()}) == len(ROLES):
-        return [(ROLES[role], *pictured[role]) for role in ROLES]
+    if len({s.index for s, _ in pictured.values()}) == len(ROLE_WORDS):
+        return [(ROLE_WORDS[role], *pictured[role]) for role in ROLE_WORDS]
     places = {"worst": 0, "median": len(replayed) // 2, "best": len(replayed) - 1}
-    return [(ROLES[role], *replayed[i]) for role, i in places.items() if not (role == "median" and len(replayed) == 2)]
+    return [(ROLE_WORDS[role], *replayed[i]) for role, i in places.items() if not (role == "median" and len(replayed) == 2)]
 
 
 def _span(curves: Sequence[KLCurve]) -> tuple[float, float] | None:
@@ -200,12 +200,12 @@ def _panel(role: str, sample: SampleResult, curve: KLCurve, span: tuple[float, f
     return CurvePanel(role, sample.index, visible(sample.name), facts, Figure(wide, narrow) if wide and narrow else None)
 
 
-def _keys() -> tuple[Key, ...]:
+def _keys() -> tuple[LegendEntry, ...]:
     sides = [
-        Key(side, dash, marker(shape, 17, 6, radius=3.2 if filled else 4.2), f"measured {SIDE_WORDS[side]}", not filled)
+        LegendEntry(side, dash, marker(shape, 17, 6, radius=3.2 if filled else 4.2), f"measured {SIDE_WORDS[side]}", not filled)
         for side, shape, filled, dash in SIDES
     ]
-    return (*sides, Key("quadratic", FORM_DASH, "", "½ λ ε²"))
+    return (*sides, LegendEntry("quadratic", FORM_DASH, "", "½ λ ε²"))
 
 
 def _point(index: int, p: KLPoint) -> PointLine:
@@ -227,7 +227,7 @@ def _direction(place: int, d: DirectionPicture, audit: Audit, picture: Picture) 
     )
     wide, narrow = (None, None) if pictures else (_coordinates(place, d, width) for width in (WIDE, NARROW))
     return DirectionCard(
-        role=ROLES.get(d.role, visible(d.role)),
+        role=ROLE_WORDS.get(d.role, visible(d.role)),
         index=d.index,
         name=visible(name),
         epsilon=short(d.epsilon),
