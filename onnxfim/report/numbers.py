@@ -55,6 +55,11 @@ def spread(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None or number(low) == number(high) else interval(low, high)
 
 
+def two_decimals(value: float, *, sign: bool = False) -> str:
+    """``0.25``, ``−0.10``; with ``sign`` also ``+0.25``: for values whose place on a fixed scale matters."""
+    return f"{value:{'+' if sign else ''}.2f}".replace("-", "−")
+
+
 def percent(share: float | None) -> str:
     """A share of one as a percentage with at most one decimal."""
     if share is None:

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_values
 from tests.support.audits import VARIANTS, make_audit
+from tests.support.places import ROOT
 
 
 def page_of(audit):
@@ -105,6 +108,38 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
     assert tuple(c.head for c in page.sample_columns) == heads
     assert page.class_columns == ("Mean λ_max, calibrated", "Mean λ_max, raw", "Median boundary distance")
     assert page.statistic_columns == ("Mean", "Median", "95th percentile", "Maximum")
+
+
+NEW_MEASURE = """
+from dataclasses import dataclass, replace
+from onnxfim.record import measures
+new = measures.Measure("bend", "Bend of the output", "b", "bends per unit", 1, optional=True)
+measures.MEASURES = (*measures.MEASURES, new)
+measures.BY_NAME["bend"] = new
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.report.formats import FORMATS
+from tests.support.audits import make_audit
+
+@dataclass(frozen=True)
+class Bent(SampleResult):
+    bend: Estimate | None = None
+
+audit = make_audit(3)
+samples = tuple(Bent(**vars(s), bend=Estimate(31.0 + s.index, 21.0, 41.0)) for s in audit.samples)
+audit = replace(audit, samples=samples, aggregates={"bend": audit.aggregates["boundary_distance"]})
+print(FORMATS["csv"](audit).splitlines()[0], FORMATS["csv"](audit).splitlines()[1], FORMATS["html"](audit), FORMATS["markdown"](audit))
+"""
+
+
+def test_a_new_measure_is_told_without_a_change_in_the_report():
+    done = subprocess.run([sys.executable, "-c", NEW_MEASURE], capture_output=True, text=True, check=True, cwd=ROOT)
+    text = done.stdout
+    assert ",bend,bend_low,bend_high," in text
+    assert ",31.0,21.0,41.0," in text
+    assert '<th scope="col" class="n">Bend of the output</th>' in text
+    assert '<span class="value">31.0</span><span class="sr">, interval</span> <span class="interval">21.0 to 41.0</span>' in text
+    assert '<th scope="row">Bend of the output ' in text
+    assert "| `bend` | mean |" in text
 
 
 def test_run_facts_hold_hashes_settings_and_cost():

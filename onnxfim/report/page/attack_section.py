@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from onnxfim.record.audit import AttackSummary, Correlation
 from onnxfim.record.measures import BY_NAME, CONFIDENCE
-from onnxfim.report.numbers import count, inline_label, measure_label, number, percent, percent_interval, seconds, short, visible
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    inline_label,
+    measure_label,
+    number,
+    percent,
+    percent_interval,
+    seconds,
+    short,
+    two_decimals,
+    visible,
+)
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Tile
 from onnxfim.report.vocabulary import NORM_WORDS
@@ -91,7 +103,7 @@ def _sign(measure: str) -> int:
 
 
 def _signed(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:+.2f}".replace("-", "−")
+    return MISSING if value is None else two_decimals(value, sign=True)
 
 
 def _place(value: float) -> float:

@@ -1,16 +1,18 @@
-"""The page's data: every text, number and coordinate that the template prints, computed from an Audit."""
+"""The page of an audit, put together from its sections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
-from onnxfim.report.charts import charts
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure, Panel
+from onnxfim.report.charts.histograms import Histogram, distribution
+from onnxfim.report.charts.scatter import scatter
+from onnxfim.report.charts.shapes import at_both_widths, marker
+from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -75,16 +77,16 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         statistics_note=_statistics_note(audit),
         example=words.example(audit),
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
-        distribution=_figure(lambda width: charts.distribution(_panels(audit), units=visible(audit.units), width=width)),
+        distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
-        curve=_figure(lambda width: charts.step_curve(audit.step, units=visible(audit.units), width=width)),
+        curve=at_both_widths(lambda width: step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
         replay=replay_view(audit, picture),
         attack=attack_view(audit.attack),
         bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
-        scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
+        scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),
@@ -114,11 +116,6 @@ def _finding(finding: Finding) -> FindingLine:
 def _in_order(aggregates: Mapping[str, Aggregates]) -> Iterable[tuple[str, Aggregates]]:
     known = [m.name for m in MEASURES if m.name in aggregates]
     return [(key, aggregates[key]) for key in (*known, *sorted(set(aggregates) - set(known)))]
-
-
-def _figure(chart: Callable[[int], Chart | None]) -> Figure | None:
-    wide, narrow = chart(WIDE), chart(NARROW)
-    return Figure(wide, narrow) if wide and narrow else None
 
 
 def _summary(audit: Audit) -> str:
@@ -197,13 +194,13 @@ def _statistics_note(audit: Audit) -> str:
     return " ".join(parts)
 
 
-def _panels(audit: Audit) -> list[Panel]:
+def _panels(audit: Audit) -> list[Histogram]:
     found = []
     for key in ("lambda_max", "lambda_max_calibrated"):
         estimates = [getattr(s, key).value for s in audit.samples]
         values = tuple(v for v in estimates if v is not None)
         if values:
-            found.append(Panel(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
+            found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
 
 
@@ -248,11 +245,11 @@ def _curve_keys(audit: Audit) -> tuple[LegendEntry, ...]:
     """The legend of the curve: the schemes that were measured, and what an open marker means where there is one."""
     texts = {"forward": "forward differences", "central": "central differences", "cross": "dithered cross-Gram"}
     keys = [
-        LegendEntry(name, dash, charts.marker(shape, 17, 6), texts[name])
-        for name, shape, dash in charts.SCHEMES
+        LegendEntry(name, dash, marker(shape, 17, 6), texts[name])
+        for name, shape, dash in SCHEMES
         if any(getattr(r, name) is not None for r in audit.step.curve)
     ]
-    if charts.unusable(audit.step):
+    if unusable(audit.step):
         keys.append(LegendEntry("", "", "", "Open marker on the floor: no usable value at this step"))
     return tuple(keys)
 

@@ -1,16 +1,15 @@
-"""The data of the page that compares several audits: every text, number and coordinate, computed from a Comparison."""
+"""The page that compares several audits: its tables and sentences, computed from a Comparison."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import RANKED
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.charts.comparison_charts import against, means
-from onnxfim.report.numbers import count, measure_label, number, percent, short, spread, statistic_label, visible
+from onnxfim.report.charts.shapes import Figure, at_both_widths
+from onnxfim.report.numbers import count, measure_label, number, percent, short, spread, statistic_label, two_decimals, visible
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Pair
 
@@ -83,13 +82,13 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         title=f"{heading}: robustness compared",
         heading=heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
-        headline=headline(comparison),
-        sentences=sentences(comparison),
+        headline=_headline(comparison),
+        sentences=_sentences(comparison),
         notes=tuple(visible(n) for n in comparison.notes),
         lead=measure_label(comparison.measure),
         units=visible(comparison.units),
         ranking=_ranking(comparison),
-        means=_figure(lambda width: means(comparison, width=width)),
+        means=at_both_widths(lambda width: means(comparison, width=width)),
         pairs=tuple(_pair(comparison, p) for p in comparison.pairs),
         pairs_note=(
             "Each ratio is the second mean over the first, over the samples that both measured. Its interval is about such samples "
@@ -112,7 +111,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     )
 
 
-def headline(comparison: Comparison) -> str:
+def _headline(comparison: Comparison) -> str:
     """Which is the least sensitive, and how sure that is."""
     best, second = (comparison.entries[i] for i in comparison.order[:2])
     first, next_one = visible(best.name), visible(second.name)
@@ -127,7 +126,7 @@ def headline(comparison: Comparison) -> str:
     return f"{first} has the lowest mean, but the next, {next_one}, at {number(factor)} times it, does not differ significantly."
 
 
-def sentences(comparison: Comparison) -> tuple[str, ...]:
+def _sentences(comparison: Comparison) -> tuple[str, ...]:
     """How many differences are significant, and what that rests on."""
     told = sum(p.significant for p in comparison.pairs)
     if len(comparison.pairs) == 1:
@@ -138,11 +137,6 @@ def sentences(comparison: Comparison) -> tuple[str, ...]:
     if told < len(comparison.pairs):
         found.append("What is not significant may be chance: with other samples of the same kind the order may turn.")
     return tuple(found)
-
-
-def _figure(chart: Callable[[int], Chart | None]) -> Figure | None:
-    wide, narrow = chart(WIDE), chart(NARROW)
-    return Figure(wide, narrow) if wide and narrow else None
 
 
 def _ranking(comparison: Comparison) -> Table:
@@ -200,7 +194,7 @@ def _here(ratio: Aggregate) -> str:
 def _scatters(comparison: Comparison) -> tuple[Figure, ...]:
     """The first audit against each other one."""
     figures = [
-        _figure(lambda width, j=j: against(comparison, 0, j, width=width))  # type: ignore[misc]
+        at_both_widths(lambda width, j=j: against(comparison, 0, j, width=width))  # type: ignore[misc]
         for j in range(1, min(len(comparison.entries), MOST_SCATTERS + 1))
     ]
     return tuple(f for f in figures if f is not None)
@@ -258,8 +252,4 @@ def _correlation(rho: Aggregate) -> Quantity:
     """A correlation with two decimals."""
     if rho.value is None or rho.low is None or rho.high is None:
         return Quantity("–")
-    return Quantity(_two(rho.value), f"{_two(rho.low)} to {_two(rho.high)}")
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return Quantity(two_decimals(rho.value), f"{two_decimals(rho.low)} to {two_decimals(rho.high)}")

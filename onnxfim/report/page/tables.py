@@ -1,4 +1,4 @@
-"""Classes and samples as rows and cards."""
+"""The tables of classes and of samples, and the cards of the most and least sensitive ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxfim.report import words
 from onnxfim.report.numbers import count, number, percent, statistic_label, visible
 from onnxfim.report.page.quantities import of_estimate, with_common_kind
 from onnxfim.report.page.view import ClassLine, MeasureColumn, PictureView, SampleCard, SampleLine
-from onnxfim.report.png import display_size, png
+from onnxfim.report.thumbnails import display_size, png
 
 MOST_ROWS = 200
 MOST_CLASSES = 100

@@ -1,10 +1,10 @@
-"""What the template prints: frozen texts, numbers and coordinates."""
+"""What the templates print: frozen texts, numbers and coordinates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxfim.report.charts.charts import Figure
+from onnxfim.report.charts.shapes import Figure
 from onnxfim.report.page.gate_section import BaselineView, GateLine
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.vocabulary import Source, Statement
