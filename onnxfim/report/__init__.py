@@ -4,7 +4,7 @@ Where things live:
     formats: the formats by name; html, markdown, csv_samples, junit, sarif and comparison_html, comparison_markdown render them.
     vocabulary: the fixed words and signs, one table for each; words: what an audit means, in sentences; numbers: numbers and
         foreign text as they are printed. What a measure is called, and its place in tables, stand in `record.measures`.
-    decisions, rules: gates and checks, as the formats for machines read them.
+    decisions: gates and the baseline as every format but the page reads them.
     page: every text and number of the HTML pages; charts: their charts as coordinates; `templates/` prints both.
     assets, thumbnails: where a page's style and pictures lie, and pictures as PNG files.
 """

@@ -12,7 +12,7 @@ from onnxfim.report.numbers import percent, visible
 
 @dataclass(frozen=True)
 class DecidedGate:
-    """One gate: what was asked, how it was decided and why."""
+    """A gate or the baseline as formats print it: what was asked, how it was decided and why."""
 
     text: str
     verdict: Verdict
