@@ -26,7 +26,7 @@ class Measure:
         correlated: Its ranks are compared with those of the other measures and of attacks.
         series: Colour class of its marks in a report; empty for none.
         head: Head of its column in a report's table of samples; empty for the label.
-        column: Its place among those columns; None where the table leaves it out.
+        column: Its place among those columns, last unless told; None where the table leaves it out.
         interval: Its values have intervals; without one, a value is a number of its own.
         kind: What all of its values are; empty where each tells its own.
     """
