@@ -86,7 +86,7 @@ def compare_command(
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
-    from onnxfim.report.comparison import render_comparison_html
+    from onnxfim.report.comparison_html import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
     from onnxfim.verdict import Comparison
 

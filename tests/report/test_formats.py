@@ -26,7 +26,7 @@ from onnxfim.report.csv_samples import COLUMNS
 from onnxfim.report.formats import FORMATS, renderers
 from onnxfim.report.numbers import number, percent
 from onnxfim.report.rules import RULES
-from onnxfim.report.words import VERDICT_WORDS
+from onnxfim.report.vocabulary import VERDICT_WORDS
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.places import ROOT, SUPPORT
 
