@@ -78,10 +78,18 @@ def prepare(model: str, options: dict[str, Any]) -> Prepared:
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
-    chosen = {s.name: options[s.name] for s in SETTINGS if s.option is not None}
-    chosen["max_budget"] = max(chosen["max_budget"], chosen["budget"])
-    settings = Settings(**chosen, input_scale=scale)
-    return Prepared(file, samples, settings)
+    return Prepared(file, samples, settings_from(options, input_scale=scale))
+
+
+def settings_from(options: dict[str, Any], **others: Any) -> Settings:
+    """The settings that the options give, with ``others`` that have no option.
+
+    Raises:
+        SettingsError: a value that cannot be.
+    """
+    given = {s.name: options[s.name] for s in SETTINGS if s.option is not None}
+    given["max_budget"] = max(given["max_budget"], given["budget"])
+    return Settings(**given, **others)
 
 
 def _cache_dir(options: dict[str, Any]) -> Path | None:
