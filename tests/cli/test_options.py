@@ -124,11 +124,19 @@ def rows(**settings):
 
 
 def test_rows_of_the_report():
-    assert rows() == {
+    told = {
         "Samples": "all", "Method": "auto", "Budget": "101 passes per sample", "Precision": "not asked for", "Step": "auto",
         "Batch": "auto", "Provider required": "no", "Output kind": "auto", "Temperature": "fitted on the labels",
         "Input scale": "not known", "TF32": "off",
     }  # fmt: skip
+    assert told.items() <= rows().items()
+
+
+@pytest.mark.parametrize("declared", OPTIONS, ids=lambda s: s.name)
+def test_when_a_setting_has_a_row(declared):
+    value = OTHERS[declared.name][1]
+    found = declared.label in rows(), declared.label in rows(**{declared.name: value})
+    assert found == {"always": (True, True), "changed": (False, True), "never": (False, False)}[declared.facts.row]
 
 
 @pytest.mark.parametrize(
