@@ -12,7 +12,8 @@ import click
 
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OutputFile, assets_option, data_options, run_options
+from onnxfim.cli.options import assets_option, data_options, run_options
+from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
     from onnxfim.record.audit import Audit

@@ -12,6 +12,7 @@ from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
 from onnxfim.record.sample import estimate_of
+from onnxfim.record.settings import SETTINGS
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
 
@@ -146,7 +147,7 @@ def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
     for name in ("input", "input_dtype", "output", "output_kind", "rewritten"):
         yield side(f"model.{name}", lambda a, name=name: getattr(a.model, name))
     yield side("model.input_shape", lambda a: list(a.model.input_shape[1:]))
-    for name in ("budget", "precision", "temperature", "sigma", "input_scale", "tf32"):
+    for name in (s.name for s in SETTINGS if s.facts.matters):
         yield side(f"settings.{name}", lambda a, name=name: getattr(a.settings, name))
     for name in ("provider", "method", "step", "scheme", "seed", "partial"):
         yield side(f"run.{name}", lambda a, name=name: getattr(a.run, name))

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from onnxfim.auditing import findings
 from onnxfim.bounds import reading as spectral
 from onnxfim.cli import main
-from onnxfim.cli.options import OUTPUT
+from onnxfim.cli.spelled import OutputFile
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Finding, GateResult
@@ -315,7 +315,8 @@ def test_options_name_every_format():
     option = next(p for p in main.commands["audit"].params if p.name == "outputs")
     *names, last = FORMATS
     assert option.help.startswith(f"Write {', '.join(names)} or {last};")
-    assert option.type is OUTPUT
+    assert isinstance(option.type, OutputFile)
+    assert not option.type.formats, "all formats of an audit"
 
 
 @pytest.fixture
