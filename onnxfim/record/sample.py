@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -97,6 +98,12 @@ class Skipped:
 
     index: int
     reason: str
+
+
+def carries_noise(samples: Iterable[SampleResult], measure: str = "lambda_max") -> bool:
+    """Whether any value of ``measure`` depends on the random directions it was taken along: all but exact ones do."""
+    found = (estimate_of(s, measure) for s in samples)
+    return any(e is not None and e.value is not None and e.kind != "exact" for e in found)
 
 
 def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:

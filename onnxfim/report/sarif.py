@@ -12,7 +12,7 @@ from urllib.parse import quote
 from onnxfim import __version__
 from onnxfim.record.audit import Audit
 from onnxfim.record.plain import to_plain
-from onnxfim.report.decisions import Gate, gates
+from onnxfim.report.decisions import DecidedGate, gates
 from onnxfim.report.numbers import visible
 from onnxfim.report.rules import RULES, Rule, rule_of
 
@@ -80,7 +80,7 @@ def _of_findings(audit: Audit) -> Iterator[dict[str, Any]]:
         yield _result(audit, visible(finding.id), finding.message, {"level": finding.level}, finding.id)
 
 
-def _of_gate(audit: Audit, gate: Gate) -> dict[str, Any]:
+def _of_gate(audit: Audit, gate: DecidedGate) -> dict[str, Any]:
     # SARIF's word for a rule that was evaluated and not decided is `open`; its level is then `none`.
     kind = {"kind": "fail", "level": "error"} if gate.verdict == "fail" else {"kind": "open", "level": "none"}
     message = f"{gate.text}: {gate.message}" if gate.message else f"{gate.text}: {gate.verdict}"

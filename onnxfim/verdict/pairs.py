@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
-from onnxfim.record.sample import estimate_of
+from onnxfim.record.sample import carries_noise, estimate_of
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
 
@@ -124,9 +124,11 @@ def same_step(audit: Audit, other: Audit) -> bool:
 
 
 def is_paired(audit: Audit, other: Audit) -> bool:
-    """Whether the two share step, scheme and directions, so that the noise of their estimates is shared."""
-    exact = audit.run.method == other.run.method == "exact"
-    return same_step(audit, other) and audit.run.method == other.run.method and (exact or audit.run.seed == other.run.seed)
+    """Whether the two share step, scheme and directions, so that what noise their estimates have is shared."""
+    if not same_step(audit, other) or audit.run.method != other.run.method:
+        return False
+    noisy = carries_noise(audit.samples) or carries_noise(other.samples)
+    return not noisy or audit.run.seed == other.run.seed
 
 
 def differences(audit: Audit, baseline: Audit) -> tuple[Difference, ...]:
