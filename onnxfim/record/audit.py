@@ -276,6 +276,11 @@ class Audit:
     comparison: BaselineComparison | None = None
     schema_version: str = SCHEMA_VERSION
 
+    @property
+    def measured(self) -> int:
+        """How many samples have a value of lambda_max; an audit of which none has says nothing about its model."""
+        return sum(s.lambda_max.value is not None for s in self.samples)
+
     def to_json(self, *, indent: int | None = 1) -> str:
         """This audit as JSON text (schema in ``onnxfim/record/audit.schema.json``); never holds NaN or infinities."""
         from onnxfim.record.layout import audit_to_dict

@@ -1,7 +1,8 @@
-"""What was decided: statistics over the samples, findings, gates, the comparison with a baseline."""
+"""What was decided: statistics over the samples, findings, gates, the comparison with a baseline, and the one verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -128,3 +129,29 @@ class BaselineComparison:
     verdict: Verdict
     comparison: str
     advice: str | None = None
+
+
+def overall(
+    *,
+    measured: int,
+    gates: Sequence[GateResult] = (),
+    comparison: BaselineComparison | None = None,
+    findings: Sequence[Finding] = (),
+) -> Verdict:
+    """The verdict of an audit: the only place where it is decided.
+
+    ``inconclusive`` where nothing was measured, whatever else is known; else ``fail`` where a gate or the baseline failed; else
+    ``inconclusive`` where one of them is or a finding is an error; else ``pass``.
+
+    Args:
+        measured: Samples that have a value of lambda_max.
+        gates: What became of the gates.
+        comparison: The comparison with a baseline, where there is one.
+        findings: What a reader must know.
+    """
+    verdicts = [g.verdict for g in gates] + ([] if comparison is None else [comparison.verdict])
+    if measured == 0:
+        return "inconclusive"
+    if "fail" in verdicts:
+        return "fail"
+    return "inconclusive" if "inconclusive" in verdicts or any(f.level == "error" for f in findings) else "pass"

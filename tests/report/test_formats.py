@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
 import re
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from onnxfim.auditing import findings
-from onnxfim.bounds import reading as spectral
 from onnxfim.cli import main
 from onnxfim.cli.options import OUTPUT
 from onnxfim.errors import OutputError
@@ -25,8 +21,8 @@ from onnxfim.report import junit, markdown, sarif
 from onnxfim.report.csv_samples import COLUMNS
 from onnxfim.report.formats import FORMATS, renderers
 from onnxfim.report.numbers import number, percent
-from onnxfim.report.rules import RULES
 from onnxfim.report.words import VERDICT_WORDS
+from onnxfim.verdict.findings import CHECKS
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.places import ROOT, SUPPORT
 
@@ -175,19 +171,10 @@ def test_json_fits_its_schema(audit):
 # Checks: what was found, what passed, what was not run.
 
 
-def test_every_finding_has_its_rule():
-    sources = [Path(module.__file__).read_text("utf-8") for module in (findings, spectral)]
-    calls = [n for source in sources for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
-    made = {(c.args[0].value, c.args[1]) for c in calls if getattr(c.func, "id", "") == "Finding"}
-    assert {name for name, _ in made} <= set(RULES)
-    levels = {name: level.value for name, level in made if isinstance(level, ast.Constant)}
-    assert {name: RULES[name].level for name in levels} == levels
-
-
 def test_junit_tells_passed_failed_and_not_run():
     audit = replace(make_audit(20, labels=False), findings=(Finding("unresolved", "error", "20 of 20 samples have no value."),))
     cases = {c.get("name"): c for c in ElementTree.fromstring(FORMATS["junit"](audit)).iter("testcase")}
-    assert set(RULES) < set(cases)
+    assert set(CHECKS) < set(cases)
     assert cases["unresolved"].find("error").get("message") == "20 of 20 samples have no value."
     assert cases["confidence-gap"].find("skipped").get("message") == "not run: it needs labels"
     assert cases["precision-not-reached"].find("skipped").get("message") == "not run: no precision was asked for"
