@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, Positive, closed
 
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
@@ -12,6 +14,7 @@ Operator: TypeAlias = Literal[">", ">=", "<", "<="]
 Scope: TypeAlias = Literal["samples", "population"]
 
 
+@closed
 @dataclass(frozen=True)
 class Aggregate:
     """One statistic over the samples, with an interval that holds both the sampling of the data and the estimates' noise.
@@ -22,10 +25,11 @@ class Aggregate:
     value: float | None
     low: float | None
     high: float | None
-    confidence: float = 0.95
-    method: str = ""
+    confidence: Part = field(default=0.95, metadata=ALWAYS)
+    method: str = field(default="", metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class Aggregates:
     """The statistics of one measure over the samples that have it (``count`` of them)."""
@@ -34,10 +38,11 @@ class Aggregates:
     median: Aggregate
     p95: Aggregate
     max: Aggregate
-    count: int
+    count: Count
     units: str
 
 
+@closed
 @dataclass(frozen=True)
 class Finding:
     """Something a reader must know; ``id`` is stable, ``message`` says what was seen, what it means and what to do."""
@@ -47,6 +52,7 @@ class Finding:
     message: str
 
 
+@closed
 @dataclass(frozen=True)
 class GateResult:
     """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
@@ -64,9 +70,10 @@ class GateResult:
     high: float | None
     verdict: Verdict
     comparison: str
-    advice: str | None = None
+    advice: str | None = field(default=None, metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class Difference:
     """Something in which two audits differ, beside the model's values."""
@@ -76,16 +83,18 @@ class Difference:
     current: str
 
 
+@closed
 @dataclass(frozen=True)
 class Movement:
     """One sample's value in the baseline and now."""
 
-    index: int
+    index: Count
     name: str
     baseline: float
     current: float
 
 
+@closed
 @dataclass(frozen=True)
 class BaselineComparison:
     """The same samples measured in a baseline and now.
@@ -114,10 +123,10 @@ class BaselineComparison:
     baseline_sha256: str
     measure: str
     units: str
-    count: int
+    count: Positive
     paired: bool
     scope: Scope
-    max_regression: float
+    max_regression: NotNegative
     mean_baseline: float
     mean_current: float
     ratio: Aggregate
@@ -128,7 +137,7 @@ class BaselineComparison:
     movements: tuple[Movement, ...]
     verdict: Verdict
     comparison: str
-    advice: str | None = None
+    advice: str | None = field(default=None, metadata=ALWAYS)
 
 
 def overall(
