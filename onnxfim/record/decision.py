@@ -105,7 +105,7 @@ class BaselineComparison:
         measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
         units: Units of the means.
         count: Samples that both measured.
-        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        paired: Whether the estimates' noise is that of the baseline (the same directions, step and scheme), or there is none.
         scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
         max_regression: Largest rise of the mean that passes, as a share of the baseline's.
         mean_baseline, mean_current: Means over the shared samples.

@@ -124,11 +124,10 @@ def same_step(audit: Audit, other: Audit) -> bool:
 
 
 def is_paired(audit: Audit, other: Audit) -> bool:
-    """Whether the two share step, scheme and directions, so that what noise their estimates have is shared."""
-    if not same_step(audit, other) or audit.run.method != other.run.method:
-        return False
-    noisy = carries_noise(audit.samples) or carries_noise(other.samples)
-    return not noisy or audit.run.seed == other.run.seed
+    """Whether the two share the noise of their estimates: by the same step, scheme and directions, or because there is none."""
+    if not carries_noise(audit.samples) and not carries_noise(other.samples):
+        return True
+    return same_step(audit, other) and audit.run.method == other.run.method and audit.run.seed == other.run.seed
 
 
 def differences(audit: Audit, baseline: Audit) -> tuple[Difference, ...]:

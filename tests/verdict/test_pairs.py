@@ -27,6 +27,14 @@ def test_exact_values_have_no_noise_to_share(method, exact, paired):
     assert any("Seeds differ" in note for note in comparison.notes) is not paired
 
 
+@pytest.mark.parametrize(("exact", "paired"), [(True, True), (False, False)])
+def test_neither_step_nor_method_matters_where_there_is_no_noise(exact, paired):
+    audit = measured_by("gradient", exact=exact)
+    other = replace(audit, run=replace(audit.run, step=3 * audit.run.step))
+    assert is_paired(audit, other) is paired
+    assert is_paired(audit, measured_by("exact", exact=exact)) is paired
+
+
 def test_one_noisy_value_is_enough():
     audit = measured_by("gradient", exact=True)
     (first, *rest) = audit.samples
