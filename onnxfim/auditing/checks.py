@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from onnxfim.auditing.pictures import picture_of, ranking
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record import streams
 from onnxfim.record.audit import AttackSummary, Correlation, DirectionPicture, Thumbnail
 from onnxfim.record.measures import RANKED
 from onnxfim.record.sample import Estimate, KLCurve, SampleResult, estimate_of
 from onnxfim.record.settings import Settings
+from onnxfim.record.statistics import percentiles, spearman, spearman_of_resamples, wilson
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
-from onnxfim.slopes.calibration import predictions, wilson
+from onnxfim.slopes.calibration import predictions
 from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, Target
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.replay import LADDER, kl_curve, rows_along
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_STREAM = 0x7265706C
 _PGD_STEPS, _RESTARTS, _L2_STEPS = 40, 2, 200
 _LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)  # tried in this order where the file is not misled by the first
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
@@ -52,7 +52,7 @@ def kl_curves(
             continue
         distance = result.boundary_distance.value or 1.0 / np.sqrt(lam)
         epsilons = np.array(LADDER) * distance
-        other = np.random.default_rng([seed, t.index, _STREAM]).standard_normal(v.shape)
+        other = np.random.default_rng([seed, t.index, streams.REPLAY]).standard_normal(v.shape)
         rows = rows_along(X[t.position], v, other / np.linalg.norm(other), epsilons)
         outputs = forward.outputs(rows)
         spent(len(rows))
@@ -202,7 +202,7 @@ def attack(
     low, high = settings.attack_range or (float(X.min()), float(X.max()))
     threat = Threat(settings.attack, low, high, scale)
     loss = _Loss(model)
-    rng = np.random.default_rng([settings.seed, _STREAM])
+    rng = np.random.default_rng([settings.seed, streams.REPLAY])
     typical = float(np.median([r.boundary_distance.value or 1.0 for r in results])) / float(np.mean(scale))
     start = typical if settings.attack == "l2" else typical / np.sqrt(x[0].size)
     distances, failed = np.zeros(len(x)), 0
@@ -260,19 +260,11 @@ def correlations(results: Sequence[SampleResult], distances: Array, *, seed: int
         if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
             rows.append(Correlation(measure, None, None, None, len(a)))
             continue
-        rng = np.random.default_rng([seed, _STREAM, 1])
-        draws = []
-        for _ in range(replicates):
-            i = rng.integers(0, len(a), len(a))
-            if np.ptp(a[i]) > 0 and np.ptp(b[i]) > 0:
-                draws.append(float(spearmanr(a[i], b[i]).statistic))
-        low, high = np.quantile(draws, [0.025, 0.975]) if draws else (None, None)
-        rows.append(Correlation(measure, float(spearmanr(a, b).statistic), _float(low), _float(high), len(a)))
+        rng = np.random.default_rng([seed, streams.REPLAY, 1])
+        draws = spearman_of_resamples(a, b, (rng.integers(0, len(a), len(a)) for _ in range(replicates)))
+        low, high = percentiles(draws) or (None, None)
+        rows.append(Correlation(measure, spearman(a, b), low, high, len(a)))
     return tuple(rows)
-
-
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 __all__ = ["GradientRoute", "attack", "correlations", "direction_pictures", "kl_curves", "replayed"]

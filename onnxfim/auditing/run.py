@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, remembered_results
-from onnxfim.auditing.findings import findings
 from onnxfim.auditing.gradient_stage import GradientStage, scale_field
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.subject import CallableModel, Subject, open_subject
@@ -23,7 +22,6 @@ from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit, Calibration, ClippedRange, DataInfo, Run, StepChoice
-from onnxfim.record.decision import Finding
 from onnxfim.record.sample import SampleResult, Skipped, estimate_of
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
@@ -34,6 +32,7 @@ from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, D
 from onnxfim.slopes.exact import Target
 from onnxfim.slopes.sample import Measurer
 from onnxfim.slopes.step import Probe, calibration_positions, choose_step, is_finite
+from onnxfim.verdict.judge import judge
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -428,10 +427,9 @@ class _Loop:
         partial: bool,
     ) -> Audit:
         results: Sequence[SampleResult] = tuple(self.results[i] for i in sorted(self.results))
-        violations: tuple[Finding, ...] = ()
         reading = self._reading()
         if reading is not None:
-            results, violations = with_bounds(results, self._probabilities(base, good), reading.bound)
+            results = with_bounds(results, self._probabilities(base, good), reading.bound)
         aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
@@ -454,15 +452,8 @@ class _Loop:
             provider_missed=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
             times=self._times(seconds),
         )
-        found = violations + findings(
-            num_outputs=info.num_outputs, calibration=calibration, data=data, step=step, run=run, settings=self.settings,
-            samples=results, skipped=self.skipped, aggregates=aggregates, doubt=self.subject.doubt,
-            gradient=gradients.info, method_asked=self.settings.method, attack=gradients.summary,
-            provider_explicit=isinstance(self.forward, OnnxForward) and self.forward.report.explicit,
-            clipped=self._clipped(step, good),
-        )  # fmt: skip
         shown = {self._index(i): self.X[i] for i in good}
-        return Audit(
+        found = Audit(
             model=replace(info, doubt=self.subject.doubt),
             data=data,
             settings=self.settings,
@@ -472,8 +463,8 @@ class _Loop:
             aggregates=aggregates,
             samples=tuple(results),
             skipped=tuple(sorted(self.skipped, key=lambda s: s.index)),
-            findings=found,
-            verdict="inconclusive" if not results or any(f.level == "error" for f in found) else "pass",
+            findings=(),
+            verdict="inconclusive",
             classes=tuple(class_rows(results, labelled=self.labels is not None, names=self.samples.class_names)),
             thumbnails=thumbnails(results, shown),
             gradient=gradients.info,
@@ -483,6 +474,7 @@ class _Loop:
             bound=None if reading is None else reading.bound,
             closed_forms=() if reading is None else reading.closed_forms,
         )
+        return judge(found)
 
     def _times(self, seconds: float) -> dict[str, Any]:
         """What depends on the clock, and on what was measured before."""

@@ -1,4 +1,4 @@
-"""What a model's graph alone tells: its family, the spectral bound from its weights, and whether measurements respect it."""
+"""What a model's graph alone tells: its family, the spectral bound from its weights, and what that leaves for each sample."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
-from onnxfim.record.decision import Finding
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-# What float32 outputs and differences may add to a measurement: a violation beyond it is one.
-_SLACK = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,10 +59,8 @@ def read_graph(
     return GraphReading(infer_architecture(graph), bound, closed_forms(bound))
 
 
-def with_bounds(
-    samples: Sequence[SampleResult], probabilities: dict[int, Array], bound: Bound
-) -> tuple[tuple[SampleResult, ...], tuple[Finding, ...]]:
-    """Samples with their own bound ``max_k 2p_k(1 − p_k) · L²``, and a finding where a measurement lies above the bound.
+def with_bounds(samples: Sequence[SampleResult], probabilities: dict[int, Array], bound: Bound) -> tuple[SampleResult, ...]:
+    """Samples with their own bound ``max_k 2p_k(1 − p_k) · L²``.
 
     Args:
         samples: Results.
@@ -74,9 +68,9 @@ def with_bounds(
         bound: The model's bound, with ``log10_lipschitz``.
     """
     if not bound.available or bound.log10_lipschitz is None:
-        return tuple(samples), ()
+        return tuple(samples)
     log_l = bound.log10_lipschitz
-    marked, broken = [], []
+    marked = []
     for s in samples:
         p = probabilities.get(s.index)
         # Σ_{j≠k} p_j beside p_k: 1 − p_k without cancellation where p is one-hot.
@@ -86,21 +80,7 @@ def with_bounds(
         log_spread = math.log10(spread) if spread > 0 else LOG10_ZERO
         mine = max(log_spread + 2 * log_l, LOG10_ZERO)
         marked.append(replace(s, log10_fisher_bound=bound_of(mine)))
-        stretch, lam = s.logit_sensitivity, s.lambda_max
-        # An estimate may exceed the truth by its noise: its lower end must not lie above the bound; an exact value itself must not.
-        if _above(stretch.low, log_l) or _above(lam.low, bound.log10_fisher if bound.log10_fisher is not None else math.inf):
-            broken.append(s)
-    if not broken:
-        return tuple(marked), ()
-    worst = broken[0]
-    return tuple(marked), (
-        Finding(
-            "bound-violated",
-            "error",
-            f"On {len(broken)} samples (first: {worst.index}) the measured sensitivity lies above the upper bound from the weights "
-            f"(log10 L = {log_l:.3g}). One of the two is wrong: report this with the model, and trust neither.",
-        ),
-    )
+    return tuple(marked)
 
 
 def bound_of(log10: float) -> Estimate:
@@ -111,7 +91,3 @@ def bound_of(log10: float) -> Estimate:
 def _top(p: Array) -> list[int]:
     """Classes that can have the largest ``p(1 − p)``: the two most probable."""
     return [int(k) for k in np.argsort(-p)[:2]]
-
-
-def _above(value: float | None, log_bound: float) -> bool:
-    return value is not None and value > 0 and math.log10(value) > log_bound + math.log10(1 + _SLACK)

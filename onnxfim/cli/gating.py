@@ -90,10 +90,11 @@ def print_checks(audit: Audit, console: Console) -> None:
 
 
 def exit_code(audit: Audit, *, fail_on_inconclusive: bool, exit_zero: bool) -> int:
-    """130 interrupted, 3 nothing audited, 1 failed (0 with ``exit_zero``), 4 inconclusive where asked for, else 0."""
+    """What the audit says, as a number: 130 interrupted, 3 nothing measured, 1 fail (0 with ``exit_zero``), 4 inconclusive where
+    asked for, else 0."""
     if audit.run.partial:
         return 130
-    if all(s.lambda_max.value is None for s in audit.samples):
+    if not audit.measured:
         return 3
     if audit.verdict == "fail":
         return 0 if exit_zero else 1

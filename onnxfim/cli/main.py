@@ -135,4 +135,15 @@ def doctor(as_json: bool) -> None:
     doctor_command(as_json)
 
 
+@main.command()
+@errors_in_one_line
+def schema() -> None:
+    """Print the JSON schema of what `audit -o json=…` writes."""
+    import json
+
+    from onnxfim.record.schema import audit_schema
+
+    click.echo(json.dumps(audit_schema(), indent=1))
+
+
 __all__ = ["main"]

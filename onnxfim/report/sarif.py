@@ -14,7 +14,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
 from onnxfim.report.numbers import visible
-from onnxfim.report.rules import RULES, Rule, rule_of
+from onnxfim.verdict.findings import CHECKS, Check, check_of
 
 _GATE = "gate"
 _NODE = re.compile(r"\bnode '([^']+)'")
@@ -23,7 +23,7 @@ _NODE = re.compile(r"\bnode '([^']+)'")
 def render_sarif(audit: Audit) -> str:
     """``audit`` as SARIF 2.1.0 text. Passed gates and checks are not results; numbers stand in the run's properties."""
     shown = [g for g in gates(audit) if g.verdict != "pass"]
-    rules = {**RULES, **{f.id: rule_of(f) for f in audit.findings}}
+    rules = {**CHECKS, **{f.id: check_of(f) for f in audit.findings}}
     log = {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -47,7 +47,7 @@ def render_sarif(audit: Audit) -> str:
     return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
 
 
-def _driver(rules: dict[str, Rule]) -> dict[str, Any]:
+def _driver(rules: dict[str, Check]) -> dict[str, Any]:
     level = {"error": "error", "warning": "warning", "note": "note"}
     listed = [{"id": _GATE, "shortDescription": {"text": "A gate was not passed"}, "defaultConfiguration": {"level": "error"}}]
     for rule in rules.values():

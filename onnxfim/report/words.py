@@ -118,6 +118,9 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
 
 def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
+    if not audit.measured:
+        of = count(audit.data.count, "sample")
+        return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
     errors = [f for f in audit.findings if f.level == "error"]
     warnings = [f for f in audit.findings if f.level == "warning"]
     decided = checks_headline(audit)

@@ -9,12 +9,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from onnxfim.record.audit import Calibration
+from onnxfim.record.statistics import wilson
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _RANGE = (1e-2, 1e2)  # temperatures beyond are a sign that the likelihood has no minimum
-_Z = 1.96
 
 
 def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given: float | None = None) -> Calibration:
@@ -77,11 +77,3 @@ def confidences(p: Array) -> Array:
     if p.shape[1] == 1:
         return np.asarray(np.maximum(p, 1 - p)[:, 0].mean(axis=1))
     return np.asarray(p.max(axis=1).mean(axis=1))
-
-
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of a share."""
-    share = count / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)

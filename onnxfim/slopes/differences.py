@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from onnxfim.record import streams
 from onnxfim.runtime.rows import Directions, Forward, Rows, dither_noise
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -152,7 +153,8 @@ class DifferenceJacobian:
             v.append(block if per_direction == 1 else block[of - lowest])
             scale.append(signs[row % per_direction])
             if self.scheme == "dithered":
-                noise = dither_noise(self.seed, request.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+                stream = self.seed, request.index, streams.DITHER
+                noise = dither_noise(stream, request.start + lowest, int(of[-1]) - lowest + 1, d)
                 w.append(noise[of - lowest, row % per_direction // 2])
         return Rows(
             sample=np.concatenate([np.full(n, r.position, np.int64) for r, _, n in pieces]),

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.calibration import confidences, predictions
 from onnxfim.slopes.differences import Ends, Request
@@ -29,7 +30,6 @@ _TOLERANCE = 1e-4
 _ROUGH = 1e-2  # of a start: better ones save no more products
 _MOST_PRODUCTS = 60
 _RUNNERS_UP = 9
-_STREAM = 0x6C616E63
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class GradientRoute:
     def _noise(self, block: Sequence[Target]) -> Array:
         """Random starts, (n, K), each from its own sample's stream."""
         return np.array(
-            [np.random.default_rng([self.seed, t.index, _STREAM]).standard_normal(self.model.num_outputs) for t in block]
+            [np.random.default_rng([self.seed, t.index, streams.LANCZOS]).standard_normal(self.model.num_outputs) for t in block]
         )
 
     def _lanczos(self, x: Array, z: Array, block: Sequence[Target], temperature: float, start: Array | None) -> TopEigenpairs:

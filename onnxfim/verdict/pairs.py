@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
-from onnxfim.record.sample import estimate_of
+from onnxfim.record.sample import carries_noise, estimate_of
 from onnxfim.record.settings import SETTINGS
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
@@ -125,9 +125,10 @@ def same_step(audit: Audit, other: Audit) -> bool:
 
 
 def is_paired(audit: Audit, other: Audit) -> bool:
-    """Whether the two share step, scheme and directions, so that the noise of their estimates is shared."""
-    exact = audit.run.method == other.run.method == "exact"
-    return same_step(audit, other) and audit.run.method == other.run.method and (exact or audit.run.seed == other.run.seed)
+    """Whether the two share the noise of their estimates: by the same step, scheme and directions, or because there is none."""
+    if not carries_noise(audit.samples) and not carries_noise(other.samples):
+        return True
+    return same_step(audit, other) and audit.run.method == other.run.method and audit.run.seed == other.run.seed
 
 
 def differences(audit: Audit, baseline: Audit) -> tuple[Difference, ...]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,12 @@ from numpy.testing import assert_allclose
 import onnxfim
 from onnxfim.cli import audit_command as command_module
 from onnxfim.record.audit import Audit
+from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
 from tests.support import models
 from tests.support.models import Linear, Mlp
 
-SCHEMA = Draft202012Validator(json.loads(resources.files("onnxfim").joinpath("record/audit.schema.json").read_text("utf-8")))
+SCHEMA = Draft202012Validator(audit_schema())
 CPU = ("--provider", "cpu")
 GOOD = ("model.onnx", "--data", "data.npz", *CPU)
 

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from onnxfim.slopes.calibration import calibrate, confidences, predictions, wilson
+from onnxfim.record.statistics import wilson
+from onnxfim.slopes.calibration import calibrate, confidences, predictions
 from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SoftmaxLogits
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from onnxfim.record.streams import DITHER
 from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher, dither_noise
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request
@@ -42,10 +43,10 @@ class TestDirections:
 
     @pytest.mark.parametrize("d", [1, 4, 5, 33])
     def test_dither_is_uniform_apart_for_both_points_and_can_be_drawn_in_parts(self, d):
-        whole = dither_noise(1, 2, 0, 50, d)
+        whole = dither_noise((1, 2, DITHER), 0, 50, d)
         assert whole.shape == (50, 2, d)
-        assert_array_equal(np.concatenate([dither_noise(1, 2, 0, 20, d), dither_noise(1, 2, 20, 30, d)]), whole)
-        many = dither_noise(1, 2, 0, 4000, d).reshape(4000, -1).astype(float)
+        assert_array_equal(np.concatenate([dither_noise((1, 2, DITHER), 0, 20, d), dither_noise((1, 2, DITHER), 20, 30, d)]), whole)
+        many = dither_noise((1, 2, DITHER), 0, 4000, d).reshape(4000, -1).astype(float)
         assert np.abs(many).max() <= 127
         assert_allclose(many.mean(), 0, atol=5 * 73 / np.sqrt(many.size))  # sd of the uniform: 127/√3 = 73
         assert_allclose(many.std(), 127 / np.sqrt(3), rtol=0.05)

@@ -107,7 +107,8 @@ def checks_headline(audit: Audit) -> str | None:
 
 
 def _sentences(c: BaselineComparison) -> list[str]:
-    how = "with the same directions and step" if c.paired else "with other directions or another step, so that noise is not shared"
+    apart = "with other directions or another step, so that noise is not shared"
+    how = "with the same directions and step, or without noise of directions" if c.paired else apart
     decided = {"samples": "these samples", "population": "such samples in general"}[c.scope]
     return [
         f"Mean {inline_label(c.measure)} was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
