@@ -19,7 +19,8 @@ from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
 from onnxfim.slopes.calibration import predictions, wilson
-from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, Target
+from onnxfim.slopes.differences import Sample
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.replay import LADDER, kl_curve, rows_along
 
@@ -40,7 +41,7 @@ def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
 
 
 def kl_curves(
-    forward: Forward, reader: OutputReader, X: Array, base: Array, targets: Sequence[Target], worst: Array,
+    forward: Forward, reader: OutputReader, X: Array, base: Array, targets: Sequence[Sample], worst: Array,
     results: Mapping[int, SampleResult], *, seed: int, spent: Callable[[int], None],
 ) -> dict[int, KLCurve]:  # fmt: skip
     """KL curves by position, for the targets' worst directions (n, d); the ladder is in boundary distances of each sample."""
@@ -61,7 +62,7 @@ def kl_curves(
 
 
 def direction_pictures(
-    forward: Forward, reader: OutputReader, X: Array, targets: Sequence[Target], worst: Array, results: Mapping[int, SampleResult]
+    forward: Forward, reader: OutputReader, X: Array, targets: Sequence[Sample], worst: Array, results: Mapping[int, SampleResult]
 ) -> tuple[DirectionPicture, ...]:
     """Pictures of the worst direction for the most, the middle and the least sensitive of the targets (in ranking order)."""
     if not targets:

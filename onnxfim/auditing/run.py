@@ -30,8 +30,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import Coordinates, Directions, Rademacher
 from onnxfim.runtime.threads import one_blas_thread
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Differences, Ends, Request
-from onnxfim.slopes.exact import Target
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Differences, Ends, Request, Sample
 from onnxfim.slopes.sample import Measurer
 from onnxfim.slopes.step import Probe, calibration_positions, choose_step, is_finite
 
@@ -176,7 +175,7 @@ class _Loop:
         measurer = self._measurer(step, exact, calibration)
         jacobian = self._jacobian(directions, replace(step, step=amplitude))
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
-        self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
+        self._measure(jacobian, measurer, base, [Request(self._sample(i), 0, per_sample) for i in good])
         if not exact:
             self._refine(jacobian, measurer, base, per_sample)
         return "exact" if exact else "sketch"
@@ -187,7 +186,7 @@ class _Loop:
         """Measure through the derivative graph, with its checks; None where there is none to trust."""
         if self.settings.method not in ("auto", "gradient"):
             return None
-        targets = [Target(int(i), self._index(i), self.samples.names[i], self._label(i)) for i in good]
+        targets = [self._sample(i) for i in good]
         self._say("differentiating")
         exact = replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4)
         if not gradients.open(exact, targets):
@@ -215,8 +214,9 @@ class _Loop:
         self.evaluations += gradients.evaluations
         return "gradient"
 
-    def _label(self, position: Any) -> int | None:
-        return None if self.labels is None else int(self.labels[int(position)])
+    def _sample(self, position: Any) -> Sample:
+        i = int(position)
+        return Sample(i, self._index(i), self.samples.names[i], None if self.labels is None else int(self.labels[i]))
 
     def plan_step(self) -> StepChoice:
         """The choice of step and scheme alone."""
@@ -336,7 +336,7 @@ class _Loop:
     def _measure(self, jacobian: Differences, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
         """Evaluate the requests and (re)compute the results of their samples."""
         for ends in jacobian.ends(self.X, base, requests):
-            position = ends.request.position
+            position = ends.request.sample.position
             rows = ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
             self.evaluations += rows
             self.done += rows
@@ -350,7 +350,7 @@ class _Loop:
                 self.skipped.append(Skipped(self._index(position), "the model's output is not finite near this sample"))
                 continue
             parts = [*self.kept.get(position, []), ends]
-            result = measurer(self._index(position), self.samples.names[position], self._label(position), base[position], parts)
+            result = measurer(ends.request.sample, base[position], parts)
             self.results[position] = result
             if not measurer.exact:
                 self._keep(position, parts)
@@ -381,7 +381,7 @@ class _Loop:
             chosen = self._most_deciding(first, pool // (_REFINED_ROUND * per_direction))
             if not chosen:
                 return
-            requests = [Request(i, self._index(i), self.results[i].directions, _REFINED_ROUND) for i in chosen]
+            requests = [Request(self._sample(i), self.results[i].directions, _REFINED_ROUND) for i in chosen]
             self.total = max(self.total, self.done + len(requests) * _REFINED_ROUND * per_direction)
             self._measure(jacobian, measurer, base, requests)
             pool -= len(requests) * _REFINED_ROUND * per_direction

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.calibration import confidences, predictions
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Scheme
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
     effective_rank,
@@ -56,11 +56,11 @@ class Measurer:
     scales: tuple[float, float, float] | None
     scale_field: Array | None = None
 
-    def __call__(self, index: int, name: str, label: int | None, base: Array, parts: Sequence[Ends]) -> SampleResult:
+    def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
 
         Args:
-            index, name, label: Whose it is.
+            sample: Whose it is.
             base: Its outputs, (K, P).
             parts: Ends along disjoint ranges of its directions.
         """
@@ -79,9 +79,9 @@ class Measurer:
         p = self.reader.probabilities(base[None]) if self.reader.has_classes else None
         distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
         return SampleResult(
-            index=index,
-            name=name,
-            label=label,
+            index=sample.index,
+            name=sample.name,
+            label=sample.label,
             prediction=int(predictions(p)[0]) if p is not None and base.shape[1] == 1 else None,
             confidence=float(confidences(p)[0]) if p is not None else None,
             lambda_max=raw,
