@@ -18,7 +18,7 @@ from onnxfim.record.sample import Estimate, KLCurve, SampleResult, estimate_of
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
-from onnxfim.slopes.calibration import predictions, wilson
+from onnxfim.slopes.calibration import wilson
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.kinds import OutputReader
@@ -79,8 +79,7 @@ def direction_pictures(
         moved = (x.ravel() + epsilon * v).reshape(x.shape).astype(x.dtype)
         after = None
         if reader.has_classes and result.prediction is not None:
-            p = reader.probabilities(forward.outputs(moved[None]))[0, :, 0]
-            after = int(p.argmax()) if len(p) > 1 else int(p[0] > 0.5)
+            after = int(reader.predictions(forward.outputs(moved[None]))[0])
         field = v.reshape(x.shape)
         biggest = np.argsort(-np.abs(v))[:12]
         low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
@@ -144,7 +143,7 @@ class _Judge:
     def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
         """Whether the file decides against the label at X + δ, (N,) bool."""
         self.evaluations += len(X)
-        return predictions(self.reader.probabilities(self.forward.outputs((X + delta).astype(X.dtype)))) != labels
+        return np.asarray(self.reader.predictions(self.forward.outputs((X + delta).astype(X.dtype))) != labels)
 
     def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:
         """Sizes of the steps that succeed on the file, lengthened a little where they must be; inf where none does."""

@@ -18,7 +18,7 @@ from onnxfim.auditing.gradient_stage import GradientStage, scale_field
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.subject import CallableModel, Subject, open_subject
 from onnxfim.auditing.summary import aggregate_of, all_aggregates, class_rows, package_versions
-from onnxfim.bounds.reading import GraphReading, read_graph, with_bounds
+from onnxfim.bounds.reading import GraphReading, bound_for, read_graph, with_bounds
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
@@ -195,7 +195,7 @@ class _Loop:
             return None
         self.total = len(good)
         asked = (self.settings.sigma, self.settings.input_scale, self.settings.surrogate, self.settings.seed)
-        read = (type(self.reader).__name__, calibration.temperature, calibration.reason)
+        read = (self.reader.identity, calibration.temperature, calibration.reason)
         store = self._store(gradients=(*read, *asked))
         for position, result in remembered_results(store, self.X, targets, gradients.measure):
             self.done += 1
@@ -431,7 +431,10 @@ class _Loop:
         violations: tuple[Finding, ...] = ()
         reading = self._reading()
         if reading is not None:
-            results, violations = with_bounds(results, self._probabilities(base, good), reading.bound)
+            results, violations = with_bounds(
+                results, self._spreads(base, good), reading.bound, formula=self.reader.spread_formula,
+                log10_largest_spread=self.reader.log10_largest_spread,
+            )  # fmt: skip
         aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
@@ -502,16 +505,15 @@ class _Loop:
         if file is None or not self.settings.bounds:
             return None
         self._say("bounding")
-        softmax = info.output_kind in ("probabilities", "sigmoid")
-        return read_graph(
-            file.graph, file.sha256, input_name=info.input, output_name=info.output, logits=softmax, cache_dir=self.cache_dir
-        )
+        reading = read_graph(
+            file.graph, file.sha256, input_name=info.input, output_name=info.output,
+            logits=self.subject.kind.before_activation() is not None, cache_dir=self.cache_dir,
+        )  # fmt: skip
+        return replace(reading, bound=bound_for(reading.bound, self.reader.log10_largest_spread))
 
-    def _probabilities(self, base: Array, good: Array) -> dict[int, Array]:
-        if not self.reader.has_classes or base.shape[2] != 1 or self.subject.info.output_kind == "sigmoid":
-            return {}
-        p = self.reader.probabilities(base[good])[:, :, 0]
-        return {self._index(i): row for i, row in zip(good, p, strict=True)}
+    def _spreads(self, base: Array, good: Array) -> dict[int, float]:
+        """log10 of the largest eigenvalue of C at each sample, by index; none of outputs with positions."""
+        return {} if base.shape[2] != 1 else {self._index(i): self.reader.log10_spread(base[i]) for i in good}
 
     def _clipped(self, step: StepChoice, good: Array) -> ClippedRange | None:
         """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""

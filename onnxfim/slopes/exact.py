@@ -11,10 +11,8 @@ import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.sample import Estimate, SampleResult
-from onnxfim.slopes.calibration import confidences, predictions
 from onnxfim.slopes.differences import Ends, Request, Sample
-from onnxfim.slopes.estimators import effective_rank, worst_direction
-from onnxfim.slopes.kinds import SoftmaxLogits
+from onnxfim.slopes.estimators import worst_direction
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
 from onnxfim.slopes.sample import NO_CLASSES, Measurer
 
@@ -89,8 +87,6 @@ class GradientRoute:
         raw = self._lanczos(x, z, block, 1.0, None)
         hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
         stretch = self._stretch(x, block)
-        classes = predictions(p := reader.probabilities(z)) if reader.has_classes else None
-        sure = confidences(p) if reader.has_classes else None
         distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
         for k, sample in enumerate(block):
             products = int(raw.products[k])
@@ -100,25 +96,20 @@ class GradientRoute:
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
-            calibrated = Estimate(None, reason=self.measurer.temperature_reason) if hot is None else _estimate(hot, k, spent)
             s = _estimate(stretch, k, spent)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
-            yield SampleResult(
-                index=sample.index,
-                name=sample.name,
-                label=sample.label,
-                prediction=None if classes is None else int(classes[k]),
-                confidence=None if sure is None else float(sure[k]),
+            yield self.measurer.result(
+                sample,
+                z[k],
                 lambda_max=lam,
-                lambda_max_calibrated=calibrated,
+                calibrated=None if hot is None else _estimate(hot, k, spent),
+                raw_units=self.measurer.raw_units_by_bracket(lam),
                 trace=trace,
-                effective_rank=effective_rank(trace, lam),
                 boundary_distance=replace(distances[k], evaluations=spent),
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),
+                eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
                 evaluations=spent,
                 directions=products,
-                lambda_max_raw_units=self.measurer.raw_units_by_bracket(lam),
-                top_eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
             )
 
     def _noise(self, block: Sequence[Sample]) -> Array:
@@ -130,24 +121,20 @@ class GradientRoute:
     def _lanczos(self, x: Array, z: Array, block: Sequence[Sample], temperature: float, start: Array | None) -> TopEigenpairs:
         """Top eigenpairs of ``A Aᵀ`` for samples x with outputs z (n, K, 1)."""
         noise = self._noise(block)
-        if self._softmax:
+        weights = self.measurer.reader.weights(z, temperature)
+        if weights is None:
             product = self._softmax_product(x, temperature)
             if start is None:
                 start = isotropic_start(self.measurer.reader.probabilities(z, temperature)[:, :, 0], noise)
         else:
-            product = self._diagonal_product(x, z, temperature)
+            product = self._diagonal_product(x, weights)
         return lanczos(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
-
-    @property
-    def _softmax(self) -> bool:
-        return isinstance(self.measurer.reader, SoftmaxLogits)
 
     def _softmax_product(self, x: Array, temperature: float) -> Product:
         return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[2][0]
 
-    def _diagonal_product(self, x: Array, z: Array, temperature: float) -> Product:
-        """``A = W J`` with a diagonal W where the outputs are independent: the scores of slopes that are all 1."""
-        weights = self._weights(z, temperature)
+    def _diagonal_product(self, x: Array, weights: Array) -> Product:
+        """``A = W J`` with the diagonal W (n, K) of independent outputs."""
 
         def product(rows: Array, u: Array) -> Array:
             c = weights[rows] * u  # (n, K)
@@ -156,10 +143,6 @@ class GradientRoute:
             return weights[rows] * scale * self.model.gram(x[rows], (c / scale)[None])[0].astype(np.float64)
 
         return product
-
-    def _weights(self, z: Array, temperature: float) -> Array:
-        ones = np.ones((1, *z.shape[1:]))
-        return np.array([self.measurer.reader.scores(row, ones, 0 * ones, 1.0, temperature)[0] for row in z])  # (n, K)
 
     def _stretch(self, x: Array, block: Sequence[Sample]) -> TopEigenpairs:
         """Top eigenpairs of ``J Jᵀ``, whose root is the logit sensitivity."""
@@ -178,10 +161,11 @@ class GradientRoute:
             positions = [s.position for s in block]
             x, z = X[positions], base[positions]
             u = self._lanczos(x, z, block, temperature, None).vectors
-            if self._softmax:
+            weights = self.measurer.reader.weights(z, temperature)
+            if weights is None:
                 g = self.model.fisher(x, u[None], temperature)[1][0]
             else:
-                c = self._weights(z, temperature) * u
+                c = weights * u
                 g = self.model.vjp(x, (c / (np.abs(c).max(axis=1, keepdims=True) + np.finfo(float).tiny))[None])[1][0]
             g = g.reshape(len(block), -1).astype(np.float64)
             g /= np.abs(g).max(axis=1, keepdims=True) + np.finfo(float).tiny
