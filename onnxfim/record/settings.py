@@ -8,6 +8,10 @@ from typing import Literal, TypeAlias
 from onnxfim.record.declared import check, documented, setting, settings_of
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"]
+#: What each is a distribution of, in words: audits of one family can be compared.
+OUTPUT_FAMILIES: dict[OutputKind, str] = {
+    "logits": "class probabilities", "probabilities": "class probabilities", "sigmoid": "sigmoid", "gaussian": "gaussian"
+}  # fmt: skip
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 
 

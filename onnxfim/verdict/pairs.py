@@ -12,7 +12,7 @@ from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
 from onnxfim.record.sample import carries_noise, estimate_of
-from onnxfim.record.settings import SETTINGS
+from onnxfim.record.settings import OUTPUT_FAMILIES, SETTINGS
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
 
@@ -163,7 +163,7 @@ def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
 
 
 def _kind(audit: Audit) -> str:
-    return "class probabilities" if audit.model.output_kind in ("logits", "probabilities") else audit.model.output_kind
+    return OUTPUT_FAMILIES[audit.model.output_kind]
 
 
 def _short(sha256: str) -> str:
