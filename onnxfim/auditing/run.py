@@ -502,10 +502,10 @@ class _Loop:
         if file is None or not self.settings.bounds:
             return None
         self._say("bounding")
-        softmax = info.output_kind in ("probabilities", "sigmoid")
         return read_graph(
-            file.graph, file.sha256, input_name=info.input, output_name=info.output, logits=softmax, cache_dir=self.cache_dir
-        )
+            file.graph, file.sha256, input_name=info.input, output_name=info.output, output_kind=info.output_kind,
+            cache_dir=self.cache_dir,
+        )  # fmt: skip
 
     def _probabilities(self, base: Array, good: Array) -> dict[int, Array]:
         if not self.reader.has_classes or base.shape[2] != 1 or self.subject.info.output_kind == "sigmoid":

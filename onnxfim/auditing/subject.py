@@ -22,7 +22,7 @@ from onnxfim.graph.load import (  # fmt: skip
     sample_shape,
     value_type,
 )
-from onnxfim.graph.surgery import free_batch, read_from
+from onnxfim.graph.surgery import read_from, with_free_batch
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import OutputKind, Settings
 from onnxfim.runtime.forward import CallableForward, OnnxForward
@@ -121,7 +121,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     check_shape(model.name, X.shape[1:], model.input_shape)
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
     z = forward.outputs(X[: min(8, len(X))])
-    kind, how, doubt = _kind(settings, Ending("logits", None, None), z)
+    kind, how, doubt = _kind(settings, Ending(), z)
     logits = _are_logits(kind, z)
     how += _how(kind, logits)
     info = ModelInfo(
@@ -138,13 +138,12 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
-    axis = _class_axis(file, end, out.name)
     fixed = fixed_batch(into)
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None) -> OnnxForward:
         return OnnxForward(
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, providers=settings.providers,
-            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed, class_axis=axis,
+            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed, class_axis=end.class_axis,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip
 
@@ -154,7 +153,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     rewritten: list[str] = []
     proto = file.proto
     if fixed is not None:
-        freed = free_batch(proto, fixed)
+        freed = with_free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
         other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), rows, forward.outputs(rows))
         if other is not None:
@@ -186,15 +185,6 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     reader = _reader(kind, logits, settings.sigma)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(info, forward, reader, level, doubt, source, reason, limits, file)
-
-
-def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:
-    """The axis that the final Softmax sums over, where the output still has it and it is not the second."""
-    before, after = (file.graph.shapes.get(name or "") for name in (end.logits, output))
-    if end.class_axis is None or before is None or after is None or len(before) != len(after):
-        return None
-    axis = end.class_axis % len(after)
-    return axis if axis > 1 else None
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:

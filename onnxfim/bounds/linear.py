@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 
 from onnxfim.bounds.norms import ConvGeometry, Norm, conv_norm, diagonal_norm, matrix_norm, outward
-from onnxfim.graph.flow import Shape
 from onnxfim.graph.graph import Node
+from onnxfim.graph.shapes import OpenShape
 
 _MERGE_FLOPS = 2e9  # a product of two weights beyond this is not worth its gain
 _DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix
@@ -24,8 +24,8 @@ class Element:
     """One linear map; ``nodes`` are the graph's nodes it stands for, shapes those of one sample."""
 
     nodes: tuple[Node, ...]
-    in_shape: Shape | None
-    out_shape: Shape | None
+    in_shape: OpenShape | None
+    out_shape: OpenShape | None
 
     @property
     def norm(self) -> Norm:
@@ -267,7 +267,7 @@ def _merge(a: Element, b: Element) -> Chain | None:
     return parts if all(tame(w) for part in parts if (w := part.weights) is not None) else None
 
 
-def _rank(shape: Shape | None, factor: np.ndarray) -> int:
+def _rank(shape: OpenShape | None, factor: np.ndarray) -> int:
     return max(factor.ndim, len(shape) if shape is not None else 0, 1)
 
 
@@ -369,7 +369,7 @@ _MERGES: dict[tuple[type, type], Callable[..., Element | Chain | None]] = {
 }
 
 
-def _size(shape: Shape | None) -> int | None:
+def _size(shape: OpenShape | None) -> int | None:
     if shape is None or any(d is None for d in shape):
         return None
     return math.prod(d or 0 for d in shape)

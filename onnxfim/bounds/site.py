@@ -14,8 +14,9 @@ from onnxfim.bounds.norms import matrix_norm
 from onnxfim.bounds.result import Factor, log10, plus, shown, times
 from onnxfim.bounds.sums import add
 from onnxfim.errors import ModelError
-from onnxfim.graph.flow import Flow, Shape
+from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Node
+from onnxfim.graph.shapes import OpenShape
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -76,7 +77,7 @@ class Value:
     """
 
     name: str
-    shape: Shape | None
+    shape: OpenShape | None
     terms: tuple[Term, ...] = ()
     log: float | None = None
     reason: str = ""
@@ -120,7 +121,7 @@ class Context:
     def constant(self, name: str) -> np.ndarray | None:
         return self.flow.constant(name)
 
-    def shape(self, name: str) -> Shape | None:
+    def shape(self, name: str) -> OpenShape | None:
         return self.flow.shape(name)
 
     def log(self, value: Value) -> float:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale, tame
-from onnxfim.graph.flow import Shape
+from onnxfim.graph.shapes import OpenShape
 
 
-def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
+def add(a: Chain, b: Chain, shape: OpenShape | None) -> Chain | None:
     """The sum of two chains from one value to values of one shape, as one chain, or None when it stays a sum."""
     common = 0
     while common < min(len(a), len(b)) and a[common] is b[common]:
@@ -29,7 +29,7 @@ def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
     return None
 
 
-def _same_move(prefix: Chain, a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
+def _same_move(prefix: Chain, a: Chain, b: Chain, shape: OpenShape | None) -> Chain | None:
     """The sum of chains that begin with the same rearrangement."""
     if not (a and b and isinstance(a[0], Rearrange) and isinstance(b[0], Rearrange)):
         return None
@@ -52,14 +52,14 @@ def _factor(a: Element | None) -> np.ndarray | None:
     return a.factor if isinstance(a, Scale) else None
 
 
-def _scales(a: Element | None, b: Element | None, shape: Shape | None) -> Element | None:
+def _scales(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
     s, t = _factor(a), _factor(b)
     if s is None or t is None:
         return None
     return Scale(_nodes(a, b), shape, shape, s + t)
 
 
-def _dense(a: Element | None, b: Element | None, shape: Shape | None) -> Element | None:
+def _dense(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
     if not isinstance(b, Dense):
         return None
     if isinstance(a, Dense):

@@ -1,12 +1,13 @@
 """The ONNX graph as an immutable view: sorted nodes, producers, consumers, weights and known shapes.
 
-Everything here reads; rewriting a model is the business of `surgery` and `gradients`.
+Everything here reads; a graph to be computed with is written by `prepare`, a copy to be run by `surgery`.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -73,10 +74,35 @@ class Graph:
         self._tensors.update({t.values.name: onnx.TensorProto(name=t.values.name) for t in graph.sparse_initializer})
         self.inputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.input if v.name not in self._tensors)
         self.outputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.output)
-        self.nodes: tuple[Node, ...] = _sorted([_node(i, n) for i, n in enumerate(graph.node)], self._provided())
+        self.nodes: tuple[Node, ...] = self._ordered(graph.node)
 
-    def _provided(self) -> set[str]:
-        return {*self._tensors, *(i.name for i in self.inputs), ""}
+    def _ordered(self, nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
+        provided = {*self._tensors, *(i.name for i in self.inputs), ""}
+        return _sorted([_node(i, n) for i, n in enumerate(nodes)], provided)
+
+    def rewritten(
+        self, nodes: Iterable[onnx.NodeProto], constants: Iterable[onnx.TensorProto], *, opset: int,
+        shapes: Mapping[str, tuple[Dimension, ...]],
+    ) -> Graph:  # fmt: skip
+        """The graph with other nodes between the same inputs and outputs, and further constants beside its weights."""
+        graph = copy.copy(self)
+        for cached in ("producers", "consumers"):
+            graph.__dict__.pop(cached, None)
+        graph._tensors = {**self._tensors, **{t.name: t for t in constants}}
+        graph.opsets = MappingProxyType({**self.opsets, "ai.onnx": opset})
+        graph.nodes = graph._ordered(nodes)
+        graph.__dict__["shapes"] = MappingProxyType(shapes)
+        return graph
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model as read; not to be changed."""
+        return self._model
+
+    @property
+    def weights(self) -> tuple[onnx.TensorProto, ...]:
+        """The dense weights as stored."""
+        return tuple(self._model.graph.initializer)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

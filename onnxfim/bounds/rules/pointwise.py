@@ -128,8 +128,8 @@ def _hard_sigmoid(ctx: Context, node: Node) -> Value:
 def _clip_rule(ctx: Context, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     bounds = []
-    for k, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        value: float | None = attribute(node, name, default)
+    for k, default in enumerate((-math.inf, math.inf), start=1):
+        value: float | None = default
         if len(node.inputs) > k and node.inputs[k]:
             array = ctx.constant(node.inputs[k])
             value = None if array is None or array.size != 1 else float(array.reshape(()))
@@ -153,12 +153,8 @@ def _mish(ctx: Context, node: Node) -> Value:
     return _pointwise(ctx, node, MISH, low=-0.31)
 
 
-@rule("Gelu", "com.microsoft.Gelu", "com.microsoft.FastGelu", "com.microsoft.BiasGelu", "com.microsoft.QuickGelu")
+@rule("Gelu", "com.microsoft.Gelu")
 def _gelu(ctx: Context, node: Node) -> Value:
-    if node.op == "com.microsoft.QuickGelu":
-        return _pointwise(ctx, node, SILU)  # x·σ(αx): the extreme slope does not depend on α
-    if len(node.inputs) > 1 and node.inputs[1] and (ctx.varying(node.inputs[1]) or not ctx.varying(node.inputs[0])):
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "its bias is not a constant"))
     return _pointwise(ctx, node, max(GELU, GELU_TANH), low=-0.171)
 
 
