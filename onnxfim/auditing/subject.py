@@ -22,7 +22,7 @@ from onnxfim.graph.load import (  # fmt: skip
     sample_shape,
     value_type,
 )
-from onnxfim.graph.surgery import read_from, with_free_batch
+from onnxfim.graph.surgery import free_batch, read_from
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import OutputKind, Settings
 from onnxfim.runtime.forward import CallableForward, OnnxForward
@@ -153,7 +153,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     rewritten: list[str] = []
     proto = file.proto
     if fixed is not None:
-        freed = with_free_batch(proto, fixed)
+        freed = free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
         other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), rows, forward.outputs(rows))
         if other is not None:

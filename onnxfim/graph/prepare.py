@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph import quantised
-from onnxfim.graph.batch import free_batch
+from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import HALF, expansion, tolerant, unfit, widen
 from onnxfim.graph.graph import Graph
@@ -267,7 +267,7 @@ def _traced(
         except TraceError:
             fixed = 1  # declared free, but a constant in the graph holds the batch of the export
     first, flat = walk(nodes, [*weights, *emitter.constants], at(fixed), opset=opset, expand=simpler)
-    second, freed = free_batch(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset)
+    second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset)
     known, _ = walk(freed, [*weights, *emitter.constants], at(fixed), opset=opset)
     return freed, merge(known, second, first_batch=fixed, second_batch=2 * fixed)
 

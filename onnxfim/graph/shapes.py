@@ -155,7 +155,11 @@ def walk(
         if instead is not None:
             todo.extend((origin, n) for n in instead[::-1])
             continue
-        _visit(node, found, opset)
+        try:
+            _visit(node, found, opset)
+        except Exception:  # a malformed node: what it makes is unknown, and a rule that needs it will say so
+            if read is None:
+                raise
         found.origin.append(origin)
         done.append(node)
     return found, done
@@ -186,8 +190,9 @@ def _visit(node: onnx.NodeProto, found: Walk, opset: int) -> None:
 
 def _measure(node: onnx.NodeProto, found: Walk) -> None:
     attributes = {a.name: a.i for a in node.attribute}
-    shape = (found.shape(node.input[0]) or (None,))[attributes.get("start", 0) : attributes.get("end")]
-    if None not in shape and node.output:
+    whole = found.shape(node.input[0])
+    shape = (None,) if whole is None else whole[attributes.get("start", 0) : attributes.get("end")]
+    if None not in shape:
         found.put(node.output[0], np.asarray(shape, np.int64))
 
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnxfim.graph.graph import Graph
 
 
-def with_free_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+def free_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """A copy whose inputs and outputs have a symbolic first dimension in place of ``batch``.
 
     Constants that repeat the old batch as the leading entry of a Reshape's target are freed too.

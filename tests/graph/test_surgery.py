@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import TensorProto
 
-from onnxfim.graph.surgery import read_from, with_free_batch
+from onnxfim.graph.surgery import free_batch, read_from
 from onnxfim.runtime.session import open_session, run
 from tests.support import models
 from tests.support.models import Linear
@@ -27,7 +27,7 @@ def test_a_reshape_that_repeats_the_batch_is_freed_too(target):  # float32
     weights = {"t": np.array(target, np.int64), "W": LINEAR.W.astype(np.float32)}
     made = models.model(nodes, weights, shape=(2, 2), out=(3,), batch=1)
     before = made.SerializeToString()
-    free = with_free_batch(made, 1)
+    free = free_batch(made, 1)
     X = np.random.default_rng(0).standard_normal((7, 2, 2)).astype(np.float32)
     assert_allclose(outputs(free, X), np.concatenate([outputs(made, x[None]) for x in X]), atol=1e-6)
     assert made.SerializeToString() == before, "the file's own model is not changed"

@@ -121,11 +121,18 @@ def _softmax(ctx: Context, node: Node) -> Value:
     return ctx.fresh(node, times(log, ctx.log(x)), x, high=0.0)
 
 
+def _kernel(node: Node) -> tuple[int, ...]:
+    kernel = integers(node, "kernel_shape", ())
+    if not kernel:
+        raise ValueError("kernel_shape is missing")
+    return kernel
+
+
 @rule("MaxPool")
 def _max_pool(ctx: Context, node: Node) -> tuple[Value, ...]:
     """Each window follows one pixel, so the norm is at most √(windows that share a pixel)."""
     x, out = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
-    kernel = integers(node, "kernel_shape", ())
+    kernel = _kernel(node)
     rank = len(kernel)
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     windows = 1
@@ -161,7 +168,7 @@ def _global_average(ctx: Context, node: Node) -> Value:
 def _average_pool(ctx: Context, node: Node) -> Value:
     """The Kronecker product of one averaging matrix per axis, so its norm is the product of theirs."""
     x, out = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
-    kernel = integers(node, "kernel_shape", ())
+    kernel = _kernel(node)
     rank = len(kernel)
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     pads = integers(node, "pads", (0,) * (2 * rank))
