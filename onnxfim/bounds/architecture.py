@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from onnxfim.bounds.view import bound_view
+from onnxfim.bounds.prepared import prepared_view
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.record.bound import Architecture
@@ -38,9 +38,9 @@ def infer_architecture(graph: Graph | Flow) -> Architecture:
     skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``.
 
     Args:
-        graph: The model's graph, or its view by `bound_view`; names play no part.
+        graph: The model's graph, or its view by `prepared_view`; names play no part.
     """
-    return _Reading(bound_view(graph)).architecture()
+    return _Reading(prepared_view(graph)).architecture()
 
 
 class _Reading:

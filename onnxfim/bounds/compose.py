@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnxfim.bounds.patterns import normalisations
+from onnxfim.bounds.prepared import prepared_view
 from onnxfim.bounds.registry import RULES, BoundRule
 from onnxfim.bounds.result import Bound, Share, shown, times, up
 from onnxfim.bounds.rules.normalisations import normalised
 from onnxfim.bounds.site import Context, NotFinite, Value, unbounded
-from onnxfim.bounds.view import bound_view
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import ending
 from onnxfim.graph.flow import Flow
@@ -39,7 +39,7 @@ def spectral_bound(
     All arithmetic is in float64 and log10, rounded up.
 
     Args:
-        graph: The model's graph, or its view by `bound_view`.
+        graph: The model's graph, or its view by `prepared_view`.
         input_name: The audited input; the first floating-point input by default. Other inputs are taken as fixed.
         output_name: The output; the first one by default.
         logits: Whether a final Softmax, LogSoftmax or Sigmoid is left out, so that the bound is that of the logits.
@@ -55,7 +55,7 @@ def spectral_bound(
     Raises:
         ModelError: the graph has no such input or output.
     """
-    view = bound_view(graph, input_name)
+    view = prepared_view(graph, input_name)
     target = _target(view, output_name, logits=logits, output_kind=output_kind)
     needed = _needed(view, target)
     ctx = Context(view, progress, sum(n.op in _LINEAR for n in needed))

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
-from onnxfim.bounds.view import bound_view
+from onnxfim.bounds.prepared import prepared_view
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.decision import Finding
@@ -60,7 +60,7 @@ def read_graph(
         return spectral_bound(view, output_name=output_name, output_kind=output_kind, progress=progress)
 
     variant = f"{input_name}|{output_name}|{output_kind}"
-    view = bound_view(graph, input_name)
+    view = prepared_view(graph, input_name)
     with one_blas_thread():
         bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
     return GraphReading(infer_architecture(view), bound, closed_forms(bound))

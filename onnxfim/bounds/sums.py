@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale, tame
+from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scaling, tame
 from onnxfim.graph.shapes import OpenShape
 
 
@@ -49,14 +49,14 @@ def _nodes(a: Element | None, b: Element | None) -> tuple:  # type: ignore[type-
 def _factor(a: Element | None) -> np.ndarray | None:
     if a is None:
         return np.ones(())
-    return a.factor if isinstance(a, Scale) else None
+    return a.factor if isinstance(a, Scaling) else None
 
 
 def _scales(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
     s, t = _factor(a), _factor(b)
     if s is None or t is None:
         return None
-    return Scale(_nodes(a, b), shape, shape, s + t)
+    return Scaling(_nodes(a, b), shape, shape, s + t)
 
 
 def _dense(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
@@ -68,7 +68,7 @@ def _dense(a: Element | None, b: Element | None, shape: OpenShape | None) -> Ele
     n, m = b.matrix.shape
     if s is None or n != m or shape is None:
         return None
-    along = Scale((), shape, shape, s).along(-1, max(len(shape), s.ndim))
+    along = Scaling((), shape, shape, s).along(-1, max(len(shape), s.ndim))
     return None if along is None else replace(b, nodes=_nodes(a, b), matrix=b.matrix + np.eye(n) * along)
 
 
@@ -91,7 +91,7 @@ def _conv(a: Element | None, b: Element | None) -> Element | None:
     o, i = b.kernel.shape[:2]
     if s is None or o != i * b.groups or not b.same_size or set(b.geometry.strides) != {1}:
         return None
-    along = Scale((), None, None, s).along(1 - b.kernel.ndim, max(b.kernel.ndim, s.ndim))
+    along = Scaling((), None, None, s).along(1 - b.kernel.ndim, max(b.kernel.ndim, s.ndim))
     if along is None:
         return None
     spatial = (1,) * (b.kernel.ndim - 2)

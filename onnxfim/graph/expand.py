@@ -18,9 +18,7 @@ _MOST = 1_000_000  # nodes that functions may expand to; a few short functions t
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def expansion(
-    model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Collection[str] = (), wide: bool = False
-) -> Expand:
+def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Collection[str] = (), wide: bool = False) -> Expand:
     """What `walk` asks for the nodes to put in place of a node.
 
     Args:

@@ -119,10 +119,6 @@ class Graph:
                     readers.setdefault(name, []).append(node)
         return MappingProxyType({k: tuple(v) for k, v in readers.items()})
 
-    def is_constant(self, name: str) -> bool:
-        """True for initializers and outputs of Constant nodes."""
-        return name in self._tensors or (name in self.producers and self.producers[name].op == "Constant")
-
     def constant(self, name: str) -> np.ndarray | None:
         """The value of an initializer or Constant node, or None when ``name`` is computed.
 
@@ -131,7 +127,7 @@ class Graph:
         tensor = self._tensors.get(name)
         if tensor is not None:
             try:
-                return numpy_helper.to_array(tensor, base_dir=str(self._base_dir))
+                return np.asarray(numpy_helper.to_array(tensor, base_dir=str(self._base_dir)))
             except Exception as error:  # onnx raises many kinds for bad or escaping external data
                 raise ModelError(f"weight {name!r}: cannot be read ({_first_line(error)}). Re-export the model.") from error
         node = self.producers.get(name)
@@ -139,10 +135,6 @@ class Graph:
             return None
         value = next(iter(node.attributes.values()), None)
         return None if value is None else np.asarray(value)
-
-    @property
-    def constant_names(self) -> frozenset[str]:
-        return frozenset(self._tensors) | {n.outputs[0] for n in self.nodes if n.op == "Constant"}
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[Dimension, ...]]:
@@ -193,7 +185,7 @@ def _node(index: int, proto: onnx.NodeProto) -> Node:
 
 def _attribute(a: onnx.AttributeProto) -> Attribute:
     if a.type == onnx.AttributeProto.TENSOR:
-        return numpy_helper.to_array(a.t)
+        return np.asarray(numpy_helper.to_array(a.t))
     value = onnx.helper.get_attribute_value(a) if a.type != onnx.AttributeProto.UNDEFINED else None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

@@ -35,9 +35,14 @@ _CHEAP = frozenset(
         "Where",
     ]
 )
-#: Operators of the runtime, unknown to the standard's inference, whose first output has the shape of their first input.
+#: Operators whose first output has the shape of their first input though inference does not say so: the runtime's own, and
+#: those that the standard defines by a body.
 _LIKE_INPUT = frozenset(
-    ["SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Gelu", "MultiHeadAttention"]
+    [
+        *("SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "MultiHeadAttention"),
+        *("Gelu", "HardSwish", "Mish", "Celu", "ThresholdedRelu", "GroupNormalization", "RMSNormalization"),
+        *("MeanVarianceNormalization", "LpNormalization"),
+    ]
 )
 
 
@@ -224,10 +229,12 @@ def _infer(node: onnx.NodeProto, found: Walk, opset: int) -> None:
         found.elem[name] = kind.tensor_type.elem_type
         if kind.tensor_type.HasField("shape"):
             found.put_shape(name, [d.dim_value if d.HasField("dim_value") else None for d in kind.tensor_type.shape.dim])
+    if node.output and found.shape(node.output[0]) is None:
+        _infer_alone(node, found)
 
 
 def _infer_alone(node: onnx.NodeProto, found: Walk) -> None:
-    """Shapes of the runtime's own operators."""
+    """Shapes that the standard's inference does not tell."""
     if node.domain not in (*STANDARD, "com.microsoft") or not node.input or not node.output:
         return
     x = found.shape(node.input[0])

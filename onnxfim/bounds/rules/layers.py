@@ -8,11 +8,11 @@ from typing import cast
 
 import numpy as np
 
-from onnxfim.bounds.linear import Convolution, Dense, Other, Rearrange, Scale
-from onnxfim.bounds.norms import ConvGeometry, Norm, matrix_norm, outward
+from onnxfim.bounds.linear import Convolution, Dense, Other, Rearrange, Scaling
+from onnxfim.bounds.norms import ConvGeometry, NormBound, matrix_norm, outward
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.rules.attention import varying_product
-from onnxfim.bounds.rules.gates import scaled
+from onnxfim.bounds.rules.gating import scaled
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Polynomial, Value, unbounded
 from onnxfim.errors import ModelError
@@ -72,7 +72,7 @@ def _left(ctx: Context, node: Node, x: Value, W: np.ndarray) -> Value:
         W = W[None]
     norm = max(matrix_norm(m).value for m in W.reshape(-1, *W.shape[-2:])) if W.size else 0.0
     if W.ndim == 2 or math.prod(W.shape[:-2]) == 1:
-        return ctx.linear(node, x, Other((node,), x.shape, out, Norm(norm, "Gram eigenvalue")))
+        return ctx.linear(node, x, Other((node,), x.shape, out, NormBound(norm, "Gram eigenvalue")))
     return _batched(ctx, node, x, W, norm, out)
 
 
@@ -82,7 +82,7 @@ def _batched(ctx: Context, node: Node, x: Value, W: np.ndarray, norm: float, out
     if batch is not None and len(batch) >= W.ndim - 2:
         tail = batch[len(batch) - (W.ndim - 2) :]
         copies = math.prod(w for w, d in zip(W.shape[:-2], tail, strict=True) if w != d)
-    element = Other((node,), x.shape, out, Norm(outward(norm * math.sqrt(copies)), "largest Gram eigenvalue of the batch"))
+    element = Other((node,), x.shape, out, NormBound(outward(norm * math.sqrt(copies)), "largest Gram eigenvalue of the batch"))
     return ctx.linear(node, x, element)
 
 
@@ -149,7 +149,7 @@ def _gemm(ctx: Context, node: Node) -> Value:
         c = ctx.values[node.inputs[2]]
         if c.shape != y.shape:
             return _no(ctx, node, "a varying bias of another shape has no rule")
-        shifted = ctx.linear(node, c, Scale((node,), c.shape, c.shape, np.asarray(beta)))
+        shifted = ctx.linear(node, c, Scaling((node,), c.shape, c.shape, np.asarray(beta)))
         y = ctx.total(node, [replace(y, name=f"{y.name} product"), replace(shifted, name=f"{y.name} bias")])
     return y
 

@@ -9,11 +9,11 @@ from typing import cast
 import numpy as np
 
 from onnxfim.bounds.linear import Other
-from onnxfim.bounds.norms import Norm, matrix_norm, outward
+from onnxfim.bounds.norms import NormBound, matrix_norm, outward
 from onnxfim.bounds.patterns import WrittenNormalisation, axes_of
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, times
-from onnxfim.bounds.rules.gates import scaled
+from onnxfim.bounds.rules.gating import scaled
 from onnxfim.bounds.rules.layers import _shifted, integers, weight
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Value, unbounded
@@ -158,7 +158,7 @@ def _global_average(ctx: Context, node: Node) -> Value:
     spatial = () if x.shape is None else x.shape[2:]
     known = math.prod(d for d in spatial if d is not None)
     note = "" if x.shape is not None and None not in x.shape else "sizes that are not known are taken as 1"
-    norm = Norm(outward(1 / math.sqrt(known)), "1/√pixels", note)
+    norm = NormBound(outward(1 / math.sqrt(known)), "1/√pixels", note)
     axes = tuple(range(3, 3 + len(spatial)))  # of rows (m, batch, channels, …)
     element = Other((node,), x.shape, ctx.shape(node.outputs[0]), norm, lambda X: np.mean(X, axis=axes, keepdims=True))
     return ctx.linear(node, x, element, low=x.low, high=x.high)
@@ -198,7 +198,7 @@ def _average_pool(ctx: Context, node: Node) -> Value:
                 lead if node.attributes.get("count_include_pad", 0) else 0,
             )
         ).value
-    element = Other((node,), x.shape, out, Norm(outward(norm), "averages per axis" if exact else "row and column sums"))
+    element = Other((node,), x.shape, out, NormBound(outward(norm), "averages per axis" if exact else "row and column sums"))
     return ctx.linear(node, x, element, low=min(x.low, 0.0), high=max(x.high, 0.0))
 
 
@@ -233,7 +233,7 @@ def _reduce(ctx: Context, node: Node) -> Value:
     if node.op == "ReduceL1":
         return ctx.fresh(node, times(log10(root), ctx.log(x)), x, low=0.0)
     mean = node.op == "ReduceMean"
-    norm = Norm(
+    norm = NormBound(
         outward(1 / root if mean else root),
         "1/√terms" if mean else "√terms",
         "" if known else "sizes that are not known are taken as 1",
@@ -242,6 +242,9 @@ def _reduce(ctx: Context, node: Node) -> Value:
     keep = bool(node.attributes.get("keepdims", 1))
     function = None if where is None else lambda X: (np.mean if mean else np.sum)(X, axis=where, keepdims=keep)
     facts: Facts = {"low": x.low, "high": x.high} if mean else {}
+    if not mean and count and math.isfinite(x.magnitude):
+        room = 1e-9 * count * x.magnitude
+        facts = {"low": count * x.low - room, "high": count * x.high + room}
     if mean and x.ball is not None and rank is not None and axes is not None and all(a % rank != rank + x.ball.axis for a in axes):
         after = sum(1 for a in axes if a % rank > rank + x.ball.axis)
         facts["ball"] = x.ball if keep else replace(x.ball, axis=x.ball.axis + after)
@@ -258,5 +261,5 @@ def _resize(ctx: Context, node: Node) -> Value:
     copies = 1
     for n, m in zip(cast("tuple[int, ...]", x.shape), cast("tuple[int, ...]", out), strict=True):
         copies *= 1 if m == n else m // n if m % n == 0 else m // n + 2
-    element = Other((node,), x.shape, out, Norm(outward(math.sqrt(copies)), "copies of a pixel"))
+    element = Other((node,), x.shape, out, NormBound(outward(math.sqrt(copies)), "copies of a pixel"))
     return ctx.linear(node, x, element, low=x.low, high=x.high)

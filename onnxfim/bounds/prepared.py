@@ -8,7 +8,7 @@ from onnxfim.graph.flow import Flow, flow
 from onnxfim.graph.graph import Graph
 
 
-def bound_view(graph: Graph | Flow, input_name: str | None = None) -> Flow:
+def prepared_view(graph: Graph | Flow, input_name: str | None = None) -> Flow:
     """The graph prepared for the bound rules; one that is already prepared is returned as it is.
 
     Args:

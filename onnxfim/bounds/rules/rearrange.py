@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from onnxfim.bounds.linear import Other, Rearrange
-from onnxfim.bounds.norms import Norm
+from onnxfim.bounds.norms import NormBound
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import root_sum
 from onnxfim.bounds.rules.pointwise import attribute
@@ -41,7 +41,7 @@ def moved(
     shape: OpenShape | None = ctx.shape(node.outputs[output])
     element: Rearrange | Other
     if index is None:
-        element = Other((node,), x.shape, shape, Norm(math.sqrt(copies), "copies of an entry"))
+        element = Other((node,), x.shape, shape, NormBound(math.sqrt(copies), "copies of an entry"))
     else:
         element = Rearrange((node,), x.shape, index.shape, index)
     pads = index is not None and index.size > 0 and int(index.min()) < 0
