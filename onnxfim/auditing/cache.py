@@ -2,7 +2,7 @@
 
 Of differences the model's own outputs are kept, one block per request of directions, so that everything computed from them
 (estimates, which samples are refined, statistics) is the same whether they were measured now or before. Of gradients, which are
-never refined, each sample's result is kept.
+never refined, each sample's result is kept; of a graph its bound.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from onnxfim.auditing.meter import Meter
+from onnxfim.errors import OnnxFimError
+from onnxfim.record.bound import Bound
 from onnxfim.record.plain import from_plain, to_plain
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Scheme
 from onnxfim.slopes.exact import Target
 
 Array: TypeAlias = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 #: Bytes that all stores of a cache folder may take together.
 LIMIT = 2**30
@@ -88,6 +93,45 @@ class Cache:
             total -= sizes[store]
 
 
+class Memory:
+    """The stores that one audit uses, opened as they are asked for.
+
+    Args:
+        cache: Where they are, or None where nothing is kept.
+    """
+
+    def __init__(self, cache: Cache | None) -> None:
+        self._cache = cache
+        self._stores: list[FileStore] = []
+
+    def store(self, identity: Mapping[str, object]) -> FileStore | None:
+        """The store of what ``identity`` names; None without a cache."""
+        if self._cache is None:
+            return None
+        self._stores.append(self._cache.store(identity))
+        return self._stores[-1]
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was looked up."""
+        return bool(self._stores)
+
+    @property
+    def damaged(self) -> int:
+        """Entries that were damaged."""
+        return sum(s.damaged for s in self._stores)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing more is kept, or None."""
+        return next((s.trouble for s in self._stores if s.trouble), None)
+
+    def close(self) -> None:
+        """Close the stores."""
+        for store in self._stores:
+            store.close()
+
+
 @dataclass(frozen=True)
 class _Block:
     """Where a block lies."""
@@ -106,14 +150,13 @@ class FileStore:
     Every process writes a pair of files of its own, so that several may run at once; all read all.
 
     Attributes:
-        rows: Rows that were taken from here instead of being measured.
         damaged: Entries that were damaged and will be measured again.
         trouble: Why nothing more is kept, or None.
     """
 
     def __init__(self, folder: Path, limit: int = LIMIT // 2) -> None:
         self.folder = folder
-        self.rows = self.damaged = 0
+        self.damaged = 0
         self.trouble: str | None = None
         self._limit, self._size = limit, 0
         self._blocks: dict[str, _Block] = {}
@@ -129,30 +172,24 @@ class FileStore:
         if content is None:
             return None
         block = self._blocks[key]
-        rows = np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
-        self.rows += len(rows)
-        return rows
+        return np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
 
-    def result(self, key: str) -> SampleResult | None:
-        """A sample's result that `put_result` kept, or None."""
+    def record(self, key: str, read: Callable[[Any], T]) -> T | None:
+        """What ``read`` makes of the record that `put_record` kept, or None."""
         content = self._bytes(key)
         if content is None:
             return None
         try:
-            found: SampleResult = from_plain(SampleResult, json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError):  # written by another version
+            return read(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
             self.damaged += 1
             del self._blocks[key]
             return None
-        self.rows += found.evaluations
-        return found
 
-    def put_result(self, key: str, result: SampleResult) -> None:
-        """Keep a sample's result, where JSON holds it exactly (it holds no NaN)."""
-        record = to_plain(result)
-        if from_plain(SampleResult, record) == result:
-            content = json.dumps(record, allow_nan=False).encode()
-            self._keep(key, content, (len(content),), "|u1")
+    def put_record(self, key: str, record: object) -> None:
+        """Keep a record of plain values; they must be finite."""
+        content = json.dumps(record, allow_nan=False).encode()
+        self._keep(key, content, (len(content),), "|u1")
 
     def put(self, key: str, rows: Array) -> None:
         with np.errstate(over="ignore"):
@@ -250,8 +287,8 @@ def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
 class RememberedJacobian:
     """Finite differences that measure only what the store does not hold; the rest of the audit sees no difference."""
 
-    def __init__(self, jacobian: DifferenceJacobian, store: Store) -> None:
-        self._jacobian, self._store = jacobian, store
+    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter) -> None:
+        self._jacobian, self._store, self._meter = jacobian, store, meter
         self._digests: dict[int, str] = {}  # by position
 
     @property
@@ -266,6 +303,7 @@ class RememberedJacobian:
         for request, key in asked:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
+                self._meter.remembered(len(rows))
                 yield self._jacobian.pair(request, rows, base[request.position])
                 continue
             # A block that was held and went meanwhile is measured by itself.
@@ -286,21 +324,36 @@ def remembered_results(
     X: Array,
     targets: Sequence[Target],
     measure: Callable[[Sequence[Target]], Iterator[tuple[int, SampleResult]]],
+    meter: Meter,
 ) -> Iterator[tuple[int, SampleResult]]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold."""
     if store is None:
         yield from measure(targets)
         return
     keys = {t.position: f"{_digest(X[t.position])}:{t.index}" for t in targets}
-    known = {t.position: found for t in targets if (found := store.result(keys[t.position])) is not None}
+    read = partial(from_plain, SampleResult)
+    known: dict[int, SampleResult] = {t.position: r for t in targets if (r := store.record(keys[t.position], read)) is not None}
     fresh = measure([t for t in targets if t.position not in known])
     for target in targets:
         if target.position in known:
-            yield target.position, replace(known[target.position], name=target.name, label=target.label)
+            found = known[target.position]
+            meter.remembered(found.evaluations)
+            yield target.position, replace(found, name=target.name, label=target.label)
             continue
         position, result = next(fresh)
-        store.put_result(keys[position], result)
+        record = to_plain(result)
+        if read(record) == result:  # JSON holds no NaN
+            store.put_record(keys[position], record)
         yield position, result
+
+
+def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:
+    """The bound from the store, or computed and kept there."""
+    found = store.record(key, Bound.from_json)
+    if found is None:
+        found = compute()
+        store.put_record(key, found.to_json())
+    return found
 
 
 def _digest(x: Array) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
+from onnxfim.bounds import closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
@@ -19,6 +18,12 @@ from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+#: Gives the bound that is known under a key, or computes it and keeps it under that key.
+Remember: TypeAlias = Callable[[str, Callable[[], Bound]], Bound]
+
+#: Part of every key: raise it when a rule changes, so that old figures are computed again.
+VERSION = 1
 
 # What float32 outputs and differences may add to a measurement: a violation beyond it is one.
 _SLACK = 1e-3
@@ -35,31 +40,29 @@ class GraphReading:
 
 def read_graph(
     graph: Graph,
-    sha256: str,
     *,
     input_name: str | None = None,
     output_name: str | None = None,
     logits: bool = True,
-    cache_dir: str | os.PathLike[str] | None = None,
+    remember: Remember | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GraphReading:
     """Family and bound of a graph.
 
     Args:
         graph: The model's graph.
-        sha256: Hash of the file, the cache's key.
         input_name, output_name: What is audited; the first floating-point ones by default.
         logits: The bound is of the logits before a final Softmax or Sigmoid.
-        cache_dir: Folder to keep bounds in, or None.
+        remember: Where bounds of this file are kept, or None.
         progress: Called with (layers done, layers in all, name).
     """
 
     def compute() -> Bound:
         return spectral_bound(graph, input_name=input_name, output_name=output_name, logits=logits, progress=progress)
 
-    variant = f"{input_name}|{output_name}|{logits}"
+    key = f"{VERSION}|{input_name}|{output_name}|{logits}"
     with one_blas_thread():
-        bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
+        bound = compute() if remember is None else remember(key, compute)
     return GraphReading(infer_architecture(graph), bound, closed_forms(bound))
 
 

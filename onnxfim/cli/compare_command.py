@@ -111,12 +111,12 @@ def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) 
 
 
 def _measured(models: Sequence[str], read: Sequence[Audit], console: Console, options: dict[str, Any]) -> dict[str, Audit]:
-    from onnxfim.auditing.common_step import Subject, at_common_step
+    from onnxfim.auditing.common_step import Candidate, at_common_step
     from onnxfim.auditing.run import audit
     from onnxfim.cli.audit_command import prepare
 
     prepared = {m: prepare(m, options) for m in models}
-    settings = at_common_step([Subject(p.file, p.samples, p.settings) for p in prepared.values()], read)
+    settings = at_common_step([Candidate(p.file, p.samples, p.settings) for p in prepared.values()], read)
     found = {}
     for (name, p), chosen in zip(prepared.items(), settings, strict=True):
         console.detail(f"measuring {name} at step {chosen.step:.3g}, {chosen.scheme} differences, seed {chosen.seed}")

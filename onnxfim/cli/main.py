@@ -83,7 +83,7 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
     """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
     from onnxfim.cli.bounds_command import bounds_command
 
-    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+    bounds_command(model, outputs, as_json, Console(quiet), **options)
 
 
 main.add_command(compare)
