@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -28,9 +25,6 @@ from onnxfim.slopes.exact import Target
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
-P = ParamSpec("P")
-C = TypeVar("C", bound="Context")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -163,27 +157,3 @@ class Found:
     def in_order(self) -> list[SampleResult]:
         """The results in the order of the samples."""
         return [self.results[i] for i in sorted(self.results)]
-
-
-def stage(name: str) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
-    """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name."""
-
-    def marked(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
-        log = logging.getLogger(function.__module__)
-
-        @functools.wraps(function)
-        def logged(context: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            log.debug("%s: begins (%s)", name, context.facts())
-            started, before = time.perf_counter(), context.meter.passes
-            ending = "broken off"
-            try:
-                result = function(context, *args, **kwargs)
-                ending = "done"
-                return result
-            finally:
-                passes = context.meter.passes - before
-                log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
-
-        return logged
-
-    return marked

@@ -46,7 +46,7 @@ def main() -> None:
 @output_options
 @configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
+@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
 @errors_in_one_line
 def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.

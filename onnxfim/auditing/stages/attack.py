@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.stats import spearmanr
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import scale_field
+from onnxfim.auditing.stages import stage
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.audit import AttackSummary, Correlation
 from onnxfim.record.measures import RANKED

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Clean, Context, stage
+from onnxfim.auditing.context import Clean, Context
+from onnxfim.auditing.stages import stage
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.findings import findings
 from onnxfim.auditing.pictures import thumbnails
+from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.step import deviation
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.bounds.reading import GraphReading, with_bounds

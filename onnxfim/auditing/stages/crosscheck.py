@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.stages import stage
 from onnxfim.runtime.rows import Rademacher
 
 _DIRECTIONS = 64

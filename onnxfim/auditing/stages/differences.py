@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Coordinates, Rademacher

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import remembered_results
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import measurer
 from onnxfim.auditing.meter import MeteredModel
+from onnxfim.auditing.stages import stage
 from onnxfim.auditing.subject import Differentiable
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel

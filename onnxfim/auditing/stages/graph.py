@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxfim.auditing.cache import remembered_bound
-from onnxfim.auditing.context import Context, stage
+from onnxfim.auditing.context import Context
+from onnxfim.auditing.stages import stage
 from onnxfim.bounds.reading import GraphReading, read_graph
 from onnxfim.record.bound import Bound
 

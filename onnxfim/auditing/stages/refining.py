@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
 from onnxfim.record.sample import estimate_of

@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground, stage
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import picture_of, ranking, thumbnail
+from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import DirectionPicture
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.slopes.exact import GradientRoute, Target

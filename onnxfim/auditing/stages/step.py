@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Clean, Context, stage
+from onnxfim.auditing.context import Clean, Context
+from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.step import Probe, calibration_positions, choose_step
