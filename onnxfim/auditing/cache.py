@@ -159,7 +159,7 @@ class FileStore:
         self.damaged = 0
         self.trouble: str | None = None
         self._limit, self._size = limit, 0
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[str, list[_Block]] = {}  # several where one was damaged and measured again
         self._writing: tuple[Path, BinaryIO, BinaryIO] | None = None
         for index in sorted(folder.glob("*.jsonl")):
             self._read(index)
@@ -171,7 +171,7 @@ class FileStore:
         content = self._bytes(key)
         if content is None:
             return None
-        block = self._blocks[key]
+        block = self._blocks[key][-1]
         return np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
 
     def record(self, key: str, read: Callable[[Any], T]) -> T | None:
@@ -183,8 +183,8 @@ class FileStore:
             return read(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
             self.damaged += 1
-            del self._blocks[key]
-            return None
+            self._blocks[key].pop()
+            return self.record(key, read)
 
     def put_record(self, key: str, record: object) -> None:
         """Keep a record of plain values; they must be finite."""
@@ -212,7 +212,7 @@ class FileStore:
         except OSError as error:  # a full or read-only disk ends the keeping, not the audit
             self.trouble = error.strerror or str(error)
             return
-        self._blocks[key] = block
+        self._blocks.setdefault(key, []).append(block)
         self._size += len(content)
 
     def _open(self) -> tuple[Path, BinaryIO, BinaryIO]:
@@ -238,25 +238,30 @@ class FileStore:
             if found is None:
                 self.damaged += 1
             else:
-                self._blocks[found[0]] = found[1]
+                self._blocks.setdefault(found[0], []).append(found[1])
                 self._size += found[1].bytes
 
     def _bytes(self, key: str) -> bytes | None:
-        """The block's bytes where they are what was written; a damaged entry is dropped."""
-        block = self._blocks.get(key)
-        if block is None:
-            return None
-        try:
-            with block.file.open("rb") as file:
-                file.seek(block.offset)
-                content = file.read(block.bytes)
-        except OSError:
-            content = b""
-        if len(content) == block.bytes and zlib.crc32(content) == block.crc:
-            return content
-        del self._blocks[key]
-        self.damaged += 1
+        """One of the key's blocks that is what was written; damaged ones are dropped."""
+        blocks = self._blocks.get(key, [])
+        while blocks:
+            content = _content(blocks[-1])
+            if content is not None:
+                return content
+            blocks.pop()
+            self.damaged += 1
         return None
+
+
+def _content(block: _Block) -> bytes | None:
+    """The block's bytes, or None where they are not what was written."""
+    try:
+        with block.file.open("rb") as file:
+            file.seek(block.offset)
+            content = file.read(block.bytes)
+    except OSError:
+        return None
+    return content if len(content) == block.bytes and zlib.crc32(content) == block.crc else None
 
 
 def _line(key: str, block: _Block) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
+from onnxfim.auditing import cache
 from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, remembered_bound, rows_of
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
@@ -285,6 +286,21 @@ def test_blocks_come_back_as_they_were(tmp_path, values):
     assert not again.holds("b")
     assert_array_equal(again.get("a"), rows)
     assert again.damaged == 0
+
+
+@pytest.mark.parametrize("first", ["a", "z"])
+def test_a_damaged_block_hides_no_other_of_its_key(tmp_path, monkeypatch, first):
+    """Measured again, it lies in another file, whichever of the two is read first."""
+    names = iter([first, "m"])
+    monkeypatch.setattr(cache.secrets, "token_hex", lambda _: next(names))
+    for value in (1.0, 2.0):
+        store = FileStore(tmp_path)
+        store.put("k", np.full((9, 1, 1), value))
+        store.close()
+        if value == 1.0:
+            spoil_block(tmp_path / f"{first}.bin")
+            assert not FileStore(tmp_path).holds("k")
+    assert_array_equal(FileStore(tmp_path).get("k"), np.full((9, 1, 1), 2.0))
 
 
 def test_two_writers_do_not_mix(tmp_path):
