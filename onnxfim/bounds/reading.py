@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
+from onnxfim.bounds import closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
 from onnxfim.bounds.prepared import prepared_view
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
+
+#: Gives the bound that is known under a key, or computes it and keeps it under that key.
+Remember: TypeAlias = Callable[[str, Callable[[], Bound]], Bound]
+
+#: Part of every key: raise it when a rule changes, so that old figures are computed again.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -27,33 +33,31 @@ class GraphReading:
 
 def read_graph(
     graph: Graph,
-    sha256: str,
     *,
     input_name: str | None = None,
     output_name: str | None = None,
     output_kind: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
+    remember: Remember | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GraphReading:
     """Family and bound of a graph.
 
     Args:
         graph: The model's graph.
-        sha256: Hash of the file, the cache's key.
         input_name, output_name: What is audited; the first floating-point ones by default.
         output_kind: What the audit reads the outputs as; by default what the graph's end says. The bound is of the value whose
             slopes are taken as logits: before a final Softmax, LogSoftmax or Sigmoid where that makes this kind of output.
-        cache_dir: Folder to keep bounds in, or None.
+        remember: Where bounds of this file are kept, or None.
         progress: Called with (layers done, layers in all, name).
     """
 
     def compute() -> Bound:
         return spectral_bound(view, output_name=output_name, output_kind=output_kind, progress=progress)
 
-    variant = f"{input_name}|{output_name}|{output_kind}"
+    key = f"{VERSION}|{input_name}|{output_name}|{output_kind}"
     view = prepared_view(graph, input_name)
     with one_blas_thread():
-        bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
+        bound = compute() if remember is None else remember(key, compute)
     return GraphReading(infer_architecture(view), bound, closed_forms(bound))
 
 

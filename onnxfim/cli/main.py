@@ -47,7 +47,7 @@ def main() -> None:
 @output_options
 @configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
+@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
 @errors_in_one_line
 def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
@@ -84,7 +84,7 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
     """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
     from onnxfim.cli.bounds_command import bounds_command
 
-    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+    bounds_command(model, outputs, as_json, Console(quiet), **options)
 
 
 main.add_command(compare)

@@ -90,8 +90,8 @@ class GradientRoute:
         distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
         for k, sample in enumerate(block):
             products = int(raw.products[k])
-            spent = 1 + PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
-            spent += min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
+            spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
+            spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
             spent += PASSES_PER_PRODUCT * int(stretch.products[k])
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())

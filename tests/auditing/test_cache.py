@@ -12,9 +12,12 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
-from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, rows_of
+from onnxfim.auditing import cache
+from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, remembered_bound, rows_of
+from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
+from onnxfim.bounds import reading
 from onnxfim.cli import main
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
@@ -144,7 +147,9 @@ def test_a_function_is_not_cached(tmp_path):
 
 
 def blocks(tmp_path):
-    return sorted((tmp_path / "cache").rglob("*.bin"))
+    """Files of measured rows; the graph's bound lies by itself in a store of its own."""
+    found = sorted((tmp_path / "cache").rglob("*.bin"))
+    return [p for p in found if len(p.with_suffix(".jsonl").read_bytes().splitlines()) > 1]
 
 
 def spoil_block(path):
@@ -194,6 +199,79 @@ def test_lost_blocks_are_measured_again(tmp_path):
     assert settled(again) == settled(whole)
 
 
+# Bounds.
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Calls of the computation of a bound."""
+    calls, plain = [], reading.spectral_bound
+    monkeypatch.setattr(reading, "spectral_bound", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    return calls
+
+
+def bound_file(tmp_path):
+    (path,) = set((tmp_path / "cache").rglob("*.bin")) - set(blocks(tmp_path))
+    return path
+
+
+def test_a_bound_is_computed_once(tmp_path, computed):
+    first = run(tmp_path)
+    assert len(computed) == 1
+    second = run(tmp_path)
+    assert len(computed) == 1
+    assert first.bound.available
+    assert settled(second) == settled(first)
+    run(tmp_path, model="digits_resnet.onnx")
+    assert len(computed) == 2, "another model's is another bound"
+
+
+@pytest.mark.parametrize("damage", [spoil_block, cut_line, cut_block, nonsense])
+def test_a_damaged_bound_is_computed_again(tmp_path, computed, damage):
+    whole = run(tmp_path)
+    damage(bound_file(tmp_path))
+    again = run(tmp_path)
+    assert again.run.times["cache_damaged"] >= 1
+    assert settled(again) == settled(whole)
+    assert len(computed) == (2 if damage is not nonsense else 1), "nonsense beside an entry leaves the entry whole"
+    run(tmp_path)
+    assert len(computed) == (2 if damage is not nonsense else 1), "and kept again"
+
+
+def test_a_bound_of_other_rules_is_computed_again(tmp_path, computed, monkeypatch):
+    run(tmp_path)
+    monkeypatch.setattr(reading, "VERSION", reading.VERSION + 1)
+    run(tmp_path)
+    assert len(computed) == 2
+
+
+def test_bounds_of_other_outputs_or_layouts_do_not_mix(tmp_path):
+    found = run(tmp_path, cache=False).bound
+    store = FileStore(tmp_path / "store")
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return found
+
+    assert remembered_bound(store, "a", compute) == found == remembered_bound(store, "a", compute)
+    assert len(calls) == 1
+    remembered_bound(store, "b", compute)
+    assert len(calls) == 2
+    store.put_record("c", {"available": True})
+    assert remembered_bound(store, "c", compute) == found
+    assert store.damaged == 1
+    full = FileStore(tmp_path / "full", limit=10)
+    assert remembered_bound(full, "a", compute) == found
+    assert full.trouble == "the limit of 10 bytes is reached"
+
+
+def test_no_bound_is_kept_where_none_is_asked_for(tmp_path, computed):
+    run(tmp_path, bounds=False)
+    assert not computed
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 # Stores.
 
 
@@ -207,7 +285,22 @@ def test_blocks_come_back_as_they_were(tmp_path, values):
     assert again.holds("a")
     assert not again.holds("b")
     assert_array_equal(again.get("a"), rows)
-    assert (again.rows, again.damaged) == (2, 0)
+    assert again.damaged == 0
+
+
+@pytest.mark.parametrize("first", ["a", "z"])
+def test_a_damaged_block_hides_no_other_of_its_key(tmp_path, monkeypatch, first):
+    """Measured again, it lies in another file, whichever of the two is read first."""
+    names = iter([first, "m"])
+    monkeypatch.setattr(cache.secrets, "token_hex", lambda _: next(names))
+    for value in (1.0, 2.0):
+        store = FileStore(tmp_path)
+        store.put("k", np.full((9, 1, 1), value))
+        store.close()
+        if value == 1.0:
+            spoil_block(tmp_path / f"{first}.bin")
+            assert not FileStore(tmp_path).holds("k")
+    assert_array_equal(FileStore(tmp_path).get("k"), np.full((9, 1, 1), 2.0))
 
 
 def test_two_writers_do_not_mix(tmp_path):
@@ -287,10 +380,13 @@ def test_a_block_that_goes_meanwhile_is_measured():
                 yield np.full((len(b.scale), 2, 1), 3.0)
 
     store = Forgetful()
-    jacobian = RememberedJacobian(DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store)
+    jacobian = RememberedJacobian(
+        DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store, meter := Meter()
+    )
     (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(Sample(0, 0), 0, 5)])
     assert_array_equal(ends.plus, np.full((5, 2, 1), 3.0))
     assert_array_equal(store.kept[1], ends.plus)
+    assert meter.cached == 0
 
 
 # The command line.

@@ -320,6 +320,18 @@ class TestInterrupt:
         assert {s.index for s in found.samples} <= set(whole)
         assert Audit.from_json(found.to_json()) == found
 
+    @pytest.mark.parametrize(("method", "run"), [("sketch", "sketch"), ("exact", "exact"), ("auto", "gradient")])
+    def test_the_method_is_the_one_that_was_interrupted(self, saved, cpu, method, run):
+        found = self.interrupted(saved(self.MODEL.onnx()), cpu(batch=8, method=method), "measuring", 5)
+        assert found.run.method == run
+
+    @pytest.mark.parametrize("method", ["sketch", "auto"])
+    def test_while_the_graph_is_read_the_samples_are_kept(self, saved, cpu, method):
+        found = self.interrupted(saved(self.MODEL.onnx()), cpu(batch=8, method=method), "bounding", 1)
+        assert found.run.partial
+        assert len(found.samples) == 30
+        assert found.bound is None
+
     @pytest.mark.parametrize("stage", ["clean pass", "choosing the step"])
     def test_nothing_done_is_an_interrupt(self, saved, cpu, stage):
         with pytest.raises(KeyboardInterrupt):

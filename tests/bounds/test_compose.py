@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, spectral_bound
-from onnxfim.errors import ModelError, OutputError, SettingsError
+from onnxfim.bounds import LOG10_ZERO, Bound, closed_forms, spectral_bound
+from onnxfim.errors import ModelError, OutputError
 from onnxfim.graph.graph import Graph
 from tests.benchmarks.naive_bounds import naive_bounds
 from tests.support import nets
@@ -277,29 +277,6 @@ def test_json_round_trip_and_damage():
     assert Bound.from_json(json.loads(json.dumps(bound.to_json(), allow_nan=False))) == bound
     with pytest.raises(OutputError, match="cannot be read back"):
         Bound.from_json({"available": True})
-
-
-def test_cache_computes_once_and_notices_damage(tmp_path):
-    bound = spectral_bound(Graph(nets.mlp(Net())))
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return bound
-
-    key = "a" * 64
-    assert cached_bound(key, compute, tmp_path) == bound == cached_bound(key, compute, tmp_path)
-    assert len(calls) == 1
-    (entry,) = tmp_path.iterdir()
-    text = entry.read_text()
-    for damaged in ("", "{", text.replace("0.", "1.", 1), "[" * 100_000):
-        entry.write_text(damaged)
-        assert cached_bound(key, compute, tmp_path) == bound
-    assert len(calls) == 5
-    assert cached_bound(key, compute, tmp_path, variant="other") == bound
-    assert len(calls) == 6
-    with pytest.raises(SettingsError, match="64 lower-case hexadecimal digits"):
-        cached_bound("../../etc", compute, tmp_path)
 
 
 def test_closed_forms_are_in_alphabetical_order_and_ordered_as_they_must_be():

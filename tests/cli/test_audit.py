@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -143,6 +144,14 @@ class TestWords:
         assert "model: model.onnx, logits (the graph's last nodes make no probabilities" in loud
         assert re.search(r"step: [\d.e-]+ per coordinate, forward differences, noise floor", loud)
         assert "step:" not in command("audit", *GOOD).output
+
+    def test_verbose_tells_what_each_stage_took(self, here, command):
+        loud, plain = command("audit", *GOOD, "-v").output, command("audit", *GOOD, "--no-cache").output
+        line = r"^ +\d+\.\d\d s  {}: done in \d+\.\d\d s, \d+ passes \(.*batch \d+, CPUExecutionProvider\)$"
+        for stage in ("clean pass", "choosing the step", "measuring by gradients", "bounding"):
+            assert re.search(line.format(stage), loud, re.MULTILINE), stage
+        assert "passes (" not in plain
+        assert logging.getLogger("onnxfim").handlers == []
 
     def test_clean_accuracy(self, here, command):
         assert "clean accuracy 80.0%" in command("audit", *GOOD).output
