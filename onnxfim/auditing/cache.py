@@ -25,8 +25,7 @@ import numpy as np
 
 from onnxfim.record.plain import from_plain, to_plain
 from onnxfim.record.sample import SampleResult
-from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Scheme
-from onnxfim.slopes.exact import Target
+from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -266,7 +265,7 @@ class RememberedJacobian:
         for request, key in asked:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
-                yield self._jacobian.pair(request, rows, base[request.position])
+                yield self._jacobian.pair(request, rows, base[request.sample.position])
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)
@@ -275,17 +274,17 @@ class RememberedJacobian:
 
     def _key(self, X: Array, request: Request) -> str:
         """The sample's own values, its stream and the directions."""
-        position = request.position
+        position = request.sample.position
         if position not in self._digests:
             self._digests[position] = _digest(X[position])
-        return f"{self._digests[position]}:{request.index}:{request.start}:{request.count}"
+        return f"{self._digests[position]}:{request.sample.index}:{request.start}:{request.count}"
 
 
 def remembered_results(
     store: FileStore | None,
     X: Array,
-    targets: Sequence[Target],
-    measure: Callable[[Sequence[Target]], Iterator[tuple[int, SampleResult]]],
+    targets: Sequence[Sample],
+    measure: Callable[[Sequence[Sample]], Iterator[tuple[int, SampleResult]]],
 ) -> Iterator[tuple[int, SampleResult]]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold."""
     if store is None:

@@ -19,8 +19,8 @@ from onnxfim.record.settings import Settings
 from onnxfim.record.statistics import percentiles, spearman, spearman_of_resamples, wilson
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
-from onnxfim.slopes.calibration import predictions
-from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, Target
+from onnxfim.slopes.differences import Sample
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.replay import LADDER, kl_curve, rows_along
 
@@ -40,7 +40,7 @@ def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
 
 
 def kl_curves(
-    forward: Forward, reader: OutputReader, X: Array, base: Array, targets: Sequence[Target], worst: Array,
+    forward: Forward, reader: OutputReader, X: Array, base: Array, targets: Sequence[Sample], worst: Array,
     results: Mapping[int, SampleResult], *, seed: int, spent: Callable[[int], None],
 ) -> dict[int, KLCurve]:  # fmt: skip
     """KL curves by position, for the targets' worst directions (n, d); the ladder is in boundary distances of each sample."""
@@ -61,7 +61,7 @@ def kl_curves(
 
 
 def direction_pictures(
-    forward: Forward, reader: OutputReader, X: Array, targets: Sequence[Target], worst: Array, results: Mapping[int, SampleResult]
+    forward: Forward, reader: OutputReader, X: Array, targets: Sequence[Sample], worst: Array, results: Mapping[int, SampleResult]
 ) -> tuple[DirectionPicture, ...]:
     """Pictures of the worst direction for the most, the middle and the least sensitive of the targets (in ranking order)."""
     if not targets:
@@ -78,8 +78,7 @@ def direction_pictures(
         moved = (x.ravel() + epsilon * v).reshape(x.shape).astype(x.dtype)
         after = None
         if reader.has_classes and result.prediction is not None:
-            p = reader.probabilities(forward.outputs(moved[None]))[0, :, 0]
-            after = int(p.argmax()) if len(p) > 1 else int(p[0] > 0.5)
+            after = int(reader.predictions(forward.outputs(moved[None]))[0])
         field = v.reshape(x.shape)
         biggest = np.argsort(-np.abs(v))[:12]
         low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
@@ -143,7 +142,7 @@ class _Judge:
     def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
         """Whether the file decides against the label at X + δ, (N,) bool."""
         self.evaluations += len(X)
-        return predictions(self.reader.probabilities(self.forward.outputs((X + delta).astype(X.dtype)))) != labels
+        return np.asarray(self.reader.predictions(self.forward.outputs((X + delta).astype(X.dtype))) != labels)
 
     def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:
         """Sizes of the steps that succeed on the file, lengthened a little where they must be; inf where none does."""

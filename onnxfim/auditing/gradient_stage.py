@@ -17,8 +17,8 @@ from onnxfim.record.audit import AttackSummary, DirectionPicture, GradientInfo, 
 from onnxfim.record.sample import SampleResult
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Request
-from onnxfim.slopes.exact import GradientRoute, Target
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Request, Sample
+from onnxfim.slopes.exact import GradientRoute
 from onnxfim.slopes.sample import Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -48,9 +48,9 @@ class GradientStage:
         self.summary: AttackSummary | None = None
         self.evaluations = 0
         self._route: GradientRoute | None = None
-        self._targets: dict[int, Target] = {}
+        self._targets: dict[int, Sample] = {}
 
-    def open(self, measurer: Measurer, targets: Sequence[Target]) -> bool:
+    def open(self, measurer: Measurer, targets: Sequence[Sample]) -> bool:
         """Derive and test the graphs; False, with the reason in ``info``, where they cannot be used."""
         source, forward = self.subject.differentiable, self.subject.forward
         if source is None or not isinstance(forward, OnnxForward):
@@ -87,7 +87,7 @@ class GradientStage:
         margin = _MARGIN * (high - low)
         return np.clip(rows, low + margin, high - margin).astype(rows.dtype)
 
-    def measure(self, targets: Sequence[Target]) -> Iterator[tuple[int, SampleResult]]:
+    def measure(self, targets: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
         """Results of the targets by position, as they come."""
         assert self._route is not None
         return self._route.measure(self.X, self.base, targets)
@@ -96,14 +96,15 @@ class GradientStage:
         """Sketch the calibration samples on the unmodified file and compare: the ratio of sums, 1 where their intervals agree."""
         wanted = {i: p for p, r in results.items() if (i := r.index) in self.step.samples}
         requests = [
-            Request(p, i, 0, _CROSS_DIRECTIONS) for i, p in sorted(wanted.items()) if (results[p].lambda_max.value or 0) > 0
+            Request(self._targets[p], 0, _CROSS_DIRECTIONS)
+            for _, p in sorted(wanted.items())
+            if (results[p].lambda_max.value or 0) > 0
         ]
         ratios = []
         for ends in jacobian.ends(self.X, self.base, requests):
-            position = ends.request.position
+            position = ends.request.sample.position
             self.evaluations += ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
-            t = self._targets[position]
-            sketch = measurer(t.index, t.name, t.label, self.base[position], [ends]).lambda_max
+            sketch = measurer(ends.request.sample, self.base[position], [ends]).lambda_max
             exact = results[position].lambda_max.value
             if sketch.value is None or sketch.low is None or sketch.high is None or not exact:
                 continue

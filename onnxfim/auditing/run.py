@@ -17,7 +17,7 @@ from onnxfim.auditing.gradient_stage import GradientStage, scale_field
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.subject import CallableModel, Subject, open_subject
 from onnxfim.auditing.summary import aggregate_of, all_aggregates, class_rows, package_versions
-from onnxfim.bounds.reading import GraphReading, read_graph, with_bounds
+from onnxfim.bounds.reading import GraphReading, bound_for, read_graph, with_bounds
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
@@ -28,8 +28,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import Coordinates, Directions, Rademacher
 from onnxfim.runtime.threads import one_blas_thread
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Differences, Ends, Request
-from onnxfim.slopes.exact import Target
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Differences, Ends, Request, Sample
 from onnxfim.slopes.sample import Measurer
 from onnxfim.slopes.step import Probe, calibration_positions, choose_step, is_finite
 from onnxfim.verdict.judge import judge
@@ -175,7 +174,7 @@ class _Loop:
         measurer = self._measurer(step, exact, calibration)
         jacobian = self._jacobian(directions, replace(step, step=amplitude))
         self.total = len(good) * per_sample * ROWS_PER_DIRECTION[step.scheme]
-        self._measure(jacobian, measurer, base, [Request(int(i), self._index(i), 0, per_sample) for i in good])
+        self._measure(jacobian, measurer, base, [Request(self._sample(i), 0, per_sample) for i in good])
         if not exact:
             self._refine(jacobian, measurer, base, per_sample)
         return "exact" if exact else "sketch"
@@ -186,7 +185,7 @@ class _Loop:
         """Measure through the derivative graph, with its checks; None where there is none to trust."""
         if self.settings.method not in ("auto", "gradient"):
             return None
-        targets = [Target(int(i), self._index(i), self.samples.names[i], self._label(i)) for i in good]
+        targets = [self._sample(i) for i in good]
         self._say("differentiating")
         exact = replace(self._measurer(step, True, calibration), gradient=True, step_error=1e-4)
         if not gradients.open(exact, targets):
@@ -195,7 +194,7 @@ class _Loop:
             return None
         self.total = len(good)
         asked = (self.settings.sigma, self.settings.input_scale, self.settings.surrogate, self.settings.seed)
-        read = (type(self.reader).__name__, calibration.temperature, calibration.reason)
+        read = (self.reader.identity, calibration.temperature, calibration.reason)
         store = self._store(gradients=(*read, *asked))
         for position, result in remembered_results(store, self.X, targets, gradients.measure):
             self.done += 1
@@ -214,8 +213,9 @@ class _Loop:
         self.evaluations += gradients.evaluations
         return "gradient"
 
-    def _label(self, position: Any) -> int | None:
-        return None if self.labels is None else int(self.labels[int(position)])
+    def _sample(self, position: Any) -> Sample:
+        i = int(position)
+        return Sample(i, self._index(i), self.samples.names[i], None if self.labels is None else int(self.labels[i]))
 
     def plan_step(self) -> StepChoice:
         """The choice of step and scheme alone."""
@@ -335,7 +335,7 @@ class _Loop:
     def _measure(self, jacobian: Differences, measurer: Measurer, base: Array, requests: Sequence[Request]) -> None:
         """Evaluate the requests and (re)compute the results of their samples."""
         for ends in jacobian.ends(self.X, base, requests):
-            position = ends.request.position
+            position = ends.request.sample.position
             rows = ends.request.count * ROWS_PER_DIRECTION[jacobian.scheme]
             self.evaluations += rows
             self.done += rows
@@ -349,7 +349,7 @@ class _Loop:
                 self.skipped.append(Skipped(self._index(position), "the model's output is not finite near this sample"))
                 continue
             parts = [*self.kept.get(position, []), ends]
-            result = measurer(self._index(position), self.samples.names[position], self._label(position), base[position], parts)
+            result = measurer(ends.request.sample, base[position], parts)
             self.results[position] = result
             if not measurer.exact:
                 self._keep(position, parts)
@@ -380,7 +380,7 @@ class _Loop:
             chosen = self._most_deciding(first, pool // (_REFINED_ROUND * per_direction))
             if not chosen:
                 return
-            requests = [Request(i, self._index(i), self.results[i].directions, _REFINED_ROUND) for i in chosen]
+            requests = [Request(self._sample(i), self.results[i].directions, _REFINED_ROUND) for i in chosen]
             self.total = max(self.total, self.done + len(requests) * _REFINED_ROUND * per_direction)
             self._measure(jacobian, measurer, base, requests)
             pool -= len(requests) * _REFINED_ROUND * per_direction
@@ -429,7 +429,10 @@ class _Loop:
         results: Sequence[SampleResult] = tuple(self.results[i] for i in sorted(self.results))
         reading = self._reading()
         if reading is not None:
-            results = with_bounds(results, self._probabilities(base, good), reading.bound)
+            results = with_bounds(
+                results, self._spreads(base, good), reading.bound, formula=self.reader.spread_formula,
+                log10_largest_spread=self.reader.log10_largest_spread,
+            )  # fmt: skip
         aggregates = all_aggregates(results, seed=self.settings.seed)
         seconds = time.perf_counter() - self.started
         info = self.subject.info
@@ -494,16 +497,15 @@ class _Loop:
         if file is None or not self.settings.bounds:
             return None
         self._say("bounding")
-        softmax = info.output_kind in ("probabilities", "sigmoid")
-        return read_graph(
-            file.graph, file.sha256, input_name=info.input, output_name=info.output, logits=softmax, cache_dir=self.cache_dir
-        )
+        reading = read_graph(
+            file.graph, file.sha256, input_name=info.input, output_name=info.output,
+            logits=self.subject.kind.before_activation() is not None, cache_dir=self.cache_dir,
+        )  # fmt: skip
+        return replace(reading, bound=bound_for(reading.bound, self.reader.log10_largest_spread))
 
-    def _probabilities(self, base: Array, good: Array) -> dict[int, Array]:
-        if not self.reader.has_classes or base.shape[2] != 1 or self.subject.info.output_kind == "sigmoid":
-            return {}
-        p = self.reader.probabilities(base[good])[:, :, 0]
-        return {self._index(i): row for i, row in zip(good, p, strict=True)}
+    def _spreads(self, base: Array, good: Array) -> dict[int, float]:
+        """log10 of the largest eigenvalue of C at each sample, by index; none of outputs with positions."""
+        return {} if base.shape[2] != 1 else {self._index(i): self.reader.log10_spread(base[i]) for i in good}
 
     def _clipped(self, step: StepChoice, good: Array) -> ClippedRange | None:
         """How many coordinates of the audited samples lie within a step of an end of the range that the file tells apart."""

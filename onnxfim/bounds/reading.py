@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
-
-import numpy as np
 
 from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
@@ -16,8 +13,6 @@ from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
-
-Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -59,35 +54,38 @@ def read_graph(
     return GraphReading(infer_architecture(graph), bound, closed_forms(bound))
 
 
-def with_bounds(samples: Sequence[SampleResult], probabilities: dict[int, Array], bound: Bound) -> tuple[SampleResult, ...]:
-    """Samples with their own bound ``max_k 2p_k(1 − p_k) · L²``.
+def bound_for(bound: Bound, log10_largest_spread: float) -> Bound:
+    """The bound for outputs with ``F = JᵀCJ`` and ``‖C‖`` up to a limit: ``½L²`` holds up to ½, as of softmax and sigmoid."""
+    if bound.log10_lipschitz is None or bound.log10_fisher is None or log10_largest_spread <= math.log10(0.5):
+        return bound
+    fisher = max(math.nextafter(log10_largest_spread + 2 * bound.log10_lipschitz, math.inf), LOG10_ZERO)
+    return replace(bound, log10_fisher=fisher if math.isfinite(fisher) else None)
+
+
+def with_bounds(
+    samples: Sequence[SampleResult], log10_spreads: Mapping[int, float], bound: Bound, *, log10_largest_spread: float, formula: str
+) -> tuple[SampleResult, ...]:
+    """Samples with their own bound ``‖C(p)‖ · L²``.
 
     Args:
         samples: Results.
-        probabilities: p (K,) of each sample by index.
+        log10_spreads: log10 of the largest eigenvalue of C, ``F = JᵀCJ``, at each sample by index.
         bound: The model's bound, with ``log10_lipschitz``.
+        log10_largest_spread: The same at any outputs, for samples that ``log10_spreads`` lacks.
+        formula: The bound in symbols.
     """
     if not bound.available or bound.log10_lipschitz is None:
         return tuple(samples)
     log_l = bound.log10_lipschitz
     marked = []
     for s in samples:
-        p = probabilities.get(s.index)
-        # Σ_{j≠k} p_j beside p_k: 1 − p_k without cancellation where p is one-hot.
-        spread = (
-            0.5 if p is None else float(max(2 * p[k] * (p.sum() - p[k] if p[k] < 0.5 else np.delete(p, k).sum()) for k in _top(p)))
-        )
-        log_spread = math.log10(spread) if spread > 0 else LOG10_ZERO
-        mine = max(log_spread + 2 * log_l, LOG10_ZERO)
-        marked.append(replace(s, log10_fisher_bound=bound_of(mine)))
+        mine = max(log10_spreads.get(s.index, log10_largest_spread) + 2 * log_l, LOG10_ZERO)
+        marked.append(replace(s, log10_fisher_bound=bound_of(mine, formula)))
     return tuple(marked)
 
 
-def bound_of(log10: float) -> Estimate:
+def bound_of(log10: float, formula: str = "max 2p(1−p)·L²") -> Estimate:
     """A sample's own bound as a measure."""
-    return Estimate(log10, None, log10, "upper bound", "max 2p(1−p)·L²")
-
-
-def _top(p: Array) -> list[int]:
-    """Classes that can have the largest ``p(1 − p)``: the two most probable."""
-    return [int(k) for k in np.argsort(-p)[:2]]
+    if not math.isfinite(log10):
+        return Estimate(None, reason="the outputs' own spread has no upper bound")
+    return Estimate(log10, None, log10, "upper bound", formula)

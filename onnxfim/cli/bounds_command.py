@@ -36,7 +36,7 @@ def bounds_command(
     file = load_model(model)
     with console.layers() as progress:
         reading = read_graph(
-            file.graph, file.sha256, input_name=options["input_name"], output_name=options["output_name"], cache_dir=cache_dir,
+            file.graph, file.sha256, input_name=options["input"], output_name=options["output"], cache_dir=cache_dir,
             progress=progress,
         )  # fmt: skip
     record = to_json(file, reading)

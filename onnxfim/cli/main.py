@@ -12,15 +12,16 @@ from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
 from onnxfim.cli.options import (
-    OutputFile,
     assets_option,
     cache_options,
     data_options,
     gate_options,
     given_options,
+    option_of,
     output_options,
     run_options,
 )
+from onnxfim.cli.spelled import OutputFile
 
 _EPILOG = """Exit codes: 0 pass, 1 a gate or the baseline's comparison failed, 2 could not run or bad usage, 3 nothing could be
 audited, 4 inconclusive (only with --fail-on-inconclusive), 130 interrupted (what was finished is written, marked partial).
@@ -74,8 +75,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 )
 @assets_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
-@click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
+@option_of("input")
+@option_of("output")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
 @configured
 @errors_in_one_line

@@ -19,7 +19,7 @@ from onnxfim.cli import main
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.slopes.differences import DifferenceJacobian, Request
+from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support.places import SAMPLES as MODELS
 
 DIGITS = np.load(MODELS / "digits.npz")
@@ -259,8 +259,8 @@ def test_rows_and_ends_are_each_others_inverse(scheme):
 
     jacobian = DifferenceJacobian(Identity(), Rademacher(0), scheme=scheme, step=0.5)
     x = np.arange(8.0).reshape(2, 4)
-    for ends in jacobian.ends(x, x[:, :, None], [Request(0, 0, 0, 5), Request(1, 1, 2, 3)]):
-        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.position][:, None])
+    for ends in jacobian.ends(x, x[:, :, None], [Request(Sample(0, 0), 0, 5), Request(Sample(1, 1), 2, 3)]):
+        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.sample.position][:, None])
         for part in ("plus", "minus"):
             assert_array_equal(getattr(again, part), getattr(ends, part))
             if ends.twin is not None:
@@ -288,7 +288,7 @@ def test_a_block_that_goes_meanwhile_is_measured():
 
     store = Forgetful()
     jacobian = RememberedJacobian(DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store)
-    (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(0, 0, 0, 5)])
+    (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(Sample(0, 0), 0, 5)])
     assert_array_equal(ends.plus, np.full((5, 2, 1), 3.0))
     assert_array_equal(store.kept[1], ends.plus)
 

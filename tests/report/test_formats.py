@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from onnxfim.cli import main
-from onnxfim.cli.options import OUTPUT
+from onnxfim.cli.spelled import OutputFile
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Finding, GateResult
@@ -22,7 +22,7 @@ from onnxfim.report import junit, markdown, sarif
 from onnxfim.report.csv_samples import COLUMNS
 from onnxfim.report.formats import FORMATS, renderers
 from onnxfim.report.numbers import number, percent
-from onnxfim.report.words import VERDICT_WORDS
+from onnxfim.report.vocabulary import VERDICT_WORDS
 from onnxfim.verdict.findings import CHECKS
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.places import ROOT, SUPPORT
@@ -302,7 +302,8 @@ def test_options_name_every_format():
     option = next(p for p in main.commands["audit"].params if p.name == "outputs")
     *names, last = FORMATS
     assert option.help.startswith(f"Write {', '.join(names)} or {last};")
-    assert option.type is OUTPUT
+    assert isinstance(option.type, OutputFile)
+    assert not option.type.formats, "all formats of an audit"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime.forward import CallableForward, OnnxForward, as_classes
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.runtime.session import OutOfMemory
-from onnxfim.slopes.differences import DifferenceJacobian, Request
+from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support import models
 from tests.support.models import Linear, Mlp
 
@@ -66,7 +66,7 @@ def short_of_memory(monkeypatch):
 
 def differences(forward, X, scheme="central"):
     jacobian = DifferenceJacobian(forward, Rademacher(0), scheme=scheme, step=1e-2, dither=1e-3)
-    requests = [Request(i, i, 0, 9) for i in range(len(X))]
+    requests = [Request(Sample(i, i), 0, 9) for i in range(len(X))]
     return np.concatenate([e.plus - e.minus for e in jacobian.ends(X, forward.outputs(X), requests)])
 
 

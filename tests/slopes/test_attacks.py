@@ -12,7 +12,6 @@ from onnxfim.auditing.run import audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.slopes.attacks import Threat, fgsm, nearest_rivals, pgd, smallest_l2, smallest_linf
-from onnxfim.slopes.calibration import predictions
 from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support.models import Linear
 from tests.support.places import ROOT
@@ -232,7 +231,7 @@ class TestOnFiles:
             path, input_name="images", output_name="logits", shape=(1, 8, 8), dtype=np.dtype("float32"), providers=("cpu",)
         )
         moved = (kept["X"] + kept["delta"]).astype(np.float32)
-        wrong = predictions(SoftmaxLogits().probabilities(forward.outputs(moved))) != kept["labels"]
+        wrong = SoftmaxLogits().predictions(forward.outputs(moved)) != kept["labels"]
         assert np.isfinite(kept["distances"]).all()
         assert wrong.mean() >= 0.9, "most need no lengthening"
         assert found.attack.median_distance == pytest.approx(np.median(kept["distances"]))

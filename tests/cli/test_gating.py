@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
-from onnxfim.cli.gate_options import exit_code
+from onnxfim.cli.gating import exit_code
 from onnxfim.record.audit import Audit
 from tests.support.audits import make_audit, with_nulls
 from tests.support.places import SAMPLES as MODELS
