@@ -498,8 +498,8 @@ class _Loop:
             return None
         self._say("bounding")
         reading = read_graph(
-            file.graph, file.sha256, input_name=info.input, output_name=info.output,
-            logits=self.subject.kind.before_activation() is not None, cache_dir=self.cache_dir,
+            file.graph, file.sha256, input_name=info.input, output_name=info.output, output_kind=info.output_kind,
+            cache_dir=self.cache_dir,
         )  # fmt: skip
         return replace(reading, bound=bound_for(reading.bound, self.reader.log10_largest_spread))
 

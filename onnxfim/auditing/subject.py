@@ -122,7 +122,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     check_shape(model.name, X.shape[1:], model.input_shape)
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
     z = forward.outputs(X[: min(8, len(X))])
-    kind, known = reader_of(settings, Ending("logits", None, None), z)
+    kind, known = reader_of(settings, Ending(), z)
     info = ModelInfo(
         path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
         opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
@@ -137,13 +137,12 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
-    axis = _class_axis(file, end, out.name)
     fixed = fixed_batch(into)
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None) -> OnnxForward:
         return OnnxForward(
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, providers=settings.providers,
-            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed, class_axis=axis,
+            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed, class_axis=end.class_axis,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip
 
@@ -184,15 +183,6 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         source = Differentiable(file.proto, into.name, name, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(info, forward, kind, reader, level, known.doubt, source, reason, limits, file)
-
-
-def _class_axis(file: ModelFile, end: Ending, output: str) -> int | None:
-    """The axis that the final Softmax sums over, where the output still has it and it is not the second."""
-    before, after = (file.graph.shapes.get(name or "") for name in (end.logits, output))
-    if end.class_axis is None or before is None or after is None or len(before) != len(after):
-        return None
-    axis = end.class_axis % len(after)
-    return axis if axis > 1 else None
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:

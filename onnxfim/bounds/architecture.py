@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from onnxfim.graph.flow import Flow, flow
+from onnxfim.bounds.prepared import prepared_view
+from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.record.bound import Architecture
 
@@ -24,7 +25,7 @@ _ON_SCORES = _PASS | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Softmax", 
 Skip: TypeAlias = "tuple[Node, str]"
 
 
-def infer_architecture(graph: Graph) -> Architecture:
+def infer_architecture(graph: Graph | Flow) -> Architecture:
     """Family and evidence of a network.
 
     Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices,
@@ -37,9 +38,9 @@ def infer_architecture(graph: Graph) -> Architecture:
     skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``.
 
     Args:
-        graph: The model's graph; names play no part.
+        graph: The model's graph, or its view by `prepared_view`; names play no part.
     """
-    return _Reading(flow(graph)).architecture()
+    return _Reading(prepared_view(graph)).architecture()
 
 
 class _Reading:

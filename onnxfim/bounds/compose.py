@@ -7,45 +7,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnxfim.bounds.patterns import normalisations
-from onnxfim.bounds.registry import RULES, Rule
+from onnxfim.bounds.prepared import prepared_view
+from onnxfim.bounds.registry import RULES, BoundRule
 from onnxfim.bounds.result import Bound, Share, shown, times, up
-from onnxfim.bounds.rules import attention as rules_attention
-from onnxfim.bounds.rules import gates as rules_product
-from onnxfim.bounds.rules import layers as rules_linear
-from onnxfim.bounds.rules import layout as rules_layout
-from onnxfim.bounds.rules import normalisations as rules_norm
-from onnxfim.bounds.rules import pointwise as rules_pointwise
 from onnxfim.bounds.rules.normalisations import normalised
 from onnxfim.bounds.site import Context, NotFinite, Value, unbounded
 from onnxfim.errors import ModelError
-from onnxfim.graph.flow import Flow, flow
+from onnxfim.graph.ends import ending
+from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 
-#: The modules whose import fills the registry.
-RULE_MODULES = (rules_attention, rules_layout, rules_linear, rules_norm, rules_pointwise, rules_product)
-
-_THROUGH = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
-_LINEAR = (
-    "Conv",
-    "Gemm",
-    "MatMul",
-    "ConvTranspose",
-    "com.microsoft.FusedConv",
-    "com.microsoft.FusedGemm",
-    "com.microsoft.FusedMatMul",
-)
+_LINEAR = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 _STATIC = ("Shape", "Size")
 
 
 def spectral_bound(
-    graph: Graph,
+    graph: Graph | Flow,
     *,
     input_name: str | None = None,
     output_name: str | None = None,
     logits: bool = True,
+    output_kind: str | None = None,
     input_range: tuple[float, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-    rules: Mapping[str, Rule] = RULES,
+    rules: Mapping[str, BoundRule] = RULES,
 ) -> Bound:
     """Upper bound of the L2 Lipschitz constant of the map from one sample to its logits, and of ``‖F‖ ≤ ½L²``.
 
@@ -54,10 +39,11 @@ def spectral_bound(
     All arithmetic is in float64 and log10, rounded up.
 
     Args:
-        graph: The model's graph.
+        graph: The model's graph, or its view by `prepared_view`.
         input_name: The audited input; the first floating-point input by default. Other inputs are taken as fixed.
         output_name: The output; the first one by default.
         logits: Whether a final Softmax, LogSoftmax or Sigmoid is left out, so that the bound is that of the logits.
+        output_kind: What the outputs are read as, where that is known: an activation that makes another kind is not left out.
         input_range: Least and largest value of any input entry. Products and attention may be bounded on this box where they
             have no global bound; the bound then holds inside the box only, and says so.
         progress: Called with (layers done, layers in all, name) before each layer.
@@ -69,15 +55,15 @@ def spectral_bound(
     Raises:
         ModelError: the graph has no such input or output.
     """
-    view = flow(graph, input_name=input_name)
-    target = _target(view, output_name, logits=logits)
+    view = prepared_view(graph, input_name)
+    target = _target(view, output_name, logits=logits, output_kind=output_kind)
     needed = _needed(view, target)
     ctx = Context(view, progress, sum(n.op in _LINEAR for n in needed))
     low, high = input_range if input_range is not None else (-math.inf, math.inf)
     ctx.values[view.source.name] = Value(view.source.name, view.shape(view.source.name), log=0.0, low=low, high=high)
-    problem = ""
+    problem = view.problem or ""
     if not view.source.dtype.startswith(("float", "bfloat")):
-        problem = f"input {view.source.name!r} holds {view.source.dtype}: whole numbers have no derivative"
+        problem = problem or f"input {view.source.name!r} holds {view.source.dtype}: whole numbers have no derivative"
     try:
         _run(ctx, needed, rules)
         value = ctx.values.get(target)
@@ -94,7 +80,8 @@ def spectral_bound(
     return Bound(True, "", shown(log), shown(fisher), factors, assumptions, _shares(ctx, needed, target))
 
 
-def _target(view: Flow, output_name: str | None, *, logits: bool) -> str:
+def _target(view: Flow, output_name: str | None, *, logits: bool, output_kind: str | None) -> str:
+    """The value whose bound is asked for."""
     graph = view.graph
     names = [o.name for o in graph.outputs]
     if not names:
@@ -105,12 +92,9 @@ def _target(view: Flow, output_name: str | None, *, logits: bool) -> str:
         raise ModelError(f"graph: has no output {name!r}; its outputs are {', '.join(map(repr, names))}. Choose one of them.")
     if not logits:
         return name
-    above = name
-    while (node := graph.producers.get(above)) is not None and node.op in _THROUGH:
-        above = node.inputs[0]
-    if node is not None and node.op in ("Softmax", "LogSoftmax", "Sigmoid") and node.inputs[0] in view.varying:
-        return node.inputs[0]
-    return name
+    end = ending(graph, name)
+    left_out = end.logits in view.varying and output_kind in (None, end.kind)
+    return end.logits if end.logits is not None and left_out else name
 
 
 def _needed(view: Flow, target: str) -> list[Node]:
@@ -129,7 +113,7 @@ def _needed(view: Flow, target: str) -> list[Node]:
     return result[::-1]
 
 
-def _run(ctx: Context, nodes: list[Node], rules: Mapping[str, Rule]) -> None:
+def _run(ctx: Context, nodes: list[Node], rules: Mapping[str, BoundRule]) -> None:
     patterns = normalisations(ctx.flow)
     for node in nodes:
         found = patterns.get(node.outputs[0])
@@ -146,7 +130,10 @@ def _run(ctx: Context, nodes: list[Node], rules: Mapping[str, Rule]) -> None:
                 )
 
 
-def _apply(ctx: Context, node: Node, rules: Mapping[str, Rule]) -> tuple[Value, ...]:
+def _apply(ctx: Context, node: Node, rules: Mapping[str, BoundRule]) -> tuple[Value, ...]:
+    problem = ctx.flow.problems.get(node.outputs[0])
+    if problem is not None:
+        return (ctx.fresh(node, math.inf, reason=problem),)
     if node.has_subgraph:
         return (ctx.fresh(node, math.inf, reason=unbounded(node, "sub-graphs have no rule")),)
     rule = rules.get(node.op)

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from onnxfim.bounds.norms import ConvGeometry, Norm, conv_norm, diagonal_norm, matrix_norm, outward
-from onnxfim.graph.flow import Shape
+from onnxfim.bounds.norms import ConvGeometry, NormBound, conv_norm, diagonal_norm, matrix_norm, outward
 from onnxfim.graph.graph import Node
+from onnxfim.graph.shapes import OpenShape
 
 _MERGE_FLOPS = 2e9  # a product of two weights beyond this is not worth its gain
 _DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix
@@ -24,11 +24,11 @@ class Element:
     """One linear map; ``nodes`` are the graph's nodes it stands for, shapes those of one sample."""
 
     nodes: tuple[Node, ...]
-    in_shape: Shape | None
-    out_shape: Shape | None
+    in_shape: OpenShape | None
+    out_shape: OpenShape | None
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> NormBound:
         """An upper bound of the map's norm."""
         raise NotImplementedError
 
@@ -51,13 +51,13 @@ Chain: TypeAlias = "tuple[Element, ...]"
 
 
 @dataclass(frozen=True, eq=False)
-class Scale(Element):
+class Scaling(Element):
     """Entrywise product with a constant that broadcasts to the value without enlarging it."""
 
     factor: np.ndarray
 
     @cached_property
-    def norm(self) -> Norm:
+    def norm(self) -> NormBound:
         return diagonal_norm(self.factor)
 
     @property
@@ -89,7 +89,7 @@ class Dense(Element):
     matrix: np.ndarray
 
     @cached_property
-    def norm(self) -> Norm:
+    def norm(self) -> NormBound:
         return matrix_norm(self.matrix)
 
     @property
@@ -114,7 +114,7 @@ class Convolution(Element):
     transposed: bool = False
 
     @cached_property
-    def norm(self) -> Norm:
+    def norm(self) -> NormBound:
         return conv_norm(self.kernel, self.geometry, groups=self.groups)
 
     @property
@@ -189,8 +189,8 @@ class Rearrange(Element):
         return int(np.bincount(used.reshape(-1)).max()) if used.size else 0
 
     @cached_property
-    def norm(self) -> Norm:
-        return Norm(1.0 if self.copies == 1 else outward(math.sqrt(self.copies)), "copies of an entry")
+    def norm(self) -> NormBound:
+        return NormBound(1.0 if self.copies == 1 else outward(math.sqrt(self.copies)), "copies of an entry")
 
     def full(self) -> np.ndarray | None:
         """The index as an array of the output's shape, or None when shapes are unknown or too large."""
@@ -213,11 +213,11 @@ class Rearrange(Element):
 class Other(Element):
     """A linear map known by its norm, and perhaps by a function."""
 
-    known: Norm
+    known: NormBound
     function: Callable[[np.ndarray], np.ndarray] | None = None
 
     @cached_property
-    def norm(self) -> Norm:
+    def norm(self) -> NormBound:
         return self.known
 
     def apply(self, X: np.ndarray) -> np.ndarray | None:
@@ -240,7 +240,7 @@ def append(chain: Chain, element: Element) -> Chain:
         for part in merged:
             result = append(result, part)
         return result
-    if isinstance(element, Scale) and isinstance(chain[-1], Rearrange) and len(chain) > 1:
+    if isinstance(element, Scaling) and isinstance(chain[-1], Rearrange) and len(chain) > 1:
         pulled = _pull_back(element, chain[-1])
         before = None if pulled is None else _merge(chain[-2], pulled)
         if before is not None:
@@ -267,21 +267,21 @@ def _merge(a: Element, b: Element) -> Chain | None:
     return parts if all(tame(w) for part in parts if (w := part.weights) is not None) else None
 
 
-def _rank(shape: Shape | None, factor: np.ndarray) -> int:
+def _rank(shape: OpenShape | None, factor: np.ndarray) -> int:
     return max(factor.ndim, len(shape) if shape is not None else 0, 1)
 
 
-def _scale_scale(a: Scale, b: Scale) -> Scale | None:
+def _scale_scale(a: Scaling, b: Scaling) -> Scaling | None:
     factor = a.factor * b.factor
-    return None if factor.size > _INDEX else Scale((*a.nodes, *b.nodes), a.in_shape, b.out_shape, factor)
+    return None if factor.size > _INDEX else Scaling((*a.nodes, *b.nodes), a.in_shape, b.out_shape, factor)
 
 
-def _scale_dense(a: Scale, b: Dense) -> Dense | None:
+def _scale_dense(a: Scaling, b: Dense) -> Dense | None:
     s = a.along(-1, _rank(a.in_shape, a.factor))
     return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, s[:, None] * b.matrix)
 
 
-def _dense_scale(a: Dense, b: Scale) -> Dense | None:
+def _dense_scale(a: Dense, b: Scaling) -> Dense | None:
     s = b.along(-1, _rank(b.in_shape, b.factor))
     return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix * s)
 
@@ -292,12 +292,12 @@ def _dense_dense(a: Dense, b: Dense) -> Dense | None:
     return Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix @ b.matrix)
 
 
-def _scale_conv(a: Scale, b: Convolution) -> Convolution | None:
+def _scale_conv(a: Scaling, b: Convolution) -> Convolution | None:
     s = a.along(1 - b.kernel.ndim, b.kernel.ndim)
     return None if s is None else replace(b.scaled(s, after=False), nodes=(*a.nodes, *b.nodes), in_shape=a.in_shape)
 
 
-def _conv_scale(a: Convolution, b: Scale) -> Convolution | None:
+def _conv_scale(a: Convolution, b: Scaling) -> Convolution | None:
     s = b.along(1 - a.kernel.ndim, a.kernel.ndim)
     return None if s is None else replace(a.scaled(s, after=True), nodes=(*a.nodes, *b.nodes), out_shape=b.out_shape)
 
@@ -332,7 +332,7 @@ def _move_move(a: Rearrange, b: Rearrange) -> Chain | None:
     return (Rearrange(nodes, a.in_shape, b.out_shape, index),)
 
 
-def _scale_move(a: Scale, b: Rearrange) -> Chain | None:
+def _scale_move(a: Scaling, b: Rearrange) -> Chain | None:
     """Order a rearrangement before a scale, so that the scale reaches the weights after it."""
     if a.factor.size == 1:
         factor = a.factor.reshape(())
@@ -341,10 +341,10 @@ def _scale_move(a: Scale, b: Rearrange) -> Chain | None:
         if index is None or size is None or a.in_shape is None or size > _INDEX:
             return None
         factor = np.broadcast_to(a.factor, [d or 0 for d in a.in_shape]).reshape(-1)[np.maximum(index, 0)]
-    return (b, Scale(a.nodes, b.out_shape, b.out_shape, factor))
+    return (b, Scaling(a.nodes, b.out_shape, b.out_shape, factor))
 
 
-def _pull_back(s: Scale, move: Rearrange) -> Scale | None:
+def _pull_back(s: Scaling, move: Rearrange) -> Scaling | None:
     """The scale before ``move`` that does what ``s`` does after it, for a rearrangement that is a permutation."""
     if s.factor.size == 1:
         return replace(s, in_shape=move.in_shape, out_shape=move.in_shape, factor=s.factor.reshape(()))
@@ -353,23 +353,23 @@ def _pull_back(s: Scale, move: Rearrange) -> Scale | None:
         return None
     factor = np.empty(index.size)
     factor[index.reshape(-1)] = np.broadcast_to(s.factor, index.shape).reshape(-1)
-    return Scale(s.nodes, move.in_shape, move.in_shape, factor.reshape([d or 0 for d in move.in_shape]))
+    return Scaling(s.nodes, move.in_shape, move.in_shape, factor.reshape([d or 0 for d in move.in_shape]))
 
 
 _MERGES: dict[tuple[type, type], Callable[..., Element | Chain | None]] = {
-    (Scale, Scale): _scale_scale,
-    (Scale, Dense): _scale_dense,
-    (Dense, Scale): _dense_scale,
+    (Scaling, Scaling): _scale_scale,
+    (Scaling, Dense): _scale_dense,
+    (Dense, Scaling): _dense_scale,
     (Dense, Dense): _dense_dense,
-    (Scale, Convolution): _scale_conv,
-    (Convolution, Scale): _conv_scale,
+    (Scaling, Convolution): _scale_conv,
+    (Convolution, Scaling): _conv_scale,
     (Convolution, Convolution): _conv_conv,
     (Rearrange, Rearrange): _move_move,
-    (Scale, Rearrange): _scale_move,
+    (Scaling, Rearrange): _scale_move,
 }
 
 
-def _size(shape: Shape | None) -> int | None:
+def _size(shape: OpenShape | None) -> int | None:
     if shape is None or any(d is None for d in shape):
         return None
     return math.prod(d or 0 for d in shape)

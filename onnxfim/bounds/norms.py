@@ -24,7 +24,7 @@ _CHUNK = 1 << 22  # complex numbers held at once
 
 
 @dataclass(frozen=True)
-class Norm:
+class NormBound:
     """An upper bound of an operator norm, and how tight it is."""
 
     value: float
@@ -37,21 +37,21 @@ def outward(value: float) -> float:
     return 0.0 if value == 0 else math.nextafter(value * SLACK, math.inf)
 
 
-def matrix_norm(W: np.ndarray) -> Norm:
+def matrix_norm(W: np.ndarray) -> NormBound:
     """Largest singular value of a matrix, from the eigenvalues of its smaller Gram matrix (exact up to rounding)."""
     A, scale = _scaled(W)
     if scale == 0:
-        return Norm(0.0, "zero")
+        return NormBound(0.0, "zero")
     if min(A.shape) == 1:
-        return Norm(outward(scale * float(np.sqrt((A * A).sum()))), "Euclidean norm")
+        return NormBound(outward(scale * float(np.sqrt((A * A).sum()))), "Euclidean norm")
     G = A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A
-    return Norm(outward(scale * math.sqrt(_top(G))), "Gram eigenvalue")
+    return NormBound(outward(scale * math.sqrt(_top(G))), "Gram eigenvalue")
 
 
-def diagonal_norm(s: np.ndarray) -> Norm:
-    """Norm of a diagonal map: its largest entry by magnitude."""
+def diagonal_norm(s: np.ndarray) -> NormBound:
+    """NormBound of a diagonal map: its largest entry by magnitude."""
     _, scale = _scaled(s)
-    return Norm(outward(scale), "largest magnitude")
+    return NormBound(outward(scale), "largest magnitude")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ConvGeometry:
     sizes: tuple[tuple[int, int] | None, ...]
 
 
-def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method: str = "cholesky") -> Norm:
+def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method: str = "cholesky") -> NormBound:
     """Upper bound of the norm of a zero-padded convolution.
 
     A strided convolution is a stride-1 convolution of the input's polyphase components; a zero-padded one is a compression of
@@ -81,7 +81,7 @@ def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method:
     """
     A, scale = _scaled(W)
     if scale == 0:
-        return Norm(0.0, "zero")
+        return NormBound(0.0, "zero")
     rank = W.ndim - 2
     grid, correction, blocks = [], 1.0, A
     for axis in range(rank):
@@ -97,7 +97,7 @@ def conv_norm(W: np.ndarray, geometry: ConvGeometry, *, groups: int = 1, method:
     name = {"cholesky": "DFT grid", "gram": "Gram iteration on the DFT grid"}[method]
     name = "reshaped kernel" if math.prod(grid) == 1 else f"{name} {'×'.join(map(str, grid))}"
     note = "" if correction == 1.0 else f"grid coarser than the image: includes a factor {correction:.4f}"
-    return Norm(outward(scale * top * correction), name, note)
+    return NormBound(outward(scale * top * correction), name, note)
 
 
 def _axis(W: np.ndarray, axis: int, rank: int, geometry: ConvGeometry, *, channels: int) -> tuple[np.ndarray, int, float]:

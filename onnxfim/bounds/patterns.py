@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfim.graph.flow import Flow
-from onnxfim.graph.folding import axes_of
 from onnxfim.graph.graph import Node
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class WrittenNormalisation:
     """The value ``source`` divided by the root of its variance or mean square plus ``epsilon``; ``last``: along the last
     axis."""
 
@@ -22,16 +21,16 @@ class Normalisation:
     last: bool
 
 
-def normalisations(flow: Flow) -> dict[str, Normalisation]:
+def normalisations(flow: Flow) -> dict[str, WrittenNormalisation]:
     """Written-out normalisations by the value they end in, before scale and bias."""
-    found: dict[str, Normalisation] = {}
+    found: dict[str, WrittenNormalisation] = {}
     for node in flow.graph.nodes:
         if node.op in ("Div", "Mul") and (match := _match(flow, node)) is not None:
             found[node.outputs[0]] = match
     return found
 
 
-def _match(flow: Flow, node: Node) -> Normalisation | None:
+def _match(flow: Flow, node: Node) -> WrittenNormalisation | None:
     a, b = node.inputs[:2]
     for top, bottom in ((a, b),) if node.op == "Div" else ((a, b), (b, a)):
         under = _root(flow, bottom, inverse=node.op == "Mul")
@@ -64,12 +63,12 @@ def _root(flow: Flow, name: str, *, inverse: bool) -> str | None:
     return None
 
 
-def _square_mean(flow: Flow, name: str, top: str, epsilon: float) -> Normalisation | None:
+def _square_mean(flow: Flow, name: str, top: str, epsilon: float) -> WrittenNormalisation | None:
     """The normalisation of ``top`` by the mean square that ``name`` is."""
     mean = _up(flow, name)
     if mean is None or mean.op != "ReduceMean" or not mean.attributes.get("keepdims", 1):
         return None
-    axes = _axes(flow, mean)
+    axes = axes_of(flow, mean)
     square = _up(flow, mean.inputs[0])
     if axes is None or square is None:
         return None
@@ -83,9 +82,9 @@ def _square_mean(flow: Flow, name: str, top: str, epsilon: float) -> Normalisati
     last = axes == (-1,) or (shape is not None and axes == (len(shape) - 1,))
     first, second = _centred(flow, base, axes), _centred(flow, top, axes)
     if first is not None and first == second:
-        return Normalisation("LayerNormalization", first, epsilon, last)
+        return WrittenNormalisation("LayerNormalization", first, epsilon, last)
     if _plain(flow, base) == _plain(flow, top):
-        return Normalisation("RMSNormalization", _plain(flow, top), epsilon, last)
+        return WrittenNormalisation("RMSNormalization", _plain(flow, top), epsilon, last)
     return None
 
 
@@ -95,13 +94,15 @@ def _centred(flow: Flow, name: str, axes: tuple[int, ...]) -> str | None:
     if node is None or node.op != "Sub":
         return None
     x, mean = _plain(flow, node.inputs[0]), _up(flow, node.inputs[1])
-    if mean is None or mean.op != "ReduceMean" or _plain(flow, mean.inputs[0]) != x or _axes(flow, mean) != axes:
+    if mean is None or mean.op != "ReduceMean" or _plain(flow, mean.inputs[0]) != x or axes_of(flow, mean) != axes:
         return None
     return x if mean.attributes.get("keepdims", 1) else None
 
 
-def _axes(flow: Flow, node: Node) -> tuple[int, ...] | None:
-    return axes_of(node, [None, flow.constant(node.inputs[1])] if len(node.inputs) > 1 and node.inputs[1] else [None])
+def axes_of(flow: Flow, node: Node) -> tuple[int, ...] | None:
+    """The axes of a reduction; None where it names none, or where they are not known before the model runs."""
+    value = flow.constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
+    return None if value is None else tuple(int(a) for a in np.atleast_1d(value))
 
 
 def _plain(flow: Flow, name: str) -> str:

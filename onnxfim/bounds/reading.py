@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
+from onnxfim.bounds.prepared import prepared_view
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.sample import Estimate, SampleResult
@@ -30,7 +31,7 @@ def read_graph(
     *,
     input_name: str | None = None,
     output_name: str | None = None,
-    logits: bool = True,
+    output_kind: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GraphReading:
@@ -40,18 +41,20 @@ def read_graph(
         graph: The model's graph.
         sha256: Hash of the file, the cache's key.
         input_name, output_name: What is audited; the first floating-point ones by default.
-        logits: The bound is of the logits before a final Softmax or Sigmoid.
+        output_kind: What the audit reads the outputs as; by default what the graph's end says. The bound is of the value whose
+            slopes are taken as logits: before a final Softmax, LogSoftmax or Sigmoid where that makes this kind of output.
         cache_dir: Folder to keep bounds in, or None.
         progress: Called with (layers done, layers in all, name).
     """
 
     def compute() -> Bound:
-        return spectral_bound(graph, input_name=input_name, output_name=output_name, logits=logits, progress=progress)
+        return spectral_bound(view, output_name=output_name, output_kind=output_kind, progress=progress)
 
-    variant = f"{input_name}|{output_name}|{logits}"
+    variant = f"{input_name}|{output_name}|{output_kind}"
+    view = prepared_view(graph, input_name)
     with one_blas_thread():
         bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
-    return GraphReading(infer_architecture(graph), bound, closed_forms(bound))
+    return GraphReading(infer_architecture(view), bound, closed_forms(bound))
 
 
 def bound_for(bound: Bound, log10_largest_spread: float) -> Bound:

@@ -9,15 +9,15 @@ from onnxfim.bounds.site import Context, Value
 from onnxfim.graph.graph import Node
 
 #: Makes the values of a node's outputs from those of its inputs; at least one input varies.
-Rule: TypeAlias = "Callable[[Context, Node], Value | tuple[Value, ...]]"
+BoundRule: TypeAlias = "Callable[[Context, Node], Value | tuple[Value, ...]]"
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, BoundRule] = {}
 
 
-def rule(*ops: str) -> Callable[[Rule], Rule]:
+def rule(*ops: str) -> Callable[[BoundRule], BoundRule]:
     """Enter a function as the rule of operators."""
 
-    def enter(function: Rule) -> Rule:
+    def enter(function: BoundRule) -> BoundRule:
         for op in ops:
             if op in RULES:
                 raise ValueError(f"operator {op!r} has two rules")

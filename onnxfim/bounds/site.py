@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 
-from onnxfim.bounds.linear import Chain, Convolution, Element, Rearrange, Scale, append, matrix_of
+from onnxfim.bounds.linear import Chain, Convolution, Element, Rearrange, Scaling, append, matrix_of
 from onnxfim.bounds.norms import matrix_norm
 from onnxfim.bounds.result import Factor, log10, plus, shown, times
 from onnxfim.bounds.sums import add
 from onnxfim.errors import ModelError
-from onnxfim.graph.flow import Flow, Shape
+from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Node
+from onnxfim.graph.shapes import OpenShape
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,7 +35,7 @@ class Polynomial:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateForm:
     """A value that is, entry by entry, ``p·h(inner) + q`` of the value ``inner.base``."""
 
     kind: str
@@ -64,7 +65,7 @@ class Facts(TypedDict, total=False):
     low: float
     high: float
     polynomial: Polynomial | None
-    gate: Gate | None
+    gate: GateForm | None
     ball: Ball | None
 
 
@@ -76,14 +77,14 @@ class Value:
     """
 
     name: str
-    shape: Shape | None
+    shape: OpenShape | None
     terms: tuple[Term, ...] = ()
     log: float | None = None
     reason: str = ""
     low: float = -math.inf
     high: float = math.inf
     polynomial: Polynomial | None = None
-    gate: Gate | None = None
+    gate: GateForm | None = None
     ball: Ball | None = None
 
     @property
@@ -120,7 +121,7 @@ class Context:
     def constant(self, name: str) -> np.ndarray | None:
         return self.flow.constant(name)
 
-    def shape(self, name: str) -> Shape | None:
+    def shape(self, name: str) -> OpenShape | None:
         return self.flow.shape(name)
 
     def log(self, value: Value) -> float:
@@ -152,7 +153,7 @@ class Context:
     def linear(self, node: Node, value: Value, element: Element, *, output: int = 0, **known: Unpack[Facts]) -> Value:
         """The value that ``element`` makes of ``value``."""
         name = node.outputs[output]
-        light = isinstance(element, (Scale, Rearrange))
+        light = isinstance(element, (Scaling, Rearrange))
         limit = _MAX_TERMS if light else 1
         terms = value.terms
         if not terms or len(terms) > limit or any(len(c) >= _MAX_CHAIN for _, c in terms):
@@ -203,8 +204,8 @@ class Context:
         return plus(*(self._chain_log(c) for c in chains))
 
     def _chain_log(self, chain: Chain) -> float:
-        heavy = [e for e in chain if not isinstance(e, (Rearrange, Scale))]
-        scales = any(isinstance(e, Scale) for e in chain)
+        heavy = [e for e in chain if not isinstance(e, (Rearrange, Scaling))]
+        scales = any(isinstance(e, Scaling) for e in chain)
         if any(isinstance(e, Convolution) for e in heavy) or len(heavy) > 1 or (heavy and scales):
             key = tuple(id(e) for e in chain)
             if key in self._chains:

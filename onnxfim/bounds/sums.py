@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scale, tame
-from onnxfim.graph.flow import Shape
+from onnxfim.bounds.linear import Chain, Convolution, Dense, Element, Rearrange, Scaling, tame
+from onnxfim.graph.shapes import OpenShape
 
 
-def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
+def add(a: Chain, b: Chain, shape: OpenShape | None) -> Chain | None:
     """The sum of two chains from one value to values of one shape, as one chain, or None when it stays a sum."""
     common = 0
     while common < min(len(a), len(b)) and a[common] is b[common]:
@@ -29,7 +29,7 @@ def add(a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
     return None
 
 
-def _same_move(prefix: Chain, a: Chain, b: Chain, shape: Shape | None) -> Chain | None:
+def _same_move(prefix: Chain, a: Chain, b: Chain, shape: OpenShape | None) -> Chain | None:
     """The sum of chains that begin with the same rearrangement."""
     if not (a and b and isinstance(a[0], Rearrange) and isinstance(b[0], Rearrange)):
         return None
@@ -49,17 +49,17 @@ def _nodes(a: Element | None, b: Element | None) -> tuple:  # type: ignore[type-
 def _factor(a: Element | None) -> np.ndarray | None:
     if a is None:
         return np.ones(())
-    return a.factor if isinstance(a, Scale) else None
+    return a.factor if isinstance(a, Scaling) else None
 
 
-def _scales(a: Element | None, b: Element | None, shape: Shape | None) -> Element | None:
+def _scales(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
     s, t = _factor(a), _factor(b)
     if s is None or t is None:
         return None
-    return Scale(_nodes(a, b), shape, shape, s + t)
+    return Scaling(_nodes(a, b), shape, shape, s + t)
 
 
-def _dense(a: Element | None, b: Element | None, shape: Shape | None) -> Element | None:
+def _dense(a: Element | None, b: Element | None, shape: OpenShape | None) -> Element | None:
     if not isinstance(b, Dense):
         return None
     if isinstance(a, Dense):
@@ -68,7 +68,7 @@ def _dense(a: Element | None, b: Element | None, shape: Shape | None) -> Element
     n, m = b.matrix.shape
     if s is None or n != m or shape is None:
         return None
-    along = Scale((), shape, shape, s).along(-1, max(len(shape), s.ndim))
+    along = Scaling((), shape, shape, s).along(-1, max(len(shape), s.ndim))
     return None if along is None else replace(b, nodes=_nodes(a, b), matrix=b.matrix + np.eye(n) * along)
 
 
@@ -91,7 +91,7 @@ def _conv(a: Element | None, b: Element | None) -> Element | None:
     o, i = b.kernel.shape[:2]
     if s is None or o != i * b.groups or not b.same_size or set(b.geometry.strides) != {1}:
         return None
-    along = Scale((), None, None, s).along(1 - b.kernel.ndim, max(b.kernel.ndim, s.ndim))
+    along = Scaling((), None, None, s).along(1 - b.kernel.ndim, max(b.kernel.ndim, s.ndim))
     if along is None:
         return None
     spatial = (1,) * (b.kernel.ndim - 2)

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
 from onnxfim.gradients.fisher import Softmax
-from onnxfim.gradients.registry import REFUSED, RULES, Pointwise, Rule, Site, refusal
+from onnxfim.gradients.registry import REFUSED, RULES, DerivativeRule, Pointwise, Site, refusal
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
 from onnxfim.graph.shapes import Batch, Shape
 
-Kind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
+DerivativeKind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
 RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")
 _INT = np.dtype(np.int64)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
@@ -43,7 +43,7 @@ def derivative_graph(
     *,
     input_name: str,
     output_name: str,
-    kind: Kind,
+    kind: DerivativeKind,
     sample_shape: Sequence[int] | None = None,
     dimensions: Mapping[str, int] | None = None,
     surrogate: Literal["clip"] | None = None,
@@ -120,7 +120,7 @@ class _Builder:
                 raise ModelError(f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated.")
         return path
 
-    def build(self, kind: Kind) -> onnx.ModelProto:
+    def build(self, kind: DerivativeKind) -> onnx.ModelProto:
         x_shape = self._rows(self.graph.x, self.graph.input_name)
         z_shape = self._rows(self.graph.z, self.graph.output_name)
         elem_x, elem_z = self.trace.elem[self.graph.x], self.trace.elem[self.graph.z]
@@ -210,7 +210,7 @@ class _Builder:
             site = self._site(node, seeds)
             us = [self._joined(found.pop(o, []), site) for o in node.output]
             rule = RULES[site.op]
-            if isinstance(rule, Rule):
+            if isinstance(rule, DerivativeRule):
                 given = [self._multiplied(s, site) if s else None for s in us]
                 back = {i: Scaled(g) for i, g in rule.vjp(site, given).items()} if any(given) else {}
             else:
@@ -242,7 +242,7 @@ class _Builder:
             site = self._site(node, seeds)
             vs = {i: found[name] for i, name in enumerate(node.input) if name in found}
             rule = RULES[site.op]
-            if isinstance(rule, Rule):
+            if isinstance(rule, DerivativeRule):
                 forth = rule.jvp(site, {i: self._multiplied(s, site) for i, s in vs.items()})
                 found.update({o: Scaled(t) for o, t in zip(node.output, forth, strict=False) if o and t})
             else:

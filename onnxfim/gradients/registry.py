@@ -192,11 +192,11 @@ def refusal(node: onnx.NodeProto, op: str, opset: int, reason: str) -> Unsupport
 
 Vjp: TypeAlias = "Callable[[Site, Sequence[str | None]], Mapping[int, str]]"
 Jvp: TypeAlias = "Callable[[Site, Mapping[int, str]], Sequence[str | None]]"
-Factor: TypeAlias = "str | float"
+Partial: TypeAlias = "str | float"
 
 
 @dataclass(frozen=True)
-class Rule:
+class DerivativeRule:
     """``vjp`` maps cotangents of the outputs to those of the varying inputs, ``jvp`` tangents the other way."""
 
     vjp: Vjp
@@ -207,17 +207,17 @@ class Rule:
 class Pointwise:
     """Partial derivatives with respect to each varying input; a float stands for a constant, +1 and -1 cost nothing."""
 
-    partials: Callable[[Site], Mapping[int, Factor]]
+    partials: Callable[[Site], Mapping[int, Partial]]
 
 
-RULES: dict[str, Rule | Pointwise] = {}
+RULES: dict[str, DerivativeRule | Pointwise] = {}
 REFUSED: dict[str, str] = {}
 
 
-def pointwise(*ops: str) -> Callable[[Callable[[Site], Mapping[int, Factor]]], Callable[[Site], Mapping[int, Factor]]]:
+def pointwise(*ops: str) -> Callable[[Callable[[Site], Mapping[int, Partial]]], Callable[[Site], Mapping[int, Partial]]]:
     """Register a function that gives the partial derivatives of element-wise operators."""
 
-    def register(partials: Callable[[Site], Mapping[int, Factor]]) -> Callable[[Site], Mapping[int, Factor]]:
+    def register(partials: Callable[[Site], Mapping[int, Partial]]) -> Callable[[Site], Mapping[int, Partial]]:
         for op in ops:
             RULES[op] = Pointwise(partials)
         return partials
@@ -225,10 +225,10 @@ def pointwise(*ops: str) -> Callable[[Callable[[Site], Mapping[int, Factor]]], C
     return register
 
 
-def derivative(*ops: str) -> Callable[[Callable[[Site], Factor]], Callable[[Site], Factor]]:
+def derivative(*ops: str) -> Callable[[Callable[[Site], Partial]], Callable[[Site], Partial]]:
     """Register f'(x) of an element-wise operator with one varying input."""
 
-    def register(slope: Callable[[Site], Factor]) -> Callable[[Site], Factor]:
+    def register(slope: Callable[[Site], Partial]) -> Callable[[Site], Partial]:
         for op in ops:
             RULES[op] = Pointwise(lambda n: {0: slope(n)})
         return slope
@@ -244,7 +244,7 @@ def rule(op: str, vjp: Callable[[Site, str], Mapping[int, str]], jvp: Callable[[
             raise n.refuse("an output other than the first is used")
         return vjp(n, us[0])
 
-    RULES[op] = Rule(vjp_of, lambda n, vs: [jvp(n, vs)])
+    RULES[op] = DerivativeRule(vjp_of, lambda n, vs: [jvp(n, vs)])
 
 
 def linear(op: str, *, transpose: Callable[[Site, str], str], apply: Callable[[Site, str], str]) -> None:

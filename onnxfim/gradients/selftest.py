@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxfim.gradients.logits import Activation
-
 Array: TypeAlias = NDArray[np.floating]
 Original: TypeAlias = Callable[[Array], Array]
 Derivative: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+Activation: TypeAlias = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
 OUTPUT_TOLERANCE = 1e-3  # of the largest output: fused kernels and half precision round differently
 ADJOINT_TOLERANCE = 1e-4

@@ -12,7 +12,7 @@ from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk, walk
 
 
-def free_batch(
+def walk_freed(
     nodes: Sequence[onnx.NodeProto],
     initializers: Sequence[onnx.TensorProto],
     inputs: Mapping[str, tuple[int, Sequence[int]]],

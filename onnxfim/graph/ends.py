@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxfim.graph.graph import Graph, Node
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 # Operators between the last arithmetic and the output that change no value.
-_TRANSPARENT = frozenset({"Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout"})
+_TRANSPARENT = frozenset({"Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "ai.onnx.ml.ZipMap"})
 _QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_KINDS = {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,15 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Ending:
-    """What the graph does last: ``kind`` of the outputs, the node that decides it, and the value before it."""
+    """What the graph does last.
 
-    kind: str
-    node: str | None
-    logits: str | None
+    ``kind`` of the outputs, the ``node`` that makes it, and the value before it, which holds the ``logits``; None where the
+    last nodes make no kind of their own. ``class_axis`` is the output's axis of classes where that is not the second.
+    """
+
+    kind: str = "logits"
+    node: str | None = None
+    logits: str | None = None
     class_axis: int | None = None
 
 
@@ -39,20 +46,35 @@ def ending(graph: Graph, output: str) -> Ending:
     """What kind of output the graph's last nodes make, as far as they say it.
 
     A Softmax or Sigmoid directly before the output (through casts, reshapes and quantisation) makes probabilities; the value
-    before it holds the logits. Log-probabilities are logits: a constant added to all of them changes nothing.
+    before it holds the logits. Log-probabilities are logits, and the value before the LogSoftmax holds them as well: a
+    constant added to all of them changes nothing. A softmax over the batch is no such end.
     """
     name = output
-    while (node := graph.producers.get(name)) is not None:
-        axis = node.attributes.get("axis", -1 if graph.opsets.get("ai.onnx", 0) >= 13 else 1)
-        if node.op in ("Softmax", "LogSoftmax"):
-            kind = "probabilities" if node.op == "Softmax" else "logits"
-            return Ending(kind, node.label, node.inputs[0], int(axis) if isinstance(axis, int) else None)
-        if node.op == "Sigmoid":
-            return Ending("sigmoid", node.label, node.inputs[0])
-        if node.op not in _TRANSPARENT | _QUANTISING:
+    while (node := graph.producers.get(name)) is not None and node.inputs:
+        if node.op in _KINDS:
+            axis = None if node.op == "Sigmoid" else _softmax_axis(graph, node)
+            if axis == 0:
+                break
+            return Ending(_KINDS[node.op], node.label, node.inputs[0], _class_axis(graph, axis, node.inputs[0], output))
+        if node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
             break
         name = node.inputs[0]
-    return Ending("logits", None, None)
+    return Ending()
+
+
+def _softmax_axis(graph: Graph, node: Node) -> int:
+    axis = node.attributes.get("axis", -1 if graph.opsets.get("ai.onnx", 0) >= 13 else 1)
+    return axis if isinstance(axis, int) else -1
+
+
+def _class_axis(graph: Graph, axis: int | None, logits: str, output: str) -> int | None:
+    """The axis that the final softmax sums over, where the output still has it and it is not the second."""
+    if axis is None or axis == 1:
+        return None
+    before, after = graph.shapes.get(logits), graph.shapes.get(output)
+    if before is None or after is None or len(before) != len(after):
+        return None
+    return axis % len(after) if axis % len(after) > 1 else None
 
 
 def normalisation(graph: Graph, input_name: str) -> Normalisation | None:

@@ -1,12 +1,13 @@
 """The ONNX graph as an immutable view: sorted nodes, producers, consumers, weights and known shapes.
 
-Everything here reads; rewriting a model is the business of `surgery` and `gradients`.
+Everything here reads; a graph to be computed with is written by `prepare`, a copy to be run by `surgery`.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -73,10 +74,35 @@ class Graph:
         self._tensors.update({t.values.name: onnx.TensorProto(name=t.values.name) for t in graph.sparse_initializer})
         self.inputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.input if v.name not in self._tensors)
         self.outputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.output)
-        self.nodes: tuple[Node, ...] = _sorted([_node(i, n) for i, n in enumerate(graph.node)], self._provided())
+        self.nodes: tuple[Node, ...] = self._ordered(graph.node)
 
-    def _provided(self) -> set[str]:
-        return {*self._tensors, *(i.name for i in self.inputs), ""}
+    def _ordered(self, nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
+        provided = {*self._tensors, *(i.name for i in self.inputs), ""}
+        return _sorted([_node(i, n) for i, n in enumerate(nodes)], provided)
+
+    def rewritten(
+        self, nodes: Iterable[onnx.NodeProto], constants: Iterable[onnx.TensorProto], *, opset: int,
+        shapes: Mapping[str, tuple[Dimension, ...]],
+    ) -> Graph:  # fmt: skip
+        """The graph with other nodes between the same inputs and outputs, and further constants beside its weights."""
+        graph = copy.copy(self)
+        for cached in ("producers", "consumers"):
+            graph.__dict__.pop(cached, None)
+        graph._tensors = {**self._tensors, **{t.name: t for t in constants}}
+        graph.opsets = MappingProxyType({**self.opsets, "ai.onnx": opset})
+        graph.nodes = graph._ordered(nodes)
+        graph.__dict__["shapes"] = MappingProxyType(shapes)
+        return graph
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model as read; not to be changed."""
+        return self._model
+
+    @property
+    def weights(self) -> tuple[onnx.TensorProto, ...]:
+        """The dense weights as stored."""
+        return tuple(self._model.graph.initializer)
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -93,10 +119,6 @@ class Graph:
                     readers.setdefault(name, []).append(node)
         return MappingProxyType({k: tuple(v) for k, v in readers.items()})
 
-    def is_constant(self, name: str) -> bool:
-        """True for initializers and outputs of Constant nodes."""
-        return name in self._tensors or (name in self.producers and self.producers[name].op == "Constant")
-
     def constant(self, name: str) -> np.ndarray | None:
         """The value of an initializer or Constant node, or None when ``name`` is computed.
 
@@ -105,7 +127,7 @@ class Graph:
         tensor = self._tensors.get(name)
         if tensor is not None:
             try:
-                return numpy_helper.to_array(tensor, base_dir=str(self._base_dir))
+                return np.asarray(numpy_helper.to_array(tensor, base_dir=str(self._base_dir)))
             except Exception as error:  # onnx raises many kinds for bad or escaping external data
                 raise ModelError(f"weight {name!r}: cannot be read ({_first_line(error)}). Re-export the model.") from error
         node = self.producers.get(name)
@@ -113,10 +135,6 @@ class Graph:
             return None
         value = next(iter(node.attributes.values()), None)
         return None if value is None else np.asarray(value)
-
-    @property
-    def constant_names(self) -> frozenset[str]:
-        return frozenset(self._tensors) | {n.outputs[0] for n in self.nodes if n.op == "Constant"}
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[Dimension, ...]]:
@@ -167,7 +185,7 @@ def _node(index: int, proto: onnx.NodeProto) -> Node:
 
 def _attribute(a: onnx.AttributeProto) -> Attribute:
     if a.type == onnx.AttributeProto.TENSOR:
-        return numpy_helper.to_array(a.t)
+        return np.asarray(numpy_helper.to_array(a.t))
     value = onnx.helper.get_attribute_value(a) if a.type != onnx.AttributeProto.UNDEFINED else None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import onnx
 
-from onnxfim.errors import UnsupportedOperator
+from onnxfim.errors import ModelError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk
 from onnxfim.graph.upgrade import upgrade
@@ -30,6 +31,26 @@ def schema_function(node: onnx.NodeProto, found: Walk, opset: int) -> onnx.Funct
     else:
         return None
     return body if body.node else None
+
+
+Functions: TypeAlias = "Mapping[tuple[str, str, str], onnx.FunctionProto]"
+
+
+def local_functions(model: onnx.ModelProto) -> Functions:
+    """The model's own functions by domain, name and overload.
+
+    Raises:
+        ModelError: a function that calls itself, on whatever way.
+    """
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+    calls = {k: {(n.domain, n.op_type, n.overload) for n in f.node} & functions.keys() for k, f in functions.items()}
+    while calls:
+        leaves = {k for k, called in calls.items() if not called}
+        if not leaves:
+            name = ".".join(min(calls)[:2])
+            raise ModelError(f"function {name!r}: calls itself, so it cannot be written out. Re-export the model.")
+        calls = {k: called - leaves for k, called in calls.items() if k not in leaves}
+    return functions
 
 
 def inlined(node: onnx.NodeProto, body: onnx.FunctionProto, opset: int, emitter: Emitter) -> list[onnx.NodeProto]:

@@ -40,8 +40,14 @@ class Scratch:
     def shape(self, index: int = 0) -> tuple[int, ...]:
         try:
             return self.found.shapes[self.inputs[index]]
-        except KeyError:
-            raise self.refuse(f"the shape of {self.inputs[index]!r} cannot be worked out") from None
+        except (KeyError, IndexError):
+            raise self.refuse(f"the shape of {self.get(index)!r} cannot be worked out") from None
+
+    def rank(self, index: int = 0) -> int:
+        found = self.found.shape(self.get(index))
+        if found is None:
+            raise self.refuse(f"the rank of {self.get(index)!r} cannot be worked out")
+        return len(found)
 
     def refuse(self, reason: str) -> UnsupportedOperator:
         return UnsupportedOperator(f"node {self.node.name!r}: {self.node.op_type} cannot be written out: {reason}.")
@@ -86,8 +92,10 @@ def lowered(node: onnx.NodeProto, found: Walk, emitter: Emitter) -> list[onnx.No
     if result is None or not scratch.further.keys() >= further.keys():
         return None
     nodes = emitter.nodes[start:]
+    for written in nodes:
+        written.name = node.name  # what they compute is what the file's node computes
     nodes.append(helper.make_node("Identity", [result], [node.output[0]], name=node.name))
-    nodes.extend(helper.make_node("Identity", [scratch.further[i]], [o], name=o) for i, o in further.items())
+    nodes.extend(helper.make_node("Identity", [scratch.further[i]], [o], name=node.name) for i, o in further.items())
     return nodes
 
 
@@ -108,7 +116,7 @@ def _channelwise(s: Scratch, x: str, scale: str, bias: str, rank: int) -> str:
 
 @lowering("InstanceNormalization")
 def _instance(s: Scratch) -> str:
-    rank = len(s.shape())
+    rank = s.rank()
     unit = _standardised(s, s.inputs[0], range(2, rank), s.real("epsilon", 1e-5))
     return _channelwise(s, unit, s.inputs[1], s.inputs[2], rank)
 
@@ -130,7 +138,7 @@ def _group(s: Scratch) -> str:
 
 
 def _root_mean_square(s: Scratch, x: str, scale: str, axis: int, epsilon: float) -> str:
-    rank = len(s.shape())
+    rank = s.rank()
     mean = s.write("ReduceMean", s.write("Mul", x, x), list(range(axis % rank - rank, 0)))
     return s.write("Mul", s.write("Div", x, s.write("Sqrt", s.write("Add", mean, epsilon))), scale)
 
@@ -162,7 +170,7 @@ def _lp(s: Scratch) -> str:
 
 @lowering("GlobalMaxPool")
 def _global_max(s: Scratch) -> str:
-    return s.write("ReduceMax", s.inputs[0], list(range(2, len(s.shape()))))
+    return s.write("ReduceMax", s.inputs[0], list(range(2, s.rank())))
 
 
 @lowering("DepthToSpace")
@@ -210,7 +218,7 @@ def _mirrored(s: Scratch) -> str | None:
 def _vector_product(s: Scratch) -> str | None:
     """A one-dimensional operand becomes a matrix of one row or column."""
     a, b = s.inputs
-    ranks = [len(s.found.shapes.get(t, (0, 0))) for t in (a, b)]
+    ranks = [len(s.found.shape(t) or (0, 0)) for t in (a, b)]
     if min(ranks) > 1:
         return None
     a = s.write("Unsqueeze", a, [0]) if ranks[0] == 1 else a
@@ -286,7 +294,7 @@ def _fused_matmul(s: Scratch) -> str:
         raise s.refuse("it transposes batch axes")
     operands = []
     for i, flag in enumerate(("transA", "transB")):
-        rank = len(s.shape(i))
+        rank = s.rank(i)
         turn = s.integer(flag, 0) and rank > 1
         perm = [*range(rank - 2), rank - 1, rank - 2]
         operands.append(s.write("Transpose", s.inputs[i], perm=perm) if turn else s.inputs[i])

@@ -1,4 +1,4 @@
-"""Bring a model to the form that is differentiated: sorted, upgraded, simple operators, every shape known.
+"""Bring a model to the form that is differentiated and bounded: sorted, upgraded, simple operators, shapes known.
 
 Works on copies of the nodes; weights are referred to, never converted. What the runtime does better (folding weights,
 fusing nodes) is left to it: the derivative is written first and optimised afterwards.
@@ -11,19 +11,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.errors import ModelError
-from onnxfim.graph import inline, lower, quantised
-from onnxfim.graph.batch import free_batch
+from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.graph import quantised
+from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.expand import HALF, expansion, tolerant, unfit, widen
 from onnxfim.graph.graph import Graph
-from onnxfim.graph.shapes import STANDARD, Batch, Trace, TraceError, Walk, merge, walk
-from onnxfim.graph.upgrade import TARGET, upgrade
-
-_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
+from onnxfim.graph.simplify import rename, simplified
+from onnxfim.graph.upgrade import TARGET, too_old, upgrade
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,13 @@ def prepare(
         nodes = quantised.clipped(nodes, initializers, emitter, base_dir=base_dir)
     nodes, initializers = quantised.dequantised(nodes, initializers, base_dir=base_dir)
     initializers, casts = _widened(initializers, emitter)
-    nodes = casts + [_wide(n) for n in nodes]
+    nodes = casts + [widen(n) for n in nodes]
     inputs = [i for i in model.graph.input if i.name in {g.name for g in graph.inputs}]
-    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
     nodes, trace = _traced(
-        nodes, initializers, inputs, opset, functions, emitter,
+        nodes, initializers, inputs, opset, expansion(model, opset, emitter, wide=True), emitter,
         input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {},
     )  # fmt: skip
-    nodes, initializers = _simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
+    nodes, initializers = simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
     nodes = pruned(nodes, [output_name], stop=[input_name])
     used = {r for n in nodes for r in reads(n)} | {output_name}
     imports = [helper.make_opsetid("", opset)]
@@ -147,6 +145,62 @@ def prepare(
         output_name=output_name,
     )
     return _renamed(prepared, {n: emitter.fresh(n) for n in reserved if n in names})
+
+
+@dataclass(frozen=True)
+class OneSample:
+    """A whole graph ready to be read at one sample, whatever could not be brought to the common form left as it is.
+
+    ``constants`` are those that the rewriting made; ``problems`` and ``problem`` are those of `Flow`.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: tuple[onnx.TensorProto, ...]
+    found: Walk
+    opset: int
+    problems: Mapping[str, str]
+    problem: str | None
+
+
+def for_one_sample(graph: Graph, inputs: Mapping[str, tuple[int, OpenShape | None]], *, keeps: Collection[str]) -> OneSample:
+    """Return the nodes of a graph in the common form, with shapes and constants as far as they are known at one sample.
+
+    Nodes come in the order of the file, those written out in the place of the node that they stand for.
+
+    Args:
+        graph: The file's graph.
+        inputs: ONNX element type and shape of each input; dimensions may be open.
+        keeps: Operators that the reader has rules for: they are not written out.
+    """
+    names = {t.name for t in graph.weights}.union(inputs, *(n.outputs for n in graph.nodes))
+    emitter = Emitter(names, prefix="p")
+    version = graph.opsets.get("ai.onnx", TARGET)
+    problem, problems = too_old(version), dict[str, str]()
+    opset = version if problem else max(version, TARGET)
+    nodes: list[onnx.NodeProto] = []
+    places: list[int] = []
+    for node in graph.nodes:
+        copy = _copy(graph.model.graph.node[node.index])
+        try:
+            newer = [copy] if problem else upgrade([copy], version, emitter)
+        except Exception as error:  # noqa: BLE001 - a node of no known form: the reason is told where it matters
+            newer = [copy]
+            why = str(error) if isinstance(error, OnnxFimError) else unfit(copy, error)
+            problems.update(dict.fromkeys(node.outputs[:1], why))
+        nodes += newer
+        places += [node.index] * len(newer)
+    try:
+        expand = expansion(graph.model, opset, emitter, keeps=keeps)
+    except ModelError as error:
+        problem, expand = problem or str(error), expansion(onnx.ModelProto(), opset, emitter, keeps=keeps)
+    weights = [*graph.weights, *emitter.constants]
+    read = {t.name: t for t in emitter.constants}
+    found, done = walk(
+        nodes, weights, inputs, opset=opset, expand=tolerant(expand, problems),
+        read=lambda n: numpy_helper.to_array(read[n]) if n in read else graph.constant(n),
+    )  # fmt: skip
+    order = sorted(range(len(done)), key=lambda i: places[found.origin[i]])
+    return OneSample(tuple(done[i] for i in order), tuple(emitter.constants), found, opset, problems, problem)
 
 
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -168,7 +222,7 @@ def _widened(initializers: Iterable[onnx.TensorProto], emitter: Emitter) -> tupl
     """Half precision weights under another name, and the casts that give them back as float32."""
     kept, casts = [], []
     for tensor in initializers:
-        if tensor.data_type in _HALF:
+        if tensor.data_type in HALF:
             half = onnx.TensorProto()
             half.CopyFrom(tensor)
             half.name = emitter.fresh("half")
@@ -179,17 +233,6 @@ def _widened(initializers: Iterable[onnx.TensorProto], emitter: Emitter) -> tupl
     return kept, casts
 
 
-def _wide(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node with float32 in place of half precision in its attributes."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _HALF:
-            value = numpy_helper.to_array(attribute.t).astype(np.float32)
-            attribute.t.CopyFrom(numpy_helper.from_array(value))
-        elif attribute.name in ("to", "dtype") and attribute.i in _HALF:
-            attribute.i = TensorProto.FLOAT
-    return node
-
-
 # shapes
 
 
@@ -198,7 +241,7 @@ def _traced(
     initializers: Sequence[onnx.TensorProto],
     inputs: Sequence[onnx.ValueInfoProto],
     opset: int,
-    functions: Mapping[tuple[str, str, str], onnx.FunctionProto],
+    simpler: Expand,
     emitter: Emitter,
     *,
     input_name: str,
@@ -207,19 +250,8 @@ def _traced(
 ) -> tuple[list[onnx.NodeProto], Trace]:
     """Write composite operators out and learn all shapes; a batch axis of fixed size is freed."""
 
-    def simpler(node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
-        before = len(emitter.constants)
-        body = functions.get((node.domain, node.op_type, node.overload)) or inline.schema_function(node, found, opset)
-        if body is not None:
-            instead: list[onnx.NodeProto] | None = [_wide(n) for n in inline.inlined(node, body, opset, emitter)]
-        else:
-            instead = lower.lowered(node, found, emitter)
-        for tensor in emitter.constants[before:]:
-            found.put(tensor.name, numpy_helper.to_array(tensor))
-        return instead
-
     def at(batch: int) -> dict[str, tuple[int, tuple[int, ...]]]:
-        sizes = {}
+        sizes: dict[str, tuple[int, tuple[int, ...]]] = {}
         for i in inputs:
             own = sample_shape if i.name == input_name else None
             sizes[i.name] = (_elem(i), _sizes(i, batch, fixed=fixed, sample_shape=own, dimensions=dimensions))
@@ -235,14 +267,14 @@ def _traced(
         except TraceError:
             fixed = 1  # declared free, but a constant in the graph holds the batch of the export
     first, flat = walk(nodes, [*weights, *emitter.constants], at(fixed), opset=opset, expand=simpler)
-    second, freed = free_batch(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset)
+    second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset)
     known, _ = walk(freed, [*weights, *emitter.constants], at(fixed), opset=opset)
     return freed, merge(known, second, first_batch=fixed, second_batch=2 * fixed)
 
 
 def _elem(value: onnx.ValueInfoProto) -> int:
     elem = value.type.tensor_type.elem_type
-    return int(TensorProto.FLOAT if elem in _HALF else elem)
+    return int(TensorProto.FLOAT if elem in HALF else elem)
 
 
 def _fixed_batch(inputs: Sequence[onnx.ValueInfoProto]) -> int | None:
@@ -285,71 +317,12 @@ def _declared(value: onnx.ValueInfoProto, trace: Trace) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, trace.elem[value.name], dims)
 
 
-# simplification
-
-
-def _simplified(
-    nodes: Sequence[onnx.NodeProto],
-    initializers: Sequence[onnx.TensorProto],
-    trace: Trace,
-    ends: set[str],
-    emitter: Emitter,
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Constants in place of what computes them, static Reshape targets, and nodes that do nothing taken out."""
-    tensors = list(initializers)
-    known = {t.name for t in tensors}
-    alias: dict[str, str] = {}
-    kept = []
-    for node in nodes:
-        for i, name in enumerate(node.input):
-            node.input[i] = alias.get(name, name)
-        if node.op_type == "Constant" and node.domain in STANDARD and node.attribute[0].name == "value":
-            tensor = onnx.TensorProto()
-            tensor.CopyFrom(node.attribute[0].t)
-            tensor.name = node.output[0]
-            tensors.append(tensor)
-        elif all(o in trace.values for o in node.output if o) and not ends.intersection(node.output):
-            tensors.extend(numpy_helper.from_array(trace.values[o], o) for o in node.output if o and o not in known)
-        elif _idle(node, trace) and node.output[0] not in ends:
-            alias[node.output[0]] = node.input[0]
-        else:
-            _settle_target(node, trace, emitter)
-            kept.append(node)
-    return kept, [*tensors, *(c for c in emitter.constants if c.name not in {t.name for t in tensors})]
-
-
-def _idle(node: onnx.NodeProto, trace: Trace) -> bool:
-    """True for a node that hands its first input on unchanged."""
-    if node.domain not in STANDARD or any(node.output[1:]):
-        return False
-    if node.op_type == "Identity":
-        return True
-    x, y = node.input[0] if node.input else "", node.output[0]
-    if x not in trace.shapes or y not in trace.shapes:
-        return False
-    if node.op_type in ("Cast", "CastLike"):
-        return trace.elem[x] == trace.elem[y]
-    if node.op_type == "Transpose":
-        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
-        return perm == sorted(perm) if perm is not None else len(trace.shapes[x]) < 2
-    return node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand") and trace.shapes[x] == trace.shapes[y]
-
-
-def _settle_target(node: onnx.NodeProto, trace: Trace, emitter: Emitter) -> None:
-    """Give a Reshape whose target holds the batch a constant one with −1 there."""
-    shape = trace.shapes.get(node.output[0]) if node.op_type == "Reshape" and node.domain in STANDARD else None
-    if shape is None or node.input[1] in trace.values or sum(isinstance(d, Batch) for d in shape) != 1:
-        return
-    if 0 not in shape:
-        node.input[1] = emitter.constant(np.asarray([-1 if isinstance(d, Batch) else d for d in shape], np.int64))
-
-
 def _renamed(prepared: Prepared, names: Mapping[str, str]) -> Prepared:
     """The same graph with values renamed."""
     if not names:
         return prepared
     for node in prepared.nodes:
-        _rename_node(node, names)
+        rename(node, names)
     tensors = []
     for tensor in prepared.initializers:
         if tensor.name in names:
@@ -368,15 +341,3 @@ def _renamed(prepared: Prepared, names: Mapping[str, str]) -> Prepared:
         prepared, initializers=tuple(tensors), trace=trace,
         x=names.get(prepared.x, prepared.x), z=names.get(prepared.z, prepared.z),
     )  # fmt: skip
-
-
-def _rename_node(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    for values in (node.input, node.output):
-        for i, name in enumerate(values):
-            values[i] = names.get(name, name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [])):
-            for inner in graph.node:
-                _rename_node(inner, names)
-            for output in graph.output:
-                output.name = names.get(output.name, output.name)

@@ -11,18 +11,26 @@ from onnx import helper
 
 from onnxfim.errors import ModelError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.shapes import STANDARD
+from onnxfim.graph.shapes import STANDARD, Walk
 
 OLDEST = 7
 TARGET = 18
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 _COERCED = ("Softmax", "LogSoftmax", "Hardmax")
+_MARK = "coerced at"  # an attribute that no file holds
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, object]:
     """Attributes of a node as Python values."""
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
+
+
+def too_old(version: int) -> str | None:
+    """Why an operator set cannot be brought to the form of set 18, or None."""
+    if version >= OLDEST:
+        return None
+    return f"the model uses operator set {version}; expected at least {OLDEST}. Re-export it with a newer one."
 
 
 def upgrade(nodes: Iterable[onnx.NodeProto], version: int, emitter: Emitter) -> list[onnx.NodeProto]:
@@ -37,8 +45,9 @@ def upgrade(nodes: Iterable[onnx.NodeProto], version: int, emitter: Emitter) -> 
         ModelError: a set older than 7.
         UnsupportedOperator: a form that has no counterpart.
     """
-    if version < OLDEST:
-        raise ModelError(f"the model uses operator set {version}; expected at least {OLDEST}. Re-export it with a newer one.")
+    why = too_old(version)
+    if why is not None:
+        raise ModelError(why)
     done: list[onnx.NodeProto] = []
     for node in nodes:
         change = _CHANGES.get(node.op_type) if node.domain in STANDARD else None
@@ -130,16 +139,28 @@ def _resize_11(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onn
 
 
 def _coerced(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.NodeProto]:
-    """Before set 13 the operator worked on the value flattened to two axes at ``axis`` (1 unless given)."""
+    """Before set 13 the operator worked on the value flattened to two axes at ``axis`` (1 unless given); `settled` writes it."""
     axis = attributes_of(node).get("axis", 1)
-    if axis == -1:
+    mark = {} if axis == -1 else {_MARK: axis}
+    return [_again(node, node.op_type, list(node.input), axis=-1, **mark)]
+
+
+def settled(node: onnx.NodeProto, found: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
+    """The nodes in place of one that works on a flattened value, now that ranks are known; None for any other node."""
+    if node.op_type not in _COERCED or node.domain not in STANDARD:
+        return None
+    axis = next((a.i for a in node.attribute if a.name == _MARK), None)
+    if axis is None:
+        return None
+    shape = found.shape(node.input[0])
+    if shape is not None and axis % len(shape) == len(shape) - 1:
         return [_again(node, node.op_type, list(node.input), axis=-1)]
-    flat, soft, shape = (emitter.fresh("coerced") for _ in range(3))
+    flat, soft, dims = (emitter.fresh("coerced") for _ in range(3))
     return [
-        helper.make_node("Flatten", [node.input[0]], [flat], axis=axis),
+        helper.make_node("Flatten", [node.input[0]], [flat], name=node.name, axis=axis),
         helper.make_node(node.op_type, [flat], [soft], name=node.name, axis=-1),
-        helper.make_node("Shape", [node.input[0]], [shape]),
-        helper.make_node("Reshape", [soft, shape], list(node.output)),
+        helper.make_node("Shape", [node.input[0]], [dims], name=node.name),
+        helper.make_node("Reshape", [soft, dims], list(node.output), name=node.name),
     ]
 
 

@@ -14,9 +14,10 @@ import time
 import numpy as np
 import onnx
 
-from onnxfim.bounds import naive_bounds, spectral_bound
+from onnxfim.bounds import spectral_bound
 from onnxfim.bounds.norms import ConvGeometry, conv_norm, four_unfoldings, naive_conv_norm
 from onnxfim.graph.graph import Graph
+from tests.benchmarks.naive_bounds import naive_bounds
 from tests.support import nets
 from tests.support.places import MODELS
 

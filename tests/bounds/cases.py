@@ -83,6 +83,29 @@ def gelu(rng, op):
     return Case([node(op, ["x"], approximate=str(rng.choice(["none", "tanh"])))], (5,), opset=20)
 
 
+@case("LRN")
+def local_response(rng, op):
+    n, b = int(rng.choice([1, 3, 5])), float(rng.uniform(0.3, 1.5))
+    attributes = {"size": n, "alpha": float(rng.uniform(0, 3)), "beta": b, "bias": float(rng.uniform(0.5, 2))}
+    return Case([node(op, ["x"], **attributes)], (6, 2, 2), spread=1.0)
+
+
+@case("ReduceLogSum")
+def log_of_a_sum(rng, op):
+    weights = {"a": np.float64(0.3), "b": np.float64(2), "axes": np.array([1])}
+    return Case([node("Clip", ["x", "a", "b"], ["c"]), node(op, ["c", "axes"])], (3, 4), weights)
+
+
+@case("CastLike")
+def cast_like(rng, op):
+    return Case([node(op, ["x", "w"])], (4,), {"w": np.float64(1)}, linear=True, within=0.01)
+
+
+@case("ai.onnx.ml.Scaler")
+def scaler(rng, op):
+    return Case([node(op, ["x"], offset=[0.5], scale=[float(rng.normal())])], (4,), linear=True, within=0.01)
+
+
 @case("com.microsoft.Gelu", "com.microsoft.QuickGelu", "com.microsoft.FastGelu")
 def fused_gelu(rng, op):
     return Case([node(op, ["x"])], (5,))
@@ -165,7 +188,7 @@ def product(rng, op):
     return Case(nodes, (4,), weights)
 
 
-@case("MatMul", "com.microsoft.FusedMatMul")
+@case("MatMul", "com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul")
 def matmul(rng, op):
     kind = int(rng.integers(0, 4))
     if kind == 0 and op == "MatMul":

@@ -10,9 +10,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, naive_bounds, spectral_bound
+from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, spectral_bound
 from onnxfim.errors import ModelError, OutputError, SettingsError
 from onnxfim.graph.graph import Graph
+from tests.benchmarks.naive_bounds import naive_bounds
 from tests.support import nets
 from tests.support.nets import Net
 from tests.support.places import MODELS

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxfim.bounds import RULES
+from onnxfim.graph.lower import LOWERINGS
 from tests.bounds.cases import CASES, REFUSED
 from tests.bounds.dense import bound_of, largest_norm
 
@@ -15,7 +16,10 @@ REPEATS = 200
 
 
 def test_every_rule_has_cases():
-    assert set(RULES) == set(CASES) | set(REFUSED)
+    """What has cases and no rule is written out, or upgraded, into operators that have one."""
+    drawn = set(CASES) | set(REFUSED)
+    assert set(RULES) <= drawn
+    assert drawn - set(RULES) <= set(LOWERINGS) | {"Upsample"}
     assert not set(CASES) & set(REFUSED)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,7 +12,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import UnsupportedOperator
-from onnxfim.gradients import derivative_graph, find_logits, self_test
+from onnxfim.gradients import derivative_graph, self_test
+from onnxfim.graph.ends import ending
+from onnxfim.graph.graph import Graph
 from tests.support.gradient_nets import session
 from tests.support.places import MODELS, needs_models
 
@@ -21,12 +24,19 @@ FLOAT = sorted(name for name in MANIFEST if "qdq" not in name)
 pytestmark = needs_models
 
 
+class Logits(NamedTuple):
+    name: str
+    activation: str
+
+
 def graphs(name, *kinds, **options):
     """Sessions of derivative graphs by the first samples of the model's data."""
     record = MANIFEST[name]
     model = onnx.load(MODELS / name)
     X = np.load(MODELS / record["data"])["inputs"][:32].astype(np.float32)
-    logits = find_logits(model, model.graph.output[0].name)
+    output = model.graph.output[0].name
+    end = ending(Graph(model), output)
+    logits = Logits(end.logits or output, {"probabilities": "softmax", "sigmoid": "sigmoid"}.get(end.kind, "none"))
     made = [
         session(
             derivative_graph(

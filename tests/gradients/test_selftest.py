@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxfim.errors import ModelError
-from onnxfim.gradients import Logits, derivative_graph, find_logits, self_test
+from onnxfim.gradients import derivative_graph, self_test
 from tests.support.gradient_nets import Net, session
 
 X = np.random.default_rng(1).standard_normal((8, 6)).astype(np.float32)
@@ -17,17 +16,14 @@ def parts(*, head=None):
     rng = np.random.default_rng(0)
     net = Net((6,))
     z = net.op("Gemm", net.op("Relu", net.op("Gemm", "x", rng.standard_normal((6, 16)))), rng.standard_normal((16, 4)))
-    output = net.op(head, z) if head else z
-    model = net.model(output)
-    logits = find_logits(model, output)
+    model = net.model(net.op(head, z) if head else z)
     run = session(model)
-    vjp = session(derivative_graph(model, input_name="x", output_name=logits.name, kind="vjp"))
-    jvp = session(derivative_graph(model, input_name="x", output_name=logits.name, kind="jvp"))
+    vjp = session(derivative_graph(model, input_name="x", output_name=z, kind="vjp"))
+    jvp = session(derivative_graph(model, input_name="x", output_name=z, kind="jvp"))
     return (
         lambda rows: run.run(None, {"x": rows})[0],
         lambda rows, u: tuple(vjp.run(["z", "g"], {"x": rows, "u": u})),
         lambda rows, v: tuple(jvp.run(["z", "w"], {"x": rows, "v": v})),
-        logits,
     )
 
 
@@ -39,8 +35,7 @@ def judged(original, vjp, jvp, **options):
     ("head", "activation"), [(None, "none"), ("Softmax", "softmax"), ("LogSoftmax", "log_softmax"), ("Sigmoid", "sigmoid")]
 )
 def test_right_derivatives_pass(head, activation):
-    original, vjp, jvp, logits = parts(head=head)
-    assert logits.activation == activation
+    original, vjp, jvp = parts(head=head)
     result = judged(original, vjp, jvp, activation=activation)
     assert result.passed, result
     assert result.adjoint_error < 1e-5
@@ -48,19 +43,19 @@ def test_right_derivatives_pass(head, activation):
 
 
 def test_other_outputs_fail():
-    original, vjp, jvp, _ = parts()
+    original, vjp, jvp = parts()
     result = judged(lambda rows: original(rows) + 1, vjp, jvp)
     assert not result.passed
     assert "outputs differ" in result.reason
 
 
 def test_another_number_of_outputs_fails():
-    original, vjp, jvp, _ = parts()
+    original, vjp, jvp = parts()
     assert "returns 4 values per sample, the model 3" in judged(lambda rows: original(rows)[:, :3], vjp, jvp).reason
 
 
 def test_a_wrong_adjoint_fails():
-    original, vjp, jvp, _ = parts()
+    original, vjp, jvp = parts()
 
     def wrong(rows, u):
         z, g = vjp(rows, u)
@@ -72,7 +67,7 @@ def test_a_wrong_adjoint_fails():
 
 
 def test_consistently_wrong_derivatives_fail():
-    original, vjp, jvp, _ = parts()
+    original, vjp, jvp = parts()
     result = judged(original, lambda r, u: (vjp(r, u)[0], 2 * vjp(r, u)[1]), lambda r, v: (jvp(r, v)[0], 2 * jvp(r, v)[1]))
     assert not result.passed
     assert "central differences" in result.reason
@@ -80,30 +75,7 @@ def test_consistently_wrong_derivatives_fail():
 
 @pytest.mark.parametrize(("value", "words"), [(0.0, "zero for every sample"), (np.nan, "not finite")])
 def test_empty_derivatives_fail(value, words):
-    original, vjp, jvp, _ = parts()
+    original, vjp, jvp = parts()
     result = judged(original, lambda r, u: (vjp(r, u)[0], np.full((2, *r.shape), value, np.float32)), jvp)
     assert not result.passed
     assert words in result.reason
-
-
-def test_logits_are_found_behind_moves_and_casts():
-    net = Net((6,))
-    z = net.op("Tanh", "x")
-    output = net.op("Identity", net.op("Reshape", net.op("Softmax", z, axis=-1), np.asarray([0, 6])))
-    assert find_logits(net.model(output), output) == Logits(z, "softmax")
-
-
-def test_a_softmax_inside_or_over_another_axis_is_no_head():
-    net = Net((3, 4))
-    inside = net.op("Mul", net.op("Softmax", "x"), np.float32(2))
-    assert find_logits(net.model(inside), inside) == Logits(inside, "none")
-    net = Net((3, 4))
-    over = net.op("Softmax", "x", axis=1)
-    assert find_logits(net.model(over), over) == Logits(over, "none")
-
-
-def test_missing_outputs_are_named():
-    net = Net((3,))
-    model = net.model(net.op("Tanh", "x"))
-    with pytest.raises(ModelError, match="output 'nothing': the graph has no such value; its outputs are"):
-        find_logits(model, "nothing")

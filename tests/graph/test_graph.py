@@ -52,8 +52,6 @@ def test_constants_from_weights_and_nodes():
     assert_array_equal(graph.constant("w"), value)
     assert_array_equal(graph.constant("c"), 2 * value)
     assert graph.constant("a") is None
-    assert graph.constant_names == {"w", "c"}
-    assert [graph.is_constant(n) for n in ("w", "c", "a", "x")] == [True, True, False, False]
 
 
 def test_weights_that_are_inputs_too_are_no_inputs():

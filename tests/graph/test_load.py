@@ -181,6 +181,25 @@ class TestEnding:
         made.graph.node.append(helper.make_node(after, ["p"], ["z"], **extra))
         assert ending(load_model(saved(made)).graph, "z").kind == "probabilities"
 
+    def test_moves_between_the_activation_and_the_output(self, saved):
+        nodes = [("Tanh", ["x"], ["t"], {}), ("Softmax", ["t"], ["p"], {"axis": -1}), ("Reshape", ["p", "s"], ["r"], {})]
+        made = models.model([*nodes, ("Identity", ["r"], ["z"], {})], {"s": np.array([0, 6])}, shape=(6,), out=(6,))
+        found = ending(load_model(saved(made)).graph, "z")
+        assert (found.kind, found.logits, found.class_axis) == ("probabilities", "t", None)
+
+    def test_a_cast_to_whole_numbers_ends_the_search(self, saved):
+        nodes = [("Softmax", ["x"], ["p"], {}), ("Cast", ["p"], ["i"], {"to": 7}), ("Cast", ["i"], ["z"], {"to": 1})]
+        made = models.model(nodes, {}, shape=(4,), out=(4,))
+        assert ending(load_model(saved(made)).graph, "z").logits is None
+
+    @pytest.mark.parametrize(
+        ("axis", "kind", "classes"), [(0, "logits", None), (1, "probabilities", None), (-1, "probabilities", 2)]
+    )
+    def test_the_axis_that_a_softmax_sums_over_holds_the_classes(self, saved, axis, kind, classes):
+        made = models.model([("Softmax", ["x"], ["z"], {"axis": axis})], {}, shape=(3, 4), out=(3, 4))
+        found = ending(load_model(saved(made)).graph, "z")
+        assert (found.kind, found.class_axis) == (kind, classes)
+
     def test_an_attention_softmax_is_not_the_end(self, saved):
         nodes = [("Softmax", ["x"], ["a"], {"axis": 1}), ("Gemm", ["a", "W"], ["z"], {"transB": 1})]
         made = models.model(nodes, {"W": LINEAR.W.astype(np.float32)}, shape=(4,), out=(3,))

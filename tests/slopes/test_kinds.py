@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, log_softmax, logit, softmax
 
-from onnxfim.record.settings import FAMILIES, OutputKind, Settings
+from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
 from onnxfim.slopes.estimators import lambda_max_exact
 from onnxfim.slopes.kinds import KINDS, Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
 from onnxfim.slopes.kinds.softmax import softmax_scores
@@ -272,7 +272,7 @@ class TestWeights:
 class TestRegistry:
     def test_every_published_name_has_a_reader_and_a_family(self):
         names = set(typing.get_args(OutputKind))
-        assert {kind.name for kind in KINDS} == names == set(FAMILIES)
+        assert {kind.name for kind in KINDS} == names == set(OUTPUT_FAMILIES)
 
     def test_identities_are_stable_and_tell_readers_apart(self):
         told = [kind.of(Settings(sigma=0.5)).identity for kind in KINDS]
@@ -284,7 +284,7 @@ class TestRegistry:
         assert kind.reads_logits == (before is None)
         if before is not None:
             assert before.reads_logits
-            assert before.family == FAMILIES[kind.name]
+            assert before.family == OUTPUT_FAMILIES[kind.name]
             assert kind.differentiated
 
     @pytest.mark.parametrize("kind", KINDS)

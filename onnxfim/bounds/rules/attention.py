@@ -41,15 +41,15 @@ def ball_of(value: Value, axis: int) -> Ball | None:
     return found
 
 
-def varying_product(ctx: Context, node: Node, a: Value, b: Value, *, alpha: float, flipped: bool) -> Value:
+def varying_product(ctx: Context, node: Node, a: Value, b: Value) -> Value:
     """The matrix product of two varying values: attention where ``a`` is a softmax of scores, bilinear in balls otherwise."""
     softmax = _above(ctx, node.inputs[0], ("Identity", "Cast", "Dropout"))
-    if softmax is not None and softmax.op == "Softmax" and not flipped and alpha == 1.0 and _last_axis(ctx, softmax):
+    if softmax is not None and softmax.op == "Softmax" and _last_axis(ctx, softmax):
         scores = _scores(ctx, softmax)
         if scores is not None:
             q, k, c, k_axis = scores
             return attend(ctx, node, q, k, b, scale=c, k_axis=k_axis)
-    return _bilinear(ctx, node, a, b, alpha=alpha, flipped=flipped)
+    return _bilinear(ctx, node, a, b)
 
 
 def _above(ctx: Context, name: str, through: tuple[str, ...]) -> Node | None:
@@ -60,8 +60,7 @@ def _above(ctx: Context, name: str, through: tuple[str, ...]) -> Node | None:
 
 
 def _last_axis(ctx: Context, softmax: Node) -> bool:
-    old = ctx.flow.graph.opsets.get("ai.onnx", 13) < 13
-    axis = int(attribute(softmax, "axis", 1 if old else -1))
+    axis = int(attribute(softmax, "axis", -1))
     shape = ctx.shape(softmax.inputs[0])
     return axis == -1 or (shape is not None and axis == len(shape) - 1)
 
@@ -72,11 +71,8 @@ def _scores(ctx: Context, softmax: Node) -> tuple[Value, Value, float, int] | No
     producers = ctx.flow.graph.producers
     while (node := producers.get(name)) is not None:
         varying = [n for n in node.inputs if ctx.varying(n)]
-        if node.op in ("MatMul", "com.microsoft.FusedMatMul") and len(varying) == 2 and node.inputs[0] != node.inputs[1]:
-            if any(node.attributes.get(k, 0) for k in ("transA", "transBatchA", "transBatchB")):
-                return None
-            axis = -1 if node.attributes.get("transB", 0) else -2
-            return ctx.values[varying[0]], ctx.values[varying[1]], scale * abs(attribute(node, "alpha", 1.0)), axis
+        if node.op == "MatMul" and len(varying) == 2 and node.inputs[0] != node.inputs[1]:
+            return ctx.values[varying[0]], ctx.values[varying[1]], scale, -2
         if len(varying) != 1:
             return None
         if node.op in ("Mul", "Div"):
@@ -126,21 +122,21 @@ def attend(ctx: Context, node: Node, q: Value, k: Value, v: Value, *, scale: flo
     return ctx.fresh(node, log, q, k, v, low=v.low, high=v.high, ball=None if heads > 1 else ball_v)
 
 
-def _bilinear(ctx: Context, node: Node, a: Value, b: Value, *, alpha: float, flipped: bool) -> Value:
+def _bilinear(ctx: Context, node: Node, a: Value, b: Value) -> Value:
     """``∂(AB) = ∂A·B + A·∂B`` with ``‖A‖₂ ≤ √n·max‖row‖``."""
-    ball_a, ball_b = ball_of(a, -1), ball_of(b, -1 if flipped else -2)
+    ball_a, ball_b = ball_of(a, -1), ball_of(b, -2)
     shapes_known = a.size is not None and b.size is not None and a.shape is not None and b.shape is not None
     if ball_a is None or ball_b is None or not shapes_known or a.shape is None or b.shape is None or len(a.shape) < 2:
         parent = next((ctx.reason(v) for v in (a, b) if ctx.log(v) == math.inf), "")
         return ctx.fresh(node, math.inf, reason=parent or unbounded(node, _NO_BALL))
     if a.shape[:-2] != b.shape[:-2] or a is b:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "a product of varying matrices with broadcast axes has no rule"))
-    rows, columns = a.shape[-2] or 0, b.shape[-2 if flipped else -1] or 0
+    rows, columns = a.shape[-2] or 0, b.shape[-1] or 0
     log = plus(
-        times(log10(abs(alpha) * math.sqrt(columns) * ball_b.reach), ctx.log(a)),
-        times(log10(abs(alpha) * math.sqrt(rows) * ball_a.reach), ctx.log(b)),
+        times(log10(math.sqrt(columns) * ball_b.reach), ctx.log(a)),
+        times(log10(math.sqrt(rows) * ball_a.reach), ctx.log(b)),
     )
-    reach = abs(alpha) * ball_a.reach * ball_b.reach
+    reach = ball_a.reach * ball_b.reach
     ctx.record(node, log - max(ctx.log(a), ctx.log(b)), kind="product", method="product of values in balls")
     return ctx.fresh(node, log, a, b, low=-reach, high=reach)
 

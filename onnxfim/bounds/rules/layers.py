@@ -8,11 +8,11 @@ from typing import cast
 
 import numpy as np
 
-from onnxfim.bounds.linear import Convolution, Dense, Other, Rearrange, Scale
-from onnxfim.bounds.norms import ConvGeometry, Norm, matrix_norm, outward
-from onnxfim.bounds.registry import RULES, rule
+from onnxfim.bounds.linear import Convolution, Dense, Other, Rearrange, Scaling
+from onnxfim.bounds.norms import ConvGeometry, NormBound, matrix_norm, outward
+from onnxfim.bounds.registry import rule
 from onnxfim.bounds.rules.attention import varying_product
-from onnxfim.bounds.rules.gates import scaled
+from onnxfim.bounds.rules.gating import scaled
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Polynomial, Value, unbounded
 from onnxfim.errors import ModelError
@@ -42,24 +42,15 @@ def _no(ctx: Context, node: Node, why: str) -> Value:
     return ctx.fresh(node, math.inf, reason=unbounded(node, why))
 
 
-@rule("MatMul", "com.microsoft.FusedMatMul")
+@rule("MatMul")
 def _matmul(ctx: Context, node: Node) -> Value:
     a, b = node.inputs[:2]
-    alpha = attribute(node, "alpha", 1.0)
-    flips = [bool(node.attributes.get(k, 0)) for k in ("transA", "transB", "transBatchA", "transBatchB")]
     if ctx.varying(a) and ctx.varying(b):
-        if any(flips[2:]) or flips[0]:
-            return _no(ctx, node, "a product of two varying values with transposed batch axes has no rule")
-        return varying_product(ctx, node, ctx.values[a], ctx.values[b], alpha=alpha, flipped=flips[1])
+        return varying_product(ctx, node, ctx.values[a], ctx.values[b])
     left = ctx.varying(b)
     x, W = (ctx.values[b], weight(ctx, node, 0)) if left else (ctx.values[a], weight(ctx, node, 1))
     if W is None:
         return _no(ctx, node, "its weights are not known before the model runs")
-    if any(flips[2:]) or (flips[1] if left else flips[0]):
-        return _no(ctx, node, "a transposed varying argument has no rule")
-    if (flips[0] if left else flips[1]) and W.ndim > 1:
-        W = np.swapaxes(W, -1, -2)
-    W = W * alpha
     return _left(ctx, node, x, W) if left else _right(ctx, node, x, W)
 
 
@@ -81,7 +72,7 @@ def _left(ctx: Context, node: Node, x: Value, W: np.ndarray) -> Value:
         W = W[None]
     norm = max(matrix_norm(m).value for m in W.reshape(-1, *W.shape[-2:])) if W.size else 0.0
     if W.ndim == 2 or math.prod(W.shape[:-2]) == 1:
-        return ctx.linear(node, x, Other((node,), x.shape, out, Norm(norm, "Gram eigenvalue")))
+        return ctx.linear(node, x, Other((node,), x.shape, out, NormBound(norm, "Gram eigenvalue")))
     return _batched(ctx, node, x, W, norm, out)
 
 
@@ -91,7 +82,7 @@ def _batched(ctx: Context, node: Node, x: Value, W: np.ndarray, norm: float, out
     if batch is not None and len(batch) >= W.ndim - 2:
         tail = batch[len(batch) - (W.ndim - 2) :]
         copies = math.prod(w for w, d in zip(W.shape[:-2], tail, strict=True) if w != d)
-    element = Other((node,), x.shape, out, Norm(outward(norm * math.sqrt(copies)), "largest Gram eigenvalue of the batch"))
+    element = Other((node,), x.shape, out, NormBound(outward(norm * math.sqrt(copies)), "largest Gram eigenvalue of the batch"))
     return ctx.linear(node, x, element)
 
 
@@ -133,7 +124,7 @@ def affine_range(rows: np.ndarray, low: float, high: float, bias: np.ndarray | N
     return {"low": float(least.min(initial=math.inf)) - room, "high": float(most.max(initial=-math.inf)) + room}
 
 
-@rule("Gemm", "com.microsoft.FusedGemm")
+@rule("Gemm")
 def _gemm(ctx: Context, node: Node) -> Value:
     alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if ctx.varying(node.inputs[0]) and ctx.varying(node.inputs[1]):
@@ -158,12 +149,12 @@ def _gemm(ctx: Context, node: Node) -> Value:
         c = ctx.values[node.inputs[2]]
         if c.shape != y.shape:
             return _no(ctx, node, "a varying bias of another shape has no rule")
-        shifted = ctx.linear(node, c, Scale((node,), c.shape, c.shape, np.asarray(beta)))
+        shifted = ctx.linear(node, c, Scaling((node,), c.shape, c.shape, np.asarray(beta)))
         y = ctx.total(node, [replace(y, name=f"{y.name} product"), replace(shifted, name=f"{y.name} bias")])
-    return _activated(ctx, node, y)
+    return y
 
 
-@rule("Conv", "com.microsoft.FusedConv")
+@rule("Conv")
 def _conv(ctx: Context, node: Node) -> Value:
     W = weight(ctx, node, 1)
     if W is None or not ctx.varying(node.inputs[0]) or W.ndim < 3:
@@ -184,10 +175,7 @@ def _conv(ctx: Context, node: Node) -> Value:
     known = affine_range(
         W.reshape(W.shape[0], -1), min(x.low, 0.0) if padded else x.low, max(x.high, 0.0) if padded else x.high, bias
     )
-    y = ctx.linear(node, x, Convolution((node,), x.shape, out, W, geometry, groups), **known)
-    if len(node.inputs) > 3 and node.inputs[3] and ctx.varying(node.inputs[3]):
-        y = ctx.total(node, [replace(y, name=f"{y.name} conv"), ctx.values[node.inputs[3]]])
-    return _activated(ctx, node, y)
+    return ctx.linear(node, x, Convolution((node,), x.shape, out, W, geometry, groups), **known)
 
 
 def _kernel_problem(W: np.ndarray, groups: int, shape: tuple[int | None, ...] | None) -> str:
@@ -238,33 +226,6 @@ def _conv_transpose(ctx: Context, node: Node) -> Value:
     sizes = tuple(None if s is None else (s[1], s[0]) for s in geometry.sizes)
     element = Convolution((node,), x.shape, out, W, replace(geometry, sizes=sizes), groups, transposed=True)
     return ctx.linear(node, x, element)
-
-
-def _activated(ctx: Context, node: Node, y: Value) -> Value:
-    """The activation that a fused operator ends with."""
-    name = node.attributes.get("activation")
-    if not name:
-        return y
-    params = cast("tuple[float, ...]", node.attributes.get("activation_params", ()) or ())
-    keys = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Clip": ("min", "max")}.get(str(name), ())
-    attributes = dict(zip(keys, params, strict=False))
-    if "leaky_relu_alpha" in node.attributes:
-        attributes["alpha"] = attribute(node, "leaky_relu_alpha", 0.01)
-    inner = f"{node.outputs[0]} before {name}"
-    if str(name) not in RULES or str(name) not in (
-        "Relu",
-        "LeakyRelu",
-        "Sigmoid",
-        "Tanh",
-        "HardSigmoid",
-        "Clip",
-        "HardSwish",
-        "Gelu",
-    ):
-        return _no(ctx, node, f"its fused activation {name} has no rule")
-    ctx.values[inner] = replace(y, name=inner)
-    step = replace(node, op=str(name), inputs=(inner,), attributes=attributes)
-    return cast("Value", RULES[str(name)](ctx, step))
 
 
 @rule("BatchNormalization")

@@ -9,21 +9,20 @@ from typing import cast
 import numpy as np
 
 from onnxfim.bounds.linear import Other
-from onnxfim.bounds.norms import Norm, matrix_norm, outward
-from onnxfim.bounds.patterns import Normalisation
+from onnxfim.bounds.norms import NormBound, matrix_norm, outward
+from onnxfim.bounds.patterns import WrittenNormalisation, axes_of
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, times
-from onnxfim.bounds.rules.gates import scaled
+from onnxfim.bounds.rules.gating import scaled
 from onnxfim.bounds.rules.layers import _shifted, integers, weight
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Value, unbounded
-from onnxfim.graph.folding import axes_of
 from onnxfim.graph.graph import Node
 
 _VACUOUS = "global bound 1/√ε, reached only where the input is constant: vacuous in practice"
 
 
-def normalised(ctx: Context, node: Node, x: Value, found: Normalisation) -> Value:
+def normalised(ctx: Context, node: Node, x: Value, found: WrittenNormalisation) -> Value:
     """``(x − mean)/√(var + ε)``, or ``x/√(mean x² + ε)``: slope at most 1/√ε, every vector within √D of the origin.
 
     With s the denominator, ``J = (I − 11ᵀ/D − x̂x̂ᵀ/D)/s`` (without the second term for the root mean square), and s ≥ √ε.
@@ -61,7 +60,7 @@ def _layer_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
     gamma, beta = weight(ctx, node, 1), weight(ctx, node, 2)
     if x is None or any(n and ctx.varying(n) for n in node.inputs[1:]):
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its scale or bias varies with the input"))
-    found = Normalisation(node.op, x.name, attribute(node, "epsilon", 1e-5), _last(node, x))
+    found = WrittenNormalisation(node.op, x.name, attribute(node, "epsilon", 1e-5), _last(node, x))
     core = normalised(ctx, node, x, found)
     return (_affine(ctx, node, core, gamma, beta), *_others(ctx, node))
 
@@ -69,29 +68,6 @@ def _layer_norm(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
 def _others(ctx: Context, node: Node) -> list[Value]:
     why = unbounded(node, "only its first output has a rule")
     return [ctx.fresh(node, math.inf, reason=why, output=k) for k, o in enumerate(node.outputs) if k and o]
-
-
-@rule("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization")
-def _skip_layer_norm(ctx: Context, node: Node) -> tuple[Value, ...]:
-    """LayerNormalization of the sum of two values and a bias; output 3 is the sum."""
-    simple = "Simplified" in node.op
-    parts = [ctx.values[n] for n in node.inputs[:2] if ctx.varying(n)]
-    where = 3 if simple else 4
-    gamma, beta = weight(ctx, node, 2), None if simple else weight(ctx, node, 3)
-    total = replace(ctx.total(node, parts), name=f"{node.outputs[0]} sum")
-    if any(n and ctx.varying(n) for n in node.inputs[2:]):
-        total = replace(total, terms=(), log=math.inf, reason=unbounded(node, "its scale or bias varies with the input"))
-    del where
-    found = Normalisation("LayerNormalization", total.name, attribute(node, "epsilon", 1e-12), True)
-    result = [_affine(ctx, node, normalised(ctx, node, total, found), gamma, beta)]
-    for k, o in enumerate(node.outputs):
-        if k == 3 and o:
-            result.append(replace(total, name=o))
-        elif k and o:
-            result.append(ctx.fresh(node, math.inf, reason=unbounded(node, "this output has no rule"), output=k))
-        elif k:
-            result.append(total)
-    return tuple(result)
 
 
 @rule("InstanceNormalization", "GroupNormalization")
@@ -104,9 +80,25 @@ def _group_norm(ctx: Context, node: Node) -> Value:
         )
     if node.op == "GroupNormalization" and gamma.size != x.shape[1] and x.shape[1] is not None:
         gamma, beta = (np.repeat(p, x.shape[1] // p.size) for p in (gamma, beta))
-    core = normalised(ctx, node, x, Normalisation(node.op, x.name, attribute(node, "epsilon", 1e-5), False))
+    core = normalised(ctx, node, x, WrittenNormalisation(node.op, x.name, attribute(node, "epsilon", 1e-5), False))
     along = (-1, *(1,) * (len(x.shape) - 2))
     return _affine(ctx, node, core, gamma.reshape(along), beta.reshape(along))
+
+
+@rule("LRN")
+def _local_response(ctx: Context, node: Node) -> Value:
+    """``x_i / D_i^β`` with ``D_i = b + s_i`` and ``s_i`` the mean of α x² over a window of n channels, α ≥ 0 and b > 0.
+
+    The Jacobian is ``diag D^-β − M``, where row i of M has norm at most ``2β s/(b + s)^(β + 1)``, largest at ``s = b/β``, and n
+    entries; a channel is in at most n rows, so ``‖M‖ ≤ √n·2 b^-β / (1 + 1/β)^(β + 1)``.
+    """
+    x, n = ctx.values[node.inputs[0]], int(attribute(node, "size", 1))
+    a, b, c = attribute(node, "alpha", 1e-4), attribute(node, "beta", 0.75), attribute(node, "bias", 1.0)
+    if not (a >= 0 and b > 0 and c > 0 and n > 0):
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "its divisor is not bounded away from zero"))
+    log = log10(outward(c**-b * (1 + 2 * math.sqrt(n) / (1 + 1 / b) ** (b + 1))))
+    ctx.record(node, log, kind="normalisation", method="largest slope")
+    return ctx.fresh(node, times(log, ctx.log(x)), x)
 
 
 @rule("LpNormalization")
@@ -121,21 +113,26 @@ def _softmax(ctx: Context, node: Node) -> Value:
         ctx.record(node, log10(0.5), kind="activation", method="largest slope")
         return ctx.fresh(node, times(log10(0.5), ctx.log(x)), x, low=0.0, high=1.0)
     # ‖I − 1pᵀ‖² is convex in p, so largest at a corner, where it is K
-    old = ctx.flow.graph.opsets.get("ai.onnx", 13) < 13
-    axis = int(attribute(node, "axis", 1 if old else -1))
-    dims = None if x.shape is None else x.shape[axis:] if old else (x.shape[axis],)
-    if dims is None or None in dims:
+    classes = None if x.shape is None else x.shape[int(attribute(node, "axis", -1))]
+    if classes is None:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "the number of its classes is not known"))
-    log = log10(math.sqrt(math.prod(d or 0 for d in dims)))
+    log = log10(math.sqrt(classes))
     ctx.record(node, log, kind="activation", method="largest slope")
     return ctx.fresh(node, times(log, ctx.log(x)), x, high=0.0)
+
+
+def _kernel(node: Node) -> tuple[int, ...]:
+    kernel = integers(node, "kernel_shape", ())
+    if not kernel:
+        raise ValueError("kernel_shape is missing")
+    return kernel
 
 
 @rule("MaxPool")
 def _max_pool(ctx: Context, node: Node) -> tuple[Value, ...]:
     """Each window follows one pixel, so the norm is at most √(windows that share a pixel)."""
     x, out = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
-    kernel = integers(node, "kernel_shape", ())
+    kernel = _kernel(node)
     rank = len(kernel)
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     windows = 1
@@ -161,7 +158,7 @@ def _global_average(ctx: Context, node: Node) -> Value:
     spatial = () if x.shape is None else x.shape[2:]
     known = math.prod(d for d in spatial if d is not None)
     note = "" if x.shape is not None and None not in x.shape else "sizes that are not known are taken as 1"
-    norm = Norm(outward(1 / math.sqrt(known)), "1/√pixels", note)
+    norm = NormBound(outward(1 / math.sqrt(known)), "1/√pixels", note)
     axes = tuple(range(3, 3 + len(spatial)))  # of rows (m, batch, channels, …)
     element = Other((node,), x.shape, ctx.shape(node.outputs[0]), norm, lambda X: np.mean(X, axis=axes, keepdims=True))
     return ctx.linear(node, x, element, low=x.low, high=x.high)
@@ -171,7 +168,7 @@ def _global_average(ctx: Context, node: Node) -> Value:
 def _average_pool(ctx: Context, node: Node) -> Value:
     """The Kronecker product of one averaging matrix per axis, so its norm is the product of theirs."""
     x, out = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
-    kernel = integers(node, "kernel_shape", ())
+    kernel = _kernel(node)
     rank = len(kernel)
     strides, dilations = integers(node, "strides", (1,) * rank), integers(node, "dilations", (1,) * rank)
     pads = integers(node, "pads", (0,) * (2 * rank))
@@ -201,7 +198,7 @@ def _average_pool(ctx: Context, node: Node) -> Value:
                 lead if node.attributes.get("count_include_pad", 0) else 0,
             )
         ).value
-    element = Other((node,), x.shape, out, Norm(outward(norm), "averages per axis" if exact else "row and column sums"))
+    element = Other((node,), x.shape, out, NormBound(outward(norm), "averages per axis" if exact else "row and column sums"))
     return ctx.linear(node, x, element, low=min(x.low, 0.0), high=max(x.high, 0.0))
 
 
@@ -219,9 +216,8 @@ def _averages(n: int, m: int, k: int, s: int, d: int, lead: int, last: int, firs
 @rule("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceL1", "ReduceLogSumExp")
 def _reduce(ctx: Context, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
-    arrays = [None, weight(ctx, node, 1)] if len(node.inputs) > 1 and node.inputs[1] else [None]
-    axes = axes_of(node, arrays)
-    if len(node.inputs) > 1 and node.inputs[1] and arrays[-1] is None:
+    axes = axes_of(ctx.flow, node)
+    if len(node.inputs) > 1 and node.inputs[1] and axes is None:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its axes are not known before the model runs"))
     if axes is None and node.attributes.get("noop_with_empty_axes", 0):
         return replace(x, name=node.outputs[0], terms=x.terms or ((x, ()),), log=None)
@@ -237,7 +233,7 @@ def _reduce(ctx: Context, node: Node) -> Value:
     if node.op == "ReduceL1":
         return ctx.fresh(node, times(log10(root), ctx.log(x)), x, low=0.0)
     mean = node.op == "ReduceMean"
-    norm = Norm(
+    norm = NormBound(
         outward(1 / root if mean else root),
         "1/√terms" if mean else "√terms",
         "" if known else "sizes that are not known are taken as 1",
@@ -246,13 +242,16 @@ def _reduce(ctx: Context, node: Node) -> Value:
     keep = bool(node.attributes.get("keepdims", 1))
     function = None if where is None else lambda X: (np.mean if mean else np.sum)(X, axis=where, keepdims=keep)
     facts: Facts = {"low": x.low, "high": x.high} if mean else {}
+    if not mean and count and math.isfinite(x.magnitude):
+        room = 1e-9 * count * x.magnitude
+        facts = {"low": count * x.low - room, "high": count * x.high + room}
     if mean and x.ball is not None and rank is not None and axes is not None and all(a % rank != rank + x.ball.axis for a in axes):
         after = sum(1 for a in axes if a % rank > rank + x.ball.axis)
         facts["ball"] = x.ball if keep else replace(x.ball, axis=x.ball.axis + after)
     return ctx.linear(node, x, Other((node,), x.shape, ctx.shape(node.outputs[0]), norm, function), **facts)
 
 
-@rule("Resize", "Upsample")
+@rule("Resize")
 def _resize(ctx: Context, node: Node) -> Value:
     """Nearest neighbours copy each pixel at most ``Π⌈m/n⌉`` times, or ``Π(⌊m/n⌋ + 2)`` where the ratio is not whole."""
     x, out = ctx.values[node.inputs[0]], ctx.shape(node.outputs[0])
@@ -262,5 +261,5 @@ def _resize(ctx: Context, node: Node) -> Value:
     copies = 1
     for n, m in zip(cast("tuple[int, ...]", x.shape), cast("tuple[int, ...]", out), strict=True):
         copies *= 1 if m == n else m // n if m % n == 0 else m // n + 2
-    element = Other((node,), x.shape, out, Norm(outward(math.sqrt(copies)), "copies of a pixel"))
+    element = Other((node,), x.shape, out, NormBound(outward(math.sqrt(copies)), "copies of a pixel"))
     return ctx.linear(node, x, element, low=x.low, high=x.high)

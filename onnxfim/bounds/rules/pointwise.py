@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, root_sum, times
-from onnxfim.bounds.site import Context, Facts, Gate, Value, unbounded
+from onnxfim.bounds.site import Context, Facts, GateForm, Value, unbounded
 from onnxfim.graph.graph import Node
 
 if TYPE_CHECKING:
@@ -89,28 +89,28 @@ def _celu(ctx: Context, node: Node) -> Value:
 
 @rule("Sigmoid")
 def _sigmoid(ctx: Context, node: Node) -> Value:
-    gate = Gate("sigmoid", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
+    gate = GateForm("sigmoid", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
     return _pointwise(ctx, node, 0.25, low=0.0, high=1.0, gate=gate)  # σ(1 − σ) ≤ ¼
 
 
 @rule("Tanh")
 def _tanh(ctx: Context, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
-    gate = Gate("tanh", x.as_polynomial, 1.0, 0.0)
+    gate = GateForm("tanh", x.as_polynomial, 1.0, 0.0)
     if x.gate is not None and (x.gate.kind, x.gate.p, x.gate.q) == ("softplus", 1.0, 0.0):
-        gate = Gate("tanh-softplus", x.gate.inner, 1.0, 0.0)
+        gate = GateForm("tanh-softplus", x.gate.inner, 1.0, 0.0)
     return _pointwise(ctx, node, 1.0, low=-1.0, high=1.0, gate=gate)
 
 
 @rule("Softplus")
 def _softplus(ctx: Context, node: Node) -> Value:
-    gate = Gate("softplus", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
+    gate = GateForm("softplus", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
     return _pointwise(ctx, node, 1.0, low=0.0, gate=gate)  # its slope is σ
 
 
 @rule("Erf")
 def _erf(ctx: Context, node: Node) -> Value:
-    gate = Gate("erf", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
+    gate = GateForm("erf", ctx.values[node.inputs[0]].as_polynomial, 1.0, 0.0)
     return _pointwise(ctx, node, 2 / math.sqrt(math.pi), low=-1.0, high=1.0, gate=gate)  # 2/√π at zero
 
 
@@ -120,7 +120,7 @@ def _hard_sigmoid(ctx: Context, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     inner = x.as_polynomial
     scaled = tuple(a * c + (b if k == 0 else 0.0) for k, c in enumerate(inner.coefficients))
-    gate = Gate("clip 0 1", type(inner)(inner.base, scaled), 1.0, 0.0)
+    gate = GateForm("clip 0 1", type(inner)(inner.base, scaled), 1.0, 0.0)
     return _pointwise(ctx, node, abs(a), low=0.0, high=1.0, gate=gate)
 
 
@@ -128,8 +128,8 @@ def _hard_sigmoid(ctx: Context, node: Node) -> Value:
 def _clip_rule(ctx: Context, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     bounds = []
-    for k, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), start=1):
-        value: float | None = attribute(node, name, default)
+    for k, default in enumerate((-math.inf, math.inf), start=1):
+        value: float | None = default
         if len(node.inputs) > k and node.inputs[k]:
             array = ctx.constant(node.inputs[k])
             value = None if array is None or array.size != 1 else float(array.reshape(()))
@@ -137,7 +137,7 @@ def _clip_rule(ctx: Context, node: Node) -> Value:
             return ctx.fresh(node, math.inf, reason=unbounded(node, "its limits are not constants"))
         bounds.append(value)
     low, high = bounds
-    gate = Gate(f"clip {low!r} {high!r}", x.as_polynomial, 1.0, 0.0) if math.isfinite(low) and math.isfinite(high) else None
+    gate = GateForm(f"clip {low!r} {high!r}", x.as_polynomial, 1.0, 0.0) if math.isfinite(low) and math.isfinite(high) else None
     known = _clip(x.low, x.high, lambda v: min(max(v, low), high))
     known["gate"] = gate
     return _pointwise(ctx, node, 1.0, **known)
@@ -153,12 +153,8 @@ def _mish(ctx: Context, node: Node) -> Value:
     return _pointwise(ctx, node, MISH, low=-0.31)
 
 
-@rule("Gelu", "com.microsoft.Gelu", "com.microsoft.FastGelu", "com.microsoft.BiasGelu", "com.microsoft.QuickGelu")
+@rule("Gelu", "com.microsoft.Gelu")
 def _gelu(ctx: Context, node: Node) -> Value:
-    if node.op == "com.microsoft.QuickGelu":
-        return _pointwise(ctx, node, SILU)  # x·σ(αx): the extreme slope does not depend on α
-    if len(node.inputs) > 1 and node.inputs[1] and (ctx.varying(node.inputs[1]) or not ctx.varying(node.inputs[0])):
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "its bias is not a constant"))
     return _pointwise(ctx, node, max(GELU, GELU_TANH), low=-0.171)
 
 

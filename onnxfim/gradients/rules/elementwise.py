@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from onnxfim.gradients.registry import Factor, Site, derivative, pointwise
+from onnxfim.gradients.registry import Partial, Site, derivative, pointwise
 
 
 def _step(n: Site, test: str, a: str, b: str | float) -> str:
@@ -98,7 +98,7 @@ def _swish(n: Site) -> str:
 
 
 @derivative("Clip")
-def _clip(n: Site) -> Factor:
+def _clip(n: Site) -> Partial:
     """1 inside the range, its ends included."""
     if any(n.varies[1:]):
         raise n.refuse("its bounds depend on the differentiated input")
@@ -112,41 +112,41 @@ def _clip(n: Site) -> Factor:
 
 
 @pointwise("Add", "Sum")
-def _add(n: Site) -> Mapping[int, Factor]:
+def _add(n: Site) -> Mapping[int, Partial]:
     return dict.fromkeys(range(len(n.inputs)), 1.0)
 
 
 @pointwise("Mean")
-def _mean(n: Site) -> Mapping[int, Factor]:
+def _mean(n: Site) -> Mapping[int, Partial]:
     return dict.fromkeys(range(len(n.inputs)), 1.0 / len(n.inputs))
 
 
 @pointwise("Sub")
-def _sub(n: Site) -> Mapping[int, Factor]:
+def _sub(n: Site) -> Mapping[int, Partial]:
     return {0: 1.0, 1: -1.0}
 
 
 @pointwise("Mul")
-def _mul(n: Site) -> Mapping[int, Factor]:
+def _mul(n: Site) -> Mapping[int, Partial]:
     a, b = n.inputs
     return {0: b, 1: a}
 
 
 @pointwise("Div")
-def _div(n: Site) -> Mapping[int, Factor]:
+def _div(n: Site) -> Mapping[int, Partial]:
     b = n.inputs[1]
-    factors: dict[int, Factor] = {0: n.write("Reciprocal", b)}
+    factors: dict[int, Partial] = {0: n.write("Reciprocal", b)}
     if n.varies[1]:
         factors[1] = n.write("Neg", n.div(n.y, b))
     return factors
 
 
 @pointwise("Pow")
-def _pow(n: Site) -> Mapping[int, Factor]:
+def _pow(n: Site) -> Mapping[int, Partial]:
     """b x^(b−1) and ln(x) y."""
     base, exponent = n.inputs
     known = n.value(1)
-    factors: dict[int, Factor] = {}
+    factors: dict[int, Partial] = {}
     if n.varies[0]:
         if known is not None and known.size == 1:
             power = float(known.reshape(()))
@@ -160,20 +160,20 @@ def _pow(n: Site) -> Mapping[int, Factor]:
 
 
 @pointwise("PRelu")
-def _prelu(n: Site) -> Mapping[int, Factor]:
+def _prelu(n: Site) -> Mapping[int, Partial]:
     x, slope = n.inputs
-    factors: dict[int, Factor] = {0: n.write("Where", n.write("Greater", x, 0.0), 1.0, slope)}
+    factors: dict[int, Partial] = {0: n.write("Where", n.write("Greater", x, 0.0), 1.0, slope)}
     if n.varies[1]:
         factors[1] = n.write("Min", x, 0.0)
     return factors
 
 
 @pointwise("Max", "Min")
-def _extremum(n: Site) -> Mapping[int, Factor]:
+def _extremum(n: Site) -> Mapping[int, Partial]:
     """1 for the first input that equals the result, 0 for the others."""
     if len(n.inputs) == 1:
         return {0: 1.0}
-    factors: dict[int, Factor] = {}
+    factors: dict[int, Partial] = {}
     taken: str | None = None
     for i, name in enumerate(n.inputs):
         here = n.write("Equal", name, n.y)
@@ -185,13 +185,13 @@ def _extremum(n: Site) -> Mapping[int, Factor]:
 
 
 @pointwise("Where")
-def _where(n: Site) -> Mapping[int, Factor]:
+def _where(n: Site) -> Mapping[int, Partial]:
     condition = n.inputs[0]
     return {1: n.mask(condition), 2: n.mask(n.write("Not", condition))}
 
 
 @pointwise("BatchNormalization")
-def _batch_normalization(n: Site) -> Mapping[int, Factor]:
+def _batch_normalization(n: Site) -> Mapping[int, Partial]:
     """γ / √(var + ε) per channel (inference form)."""
     if n.integer("training_mode") or any(n.varies[1:]):
         raise n.refuse("its statistics depend on the batch")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from onnxfim.gradients.registry import RULES, Rule, Site, linear, numel
+from onnxfim.gradients.registry import RULES, DerivativeRule, Site, linear, numel
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Batch, Dim
 
@@ -116,8 +116,8 @@ def _split_jvp(n: Site, vs: Mapping[int, str]) -> Sequence[str]:
     return _pieces(n, vs[0], n.axis(0, n.rank(n.x)), list(n.node.output))
 
 
-RULES["Concat"] = Rule(_concat_vjp, _concat_jvp)
-RULES["Split"] = Rule(_split_vjp, _split_jvp)
+RULES["Concat"] = DerivativeRule(_concat_vjp, _concat_jvp)
+RULES["Split"] = DerivativeRule(_split_vjp, _split_jvp)
 
 
 def _cuts(n: Site) -> dict[int, range]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnxfim.gradients.registry import Factor, Site, linear, numel
+from onnxfim.gradients.registry import Partial, Site, linear, numel
 from onnxfim.graph.shapes import Dim
 
 
@@ -29,10 +29,10 @@ def _unsqueezed(n: Site, t: str, axes: Sequence[int], *, seeds: int) -> str:
     return t if n.integer("keepdims", 1) or not axes else n.write("Unsqueeze", t, [a + seeds for a in axes])
 
 
-def _reduction(op: str, slope: Callable[[Site, str, list[int]], Factor]) -> None:
+def _reduction(op: str, slope: Callable[[Site, str, list[int]], Partial]) -> None:
     """Register a reduction; ``slope`` gives ∂y/∂x from the result with its axes kept, or a constant."""
 
-    def parts(n: Site) -> tuple[list[int], Factor]:
+    def parts(n: Site) -> tuple[list[int], Partial]:
         axes = _axes(n)
         n.static([n.shape(n.x)[a] for a in axes])
         return axes, slope(n, _unsqueezed(n, n.y, axes, seeds=0), axes)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from onnxfim.graph.ends import Ending
-from onnxfim.record.settings import FAMILIES, OutputKind, Settings
+from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -48,7 +48,7 @@ class OutputReader(ABC):
     @property
     def family(self) -> str:
         """What the outputs are a distribution of; audits of one family can be compared."""
-        return FAMILIES[self.name]
+        return OUTPUT_FAMILIES[self.name]
 
     @property
     def identity(self) -> str:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.bounds.linear import Rearrange, Scale
+from onnxfim.bounds.linear import Rearrange, Scaling
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, plus, times
 from onnxfim.bounds.rules.pointwise import GELU_TANH, MISH, SILU, copies_log
-from onnxfim.bounds.site import Ball, Context, Facts, Gate, Polynomial, Value, unbounded
+from onnxfim.bounds.site import Ball, Context, Facts, GateForm, Polynomial, Value, unbounded
 from onnxfim.graph.graph import Node
 
 _DEGREE = 4
@@ -61,7 +61,7 @@ def scaled(ctx: Context, node: Node, x: Value, factor: np.ndarray) -> Value:
     known: Facts = {}
     if np.all(np.isfinite(factor)):
         known = _scaled_facts(x, factor)
-    return ctx.linear(node, value, Scale((node,), shape, shape, factor), **known)
+    return ctx.linear(node, value, Scaling((node,), shape, shape, factor), **known)
 
 
 def _fits(factor: np.ndarray, x: Value) -> bool:
@@ -79,7 +79,7 @@ def _scaled_facts(x: Value, factor: np.ndarray) -> Facts:
         p = x.as_polynomial
         known["polynomial"] = Polynomial(p.base, tuple(least * c for c in p.coefficients))
         if x.gate is not None:
-            known["gate"] = Gate(x.gate.kind, x.gate.inner, x.gate.p * least, x.gate.q * least)
+            known["gate"] = GateForm(x.gate.kind, x.gate.inner, x.gate.p * least, x.gate.q * least)
     if x.ball is not None:
         size = max(abs(least), abs(most)) * (1 + 1e-12)
         centre = None

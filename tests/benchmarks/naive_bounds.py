@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.bounds.compose import spectral_bound
 from onnxfim.bounds.linear import Other
-from onnxfim.bounds.norms import Norm, four_unfoldings, frobenius_norm, matrix_norm, naive_conv_norm
+from onnxfim.bounds.norms import NormBound, four_unfoldings, frobenius_norm, matrix_norm, naive_conv_norm
 from onnxfim.bounds.registry import RULES
 from onnxfim.bounds.result import Bound
 from onnxfim.bounds.rules import layers as rules_linear
@@ -54,7 +54,7 @@ def _with(
             else abs(attribute(node, "alpha", 1.0)) * matrix(W.reshape(-1, W.shape[-1]))
         )
         x = ctx.values[node.inputs[0]]
-        y = ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, ctx.shape(node.outputs[0]), Norm(norm, "naive")))
+        y = ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, ctx.shape(node.outputs[0]), NormBound(norm, "naive")))
         return ctx.anchor(y)
 
     def batch_normalization(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
@@ -67,7 +67,7 @@ def _with(
         if gamma is None or variance is None:
             return y
         norm = float(np.abs(gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))).max())
-        return ctx.anchor(ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, y.shape, Norm(norm, "naive"))))
+        return ctx.anchor(ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, y.shape, NormBound(norm, "naive"))))
 
     overrides = {**dict.fromkeys(("Conv", "Gemm", "MatMul"), layer), "BatchNormalization": batch_normalization}
     return spectral_bound(graph, input_name=input_name, output_name=output_name, logits=logits, rules={**RULES, **overrides})

@@ -9,14 +9,13 @@ from typing import cast
 import numpy as np
 
 from onnxfim.bounds.linear import Other, Rearrange
-from onnxfim.bounds.norms import Norm
+from onnxfim.bounds.norms import NormBound
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import root_sum
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Value, unbounded
-from onnxfim.graph.flow import Shape
-from onnxfim.graph.folding import slices_of
 from onnxfim.graph.graph import Node
+from onnxfim.graph.shapes import OpenShape
 
 _LARGE = 1 << 22
 
@@ -39,10 +38,10 @@ def moved(
     ball: Ball | None = None,
 ) -> Value:
     """``x`` rearranged by ``index``; where that is unknown, at most ``copies`` of any entry."""
-    shape: Shape | None = ctx.shape(node.outputs[output])
+    shape: OpenShape | None = ctx.shape(node.outputs[output])
     element: Rearrange | Other
     if index is None:
-        element = Other((node,), x.shape, shape, Norm(math.sqrt(copies), "copies of an entry"))
+        element = Other((node,), x.shape, shape, NormBound(math.sqrt(copies), "copies of an entry"))
     else:
         element = Rearrange((node,), x.shape, index.shape, index)
     pads = index is not None and index.size > 0 and int(index.min()) < 0
@@ -58,7 +57,7 @@ def _reshape(ctx: Context, node: Node) -> Value:
     return ctx.linear(node, x, Rearrange((node,), x.shape, shape), ball=_reshaped_ball(x, shape), low=x.low, high=x.high)
 
 
-def _reshaped_ball(x: Value, shape: Shape | None) -> Ball | None:
+def _reshaped_ball(x: Value, shape: OpenShape | None) -> Ball | None:
     """The ball after a reshape that keeps the vectors whole or splits them: parts of a vector are no longer than it is."""
     ball, old = x.ball, x.shape
     if ball is None or old is None or shape is None or None in old or None in shape:
@@ -108,15 +107,24 @@ def _transpose(ctx: Context, node: Node) -> Value:
 def _slice(ctx: Context, node: Node) -> Value:
     x, index = ctx.values[node.inputs[0]], None
     if x.shape is not None:
-        arrays = [ctx.constant(n) if n else None for n in node.inputs]
-        where = (
-            slices_of(node, arrays, len(x.shape))
-            if all(a is not None or not n for a, n in zip(arrays[1:], node.inputs[1:], strict=True))
-            else None
-        )
-        full = _index(x)
+        where, full = _slices(ctx, node, len(x.shape)), _index(x)
         index = None if full is None or where is None else full[where]
     return moved(ctx, node, x, index, ball=_part(x))
+
+
+def _slices(ctx: Context, node: Node, rank: int) -> tuple[slice, ...] | None:
+    """The index expression of a Slice, or None when it is not known before the model runs."""
+    given = [np.atleast_1d(c) if n and (c := ctx.constant(n)) is not None else None for n in node.inputs[1:]]
+    if any(g is None and n for g, n in zip(given, node.inputs[1:], strict=True)):
+        return None
+    starts, ends, axes, steps = (*given, None, None)[:4]
+    if starts is None or ends is None:
+        return None
+    index = [slice(None)] * rank
+    for k, (first, last) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        axis, step = k if axes is None else int(axes[k]), 1 if steps is None else int(steps[k])
+        index[axis % rank] = slice(int(first), None if step < 0 and last < -(1 << 30) else int(last), step)
+    return tuple(index)
 
 
 def _part(x: Value) -> Ball | None:
@@ -190,8 +198,7 @@ def _pad(ctx: Context, node: Node) -> Value:
     x, mode = ctx.values[node.inputs[0]], str(node.attributes.get("mode", "constant"))
     if len(node.inputs) > 2 and node.inputs[2] and ctx.varying(node.inputs[2]):
         return ctx.fresh(node, math.inf, reason=unbounded(node, "pads with a value that varies with the input"))
-    pads = node.attributes.get("pads")
-    array = np.asarray(pads) if pads is not None else ctx.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    array = ctx.constant(node.inputs[1]) if len(node.inputs) > 1 else None
     full, index = _index(x), None
     axes = ctx.constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
     if full is not None and array is not None:
@@ -210,7 +217,7 @@ def _pad(ctx: Context, node: Node) -> Value:
     if index is None and mode != "constant":
         return ctx.fresh(node, math.inf, reason=unbounded(node, f"how often mode {mode!r} copies an entry is not known"))
     y = moved(ctx, node, x, index)
-    fill = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.asarray(attribute(node, "value", 0.0))
+    fill = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(())
     if mode == "constant" and fill is not None and fill.size == 1:
         f = float(fill.reshape(()))
         return replace(y, low=min(x.low, f), high=max(x.high, f))
@@ -264,7 +271,7 @@ def _concat(ctx: Context, node: Node) -> Value:
     return ctx.fresh(node, root_sum(*(ctx.log(v) for v in values)), *values, **known)
 
 
-def _joined(ctx: Context, node: Node, axis: int, shapes: list[Shape | None]) -> tuple[Value, np.ndarray] | None:
+def _joined(ctx: Context, node: Node, axis: int, shapes: list[OpenShape | None]) -> tuple[Value, np.ndarray] | None:
     """The one value of which all parts are rearrangements, and the index of their concatenation."""
     anchors, parts = [], []
     for name, shape in zip((n for n in node.inputs if n), shapes, strict=True):
