@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from onnxfim.record import sample
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
 from onnxfim.record.layout import LEADING, TOLD
 from onnxfim.record.limits import Limits
@@ -143,7 +144,8 @@ def _limit(found: Schema, limits: Limits) -> None:
 def _measures() -> Schema:
     """What the layout tells of each measure."""
     told: dict[str, Schema] = {}
-    hints, (_, attributes) = typing.get_type_hints(Measure), _told(Measure)
+    # Some of its types are named for the type checker alone: they are those of a sample.
+    hints, (_, attributes) = typing.get_type_hints(Measure, localns=vars(sample)), _told(Measure)
     for name in TOLD:
         told[name] = {**_of(hints[name], {}), "description": attributes[name]}
     inner = {"type": "object", "required": list(TOLD), "properties": told}
