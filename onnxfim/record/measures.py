@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from onnxfim.record.sample import Estimate, Kind, SampleResult
+from onnxfim.record.sample import Estimate, Kind, SampleResult
 
 Sign: TypeAlias = Literal[-1, 0, 1]
 
