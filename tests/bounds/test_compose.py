@@ -13,11 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, naive_bounds, spectral_bound
 from onnxfim.errors import ModelError, OutputError, SettingsError
 from onnxfim.graph.graph import Graph
-from tests.support import nets
+from tests.support import nets, trained
 from tests.support.nets import Net
-from tests.support.places import MODELS
-
-MEASURED = sorted((MODELS / "exact").glob("*.json"))
 
 
 def model_of(nodes, weights=None, shape=("N", 4), *, kind=TensorProto.FLOAT, output="y", opset=17):
@@ -36,14 +33,13 @@ def node(op, inputs, output="y", **attributes):
     return helper.make_node(op, inputs, [output], name=f"n-{output}", **attributes)
 
 
-@pytest.mark.parametrize("path", MEASURED or [None], ids=lambda p: p.stem if p else "none")
-def test_bound_is_above_every_measured_sensitivity(path):
-    if path is None:
-        pytest.skip("the folder of trained models is absent")
-    samples = json.loads(path.read_text())["samples"]
-    graph = Graph(onnx.load(MODELS / f"{path.stem}.onnx"))
+@pytest.mark.parametrize("name", trained.each(lambda m: m.stored))
+def test_bound_is_above_every_measured_sensitivity(name):
+    found = trained.ALL[name]
+    samples = found.exact["samples"]
+    graph = Graph(onnx.load(found.path))
     bound = spectral_bound(graph)
-    if path.stem.startswith("cifar_vit"):  # BatchNormalization keeps no ball; on the box of the data there is one
+    if name.startswith("cifar_vit"):  # BatchNormalization keeps no ball; on the box of the data there is one
         assert not bound.available
         assert "dot-product attention has no global Lipschitz constant" in bound.reason
         bound = spectral_bound(graph, input_range=(-3.0, 3.0))
