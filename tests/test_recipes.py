@@ -19,18 +19,18 @@ from click.testing import CliRunner
 
 from onnxfim.cli import main
 from onnxfim.cli.config import settable, variable_of
-from tests.support.places import ROOT
+from tests.support.places import BASH, DEV, ROOT
+from tests.support.places import SAMPLES as MODELS
 
 if sys.version_info >= (3, 11):
     import tomllib as toml
 else:
     import tomli as toml
 
-yaml = pytest.importorskip("yaml", reason="recipes are YAML; the parser is a development dependency")
+yaml = DEV.load("yaml")
 
 pytest_plugins = ["pytester"]
 
-MODELS = ROOT / "sample_models"
 AUDIT = settable(main.commands["audit"])
 
 # A block after a comment `needs: …` needs more than a test has (another framework, the network, a graphics processor).
@@ -115,7 +115,7 @@ def test_toml_of_the_readme_is_taken(samples):
 def _valid(name, record):
     from jsonschema import Draft7Validator
 
-    pytest.importorskip("check_jsonschema", reason="the package that carries the schemas is a development dependency")
+    DEV.load("check_jsonschema")
     text = resources.files("check_jsonschema").joinpath(f"builtin_schemas/vendor/{name}.json").read_text("utf-8")
     Draft7Validator(json.loads(text)).validate(record)
 
@@ -176,7 +176,7 @@ def run_action(machine, folder, **inputs):
     return done, outputs, files["GITHUB_STEP_SUMMARY"].read_text("utf-8")
 
 
-needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="the action's steps are bash")
+needs_bash = BASH.unless(shutil.which("bash") is not None)
 
 
 @needs_bash

@@ -266,7 +266,9 @@ def errors(found, reference, measure):
 class TestTrained:
     @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
     @pytest.mark.parametrize("name", sorted(n for n, m in trained.OURS.items() if m.stored))
-    def test_what_stands_beside_it(self, name, measure):  # 1e-3 on 95 %: float32 and float64 break ReLU and MaxPool ties differently
+    def test_what_stands_beside_it(
+        self, name, measure
+    ):  # 1e-3 on 95 %: float32 and float64 break ReLU and MaxPool ties differently
         assert (errors(measured(name), trained.OURS[name].exact, measure) <= 1e-3).mean() >= 0.95
         assert measured(name).verdict == "pass"
 
