@@ -7,20 +7,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tests.support.places import needs_models
-from tests.support.trained import ALL, OURS, THEIRS, audited, each
+from tests.support.trained import ALL, THEIRS, audited, known_exactly, theirs
 
-EXACT = sorted(name for name, model in OURS.items() if model.stored)
 SAMPLES = 32
 MEASURES = ("lambda_max", "lambda_max_calibrated")
 
 
 def exact(name):
     return ALL[name].exact
-
-
-def theirs(chosen=lambda model: True):
-    """Parameters: the chosen models of others that have exact values, or one that is skipped."""
-    return each(lambda model: model.name in THEIRS and model.stored and chosen(model))
 
 
 def compared(found, reference, measure):
@@ -44,7 +38,7 @@ class TestOurs:
     # Gradients repeat float64 autograd to float32; coordinates by differences see kinks; the sketch has its own interval.
     @pytest.mark.parametrize(("method", "rtol"), [("auto", 1e-3), ("exact", 5e-3), ("sketch", None)])
     @pytest.mark.parametrize("measure", MEASURES)
-    @pytest.mark.parametrize("name", EXACT)
+    @pytest.mark.parametrize("name", known_exactly())
     def test_against_float64_autograd(self, name, measure, method, rtol):
         found = audited(name, method)
         assert len(found.samples) == SAMPLES
@@ -54,7 +48,7 @@ class TestOurs:
         assert compared(found, exact(name), measure)[2].mean() >= 0.9
         assert found.step.plateau
 
-    @pytest.mark.parametrize("name", EXACT)
+    @pytest.mark.parametrize("name", known_exactly())
     def test_temperature_and_predictions(self, name):  # rtol: float32 logits
         found, reference = audited(name), exact(name)
         assert_allclose(found.run.temperature, reference["temperature"], rtol=1e-4)
@@ -63,17 +57,19 @@ class TestOurs:
             assert_allclose(s.confidence, r["confidence"], atol=1e-5)
 
     @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
-    @pytest.mark.parametrize("name", EXACT)
+    @pytest.mark.parametrize("name", known_exactly())
     def test_what_stands_beside_it(self, name, measure):  # 5 %: kinks within a step of single samples
         values = [getattr(s, measure).value for s in audited(name).samples]
         assert_allclose(values, [r[measure] for r in exact(name)["samples"]], rtol=0.05)
 
+    @pytest.mark.slow
     def test_softmax_at_the_end_changes_nothing(self):  # rtol: float32
         plain, ended = audited("digits_resnet"), audited("digits_resnet_softmax")
         for a, b in zip(plain.samples, ended.samples, strict=True):
             assert_allclose(b.lambda_max.value, a.lambda_max.value, rtol=1e-3)
         assert "logits before node" in ended.model.read_from
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["digits_resnet_fp16", "digits_resnet_int8"])
     def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: noise of the sketches and of the rounding
         rounded = audited(name, "sketch")
@@ -81,6 +77,7 @@ class TestOurs:
         plain = audited("digits_resnet", "sketch", step=rounded.step.step)
         assert_allclose(rounded.aggregates["lambda_max"].mean.value, plain.aggregates["lambda_max"].mean.value, rtol=0.15)
 
+    @pytest.mark.slow
     def test_the_adversarially_trained_twin_is_the_more_robust(self):
         plain, robust = audited("digits_resnet").aggregates, audited("digits_resnet_adv").aggregates
         assert robust["lambda_max_calibrated"].mean.value < plain["lambda_max_calibrated"].mean.value
@@ -96,7 +93,7 @@ class TestOurs:
 
 class TestTheirs:
     @pytest.mark.parametrize("measure", MEASURES)
-    @pytest.mark.parametrize("name", theirs())
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored))
     def test_means_and_intervals(self, name, measure):
         found, reference = audited(name, "sketch"), exact(name)
         check_mean(found, reference, measure)
@@ -105,17 +102,18 @@ class TestTheirs:
         assert found.step.plateau
         assert found.step.scheme == "forward"
 
+    @pytest.mark.slow
     @needs_models
     @pytest.mark.parametrize("measure", MEASURES)
     def test_nine_intervals_of_ten_cover(self, measure):
-        covers = [compared(audited(name, "sketch"), exact(name), measure)[2] for name in theirs()]
+        covers = [compared(audited(name, "sketch"), exact(name), measure)[2] for name, model in THEIRS.items() if model.stored]
         assert np.mean(covers) >= 0.9
 
-    @pytest.mark.parametrize("name", theirs())
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored))
     def test_temperature(self, name):  # 5 %: the references' is one of a grid
         assert_allclose(audited(name, "sketch").run.temperature, exact(name)["temperature"], rtol=0.05)
 
-    @pytest.mark.parametrize("name", theirs(lambda model: "cnna" in model.name))
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored and "cnna" in model.name))
     def test_gradients_repeat_autograd(self, name):  # 1 %: kinks at single samples in float32
         found = audited(name, "gradient", replay=0, temperature=exact(name)["temperature"])
         for measure in MEASURES:

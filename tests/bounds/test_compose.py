@@ -147,6 +147,7 @@ def test_linear_skip_is_one_operator(size):  # 15 %: the grid's norm above that 
     assert 10**bound.log10_lipschitz < 1 + 10**apart.log10_lipschitz
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [9, 16, 24])
 def test_padded_convolution_is_within_15_percent(n):
     rng = np.random.default_rng(n)
@@ -178,6 +179,7 @@ def test_a_deep_network_does_not_overflow():
     assert math.isfinite(bound.log10_fisher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["Relu", "Add", "MatMul", "Identity"])
 def test_ten_thousand_nodes_end(op):
     nodes, x = [], "x"

@@ -293,6 +293,7 @@ def test_every_format_can_be_saved(tmp_path, name):
 # Sizes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("markdown", 2**20), ("comment", 64_000)])
 def test_markdown_stays_within_its_hosts_limit(name, most):
     audit = make_audit(1000)

@@ -53,6 +53,7 @@ def sketches(name, m=100, K=None):
 
 class TestSketch:
     # 95 % is the aim; 300 draws have a standard error of 1.3 %, and for flat tails the correction is of first order only.
+    @pytest.mark.slow
     @pytest.mark.parametrize(("name", "least"), [("one direction", 0.93), ("two", 0.92), ("slow decay", 0.90), ("flat tail", 0.90)])
     def test_intervals_cover(self, name, least):
         found = list(sketches(name))

@@ -212,6 +212,7 @@ class TestFiles:
         onnx.save(model.onnx(), path, save_as_external_data=True, location="m.bin", size_threshold=0)
         assert_allclose(values(audit(path, X, settings=gradient(cpu))), model.lambda_max(X), rtol=FLOAT32)
 
+    @pytest.mark.slow
     def test_half_precision(self, cpu):
         # 10 % of the median and a quarter at most: float16 weights and activations round by 1e-3, and move kinks.
         found, plain = measured("digits_resnet_fp16"), measured("digits_resnet")
@@ -230,6 +231,7 @@ class TestFiles:
         (finding,) = [f for f in found.findings if f.id == "no-gradient"]
         assert "zero almost everywhere" in finding.message
 
+    @pytest.mark.slow
     def test_the_surrogate_is_labelled(self, cpu):
         X, y = digits_data()
         found = audit(SAMPLES / "digits_resnet_int8.onnx", X, y, gradient(cpu, samples=8, surrogate=True))
@@ -265,7 +267,7 @@ def errors(found, reference, measure):
 
 class TestTrained:
     @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
-    @pytest.mark.parametrize("name", sorted(n for n, m in trained.OURS.items() if m.stored))
+    @pytest.mark.parametrize("name", trained.known_exactly())
     def test_what_stands_beside_it(
         self, name, measure
     ):  # 1e-3 on 95 %: float32 and float64 break ReLU and MaxPool ties differently
@@ -273,7 +275,7 @@ class TestTrained:
         assert measured(name).verdict == "pass"
 
     @pytest.mark.parametrize("measure", ["lambda_max", "lambda_max_calibrated"])
-    @pytest.mark.parametrize("name", trained.each(lambda m: m.stored))
+    @pytest.mark.parametrize("name", [*trained.known_exactly(), *trained.theirs(lambda m: m.stored)])
     def test_lambda_max(self, name, measure):
         model, found = trained.ALL[name], measured(name)
         error = errors(found, model.exact, measure)

@@ -110,8 +110,20 @@ ALL = OURS | THEIRS
 
 def each(chosen: Callable[[Trained], bool]) -> list[Any]:
     """Parameters of a test: the chosen models by name, ours and others'; one that is skipped stands for others' that are absent."""
-    names = [name for name, model in ALL.items() if chosen(model)]
-    return names if THEIRS else [*names, pytest.param("others", marks=needs_models)]
+    ours = [name for name, model in OURS.items() if chosen(model)]
+    return [*ours, *theirs(chosen)]
+
+
+def theirs(chosen: Callable[[Trained], bool]) -> list[Any]:
+    """Parameters of a test: the chosen models of others, which are large, or one that is skipped."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name, model in THEIRS.items() if chosen(model)]
+    return slow if THEIRS else [pytest.param("others", marks=needs_models)]
+
+
+def known_exactly() -> list[Any]:
+    """Parameters of a test that audits: the sample models with exact values, all but the smallest of them slow."""
+    names = [name for name, model in OURS.items() if model.stored]
+    return [name if name == "digits_mlp" else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @cache
