@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,27 @@ def run(tmp_path, *, model="digits_mlp.onnx", passes=None, cache=True, **setting
     return audit(MODELS / model, X, Y, chosen, cache_dir=where, progress=None if passes is None else stop_at(passes))
 
 
+@once
+def uninterrupted(model="digits_mlp.onnx", method="sketch"):
+    """An audit without a cache, made once for all tests that compare with it."""
+    return run(None, model=model, cache=False, method=method)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """An audit and the folder with its cache; tests take copies of it."""
+    folder = tmp_path_factory.mktemp("first")
+    return run(folder), folder
+
+
+@pytest.fixture
+def filled(first, tmp_path):
+    """The audit whose cache lies in the test's folder."""
+    found, folder = first
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    return found
+
+
 def cached(found):
     return found.run.times["cached_rows"]
 
@@ -58,10 +80,11 @@ def cached(found):
 # Interrupted and resumed is the same as never interrupted.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [100, 700, 2_150], ids=["at the second sample", "in the first round", "while refining"])
 @pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_resnet.onnx", "digits_vit.onnx", "digits_resnet_int8.onnx"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, model, passes):
-    whole = run(tmp_path, model=model, cache=False)
+    whole = uninterrupted(model)
     part = run(tmp_path, model=model, passes=passes)
     assert part.run.partial
     resumed = run(tmp_path, model=model)
@@ -76,10 +99,11 @@ def test_other_ways_of_measuring_resume_too(tmp_path, settings):
     assert settled(run(tmp_path, **settings)) == settled(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [2, 17, 40], ids=["at the second sample", "between", "after the last"])
 @pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_vit.onnx"])
 def test_gradients_resume_too(tmp_path, model, passes):
-    whole = run(tmp_path, model=model, cache=False, method="gradient")
+    whole = uninterrupted(model, "gradient")
     run(tmp_path, model=model, method="gradient", passes=passes)
     resumed = run(tmp_path, model=model, method="gradient")
     assert (resumed.run.method, whole.run.method) == ("gradient", "gradient")
@@ -97,15 +121,14 @@ def test_results_take_the_names_and_labels_of_their_run(tmp_path):
     assert [s.label for s in other.samples] == list((Y + 1) % 10)
 
 
-def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
-    first = run(tmp_path)
+def test_a_second_run_measures_no_row_again(tmp_path, filled, monkeypatch):
     rows = []
     original = DifferenceJacobian._batch
     monkeypatch.setattr(DifferenceJacobian, "_batch", lambda self, *a: rows.append(self.step) or original(self, *a))
     second = run(tmp_path)
-    assert first.run.step not in rows[16:]  # the ladder's own steps may hold the chosen one; nothing follows them
+    assert filled.run.step not in rows[16:]  # the ladder's own steps may hold the chosen one; nothing follows them
     assert cached(second) == sum(s.evaluations - 1 for s in second.samples)
-    assert settled(second) == settled(first)
+    assert settled(second) == settled(filled)
 
 
 @pytest.mark.parametrize(
@@ -113,14 +136,14 @@ def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
     [{"seed": 1}, {"step": 0.01}, {"model": "digits_resnet.onnx"}, {"method": "exact"}, {"method": "gradient"}],
     ids=["seed", "step", "model", "directions", "gradients"],
 )
+@pytest.mark.usefixtures("filled")
 def test_what_changes_the_outputs_is_measured_anew(tmp_path, change):
-    run(tmp_path)
     assert cached(run(tmp_path, **change)) == 0
 
 
 @pytest.mark.parametrize("change", [{"batch": 32}, {"temperature": 2.0}])
+@pytest.mark.usefixtures("filled")
 def test_what_does_not_change_them_is_not(tmp_path, change):
-    run(tmp_path)
     assert cached(run(tmp_path, **change)) > 0
 
 
@@ -180,8 +203,8 @@ def nonsense(path):
 
 
 @pytest.mark.parametrize("damage", [spoil_block, spoil_line, cut_line, cut_block, nonsense])
-def test_damage_is_noticed_and_measured_again(tmp_path, damage):
-    whole = run(tmp_path)
+def test_damage_is_noticed_and_measured_again(tmp_path, filled, damage):
+    whole = filled
     damage(blocks(tmp_path)[0])
     again = run(tmp_path)
     assert again.run.times["cache_damaged"] >= 1
@@ -190,8 +213,8 @@ def test_damage_is_noticed_and_measured_again(tmp_path, damage):
     assert settled(run(tmp_path)) == settled(whole)
 
 
-def test_lost_blocks_are_measured_again(tmp_path):
-    whole = run(tmp_path)
+def test_lost_blocks_are_measured_again(tmp_path, filled):
+    whole = filled
     for path in blocks(tmp_path):
         path.unlink()
     again = run(tmp_path)
@@ -338,7 +361,7 @@ def test_a_folder_that_cannot_be_made_ends_the_keeping_only(tmp_path):
     (tmp_path / "cache").write_text("a file")
     found = run(tmp_path)
     assert found.run.times["cache_trouble"]
-    assert settled(found) == settled(run(tmp_path, cache=False))
+    assert settled(found) == settled(uninterrupted())
 
 
 @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
@@ -444,7 +467,7 @@ def test_default_folder(monkeypatch, tmp_path):
     assert default_folder() == Path.home() / ".cache" / "onnxfim"
 
 
+@pytest.mark.usefixtures("filled")
 def test_index_lines_are_json(tmp_path):
-    run(tmp_path)
     for index in (tmp_path / "cache").rglob("*.jsonl"):
         assert all({"key", "check"} < set(json.loads(line)) for line in index.read_text().splitlines())

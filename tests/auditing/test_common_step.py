@@ -22,6 +22,7 @@ def settings(**changes):
     return Settings(method="sketch", providers=("cpu",), batch=256, budget=41, **changes)
 
 
+@pytest.mark.slow
 def test_the_coarsest_model_sets_step_and_scheme(digits):
     subjects = [Candidate(MODELS / f"{name}.onnx", digits[0], settings()) for name in ("digits_resnet", "digits_resnet_int8")]
     float32, int8 = at_common_step(subjects)

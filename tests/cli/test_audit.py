@@ -258,6 +258,7 @@ class TestInterrupt:
         assert "interrupted before anything was measured" in done.output
         assert not (here / "a.json").exists()
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="SIGINT as a terminal sends it is POSIX")
     def test_a_real_signal(self, here):
         model = Mlp.draw(10, 3000, hidden=64)

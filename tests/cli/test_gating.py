@@ -159,6 +159,7 @@ def test_an_incomparable_pair_is_an_error_after_the_outputs_were_written(base, t
     assert (got.verdict, got.comparison, got.gates[0].verdict) == ("inconclusive", None, "pass")
 
 
+@pytest.mark.slow
 def test_models_are_compared_at_one_step(tmp_path):
     out = tmp_path / "c.json"
     result = run(

