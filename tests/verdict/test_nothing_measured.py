@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from onnxfim.cli.gate_options import exit_code
 
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
+from onnxfim.cli.gating import exit_code
 from onnxfim.record.settings import Settings
 from onnxfim.report.formats import FORMATS
 from onnxfim.verdict import judge, parse_gate
