@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -97,15 +97,15 @@ def _measured(ground: Ground) -> Found:
         plan = differences.plan(ground)
         first = differences.first_round(ground, plan, derivative.info)
         return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
-    return _unless_interrupted(
-        gradients.measure(ground, derivative, route),
-        lambda found: crosscheck.cross_check(ground, found),
-        lambda found: replay.replay(ground, route, found),
-        lambda found: attack.attack(ground, route, found),
-    )
+    later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
+    if ground.settings.replay:
+        later.append(lambda found: replay.replay(ground, route, found))
+    if ground.settings.attack is not None:
+        later.append(lambda found: attack.attack(ground, route, found))
+    return _unless_interrupted(gradients.measure(ground, derivative, route), later)
 
 
-def _unless_interrupted(found: Found, *stages: Callable[[Found], Found]) -> Found:
+def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
     """What was found after these stages; an interrupt ends them and keeps what was found before."""
     for stage in stages:
         if found.interrupted:

@@ -34,7 +34,7 @@ _LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)  # tried in this order where the
 def attack(ground: Ground, route: GradientRoute, found: Found) -> Found:
     """Attack the first samples and correlate every measure with the smallest successful step."""
     positions = sorted(p for p, r in found.results.items() if r.prediction is not None)[: ground.settings.attack_samples]
-    if ground.settings.attack is None or not positions:
+    if not positions:
         return found
     field = scale_field(ground.settings.input_scale, ground.X.shape[1:])
     summary, distances = attacked(ground, route.model, positions, found, scale=1.0 if field is None else field)

@@ -41,7 +41,7 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
 
 def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
     """Samples to replay: spread evenly over the ranking, the most and the least sensitive among them."""
-    ranked = ranking(results) if count else []
+    ranked = ranking(results)
     if len(ranked) <= count:
         return ranked
     return [ranked[i] for i in sorted(set(np.linspace(0, len(ranked) - 1, count).round().astype(int).tolist()))]
