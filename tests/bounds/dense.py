@@ -40,7 +40,10 @@ def build(case: Case, *, double: bool, batch: int | str = "N") -> onnx.ModelProt
         [helper.make_tensor_value_info(case.output, kind, None)], weights,
     )  # fmt: skip
     opsets = [helper.make_operatorsetid("", case.opset)]
-    opsets += [helper.make_operatorsetid(d, v) for d, v in {n.domain: 3 if ".ml" in n.domain else 1 for n in case.nodes if n.domain}.items()]
+    opsets += [
+        helper.make_operatorsetid(d, v)
+        for d, v in {n.domain: 3 if ".ml" in n.domain else 1 for n in case.nodes if n.domain}.items()
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10 if case.opset > 21 else 8)
 
 

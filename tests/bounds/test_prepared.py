@@ -84,7 +84,9 @@ def test_a_softmax_inside_a_function_is_the_end():
 
 
 def test_functions_without_end_are_refused_and_the_rest_is_still_read():
-    again = helper.make_function("my", "Again", ["t"], ["r"], [make("Again", ["t"], ["r"], domain="my")], [helper.make_opsetid("my", 1)])
+    again = helper.make_function(
+        "my", "Again", ["t"], ["r"], [make("Again", ["t"], ["r"], domain="my")], [helper.make_opsetid("my", 1)]
+    )
     nodes = [make("Again", ["x"], ["h"], domain="my", name="call"), make("MatMul", ["h", "a"], ["y"], name="layer")]
     graph = Graph(network(nodes, {"a": np.eye(4)}, functions=[again]))
     bound = spectral_bound(graph)
@@ -112,8 +114,12 @@ def test_functions_that_multiply_are_refused(monkeypatch):
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18])
 def test_operator_sets_agree(opset):
     W = np.random.default_rng(0).standard_normal((3, 5))
-    sums = make("ReduceSum", ["x"], ["s"], axes=[2], keepdims=0) if opset < 13 else make("ReduceSum", ["x", "axes"], ["s"], keepdims=0)
-    model = network([sums, make("MatMul", ["s", "W"], ["z"]), make("Softmax", ["z"], ["y"], axis=1)], {"W": W}, opset=opset, shape=("N", 3, 4))
+    sums = (
+        make("ReduceSum", ["x"], ["s"], axes=[2], keepdims=0) if opset < 13 else make("ReduceSum", ["x", "axes"], ["s"], keepdims=0)
+    )
+    model = network(
+        [sums, make("MatMul", ["s", "W"], ["z"]), make("Softmax", ["z"], ["y"], axis=1)], {"W": W}, opset=opset, shape=("N", 3, 4)
+    )
     model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "axes"))
     bound = spectral_bound(Graph(model))
     assert 10**bound.log10_lipschitz == pytest.approx(2 * np.linalg.norm(W, 2), rel=1e-6)

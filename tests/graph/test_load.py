@@ -192,7 +192,9 @@ class TestEnding:
         made = models.model(nodes, {}, shape=(4,), out=(4,))
         assert ending(load_model(saved(made)).graph, "z").logits is None
 
-    @pytest.mark.parametrize(("axis", "kind", "classes"), [(0, "logits", None), (1, "probabilities", None), (-1, "probabilities", 2)])
+    @pytest.mark.parametrize(
+        ("axis", "kind", "classes"), [(0, "logits", None), (1, "probabilities", None), (-1, "probabilities", 2)]
+    )
     def test_the_axis_that_a_softmax_sums_over_holds_the_classes(self, saved, axis, kind, classes):
         made = models.model([("Softmax", ["x"], ["z"], {"axis": axis})], {}, shape=(3, 4), out=(3, 4))
         found = ending(load_model(saved(made)).graph, "z")
