@@ -70,7 +70,7 @@ def describe_samples(model: nn.Module, X: NDArray[np.float32], labels: NDArray[n
 
 
 def describe_sample(z: Array, J: Array, *, temperature: float) -> Record:
-    """The quantities of design.md section 1 at one sample with logits (K,) and Jacobian (K, d)."""
+    """What an audit reports at one sample with logits (K,) and Jacobian (K, d)."""
     spectrum = fisher_spectrum(z, J)
     return {
         "prediction": int(z.argmax()),

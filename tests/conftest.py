@@ -11,6 +11,15 @@ import pytest
 
 from onnxfim.record.settings import Settings
 from tests.support import models
+from tests.support.places import lacking
+
+
+def pytest_terminal_summary(terminalreporter):
+    """One line at the end of a run: how many tests were skipped for want of what, and how to get it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    line = lacking([report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)])
+    if line:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -8,21 +8,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 import pytest
 
 import onnxfim
 from onnxfim.cli import main
+from tests.support.places import ACTIONLINT, DEV, GIT, ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib as toml
 else:
     import tomli as toml
 
-yaml = pytest.importorskip("yaml", reason="these files are YAML; the parser is a development dependency")
+yaml = DEV.load("yaml")
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -45,7 +44,7 @@ def run(name, *arguments, **options):
     """Run a tool of the development extra."""
     program = shutil.which(name, path=PATH)
     if program is None:
-        pytest.skip(f"{name} is not installed: it comes with the development extra, where this Python or system has it")
+        (GIT if name == "git" else DEV).skip()
     environment = {**os.environ, "PATH": PATH, **options.pop("env", {})}
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment, **options)
 
@@ -106,7 +105,7 @@ def test_the_security_audit_finds_something(tmp_path):
 
 def test_workflows_pass_actionlint():
     if shutil.which("actionlint", path=PATH) is None:
-        pytest.skip("actionlint is not installed; the workflow installs it")
+        ACTIONLINT.skip()
     done = run("actionlint", *WORKFLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -169,7 +168,7 @@ def test_hooks_are_in_the_form_of_pre_commit(command, file, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="pre-commit runs in a git checkout")
+@GIT.unless(shutil.which("git") is not None)
 @pytest.mark.parametrize(
     ("file", "old", "new", "hook"),
     [

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 import onnxfim
+from tests.support.places import DEV, ROOT
 
-markdown_it = pytest.importorskip("markdown_it", reason="the Markdown parser is a development dependency")
+markdown_it = DEV.load("markdown_it")
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(p for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", "sample_models/*.md") for p in ROOT.glob(pattern))
 SECTIONS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 

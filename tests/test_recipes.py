@@ -19,18 +19,18 @@ from click.testing import CliRunner
 
 from onnxfim.cli import main
 from onnxfim.cli.config import settable, variable_of
-from tests.support.places import ROOT
+from tests.support.places import BASH, DEV, ROOT
+from tests.support.places import SAMPLES as MODELS
 
 if sys.version_info >= (3, 11):
     import tomllib as toml
 else:
     import tomli as toml
 
-yaml = pytest.importorskip("yaml", reason="recipes are YAML; the parser is a development dependency")
+yaml = DEV.load("yaml")
 
 pytest_plugins = ["pytester"]
 
-MODELS = ROOT / "sample_models"
 AUDIT = settable(main.commands["audit"])
 
 # A block after a comment `needs: …` needs more than a test has (another framework, the network, a graphics processor).
@@ -79,6 +79,7 @@ def test_readme_has_commands():
     assert {words[0] for words in commands()} >= {"init", "doctor", "audit", "convert"}
 
 
+@pytest.mark.slow
 def test_commands_of_the_readme_run(samples):
     """All in order in one folder, as a reader would try them."""
     for words in commands():
@@ -87,6 +88,7 @@ def test_commands_of_the_readme_run(samples):
         assert result.exit_code in ((0, 1) if "--fail-on" in words else (0,)), f"{words}: {result.output}"
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(samples):
     plain = [block for block in blocks("python") if "def test_" not in block]
     assert plain
@@ -115,7 +117,7 @@ def test_toml_of_the_readme_is_taken(samples):
 def _valid(name, record):
     from jsonschema import Draft7Validator
 
-    pytest.importorskip("check_jsonschema", reason="the package that carries the schemas is a development dependency")
+    DEV.load("check_jsonschema")
     text = resources.files("check_jsonschema").joinpath(f"builtin_schemas/vendor/{name}.json").read_text("utf-8")
     Draft7Validator(json.loads(text)).validate(record)
 
@@ -176,9 +178,10 @@ def run_action(machine, folder, **inputs):
     return done, outputs, files["GITHUB_STEP_SUMMARY"].read_text("utf-8")
 
 
-needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="the action's steps are bash")
+needs_bash = BASH.unless(shutil.which("bash") is not None)
 
 
+@pytest.mark.slow
 @needs_bash
 def test_action_writes_its_reports(machine, samples):
     done, outputs, summary = run_action(
@@ -193,6 +196,7 @@ def test_action_writes_its_reports(machine, samples):
     assert {*named, "summary.md"} == {p.name for p in (samples / "onnxfim-reports").iterdir()}
 
 
+@pytest.mark.slow
 @needs_bash
 def test_action_passes_the_exit_code_on(machine, samples):
     done, outputs, summary = run_action(machine, samples, model="no.onnx", data="samples.npz", install="skip")
@@ -200,6 +204,7 @@ def test_action_passes_the_exit_code_on(machine, samples):
     assert "no.onnx" in done.stderr
 
 
+@pytest.mark.slow
 @needs_bash
 def test_action_reads_nothing_as_shell(machine, samples):
     text = '$(touch pwned) `touch pwned`; touch pwned "'
@@ -215,6 +220,7 @@ def test_variables_of_the_action_are_options():
     assert variables <= {variable_of(key) for key in AUDIT} | {"ONNXFIM_CONFIG"}
 
 
+@pytest.mark.slow
 @needs_bash
 def test_action_fails_where_a_gate_does(machine, samples):
     gates = "lambda_max.p95 > 1e-9\nclean_accuracy < 1%"
@@ -228,6 +234,7 @@ def test_action_fails_where_a_gate_does(machine, samples):
     assert [c.get("name") for c in suites.iter("testcase") if c.find("failure") is not None] == ["verdict", "lambda_max.p95 > 1e-9"]
 
 
+@pytest.mark.slow
 @needs_bash
 def test_gitlab_recipe_runs(machine, samples):
     (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "robustness" in r]

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.auditing.run import audit
-from onnxfim.record.settings import Settings
-from tests.support.places import MODELS as SHARED
-from tests.support.places import ROOT
+from tests.support.places import needs_models
+from tests.support.trained import ALL, THEIRS, audited, known_exactly, theirs
 
-OURS = ROOT / "sample_models"
-REFERENCE = json.loads((OURS / "reference.json").read_text())
-MANIFEST = json.loads((SHARED / "manifest.json").read_text()) if (SHARED / "manifest.json").exists() else []
-EXACT = {r["model"]: r for r in MANIFEST if r.get("exact")}
-ABSENT = "others' trained models are not here (../shared/models); the sample models are tested above"
 SAMPLES = 32
 MEASURES = ("lambda_max", "lambda_max_calibrated")
 
 
-@cache
-def ours(name, method="auto", **options):
-    with np.load(OURS / "digits.npz") as data:
-        settings = Settings(samples=SAMPLES, batch=64, method=method, providers=("cpu",), **options)
-        return audit(OURS / f"{name}.onnx", data["inputs"], data["labels"], settings)
-
-
-@cache
-def theirs(name, method="sketch", **options):
-    with np.load(SHARED / EXACT[name]["data"]) as data:
-        settings = Settings(samples=SAMPLES, batch=64, method=method, providers=("cpu",), **options)
-        return audit(SHARED / name, data["inputs"], data["labels"], settings)
-
-
 def exact(name):
-    return json.loads((SHARED / EXACT[name]["exact"]).read_text()) if name in EXACT else REFERENCE[name]
+    return ALL[name].exact
 
 
 def compared(found, reference, measure):
@@ -62,82 +38,84 @@ class TestOurs:
     # Gradients repeat float64 autograd to float32; coordinates by differences see kinks; the sketch has its own interval.
     @pytest.mark.parametrize(("method", "rtol"), [("auto", 1e-3), ("exact", 5e-3), ("sketch", None)])
     @pytest.mark.parametrize("measure", MEASURES)
-    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    @pytest.mark.parametrize("name", known_exactly())
     def test_against_float64_autograd(self, name, measure, method, rtol):
-        found = ours(name, method)
+        found = audited(name, method)
         assert len(found.samples) == SAMPLES
-        ratio = check_mean(found, REFERENCE[name], measure)
+        ratio = check_mean(found, exact(name), measure)
         if rtol is not None:
             assert_allclose(ratio, 1, rtol=rtol)
-        assert compared(found, REFERENCE[name], measure)[2].mean() >= 0.9
+        assert compared(found, exact(name), measure)[2].mean() >= 0.9
         assert found.step.plateau
 
-    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    @pytest.mark.parametrize("name", known_exactly())
     def test_temperature_and_predictions(self, name):  # rtol: float32 logits
-        found, reference = ours(name), REFERENCE[name]
+        found, reference = audited(name), exact(name)
         assert_allclose(found.run.temperature, reference["temperature"], rtol=1e-4)
         for s, r in zip(found.samples, reference["samples"], strict=True):
             assert (s.index, s.label, s.prediction) == (r["index"], r["label"], r["prediction"])
             assert_allclose(s.confidence, r["confidence"], atol=1e-5)
 
     @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
-    @pytest.mark.parametrize("name", sorted(REFERENCE))
+    @pytest.mark.parametrize("name", known_exactly())
     def test_what_stands_beside_it(self, name, measure):  # 5 %: kinks within a step of single samples
-        values = [getattr(s, measure).value for s in ours(name).samples]
-        assert_allclose(values, [r[measure] for r in REFERENCE[name]["samples"]], rtol=0.05)
+        values = [getattr(s, measure).value for s in audited(name).samples]
+        assert_allclose(values, [r[measure] for r in exact(name)["samples"]], rtol=0.05)
 
+    @pytest.mark.slow
     def test_softmax_at_the_end_changes_nothing(self):  # rtol: float32
-        plain, ended = ours("digits_resnet"), ours("digits_resnet_softmax")
+        plain, ended = audited("digits_resnet"), audited("digits_resnet_softmax")
         for a, b in zip(plain.samples, ended.samples, strict=True):
             assert_allclose(b.lambda_max.value, a.lambda_max.value, rtol=1e-3)
         assert "logits before node" in ended.model.read_from
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["digits_resnet_fp16", "digits_resnet_int8"])
     def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: noise of the sketches and of the rounding
-        rounded = ours(name, "sketch")
+        rounded = audited(name, "sketch")
         assert rounded.step.plateau
-        plain = ours("digits_resnet", "sketch", step=rounded.step.step)
+        plain = audited("digits_resnet", "sketch", step=rounded.step.step)
         assert_allclose(rounded.aggregates["lambda_max"].mean.value, plain.aggregates["lambda_max"].mean.value, rtol=0.15)
 
+    @pytest.mark.slow
     def test_the_adversarially_trained_twin_is_the_more_robust(self):
-        plain, robust = ours("digits_resnet").aggregates, ours("digits_resnet_adv").aggregates
+        plain, robust = audited("digits_resnet").aggregates, audited("digits_resnet_adv").aggregates
         assert robust["lambda_max_calibrated"].mean.value < plain["lambda_max_calibrated"].mean.value
         assert robust["boundary_distance"].median.value > plain["boundary_distance"].median.value
 
     def test_400_directions_are_within_a_fifth(self):  # sd 7 %: 20 % is almost three of them, on the worst of 32
-        reference = {r["index"]: r["lambda_max"] for r in REFERENCE["digits_mlp"]["samples"]}
-        with np.load(OURS / "digits.npz") as data:
-            settings = Settings(samples=8, method="sketch", budget=460, batch=64, providers=("cpu",))
-            found = audit(OURS / "digits_mlp.onnx", data["inputs"], data["labels"], settings)
+        reference = {r["index"]: r["lambda_max"] for r in exact("digits_mlp")["samples"]}
+        found = audited("digits_mlp", "sketch", samples=8, budget=460)
         for s in found.samples:
             assert s.directions >= 390
             assert_allclose(s.lambda_max.value, reference[s.index], rtol=0.2)
 
 
-@pytest.mark.skipif(not MANIFEST, reason=ABSENT)
 class TestTheirs:
     @pytest.mark.parametrize("measure", MEASURES)
-    @pytest.mark.parametrize("name", sorted(EXACT))
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored))
     def test_means_and_intervals(self, name, measure):
-        found, reference = theirs(name), exact(name)
+        found, reference = audited(name, "sketch"), exact(name)
         check_mean(found, reference, measure)
         # 27 of 32: fewer have a chance of 2 % where intervals cover 95 %. The kinks of single samples are in the references too.
         assert compared(found, reference, measure)[2].sum() >= 27
         assert found.step.plateau
         assert found.step.scheme == "forward"
 
+    @pytest.mark.slow
+    @needs_models
     @pytest.mark.parametrize("measure", MEASURES)
     def test_nine_intervals_of_ten_cover(self, measure):
-        covers = [compared(theirs(name), exact(name), measure)[2] for name in sorted(EXACT)]
+        covers = [compared(audited(name, "sketch"), exact(name), measure)[2] for name, model in THEIRS.items() if model.stored]
         assert np.mean(covers) >= 0.9
 
-    @pytest.mark.parametrize("name", sorted(EXACT))
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored))
     def test_temperature(self, name):  # 5 %: the references' is one of a grid
-        assert_allclose(theirs(name).run.temperature, exact(name)["temperature"], rtol=0.05)
+        assert_allclose(audited(name, "sketch").run.temperature, exact(name)["temperature"], rtol=0.05)
 
-    @pytest.mark.parametrize("name", sorted(n for n in EXACT if "cnna" in n))
+    @pytest.mark.parametrize("name", theirs(lambda model: model.stored and "cnna" in model.name))
     def test_gradients_repeat_autograd(self, name):  # 1 %: kinks at single samples in float32
-        found = theirs(name, "gradient", temperature=exact(name)["temperature"])
+        found = audited(name, "gradient", replay=0, temperature=exact(name)["temperature"])
         for measure in MEASURES:
             values, truth, _ = compared(found, exact(name), measure)
             assert_allclose(values.mean(), truth.mean(), rtol=0.01)

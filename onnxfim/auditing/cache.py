@@ -2,7 +2,7 @@
 
 Of differences the model's own outputs are kept, one block per request of directions, so that everything computed from them
 (estimates, which samples are refined, statistics) is the same whether they were measured now or before. Of gradients, which are
-never refined, each sample's result is kept.
+never refined, each sample's result is kept; of a graph its bound.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from onnxfim.auditing.meter import Meter
+from onnxfim.errors import OnnxFimError
+from onnxfim.record.bound import Bound
 from onnxfim.record.plain import from_plain, to_plain
 from onnxfim.record.sample import SampleResult
-from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Scheme
-from onnxfim.slopes.exact import Target
+from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 #: Bytes that all stores of a cache folder may take together.
 LIMIT = 2**30
@@ -88,6 +92,45 @@ class Cache:
             total -= sizes[store]
 
 
+class Memory:
+    """The stores that one audit uses, opened as they are asked for.
+
+    Args:
+        cache: Where they are, or None where nothing is kept.
+    """
+
+    def __init__(self, cache: Cache | None) -> None:
+        self._cache = cache
+        self._stores: list[FileStore] = []
+
+    def store(self, identity: Mapping[str, object]) -> FileStore | None:
+        """The store of what ``identity`` names; None without a cache."""
+        if self._cache is None:
+            return None
+        self._stores.append(self._cache.store(identity))
+        return self._stores[-1]
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was looked up."""
+        return bool(self._stores)
+
+    @property
+    def damaged(self) -> int:
+        """Entries that were damaged."""
+        return sum(s.damaged for s in self._stores)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing more is kept, or None."""
+        return next((s.trouble for s in self._stores if s.trouble), None)
+
+    def close(self) -> None:
+        """Close the stores."""
+        for store in self._stores:
+            store.close()
+
+
 @dataclass(frozen=True)
 class _Block:
     """Where a block lies."""
@@ -106,17 +149,16 @@ class FileStore:
     Every process writes a pair of files of its own, so that several may run at once; all read all.
 
     Attributes:
-        rows: Rows that were taken from here instead of being measured.
         damaged: Entries that were damaged and will be measured again.
         trouble: Why nothing more is kept, or None.
     """
 
     def __init__(self, folder: Path, limit: int = LIMIT // 2) -> None:
         self.folder = folder
-        self.rows = self.damaged = 0
+        self.damaged = 0
         self.trouble: str | None = None
         self._limit, self._size = limit, 0
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[str, list[_Block]] = {}  # several where one was damaged and measured again
         self._writing: tuple[Path, BinaryIO, BinaryIO] | None = None
         for index in sorted(folder.glob("*.jsonl")):
             self._read(index)
@@ -128,31 +170,25 @@ class FileStore:
         content = self._bytes(key)
         if content is None:
             return None
-        block = self._blocks[key]
-        rows = np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
-        self.rows += len(rows)
-        return rows
+        block = self._blocks[key][-1]
+        return np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
 
-    def result(self, key: str) -> SampleResult | None:
-        """A sample's result that `put_result` kept, or None."""
+    def record(self, key: str, read: Callable[[Any], T]) -> T | None:
+        """What ``read`` makes of the record that `put_record` kept, or None."""
         content = self._bytes(key)
         if content is None:
             return None
         try:
-            found: SampleResult = from_plain(SampleResult, json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError):  # written by another version
+            return read(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
             self.damaged += 1
-            del self._blocks[key]
-            return None
-        self.rows += found.evaluations
-        return found
+            self._blocks[key].pop()
+            return self.record(key, read)
 
-    def put_result(self, key: str, result: SampleResult) -> None:
-        """Keep a sample's result, where JSON holds it exactly (it holds no NaN)."""
-        record = to_plain(result)
-        if from_plain(SampleResult, record) == result:
-            content = json.dumps(record, allow_nan=False).encode()
-            self._keep(key, content, (len(content),), "|u1")
+    def put_record(self, key: str, record: object) -> None:
+        """Keep a record of plain values; they must be finite."""
+        content = json.dumps(record, allow_nan=False).encode()
+        self._keep(key, content, (len(content),), "|u1")
 
     def put(self, key: str, rows: Array) -> None:
         with np.errstate(over="ignore"):
@@ -175,7 +211,7 @@ class FileStore:
         except OSError as error:  # a full or read-only disk ends the keeping, not the audit
             self.trouble = error.strerror or str(error)
             return
-        self._blocks[key] = block
+        self._blocks.setdefault(key, []).append(block)
         self._size += len(content)
 
     def _open(self) -> tuple[Path, BinaryIO, BinaryIO]:
@@ -201,25 +237,30 @@ class FileStore:
             if found is None:
                 self.damaged += 1
             else:
-                self._blocks[found[0]] = found[1]
+                self._blocks.setdefault(found[0], []).append(found[1])
                 self._size += found[1].bytes
 
     def _bytes(self, key: str) -> bytes | None:
-        """The block's bytes where they are what was written; a damaged entry is dropped."""
-        block = self._blocks.get(key)
-        if block is None:
-            return None
-        try:
-            with block.file.open("rb") as file:
-                file.seek(block.offset)
-                content = file.read(block.bytes)
-        except OSError:
-            content = b""
-        if len(content) == block.bytes and zlib.crc32(content) == block.crc:
-            return content
-        del self._blocks[key]
-        self.damaged += 1
+        """One of the key's blocks that is what was written; damaged ones are dropped."""
+        blocks = self._blocks.get(key, [])
+        while blocks:
+            content = _content(blocks[-1])
+            if content is not None:
+                return content
+            blocks.pop()
+            self.damaged += 1
         return None
+
+
+def _content(block: _Block) -> bytes | None:
+    """The block's bytes, or None where they are not what was written."""
+    try:
+        with block.file.open("rb") as file:
+            file.seek(block.offset)
+            content = file.read(block.bytes)
+    except OSError:
+        return None
+    return content if len(content) == block.bytes and zlib.crc32(content) == block.crc else None
 
 
 def _line(key: str, block: _Block) -> bytes:
@@ -250,8 +291,8 @@ def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
 class RememberedJacobian:
     """Finite differences that measure only what the store does not hold; the rest of the audit sees no difference."""
 
-    def __init__(self, jacobian: DifferenceJacobian, store: Store) -> None:
-        self._jacobian, self._store = jacobian, store
+    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter) -> None:
+        self._jacobian, self._store, self._meter = jacobian, store, meter
         self._digests: dict[int, str] = {}  # by position
 
     @property
@@ -266,7 +307,8 @@ class RememberedJacobian:
         for request, key in asked:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
-                yield self._jacobian.pair(request, rows, base[request.position])
+                self._meter.remembered(len(rows))
+                yield self._jacobian.pair(request, rows, base[request.sample.position])
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)
@@ -275,32 +317,47 @@ class RememberedJacobian:
 
     def _key(self, X: Array, request: Request) -> str:
         """The sample's own values, its stream and the directions."""
-        position = request.position
+        position = request.sample.position
         if position not in self._digests:
             self._digests[position] = _digest(X[position])
-        return f"{self._digests[position]}:{request.index}:{request.start}:{request.count}"
+        return f"{self._digests[position]}:{request.sample.index}:{request.start}:{request.count}"
 
 
 def remembered_results(
     store: FileStore | None,
     X: Array,
-    targets: Sequence[Target],
-    measure: Callable[[Sequence[Target]], Iterator[tuple[int, SampleResult]]],
+    targets: Sequence[Sample],
+    measure: Callable[[Sequence[Sample]], Iterator[tuple[int, SampleResult]]],
+    meter: Meter,
 ) -> Iterator[tuple[int, SampleResult]]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold."""
     if store is None:
         yield from measure(targets)
         return
     keys = {t.position: f"{_digest(X[t.position])}:{t.index}" for t in targets}
-    known = {t.position: found for t in targets if (found := store.result(keys[t.position])) is not None}
+    read = partial(from_plain, SampleResult)
+    known: dict[int, SampleResult] = {t.position: r for t in targets if (r := store.record(keys[t.position], read)) is not None}
     fresh = measure([t for t in targets if t.position not in known])
     for target in targets:
         if target.position in known:
-            yield target.position, replace(known[target.position], name=target.name, label=target.label)
+            found = known[target.position]
+            meter.remembered(found.evaluations)
+            yield target.position, replace(found, name=target.name, label=target.label)
             continue
         position, result = next(fresh)
-        store.put_result(keys[position], result)
+        record = to_plain(result)
+        if read(record) == result:  # JSON holds no NaN
+            store.put_record(keys[position], record)
         yield position, result
+
+
+def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:
+    """The bound from the store, or computed and kept there."""
+    found = store.record(key, Bound.from_json)
+    if found is None:
+        found = compute()
+        store.put_record(key, found.to_json())
+    return found
 
 
 def _digest(x: Array) -> str:

@@ -24,15 +24,15 @@ _SCHEMES: tuple[Scheme, ...] = ("forward", "central", "dithered")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model with its samples and settings."""
+class Candidate:
+    """A model to compare, with its samples and settings."""
 
     model: str | Path | ModelFile | CallableModel
     inputs: Array | Samples
     settings: Settings
 
 
-def at_common_step(subjects: Sequence[Subject], saved: Sequence[Audit] = ()) -> list[Settings]:
+def at_common_step(subjects: Sequence[Candidate], saved: Sequence[Audit] = ()) -> list[Settings]:
     """Settings of the subjects with one common step, scheme and seed.
 
     Args:

@@ -25,10 +25,16 @@ def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> 
     """
     ranked = ranking(results)
     shown = {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
-    made = ((index, _picture(inputs[index])) for index in sorted(shown))
-    return tuple(
-        Thumbnail(index, p.shape[0], p.shape[1], p.shape[2], tuple(int(v) for v in p.ravel())) for index, p in made if p is not None
-    )
+    made = (thumbnail(index, _picture(inputs[index])) for index in sorted(shown))
+    return tuple(t for t in made if t is not None)
+
+
+def thumbnail(index: int, picture: Array | None) -> Thumbnail | None:
+    """A sample's picture (H, W, C) as it is recorded, or None where there is none."""
+    if picture is None:
+        return None
+    height, width, channels = picture.shape
+    return Thumbnail(index, height, width, channels, tuple(int(v) for v in picture.ravel()))
 
 
 def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:

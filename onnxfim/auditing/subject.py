@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
-from onnxfim.errors import InputError, ModelError, OnnxFimError
+from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.graph.ends import Ending, ending, input_level, input_limits
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
@@ -24,14 +24,13 @@ from onnxfim.graph.load import (  # fmt: skip
 )
 from onnxfim.graph.surgery import free_batch, read_from
 from onnxfim.record.audit import ModelInfo
-from onnxfim.record.settings import OutputKind, Settings
+from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import CallableForward, OnnxForward
-from onnxfim.slopes.kinds import Gaussian, OutputReader, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
+from onnxfim.slopes.kinds import OutputReader, reader_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
-_SUM = 1e-3  # how far a row of probabilities may be from 1 (float16 files)
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,7 @@ class Differentiable:
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
+    ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation.
     ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
     them. ``doubt`` is what speaks against the output kind it was read with. ``differentiable`` is None, and ``no_gradient`` says
     why, where there are no logits of a graph to differentiate.
@@ -66,6 +66,7 @@ class Subject:
 
     info: ModelInfo
     forward: OnnxForward | CallableForward
+    kind: OutputReader
     reader: OutputReader
     level: float | None = None
     doubt: str | None = None
@@ -121,15 +122,13 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     check_shape(model.name, X.shape[1:], model.input_shape)
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
     z = forward.outputs(X[: min(8, len(X))])
-    kind, how, doubt = _kind(settings, Ending(), z)
-    logits = _are_logits(kind, z)
-    how += _how(kind, logits)
+    kind, known = reader_of(settings, Ending(), z)
     info = ModelInfo(
         path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
         opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
-        num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind, read_from=how,
+        num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind.name, read_from=_read_from(known.how, kind),
     )  # fmt: skip
-    return Subject(info, forward, _reader(kind, logits, settings.sigma), doubt=doubt)
+    return Subject(info, forward, kind, kind, doubt=known.doubt)
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
@@ -159,32 +158,31 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
-    kind, how, doubt = _kind(settings, end, truth)
-    logits = _are_logits(kind, truth)
-    if not logits and kind in ("probabilities", "sigmoid") and end.logits is not None and settings.output_kind in ("auto", kind):
-        inner = _logits_forward(file, proto, end, opened, forward, few, truth, kind, settings)
+    kind, known = reader_of(settings, end, truth)
+    reader, how = kind, known.how
+    before = kind.before_activation()
+    if before is not None and end.logits is not None:
+        inner = _logits_forward(file, proto, end.logits, opened, few, truth, before, settings)
         if inner is not None:
-            forward, logits = inner, True
+            forward, reader = inner, before
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
-    how += _how(kind, logits)
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
-        output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind, read_from=how,
-        rewritten="; ".join(rewritten) or None,
+        output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
+        read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None,
     )  # fmt: skip
     source, reason = None, None
-    if not logits:
+    if not reader.reads_logits:
         reason = "the logits before the output cannot be read"
     elif truth.shape[2] != 1:
         reason = "outputs with positions are measured by sketch"
     else:
-        name = end.logits if kind in ("probabilities", "sigmoid") and end.logits is not None else out.name
+        name = end.logits if reader is before and end.logits is not None else out.name
         source = Differentiable(file.proto, into.name, name, file.path.parent)
-    reader = _reader(kind, logits, settings.sigma)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
-    return Subject(info, forward, reader, level, doubt, source, reason, limits, file)
+    return Subject(info, forward, kind, reader, level, known.doubt, source, reason, limits, file)
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
@@ -200,74 +198,29 @@ def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> O
     return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=_SAME * scale) else None
 
 
+def _read_from(how: str, reader: OutputReader) -> str:
+    """How the outputs are known, and what is differentiated where that is not the outputs."""
+    return f"{how}; {reader.differentiated}" if reader.differentiated else how
+
+
 def _logits_forward(
-    file: ModelFile, proto: Any, end: Ending, opened: Callable[..., OnnxForward], forward: OnnxForward, few: Array, truth: Array,
-    kind: OutputKind, settings: Settings,
+    file: ModelFile, proto: Any, logits: str, opened: Callable[..., OnnxForward], few: Array, truth: Array, reader: OutputReader,
+    settings: Settings,
 ) -> OnnxForward | None:  # fmt: skip
-    """A forward that reads the logits before the final Softmax or Sigmoid, where its copy reproduces the probabilities."""
-    assert end.logits is not None
-    element = value_type(file, end.logits)
+    """A forward that reads the logits before the final activation, where its copy reproduces the outputs."""
+    element = value_type(file, logits)
     if element is None:
         return None
     fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
-    source = read_from(proto, end.logits, element).SerializeToString()
+    source = read_from(proto, logits, element).SerializeToString()
     try:
-        copy = opened(source, end.logits, fixed, settings.batch)
+        copy = opened(source, logits, fixed, settings.batch)
         z = copy.outputs(few)
     except OnnxFimError:
         return None
-    p = _reader(kind, True, 1.0).probabilities(z)
+    p = reader.probabilities(z)
     tolerance = 2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME
     return copy if p.shape == truth.shape and np.allclose(p, truth, rtol=0, atol=tolerance) else None
-
-
-def _are_logits(kind: OutputKind, z: Array) -> bool:
-    """Whether the outputs themselves are differentiated; a sigmoid's may be its logits, which leave 0 to 1."""
-    return kind in ("logits", "gaussian") or (kind == "sigmoid" and (float(z.min()) < 0 or float(z.max()) > 1))
-
-
-def _how(kind: OutputKind, logits: bool) -> str:
-    """What is differentiated where the outputs are probabilities."""
-    if logits or kind not in ("probabilities", "sigmoid"):
-        return ""
-    return "; differentiated through 2 ∂√p" if kind == "probabilities" else "; differentiated through 2 ∂ arcsin √p"
-
-
-def _reader(kind: OutputKind, logits: bool, sigma: float) -> OutputReader:
-    if kind == "gaussian":
-        return Gaussian(sigma)
-    if kind == "sigmoid":
-        return SigmoidLogits() if logits else SigmoidProbabilities()
-    return SoftmaxLogits() if logits else Probabilities()
-
-
-def _kind(settings: Settings, end: Ending, z: Array) -> tuple[OutputKind, str, str | None]:
-    """(kind, how it is known, what speaks against it) from the settings, the graph's end and the values."""
-    sums = z.sum(axis=1)
-    simplex = z.shape[1] > 1 and z.min() >= -_SUM and np.abs(sums - 1).max() <= _SUM
-    unit = z.min() >= 0 and z.max() <= 1
-    if settings.output_kind != "auto":
-        doubt = None
-        if settings.output_kind == "probabilities" and not simplex:
-            doubt = "the outputs are not rows of probabilities (they do not sum to 1), though --output-kind says so"
-        elif settings.output_kind == "logits" and simplex:
-            doubt = "the outputs sum to 1 like probabilities, though --output-kind says logits: a second softmax would be wrong"
-        return settings.output_kind, "as given by --output-kind", doubt
-    if end.kind == "probabilities" and simplex:
-        return "probabilities", f"the graph ends in Softmax (node {end.node!r})", None
-    if end.kind == "sigmoid" and unit:
-        return "sigmoid", f"the graph ends in Sigmoid (node {end.node!r})", None
-    if simplex:
-        return "probabilities", "the outputs are non-negative and sum to 1", None
-    if z.shape[1] == 1:
-        raise ModelError(
-            "output has one value per sample, expected one per class. Say --output-kind sigmoid for a binary classifier whose "
-            "output is a logit, or gaussian for a regression."
-        )
-    doubt = None
-    if unit and z.shape[1] > 1:
-        doubt = "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid"
-    return "logits", "the graph's last nodes make no probabilities, nor do the values look like any", doubt
 
 
 __all__ = ["CallableModel", "Subject", "check_shape", "from_callable", "open_subject"]

@@ -1,28 +1,25 @@
-"""What a model's graph alone tells: its family, the spectral bound from its weights, and whether measurements respect it."""
+"""What a model's graph alone tells: its family, the spectral bound from its weights, and what that leaves for each sample."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-
-from onnxfim.bounds import cached_bound, closed_forms, spectral_bound
+from onnxfim.bounds import closed_forms, spectral_bound
 from onnxfim.bounds.architecture import infer_architecture
 from onnxfim.bounds.prepared import prepared_view
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
-from onnxfim.record.decision import Finding
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.threads import one_blas_thread
 
-Array: TypeAlias = np.ndarray[Any, Any]
+#: Gives the bound that is known under a key, or computes it and keeps it under that key.
+Remember: TypeAlias = Callable[[str, Callable[[], Bound]], Bound]
 
-# What float32 outputs and differences may add to a measurement: a violation beyond it is one.
-_SLACK = 1e-3
+#: Part of every key: raise it when a rule changes, so that old figures are computed again.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,85 +33,66 @@ class GraphReading:
 
 def read_graph(
     graph: Graph,
-    sha256: str,
     *,
     input_name: str | None = None,
     output_name: str | None = None,
     output_kind: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
+    remember: Remember | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GraphReading:
     """Family and bound of a graph.
 
     Args:
         graph: The model's graph.
-        sha256: Hash of the file, the cache's key.
         input_name, output_name: What is audited; the first floating-point ones by default.
         output_kind: What the audit reads the outputs as; by default what the graph's end says. The bound is of the value whose
             slopes are taken as logits: before a final Softmax, LogSoftmax or Sigmoid where that makes this kind of output.
-        cache_dir: Folder to keep bounds in, or None.
+        remember: Where bounds of this file are kept, or None.
         progress: Called with (layers done, layers in all, name).
     """
 
     def compute() -> Bound:
         return spectral_bound(view, output_name=output_name, output_kind=output_kind, progress=progress)
 
-    variant = f"{input_name}|{output_name}|{output_kind}"
+    key = f"{VERSION}|{input_name}|{output_name}|{output_kind}"
     view = prepared_view(graph, input_name)
     with one_blas_thread():
-        bound = compute() if cache_dir is None else cached_bound(sha256, compute, cache_dir, variant=variant)
+        bound = compute() if remember is None else remember(key, compute)
     return GraphReading(infer_architecture(view), bound, closed_forms(bound))
 
 
+def bound_for(bound: Bound, log10_largest_spread: float) -> Bound:
+    """The bound for outputs with ``F = JᵀCJ`` and ``‖C‖`` up to a limit: ``½L²`` holds up to ½, as of softmax and sigmoid."""
+    if bound.log10_lipschitz is None or bound.log10_fisher is None or log10_largest_spread <= math.log10(0.5):
+        return bound
+    fisher = max(math.nextafter(log10_largest_spread + 2 * bound.log10_lipschitz, math.inf), LOG10_ZERO)
+    return replace(bound, log10_fisher=fisher if math.isfinite(fisher) else None)
+
+
 def with_bounds(
-    samples: Sequence[SampleResult], probabilities: dict[int, Array], bound: Bound
-) -> tuple[tuple[SampleResult, ...], tuple[Finding, ...]]:
-    """Samples with their own bound ``max_k 2p_k(1 − p_k) · L²``, and a finding where a measurement lies above the bound.
+    samples: Sequence[SampleResult], log10_spreads: Mapping[int, float], bound: Bound, *, log10_largest_spread: float, formula: str
+) -> tuple[SampleResult, ...]:
+    """Samples with their own bound ``‖C(p)‖ · L²``.
 
     Args:
         samples: Results.
-        probabilities: p (K,) of each sample by index.
+        log10_spreads: log10 of the largest eigenvalue of C, ``F = JᵀCJ``, at each sample by index.
         bound: The model's bound, with ``log10_lipschitz``.
+        log10_largest_spread: The same at any outputs, for samples that ``log10_spreads`` lacks.
+        formula: The bound in symbols.
     """
     if not bound.available or bound.log10_lipschitz is None:
-        return tuple(samples), ()
+        return tuple(samples)
     log_l = bound.log10_lipschitz
-    marked, broken = [], []
+    marked = []
     for s in samples:
-        p = probabilities.get(s.index)
-        # Σ_{j≠k} p_j beside p_k: 1 − p_k without cancellation where p is one-hot.
-        spread = (
-            0.5 if p is None else float(max(2 * p[k] * (p.sum() - p[k] if p[k] < 0.5 else np.delete(p, k).sum()) for k in _top(p)))
-        )
-        log_spread = math.log10(spread) if spread > 0 else LOG10_ZERO
-        mine = max(log_spread + 2 * log_l, LOG10_ZERO)
-        marked.append(replace(s, log10_fisher_bound=bound_of(mine)))
-        stretch, lam = s.logit_sensitivity, s.lambda_max
-        # An estimate may exceed the truth by its noise: its lower end must not lie above the bound; an exact value itself must not.
-        if _above(stretch.low, log_l) or _above(lam.low, bound.log10_fisher if bound.log10_fisher is not None else math.inf):
-            broken.append(s)
-    if not broken:
-        return tuple(marked), ()
-    worst = broken[0]
-    return tuple(marked), (
-        Finding(
-            "bound-violated",
-            "error",
-            f"On {len(broken)} samples (first: {worst.index}) the measured sensitivity lies above the upper bound from the weights "
-            f"(log10 L = {log_l:.3g}). One of the two is wrong: report this with the model, and trust neither.",
-        ),
-    )
+        mine = max(log10_spreads.get(s.index, log10_largest_spread) + 2 * log_l, LOG10_ZERO)
+        marked.append(replace(s, log10_fisher_bound=bound_of(mine, formula)))
+    return tuple(marked)
 
 
-def bound_of(log10: float) -> Estimate:
+def bound_of(log10: float, formula: str = "max 2p(1−p)·L²") -> Estimate:
     """A sample's own bound as a measure."""
-    return Estimate(log10, None, log10, "upper bound", "max 2p(1−p)·L²")
-
-
-def _top(p: Array) -> list[int]:
-    """Classes that can have the largest ``p(1 − p)``: the two most probable."""
-    return [int(k) for k in np.argsort(-p)[:2]]
-
-
-def _above(value: float | None, log_bound: float) -> bool:
-    return value is not None and value > 0 and math.log10(value) > log_bound + math.log10(1 + _SLACK)
+    if not math.isfinite(log10):
+        return Estimate(None, reason="the outputs' own spread has no upper bound")
+    return Estimate(log10, None, log10, "upper bound", formula)

@@ -12,15 +12,15 @@ import numpy as np
 from onnxfim.auditing.cache import default_folder
 from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
-from onnxfim.cli.gate_options import as_baseline, exit_code, print_checks, read_checks, require_same_data, same_scheme
+from onnxfim.cli.gating import as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import InputError, OnnxFimError, OutputError, SettingsError
+from onnxfim.errors import InputError, OnnxFimError, OutputError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
-from onnxfim.record.settings import Settings
+from onnxfim.record.settings import SETTINGS, Settings
 
 _SYNTHETIC = 32  # samples, where none are asked for
 
@@ -46,9 +46,10 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
-    settings = same_scheme(prepared.settings, given, checks.baseline)
     with console.progress() as progress:
-        measured = audit(prepared.file, prepared.samples, settings=settings, progress=progress, cache_dir=_cache_dir(options))
+        measured = audit(
+            prepared.file, prepared.samples, settings=prepared.settings, progress=progress, cache_dir=_cache_dir(options)
+        )
     problem: OnnxFimError | None = None
     try:
         result = checks.judge(measured)
@@ -77,48 +78,24 @@ def prepare(model: str, options: dict[str, Any]) -> Prepared:
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
-    settings = Settings(
-        samples=options["samples"],
-        method=options["method"],
-        budget=options["budget"],
-        precision=options["precision"],
-        max_budget=max(options["max_budget"], options["budget"]),
-        step=options["step"],
-        scheme=options["scheme"],
-        seed=options["seed"],
-        batch=options["batch"],
-        providers=tuple(options["providers"]),
-        require_provider=options["require_provider"],
-        output_kind=options["output_kind"],
-        input=options["input_name"],
-        output=options["output_name"],
-        temperature=options["temperature"],
-        sigma=options["sigma"],
-        input_scale=scale,
-        replay=options["replay"],
-        attack=options["attack"],
-        epsilon=options["epsilon"],
-        attack_range=_pair(options["attack_range"]),
-        attack_samples=options["attack_samples"],
-        bounds=options["bounds"],
-        surrogate=options["surrogate"],
-        tf32=options["tf32"],
-    )
-    return Prepared(file, samples, settings)
+    return Prepared(file, samples, settings_from(options, input_scale=scale))
+
+
+def settings_from(options: dict[str, Any], **others: Any) -> Settings:
+    """The settings that the options give, with ``others`` that have no option.
+
+    Raises:
+        SettingsError: a value that cannot be.
+    """
+    given = {s.name: options[s.name] for s in SETTINGS if s.option is not None}
+    given["max_budget"] = max(given["max_budget"], given["budget"])
+    return Settings(**given, **others)
 
 
 def _cache_dir(options: dict[str, Any]) -> Path | None:
     if options["no_cache"]:
         return None
     return Path(options["cache_dir"]) if options["cache_dir"] else default_folder()
-
-
-def _pair(values: tuple[float, ...] | None) -> tuple[float, float] | None:
-    if values is None:
-        return None
-    if len(values) != 2:
-        raise SettingsError(f"--attack-range: {len(values)} numbers, expected two: LOW,HIGH.")
-    return values[0], values[1]
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:
@@ -131,7 +108,7 @@ def _preprocessing(options: dict[str, Any]) -> Preprocessing:
 
 def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
     """The samples, and d(model input)/d(raw input) where it is known and not 1."""
-    into = choose_input(file, options["input_name"])
+    into = choose_input(file, options["input"])
     shape, dtype = sample_shape(into), np.dtype(into.dtype)
     count = options["samples"]
     if options["data"] == "random":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -23,7 +22,6 @@ def bounds_command(
     outputs: Sequence[tuple[str, str]],
     as_json: bool,
     console: Console,
-    cache_dir: Path | None,
     assets: str | None = None,
     **options: Any,
 ) -> None:
@@ -35,10 +33,7 @@ def bounds_command(
     check_assets(assets, outputs)
     file = load_model(model)
     with console.layers() as progress:
-        reading = read_graph(
-            file.graph, file.sha256, input_name=options["input_name"], output_name=options["output_name"], cache_dir=cache_dir,
-            progress=progress,
-        )  # fmt: skip
+        reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)
     record = to_json(file, reading)
     for kind, path in outputs:
         page = None if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading, assets_dir=assets)

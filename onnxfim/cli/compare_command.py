@@ -12,7 +12,8 @@ import click
 
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import OutputFile, assets_option, data_options, run_options
+from onnxfim.cli.options import assets_option, data_options, run_options
+from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
     from onnxfim.record.audit import Audit
@@ -86,7 +87,7 @@ def compare_command(
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
-    from onnxfim.report.comparison import render_comparison_html
+    from onnxfim.report.comparison_html import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
     from onnxfim.verdict import Comparison
 
@@ -111,12 +112,12 @@ def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) 
 
 
 def _measured(models: Sequence[str], read: Sequence[Audit], console: Console, options: dict[str, Any]) -> dict[str, Audit]:
-    from onnxfim.auditing.common_step import Subject, at_common_step
+    from onnxfim.auditing.common_step import Candidate, at_common_step
     from onnxfim.auditing.run import audit
     from onnxfim.cli.audit_command import prepare
 
     prepared = {m: prepare(m, options) for m in models}
-    settings = at_common_step([Subject(p.file, p.samples, p.settings) for p in prepared.values()], read)
+    settings = at_common_step([Candidate(p.file, p.samples, p.settings) for p in prepared.values()], read)
     found = {}
     for (name, p), chosen in zip(prepared.items(), settings, strict=True):
         console.detail(f"measuring {name} at step {chosen.step:.3g}, {chosen.scheme} differences, seed {chosen.seed}")

@@ -31,7 +31,7 @@ _UNSET = ("config", "help", "version")  # options that no file sets
 
 
 @dataclass(frozen=True)
-class File:
+class ConfigFile:
     """A configuration file: its keys, and how to call it in messages."""
 
     where: str
@@ -39,7 +39,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Value:
+class FoundValue:
     """A value as text (or texts, for a repeatable option), and where it was found."""
 
     where: str
@@ -72,7 +72,7 @@ def _configure(context: click.Context, _: click.Parameter, path: str | None) -> 
         raise click.UsageError(str(error), context) from error
 
 
-def read_file(path: str | None = None) -> File:
+def read_file(path: str | None = None) -> ConfigFile:
     """The configuration at ``path``, or that of the current folder (which may have none).
 
     Raises:
@@ -80,11 +80,11 @@ def read_file(path: str | None = None) -> File:
     """
     if path is not None:
         record = _toml(Path(path))
-        return File(path, _own(record) if Path(path).name == "pyproject.toml" else record)
+        return ConfigFile(path, _own(record) if Path(path).name == "pyproject.toml" else record)
     if Path(FILE).is_file():
-        return File(FILE, _toml(Path(FILE)))
+        return ConfigFile(FILE, _toml(Path(FILE)))
     project = Path("pyproject.toml")
-    return File(str(project), _own(_toml(project)) if project.is_file() else {})
+    return ConfigFile(str(project), _own(_toml(project)) if project.is_file() else {})
 
 
 def _own(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,7 +118,7 @@ def settable(command: click.Command) -> dict[str, click.Parameter]:
     return found
 
 
-def from_file(file: File, command: click.Command, commands: Mapping[str, click.Command]) -> dict[str, Value]:
+def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, click.Command]) -> dict[str, FoundValue]:
     """Values of the parameters of ``command``, by parameter name.
 
     Raises:
@@ -133,29 +133,29 @@ def from_file(file: File, command: click.Command, commands: Mapping[str, click.C
     for name, table in tables.items():
         for key in table:
             _known(f"{file.where}: [{name}]", _spelled(key), settable(commands[name]))
-    found: dict[str, Value] = {}
+    found: dict[str, FoundValue] = {}
     own, places = settable(command), [(f"{file.where}: [{command.name}]", tables.get(command.name or "", {}))]
     if command.name == _MAIN:
         places.insert(0, (file.where, top))
     for where, table in places:
         for key, value in table.items():
             parameter = own[_spelled(key)]
-            found[parameter.name or key] = Value(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
+            found[parameter.name or key] = FoundValue(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
     return found
 
 
-def from_environment(environment: Mapping[str, str], command: click.Command) -> dict[str, Value]:
+def from_environment(environment: Mapping[str, str], command: click.Command) -> dict[str, FoundValue]:
     """Values of the parameters of ``command`` from variables such as ``ONNXFIM_MAX_BUDGET``; an empty one counts as unset.
 
     A repeatable option takes one value a line.
     """
-    found: dict[str, Value] = {}
+    found: dict[str, FoundValue] = {}
     for key, parameter in settable(command).items():
         variable = variable_of(key)
         text = environment.get(variable, "")
         if text.strip():
             lines = [line.strip() for line in text.splitlines() if line.strip()]
-            found[parameter.name or key] = Value(f"{variable}={text!r}", lines if _repeats(parameter) else text)
+            found[parameter.name or key] = FoundValue(f"{variable}={text!r}", lines if _repeats(parameter) else text)
     return found
 
 
@@ -201,7 +201,7 @@ def _text(where: str, key: str, value: Any, parameter: click.Parameter) -> str |
     return texts if _repeats(parameter) else ",".join(texts)
 
 
-def _checked(context: click.Context, name: str, value: Value) -> str | list[str]:
+def _checked(context: click.Context, name: str, value: FoundValue) -> str | list[str]:
     """The value, once the parameter's own type has taken it."""
     parameter = next(p for p in context.command.params if p.name == name)
     try:
@@ -209,16 +209,6 @@ def _checked(context: click.Context, name: str, value: Value) -> str | list[str]
     except click.BadParameter as error:
         raise ValueError(f"{value.where}: {error.message}") from error
     return value.value
-
-
-_EXAMPLES: Mapping[str, object] = {
-    "model": "model.onnx", "data": "samples.npz", "samples": 1000, "labels": "labels.npy", "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225], "input-range": [0, 1], "resize": 256, "crop": 224, "precision": "5%",
-    "output-file": ["html=report.html", "json=report.json"], "html-assets": "report_files", "step": "auto", "batch": "auto",
-    "temperature": "auto", "provider": ["auto"], "epsilon": 0.5, "attack-range": [0, 1],
-    "fail-on": ["lambda_max.p95 > 12.5", "clean_accuracy < 90%"], "baseline": "baseline.json", "max-regression": "10%",
-    "cache-dir": ".onnxfim-cache",
-}  # fmt: skip
 
 
 def template(command: click.Command) -> str:
@@ -238,17 +228,21 @@ def _template(command: click.Command) -> Iterator[str]:
 
 
 def _example(key: str, parameter: click.Parameter) -> object:
-    if key in _EXAMPLES:
-        return _EXAMPLES[key]
-    flag = isinstance(parameter, click.Option) and parameter.is_flag
-    default = parameter.to_info_dict().get("default")
-    if flag or isinstance(default, (bool, int, float, str)):
-        return bool(default) if flag else default
+    """The example that the option names, else its default, else a value of its kind."""
+    if not isinstance(parameter, click.Option):
+        return f"{key}.onnx"
+    example, default = getattr(parameter, "example", None), parameter.to_info_dict().get("default")
+    if example is not None:
+        return example
+    if parameter.is_flag:
+        return bool(default)
+    if isinstance(default, (int, float, str, tuple)):
+        return default
     if isinstance(parameter.type, click.Choice):
         return str(parameter.type.choices[0])
     if isinstance(parameter.type, click.IntRange):
         return parameter.type.min or 1
-    return [] if _repeats(parameter) else (parameter.metavar or key)
+    return [] if parameter.multiple else (parameter.metavar or key)
 
 
 def _literal(value: object) -> str:

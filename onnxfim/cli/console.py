@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,17 @@ def errors_in_one_line(function: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
+class _Details(logging.Handler):
+    """Prints a log's messages as details, each with the seconds since this began."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console, self._start = console, time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.detail(f"{time.monotonic() - self._start:7.2f} s  {record.getMessage()}")
+
+
 class Console:
     """Prints to stderr, except for results; progress is a bar on a terminal and plain lines elsewhere."""
 
@@ -60,7 +72,27 @@ class Console:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
-        """A callback for the audit's progress."""
+        """A callback for the audit's progress; with --verbose the log is printed meanwhile."""
+        with self._log():
+            yield from self._progress()
+
+    @contextmanager
+    def _log(self) -> Iterator[None]:
+        """Details from the library's log, with the seconds since it began."""
+        if not self.verbose:
+            yield
+            return
+        log, handler = logging.getLogger("onnxfim"), _Details(self)
+        before = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(before)
+
+    def _progress(self) -> Iterator[Callable[[Progress], None]]:
         if self.quiet:
             yield lambda _: None
         elif sys.stderr.isatty():
@@ -75,15 +107,15 @@ class Console:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("passes"),
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
                    TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
         with Bar(*columns, console=Rich(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting", total=None, rate="")
+            task = bar.add_task("starting", total=None, rate="", unit="")
             start = time.monotonic()
 
             def update(p: Progress) -> None:
                 rate = f"{p.done / max(time.monotonic() - start, 1e-9):,.0f}/s" if p.done else ""
-                bar.update(task, description=p.stage, completed=p.done, total=p.total or None, rate=rate)
+                bar.update(task, description=p.stage, completed=p.done, total=p.total or None, rate=rate, unit=p.unit)
 
             yield update
 
@@ -98,7 +130,7 @@ class Console:
             last = now
             rate = p.done / (now - start)
             left = (p.total - p.done) / rate if rate and p.total else 0.0
-            click.echo(f"{p.stage}: {p.done:,} of {p.total:,} passes, {rate:,.0f}/s, about {left:,.0f} s left", err=True)
+            click.echo(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}, {rate:,.0f}/s, about {left:,.0f} s left", err=True)
 
         return update
 

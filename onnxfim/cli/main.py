@@ -12,15 +12,16 @@ from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console, errors_in_one_line
 from onnxfim.cli.options import (
-    OutputFile,
     assets_option,
     cache_options,
     data_options,
     gate_options,
     given_options,
+    option_of,
     output_options,
     run_options,
 )
+from onnxfim.cli.spelled import OutputFile
 
 _EPILOG = """Exit codes: 0 pass, 1 a gate or the baseline's comparison failed, 2 could not run or bad usage, 3 nothing could be
 audited, 4 inconclusive (only with --fail-on-inconclusive), 130 interrupted (what was finished is written, marked partial).
@@ -46,7 +47,7 @@ def main() -> None:
 @output_options
 @configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read and the step chosen.")
+@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
 @errors_in_one_line
 def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
@@ -74,8 +75,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 )
 @assets_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--input", "input_name", metavar="NAME", help="Input, where the model has several.")
-@click.option("--output", "output_name", metavar="NAME", help="Output, where the model has several.")
+@option_of("input")
+@option_of("output")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
 @configured
 @errors_in_one_line
@@ -83,7 +84,7 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
     """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
     from onnxfim.cli.bounds_command import bounds_command
 
-    bounds_command(model, outputs, as_json, Console(quiet), None, **options)
+    bounds_command(model, outputs, as_json, Console(quiet), **options)
 
 
 main.add_command(compare)
@@ -132,6 +133,17 @@ def doctor(as_json: bool) -> None:
     from onnxfim.cli.doctor_command import doctor_command
 
     doctor_command(as_json)
+
+
+@main.command()
+@errors_in_one_line
+def schema() -> None:
+    """Print the JSON schema of what `audit -o json=…` writes."""
+    import json
+
+    from onnxfim.record.schema import audit_schema
+
+    click.echo(json.dumps(audit_schema(), indent=1))
 
 
 __all__ = ["main"]

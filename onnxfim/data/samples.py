@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxfim.errors import InputError
+from onnxfim.record import streams
 from onnxfim.record.sample import Skipped
 
 Array: TypeAlias = npt.NDArray[Any]
 Indices: TypeAlias = npt.NDArray[np.int64]
 SampleShape: TypeAlias = tuple[int | None, ...]
-
-# Third word of the seed: keeps synthetic inputs apart from the directions of the same seed.
-_STREAM = 0x64617461
 
 MAX_BYTES = 8 * 2**30
 """Selected samples may take this much memory; more is refused before anything is read."""
@@ -106,7 +104,7 @@ def random_samples(
     check_bytes("synthetic samples", count * math.prod(sizes) * dtype.itemsize)
     inputs = np.empty((count, *sizes), dtype)
     for i in range(count):
-        rng = np.random.default_rng([seed, i, _STREAM])
+        rng = np.random.default_rng([seed, i, streams.DATA])
         inputs[i] = rng.random(sizes) if distribution == "uniform" else rng.standard_normal(sizes)
     words = "uniform in [0, 1]" if distribution == "uniform" else "standard normal"
     return Samples(

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxfim.gradients import SelfTest, derivative_graph, self_test
+from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.session import open_session, run
 
@@ -145,7 +146,7 @@ class DifferentiableModel:
             original: The model's own logits (N, K) for rows of inputs.
             seed: Seed of the directions.
         """
-        test = self_test(original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, 0x73656C66]))
+        test = self_test(original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]))
         if test.passed and test.output_error > _OUTPUTS:
             reason = f"the derivative graph's outputs differ from the model's by {test.output_error:.1e} of the largest"
             return replace(test, passed=False, reason=reason)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from onnxfim.errors import OutputError
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
+from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
 
 SCHEMA_VERSION = "2.0"
 
 
+@closed
 @dataclass(frozen=True)
 class Rung:
     """One step of the ladder: the mean of lambda_max over the calibration samples at this step.
@@ -25,22 +27,23 @@ class Rung:
     ``cross`` is the dithered cross-Gram value where it was measured.
     """
 
-    step: float
+    step: NotNegative
     relative_step: float
     forward: float | None
     central: float | None
     error: float | None
-    unchanged: float
-    cross: float | None = None
+    unchanged: Part
+    cross: float | None = field(default=None, metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class ClippedRange:
     """The range of inputs that a file tells apart, and the share of the audited coordinates within a step of its ends."""
 
     low: float
     high: float
-    share: float
+    share: Part
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class StepChoice:
     ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
     """
 
-    step: float
+    step: NotNegative
     scheme: Literal["forward", "central", "dithered"]
     plateau: bool
     given: bool
@@ -82,7 +85,7 @@ class ModelInfo:
     path: str
     name: str
     sha256: str
-    bytes: int
+    bytes: Count
     producer: str
     opset: int | None
     input: str
@@ -93,7 +96,7 @@ class ModelInfo:
     positions: int
     output_kind: OutputKind
     read_from: str
-    rewritten: str | None = None
+    rewritten: str | None = field(default=None, metadata=ALWAYS)
     doubt: str | None = None
 
 
@@ -103,28 +106,28 @@ class DataInfo:
 
     source: str
     sha256: str
-    count: int
+    count: Count
     shape: tuple[int, ...]
     labels: bool
     synthetic: bool
-    class_names: tuple[str, ...] | None = None
-    input_min: float = 0.0
-    input_max: float = 0.0
-    input_std: float = 0.0
+    class_names: tuple[str, ...] | None = field(default=None, metadata=ALWAYS)
+    input_min: float = field(default=0.0, metadata=ALWAYS)
+    input_max: float = field(default=0.0, metadata=ALWAYS)
+    input_std: float = field(default=0.0, metadata=ALWAYS)
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Clean accuracy, mean confidence and the temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
 
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    mean_confidence: float | None
+    accuracy: Part | None
+    accuracy_low: Part | None
+    accuracy_high: Part | None
+    mean_confidence: Part | None
     temperature: float | None
     nll_before: float | None
     nll_after: float | None
-    reason: str | None = None
+    reason: str | None = field(default=None, metadata=ALWAYS)
 
 
 @dataclass(frozen=True)
@@ -138,44 +141,46 @@ class Run:
     providers_registered: tuple[str, ...]
     provider_reason: str | None
     method: str
-    step: float
+    step: NotNegative
     scheme: str
     temperature: float | None
     seed: int
-    evaluations: int
-    seconds: float
+    evaluations: Count
+    seconds: NotNegative
     versions: Mapping[str, str]
     platform: str
     partial: bool
     provider_missed: bool = False
-    times: Mapping[str, Any] = field(default_factory=dict)
+    times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 
 @dataclass(frozen=True)
 class ClassRow:
     """One class of the per-class table; means are of the samples with this label (or prediction where there are no labels)."""
 
-    index: int
+    index: Count
     name: str
-    count: int
-    accuracy: float | None
-    mean_confidence: float | None
+    count: Count
+    accuracy: Part | None
+    mean_confidence: Part | None
     lambda_max_mean: float | None
     lambda_max_calibrated_mean: float | None
     boundary_distance_median: float | None
 
 
+@closed
 @dataclass(frozen=True)
 class Thumbnail:
     """An input as a small picture: rows of 0-255 values, 1 or 3 channels, (H, W, C) flattened in that order."""
 
-    index: int
-    height: int
-    width: int
-    channels: int
-    pixels: tuple[int, ...]
+    index: Count
+    height: Positive
+    width: Positive
+    channels: Annotated[int, Limits(choices=(1, 3))]
+    pixels: tuple[Byte, ...]
 
 
+@closed
 @dataclass(frozen=True)
 class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
@@ -184,26 +189,27 @@ class DirectionPicture:
     None then).
     """
 
-    index: int
+    index: Count
     role: Literal["worst", "median", "best"]
-    epsilon: float
+    epsilon: NotNegative
     prediction_before: int | None
     prediction_after: int | None
     input: Thumbnail | None
     direction: Thumbnail | None
     moved: Thumbnail | None
-    largest: tuple[tuple[int, float], ...] = ()
+    largest: tuple[tuple[Count, float], ...] = field(default=(), metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class Correlation:
     """Spearman rank correlation of a measure with the smallest successful attack, with its 95 % bootstrap interval."""
 
     measure: str
-    coefficient: float | None
-    low: float | None
-    high: float | None
-    count: int
+    coefficient: Coefficient | None
+    low: Coefficient | None
+    high: Coefficient | None
+    count: Count
 
 
 @dataclass(frozen=True)
@@ -216,21 +222,21 @@ class AttackSummary:
     """
 
     norm: Literal["l2", "linf"]
-    epsilon: float
+    epsilon: NotNegative
     units: str
-    samples: int
-    clean_accuracy: float
-    robust_accuracy: float
-    robust_accuracy_low: float
-    robust_accuracy_high: float
-    median_distance: float | None
-    failed: int
+    samples: Count
+    clean_accuracy: Part
+    robust_accuracy: Part
+    robust_accuracy_low: Part
+    robust_accuracy_high: Part
+    median_distance: NotNegative | None
+    failed: Count
     input_low: float
     input_high: float
-    steps: int
-    restarts: int
-    evaluations: int
-    seconds: float
+    steps: Count
+    restarts: Count
+    evaluations: Count
+    seconds: NotNegative
     correlations: tuple[Correlation, ...]
     by_prediction: bool
 
@@ -244,7 +250,7 @@ class GradientInfo:
     surrogate: bool
     adjoint_error: float | None
     difference_error: float | None
-    cross_checked: int
+    cross_checked: Count
     cross_check_ratio: float | None
 
 
@@ -263,21 +269,26 @@ class Audit:
     skipped: tuple[Skipped, ...]
     findings: tuple[Finding, ...]
     verdict: Verdict
-    classes: tuple[ClassRow, ...] = ()
-    thumbnails: tuple[Thumbnail, ...] = ()
+    classes: tuple[ClassRow, ...] = field(default=(), metadata=ALWAYS)
+    thumbnails: tuple[Thumbnail, ...] = field(default=(), metadata=ALWAYS)
     gradient: GradientInfo | None = None
     directions: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
     architecture: Architecture | None = None
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
-    units: str = "nats per squared model input unit"
-    gates: tuple[GateResult, ...] = ()
-    comparison: BaselineComparison | None = None
-    schema_version: str = SCHEMA_VERSION
+    units: str = field(default="nats per squared model input unit", metadata=ALWAYS)
+    gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
+    comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
+    schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)
+
+    @property
+    def measured(self) -> int:
+        """How many samples have a value of lambda_max; an audit of which none has says nothing about its model."""
+        return sum(s.lambda_max.value is not None for s in self.samples)
 
     def to_json(self, *, indent: int | None = 1) -> str:
-        """This audit as JSON text (schema in ``onnxfim/record/audit.schema.json``); never holds NaN or infinities."""
+        """This audit as JSON text (its schema: `onnxfim.record.schema.audit_schema`); never holds NaN or infinities."""
         from onnxfim.record.layout import audit_to_dict
 
         return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from onnxfim.errors import OutputError
+from onnxfim.record.limits import ALWAYS, Count, Limits, needed_where
 
 #: Families of networks, as `architecture` tells them apart.
 FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
@@ -31,7 +33,7 @@ class Factor:
     log10_norm: float
     method: str
     kind: str
-    rigorous: bool = True
+    rigorous: bool = field(default=True, metadata=ALWAYS)
     note: str = ""
 
 
@@ -43,7 +45,7 @@ class Share:
     op: str
     log10_gain: float
     log10_total: float
-    nodes: int
+    nodes: Count
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Bound:
     """
 
     available: bool
-    reason: str
+    reason: str = field(metadata=needed_where("available", False))
     log10_lipschitz: float | None
     log10_fisher: float | None
     factors: tuple[Factor, ...]
@@ -95,7 +97,7 @@ class ClosedForm:
 class Architecture:
     """One of `FAMILIES`, and plain sentences with the node names and counts that led to it."""
 
-    family: str
+    family: Annotated[str, Limits(choices=FAMILIES)]
     evidence: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:

@@ -1,9 +1,12 @@
-"""What was decided: statistics over the samples, findings, gates, the comparison with a baseline."""
+"""What was decided: statistics over the samples, findings, gates, the comparison with a baseline, and the one verdict."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, Positive, closed
 
 Level: TypeAlias = Literal["error", "warning", "note"]
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
@@ -11,6 +14,7 @@ Operator: TypeAlias = Literal[">", ">=", "<", "<="]
 Scope: TypeAlias = Literal["samples", "population"]
 
 
+@closed
 @dataclass(frozen=True)
 class Aggregate:
     """One statistic over the samples, with an interval that holds both the sampling of the data and the estimates' noise.
@@ -21,10 +25,11 @@ class Aggregate:
     value: float | None
     low: float | None
     high: float | None
-    confidence: float = 0.95
-    method: str = ""
+    confidence: Part = field(default=0.95, metadata=ALWAYS)
+    method: str = field(default="", metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class Aggregates:
     """The statistics of one measure over the samples that have it (``count`` of them)."""
@@ -33,10 +38,11 @@ class Aggregates:
     median: Aggregate
     p95: Aggregate
     max: Aggregate
-    count: int
+    count: Count
     units: str
 
 
+@closed
 @dataclass(frozen=True)
 class Finding:
     """Something a reader must know; ``id`` is stable, ``message`` says what was seen, what it means and what to do."""
@@ -46,6 +52,7 @@ class Finding:
     message: str
 
 
+@closed
 @dataclass(frozen=True)
 class GateResult:
     """What became of one gate, such as ``lambda_max.p95 > 12.5``; the gate fails where the relation holds.
@@ -63,9 +70,10 @@ class GateResult:
     high: float | None
     verdict: Verdict
     comparison: str
-    advice: str | None = None
+    advice: str | None = field(default=None, metadata=ALWAYS)
 
 
+@closed
 @dataclass(frozen=True)
 class Difference:
     """Something in which two audits differ, beside the model's values."""
@@ -75,16 +83,18 @@ class Difference:
     current: str
 
 
+@closed
 @dataclass(frozen=True)
 class Movement:
     """One sample's value in the baseline and now."""
 
-    index: int
+    index: Count
     name: str
     baseline: float
     current: float
 
 
+@closed
 @dataclass(frozen=True)
 class BaselineComparison:
     """The same samples measured in a baseline and now.
@@ -95,7 +105,7 @@ class BaselineComparison:
         measure: What was compared: ``lambda_max_calibrated`` where both have it, else ``lambda_max``.
         units: Units of the means.
         count: Samples that both measured.
-        paired: Whether seed, directions, step and scheme are those of the baseline, so that the estimates' noise is shared.
+        paired: Whether the estimates' noise is that of the baseline (the same directions, step and scheme), or there is none.
         scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
         max_regression: Largest rise of the mean that passes, as a share of the baseline's.
         mean_baseline, mean_current: Means over the shared samples.
@@ -113,10 +123,10 @@ class BaselineComparison:
     baseline_sha256: str
     measure: str
     units: str
-    count: int
+    count: Positive
     paired: bool
     scope: Scope
-    max_regression: float
+    max_regression: NotNegative
     mean_baseline: float
     mean_current: float
     ratio: Aggregate
@@ -127,4 +137,30 @@ class BaselineComparison:
     movements: tuple[Movement, ...]
     verdict: Verdict
     comparison: str
-    advice: str | None = None
+    advice: str | None = field(default=None, metadata=ALWAYS)
+
+
+def overall(
+    *,
+    measured: int,
+    gates: Sequence[GateResult] = (),
+    comparison: BaselineComparison | None = None,
+    findings: Sequence[Finding] = (),
+) -> Verdict:
+    """The verdict of an audit: the only place where it is decided.
+
+    ``inconclusive`` where nothing was measured, whatever else is known; else ``fail`` where a gate or the baseline failed; else
+    ``inconclusive`` where one of them is or a finding is an error; else ``pass``.
+
+    Args:
+        measured: Samples that have a value of lambda_max.
+        gates: What became of the gates.
+        comparison: The comparison with a baseline, where there is one.
+        findings: What a reader must know.
+    """
+    verdicts = [g.verdict for g in gates] + ([] if comparison is None else [comparison.verdict])
+    if measured == 0:
+        return "inconclusive"
+    if "fail" in verdicts:
+        return "fail"
+    return "inconclusive" if "inconclusive" in verdicts or any(f.level == "error" for f in findings) else "pass"

@@ -18,16 +18,18 @@ from onnxfim.record.sample import Estimate, SampleResult
 
 #: Fields of an estimate that are left out where they say nothing.
 OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates")
-_TOLD = ("label", "symbol", "units", "sign")
+#: What is told of each measure.
+TOLD = ("label", "symbol", "units", "sign")
+#: What an audit's file begins with.
+LEADING = ("schema_version", "verdict", "model", "data", "run")
 
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
     """The audit as plain dicts and lists in the published layout."""
     record = to_plain(audit)
     record["samples"] = [_sample_to_dict(s) for s in audit.samples]
-    record["measures"] = {m.name: {name: getattr(m, name) for name in _TOLD} for m in MEASURES}
-    order = ("schema_version", "verdict", "model", "data", "run")
-    return {**{k: record[k] for k in order}, **record}
+    record["measures"] = {m.name: {name: getattr(m, name) for name in TOLD} for m in MEASURES}
+    return {**{k: record[k] for k in LEADING}, **record}
 
 
 def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:

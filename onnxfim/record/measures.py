@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.sample import Estimate, Kind, SampleResult
 
 Sign: TypeAlias = Literal[-1, 0, 1]
 
@@ -25,6 +24,10 @@ class Measure:
         optional: Only some audits have it; the others leave it out.
         correlated: Its ranks are compared with those of the other measures and of attacks.
         series: Colour class of its marks in a report; empty for none.
+        head: Head of its column in a report's table of samples; empty for the label.
+        column: Its place among those columns, last unless told; None where the table leaves it out.
+        interval: Its values have intervals; without one, a value is a number of its own.
+        kind: What all of its values are; empty where each tells its own.
     """
 
     name: str
@@ -36,6 +39,10 @@ class Measure:
     optional: bool = False
     correlated: bool = True
     series: str = ""
+    head: str = ""
+    column: int | None = 9
+    interval: bool = True
+    kind: Kind | Literal[""] = ""
 
     def of(self, sample: SampleResult) -> Estimate | None:
         """The sample's estimate; None where the audit has no such measure."""
@@ -47,23 +54,26 @@ _PER_MODEL_UNIT = "nats per squared model input unit"
 
 #: Every measure, in the order of tables.
 MEASURES: tuple[Measure, ...] = (
-    Measure("lambda_max", "λ_max, raw", "λ", _PER_MODEL_UNIT, -1, series="raw"),
+    Measure("lambda_max", "λ_max, raw", "λ", _PER_MODEL_UNIT, -1, series="raw", column=2),
     Measure(
         "lambda_max_calibrated", "λ_max, calibrated", "λ_T", f"{_PER_MODEL_UNIT}, at the fitted temperature", -1,
-        series="calibrated",
+        series="calibrated", column=1,
     ),
     Measure(
         "lambda_max_raw_units", "λ_max, raw, in raw input units", "λ", "nats per squared raw input unit", -1, optional=True,
-        correlated=False,
+        correlated=False, column=None,
     ),
-    Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1),
-    Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1),
-    Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1),
-    Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False),
-    Measure("attack_distance", "Smallest attack", "δ", "input units of the attack", 1, gated=False, optional=True),
+    Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
+    Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1, head="‖J‖₂", column=5),
+    Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),
+    Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False, column=7, interval=False),
+    Measure(
+        "attack_distance", "Smallest attack", "δ", "input units of the attack", 1, gated=False, optional=True,
+        head="Attack distance", column=4, kind="upper bound",
+    ),
     Measure(
         "log10_fisher_bound", "Bound of λ_max, log₁₀", "log₁₀ ½L²", f"log10 of {_PER_MODEL_UNIT}", 0, gated=False, optional=True,
-        correlated=False,
+        correlated=False, column=None, interval=False, kind="upper bound",
     ),
 )  # fmt: skip
 #: Confidence has no interval and no units; it is ranked beside the measures.
@@ -89,6 +99,12 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic("p95", "95th percentile", 0.95),
     Statistic("max", "Maximum"),
 )
+
+
+def columns() -> tuple[Measure, ...]:
+    """The measures that a table of samples shows, in the order of its columns."""
+    shown = [(m.column, m) for m in MEASURES if m.column is not None]
+    return tuple(m for _, m in sorted(shown, key=lambda pair: pair[0]))
 
 
 def gated() -> tuple[Measure, ...]:

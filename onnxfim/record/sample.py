@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, closed, needed_where
 
 Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound"]
 
 
+@closed
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval, its kind and its cost.
@@ -26,28 +30,30 @@ class Estimate:
     """
 
     value: float | None
-    low: float | None = None
-    high: float | None = None
-    kind: Kind = "estimate"
+    low: float | None = field(default=None, metadata=ALWAYS)
+    high: float | None = field(default=None, metadata=ALWAYS)
+    kind: Kind = field(default="estimate", metadata=ALWAYS)
     method: str = ""
-    evaluations: int = 0
-    reason: str | None = None
+    evaluations: Count = 0
+    reason: str | None = field(default=None, metadata=needed_where("value", None))
     plain: float | None = None
     cross_fit: float | None = None
     replicates: tuple[float, ...] = ()
 
 
+@closed
 @dataclass(frozen=True)
 class KLPoint:
     """Measured KL divergences at one distance, in nats; ``quadratic`` is ``½ λ ε²``."""
 
-    epsilon: float
+    epsilon: NotNegative
     along: float
     against: float
     random: float
-    quadratic: float
+    quadratic: NotNegative
 
 
+@closed
 @dataclass(frozen=True)
 class KLCurve:
     """Measured KL(p(x) ‖ p(x + εv)) along the worst direction ±v and a random one, over a ladder of ε.
@@ -57,8 +63,8 @@ class KLCurve:
     """
 
     points: tuple[KLPoint, ...]
-    holds_to: float | None
-    flips_at: float | None
+    holds_to: NotNegative | None
+    flips_at: NotNegative | None
 
 
 @dataclass(frozen=True)
@@ -70,20 +76,20 @@ class SampleResult:
     bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
     """
 
-    index: int
+    index: Count
     name: str
     label: int | None
     prediction: int | None
-    confidence: float | None
+    confidence: Part | None
     lambda_max: Estimate
     lambda_max_calibrated: Estimate
     trace: Estimate
     effective_rank: Estimate
     boundary_distance: Estimate
     logit_sensitivity: Estimate
-    evaluations: int
-    directions: int
-    unchanged: float = 0.0
+    evaluations: Count
+    directions: Count
+    unchanged: Part = field(default=0.0, metadata=ALWAYS)
     lambda_max_raw_units: Estimate | None = None
     top_eigenvalues: tuple[float, ...] = ()
     kl_curve: KLCurve | None = None
@@ -91,12 +97,19 @@ class SampleResult:
     log10_fisher_bound: Estimate | None = None
 
 
+@closed
 @dataclass(frozen=True)
 class Skipped:
     """A sample that was not audited, and why."""
 
-    index: int
+    index: Count
     reason: str
+
+
+def carries_noise(samples: Iterable[SampleResult], measure: str = "lambda_max") -> bool:
+    """Whether any value of ``measure`` depends on the random directions it was taken along: all but exact ones do."""
+    found = (estimate_of(s, measure) for s in samples)
+    return any(e is not None and e.value is not None and e.kind != "exact" for e in found)
 
 
 def estimate_of(sample: SampleResult, measure: str) -> Estimate | None:

@@ -1,104 +1,116 @@
-"""What an audit is asked to do."""
+"""What an audit is asked to do: each setting is declared here, and nowhere else."""
 
 from __future__ import annotations
 
-import math
-import typing
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from onnxfim.errors import SettingsError
+from onnxfim.record.declared import check, documented, setting, settings_of
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"]
+#: What each is a distribution of, in words: audits of one family can be compared.
+OUTPUT_FAMILIES: dict[OutputKind, str] = {
+    "logits": "class probabilities", "probabilities": "class probabilities", "sigmoid": "sigmoid", "gaussian": "gaussian"
+}  # fmt: skip
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 
 
+@documented
 @dataclass(frozen=True)
 class Settings:
-    """What an audit is asked to do; the defaults are the command line's.
+    """What an audit is asked to do; the defaults are the command line's."""
 
-    Attributes:
-        samples: Audit at most this many samples (the first ones of the data), or all with None.
-        method: ``gradient`` (derivative of the graph), ``sketch`` (random directions), ``exact`` (all coordinates by
-            differences) or ``auto`` (gradient where the graph can be differentiated and passes its self-test, else exact where the
-            budget covers it, else sketch).
-        budget: Forward passes per sample, on average over the samples.
-        precision: Relative half-width of the 95 % interval of the mean to reach; None spends the budget and stops.
-        max_budget: With ``precision``, the most forward passes per sample that may be spent to reach it.
-        step: Amplitude per coordinate in model input units, or None to choose it by the ladder.
-        scheme: Finite differences to take, or ``auto`` to choose them with the step.
-        seed: Seed of all directions; sample i draws from ``[seed, i]``.
-        batch: Rows per call of the runtime, or None to find the best.
-        providers: ONNX Runtime providers in order of preference; ``auto`` takes CUDA where it loads, else the CPU.
-        require_provider: Raise instead of falling back to another provider.
-        output_kind: What the outputs are, or ``auto`` to read it from the graph and the values.
-        input: Name of the input to audit where the model has several.
-        output: Name of the output to audit where the model has several.
-        temperature: Temperature of the calibrated values, or None to fit it on the labels.
-        sigma: Standard deviation of the Gaussian for ``output_kind="gaussian"``, in output units.
-        input_scale: d(model input)/d(raw input) per channel, for results in raw units; None when not known.
-        tf32: Allow TF32 arithmetic on CUDA.
-        replay: Samples whose KL curve along the worst direction is measured (spread over the ranking); needs gradients.
-        attack: Norm of the attack replay, or None for no attack.
-        epsilon: Radius of the attack, in model input units (raw units where ``input_scale`` is given); None for the
-            median of the smallest successful attacks.
-        attack_range: Smallest and largest input value that the attack may produce, or None for those of the data.
-        attack_samples: Samples that are attacked at most.
-        bounds: Read the architecture class and compute the spectral bound from the weights.
-        surrogate: Differentiate a clip surrogate of a quantised file, labelled as such.
-    """
-
-    samples: int | None = None
-    method: Method = "auto"
-    budget: int = 101
-    precision: float | None = None
-    max_budget: int = 2000
-    step: float | None = None
-    scheme: Literal["auto", "forward", "central", "dithered"] = "auto"
-    seed: int = 0
-    batch: int | None = None
-    providers: tuple[str, ...] = ("auto",)
-    require_provider: bool = False
-    output_kind: OutputKind | Literal["auto"] = "auto"
-    input: str | None = None
-    output: str | None = None
-    temperature: float | None = None
-    sigma: float = 1.0
-    input_scale: tuple[float, ...] | None = None
-    tf32: bool = False
-    replay: int = 64
-    attack: Literal["l2", "linf"] | None = None
-    epsilon: float | None = None
-    attack_range: tuple[float, float] | None = None
-    attack_samples: int = 100
-    bounds: bool = True
-    surrogate: bool = False
+    samples: int | None = setting(
+        None, help="Audit at most this many samples, the first ones of the data.", unset="all", least=1,
+        wrong="{value} is not a positive number of samples.", group="data", example=1000, prints="at most {value}",
+        paired="settings",
+    )  # fmt: skip
+    method: Method = setting(
+        "auto", help="Derivative of the graph (gradient), random directions (sketch), all coordinates by differences (exact), or "
+        "the best of these that works (auto).", paired="run",
+    )  # fmt: skip
+    budget: int = setting(
+        101, help="Forward passes per sample, on average over the samples.", least=12,
+        wrong="{value} forward passes per sample are too few; give at least {least}.", prints="{value} passes per sample",
+        matters=True, paired="settings",
+    )  # fmt: skip
+    precision: float | None = setting(
+        None, help="Half-width of the mean's 95 % interval to reach, such as 5%; without it the budget is spent.", share=True,
+        over=0, under=1, unset="not asked for", example="5%",
+        prints="{value}, at most {settings.max_budget:,} passes per sample", matters=True,
+    )  # fmt: skip
+    max_budget: int = setting(
+        2000, help="With a precision to reach: forward passes per sample at most.", least=12,
+        good=lambda s: s.precision is None or s.max_budget >= s.budget,
+        wrong="{value} is less than the budget of {settings.budget}.", row="never",
+    )  # fmt: skip
+    step: float | None = setting(
+        None, help="Amplitude per coordinate, in input units; auto chooses it.", over=0, auto=True, paired="run"
+    )
+    scheme: Literal["auto", "forward", "central", "dithered"] = setting(
+        "auto", help="Finite differences; dithered ones average out the rounding of int8 and float16 files.", row="never",
+        paired="run", with_setting="step",
+    )  # fmt: skip
+    seed: int = setting(
+        0, help="Seed of all directions.", least=0, good=lambda s: s.seed < 2**63, wrong="{value} is not between 0 and 2^63 - 1.",
+        row="never", paired="run",
+    )  # fmt: skip
+    batch: int | None = setting(
+        None, help="Rows per call of the runtime; auto finds the best.", least=1, wrong="{value} is not a positive number of rows.",
+        auto=True,
+    )  # fmt: skip
+    providers: tuple[str, ...] = setting(
+        ("auto",), help="cpu, cuda, tensorrt, openvino, … or any ONNX Runtime provider, in order of preference; auto takes CUDA "
+        "where it loads, else the CPU.", good=lambda s: len(s.providers) >= 1,
+        wrong="none is named; give at least one, such as 'auto' or 'cpu'.", option="provider", row="never",
+    )  # fmt: skip
+    require_provider: bool = setting(
+        False, help="Fail if the provider is not obtained, instead of falling back.", label="Provider required"
+    )
+    output_kind: Literal["auto"] | OutputKind = setting(
+        "auto", help="What the outputs are; auto reads it from the graph and the values."
+    )
+    input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
+    output: str | None = setting(None, help="Name of the output, where the model has several.", metavar="NAME", row="never")
+    temperature: float | None = setting(
+        None, help="Temperature of the calibrated values; auto fits it on the labels.", over=0, auto=True,
+        unset="fitted on the labels", matters=True, paired="settings",
+    )  # fmt: skip
+    sigma: float = setting(
+        1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian.", over=0, row="changed",
+        matters=True,
+    )  # fmt: skip
+    input_scale: tuple[float, ...] | None = setting(
+        None, help="d(model input)/d(raw input) per channel, for results in raw units; None where it is not known.", option=None,
+        unset="not known", matters=True,
+    )  # fmt: skip
+    tf32: bool = setting(False, help="Allow TF32 arithmetic on CUDA.", label="TF32", words=("off", "allowed"), matters=True)
+    replay: int = setting(
+        64, help="Samples, spread over the ranking, whose KL curve along the worst direction is measured (needs gradients).",
+        least=0, wrong="{value} is not a number of samples.", row="changed",
+    )  # fmt: skip
+    attack: Literal["l2", "linf"] | None = setting(
+        None, help="Attack the model, in this norm, and correlate every measure with the result (needs gradients).", row="changed"
+    )
+    epsilon: float | None = setting(
+        None, help="Radius of the attack, in model input units, or in raw units where these are known.", over=0,
+        unset="median smallest attack", example=0.5, row="changed",
+    )  # fmt: skip
+    attack_range: tuple[float, float] | None = setting(
+        None, help="Smallest and largest input value that the attack may produce.",
+        good=lambda s: s.attack_range is None or s.attack_range[0] < s.attack_range[1],
+        wrong="{value} is not a smaller and a larger number.", metavar="LOW,HIGH", unset="that of the data", example=[0, 1],
+        row="changed",
+    )  # fmt: skip
+    attack_samples: int = setting(
+        100, help="Samples to attack at most.", least=1, wrong="{value} is not a positive number of samples.", row="changed"
+    )
+    bounds: bool = setting(True, help="Read the architecture class and the spectral bound from the weights.", row="changed")
+    surrogate: bool = setting(False, help="Differentiate a clip surrogate of a quantised file, labelled as such.", row="changed")
 
     def __post_init__(self) -> None:
-        checks = (
-            (self.samples is None or self.samples >= 1, f"samples: {self.samples} is not a positive number of samples."),
-            (self.method in typing.get_args(Method), f"method: {self.method!r} is not one of {typing.get_args(Method)}."),
-            (self.budget >= 12, f"budget: {self.budget} forward passes per sample are too few; give at least 12."),
-            (self.precision is None or 0 < self.precision < 1, f"precision: {self.precision} is not between 0 and 100 %."),
-            (self.max_budget >= self.budget or self.precision is None,
-             f"max_budget: {self.max_budget} is less than the budget of {self.budget}."),
-            (self.step is None or (self.step > 0 and math.isfinite(self.step)), f"step: {self.step} is not a positive number."),
-            (self.scheme in ("auto", "forward", "central", "dithered"),
-             f"scheme: {self.scheme!r} is not auto, forward, central or dithered."),
-            (0 <= self.seed < 2**63, f"seed: {self.seed} is not between 0 and 2^63 - 1."),
-            (self.batch is None or self.batch >= 1, f"batch: {self.batch} is not a positive number of rows."),
-            (len(self.providers) >= 1, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
-            (self.output_kind in ("auto", *typing.get_args(OutputKind)),
-             f"output_kind: {self.output_kind!r} is not auto or one of {typing.get_args(OutputKind)}."),
-            (self.temperature is None or 0 < self.temperature < math.inf,
-             f"temperature: {self.temperature} is not a positive number."),
-            (self.replay >= 0, f"replay: {self.replay} is not a number of samples."),
-            (self.epsilon is None or self.epsilon > 0, f"epsilon: {self.epsilon} is not a positive number."),
-            (self.attack_range is None or self.attack_range[0] < self.attack_range[1],
-             f"attack_range: {self.attack_range} is not a smaller and a larger number."),
-            (self.attack_samples >= 1, f"attack_samples: {self.attack_samples} is not a positive number of samples."),
-            (self.sigma > 0 and math.isfinite(self.sigma), f"sigma: {self.sigma} is not a positive number."),
-        )  # fmt: skip
-        for good, message in checks:
-            if not good:
-                raise SettingsError(message)
+        check(self)
+
+
+#: All settings, in their order.
+SETTINGS = settings_of(Settings)

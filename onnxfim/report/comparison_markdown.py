@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxfim.report.page.comparison_page import ComparisonPage, Table, build_comparison_page
-from onnxfim.report.page.view import Quantity
+from onnxfim.report.page.quantities import Quantity
 from onnxfim.verdict.comparison import Comparison
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>()#+!|~&@"})
@@ -54,7 +54,7 @@ def _rows(head: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[
 
 
 def _cell(quantity: Quantity) -> str:
-    return _text(quantity.text + (f" ({quantity.interval})" if quantity.interval else ""))
+    return _text(quantity.line)
 
 
 def _text(text: str) -> str:

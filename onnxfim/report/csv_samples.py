@@ -14,13 +14,10 @@ from onnxfim.report.numbers import visible
 
 Cell: TypeAlias = "str | int | float | None"
 
-# Measures that have no interval stand in one column.
-_ONE_COLUMN = ("effective_rank", "log10_fisher_bound")
-_ENDS = ("", "_low", "_high")
 #: Column names, in order.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
-    *(f"{m.name}{end}" for m in MEASURES for end in (_ENDS[:1] if m.name in _ONE_COLUMN else _ENDS)),
+    *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
     "kind", "unchanged", "directions", "evaluations",
 )  # fmt: skip
 
@@ -30,8 +27,9 @@ def render_csv(audit: Audit) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
+    model = _text(audit.model.name)
     for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
-        writer.writerow({"model": _text(audit.model.name), "verdict": audit.verdict, **row})
+        writer.writerow({"model": model, "verdict": audit.verdict, **row})
     return sink.getvalue()
 
 
@@ -59,7 +57,7 @@ def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
         if estimate is None:
             continue
         yield measure.name, estimate.value
-        if measure.name not in _ONE_COLUMN:
+        if measure.interval:
             yield f"{measure.name}_low", estimate.low
             yield f"{measure.name}_high", estimate.high
 

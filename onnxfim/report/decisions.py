@@ -11,22 +11,22 @@ from onnxfim.report.numbers import percent, visible
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One gate: what was asked, how it was decided and why."""
+class DecidedGate:
+    """A gate or the baseline as formats print it: what was asked, how it was decided and why."""
 
     text: str
     verdict: Verdict
     message: str
 
 
-def gates(audit: Audit) -> Iterator[Gate]:
+def gates(audit: Audit) -> Iterator[DecidedGate]:
     """The gates of an audit in the order they were given, the baseline last; foreign characters are made visible."""
     for gate in audit.gates:
-        yield Gate(visible(gate.text), gate.verdict, _message(gate))
+        yield DecidedGate(visible(gate.text), gate.verdict, _message(gate))
     baseline = audit.comparison
     if baseline is not None:
         text = f"{baseline.measure}.mean rose by more than {percent(baseline.max_regression)} against {baseline.baseline}"
-        yield Gate(visible(text), baseline.verdict, _message(baseline))
+        yield DecidedGate(visible(text), baseline.verdict, _message(baseline))
 
 
 def _message(decided: GateResult | BaselineComparison) -> str:

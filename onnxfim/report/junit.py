@@ -10,8 +10,8 @@ from onnxfim.record.decision import Finding, Verdict
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import visible
-from onnxfim.report.rules import checks
 from onnxfim.report.words import headline
+from onnxfim.verdict.findings import checks
 
 _NOT_XML = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # the two of the basic plane that XML 1.0 cannot hold
 
@@ -29,8 +29,8 @@ def render_junit(audit: Audit) -> str:
     suite.append(_decided("onnxfim", "verdict", audit.verdict, visible(headline(audit))))
     for gate in gates(audit):
         suite.append(_decided("onnxfim.gates", gate.text, gate.verdict, gate.message))
-    for rule, found in checks(audit):
-        suite.append(_check(rule.id, found, rule.obstacle(audit)))
+    for check, found in checks(audit):
+        suite.append(_check(check.id, found, check.obstacle(audit)))
     tags = {"failures": "failure", "errors": "error", "skipped": "skipped"}
     counts = {"tests": str(len(suite.findall("testcase")))}
     counts |= {name: str(len(suite.findall(f"testcase/{tag}"))) for name, tag in tags.items()}

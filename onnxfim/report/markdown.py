@@ -9,8 +9,9 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
-from onnxfim.report.numbers import count, interval, number, percent, percent_interval, seconds, visible
-from onnxfim.report.words import VERDICT_WORDS, answers, headline, lead_name, lead_values, notices
+from onnxfim.report.numbers import clipped, count, interval, number, percent, percent_interval, seconds
+from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
+from onnxfim.report.words import answers, headline, lead_name, lead_values, notices
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000
@@ -21,7 +22,6 @@ MARK = "<!-- onnxfim -->"
 _MOST_TEXT = 2_000  # characters of one foreign text
 _MOST_NAME = 200
 _MOST_ROWS = 100
-_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
 def render_summary(audit: Audit) -> str:
@@ -53,7 +53,7 @@ def _fit(parts: Iterable[str], most: int) -> str:
 
 
 def _head(audit: Audit) -> str:
-    lines = [f"## {_SIGNS[audit.verdict]} onnxfim: {VERDICT_WORDS[audit.verdict].lower()} {code(audit.model.name)}"]
+    lines = [f"## {VERDICT_SIGNS[audit.verdict]} onnxfim: {VERDICT_WORDS[audit.verdict].lower()} {code(audit.model.name)}"]
     lines.append(prose(headline(audit)))
     for notice in notices(audit):
         lines.append(f"> **{prose(notice.title)}.** {prose(notice.text)}")
@@ -65,7 +65,7 @@ def _answers(audit: Audit) -> str:
 
 
 def _gates(audit: Audit) -> str:
-    rows = [(code(g.text), f"{_SIGNS[g.verdict]} {g.verdict}", prose(g.message)) for g in gates(audit)]
+    rows = [(code(g.text), f"{VERDICT_SIGNS[g.verdict]} {g.verdict}", prose(g.message)) for g in gates(audit)]
     return _table("### Gates", ("Gate", "Verdict", "Why"), rows)
 
 
@@ -139,7 +139,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def code(text: str) -> str:
     """Foreign text as a code span that also holds inside a table; nothing in it links, mentions or ends the span."""
-    shown = _clipped(text, _MOST_NAME).replace("\n", " ")
+    shown = clipped(text, _MOST_NAME).replace("\n", " ")
     if not shown.strip():
         return "unnamed"
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
@@ -150,7 +150,7 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Text with foreign names in it, in which nothing is markup, a link, a mention or a reference."""
-    return "".join(_escaped(_clipped(text, _MOST_TEXT)))
+    return "".join(_escaped(clipped(text, _MOST_TEXT)))
 
 
 def _escaped(text: str) -> Iterator[str]:
@@ -169,8 +169,3 @@ def _escaped(text: str) -> Iterator[str]:
 
 def _within_word(text: str, at: int) -> bool:
     return 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
-
-
-def _clipped(text: str, most: int) -> str:
-    shown = visible(text)
-    return shown if len(shown) <= most else shown[: most - 1] + "…"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import re
 
-from onnxfim.record.measures import BY_NAME
+from onnxfim.record.measures import BY_NAME, STATISTICS
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Control characters (category Cc), marks that turn the direction of text, and lone surrogates (category Cs).
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MISSING = "not measured"
+_STATISTIC_LABELS = {s.name: s.label for s in STATISTICS}
 
 
 def number(value: float | None, *, digits: int = 3) -> str:
@@ -51,6 +53,11 @@ def interval(low: float | None, high: float | None) -> str | None:
 def spread(low: float | None, high: float | None) -> str | None:
     """The interval, or None where an end is missing or both print alike: the number beside it says it all."""
     return None if low is None or high is None or number(low) == number(high) else interval(low, high)
+
+
+def two_decimals(value: float, *, sign: bool = False) -> str:
+    """``0.25``, ``−0.10``; with ``sign`` also ``+0.25``: for values whose place on a fixed scale matters."""
+    return f"{value:{'+' if sign else ''}.2f}".replace("-", "−")
 
 
 def percent(share: float | None) -> str:
@@ -96,10 +103,32 @@ def size(count_of_bytes: int) -> str:
 
 def visible(text: str) -> str:
     """Foreign text with control characters, direction overrides and lone surrogates spelled out (``\\u202e``)."""
-    return "".join(f"\\u{ord(c):04x}" if c in _DIRECTION_MARKS or unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def clipped(text: str, most: int) -> str:
+    """Foreign text made visible, in at most ``most`` characters; the rest of a long one is never looked at."""
+    shown = visible(text[: most + 1])  # making it visible shortens nothing, so no more of it is needed
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def measure_label(name: str) -> str:
     """What a measure is called in print; one that is not in the table (from a later version's file) speaks for itself."""
     known = BY_NAME.get(name)
     return known.label if known is not None else visible(name).replace("_", " ").capitalize()
+
+
+def inline_label(name: str) -> str:
+    """A measure's name within a sentence: ``raw λ_max``, ``boundary distance``."""
+    label = measure_label(name)
+    quantity, _, which = label.partition(", ")
+    return f"{which} {quantity}" if quantity == "λ_max" and which else _lowered(label)
+
+
+def statistic_label(measure: str, statistic: str) -> str:
+    """What a statistic of a measure is called in print: ``Mean λ_max, raw``, ``Median boundary distance``."""
+    return f"{_STATISTIC_LABELS[statistic]} {_lowered(measure_label(measure))}"
+
+
+def _lowered(label: str) -> str:
+    return label[:1].lower() + label[1:]

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from onnxfim import __version__
 from onnxfim.record.audit import Audit
 from onnxfim.record.plain import to_plain
-from onnxfim.report.decisions import Gate, gates
+from onnxfim.report.decisions import DecidedGate, gates
 from onnxfim.report.numbers import visible
-from onnxfim.report.rules import RULES, Rule, rule_of
+from onnxfim.verdict.findings import CHECKS, Check, check_of
 
 _GATE = "gate"
 _NODE = re.compile(r"\bnode '([^']+)'")
@@ -23,7 +23,7 @@ _NODE = re.compile(r"\bnode '([^']+)'")
 def render_sarif(audit: Audit) -> str:
     """``audit`` as SARIF 2.1.0 text. Passed gates and checks are not results; numbers stand in the run's properties."""
     shown = [g for g in gates(audit) if g.verdict != "pass"]
-    rules = {**RULES, **{f.id: rule_of(f) for f in audit.findings}}
+    rules = {**CHECKS, **{f.id: check_of(f) for f in audit.findings}}
     log = {
         "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
         "version": "2.1.0",
@@ -47,7 +47,7 @@ def render_sarif(audit: Audit) -> str:
     return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
 
 
-def _driver(rules: dict[str, Rule]) -> dict[str, Any]:
+def _driver(rules: dict[str, Check]) -> dict[str, Any]:
     level = {"error": "error", "warning": "warning", "note": "note"}
     listed = [{"id": _GATE, "shortDescription": {"text": "A gate was not passed"}, "defaultConfiguration": {"level": "error"}}]
     for rule in rules.values():
@@ -80,7 +80,7 @@ def _of_findings(audit: Audit) -> Iterator[dict[str, Any]]:
         yield _result(audit, visible(finding.id), finding.message, {"level": finding.level}, finding.id)
 
 
-def _of_gate(audit: Audit, gate: Gate) -> dict[str, Any]:
+def _of_gate(audit: Audit, gate: DecidedGate) -> dict[str, Any]:
     # SARIF's word for a rule that was evaluated and not decided is `open`; its level is then `none`.
     kind = {"kind": "fail", "level": "error"} if gate.verdict == "fail" else {"kind": "open", "level": "none"}
     message = f"{gate.text}: {gate.message}" if gate.message else f"{gate.text}: {gate.verdict}"

@@ -1,4 +1,4 @@
-"""What an audit means in plain words: the verdict, four answers, a worked example, and what the number does not say."""
+"""What an audit means in plain words: headline, notices, four answers, and a worked example."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates
+from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.numbers import count, interval, number, percent, short, visible
+from onnxfim.report.numbers import count, inline_label, interval, number, percent, short, visible
 from onnxfim.report.page.gate_section import checks_headline
+from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
 
 @dataclass(frozen=True)
@@ -24,37 +26,31 @@ class Notice:
     text: str
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A heading or a question with its answer."""
-
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a part of the method was published."""
-
-    what: str
-    reference: str
-
-
 def has_calibrated(audit: Audit) -> bool:
     """Whether calibrated values exist."""
     return any(s.lambda_max_calibrated.value is not None for s in audit.samples)
 
 
+def lead_measure(audit: Audit) -> Measure:
+    """Which lambda_max the page leads with: calibrated where it exists, else raw."""
+    return BY_NAME["lambda_max_calibrated" if has_calibrated(audit) else "lambda_max"]
+
+
 def lead_values(audit: Audit) -> dict[int, float]:
-    """lambda_max by sample index: calibrated where it exists, else raw."""
-    calibrated = has_calibrated(audit)
-    sketches = ((s.index, s.lambda_max_calibrated if calibrated else s.lambda_max) for s in audit.samples)
-    return {index: sketch.value for index, sketch in sketches if sketch.value is not None}
+    """lambda_max by sample index, as `lead_measure` has it."""
+    lead = lead_measure(audit)
+    estimates = ((s.index, lead.of(s)) for s in audit.samples)
+    return {index: e.value for index, e in estimates if e is not None and e.value is not None}
 
 
 def lead_name(audit: Audit) -> str:
-    """Which lambda_max the page leads with."""
-    return "calibrated λ_max" if has_calibrated(audit) else "raw λ_max"
+    """What the lambda_max that the page leads with is called within a sentence."""
+    return inline_label(lead_measure(audit).name)
+
+
+def predicted_wrongly(sample: SampleResult) -> bool:
+    """Whether label and prediction are both known and differ."""
+    return sample.label is not None and sample.prediction is not None and sample.label != sample.prediction
 
 
 def input_size(audit: Audit) -> int:
@@ -120,11 +116,11 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-VERDICT_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
-
-
 def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
+    if not audit.measured:
+        of = count(audit.data.count, "sample")
+        return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
     errors = [f for f in audit.findings if f.level == "error"]
     warnings = [f for f in audit.findings if f.level == "warning"]
     decided = checks_headline(audit)
@@ -212,7 +208,7 @@ def _why(audit: Audit) -> str:
         parts.append(
             f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
         )
-    attribute = "lambda_max_calibrated_mean" if has_calibrated(audit) else "lambda_max_mean"
+    attribute = f"{lead_measure(audit).name}_mean"
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
     if len(rows) >= 2 and total > 0:
         value, worst = max(rows, key=lambda pair: pair[0])
@@ -275,7 +271,7 @@ def _now(audit: Audit) -> str:
 
 def lead_aggregate(audit: Audit) -> Aggregates | None:
     """Aggregates of the lambda_max the page leads with, or None."""
-    return audit.aggregates.get("lambda_max_calibrated" if has_calibrated(audit) else "lambda_max")
+    return audit.aggregates.get(lead_measure(audit).name)
 
 
 def example(audit: Audit) -> str | None:
@@ -315,56 +311,6 @@ def _round_down(value: float) -> float:
     return next(factor * base for factor in (5, 2, 1) if factor * base <= value * (1 + 1e-12))
 
 
-LIMITS = (
-    Statement(
-        "Local", "It is measured at the given inputs. It says nothing about other inputs, nor about changes that are not small."
-    ),
-    Statement(
-        "L2 and second order",
-        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
-        "steps are other questions.",
-    ),
-    Statement(
-        "Not a certificate",
-        "It is an estimate with an interval. A guarantee over a whole neighbourhood needs a proof, not samples.",
-    ),
-    Statement(
-        "Saturation and temperature",
-        "Where the model is certain, λ_max falls towards zero although no decision moved, so an over-confident model looks "
-        "robust. The calibrated value takes one temperature out; the boundary distance does not depend on it at all.",
-    ),
-    Statement(
-        "Units",
-        "It is per squared unit of the input. Scaling the input by a divides it by a²: compare two models only in the same units.",
-    ),
-    Statement(
-        "Mean and median",
-        "The mean tracks vulnerability; it is carried by few samples. The median of a saturated model is close to zero.",
-    ),
-)
-
-SOURCES = (
-    Source(
-        "The measure",
-        "Zhang, Li, Wang, Wang, Jin (2026), Measuring Model Robustness via Fisher Information, arXiv:2606.04767.",
-    ),
-    Source(
-        "The Fisher information of the input as a measure of attack",
-        "Zhao et al. (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
-    ),
-    Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
-    Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
-)
-
-_ATTACK_SOURCES = (
-    Source(
-        "Attacks that masked gradients mislead",
-        "Croce, Hein (2020), Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse "
-        "Parameter-free Attacks, ICML.",
-    ),
-)
-
-
 def sources(audit: Audit) -> tuple[Source, ...]:
     """Where the parts of the method that this audit used were published."""
-    return (*SOURCES, *(_ATTACK_SOURCES if audit.attack is not None else ()))
+    return (*SOURCES, *(ATTACK_SOURCES if audit.attack is not None else ()))

@@ -5,7 +5,7 @@ Samples and directions never depend on the batch size: direction j of sample i i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -87,11 +87,16 @@ class Coordinates:
         return v
 
 
-def dither_noise(seed: int, index: int, start: int, count: int, d: int) -> Array:
-    """Uniform noise of the dither, int8 (count, 2, d): two independent shifts per direction."""
-    # The third word of the seed keeps this stream apart from that of the directions.
+def dither_noise(stream: Sequence[int], start: int, count: int, d: int) -> Array:
+    """Uniform noise of the dither, int8 (count, 2, d): two independent shifts per direction.
+
+    Args:
+        stream: Seed and words of the sample's stream, another than that of its directions.
+        start, count: Which directions' shifts.
+        d: Coordinates.
+    """
     words = -(-2 * d // 8)
-    generator = np.random.PCG64(np.random.SeedSequence([seed, index, 1]))
+    generator = np.random.PCG64(np.random.SeedSequence(list(stream)))
     generator.advance(start * words)
     raw = generator.random_raw(count * words).astype("<u8", copy=False).view(np.uint8).reshape(count, words * 8)[:, : 2 * d]
     return np.maximum(raw.view(np.int8), np.int8(-127)).reshape(count, 2, d)

@@ -1,4 +1,4 @@
-"""Attack replay on the derivative graph: FGSM, projected gradient with restarts, and the smallest successful step.
+"""Attack replay on the derivative graph: projected gradient with restarts, and the smallest successful step.
 
 A check of the metric. What is found is an upper bound of the true smallest distance; what is not found proves nothing
 (Croce & Hein 2020 on masked gradients).
@@ -69,12 +69,6 @@ class Threat:
             return np.sign(raw) * self.scale
         flat = np.linalg.norm(raw.reshape(len(raw), -1), axis=1)
         return raw / _spread(np.maximum(flat, 1e-30), raw) * self.scale
-
-
-def fgsm(gradient: LossGradient, X: Array, labels: Array, threat: Threat, radius: float) -> Array:
-    """One step of the fast gradient method (Goodfellow et al. 2015): δ (N, *shape)."""
-    _, g = gradient(X, labels, _anyone(X))
-    return threat.project(X, radius * threat.ascent(g), np.full(len(X), radius))
 
 
 def pgd(

@@ -9,12 +9,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from onnxfim.record.audit import Calibration
+from onnxfim.record.statistics import wilson
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _RANGE = (1e-2, 1e2)  # temperatures beyond are a sign that the likelihood has no minimum
-_Z = 1.96
 
 
 def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given: float | None = None) -> Calibration:
@@ -32,14 +32,13 @@ def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given:
 
     Source: Guo et al. (2017), "On calibration of modern neural networks", ICML.
     """
-    if not reader.has_classes:
-        return Calibration(None, None, None, None, None, None, None, "a Gaussian output has no classes and no temperature")
-    p = reader.probabilities(outputs)
-    confidence = float(confidences(p).mean())
+    if reader.no_temperature is not None:
+        return Calibration(None, None, None, None, None, None, None, reader.no_temperature)
+    confidence = float(reader.confidences(outputs).mean())
     if labels is None or outputs.shape[2] != 1:
         why = None if given else "no labels were given" if labels is None else "labels per position are not supported"
         return Calibration(None, None, None, confidence, given, None, None, why)
-    right = predictions(p) == labels
+    right = reader.predictions(outputs) == labels
     n = len(labels)
     accuracy = float(right.mean())
     low, high = wilson(int(right.sum()), n)
@@ -63,25 +62,3 @@ def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given:
             accuracy, low, high, confidence, None, before, None, f"the temperature cannot be fitted on {n} samples: {why}"
         )
     return Calibration(accuracy, low, high, confidence, temperature, before, after)
-
-
-def predictions(p: Array) -> Array:
-    """Predicted class of each sample from probabilities (N, K, P); a single sigmoid predicts 1 from p > 0.5."""
-    if p.shape[1] == 1:
-        return np.asarray(p[:, 0, 0] > 0.5).astype(np.int64)
-    return np.asarray(p[:, :, 0].argmax(axis=1))
-
-
-def confidences(p: Array) -> Array:
-    """Probability of the predicted class, averaged over the positions, (N,)."""
-    if p.shape[1] == 1:
-        return np.asarray(np.maximum(p, 1 - p)[:, 0].mean(axis=1))
-    return np.asarray(p.max(axis=1).mean(axis=1))
-
-
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of a share."""
-    share = count / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)

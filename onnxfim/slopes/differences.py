@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from onnxfim.record import streams
 from onnxfim.runtime.rows import Directions, Forward, Rows, dither_noise
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -18,11 +19,27 @@ ROWS_PER_DIRECTION: dict[Scheme, int] = {"forward": 1, "central": 2, "dithered":
 
 
 @dataclass(frozen=True)
-class Request:
-    """Directions ``start … start+count`` of the sample at ``position`` of X, whose stream is ``index``."""
+class Sample:
+    """One sample: where it lies, and whose it is.
+
+    Attributes:
+        position: Its row among the inputs.
+        index: Its position in the data as given; names its random streams, so that skipping others changes nothing.
+        name: What the data calls it.
+        label: Its class, or None.
+    """
 
     position: int
     index: int
+    name: str = ""
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Directions ``start … start+count`` of a sample."""
+
+    sample: Sample
     start: int
     count: int
 
@@ -110,7 +127,7 @@ class DifferenceJacobian:
                 rows = held[0] if len(held) == 1 else np.concatenate(held)
                 cut = current.count * per_direction
                 held, held_rows = [rows[cut:]], held_rows - cut
-                yield self.pair(current, rows[:cut], base[current.position])
+                yield self.pair(current, rows[:cut], base[current.sample.position])
                 current = next(waiting, None)
 
     def pair(self, request: Request, rows: Array, base: Array) -> Ends:
@@ -148,14 +165,15 @@ class DifferenceJacobian:
             row = np.arange(first, first + count)
             of = row // per_direction  # direction of each row
             lowest = int(of[0])
-            block = self.directions.block(request.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+            block = self.directions.block(request.sample.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
             v.append(block if per_direction == 1 else block[of - lowest])
             scale.append(signs[row % per_direction])
             if self.scheme == "dithered":
-                noise = dither_noise(self.seed, request.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+                stream = self.seed, request.sample.index, streams.DITHER
+                noise = dither_noise(stream, request.start + lowest, int(of[-1]) - lowest + 1, d)
                 w.append(noise[of - lowest, row % per_direction // 2])
         return Rows(
-            sample=np.concatenate([np.full(n, r.position, np.int64) for r, _, n in pieces]),
+            sample=np.concatenate([np.full(n, r.sample.position, np.int64) for r, _, n in pieces]),
             v=v[0] if len(v) == 1 else np.concatenate(v),
             scale=np.concatenate(scale),
             w=None if not w else np.concatenate(w),

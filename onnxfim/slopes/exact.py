@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
-from onnxfim.slopes.calibration import confidences, predictions
-from onnxfim.slopes.differences import Ends, Request
-from onnxfim.slopes.estimators import effective_rank, worst_direction
-from onnxfim.slopes.kinds import SoftmaxLogits
+from onnxfim.slopes.differences import Ends, Request, Sample
+from onnxfim.slopes.estimators import worst_direction
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
 from onnxfim.slopes.sample import NO_CLASSES, Measurer
 
@@ -29,17 +28,6 @@ _TOLERANCE = 1e-4
 _ROUGH = 1e-2  # of a start: better ones save no more products
 _MOST_PRODUCTS = 60
 _RUNNERS_UP = 9
-_STREAM = 0x6C616E63
-
-
-@dataclass(frozen=True)
-class Target:
-    """One sample to measure: its position among the inputs, and whose it is."""
-
-    position: int
-    index: int
-    name: str
-    label: int | None
 
 
 class GradientRoute:
@@ -59,105 +47,94 @@ class GradientRoute:
         """Whether whole Jacobians are computed."""
         return self.model.num_outputs <= FEW_CLASSES
 
-    def measure(self, X: Array, base: Array, targets: Sequence[Target]) -> Iterator[tuple[int, SampleResult]]:
-        """Results of the targets as they come, with their positions."""
+    def measure(self, X: Array, base: Array, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
+        """Results of the samples as they come, with their positions."""
         rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
-        for start in range(0, len(targets), rows):
-            block = targets[start : start + rows]
+        for start in range(0, len(samples), rows):
+            block = samples[start : start + rows]
             measured = self._few(X, base, block) if self.few else self._many(X, base, block)
-            yield from zip((t.position for t in block), measured, strict=True)
+            yield from zip((s.position for s in block), measured, strict=True)
 
-    def ends(self, X: Array, targets: Sequence[Target]) -> Iterator[Ends]:
+    def ends(self, X: Array, samples: Sequence[Sample]) -> Iterator[Ends]:
         """Slopes of the logits along all coordinates, as the ends of steps of length 1."""
-        J = self.model.jacobian(X[[t.position for t in targets]]).astype(np.float64)  # (n, K, d)
-        for t, rows in zip(targets, J, strict=True):
-            yield Ends(Request(t.position, t.index, 0, rows.shape[1]), rows.T[:, :, None], np.zeros((1, len(rows), 1)), 1.0)
+        J = self.model.jacobian(X[[s.position for s in samples]]).astype(np.float64)  # (n, K, d)
+        for s, rows in zip(samples, J, strict=True):
+            yield Ends(Request(s, 0, rows.shape[1]), rows.T[:, :, None], np.zeros((1, len(rows), 1)), 1.0)
 
-    def _few(self, X: Array, base: Array, block: Sequence[Target]) -> Iterator[SampleResult]:
-        for t, ends in zip(block, self.ends(X, block), strict=True):
-            yield self.measurer(t.index, t.name, t.label, base[t.position], [ends])
+    def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
+        for s, ends in zip(block, self.ends(X, block), strict=True):
+            yield self.measurer(s, base[s.position], [ends])
 
-    def worst_directions(self, X: Array, base: Array, targets: Sequence[Target], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each target, (n, d)."""
+    def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
+        """Unit worst direction of each sample, (n, d)."""
         if not self.few:
-            return self._lanczos_directions(X, base, targets, temperature)
+            return self._lanczos_directions(X, base, samples, temperature)
         reader = self.measurer.reader
         found = []
         rows = self.model.rows_per_call(self.model.num_outputs)
-        for start in range(0, len(targets), rows):
-            block = targets[start : start + rows]
-            for t, ends in zip(block, self.ends(X, block), strict=True):
-                found.append(worst_direction(reader.scores(base[t.position], ends.plus, ends.minus, 1.0, temperature)))
+        for start in range(0, len(samples), rows):
+            block = samples[start : start + rows]
+            for s, ends in zip(block, self.ends(X, block), strict=True):
+                found.append(worst_direction(reader.scores(base[s.position], ends.plus, ends.minus, 1.0, temperature)))
         return np.array(found)
 
     # many classes
 
-    def _many(self, X: Array, base: Array, block: Sequence[Target]) -> Iterator[SampleResult]:
-        positions = [t.position for t in block]
+    def _many(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
+        positions = [s.position for s in block]
         x, z = X[positions], base[positions]
         reader = self.measurer.reader
         raw = self._lanczos(x, z, block, 1.0, None)
         hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
         stretch = self._stretch(x, block)
-        classes = predictions(p := reader.probabilities(z)) if reader.has_classes else None
-        sure = confidences(p) if reader.has_classes else None
         distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
-        for k, t in enumerate(block):
+        for k, sample in enumerate(block):
             products = int(raw.products[k])
-            spent = 1 + PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
-            spent += min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
+            spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
+            spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
             spent += PASSES_PER_PRODUCT * int(stretch.products[k])
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
-            calibrated = Estimate(None, reason=self.measurer.temperature_reason) if hot is None else _estimate(hot, k, spent)
             s = _estimate(stretch, k, spent)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
-            yield SampleResult(
-                index=t.index,
-                name=t.name,
-                label=t.label,
-                prediction=None if classes is None else int(classes[k]),
-                confidence=None if sure is None else float(sure[k]),
+            yield self.measurer.result(
+                sample,
+                z[k],
                 lambda_max=lam,
-                lambda_max_calibrated=calibrated,
+                calibrated=None if hot is None else _estimate(hot, k, spent),
+                raw_units=self.measurer.raw_units_by_bracket(lam),
                 trace=trace,
-                effective_rank=effective_rank(trace, lam),
                 boundary_distance=replace(distances[k], evaluations=spent),
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),
+                eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
                 evaluations=spent,
                 directions=products,
-                lambda_max_raw_units=self.measurer.raw_units_by_bracket(lam),
-                top_eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
             )
 
-    def _noise(self, block: Sequence[Target]) -> Array:
+    def _noise(self, block: Sequence[Sample]) -> Array:
         """Random starts, (n, K), each from its own sample's stream."""
         return np.array(
-            [np.random.default_rng([self.seed, t.index, _STREAM]).standard_normal(self.model.num_outputs) for t in block]
+            [np.random.default_rng([self.seed, s.index, streams.LANCZOS]).standard_normal(self.model.num_outputs) for s in block]
         )
 
-    def _lanczos(self, x: Array, z: Array, block: Sequence[Target], temperature: float, start: Array | None) -> TopEigenpairs:
+    def _lanczos(self, x: Array, z: Array, block: Sequence[Sample], temperature: float, start: Array | None) -> TopEigenpairs:
         """Top eigenpairs of ``A Aᵀ`` for samples x with outputs z (n, K, 1)."""
         noise = self._noise(block)
-        if self._softmax:
+        weights = self.measurer.reader.weights(z, temperature)
+        if weights is None:
             product = self._softmax_product(x, temperature)
             if start is None:
                 start = isotropic_start(self.measurer.reader.probabilities(z, temperature)[:, :, 0], noise)
         else:
-            product = self._diagonal_product(x, z, temperature)
+            product = self._diagonal_product(x, weights)
         return lanczos(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
-
-    @property
-    def _softmax(self) -> bool:
-        return isinstance(self.measurer.reader, SoftmaxLogits)
 
     def _softmax_product(self, x: Array, temperature: float) -> Product:
         return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[2][0]
 
-    def _diagonal_product(self, x: Array, z: Array, temperature: float) -> Product:
-        """``A = W J`` with a diagonal W where the outputs are independent: the scores of slopes that are all 1."""
-        weights = self._weights(z, temperature)
+    def _diagonal_product(self, x: Array, weights: Array) -> Product:
+        """``A = W J`` with the diagonal W (n, K) of independent outputs."""
 
         def product(rows: Array, u: Array) -> Array:
             c = weights[rows] * u  # (n, K)
@@ -167,11 +144,7 @@ class GradientRoute:
 
         return product
 
-    def _weights(self, z: Array, temperature: float) -> Array:
-        ones = np.ones((1, *z.shape[1:]))
-        return np.array([self.measurer.reader.scores(row, ones, 0 * ones, 1.0, temperature)[0] for row in z])  # (n, K)
-
-    def _stretch(self, x: Array, block: Sequence[Target]) -> TopEigenpairs:
+    def _stretch(self, x: Array, block: Sequence[Sample]) -> TopEigenpairs:
         """Top eigenpairs of ``J Jᵀ``, whose root is the logit sensitivity."""
 
         def product(rows: Array, u: Array) -> Array:
@@ -179,19 +152,20 @@ class GradientRoute:
 
         return lanczos(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
 
-    def _lanczos_directions(self, X: Array, base: Array, targets: Sequence[Target], temperature: float) -> Array:
+    def _lanczos_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float) -> Array:
         """Unit worst directions, ``Aᵀu`` of the top Ritz vectors."""
         found = []
         rows = self.model.rows_per_call(2)
-        for start in range(0, len(targets), rows):
-            block = targets[start : start + rows]
-            positions = [t.position for t in block]
+        for start in range(0, len(samples), rows):
+            block = samples[start : start + rows]
+            positions = [s.position for s in block]
             x, z = X[positions], base[positions]
             u = self._lanczos(x, z, block, temperature, None).vectors
-            if self._softmax:
+            weights = self.measurer.reader.weights(z, temperature)
+            if weights is None:
                 g = self.model.fisher(x, u[None], temperature)[1][0]
             else:
-                c = self._weights(z, temperature) * u
+                c = weights * u
                 g = self.model.vjp(x, (c / (np.abs(c).max(axis=1, keepdims=True) + np.finfo(float).tiny))[None])[1][0]
             g = g.reshape(len(block), -1).astype(np.float64)
             g /= np.abs(g).max(axis=1, keepdims=True) + np.finfo(float).tiny

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.record.sample import KLCurve, KLPoint
-from onnxfim.slopes.kinds import Gaussian, OutputReader, SigmoidLogits
+from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -34,7 +33,7 @@ def kl_curve(reader: OutputReader, base: Array, outputs: Array, epsilons: Array,
         epsilons: Distances, ascending, (E,).
         lam: lambda_max at x.
     """
-    divergences = divergence(reader)(base, outputs).reshape(-1, 3)  # (E, 3)
+    divergences = reader.divergence(base, outputs).reshape(-1, 3)  # (E, 3)
     points = tuple(
         KLPoint(float(e), float(k[0]), float(k[1]), float(k[2]), 0.5 * lam * float(e) ** 2)
         for e, k in zip(epsilons, divergences, strict=True)
@@ -46,48 +45,6 @@ def kl_curve(reader: OutputReader, base: Array, outputs: Array, epsilons: Array,
         holds = p.epsilon
     flips = None
     if reader.has_classes:
-        decided = _decisions(reader, base[None])[0]
-        changed = (_decisions(reader, outputs) != decided).reshape(-1, 3)[:, :2].any(axis=1)
+        changed = (reader.predictions(outputs) != reader.predictions(base[None])[0]).reshape(-1, 3)[:, :2].any(axis=1)
         flips = float(epsilons[int(changed.argmax())]) if changed.any() else None
     return KLCurve(points, holds, flips)
-
-
-def divergence(reader: OutputReader) -> Callable[[Array, Array], Array]:
-    """``KL(p ‖ q)`` in nats from outputs (K, 1) at x and (R, K, 1) at the moved points, without cancellation for small moves."""
-    if isinstance(reader, Gaussian):
-        return lambda base, outputs: ((outputs - base) ** 2).sum(axis=(1, 2)) / (2 * reader.sigma**2)
-    return bernoulli_divergence if isinstance(reader, SigmoidLogits) else softmax_divergence
-
-
-def softmax_divergence(base: Array, outputs: Array) -> Array:
-    """KL between softmax distributions: ``log1p Σ p (e^t − 1 − t)`` with ``t`` the change of the logits less its mean under p."""
-    z = base[:, 0]
-    p = np.exp(z - z.max())
-    p /= p.sum()
-    change = outputs[:, :, 0] - z  # (R, K)
-    t = change - change[:, [int(p.argmax())]]
-    t = t - (t * p).sum(axis=1, keepdims=True)
-    return np.log1p((p * _excess(t)).sum(axis=1))
-
-
-def bernoulli_divergence(base: Array, outputs: Array) -> Array:
-    """KL between Bernoulli distributions of independent sigmoid logits, summed over the outputs."""
-    total = np.zeros(len(outputs))
-    for k in range(base.shape[0]):
-        two = np.array([[base[k, 0]], [0.0]])
-        moved = np.zeros((len(outputs), 2, 1))
-        moved[:, 0, 0] = outputs[:, k, 0]
-        total += softmax_divergence(two, moved)
-    return total
-
-
-def _excess(t: Array) -> Array:
-    """``e^t − 1 − t``, by its series where t is small."""
-    small = np.abs(t) < 1e-3
-    clipped = np.where(small, 0.0, np.minimum(t, 700.0))
-    return np.where(small, t**2 / 2 * (1 + t / 3 * (1 + t / 4)), np.expm1(clipped) - clipped)
-
-
-def _decisions(reader: OutputReader, outputs: Array) -> Array:
-    z = outputs[:, :, 0]
-    return z.argmax(axis=1) if z.shape[1] > 1 else (reader.probabilities(outputs)[:, 0, 0] > 0.5).astype(np.int64)

@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.sample import Estimate, SampleResult
-from onnxfim.slopes.calibration import confidences, predictions
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Scheme
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
     effective_rank,
@@ -56,11 +55,11 @@ class Measurer:
     scales: tuple[float, float, float] | None
     scale_field: Array | None = None
 
-    def __call__(self, index: int, name: str, label: int | None, base: Array, parts: Sequence[Ends]) -> SampleResult:
+    def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
 
         Args:
-            index, name, label: Whose it is.
+            sample: Whose it is.
             base: Its outputs, (K, P).
             parts: Ends along disjoint ranges of its directions.
         """
@@ -70,31 +69,62 @@ class Measurer:
         evaluations = 1 + passes
         joined = _joined(parts)
         raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
-        calibrated = Estimate(None, reason=self.temperature_reason)
-        if self.temperature is not None:
-            calibrated = self._lambda(base, joined, self.temperature, evaluations)[0]
+        calibrated = None if self.temperature is None else self._lambda(base, joined, self.temperature, evaluations)[0]
         resolved = raw.value is not None
         trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
         trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
-        p = self.reader.probabilities(base[None]) if self.reader.has_classes else None
         distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
-        return SampleResult(
-            index=index,
-            name=name,
-            label=label,
-            prediction=int(predictions(p)[0]) if p is not None and base.shape[1] == 1 else None,
-            confidence=float(confidences(p)[0]) if p is not None else None,
+        return self.result(
+            sample,
+            base,
             lambda_max=raw,
-            lambda_max_calibrated=calibrated,
+            calibrated=calibrated,
+            raw_units=self._raw_units(raw, Y),
             trace=trace,
-            effective_rank=effective_rank(trace, raw),
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
+            eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
             evaluations=evaluations,
             directions=directions,
             unchanged=self._unchanged(parts),
-            lambda_max_raw_units=self._raw_units(raw, Y),
-            top_eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
+        )
+
+    def result(
+        self, sample: Sample, base: Array, *, lambda_max: Estimate, calibrated: Estimate | None, raw_units: Estimate | None,
+        trace: Estimate, boundary_distance: Estimate, logit_sensitivity: Estimate, eigenvalues: tuple[float, ...],
+        evaluations: int, directions: int, unchanged: float = 0.0,
+    ) -> SampleResult:  # fmt: skip
+        """One sample's result: what was measured of it by any route, and what follows from that and from its outputs.
+
+        Args:
+            sample: Whose it is.
+            base: Its outputs, (K, P).
+            lambda_max, trace, boundary_distance, logit_sensitivity: As measured.
+            calibrated: lambda_max at the fitted temperature; None where there is no temperature.
+            raw_units: lambda_max per squared raw input unit; None where the scale is not known.
+            eigenvalues: The largest ones of F.
+            evaluations: Forward passes spent.
+            directions: Directions, or products, that were measured.
+            unchanged: Share of random directions that changed nothing.
+        """
+        reader, outputs = self.reader, base[None]
+        return SampleResult(
+            index=sample.index,
+            name=sample.name,
+            label=sample.label,
+            prediction=int(reader.predictions(outputs)[0]) if reader.has_classes and base.shape[1] == 1 else None,
+            confidence=float(reader.confidences(outputs)[0]) if reader.has_classes else None,
+            lambda_max=lambda_max,
+            lambda_max_calibrated=Estimate(None, reason=self.temperature_reason) if calibrated is None else calibrated,
+            trace=trace,
+            effective_rank=effective_rank(trace, lambda_max),
+            boundary_distance=boundary_distance,
+            logit_sensitivity=logit_sensitivity,
+            evaluations=evaluations,
+            directions=directions,
+            unchanged=unchanged,
+            lambda_max_raw_units=raw_units,
+            top_eigenvalues=eigenvalues,
         )
 
     def _unchanged(self, parts: Sequence[Ends]) -> float:
@@ -128,24 +158,8 @@ class Measurer:
         sensitivity = self._widened(sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, evaluations=evaluations))
         if not self.reader.has_classes or base.shape[1] != 1:
             return Estimate(None, reason=NO_CLASSES), sensitivity
-        # Probabilities act as their logarithms here: the same decision, the same differences of logits.
-        z = np.log(np.maximum(self.reader.probabilities(base[None])[0, :, 0], 1e-300))
-        slopes = D[:, :, 0]
-        if len(z) == 1:  # a single sigmoid decides between its logit and 0
-            z = np.array([self._binary_logit(base), 0.0])
-            slopes = np.concatenate([slopes, np.zeros_like(slopes)], axis=1)
-        elif self.scores_are_logits:
-            z = base[:, 0]
+        z, slopes = self.reader.contest(base, D)
         return self._widened(boundary_distance_estimate(z, slopes, exact=self.exact, evaluations=evaluations)), sensitivity
-
-    @property
-    def scores_are_logits(self) -> bool:
-        """Whether the raw outputs are logits themselves."""
-        return type(self.reader).__name__ in ("SoftmaxLogits", "SigmoidLogits")
-
-    def _binary_logit(self, base: Array) -> float:
-        p = float(self.reader.probabilities(base[None])[0, 0, 0])
-        return float(base[0, 0]) if self.scores_are_logits else float(np.log(max(p, 1e-300)) - np.log(max(1 - p, 1e-300)))
 
     def _widened(self, estimate: Estimate) -> Estimate:
         """An exact estimate with the differences' own error as its interval; others stay."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxfim.record.audit import Rung, StepChoice
 from onnxfim.runtime.rows import Directions, Forward, Rademacher
-from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Scheme
+from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 from onnxfim.slopes.estimators import lambda_max_cross, lambda_max_sketch
 from onnxfim.slopes.kinds import OutputReader
 
@@ -139,7 +139,7 @@ def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
 
 
 def _requests(probe: Probe, count: int) -> list[Request]:
-    return [Request(k, i, 0, count) for k, i in enumerate(probe.indices)]
+    return [Request(Sample(k, i), 0, count) for k, i in enumerate(probe.indices)]
 
 
 def _climb(

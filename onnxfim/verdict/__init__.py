@@ -4,6 +4,6 @@ from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.compare import compare
 from onnxfim.verdict.comparison import Comparison
 from onnxfim.verdict.gates import Gate, decide, parse_gate
-from onnxfim.verdict.judge import judge, overall
+from onnxfim.verdict.judge import judge
 
-__all__ = ["Comparison", "Gate", "compare", "compare_to_baseline", "decide", "judge", "overall", "parse_gate"]
+__all__ = ["Comparison", "Gate", "compare", "compare_to_baseline", "decide", "judge", "parse_gate"]

@@ -13,6 +13,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
 from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, same_step, shared
@@ -213,7 +214,7 @@ def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: 
             yield f"{name}: the audit was interrupted."
         if audit.data.synthetic:
             yield f"{name}: the inputs were drawn at random and describe no real input."
-    if len({a.run.seed for a in audits}) > 1:
+    if len({a.run.seed for a in audits if carries_noise(a.samples)}) > 1:
         yield "Seeds differ: the noise of the estimates is not shared, and intervals are wider than with the same seed."
     if common < 20:
         yield f"{common} samples are few: only large differences can be told."

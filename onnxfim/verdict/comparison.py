@@ -94,7 +94,7 @@ class SampleValues:
 
 
 @dataclass(frozen=True)
-class Correlation:
+class MeasureCorrelation:
     """Spearman's rank correlation of two measures over the samples of one entry, with its bootstrap interval."""
 
     entry: int
@@ -122,7 +122,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     classes: tuple[ClassMovement, ...]
     samples: tuple[SampleValues, ...]
-    correlations: tuple[Correlation, ...]
+    correlations: tuple[MeasureCorrelation, ...]
     differences: tuple[tuple[Difference, ...], ...]
     notes: tuple[str, ...]
     schema_version: str = COMPARISON_VERSION

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from scipy.stats import binom
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Verdict
 from onnxfim.record.measures import STATISTICS, gated
+from onnxfim.record.sample import carries_noise
+from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column
 
@@ -157,7 +158,7 @@ def _advice(audit: Audit, gate: Gate, reading: _Reading) -> str:
     passes = more_passes(audit.settings.budget, distance, half, reading.noise, words)
     if not reading.samples_settle:
         return passes or "The value is too close to the threshold for any number of passes to tell: move the threshold."
-    samples = more_samples(reading.count, distance, half / 1.96, words)
+    samples = more_samples(reading.count, distance, half / Z95, words)
     return f"{passes} Or: {samples[0].lower()}{samples[1:]}" if passes else samples
 
 
@@ -188,10 +189,12 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
         low, high, needed = None, None, 2
     if (q := _QUANTILES.get(statistic)) is not None:
         # Order statistics that bracket the quantile exist only from so many samples on.
-        if binom.ppf(_LEVEL, n, q) < 1:
-            low, needed = None, math.ceil(math.log(_LEVEL) / math.log(1 - q))
-        if binom.ppf(1 - _LEVEL, n, q) >= n:
-            high, needed = None, math.ceil(math.log(_LEVEL) / math.log(q))
+        below, above = bracketing(n, q)
+        fewest = fewest_bracketing(q)
+        if below is None:
+            low, needed = None, fewest[0]
+        if above is None:
+            high, needed = None, fewest[1]
     return _Reading(
         found.value, low, high, n, _noise(audit, measure, statistic, found), needed=needed, samples_settle=statistic != "max"
     )
@@ -200,10 +203,10 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
 def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> float:
     """Half-width of the statistic's interval that the estimates' noise alone makes; 0 where it is not known."""
     values = column(audit, measure)
-    if audit.run.method == "exact" or len(values.values) == 0:
+    if not carries_noise(audit.samples, measure):
         return 0.0
     if statistic == "mean":
-        return 1.96 * float(np.sqrt(((values.noise * values.values) ** 2).sum())) / len(values.values)
+        return Z95 * float(np.sqrt(((values.noise * values.values) ** 2).sum())) / len(values.values)
     if statistic == "max" and None not in (found.low, found.high, found.value):
         return max(cast(float, found.high) - cast(float, found.value), cast(float, found.value) - cast(float, found.low))
     return 0.0

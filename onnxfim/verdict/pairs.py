@@ -11,7 +11,8 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
-from onnxfim.record.sample import estimate_of
+from onnxfim.record.sample import carries_noise, estimate_of
+from onnxfim.record.settings import OUTPUT_FAMILIES, SETTINGS
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
 
@@ -124,9 +125,10 @@ def same_step(audit: Audit, other: Audit) -> bool:
 
 
 def is_paired(audit: Audit, other: Audit) -> bool:
-    """Whether the two share step, scheme and directions, so that the noise of their estimates is shared."""
-    exact = audit.run.method == other.run.method == "exact"
-    return same_step(audit, other) and audit.run.method == other.run.method and (exact or audit.run.seed == other.run.seed)
+    """Whether the two share the noise of their estimates: by the same step, scheme and directions, or because there is none."""
+    if not carries_noise(audit.samples) and not carries_noise(other.samples):
+        return True
+    return same_step(audit, other) and audit.run.method == other.run.method and audit.run.seed == other.run.seed
 
 
 def differences(audit: Audit, baseline: Audit) -> tuple[Difference, ...]:
@@ -146,7 +148,7 @@ def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
     for name in ("input", "input_dtype", "output", "output_kind", "rewritten"):
         yield side(f"model.{name}", lambda a, name=name: getattr(a.model, name))
     yield side("model.input_shape", lambda a: list(a.model.input_shape[1:]))
-    for name in ("budget", "precision", "temperature", "sigma", "input_scale", "tf32"):
+    for name in (s.name for s in SETTINGS if s.facts.matters):
         yield side(f"settings.{name}", lambda a, name=name: getattr(a.settings, name))
     for name in ("provider", "method", "step", "scheme", "seed", "partial"):
         yield side(f"run.{name}", lambda a, name=name: getattr(a.run, name))
@@ -161,7 +163,7 @@ def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
 
 
 def _kind(audit: Audit) -> str:
-    return "class probabilities" if audit.model.output_kind in ("logits", "probabilities") else audit.model.output_kind
+    return OUTPUT_FAMILIES[audit.model.output_kind]
 
 
 def _short(sha256: str) -> str:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import betaincinv, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
+from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.statistics import Z95, clopper_pearson
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVEL = 0.975
-_Z = 1.96
 _EQUAL = 1e-9  # relative: values that differ by less are the same value
 
 
@@ -102,19 +103,19 @@ def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
     if paired:
         # The residuals hold the noise as well; neither measure of it may make the wider interval the narrower one.
         return Ratio(log, error, freedom, max(spread, noise), noise)
-    return Ratio(log, max(error, noise / _Z), freedom, max(spread, noise), noise)
+    return Ratio(log, max(error, noise / Z95), freedom, max(spread, noise), noise)
 
 
 def _noise(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> float:
     """Half-width of the log-ratio's 95 % interval that the estimates' noise alone makes."""
     independent = u**2 * now.noise**2 + v**2 * then.noise**2  # (n,)
     if not paired or now.replicates.shape != then.replicates.shape:
-        return _Z * math.sqrt(float(independent.sum()))
+        return Z95 * math.sqrt(float(independent.sum()))
     groups = now.replicates.shape[1]
     apart = u[:, None] * now.replicates - v[:, None] * then.replicates  # (n, groups)
     known = np.isfinite(apart).all(axis=1) & (groups > 1)
     if not known.any():
-        return _Z * math.sqrt(float(independent.sum()))
+        return Z95 * math.sqrt(float(independent.sum()))
     variance = np.where(known, 0.0, independent)
     variance[known] = apart[known].var(axis=1, ddof=1) / groups
     total = float(variance.sum())
@@ -165,7 +166,7 @@ def p_value(a: Array, b: Array, counts: Array) -> float:
 
 def resamples(n: int, replicates: int, seed: int) -> Array:
     """How often each of ``replicates`` resamples holds each of n samples, (replicates, n)."""
-    rng = np.random.default_rng([seed, 0x76657264])
+    rng = np.random.default_rng([seed, streams.VERDICT])
     return rng.multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float32)
 
 
@@ -179,9 +180,8 @@ def holm(p: Array) -> Array:
 
 
 def share(hits: int, n: int) -> Aggregate:
-    """A share of n samples with its exact 95 % interval (Clopper & Pearson 1934)."""
-    low = 0.0 if hits == 0 else float(betaincinv(hits, n - hits + 1, 1 - _LEVEL))
-    high = 1.0 if hits == n else float(betaincinv(hits + 1, n - hits, _LEVEL))
+    """A share of n samples with its exact 95 % interval."""
+    low, high = clopper_pearson(hits, n)
     return Aggregate(hits / n, low, high, 0.95, "exact binomial")
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,17 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
-from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, rows_of
+from onnxfim.auditing import cache
+from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, remembered_bound, rows_of
+from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
+from onnxfim.bounds import reading
 from onnxfim.cli import main
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.slopes.differences import DifferenceJacobian, Request
+from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support.places import SAMPLES as MODELS
 
 DIGITS = np.load(MODELS / "digits.npz")
@@ -48,6 +52,27 @@ def run(tmp_path, *, model="digits_mlp.onnx", passes=None, cache=True, **setting
     return audit(MODELS / model, X, Y, chosen, cache_dir=where, progress=None if passes is None else stop_at(passes))
 
 
+@once
+def uninterrupted(model="digits_mlp.onnx", method="sketch"):
+    """An audit without a cache, made once for all tests that compare with it."""
+    return run(None, model=model, cache=False, method=method)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """An audit and the folder with its cache; tests take copies of it."""
+    folder = tmp_path_factory.mktemp("first")
+    return run(folder), folder
+
+
+@pytest.fixture
+def filled(first, tmp_path):
+    """The audit whose cache lies in the test's folder."""
+    found, folder = first
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    return found
+
+
 def cached(found):
     return found.run.times["cached_rows"]
 
@@ -55,10 +80,11 @@ def cached(found):
 # Interrupted and resumed is the same as never interrupted.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [100, 700, 2_150], ids=["at the second sample", "in the first round", "while refining"])
 @pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_resnet.onnx", "digits_vit.onnx", "digits_resnet_int8.onnx"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, model, passes):
-    whole = run(tmp_path, model=model, cache=False)
+    whole = uninterrupted(model)
     part = run(tmp_path, model=model, passes=passes)
     assert part.run.partial
     resumed = run(tmp_path, model=model)
@@ -73,10 +99,11 @@ def test_other_ways_of_measuring_resume_too(tmp_path, settings):
     assert settled(run(tmp_path, **settings)) == settled(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [2, 17, 40], ids=["at the second sample", "between", "after the last"])
 @pytest.mark.parametrize("model", ["digits_mlp.onnx", "digits_vit.onnx"])
 def test_gradients_resume_too(tmp_path, model, passes):
-    whole = run(tmp_path, model=model, cache=False, method="gradient")
+    whole = uninterrupted(model, "gradient")
     run(tmp_path, model=model, method="gradient", passes=passes)
     resumed = run(tmp_path, model=model, method="gradient")
     assert (resumed.run.method, whole.run.method) == ("gradient", "gradient")
@@ -94,15 +121,14 @@ def test_results_take_the_names_and_labels_of_their_run(tmp_path):
     assert [s.label for s in other.samples] == list((Y + 1) % 10)
 
 
-def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
-    first = run(tmp_path)
+def test_a_second_run_measures_no_row_again(tmp_path, filled, monkeypatch):
     rows = []
     original = DifferenceJacobian._batch
     monkeypatch.setattr(DifferenceJacobian, "_batch", lambda self, *a: rows.append(self.step) or original(self, *a))
     second = run(tmp_path)
-    assert first.run.step not in rows[16:]  # the ladder's own steps may hold the chosen one; nothing follows them
+    assert filled.run.step not in rows[16:]  # the ladder's own steps may hold the chosen one; nothing follows them
     assert cached(second) == sum(s.evaluations - 1 for s in second.samples)
-    assert settled(second) == settled(first)
+    assert settled(second) == settled(filled)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +136,14 @@ def test_a_second_run_measures_no_row_again(tmp_path, monkeypatch):
     [{"seed": 1}, {"step": 0.01}, {"model": "digits_resnet.onnx"}, {"method": "exact"}, {"method": "gradient"}],
     ids=["seed", "step", "model", "directions", "gradients"],
 )
+@pytest.mark.usefixtures("filled")
 def test_what_changes_the_outputs_is_measured_anew(tmp_path, change):
-    run(tmp_path)
     assert cached(run(tmp_path, **change)) == 0
 
 
 @pytest.mark.parametrize("change", [{"batch": 32}, {"temperature": 2.0}])
+@pytest.mark.usefixtures("filled")
 def test_what_does_not_change_them_is_not(tmp_path, change):
-    run(tmp_path)
     assert cached(run(tmp_path, **change)) > 0
 
 
@@ -144,7 +170,9 @@ def test_a_function_is_not_cached(tmp_path):
 
 
 def blocks(tmp_path):
-    return sorted((tmp_path / "cache").rglob("*.bin"))
+    """Files of measured rows; the graph's bound lies by itself in a store of its own."""
+    found = sorted((tmp_path / "cache").rglob("*.bin"))
+    return [p for p in found if len(p.with_suffix(".jsonl").read_bytes().splitlines()) > 1]
 
 
 def spoil_block(path):
@@ -175,8 +203,8 @@ def nonsense(path):
 
 
 @pytest.mark.parametrize("damage", [spoil_block, spoil_line, cut_line, cut_block, nonsense])
-def test_damage_is_noticed_and_measured_again(tmp_path, damage):
-    whole = run(tmp_path)
+def test_damage_is_noticed_and_measured_again(tmp_path, filled, damage):
+    whole = filled
     damage(blocks(tmp_path)[0])
     again = run(tmp_path)
     assert again.run.times["cache_damaged"] >= 1
@@ -185,13 +213,86 @@ def test_damage_is_noticed_and_measured_again(tmp_path, damage):
     assert settled(run(tmp_path)) == settled(whole)
 
 
-def test_lost_blocks_are_measured_again(tmp_path):
-    whole = run(tmp_path)
+def test_lost_blocks_are_measured_again(tmp_path, filled):
+    whole = filled
     for path in blocks(tmp_path):
         path.unlink()
     again = run(tmp_path)
     assert cached(again) == 0
     assert settled(again) == settled(whole)
+
+
+# Bounds.
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Calls of the computation of a bound."""
+    calls, plain = [], reading.spectral_bound
+    monkeypatch.setattr(reading, "spectral_bound", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    return calls
+
+
+def bound_file(tmp_path):
+    (path,) = set((tmp_path / "cache").rglob("*.bin")) - set(blocks(tmp_path))
+    return path
+
+
+def test_a_bound_is_computed_once(tmp_path, computed):
+    first = run(tmp_path)
+    assert len(computed) == 1
+    second = run(tmp_path)
+    assert len(computed) == 1
+    assert first.bound.available
+    assert settled(second) == settled(first)
+    run(tmp_path, model="digits_resnet.onnx")
+    assert len(computed) == 2, "another model's is another bound"
+
+
+@pytest.mark.parametrize("damage", [spoil_block, cut_line, cut_block, nonsense])
+def test_a_damaged_bound_is_computed_again(tmp_path, computed, damage):
+    whole = run(tmp_path)
+    damage(bound_file(tmp_path))
+    again = run(tmp_path)
+    assert again.run.times["cache_damaged"] >= 1
+    assert settled(again) == settled(whole)
+    assert len(computed) == (2 if damage is not nonsense else 1), "nonsense beside an entry leaves the entry whole"
+    run(tmp_path)
+    assert len(computed) == (2 if damage is not nonsense else 1), "and kept again"
+
+
+def test_a_bound_of_other_rules_is_computed_again(tmp_path, computed, monkeypatch):
+    run(tmp_path)
+    monkeypatch.setattr(reading, "VERSION", reading.VERSION + 1)
+    run(tmp_path)
+    assert len(computed) == 2
+
+
+def test_bounds_of_other_outputs_or_layouts_do_not_mix(tmp_path):
+    found = run(tmp_path, cache=False).bound
+    store = FileStore(tmp_path / "store")
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return found
+
+    assert remembered_bound(store, "a", compute) == found == remembered_bound(store, "a", compute)
+    assert len(calls) == 1
+    remembered_bound(store, "b", compute)
+    assert len(calls) == 2
+    store.put_record("c", {"available": True})
+    assert remembered_bound(store, "c", compute) == found
+    assert store.damaged == 1
+    full = FileStore(tmp_path / "full", limit=10)
+    assert remembered_bound(full, "a", compute) == found
+    assert full.trouble == "the limit of 10 bytes is reached"
+
+
+def test_no_bound_is_kept_where_none_is_asked_for(tmp_path, computed):
+    run(tmp_path, bounds=False)
+    assert not computed
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 # Stores.
@@ -207,7 +308,22 @@ def test_blocks_come_back_as_they_were(tmp_path, values):
     assert again.holds("a")
     assert not again.holds("b")
     assert_array_equal(again.get("a"), rows)
-    assert (again.rows, again.damaged) == (2, 0)
+    assert again.damaged == 0
+
+
+@pytest.mark.parametrize("first", ["a", "z"])
+def test_a_damaged_block_hides_no_other_of_its_key(tmp_path, monkeypatch, first):
+    """Measured again, it lies in another file, whichever of the two is read first."""
+    names = iter([first, "m"])
+    monkeypatch.setattr(cache.secrets, "token_hex", lambda _: next(names))
+    for value in (1.0, 2.0):
+        store = FileStore(tmp_path)
+        store.put("k", np.full((9, 1, 1), value))
+        store.close()
+        if value == 1.0:
+            spoil_block(tmp_path / f"{first}.bin")
+            assert not FileStore(tmp_path).holds("k")
+    assert_array_equal(FileStore(tmp_path).get("k"), np.full((9, 1, 1), 2.0))
 
 
 def test_two_writers_do_not_mix(tmp_path):
@@ -245,7 +361,7 @@ def test_a_folder_that_cannot_be_made_ends_the_keeping_only(tmp_path):
     (tmp_path / "cache").write_text("a file")
     found = run(tmp_path)
     assert found.run.times["cache_trouble"]
-    assert settled(found) == settled(run(tmp_path, cache=False))
+    assert settled(found) == settled(uninterrupted())
 
 
 @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
@@ -259,8 +375,8 @@ def test_rows_and_ends_are_each_others_inverse(scheme):
 
     jacobian = DifferenceJacobian(Identity(), Rademacher(0), scheme=scheme, step=0.5)
     x = np.arange(8.0).reshape(2, 4)
-    for ends in jacobian.ends(x, x[:, :, None], [Request(0, 0, 0, 5), Request(1, 1, 2, 3)]):
-        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.position][:, None])
+    for ends in jacobian.ends(x, x[:, :, None], [Request(Sample(0, 0), 0, 5), Request(Sample(1, 1), 2, 3)]):
+        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.sample.position][:, None])
         for part in ("plus", "minus"):
             assert_array_equal(getattr(again, part), getattr(ends, part))
             if ends.twin is not None:
@@ -287,10 +403,13 @@ def test_a_block_that_goes_meanwhile_is_measured():
                 yield np.full((len(b.scale), 2, 1), 3.0)
 
     store = Forgetful()
-    jacobian = RememberedJacobian(DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store)
-    (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(0, 0, 0, 5)])
+    jacobian = RememberedJacobian(
+        DifferenceJacobian(Constant(), Rademacher(0), scheme="forward", step=1.0), store, meter := Meter()
+    )
+    (ends,) = jacobian.ends(np.zeros((1, 3)), np.zeros((1, 2, 1)), [Request(Sample(0, 0), 0, 5)])
     assert_array_equal(ends.plus, np.full((5, 2, 1), 3.0))
     assert_array_equal(store.kept[1], ends.plus)
+    assert meter.cached == 0
 
 
 # The command line.
@@ -348,7 +467,7 @@ def test_default_folder(monkeypatch, tmp_path):
     assert default_folder() == Path.home() / ".cache" / "onnxfim"
 
 
+@pytest.mark.usefixtures("filled")
 def test_index_lines_are_json(tmp_path):
-    run(tmp_path)
     for index in (tmp_path / "cache").rglob("*.jsonl"):
         assert all({"key", "check"} < set(json.loads(line)) for line in index.read_text().splitlines())

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim import Settings, audit
-from onnxfim.auditing.common_step import Subject, at_common_step
+from onnxfim.auditing.common_step import Candidate, at_common_step
 from onnxfim.errors import SettingsError
 from onnxfim.slopes.estimators import lambda_max_sketch
 from onnxfim.verdict import compare_to_baseline
@@ -22,8 +22,9 @@ def settings(**changes):
     return Settings(method="sketch", providers=("cpu",), batch=256, budget=41, **changes)
 
 
+@pytest.mark.slow
 def test_the_coarsest_model_sets_step_and_scheme(digits):
-    subjects = [Subject(MODELS / f"{name}.onnx", digits[0], settings()) for name in ("digits_resnet", "digits_resnet_int8")]
+    subjects = [Candidate(MODELS / f"{name}.onnx", digits[0], settings()) for name in ("digits_resnet", "digits_resnet_int8")]
     float32, int8 = at_common_step(subjects)
     assert (float32.step, float32.scheme) == (int8.step, int8.scheme)
     # int8 levels are 1/127 of the range and wider: no local slope, so steps of several hundredths are needed.
@@ -34,12 +35,12 @@ def test_the_coarsest_model_sets_step_and_scheme(digits):
 
 
 def test_one_model_keeps_its_own_choice(digits):
-    assert at_common_step([Subject(MODELS / "digits_mlp.onnx", digits[0], settings())]) == [settings()]
+    assert at_common_step([Candidate(MODELS / "digits_mlp.onnx", digits[0], settings())]) == [settings()]
 
 
 def test_saved_audits_are_followed(digits):
     saved = audit(MODELS / "digits_mlp.onnx", *digits, settings(seed=9, step=2e-3))
-    (chosen,) = at_common_step([Subject(MODELS / "digits_vgg.onnx", digits[0], settings())], [saved])
+    (chosen,) = at_common_step([Candidate(MODELS / "digits_vgg.onnx", digits[0], settings())], [saved])
     assert (chosen.step, chosen.scheme, chosen.seed, chosen.method) == (2e-3, saved.run.scheme, 9, "sketch")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.special import expit, softmax
 
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
+from onnxfim.data import load
 from onnxfim.errors import InputError, ModelError, OnnxFimError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
@@ -18,6 +20,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.session import OutOfMemory
 from tests.support import models
 from tests.support.models import Linear, Mlp
+from tests.support.places import DEV
 
 
 def values(found, measure="lambda_max"):
@@ -320,6 +323,18 @@ class TestInterrupt:
         assert {s.index for s in found.samples} <= set(whole)
         assert Audit.from_json(found.to_json()) == found
 
+    @pytest.mark.parametrize(("method", "run"), [("sketch", "sketch"), ("exact", "exact"), ("auto", "gradient")])
+    def test_the_method_is_the_one_that_was_interrupted(self, saved, cpu, method, run):
+        found = self.interrupted(saved(self.MODEL.onnx()), cpu(batch=8, method=method), "measuring", 5)
+        assert found.run.method == run
+
+    @pytest.mark.parametrize("method", ["sketch", "auto"])
+    def test_while_the_graph_is_read_the_samples_are_kept(self, saved, cpu, method):
+        found = self.interrupted(saved(self.MODEL.onnx()), cpu(batch=8, method=method), "bounding", 1)
+        assert found.run.partial
+        assert len(found.samples) == 30
+        assert found.bound is None
+
     @pytest.mark.parametrize("stage", ["clean pass", "choosing the step"])
     def test_nothing_done_is_an_interrupt(self, saved, cpu, stage):
         with pytest.raises(KeyboardInterrupt):
@@ -375,6 +390,71 @@ class TestBadOutputs:
         assert found.samples == ()
         assert found.verdict == "inconclusive"
         assert len(found.skipped) == 5
+
+
+class TestWhichSamples:
+    MODEL = Linear.draw(3, 6)
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Images of three classes, twelve each, in the order of their classes."""
+        image = DEV.load("PIL.Image")
+        rng = np.random.default_rng(0)
+        for name in ("bird", "cat", "dog"):
+            (tmp_path / "images" / name).mkdir(parents=True)
+            for i in range(12):
+                image.fromarray(rng.integers(0, 256, (2, 3), np.uint8)).save(tmp_path / "images" / name / f"{i:02}.png")
+        return load(tmp_path / "images", shape=(2, 3))
+
+    def audited(self, data, **options):
+        fn = from_callable(lambda X: self.MODEL.logits(X.reshape(-1, 6)), (2, 3), 3)
+        return audit(fn, data, settings=Settings(method="exact", **options))
+
+    def test_of_class_folders_a_seeded_draw_over_the_classes(self, folder):
+        whole = self.audited(folder)
+        few = self.audited(folder, samples=9)
+        chosen = [s.index for s in few.samples]
+        assert len(whole.samples) == 36
+        assert len(set(chosen)) == 9
+        assert chosen == sorted(chosen)
+        assert {s.name.split("/")[0] for s in few.samples} == {"bird", "cat", "dog"}, "the first nine are all birds"
+        assert [s.index for s in self.audited(folder, samples=9).samples] == chosen
+        assert [s.index for s in self.audited(folder, samples=9, seed=1).samples] != chosen
+        by_index = {s.index: s for s in whole.samples}
+        for s in few.samples:
+            assert (s.name, s.label) == (by_index[s.index].name, s.index // 12)
+        assert_allclose(values(few), [by_index[i].lambda_max.value for i in chosen], rtol=1e-2)  # steps found on other samples
+        assert few.data.class_names == ("bird", "cat", "dog")
+
+    def test_of_arrays_the_first(self, folder):
+        found = self.audited(replace(folder, class_names=None), samples=9)
+        assert [s.index for s in found.samples] == list(range(9))
+
+
+class TestKeptOutputs:
+    MODEL = Mlp.draw(4, 150)
+    X = MODEL.samples(16)
+
+    def audited(self, **options):
+        fn = from_callable(self.MODEL.logits, (150,), 4, dtype="float64")
+        return audit(fn, self.X, settings=Settings(method="sketch", step=1e-3, **options))
+
+    def test_only_those_of_the_largest_values_are_kept_where_memory_is_bounded(self, monkeypatch):
+        first_round = self.audited(precision=0.9)  # reached at once: nothing is refined
+        (first,) = {s.directions for s in first_round.samples}
+        largest = sorted(first_round.samples, key=lambda s: s.lambda_max.value)[-3:]
+        free = {s.index for s in self.audited().samples if s.directions > first}
+        assert len(free) > 3, "with room for all, more samples are refined"
+        one = (first + 1) * 4 * 8  # bytes: a row of float64 logits for each direction, and the sample's own
+        monkeypatch.setattr("onnxfim.auditing.run._KEPT_BYTES", 3 * one)
+        found = self.audited()
+        refined = {s.index for s in found.samples if s.directions > first}
+        assert refined
+        assert refined <= {s.index for s in largest}
+        assert len(found.samples) == 16
+        for s, before in zip(found.samples, first_round.samples, strict=True):
+            if s.index not in refined:
+                assert s.lambda_max == before.lambda_max
 
 
 class TestFindings:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,22 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-SAMPLE_MODELS = ROOT / "sample_models"
-SHARED_MODELS = ROOT / ".." / "shared" / "models"
+from tests.support import trained  # noqa: E402 - the scripts run from any folder
+from tests.support.places import MODELS, OTHERS, SAMPLES  # noqa: E402
+
+SAMPLE_MODELS, SHARED_MODELS = SAMPLES, MODELS
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model file, its samples, and its exact values where they are known."""
+    """A model file, its samples, and its exact values where they are known; ``record`` is what others say of theirs."""
 
     name: str
     path: Path
     inputs: np.ndarray
     labels: np.ndarray
-    exact: dict[str, Any] | None
-    record: dict[str, Any] | None = None
+    exact: Mapping[str, Any] | None
+    record: Mapping[str, Any] | None = None
 
 
 def arguments(doc: str | None, *more: tuple[str, dict[str, Any]]) -> argparse.Namespace:
@@ -53,38 +54,31 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 
 def have_shared() -> bool:
-    """Whether the real trained models are there; says so where they are not."""
-    found = (SHARED_MODELS / "manifest.json").is_file()
-    if not found:
-        print(f"skipped: the real trained models are not at {SHARED_MODELS}")
-    return found
+    """Whether others' trained models are there; says so where they are not."""
+    if not trained.THEIRS:
+        print(f"the sample models alone: {OTHERS.name} are not there ({OTHERS.how})")
+    return bool(trained.THEIRS)
+
+
+def case_of(model: trained.Trained) -> Case:
+    """A trained model with its samples read."""
+    arrays = model.arrays
+    return Case(model.name, model.path, arrays["inputs"], arrays["labels"], model.exact if model.stored else None, model.record)
 
 
 def sample_case(name: str) -> Case:
-    """A sample model by its name, with the exact values of its float32 original where it has its own."""
-    reference = json.loads((SAMPLE_MODELS / "reference.json").read_text(encoding="utf-8"))
-    data = np.load(SAMPLE_MODELS / "digits.npz")
-    return Case(name, SAMPLE_MODELS / f"{name}.onnx", data["inputs"], data["labels"], reference.get(name))
+    """A sample model by its name."""
+    return case_of(trained.OURS[name])
 
 
 def sample_cases() -> list[Case]:
     """The sample models with exact values."""
-    reference = json.loads((SAMPLE_MODELS / "reference.json").read_text(encoding="utf-8"))
-    return [sample_case(name) for name in reference]
+    return [case_of(model) for model in trained.OURS.values() if model.stored]
 
 
 def shared_cases() -> list[Case]:
-    """The real trained models, in the order of their manifest; data is read once per file."""
-    records = json.loads((SHARED_MODELS / "manifest.json").read_text(encoding="utf-8"))
-    data = {name: dict(np.load(SHARED_MODELS / name)) for name in {r["data"] for r in records}}
-    cases = []
-    for record in records:
-        name = record["model"].removesuffix(".onnx")
-        exact = SHARED_MODELS / "exact" / f"{name}.json"
-        truth = json.loads(exact.read_text(encoding="utf-8")) if exact.is_file() else None
-        arrays = data[record["data"]]
-        cases.append(Case(name, SHARED_MODELS / record["model"], arrays["inputs"], arrays["labels"], truth, record))
-    return cases
+    """Others' trained models, in the order of their manifest."""
+    return [case_of(model) for model in trained.THEIRS.values()]
 
 
 def ratio_of_means(a: np.ndarray, b: np.ndarray, *, replicates: int = 2000) -> tuple[float, float, float]:

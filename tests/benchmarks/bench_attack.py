@@ -1,7 +1,8 @@
 """Does lambda_max order samples and models as attacks do: our smallest L2 attack, and the stored one, against every measure.
 
 Run by hand: ``python tests/benchmarks/bench_attack.py [--quick] [--models TEXT]``. Distances are in pixel units (0 to 1); the
-stored distances are, over the same images, the smallest steps found by DDN (200 steps) on another implementation.
+stored distances, which others' models have, are over the same images the smallest steps found by DDN (200 steps) on another
+implementation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from _common import SHARED_MODELS, Case, arguments, have_shared, print_table, shared_cases
+from _common import SHARED_MODELS, Case, arguments, have_shared, print_table, sample_cases, shared_cases
 from scipy.stats import spearmanr
 
 from onnxfim.auditing.run import audit
@@ -24,17 +25,16 @@ MEANS = ("mean λ_max raw", "mean λ_max calibrated", "median boundary distance"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One model: its audit, in pixel units where ``factor`` is applied, and the stored median distance."""
+    """One model: its audit, in pixel units where ``factor`` is applied, and the stored median distance where there is one."""
 
     case: Case
     audit: Audit
     factor: float
-    stored: float
+    stored: float | None
 
     @property
     def group(self) -> str:
-        record = self.case.record or {}
-        return str(record["task"])
+        return "digits" if self.case.record is None else str(self.case.record["task"])
 
     def means(self) -> tuple[float, ...]:
         """The three measures of the model in pixel units: λ per squared pixel unit, distance in pixel units."""
@@ -51,7 +51,9 @@ class Outcome:
 
 def pixel_scale(case: Case) -> tuple[tuple[float, float], tuple[float, ...]]:
     """(range of the model's input, d(model input)/d(pixel) per channel) for pixels from 0 to 1."""
-    record = case.record or {}
+    record = case.record
+    if record is None:  # the sample models take pixels
+        return (0.0, 1.0), (1.0,)
     if "raw255" in record["data"]:
         return (0.0, 255.0), (255.0,)
     mean, std = (np.array(record["scale"][k], float) for k in ("mean", "std"))
@@ -65,7 +67,7 @@ def stored_median(case: Case, count: int) -> float:
     return float(np.median(np.nan_to_num(distances[good], nan=np.inf)))
 
 
-def measured(case: Case, count: int, stored: float) -> Outcome:
+def measured(case: Case, count: int, stored: float | None) -> Outcome:
     span, scale = pixel_scale(case)
     # The temperature is fitted on all labelled samples, the measures and the attack are of the first ones.
     settings = Settings(
@@ -79,13 +81,15 @@ def model_row(o: Outcome) -> list[object]:
     s = o.audit.attack
     assert s is not None
     found = {c.measure: c.coefficient for c in s.correlations}
-    ratio = None if s.median_distance is None else f"{s.median_distance / o.stored:.1%}"
+    ratio = None if s.median_distance is None or o.stored is None else f"{s.median_distance / o.stored:.1%}"
+    stored = None if o.stored is None else f"{o.stored:.4f}"
     cells = [None if found[m] is None else f"{found[m]:+.2f}" for m in MEASURES]
-    return [o.case.name, f"{s.median_distance:.4f}", f"{o.stored:.4f}", ratio, s.failed, *cells]
+    return [o.case.name, f"{s.median_distance:.4f}", stored, ratio, s.failed, *cells]
 
 
 def published_claim(outcomes: list[Outcome]) -> None:
     groups = {
+        "sample models": [o for o in outcomes if o.group == "digits"],
         "cifar_cnna, trainings of one net": [o for o in outcomes if o.case.name.startswith("cifar_cnna_")],
         "CIFAR-10, all": [o for o in outcomes if o.group.startswith("CIFAR")],
         "MNIST, all": [o for o in outcomes if o.group == "MNIST"],
@@ -96,8 +100,8 @@ def published_claim(outcomes: list[Outcome]) -> None:
             continue
         means = np.array([o.means() for o in members])
         ours = [o.audit.attack.median_distance for o in members]  # type: ignore[union-attr]
-        stored = [o.stored for o in members]
-        cells = [f"{spearmanr(means[:, k], d).statistic:+.2f}" for k in range(3) for d in (ours, stored)]
+        stored = None if members[0].stored is None else [o.stored for o in members]
+        cells = [d and f"{spearmanr(means[:, k], d).statistic:+.2f}" for k in range(3) for d in (ours, stored)]
         rows.append([name, len(members), *cells])
     headers = ["models", "n", *(f"{m}, {d}" for m in MEANS for d in ("ours", "stored"))]
     print_table(headers, rows, title="Rank correlation over models with the median smallest L2 attack")
@@ -107,18 +111,19 @@ def published_claim(outcomes: list[Outcome]) -> None:
 
 def main() -> None:
     options = arguments(__doc__)
-    if not have_shared():
-        return
-    stored = json.loads((SHARED_MODELS / "attacks" / "attacks.json").read_text(encoding="utf-8"))
+    cases = sample_cases()[:3] if options.quick else sample_cases()
+    if have_shared():
+        stored = json.loads((SHARED_MODELS / "attacks" / "attacks.json").read_text(encoding="utf-8"))
+        quick = ("cifar_cnna_sgd", "cifar_cnna_mix", "cifar_cnna_kw")
+        cases += [c for c in shared_cases() if c.name in stored and (not options.quick or c.name in quick)]
     count = 20 if options.quick else 100
-    quick = ("cifar_cnna_sgd", "cifar_cnna_mix", "cifar_cnna_kw")
-    cases = [c for c in shared_cases() if c.name in stored and options.models in c.name and (not options.quick or c.name in quick)]
     outcomes: list[Outcome] = []
 
     def rows() -> Iterator[list[object]]:
         for case in cases:
-            outcomes.append(measured(case, count, stored_median(case, count)))
-            yield model_row(outcomes[-1])
+            if options.models in case.name:
+                outcomes.append(measured(case, count, stored_median(case, count) if case.record else None))
+                yield model_row(outcomes[-1])
 
     title = "Smallest L2 attack, and rank correlation of each measure with it over the samples"
     print_table(["model", "ours", "stored", "ratio", "failed", *MEASURES], rows(), title=title)

@@ -1,25 +1,23 @@
-"""How tight and how fast the bounds are; run by hand: ``python -m tests.benchmarks.bench_bounds [--full]``.
+"""How tight and how fast the bounds are; run by hand: ``python tests/benchmarks/bench_bounds.py [--quick] [--models TEXT] [--full]``.
 
-Prints, per trained model, log10 L, how many decades looser the naive products are, and the measured sensitivity; with ``--full`` the time
+Prints, per trained model (ours, and others' where they are there), log10 L, how many decades looser the naive products are, and the measured sensitivity; with ``--full`` the time
 of a ResNet-50-sized file, and FFT with Cholesky against Gram iteration per kernel.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
 
 import numpy as np
 import onnx
+from _common import arguments, have_shared
 
 from onnxfim.bounds import spectral_bound
 from onnxfim.bounds.norms import ConvGeometry, conv_norm, four_unfoldings, naive_conv_norm
 from onnxfim.graph.graph import Graph
 from tests.benchmarks.naive_bounds import naive_bounds
-from tests.support import nets
-from tests.support.places import MODELS
+from tests.support import nets, trained
 
 KERNELS = (
     (64, 3, 7, 2, 224),
@@ -31,23 +29,20 @@ KERNELS = (
 )
 
 
-def models() -> None:
+def models(chosen: list[trained.Trained]) -> None:
     print(f"{'model':36} {'log10 L':>8} {'measured':>8} {'+four unfoldings':>16} {'+Frobenius':>10} {'seconds':>8}")
-    for path in sorted(MODELS.glob("*.onnx")):
-        graph = Graph(onnx.load(path))
+    for model in chosen:
+        graph = Graph(onnx.load(model.path))
         begin = time.perf_counter()
         bound = spectral_bound(graph)
         seconds = time.perf_counter() - begin
         if bound.log10_lipschitz is None:
-            print(f"{path.stem:36} not available: {bound.reason[:90]}")
+            print(f"{model.name:36} not available: {bound.reason[:90]}")
             continue
         naive = naive_bounds(graph)
-        exact = MODELS / "exact" / f"{path.stem}.json"
-        seen = "–"
-        if exact.exists():
-            seen = f"{math.log10(max(s['logit_sensitivity'] for s in json.loads(exact.read_text())['samples'])):.2f}"
+        seen = f"{math.log10(max(s['logit_sensitivity'] for s in model.exact['samples'])):.2f}" if model.stored else "–"
         loose = [f"{v - bound.log10_lipschitz:.2f}" if v is not None else "–" for v in (naive.four_unfoldings, naive.frobenius)]
-        print(f"{path.stem:36} {bound.log10_lipschitz:8.2f} {seen:>8} {loose[0]:>16} {loose[1]:>10} {seconds:8.2f}")
+        print(f"{model.name:36} {bound.log10_lipschitz:8.2f} {seen:>8} {loose[0]:>16} {loose[1]:>10} {seconds:8.2f}")
 
 
 def resnet50() -> None:
@@ -77,7 +72,9 @@ def kernels() -> None:
 
 
 if __name__ == "__main__":
-    models()
-    if "--full" in sys.argv:
+    options = arguments(__doc__, ("--full", {"action": "store_true", "help": "kernels and a large file too"}))
+    known = trained.ALL if have_shared() and not options.quick else trained.OURS
+    models([m for m in known.values() if options.models in m.name])
+    if options.full:
         resnet50()
         kernels()

@@ -156,36 +156,13 @@ def cost_row(subject: Subject, repeats: int) -> list[Any]:
     ]  # fmt: skip
 
 
-_CHILD = """
-import resource, sys
-import numpy as np
-import onnxfim
-from onnxfim import Settings
-from onnxfim.audit import audit
-from onnxfim.session import open_session
-path, data, kind, samples, budget, batch, rows = sys.argv[1:]
-arrays = np.load(data)
-X, labels = arrays["inputs"], arrays["labels"] if "labels" in arrays.files else None
-batch, rows = int(batch), int(rows)
-settings = Settings(samples=int(samples), budget=int(budget), batch=batch, providers=("cpu",), method="sketch", bounds=False)
-if kind == "audit":
-    audit(path, X, labels, settings)
-else:
-    from onnxfim.model import load_model
-    load_model(path)
-    session, _ = open_session(__import__("pathlib").Path(path), providers=("cpu",))
-    name = session.get_inputs()[0].name
-    block = np.resize(X, (batch, *X.shape[1:]))
-    for _ in range(max(rows // batch, 1)):
-        session.run(None, {name: block})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+_CHILD = Path(__file__).with_name("peak_memory.py")
 
 
 def peak_bytes(subject: Subject, data: Path, kind: str, batch: int) -> int:
     """Largest resident memory of a fresh process that audits, or only runs rows."""
     samples = min(len(subject.inputs), 12)
-    command = [sys.executable, "-c", _CHILD, str(subject.path), str(data), kind, str(samples), "101", str(batch), str(8 * batch)]
+    command = [sys.executable, str(_CHILD), str(subject.path), str(data), kind, str(samples), "101", str(batch), str(8 * batch)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=_environment())
     return int(done.stdout.split()[-1]) * 1024
 

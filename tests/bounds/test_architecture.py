@@ -10,12 +10,8 @@ import pytest
 from onnxfim.bounds.architecture import Architecture, infer_architecture
 from onnxfim.errors import OutputError
 from onnxfim.graph.graph import Graph
+from tests.support import trained
 from tests.support.nets import FAMILIES, Net, bert, resnet, vit
-from tests.support.places import MODELS
-
-SHARED = {
-    "mnist_mlp": "mlp", "cifar_cnna": "vgg", "fashion_cnna": "vgg", "cifar_resnet": "resnet", "cifar_vit": "transformer", "kws_dscnn": "vgg", "textline": "hybrid",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["bn", "folded"])
@@ -79,9 +75,7 @@ def test_json_round_trip():
         Architecture.from_json({"family": "alexnet", "evidence": []})
 
 
-@pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")) or [None], ids=lambda p: p.stem if p else "none")
-def test_family_of_trained_models(path):
-    if path is None:
-        pytest.skip("the folder of trained models is absent")
-    family = next(f for stem, f in SHARED.items() if path.stem.startswith(stem))
-    assert infer_architecture(Graph(onnx.load(path))).family == family
+@pytest.mark.parametrize("name", trained.each(lambda m: True))
+def test_family_of_trained_models(name):
+    found = trained.ALL[name]
+    assert infer_architecture(Graph(onnx.load(found.path))).family == found.family

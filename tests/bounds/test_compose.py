@@ -10,15 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.bounds import LOG10_ZERO, Bound, cached_bound, closed_forms, spectral_bound
-from onnxfim.errors import ModelError, OutputError, SettingsError
+from onnxfim.bounds import LOG10_ZERO, Bound, closed_forms, spectral_bound
+from onnxfim.errors import ModelError, OutputError
 from onnxfim.graph.graph import Graph
 from tests.benchmarks.naive_bounds import naive_bounds
-from tests.support import nets
+from tests.support import nets, trained
 from tests.support.nets import Net
-from tests.support.places import MODELS
-
-MEASURED = sorted((MODELS / "exact").glob("*.json"))
 
 
 def model_of(nodes, weights=None, shape=("N", 4), *, kind=TensorProto.FLOAT, output="y", opset=17):
@@ -37,14 +34,13 @@ def node(op, inputs, output="y", **attributes):
     return helper.make_node(op, inputs, [output], name=f"n-{output}", **attributes)
 
 
-@pytest.mark.parametrize("path", MEASURED or [None], ids=lambda p: p.stem if p else "none")
-def test_bound_is_above_every_measured_sensitivity(path):
-    if path is None:
-        pytest.skip("the folder of trained models is absent")
-    samples = json.loads(path.read_text())["samples"]
-    graph = Graph(onnx.load(MODELS / f"{path.stem}.onnx"))
+@pytest.mark.parametrize("name", trained.each(lambda m: m.stored))
+def test_bound_is_above_every_measured_sensitivity(name):
+    found = trained.ALL[name]
+    samples = found.exact["samples"]
+    graph = Graph(onnx.load(found.path))
     bound = spectral_bound(graph)
-    if path.stem.startswith("cifar_vit"):  # BatchNormalization keeps no ball; on the box of the data there is one
+    if name.startswith("cifar_vit"):  # BatchNormalization keeps no ball; on the box of the data there is one
         assert not bound.available
         assert "dot-product attention has no global Lipschitz constant" in bound.reason
         bound = spectral_bound(graph, input_range=(-3.0, 3.0))
@@ -152,6 +148,7 @@ def test_linear_skip_is_one_operator(size):  # 15 %: the grid's norm above that 
     assert 10**bound.log10_lipschitz < 1 + 10**apart.log10_lipschitz
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [9, 16, 24])
 def test_padded_convolution_is_within_15_percent(n):
     rng = np.random.default_rng(n)
@@ -183,6 +180,7 @@ def test_a_deep_network_does_not_overflow():
     assert math.isfinite(bound.log10_fisher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["Relu", "Add", "MatMul", "Identity"])
 def test_ten_thousand_nodes_end(op):
     nodes, x = [], "x"
@@ -277,29 +275,6 @@ def test_json_round_trip_and_damage():
     assert Bound.from_json(json.loads(json.dumps(bound.to_json(), allow_nan=False))) == bound
     with pytest.raises(OutputError, match="cannot be read back"):
         Bound.from_json({"available": True})
-
-
-def test_cache_computes_once_and_notices_damage(tmp_path):
-    bound = spectral_bound(Graph(nets.mlp(Net())))
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return bound
-
-    key = "a" * 64
-    assert cached_bound(key, compute, tmp_path) == bound == cached_bound(key, compute, tmp_path)
-    assert len(calls) == 1
-    (entry,) = tmp_path.iterdir()
-    text = entry.read_text()
-    for damaged in ("", "{", text.replace("0.", "1.", 1), "[" * 100_000):
-        entry.write_text(damaged)
-        assert cached_bound(key, compute, tmp_path) == bound
-    assert len(calls) == 5
-    assert cached_bound(key, compute, tmp_path, variant="other") == bound
-    assert len(calls) == 6
-    with pytest.raises(SettingsError, match="64 lower-case hexadecimal digits"):
-        cached_bound("../../etc", compute, tmp_path)
 
 
 def test_closed_forms_are_in_alphabetical_order_and_ordered_as_they_must_be():

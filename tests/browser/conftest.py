@@ -2,16 +2,18 @@ from pathlib import Path
 
 import pytest
 
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+from tests.support.places import AXE, BROWSER, DEV
+
+SCRIPT = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def _browser(tmp_path_factory, *, scripts):
-    pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
+    DEV.load("selenium")
     from tests.browser import browser
 
     found = browser.find()
     if found is None:
-        pytest.skip("chromium or chromedriver is not installed")
+        BROWSER.skip()
     with browser.start(*found, tmp_path_factory.mktemp("profile"), scripts=scripts) as tab:
         yield tab
 
@@ -39,6 +41,6 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="session")
 def axe():
     """The text of axe-core."""
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: npm install --prefix tests/browser")
-    return AXE.read_text(encoding="utf-8")
+    if not SCRIPT.exists():
+        AXE.skip()
+    return SCRIPT.read_text(encoding="utf-8")

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
+from tests.support.places import DEV
+
+pytest.importorskip("selenium", reason=DEV.reason)
 
 from tests.browser.browser import DESKTOP, PAPER, PHONE
 from tests.browser.site import PAGES, POLICY

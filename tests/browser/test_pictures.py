@@ -4,11 +4,13 @@ import io
 
 import pytest
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[dev]'")
+from tests.support.places import DEV
+
+pytest.importorskip("selenium", reason=DEV.reason)
 
 from tests.browser.browser import DESKTOP, PHONE
 
-image = pytest.importorskip("PIL.Image", reason="pillow is not installed: pip install '.[dev]'")
+image = DEV.load("PIL.Image")
 
 LOOKS = {"light": (DESKTOP, "light"), "dark": (DESKTOP, "dark"), "phone": (PHONE, "light"), "phone-dark": (PHONE, "dark")}
 

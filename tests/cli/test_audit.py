@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,12 @@ from numpy.testing import assert_allclose
 import onnxfim
 from onnxfim.cli import audit_command as command_module
 from onnxfim.record.audit import Audit
+from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
 from tests.support import models
 from tests.support.models import Linear, Mlp
 
-SCHEMA = Draft202012Validator(json.loads(resources.files("onnxfim").joinpath("record/audit.schema.json").read_text("utf-8")))
+SCHEMA = Draft202012Validator(audit_schema())
 CPU = ("--provider", "cpu")
 GOOD = ("model.onnx", "--data", "data.npz", *CPU)
 
@@ -144,6 +145,14 @@ class TestWords:
         assert re.search(r"step: [\d.e-]+ per coordinate, forward differences, noise floor", loud)
         assert "step:" not in command("audit", *GOOD).output
 
+    def test_verbose_tells_what_each_stage_took(self, here, command):
+        loud, plain = command("audit", *GOOD, "-v").output, command("audit", *GOOD, "--no-cache").output
+        line = r"^ +\d+\.\d\d s  {}: done in \d+\.\d\d s, \d+ passes \(.*batch \d+, CPUExecutionProvider\)$"
+        for stage in ("clean pass", "choosing the step", "measuring by gradients", "bounding"):
+            assert re.search(line.format(stage), loud, re.MULTILINE), stage
+        assert "passes (" not in plain
+        assert logging.getLogger("onnxfim").handlers == []
+
     def test_clean_accuracy(self, here, command):
         assert "clean accuracy 80.0%" in command("audit", *GOOD).output
 
@@ -249,6 +258,7 @@ class TestInterrupt:
         assert "interrupted before anything was measured" in done.output
         assert not (here / "a.json").exists()
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="SIGINT as a terminal sends it is POSIX")
     def test_a_real_signal(self, here):
         model = Mlp.draw(10, 3000, hidden=64)

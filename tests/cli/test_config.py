@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from onnxfim.cli import config, main
 from onnxfim.cli.config import configured, settable, template, variable_of
-from onnxfim.cli.options import FLOATS, PRECISION
+from onnxfim.cli.spelled import Floats, Percent
 from tests.support.audits import make_audit
 
 if sys.version_info >= (3, 11):
@@ -27,8 +27,8 @@ def app():
 @configured
 @click.option("--max-budget", type=click.IntRange(min=12), default=101)
 @click.option("--labels", "labels_path")
-@click.option("--precision", type=PRECISION)
-@click.option("--mean", type=FLOATS)
+@click.option("--precision", type=Percent())
+@click.option("--mean", type=Floats())
 @click.option("--fail-on", "gates", multiple=True)
 @click.option("--provider", "providers", multiple=True, default=("auto",))
 @click.option("--tf32", is_flag=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
 from tests.support import models
 
@@ -61,3 +62,9 @@ def test_names_print_as_they_are(here, command):
     done = command("inspect", "m.onnx")
     assert done.exit_code == 0
     assert "[bold red]evil[/]" in done.output
+
+
+def test_the_schema_is_printed(command):
+    done = command("schema")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == audit_schema()

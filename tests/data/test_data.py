@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from onnxfim.data import Preprocessing, Skipped, from_arrays, load, random_samples
 from onnxfim.data import samples as samples_module
 from onnxfim.errors import InputError
+from tests.support.places import DEV
 
 SHAPE = (3, 4, 5)
 
@@ -38,7 +39,7 @@ def npz(tmp_path):
 @pytest.fixture
 def picture(tmp_path):
     """Save uint8 pixels as an image below the folder `images` and return that folder."""
-    Image = pytest.importorskip("PIL.Image")
+    Image = DEV.load("PIL.Image")
 
     def save(name, pixels):
         path = tmp_path / "images" / name

@@ -1,9 +1,7 @@
-"""Trained models of others: exact values, half precision, quantised files, softmax ends."""
+"""Trained models: exact values, half precision, quantised files, softmax ends."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +13,12 @@ from onnxfim.errors import UnsupportedOperator
 from onnxfim.gradients import derivative_graph, self_test
 from onnxfim.graph.ends import ending
 from onnxfim.graph.graph import Graph
+from tests.support import trained
 from tests.support.gradient_nets import session
-from tests.support.places import MODELS, needs_models
 
-MANIFEST = {r["model"]: r for r in json.loads((MODELS / "manifest.json").read_text())} if MODELS.is_dir() else {}
-EXACT = sorted(name for name in MANIFEST if (MODELS / "exact" / f"{Path(name).stem}.json").exists())
-FLOAT = sorted(name for name in MANIFEST if "qdq" not in name)
-pytestmark = needs_models
+
+def rounded_to_integers(model):
+    return "int8" in model.name
 
 
 class Logits(NamedTuple):
@@ -31,16 +28,16 @@ class Logits(NamedTuple):
 
 def graphs(name, *kinds, **options):
     """Sessions of derivative graphs by the first samples of the model's data."""
-    record = MANIFEST[name]
-    model = onnx.load(MODELS / name)
-    X = np.load(MODELS / record["data"])["inputs"][:32].astype(np.float32)
+    found = trained.ALL[name]
+    model = onnx.load(found.path)
+    X = found.arrays["inputs"][:32].astype(np.float32)
     output = model.graph.output[0].name
     end = ending(Graph(model), output)
     logits = Logits(end.logits or output, {"probabilities": "softmax", "sigmoid": "sigmoid"}.get(end.kind, "none"))
     made = [
         session(
             derivative_graph(
-                model, input_name=record["input_name"], output_name=logits.name, kind=kind, sample_shape=X.shape[1:], **options
+                model, input_name=found.input_name, output_name=logits.name, kind=kind, sample_shape=X.shape[1:], **options
             )
         )
         for kind in kinds
@@ -66,18 +63,18 @@ def lambda_max(run, X):
     return np.linalg.eigvalsh(A @ A.transpose(0, 2, 1))[:, -1]
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", trained.each(lambda m: m.stored))
 def test_lambda_max_is_the_exact_one(name):
-    record = json.loads((MODELS / "exact" / f"{Path(name).stem}.json").read_text())
-    reference = np.array([s["lambda_max"] for s in record["samples"]])
+    found = trained.ALL[name]
+    reference = np.array([s["lambda_max"] for s in found.exact["samples"]])[:32]
     _, X, _, (run,) = graphs(name, "vjp")
     error = np.abs(lambda_max(run, X[: len(reference)]) / reference - 1)
     # references by differences or in float32 are good to 1-5 % at kinks (their README); float64 autograd to 1e-3
-    tolerance = 5e-2 if record.get("source") == "float32 fd" else 1e-3
+    tolerance = 5e-2 if found.by_differences else 1e-3
     assert (error <= tolerance).mean() >= 0.95, np.sort(error)[-5:]
 
 
-@pytest.mark.parametrize("name", FLOAT)
+@pytest.mark.parametrize("name", trained.each(lambda m: not rounded_to_integers(m)))
 def test_self_test_passes(name):
     model, X, logits, (vjp, jvp) = graphs(name, "vjp", "jvp")
     result = self_test(
@@ -107,25 +104,23 @@ def original(model, X):
     return outputs
 
 
-def test_half_precision_agrees_with_its_parent():
-    _, X, _, (half,) = graphs("cifar_resnet20_fp16.onnx", "vjp")
-    _, _, _, (full,) = graphs("cifar_resnet20.onnx", "vjp")
+@pytest.mark.parametrize("name", trained.each(lambda m: m.name.endswith("_fp16")))
+def test_half_precision_agrees_with_its_parent(name):
+    _, X, _, (half,) = graphs(name, "vjp")
+    _, _, _, (full,) = graphs(trained.ALL[name].parent, "vjp")
     ratio = lambda_max(half, X) / lambda_max(full, X)
     assert_allclose(np.median(ratio), 1.0, atol=0.05)  # weights rounded to 11 bits move the logits by 1e-2
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MANIFEST if "qdq" in n))
+@pytest.mark.parametrize("name", trained.each(rounded_to_integers))
 def test_quantised_files_are_refused_with_the_reason(name):
     with pytest.raises(UnsupportedOperator, match=r"QuantizeLinear \(opset 18\).*zero almost everywhere.*sketch"):
         graphs(name, "vjp")
 
 
-@pytest.mark.parametrize(
-    ("quantised", "parent"),
-    [("cifar_resnet8_qdq_int8.onnx", "cifar_resnet8_float.onnx"), ("kws_dscnn_qdq_int8.onnx", "kws_dscnn_float.onnx")],
-)
-def test_clip_surrogate_follows_the_parent(quantised, parent):
-    _, X, _, (surrogate,) = graphs(quantised, "vjp", surrogate="clip")
-    _, _, _, (full,) = graphs(parent, "vjp")
+@pytest.mark.parametrize("name", trained.each(rounded_to_integers))
+def test_clip_surrogate_follows_the_parent(name):
+    _, X, _, (surrogate,) = graphs(name, "vjp", surrogate="clip")
+    _, _, _, (full,) = graphs(trained.ALL[name].parent, "vjp")
     a, b = lambda_max(surrogate, X), lambda_max(full, X)
     assert np.corrcoef(np.log(a), np.log(b))[0, 1] > 0.9  # int8 weights change single values, not the picture

@@ -9,8 +9,9 @@ from onnx import TensorProto, helper
 
 from onnxfim.gradients import derivative_graph
 from tests.support.gradient_nets import Net, run, spread
+from tests.support.places import DEV
 
-onnx_ad = pytest.importorskip("onnx_ad", reason="onnx-ad is an oracle here, not a dependency")
+onnx_ad = DEV.load("onnx_ad")
 
 
 def dense(net, rng):

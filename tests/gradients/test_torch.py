@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 
 from onnxfim.gradients import derivative_graph
 from tests.support.gradient_nets import run
+from tests.support.places import TORCH
 
-torch = pytest.importorskip("torch", reason="torch is an oracle here, not a dependency")
+torch = TORCH.load("torch")
 from tests.support import torch_nets  # noqa: E402 - needs torch
 
 
@@ -29,7 +30,7 @@ def _quiet():
 @pytest.mark.parametrize("name", list(torch_nets.NETS))
 def test_exported_network_matches_autograd(name, exporter, batch, tmp_path, rng):
     if exporter == "dynamo":
-        pytest.importorskip("onnxscript", reason="the new exporter needs onnxscript")
+        TORCH.load("onnxscript")
         if batch == 1 and name not in ("vit", "swin"):
             pytest.skip("nothing holds the batch here that the other cases do not cover")
     net = torch_nets.make(name)

@@ -1,30 +1,33 @@
 import copy
 import dataclasses
 import json
-from importlib import resources
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim.record import audit as audits
-from onnxfim.record import bound, decision, sample, settings
+from onnxfim.record import bound, decision, sample, schema, settings
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
+from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
 from onnxfim.record.measures import MEASURES
+from onnxfim.record.schema import audit_schema
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_replay
 
 #: Every record type by its name.
 TYPES = {n: t for m in (audits, bound, decision, sample, settings) for n, t in vars(m).items() if dataclasses.is_dataclass(t)}
-SCHEMA = json.loads(resources.files("onnxfim").joinpath("record/audit.schema.json").read_text("utf-8"))
+SCHEMA = audit_schema()
 
 
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms"},
-    "Sample": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
+    "SampleResult": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
-    "Settings": {"replay", "attack", "epsilon", "attack_range", "attack_samples", "surrogate", "bounds"},
-    "Factor": {"shape", "kind", "note"},
+    "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
+    "Factor": {"note"},
     "Bound": {"shares"},
     "StepChoice": {"clipped"},
     "ModelInfo": {"doubt"},
@@ -53,7 +56,7 @@ def test_round_trip(audit):
 @pytest.mark.parametrize("name", sorted(SCHEMA["$defs"]))
 def test_definitions_name_the_fields_of_their_types(name):
     definition = SCHEMA["$defs"][name]
-    kind = TYPES[{"Sample": "SampleResult"}.get(name, name)]
+    kind = TYPES[name]
     fields = {f.name for f in dataclasses.fields(kind)}
     assert set(definition["properties"]) == fields
     assert set(definition["required"]) == fields - LATER.get(name, set())
@@ -68,7 +71,7 @@ def test_top_level_fields():
 
 def test_older_files_fit():
     record = json.loads(make_audit(3).to_json())
-    parts = {"Audit": [record], "Sample": record["samples"], "Settings": [record["settings"]]}
+    parts = {"Audit": [record], "SampleResult": record["samples"], "Settings": [record["settings"]]}
     for name, values in parts.items():
         for value in values:
             for field in LATER[name]:
@@ -151,3 +154,89 @@ def test_later_minor_versions_may_add_fields():
     record["run"]["device"] = record["samples"][0]["norm"] = record["novelty"] = "new"
     Draft202012Validator(SCHEMA).validate(record)
     assert Audit.from_json(json.dumps(record)) == make_audit(3)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("model", "bytes"), -1),
+        (("run", "seconds"), -0.1),
+        (("samples", 0, "index"), -1),
+        (("samples", 0, "confidence"), 1.01),
+        (("samples", 0, "lambda_max", "evaluations"), 1.5),
+        (("thumbnails", 0, "channels"), 2),
+        (("thumbnails", 0, "height"), 0),
+        (("step", "scheme"), "sideways"),
+        (("step", "curve", 0, "unchanged"), -0.1),
+        (("calibration", "accuracy_low"), -0.01),
+        (("aggregates", "lambda_max", "mean", "sd"), 1.0),
+        (("aggregates", "lambda_max", "mean", "confidence"), 2.0),
+        (("settings", "attack_range"), [1.0]),
+        (("measures", "lambda_max", "sign"), 2),
+        (("measures",), None),
+        (("data", "class_names"), [1]),
+        (("model", "input_shape"), [1.5]),
+    ],
+)
+def test_limits_of_numbers_and_lists(path, value):
+    with pytest.raises(ValidationError):
+        Draft202012Validator(SCHEMA).validate(spoil(json.loads(make_audit(3).to_json()), path, value))
+
+
+@closed
+@dataclasses.dataclass(frozen=True)
+class Novelty:
+    """What a later version may hold.
+
+    Told in a second paragraph.
+
+    Attributes:
+        share, other: Two in
+            one entry.
+        why: A reason.
+    """
+
+    share: Part
+    other: Part | None
+    counts: tuple[Count, ...]
+    pair: tuple[int, str]
+    words: Mapping[str, str]
+    free: Mapping[str, Any]
+    either: int | str | None
+    named: Literal["a", "b"] | None
+    limited: float = dataclasses.field(default=1.0, metadata={"over": 0, "under": 2})
+    kept: str = dataclasses.field(default="", metadata=ALWAYS)
+    why: str | None = dataclasses.field(default=None, metadata=needed_where("other", None))
+
+
+def test_a_record_is_its_own_schema():
+    found = schema._record(Novelty, {})
+    assert found["description"] == "What a later version may hold. Told in a second paragraph."
+    assert found["required"] == ["share", "other", "counts", "pair", "words", "free", "either", "named", "kept"]
+    assert found["additionalProperties"] is False
+    told = {"description": "Two in one entry."}
+    assert found["properties"] == {
+        "share": {"type": "number", "minimum": 0, "maximum": 1, **told},
+        "other": {"type": ["number", "null"], "minimum": 0, "maximum": 1, **told},
+        "counts": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False, "minItems": 2},
+        "words": {"type": "object", "additionalProperties": {"type": "string"}},
+        "free": {"type": "object"},
+        "either": {"type": ["integer", "string", "null"]},
+        "named": {"type": ["string", "null"], "enum": ["a", "b", None]},
+        "limited": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 2},
+        "kept": {"type": "string"},
+        "why": {"type": ["string", "null"], "description": "A reason."},
+    }
+    assert found["if"] == {"required": ["other"], "properties": {"other": {"const": None}}}
+    assert found["then"] == {"required": ["why"], "properties": {"why": {"type": "string", "minLength": 1}}}
+
+
+def test_a_new_field_touches_its_record_alone():
+    wider = dataclasses.make_dataclass(
+        "Skipped", [("cost", Count, dataclasses.field(default=0))], bases=(sample.Skipped,), frozen=True
+    )
+    wider.__doc__ = "A sample that was not audited, and what was spent on it."
+    found = schema._record(wider, {})
+    assert found["properties"]["cost"] == {"type": "integer", "minimum": 0}
+    assert "cost" not in found["required"]

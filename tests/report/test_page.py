@@ -1,11 +1,16 @@
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 
+from onnxfim.record.measures import BY_NAME, columns
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_values
 from tests.support.audits import VARIANTS, make_audit
+from tests.support.places import ROOT
 
 
 def page_of(audit):
@@ -28,20 +33,24 @@ def test_every_sample_row_is_the_audits(audit):
     samples = {s.index: s for s in audit.samples}
     page = page_of(audit)
     assert len(page.samples) == min(200, len(samples))
+    measures = [c.measure for c in page.sample_columns]
+    always = ["lambda_max_calibrated", "lambda_max", "boundary_distance", "logit_sensitivity", "trace", "effective_rank"]
+    assert [m for m in measures if m != "attack_distance"] == always
     for line in page.samples:
         s = samples[line.index]
-        pairs = (
-            (line.raw, s.lambda_max),
-            (line.calibrated, s.lambda_max_calibrated),
-            (line.trace, s.trace),
-            (line.distance, s.boundary_distance),
-            (line.sensitivity, s.logit_sensitivity),
-        )
-        for quantity, estimate in pairs:
+        cells = dict(zip(measures, line.cells, strict=True))
+        rank, known = cells.pop("effective_rank"), s.effective_rank.value
+        assert (rank and rank.text) == (None if known is None else number(known))
+        for measure, quantity in cells.items():
+            estimate = getattr(s, measure)
+            if estimate is None:
+                assert quantity is None
+                continue
             assert quantity.text == number(estimate.value)
             if estimate.value is not None:
                 assert quantity.interval == (None if estimate.kind == "exact" else interval(estimate.low, estimate.high))
-                assert (quantity.kind or line.kind) == estimate.kind
+                common = BY_NAME[measure].kind or line.kind
+                assert (quantity.kind or common) == estimate.kind
             else:
                 assert quantity.reason
         assert line.evaluations == f"{s.evaluations:,}"
@@ -76,9 +85,61 @@ def test_extremes_do_not_overlap(audit):
 def test_classes_are_the_audits(audit):
     lines = {c.name: c for c in page_of(audit).classes}
     for row in audit.classes if audit.model.name == "digits_resnet" else ():
-        assert lines[row.name].raw == number(row.lambda_max_mean)
+        statistics = (row.lambda_max_calibrated_mean, row.lambda_max_mean, row.boundary_distance_median)
+        assert lines[row.name].cells == tuple("–" if v is None else number(v) for v in statistics)
         assert lines[row.name].count == f"{row.count:,}"
         assert 0 <= lines[row.name].share <= 100
+
+
+def test_heads_of_columns_are_those_of_the_table_of_measures():
+    audit = make_audit(5)
+    audit = replace(audit, samples=tuple(replace(s, attack_distance=s.boundary_distance) for s in audit.samples))
+    page = page_of(audit)
+    assert [c.measure for c in page.sample_columns] == [m.name for m in columns()]
+    heads = (
+        "λ_max, calibrated",
+        "λ_max, raw",
+        "Boundary distance",
+        "Attack distance, upper bound",
+        "‖J‖₂",
+        "Trace",
+        "Effective rank",
+    )
+    assert tuple(c.head for c in page.sample_columns) == heads
+    assert page.class_columns == ("Mean λ_max, calibrated", "Mean λ_max, raw", "Median boundary distance")
+    assert page.statistic_columns == ("Mean", "Median", "95th percentile", "Maximum")
+
+
+NEW_MEASURE = """
+from dataclasses import dataclass, replace
+from onnxfim.record import measures
+new = measures.Measure("bend", "Bend of the output", "b", "bends per unit", 1, optional=True)
+measures.MEASURES = (*measures.MEASURES, new)
+measures.BY_NAME["bend"] = new
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.report.formats import FORMATS
+from tests.support.audits import make_audit
+
+@dataclass(frozen=True)
+class Bent(SampleResult):
+    bend: Estimate | None = None
+
+audit = make_audit(3)
+samples = tuple(Bent(**vars(s), bend=Estimate(31.0 + s.index, 21.0, 41.0)) for s in audit.samples)
+audit = replace(audit, samples=samples, aggregates={"bend": audit.aggregates["boundary_distance"]})
+print(FORMATS["csv"](audit).splitlines()[0], FORMATS["csv"](audit).splitlines()[1], FORMATS["html"](audit), FORMATS["markdown"](audit))
+"""
+
+
+def test_a_new_measure_is_told_without_a_change_in_the_report():
+    done = subprocess.run([sys.executable, "-c", NEW_MEASURE], capture_output=True, text=True, check=True, cwd=ROOT)
+    text = done.stdout
+    assert ",bend,bend_low,bend_high," in text
+    assert ",31.0,21.0,41.0," in text
+    assert '<th scope="col" class="n">Bend of the output</th>' in text
+    assert '<span class="value">31.0</span><span class="sr">, interval</span> <span class="interval">21.0 to 41.0</span>' in text
+    assert '<th scope="row">Bend of the output ' in text
+    assert "| `bend` | mean |" in text
 
 
 def test_run_facts_hold_hashes_settings_and_cost():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from onnxfim.record.audit import Thumbnail
-from onnxfim.report.png import display_size, png
+from onnxfim.report.thumbnails import display_size, png
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,7 +6,7 @@ import pytest
 
 from onnxfim.record.sample import KLCurve, KLPoint
 from onnxfim.report import render_html
-from onnxfim.report.charts.curves import kl_panel, reach, share_flipped, share_holding
+from onnxfim.report.charts.kl_charts import kl_panel, reach, share_flipped, share_holding
 from onnxfim.report.numbers import number, percent, short
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.replay_section import MOST_COORDINATES
@@ -123,7 +123,7 @@ def test_the_band_ends_where_the_form_does_and_the_line_stands_at_the_flip():
     chart = kl_panel(curve, name="c", title="a title", span=None, width=700)
     markers = {p.tip: p for p in chart.paths if p.tip}
     (band,) = [b for b in chart.bars if b.series == "holds"]
-    (flip,) = [r for r in chart.rules if r.role == "flips"]
+    (flip,) = [r for r in chart.segments if r.role == "flips"]
     marker = markers["along +v, ε = 0.1: 0.0100 nats"]
     left = float(re.match(r"M([\d.]+)", marker.data)[1]) + 3.2  # the path of a circle starts one radius to the left
     assert band.x + band.width == pytest.approx(left, abs=0.2)

@@ -11,7 +11,7 @@ from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime.forward import CallableForward, OnnxForward, as_classes
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.runtime.session import OutOfMemory
-from onnxfim.slopes.differences import DifferenceJacobian, Request
+from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support import models
 from tests.support.models import Linear, Mlp
 
@@ -66,7 +66,7 @@ def short_of_memory(monkeypatch):
 
 def differences(forward, X, scheme="central"):
     jacobian = DifferenceJacobian(forward, Rademacher(0), scheme=scheme, step=1e-2, dither=1e-3)
-    requests = [Request(i, i, 0, 9) for i in range(len(X))]
+    requests = [Request(Sample(i, i), 0, 9) for i in range(len(X))]
     return np.concatenate([e.plus - e.minus for e in jacobian.ends(X, forward.outputs(X), requests)])
 
 
@@ -142,14 +142,29 @@ class TestSearch:
 
 
 class TestFixedBatch:
-    @pytest.mark.parametrize("insisted", [1, 4])
-    def test_rows_are_filled_up(self, saved, insisted):
-        path = saved(MLP.onnx(batch=insisted))
-        forward = opened(path, fixed=insisted)
+    @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
+    @pytest.mark.parametrize("insisted", [1, 5, 7])  # 6 samples of 9 directions: 5 and 7 leave a rest in rows of all schemes
+    def test_rows_are_filled_up(self, saved, insisted, scheme, monkeypatch):
+        calls = []
+        plain, pair = OnnxForward._call, OnnxForward._bound
+        monkeypatch.setattr(OnnxForward, "_call", lambda self, X: (calls.append(len(X)), plain(self, X))[1])
+        forward = opened(saved(MLP.onnx(batch=insisted)), fixed=insisted)
         X = MLP.samples(6)
         assert_allclose(forward.outputs(X), MLP.logits(X)[:, :, None], atol=2e-6)  # float32
+        assert set(calls) == {insisted}
+        short = []
+        monkeypatch.setattr(OnnxForward, "_bound", lambda self, X, rows: (short.append(len(rows.sample)), pair(self, X, rows))[1])
         loose = opened(saved(MLP.onnx(), "loose.onnx"), batch=8)
-        assert_allclose(differences(forward, X), differences(loose, X), atol=1e-6)
+        assert_allclose(differences(forward, X, scheme), differences(loose, X, scheme), atol=1e-6)
+        assert insisted == 1 or min(short) < insisted
+
+    def test_memory_that_ends_is_an_error(self, saved, short_of_memory):  # there is no smaller batch to go on with
+        forward = opened(saved(MLP.onnx(batch=4)), fixed=4)
+        short_of_memory(2)
+        with pytest.raises(OutOfMemory, match="out of memory"):
+            forward.outputs(MLP.samples(4))
+        with pytest.raises(OutOfMemory, match="out of memory"):
+            list(differences(forward, MLP.samples(4)))
 
 
 class TestOutputs:

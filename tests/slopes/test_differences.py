@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from onnxfim.record.streams import DITHER
 from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher, dither_noise
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample
 from tests.support.models import Mlp
 
 SCHEMES = tuple(ROWS_PER_DIRECTION)
@@ -42,10 +43,10 @@ class TestDirections:
 
     @pytest.mark.parametrize("d", [1, 4, 5, 33])
     def test_dither_is_uniform_apart_for_both_points_and_can_be_drawn_in_parts(self, d):
-        whole = dither_noise(1, 2, 0, 50, d)
+        whole = dither_noise((1, 2, DITHER), 0, 50, d)
         assert whole.shape == (50, 2, d)
-        assert_array_equal(np.concatenate([dither_noise(1, 2, 0, 20, d), dither_noise(1, 2, 20, 30, d)]), whole)
-        many = dither_noise(1, 2, 0, 4000, d).reshape(4000, -1).astype(float)
+        assert_array_equal(np.concatenate([dither_noise((1, 2, DITHER), 0, 20, d), dither_noise((1, 2, DITHER), 20, 30, d)]), whole)
+        many = dither_noise((1, 2, DITHER), 0, 4000, d).reshape(4000, -1).astype(float)
         assert np.abs(many).max() <= 127
         assert_allclose(many.mean(), 0, atol=5 * 73 / np.sqrt(many.size))  # sd of the uniform: 127/√3 = 73
         assert_allclose(many.std(), 127 / np.sqrt(3), rtol=0.05)
@@ -74,7 +75,7 @@ def slopes(model, x, scheme, step, *, m=6, batch=64, dither=0.0):
     forward = Seen(model.logits, x.size, len(model.B), batch)
     jacobian = DifferenceJacobian(forward, Rademacher(0), scheme=scheme, step=step, dither=dither)
     X = x[None].astype(np.float64)
-    (ends,) = jacobian.ends(X, forward.outputs(X), [Request(0, 0, 0, m)])
+    (ends,) = jacobian.ends(X, forward.outputs(X), [Request(Sample(0, 0), 0, m)])
     truth = Rademacher(0).block(0, 0, m, x.size) @ model.jacobian(x).T
     return ((ends.plus - ends.minus) / ends.h)[:, :, 0], truth
 
@@ -109,7 +110,7 @@ def test_dithered_points_lie_apart_and_within_the_dither():
     d, step, dither = 5, 0.25, 0.01
     forward = CallableForward(fn, (d,), 2, dtype=np.float64, batch=100)
     jacobian = DifferenceJacobian(forward, Rademacher(0), scheme="dithered", step=step, dither=dither)
-    (ends,) = jacobian.ends(np.zeros((1, d)), np.zeros((1, 2, 1)), [Request(0, 0, 0, 3)])
+    (ends,) = jacobian.ends(np.zeros((1, d)), np.zeros((1, 2, 1)), [Request(Sample(0, 0), 0, 3)])
     rows = seen[0].reshape(3, 4, d)
     v = Rademacher(0).block(0, 0, 3, d)
     assert_allclose(rows[:, 0] - rows[:, 1], 2 * step * v, atol=1e-15)
@@ -126,7 +127,7 @@ def test_dithered_points_lie_apart_and_within_the_dither():
 def test_rows_fill_batches_and_results_do_not_depend_on_them(scheme, batch):
     model = Mlp.draw(3, 6)
     X = model.samples(4).astype(np.float64)
-    requests = [Request(0, 0, 0, 5), Request(2, 7, 3, 1), Request(1, 4, 0, 0), Request(3, 9, 2, 8)]
+    requests = [Request(Sample(0, 0), 0, 5), Request(Sample(2, 7), 3, 1), Request(Sample(1, 4), 0, 0), Request(Sample(3, 9), 2, 8)]
     answers = []
     for size in (batch, 3):
         forward = Seen(model.logits, 6, 3, size)

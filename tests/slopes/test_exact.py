@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -12,17 +9,11 @@ from scipy.special import expit
 
 from onnxfim.auditing.run import audit
 from onnxfim.errors import ModelError
-from onnxfim.record.settings import Settings
 from onnxfim.slopes.exact import FEW_CLASSES, isotropic_start
-from tests.support import models
+from tests.support import models, trained
 from tests.support.models import Linear, Mlp
-from tests.support.places import ROOT
+from tests.support.places import SAMPLES
 
-OURS, SHARED = ROOT / "sample_models", ROOT / ".." / "shared" / "models"
-REFERENCE = json.loads((OURS / "reference.json").read_text())
-MANIFEST = json.loads((SHARED / "manifest.json").read_text()) if (SHARED / "manifest.json").exists() else []
-EXACT = {r["model"]: r for r in MANIFEST if r.get("exact")}
-ABSENT = "others' trained models are not here (../shared/models); the sample models are tested above"
 FLOAT32 = 2e-5  # two sweeps in float32, squared, and what the eigenvalue takes from them
 
 
@@ -196,7 +187,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("end", ["Softmax", "LogSoftmax"])
     @pytest.mark.parametrize("K", [6, 120])
-    def test_ended_by_softmax_equals_its_logits_twin(self, saved, cpu, end, K):  # 1e-5: what the issue asks
+    def test_ended_by_softmax_equals_its_logits_twin(self, saved, cpu, end, K):  # 1e-5: float32 of two graphs
         model = Linear.draw(K, 8)
         X = model.samples(5)
         plain = audit(saved(model.onnx(), "plain.onnx"), X, settings=gradient(cpu))
@@ -221,16 +212,17 @@ class TestFiles:
         onnx.save(model.onnx(), path, save_as_external_data=True, location="m.bin", size_threshold=0)
         assert_allclose(values(audit(path, X, settings=gradient(cpu))), model.lambda_max(X), rtol=FLOAT32)
 
+    @pytest.mark.slow
     def test_half_precision(self, cpu):
         # 10 % of the median and a quarter at most: float16 weights and activations round by 1e-3, and move kinks.
-        found, plain = digits("digits_resnet_fp16"), digits("digits_resnet")
+        found, plain = measured("digits_resnet_fp16"), measured("digits_resnet")
         ratio = values(found) / values(plain)
         assert np.median(np.abs(ratio - 1)) < 0.1
         assert_allclose(values(found).mean(), values(plain).mean(), rtol=0.1)
 
     def test_rounded_files_are_refused_with_the_reason_and_sketched_by_auto(self, cpu, told):
-        path = OURS / "digits_resnet_int8.onnx"
-        X, y = digit_data()
+        path = SAMPLES / "digits_resnet_int8.onnx"
+        X, y = digits_data()
         with pytest.raises(ModelError, match=told("digits_resnet_int8.onnx: no gradients", "QuantizeLinear", "--method sketch")):
             audit(path, X, y, gradient(cpu, samples=4))
         found = audit(path, X, y, cpu(samples=4))
@@ -239,15 +231,16 @@ class TestFiles:
         (finding,) = [f for f in found.findings if f.id == "no-gradient"]
         assert "zero almost everywhere" in finding.message
 
+    @pytest.mark.slow
     def test_the_surrogate_is_labelled(self, cpu):
-        X, y = digit_data()
-        found = audit(OURS / "digits_resnet_int8.onnx", X, y, gradient(cpu, samples=8, surrogate=True))
+        X, y = digits_data()
+        found = audit(SAMPLES / "digits_resnet_int8.onnx", X, y, gradient(cpu, samples=8, surrogate=True))
         assert found.run.method == "gradient"
         assert found.gradient.surrogate
         (finding,) = [f for f in found.findings if f.id == "surrogate"]
         assert "not of the file itself" in finding.message
         # A quarter: int8 weights, and clips at the ends of the input range.
-        assert_allclose(values(found).mean(), values(digits("digits_resnet"))[:8].mean(), rtol=0.5)
+        assert_allclose(values(found).mean(), values(measured("digits_resnet"))[:8].mean(), rtol=0.5)
 
     def test_a_float_file_has_no_surrogate(self, saved, cpu):
         model = Linear.draw(4, 6)
@@ -255,24 +248,16 @@ class TestFiles:
         assert not found.gradient.surrogate
 
 
-@cache
-def digit_data():
-    with np.load(OURS / "digits.npz") as data:
-        return data["inputs"], data["labels"]
+def digits_data():
+    arrays = trained.OURS["digits_resnet"].arrays
+    return arrays["inputs"], arrays["labels"]
 
 
-@cache
-def digits(name):
-    X, y = digit_data()
-    return audit(OURS / f"{name}.onnx", X, y, Settings(samples=32, method="gradient", replay=0, providers=("cpu",)))
-
-
-@cache
-def theirs(name):
-    reference = json.loads((SHARED / EXACT[name]["exact"]).read_text())
-    with np.load(SHARED / EXACT[name]["data"]) as data:
-        settings = Settings(samples=32, method="gradient", replay=0, temperature=reference["temperature"], providers=("cpu",))
-        return audit(SHARED / name, data["inputs"], data["labels"], settings), reference
+def measured(name):
+    """The audit by gradients; at the reference's temperature where there is one, for theirs is one of a grid."""
+    model = trained.ALL[name]
+    temperature = {"temperature": model.exact["temperature"]} if model.stored else {}
+    return trained.audited(name, "gradient", replay=0, **temperature)
 
 
 def errors(found, reference, measure):
@@ -281,21 +266,21 @@ def errors(found, reference, measure):
 
 
 class TestTrained:
-    @pytest.mark.parametrize("measure", ["lambda_max", "trace", "boundary_distance", "logit_sensitivity"])
-    @pytest.mark.parametrize("name", sorted(REFERENCE))
-    def test_ours(self, name, measure):  # 1e-3 on 95 %: float32 and float64 break ReLU and MaxPool ties differently
-        assert (errors(digits(name), REFERENCE[name], measure) <= 1e-3).mean() >= 0.95
-        assert digits(name).verdict == "pass"
+    @pytest.mark.parametrize("measure", ["trace", "boundary_distance", "logit_sensitivity"])
+    @pytest.mark.parametrize("name", trained.known_exactly())
+    def test_what_stands_beside_it(
+        self, name, measure
+    ):  # 1e-3 on 95 %: float32 and float64 break ReLU and MaxPool ties differently
+        assert (errors(measured(name), trained.OURS[name].exact, measure) <= 1e-3).mean() >= 0.95
+        assert measured(name).verdict == "pass"
 
-    @pytest.mark.skipif(not MANIFEST, reason=ABSENT)
     @pytest.mark.parametrize("measure", ["lambda_max", "lambda_max_calibrated"])
-    @pytest.mark.parametrize("name", sorted(EXACT))
-    def test_theirs(self, name, measure):
-        found, reference = theirs(name)
-        error = errors(found, reference, measure)
-        if "differences" in reference.get("source", "") or name == "kws_dscnn_float.onnx":
-            # Its stored values are differences themselves, good to about 1 %.
-            assert error.max() <= 0.02
+    @pytest.mark.parametrize("name", [*trained.known_exactly(), *trained.theirs(lambda m: m.stored)])
+    def test_lambda_max(self, name, measure):
+        model, found = trained.ALL[name], measured(name)
+        error = errors(found, model.exact, measure)
+        if model.by_differences:
+            assert error.max() <= 0.02  # its stored values are good to about 1 %
         else:
             assert (error <= 1e-3).mean() >= 0.95
         assert "gradient-sketch-disagree" not in {f.id for f in found.findings}

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import typing
+from pathlib import Path
+
 import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax, logit, softmax
 
+from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
 from onnxfim.slopes.estimators import lambda_max_exact
-from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits, softmax_scores
+from onnxfim.slopes.kinds import KINDS, Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
+from onnxfim.slopes.kinds.softmax import softmax_scores
 from tests.support.models import covariance, precise_lambda
 
 H = 1e-6  # central differences of the smooth maps below: error h² of the third derivative and 1e-16/h of rounding
@@ -44,7 +50,7 @@ def fisher_of(reader, z, J, temperature=1.0, link=lambda z: z):
 
 
 TEMPERATURES = (0.3, 1.0, 4.0)
-KINDS = {
+KINDS_OF = {
     "logits": (SoftmaxLogits(), lambda z: z, dense),
     "log-probabilities": (SoftmaxLogits(), lambda z: log_softmax(z, axis=-2), dense),
     "probabilities": (Probabilities(), lambda z: softmax(z, axis=-2), dense),
@@ -56,9 +62,9 @@ KINDS = {
 class TestFisher:
     @pytest.mark.parametrize("temperature", TEMPERATURES)
     @pytest.mark.parametrize("P", [1, 4])
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", KINDS_OF)
     def test_scores_make_the_dense_matrix(self, kind, P, temperature):  # differences of 1e-6: 1e-8 of the scale
-        reader, link, twin = KINDS[kind]
+        reader, link, twin = KINDS_OF[kind]
         z, J = case(P=P)
         truth = twin(z, J, temperature)
         assert_allclose(fisher_of(reader, z, J, temperature, link), truth, atol=1e-7 * np.linalg.norm(truth, 2))
@@ -179,6 +185,15 @@ class TestReading:
         assert_allclose(SigmoidLogits().log_loss(z, labels, temperature), bernoulli, rtol=1e-12)
         assert_allclose(SigmoidProbabilities().log_loss(expit(z), labels, temperature), bernoulli, rtol=1e-9)
 
+    def test_one_sigmoid_decides_at_one_half(self):  # 0.5 is clipped nowhere; float64
+        p = np.array([0.2, 0.5, 0.9]).reshape(3, 1, 1)
+        for reader, outputs in ((SigmoidProbabilities(), p), (SigmoidLogits(), logit(p))):
+            assert reader.predictions(outputs).tolist() == [0, 0, 1]
+            assert_allclose(reader.confidences(outputs), [0.8, 0.5, 0.9])
+
+    def test_saturated_sigmoids_are_told_apart(self):  # both probabilities are 1 in float64
+        assert SigmoidLogits().predictions(np.array([[[40.0], [41.0]]])).tolist() == [1]
+
     def test_a_gaussian_has_no_classes(self):
         reader = Gaussian()
         assert not reader.has_classes
@@ -186,3 +201,132 @@ class TestReading:
             reader.probabilities(np.zeros((1, 2, 1)))
         with pytest.raises(NotImplementedError, match="no class labels"):
             reader.log_loss(np.zeros((1, 2, 1)), np.zeros(1, int), 1.0)
+
+
+class TestSpread:
+    """The largest eigenvalue of C, in logarithms."""
+
+    @pytest.mark.parametrize("gap", [0.0, 3.0, 40.0, 300.0])
+    @pytest.mark.parametrize("kind", KINDS_OF)
+    def test_it_bounds_the_dense_matrix(self, kind, gap):
+        reader, link, _ = KINDS_OF[kind]
+        z = case(K=5)[0]
+        z[1] += gap
+        outputs = link(z)
+        p = reader.probabilities(outputs)[:, 0]
+        C = covariance(p) if reader.family == "class probabilities" else np.diag(p * (1 - p))
+        assert np.linalg.eigvalsh(C)[-1] <= 10 ** reader.log10_spread(outputs) * (1 + 1e-9) + 1e-16
+        assert reader.log10_spread(outputs) <= reader.log10_largest_spread + 1e-12
+
+    @pytest.mark.parametrize("gap", [0.0, 1.0, 30.0, 300.0, 1000.0])
+    def test_two_classes_reach_it_whatever_their_probabilities(self, gap):  # rtol: one logarithm in float64
+        with mpmath.workdps(500):
+            p = 1 / (1 + mpmath.exp(-mpmath.mpf(gap)))
+            softmaxes, sigmoid = (float(mpmath.log10(f * p * (1 - p))) for f in (2, 1))
+        assert_allclose(SoftmaxLogits().log10_spread(np.array([[gap], [0.0]])), softmaxes, rtol=1e-12)
+        for z in (gap, -gap):
+            assert_allclose(SigmoidLogits().log10_spread(np.array([[z]])), sigmoid, rtol=1e-12)
+
+    def test_one_class_cannot_move(self):
+        assert SoftmaxLogits().log10_spread(np.array([[3.0]])) == -np.inf
+
+    @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
+    def test_a_gaussian_has_the_same_everywhere(self, sigma):
+        reader = Gaussian(sigma)
+        assert reader.log10_spread(np.zeros((3, 1))) == reader.log10_largest_spread == pytest.approx(np.log10(1 / sigma**2))
+
+
+class TestContest:
+    @pytest.mark.parametrize("K", [1, 4])
+    @pytest.mark.parametrize(
+        ("logits", "probabilities", "link"),
+        [(SigmoidLogits(), SigmoidProbabilities(), expit), (SoftmaxLogits(), Probabilities(), lambda z: softmax(z, axis=-2))],
+    )
+    def test_probabilities_contest_as_their_logits_do(self, logits, probabilities, link, K):  # float64
+        z, D = case(K=K)[0], np.random.default_rng(3).standard_normal((7, K, 1))
+        values, slopes = logits.contest(z, D)
+        others, same = probabilities.contest(link(z), D)
+        assert_allclose(others.max() - others, values.max() - values, atol=1e-12)
+        assert_allclose(same, slopes)
+
+    def test_one_sigmoid_stands_against_nothing(self):
+        values, slopes = SigmoidLogits().contest(np.array([[2.0]]), np.ones((3, 1, 1)))
+        assert values.tolist() == [2.0, 0.0]
+        assert slopes.tolist() == [[1.0, 0.0]] * 3
+
+
+class TestWeights:
+    @pytest.mark.parametrize("temperature", TEMPERATURES)
+    @pytest.mark.parametrize(
+        ("reader", "fisher"), [(SigmoidLogits(), lambda p: p * (1 - p)), (Gaussian(2.0), lambda p: 0 * p + 0.25)]
+    )
+    def test_independent_outputs_have_a_diagonal(self, reader, fisher, temperature):  # float64
+        z = np.random.default_rng(0).standard_normal((3, 4, 1))
+        T = 1.0 if reader.no_temperature else temperature
+        assert_allclose(reader.weights(z, T) ** 2, fisher(expit(z[..., 0] / T)) / T**2, rtol=1e-12)
+
+    def test_a_softmax_has_none(self):
+        assert SoftmaxLogits().weights(np.zeros((3, 4, 1))) is None
+
+
+class TestRegistry:
+    def test_every_published_name_has_a_reader_and_a_family(self):
+        names = set(typing.get_args(OutputKind))
+        assert {kind.name for kind in KINDS} == names == set(OUTPUT_FAMILIES)
+
+    def test_identities_are_stable_and_tell_readers_apart(self):
+        told = [kind.of(Settings(sigma=0.5)).identity for kind in KINDS]
+        assert told == ["SigmoidProbabilities()", "SigmoidLogits()", "Probabilities()", "Gaussian(sigma=0.5)", "SoftmaxLogits()"]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_is_read_before_an_activation_are_logits(self, kind):
+        before = kind.of(Settings()).before_activation()
+        assert kind.reads_logits == (before is None)
+        if before is not None:
+            assert before.reads_logits
+            assert before.family == OUTPUT_FAMILIES[kind.name]
+            assert kind.differentiated
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_the_reader_of_a_kind_without_an_activation_takes_its_outputs_as_they_are(self, kind):
+        z = np.random.default_rng(0).standard_normal((2, 3, 1))
+        if kind.reads_logits:
+            assert kind.of(Settings()).logits(z) is z
+
+
+PACKAGE = Path(__file__).parents[2] / "onnxfim"
+ASKING = {
+    "isinstance of a reader": r"isinstance\([^)]*\b(OutputReader|SoftmaxLogits|Probabilities|SigmoidLogits|SigmoidProbabilities|Gaussian)\b",
+    "the type of a reader": r"type\((self\.)?(\w+\.)*(reader|kind)\)",
+    "a comparison of output kinds": r"\b(output_kind|kind\.name|reader\.name)\s*(==|!=|in\b|not in\b)",
+    "a comparison with an output kind": r"""(==|!=|\bin)\s*\(?["'](gaussian|probabilities)["']""",
+}
+#: Checks of what was asked for, not of what an output is.
+ALLOWED = {"record/settings.py": "a comparison of output kinds"}
+
+
+class TestOthersAskNoType:
+    """A kind is asked what it does; what it is, nobody needs to know."""
+
+    @pytest.mark.parametrize("what", ASKING)
+    def test_nobody_outside_asks(self, what):
+        found = []
+        for file in sorted(PACKAGE.rglob("*.py")):
+            place = file.relative_to(PACKAGE).as_posix()
+            if place.startswith("slopes/kinds/") or ALLOWED.get(place) == what:
+                continue
+            lines = file.read_text("utf-8").splitlines()
+            found += [f"{place}:{n}: {line.strip()}" for n, line in enumerate(lines, 1) if re.search(ASKING[what], line)]
+        assert found == []
+
+    @pytest.mark.parametrize(
+        ("what", "line"),
+        [
+            ("isinstance of a reader", "if isinstance(self.measurer.reader, SoftmaxLogits):"),
+            ("the type of a reader", 'type(self.reader).__name__ in ("SoftmaxLogits",)'),
+            ("a comparison of output kinds", 'if audit.model.output_kind in ("logits", "probabilities")'),
+            ("a comparison with an output kind", 'if kind == "gaussian":'),
+        ],
+    )
+    def test_a_question_would_be_found(self, what, line):
+        assert re.search(ASKING[what], line)

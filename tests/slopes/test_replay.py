@@ -6,9 +6,10 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import expit, softmax
 
-from onnxfim.slopes.kinds import Gaussian, SigmoidLogits, SoftmaxLogits
-from onnxfim.slopes.replay import divergence, kl_curve, rows_along
+from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
+from onnxfim.slopes.replay import kl_curve, rows_along
 from tests.support.models import Linear
 
 
@@ -36,7 +37,7 @@ def test_softmax_divergence_in_long_arithmetic(size, margin):
     z = rng.standard_normal(6)
     z[2] += margin
     change = size * rng.standard_normal((3, 6))
-    got = divergence(SoftmaxLogits())(outputs(z), outputs(z + change))
+    got = SoftmaxLogits().divergence(outputs(z), outputs(z + change))
     rounding = 4 * np.finfo(float).eps * np.abs(z).max() / size
     assert_allclose(got, [precise_kl(z, row) for row in z + change], rtol=max(1e-8, 10 * rounding))
     assert (got > 0).all()
@@ -44,7 +45,7 @@ def test_softmax_divergence_in_long_arithmetic(size, margin):
 
 def test_softmax_divergence_ignores_a_constant():
     z, change = np.arange(4.0), np.array([[0.1, -0.2, 0.3, 0.0]])
-    kl = divergence(SoftmaxLogits())
+    kl = SoftmaxLogits().divergence
     assert_allclose(kl(outputs(z), outputs(z + change + 5)), kl(outputs(z), outputs(z + change)), rtol=1e-13)
 
 
@@ -53,12 +54,25 @@ def test_independent_sigmoids_add_up(K):  # a sigmoid is a softmax against a log
     rng = np.random.default_rng(1)
     z, moved = 3 * rng.standard_normal(K), 3 * rng.standard_normal((2, K))
     expected = [sum(precise_kl([a, 0], [b, 0]) for a, b in zip(z, row, strict=True)) for row in moved]
-    assert_allclose(divergence(SigmoidLogits())(outputs(z), outputs(moved)), expected, rtol=1e-12)
+    assert_allclose(SigmoidLogits().divergence(outputs(z), outputs(moved)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.1, 3.0])
+@pytest.mark.parametrize("K", [1, 4])
+@pytest.mark.parametrize(
+    ("logits", "probabilities", "link"),
+    [(SigmoidLogits(), SigmoidProbabilities(), expit), (SoftmaxLogits(), Probabilities(), lambda z: softmax(z, axis=-2))],
+)
+def test_probabilities_diverge_as_their_logits_do(logits, probabilities, link, K, size):  # rounding of p over the change, squared
+    rng = np.random.default_rng(2)
+    z = rng.standard_normal((K, 1))
+    moved = z + size * rng.standard_normal((5, K, 1))
+    assert_allclose(probabilities.divergence(link(z), link(moved)), logits.divergence(z, moved), rtol=1e-15 / size**2 + 1e-9)
 
 
 def test_gaussian_divergence_is_the_squared_distance():
     z, moved = np.zeros(3), np.array([[1.0, 2.0, 2.0]])
-    assert_allclose(divergence(Gaussian(0.5))(outputs(z), outputs(moved)), 9 / (2 * 0.25))
+    assert_allclose(Gaussian(0.5).divergence(outputs(z), outputs(moved)), 9 / (2 * 0.25))
 
 
 def test_rows_go_both_ways_and_aside():

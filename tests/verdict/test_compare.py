@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Estimate
-from onnxfim.report.comparison import render_comparison_html
+from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.verdict import compare
 from tests.support.audits import HOSTILE, hostile, make_audit

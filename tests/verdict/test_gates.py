@@ -5,8 +5,8 @@ import pytest
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Calibration
-from onnxfim.record.decision import Aggregate, Finding
-from onnxfim.verdict import decide, overall, parse_gate
+from onnxfim.record.decision import Aggregate, Finding, overall
+from onnxfim.verdict import decide, parse_gate
 from onnxfim.verdict.gates import gate_names
 from tests.support.audits import make_audit
 
@@ -154,4 +154,6 @@ def test_a_value_on_the_threshold_is_hopeless():
 def test_fail_outranks_inconclusive_outranks_pass(verdicts, levels, expected):
     (template,) = decide(make_audit(100), [parse_gate("lambda_max.mean > 1")])
     gates = [replace(template, verdict=v) for v in verdicts]
-    assert overall(gates, None, [Finding("x", level, "x") for level in levels]) == expected
+    found = [Finding("x", level, "x") for level in levels]
+    assert overall(measured=1, gates=gates, findings=found) == expected
+    assert overall(measured=0, gates=gates, findings=found) == "inconclusive"

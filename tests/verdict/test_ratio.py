@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
-from onnxfim.verdict.correlation import spearman
+from onnxfim.verdict.correlation import rank_correlation
 from onnxfim.verdict.ratio import Column, _freedom, holm, moved, p_value, ratio_of_means, resamples, share
 from tests.support.small_audits import heavy, noisy
 
@@ -138,7 +138,7 @@ def test_spearman_is_scipys():
     rng = np.random.default_rng(7)
     x = rng.normal(size=120)
     y = np.round(x + rng.normal(size=120), 1)  # with ties
-    found = spearman(x, y, resamples(120, 2000, 0))
+    found = rank_correlation(x, y, resamples(120, 2000, 0))
     assert_allclose(found.value, spearmanr(x, y).statistic, rtol=1e-9)
     assert found.low < found.value < found.high
     # Bonett & Wright's standard error of the Fisher transform, sqrt((1 + rho²/2)/(n − 3)); the bootstrap is within a quarter of it.
@@ -147,4 +147,4 @@ def test_spearman_is_scipys():
 
 
 def test_spearman_of_a_constant_is_none():
-    assert spearman(np.ones(10), np.arange(10.0), resamples(10, 50, 0)).value is None
+    assert rank_correlation(np.ones(10), np.arange(10.0), resamples(10, 50, 0)).value is None

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxfim.report.charts.shapes import LETTER, Label, Segment
 from onnxfim.report.numbers import short
 
 
 @dataclass(frozen=True)
-class Scale:
+class LogScale:
     """A logarithmic map from ``low … high`` (both positive) to pixels ``start … end``."""
 
     low: float
@@ -31,16 +32,16 @@ class Tick:
     text: str
 
 
-def log_scale(values: Sequence[float], start: float, end: float, *, margin: float = 0.04) -> Scale:
+def log_scale(values: Sequence[float], start: float, end: float, *, margin: float = 0.04) -> LogScale:
     """The scale that holds all positive ``values`` with a margin at both ends; half a decade around a single one."""
     positive = [v for v in values if v > 0]
     low, high = (math.log10(min(positive)), math.log10(max(positive))) if positive else (-1.0, 0.0)
     room = max(margin * (high - low), 0.25 if high - low < 0.1 else 0.03)
     low, high = max(low - room, -307.0), min(high + room, 308.0)
-    return Scale(10**low, 10**high, start, end)
+    return LogScale(10**low, 10**high, start, end)
 
 
-def log_ticks(scale: Scale, *, most: int) -> tuple[Tick, ...]:
+def log_ticks(scale: LogScale, *, most: int) -> tuple[Tick, ...]:
     """At most ``most`` ticks: every so many decades, or 1-2-5 within them, or evenly spaced round values in a narrow range."""
     low, high = math.log10(scale.low), math.log10(scale.high)
     if high - low >= 2:
@@ -67,3 +68,29 @@ def linear_ticks(low: float, high: float, *, most: int) -> tuple[Tick, ...]:
         if last - first + 1 <= most:
             return tuple(Tick(i * unit, short(i * unit)) for i in range(first, last + 1))
     raise AssertionError("fifty tenths of a range never hold more than one tick")
+
+
+def fitting(ticks: Sequence[Tick], scale: LogScale) -> tuple[Tick, ...]:
+    """The ticks without those whose text would touch the one before."""
+    kept: list[Tick] = []
+    reach = -math.inf
+    for tick in ticks:
+        half = LETTER * len(tick.text) / 2
+        if scale(tick.value) - half > reach + 6:
+            kept.append(tick)
+            reach = scale(tick.value) + half
+    return tuple(kept)
+
+
+def frame(
+    x: LogScale, y: LogScale, ticks: tuple[Sequence[Tick], Sequence[Tick]], box: tuple[float, float, float, float]
+) -> tuple[list[Segment], list[Label]]:
+    """Grid, axes and the texts of the ticks of a chart; ``ticks`` of x and y, ``box`` is left, right, top, bottom."""
+    left, right, top, bottom = box
+    xticks, yticks = ticks
+    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
+    segments += [Segment(left, y(t.value), right, y(t.value), "grid") for t in yticks]
+    segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
+    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
+    labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
+    return segments, labels

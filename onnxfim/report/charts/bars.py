@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.report.charts.axes import linear_ticks
-from onnxfim.report.charts.charts import LETTER, NARROW, Anchor, Bar, Chart, Label, Rule
+from onnxfim.report.charts.shapes import LETTER, NARROW, Anchor, Bar, Chart, Label, Segment
 
 _ROW = 20
 _TALL = 800  # with more rows than fit at full height, bars get thin and only the longest keep their names
@@ -15,7 +15,7 @@ _BETWEEN = 15  # pixels from one name to the next
 
 
 @dataclass(frozen=True)
-class Row:
+class NamedBar:
     """A bar: its name, its length, the number printed beside it, and the tooltip."""
 
     name: str
@@ -24,7 +24,7 @@ class Row:
     tip: str
 
 
-def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str, axis: str, width: int) -> Chart | None:
+def signed_bars(rows: Sequence[NamedBar], *, name: str, title: str, description: str, axis: str, width: int) -> Chart | None:
     """Bars to the right for positive values and to the left for negative ones, in the order given; None without rows."""
     if not rows:
         return None
@@ -41,7 +41,7 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
     pitch = _ROW if _ROW * len(rows) <= _TALL else max(2.0, _TALL / len(rows))
     bottom = round(top + pitch * len(rows))
     named = _named(rows, pitch)
-    rules: list[Rule] = []
+    segments: list[Segment] = []
     bars: list[Bar] = []
     labels: list[Label] = []
     reach = -1.0
@@ -49,7 +49,7 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
         text = tick.text.replace("-", "−")
         half = LETTER * len(text) / 2
         if x(tick.value) - half > reach + 6:
-            rules.append(Rule(x(tick.value), top, x(tick.value), bottom, "grid"))
+            segments.append(Segment(x(tick.value), top, x(tick.value), bottom, "grid"))
             labels.append(Label(x(tick.value), bottom + 18, text, "middle"))
             reach = x(tick.value) + half
     for i, row in enumerate(rows):
@@ -64,12 +64,12 @@ def signed_bars(rows: Sequence[Row], *, name: str, title: str, description: str,
         labels.append(Label(left - 8, middle + 4, shortened(row.name, letters), "end"))
         beside = ends[1] + 5 if row.value >= 0 else ends[0] - 5
         labels.append(Label(beside, middle + 4, row.text, anchor, role="value"))
-    rules.append(Rule(x(0.0), top, x(0.0), bottom, "axis"))
+    segments.append(Segment(x(0.0), top, x(0.0), bottom, "axis"))
     labels.append(Label((left + right) / 2, bottom + 38, axis, "middle", role="note"))
-    return Chart(name, title, description, width, bottom + 48, tuple(rules), tuple(bars), labels=tuple(labels))
+    return Chart(name, title, description, width, bottom + 48, tuple(segments), tuple(bars), labels=tuple(labels))
 
 
-def _named(rows: Sequence[Row], pitch: float) -> set[int]:
+def _named(rows: Sequence[NamedBar], pitch: float) -> set[int]:
     """The rows whose names are printed: the longest bars first, as long as a name has room."""
     apart = math.ceil(_BETWEEN / pitch)
     taken: set[int] = set()

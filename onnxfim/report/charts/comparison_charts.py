@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfim.record.decision import Aggregate
-from onnxfim.report.charts.axes import log_scale, log_ticks
-from onnxfim.report.charts.charts import NARROW, Chart, Label, Path, Rule, marker
-from onnxfim.report.numbers import count, interval, number, visible
+from onnxfim.report.charts.axes import frame, log_scale, log_ticks
+from onnxfim.report.charts.shapes import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.numbers import count, inline_label, interval, number, visible
 from onnxfim.verdict.comparison import Comparison
 
-_LETTER = 7.0
 _ROW = 34
 
 
@@ -21,18 +20,14 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     if len(points) < 3:
         return None
     names = [visible(comparison.entries[i].name) for i in (first, second)]
-    symbol = _symbol(comparison)
+    symbol = inline_label(comparison.measure)
     left, right, top, height = 66, width - 16, 12, 400 if width > NARROW else 340
     bottom = height - 50
     every = [v for p in points for v in p]
     x, y = log_scale(every, left, right), log_scale(every, bottom, top)
     xticks, yticks = log_ticks(x, most=7 if width > NARROW else 4), log_ticks(y, most=8)
-    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
-    rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
-    rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
-    rules.append(Rule(x(x.low), y(x.low), x(x.high), y(x.high), "chosen"))
-    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
-    labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
+    segments, labels = frame(x, y, (xticks, yticks), (left, right, top, bottom))
+    segments.append(Segment(x(x.low), y(x.low), x(x.high), y(x.high), "chosen"))
     labels.append(Label((left + right) / 2, height - 10, f"{symbol} in {_clip(names[0], width)} (log)", "middle", role="note"))
     labels.append(
         Label(13, (top + bottom) / 2, f"{symbol} in {_clip(names[1], bottom - top)} (log)", "middle", role="note", turned=True)
@@ -41,7 +36,7 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
     rest = [p for p in points if p[1] <= p[0]]
     # One path per kind keeps a thousand samples small.
     paths = tuple(
-        Path("".join(marker(shape, x(a), y(b), radius=2.5) for a, b in chosen), series, filled=True)
+        SvgPath("".join(marker(shape, x(a), y(b), radius=2.5) for a, b in chosen), series, filled=True)
         for chosen, shape, series in ((rest, "circle", "right"), (worse, "diamond", "wrong"))
         if chosen
     )
@@ -51,7 +46,7 @@ def against(comparison: Comparison, first: int, second: int, *, width: int) -> C
         f"{count(len(points), 'sample')}; {len(worse)} lie above the line of equal values.",
         width,
         height,
-        tuple(rules),
+        tuple(segments),
         paths=paths,
         labels=tuple(labels),
     )
@@ -66,9 +61,10 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
     x = log_scale([v for e in entries for v in _ends(e.mean) if v is not None and v > 0], left, right)
     bottom = top + _ROW * len(entries) + 6
     ticks = log_ticks(x, most=8 if width > NARROW else 4)
-    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in ticks] + [Rule(left, bottom, right, bottom, "axis")]
+    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
+    segments.append(Segment(left, bottom, right, bottom, "axis"))
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels.append(Label((left + right) / 2, bottom + 40, f"mean {_symbol(comparison)} (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, bottom + 40, f"mean {inline_label(comparison.measure)} (log)", "middle", role="note"))
     labels.append(Label((left + right) / 2, bottom + 56, visible(comparison.units), "middle", role="note"))
     paths = []
     for row, entry in enumerate(entries):
@@ -76,18 +72,18 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
         low, value, high = _ends(entry.mean)
         start = x(low) if low is not None and low > 0 else left
         end = x(high) if high is not None else right
-        rules += [Rule(start, y, end, y, "raw"), Rule(start, y - 4, start, y + 4, "raw"), Rule(end, y - 4, end, y + 4, "raw")]
+        segments += [
+            Segment(start, y, end, y, "raw"),
+            Segment(start, y - 4, start, y + 4, "raw"),
+            Segment(end, y - 4, end, y + 4, "raw"),
+        ]
         tip = f"{visible(entry.name)}: {number(value)} ({interval(low, high)})"
-        paths.append(Path(marker("circle", x(value or x.low), y), "raw", filled=True, tip=tip))
+        paths.append(SvgPath(marker("circle", x(value or x.low), y), "raw", filled=True, tip=tip))
         labels.append(Label(left, y - 10, f"{entry.rank}. {_clip(visible(entry.name), width)}", role="value"))
     words = "; ".join(f"{visible(e.name)} {number(e.mean.value)} ({interval(e.mean.low, e.mean.high)})" for e in entries)
     return Chart(
-        "means", "Mean λ_max of each audit", words + ".", width, bottom + 66, tuple(rules), (), tuple(paths), tuple(labels)
+        "means", "Mean λ_max of each audit", words + ".", width, bottom + 66, tuple(segments), (), tuple(paths), tuple(labels)
     )
-
-
-def _symbol(comparison: Comparison) -> str:
-    return "calibrated λ_max" if comparison.measure == "lambda_max_calibrated" else "raw λ_max"
 
 
 def _ends(a: Aggregate) -> Sequence[float | None]:
@@ -95,5 +91,5 @@ def _ends(a: Aggregate) -> Sequence[float | None]:
 
 
 def _clip(text: str, width: float) -> str:
-    most = int(width / _LETTER / 2)
+    most = int(width / LETTER / 2)
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnxfim.record.audit import AttackSummary, Correlation
 from onnxfim.record.measures import BY_NAME, CONFIDENCE
-from onnxfim.report.numbers import count, measure_label, number, percent, percent_interval, seconds, short, visible
-from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Quantity, Tile
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    inline_label,
+    measure_label,
+    number,
+    percent,
+    percent_interval,
+    seconds,
+    short,
+    two_decimals,
+    visible,
+)
+from onnxfim.report.page.quantities import Quantity
+from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Tile
+from onnxfim.report.vocabulary import NORM_WORDS
 
-_NORMS = {"l2": "L2", "linf": "L∞"}
 _SIGNS = {1: "positive", -1: "negative"}
+_AS_EXPECTED, _OTHER_WAY = "ranks as expected", "ranks the other way"
 
 
 def attack_view(attack: AttackSummary | None) -> AttackView | None:
     """The attack section, or None without an attack."""
     if attack is None:
         return None
-    norm = _NORMS.get(attack.norm, visible(attack.norm))
+    norm = NORM_WORDS.get(attack.norm, visible(attack.norm))
     lines = tuple(_line(c) for c in attack.correlations)
     return AttackView(
         answer=_answer(attack, norm),
         tiles=_tiles(attack, norm),
         correlations=lines,
-        correlations_answer=_correlations_answer(lines),
+        correlations_answer=_correlations_answer(attack.correlations),
         facts=_facts(attack, norm),
     )
 
@@ -87,7 +103,7 @@ def _sign(measure: str) -> int:
 
 
 def _signed(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:+.2f}".replace("-", "−")
+    return MISSING if value is None else two_decimals(value, sign=True)
 
 
 def _place(value: float) -> float:
@@ -101,14 +117,15 @@ def _reading(c: Correlation, sign: int) -> str:
         return "zero is not ruled out"
     if not sign:
         return "differs from zero"
-    return "ranks as expected" if c.coefficient * sign > 0 else "ranks the other way"
+    return _AS_EXPECTED if c.coefficient * sign > 0 else _OTHER_WAY
 
 
-def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
-    if not lines:
+def _correlations_answer(correlations: Sequence[Correlation]) -> str:
+    if not correlations:
         return ""
-    good = [_inline(line.measure) for line in lines if line.reading == "ranks as expected"]
-    bad = [_inline(line.measure) for line in lines if line.reading == "ranks the other way"]
+    readings = [(inline_label(c.measure), _reading(c, _sign(c.measure))) for c in correlations]
+    good = [name for name, reading in readings if reading == _AS_EXPECTED]
+    bad = [name for name, reading in readings if reading == _OTHER_WAY]
     parts = [
         f"On these samples {_listed(good)} {'ranks' if len(good) == 1 else 'rank'} as expected: the steeper, the closer the attack."
         if good
@@ -117,12 +134,6 @@ def _correlations_answer(lines: tuple[CorrelationLine, ...]) -> str:
     if bad:
         parts.append(f"The other way round: {_listed(bad)}.")
     return " ".join(parts)
-
-
-def _inline(name: str) -> str:
-    """A measure's name within a sentence."""
-    quantity, _, which = name.partition(", ")
-    return f"{which} {quantity}" if quantity == "λ_max" and which else name[:1].lower() + name[1:]
 
 
 def _listed(names: list[str]) -> str:

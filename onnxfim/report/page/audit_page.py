@@ -1,24 +1,50 @@
-"""The page's data: every text, number and coordinate that the template prints, computed from an Audit."""
+"""The page of an audit, put together from its sections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import Aggregate, Aggregates, Finding
+from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
-from onnxfim.report.charts import charts
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure, Panel
-from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, percent_interval, seconds, short, spread, visible
+from onnxfim.report.charts.histograms import Histogram, distribution
+from onnxfim.report.charts.scatter import scatter
+from onnxfim.report.charts.shapes import at_both_widths, marker
+from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    measure_label,
+    number,
+    percent,
+    percent_interval,
+    seconds,
+    short,
+    statistic_label,
+    visible,
+)
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
+from onnxfim.report.page.quantities import Quantity, of_statistic
 from onnxfim.report.page.replay_section import replay_view
-from onnxfim.report.page.tables import MOST_ROWS, Picture, card, class_lines, classes_note, sample_line, samples_note
-from onnxfim.report.page.view import CurveLine, Item, Key, Page, Quantity, SkippedLine, StatisticRow, Tile
+from onnxfim.report.page.tables import (
+    MOST_ROWS,
+    Picture,
+    card,
+    class_columns,
+    class_lines,
+    classes_note,
+    column_head,
+    sample_columns,
+    sample_line,
+    samples_note,
+)
+from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, Page, SkippedLine, StatisticRow, Tile
+from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, VERDICT_WORDS
 
 MOST_SKIPPED = 50
 EXTREMES = 6
@@ -31,6 +57,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
     measured = [s for s in ordered if s.index in values]
     worst = measured[:EXTREMES]
     best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
+    shown_measures = sample_columns(ordered[:MOST_ROWS])
     name = visible(audit.model.name or audit.model.path)
     return Page(
         title=f"{name}: robustness audit",
@@ -38,63 +65,57 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         summary=_summary(audit),
         notices=words.notices(audit),
         verdict=audit.verdict,
-        verdict_word=words.VERDICT_WORDS[audit.verdict],
+        verdict_word=VERDICT_WORDS[audit.verdict],
         headline=words.headline(audit),
         answers=words.answers(audit),
         gates=gate_lines(audit),
         baseline=baseline_view(audit),
         tiles=_tiles(audit),
         units=visible(audit.units),
+        statistic_columns=tuple(s.label for s in STATISTICS),
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
         statistics_note=_statistics_note(audit),
         example=words.example(audit),
-        findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(_LEVELS).index(f.level))),
-        distribution=_figure(lambda width: charts.distribution(_panels(audit), units=visible(audit.units), width=width)),
+        findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
+        distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
-        curve=_figure(lambda width: charts.step_curve(audit.step, units=visible(audit.units), width=width)),
+        curve=at_both_widths(lambda width: step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
         replay=replay_view(audit, picture),
         attack=attack_view(audit.attack),
         bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
-        scatter=_figure(lambda width: charts.scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
+        scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         lead=words.lead_name(audit),
-        lead_series="calibrated" if words.has_calibrated(audit) else "raw",
+        lead_series=words.lead_measure(audit).series,
+        class_columns=class_columns(),
         classes=class_lines(audit),
         classes_by="label" if audit.data.labels else "prediction",
         classes_note=classes_note(audit),
         worst=tuple(card(s, audit, picture) for s in worst),
         best=tuple(card(s, audit, picture) for s in best),
-        samples=tuple(sample_line(s, audit) for s in ordered[:MOST_ROWS]),
+        sample_columns=tuple(map(column_head, shown_measures)),
+        samples=tuple(sample_line(s, shown_measures, audit) for s in ordered[:MOST_ROWS]),
         samples_note=samples_note(audit),
         named=any(s.name and s.name != str(s.index) for s in audit.samples),
         labelled=audit.data.labels,
-        attacked=any(s.attack_distance is not None for s in ordered[:MOST_ROWS]),
         skipped=tuple(SkippedLine(s.index, visible(s.reason)) for s in audit.skipped[:MOST_SKIPPED]),
         skipped_note=_skipped_note(audit),
         run=how_it_was_run(audit),
-        limits=words.LIMITS,
+        limits=LIMITS,
         sources=words.sources(audit),
         schema_version=visible(audit.schema_version),
     )
 
 
-_LEVELS = {"error": "Error", "warning": "Warning", "note": "Note"}
-
-
-def _finding(finding: Finding) -> Item:
-    return Item(visible(finding.id), finding.level, _LEVELS[finding.level], visible(finding.message))
+def _finding(finding: Finding) -> FindingLine:
+    return FindingLine(visible(finding.id), finding.level, LEVEL_WORDS[finding.level], visible(finding.message))
 
 
 def _in_order(aggregates: Mapping[str, Aggregates]) -> Iterable[tuple[str, Aggregates]]:
     known = [m.name for m in MEASURES if m.name in aggregates]
     return [(key, aggregates[key]) for key in (*known, *sorted(set(aggregates) - set(known)))]
-
-
-def _figure(chart: Callable[[int], Chart | None]) -> Figure | None:
-    wide, narrow = chart(WIDE), chart(NARROW)
-    return Figure(wide, narrow) if wide and narrow else None
 
 
 def _summary(audit: Audit) -> str:
@@ -103,13 +124,6 @@ def _summary(audit: Audit) -> str:
         f"{count(len(audit.samples), 'sample')} of {source} · {count(audit.run.evaluations, 'forward pass', 'forward passes')} "
         f"on {visible(audit.run.provider)} in {seconds(audit.run.seconds)}"
     )
-
-
-def _aggregate(aggregate: Aggregate) -> Quantity:
-    if aggregate.value is None:
-        return Quantity(MISSING)
-    kind = None if aggregate.confidence == 0.95 else f"{100 * aggregate.confidence:.0f} % interval"
-    return Quantity(number(aggregate.value), spread(aggregate.low, aggregate.high), kind)
 
 
 def _tiles(audit: Audit) -> tuple[Tile, ...]:
@@ -121,19 +135,28 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
     return (
         Tile(
-            "Mean λ_max, calibrated",
-            _aggregate(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
+            statistic_label("lambda_max_calibrated", "mean"),
+            of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
             "the one to compare models by" if words.has_calibrated(audit) else no_value,
-            "calibrated",
+            BY_NAME["lambda_max_calibrated"].series,
         ),
-        Tile("Mean λ_max, raw", _aggregate(raw.mean) if raw else Quantity(MISSING), "the published quantity", "raw"),
+        Tile(
+            statistic_label("lambda_max", "mean"),
+            of_statistic(raw.mean) if raw else Quantity(MISSING),
+            "the published quantity",
+            BY_NAME["lambda_max"].series,
+        ),
         Tile(
             "95th percentile of λ_max",
-            _aggregate(lead.p95) if lead else Quantity(MISSING),
+            of_statistic(lead.p95) if lead else Quantity(MISSING),
             words.lead_name(audit),
-            "calibrated" if words.has_calibrated(audit) else "raw",
+            words.lead_measure(audit).series,
         ),
-        Tile("Median boundary distance", Quantity(number(distance), distance_interval), "L2 in model input units, first order"),
+        Tile(
+            statistic_label("boundary_distance", "median"),
+            Quantity(number(distance), distance_interval),
+            "L2 in model input units, first order",
+        ),
         Tile(
             "Clean accuracy",
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),
@@ -153,7 +176,7 @@ def _temperature_note(audit: Audit, why: str) -> str:
 
 def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
     label, series = measure_label(key), BY_NAME[key].series if key in BY_NAME else ""
-    cells = tuple(_aggregate(getattr(aggregates, s.name)) for s in STATISTICS)
+    cells = tuple(of_statistic(getattr(aggregates, s.name)) for s in STATISTICS)
     return StatisticRow(label, visible(aggregates.units), f"{aggregates.count:,}", cells, series)
 
 
@@ -171,13 +194,13 @@ def _statistics_note(audit: Audit) -> str:
     return " ".join(parts)
 
 
-def _panels(audit: Audit) -> list[Panel]:
+def _panels(audit: Audit) -> list[Histogram]:
     found = []
     for key in ("lambda_max", "lambda_max_calibrated"):
         estimates = [getattr(s, key).value for s in audit.samples]
         values = tuple(v for v in estimates if v is not None)
         if values:
-            found.append(Panel(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
+            found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
 
 
@@ -218,16 +241,16 @@ def _curve_note(audit: Audit) -> str:
     return " ".join(parts)
 
 
-def _curve_keys(audit: Audit) -> tuple[Key, ...]:
+def _curve_keys(audit: Audit) -> tuple[LegendEntry, ...]:
     """The legend of the curve: the schemes that were measured, and what an open marker means where there is one."""
     texts = {"forward": "forward differences", "central": "central differences", "cross": "dithered cross-Gram"}
     keys = [
-        Key(name, dash, charts.marker(shape, 17, 6), texts[name])
-        for name, shape, dash in charts.SCHEMES
+        LegendEntry(name, dash, marker(shape, 17, 6), texts[name])
+        for name, shape, dash in SCHEMES
         if any(getattr(r, name) is not None for r in audit.step.curve)
     ]
-    if charts.unusable(audit.step):
-        keys.append(Key("", "", "", "Open marker on the floor: no usable value at this step"))
+    if unusable(audit.step):
+        keys.append(LegendEntry("", "", "", "Open marker on the floor: no usable value at this step"))
     return tuple(keys)
 
 

@@ -9,23 +9,16 @@ import numpy as np
 
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm, Factor, Share
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.charts.bars import Row, shortened, signed_bars
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure
-from onnxfim.report.numbers import count, number, power_of_ten, visible
-from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Quantity, Tile
+from onnxfim.report.charts.bars import NamedBar, shortened, signed_bars
+from onnxfim.report.charts.shapes import Chart, at_both_widths
+from onnxfim.report.numbers import count, number, power_of_ten, two_decimals, visible
+from onnxfim.report.page.quantities import Quantity
+from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Tile
+from onnxfim.report.vocabulary import FAMILY_WORDS
 
 MOST_FACTORS = 200
 MOST_SHARES = 200
 _SLACK = 5e-4  # decades: what rounding in float32 may put a measurement above the bound of a linear map
-FAMILIES = {
-    "mlp": "MLP",
-    "vgg": "VGG-like",
-    "resnet": "ResNet-like",
-    "densenet": "DenseNet-like",
-    "transformer": "Transformer",
-    "hybrid": "Hybrid",
-    "unknown": "Unknown",
-}
 
 
 def bound_view(
@@ -38,14 +31,13 @@ def bound_view(
     if architecture is None and bound is None:
         return None
     shares = bound.shares if bound else ()
-    wide, narrow = (_share_chart(shares, width) for width in (WIDE, NARROW))
     return BoundView(
-        family=FAMILIES.get(architecture.family, visible(architecture.family)) if architecture else None,
+        family=FAMILY_WORDS.get(architecture.family, visible(architecture.family)) if architecture else None,
         evidence=tuple(visible(e) for e in architecture.evidence) if architecture else (),
         reason=visible(bound.reason) or "no reason recorded" if bound and not bound.available else None,
         answer=_answer(samples, bound) if bound else "",
         tiles=_tiles(samples, bound) if bound else (),
-        shares=Figure(wide, narrow) if wide and narrow else None,
+        shares=at_both_widths(lambda width: _share_chart(shares, width)),
         shares_note=_shares_note(shares),
         forms=_forms(forms, architecture.family if architecture else ""),
         factors=tuple(_factor(f) for f in bound.factors[:MOST_FACTORS]) if bound else (),
@@ -141,10 +133,10 @@ def _local_gaps(samples: Sequence[SampleResult]) -> list[float]:
 def _share_chart(shares: Sequence[Share], width: int) -> Chart | None:
     shown = _largest(shares)
     rows = [
-        Row(
+        NamedBar(
             _node_name(s),
             s.log10_gain,
-            f"{s.log10_gain:+.2f}".replace("-", "−"),
+            two_decimals(s.log10_gain, sign=True),
             f"{visible(s.node)} ({visible(s.op)}): {s.log10_gain:+.3f}, {s.log10_total:.3f} up to here; {count(s.nodes, 'node')}",
         )
         for s in shown
@@ -178,7 +170,7 @@ def _shares_note(shares: Sequence[Share]) -> str:
         return ""
     left = len(shares) - MOST_SHARES
     rest = math.fsum(s.log10_gain for s in shares) - math.fsum(s.log10_gain for s in _largest(shares))
-    more = f" The {left:,} smallest are not drawn; together they add {rest:+.2f}.".replace("-", "−") if left > 0 else ""
+    more = f" The {left:,} smallest are not drawn; together they add {two_decimals(rest, sign=True)}." if left > 0 else ""
     top = max(shares, key=lambda s: s.log10_gain)
     most = f"‘{_node_name(top)}’ adds most: a factor of {upper(top.log10_gain)}." if top.log10_gain > 0 else ""
     return f"{most}{more}".strip()
@@ -187,7 +179,7 @@ def _shares_note(shares: Sequence[Share]) -> str:
 def _forms(forms: Sequence[ClosedForm], family: str) -> tuple[FormLine, ...]:
     return tuple(
         FormLine(
-            FAMILIES.get(f.family, visible(f.family)),
+            FAMILY_WORDS.get(f.family, visible(f.family)),
             visible(f.formula),
             "no layer of this kind" if f.log10_lipschitz is None else log_text(f.log10_lipschitz),
             f.family == family,

@@ -1,27 +1,25 @@
-"""The data of the page that compares several audits: every text, number and coordinate, computed from a Comparison."""
+"""The page that compares several audits: its tables and sentences, computed from a Comparison."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import RANKED
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure
 from onnxfim.report.charts.comparison_charts import against, means
-from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, percent_interval, short, spread, visible
-from onnxfim.report.page.view import Quantity
+from onnxfim.report.charts.shapes import Figure, at_both_widths
+from onnxfim.report.numbers import count, measure_label, number, percent, short, spread, statistic_label, two_decimals, visible
+from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Pair
 
 MOST_SAMPLES = 25
 MOST_CLASSES = 100
 MOST_SCATTERS = 6
-_OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A table row: its head and its cells."""
 
     head: str
@@ -33,7 +31,7 @@ class Table:
     """A table of numbers."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,13 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         title=f"{heading}: robustness compared",
         heading=heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
-        headline=headline(comparison),
-        sentences=sentences(comparison),
+        headline=_headline(comparison),
+        sentences=_sentences(comparison),
         notes=tuple(visible(n) for n in comparison.notes),
         lead=measure_label(comparison.measure),
         units=visible(comparison.units),
         ranking=_ranking(comparison),
-        means=_figure(lambda width: means(comparison, width=width)),
+        means=at_both_widths(lambda width: means(comparison, width=width)),
         pairs=tuple(_pair(comparison, p) for p in comparison.pairs),
         pairs_note=(
             "Each ratio is the second mean over the first, over the samples that both measured. Its interval is about such samples "
@@ -113,7 +111,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     )
 
 
-def headline(comparison: Comparison) -> str:
+def _headline(comparison: Comparison) -> str:
     """Which is the least sensitive, and how sure that is."""
     best, second = (comparison.entries[i] for i in comparison.order[:2])
     first, next_one = visible(best.name), visible(second.name)
@@ -128,7 +126,7 @@ def headline(comparison: Comparison) -> str:
     return f"{first} has the lowest mean, but the next, {next_one}, at {number(factor)} times it, does not differ significantly."
 
 
-def sentences(comparison: Comparison) -> tuple[str, ...]:
+def _sentences(comparison: Comparison) -> tuple[str, ...]:
     """How many differences are significant, and what that rests on."""
     told = sum(p.significant for p in comparison.pairs)
     if len(comparison.pairs) == 1:
@@ -141,23 +139,6 @@ def sentences(comparison: Comparison) -> tuple[str, ...]:
     return tuple(found)
 
 
-def quantity(aggregate: Aggregate | None) -> Quantity:
-    """A statistic as printed."""
-    if aggregate is None or aggregate.value is None:
-        return Quantity(MISSING)
-    open_ended = aggregate.low is not None and aggregate.high is not None and aggregate.high > _OPEN * max(aggregate.low, 0.0)
-    return Quantity(number(aggregate.value), "not bounded" if open_ended else spread(aggregate.low, aggregate.high))
-
-
-def _share(aggregate: Aggregate) -> Quantity:
-    return Quantity(percent(aggregate.value), percent_interval(aggregate.low, aggregate.high))
-
-
-def _figure(chart: Callable[[int], Chart | None]) -> Figure | None:
-    wide, narrow = chart(WIDE), chart(NARROW)
-    return Figure(wide, narrow) if wide and narrow else None
-
-
 def _ranking(comparison: Comparison) -> Table:
     rows = []
     for i in comparison.order:
@@ -165,21 +146,21 @@ def _ranking(comparison: Comparison) -> Table:
         ranks = None if e.rank_low == e.rank == e.rank_high else f"{e.rank_low} to {e.rank_high}"
         cells = (
             Quantity(str(e.rank), ranks),
-            quantity(e.calibrated),
-            quantity(e.raw),
-            quantity(e.boundary_distance),
+            of_compared(e.calibrated),
+            of_compared(e.raw),
+            of_compared(e.boundary_distance),
             Quantity(f"{e.log10_fisher_bound:.2f}" if e.log10_fisher_bound is not None else "–"),
             Quantity(percent(e.accuracy) if e.accuracy is not None else "–"),
             Quantity(number(e.temperature) if e.temperature is not None else "–"),
             Quantity(short(e.step), e.scheme),
             Quantity(visible(e.provider).removesuffix("ExecutionProvider"), e.method),
         )
-        rows.append(Row(visible(e.name), cells))
+        rows.append(TableRow(visible(e.name), cells))
     columns = (
         "Rank",
-        "Mean λ_max, calibrated",
-        "Mean λ_max, raw",
-        "Median boundary distance",
+        statistic_label("lambda_max_calibrated", "mean"),
+        statistic_label("lambda_max", "mean"),
+        statistic_label("boundary_distance", "median"),
         "Bound by the weights, log₁₀",
         "Accuracy",
         "Temperature",
@@ -193,11 +174,11 @@ def _pair(comparison: Comparison, pair: Pair) -> PairLine:
     first, second = comparison.entries[pair.first], comparison.entries[pair.second]
     return PairLine(
         f"{visible(second.name)} / {visible(first.name)}",
-        quantity(pair.ratio),
+        of_compared(pair.ratio),
         _here(pair.ratio_here),
         number(pair.p_holm, digits=2),
-        _share(pair.worse),
-        _share(pair.better),
+        of_share(pair.worse),
+        of_share(pair.better),
         pair.significant,
         "paired" if pair.paired else "not paired",
     )
@@ -213,7 +194,7 @@ def _here(ratio: Aggregate) -> str:
 def _scatters(comparison: Comparison) -> tuple[Figure, ...]:
     """The first audit against each other one."""
     figures = [
-        _figure(lambda width, j=j: against(comparison, 0, j, width=width))  # type: ignore[misc]
+        at_both_widths(lambda width, j=j: against(comparison, 0, j, width=width))  # type: ignore[misc]
         for j in range(1, min(len(comparison.entries), MOST_SCATTERS + 1))
     ]
     return tuple(f for f in figures if f is not None)
@@ -224,7 +205,10 @@ def _classes(comparison: Comparison) -> Table:
     columns = ("Samples", *names, *(f"{name} / {names[0]}" for name in names[1:]))
     moved = sorted(comparison.classes, key=lambda c: -max(abs(math.log(r.value or 1.0)) for r in c.ratios))[:MOST_CLASSES]
     rows = [
-        Row(visible(c.name), (Quantity(f"{c.count:,}"), *(Quantity(number(m)) for m in c.means), *(quantity(r) for r in c.ratios)))
+        TableRow(
+            visible(c.name),
+            (Quantity(f"{c.count:,}"), *(Quantity(number(m)) for m in c.means), *(of_compared(r) for r in c.ratios)),
+        )
         for c in moved
     ]
     return Table(columns, tuple(rows))
@@ -241,7 +225,7 @@ def _samples(comparison: Comparison) -> Table:
     names = tuple(visible(e.name) for e in comparison.entries)
     moved = sorted(comparison.samples, key=lambda s: -movement(s.values))[:MOST_SAMPLES]
     rows = [
-        Row(
+        TableRow(
             f"{s.index}" + (f" {visible(s.name)}" if s.name and s.name != str(s.index) else ""),
             (Quantity("–" if s.label is None else str(s.label)), *(Quantity(number(v)) for v in s.values)),
         )
@@ -257,19 +241,15 @@ def _correlations(comparison: Comparison, entry: int) -> Table:
     rows = []
     for row in measures[1:]:
         cells = [
-            quantity_of(found[column, row].rho) if (column, row) in found else Quantity("")
+            _correlation(found[column, row].rho) if (column, row) in found else Quantity("")
             for column in measures[: measures.index(row)]
         ]
-        rows.append(Row(measure_label(row), (*cells, *[Quantity("")] * (len(measures) - 1 - len(cells)))))
+        rows.append(TableRow(measure_label(row), (*cells, *[Quantity("")] * (len(measures) - 1 - len(cells)))))
     return Table(tuple(measure_label(m) for m in measures[:-1]), tuple(rows))
 
 
-def quantity_of(rho: Aggregate) -> Quantity:
+def _correlation(rho: Aggregate) -> Quantity:
     """A correlation with two decimals."""
     if rho.value is None or rho.low is None or rho.high is None:
         return Quantity("–")
-    return Quantity(_two(rho.value), f"{_two(rho.low)} to {_two(rho.high)}")
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return Quantity(two_decimals(rho.value), f"{two_decimals(rho.low)} to {two_decimals(rho.high)}")

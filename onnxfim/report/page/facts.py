@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.declared import Setting
+from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
 from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
 from onnxfim.report.page.view import Fact, FactGroup
@@ -109,23 +111,31 @@ def _clock(value: object) -> str:
 
 
 def _settings_facts(audit: Audit) -> FactGroup:
-    s = audit.settings
-    found = {
-        "Samples": "all" if s.samples is None else f"at most {s.samples:,}",
-        "Method": s.method,
-        "Budget": f"{s.budget:,} passes per sample",
-        "Precision": "not asked for"
-        if s.precision is None
-        else f"{percent(s.precision)}, at most {s.max_budget:,} passes per sample",
-        "Step": "auto" if s.step is None else short(s.step),
-        "Batch": "auto" if s.batch is None else f"{s.batch:,}",
-        "Output kind": s.output_kind,
-        "Input scale": "not known" if s.input_scale is None else ", ".join(number(v) for v in s.input_scale),
-        "Temperature": "fitted on the labels" if s.temperature is None else number(s.temperature),
-        "TF32": "allowed" if s.tf32 else "off",
-        "Provider required": "yes" if s.require_provider else "no",
-    }
-    return FactGroup("Settings", tuple(Fact(name, visible(value)) for name, value in found.items()))
+    shown = (s for s in SETTINGS if _has_row(s, audit.settings))
+    return FactGroup("Settings", tuple(Fact(s.label, visible(_setting(s, audit.settings))) for s in shown))
+
+
+def _has_row(setting: Setting, settings: Settings) -> bool:
+    row = setting.facts.row
+    return row == "always" or (row == "changed" and getattr(settings, setting.name) != setting.default)
+
+
+def _setting(setting: Setting, settings: Settings) -> str:
+    """The value of a setting, as its declaration says that it prints."""
+    value, facts = getattr(settings, setting.name), setting.facts
+    if value is None:
+        return facts.unset or ("auto" if facts.auto else "none")
+    return facts.prints.format(value=_value(value, setting), settings=settings)
+
+
+def _value(value: object, setting: Setting) -> str:
+    if isinstance(value, bool):
+        return setting.facts.words[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return percent(value) if setting.facts.share else short(value)
+    return ", ".join(_value(v, setting) for v in value) if isinstance(value, tuple) else str(value)
 
 
 def _version_facts(audit: Audit) -> FactGroup:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
-from onnxfim.report.numbers import count, interval, number, percent, percent_interval, visible
-
-_WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+from onnxfim.report.numbers import count, inline_label, interval, number, percent, visible
+from onnxfim.report.page.quantities import UNBOUNDED, of_share
+from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class GateLine:
 
     text: str
     verdict: str
+    level: str
     word: str
     comparison: str
     advice: str
@@ -56,7 +57,15 @@ class BaselineView:
 def gate_lines(audit: Audit) -> tuple[GateLine, ...]:
     """The gates in the order they were given."""
     return tuple(
-        GateLine(visible(g.text), g.verdict, _WORDS[g.verdict], visible(g.comparison), visible(g.advice or "")) for g in audit.gates
+        GateLine(
+            text=visible(g.text),
+            verdict=g.verdict,
+            level=VERDICT_LEVELS[g.verdict],
+            word=VERDICT_WORDS[g.verdict],
+            comparison=visible(g.comparison),
+            advice=visible(g.advice or ""),
+        )
+        for g in audit.gates
     )
 
 
@@ -67,7 +76,7 @@ def baseline_view(audit: Audit) -> BaselineView | None:
         return None
     return BaselineView(
         c.verdict,
-        _WORDS[c.verdict],
+        VERDICT_WORDS[c.verdict],
         baseline_headline(c),
         (*_sentences(c), *([visible(c.advice)] if c.advice else [])),
         tuple(MovementLine(m.index, visible(m.name), number(m.baseline), number(m.current)) for m in c.movements),
@@ -98,21 +107,17 @@ def checks_headline(audit: Audit) -> str | None:
 
 
 def _sentences(c: BaselineComparison) -> list[str]:
-    how = "with the same directions and step" if c.paired else "with other directions or another step, so that noise is not shared"
-    kind = "calibrated" if c.measure.endswith("calibrated") else "raw"
+    apart = "with other directions or another step, so that noise is not shared"
+    how = "with the same directions and step, or without noise of directions" if c.paired else apart
     decided = {"samples": "these samples", "population": "such samples in general"}[c.scope]
     return [
-        f"Mean {kind} λ_max was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
+        f"Mean {inline_label(c.measure)} was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
         f"{count(c.count, 'sample')}, {how}.",
         f"Ratio {number(c.ratio_here.value)}: {_interval(c.ratio_here)} on these samples, and {_interval(c.ratio)} over such "
         f"samples in general (95 % intervals). The verdict is about {decided}.",
-        f"{_share(c.worse)} of the samples got worse, {_share(c.better)} better.",
+        f"{of_share(c.worse).line} of the samples got worse, {of_share(c.better).line} better.",
     ]
 
 
 def _interval(a: Aggregate) -> str:
-    return interval(a.low, a.high) or "not bounded"
-
-
-def _share(a: Aggregate) -> str:
-    return f"{percent(a.value)} ({percent_interval(a.low, a.high)})"
+    return interval(a.low, a.high) or UNBOUNDED

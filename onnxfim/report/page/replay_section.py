@@ -10,9 +10,8 @@ import numpy as np
 from onnxfim.record.audit import Audit, DirectionPicture, Thumbnail
 from onnxfim.record.sample import KLCurve, KLPoint, SampleResult
 from onnxfim.report import words
-from onnxfim.report.charts.bars import Row, signed_bars
-from onnxfim.report.charts.charts import NARROW, WIDE, Chart, Figure, marker
-from onnxfim.report.charts.curves import (
+from onnxfim.report.charts.bars import NamedBar, signed_bars
+from onnxfim.report.charts.kl_charts import (
     FORM_DASH,
     PANEL,
     PANEL_NARROW,
@@ -23,24 +22,25 @@ from onnxfim.report.charts.curves import (
     share_flipped,
     share_holding,
 )
+from onnxfim.report.charts.shapes import Chart, at_both_widths, marker
 from onnxfim.report.numbers import count, number, percent, short, visible
+from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.tables import Picture, class_name
 from onnxfim.report.page.view import (
     Captioned,
     CurvePanel,
     DirectionCard,
     Fact,
-    Key,
+    LegendEntry,
     PictureView,
     PointLine,
-    Quantity,
     ReachLine,
     ReplayView,
     Tile,
 )
-from onnxfim.report.png import display_size, png
+from onnxfim.report.thumbnails import display_size, png
+from onnxfim.report.vocabulary import ROLE_WORDS
 
-ROLES = {"worst": "Most sensitive", "median": "In the middle", "best": "Least sensitive"}
 MOST_COORDINATES = 12
 _LONGEST = 176  # longest side of a direction's picture, CSS pixels
 
@@ -57,12 +57,11 @@ def replay_view(audit: Audit, picture: Picture) -> ReplayView | None:
     curves = [c for _, c in replayed]
     boundary, _ = words.median_boundary(audit)
     chosen = _chosen(replayed, audit.directions)
-    wide, narrow = (reach(curves, boundary=boundary, width=width) for width in (WIDE, NARROW))
     distances = _distances(curves, boundary)
     return ReplayView(
         answer=_answer(curves, distances) if curves else "",
         tiles=_tiles(replayed, distances) if curves else (),
-        reach=Figure(wide, narrow) if wide and narrow else None,
+        reach=at_both_widths(lambda width: reach(curves, boundary=boundary, width=width)),
         reach_lines=tuple(
             ReachLine(number(d), why, percent(share_holding(curves, d)), percent(share_flipped(curves, d))) for d, why in distances
         ),
@@ -82,10 +81,10 @@ def _chosen(
     pictured: dict[str, tuple[SampleResult, KLCurve]] = {d.role: known[d.index] for d in directions if d.index in known}
     if len(replayed) < 2:
         return [("The replayed sample", *pair) for pair in replayed]
-    if len({s.index for s, _ in pictured.values()}) == len(ROLES):
-        return [(ROLES[role], *pictured[role]) for role in ROLES]
+    if len({s.index for s, _ in pictured.values()}) == len(ROLE_WORDS):
+        return [(ROLE_WORDS[role], *pictured[role]) for role in ROLE_WORDS]
     places = {"worst": 0, "median": len(replayed) // 2, "best": len(replayed) - 1}
-    return [(ROLES[role], *replayed[i]) for role, i in places.items() if not (role == "median" and len(replayed) == 2)]
+    return [(ROLE_WORDS[role], *replayed[i]) for role, i in places.items() if not (role == "median" and len(replayed) == 2)]
 
 
 def _span(curves: Sequence[KLCurve]) -> tuple[float, float] | None:
@@ -196,16 +195,15 @@ def _panel(role: str, sample: SampleResult, curve: KLCurve, span: tuple[float, f
         title = f"Measured KL of sample {sample.index} against ½λε²"
         return kl_panel(curve, name=f"kl-{sample.index}", title=title, span=span, width=width)
 
-    wide, narrow = chart(PANEL), chart(PANEL_NARROW)
-    return CurvePanel(role, sample.index, visible(sample.name), facts, Figure(wide, narrow) if wide and narrow else None)
+    return CurvePanel(role, sample.index, visible(sample.name), facts, at_both_widths(chart, (PANEL, PANEL_NARROW)))
 
 
-def _keys() -> tuple[Key, ...]:
+def _keys() -> tuple[LegendEntry, ...]:
     sides = [
-        Key(side, dash, marker(shape, 17, 6, radius=3.2 if filled else 4.2), f"measured {SIDE_WORDS[side]}", not filled)
+        LegendEntry(side, dash, marker(shape, 17, 6, radius=3.2 if filled else 4.2), f"measured {SIDE_WORDS[side]}", not filled)
         for side, shape, filled, dash in SIDES
     ]
-    return (*sides, Key("quadratic", FORM_DASH, "", "½ λ ε²"))
+    return (*sides, LegendEntry("quadratic", FORM_DASH, "", "½ λ ε²"))
 
 
 def _point(index: int, p: KLPoint) -> PointLine:
@@ -225,9 +223,8 @@ def _direction(place: int, d: DirectionPicture, audit: Audit, picture: Picture) 
         for key, caption, alt, thumbnail in shown
         if thumbnail is not None
     )
-    wide, narrow = (None, None) if pictures else (_coordinates(place, d, width) for width in (WIDE, NARROW))
     return DirectionCard(
-        role=ROLES.get(d.role, visible(d.role)),
+        role=ROLE_WORDS.get(d.role, visible(d.role)),
         index=d.index,
         name=visible(name),
         epsilon=short(d.epsilon),
@@ -235,7 +232,7 @@ def _direction(place: int, d: DirectionPicture, audit: Audit, picture: Picture) 
         after=class_name(d.prediction_after, audit),
         flipped=d.prediction_before != d.prediction_after,
         pictures=pictures,
-        figure=Figure(wide, narrow) if wide and narrow else None,
+        figure=None if pictures else at_both_widths(lambda width: _coordinates(place, d, width)),
     )
 
 
@@ -245,7 +242,7 @@ def _picture(name: str, thumbnail: Thumbnail, alt: str, picture: Picture) -> Pic
 
 def _coordinates(place: int, d: DirectionPicture, width: int) -> Chart | None:
     largest = sorted(d.largest, key=lambda pair: -abs(pair[1]))[:MOST_COORDINATES]
-    rows = [Row(f"input {i:,}", v, number(v, digits=2), f"input {i:,}: {number(v)}") for i, v in largest]
+    rows = [NamedBar(f"input {i:,}", v, number(v, digits=2), f"input {i:,}: {number(v)}") for i, v in largest]
     words_ = ", ".join(f"{number(v)} at {i}" for i, v in largest[:5])
     return signed_bars(
         rows,

@@ -1,27 +1,43 @@
-"""Classes and samples as rows and cards."""
+"""The tables of classes and of samples, and the cards of the most and least sensitive ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 
-from onnxfim.record.audit import Audit, Thumbnail
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.audit import Audit, ClassRow, Thumbnail
+from onnxfim.record.measures import STATISTICS, Measure, columns
+from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
-from onnxfim.report.numbers import MISSING, count, interval, number, percent, visible
-from onnxfim.report.page.view import ClassLine, PictureView, Quantity, SampleCard, SampleLine
-from onnxfim.report.png import display_size, png
+from onnxfim.report.numbers import count, number, percent, statistic_label, visible
+from onnxfim.report.page.quantities import of_estimate, with_common_kind
+from onnxfim.report.page.view import ClassLine, MeasureColumn, PictureView, SampleCard, SampleLine
+from onnxfim.report.thumbnails import display_size, png
 
 MOST_ROWS = 200
 MOST_CLASSES = 100
 
+# The statistics that a class has, by field of its row, in the order of the samples' columns.
+_CLASS_FIELDS = {f.name for f in fields(ClassRow)}
+_CLASS_COLUMNS = {
+    field: statistic_label(m.name, s.name)
+    for m in columns()
+    for s in STATISTICS
+    if (field := f"{m.name}_{s.name}") in _CLASS_FIELDS
+}
+
 Picture = Callable[[str, bytes], str]
+
+
+def class_columns() -> tuple[str, ...]:
+    """Heads of the statistics in the table of classes."""
+    return tuple(_CLASS_COLUMNS.values())
 
 
 def class_lines(audit: Audit) -> tuple[ClassLine, ...]:
     """The classes as rows, most sensitive first."""
-    calibrated = words.has_calibrated(audit)
-    lead = {id(c): (c.lambda_max_calibrated_mean if calibrated else c.lambda_max_mean) or 0.0 for c in audit.classes}
+    field = f"{words.lead_measure(audit).name}_mean"
+    lead = {id(c): getattr(c, field) or 0.0 for c in audit.classes}
     rows = sorted(audit.classes, key=lambda c: -lead[id(c)])[:MOST_CLASSES]
     highest = max((lead[id(c)] for c in rows), default=0.0)
     return tuple(
@@ -30,9 +46,7 @@ def class_lines(audit: Audit) -> tuple[ClassLine, ...]:
             count=f"{c.count:,}",
             accuracy="–" if c.accuracy is None else percent(c.accuracy),
             confidence="–" if c.mean_confidence is None else percent(c.mean_confidence),
-            raw="–" if c.lambda_max_mean is None else number(c.lambda_max_mean),
-            calibrated="–" if c.lambda_max_calibrated_mean is None else number(c.lambda_max_calibrated_mean),
-            distance="–" if c.boundary_distance_median is None else number(c.boundary_distance_median),
+            cells=tuple("–" if (v := getattr(c, field)) is None else number(v) for field in _CLASS_COLUMNS),
             share=round(100 * lead[id(c)] / highest, 1) if highest > 0 else 0.0,
         )
         for c in rows
@@ -59,36 +73,23 @@ def class_name(index: int | None, audit: Audit) -> str | None:
     return visible(names[index]) if 0 <= index < len(names) else str(index)
 
 
-def _wrong(sample: SampleResult) -> bool:
-    return sample.label is not None and sample.prediction is not None and sample.label != sample.prediction
-
-
 def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
     """A sample with its picture, where it has one."""
     thumbnail = next((t for t in audit.thumbnails if t.index == sample.index), None)
-    sketch = sample.lambda_max_calibrated if words.has_calibrated(audit) else sample.lambda_max
-    kind, quantities = _with_common_kind({"value": sketch, "distance": sample.boundary_distance})
+    value = sample.lambda_max_calibrated if words.has_calibrated(audit) else sample.lambda_max
+    kind, quantities = with_common_kind({"value": value, "distance": sample.boundary_distance})
     return SampleCard(
         index=sample.index,
         name=visible(sample.name),
         picture=_picture(thumbnail, picture, _alt(sample, audit)) if thumbnail else None,
         label=class_name(sample.label, audit),
         prediction=class_name(sample.prediction, audit),
-        wrong=_wrong(sample),
+        wrong=words.predicted_wrongly(sample),
         confidence=percent(sample.confidence),
         kind=kind,
         value=quantities["value"],
         distance=quantities["distance"],
     )
-
-
-def _with_common_kind(estimates: Mapping[str, Estimate]) -> tuple[str, dict[str, Quantity]]:
-    """The kind that all share, taken off each; or ``mixed``, and each keeps its own."""
-    kinds = sorted({e.kind for e in estimates.values() if e.value is not None})
-    quantities = {name: _estimate(e) for name, e in estimates.items()}
-    if len(kinds) != 1:
-        return ("mixed" if kinds else "–"), quantities
-    return kinds[0], {name: replace(q, kind=None) for name, q in quantities.items()}
 
 
 def _alt(sample: SampleResult, audit: Audit) -> str:
@@ -101,32 +102,35 @@ def _picture(thumbnail: Thumbnail, picture: Picture, alt: str) -> PictureView:
     return PictureView(picture(f"sample-{thumbnail.index}", png(thumbnail)), width, height, alt)
 
 
-def sample_line(sample: SampleResult, audit: Audit) -> SampleLine:
+def sample_columns(samples: Sequence[SampleResult]) -> tuple[Measure, ...]:
+    """The measures that are columns of the table of ``samples``: an optional one only where some sample has it."""
+    return tuple(m for m in columns() if not m.optional or any(m.of(s) is not None for s in samples))
+
+
+def column_head(measure: Measure) -> MeasureColumn:
+    """A measure's column as printed."""
+    head = measure.head or measure.label
+    return MeasureColumn(measure.name, f"{head}, {measure.kind}" if measure.kind else head, measure.interval)
+
+
+def sample_line(sample: SampleResult, measures: Sequence[Measure], audit: Audit) -> SampleLine:
     """A sample as a row; its kind stands once where all its numbers share it."""
-    estimates = {
-        "raw": sample.lambda_max,
-        "calibrated": sample.lambda_max_calibrated,
-        "trace": sample.trace,
-        "distance": sample.boundary_distance,
-        "sensitivity": sample.logit_sensitivity,
-    }
-    kind, quantities = _with_common_kind(estimates)
+    known = {m: e for m in measures if (e := m.of(sample)) is not None}
+    # A bare number, or one whose kind the column's head tells, says nothing of the others' kind.
+    kind, quantities = with_common_kind({m: e for m, e in known.items() if m.interval and not m.kind})
+    for measure, estimate in known.items():
+        if measure not in quantities and (measure.interval or estimate.value is not None):
+            quantities[measure] = replace(of_estimate(estimate), kind=None)
     return SampleLine(
         index=sample.index,
         name=visible(sample.name),
         label=class_name(sample.label, audit) or "–",
         prediction=class_name(sample.prediction, audit) or "–",
-        wrong=_wrong(sample),
+        wrong=words.predicted_wrongly(sample),
         confidence="–" if sample.confidence is None else percent(sample.confidence),
-        raw=quantities["raw"],
-        calibrated=quantities["calibrated"],
-        trace=quantities["trace"],
-        rank="–" if sample.effective_rank.value is None else number(sample.effective_rank.value),
-        distance=quantities["distance"],
-        sensitivity=quantities["sensitivity"],
+        cells=tuple(quantities.get(m) for m in measures),
         kind=kind,
         evaluations=f"{sample.evaluations:,}",
-        attack=replace(_estimate(sample.attack_distance), kind=None) if sample.attack_distance is not None else None,
     )
 
 
@@ -138,10 +142,3 @@ def samples_note(audit: Audit) -> str:
             f"The {MOST_ROWS} most sensitive of {total:,} samples; all of them are in the JSON of this audit (-o json=report.json)."
         )
     return f"{count(total, 'sample')}, the most sensitive first."
-
-
-def _estimate(estimate: Estimate) -> Quantity:
-    if estimate.value is None:
-        return Quantity(MISSING, reason=visible(estimate.reason) if estimate.reason else None)
-    ends = None if estimate.kind == "exact" else interval(estimate.low, estimate.high)
-    return Quantity(number(estimate.value), ends, estimate.kind)

@@ -1,22 +1,14 @@
-"""What the template prints: frozen texts, numbers and coordinates."""
+"""What the templates print: frozen texts, numbers and coordinates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxfim.report.charts.charts import Figure
+from onnxfim.report.charts.shapes import Figure
 from onnxfim.report.page.gate_section import BaselineView, GateLine
-from onnxfim.report.words import Notice, Source, Statement
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A printed number with its interval, its kind, and the reason where it is missing."""
-
-    text: str
-    interval: str | None = None
-    kind: str | None = None
-    reason: str | None = None
+from onnxfim.report.page.quantities import Quantity
+from onnxfim.report.vocabulary import Source, Statement
+from onnxfim.report.words import Notice
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class StatisticRow:
-    """One measure's mean, median, 95th percentile and maximum."""
+    """One measure's statistics, in the order of `Page.statistic_columns`."""
 
     label: str
     units: str
@@ -41,7 +33,7 @@ class StatisticRow:
 
 
 @dataclass(frozen=True)
-class Item:
+class FindingLine:
     """A finding as printed."""
 
     id: str
@@ -52,15 +44,13 @@ class Item:
 
 @dataclass(frozen=True)
 class ClassLine:
-    """A class as printed; ``share`` is its bar's length of 100."""
+    """A class as printed: its cells are those of `Page.class_columns`, and ``share`` is its bar's length of 100."""
 
     name: str
     count: str
     accuracy: str
     confidence: str
-    raw: str
-    calibrated: str
-    distance: str
+    cells: tuple[str, ...]
     share: float
 
 
@@ -92,7 +82,7 @@ class SampleCard:
 
 @dataclass(frozen=True)
 class SampleLine:
-    """One sample as a row of the table."""
+    """One sample as a row of the table; its cells are those of `Page.sample_columns`, None for nothing to print."""
 
     index: int
     name: str
@@ -100,15 +90,18 @@ class SampleLine:
     prediction: str
     wrong: bool
     confidence: str
-    raw: Quantity
-    calibrated: Quantity
-    trace: Quantity
-    rank: str
-    distance: Quantity
-    sensitivity: Quantity
+    cells: tuple[Quantity | None, ...]
     kind: str
     evaluations: str
-    attack: Quantity | None = None
+
+
+@dataclass(frozen=True)
+class MeasureColumn:
+    """A measure as a column of the table of samples; ``stacked`` where intervals stand below its numbers."""
+
+    measure: str
+    head: str
+    stacked: bool
 
 
 @dataclass(frozen=True)
@@ -130,7 +123,7 @@ class FactGroup:
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """An entry of a legend: the marker is SVG path data, and an entry without a series is words alone."""
 
     series: str
@@ -229,7 +222,7 @@ class ReplayView:
     reach_lines: tuple[ReachLine, ...]
     reach_note: str
     panels: tuple[CurvePanel, ...]
-    keys: tuple[Key, ...]
+    keys: tuple[LegendEntry, ...]
     points: tuple[PointLine, ...]
     directions: tuple[DirectionCard, ...]
 
@@ -318,15 +311,16 @@ class Page:
     baseline: BaselineView | None
     tiles: tuple[Tile, ...]
     units: str
+    statistic_columns: tuple[str, ...]
     statistics: tuple[StatisticRow, ...]
     statistics_note: str
     example: str | None
-    findings: tuple[Item, ...]
+    findings: tuple[FindingLine, ...]
     distribution: Figure | None
     distribution_note: str
     curve: Figure | None
     curve_note: str
-    curve_keys: tuple[Key, ...]
+    curve_keys: tuple[LegendEntry, ...]
     curve_lines: tuple[CurveLine, ...]
     replay: ReplayView | None
     attack: AttackView | None
@@ -334,16 +328,17 @@ class Page:
     scatter: Figure | None
     lead: str
     lead_series: str
+    class_columns: tuple[str, ...]
     classes: tuple[ClassLine, ...]
     classes_by: str
     classes_note: str
     worst: tuple[SampleCard, ...]
     best: tuple[SampleCard, ...]
+    sample_columns: tuple[MeasureColumn, ...]
     samples: tuple[SampleLine, ...]
     samples_note: str
     named: bool
     labelled: bool
-    attacked: bool
     skipped: tuple[SkippedLine, ...]
     skipped_note: str
     run: tuple[FactGroup, ...]

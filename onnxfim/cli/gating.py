@@ -13,7 +13,7 @@ from onnxfim.cli.outputs import read_audit
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, Scope
-from onnxfim.record.settings import Settings
+from onnxfim.record.settings import SETTINGS
 from onnxfim.verdict import Gate, judge, parse_gate
 
 _DEFAULT_REGRESSION = 0.1
@@ -57,15 +57,12 @@ def as_baseline(options: dict[str, Any], given: Collection[str], baseline: Audit
     """The options with what a paired comparison needs taken from the baseline, where the command line does not say otherwise."""
     if baseline is None:
         return options
-    taken: dict[str, Any] = {
-        "samples": baseline.settings.samples,
-        "seed": baseline.run.seed,
-        "step": baseline.run.step,
-        "method": baseline.run.method,
-        "budget": baseline.settings.budget,
-        "temperature": baseline.settings.temperature,
+    taken = {
+        s.name: getattr(getattr(baseline, s.facts.paired), s.name)
+        for s in SETTINGS
+        if s.facts.paired and not {s.name, s.facts.with_setting} & set(given)
     }
-    return {**options, **{k: v for k, v in taken.items() if k not in given}}
+    return {**options, **taken}
 
 
 def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
@@ -81,13 +78,6 @@ def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
         )
 
 
-def same_scheme(settings: Settings, given: Collection[str], baseline: Audit | None) -> Settings:
-    """The settings with the baseline's differences, unless another step or scheme was asked for."""
-    if baseline is None or "step" in given or "scheme" in given:
-        return settings
-    return replace(settings, scheme=baseline.run.scheme)  # type: ignore[arg-type]
-
-
 def print_checks(audit: Audit, console: Console) -> None:
     """One line for each gate and for the baseline, with its unrounded comparison."""
     for gate in audit.gates:
@@ -100,10 +90,11 @@ def print_checks(audit: Audit, console: Console) -> None:
 
 
 def exit_code(audit: Audit, *, fail_on_inconclusive: bool, exit_zero: bool) -> int:
-    """130 interrupted, 3 nothing audited, 1 failed (0 with ``exit_zero``), 4 inconclusive where asked for, else 0."""
+    """What the audit says, as a number: 130 interrupted, 3 nothing measured, 1 fail (0 with ``exit_zero``), 4 inconclusive where
+    asked for, else 0."""
     if audit.run.partial:
         return 130
-    if all(s.lambda_max.value is None for s in audit.samples):
+    if not audit.measured:
         return 3
     if audit.verdict == "fail":
         return 0 if exit_zero else 1

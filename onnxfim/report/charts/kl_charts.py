@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfim.record.sample import KLCurve, KLPoint
-from onnxfim.report.charts.axes import Scale, log_scale, log_ticks
-from onnxfim.report.charts.charts import LETTER, NARROW, Bar, Chart, Label, Path, Rule, fitting, marker
+from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
+from onnxfim.report.charts.shapes import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.numbers import number, percent, short
 
 PANEL, PANEL_NARROW = 332, 360
@@ -43,7 +43,8 @@ def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float]
     bottom = height - 48
     x = log_scale([*(span or ()), *(p.epsilon for p in points)], left, right, margin=0.05)
     y = log_scale(drawn, bottom, top, margin=0.05)
-    rules, labels = _frame(x, y, (left, right, top, bottom))
+    ticks = (fitting(log_ticks(x, most=6), x), log_ticks(y, most=7))
+    segments, labels = frame(x, y, ticks, (left, right, top, bottom))
     labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, "KL, nats (log)", "middle", role="note", turned=True))
     bars = []
@@ -52,24 +53,26 @@ def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float]
         bars.append(Bar(left, top, round(x(curve.holds_to) - left, 1), bottom - top, "holds", tip))
     if curve.flips_at is not None:
         here = x(curve.flips_at)
-        rules.append(Rule(here, top - 6, here, bottom, "flips"))
+        segments.append(Segment(here, top - 6, here, bottom, "flips"))
         half = LETTER * len("flips") / 2
         labels.append(Label(min(max(here, left + half), right - half), top - 11, "flips", "middle", role="value"))
-    paths = [Path(_line([(x(p.epsilon), y(p.quadratic)) for p in points if p.quadratic >= floor > 0]), "quadratic", dash=FORM_DASH)]
+    paths = [
+        SvgPath(_line([(x(p.epsilon), y(p.quadratic)) for p in points if p.quadratic >= floor > 0]), "quadratic", dash=FORM_DASH)
+    ]
     for side, shape, filled, dash in SIDES:
         shown = [(p.epsilon, v) for p in points if (v := getattr(p, side)) >= floor]
         if shown:
-            paths.append(Path(_line([(x(e), y(v)) for e, v in shown]), side, dash=dash))
+            paths.append(SvgPath(_line([(x(e), y(v)) for e, v in shown]), side, dash=dash))
         for e, v in shown:
             tip = f"{SIDE_WORDS[side]}, ε = {short(e)}: {number(v)} nats"
-            paths.append(Path(marker(shape, x(e), y(v), radius=3.2 if filled else 4.2), side, filled=filled, tip=tip))
+            paths.append(SvgPath(marker(shape, x(e), y(v), radius=3.2 if filled else 4.2), side, filled=filled, tip=tip))
     return Chart(
         name,
         title,
         _panel_words(curve, points, len(fields) * len(points) - len(drawn)),
         width,
         height,
-        tuple(rules),
+        tuple(segments),
         tuple(bars),
         tuple(p for p in paths if p.data),
         tuple(labels),
@@ -99,15 +102,15 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
         return round(bottom - share * (bottom - top), 1)
 
     ticks = fitting(log_ticks(x, most=8 if width > NARROW else 6), x)
-    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
-    rules += [Rule(left, y(s), right, y(s), "grid") for s in (0.25, 0.5, 0.75, 1.0)]
-    rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
+    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
+    segments += [Segment(left, y(s), right, y(s), "grid") for s in (0.25, 0.5, 0.75, 1.0)]
+    segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
     labels += [Label(left - 8, y(s) + 4, f"{100 * s:.0f} %", "end") for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
     labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, "samples", "middle", role="note", turned=True))
     if mark is not None:
-        rules.append(Rule(x(mark), top - 8, x(mark), bottom, "chosen"))
+        segments.append(Segment(x(mark), top - 8, x(mark), bottom, "chosen"))
         text = f"median boundary distance {number(mark)}"
         half = LETTER * len(text) / 2
         labels.append(Label(min(max(x(mark), left + half), right - half), top - 14, text, "middle", role="value"))
@@ -117,10 +120,10 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
     )
     paths = []
     for role, shape, dash, points in series:
-        paths.append(Path(_line([(x(e), y(s)) for e, s in points]), role, dash=dash))
+        paths.append(SvgPath(_line([(x(e), y(s)) for e, s in points]), role, dash=dash))
         word = "holds up to" if role == "holding" else "flipped by"
         paths += [
-            Path(marker(shape, x(e), y(s), radius=3.2), role, filled=True, tip=f"{word} ε = {short(e)}: {percent(s)}")
+            SvgPath(marker(shape, x(e), y(s), radius=3.2), role, filled=True, tip=f"{word} ε = {short(e)}: {percent(s)}")
             for e, s in points
         ]
     words = "; ".join(
@@ -134,7 +137,7 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
         f"Shares of {len(curves)} replayed samples. {words}.",
         width,
         height,
-        tuple(rules),
+        tuple(segments),
         paths=tuple(paths),
         labels=tuple(labels),
     )
@@ -148,18 +151,6 @@ def share_holding(curves: Sequence[KLCurve], epsilon: float) -> float:
 def share_flipped(curves: Sequence[KLCurve], epsilon: float) -> float:
     """The share of curves on which the prediction changed at ``epsilon`` or before."""
     return sum(c.flips_at is not None and c.flips_at <= epsilon * (1 + 1e-9) for c in curves) / len(curves)
-
-
-def _frame(x: Scale, y: Scale, box: tuple[int, int, int, int]) -> tuple[list[Rule], list[Label]]:
-    """Grid, axes and tick labels of a log-log chart."""
-    left, right, top, bottom = box
-    xticks, yticks = fitting(log_ticks(x, most=6), x), log_ticks(y, most=7)
-    rules = [Rule(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
-    rules += [Rule(left, y(t.value), right, y(t.value), "grid") for t in yticks]
-    rules += [Rule(left, bottom, right, bottom, "axis"), Rule(left, top, left, bottom, "axis")]
-    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
-    labels += [Label(left - 8, y(t.value) + 4, t.text, "end") for t in yticks]
-    return rules, labels
 
 
 def _line(points: Sequence[tuple[float, float]]) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.auditing import gradient_stage
 from onnxfim.auditing.run import audit
+from onnxfim.auditing.stages import attack, crosscheck, gradients, replay
 from onnxfim.auditing.subject import from_callable
 from onnxfim.errors import ModelError
 from onnxfim.gradients import SelfTest, differentiable
@@ -97,7 +97,7 @@ class TestImpossible:
             audit(saved(made), np.zeros((2, 2, 5, 5), np.float32), settings=cpu(method="gradient"))
 
     def test_sketch_never_differentiates(self, path, cpu, monkeypatch):
-        monkeypatch.setattr(gradient_stage.GradientStage, "open", lambda *_: pytest.fail("differentiated"))
+        monkeypatch.setattr(gradients, "open_derivative", lambda *_: pytest.fail("differentiated"))
         assert audit(path, X, settings=cpu(method="sketch")).run.method == "sketch"
 
 
@@ -161,12 +161,16 @@ class TestInterrupt:
         with pytest.raises(KeyboardInterrupt):
             audit(path, X, settings=cpu())
 
-    @pytest.mark.parametrize("stage", ["cross_check", "replay", "attack"])
-    def test_later(self, path, cpu, monkeypatch, stage):
+    @pytest.mark.parametrize(
+        ("module", "stage"),
+        [(crosscheck, "cross_check"), (replay, "replay"), (attack, "attack")],
+        ids=["cross-check", "replay", "attack"],
+    )
+    def test_later(self, path, cpu, monkeypatch, module, stage):
         def interrupted(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(gradient_stage.GradientStage, stage, interrupted)
+        monkeypatch.setattr(module, stage, interrupted)
         found = audit(path, X, settings=cpu(replay=4, attack="l2"))
         assert found.run.partial
         assert len(found.samples) == len(X)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
-from onnxfim.cli.gate_options import exit_code
+from onnxfim.cli.gating import exit_code
 from onnxfim.record.audit import Audit
 from tests.support.audits import make_audit, with_nulls
 from tests.support.places import SAMPLES as MODELS
@@ -159,6 +159,7 @@ def test_an_incomparable_pair_is_an_error_after_the_outputs_were_written(base, t
     assert (got.verdict, got.comparison, got.gates[0].verdict) == ("inconclusive", None, "pass")
 
 
+@pytest.mark.slow
 def test_models_are_compared_at_one_step(tmp_path):
     out = tmp_path / "c.json"
     result = run(

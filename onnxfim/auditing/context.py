@@ -1,0 +1,158 @@
+"""What every stage of an audit is given: the model, the samples, the settings, who counts and who remembers."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.cache import FileStore, Memory
+from onnxfim.auditing.meter import Meter, MeteredForward
+from onnxfim.auditing.subject import Subject
+from onnxfim.auditing.summary import package_versions
+from onnxfim.data import Samples
+from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
+from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.record.settings import Settings
+from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.providers import ProviderReport
+from onnxfim.runtime.rows import Forward
+from onnxfim.slopes.differences import Request, Sample
+from onnxfim.slopes.kinds import OutputReader
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One audit under way. Samples are named by their position among the inputs."""
+
+    subject: Subject
+    samples: Samples
+    settings: Settings
+    meter: Meter
+    memory: Memory
+
+    @property
+    def X(self) -> Array:
+        """All inputs, (N, *shape)."""
+        return self.samples.inputs
+
+    @property
+    def forward(self) -> Forward:
+        """The audited model; its rows are counted."""
+        return MeteredForward(self.subject.forward, self.meter)
+
+    @property
+    def reader(self) -> OutputReader:
+        """What the outputs are."""
+        return self.subject.reader
+
+    @property
+    def report(self) -> ProviderReport | None:
+        """Where the model runs, or None for a function."""
+        return self.subject.forward.report if isinstance(self.subject.forward, OnnxForward) else None
+
+    @property
+    def provider(self) -> str:
+        return "callable" if self.report is None else self.report.obtained
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a sample."""
+        return int(np.prod(self.X.shape[1:]))
+
+    def index(self, position: int) -> int:
+        """Position in the data as given; it names the sample's streams, so that skipping others changes nothing."""
+        return int(self.samples.indices[position])
+
+    def sample(self, position: int) -> Sample:
+        """The sample as one to measure."""
+        label = None if self.samples.labels is None else int(self.samples.labels[position])
+        return Sample(int(position), self.index(position), self.samples.names[position], label)
+
+    def request(self, position: int, start: int, count: int) -> Request:
+        """Directions ``start … start + count`` of the sample."""
+        return Request(self.sample(position), start, count)
+
+    def store(self, **identity: object) -> FileStore | None:
+        """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash."""
+        if self.report is None:
+            return None
+        info = self.subject.info
+        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten)
+        runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions())
+        return self.memory.store({"model": model, "runtime": runtime, **identity})
+
+    def say(self, stage: str) -> None:
+        """Report the progress."""
+        self.meter.say(stage)
+
+    def facts(self) -> str:
+        """How it is run, for the log."""
+        return f"batch {self.subject.forward.batch}, {self.provider}"
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What the samples themselves gave.
+
+    Attributes:
+        base: Outputs of all samples, (N, K, P).
+        usable: Positions whose outputs are numbers.
+        audited: Those of them that are audited.
+        skipped: Samples that are not usable, those that could not be read among them.
+    """
+
+    base: Array
+    usable: Array
+    audited: Array
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Ground(Context):
+    """A context in which measuring can begin: clean outputs, temperature and step are known."""
+
+    clean: Clean
+    calibration: Calibration
+    step: StepChoice
+
+    @property
+    def base(self) -> Array:
+        """Outputs of all samples, (N, K, P)."""
+        return self.clean.base
+
+    def facts(self) -> str:
+        return f"step {self.step.step:.3g} per coordinate, {self.step.scheme} differences, {super().facts()}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stages found so far; each returns it with its own part added.
+
+    Attributes:
+        method: How the samples were measured.
+        gradient: How the derivative was obtained and checked.
+        results: Of the samples that were measured, by position.
+        skipped: Samples that could not be measured.
+        interrupted: The user ended it early.
+        pictures: Of worst directions.
+        attack: What the attack replay found, or None.
+    """
+
+    method: Literal["gradient", "exact", "sketch"]
+    gradient: GradientInfo
+    results: Mapping[int, SampleResult] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    interrupted: bool = False
+    pictures: tuple[DirectionPicture, ...] = ()
+    attack: AttackSummary | None = None
+
+    @property
+    def in_order(self) -> list[SampleResult]:
+        """The results in the order of the samples."""
+        return [self.results[i] for i in sorted(self.results)]

@@ -1,0 +1,133 @@
+"""Counts what an audit costs and how far it is: the one place where forward passes are added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+
+from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.runtime.rows import Forward, Rows
+from onnxfim.slopes.exact import PASSES_PER_PRODUCT
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Unit: TypeAlias = Literal["passes", "samples"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an audit is: the stage, and how much of the measuring is done of the total known so far.
+
+    Differences are measured in forward passes, gradients in samples; ``unit`` says which.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: Unit = "passes"
+
+
+Report: TypeAlias = Callable[[Progress], None]
+
+
+class Meter:
+    """Forward passes that an audit's figures rest on, and its progress.
+
+    What counts:
+
+    - a row through the audited model is one pass. The first few rows, by which a model is opened and its batch size found, and
+      the rows that fill a batch up to a size the model insists on, measure nothing and do not count;
+    - a call of a derivative graph with S cotangents or tangents is ``1 + S`` passes a sample: the forward pass that the graph
+      makes, and one for each seed, which costs about as much (tests/benchmarks/bench_gradients.py);
+    - a product with the Fisher matrix, or with ``J Jᵀ``, is `PASSES_PER_PRODUCT` passes a sample;
+    - what a cache answered counts as if it had run now, so that a resumed audit equals an uninterrupted one; ``cached`` tells how
+      many of ``passes`` these are.
+
+    Args:
+        report: Told of the progress.
+    """
+
+    def __init__(self, report: Report | None = None) -> None:
+        self.passes = self.cached = 0
+        self.done = self.total = 0
+        self._unit: Unit = "passes"
+        self._report = report
+
+    def spent(self, passes: int) -> None:
+        """So many passes ran."""
+        self.passes += passes
+
+    def remembered(self, passes: int) -> None:
+        """So many passes ran in an earlier audit, and the cache held what they gave."""
+        self.passes += passes
+        self.cached += passes
+
+    def expect(self, total: int, unit: Unit = "passes") -> None:
+        """The measuring takes so much in all."""
+        self.total, self._unit = total, unit
+
+    def advance(self, done: int) -> None:
+        """So much more of the measuring is done."""
+        self.done += done
+
+    def say(self, stage: str) -> None:
+        """Report the progress."""
+        if self._report is not None:
+            self._report(Progress(stage, self.done, self.total, self._unit))
+
+
+class MeteredForward:
+    """The audited model, whose rows are counted."""
+
+    def __init__(self, forward: Forward, meter: Meter) -> None:
+        self._forward, self._meter = forward, meter
+
+    @property
+    def batch(self) -> int:
+        return self._forward.batch
+
+    def outputs(self, X: Array) -> Array:
+        z = self._forward.outputs(X)
+        self._meter.spent(len(z))
+        return z
+
+    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+        for z in self._forward.stream(X, batches):
+            self._meter.spent(len(z))
+            yield z
+
+
+class MeteredModel(DifferentiableModel):
+    """The derivative graphs, whose calls are counted."""
+
+    def __init__(self, proto: onnx.ModelProto, *, meter: Meter, **options: Any) -> None:
+        super().__init__(proto, **options)
+        self._meter = meter
+
+    def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
+        found = super().vjp(X, U)
+        self._meter.spent(len(X) * (1 + len(U)))
+        return found
+
+    def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
+        found = super().jvp(X, V)
+        self._meter.spent(len(X) * (1 + len(V)))
+        return found
+
+    def fisher(self, X: Array, U: Array, temperature: float) -> tuple[Array, Array, Array]:
+        found = super().fisher(X, U, temperature)
+        self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
+        return found
+
+    def gram(self, X: Array, U: Array) -> Array:
+        found = super().gram(X, U)
+        self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
+        return found
+
+    def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+        found = super().loss_gradient(X, labels, rivals)
+        self._meter.spent(2 * len(X))
+        return found

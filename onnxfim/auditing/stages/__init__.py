@@ -1,0 +1,39 @@
+"""The stages of an audit: each takes the context and what earlier stages found, and returns what it found."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from onnxfim.auditing.context import Context
+
+P = ParamSpec("P")
+C = TypeVar("C", bound=Context)
+R = TypeVar("R")
+
+
+def stage(name: str) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
+    """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name."""
+
+    def marked(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+        log = logging.getLogger(function.__module__)
+
+        @functools.wraps(function)
+        def logged(context: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            log.debug("%s: begins (%s)", name, context.facts())
+            started, before = time.perf_counter(), context.meter.passes
+            ending = "broken off"
+            try:
+                result = function(context, *args, **kwargs)
+                ending = "done"
+                return result
+            finally:
+                passes = context.meter.passes - before
+                log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
+
+        return logged
+
+    return marked

@@ -1,0 +1,57 @@
+"""The clean pass: outputs at the samples themselves, and which samples can be audited."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import Clean, Context
+from onnxfim.auditing.stages import stage
+from onnxfim.errors import InputError
+from onnxfim.record.sample import Skipped
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@stage("clean pass")
+def clean_pass(context: Context) -> Clean:
+    """Outputs at all samples, and the positions of the usable and of the audited ones.
+
+    Raises:
+        InputError: labels that the model has no outputs for, or no finite output at all.
+    """
+    context.subject.forward.find_batch(context.X)
+    context.say("clean pass")
+    base = context.forward.outputs(context.X)
+    _check_labels(context, base)
+    finite = np.isfinite(base).all(axis=(1, 2))
+    reason = "the model's output is not finite at this sample"
+    skipped = tuple(Skipped(context.index(i), reason) for i in np.flatnonzero(~finite).tolist())
+    usable = np.flatnonzero(finite)
+    if len(usable) == 0:
+        raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
+    return Clean(base, usable, _audited(context, usable), (*context.samples.skipped, *skipped))
+
+
+def _check_labels(context: Context, base: Array) -> None:
+    labels = context.samples.labels
+    if labels is None or not context.reader.has_classes:
+        return
+    classes = max(base.shape[1], 2)
+    bad = np.flatnonzero(labels >= classes)
+    if len(bad):
+        raise InputError(
+            f"data: label {int(labels[bad[0]])} of sample {context.index(bad[0])}, expected 0 to {classes - 1} for "
+            f"{base.shape[1]} outputs. Check the labels, or name the right output with --output."
+        )
+
+
+def _audited(context: Context, usable: Array) -> Array:
+    """The samples to audit among the usable ones: the first ones, or a seeded draw where the order is by class (folders)."""
+    count = context.settings.samples
+    if count is None or count >= len(usable):
+        return usable
+    if context.samples.class_names is None:
+        return usable[:count]
+    return np.sort(np.random.default_rng(context.settings.seed).permutation(usable)[:count])

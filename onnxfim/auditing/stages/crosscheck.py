@@ -1,0 +1,36 @@
+"""The cross-check: gradients against a sketch of the unmodified file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.stages import stage
+from onnxfim.runtime.rows import Rademacher
+
+_DIRECTIONS = 64
+
+
+@stage("checking against the sketch")
+def cross_check(ground: Ground, found: Found) -> Found:
+    """Sketch the calibration samples and compare: the median ratio to the gradients' values, 1 where an interval holds them."""
+    ground.say("checking against the sketch")
+    results = found.results
+    sketched = measurer(ground, exact=False)
+    jacobian = differences(ground, Rademacher(ground.settings.seed), ground.step)
+    wanted = {i: p for p, r in results.items() if (i := r.index) in ground.step.samples}
+    requests = [ground.request(p, 0, _DIRECTIONS) for _, p in sorted(wanted.items()) if (results[p].lambda_max.value or 0) > 0]
+    ratios = []
+    for ends in jacobian.ends(ground.X, ground.base, requests):
+        position = ends.request.sample.position
+        sketch = sketched(ends.request.sample, ground.base[position], [ends]).lambda_max
+        exact = results[position].lambda_max.value
+        if sketch.value is None or sketch.low is None or sketch.high is None or not exact:
+            continue
+        ratios.append(1.0 if sketch.low <= exact <= sketch.high else sketch.value / exact)
+    # The median: single samples at a kink may differ, a wrong rule shows on most.
+    ratio = float(np.median(ratios)) if ratios else None
+    return replace(found, gradient=replace(found.gradient, cross_checked=len(ratios), cross_check_ratio=ratio))

@@ -1,0 +1,49 @@
+"""Accuracy and temperature from the clean outputs, and the choice of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import Clean, Context
+from onnxfim.auditing.stages import stage
+from onnxfim.record.audit import Calibration, StepChoice
+from onnxfim.slopes.calibration import calibrate
+from onnxfim.slopes.step import Probe, calibration_positions, choose_step
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@stage("calibration")
+def fit_temperature(context: Context, clean: Clean) -> Calibration:
+    """Accuracy, confidence and temperature on all usable samples."""
+    labels = None if context.samples.labels is None else context.samples.labels[clean.usable]
+    return calibrate(context.reader, clean.base[clean.usable], labels, context.settings.temperature)
+
+
+@stage("choosing the step")
+def choose(context: Context, clean: Clean) -> StepChoice:
+    """Step and scheme, by the ladder on a few of the audited samples."""
+    context.say("choosing the step")
+    good, settings = clean.audited, context.settings
+    if context.reader.has_classes:
+        p = context.reader.probabilities(clean.base[good])
+        undecided = (p * (1 - p)).sum(axis=(1, 2))
+    else:
+        undecided = np.zeros(len(good))
+    chosen = good[calibration_positions(undecided)]
+    std = deviation(context.X, good)
+    probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
+    return choose_step(
+        context.forward, context.reader, probe, input_std=std if std > 0 else 1.0, seed=settings.seed, step=settings.step,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits,
+    )  # fmt: skip
+
+
+def deviation(X: Array, positions: Iterable[int]) -> float:
+    """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
+    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
+    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))

@@ -1,0 +1,115 @@
+"""Values as the command line spells them: click types."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+
+class AutoInt(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """``auto`` (None) or a positive whole number."""
+
+    name = "auto|n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is not auto or a positive whole number.", param, ctx)
+        return number
+
+
+class AutoFloat(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """``auto`` (None) or a positive number."""
+
+    name = "auto|r"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        if value is None or value == "auto":
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not auto or a number.", param, ctx)
+
+
+class Percent(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A share, as ``5%`` or ``0.05``."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(%?)\s*", str(value))
+        try:
+            number = float(match.group(1)) / (100 if match.group(2) else 1) if match else float("nan")
+        except ValueError:
+            number = float("nan")
+        if not 0 < number < 1:
+            self.fail(f"{value!r} is not a share such as 5% or 0.05.", param, ctx)
+        return number
+
+
+class Rise(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A rise, as ``10%`` or ``0.1``; 0 and more than 100 % are meant."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            self.fail(f"{value!r} is not a rise such as 10% or 0.1.", param, ctx)
+        return number
+
+
+class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """Numbers with commas between them, as ``0.485,0.456,0.406``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(v) for v in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, or numbers with commas between them.", param, ctx)
+
+
+class Pair(Floats):
+    """Two numbers with a comma between them, as ``0,1``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        found = super().convert(value, param, ctx)
+        if len(found) != 2:
+            self.fail(f"{len(found)} numbers, expected two: {param.metavar if param and param.metavar else 'A,B'}.", param, ctx)
+        return found
+
+
+class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
+
+    name = "format=path"
+
+    def __init__(self, formats: tuple[str, ...] = ()) -> None:
+        self.formats = formats
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        from onnxfim.report.formats import FORMATS
+
+        name, _, path = str(value).partition("=")
+        formats = self.formats or tuple(FORMATS)
+        if name not in formats or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
+        return name, path

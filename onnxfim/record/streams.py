@@ -1,0 +1,23 @@
+"""Every stream of random numbers: the word that keeps it apart from the others of the same seed.
+
+A generator is seeded by ``[seed, …]``, where the words beside the seed name what is drawn: the direction j of sample i is the j-th
+draw of ``[seed, i]``, which has no word of its own. Changing a word changes every audit's numbers.
+"""
+
+from __future__ import annotations
+
+#: Resampling of the samples for the statistics of one audit: ``[seed, word]``.
+AGGREGATES = 0x61676772
+#: Random starts and rounds of attacks, ``[seed, word]``; their correlations, ``[seed, word, 1]``; the random direction beside a
+#: KL curve, ``[seed, sample, word]``.
+REPLAY = 0x7265706C
+#: Start vectors of Lanczos iterations: ``[seed, sample, word]``.
+LANCZOS = 0x6C616E63
+#: Cotangents and tangents of the self-test of derivatives: ``[seed, word]``.
+SELF_TEST = 0x73656C66
+#: Resampling of the samples that two audits share: ``[seed, word]``.
+VERDICT = 0x76657264
+#: Synthetic inputs: ``[seed, sample, word]``.
+DATA = 0x64617461
+#: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
+DITHER = 1

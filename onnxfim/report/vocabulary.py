@@ -1,0 +1,96 @@
+"""The fixed words and signs of every format: one table for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxfim.record.decision import Level, Verdict
+
+VERDICT_WORDS: Mapping[Verdict, str] = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+VERDICT_SIGNS: Mapping[Verdict, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+#: The look of a gate: that of a finding of this level.
+VERDICT_LEVELS: Mapping[Verdict, str] = {"pass": "pass", "fail": "error", "inconclusive": "warning"}
+#: Levels of findings, worst first.
+LEVEL_WORDS: Mapping[Level, str] = {"error": "Error", "warning": "Warning", "note": "Note"}
+NORM_WORDS: Mapping[str, str] = {"l2": "L2", "linf": "L∞"}
+FAMILY_WORDS: Mapping[str, str] = {
+    "mlp": "MLP",
+    "vgg": "VGG-like",
+    "resnet": "ResNet-like",
+    "densenet": "DenseNet-like",
+    "transformer": "Transformer",
+    "hybrid": "Hybrid",
+    "unknown": "Unknown",
+}
+#: Samples of the replay, by their place in the ranking.
+ROLE_WORDS: Mapping[str, str] = {"worst": "Most sensitive", "median": "In the middle", "best": "Least sensitive"}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A heading or a question with its answer."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part of the method was published."""
+
+    what: str
+    reference: str
+
+
+#: What the number does not say.
+LIMITS = (
+    Statement(
+        "Local", "It is measured at the given inputs. It says nothing about other inputs, nor about changes that are not small."
+    ),
+    Statement(
+        "L2 and second order",
+        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
+        "steps are other questions.",
+    ),
+    Statement(
+        "Not a certificate",
+        "It is an estimate with an interval. A guarantee over a whole neighbourhood needs a proof, not samples.",
+    ),
+    Statement(
+        "Saturation and temperature",
+        "Where the model is certain, λ_max falls towards zero although no decision moved, so an over-confident model looks "
+        "robust. The calibrated value takes one temperature out; the boundary distance does not depend on it at all.",
+    ),
+    Statement(
+        "Units",
+        "It is per squared unit of the input. Scaling the input by a divides it by a²: compare two models only in the same units.",
+    ),
+    Statement(
+        "Mean and median",
+        "The mean tracks vulnerability; it is carried by few samples. The median of a saturated model is close to zero.",
+    ),
+)
+
+#: Where the method was published.
+SOURCES = (
+    Source(
+        "The measure",
+        "Zhang, Li, Wang, Wang, Jin (2026), Measuring Model Robustness via Fisher Information, arXiv:2606.04767.",
+    ),
+    Source(
+        "The Fisher information of the input as a measure of attack",
+        "Zhao et al. (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
+    ),
+    Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
+    Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
+)
+
+#: Where its attacks were.
+ATTACK_SOURCES = (
+    Source(
+        "Attacks that masked gradients mislead",
+        "Croce, Hein (2020), Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse "
+        "Parameter-free Attacks, ICML.",
+    ),
+)

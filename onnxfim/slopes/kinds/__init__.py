@@ -1,0 +1,46 @@
+"""How outputs are read: every output kind, and which of them a file's outputs are."""
+
+from __future__ import annotations
+
+from onnxfim.errors import ModelError
+from onnxfim.graph.ends import Ending
+from onnxfim.record.settings import Settings
+from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition
+from onnxfim.slopes.kinds.gaussian import Gaussian
+from onnxfim.slopes.kinds.sigmoid import SigmoidLogits, SigmoidProbabilities
+from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
+
+#: Every kind, in the order in which they are asked whether outputs are theirs. Of two readers with one name the first that fits
+#: is taken.
+KINDS: tuple[type[OutputReader], ...] = (SigmoidProbabilities, SigmoidLogits, Probabilities, Gaussian, SoftmaxLogits)
+
+
+def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, Recognition]:
+    """What the outputs are, and how that is known: from the settings, else from the graph's end and the values z (N, K, P).
+
+    Raises:
+        ModelError: they are of no kind that can be told from the file.
+    """
+    if settings.output_kind != "auto":
+        told = next(kind for kind in KINDS if kind.name == settings.output_kind and kind.fits(z))
+        return told.of(settings), Recognition("as given by --output-kind", told.doubt(z))
+    for kind in KINDS:
+        if (found := kind.recognise(end, z)) is not None:
+            return kind.of(settings), found
+    raise ModelError(
+        "output has one value per sample, expected one per class. Say --output-kind sigmoid for a binary classifier whose "
+        "output is a logit, or gaussian for a regression."
+    )
+
+
+__all__ = [
+    "KINDS",
+    "Gaussian",
+    "OutputReader",
+    "Probabilities",
+    "Recognition",
+    "SigmoidLogits",
+    "SigmoidProbabilities",
+    "SoftmaxLogits",
+    "reader_of",
+]

@@ -1,0 +1,154 @@
+"""What an output kind tells of itself: all that others need to know of a distribution, asked in one place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from onnxfim.graph.ends import Ending
+from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How outputs are known to be of a kind, and what speaks against it."""
+
+    how: str
+    doubt: str | None = None
+
+
+class OutputReader(ABC):
+    """Reads raw outputs of one kind; everything is float64.
+
+    Raw outputs have shape (..., K, P): K classes at P positions (P = 1 for a plain classifier). Scores along a direction are
+    ``y = A v`` with ``F = AᵀA``, so every kind ends in the same estimators. A subclass is a frozen dataclass; its fields are the
+    distribution's fixed parameters.
+
+    Attributes:
+        name: The published name. Two readers share it where outputs of that name may be read in two ways.
+        has_classes: A prediction, a confidence and a decision boundary exist.
+        reads_logits: The outputs are what is differentiated, so that their Jacobian in the graph is that of `slopes`.
+        differentiated: How slopes come about where they are not those of the outputs, in words.
+        no_temperature: Why a temperature has no meaning, in words; None where it has one.
+        spread_formula: The largest eigenvalue of C, in symbols, times ``L²``.
+    """
+
+    name: ClassVar[OutputKind]
+    has_classes: ClassVar[bool] = True
+    reads_logits: ClassVar[bool] = True
+    differentiated: ClassVar[str] = ""
+    no_temperature: ClassVar[str | None] = None
+    spread_formula: ClassVar[str]
+
+    @property
+    def family(self) -> str:
+        """What the outputs are a distribution of; audits of one family can be compared."""
+        return OUTPUT_FAMILIES[self.name]
+
+    @property
+    def identity(self) -> str:
+        """The reader with its parameters, for the cache: results of readers with another identity are not the same."""
+        return repr(self)
+
+    # which outputs are of this kind
+
+    @classmethod
+    def of(cls, settings: Settings) -> OutputReader:
+        """The reader with the parameters that the settings give it."""
+        return cls()
+
+    @classmethod
+    def recognise(cls, end: Ending, z: Array) -> Recognition | None:
+        """How the graph's end and the outputs z (N, K, P) tell this kind, None where they do not."""
+        return None
+
+    @classmethod
+    def fits(cls, z: Array) -> bool:
+        """Whether outputs z (N, K, P) that were said to be of this name can be read in this way."""
+        return True
+
+    @classmethod
+    def doubt(cls, z: Array) -> str | None:
+        """What speaks against the kind, where it was said to be this one."""
+        return None
+
+    def before_activation(self) -> OutputReader | None:
+        """Reads the value before the activation that made these outputs; None where they were not made by one."""
+        return None
+
+    # what they mean
+
+    def logits(self, outputs: Array) -> Array:
+        """The natural parameters, in the shape of ``outputs``: what slopes and decision boundaries are taken of."""
+        return outputs
+
+    def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
+        """Probabilities at a temperature, in the shape of ``outputs`` (..., K, P)."""
+        raise NotImplementedError(f"a {self.name} output has no class probabilities")
+
+    def log_loss(self, outputs: Array, labels: Array, temperature: float) -> float:
+        """Mean negative log-likelihood of integer ``labels`` (N,) under ``outputs`` (N, K, 1), in nats."""
+        raise NotImplementedError(f"a {self.name} output has no class labels")
+
+    def predictions(self, outputs: Array) -> Array:
+        """Class of each sample at the first position from ``outputs`` (N, K, P), (N,)."""
+        return np.asarray(outputs[:, :, 0].argmax(axis=1))  # every kind's probabilities rise with its outputs
+
+    def confidences(self, outputs: Array) -> Array:
+        """Probability of the predicted class of each sample, averaged over the positions, (N,)."""
+        return np.asarray(self.probabilities(outputs).max(axis=1).mean(axis=1))
+
+    def contest(self, outputs: Array, slopes: Array) -> tuple[Array, Array]:
+        """Values (C,), the largest of which decides the class of a sample, and their slopes (m, C).
+
+        Args:
+            outputs: The sample's outputs, (K, 1).
+            slopes: Slopes of its logits, (m, K, 1).
+        """
+        return self.logits(outputs)[:, 0], slopes[:, :, 0]
+
+    # how far the distribution moves
+
+    def slopes(self, plus: Array, minus: Array, h: float) -> Array:
+        """Slopes of the logits ``Jv`` (m, K, P) from outputs (m, K, P) at the two ends of steps of length ``h``."""
+        return np.asarray((self.logits(plus) - self.logits(minus)) / h)
+
+    @abstractmethod
+    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+        """Scores ``y(v)`` (m, K·P) over the same steps; ``base`` (K, P) are the outputs at x."""
+
+    def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
+        """The diagonal W of ``A = W J``, (n, K), for ``outputs`` (n, K, 1), where the outputs are independent.
+
+        None where they are not: the product with ``A Aᵀ`` is then the softmax's.
+        """
+        ones = np.ones((1, *outputs.shape[1:]))
+        return np.array([self.scores(z, ones, 0 * ones, 1.0, temperature)[0] for z in outputs])  # of slopes that are all 1
+
+    @abstractmethod
+    def divergence(self, base: Array, outputs: Array) -> Array:
+        """``KL(p ‖ q)`` in nats, (R,), from outputs (K, 1) at x and (R, K, 1) at moved points, without cancellation."""
+
+    @abstractmethod
+    def log10_spread(self, outputs: Array) -> float:
+        """log10 of the largest eigenvalue of C, ``F = JᵀCJ``, at one sample's ``outputs`` (K, 1); -inf where it is 0."""
+
+    @property
+    @abstractmethod
+    def log10_largest_spread(self) -> float:
+        """log10 of the largest eigenvalue of C that any outputs have; inf where there is no such limit."""
+
+
+def simplex(z: Array, slack: float = 1e-3) -> bool:
+    """Whether outputs (N, K, P) are rows of probabilities; ``slack`` is what float16 files are off by."""
+    return bool(z.shape[1] > 1 and z.min() >= -slack and np.abs(z.sum(axis=1) - 1).max() <= slack)
+
+
+def unit(z: Array) -> bool:
+    """Whether all outputs lie between 0 and 1."""
+    return bool(z.min() >= 0 and z.max() <= 1)

@@ -1,0 +1,153 @@
+"""Classes that exclude one another: logits of a softmax, and its probabilities."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import log_softmax, logsumexp, softmax
+
+from onnxfim.graph.ends import Ending
+from onnxfim.record.settings import OutputKind
+from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, simplex, unit
+
+
+class _Categorical(OutputReader):
+    """A categorical distribution over K classes at each position, ``C = diag(p) − ppᵀ``."""
+
+    spread_formula: ClassVar[str] = "max 2p(1−p)·L²"
+
+    def log_loss(self, outputs: Array, labels: Array, temperature: float) -> float:
+        picked = log_softmax(self.logits(outputs)[..., 0] / temperature, axis=-1)[np.arange(len(labels)), labels]
+        return float(-picked.mean())
+
+    def divergence(self, base: Array, outputs: Array) -> Array:
+        return softmax_divergence(self.logits(base), self.logits(outputs))
+
+    def log10_spread(self, outputs: Array) -> float:
+        """``λ_max(C) ≤ max_k 2p_k(1 − p_k)``, in logarithms: no ``1 − p`` to cancel, no p to underflow."""
+        log_p = log_softmax(self.logits(outputs)[:, 0])
+        if len(log_p) < 2:
+            return -math.inf
+        top = np.argsort(-log_p)[:2]  # p(1 − p) is largest for one of the two most probable
+        return max(float(math.log(2) + log_p[k] + logsumexp(np.delete(log_p, k))) for k in top) / math.log(10)
+
+    @property
+    def log10_largest_spread(self) -> float:
+        return math.log10(0.5)
+
+
+@dataclass(frozen=True)
+class SoftmaxLogits(_Categorical):
+    """Logits of a categorical distribution (log-probabilities too: a constant added to them changes nothing)."""
+
+    name: ClassVar[OutputKind] = "logits"
+
+    @classmethod
+    def recognise(cls, end: Ending, z: Array) -> Recognition | None:
+        if z.shape[1] == 1:
+            return None
+        doubt = None
+        if unit(z):
+            doubt = (
+                "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid"
+            )
+        return Recognition("the graph's last nodes make no probabilities, nor do the values look like any", doubt)
+
+    @classmethod
+    def doubt(cls, z: Array) -> str | None:
+        if simplex(z):
+            return "the outputs sum to 1 like probabilities, though --output-kind says logits: a second softmax would be wrong"
+        return None
+
+    def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
+        return np.asarray(softmax(outputs / temperature, axis=-2))
+
+    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+        return softmax_scores(self.probabilities(base, temperature), self.slopes(plus, minus, h), temperature)
+
+    def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Probabilities(_Categorical):
+    """Probabilities whose logits cannot be read: ``y(v) = 2 ∂√p/∂v``, no logarithm needed."""
+
+    name: ClassVar[OutputKind] = "probabilities"
+    reads_logits: ClassVar[bool] = False
+    differentiated: ClassVar[str] = "differentiated through 2 ∂√p"
+
+    @classmethod
+    def recognise(cls, end: Ending, z: Array) -> Recognition | None:
+        if not simplex(z):
+            return None
+        if end.kind == cls.name:
+            return Recognition(f"the graph ends in Softmax (node {end.node!r})")
+        return Recognition("the outputs are non-negative and sum to 1")
+
+    @classmethod
+    def doubt(cls, z: Array) -> str | None:
+        return (
+            None if simplex(z) else "the outputs are not rows of probabilities (they do not sum to 1), though --output-kind says so"
+        )
+
+    def before_activation(self) -> OutputReader:
+        return SoftmaxLogits()
+
+    def logits(self, outputs: Array) -> Array:
+        # A probability that underflowed to 0 has no logarithm; the smallest float32 keeps it finite and last.
+        return np.asarray(np.log(np.maximum(outputs, np.finfo(np.float32).smallest_subnormal)))
+
+    def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
+        log_p = self.logits(outputs) / temperature
+        return np.asarray(np.exp(log_p - logsumexp(log_p, axis=-2, keepdims=True)))
+
+    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+        change = np.sqrt(self.probabilities(plus, temperature)) - np.sqrt(self.probabilities(minus, temperature))
+        return np.asarray((2.0 / h * change).reshape(*plus.shape[:-2], -1))
+
+
+def softmax_scores(p: Array, D: Array, temperature: float = 1.0) -> Array:
+    """``√p ⊙ (D − pᵀD) / T`` without cancellation when p is saturated.
+
+    Slopes are first taken relative to the dominant class c, so that ``Σ p_j (D_j − D_c)`` is a sum of small terms and not
+    the difference of large ones (values of 1e-35 are then true values).
+
+    Args:
+        p: Probabilities at the same temperature, (K, P).
+        D: Slopes of the logits, (m, K, P).
+        temperature: T of ``softmax(z / T)``.
+
+    Returns:
+        Scores, (m, K·P).
+    """
+    c = p.argmax(axis=-2, keepdims=True)  # (1, P)
+    E = D - np.take_along_axis(D, np.broadcast_to(c, (*D.shape[:-2], *c.shape[-2:])), axis=-2)  # (m, K, P)
+    Y = np.sqrt(p) * (E - (p * E).sum(axis=-2, keepdims=True)) / temperature
+    return np.asarray(Y.reshape(*D.shape[:-2], -1))  # (m, K·P)
+
+
+def softmax_divergence(base: Array, moved: Array) -> Array:
+    """KL between softmax distributions: ``log1p Σ p (e^t − 1 − t)`` with ``t`` the change of the logits less its mean under p.
+
+    Args:
+        base: Logits at x, (K, 1).
+        moved: Logits at the moved points, (R, K, 1).
+    """
+    z = base[:, 0]
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    change = moved[:, :, 0] - z  # (R, K)
+    t = change - change[:, [int(p.argmax())]]
+    t = t - (t * p).sum(axis=1, keepdims=True)
+    return np.asarray(np.log1p((p * _excess(t)).sum(axis=1)))
+
+
+def _excess(t: Array) -> Array:
+    """``e^t − 1 − t``, by its series where t is small."""
+    small = np.abs(t) < 1e-3
+    clipped = np.where(small, 0.0, np.minimum(t, 700.0))
+    return np.where(small, t**2 / 2 * (1 + t / 3 * (1 + t / 4)), np.expm1(clipped) - clipped)

@@ -1,0 +1,92 @@
+"""Checks of the model and its data: labels, accuracy, temperature, and how the outputs were read."""
+
+from __future__ import annotations
+
+import math
+
+from onnxfim.record.audit import Audit
+from onnxfim.verdict.findings.check import Check
+
+_CHANCE_MARGIN = 0.2  # of the way from chance to perfect
+_CONFIDENCE_GAP = 0.1
+_LOG_T = math.log(2.0)
+
+
+def _no_labels(audit: Audit) -> str | None:
+    return None if audit.calibration.accuracy is not None else "it needs labels"
+
+
+def _synthetic(audit: Audit) -> str | None:
+    if not audit.data.synthetic:
+        return None
+    return "The inputs are random numbers: this audit describes no real input. Pass --data with samples the model will meet."
+
+
+def _output_kind(audit: Audit) -> str | None:
+    return f"How the outputs were read may be wrong: {audit.model.doubt}." if audit.model.doubt else None
+
+
+def _labels(audit: Audit) -> str | None:
+    if audit.data.labels or audit.data.synthetic:
+        return None
+    return (
+        "No labels were given: only raw values exist. They change with the temperature of the softmax and do not compare between "
+        "models; pass labels to get calibrated values and the clean accuracy."
+    )
+
+
+def _is_near_chance(audit: Audit) -> bool:
+    chance, accuracy = _chance(audit), audit.calibration.accuracy
+    return accuracy is not None and accuracy <= chance + _CHANCE_MARGIN * (1 - chance)
+
+
+def _chance(audit: Audit) -> float:
+    return 1.0 / max(audit.model.num_outputs, 2)
+
+
+def _near_chance(audit: Audit) -> str | None:
+    if not _is_near_chance(audit):
+        return None
+    return (
+        f"Clean accuracy is {audit.calibration.accuracy:.1%}, near chance ({_chance(audit):.1%} for "
+        f"{max(audit.model.num_outputs, 2)} classes). The usual cause is a wrong normalisation, layout or label order: check --mean, "
+        "--std, --layout and the class numbers before reading on."
+    )
+
+
+def _confidence_gap(audit: Audit) -> str | None:
+    accuracy, confidence = audit.calibration.accuracy, audit.calibration.mean_confidence
+    if accuracy is None or confidence is None or _is_near_chance(audit) or abs(confidence - accuracy) <= _CONFIDENCE_GAP:
+        return None
+    return (
+        f"Mean confidence is {confidence:.1%} at an accuracy of {accuracy:.1%}: the probabilities are not calibrated. Compare this "
+        "model with others by the calibrated values only."
+    )
+
+
+def _temperature(audit: Audit) -> str | None:
+    temperature = audit.calibration.temperature
+    if temperature is None or abs(math.log(temperature)) <= _LOG_T:
+        return None
+    return (
+        f"The fitted temperature is {temperature:.3g}, far from 1: raw values of this model do not compare with those of others. Use "
+        "the calibrated values."
+    )
+
+
+def _unfitted(audit: Audit) -> str | None:
+    c = audit.calibration
+    if c.temperature is not None or c.accuracy is None:
+        return None
+    return f"There are no calibrated values: {c.reason}. Pass more labelled samples."
+
+
+CHECKS = (
+    Check("synthetic-data", "warning", "The inputs are random numbers", _synthetic),
+    Check("output-kind", "warning", "The outputs may have been read wrongly", _output_kind),
+    Check("no-labels", "note", "No labels were given", _labels),
+    Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
+    Check("confidence-gap", "warning", "Confidence does not fit accuracy", _confidence_gap, _no_labels),
+    Check("temperature", "warning", "The fitted temperature is far from 1", _temperature, _no_labels),
+    Check("temperature-unfitted", "warning", "No temperature could be fitted", _unfitted, _no_labels),
+)

@@ -1,0 +1,67 @@
+"""Checks of the run: the provider, what was skipped, whether it came to its end."""
+
+from __future__ import annotations
+
+import math
+
+from onnxfim.record.audit import Audit
+from onnxfim.verdict.findings.check import Check
+
+
+def _no_precision(audit: Audit) -> str | None:
+    return None if audit.settings.precision is not None else "no precision was asked for"
+
+
+def _fallback(audit: Audit) -> str | None:
+    run = audit.run
+    if not run.provider_missed:
+        return None
+    return (
+        f"{', '.join(run.providers_requested)} was asked for and not obtained; the audit ran on {run.provider}. ONNX Runtime's "
+        f"reason: {run.provider_reason}."
+    )
+
+
+def _auto(audit: Audit) -> str | None:
+    run = audit.run
+    if run.provider_missed or not run.provider_reason:
+        return None
+    return f"The audit ran on {run.provider}. CUDA was not obtained: {run.provider_reason}."
+
+
+def _partial(audit: Audit) -> str | None:
+    return "The audit was interrupted: it holds the samples that were finished by then." if audit.run.partial else None
+
+
+def _skipped(audit: Audit) -> str | None:
+    skipped = audit.skipped
+    if not skipped:
+        return None
+    were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")
+    return (
+        f"{len(skipped)} sample{were} skipped and {are} not in any statistic; the first: sample {skipped[0].index}, "
+        f"{skipped[0].reason}."
+    )
+
+
+def _precision(audit: Audit) -> str | None:
+    asked, group = audit.settings.precision, audit.aggregates.get("lambda_max")
+    if asked is None or group is None or not group.mean.value or group.mean.low is None or group.mean.high is None:
+        return None
+    half = (group.mean.high - group.mean.low) / 2 / group.mean.value
+    if half <= asked:
+        return None
+    more = math.ceil(group.count * (half / asked) ** 2)
+    return (
+        f"The mean's 95 % interval has a half-width of {half:.1%}, {asked:.1%} was asked for. What is left is mostly the spread "
+        f"between samples: about {more:,} samples would be needed."
+    )
+
+
+CHECKS = (
+    Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
+    Check("provider-auto", "note", "A faster provider did not load", _auto),
+    Check("partial", "warning", "The audit was interrupted", _partial),
+    Check("skipped-samples", "warning", "Samples were skipped", _skipped),
+    Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
+)

@@ -1,0 +1,80 @@
+"""Checks of the values: which are missing, which carry the mean, and which mislead."""
+
+from __future__ import annotations
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.sample import SampleResult
+from onnxfim.verdict.findings.check import Check
+
+_SATURATED = 1e-6
+_WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
+
+
+def no_samples(audit: Audit) -> str | None:
+    """The obstacle of a check that reads samples."""
+    return None if audit.samples else "no sample was measured"
+
+
+def _nothing(audit: Audit) -> str | None:
+    if audit.measured:
+        return None
+    why = "see the reasons beside the samples" if audit.samples else "every sample was skipped"
+    return f"No sample has a value of lambda_max ({why}): this audit says nothing about the model. Mend the cause and audit again."
+
+
+def _unresolved(audit: Audit) -> str | None:
+    missing = [s for s in audit.samples if s.lambda_max.value is None]
+    if not missing:
+        return None
+    return (
+        f"{len(missing)} of {len(audit.samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that they "
+        "are robust. Use a larger --step or a larger --budget."
+    )
+
+
+def _few_carry_the_mean(audit: Audit) -> str | None:
+    values = sorted((s.lambda_max.value or 0.0 for s in audit.samples), reverse=True)
+    total = sum(values)
+    few = max(1, len(values) // 20)
+    if len(values) < 20 or total <= 0 or sum(values[:few]) <= 0.5 * total:
+        return None
+    return (
+        f"{few} of {len(values)} samples make up {sum(values[:few]) / total:.0%} of the mean raw value: it says little about a typical "
+        "sample. See the median and the list of the worst samples."
+    )
+
+
+def _saturated(audit: Audit) -> str | None:
+    saturated = sum(1 for s in audit.samples if s.confidence is not None and s.confidence > 1 - _SATURATED)
+    if saturated <= 0.2 * len(audit.samples):
+        return None
+    return (
+        f"{saturated} of {len(audit.samples)} samples have a confidence above 1 - 1e-6: their raw lambda_max is near zero because the "
+        "softmax is saturated, not because the model is robust there. Read the boundary distance beside it."
+    )
+
+
+def _wide_bracket(audit: Audit) -> str | None:
+    wide = sum(1 for s in audit.samples if _bracket(s) > _WIDE_BRACKET)
+    if wide <= 0.1 * len(audit.samples):
+        return None
+    return (
+        f"On {wide} of {len(audit.samples)} samples the plain and the cross-fit estimate are more than {_WIDE_BRACKET:.0%} apart: the "
+        "spectrum is flat and the bias correction uncertain. A larger --budget narrows it."
+    )
+
+
+def _bracket(sample: SampleResult) -> float:
+    sketch = sample.lambda_max
+    if not sketch.value or sketch.plain is None or sketch.cross_fit is None:
+        return 0.0
+    return (sketch.plain - sketch.cross_fit) / sketch.value
+
+
+CHECKS = (
+    Check("nothing-measured", "error", "No sample has a value", _nothing),
+    Check("unresolved", "error", "Samples without a value", _unresolved, no_samples, milder=lambda audit: audit.measured > 0),
+    Check("few-samples-carry-the-mean", "note", "Few samples carry the mean", _few_carry_the_mean, no_samples),
+    Check("saturated", "note", "The softmax is saturated on many samples", _saturated, no_samples),
+    Check("wide-bracket", "note", "The bias correction is uncertain", _wide_bracket, no_samples),
+)

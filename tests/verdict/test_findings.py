@@ -1,0 +1,178 @@
+"""Findings from values alone: when each comes, and that it says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from onnxfim.record.audit import ClippedRange, GradientInfo
+from onnxfim.record.decision import Finding
+from onnxfim.verdict import judge, parse_gate
+from onnxfim.verdict.findings import CHECKS, check_of, checks, findings
+from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, with_bound, with_nulls
+
+
+def found(audit, **changes):
+    return {f.id: f for f in findings(replace(audit, **changes))}
+
+
+def doubted(audit, doubt):
+    return replace(audit.model, doubt=doubt)
+
+
+AUDIT = make_audit(100)
+AUDIT = replace(AUDIT, run=replace(AUDIT.run, provider_reason=None), calibration=replace(AUDIT.calibration, accuracy=0.97))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "num_outputs", "near"), [(0.1, 10, True), (0.27, 10, True), (0.3, 10, False), (0.55, 2, True), (0.7, 2, False)]
+)
+def test_chance_is_that_of_the_classes(accuracy, num_outputs, near):
+    calibration = replace(AUDIT.calibration, accuracy=accuracy)
+    model = replace(AUDIT.model, num_outputs=num_outputs)
+    assert ("accuracy-near-chance" in found(AUDIT, calibration=calibration, model=model)) == near
+
+
+@pytest.mark.parametrize(("temperature", "told"), [(0.4, True), (0.6, False), (1.0, False), (1.9, False), (2.1, True)])
+def test_temperatures_far_from_one(temperature, told):
+    assert ("temperature" in found(AUDIT, calibration=replace(AUDIT.calibration, temperature=temperature))) == told
+
+
+def test_a_doubt_is_passed_on():
+    assert "they sum to two" in found(AUDIT, model=doubted(AUDIT, "they sum to two"))["output-kind"].message
+
+
+def test_a_fallback_names_both_providers_and_the_reason():
+    run = replace(AUDIT.run, providers_requested=("cuda",), provider_reason="no library")
+    finding = found(AUDIT, run=replace(run, provider_missed=True))["provider-fallback"]
+    assert finding.level == "warning"
+    assert all(word in finding.message for word in ("cuda", "CPUExecutionProvider", "no library"))
+    assert found(AUDIT, run=run)["provider-auto"].level == "note"
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.3, "warning"), (1.0, "error")])
+def test_samples_without_a_value_are_not_called_robust(share, level):
+    finding = found(with_nulls(AUDIT, share=share))["unresolved"]
+    assert finding.level == level
+    assert "This does not mean that they are robust" in finding.message
+
+
+def test_steps():
+    assert "no-plateau" not in found(AUDIT)
+    rounded = found(AUDIT, step=make_step(dithered=True))
+    assert {"no-plateau", "rounded-model"} <= set(rounded)
+    assert "not-deterministic" in found(AUDIT, step=replace(AUDIT.step, repeat_noise=1e-3))
+
+
+def test_directions_that_changed_nothing():
+    samples = tuple(replace(s, unchanged=0.2) for s in AUDIT.samples)
+    assert "20.0% of the directions changed no output" in found(AUDIT, samples=samples)["unchanged-directions"].message
+
+
+def test_every_message_is_one_line_and_ends():
+    many = found(
+        with_nulls(AUDIT),
+        model=doubted(AUDIT, "odd"),
+        step=replace(make_step(dithered=True), repeat_noise=1.0),
+        run=replace(AUDIT.run, partial=True),
+    )
+    assert len(many) >= 6
+    for finding in many.values():
+        assert "\n" not in finding.message
+        assert finding.message.endswith(".")
+
+
+def test_nothing_measured_is_said_beside_the_reasons():
+    assert {"nothing-measured", "unresolved"} <= set(found(with_nulls(AUDIT)))
+    empty = found(AUDIT, samples=())
+    assert "every sample was skipped" in empty["nothing-measured"].message
+    assert "unresolved" not in empty
+    assert "nothing-measured" not in found(with_nulls(AUDIT, share=0.99))
+
+
+@pytest.mark.parametrize(("above", "told"), [(0.9995, False), (1.0005, False), (1.002, True)])
+@pytest.mark.parametrize("measure", ["logit_sensitivity", "lambda_max"])
+def test_a_value_above_the_bound_beyond_float32_is_an_error(measure, above, told):
+    audit = with_bound(make_audit(3))
+    log10 = {"logit_sensitivity": audit.bound.log10_lipschitz, "lambda_max": audit.bound.log10_fisher}[measure]
+    samples = [replace(s, **{measure: replace(getattr(s, measure), low=above * 10**log10)}) for s in audit.samples[1:]]
+    got = found(audit, samples=(audit.samples[0], *samples))
+    assert ("bound-violated" in got) == told
+    if told:
+        assert got["bound-violated"].level == "error"
+        assert "On 2 samples (first: 1)" in got["bound-violated"].message
+
+
+def test_no_bound_is_violated_where_there_is_none():
+    assert "bound-violated" not in found(with_bound(make_audit(3), available=False))
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "ratio", "level"), [(False, 3.0, "error"), (False, 0.3, "error"), (True, 3.0, "warning"), (False, 1.9, None)]
+)
+def test_gradients_that_the_sketch_contradicts(surrogate, ratio, level):
+    got = found(AUDIT, gradient=GradientInfo(True, None, surrogate, 1e-7, 1e-4, 4, ratio))
+    finding = got.get("gradient-sketch-disagree")
+    assert (None if finding is None else finding.level) == level
+    assert ("surrogate" in got) is surrogate
+
+
+@pytest.mark.parametrize(("method", "told"), [("auto", True), ("sketch", False)])
+def test_no_gradient_is_told_where_it_was_tried(method, told):
+    gradient = GradientInfo(False, "node 'x': no rule", False, None, None, 0, None)
+    assert ("no-gradient" in found(AUDIT, gradient=gradient, settings=replace(AUDIT.settings, method=method))) == told
+
+
+def test_a_clipped_range_near_the_samples():
+    step = replace(AUDIT.step, clipped=ClippedRange(0.0, 1.0, 0.3))
+    assert "clips its input to 0 … 1, and 30% of the values" in found(AUDIT, step=step)["clipped-input"].message
+    assert "clipped-input" not in found(AUDIT, step=replace(step, clipped=ClippedRange(0.0, 1.0, 0.005)))
+
+
+def test_attacks_that_failed():
+    assert "On 2 of 100 samples no attack succeeded" in found(AUDIT, attack=make_attack(100))["attack-failed"].message
+
+
+def test_findings_are_a_function_of_the_record_alone(audit):
+    got = findings(audit)
+    assert got == findings(replace(audit, findings=(Finding("partial", "error", "x"),), verdict="fail"))
+    levels = [f.level for f in got]
+    assert levels == sorted(levels, key=["error", "warning", "note"].index)
+    assert {f.id for f in got} <= set(CHECKS)
+    for f in got:
+        check = CHECKS[f.id]
+        assert f.level == check.level or (f.level == "warning" and check.milder is not None)
+
+
+def test_judging_twice_changes_nothing(audit):
+    judged = judge(audit)
+    assert judge(judged) == judged
+
+
+def test_an_obstacle_and_a_finding_exclude_one_another(audit):
+    for check, got in checks(judge(audit)):
+        assert not (got and check.obstacle(audit)), check.id
+
+
+def test_gates_on_findings_see_those_of_the_record():
+    clean = replace(AUDIT, findings=(Finding("partial", "warning", "from elsewhere"),))
+    assert judge(clean, [parse_gate("findings.warning")]).gates[0].value == len(found(AUDIT)) - sum(
+        f.level != "warning" for f in found(AUDIT).values()
+    )
+
+
+def test_a_finding_of_a_later_version_speaks_for_itself():
+    assert check_of(Finding("new-thing", "warning", "x")).title == "New thing"
+    assert set(CHECKS) < {check.id for check, _ in checks(replace(AUDIT, findings=(Finding("new-thing", "note", "x"),)))}
+
+
+def test_every_check_is_listed_once_and_says_what_it_looks_for():
+    for name, check in CHECKS.items():
+        assert check.id == name
+        assert check.title[0].isupper()
+
+
+@pytest.fixture(params=sorted(VARIANTS))
+def audit(request):
+    return VARIANTS[request.param]()
