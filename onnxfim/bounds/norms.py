@@ -7,7 +7,7 @@ Iterations that only approach a norm from below (power, Lanczos) are not used an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -221,37 +221,3 @@ def _scaled(W: np.ndarray) -> tuple[np.ndarray, float]:
     if not math.isfinite(scale):
         raise ModelError("weights: infinite or NaN values were found, finite ones were expected. Re-export the model.")
     return (A / scale if scale > 0 else A), scale
-
-
-def frobenius_norm(W: np.ndarray) -> float:
-    """Frobenius norm, an upper bound of a matrix's norm (not of a convolution's)."""
-    A, scale = _scaled(W)
-    return scale * float(np.sqrt((A * A).sum()))
-
-
-def naive_conv_norm(W: np.ndarray, *, groups: int = 1) -> float:
-    """``√(k_1 k_2 …) ‖W‖_F`` over the largest group: Young's inequality with the Frobenius norm, nothing unfolded or merged."""
-    parts = np.split(np.asarray(W, np.float64), groups)
-    return math.sqrt(math.prod(W.shape[2:])) * max(frobenius_norm(p) for p in parts)
-
-
-def four_unfoldings(W: np.ndarray, *, groups: int = 1) -> float:
-    """``√(k_h k_w)`` times the least norm of four matrix unfoldings of the kernel.
-
-    Source: Singla & Feizi (2021), "Fantastic four", Theorem 2; kernels with one spatial axis have two unfoldings.
-    """
-    best = 0.0
-    for part in np.split(np.asarray(W, np.float64), groups):
-        best = max(best, min(matrix_norm(A).value for A in _unfoldings(part)))
-    return math.sqrt(math.prod(W.shape[2:])) * best
-
-
-def _unfoldings(W: np.ndarray) -> Sequence[np.ndarray]:
-    o, i, *k = W.shape
-    if len(k) != 2:
-        return (W.reshape(o, -1), np.swapaxes(W, 0, 1).reshape(i, -1))
-    h, w = k
-    return (
-        W.reshape(o, i * h * w), W.transpose(1, 0, 2, 3).reshape(i, o * h * w),
-        W.transpose(0, 2, 1, 3).reshape(o * h, i * w), W.transpose(0, 3, 1, 2).reshape(o * w, i * h),
-    )  # fmt: skip

@@ -24,7 +24,13 @@ _SMALL = 65_536  # elements of a value that is worth computing ahead
 #: Larger results of constant folding are left alone: a hostile file must not fill the memory.
 MAX_FOLDED = 1 << 26
 _HINT = 4096  # elements of a constant that shape inference may look at
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+#: Left to the runtime: random, or slow or differing from the runtime in the reference evaluator (its LRN skips channels).
+_AT_RUN_TIME = frozenset(
+    [
+        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"),
+        *("LRN", "AveragePool", "MaxPool", "LpPool", "Conv", "ConvTranspose", "Resize"),
+    ]
+)
 #: Operators whose evaluation is one array operation, so that large results are worth having (stored weights, their layout).
 _CHEAP = frozenset(
     [
@@ -275,7 +281,7 @@ def _drop_windows(node: onnx.NodeProto, found: Walk) -> None:
 def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:
     """Compute the outputs of a node whose inputs are all known, where they are small or cheap to have."""
     names = [i for i in node.input if i]
-    if not names or node.op_type in _RANDOM or node.domain not in STANDARD or not all(map(found.known, names)):
+    if not names or node.op_type in _AT_RUN_TIME or node.domain not in STANDARD or not all(map(found.known, names)):
         return
     if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
         return

@@ -1,6 +1,6 @@
 """Small rewrites of a copy of the model: free a fixed batch axis, read a tensor from inside.
 
-No copy is used before it has reproduced the file's own outputs; `model` sees to that.
+No copy is used before it has reproduced the file's own outputs; the opening of a subject sees to that.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import onnx
 from _common import arguments, have_shared
 
 from onnxfim.bounds import spectral_bound
-from onnxfim.bounds.norms import ConvGeometry, conv_norm, four_unfoldings, naive_conv_norm
+from onnxfim.bounds.norms import ConvGeometry, conv_norm
 from onnxfim.graph.graph import Graph
-from tests.benchmarks.naive_bounds import naive_bounds
+from tests.benchmarks.naive_bounds import four_unfoldings, naive_bounds, naive_conv_norm
 from tests.support import nets, trained
 
 KERNELS = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxfim.bounds.compose import spectral_bound
 from onnxfim.bounds.linear import Other
-from onnxfim.bounds.norms import NormBound, four_unfoldings, frobenius_norm, matrix_norm, naive_conv_norm
+from onnxfim.bounds.norms import NormBound, matrix_norm
 from onnxfim.bounds.registry import RULES
 from onnxfim.bounds.result import Bound
 from onnxfim.bounds.rules import layers as rules_linear
@@ -78,3 +78,36 @@ def ratio_decades(naive: float | None, bound: Bound) -> float | None:
     if naive is None or bound.log10_lipschitz is None or not math.isfinite(naive):
         return None
     return naive - bound.log10_lipschitz
+
+
+def frobenius_norm(W: np.ndarray) -> float:
+    """Frobenius norm, an upper bound of a matrix's norm (not of a convolution's)."""
+    return float(np.linalg.norm(W.astype(np.float64)))
+
+
+def naive_conv_norm(W: np.ndarray, *, groups: int = 1) -> float:
+    """``√(k_1 k_2 …) ‖W‖_F`` over the largest group: Young's inequality with the Frobenius norm, nothing unfolded or merged."""
+    parts = np.split(np.asarray(W, np.float64), groups)
+    return math.sqrt(math.prod(W.shape[2:])) * max(frobenius_norm(p) for p in parts)
+
+
+def four_unfoldings(W: np.ndarray, *, groups: int = 1) -> float:
+    """``√(k_h k_w)`` times the least norm of four matrix unfoldings of the kernel.
+
+    Source: Singla & Feizi (2021), "Fantastic four", Theorem 2; kernels with one spatial axis have two unfoldings.
+    """
+    best = 0.0
+    for part in np.split(np.asarray(W, np.float64), groups):
+        best = max(best, min(matrix_norm(A).value for A in _unfoldings(part)))
+    return math.sqrt(math.prod(W.shape[2:])) * best
+
+
+def _unfoldings(W: np.ndarray) -> Sequence[np.ndarray]:
+    o, i, *k = W.shape
+    if len(k) != 2:
+        return (W.reshape(o, -1), np.swapaxes(W, 0, 1).reshape(i, -1))
+    h, w = k
+    return (
+        W.reshape(o, i * h * w), W.transpose(1, 0, 2, 3).reshape(i, o * h * w),
+        W.transpose(0, 2, 1, 3).reshape(o * h, i * w), W.transpose(0, 3, 1, 2).reshape(o * w, i * h),
+    )  # fmt: skip

@@ -42,7 +42,7 @@ def test_the_bound_is_that_of_the_value_before_the_end(end):
 def test_audit_and_bounds_give_one_bound(saved, cpu, end):
     path = saved(LINEAR.onnx(end=end))
     file = load_model(path)
-    alone = read_graph(file.graph, file.sha256).bound
+    alone = read_graph(file.graph).bound
     audited = audit(path, LINEAR.samples(4), settings=cpu()).bound
     assert audited.log10_fisher == alone.log10_fisher
 

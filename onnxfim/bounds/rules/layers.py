@@ -12,7 +12,7 @@ from onnxfim.bounds.linear import Convolution, Dense, Other, Rearrange, Scaling
 from onnxfim.bounds.norms import ConvGeometry, NormBound, matrix_norm, outward
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.rules.attention import varying_product
-from onnxfim.bounds.rules.gating import scaled
+from onnxfim.bounds.rules.multiplication import scaled
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Polynomial, Value, unbounded
 from onnxfim.errors import ModelError

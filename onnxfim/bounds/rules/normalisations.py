@@ -13,8 +13,8 @@ from onnxfim.bounds.norms import NormBound, matrix_norm, outward
 from onnxfim.bounds.patterns import WrittenNormalisation, axes_of
 from onnxfim.bounds.registry import rule
 from onnxfim.bounds.result import log10, times
-from onnxfim.bounds.rules.gating import scaled
 from onnxfim.bounds.rules.layers import _shifted, integers, weight
+from onnxfim.bounds.rules.multiplication import scaled
 from onnxfim.bounds.rules.pointwise import attribute
 from onnxfim.bounds.site import Ball, Context, Facts, Value, unbounded
 from onnxfim.graph.graph import Node

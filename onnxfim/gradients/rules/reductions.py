@@ -19,11 +19,6 @@ def _axes(n: Site) -> list[int]:
     return [] if n.integer("noop_with_empty_axes") else list(range(rank))
 
 
-def _kept(n: Site, axes: Sequence[int]) -> list[Dim]:
-    """Shape of the result with the reduced axes kept at length one."""
-    return [1 if i in axes else d for i, d in enumerate(n.shape(n.x))]
-
-
 def _unsqueezed(n: Site, t: str, axes: Sequence[int], *, seeds: int) -> str:
     """Bring reduced axes back at length one; ``seeds`` is 1 for a value with a seed axis, 0 for one without."""
     return t if n.integer("keepdims", 1) or not axes else n.write("Unsqueeze", t, [a + seeds for a in axes])
