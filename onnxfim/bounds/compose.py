@@ -27,7 +27,6 @@ def spectral_bound(
     input_name: str | None = None,
     output_name: str | None = None,
     logits: bool = True,
-    output_kind: str | None = None,
     input_range: tuple[float, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     rules: Mapping[str, BoundRule] = RULES,
@@ -43,7 +42,6 @@ def spectral_bound(
         input_name: The audited input; the first floating-point input by default. Other inputs are taken as fixed.
         output_name: The output; the first one by default.
         logits: Whether a final Softmax, LogSoftmax or Sigmoid is left out, so that the bound is that of the logits.
-        output_kind: What the outputs are read as, where that is known: an activation that makes another kind is not left out.
         input_range: Least and largest value of any input entry. Products and attention may be bounded on this box where they
             have no global bound; the bound then holds inside the box only, and says so.
         progress: Called with (layers done, layers in all, name) before each layer.
@@ -56,7 +54,7 @@ def spectral_bound(
         ModelError: the graph has no such input or output.
     """
     view = prepared_view(graph, input_name)
-    target = _target(view, output_name, logits=logits, output_kind=output_kind)
+    target = _target(view, output_name, logits=logits)
     needed = _needed(view, target)
     ctx = Context(view, progress, sum(n.op in _LINEAR for n in needed))
     low, high = input_range if input_range is not None else (-math.inf, math.inf)
@@ -80,7 +78,7 @@ def spectral_bound(
     return Bound(True, "", shown(log), shown(fisher), factors, assumptions, _shares(ctx, needed, target))
 
 
-def _target(view: Flow, output_name: str | None, *, logits: bool, output_kind: str | None) -> str:
+def _target(view: Flow, output_name: str | None, *, logits: bool) -> str:
     """The value whose bound is asked for."""
     graph = view.graph
     names = [o.name for o in graph.outputs]
@@ -93,8 +91,7 @@ def _target(view: Flow, output_name: str | None, *, logits: bool, output_kind: s
     if not logits:
         return name
     end = ending(graph, name)
-    left_out = end.logits in view.varying and output_kind in (None, end.kind)
-    return end.logits if end.logits is not None and left_out else name
+    return end.logits if end.logits is not None and end.logits in view.varying else name
 
 
 def _needed(view: Flow, target: str) -> list[Node]:

@@ -36,7 +36,7 @@ def read_graph(
     *,
     input_name: str | None = None,
     output_name: str | None = None,
-    output_kind: str | None = None,
+    logits: bool = True,
     remember: Remember | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> GraphReading:
@@ -45,16 +45,16 @@ def read_graph(
     Args:
         graph: The model's graph.
         input_name, output_name: What is audited; the first floating-point ones by default.
-        output_kind: What the audit reads the outputs as; by default what the graph's end says. The bound is of the value whose
-            slopes are taken as logits: before a final Softmax, LogSoftmax or Sigmoid where that makes this kind of output.
+        logits: The bound is of the value before a final Softmax, LogSoftmax or Sigmoid, whose slopes are taken as logits; False
+            where the outputs are not read as what that activation makes.
         remember: Where bounds of this file are kept, or None.
         progress: Called with (layers done, layers in all, name).
     """
 
     def compute() -> Bound:
-        return spectral_bound(view, output_name=output_name, output_kind=output_kind, progress=progress)
+        return spectral_bound(view, output_name=output_name, logits=logits, progress=progress)
 
-    key = f"{VERSION}|{input_name}|{output_name}|{output_kind}"
+    key = f"{VERSION}|{input_name}|{output_name}|{logits}"
     view = prepared_view(graph, input_name)
     with one_blas_thread():
         bound = compute() if remember is None else remember(key, compute)

@@ -50,7 +50,7 @@ def test_audit_and_bounds_give_one_bound(saved, cpu, end):
 def test_an_output_read_as_it_is_keeps_its_last_activation():
     """A regression's slopes are those of the output itself: √K times those before a LogSoftmax."""
     graph = Graph(LINEAR.onnx(end="LogSoftmax"))
-    before, whole = spectral_bound(graph), spectral_bound(graph, output_kind="gaussian")
+    before, whole = spectral_bound(graph), spectral_bound(graph, logits=False)
     assert whole.log10_lipschitz == pytest.approx(before.log10_lipschitz + np.log10(np.sqrt(10)), abs=1e-6)
 
 

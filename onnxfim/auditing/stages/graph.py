@@ -9,6 +9,7 @@ from onnxfim.auditing.cache import remembered_bound
 from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
 from onnxfim.bounds.reading import GraphReading, bound_for, read_graph
+from onnxfim.graph.ends import ending
 from onnxfim.record.bound import Bound
 
 
@@ -24,7 +25,6 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
-    reading = read_graph(
-        file.graph, input_name=info.input, output_name=info.output, output_kind=info.output_kind, remember=remember
-    )
+    logits = context.subject.kind.made_by(ending(file.graph, info.output))
+    reading = read_graph(file.graph, input_name=info.input, output_name=info.output, logits=logits, remember=remember)
     return replace(reading, bound=bound_for(reading.bound, context.reader.log10_largest_spread))

@@ -77,6 +77,10 @@ class OutputReader(ABC):
         """What speaks against the kind, where it was said to be this one."""
         return None
 
+    def made_by(self, end: Ending) -> bool:
+        """Whether the activation that the graph ends in is what made outputs of this kind."""
+        return end.kind == self.name
+
     def before_activation(self) -> OutputReader | None:
         """Reads the value before the activation that made these outputs; None where they were not made by one."""
         return None
