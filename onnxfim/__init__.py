@@ -1,6 +1,6 @@
 """Robustness auditor for ONNX models: the largest eigenvalue of the input Fisher information.
 
-``audit(model, inputs, labels)`` measures, ``Audit.to_json()`` and ``render_html(audit)`` render.
+``audit(model, inputs, labels)`` measures; ``Audit.save`` and ``render_html`` write; ``check`` decides; ``compare`` ranks.
 """
 
 from __future__ import annotations
@@ -8,32 +8,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.api import bounds, check, inspect, load_samples
     from onnxfim.auditing.run import audit
     from onnxfim.auditing.subject import from_callable
-    from onnxfim.errors import OnnxFimError
+    from onnxfim.data.samples import Samples
+    from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, ProviderError, SettingsError, UnsupportedOperator
     from onnxfim.record.audit import Audit
     from onnxfim.record.settings import Settings
-    from onnxfim.report import render_html
+    from onnxfim.report.html import render_html
+    from onnxfim.verdict.compare import compare
 
 __version__ = "0.1.0"
-__all__ = ["Audit", "OnnxFimError", "Settings", "__version__", "audit", "from_callable", "render_html"]
 
+# Every public name and the module that holds it; each is imported when it is asked for, so that `onnxfim --help` waits for nothing.
 _HOMES = {
-    "Audit": "onnxfim.record.audit",
-    "OnnxFimError": "onnxfim.errors",
-    "Settings": "onnxfim.record.settings",
     "audit": "onnxfim.auditing.run",
+    "bounds": "onnxfim.auditing.api",
+    "check": "onnxfim.auditing.api",
+    "compare": "onnxfim.verdict.compare",
     "from_callable": "onnxfim.auditing.subject",
-    "render_html": "onnxfim.report",
+    "inspect": "onnxfim.auditing.api",
+    "load_samples": "onnxfim.auditing.api",
+    "render_html": "onnxfim.report.html",
+    "Audit": "onnxfim.record.audit",
+    "Samples": "onnxfim.data.samples",
+    "Settings": "onnxfim.record.settings",
+    **dict.fromkeys(
+        ("OnnxFimError", "InputError", "ModelError", "OutputError", "ProviderError", "SettingsError", "UnsupportedOperator"),
+        "onnxfim.errors",
+    ),
 }
+__all__ = [
+    "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
+    "UnsupportedOperator", "__version__", "audit", "bounds", "check", "compare", "from_callable", "inspect", "load_samples",
+    "render_html",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that `onnxfim --help` does not wait for the runtime.
     if name in _HOMES:
         from importlib import import_module
 
         value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value  # a function wins over the module of the same name
+        globals()[name] = value
         return value
     raise AttributeError(f"module 'onnxfim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -16,7 +16,7 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A wing may import from itself and from wings before it only; modules of the top level stand as wings of their own.
 ORDER = (
-    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "bounds", "slopes", "auditing", "pytest_plugin", "report",
+    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "pytest_plugin", "report",
     "cli", "__main__",
 )  # fmt: skip
 #: Wings that must not see one another although the order would let them.
@@ -112,3 +112,20 @@ def test_public_names_come_when_asked_for():
     }
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = onnxfim.nothing
+
+
+def names_of(kind):
+    """Where each class, or each module, of the product stands, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in MODULES:
+        if kind == "module" and path.stem != "__init__":
+            found.setdefault(path.stem, set()).add(str(path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))) if kind == "class" else ():
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["class", "module"])
+def test_one_name_for_one_thing(kind):
+    assert {name: places for name, places in names_of(kind).items() if len(places) > 1} == {}

@@ -13,7 +13,7 @@ from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
 from onnxfim.runtime.rows import Directions
 from onnxfim.slopes.differences import DifferenceJacobian, Differences
-from onnxfim.slopes.sample import Measurer
+from onnxfim.slopes.measurer import Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -15,7 +15,18 @@ import numpy as np
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
-from onnxfim.auditing.stages import attack, clean, conclusion, crosscheck, differences, gradients, graph, refining, replay, step
+from onnxfim.auditing.stages import (
+    attack,
+    bounding,
+    by_differences,
+    by_gradients,
+    choosing,
+    clean,
+    conclusion,
+    crosscheck,
+    refining,
+    replay,
+)
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
@@ -58,6 +69,14 @@ def audit(
 
     Raises:
         OnnxFimError: the model, the data or a setting cannot be used; nothing was measured then.
+
+    Example:
+        >>> import numpy as np
+        >>> import onnxfim
+        >>> with np.load("digits.npz") as data:
+        ...     audit = onnxfim.audit("digits_resnet.onnx", data["inputs"][:50], data["labels"][:50], onnxfim.Settings(replay=0))
+        >>> audit.verdict, audit.run.method
+        ('pass', 'gradient')
     """
     started = time.perf_counter()
     context = _opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
@@ -72,37 +91,37 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
         OnnxFimError: as `audit`.
     """
     context = _opened(model, inputs, None, settings, None, None)
-    return step.choose(context, clean.clean_pass(context))
+    return choosing.choose(context, clean.clean_pass(context))
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
     cleaned = clean.clean_pass(context)
-    calibration = step.fit_temperature(context, cleaned)
-    chosen = step.choose(context, cleaned)
+    calibration = choosing.fit_temperature(context, cleaned)
+    chosen = choosing.choose(context, cleaned)
     ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen)
     found = _measured(ground)
     try:
-        reading = graph.read(ground)
+        reading = bounding.read(ground)
     except KeyboardInterrupt:
         reading, found = None, replace(found, interrupted=True)
     return conclusion.conclude(ground, found, reading, started)
 
 
 def _measured(ground: Ground) -> Found:
-    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
-    derivative = gradients.differentiate(ground)
+    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by by_differences."""
+    derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:
-        plan = differences.plan(ground)
-        first = differences.first_round(ground, plan, derivative.info)
+        plan = by_differences.plan(ground)
+        first = by_differences.first_round(ground, plan, derivative.info)
         return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
-    return _unless_interrupted(gradients.measure(ground, derivative, route), later)
+    return _unless_interrupted(by_gradients.measure(ground, derivative, route), later)
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:

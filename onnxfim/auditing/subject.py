@@ -90,6 +90,15 @@ def from_callable(
 
     Raises:
         InputError: a shape or number of outputs that cannot be.
+
+    Example:
+        >>> import numpy as np
+        >>> import onnxfim
+        >>> W = np.random.default_rng(0).standard_normal((4, 3))
+        >>> model = onnxfim.from_callable(lambda X: X @ W, input_shape=(4,), num_outputs=3)
+        >>> audit = onnxfim.audit(model, np.zeros((2, 4)))
+        >>> audit.run.method, len(audit.samples)
+        ('exact', 2)
     """
     if not input_shape or any(n < 1 for n in input_shape) or num_outputs < 1:
         raise InputError(f"from_callable: input_shape {input_shape} and num_outputs {num_outputs}, expected positive numbers.")

@@ -26,7 +26,7 @@ _SYNTHETIC = 32  # samples, where none are asked for
 
 
 @dataclass(frozen=True)
-class Prepared:
+class LoadedSubject:
     """A model, its samples and its settings, ready to be audited."""
 
     file: ModelFile
@@ -69,7 +69,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
 
 
-def prepare(model: str, options: dict[str, Any]) -> Prepared:
+def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
     """Load the model and the data that the options name.
 
     Raises:
@@ -78,7 +78,7 @@ def prepare(model: str, options: dict[str, Any]) -> Prepared:
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
-    return Prepared(file, samples, settings_from(options, input_scale=scale))
+    return LoadedSubject(file, samples, settings_from(options, input_scale=scale))
 
 
 def settings_from(options: dict[str, Any], **others: Any) -> Settings:

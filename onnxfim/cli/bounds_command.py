@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from onnxfim.bounds.reading import GraphReading, read_graph
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
 from onnxfim.cli.outputs import check_assets
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
+from onnxfim.spectral.reading import GraphReading, read_graph
 
 
 def bounds_command(

@@ -100,10 +100,10 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
 
 def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> list[Audit]:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
-    from onnxfim.cli.outputs import read_audit
+    from onnxfim.record.audit import Audit
 
     saved = [Path(s).suffix.lower() == ".json" for s in subjects]
-    read = {s: read_audit(s) for s, is_saved in zip(subjects, saved, strict=True) if is_saved}
+    read = {s: Audit.load(s) for s, is_saved in zip(subjects, saved, strict=True) if is_saved}
     models = [s for s in subjects if s not in read]
     if models and options["data"] is None:
         raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import click
 
 from onnxfim.errors import OutputError
+from onnxfim.record.writing import write_text
 
 
 def check_writable(path: str) -> None:
@@ -30,9 +30,7 @@ def check_writable(path: str) -> None:
 
 
 def write(path: str, text: str) -> None:
-    """Write a text file in one move: readers see the old file or the whole new one. ``-`` is stdout.
-
-    A character that no encoding holds (half of a surrogate pair) is written as its JSON escape.
+    """Write a text file whole (`record.writing.write_text`); ``-`` is stdout.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,17 +38,7 @@ def write(path: str, text: str) -> None:
     if path == "-":
         click.echo(text.encode("utf-8", "backslashreplace"))
         return
-    where = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile("wb", dir=where.parent, prefix=f".{where.name}.", delete=False) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-        # A temporary file is private; a report has the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(file.name, 0o666 & ~mask)
-        os.replace(file.name, where)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}). Write elsewhere.") from error
+    write_text(path, text)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

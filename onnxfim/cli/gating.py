@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from onnxfim.cli.console import Console
-from onnxfim.cli.outputs import read_audit
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, Scope
@@ -49,7 +48,7 @@ def read_checks(options: dict[str, Any]) -> Checks:
     if path is None and regression is not None:
         raise click.UsageError("--max-regression needs a --baseline to compare with.")
     gates = tuple(parse_gate(text) for text in options["fail_on"])
-    baseline = None if path is None else read_audit(path)
+    baseline = None if path is None else Audit.load(path)
     return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
 
 

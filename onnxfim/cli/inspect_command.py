@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from onnxfim.graph.ends import ending, normalisation
-from onnxfim.graph.load import ModelFile, load_model
-from onnxfim.runtime.providers import available_providers, runtime_version
+from onnxfim.auditing.description import Description, describe
+from onnxfim.graph.graph import TensorInfo
+from onnxfim.graph.load import load_model
 
 
 def inspect_command(path: str, as_json: bool) -> None:
     """Print the description of a model file."""
-    record = describe(load_model(path))
+    record = published(describe(load_model(path)))
     if as_json:
         click.echo(json.dumps(record, indent=1, allow_nan=False))
         return
@@ -30,38 +30,29 @@ def inspect_command(path: str, as_json: bool) -> None:
     Console().print(table)
 
 
-def describe(file: ModelFile) -> dict[str, Any]:
-    """The description as plain values."""
-    graph = file.graph
-    floats = [o for o in graph.outputs if o.dtype.startswith("float")]
-    output = floats[0].name if floats else None
-    end = ending(graph, output) if output is not None else None
-    into = next((i for i in graph.inputs if i.dtype.startswith("float")), None)
-    norm = normalisation(graph, into.name) if into is not None else None
+def published(found: Description) -> dict[str, Any]:
+    """The description in the layout of ``--json``."""
+    norm = found.normalisation
     return {
-        "file": str(file.path),
-        "sha256": file.sha256,
-        "bytes": file.bytes,
-        "producer": file.producer or None,
-        "opsets": dict(graph.opsets),
-        "nodes": len(graph.nodes),
-        "inputs": [{"name": i.name, "dtype": i.dtype, "shape": _shape(i.shape)} for i in graph.inputs],
-        "outputs": [{"name": o.name, "dtype": o.dtype, "shape": _shape(o.shape)} for o in graph.outputs],
-        "dynamic_axes": {
-            v.name: [k for k, n in enumerate(v.shape) if not isinstance(n, int)]
-            for v in (*graph.inputs, *graph.outputs)
-            if v.shape is not None and any(not isinstance(n, int) for n in v.shape)
-        },
-        "output_kind": None if end is None else {"kind": end.kind, "node": end.node},
+        "file": found.file,
+        "sha256": found.sha256,
+        "bytes": found.bytes,
+        "producer": found.producer or None,
+        "opsets": found.opsets,
+        "nodes": found.nodes,
+        "inputs": [_value(v) for v in found.inputs],
+        "outputs": [_value(v) for v in found.outputs],
+        "dynamic_axes": found.dynamic_axes,
+        "output_kind": None if found.output_kind is None else {"kind": found.output_kind, "node": found.output_node},
         "normalisation": None if norm is None else {"mean": list(norm.mean), "std": list(norm.std), "nodes": list(norm.nodes)},
-        "quantised": any(n.op in ("QuantizeLinear", "DynamicQuantizeLinear") or n.op.startswith("QLinear") for n in graph.nodes),
-        "onnxruntime": runtime_version(),
-        "providers_in_this_build": list(available_providers()),
+        "quantised": found.quantised,
+        "onnxruntime": found.onnxruntime,
+        "providers_in_this_build": list(found.providers),
     }
 
 
-def _shape(shape: tuple[int | str | None, ...] | None) -> list[int | str | None] | None:
-    return None if shape is None else list(shape)
+def _value(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "dtype": info.dtype, "shape": None if info.shape is None else list(info.shape)}
 
 
 def _text(value: Any) -> str:

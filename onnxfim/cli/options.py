@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 
-from onnxfim.cli.spelled import AutoFloat, AutoInt, Floats, OutputFile, Pair, Percent, Rise
+from onnxfim.cli.spelled import AutoFloat, AutoInt, Floats, OutputFile, Percent, Rise, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
 
@@ -64,7 +64,7 @@ def _type(setting: Setting) -> Any:
         return click.IntRange(least, most)
     if kind is float:
         return click.FLOAT if facts.least is facts.most is None else click.FloatRange(facts.least, facts.most)
-    return {tuple[float, ...]: Floats(), tuple[float, float]: Pair()}.get(kind)
+    return {tuple[float, ...]: Floats(), tuple[float, float]: TwoNumbers()}.get(kind)
 
 
 def _settings_of(group: Literal["data", "run"]) -> list[Decorator]:

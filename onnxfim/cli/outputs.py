@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnxfim.cli.files import check_writable, write
 from onnxfim.errors import OutputError
@@ -77,20 +76,4 @@ def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None
 def convert_command(report: str, outputs: Outputs) -> None:
     """Read a saved audit and write it in other formats."""
     outputs.check()
-    outputs.write(read_audit(report))
-
-
-def read_audit(path: str) -> Audit:
-    """The audit saved at ``path``.
-
-    Raises:
-        OutputError: it cannot be read, or was not written by onnxfim.
-    """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read ({error.strerror}). Give a file that onnxfim wrote with -o json=…") from error
-    try:
-        return Audit.from_json(text)
-    except OutputError as error:
-        raise OutputError(f"{path}: {error}") from error
+    outputs.write(Audit.load(report))

@@ -85,7 +85,7 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
             self.fail(f"{value!r} is not a number, or numbers with commas between them.", param, ctx)
 
 
-class Pair(Floats):
+class TwoNumbers(Floats):
     """Two numbers with a comma between them, as ``0,1``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.data.npy import Rows
+from onnxfim.data.npy import RowSource
 from onnxfim.data.preprocessing import Preprocessing, order_of, turn
 from onnxfim.data.samples import (
     Array,
@@ -43,7 +43,7 @@ class Target:
             )
 
 
-def gather(inputs: Rows, labels: Rows | None, target: Target, choice: Choice, *, source: str) -> Samples:
+def gather(inputs: RowSource, labels: RowSource | None, target: Target, choice: Choice, *, source: str) -> Samples:
     """Take the chosen samples, check them and bring them to the model's layout, units and element type.
 
     Raises:
@@ -85,7 +85,7 @@ def gather(inputs: Rows, labels: Rows | None, target: Target, choice: Choice, *,
     )
 
 
-def _check_kind(rows: Rows) -> None:
+def _check_kind(rows: RowSource) -> None:
     if rows.dtype.kind not in "fiu":
         raise InputError(
             f"{rows.where}: holds {_KINDS.get(rows.dtype.kind, 'no numbers')} ({rows.dtype}), expected real numbers. "
@@ -101,7 +101,7 @@ def _not_finite(X: Array, reason: str) -> dict[int, str]:
     return {int(i): reason.format(bad[i]) for i in np.flatnonzero(bad)}
 
 
-def _sample_axes(rows: Rows, target: Target) -> tuple[int, ...]:
+def _sample_axes(rows: RowSource, target: Target) -> tuple[int, ...]:
     """The order in which a sample's axes are taken so that it has the model's layout."""
     if not rows.shape:
         raise InputError(f"{rows.where}: is a single number, expected an array of samples. Save it with shape (N, …).")

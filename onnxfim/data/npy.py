@@ -28,7 +28,7 @@ _READ_ERRORS = (
 _CHUNK = 16 * 2**20
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """An array of which rows can be taken; ``where`` names it in messages."""
 
     @property
@@ -178,7 +178,7 @@ def _parse(where: str, stream: IO[bytes], size: int) -> StoredRows:
     return StoredRows(where, shape, dtype, stream, start, column_major)
 
 
-def _row_bytes(rows: Rows) -> int:
+def _row_bytes(rows: RowSource) -> int:
     return math.prod(rows.shape[1:]) * rows.dtype.itemsize
 
 

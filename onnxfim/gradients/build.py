@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
+from onnxfim.gradients.derivative_rules import REFUSED, RULES, DerivativeRule, Pointwise, Site, refusal
 from onnxfim.gradients.fisher import Softmax
-from onnxfim.gradients.registry import REFUSED, RULES, DerivativeRule, Pointwise, Site, refusal
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from onnxfim.errors import OutputError
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
+from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
+from onnxfim.record.writing import write_text
 
 SCHEMA_VERSION = "2.0"
 
@@ -254,9 +258,20 @@ class GradientInfo:
     cross_check_ratio: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
-    """Everything one audit found; every format renders this object, and it is read back from its JSON."""
+    """Everything one audit found; every format renders this object, and it is read back from its JSON.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=20)
+        >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(samples=20, replay=0))
+        >>> audit.save("audit.json")
+        >>> onnxfim.Audit.load("audit.json") == audit
+        True
+        >>> audit.aggregates["lambda_max"].count, audit.samples[0].lambda_max.kind
+        (20, 'exact')
+    """
 
     model: ModelInfo
     data: DataInfo
@@ -292,6 +307,36 @@ class Audit:
         from onnxfim.record.layout import audit_to_dict
 
         return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write this audit as JSON, whole or not at all.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Audit:
+        """The audit that `save`, or ``onnxfim audit -o json=PATH``, wrote.
+
+        Raises:
+            OutputError: the file cannot be read, or was not written by onnxfim.
+        """
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be read ({error.strerror}). Give a file that onnxfim wrote with -o json=…"
+            ) from error
+        try:
+            return Audit.from_json(text)
+        except OutputError as error:
+            raise OutputError(f"{path}: {error}") from error
+
+    def __repr__(self) -> str:
+        """Three lines instead of every number."""
+        return brief(self)
 
     @staticmethod
     def from_json(text: str | bytes) -> Audit:

@@ -18,7 +18,13 @@ Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 @documented
 @dataclass(frozen=True)
 class Settings:
-    """What an audit is asked to do; the defaults are the command line's."""
+    """What an audit is asked to do; the defaults are the command line's.
+
+    Example:
+        >>> import onnxfim
+        >>> onnxfim.Settings(samples=100, method="sketch", budget=401).precision is None
+        True
+    """
 
     samples: int | None = setting(
         None, help="Audit at most this many samples, the first ones of the data.", unset="all", least=1,

@@ -18,7 +18,7 @@ from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.bound_section import bound_view
 
 if TYPE_CHECKING:
-    from onnxfim.bounds.reading import GraphReading
+    from onnxfim.spectral.reading import GraphReading
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")
@@ -35,6 +35,13 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
 
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=20)
+        >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(samples=20, replay=0))
+        >>> "robustness audit" in onnxfim.render_html(audit)
+        True
     """
     assets = placed(assets_dir)
     page = build_page(audit, assets.picture)

@@ -15,7 +15,7 @@ from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.estimators import worst_direction
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
-from onnxfim.slopes.sample import NO_CLASSES, Measurer
+from onnxfim.slopes.measurer import NO_CLASSES, Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

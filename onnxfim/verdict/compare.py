@@ -48,6 +48,15 @@ def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 
 
     Raises:
         InputError: fewer than two audits, or audits that do not compare.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_resnet.onnx", limit=40)
+        >>> settings = onnxfim.Settings(samples=40, replay=0)
+        >>> files = ("digits_resnet.onnx", "digits_resnet_softmax.onnx")
+        >>> audits = [onnxfim.audit(file, samples, settings=settings) for file in files]
+        >>> onnxfim.compare(audits).pairs[0].significant
+        False
     """
     if len(audits) < 2:
         raise InputError(f"compare: {len(audits)} audit was given, expected two or more. Name another model or saved audit.")

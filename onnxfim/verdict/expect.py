@@ -7,9 +7,21 @@ from dataclasses import replace
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import GateResult, Operator
-from onnxfim.verdict import decide, parse_gate
+from onnxfim.verdict.gates import Gate, decide, parse_gate
 
 _OPPOSITE: dict[str, Operator] = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+
+
+def required(relation: str) -> Gate:
+    """The gate that fails where ``relation`` does not hold.
+
+    Raises:
+        SettingsError: not of the form ``NAME OPERATOR NUMBER``, or no such name.
+    """
+    gate = parse_gate(relation)
+    if gate.operator not in relation:
+        raise SettingsError(f"{relation!r}: does not say what must hold. Give an operator and a number, such as '{gate.name} < 1'.")
+    return replace(gate, operator=_OPPOSITE[gate.operator])
 
 
 def expect(audit: Audit, relation: str) -> GateResult:
@@ -22,7 +34,4 @@ def expect(audit: Audit, relation: str) -> GateResult:
     Raises:
         SettingsError: not of that form, or no such name.
     """
-    gate = parse_gate(relation)
-    if gate.operator not in relation:
-        raise SettingsError(f"{relation!r}: does not say what must hold. Give an operator and a number, such as '{gate.name} < 1'.")
-    return decide(audit, (replace(gate, operator=_OPPOSITE[gate.operator]),))[0]
+    return decide(audit, (required(relation),))[0]

@@ -48,7 +48,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Decidable:
     """What a gate is decided on: a value, its ends (None: not bounded), and what is known of their origin.
 
     ``noise`` is the half-width that the estimates' noise alone makes; ``why`` tells what is missing where the value or an end is.
@@ -132,7 +132,7 @@ def _decided(audit: Audit, gate: Gate) -> GateResult:
     )
 
 
-def _comparison(gate: Gate, reading: _Reading) -> str:
+def _comparison(gate: Gate, reading: _Decidable) -> str:
     """The comparison in unrounded numbers."""
     if reading.value is None:
         return f"{gate.name} was not measured ({reading.why}); the gate fails {gate.operator} {gate.threshold!r}"
@@ -142,7 +142,7 @@ def _comparison(gate: Gate, reading: _Reading) -> str:
     return f"{gate.name} = {reading.value!r}, 95 % interval {low} to {high}; the gate fails {gate.operator} {gate.threshold!r}"
 
 
-def _advice(audit: Audit, gate: Gate, reading: _Reading) -> str:
+def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
     """What would settle an inconclusive gate."""
     if reading.value is None:
         return f"Not measured: {reading.why}."
@@ -162,26 +162,26 @@ def _advice(audit: Audit, gate: Gate, reading: _Reading) -> str:
     return f"{passes} Or: {samples[0].lower()}{samples[1:]}" if passes else samples
 
 
-def _read(audit: Audit, name: str) -> _Reading:
+def _read(audit: Audit, name: str) -> _Decidable:
     if name.startswith("findings."):
         number = float(sum(f.level == name.partition(".")[2] for f in audit.findings))
-        return _Reading(number, number, number)
+        return _Decidable(number, number, number)
     if name == "clean_accuracy":
         c = audit.calibration
-        return _Reading(c.accuracy, c.accuracy_low, c.accuracy_high, audit.data.count, why=c.reason or "no labels were given")
+        return _Decidable(c.accuracy, c.accuracy_low, c.accuracy_high, audit.data.count, why=c.reason or "no labels were given")
     if name == "mean_confidence":
         return _confidence(audit)
     if name == "temperature":
         t = audit.calibration.temperature
-        return _Reading(t, t, t, why=audit.calibration.reason or "no labels were given")
+        return _Decidable(t, t, t, why=audit.calibration.reason or "no labels were given")
     measure, _, statistic = name.partition(".")
     group = audit.aggregates.get(measure)
     if group is None or getattr(group, statistic).value is None:
-        return _Reading(None, None, None, why=_why_missing(audit, measure))
+        return _Decidable(None, None, None, why=_why_missing(audit, measure))
     return _statistic(audit, measure, statistic, group)
 
 
-def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Reading:
+def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Decidable:
     found: Aggregate = getattr(group, statistic)
     low, high, needed = found.low, found.high, None
     n = group.count
@@ -195,7 +195,7 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
             low, needed = None, fewest[0]
         if above is None:
             high, needed = None, fewest[1]
-    return _Reading(
+    return _Decidable(
         found.value, low, high, n, _noise(audit, measure, statistic, found), needed=needed, samples_settle=statistic != "max"
     )
 
@@ -212,18 +212,18 @@ def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> floa
     return 0.0
 
 
-def _confidence(audit: Audit) -> _Reading:
+def _confidence(audit: Audit) -> _Decidable:
     """Mean confidence of the audited samples with Student's interval."""
     values = np.array([s.confidence for s in audit.samples if s.confidence is not None])
     if len(values) == 0:
-        return _Reading(None, None, None, why="no sample has a confidence")
+        return _Decidable(None, None, None, why="no sample has a confidence")
     mean = float(values.mean())
     if len(values) < 2:
-        return _Reading(mean, None, None, 1, needed=2)
+        return _Decidable(mean, None, None, 1, needed=2)
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 1 - _LEVEL) * values.std(ddof=1) / math.sqrt(len(values)))
-    return _Reading(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
+    return _Decidable(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
 
 
 def _why_missing(audit: Audit, measure: str) -> str:

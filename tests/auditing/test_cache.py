@@ -18,12 +18,12 @@ from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
-from onnxfim.bounds import reading
 from onnxfim.cli import main
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
+from onnxfim.spectral import reading
 from tests.support.places import SAMPLES as MODELS
 
 DIGITS = np.load(MODELS / "digits.npz")

@@ -446,7 +446,7 @@ class TestKeptOutputs:
         free = {s.index for s in self.audited().samples if s.directions > first}
         assert len(free) > 3, "with room for all, more samples are refined"
         one = (first + 1) * 4 * 8  # bytes: a row of float64 logits for each direction, and the sample's own
-        monkeypatch.setattr("onnxfim.auditing.stages.differences._KEPT_BYTES", 3 * one)
+        monkeypatch.setattr("onnxfim.auditing.stages.by_differences._KEPT_BYTES", 3 * one)
         found = self.audited()
         refined = {s.index for s in found.samples if s.directions > first}
         assert refined

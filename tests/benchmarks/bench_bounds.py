@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from _common import arguments, have_shared
 
-from onnxfim.bounds import spectral_bound
-from onnxfim.bounds.norms import ConvGeometry, conv_norm
 from onnxfim.graph.graph import Graph
+from onnxfim.spectral import spectral_bound
+from onnxfim.spectral.norms import ConvGeometry, conv_norm
 from tests.benchmarks.naive_bounds import four_unfoldings, naive_bounds, naive_conv_norm
 from tests.support import nets, trained
 

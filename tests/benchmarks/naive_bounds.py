@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.bounds.compose import spectral_bound
-from onnxfim.bounds.linear import Other
-from onnxfim.bounds.norms import NormBound, matrix_norm
-from onnxfim.bounds.registry import RULES
-from onnxfim.bounds.result import Bound
-from onnxfim.bounds.rules import layers as rules_linear
-from onnxfim.bounds.rules.pointwise import attribute
-from onnxfim.bounds.site import Context, Value
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.spectral.bound_rules import RULES
+from onnxfim.spectral.compose import spectral_bound
+from onnxfim.spectral.linear import Other
+from onnxfim.spectral.norms import NormBound, matrix_norm
+from onnxfim.spectral.result import Bound
+from onnxfim.spectral.rules import layers as rules_linear
+from onnxfim.spectral.rules.pointwise import attribute
+from onnxfim.spectral.site import Composition, Value
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _with(
     graph: Graph, conv: Callable[..., float], matrix: Callable[[np.ndarray], float], *,
     input_name: str | None, output_name: str | None, logits: bool,
 ) -> Bound:  # fmt: skip
-    def layer(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
+    def layer(ctx: Composition, node: Node) -> Value | tuple[Value, ...]:
         W = rules_linear.weight(ctx, node, 1)
         if W is None or not ctx.varying(node.inputs[0]):
             return RULES[node.op](ctx, node)
@@ -57,11 +57,11 @@ def _with(
         y = ctx.linear(node, ctx.anchor(x), Other((node,), x.shape, ctx.shape(node.outputs[0]), NormBound(norm, "naive")))
         return ctx.anchor(y)
 
-    def batch_normalization(ctx: Context, node: Node) -> Value | tuple[Value, ...]:
+    def batch_normalization(ctx: Composition, node: Node) -> Value | tuple[Value, ...]:
         y = RULES[node.op](ctx, node)
         return y if isinstance(y, tuple) or not y.terms else _apart(ctx, node, y)
 
-    def _apart(ctx: Context, node: Node, y: Value) -> Value:
+    def _apart(ctx: Composition, node: Node, y: Value) -> Value:
         x = ctx.values[node.inputs[0]]
         gamma, variance = (rules_linear.weight(ctx, node, k) for k in (1, 4))
         if gamma is None or variance is None:

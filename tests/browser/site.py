@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfim.bounds.reading import GraphReading
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
+from onnxfim.spectral.reading import GraphReading
 from onnxfim.verdict import compare
 from tests.support.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
 from tests.support.small_audits import heavy, with_values

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
-from onnxfim.gradients.registry import RULES
+from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.graph.inline import SCHEMA_FUNCTIONS
 from onnxfim.graph.lower import LOWERINGS, op_name
 from tests.gradients import cases, cases_shape, cases_tensor

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.bounds.reading import GraphReading, bound_of
 from onnxfim.record.bound import LOG10_ZERO, Factor, Share
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.bound_section import MOST_FACTORS, MOST_SHARES, log_text, upper
+from onnxfim.spectral.reading import GraphReading, bound_of
 from tests.support.audits import BOUNDS, HOSTILE, make_audit, with_bound
 from tests.support.pages import read
 

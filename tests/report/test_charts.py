@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from onnxfim.report.charts.axes import linear_ticks, log_scale, log_ticks
 from onnxfim.report.charts.histograms import Histogram, _edges, distribution
+from onnxfim.report.charts.marks import NARROW, WIDE
 from onnxfim.report.charts.scatter import scatter
-from onnxfim.report.charts.shapes import NARROW, WIDE
 from onnxfim.report.charts.step_curve import step_curve
 from onnxfim.report.page.audit_page import build_page
 from tests.support.audits import make_audit, make_step

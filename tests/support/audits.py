@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxfim.bounds import closed_forms
-from onnxfim.bounds.reading import bound_of
 from onnxfim.record.audit import (
     AttackSummary,
     Audit,
@@ -27,6 +25,8 @@ from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
 from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
+from onnxfim.spectral import closed_forms
+from onnxfim.spectral.reading import bound_of
 from onnxfim.verdict import judge, parse_gate
 
 UNITS = "nats per squared model input unit"

@@ -12,11 +12,11 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.step import deviation
+from onnxfim.auditing.stages.choosing import deviation
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.bounds.reading import GraphReading, with_bounds
 from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run
 from onnxfim.record.sample import SampleResult
+from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.differences import Plan, Round, evaluate
+from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
 from onnxfim.record.sample import estimate_of
 

@@ -16,7 +16,7 @@ from onnxfim.record.audit import DirectionPicture
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
-from onnxfim.slopes.replay import LADDER, kl_curve, rows_along
+from onnxfim.slopes.kl_curves import LADDER, kl_curve, rows_along
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

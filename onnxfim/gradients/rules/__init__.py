@@ -1,6 +1,6 @@
 """All rules: importing this module fills the registry; and why some operators have none."""
 
-from onnxfim.gradients.registry import refuse
+from onnxfim.gradients.derivative_rules import refuse
 from onnxfim.gradients.rules import elementwise, moves, pools, products, reductions
 
 __all__ = ["elementwise", "moves", "pools", "products", "reductions"]

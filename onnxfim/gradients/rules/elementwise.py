@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from onnxfim.gradients.registry import Partial, Site, derivative, pointwise
+from onnxfim.gradients.derivative_rules import Partial, Site, derivative, pointwise
 
 
 def _step(n: Site, test: str, a: str, b: str | float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxfim.gradients.registry import Site, linear, numel
+from onnxfim.gradients.derivative_rules import Site, linear, numel
 from onnxfim.gradients.rules.windows import Window, window
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Dim

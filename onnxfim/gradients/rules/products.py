@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
-from onnxfim.gradients.registry import Site, linear, rule
+from onnxfim.gradients.derivative_rules import Site, linear, rule
 from onnxfim.gradients.rules.windows import Window, window
 from onnxfim.graph.shapes import Shape
 

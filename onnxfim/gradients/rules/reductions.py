@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnxfim.gradients.registry import Partial, Site, linear, numel
+from onnxfim.gradients.derivative_rules import Partial, Site, linear, numel
 from onnxfim.graph.shapes import Dim
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxfim.gradients.registry import Site
+from onnxfim.gradients.derivative_rules import Site
 
 
 @dataclass(frozen=True)

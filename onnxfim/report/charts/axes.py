@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnxfim.report.charts.shapes import LETTER, Label, Segment
+from onnxfim.report.charts.marks import LETTER, Label, Segment
 from onnxfim.report.numbers import short
 
 

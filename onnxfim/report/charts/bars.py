@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.report.charts.axes import linear_ticks
-from onnxfim.report.charts.shapes import LETTER, NARROW, Anchor, Bar, Chart, Label, Segment
+from onnxfim.report.charts.marks import LETTER, NARROW, Anchor, Bar, Chart, Label, Segment
 
 _ROW = 20
 _TALL = 800  # with more rows than fit at full height, bars get thin and only the longest keep their names

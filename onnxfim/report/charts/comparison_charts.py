@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.report.charts.axes import frame, log_scale, log_ticks
-from onnxfim.report.charts.shapes import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.numbers import count, inline_label, interval, number, visible
 from onnxfim.verdict.comparison import Comparison
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.record.decision import Aggregate, Aggregates
 from onnxfim.report.charts.axes import LogScale, fitting, linear_ticks, log_scale, log_ticks
-from onnxfim.report.charts.shapes import LETTER, NARROW, Bar, Chart, Label, Segment, Series, SvgPath, marker
+from onnxfim.report.charts.marks import LETTER, NARROW, Bar, Chart, Label, Segment, Series, SvgPath, marker
 from onnxfim.report.numbers import count, interval, number
 
 STATISTIC_MARKERS = (("median", "diamond"), ("mean", "circle"), ("p95", "triangle"), ("max", "square"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnxfim.record.sample import KLCurve, KLPoint
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
-from onnxfim.report.charts.shapes import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.charts.marks import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.numbers import number, percent, short
 
 PANEL, PANEL_NARROW = 332, 360

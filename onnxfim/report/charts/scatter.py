@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
-from onnxfim.report.charts.shapes import Chart, Label, SvgPath, marker
+from onnxfim.report.charts.marks import Chart, Label, SvgPath, marker
 from onnxfim.report.numbers import count, number
 from onnxfim.report.words import predicted_wrongly
 

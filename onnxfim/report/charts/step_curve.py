@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxfim.record.audit import StepChoice
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
-from onnxfim.report.charts.shapes import LETTER, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.charts.marks import LETTER, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.numbers import number, short
 
 SCHEMES = (("forward", "circle", ""), ("central", "square", "7 4"), ("cross", "triangle", "2 3"))

@@ -10,8 +10,8 @@ from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
 from onnxfim.report.charts.histograms import Histogram, distribution
+from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
-from onnxfim.report.charts.shapes import at_both_widths, marker
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.numbers import (
     MISSING,

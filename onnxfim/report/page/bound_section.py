@@ -10,7 +10,7 @@ import numpy as np
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm, Factor, Share
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import NamedBar, shortened, signed_bars
-from onnxfim.report.charts.shapes import Chart, at_both_widths
+from onnxfim.report.charts.marks import Chart, at_both_widths
 from onnxfim.report.numbers import count, number, power_of_ten, two_decimals, visible
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Tile

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.comparison_charts import against, means
-from onnxfim.report.charts.shapes import Figure, at_both_widths
+from onnxfim.report.charts.marks import Figure, at_both_widths
 from onnxfim.report.numbers import count, measure_label, number, percent, short, spread, statistic_label, two_decimals, visible
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Pair

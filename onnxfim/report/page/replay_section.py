@@ -22,7 +22,7 @@ from onnxfim.report.charts.kl_charts import (
     share_flipped,
     share_holding,
 )
-from onnxfim.report.charts.shapes import Chart, at_both_widths, marker
+from onnxfim.report.charts.marks import Chart, at_both_widths, marker
 from onnxfim.report.numbers import count, number, percent, short, visible
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.tables import Picture, class_name

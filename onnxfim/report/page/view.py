@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxfim.report.charts.shapes import Figure
+from onnxfim.report.charts.marks import Figure
 from onnxfim.report.page.gate_section import BaselineView, GateLine
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.vocabulary import Source, Statement

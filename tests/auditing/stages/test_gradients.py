@@ -7,11 +7,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.auditing.run import audit
-from onnxfim.auditing.stages import attack, crosscheck, gradients, replay
+from onnxfim.auditing.stages import attack, crosscheck, replay
+from onnxfim.auditing.stages import by_gradients as gradients
 from onnxfim.auditing.subject import from_callable
 from onnxfim.errors import ModelError
 from onnxfim.gradients import SelfTest, differentiable
-from onnxfim.gradients.registry import RULES
+from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.slopes.exact import GradientRoute
 from tests.support import models
 from tests.support.models import Linear, Mlp

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from onnxfim.auditing.run import audit
-from onnxfim.auditing.stages import differences
+from onnxfim.auditing.stages import by_differences as differences
 from onnxfim.auditing.subject import from_callable
 from onnxfim.errors import ModelError
 from tests.support.models import Mlp

@@ -1,0 +1,138 @@
+"""The functions of `import onnxfim` that put wings together: read samples, describe a file, bound it, decide on an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxfim.auditing.description import Description, describe
+from onnxfim.data import Preprocessing, Samples, load
+from onnxfim.graph.load import choose_input, load_model, sample_shape
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Scope
+from onnxfim.spectral.reading import GraphReading, read_graph
+from onnxfim.verdict.expect import required
+from onnxfim.verdict.gates import parse_gate
+from onnxfim.verdict.judge import judge
+
+
+def load_samples(
+    data: str | Path,
+    model: str | Path | None = None,
+    *,
+    input: str | None = None,
+    limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    inputs_key: str = "inputs",
+    labels_key: str = "labels",
+    labels_path: str | Path | None = None,
+) -> Samples:
+    """Read samples and labels from an ``.npz`` or ``.npy`` file or a folder of images.
+
+    Args:
+        data: File or folder; of a folder, each sub-folder is a class.
+        model: The ONNX file that will take them: they are then checked against its input, and get its element type.
+        input: Name of the model's input where it has several.
+        limit: Read this many at most.
+        preprocessing: What is done to raw values (`onnxfim.data.Preprocessing`); None leaves arrays as they are.
+        inputs_key, labels_key: Keys in an ``.npz`` file.
+        labels_path: An ``.npy`` file of labels, where they are apart.
+
+    Returns:
+        The samples, (N, *shape), with labels where there are any; what could not be read is listed in ``skipped``.
+
+    Raises:
+        InputError: the data cannot be read, or do not fit the model.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=100)
+        >>> samples.inputs.shape, len(samples)
+        ((100, 1, 8, 8), 100)
+    """
+    shape, dtype = None, np.dtype(np.float32)
+    if model is not None:
+        into = choose_input(load_model(model), input)
+        shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    return load(
+        data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=inputs_key, labels_key=labels_key,
+        labels_path=labels_path, limit=limit,
+    )  # fmt: skip
+
+
+def inspect(model: str | Path) -> Description:
+    """What an ONNX file takes and gives, without running it.
+
+    Args:
+        model: An ONNX file.
+
+    Raises:
+        ModelError: the file cannot be read.
+
+    Example:
+        >>> import onnxfim
+        >>> found = onnxfim.inspect("digits_resnet_softmax.onnx")
+        >>> found.inputs[0].name, found.output_kind
+        ('images', 'probabilities')
+    """
+    return describe(load_model(model))
+
+
+def bounds(model: str | Path, *, input: str | None = None, output: str | None = None) -> GraphReading:
+    """A model's architecture class and the upper bound of its Fisher information, from the weights alone; no data needed.
+
+    Args:
+        model: An ONNX file.
+        input, output: Names, where the model has several; the first floating-point ones by default.
+
+    Returns:
+        ``architecture`` (family and evidence), ``bound`` (log10 of the Lipschitz constant of the logits, L2, and of
+        ``‖F‖ ≤ ½L²``; or why there is none) and ``closed_forms``.
+
+    Raises:
+        ModelError: the file cannot be read, or has no such input or output.
+
+    Example:
+        >>> import onnxfim
+        >>> found = onnxfim.bounds("digits_resnet.onnx")
+        >>> found.architecture.family, found.bound.available
+        ('resnet', True)
+    """
+    return read_graph(load_model(model).graph, input_name=input, output_name=output)
+
+
+def check(
+    audit: Audit,
+    *relations: str,
+    fail_on: Sequence[str] = (),
+    baseline: Audit | None = None,
+    max_regression: float = 0.1,
+    scope: Scope = "samples",
+) -> Audit:
+    """Decide on an audit: the same with its gates, its comparison with a baseline, and the verdict that follows.
+
+    Args:
+        audit: What was measured.
+        relations: What must hold: ``lambda_max.p95 < 12.5``, ``clean_accuracy >= 90%``.
+        fail_on: The other way round, as ``--fail-on`` takes them: what must not hold.
+        baseline: An audit of the same samples to compare with.
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        scope: Whether the comparison is about these very samples, or about the population they come from.
+
+    Returns:
+        A new audit; ``gates``, ``comparison`` and ``verdict`` tell what was decided.
+
+    Raises:
+        SettingsError: a relation that cannot be read. InputError: a baseline that does not compare.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=40)
+        >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(replay=0))
+        >>> onnxfim.check(audit, "clean_accuracy >= 50%").gates[0].verdict
+        'pass'
+    """
+    gates = [*(required(relation) for relation in relations), *(parse_gate(text) for text in fail_on)]
+    return judge(audit, gates, baseline=baseline, max_regression=max_regression, scope=scope)

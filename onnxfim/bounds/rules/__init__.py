@@ -1,5 +1,0 @@
-"""Bound rules, one module for each kind of operator: importing this package fills the registry."""
-
-from onnxfim.bounds.rules import attention, layers, multiplication, normalisations, pointwise, rearrange
-
-__all__ = ["attention", "layers", "multiplication", "normalisations", "pointwise", "rearrange"]
