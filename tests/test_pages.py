@@ -157,3 +157,12 @@ def test_faults_of_a_changelog_are_found(old, new, fault):
     assert old in GOOD
     found = list(faults(GOOD.replace(old, new, 1)))
     assert fault in found if fault else found == []
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "adding.md"])
+def test_guides_name_what_is_there(page):
+    """Every module that a guide names exists, below the package or at the top."""
+    named = set(re.findall(r"`((?:onnxfim|tests|record|graph|runtime|data|verdict|gradients|spectral|slopes|auditing|report|cli)/[\w/.]+?)/?`",
+                           (ROOT / "docs" / page).read_text("utf-8")))  # fmt: skip
+    assert len(named) > 10
+    assert sorted(n for n in named if "NAME" not in n and not any((root / n).exists() for root in (ROOT, ROOT / "onnxfim"))) == []
