@@ -40,7 +40,7 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
         if estimate is None:
             del record[measure.name]
         else:
-            record[measure.name] = {k: v for k, v in estimate.items() if k not in OPTIONAL or v}
+            record[measure.name] = {k: v for k, v in estimate.items() if k not in OPTIONAL or v or isinstance(v, float)}
     return typing.cast("dict[str, Any]", record)
 
 

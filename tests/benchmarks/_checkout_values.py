@@ -176,16 +176,27 @@ def _sample(record: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _own_name(item: Any) -> str | None:
+    """What tells an item of a list from the others wherever it stands."""
+    if not isinstance(item, dict):
+        return None
+    if isinstance(item.get("first"), str) and isinstance(item.get("second"), str):
+        return f"{item.get('entry')}: {' ~ '.join(sorted((item['first'], item['second'])))}"
+    found = item.get("id")
+    return found if isinstance(found, str) else None
+
+
 def flatten(value: Any, path: str = "") -> Leaves:
     """All leaves of nested dicts and lists by path, such as ``samples[3].trace.value``.
 
-    A list adds its length as ``path[]``; a list whose items all have their own ``id`` is told apart by these. What is empty (null,
+    A list adds its length as ``path[]``; a list whose items all have a name of their own (an ``id``, or the two measures of a
+    correlation, in either order) is told apart by these. What is empty (null,
     an empty text, list or dict) becomes None.
     """
     if isinstance(value, dict) and value:
         return _joined(flatten(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
     if isinstance(value, list) and value:
-        ids = [v.get("id") if isinstance(v, dict) else None for v in value]
+        ids = [_own_name(v) for v in value]
         named = all(isinstance(i, str) for i in ids) and len(set(ids)) == len(ids)
         keys: Sequence[object] = ids if named else range(len(value))
         return {f"{path}[]": len(value), **_joined(flatten(v, f"{path}[{k}]") for k, v in zip(keys, value, strict=True))}
@@ -274,7 +285,7 @@ def _branches(path: str) -> Iterator[str]:
 
 def _floor(path: str, leaves: Mapping[str, Leaf]) -> float:
     """Size of a difference that is none, whatever its share of the value."""
-    if "log10" in path:
+    if "log10" in path or "correlations" in path:  # logarithms and cosines: their last digits are those of numbers of size 1
         return LOG_FLOOR
     eigenvalues = re.fullmatch(r"(.*\btop_eigenvalues)\[\d+\]", path)
     largest = leaves.get(f"{eigenvalues[1]}[0]") if eigenvalues else None
