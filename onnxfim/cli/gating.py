@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -32,9 +32,9 @@ class Checks:
         """The audit with its verdict."""
         return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
 
-    def without_baseline(self) -> Checks:
-        """The gates alone."""
-        return replace(self, baseline=None)
+    def judge_without_baseline(self, audit: Audit) -> Audit:
+        """The audit with the verdict of its gates alone, since it does not compare with the baseline."""
+        return judge(audit, self.gates, uncompared=True)
 
 
 def read_checks(options: dict[str, Any]) -> Checks:

@@ -145,20 +145,23 @@ def overall(
     measured: int,
     gates: Sequence[GateResult] = (),
     comparison: BaselineComparison | None = None,
+    uncompared: bool = False,
     findings: Sequence[Finding] = (),
 ) -> Verdict:
     """The verdict of an audit: the only place where it is decided.
 
     ``inconclusive`` where nothing was measured, whatever else is known; else ``fail`` where a gate or the baseline failed; else
-    ``inconclusive`` where one of them is or a finding is an error; else ``pass``.
+    ``inconclusive`` where one of them is, a comparison could not be made or a finding is an error; else ``pass``.
 
     Args:
         measured: Samples that have a value of lambda_max.
         gates: What became of the gates.
         comparison: The comparison with a baseline, where there is one.
+        uncompared: A comparison was asked for and could not be made.
         findings: What a reader must know.
     """
     verdicts = [g.verdict for g in gates] + ([] if comparison is None else [comparison.verdict])
+    verdicts += ["inconclusive"] if uncompared else []
     if measured == 0:
         return "inconclusive"
     if "fail" in verdicts:

@@ -19,8 +19,16 @@ def judge(
     baseline: Audit | None = None,
     max_regression: float = 0.1,
     scope: Scope = "samples",
+    uncompared: bool = False,
 ) -> Audit:
     """The audit with its findings, its gates decided, compared with its baseline, and with the verdict that follows.
+
+    Args:
+        audit: What was measured.
+        gates: What must not hold.
+        baseline: An audit of the same samples, or None.
+        max_regression, scope: As for `compare_to_baseline`.
+        uncompared: A comparison was asked for and cannot be made: nothing passes then.
 
     Raises:
         InputError: audit and baseline do not compare.
@@ -28,5 +36,5 @@ def judge(
     audit = replace(audit, findings=findings(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)
-    verdict = overall(measured=audit.measured, gates=results, comparison=comparison, findings=audit.findings)
+    verdict = overall(measured=audit.measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)
     return replace(audit, gates=results, comparison=comparison, verdict=verdict)

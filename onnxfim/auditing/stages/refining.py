@@ -12,6 +12,7 @@ from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
 from onnxfim.record.sample import estimate_of
+from onnxfim.record.statistics import Z95
 
 _ROUND = 16  # directions added to a sample at a time
 _MOST = 8  # times the first round's directions that one sample may get
@@ -73,4 +74,4 @@ def _precise_enough(found: Found, precision: float, seed: int) -> bool:
     half = (mean.high - mean.low) / 2
     results = found.results.values()
     noise = math.sqrt(sum(((r.lambda_max.value or 0.0) ** 2) * 2 / r.directions for r in results)) / len(results)
-    return half <= precision * mean.value or 1.96 * noise < 0.1 * half
+    return half <= precision * mean.value or Z95 * noise < 0.1 * half
