@@ -7,14 +7,17 @@ from typing import Any, Literal
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
 from onnxfim.record import bound, decision, sample, schema, settings
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
 from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
 from onnxfim.record.measures import MEASURES
+from onnxfim.record.sample import estimate_of
 from onnxfim.record.schema import audit_schema
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_replay
+from tests.support.places import SUPPORT
 
 #: Every record type by its name.
 TYPES = {n: t for m in (audits, bound, decision, sample, settings) for n, t in vars(m).items() if dataclasses.is_dataclass(t)}
@@ -240,3 +243,42 @@ def test_a_new_field_touches_its_record_alone():
     found = schema._record(wider, {})
     assert found["properties"]["cost"] == {"type": "integer", "minimum": 0}
     assert "cost" not in found["required"]
+
+
+class TestLayout1:
+    """A file that 0.1.0 wrote, as it wrote it."""
+
+    OLD = json.loads((SUPPORT / "audit-1.0.json").read_text("utf-8"))
+
+    def test_it_is_read(self):
+        audit = Audit.from_json(json.dumps(self.OLD))
+        assert audit.schema_version.startswith("2.")
+        for one, old in zip(audit.samples, self.OLD["samples"], strict=True):
+            for name in ("lambda_max", "lambda_max_calibrated"):
+                assert estimate_of(one, name).value == old[name]["value"]
+                assert estimate_of(one, name).plain == old[name]["plain"]
+            for name in ("trace", "boundary_distance", "logit_sensitivity", "attack_distance"):
+                assert estimate_of(one, name).value == old[name]
+                assert estimate_of(one, name).low == old["intervals"][name]["low"]
+                assert estimate_of(one, name).kind == old["intervals"][name]["kind"]
+            assert one.effective_rank.value == old["effective_rank"]
+            assert one.log10_fisher_bound.value == old["log10_fisher_bound"]
+            assert one.lambda_max_raw_units.value == old["lambda_max_raw_units"]["value"]
+        assert audit.verdict == self.OLD["verdict"]
+        assert audit.attack.median_distance == self.OLD["attack"]["median_distance"]
+
+    def test_it_is_written_anew_in_the_layout_of_today(self):
+        record = json.loads(Audit.from_json(json.dumps(self.OLD)).to_json())
+        Draft202012Validator(SCHEMA).validate(record)
+        assert Audit.from_json(json.dumps(record)) == Audit.from_json(json.dumps(self.OLD))
+
+    def test_what_does_not_fit_is_one_line(self, told):
+        broken = {**self.OLD, "samples": [{**self.OLD["samples"][0], "intervals": None}]}
+        with pytest.raises(OutputError, match=told("audit JSON", "does not fit schema 1.0", "Write it anew")):
+            Audit.from_json(json.dumps(broken))
+
+    def test_later_versions_are_refused(self, told):
+        with pytest.raises(
+            OutputError, match=told("schema_version is 3.0", "expected 2.0 or 1.0", "Use the onnxfim that wrote it")
+        ):
+            Audit.from_json(json.dumps({**self.OLD, "schema_version": "3.0"}))
