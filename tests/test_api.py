@@ -56,6 +56,7 @@ def test_functions_are_typed_and_tell_what_they_take(name):
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *RECORDS])
+@pytest.mark.slow
 def test_examples_run(name, tmp_path, monkeypatch):
     for file in ("digits.npz", "digits_mlp.onnx", "digits_resnet.onnx", "digits_resnet_softmax.onnx"):
         (tmp_path / file).write_bytes((SAMPLES / file).read_bytes())

@@ -73,6 +73,7 @@ def test_files_fit_their_hosts_schemas(schema):
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.slow
 def test_a_file_that_does_not_fit_is_told(schema, tmp_path):
     (tmp_path / "file.yml").write_text("blank_issues_enabled: perhaps\n", "utf-8")
     assert fits(schema, tmp_path / "file.yml").returncode == 1
@@ -168,6 +169,7 @@ def test_hooks_are_in_the_form_of_pre_commit(command, file, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @GIT.unless(shutil.which("git") is not None)
 @pytest.mark.parametrize(
     ("file", "old", "new", "hook"),

@@ -248,6 +248,7 @@ def test_gitlab_recipe_runs(machine, samples):
     assert all(Path(p).is_file() for p in job["artifacts"]["paths"])
 
 
+@pytest.mark.slow
 @needs_bash
 def test_pre_commit_hook_runs(machine, samples):
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
@@ -274,6 +275,7 @@ def with_model(pytester):
     return pytester
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("relation", "outcome", "line"),
     [

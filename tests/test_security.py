@@ -60,6 +60,7 @@ def outside(seen, folder):
     return [e for e in seen if e[0] not in kept or not (e[1] == os.devnull or Path(e[1]).is_relative_to(folder))]
 
 
+@pytest.mark.slow
 def test_an_audit_touches_nothing_else(watched, tmp_path):
     model, data = str(MODELS / "digits_mlp.onnx"), str(MODELS / "digits.npz")
     seen = watched(f"""

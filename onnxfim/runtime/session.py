@@ -95,6 +95,8 @@ def _options(provider: str, tf32: bool) -> dict[str, Any]:
 def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
     where = str(model) if isinstance(model, Path) else "model"
     text = " ".join(str(error).split())
+    if isinstance(model, Path):  # the path stands in front already, and may be long
+        text = text.replace(where, "it")
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)[:400]
     if _MEMORY.search(text):
         return OutOfMemory(f"{where}: ONNX Runtime ran out of memory ({text}). Use a smaller --batch.")

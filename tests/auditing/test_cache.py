@@ -26,6 +26,8 @@ from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from onnxfim.spectral import reading
 from tests.support.places import SAMPLES as MODELS
 
+pytestmark = pytest.mark.slow
+
 DIGITS = np.load(MODELS / "digits.npz")
 X, Y = DIGITS["inputs"][:40], DIGITS["labels"][:40]
 

@@ -89,6 +89,7 @@ def test_rows_of_a_function(options):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_rows_and_derivatives_of_a_file(saved, cpu, counter, K, options):
     model = Mlp.draw(K, 30)
     X = model.samples(16)

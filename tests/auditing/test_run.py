@@ -191,6 +191,7 @@ class TestRepetition:
             assert scrubbed(first) == scrubbed(second)
         assert_allclose(values(first), values(second), rtol=2e-3)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "options", [{}, {"method": "sketch"}, {"method": "exact"}, {"method": "sketch", "step": 3e-3}], ids=str
     )
@@ -293,6 +294,7 @@ class TestMemory:
         assert_allclose(values(found), values(whole), rtol=2e-3)
 
 
+@pytest.mark.slow
 class TestInterrupt:
     MODEL = Mlp.draw(4, 150)
     X = MODEL.samples(30)

@@ -7,6 +7,14 @@ from tests.support.places import AXE, BROWSER, DEV
 SCRIPT = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 
 
+def pytest_collection_modifyitems(items):
+    """A page in a browser takes a second or more."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 def _browser(tmp_path_factory, *, scripts):
     DEV.load("selenium")
     from tests.browser import browser

@@ -42,6 +42,7 @@ def base(tmp_path_factory):
         (("--fail-on", "lambda_max.p95 > 1e9", "--fail-on", "lambda_max.mean > 0", "--fail-on-inconclusive"), 1, "fail"),
     ],
 )
+@pytest.mark.slow
 def test_exit_codes(tmp_path, options, code, verdict):
     out = tmp_path / "a.json"
     result = run("audit", MLP, *DATA, "-o", f"json={out}", *options)

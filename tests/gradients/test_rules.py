@@ -20,6 +20,7 @@ DRAWS = [pytest.param(c, i, id=f"{c.name}-{i}") for c in ALL for i in range(c.re
 
 
 @pytest.mark.parametrize(("case", "index"), DRAWS)
+@pytest.mark.slow
 def test_rule_keeps_the_laws(case, index):
     rng = np.random.default_rng([zlib.crc32(case.name.encode()), index])
     net, output = case.make(rng)

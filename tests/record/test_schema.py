@@ -47,6 +47,7 @@ def test_the_schema_is_one():
     Draft202012Validator.check_schema(SCHEMA)
 
 
+@pytest.mark.slow
 def test_every_audit_fits(audit):
     text = audit.to_json()
     Draft202012Validator(SCHEMA).validate(json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in the JSON")))

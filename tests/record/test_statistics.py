@@ -75,6 +75,7 @@ class TestValues:
         assert stats(values, 0.2, seed=1).mean != stats(values, 0.2).mean
 
 
+@pytest.mark.slow
 class TestCoverage:
     # 200 data sets of lognormal values have a standard error of 1.5 %; skewed data keep any interval of the mean some points short.
     @pytest.mark.parametrize(("n", "spread", "least"), [(32, 0.5, 0.92), (32, 1.0, 0.90), (200, 1.0, 0.91)])

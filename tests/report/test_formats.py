@@ -75,6 +75,7 @@ def read_junit(text):
 
 
 @pytest.mark.parametrize(("name", "read"), [("sarif", read_sarif), ("junit", read_junit)])
+@pytest.mark.slow
 def test_machine_formats_tell_the_numbers_of_the_json(audit, name, read):
     verdict, values, accuracy = read_json(FORMATS["json"](audit))
     got_verdict, got, got_accuracy = read(FORMATS[name](audit))
@@ -95,6 +96,7 @@ def test_csv_tells_the_samples_of_the_json(audit):
 
 
 @pytest.mark.parametrize("name", ["html", "markdown", "comment"])
+@pytest.mark.slow
 def test_pages_tell_the_numbers_of_the_json(audit, name):
     text = FORMATS[name](audit)
     verdict, _, accuracy = read_json(FORMATS["json"](audit))
@@ -138,6 +140,7 @@ def test_every_format_tells_the_baseline():
 # Valid by the schemas of others.
 
 
+@pytest.mark.slow
 def test_junit_fits_a_public_schema(audit):
     xmlschema = DEV.load("xmlschema")
     schema = xmlschema.XMLSchema(str(SCHEMAS / "junit-10.xsd"))
@@ -164,6 +167,7 @@ def test_sarif_fits_the_official_schema(audit):
         Draft4Validator(schema).validate(json.loads(FORMATS["sarif"](one)))
 
 
+@pytest.mark.slow
 def test_json_fits_its_schema(audit):
     Draft202012Validator(audit_schema()).validate(json.loads(FORMATS["json"](audit)))
 

@@ -11,7 +11,7 @@ from onnxfim.record.audit import Thumbnail
 from onnxfim.report import html as html_module
 from onnxfim.report import render_html
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
-from tests.support.pages import read
+from tests.support.pages import page_of, read
 
 SAFE_TAGS = frozenset(
     """
@@ -26,11 +26,11 @@ def text_of(html):
 
 
 def test_every_element_is_closed_in_its_order(audit):
-    assert read(render_html(audit)).problems == []
+    assert page_of(audit)[1].problems == []
 
 
 def test_nothing_is_fetched_and_nothing_runs(audit):
-    elements = read(render_html(audit)).elements
+    elements = page_of(audit)[1].elements
     assert {e.tag for e in elements} <= SAFE_TAGS
     for e in elements:
         assert not [name for name in e.attributes if name.startswith("on") or name in ("style", "srcset", "action", "formaction")]
@@ -44,7 +44,7 @@ def test_nothing_is_fetched_and_nothing_runs(audit):
 
 
 def test_links_land_and_ids_are_unique(audit):
-    elements = read(render_html(audit)).elements
+    elements = page_of(audit)[1].elements
     ids = [e.attributes["id"] for e in elements if "id" in e.attributes]
     assert len(ids) == len(set(ids))
     targets = [e.attributes["href"][1:] for e in elements if e.tag == "a"]
@@ -54,7 +54,7 @@ def test_links_land_and_ids_are_unique(audit):
 
 
 def test_charts_and_pictures_have_text_alternatives(audit):
-    elements = read(render_html(audit)).elements
+    elements = page_of(audit)[1].elements
     for chart in (e for e in elements if e.tag == "svg"):
         assert chart.attributes.get("aria-hidden") == "true" or chart.attributes["role"] == "img"
     charts = [e for e in elements if e.tag == "svg" and e.attributes.get("role") == "img"]
@@ -68,7 +68,7 @@ def test_charts_and_pictures_have_text_alternatives(audit):
 
 
 def test_tables_name_their_columns_and_rows(audit):
-    elements = read(render_html(audit)).elements
+    elements = page_of(audit)[1].elements
     tables = sum(e.tag == "table" for e in elements)
     assert sum(e.tag == "caption" for e in elements) == tables
     assert all(e.attributes.get("scope") in ("row", "col") for e in elements if e.tag == "th")
@@ -78,7 +78,7 @@ def test_tables_name_their_columns_and_rows(audit):
 
 
 def test_headings_descend_one_level_at_a_time(audit):
-    levels = [int(e.tag[1]) for e in read(render_html(audit)).elements if re.fullmatch("h[1-6]", e.tag)]
+    levels = [int(e.tag[1]) for e in page_of(audit)[1].elements if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -97,7 +97,7 @@ def test_hostile_text_is_printed_and_does_nothing():
 
 
 def test_the_verdict_is_a_word_with_a_sign(audit):
-    elements = read(render_html(audit)).elements
+    elements = page_of(audit)[1].elements
     word = next(e for e in elements if e.attributes.get("id") == "verdict-word")
     assert word.text == audit.verdict.capitalize()
     section = next(e for e in elements if e.attributes.get("id") == "summary")
@@ -164,7 +164,7 @@ def test_assets_beside_the_page(tmp_path):
     used = {link.attributes["href"]} | {e.attributes["src"] for e in elements if e.tag == "img"}
     assert used == {f"report_files/{p.name}" for p in folder.iterdir()}
     assert all((tmp_path / u).stat().st_size for u in used)
-    inline = read(render_html(audit)).elements
+    inline = page_of(audit)[1].elements
     embedded = [base64.b64decode(e.attributes["src"].split(",")[1]) for e in inline if e.tag == "img"]
     assert embedded == [(tmp_path / e.attributes["src"]).read_bytes() for e in elements if e.tag == "img"]
 

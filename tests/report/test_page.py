@@ -131,6 +131,7 @@ print(FORMATS["csv"](audit).splitlines()[0], FORMATS["csv"](audit).splitlines()[
 """
 
 
+@pytest.mark.slow
 def test_a_new_measure_is_told_without_a_change_in_the_report():
     done = subprocess.run([sys.executable, "-c", NEW_MEASURE], capture_output=True, text=True, check=True, cwd=ROOT)
     text = done.stdout

@@ -191,6 +191,7 @@ def test_what_cannot_be_reached_is_infinite():
         assert np.isinf(found).all()
 
 
+@pytest.mark.slow
 class TestOnFiles:
     @pytest.mark.parametrize("norm", ["l2", "linf"])
     def test_a_linear_file(self, saved, cpu, norm):  # 3 %: as above
@@ -209,6 +210,7 @@ class TestOnFiles:
         if norm == "l2":
             assert measures["boundary_distance"] > 0.99, "for a linear model the first-order distance is the distance"
 
+    @pytest.mark.slow
     def test_success_is_success_on_the_file_itself(self, monkeypatch):
         from onnxfim.auditing.stages import attack
 

@@ -14,6 +14,8 @@ from tests.support import models, trained
 from tests.support.models import Linear, Mlp
 from tests.support.places import SAMPLES
 
+pytestmark = pytest.mark.slow
+
 FLOAT32 = 2e-5  # two sweeps in float32, squared, and what the eigenvalue takes from them
 
 

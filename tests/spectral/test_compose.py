@@ -73,6 +73,7 @@ def _sensitivity(model, shape, rng) -> float:
 FINITE = [nets.mlp, nets.vgg, nets.resnet, nets.resnet50, nets.densenet, nets.mobilenet_v2, nets.convnext, nets.vit, nets.swin]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manner", ["dynamo", "torchscript", "ort"])
 @pytest.mark.parametrize("make", FINITE, ids=lambda m: m.__name__)
 def test_known_networks_have_a_finite_bound_above_their_slopes(make, manner):

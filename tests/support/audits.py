@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -456,7 +457,7 @@ BOUNDS = {
     "bound-hostile": hostile_replay,
 }
 
-VARIANTS = {
+_VARIANTS = {
     "labelled": lambda: make_audit(),
     "unlabelled": lambda: make_audit(60, labels=False),
     "one": lambda: make_audit(1),
@@ -475,3 +476,5 @@ VARIANTS = {
     **BOUNDS,
     "empty": lambda: replace(make_audit(2), samples=(), aggregates={}, classes=(), thumbnails=(), verdict="inconclusive"),
 }
+#: Every kind of audit by name; each is made once, for a record is frozen.
+VARIANTS = {name: functools.cache(made) for name, made in _VARIANTS.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
+from onnxfim.report import render_html
+
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 
 
@@ -60,3 +62,15 @@ def read(html: str) -> Read:
     page.feed(html)
     page.close()
     return page
+
+
+_PAGES: dict[int, tuple[object, str, Read]] = {}
+
+
+def page_of(audit):
+    """The page of an audit and its elements; the same audit is rendered and read once."""
+    known = _PAGES.get(id(audit))
+    if known is None or known[0] is not audit:  # the audit is kept, so that its id stays its own
+        text = render_html(audit)
+        known = _PAGES[id(audit)] = (audit, text, read(text))
+    return known[1], known[2]

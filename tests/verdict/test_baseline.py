@@ -20,6 +20,7 @@ def test_an_audit_against_itself_passes_at_any_limit():
     assert found.differences == found.movements == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize(("rise", "wrong"), [(1.0, "fail"), (1.2, "pass")])
 @pytest.mark.parametrize("scope", ["samples", "population"])
