@@ -29,6 +29,7 @@ def test_all_is_what_there_is():
         _ = onnxfim.nothing
 
 
+@pytest.mark.slow
 def test_a_function_is_no_module_whatever_was_imported_before():
     modules = [
         p.relative_to(SAMPLES.parent).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")

@@ -46,6 +46,7 @@ def test_saved_audits_are_followed(digits):
 
 @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
 @pytest.mark.parametrize("step", [None, 1e-3])
+@pytest.mark.slow
 def test_a_scheme_that_is_asked_for_is_used(digits, scheme, step):
     found = audit(MODELS / "digits_mlp.onnx", *digits, settings(scheme=scheme, step=step))
     assert found.run.scheme == scheme

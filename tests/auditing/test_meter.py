@@ -113,6 +113,7 @@ def test_a_derivative_that_was_refused_was_paid_for(saved, cpu, counter, monkeyp
     assert found.run.evaluations == counter.passes
 
 
+@pytest.mark.slow
 def test_a_quantised_file_and_its_surrogate(counter):
     with np.load(SAMPLES / "digits.npz") as data:
         settings = Settings(samples=4, batch=16, surrogate=True, replay=2, providers=("cpu",))
@@ -135,6 +136,7 @@ def test_a_replay_where_lanczos_ran_takes_no_whole_jacobians(saved, cpu):
 
 @pytest.mark.parametrize("output_kind", ["logits", "gaussian"])
 @pytest.mark.parametrize("K", [5, 100])
+@pytest.mark.slow
 def test_what_a_cache_answers_counts_as_if_it_ran(saved, cpu, tmp_path, K, output_kind):
     model = Mlp.draw(K, 30)
     path, X = saved(model.onnx()), model.samples(12)
@@ -144,6 +146,7 @@ def test_what_a_cache_answers_counts_as_if_it_ran(saved, cpu, tmp_path, K, outpu
     assert second.run.evaluations == first.run.evaluations
 
 
+@pytest.mark.slow
 def test_the_attack_tells_its_own_share(saved, cpu):
     model = Mlp.draw(5, 30)
     path, X = saved(model.onnx()), model.samples(12)

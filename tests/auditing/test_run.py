@@ -172,6 +172,7 @@ class TestInvariants:
         assert_allclose(values(square), values(flat), rtol=1e-12)
 
 
+@pytest.mark.slow
 class TestRepetition:
     @pytest.fixture
     def file(self, saved):
@@ -237,6 +238,7 @@ class TestRepetition:
         assert_allclose(values(alone)[0], values(audit(file, self.X, settings=settings))[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 class TestBudget:
     MODEL = Mlp.draw(4, 400)
     X = MODEL.samples(24)

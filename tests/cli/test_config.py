@@ -234,6 +234,7 @@ def test_keys_and_variables_are_one_to_one():
 
 
 @pytest.mark.parametrize("arguments", [["init", "--force"], ["doctor"], ["convert", "a.json", "-o", "html=r.html"]])
+@pytest.mark.slow
 def test_small_commands_run_as_programs(here, arguments):
     Path("a.json").write_text(make_audit(200).to_json(), "utf-8")
     subprocess.run([sys.executable, "-m", "onnxfim", *arguments], check=True, capture_output=True)

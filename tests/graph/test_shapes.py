@@ -71,6 +71,7 @@ def test_pools_that_round_their_size_up(op, seed):
 
 @pytest.mark.parametrize("manner", ["dynamo", "torchscript", "tf", "ort"])
 @pytest.mark.parametrize("make", nets.FAMILIES, ids=lambda m: m.__name__)
+@pytest.mark.slow
 def test_networks_in_the_manner_of_exporters(make, manner):
     check(make(Net(manner)))
 

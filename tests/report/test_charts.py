@@ -39,6 +39,7 @@ def test_linear_ticks_are_few_and_inside(low, width, most):
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.slow
 def test_nothing_leaves_the_drawing_and_labels_do_not_touch(audit, width):
     page = build_page(audit, lambda index, png: "")
     figures = [page.distribution, page.curve, page.scatter]

@@ -65,6 +65,7 @@ class TestSketch:
         assert np.mean([e.low <= 1.0 <= e.high for e in found]) >= 0.90
 
     @pytest.mark.parametrize("name", ["slow decay", "flat tail"])
+    @pytest.mark.slow
     def test_brackets_and_the_jackknife_between_them(self, name):
         found = sketches(name)
         plain, value, cross = (np.mean(v) for v in zip(*((s.plain, s.value, s.cross_fit) for s in found), strict=True))

@@ -17,6 +17,7 @@ from tests.support.nets import FAMILIES, Net, bert, resnet, vit
 @pytest.mark.parametrize("folded", [False, True], ids=["bn", "folded"])
 @pytest.mark.parametrize("manner", ["dynamo", "torchscript", "tf", "ort"])
 @pytest.mark.parametrize("make", FAMILIES, ids=lambda m: m.__name__)
+@pytest.mark.slow
 def test_family_of_known_networks(make, manner, folded):
     model = make(Net(manner, folded=folded))
     got = infer_architecture(Graph(model))

@@ -85,6 +85,7 @@ def test_known_networks_have_a_finite_bound_above_their_slopes(make, manner):
 
 
 @pytest.mark.parametrize("make", [nets.vit, nets.swin, nets.convnext], ids=lambda m: m.__name__)
+@pytest.mark.slow
 def test_exporters_agree_on_the_bound(make):  # 1 %: only the grouping of linear operators differs
     values = [spectral_bound(Graph(make(Net(manner, seed=3)))).log10_lipschitz for manner in ("dynamo", "torchscript")]
     assert values[0] == pytest.approx(values[1], rel=0.01)
