@@ -109,7 +109,7 @@ def _staged(context: Context, started: float) -> Audit:
 
 
 def _measured(ground: Ground) -> Found:
-    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by by_differences."""
+    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:
