@@ -258,7 +258,7 @@ def _ball_of_channels(x: Value, y: Value, shift: np.ndarray) -> Ball | None:
 
 
 def _shifted(y: Value, x: Value, constant: np.ndarray) -> Value:
-    """KnownOfValue of ``x + constant`` entered into ``y``."""
+    """What is known of ``x + constant`` entered into ``y``."""
     least, most = float(constant.min(initial=math.inf)), float(constant.max(initial=-math.inf))
     polynomial, gate = None, None
     if least == most and math.isfinite(least):
