@@ -73,15 +73,11 @@ class Auditor:
 
 
 def _load(model: str | Path, data: str | Path, settings: Any) -> Samples:
-    import numpy as np
-
+    from onnxfim.auditing.api import load_samples
     from onnxfim.auditing.run import CALIBRATION_SAMPLES
-    from onnxfim.data import load
-    from onnxfim.graph.load import choose_input, load_model, sample_shape
 
-    into = choose_input(load_model(model), settings.input)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
-    return load(data, shape=sample_shape(into), dtype=np.dtype(into.dtype), limit=limit)
+    return load_samples(data, model, input=settings.input, limit=limit)
 
 
 @pytest.fixture(scope="session")
