@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, closed, needed_where
 
-Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound"]
+#: ``kinked``: the function has no slope there but one-sided ones; the interval holds them.
+Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound", "kinked"]
 
 
 @closed

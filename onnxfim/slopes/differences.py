@@ -180,3 +180,17 @@ class DifferenceJacobian:
             dither=self.dither,
             inside=self._inside,
         )
+
+
+def is_finite(ends: Ends) -> bool:
+    """Whether all outputs at the ends (and at the dithered twins') are numbers."""
+    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
+    return good and (ends.twin is None or is_finite(ends.twin))
+
+
+def unchanged_share(ends: Ends) -> float:
+    """Share of directions along which no output differs between the two ends (at both dithered points)."""
+    still = (ends.plus == ends.minus).all(axis=(1, 2))
+    if ends.twin is not None:
+        still &= (ends.twin.plus == ends.twin.minus).all(axis=(1, 2))
+    return float(still.mean())

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.sample import Estimate, SampleResult
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
     effective_rank,
@@ -21,7 +21,6 @@ from onnxfim.slopes.estimators import (
     trace_estimate,
 )
 from onnxfim.slopes.kinds import OutputReader
-from onnxfim.slopes.step import unchanged_share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -8,41 +8,35 @@ bias of the forward sketch, so the step with the smallest share is the best one,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from onnxfim.record.audit import Rung, StepChoice
 from onnxfim.runtime.rows import Directions, Forward, Rademacher
-from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
-from onnxfim.slopes.estimators import lambda_max_cross, lambda_max_sketch
+from onnxfim.slopes.differences import DifferenceJacobian, Scheme, is_finite
+from onnxfim.slopes.dithering import (
+    DITHERED_DIRECTIONS,
+    Probe,
+    dithered_choice,
+    dithered_curve,
+    noise_share,
+    requests,
+    smallest_resolving,
+)
+from onnxfim.slopes.estimators import lambda_max_sketch
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Steps of the ladder, in standard deviations of the inputs.
 LADDER = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-#: Steps at which a noisy file is probed by the dithered cross-Gram.
-DITHERED_LADDER = (1e-3, 3e-3, 1e-2, 3e-2, 6e-2, 1e-1, 3e-1, 1.0)
 
 _SAMPLES = 6
 _DIRECTIONS = 8
-_DITHERED_DIRECTIONS = 24
 _FORWARD_ERROR = 0.02  # share of curvature and noise in the Gram matrix that a forward sketch may carry
 _CENTRAL_ERROR = 0.05
-_NOISE_SHARE = 0.12  # plain over cross minus one: at this share the cross value is within a tenth of the float file's (measured)
 _PLATEAU = 0.10  # change of the value between neighbouring steps on a plateau
-_DITHERED_PLATEAU = 0.25  # the same where each value carries the noise of a few dithered directions
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The calibration samples: their inputs (c, *shape), outputs (c, K, P) and stream indices."""
-
-    X: Array
-    base: Array
-    indices: tuple[int, ...]
 
 
 def choose_step(
@@ -98,12 +92,12 @@ def choose_step(
             input_std=input_std,
             noise_floor=noise_floor,
             repeat_noise=repeat_noise,
-            error=_noise_share(rung) if noisy else rung.error if scheme == "forward" else _central_error(usable, rung),
-            smallest_usable=_smallest_resolving(curve) if noisy else usable[0].step if usable else None,
+            error=noise_share(rung) if noisy else rung.error if scheme == "forward" else _central_error(usable, rung),
+            smallest_usable=smallest_resolving(curve) if noisy else usable[0].step if usable else None,
             dither=dither,
             curve=tuple(curve),
             samples=probe.indices,
-            directions=_DITHERED_DIRECTIONS if noisy else _DIRECTIONS,
+            directions=DITHERED_DIRECTIONS if noisy else _DIRECTIONS,
             evaluations=evaluations,
         )
 
@@ -113,9 +107,9 @@ def choose_step(
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
     dither = level if level else 0.02 * input_std
-    curve, cost = _dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits)
+    curve, cost = dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits)
     evaluations += cost
-    picked, plateau, resolved = _dithered_choice(curve, step)
+    picked, plateau, resolved = dithered_choice(curve, step)
     if not resolved and chosen is not None and not _noise_dominated(rungs, chosen[0].step):
         # Dithering resolves no more than a central difference does: curvature, not noise. Say so, at the smallest usable scale.
         return choice(chosen[0], "central", False, curve)
@@ -138,17 +132,13 @@ def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
     return np.sort(np.concatenate([undecided, np.array(rest, int)]))
 
 
-def _requests(probe: Probe, count: int) -> list[Request]:
-    return [Request(Sample(k, i), 0, count) for k, i in enumerate(probe.indices)]
-
-
 def _climb(
     forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, r: float, input_std: float
 ) -> tuple[Rung, float, int]:
     """One rung: values by both schemes, the share of the even part, and the rms rounding noise it implies."""
     jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r)
     forwards, centrals, errors, unchanged, even = [], [], [], [], []
-    for k, ends in enumerate(jacobian.ends(probe.X, probe.base, _requests(probe, _DIRECTIONS))):
+    for k, ends in enumerate(jacobian.ends(probe.X, probe.base, requests(probe, _DIRECTIONS))):
         if not is_finite(ends):  # says nothing of the step; the sample itself is skipped when it is measured
             continue
         base = probe.base[k]
@@ -247,81 +237,3 @@ def _noise_dominated(rungs: Sequence[Rung], step: float) -> bool:
         return here.error > _FORWARD_ERROR
     before = below[-1]
     return before.error is None or before.unchanged > here.unchanged or before.error > here.error
-
-
-def _dithered_curve(
-    forward: Forward, reader: OutputReader, probe: Probe, rungs: Sequence[Rung], directions: Directions,
-    input_std: float, dither: float, seed: int, step: float | None, limits: tuple[float, float] | None,
-) -> tuple[tuple[Rung, ...], int]:  # fmt: skip
-    """The ladder with dithered cross-Gram values beside the plain ones; ``error`` of a new rung is None."""
-    by_step = {g.step: g for g in rungs}
-    evaluations = 0
-    for r in sorted({*(q * input_std for q in DITHERED_LADDER), *([step] if step else [])}):
-        jacobian = DifferenceJacobian(forward, directions, scheme="dithered", step=r, seed=seed, dither=dither, limits=limits)
-        cross, plain, still = 0.0, 0.0, []
-        for k, ends in enumerate(jacobian.ends(probe.X, probe.base, _requests(probe, _DITHERED_DIRECTIONS))):
-            if not is_finite(ends):
-                continue
-            sketch = cross_sketch(reader, probe.base[k], ends)
-            top = sketch.value if sketch.value is not None else 0.0
-            cross += top
-            plain += sketch.plain or 0.0
-            still.append(unchanged_share(ends))
-        evaluations += 4 * _DITHERED_DIRECTIONS * len(probe.X)
-        count, share = max(len(still), 1), float(np.mean(still)) if still else 1.0
-        old = by_step.get(r) or Rung(r, r / input_std, None, None, None, share)
-        by_step[r] = replace(old, central=plain / count, cross=cross / count, unchanged=share)
-    return tuple(by_step[r] for r in sorted(by_step)), evaluations
-
-
-def cross_sketch(reader: OutputReader, base: Array, ends: Ends, temperature: float = 1.0, evaluations: int = 0) -> Any:
-    """Dithered cross-Gram estimate from the two dithered points of each direction."""
-    assert ends.twin is not None
-    first = reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
-    second = reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
-    return lambda_max_cross(first, second, evaluations=evaluations)
-
-
-def is_finite(ends: Ends) -> bool:
-    """Whether all outputs at the ends (and at the dithered twins') are numbers."""
-    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
-    return good and (ends.twin is None or is_finite(ends.twin))
-
-
-def unchanged_share(ends: Ends) -> float:
-    """Share of directions along which no output differs between the two ends (at both dithered points)."""
-    still = (ends.plus == ends.minus).all(axis=(1, 2))
-    if ends.twin is not None:
-        still &= (ends.twin.plus == ends.twin.minus).all(axis=(1, 2))
-    return float(still.mean())
-
-
-def _noise_share(rung: Rung) -> float | None:
-    """What rounding noise adds to the plain value, as a share of the cross value; None where nothing was resolved."""
-    if rung.cross is None or rung.central is None or rung.cross <= 0:
-        return None
-    return max(rung.central / rung.cross - 1.0, 0.0)
-
-
-def _smallest_resolving(curve: Sequence[Rung]) -> float | None:
-    found = [g.step for g in curve if (share := _noise_share(g)) is not None and share <= 1.0]
-    return min(found) if found else None
-
-
-def _dithered_choice(curve: Sequence[Rung], step: float | None) -> tuple[Rung, bool, bool]:
-    """(rung, on a plateau, resolved): the smallest step at which rounding adds no more than `_NOISE_SHARE`."""
-    tried = [g for g in curve if g.cross is not None]
-    quiet = [g for g in tried if (share := _noise_share(g)) is not None and share <= _NOISE_SHARE]
-    if step is not None:
-        picked = next(g for g in tried if g.step == step)
-        resolved = _noise_share(picked) is not None
-    elif quiet:
-        picked, resolved = quiet[0], True
-    else:
-        shares = [(share, g) for g in tried if (share := _noise_share(g)) is not None]
-        picked = min(shares, key=lambda pair: pair[0])[1] if shares else tried[-1]
-        resolved = False
-    at = tried.index(picked)
-    near = [g.cross for g in (*tried[max(0, at - 1) : at], *tried[at + 1 : at + 2]) if g.cross]
-    flat = bool(picked.cross) and any(abs(c - (picked.cross or 0.0)) <= _DITHERED_PLATEAU * (picked.cross or 0.0) for c in near)
-    return picked, flat and picked in quiet, resolved

@@ -10,8 +10,9 @@ from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import CallableForward
+from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.kinds import SoftmaxLogits
-from onnxfim.slopes.step import LADDER, Probe, calibration_positions, choose_step
+from onnxfim.slopes.step import LADDER, calibration_positions, choose_step
 from tests.support.models import Linear, Mlp
 
 D, K = 40, 5

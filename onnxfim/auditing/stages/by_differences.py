@@ -15,9 +15,8 @@ from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Coordinates, Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, is_finite
 from onnxfim.slopes.measurer import Measurer
-from onnxfim.slopes.step import is_finite
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -12,7 +12,8 @@ from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.step import Probe, calibration_positions, choose_step
+from onnxfim.slopes.dithering import Probe
+from onnxfim.slopes.step import calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
