@@ -34,6 +34,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         gradient=False,
         temperature=calibration.temperature,
         temperature_reason=calibration.reason,
+        temperature_error=calibration.log_error or 0.0,
         step_error=max(min(error, 1.0), 1e-4),
         scales=scales,
         scale_field=None if scale is None else scale.ravel(),

@@ -180,6 +180,11 @@ def _sure(audit: Audit) -> str:
             f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
+    elif statistic is not None and statistic.mean.value is not None:
+        parts.append(f"The mean {lead_name(audit)} is {number(statistic.mean.value)}, {visible(statistic.mean.method)}.")
+        if (typical := statistic.geometric_mean).value is not None:
+            ends = interval(typical.low, typical.high)
+            parts.append(f"The geometric mean is {number(typical.value)}" + (f" (95 % interval {ends})." if ends else "."))
     else:
         parts.append("The mean has no interval.")
     kinds = Counter(s.lambda_max.kind for s in audit.samples if s.lambda_max.value is not None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
+from onnxfim.record.statistics import Z95
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
@@ -16,6 +18,7 @@ from onnxfim.slopes.estimators import (
     lambda_max_cross,
     lambda_max_exact,
     lambda_max_sketch,
+    plain_top,
     sensitivity_estimate,
     top_eigenvalues,
     trace_estimate,
@@ -39,6 +42,7 @@ class Measurer:
         gradient: The slopes along the coordinates came from the derivative of the graph.
         temperature: Fitted temperature, or None.
         temperature_reason: Why there is none.
+        temperature_error: Standard error of its logarithm.
         step_error: Relative error of the differences, measured on the ladder; the interval of exact values.
         scales: Smallest, root-mean-square and largest d(model input)/d(raw input), or None.
         scale_field: The same per coordinate, (d,), where it is known.
@@ -53,6 +57,7 @@ class Measurer:
     step_error: float
     scales: tuple[float, float, float] | None
     scale_field: Array | None = None
+    temperature_error: float = 0.0
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -68,7 +73,10 @@ class Measurer:
         evaluations = 1 + passes
         joined = _joined(parts)
         raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
-        calibrated = None if self.temperature is None else self._lambda(base, joined, self.temperature, evaluations)[0]
+        calibrated = None
+        if self.temperature is not None:
+            calibrated, scores, twin = self._lambda(base, joined, self.temperature, evaluations)
+            calibrated = with_temperature_error(calibrated, self._at_ends(base, joined, calibrated, scores, twin))
         resolved = raw.value is not None
         trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
         trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
@@ -125,6 +133,29 @@ class Measurer:
             lambda_max_raw_units=raw_units,
             top_eigenvalues=eigenvalues,
         )
+
+    @property
+    def temperature_ends(self) -> tuple[float, ...]:
+        """The ends of the temperature's 95 % interval; none where it has no error."""
+        if self.temperature is None or self.temperature_error == 0:
+            return ()
+        return tuple(self.temperature * math.exp(sign * Z95 * self.temperature_error) for sign in (-1, 1))
+
+    def _at_ends(self, base: Array, ends: Ends, calibrated: Estimate, scores: Array, twin: Array | None) -> tuple[float, ...]:
+        """lambda_max at the ends of the temperature's interval, from the same slopes.
+
+        Along the same directions: the noise of the estimate is nearly that of the fitted temperature's, and cancels in the ratio of
+        plain values.
+        """
+        if not calibrated.value:
+            return ()
+        here = plain_top(scores, twin)
+        found = []
+        for temperature in self.temperature_ends:
+            Y = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
+            other = None if ends.twin is None else self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
+            found.append(calibrated.value * plain_top(Y, other) / here if here > 0 else calibrated.value)
+        return tuple(found)
 
     def _unchanged(self, parts: Sequence[Ends]) -> float:
         """Share of random directions that changed nothing; a coordinate without influence is no sign of rounding."""

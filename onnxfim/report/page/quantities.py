@@ -31,10 +31,10 @@ class Quantity:
 
 
 def of_estimate(estimate: Estimate) -> Quantity:
-    """One sample's estimate; an exact one has no interval."""
+    """One sample's estimate; an exact one has no interval but for what the temperature may be wrong by."""
     if estimate.value is None:
         return Quantity(MISSING, reason=visible(estimate.reason) if estimate.reason else None)
-    ends = None if estimate.kind == "exact" else interval(estimate.low, estimate.high)
+    ends = None if estimate.kind == "exact" and not estimate.at_temperatures else interval(estimate.low, estimate.high)
     return Quantity(number(estimate.value), ends, estimate.kind)
 
 
@@ -51,6 +51,8 @@ def of_statistic(statistic: Aggregate) -> Quantity:
     """A statistic of one audit, with the level of its interval where that is not 95 %."""
     if statistic.value is None:
         return Quantity(MISSING)
+    if statistic.low is None and statistic.high is None:
+        return Quantity(number(statistic.value), kind="no interval")
     kind = None if statistic.confidence == 0.95 else f"{100 * statistic.confidence:.0f} % interval"
     return Quantity(number(statistic.value), spread(statistic.low, statistic.high), kind)
 
