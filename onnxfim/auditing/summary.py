@@ -23,7 +23,7 @@ def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) ->
     lows, highs = (
         (np.array(ends, np.float64) for ends in zip(*(_ends(e) for e in estimates), strict=True)) if estimates else (values,) * 2
     )
-    shifted = np.array([e.at_temperatures or (e.value, e.value) for e in estimates], np.float64).T
+    shifted = values * np.array([e.at_temperatures or (1.0, 1.0) for e in estimates], np.float64).T
     return aggregate(
         values, lows, highs, seed=seed, units=BY_NAME[measure].units, noisy=np.array([e.kind == "estimate" for e in estimates]),
         shifted=shifted if any(e.at_temperatures for e in estimates) else None, kind=_kind(estimates),

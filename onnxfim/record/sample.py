@@ -29,8 +29,8 @@ class Estimate:
         cross_fit: Of a sketch, the estimate biased downwards (directions of one half, values of the other).
         replicates: The jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with the
             same directions share their noise, and these tell how much of it. Empty for exact values.
-        at_temperatures: Of a calibrated value, what it is at the two ends of the fitted temperature's 95 % interval. The interval
-            from ``low`` to ``high`` holds that error, which all samples share. Empty where the temperature has none.
+        at_temperatures: Of a calibrated value, what it is at the two ends of the fitted temperature's 95 % interval, as multiples
+            of the value. ``low`` and ``high`` hold that error, which all samples share. Empty where the temperature has none.
     """
 
     value: float | None
@@ -112,14 +112,15 @@ class Skipped:
 
 
 def with_temperature_error(estimate: Estimate, ends: tuple[float, ...]) -> Estimate:
-    """The estimate with the temperature's error in its interval; ``ends`` are its values at the ends of the temperature's interval.
+    """The estimate with the temperature's error in its interval; ``ends`` are its multiples at the temperature's ends.
 
     The two errors are independent and add in quadrature on the log scale, on either side.
     """
     value = estimate.value
     if not value or not ends:
         return estimate
-    down, up = _reach(value, ends)
+    ends = tuple(float(f"{end:.6g}") for end in ends)
+    down, up = _reach(ends)
     low, high = estimate.low, estimate.high
     return replace(
         estimate,
@@ -134,7 +135,7 @@ def own_interval(estimate: Estimate) -> tuple[float | None, float | None]:
     value, low, high = estimate.value, estimate.low, estimate.high
     if not value or not estimate.at_temperatures:
         return low, high
-    down, up = _reach(value, estimate.at_temperatures)
+    down, up = _reach(estimate.at_temperatures)
     if low is not None and low > 0:
         low = value * math.exp(-math.sqrt(max(math.log(value / low) ** 2 - down**2, 0.0)))
     if high is not None:
@@ -142,9 +143,9 @@ def own_interval(estimate: Estimate) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _reach(value: float, ends: tuple[float, ...]) -> tuple[float, float]:
-    """How far below and above the value its values at other temperatures lie, on the log scale."""
-    logs = [math.log(max(end, 1e-300) / value) for end in ends]
+def _reach(ends: tuple[float, ...]) -> tuple[float, float]:
+    """How far below and above a value its multiples at other temperatures lie, on the log scale."""
+    logs = [math.log(max(end, 1e-300)) for end in ends]
     return max(-min(logs), 0.0), max(max(logs), 0.0)
 
 

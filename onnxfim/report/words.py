@@ -12,7 +12,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.numbers import count, inline_label, interval, number, percent, short, visible
+from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, short, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
@@ -181,10 +181,12 @@ def _sure(audit: Audit) -> str:
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
     elif statistic is not None and statistic.mean.value is not None:
-        parts.append(f"The mean {lead_name(audit)} is {number(statistic.mean.value)}, {visible(statistic.mean.method)}.")
+        known = known_ends(statistic.mean.low, statistic.mean.high)
+        also = f" ({known})" if known else ""
+        parts.append(f"The mean {lead_name(audit)} is {number(statistic.mean.value)}{also}, {visible(statistic.mean.method)}.")
         if (typical := statistic.geometric_mean).value is not None:
-            ends = interval(typical.low, typical.high)
-            parts.append(f"The geometric mean is {number(typical.value)}" + (f" (95 % interval {ends})." if ends else "."))
+            around = interval(typical.low, typical.high)
+            parts.append(f"The geometric mean is {number(typical.value)}" + (f" (95 % interval {around})." if around else "."))
     else:
         parts.append("The mean has no interval.")
     kinds = Counter(s.lambda_max.kind for s in audit.samples if s.lambda_max.value is not None)

@@ -103,7 +103,9 @@ class GradientRoute:
                 sample,
                 z[k],
                 lambda_max=lam,
-                calibrated=None if hot is None or shares is None else _calibrated(_estimate(hot, k, spent), shares[k]),
+                calibrated=None
+                if hot is None or shares is None
+                else with_temperature_error(_estimate(hot, k, spent), tuple(shares[k])),
                 raw_units=self.measurer.raw_units_by_bracket(lam),
                 trace=trace,
                 boundary_distance=replace(distances[k], evaluations=spent),
@@ -232,11 +234,6 @@ def isotropic_start(p: Array, noise: Array) -> Array:
         return root[rows] * (w - (q * w).sum(axis=1, keepdims=True))
 
     return lanczos(product, noise, tolerance=_ROUGH, most=_MOST_PRODUCTS).vectors
-
-
-def _calibrated(estimate: Estimate, shares: Array) -> Estimate:
-    """A calibrated value with the temperature's error; ``shares`` are its multiples at the ends of the temperature's interval."""
-    return with_temperature_error(estimate, tuple(float((estimate.value or 0.0) * s) for s in shares))
 
 
 def _estimate(pairs: TopEigenpairs, k: int, evaluations: int) -> Estimate:

@@ -142,7 +142,7 @@ class Measurer:
         return tuple(self.temperature * math.exp(sign * Z95 * self.temperature_error) for sign in (-1, 1))
 
     def _at_ends(self, base: Array, ends: Ends, calibrated: Estimate, scores: Array, twin: Array | None) -> tuple[float, ...]:
-        """lambda_max at the ends of the temperature's interval, from the same slopes.
+        """lambda_max at the ends of the temperature's interval over that at the temperature, from the same slopes.
 
         Along the same directions: the noise of the estimate is nearly that of the fitted temperature's, and cancels in the ratio of
         plain values.
@@ -154,7 +154,7 @@ class Measurer:
         for temperature in self.temperature_ends:
             Y = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
             other = None if ends.twin is None else self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
-            found.append(calibrated.value * plain_top(Y, other) / here if here > 0 else calibrated.value)
+            found.append(plain_top(Y, other) / here if here > 0 else 1.0)
         return tuple(found)
 
     def _unchanged(self, parts: Sequence[Ends]) -> float:

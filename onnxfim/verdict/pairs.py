@@ -35,7 +35,7 @@ def column(audit: Audit, measure: str) -> Column:
     table = np.array([r if len(r) == groups else (np.nan,) * groups for r in replicates]).reshape(len(found), groups)
     shifted = None
     if any(e.at_temperatures for _, e in found):
-        shifted = np.array([e.at_temperatures or (e.value, e.value) for _, e in found], np.float64)
+        shifted = values[:, None] * np.array([e.at_temperatures or (1.0, 1.0) for _, e in found], np.float64)
     influences = np.array(audit.calibration.influences if shifted is not None else (), np.float64)
     indices = np.array([s.index for s, _ in found], np.int64)
     return Column(indices, values, log_sd(values, lows, highs), table, shifted, influences)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxfim.record.decision import Aggregate
 from onnxfim.report.charts.axes import frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
-from onnxfim.report.numbers import count, inline_label, interval, number, visible
+from onnxfim.report.numbers import count, inline_label, known_ends, number, visible
 from onnxfim.verdict.comparison import Comparison
 
 _ROW = 34
@@ -88,7 +88,7 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
 
 
 def _words(a: Aggregate) -> str:
-    return f"{number(a.value)} ({interval(a.low, a.high) or 'no interval'})"
+    return f"{number(a.value)} ({known_ends(a.low, a.high) or 'no interval'})"
 
 
 def _ends(a: Aggregate) -> Sequence[float | None]:
