@@ -17,6 +17,7 @@ from onnxfim.data import Samples
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
@@ -43,8 +44,9 @@ class Context:
 
     @property
     def forward(self) -> Forward:
-        """The audited model; its rows are counted."""
-        return MeteredForward(self.subject.forward, self.meter)
+        """The audited model; its rows are counted, and NaN where the runtime fails on them."""
+        info = self.subject.info
+        return MeteredForward(ForgivingForward(self.subject.forward, (info.num_outputs, info.positions)), self.meter)
 
     @property
     def reader(self) -> OutputReader:

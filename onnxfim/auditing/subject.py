@@ -25,6 +25,7 @@ from onnxfim.graph.load import (  # fmt: skip
 from onnxfim.graph.surgery import free_batch, read_from
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward
 from onnxfim.slopes.kinds import OutputReader, reader_of
 
@@ -156,7 +157,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         )  # fmt: skip
 
     forward = opened(file.path, out.name, fixed, settings.batch)
-    few = X[: min(8, len(X))]
+    few = rows_that_run(forward, X, 8)
     truth = forward.outputs(few)
     rewritten: list[str] = []
     proto = file.proto

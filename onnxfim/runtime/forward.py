@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
-from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.rows import Rows, taken
 from onnxfim.runtime.session import OutOfMemory, open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -208,18 +207,12 @@ class OnnxForward:
 
 
 def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
-    part = slice(start, stop)
-    return _taken(rows, part)
+    return taken(rows, slice(start, stop))
 
 
 def _repeat_last(rows: Rows, count: int) -> Rows:
     index = np.minimum(np.arange(count), len(rows.sample) - 1)
-    return _taken(rows, index)
-
-
-def _taken(rows: Rows, which: Any) -> Rows:
-    w = None if rows.w is None else rows.w[which]
-    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
+    return taken(rows, index)
 
 
 class CallableForward:

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnxfim.runtime.providers import _CUDA
-from onnxfim.runtime.session import _model_error
+from onnxfim.runtime.session import run_error
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -125,7 +125,7 @@ class BoundPair:
             return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
         except Exception as error:
             self._buffer.free()
-            raise _model_error(error, b"") from error
+            raise run_error(error) from error
 
     def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Make the rows in place, piece by piece."""

@@ -6,7 +6,7 @@ Samples and directions never depend on the batch size: direction j of sample i i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -37,6 +37,12 @@ class Rows:
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""
         return X if self.inside is None else np.clip(X, *self.inside)
+
+
+def taken(rows: Rows, which: Any) -> Rows:
+    """Some rows of a batch."""
+    w = None if rows.w is None else rows.w[which]
+    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
 
 
 class Forward(Protocol):

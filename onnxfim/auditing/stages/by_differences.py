@@ -23,6 +23,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide the mean, the tail and the maximum
 _KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
 _FEW_DIRECTIONS = 8
+_BREAKS = "the model's output is not finite near this sample, or the runtime fails there"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             if not is_finite(ends):
                 results.pop(position, None)
                 kept.pop(position, None)
-                skipped.append(Skipped(ground.index(position), "the model's output is not finite near this sample"))
+                skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
             results[position] = plan.measurer(ends.request.sample, ground.base[position], parts)

@@ -10,6 +10,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import differences, measurer
 from onnxfim.auditing.stages import stage
 from onnxfim.runtime.rows import Rademacher
+from onnxfim.slopes.differences import is_finite
 
 _DIRECTIONS = 64
 
@@ -25,6 +26,8 @@ def cross_check(ground: Ground, found: Found) -> Found:
     requests = [ground.request(p, 0, _DIRECTIONS) for _, p in sorted(wanted.items()) if (results[p].lambda_max.value or 0) > 0]
     ratios = []
     for ends in jacobian.ends(ground.X, ground.base, requests):
+        if not is_finite(ends):
+            continue
         position = ends.request.sample.position
         sketch = sketched(ends.request.sample, ground.base[position], [ends]).lambda_max
         exact = results[position].lambda_max.value
