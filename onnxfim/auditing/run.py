@@ -76,7 +76,7 @@ def audit(
         >>> with np.load("digits.npz") as data:
         ...     audit = onnxfim.audit("digits_resnet.onnx", data["inputs"][:50], data["labels"][:50], onnxfim.Settings(replay=0))
         >>> audit.verdict, audit.run.method
-        ('pass', 'gradient')
+        ('measured', 'gradient')
     """
     started = time.perf_counter()
     context = _opened(model, inputs, labels, settings or Settings(), progress, cache_dir)

@@ -121,19 +121,28 @@ def headline(audit: Audit) -> str:
     if not audit.measured:
         of = count(audit.data.count, "sample")
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
-    errors = [f for f in audit.findings if f.level == "error"]
-    warnings = [f for f in audit.findings if f.level == "warning"]
-    decided = checks_headline(audit)
-    if decided is not None:
-        return decided
-    if audit.verdict == "fail":
-        return f"{count(len(errors), 'check')} failed: {visible(errors[0].message)}" if errors else "A check of this audit failed."
+    warnings = sum(f.level == "warning" for f in audit.findings)
+    unsound, decided = _unsound(audit), checks_headline(audit)
+    if audit.verdict == "inconclusive" and unsound is not None:
+        return f"These numbers must not be relied on. {unsound}"
     if audit.verdict == "inconclusive":
-        if errors or warnings:
-            return f"What was measured does not decide: {visible((errors or warnings)[0].message)}"
-        return "What was measured is not enough to decide: read the intervals below."
-    tail = f"; {count(len(warnings), 'warning')} to read" if warnings else ""
-    return f"No check failed on {count(len(audit.samples), 'sample')}{tail}."
+        return decided or "The comparison that was asked for could not be made."
+    if audit.verdict == "fail":
+        return " ".join(filter(None, (decided, unsound and f"Besides, these numbers must not be relied on. {unsound}")))
+    over = f"on {count(len(audit.samples), 'sample')}"
+    tail = f"; {count(warnings, 'warning')} to read" if warnings else ""
+    if audit.verdict == "pass":
+        return f"{'Every gate passed' if audit.gates else 'The comparison with the baseline passed'} {over}{tail}."
+    return f"Measured {over}, no check of the audit failed{tail}. No gate was set, so this is neither a pass nor a fail."
+
+
+def _unsound(audit: Audit) -> str | None:
+    """Why the audit is unsound: its first error, and how many more there are; None where there is none."""
+    errors = [f for f in audit.findings if f.level == "error"]
+    if not errors:
+        return None
+    more = f" ({count(len(errors) - 1, 'more error')} under Findings.)" if len(errors) > 1 else ""
+    return f"{visible(errors[0].message)}{more}"
 
 
 def answers(audit: Audit) -> tuple[Statement, ...]:
@@ -250,9 +259,7 @@ def _now(audit: Audit) -> str:
     warnings = sum(f.level == "warning" for f in audit.findings)
     parts = []
     if errors:
-        parts.append(
-            f"Clear the {_one(errors, 'error')} under Findings first: the numbers may not describe the model as it is used."
-        )
+        parts.append(f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again.")
     elif warnings:
         parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
     if audit.run.partial:
@@ -261,11 +268,13 @@ def _now(audit: Audit) -> str:
         parts.append("Give labels to get accuracy and calibrated values.")
     if audit.data.synthetic:
         parts.append("Run it on real inputs.")
-    elif lead_values(audit):
+    elif lead_values(audit) and not errors:
         parts += _more_samples(audit)
         parts.append(
             f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
         )
+    if audit.verdict == "measured":
+        parts.append("Set a limit (--fail-on) or a baseline to make this a check that can pass or fail.")
     return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
 
 

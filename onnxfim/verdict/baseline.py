@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, Movement, Scope, Verdict
+from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
@@ -47,7 +47,7 @@ def compare_to_baseline(
     ratio = ratio_of_means(now, then, paired=paired)
     decisive = ratio.interval_here() if scope == "samples" else ratio.interval()
     limit = 1 + max_regression
-    verdict: Verdict = "inconclusive"
+    verdict: Outcome = "inconclusive"
     if decisive.low is not None and decisive.high is not None:
         verdict = "fail" if decisive.low > limit else "pass" if decisive.high <= limit else "inconclusive"
     rose, fell = moved(a, b)

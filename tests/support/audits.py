@@ -137,7 +137,7 @@ def make_audit(
         )
         if labels
         else (),
-        verdict="pass",
+        verdict="measured",
         classes=_classes(truth if labels else predicted, truth, predicted, raw, calibrated, distances, labels, num_classes),
         thumbnails=tuple(_thumbnail(int(i), int(truth[i]), rng) for i in _extremes(calibrated if labels else raw)),
         units=UNITS,

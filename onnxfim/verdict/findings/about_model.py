@@ -82,7 +82,7 @@ def _unfitted(audit: Audit) -> str | None:
 
 
 CHECKS = (
-    Check("synthetic-data", "warning", "The inputs are random numbers", _synthetic),
+    Check("synthetic-data", "error", "The inputs are random numbers", _synthetic),
     Check("output-kind", "warning", "The outputs may have been read wrongly", _output_kind),
     Check("no-labels", "note", "No labels were given", _labels),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),

@@ -30,7 +30,12 @@ def _auto(audit: Audit) -> str | None:
 
 
 def _partial(audit: Audit) -> str | None:
-    return "The audit was interrupted: it holds the samples that were finished by then." if audit.run.partial else None
+    if not audit.run.partial:
+        return None
+    return (
+        f"The audit was interrupted: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
+        "and not every check was made. Run it again to the end."
+    )
 
 
 def _skipped(audit: Audit) -> str | None:
@@ -61,7 +66,7 @@ def _precision(audit: Audit) -> str | None:
 CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
     Check("provider-auto", "note", "A faster provider did not load", _auto),
-    Check("partial", "warning", "The audit was interrupted", _partial),
+    Check("partial", "error", "The audit was interrupted", _partial),
     Check("skipped-samples", "warning", "Samples were skipped", _skipped),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
 )
