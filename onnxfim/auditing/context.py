@@ -14,7 +14,7 @@ from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
 from onnxfim.data import Samples
-from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
+from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck, StepChoice
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
@@ -105,12 +105,14 @@ class Clean:
         usable: Positions whose outputs are numbers.
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
+        rows: How far rows depend on the batch that they are in; None where that could not be tried.
     """
 
     base: Array
     usable: Array
     audited: Array
     skipped: tuple[Skipped, ...]
+    rows: RowCheck | None = None
 
 
 @dataclass(frozen=True)

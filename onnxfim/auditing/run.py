@@ -26,6 +26,7 @@ from onnxfim.auditing.stages import (
     crosscheck,
     refining,
     replay,
+    unmeasurable,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
@@ -110,6 +111,8 @@ def _staged(context: Context, started: float) -> Audit:
 
 def _measured(ground: Ground) -> Found:
     """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
+    if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
+        return unmeasurable.without_values(ground, reason)
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:
