@@ -105,23 +105,25 @@ class Clean:
         usable: Positions whose outputs are numbers.
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
-        rows: How far rows depend on the batch that they are in; None where that could not be tried.
     """
 
     base: Array
     usable: Array
     audited: Array
     skipped: tuple[Skipped, ...]
-    rows: RowCheck | None = None
 
 
 @dataclass(frozen=True)
 class Ground(Context):
-    """A context in which measuring can begin: clean outputs, temperature and step are known."""
+    """A context in which measuring can begin: clean outputs, temperature and step are known.
+
+    ``rows`` tells how far rows depend on the batch that they are in; None where that could not be tried.
+    """
 
     clean: Clean
     calibration: Calibration
     step: StepChoice
+    rows: RowCheck | None = None
 
     @property
     def base(self) -> Array:

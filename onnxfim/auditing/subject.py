@@ -64,7 +64,7 @@ class Subject:
 
     ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
     their logarithm; ``read`` is the name of that value. ``level`` is the spacing of the input levels of a file that quantises its
-    input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the output kind it was read with.
+    input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the kind it was read with.
     ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to differentiate.
     """
 

@@ -126,6 +126,11 @@ class Settings:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def tells_kind(self) -> bool:
+        """Whether the output kind was given by the user, who answers for it."""
+        return self.output_kind != "auto"
+
 
 #: All settings, in their order.
 SETTINGS = settings_of(Settings)

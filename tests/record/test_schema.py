@@ -31,7 +31,7 @@ LATER = {
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
-    "Bound": {"shares"},
+    "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "Run": {"provider_missed"},

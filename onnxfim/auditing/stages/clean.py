@@ -8,7 +8,6 @@ import numpy as np
 
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.rows import try_rows
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 
@@ -23,7 +22,6 @@ def clean_pass(context: Context) -> Clean:
         InputError: labels that the model has no outputs for, or no finite output at all.
     """
     context.subject.forward.find_batch(context.X)
-    rows = try_rows(context)
     context.say("clean pass")
     base = context.forward.outputs(context.X)
     _check_labels(context, base)
@@ -33,7 +31,7 @@ def clean_pass(context: Context) -> Clean:
     usable = np.flatnonzero(finite)
     if len(usable) == 0:
         raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
-    return Clean(base, usable, _audited(context, usable), (*context.samples.skipped, *skipped), rows)
+    return Clean(base, usable, _audited(context, usable), (*context.samples.skipped, *skipped))
 
 
 def _check_labels(context: Context, base: Array) -> None:

@@ -60,7 +60,7 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
-        rows=ground.clean.rows,
+        rows=ground.rows,
     )
     return judge(measured)
 

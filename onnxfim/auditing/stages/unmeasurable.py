@@ -15,7 +15,7 @@ _QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 def why_unmeasurable(ground: Ground) -> str | None:
     """Why no value may be given, or None: rows that depend on their neighbours, or outputs that are a step function."""
-    rows = ground.clean.rows
+    rows = ground.rows
     if rows is not None and rows.dependent:
         return "the answer to a row depends on its neighbours in the batch: the model is no function of one input"
     if ground.subject.info.no_slope is not None:

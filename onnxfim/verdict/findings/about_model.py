@@ -27,8 +27,7 @@ def _output_kind(audit: Audit) -> str | None:
 
 
 def _told(audit: Audit) -> bool:
-    """Whether the output kind was given by the user, who answers for it."""
-    return audit.settings.output_kind != "auto"
+    return audit.settings.tells_kind
 
 
 def _no_slope(audit: Audit) -> str | None:

@@ -29,6 +29,7 @@ def try_rows(context: Context) -> RowCheck | None:
     A model that answers a row otherwise in a call of its own is called with one batch shape from here on.
     """
     forward = context.subject.forward
+    forward.find_batch(context.X)
     fixed = getattr(forward, "fixed", None)
     size = fixed or min(_ROWS, forward.batch)
     if size < 2:
