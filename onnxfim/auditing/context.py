@@ -14,7 +14,7 @@ from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
 from onnxfim.data import Samples
-from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
+from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck, StepChoice
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forgiving import ForgivingForward
@@ -117,11 +117,15 @@ class Clean:
 
 @dataclass(frozen=True)
 class Ground(Context):
-    """A context in which measuring can begin: clean outputs, temperature and step are known."""
+    """A context in which measuring can begin: clean outputs, temperature and step are known.
+
+    ``rows`` tells how far rows depend on the batch that they are in; None where that could not be tried.
+    """
 
     clean: Clean
     calibration: Calibration
     step: StepChoice
+    rows: RowCheck | None = None
 
     @property
     def base(self) -> Array:

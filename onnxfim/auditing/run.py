@@ -17,6 +17,7 @@ from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     attack,
+    batch_rows,
     bounding,
     by_differences,
     by_gradients,
@@ -26,6 +27,7 @@ from onnxfim.auditing.stages import (
     crosscheck,
     refining,
     replay,
+    unmeasurable,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
@@ -96,10 +98,11 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
+    rows = batch_rows.try_rows(context)
     cleaned = clean.clean_pass(context)
     calibration = choosing.fit_temperature(context, cleaned)
     chosen = choosing.choose(context, cleaned)
-    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen)
+    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows)
     found = _measured(ground)
     try:
         reading = bounding.read(ground)
@@ -110,6 +113,8 @@ def _staged(context: Context, started: float) -> Audit:
 
 def _measured(ground: Ground) -> Found:
     """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
+    if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
+        return unmeasurable.without_values(ground, reason)
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:

@@ -83,7 +83,9 @@ class ModelInfo:
 
     ``output_kind`` is what the outputs are; ``read_from`` says which values were differentiated and how that is known.
     ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
-    speaks against the kind that the outputs were read as.
+    speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
+    ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
+    they are a step function of the input.
     """
 
     path: str
@@ -102,6 +104,34 @@ class ModelInfo:
     read_from: str
     rewritten: str | None = field(default=None, metadata=ALWAYS)
     doubt: str | None = None
+    class_axis: Count | None = None
+    batch_axis: Count | None = None
+    axes_from: str | None = None
+    no_slope: str | None = None
+
+
+@closed
+@dataclass(frozen=True)
+class RowCheck:
+    """Whether the rows of a batch are answered as if each were alone; differences are rms, in output units.
+
+    Attributes:
+        rows: Rows in a batch that was tried.
+        scale: Largest output in size, which the differences are judged by.
+        neighbours: The same rows in a batch of the same size among others; None where it could not be tried.
+        alone: A row in a call of its own; None where the file insists on its batch.
+        identical: Identical rows of one batch.
+        repeated: The same batch twice: what is left is chance.
+        dependent: The answers depend on the neighbours, beyond chance and rounding.
+    """
+
+    rows: Count
+    scale: NotNegative
+    neighbours: NotNegative | None
+    alone: NotNegative | None
+    identical: NotNegative
+    repeated: NotNegative
+    dependent: bool
 
 
 @dataclass(frozen=True)
@@ -292,6 +322,7 @@ class Audit:
     architecture: Architecture | None = None
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
+    rows: RowCheck | None = None
     units: str = field(default="nats per squared model input unit", metadata=ALWAYS)
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)

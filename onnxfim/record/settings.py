@@ -78,6 +78,15 @@ class Settings:
     )
     input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
     output: str | None = setting(None, help="Name of the output, where the model has several.", metavar="NAME", row="never")
+    class_axis: int | None = setting(
+        None, help="Axis of the output that holds the classes, counted from 0 with the batch among them, or from the end with a "
+        "minus; without it the graph's last nodes, names and values tell it.", metavar="AXIS", unset="read from the graph",
+        example=-1, row="changed", matters=True,
+    )  # fmt: skip
+    batch_axis: int | None = setting(
+        None, help="Axis of the output that holds the batch; without it two calls tell it.", metavar="AXIS",
+        unset="found by two calls", example=1, row="changed",
+    )  # fmt: skip
     temperature: float | None = setting(
         None, help="Temperature of the calibrated values; auto fits it on the labels.", over=0, auto=True,
         unset="fitted on the labels", matters=True, paired="settings",
@@ -116,6 +125,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def tells_kind(self) -> bool:
+        """Whether the output kind was given by the user, who answers for it."""
+        return self.output_kind != "auto"
 
 
 #: All settings, in their order.

@@ -66,11 +66,11 @@ class ForgivingForward:
             return np.concatenate([self._halved(call, part[:half]), self._halved(call, part[half:])])
 
 
-def rows_that_run(forward: Forward, X: Array, count: int, most: int = 64) -> Array:
+def rows_that_run(call: Callable[[Array], object], X: Array, count: int, most: int = 64) -> Array:
     """The first ``count`` samples of X that the model takes, all of those where they are fewer.
 
     Args:
-        forward: The model.
+        call: Runs the model on rows.
         X: Samples, (N, *shape).
         count: How many are wanted.
         most: Samples to try one by one where the first ``count`` fail together.
@@ -80,19 +80,19 @@ def rows_that_run(forward: Forward, X: Array, count: int, most: int = 64) -> Arr
     """
     first = X[:count]
     try:
-        forward.outputs(first)
+        call(first)
     except RowsFailed:
-        good = [i for i in range(min(most, len(X))) if why_not(forward, X[i : i + 1]) is None][:count]
+        good = [i for i in range(min(most, len(X))) if why_not(call, X[i : i + 1]) is None][:count]
         if not good:
             raise
         return X[good]
     return first
 
 
-def why_not(forward: Forward, row: Array) -> str | None:
+def why_not(call: Callable[[Array], object], row: Array) -> str | None:
     """What the runtime says where it fails on a row (1, *shape); None where it does not."""
     try:
-        forward.outputs(row)
+        call(row)
     except RowsFailed as error:
         return error.said
     return None

@@ -26,14 +26,14 @@ SCHEMA = audit_schema()
 
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
-    "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms"},
+    "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
     "SampleResult": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
-    "Bound": {"shares"},
+    "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped"},
-    "ModelInfo": {"doubt"},
+    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "Run": {"provider_missed"},
 }
 

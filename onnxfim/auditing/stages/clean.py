@@ -22,7 +22,7 @@ def clean_pass(context: Context) -> Clean:
     Raises:
         InputError: labels that the model has no outputs for, or no finite output at all.
     """
-    context.subject.forward.find_batch(rows_that_run(context.subject.forward, context.X, 1))
+    context.subject.forward.find_batch(rows_that_run(context.subject.forward.outputs, context.X, 1))
     context.say("clean pass")
     base = context.forward.outputs(context.X)
     _check_labels(context, base)
@@ -36,7 +36,7 @@ def clean_pass(context: Context) -> Clean:
 
 def _reason(context: Context, position: int) -> str:
     """Why a sample cannot be used."""
-    said = why_not(context.subject.forward, context.X[position : position + 1])
+    said = why_not(context.subject.forward.outputs, context.X[position : position + 1])
     return "the model's output is not finite at this sample" if said is None else f"the runtime fails on it: {said}"
 
 

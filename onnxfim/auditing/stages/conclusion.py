@@ -13,6 +13,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.choosing import deviation
+from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run
 from onnxfim.record.sample import SampleResult
@@ -40,7 +41,7 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         )  # fmt: skip
     data = data_info(ground)
     measured = Audit(
-        model=replace(ground.subject.info, doubt=ground.subject.doubt),
+        model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
         settings=ground.settings,
         run=run_info(ground, found, time.perf_counter() - started),
@@ -59,8 +60,15 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
+        rows=ground.rows,
     )
     return judge(measured)
+
+
+def _no_slope(ground: Ground) -> str | None:
+    """Why the outputs have no slope, from the graph or from the values."""
+    seen = "small steps change no output, larger ones make it jump" if no_slope_seen(ground) else None
+    return ground.subject.info.no_slope or seen
 
 
 def run_info(ground: Ground, found: Found, seconds: float) -> Run:

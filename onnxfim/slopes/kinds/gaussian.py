@@ -20,6 +20,7 @@ class Gaussian(OutputReader):
 
     name: ClassVar[OutputKind] = "gaussian"
     has_classes: ClassVar[bool] = False
+    independent: ClassVar[bool] = True
     no_temperature: ClassVar[str | None] = "a Gaussian output has no classes and no temperature"
     spread_formula: ClassVar[str] = "L²/σ²"
 

@@ -19,6 +19,7 @@ class _Bernoulli(OutputReader):
     """Independent Bernoulli distributions, ``C = diag(p(1 − p))``; a single one decides between two classes."""
 
     name: ClassVar[OutputKind] = "sigmoid"
+    independent: ClassVar[bool] = True
     spread_formula: ClassVar[str] = "max p(1−p)·L²"
 
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
@@ -85,7 +86,10 @@ class SigmoidProbabilities(_Bernoulli):
 
     @classmethod
     def recognise(cls, end: Ending, z: Array) -> Recognition | None:
-        return Recognition(f"the graph ends in Sigmoid (node {end.node!r})") if end.kind == cls.name and unit(z) else None
+        if end.kind != cls.name or not unit(z):
+            return None
+        clip = f"; a Clip to {end.clipped[0]:.4g} … {end.clipped[1]:.4g} follows" if end.clipped else ""
+        return Recognition(f"the graph ends in Sigmoid (node {end.node!r}){clip}")
 
     @classmethod
     def fits(cls, z: Array) -> bool:

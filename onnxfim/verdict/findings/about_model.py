@@ -26,6 +26,20 @@ def _output_kind(audit: Audit) -> str | None:
     return f"How the outputs were read may be wrong: {audit.model.doubt}." if audit.model.doubt else None
 
 
+def _told(audit: Audit) -> bool:
+    return audit.settings.tells_kind
+
+
+def _no_slope(audit: Audit) -> str | None:
+    why = audit.model.no_slope
+    if why is None:
+        return None
+    return (
+        f"The outputs do not change for small steps: a step function of the input ({why}). It has no slope, so there is no lambda_max "
+        "and no value is given; measures of finite steps (flip radius, attacks by search) still mean something."
+    )
+
+
 def _labels(audit: Audit) -> str | None:
     if audit.data.labels or audit.data.synthetic:
         return None
@@ -83,7 +97,8 @@ def _unfitted(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("synthetic-data", "error", "The inputs are random numbers", _synthetic),
-    Check("output-kind", "warning", "The outputs may have been read wrongly", _output_kind),
+    Check("output-kind", "error", "The outputs may have been read wrongly", _output_kind, milder=_told),
+    Check("no-slope", "error", "The outputs are a step function", _no_slope),
     Check("no-labels", "note", "No labels were given", _labels),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
     Check("confidence-gap", "warning", "Confidence does not fit accuracy", _confidence_gap, _no_labels),

@@ -24,7 +24,7 @@ def _no_plateau(audit: Audit) -> str | None:
 
 def _not_deterministic(audit: Audit) -> str | None:
     noise = audit.step.repeat_noise
-    if noise <= 0:
+    if noise <= 0 or (audit.rows is not None and audit.rows.dependent):
         return None
     return (
         f"Repeated identical calls differ by {noise:.3g} (rms of one output): the model or the provider is not deterministic. Results "

@@ -24,7 +24,7 @@ def _nothing(audit: Audit) -> str | None:
 
 def _unresolved(audit: Audit) -> str | None:
     missing = [s for s in audit.samples if s.lambda_max.value is None]
-    if not missing:
+    if not missing or audit.model.no_slope or (audit.rows is not None and audit.rows.dependent):  # another finding tells the cause
         return None
     return (
         f"{len(missing)} of {len(audit.samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that they "
