@@ -22,6 +22,7 @@ from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.differences import Request, Sample
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -105,12 +106,14 @@ class Clean:
         usable: Positions whose outputs are numbers.
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
+        scales: How far the audited samples spread, feature by feature.
     """
 
     base: Array
     usable: Array
     audited: Array
     skipped: tuple[Skipped, ...]
+    scales: Spread
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,16 @@ class Ground(Context):
     def base(self) -> Array:
         """Outputs of all samples, (N, K, P)."""
         return self.clean.base
+
+    @property
+    def scales(self) -> Spread:
+        """How far the inputs spread, feature by feature."""
+        return self.clean.scales
+
+    @property
+    def spread(self) -> Array | None:
+        """By how much each coordinate is moved for a step of one deviation, broadcastable to a sample; None where one fits all."""
+        return self.clean.scales.steps
 
     def facts(self) -> str:
         return f"step {self.step.step:.3g} per coordinate, {self.step.scheme} differences, {super().facts()}"
