@@ -20,7 +20,7 @@ from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
-from onnxfim.slopes.differences import Request, Sample
+from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.spread import Spread
 
@@ -155,6 +155,7 @@ class Found:
         interrupted: The user ended it early.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
+        scheme: How differences were taken where samples were measured by them.
     """
 
     method: Literal["gradient", "exact", "sketch"]
@@ -164,6 +165,7 @@ class Found:
     interrupted: bool = False
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    scheme: Scheme | None = None
 
     @property
     def in_order(self) -> list[SampleResult]:

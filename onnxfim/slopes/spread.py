@@ -44,9 +44,23 @@ class Spread:
         return None if self.steps is None else self.steps / self.pooled
 
     @property
+    def random(self) -> Array | None:
+        """What random directions of standardised inputs are multiplied by, in units of the pooled deviation; None where even.
+
+        Coordinates that do not vary stay where they are.
+        """
+        return None if self.steps is None else self.deviation / self.pooled
+
+    def features_of(self, shape: tuple[int, ...]) -> Array | None:
+        """The feature that each coordinate of a sample belongs to, (d,), where features differ in scale; else None."""
+        if self.steps is None:
+            return None
+        return np.broadcast_to(np.arange(self.steps.size).reshape(self.steps.shape), shape).ravel()
+
+    @property
     def identity(self) -> str:
         """The scales for the cache: outputs at steps of other scales are not the same."""
-        return "" if self.steps is None else hashlib.sha256(np.ascontiguousarray(self.steps).tobytes()).hexdigest()[:16]
+        return "" if self.steps is None else hashlib.sha256(self.steps.tobytes() + self.deviation.tobytes()).hexdigest()[:16]
 
 
 def pooled_deviation(X: Array, positions: Iterable[int]) -> float:

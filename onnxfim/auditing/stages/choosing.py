@@ -37,5 +37,5 @@ def choose(context: Context, clean: Clean) -> StepChoice:
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
         context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, field=clean.scales.random,
     )  # fmt: skip

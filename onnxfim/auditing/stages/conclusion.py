@@ -73,7 +73,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider_reason=None if report is None else report.reason,
         method=found.method,
         step=ground.step.step,
-        scheme=ground.step.scheme,
+        scheme=found.scheme or ground.step.scheme,
         temperature=ground.calibration.temperature,
         seed=settings.seed,
         evaluations=ground.meter.passes,
