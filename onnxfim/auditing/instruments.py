@@ -21,8 +21,8 @@ from onnxfim.slopes.step import truncation
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Least move of a coordinate, in units of its type's rounding at the largest input.
-_ROUNDINGS = 8
+_ROUNDINGS = 8  # least move of a coordinate, in units of its type's rounding at the largest input
+_LEAST = 3.0  # the same in units of its spread and the root of that rounding: 1e-3 of the spread in float32
 
 
 #: Why there are no values in the inputs' own units.
@@ -35,7 +35,11 @@ _STANDARDISED_ONLY = (
 def coordinate_measurer(ground: Ground, scheme: Scheme) -> Measurer:
     """Turns differences along all coordinates into results; central ones measure their own error at every sample."""
     found = replace(measurer(ground, exact=True), scheme=scheme)
-    return found if scheme == "forward" else replace(found, step_error=truncation(ground.step))
+    if scheme == "forward":
+        return found
+    size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
+    grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / coordinate_moves(ground)))
+    return replace(found, step_error=truncation(ground.step), grain=grain)
 
 
 def sketch_measurer(ground: Ground) -> Measurer:
@@ -61,7 +65,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         temperature=calibration.temperature,
         temperature_reason=calibration.reason,
         step_error=min(error, 1.0),
-        rounding=float(np.finfo(ground.X.dtype).eps) if ground.X.dtype.kind == "f" else 0.0,
+        rounding=_eps(ground.X.dtype),
         raw=None if scale is None else Rescaling(_flat(scale, shape)),
         standardised=Rescaling(_flat(scales.deviation, shape)) if scales.deviation.any() else None,
         features=scales.features_of(shape),
@@ -86,22 +90,36 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, ground.scales.identity))
 
 
-def coordinate_differences(ground: Ground, scheme: Scheme, amplitude: float) -> Differences:
-    """Differences along all coordinates, each moved by its own amplitude: the one given, in units of its own spread.
+def coordinate_moves(ground: Ground) -> Array:
+    """By how much each coordinate is moved where all are, (*shape).
 
-    No coordinate is moved by less than what its type tells apart at the largest of the inputs.
+    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then those
+    measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too), nor by
+    less than its type tells apart at the largest of the inputs.
     """
-    X, field = ground.X, ground.scales.field
+    X, field, step = ground.X, ground.scales.field, ground.step
+    amplitude = step.step
+    if not step.given:
+        amplitude = max(step.step * math.sqrt(ground.dimension), _LEAST * math.sqrt(_eps(X.dtype)) * step.input_std)
     size = np.max([np.abs(X[i]).astype(np.float64) for i in ground.clean.audited], axis=0)
-    least = _ROUNDINGS * (float(np.finfo(X.dtype).eps) if X.dtype.kind == "f" else 0.0) * size
-    moves = np.maximum(amplitude * (1.0 if field is None else field), least)  # (*shape)
-    if X.dtype != np.float64:
-        moves = moves.astype(np.float32).astype(np.float64)  # what rows are made with, so that any runtime makes the same
+    moves = np.maximum(amplitude * (1.0 if field is None else field), _ROUNDINGS * _eps(X.dtype) * size)
+    # What rows are made with, so that any runtime makes the same.
+    return np.asarray(moves if X.dtype == np.float64 else moves.astype(np.float32).astype(np.float64))
+
+
+def coordinate_differences(ground: Ground, scheme: Scheme) -> Differences:
+    """Differences along all coordinates."""
+    moves = coordinate_moves(ground)
     jacobian = DifferenceJacobian(
         ground.forward, Coordinates(), scheme=scheme, step=1.0, seed=ground.settings.seed, field=moves, own=True
     )
     digest = hashlib.sha256(np.ascontiguousarray(moves).tobytes()).hexdigest()[:16]
     return _remembered(ground, jacobian, (scheme, digest))
+
+
+def _eps(dtype: np.dtype[Any]) -> float:
+    """Rounding of a type of numbers, relative."""
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
 
 
 def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object, ...]) -> Differences:

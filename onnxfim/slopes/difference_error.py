@@ -21,7 +21,7 @@ class DifferenceError:
 
     Attributes:
         half: Half the difference of the one-sided slopes, E, (d, K).
-        floor: Rounding of the outputs by their type, which may leave no trace in E, along each coordinate, (d,).
+        floor: Rounding of the outputs, and of sums inside the model, that may leave no trace in E, along each coordinate, (d,).
     """
 
     half: Array

@@ -70,7 +70,7 @@ def lambda_max_exact(Y: Array, *, error: float = 0.0, evaluations: int = 0, meth
         is wide.
     """
     value = _top(Y)
-    low, high = _squared(math.sqrt(value), error)
+    low, high = _ends(value, error)
     kind: Kind = "exact" if error <= _SHARP * math.sqrt(value) else "estimate"
     return Estimate(value, low, high, kind, method, evaluations, plain=value, cross_fit=value)
 
@@ -173,7 +173,7 @@ def trace_estimate(
     squares = (Y * (Y if twin is None else twin)).sum(axis=1)  # (m,)
     if exact:
         total = float(squares.sum())
-        low, high = _squared(math.sqrt(total), error)
+        low, high = _ends(total, error)
         return Estimate(total, low, high, "exact", "all coordinates", evaluations)
     value = float(squares.mean())
     half = stdtrit(len(squares) - 1, _LEVEL) * float(squares.std(ddof=1)) / math.sqrt(len(squares))
@@ -268,8 +268,11 @@ def _top(Y: Array) -> float:
     return gram(Y / scale).top * scale**2
 
 
-def _squared(root: float, error: float) -> tuple[float, float]:
-    """Ends of the square of a number that is within ``error`` of ``root``."""
+def _ends(square: float, error: float) -> tuple[float, float]:
+    """Ends of a square whose root may be off by ``error``."""
+    if error == 0:
+        return square, square
+    root = math.sqrt(square)
     return max(root - error, 0.0) ** 2, (root + error) ** 2
 
 

@@ -49,6 +49,7 @@ class Measurer:
         temperature_reason: Why there is none.
         step_error: Relative error of the slopes along all coordinates where it is not measured at the sample itself.
         rounding: Relative rounding of one output by its type.
+        grain: Relative rounding of the slopes by sums inside the model, as far as the inputs' own size tells it.
         raw: Units of the raw inputs, before a normalisation, or None.
         standardised: The inputs' standard deviations, or None where nothing varies.
         features: Of each coordinate the feature it belongs to, (d,), where features differ in scale; else None.
@@ -65,6 +66,7 @@ class Measurer:
     temperature_reason: str | None
     step_error: float
     rounding: float = 0.0
+    grain: float = 0.0
     raw: Rescaling | None = None
     standardised: Rescaling | None = None
     features: Array | None = None
@@ -219,8 +221,10 @@ class Measurer:
         signs = np.where(np.arange(base.shape[0]) % 2, -1.0, 1.0)[:, None]  # outputs that round alike move no probability
         rounded = middle + self.rounding / math.sqrt(_ALTERNATING) * np.abs(base) * signs
         floor = linear(rounded, middle, ends.h)
-        half = (forward - backward).reshape(len(forward), -1) / 2
-        return DifferenceError(half, np.linalg.norm(floor.reshape(len(floor), -1), axis=1))
+        # Sums inside round on one grid at both ends, which leaves no trace in the half difference.
+        inside = self.grain / 2 * linear(ends.plus, ends.minus, ends.h)
+        lengths = [np.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (floor, inside)]
+        return DifferenceError((forward - backward).reshape(len(forward), -1) / 2, lengths[0] + lengths[1])
 
     def _slopes(self, base: Array, ends: Ends, evaluations: int, reason: str | None) -> tuple[Estimate, Estimate]:
         """Boundary distance and logit sensitivity, both independent of temperature."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.special import gammaincinv
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Largest over smallest scale of features up to which one step serves all of them.
 EVEN = 10.0
 _CHANNELS = 4  # at most, of an axis of channels
+_CHANCE = 1e-3  # that a scale comes out so much too small
 _DENSE = 0.1  # share of its values that differ from a feature's most usual one, from which on they tell its scale
 _VALUES = 2**18  # looked at in one piece
 _USUAL = 0.95  # share of the deviations that count in full: single far values are no scale
@@ -91,7 +93,8 @@ def spread_of(X: Array, positions: Sequence[int] | Array) -> Spread:
         axis = max(uneven, key=lambda k: uneven[k].ratio)
         deviation = _along(_deviation(X, positions, axis), axis, shape)
         return Spread(pooled, deviation, _along(scales[axis].lengths(), axis, shape), axis)
-    told = long[0] if len(long) == 1 else next((k for k in axes if shape[k] <= _CHANNELS), None)
+    channels = axes if len(long) > 2 else long if len(long) == 1 else []
+    told = next((k for k in channels if len(long) == 1 or shape[k] <= _CHANNELS), None)
     if told is None:
         return Spread(pooled, np.full((1,) * len(shape), varying), None, None)
     return Spread(pooled, _along(_deviation(X, positions, told), told, shape), None, told)
@@ -104,21 +107,28 @@ class _Scales:
     Attributes:
         bulk: Root-mean-square deviation from the median, the farthest drawn in; zero for a feature that is rarely other than that.
         apart: Root-mean-square deviation of the values that differ from the median.
-        dense: Whether those are enough to tell a scale.
+        count: How many those are.
+        dense: Whether they are enough to tell a scale.
         size: Largest magnitude of the values.
     """
 
     bulk: Array
     apart: Array
+    count: Array
     dense: Array
     size: Array
 
     @property
     def ratio(self) -> float:
-        """Largest scale of all features over the smallest of those that can be told; 1 where there are none."""
+        """Largest scale of all features over the smallest of those that can be told; 1 where there are none.
+
+        Of few values a small scale may be chance: it counts as the largest that is likely.
+        """
         if not self.dense.any():
             return 1.0
-        return float(self.bulk.max() / self.apart[self.dense].min())
+        free = np.maximum(self.count[self.dense] - 1, 1)
+        chance = np.sqrt(2 * gammaincinv(free / 2, _CHANCE) / free)  # of a chi-squared variable
+        return float(self.bulk.max() / (self.apart[self.dense] / chance).min())
 
     def lengths(self) -> Array:
         """A scale for every feature: its own spread, else its own magnitude, else the middle one of the others."""
@@ -140,7 +150,7 @@ def _scales(X: Array, positions: Sequence[int] | Array, axis: int) -> _Scales:
     apart = np.sqrt((drawn_in**2).sum(axis=0) / np.maximum(count, 1))
     bulk = np.where(usual > 0, np.sqrt((drawn_in**2).mean(axis=0)), 0.0)
     dense = (count >= _DENSE * len(values)) & (bulk > 0)
-    return _Scales(bulk, apart, dense, np.abs(values).max(axis=0))
+    return _Scales(bulk, apart, count, dense, np.abs(values).max(axis=0))
 
 
 def _values(X: Array, positions: Array, axis: int) -> Array:

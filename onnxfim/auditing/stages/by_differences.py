@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -67,9 +66,7 @@ def plan(ground: Ground) -> Plan:
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
-        # One coordinate is moved as far as a direction of the ladder in all: noise and curvature are then those measured there.
-        amplitude = step.step if step.given else step.step * math.sqrt(d)
-        return Plan(coordinate_differences(ground, scheme, amplitude), coordinate_measurer(ground, scheme), d)
+        return Plan(coordinate_differences(ground, scheme), coordinate_measurer(ground, scheme), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
