@@ -308,7 +308,8 @@ class RememberedJacobian:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
                 self._meter.remembered(len(rows))
-                yield self._jacobian.pair(request, rows, base[request.sample.position])
+                position = request.sample.position
+                yield self._jacobian.pair(request, rows, base[position], X[position])
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)

@@ -21,8 +21,9 @@ from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
-from onnxfim.slopes.differences import Request, Sample
+from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -107,12 +108,14 @@ class Clean:
         usable: Positions whose outputs are numbers.
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
+        scales: How far the audited samples spread, feature by feature.
     """
 
     base: Array
     usable: Array
     audited: Array
     skipped: tuple[Skipped, ...]
+    scales: Spread
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,16 @@ class Ground(Context):
         """Outputs of all samples, (N, K, P)."""
         return self.clean.base
 
+    @property
+    def scales(self) -> Spread:
+        """How far the inputs spread, feature by feature."""
+        return self.clean.scales
+
+    @property
+    def spread(self) -> Array | None:
+        """By how much each coordinate is moved for a step of one deviation, broadcastable to a sample; None where one fits all."""
+        return self.clean.scales.steps
+
     def facts(self) -> str:
         return f"step {self.step.step:.3g} per coordinate, {self.step.scheme} differences, {super().facts()}"
 
@@ -148,6 +161,7 @@ class Found:
         interrupted: The user ended it early.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
+        scheme: How differences were taken where samples were measured by them.
     """
 
     method: Literal["gradient", "exact", "sketch"]
@@ -157,6 +171,7 @@ class Found:
     interrupted: bool = False
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    scheme: Scheme | None = None
 
     @property
     def in_order(self) -> list[SampleResult]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,18 +13,46 @@ from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
-from onnxfim.runtime.rows import Directions
-from onnxfim.slopes.differences import DifferenceJacobian, Differences
+from onnxfim.runtime.rows import Coordinates, Directions
+from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
 from onnxfim.slopes.measurer import Measurer
+from onnxfim.slopes.rescaling import Rescaling
+from onnxfim.slopes.step import truncation
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_ROUNDINGS = 8  # least move of a coordinate, in units of its type's rounding at the largest input
+_LEAST = 3.0  # the same in units of its spread and the root of that rounding: 1e-3 of the spread in float32
+
+
+#: Why there are no values in the inputs' own units.
+_STANDARDISED_ONLY = (
+    "features differ in scale, and the budget covers random directions of standardised inputs only: see the value in standard "
+    "deviations, or measure all coordinates by --method exact"
+)
+
+
+def coordinate_measurer(ground: Ground, scheme: Scheme) -> Measurer:
+    """Turns differences along all coordinates into results; central ones measure their own error at every sample."""
+    found = replace(measurer(ground, exact=True), scheme=scheme)
+    if scheme == "forward":
+        return found
+    size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
+    grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / coordinate_moves(ground)))
+    return replace(found, step_error=truncation(ground.step), grain=grain)
+
+
+def sketch_measurer(ground: Ground) -> Measurer:
+    """Turns differences along random directions into results; in standard deviations alone where features differ in scale."""
+    found = measurer(ground, exact=False)
+    return found if ground.spread is None else replace(found, unit=ground.scales.pooled, without=_STANDARDISED_ONLY)
 
 
 def measurer(ground: Ground, *, exact: bool) -> Measurer:
     """Turns ends of steps into results; ``exact`` where the directions are all coordinates."""
-    step, calibration = ground.step, ground.calibration
-    scale = scale_field(ground.settings.input_scale, ground.X.shape[1:])
-    scales = None if scale is None else (float(scale.min()), float(np.sqrt(np.mean(scale**2))), float(scale.max()))
+    step, calibration, shape = ground.step, ground.calibration, ground.X.shape[1:]
+    scale = scale_field(ground.settings.input_scale, shape)
+    scales = ground.scales
     # The even part's share of the Gram matrix bounds the forward sketch's bias; its root that of all coordinates, where it is
     # linear and not odd. The share is a mean over six samples and a kink near another one weighs more: three times the root
     # covers 91 to 100 % of the sample models' exact values, once the root 75 %.
@@ -34,20 +64,67 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         gradient=False,
         temperature=calibration.temperature,
         temperature_reason=calibration.reason,
-        step_error=max(min(error, 1.0), 1e-4),
-        scales=scales,
-        scale_field=None if scale is None else scale.ravel(),
+        step_error=min(error, 1.0),
+        rounding=_eps(ground.X.dtype),
+        raw=None if scale is None else Rescaling(_flat(scale, shape)),
+        standardised=Rescaling(_flat(scales.deviation, shape)) if scales.deviation.any() else None,
+        features=scales.features_of(shape),
     )
+
+
+def _flat(units: Array, shape: tuple[int, ...]) -> Array:
+    """Units by coordinate, (d,); one where all are equal."""
+    return units.ravel() if units.size == 1 else np.broadcast_to(units, shape).ravel()
 
 
 def differences(ground: Ground, directions: Directions, step: StepChoice) -> Differences:
-    """Differences of the model along these directions, from the cache where it holds them."""
+    """Differences of the model along these random directions, from the cache where it holds them.
+
+    Where features differ in scale the directions are those of standardised inputs, in units of the pooled deviation.
+    """
     seed, limits = ground.settings.seed, ground.subject.limits
     jacobian = DifferenceJacobian(
-        ground.forward, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits
+        ground.forward, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits,
+        field=ground.scales.random,
+    )  # fmt: skip
+    return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, ground.scales.identity))
+
+
+def coordinate_moves(ground: Ground) -> Array:
+    """By how much each coordinate is moved where all are, (*shape).
+
+    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then those
+    measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too), nor by
+    less than its type tells apart at the largest of the inputs.
+    """
+    X, field, step = ground.X, ground.scales.field, ground.step
+    amplitude = step.step
+    if not step.given:
+        amplitude = max(step.step * math.sqrt(ground.dimension), _LEAST * math.sqrt(_eps(X.dtype)) * step.input_std)
+    size = np.max([np.abs(X[i]).astype(np.float64) for i in ground.clean.audited], axis=0)
+    moves = np.maximum(amplitude * (1.0 if field is None else field), _ROUNDINGS * _eps(X.dtype) * size)
+    # What rows are made with, so that any runtime makes the same.
+    return np.asarray(moves if X.dtype == np.float64 else moves.astype(np.float32).astype(np.float64))
+
+
+def coordinate_differences(ground: Ground, scheme: Scheme) -> Differences:
+    """Differences along all coordinates."""
+    moves = coordinate_moves(ground)
+    jacobian = DifferenceJacobian(
+        ground.forward, Coordinates(), scheme=scheme, step=1.0, seed=ground.settings.seed, field=moves, own=True
     )
-    stream = (type(directions).__name__, seed)
-    store = ground.store(directions=stream, differences=(step.scheme, step.step, step.dither, limits))
+    digest = hashlib.sha256(np.ascontiguousarray(moves).tobytes()).hexdigest()[:16]
+    return _remembered(ground, jacobian, (scheme, digest))
+
+
+def _eps(dtype: np.dtype[Any]) -> float:
+    """Rounding of a type of numbers, relative."""
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
+
+
+def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object, ...]) -> Differences:
+    stream = (type(jacobian.directions).__name__, ground.settings.seed)
+    store = ground.store(directions=stream, differences=how)
     return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter)
 
 

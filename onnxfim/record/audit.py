@@ -57,7 +57,9 @@ class StepChoice:
     ``scheme`` is ``forward``, ``central`` or ``dithered``. ``noise_floor`` is the rms rounding noise of one output in output
     units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
     With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
-    ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
+    Where ``per_coordinate`` is true, features differ in scale: each is moved by ``step/input_std`` of its own deviation, and the
+    values of the ladder are per squared standard deviation of each input. ``plateau`` tells whether the value is stable around the
+    step; ``smallest_usable`` the smallest step that resolves anything.
     """
 
     step: NotNegative
@@ -75,6 +77,7 @@ class StepChoice:
     directions: int
     evaluations: int
     clipped: ClippedRange | None = None
+    per_coordinate: bool = False
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class OnnxForward:
         self.one_shape = False  # whether every call has the same number of rows
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
-        self._pairs: dict[tuple[bool, bool], BoundPair] = {}
+        self._pairs: dict[tuple[bool, bool, bool], BoundPair] = {}
         self._buffer = RowBuffer(self.report.obtained)
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.finder = _BatchFinder(fixed or batch, row_bytes)
@@ -222,15 +222,18 @@ class OnnxForward:
         if rows.w is not None:
             feeds["w"] = np.ascontiguousarray(rows.w).reshape(size)
             feeds["dither"] = np.array([rows.dither / 127.0], self._wide)
-        return self._pair(dithered=rows.w is not None, shared=len(used) == 1).run(feeds, size, self._dtype)[0]
+        if rows.field is not None:
+            feeds["field"] = np.ascontiguousarray(np.broadcast_to(rows.field, self._shape)[None], dtype=self._wide)
+        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None).run(feeds, size, self._dtype)[0]
 
-    def _pair(self, *, dithered: bool, shared: bool) -> BoundPair:
-        if (dithered, shared) not in self._pairs:
-            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared)
+    def _pair(self, dithered: bool, shared: bool, scaled: bool) -> BoundPair:
+        kind = (dithered, shared, scaled)
+        if kind not in self._pairs:
+            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
             little, _ = open_session(graph, providers=(self.report.obtained,), threads=1)
-            self._pairs[dithered, shared] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
-        return self._pairs[dithered, shared]
+            self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
+        return self._pairs[kind]
 
 
 def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
@@ -291,7 +294,8 @@ class CallableForward:
         for rows in batches:
             moved = rows.bases(X[rows.sample]).astype(np.float64)
             shape = (len(moved), *([1] * len(self._shape)))
-            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape)
+            field = 1.0 if rows.field is None else rows.field
+            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape) * field
             if rows.w is not None:
-                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape)
+                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape) * field
             yield self._call(moved)

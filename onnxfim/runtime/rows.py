@@ -16,7 +16,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of perturbed rows ``X[sample] + scale·v + dither·w/127``.
+    """A batch of perturbed rows ``X[sample] + field·(scale·v + dither·w/127)``.
 
     Attributes:
         sample: Position of each row's base point in X, (B,) int64.
@@ -24,7 +24,8 @@ class Rows:
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
-        inside: Range into which the base points are moved first, or None.
+        inside: Range into which the base points are moved first (of each coordinate, *shape, where there is a field), or None.
+        field: By how much each coordinate is moved for a scale of 1, (*shape), or None where by 1.
     """
 
     sample: Array
@@ -32,7 +33,8 @@ class Rows:
     scale: Array
     w: Array | None = None
     dither: float = 0.0
-    inside: tuple[float, float] | None = None
+    inside: tuple[Any, Any] | None = None
+    field: Array | None = None
 
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""

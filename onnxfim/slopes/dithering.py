@@ -40,12 +40,16 @@ def requests(probe: Probe, count: int) -> list[Request]:
 def dithered_curve(
     forward: Forward, reader: OutputReader, probe: Probe, rungs: Sequence[Rung], directions: Directions,
     input_std: float, dither: float, seed: int, step: float | None, limits: tuple[float, float] | None,
+    field: Array | None = None,
 ) -> tuple[tuple[Rung, ...], int]:  # fmt: skip
     """The ladder with dithered cross-Gram values beside the plain ones; ``error`` of a new rung is None."""
     by_step = {g.step: g for g in rungs}
     evaluations = 0
+    unit = 1.0 if field is None else input_std**2  # per squared unit of the input, or squared standard deviation
     for r in sorted({*(q * input_std for q in DITHERED_LADDER), *([step] if step else [])}):
-        jacobian = DifferenceJacobian(forward, directions, scheme="dithered", step=r, seed=seed, dither=dither, limits=limits)
+        jacobian = DifferenceJacobian(
+            forward, directions, scheme="dithered", step=r, seed=seed, dither=dither, limits=limits, field=field
+        )
         cross, plain, still = 0.0, 0.0, []
         for k, ends in enumerate(jacobian.ends(probe.X, probe.base, requests(probe, DITHERED_DIRECTIONS))):
             if not is_finite(ends):
@@ -58,7 +62,7 @@ def dithered_curve(
         evaluations += 4 * DITHERED_DIRECTIONS * len(probe.X)
         count, share = max(len(still), 1), float(np.mean(still)) if still else 1.0
         old = by_step.get(r) or Rung(r, r / input_std, None, None, None, share)
-        by_step[r] = replace(old, central=plain / count, cross=cross / count, unchanged=share)
+        by_step[r] = replace(old, central=unit * plain / count, cross=unit * cross / count, unchanged=share)
     return tuple(by_step[r] for r in sorted(by_step)), evaluations
 
 

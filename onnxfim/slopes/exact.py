@@ -45,7 +45,8 @@ class GradientRoute:
     @property
     def few(self) -> bool:
         """Whether whole Jacobians are computed."""
-        return self.model.num_outputs <= FEW_CLASSES
+        # A bracket by the extreme scales says nothing where features differ in scale: all coordinates do.
+        return self.model.num_outputs <= FEW_CLASSES or self.measurer.features is not None
 
     def measure(self, X: Array, base: Array, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
         """Results of the samples as they come, with their positions."""
@@ -103,7 +104,8 @@ class GradientRoute:
                 z[k],
                 lambda_max=lam,
                 calibrated=None if hot is None else _estimate(hot, k, spent),
-                raw_units=self.measurer.raw_units_by_bracket(lam),
+                raw_units=self.measurer.in_units(self.measurer.raw, lam),
+                standardised=self.measurer.in_units(self.measurer.standardised, lam),
                 trace=trace,
                 boundary_distance=replace(distances[k], evaluations=spent),
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),

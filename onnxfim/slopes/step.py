@@ -50,6 +50,7 @@ def choose_step(
     scheme: Scheme | Literal["auto"] = "auto",
     level: float | None = None,
     limits: tuple[float, float] | None = None,
+    field: Array | None = None,
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
 
@@ -64,6 +65,8 @@ def choose_step(
         level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither. Such a file has no
             slope at a point, so that smooth schemes are not considered (measured: they read 1.1 to 1.4 times the float file).
         limits: Range outside which the file clips its input.
+        field: Where features differ in scale, by how much each is moved for a step of 1, in units of ``input_std``. Values of the
+            ladder are then those of standardised inputs.
 
     Returns:
         The choice with its evidence.
@@ -75,7 +78,7 @@ def choose_step(
     rungs: list[Rung] = []
     noise: list[float] = []
     for r in ladder:
-        rung, floor, cost = _climb(forward, reader, probe, dirs, r, input_std)
+        rung, floor, cost = _climb(forward, reader, probe, dirs, r, input_std, field)
         rungs.append(rung)
         noise.append(floor)
         evaluations += cost
@@ -99,6 +102,7 @@ def choose_step(
             samples=probe.indices,
             directions=DITHERED_DIRECTIONS if noisy else _DIRECTIONS,
             evaluations=evaluations,
+            per_coordinate=field is not None,
         )
 
     if scheme in ("forward", "central"):
@@ -107,13 +111,26 @@ def choose_step(
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
     dither = level if level else 0.02 * input_std
-    curve, cost = dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits)
+    curve, cost = dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits, field)
     evaluations += cost
     picked, plateau, resolved = dithered_choice(curve, step)
     if not resolved and chosen is not None and not _noise_dominated(rungs, chosen[0].step):
         # Dithering resolves no more than a central difference does: curvature, not noise. Say so, at the smallest usable scale.
         return choice(chosen[0], "central", False, curve)
     return choice(picked, "dithered", plateau, curve, dither)
+
+
+def truncation(choice: StepChoice) -> float:
+    """Relative error that a third derivative leaves in lambda_max by central differences at the chosen step, from the ladder.
+
+    It grows with the square of the step, so a larger step shows it enlarged. Kinks and rounding are not in it.
+    """
+    curve = [g for g in choice.curve if g.central and g.unchanged < 0.01]
+    here = next((g.central for g in curve if g.step == choice.step), None)
+    if not here:
+        return 0.0
+    changes = [abs((g.central or 0.0) / here - 1) * (choice.step / g.step) ** 2 for g in curve if g.step > choice.step]
+    return max(changes, default=0.0)
 
 
 def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
@@ -133,17 +150,18 @@ def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
 
 
 def _climb(
-    forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, r: float, input_std: float
+    forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, r: float, input_std: float, field: Array | None
 ) -> tuple[Rung, float, int]:
     """One rung: values by both schemes, the share of the even part, and the rms rounding noise it implies."""
-    jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r)
+    jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r, field=field)
+    h = r if field is None else r / input_std  # per unit of the input, or per standard deviation
     forwards, centrals, errors, unchanged, even = [], [], [], [], []
     for k, ends in enumerate(jacobian.ends(probe.X, probe.base, requests(probe, _DIRECTIONS))):
         if not is_finite(ends):  # says nothing of the step; the sample itself is skipped when it is measured
             continue
         base = probe.base[k]
-        central = reader.scores(base, ends.plus, ends.minus, 2 * r)
-        one_sided = reader.scores(base, ends.plus, np.broadcast_to(base, ends.plus.shape), r)
+        central = reader.scores(base, ends.plus, ends.minus, 2 * h)
+        one_sided = reader.scores(base, ends.plus, np.broadcast_to(base, ends.plus.shape), h)
         still = (ends.plus == base).all(axis=(1, 2)) & (ends.minus == base).all(axis=(1, 2))
         unchanged.append(float(still.mean()))
         even.append(float(np.mean((ends.plus + ends.minus - 2 * base) ** 2)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -10,12 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
 from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
-from onnxfim.runtime.rows import Coordinates, Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, is_finite
+from onnxfim.runtime.rows import Rademacher
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Scheme, is_finite
 from onnxfim.slopes.measurer import Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -62,25 +61,27 @@ class Round:
 def plan(ground: Ground) -> Plan:
     """All coordinates where the budget covers them, or they were asked for; else random directions."""
     settings, step, d = ground.settings, ground.step, ground.dimension
+    # Central differences, whatever serves random directions: the two sides of each coordinate tell what its slope may be off by.
+    scheme: Scheme = "forward" if settings.scheme == "forward" else "central"
+    affordable = d * ROWS_PER_DIRECTION[scheme] <= settings.budget - 1
+    # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
+    wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
+    if wanted and step.scheme != "dithered":
+        return Plan(coordinate_differences(ground, scheme), coordinate_measurer(ground, scheme), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
-    affordable = settings.method == "auto" and d * per_direction <= settings.budget - 1
-    if (settings.method == "exact" or affordable) and step.scheme != "dithered":
-        # One coordinate is moved as far as a direction of the ladder in all: noise and curvature are then those measured there.
-        amplitude = step.step if step.given else step.step * math.sqrt(d)
-        jacobian = differences(ground, Coordinates(), replace(step, step=amplitude))
-        return Plan(jacobian, measurer(ground, exact=True), d)
     passes = settings.budget - 1
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
-    return Plan(jacobian, measurer(ground, exact=False), max(_FEW_DIRECTIONS, passes // per_direction))
+    return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
 
 
 @stage("measuring by differences")
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
-    start = Round(Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped))
+    found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
+    start = Round(found)
     return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
 
 

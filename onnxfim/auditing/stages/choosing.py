@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,15 +34,8 @@ def choose(context: Context, clean: Clean) -> StepChoice:
     else:
         undecided = np.zeros(len(good))
     chosen = good[calibration_positions(undecided)]
-    std = deviation(context.X, good)
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
-        context.forward, context.reader, probe, input_std=std if std > 0 else 1.0, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits,
+        context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, field=clean.scales.random,
     )  # fmt: skip
-
-
-def deviation(X: Array, positions: Iterable[int]) -> float:
-    """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
-    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
-    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))

@@ -11,6 +11,7 @@ from onnxfim.auditing.stages import stage
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 from onnxfim.runtime.forgiving import rows_that_run, why_not
+from onnxfim.slopes.spread import spread_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -31,7 +32,8 @@ def clean_pass(context: Context) -> Clean:
     usable = np.flatnonzero(finite)
     if len(usable) == 0:
         raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
-    return Clean(base, usable, _audited(context, usable), (*context.samples.skipped, *skipped))
+    audited = _audited(context, usable)
+    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited))
 
 
 def _reason(context: Context, position: int) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.choosing import deviation
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run
 from onnxfim.record.sample import SampleResult
+from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
 
@@ -81,7 +81,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider_reason=None if report is None else report.reason,
         method=found.method,
         step=ground.step.step,
-        scheme=ground.step.scheme,
+        scheme=found.scheme or ground.step.scheme,
         temperature=ground.calibration.temperature,
         seed=settings.seed,
         evaluations=ground.meter.passes,
@@ -117,7 +117,7 @@ def data_info(ground: Ground) -> DataInfo:
         class_names=samples.class_names,
         input_min=float(X.min()),
         input_max=float(X.max()),
-        input_std=deviation(X, range(len(X))),
+        input_std=pooled_deviation(X, range(len(X))),
     )
 
 

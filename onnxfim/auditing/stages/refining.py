@@ -49,7 +49,7 @@ def _most_deciding(now: Round, first: int, affordable: int) -> list[int]:
     if not positions:
         return []
     weight = dict.fromkeys(positions, 0.0)
-    for measure in ("lambda_max", "lambda_max_calibrated"):
+    for measure in _measures(now.found):
         estimates = {i: e for i, r in results.items() if (e := estimate_of(r, measure)) and e.value is not None}
         total = sum(e.value or 0.0 for e in estimates.values())
         if total <= 0:
@@ -66,12 +66,20 @@ def _most_deciding(now: Round, first: int, affordable: int) -> list[int]:
     return sorted(equal[: max(1, min(affordable, max(4, len(ranked) // 16)))])
 
 
+def _measures(found: Found) -> tuple[str, ...]:
+    """What is refined: values in standard deviations where there are no others."""
+    raw = any(r.lambda_max.value is not None for r in found.results.values())
+    return ("lambda_max", "lambda_max_calibrated") if raw else ("lambda_max_standardised",)
+
+
 def _precise_enough(found: Found, precision: float, seed: int) -> bool:
     """Whether the mean's interval is narrow enough, or the estimates' noise no longer matters in it."""
-    mean = aggregate_of(found.in_order, "lambda_max", seed=seed).mean
+    measure = _measures(found)[0]
+    mean = aggregate_of(found.in_order, measure, seed=seed).mean
     if not mean.value or mean.low is None or mean.high is None:
         return True
     half = (mean.high - mean.low) / 2
     results = found.results.values()
-    noise = math.sqrt(sum(((r.lambda_max.value or 0.0) ** 2) * 2 / r.directions for r in results)) / len(results)
+    values = {r.index: (e.value or 0.0) if (e := estimate_of(r, measure)) else 0.0 for r in results}
+    noise = math.sqrt(sum(values[r.index] ** 2 * 2 / r.directions for r in results)) / len(results)
     return half <= precision * mean.value or Z95 * noise < 0.1 * half

@@ -125,12 +125,12 @@ class OutputReader(ABC):
 
     # how far the distribution moves
 
-    def slopes(self, plus: Array, minus: Array, h: float) -> Array:
-        """Slopes of the logits ``Jv`` (m, K, P) from outputs (m, K, P) at the two ends of steps of length ``h``."""
+    def slopes(self, plus: Array, minus: Array, h: float | Array) -> Array:
+        """Slopes of the logits ``Jv`` (m, K, P) from outputs (m, K, P) at the ends of steps of length ``h``, one or (m, 1, 1)."""
         return np.asarray((self.logits(plus) - self.logits(minus)) / h)
 
     @abstractmethod
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         """Scores ``y(v)`` (m, K·P) over the same steps; ``base`` (K, P) are the outputs at x."""
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:

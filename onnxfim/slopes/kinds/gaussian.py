@@ -28,7 +28,7 @@ class Gaussian(OutputReader):
     def of(cls, settings: Settings) -> OutputReader:
         return cls(settings.sigma)
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         return np.asarray((self.slopes(plus, minus, h) / self.sigma).reshape(*plus.shape[:-2], -1))
 
     def divergence(self, base: Array, outputs: Array) -> Array:

@@ -70,7 +70,7 @@ class _Bernoulli(OutputReader):
 class SigmoidLogits(_Bernoulli):
     """Logits of independent Bernoulli outputs."""
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         z = base / temperature
         # √(p(1−p)) = exp(−|z|/2) / (1 + exp(−|z|)): no 1 − p to cancel.
         weight = np.exp(-np.abs(z) / 2) / (1 + np.exp(-np.abs(z)))
@@ -103,6 +103,6 @@ class SigmoidProbabilities(_Bernoulli):
         p = np.clip(outputs, tiny, 1 - tiny)
         return np.asarray(np.log(p) - np.log1p(-p))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         angle_plus, angle_minus = (np.arcsin(np.sqrt(self.probabilities(p, temperature))) for p in (plus, minus))
         return np.asarray((2.0 / h * (angle_plus - angle_minus)).reshape(*plus.shape[:-2], -1))

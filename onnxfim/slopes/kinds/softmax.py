@@ -76,7 +76,7 @@ class SoftmaxLogits(_Categorical):
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
         return np.asarray(softmax(outputs / temperature, axis=-2))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         return softmax_scores(self.probabilities(base, temperature), self.slopes(plus, minus, h), temperature)
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
@@ -134,7 +134,7 @@ class Probabilities(_Categorical):
         log_p = self.logits(outputs) / temperature
         return np.asarray(np.exp(log_p - logsumexp(log_p, axis=-2, keepdims=True)))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         change = np.sqrt(self.probabilities(plus, temperature)) - np.sqrt(self.probabilities(minus, temperature))
         return np.asarray((2.0 / h * change).reshape(*plus.shape[:-2], -1))
 
