@@ -142,6 +142,7 @@ class Found:
         interrupted: The user ended it early.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
+        leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
     """
 
     method: Literal["gradient", "exact", "sketch"]
@@ -151,6 +152,7 @@ class Found:
     interrupted: bool = False
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    leads: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def in_order(self) -> list[SampleResult]:

@@ -13,6 +13,7 @@ from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
 from onnxfim.runtime.rows import Directions
 from onnxfim.slopes.differences import DifferenceJacobian, Differences
+from onnxfim.slopes.flips import ValidRange, valid_range
 from onnxfim.slopes.measurer import Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -49,6 +50,11 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     stream = (type(directions).__name__, seed)
     store = ground.store(directions=stream, differences=(step.scheme, step.step, step.dither, limits))
     return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter)
+
+
+def allowed_inputs(ground: Ground) -> ValidRange:
+    """The valid range of the audit's inputs."""
+    return valid_range(ground.X, ground.settings.attack_range, ground.subject.limits)
 
 
 def scale_field(scale: tuple[float, ...] | None, shape: tuple[int, ...]) -> Array | None:

@@ -66,13 +66,13 @@ class Measurer:
         # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
         passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
         evaluations = 1 + passes
-        joined = _joined(parts)
-        raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
-        calibrated = None if self.temperature is None else self._lambda(base, joined, self.temperature, evaluations)[0]
+        ends = joined(parts)
+        raw, Y, Y2 = self._lambda(base, ends, 1.0, evaluations)
+        calibrated = None if self.temperature is None else self._lambda(base, ends, self.temperature, evaluations)[0]
         resolved = raw.value is not None
         trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
         trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
-        distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
+        distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
         return self.result(
             sample,
             base,
@@ -194,11 +194,11 @@ class Measurer:
         )
 
 
-def _joined(parts: Sequence[Ends]) -> Ends:
-    """Ends along all directions of a sample."""
+def joined(parts: Sequence[Ends]) -> Ends:
+    """Ends along all directions of a sample, from those along disjoint ranges of them."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
     minus = first.minus if len(first.minus) == 1 else np.concatenate([e.minus for e in parts])
     twins = [e.twin for e in parts if e.twin is not None]
-    return Ends(first.request, np.concatenate([e.plus for e in parts]), minus, first.h, _joined(twins) if twins else None)
+    return Ends(first.request, np.concatenate([e.plus for e in parts]), minus, first.h, joined(twins) if twins else None)
