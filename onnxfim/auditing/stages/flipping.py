@@ -105,8 +105,8 @@ class _FlipSearch:
         if len(rows) == 0:
             return np.zeros(0, int)
         z = self.ground.forward.outputs(rows)
-        finite = np.isfinite(z).all(axis=(1, 2))
-        decided = self.ground.reader.predictions(np.where(finite[:, None, None], z, 0.0))
+        finite = np.isfinite(z.reshape(len(z), -1)).all(axis=1)
+        decided = self.ground.reader.predictions(np.where(np.reshape(finite, (-1, 1, 1)), z, 0.0))
         return np.asarray(np.where(finite, decided, -1))
 
     def _estimate(self, found: Flips, k: int, rays: Sequence[tuple[Array, str]]) -> Estimate:
@@ -134,7 +134,7 @@ class _FlipSearch:
         others = ground.X[usable].reshape(len(usable), -1).astype(np.float32)
         ways = np.zeros((len(positions), ground.dimension))
         for k, (p, r) in enumerate(zip(positions, results, strict=True)):
-            apart = np.flatnonzero(np.not_equal(decided, r.prediction))
+            apart = np.flatnonzero(decided != (-1 if r.prediction is None else r.prediction))
             if len(apart):
                 moves = others[apart] - ground.X[p].ravel().astype(np.float32)
                 ways[k] = moves[((moves / scale) ** 2).sum(axis=1).argmin()]
