@@ -39,11 +39,15 @@ class GradientRoute:
         measurer: Turns slopes into results.
         seed: Seed of the Lanczos starts.
         box: The valid range of inputs, for the choice of the nearest boundary; None where it is not asked for.
+
+    Attributes:
+        leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K), by its position; left there by
+            `measure`.
     """
 
     def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
         self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
-        self._leads: dict[int, Array] = {}  # by position: cotangents of its directions, kept while it is measured
+        self.leads: dict[int, Array] = {}
 
     @property
     def few(self) -> bool:
@@ -66,7 +70,7 @@ class GradientRoute:
 
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
         for s, ends in zip(block, self.ends(X, block), strict=True):
-            self._leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
+            self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
             yield self.measurer(s, base[s.position], [ends])
 
     def _lead(self, x: Array, base: Array, ends: Ends, temperature: float) -> Array:
@@ -78,8 +82,8 @@ class GradientRoute:
         They cost three passes a sample that was measured by this route; one whose result was remembered is measured again. A sample
         without a slope has zeros.
         """
-        missing = [s for s in samples if s.position not in self._leads] if temperature == 1.0 else list(samples)
-        leads = self._leads if temperature == 1.0 else {}
+        missing = [s for s in samples if s.position not in self.leads] if temperature == 1.0 else list(samples)
+        leads = self.leads if temperature == 1.0 else {}
         rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
         for start in range(0, len(missing), rows):
             leads.update(self._found_leads(X, base, missing[start : start + rows], temperature))
@@ -119,7 +123,7 @@ class GradientRoute:
         stretch = self._stretch(x, block)
         distances, nearest = self._nearest(x, z)
         for k, sample in enumerate(block):
-            self._leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
+            self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
             products = int(raw.products[k])
             spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
             spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0

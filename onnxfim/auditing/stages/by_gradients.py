@@ -121,12 +121,14 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.reason)
     store = ground.store(gradients=(*read, *asked))
+    box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
         for position, result in remembered_results(
-            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter
-        ):
+            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter, route.leads,
+            (box.low, box.high),
+        ):  # fmt: skip
             ground.meter.advance(1)
             ground.say("measuring")
             if math.isfinite(result.lambda_max.value or 0.0):
