@@ -162,6 +162,7 @@ class Found:
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
+        leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
     """
 
     method: Literal["gradient", "exact", "sketch"]
@@ -172,6 +173,7 @@ class Found:
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
+    leads: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def in_order(self) -> list[SampleResult]:

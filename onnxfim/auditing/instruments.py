@@ -15,6 +15,7 @@ from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
 from onnxfim.runtime.rows import Coordinates, Directions
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
+from onnxfim.slopes.flips import ValidRange, valid_range
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.rescaling import Rescaling
 from onnxfim.slopes.step import truncation
@@ -93,8 +94,8 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
 def coordinate_moves(ground: Ground) -> Array:
     """By how much each coordinate is moved where all are, (*shape).
 
-    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then those
-    measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too), nor by
+    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then
+    those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too), nor by
     less than its type tells apart at the largest of the inputs.
     """
     X, field, step = ground.X, ground.scales.field, ground.step
@@ -126,6 +127,11 @@ def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object,
     stream = (type(jacobian.directions).__name__, ground.settings.seed)
     store = ground.store(directions=stream, differences=how)
     return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter)
+
+
+def allowed_inputs(ground: Ground) -> ValidRange:
+    """The valid range of the audit's inputs."""
+    return valid_range(ground.X, ground.settings.attack_range, ground.subject.limits)
 
 
 def scale_field(scale: tuple[float, ...] | None, shape: tuple[int, ...]) -> Array | None:

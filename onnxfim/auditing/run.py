@@ -25,6 +25,7 @@ from onnxfim.auditing.stages import (
     clean,
     conclusion,
     crosscheck,
+    flipping,
     refining,
     replay,
     unmeasurable,
@@ -120,8 +121,12 @@ def _measured(ground: Ground) -> Found:
     if route is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
-        return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        found = first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        flip = [lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found))]
+        return _unless_interrupted(found, flip if ground.settings.flip else [])
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
+    if ground.settings.flip:
+        later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:

@@ -112,6 +112,7 @@ class SampleResult:
     kl_curve: KLCurve | None = None
     attack_distance: Estimate | None = None
     log10_fisher_bound: Estimate | None = None
+    flip_radius: Estimate | None = None
 
 
 @closed

@@ -104,6 +104,10 @@ class Settings:
         64, help="Samples, spread over the ranking, whose KL curve along the worst direction is measured (needs gradients).",
         least=0, wrong="{value} is not a number of samples.", row="changed",
     )  # fmt: skip
+    flip: bool = setting(
+        True, help="Measure how far each sample must move along its Fisher direction until its prediction changes: about 20 "
+        "forward passes a sample beside the budget.", label="Flip radius", row="changed",
+    )  # fmt: skip
     attack: Literal["l2", "linf"] | None = setting(
         None, help="Attack the model, in this norm, and correlate every measure with the result (needs gradients).", row="changed"
     )

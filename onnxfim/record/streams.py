@@ -11,6 +11,8 @@ AGGREGATES = 0x61676772
 #: Random starts and rounds of attacks, ``[seed, word]``; their correlations, ``[seed, word, 1]``; the random direction beside a
 #: KL curve, ``[seed, sample, word]``.
 REPLAY = 0x7265706C
+#: Random directions along which a sample without a slope is moved: ``[seed, sample, word]``.
+FLIPS = 0x666C6970
 #: Start vectors of Lanczos iterations: ``[seed, sample, word]``.
 LANCZOS = 0x6C616E63
 #: Cotangents and tangents of the self-test of derivatives: ``[seed, word]``.

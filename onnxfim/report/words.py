@@ -1,4 +1,4 @@
-"""What an audit means in plain words: headline, notices, four answers, and a worked example."""
+"""What an audit means in plain words: headline, notices and four answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.numbers import count, inline_label, interval, number, percent, short, visible
+from onnxfim.report.meaning import flip_median
+from onnxfim.report.numbers import count, inline_label, interval, number, percent, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
@@ -171,6 +172,12 @@ def _sensitive(audit: Audit) -> str:
         parts.append(
             f"{who} {number(distance)} away in L2, to first order: as much as every input value moving by {number(each)}{spread}."
         )
+    flips = flip_median(audit)
+    if flips.value is not None:
+        who = f"half of the {count(flips.samples, flips.of)}" if flips.samples > 1 else f"the {flips.of}"
+        parts.append(
+            f"Moved along the directions tried, {who} changed the prediction within {number(flips.value)}: the flip radius."
+        )
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
@@ -281,43 +288,6 @@ def _now(audit: Audit) -> str:
 def lead_aggregate(audit: Audit) -> Aggregates | None:
     """Aggregates of the lambda_max the page leads with, or None."""
     return audit.aggregates.get(lead_measure(audit).name)
-
-
-def example(audit: Audit) -> str | None:
-    """What lambda_max means for the sample at the 95th percentile, with numbers put in; None where there is none.
-
-    The change is at most a tenth of the data's spread and small enough for the second-order form: KL below 0.05 nats.
-    """
-    values = lead_values(audit)
-    if not values:
-        return None
-    sample, value = _at_95(audit, values)
-    if value <= 0:
-        return None
-    size = math.sqrt(0.1 / value)
-    spread = 0.1 * audit.data.input_std * math.sqrt(input_size(audit))
-    epsilon = _round_down(min(size, spread) if spread > 0 else size)
-    nats = 0.5 * value * epsilon**2
-    where = "stands at the 95th percentile" if len(values) >= 20 else "is the most sensitive one"
-    each = number(epsilon / math.sqrt(input_size(audit)))
-    return (
-        f"Sample {sample.index} {where} with {lead_name(audit)} = {number(value)}. A change of L2 size "
-        f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {each}) "
-        f"moves its predicted distribution by at most about ½ · {number(value)} · {short(epsilon)}² = {number(nats)} nats: "
-        f"no probability moves by more than about {number(100 * math.sqrt(nats / 2))} percentage points (Pinsker's inequality)."
-    )
-
-
-def _at_95(audit: Audit, values: dict[int, float]) -> tuple[SampleResult, float]:
-    ordered = sorted(values, key=lambda index: values[index])
-    index = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]
-    return next(s for s in audit.samples if s.index == index), values[index]
-
-
-def _round_down(value: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not above ``value``."""
-    base = float(10.0 ** math.floor(math.log10(value)))
-    return next(factor * base for factor in (5, 2, 1) if factor * base <= value * (1 + 1e-12))
 
 
 def sources(audit: Audit) -> tuple[Source, ...]:

@@ -13,8 +13,9 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.differences import Ends, Request, Sample
-from onnxfim.slopes.estimators import worst_direction
+from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
+from onnxfim.slopes.leads import lead_of_outputs, output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -37,10 +38,16 @@ class GradientRoute:
         model: The derivative graphs.
         measurer: Turns slopes into results.
         seed: Seed of the Lanczos starts.
+        box: The valid range of inputs, for the choice of the nearest boundary; None where it is not asked for.
+
+    Attributes:
+        leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K), by its position; left there by
+            `measure`.
     """
 
-    def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int) -> None:
-        self.model, self.measurer, self.seed = model, measurer, seed
+    def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
+        self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
+        self.leads: dict[int, Array] = {}
 
     @property
     def few(self) -> bool:
@@ -64,20 +71,47 @@ class GradientRoute:
 
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
         for s, ends in zip(block, self.ends(X, block), strict=True):
+            self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
             yield self.measurer(s, base[s.position], [ends])
 
-    def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each sample, (n, d)."""
-        if not self.few:
-            return self._lanczos_directions(X, base, samples, temperature)
-        reader = self.measurer.reader
+    def _lead(self, x: Array, base: Array, ends: Ends, temperature: float) -> Array:
+        return lead_of_outputs(self.measurer.reader, base, ends, x, self._box, temperature)
+
+    def directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
+        """Directions of each sample, (n, 2, d): the unit worst direction, and the slope towards the nearest boundary.
+
+        They cost three passes a sample that was measured by this route; one whose result was remembered is measured again. A sample
+        without a slope has zeros.
+        """
+        missing = [s for s in samples if s.position not in self.leads] if temperature == 1.0 else list(samples)
+        leads = self.leads if temperature == 1.0 else {}
+        rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
+        for start in range(0, len(missing), rows):
+            leads.update(self._found_leads(X, base, missing[start : start + rows], temperature))
         found = []
-        rows = self.model.rows_per_call(self.model.num_outputs)
         for start in range(0, len(samples), rows):
             block = samples[start : start + rows]
-            for s, ends in zip(block, self.ends(X, block), strict=True):
-                found.append(worst_direction(reader.scores(base[s.position], ends.plus, ends.minus, 1.0, temperature)))
-        return np.array(found)
+            U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
+            g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
+            g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
+            found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
+        return np.concatenate(found)
+
+    def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
+        if self.few:
+            pairs = zip(block, self.ends(X, block), strict=True)
+            return {s.position: self._lead(X[s.position], base[s.position], e, temperature) for s, e in pairs}
+        positions = [s.position for s in block]
+        x, z = X[positions], base[positions]
+        vectors = self._lanczos(x, z, block, temperature, None).vectors
+        nearest = self._nearest(x, z)[1]
+        reader = self.measurer.reader
+        return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
+
+    def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
+        """Unit worst direction of each sample, (n, d). Its sign is free; the entry of largest magnitude is made positive."""
+        v = self.directions(X, base, samples, temperature)[:, 0]
+        return np.asarray(v * np.where(np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], 1) < 0, -1.0, 1.0))
 
     # many classes
 
@@ -88,8 +122,9 @@ class GradientRoute:
         raw = self._lanczos(x, z, block, 1.0, None)
         hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
         stretch = self._stretch(x, block)
-        distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
+        distances, nearest = self._nearest(x, z)
         for k, sample in enumerate(block):
+            self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
             products = int(raw.products[k])
             spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
             spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
@@ -154,28 +189,14 @@ class GradientRoute:
 
         return lanczos(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
 
-    def _lanczos_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float) -> Array:
-        """Unit worst directions, ``Aᵀu`` of the top Ritz vectors."""
-        found = []
-        rows = self.model.rows_per_call(2)
-        for start in range(0, len(samples), rows):
-            block = samples[start : start + rows]
-            positions = [s.position for s in block]
-            x, z = X[positions], base[positions]
-            u = self._lanczos(x, z, block, temperature, None).vectors
-            weights = self.measurer.reader.weights(z, temperature)
-            if weights is None:
-                g = self.model.fisher(x, u[None], temperature)[1][0]
-            else:
-                c = weights * u
-                g = self.model.vjp(x, (c / (np.abs(c).max(axis=1, keepdims=True) + np.finfo(float).tiny))[None])[1][0]
-            g = g.reshape(len(block), -1).astype(np.float64)
-            g /= np.abs(g).max(axis=1, keepdims=True) + np.finfo(float).tiny
-            found.append(g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), np.finfo(float).tiny))
-        return np.concatenate(found)
+    def _nearest(self, x: Array, z: Array) -> tuple[list[Estimate], list[Array] | list[None]]:
+        """Boundary distances, and the weights of the logits whose sum rises towards the nearest boundary."""
+        if not self.measurer.reader.has_classes:
+            return [Estimate(None, reason=NO_CLASSES)] * len(x), [None] * len(x)
+        return self._distances(x, z)
 
-    def _distances(self, x: Array, base: Array) -> list[Estimate]:
-        """Boundary distances to the classes with the largest logits; further classes are not looked at: an upper bound."""
+    def _distances(self, x: Array, base: Array) -> tuple[list[Estimate], list[Array]]:
+        """Boundary distances to the classes with the largest logits, and the ways there (K,); no others: an upper bound."""
         z = base[:, :, 0]
         order = np.argsort(-z, axis=1)[:, : _RUNNERS_UP + 1]  # (n, 10)
         U = np.zeros((order.shape[1] - 1, *z.shape))
@@ -186,11 +207,13 @@ class GradientRoute:
         norms = np.linalg.norm(self.model.vjp(x, U)[1].reshape(len(U), len(x), -1).astype(np.float64), axis=2)  # (9, n)
         gaps = np.take_along_axis(z, order[:, :1], 1) - np.take_along_axis(z, order[:, 1:], 1)  # (n, 9)
         with np.errstate(divide="ignore", invalid="ignore"):
-            d = np.where(norms.T > 0, gaps / norms.T, np.inf).min(axis=1)
+            ratios = np.where(norms.T > 0, gaps / norms.T, np.inf)  # (n, 9)
+        d = ratios.min(axis=1)
         kind = "exact" if order.shape[1] == z.shape[1] else "upper bound"
         method = f"first-order, over the {order.shape[1] - 1} classes next in logit"
         none = Estimate(None, reason="no slope towards another class")
-        return [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
+        estimates = [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
+        return estimates, list(-U[ratios.argmin(axis=1), rows])
 
 
 def isotropic_start(p: Array, noise: Array) -> Array:

@@ -85,19 +85,19 @@ class Measurer:
         # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
         passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
         evaluations = 1 + passes
-        joined = _joined(parts)
-        found = self._lambda(base, joined, 1.0, evaluations)
+        ends = joined(parts)
+        found = self._lambda(base, ends, 1.0, evaluations)
         if self.unit is not None:
             return self._standardised_only(sample, base, found, parts, evaluations, directions)
         raw = found.estimate
         calibrated = None
         if self.temperature is not None:
-            calibrated = self._lambda(base, joined, self.temperature, evaluations).estimate
+            calibrated = self._lambda(base, ends, self.temperature, evaluations).estimate
         resolved = raw.value is not None
         error = 0.0 if found.error is None else found.error.frobenius()
         trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
         trace = self._widened(trace) if resolved else _without(raw.reason)
-        distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
+        distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
         return self.result(
             sample,
             base,
@@ -298,8 +298,8 @@ def _times(estimate: Estimate, factor: float) -> Estimate:
     return replace(estimate, **{name: v * factor for name, v in numbers.items() if v is not None})
 
 
-def _joined(parts: Sequence[Ends]) -> Ends:
-    """Ends along all directions of a sample."""
+def joined(parts: Sequence[Ends]) -> Ends:
+    """Ends along all directions of a sample, from those along disjoint ranges of them."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
@@ -311,6 +311,6 @@ def _joined(parts: Sequence[Ends]) -> Ends:
         np.concatenate([e.plus for e in parts]),
         minus,
         np.concatenate([np.asarray(e.h) for e in parts]) if own else first.h,
-        _joined(twins) if twins else None,
+        joined(twins) if twins else None,
         np.concatenate([e.ahead for e in parts if e.ahead is not None]) if own else None,
     )

@@ -145,6 +145,7 @@ def _entry(audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int
         raw=groups["lambda_max"].mean if "lambda_max" in groups else None,
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
         boundary_distance=groups["boundary_distance"].median if "boundary_distance" in groups else None,
+        flip_radius=groups["flip_radius"].median if "flip_radius" in groups else None,
         accuracy=audit.calibration.accuracy,
         temperature=audit.run.temperature,
         step=audit.run.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -11,11 +12,13 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Scheme, is_finite
-from onnxfim.slopes.measurer import Measurer
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, Scheme, is_finite
+from onnxfim.slopes.leads import lead_of_directions
+from onnxfim.slopes.measurer import Measurer, joined
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -76,6 +79,25 @@ def plan(ground: Ground) -> Plan:
     return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
 
 
+def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
+    """Where to look for flips of samples that were measured by differences: combinations of the directions that were measured."""
+    kind = "the Fisher direction by differences" if plan.exact else "the sketched Fisher direction"
+    slope = "the slope of the nearest boundary by differences" if plan.exact else "the sketched slope of the nearest boundary"
+    d = ground.dimension
+
+    def directions(some: Sequence[Sample]) -> Array:
+        if plan.exact:
+            return np.stack([found.leads[s.position] for s in some])
+        source = Rademacher(ground.settings.seed)
+        # Where features differ in scale, random directions are in units of each one's own spread.
+        units = np.ones(d, np.float32) if ground.spread is None else np.broadcast_to(ground.spread, ground.X.shape[1:]).ravel()
+        leads = [(c := found.leads[s.position]) @ source.block(s.index, 0, c.shape[1], d).astype(np.float32) for s in some]
+        return np.stack(leads) * units.astype(np.float32)
+
+    # Of m random directions the combination lies at an angle of cosine √(m/(m + d)) to the true one.
+    return Ways(directions, (kind, slope), lambda r: 1.0 if plan.exact else math.sqrt(1 + d / r.directions), others=True)
+
+
 @stage("measuring by differences")
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
@@ -91,7 +113,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
     Raises:
         KeyboardInterrupt: nothing was finished yet.
     """
-    results, kept = dict(before.found.results), dict(before.kept)
+    results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
     skipped, interrupted = list(before.found.skipped), False
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
@@ -104,17 +126,20 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             if not is_finite(ends):
                 results.pop(position, None)
                 kept.pop(position, None)
+                leads.pop(position, None)
                 skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
             results[position] = plan.measurer(ends.request.sample, ground.base[position], parts)
+            if ground.settings.flip:
+                leads[position] = lead_of_directions(ground.reader, ground.base[position], joined(parts))
             if not plan.exact:
                 _keep(kept, results, position, parts)
     except KeyboardInterrupt:
         if not results:
             raise
         interrupted = True
-    found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted)
+    found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted, leads=leads)
     return Round(found, kept)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from onnxfim.auditing.cache import remembered_results
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import measurer
+from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.subject import Differentiable
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
@@ -78,7 +79,13 @@ def open_derivative(ground: Ground) -> Derivative:
     if not test.passed:
         return Derivative(info)
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR)
-    return Derivative(info, GradientRoute(model, exact, ground.settings.seed))
+    return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
+
+
+def ways(ground: Ground, route: GradientRoute) -> Ways:
+    """Where to look for flips of samples that were measured by gradients."""
+    names = ("the Fisher direction", "the slope of the nearest boundary")
+    return Ways(lambda some: route.directions(ground.X, ground.base, some), names, lambda r: 1.0, others=False)
 
 
 def _original(ground: Ground, model: DifferentiableModel, surrogate: bool) -> Callable[[Array], Array]:
@@ -114,12 +121,14 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.reason)
     store = ground.store(gradients=(*read, *asked))
+    box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
         for position, result in remembered_results(
-            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter
-        ):
+            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter, route.leads,
+            (box.low, box.high),
+        ):  # fmt: skip
             ground.meter.advance(1)
             ground.say("measuring")
             if math.isfinite(result.lambda_max.value or 0.0):

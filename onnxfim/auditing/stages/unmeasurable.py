@@ -38,7 +38,7 @@ def without_values(ground: Ground, reason: str) -> Found:
     none = Estimate(None, reason=reason)
     results = {
         i: build.result(
-            ground.sample(i), ground.base[i], lambda_max=none, calibrated=none, raw_units=None, trace=none,
+            ground.sample(i), ground.base[i], lambda_max=none, calibrated=none, standardised=none, raw_units=None, trace=none,
             boundary_distance=none, logit_sensitivity=none, eigenvalues=(), evaluations=1, directions=0,
         )
         for i in ground.clean.audited.tolist()

@@ -13,6 +13,7 @@ from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
+from onnxfim.report.meaning import flip_median, flip_note, flip_quantity, meaning
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -75,7 +76,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         statistic_columns=tuple(s.label for s in STATISTICS),
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
         statistics_note=_statistics_note(audit),
-        example=words.example(audit),
+        meaning=meaning(audit),
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
         distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
@@ -157,6 +158,7 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             Quantity(number(distance), distance_interval),
             "L2 in model input units, first order",
         ),
+        Tile(f"{statistic_label('flip_radius', 'median')}", flip_quantity(flips := flip_median(audit)), flip_note(flips)),
         Tile(
             "Clean accuracy",
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),

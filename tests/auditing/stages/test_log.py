@@ -25,14 +25,15 @@ def messages(caplog, level):
 @pytest.mark.parametrize(
     ("options", "measured"),
     [
-        ({"method": "sketch"}, ["measuring by differences", "refining"]),
-        ({"method": "exact"}, ["measuring by differences"]),
+        ({"method": "sketch"}, ["measuring by differences", "refining", "looking for flips"]),
+        ({"method": "exact"}, ["measuring by differences", "looking for flips"]),
         (
             {"attack": "l2", "replay": 2},
             [
                 "differentiating",
                 "measuring by gradients",
                 "checking against the sketch",
+                "looking for flips",
                 "replaying the worst directions",
                 "attacking",
             ],
