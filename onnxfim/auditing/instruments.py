@@ -65,6 +65,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         gradient=False,
         temperature=calibration.temperature,
         temperature_reason=calibration.reason,
+        temperature_error=calibration.log_error or 0.0,
         step_error=min(error, 1.0),
         rounding=_eps(ground.X.dtype),
         raw=None if scale is None else Rescaling(_flat(scale, shape)),
@@ -94,9 +95,9 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
 def coordinate_moves(ground: Ground) -> Array:
     """By how much each coordinate is moved where all are, (*shape).
 
-    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then
-    those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too), nor by
-    less than its type tells apart at the largest of the inputs.
+    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are
+    then those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model
+    round too), nor by less than its type tells apart at the largest of the inputs.
     """
     X, field, step = ground.X, ground.scales.field, ground.step
     amplitude = step.step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,18 +11,41 @@ import numpy as np
 from onnxfim.record.audit import ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, gated
-from onnxfim.record.sample import SampleResult, estimate_of
+from onnxfim.record.sample import Estimate, Kind, SampleResult, estimate_of, own_interval
 from onnxfim.record.statistics import aggregate
 from onnxfim.runtime.providers import runtime_version
 
 
 def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) -> Aggregates:
-    """The four statistics of one measure over the samples that have a value."""
+    """The statistics of one measure over the samples that have a value."""
     estimates = [e for r in results if (e := estimate_of(r, measure)) is not None and e.value is not None]
     values = np.array([e.value for e in estimates], np.float64)
-    lows = np.array([e.value if e.low is None else e.low for e in estimates], np.float64)
-    highs = np.array([e.value if e.high is None else e.high for e in estimates], np.float64)
-    return aggregate(values, lows, highs, seed=seed, units=BY_NAME[measure].units)
+    lows, highs = (
+        (np.array(ends, np.float64) for ends in zip(*(_ends(e) for e in estimates), strict=True)) if estimates else (values,) * 2
+    )
+    shifted = values * np.array([e.at_temperatures or (1.0, 1.0) for e in estimates], np.float64).T
+    return aggregate(
+        values, lows, highs, seed=seed, units=BY_NAME[measure].units, noisy=np.array([e.kind == "estimate" for e in estimates]),
+        shifted=shifted if any(e.at_temperatures for e in estimates) else None, kind=_kind(estimates),
+    )  # fmt: skip
+
+
+def _ends(estimate: Estimate) -> tuple[float, float]:
+    """The ends of an estimate's own interval; infinite where a bound has none, the value where another one has none."""
+    value = estimate.value or 0.0
+    low, high = own_interval(estimate)
+    missing_low = -math.inf if estimate.kind == "upper bound" else value
+    missing_high = math.inf if estimate.kind == "lower bound" else value
+    return missing_low if low is None else low, missing_high if high is None else high
+
+
+def _kind(estimates: Sequence[Estimate]) -> Kind:
+    """What a statistic of these is: a bound where any of them is one, of one kind where all are, else an estimate."""
+    kinds = {e.kind for e in estimates}
+    for bound in ("lower bound", "upper bound"):
+        if bound in kinds and not kinds & {"lower bound", "upper bound"} - {bound}:
+            return bound
+    return next(iter(kinds)) if len(kinds) == 1 else "kinked" if kinds == {"exact", "kinked"} else "estimate"
 
 
 def all_aggregates(results: Sequence[SampleResult], *, seed: int) -> dict[str, Aggregates]:

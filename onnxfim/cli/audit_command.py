@@ -170,4 +170,7 @@ def _number(value: float | None) -> str:
 
 
 def _interval(a: Aggregate | Estimate) -> str:
-    return f"{_number(a.value)} [{_number(a.low)}, {_number(a.high)}]" if a.value is not None else "not measured"
+    if a.value is None or (a.low is None and a.high is None):
+        return _number(a.value)
+    low, high = ("not bounded" if end is None else _number(end) for end in (a.low, a.high))
+    return f"{_number(a.value)} [{low}, {high}]"

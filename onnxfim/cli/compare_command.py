@@ -143,7 +143,9 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
 
 
 def _interval(a: Any) -> str:
-    return "not measured" if a.value is None else f"{a.value:.3g} [{a.low:.3g}, {a.high:.3g}]"
+    if a.value is None:
+        return "not measured"
+    return f"{a.value:.3g}" if a.low is None or a.high is None else f"{a.value:.3g} [{a.low:.3g}, {a.high:.3g}]"
 
 
 __all__ = ["compare", "compare_command"]

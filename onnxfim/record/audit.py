@@ -155,7 +155,20 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Clean accuracy, mean confidence and the temperature that minimises the negative log-likelihood (Guo et al. 2017)."""
+    """Clean accuracy, mean confidence and the temperature that minimises the negative log-likelihood (Guo et al. 2017).
+
+    Attributes:
+        accuracy: Share of right predictions; ``accuracy_low`` and ``accuracy_high`` end its 95 % interval.
+        mean_confidence: Mean probability of the predicted class.
+        temperature: None where there is none to fit; ``reason`` says why.
+        nll_before: Mean negative log-likelihood at temperature 1, in nats.
+        nll_after: The same at the temperature.
+        errors: Wrong predictions, which are what a temperature is known by.
+        log_error: Standard error of the temperature's logarithm; 0 where it was given.
+        method: How the temperature was found.
+        influences: What each labelled sample adds to the error of the logarithm, in the order of the data; their root sum of
+            squares is ``log_error``. Two audits of the same samples share part of their errors, and these tell how much of it.
+    """
 
     accuracy: Part | None
     accuracy_low: Part | None
@@ -165,6 +178,10 @@ class Calibration:
     nll_before: float | None
     nll_after: float | None
     reason: str | None = field(default=None, metadata=ALWAYS)
+    errors: Count | None = field(default=None, metadata=ALWAYS)
+    log_error: NotNegative | None = field(default=None, metadata=ALWAYS)
+    method: str = field(default="", metadata=ALWAYS)
+    influences: tuple[float, ...] = field(default=(), metadata=ALWAYS)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, Positive, closed
+from onnxfim.record.sample import Kind
 
 Level: TypeAlias = Literal["error", "warning", "note"]
 #: What became of a gate, or of the comparison with a baseline.
@@ -22,7 +23,8 @@ Scope: TypeAlias = Literal["samples", "population"]
 class Aggregate:
     """One statistic over the samples, with an interval that holds both the sampling of the data and the estimates' noise.
 
-    ``confidence`` is the level that the interval attains: 0.95, or less where so few samples cannot give it.
+    ``confidence`` is the level that the interval attains: 0.95, or less where so few samples cannot give it; 0 where there is none.
+    An end that is None is not bounded, and ``method`` says why.
     """
 
     value: float | None
@@ -35,7 +37,14 @@ class Aggregate:
 @closed
 @dataclass(frozen=True)
 class Aggregates:
-    """The statistics of one measure over the samples that have it (``count`` of them)."""
+    """The statistics of one measure over the samples that have it (``count`` of them).
+
+    Attributes:
+        mean: Without an interval where few samples carry it: ``method`` says so.
+        count: How many samples have the measure.
+        kind: What the values are; a statistic of lower bounds has no upper end, one of upper bounds no lower end.
+        geometric_mean: Of values that are all above 0; what few samples do not carry.
+    """
 
     mean: Aggregate
     median: Aggregate
@@ -43,6 +52,8 @@ class Aggregates:
     max: Aggregate
     count: Count
     units: str
+    geometric_mean: Aggregate = field(default=Aggregate(None, None, None, 0.0, "not computed"), metadata=ALWAYS)
+    kind: Kind = field(default="estimate", metadata=ALWAYS)
 
 
 @closed

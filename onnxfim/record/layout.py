@@ -17,7 +17,7 @@ from onnxfim.record.plain import from_plain, to_plain
 from onnxfim.record.sample import Estimate, SampleResult
 
 #: Fields of an estimate that are left out where they say nothing.
-OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates")
+OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates", "at_temperatures")
 #: What is told of each measure.
 TOLD = ("label", "symbol", "units", "sign")
 #: What an audit's file begins with.

@@ -100,6 +100,7 @@ class Statistic:
 #: Every statistic of a measure, in the order of tables; fields of `Aggregates`.
 STATISTICS: tuple[Statistic, ...] = (
     Statistic("mean", "Mean"),
+    Statistic("geometric_mean", "Geometric mean"),
     Statistic("median", "Median", 0.5),
     Statistic("p95", "95th percentile", 0.95),
     Statistic("max", "Maximum"),

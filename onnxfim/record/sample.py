@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, closed, needed_where
@@ -28,6 +29,8 @@ class Estimate:
         cross_fit: Of a sketch, the estimate biased downwards (directions of one half, values of the other).
         replicates: The jackknife's pseudo-values, one for each group of directions, as multiples of the value: two audits with the
             same directions share their noise, and these tell how much of it. Empty for exact values.
+        at_temperatures: Of a calibrated value, what it is at the two ends of the fitted temperature's 95 % interval, as multiples
+            of the value. ``low`` and ``high`` hold that error, which all samples share. Empty where the temperature has none.
     """
 
     value: float | None
@@ -40,6 +43,7 @@ class Estimate:
     plain: float | None = None
     cross_fit: float | None = None
     replicates: tuple[float, ...] = ()
+    at_temperatures: tuple[float, ...] = ()
 
 
 @closed
@@ -122,6 +126,44 @@ class Skipped:
 
     index: Count
     reason: str
+
+
+def with_temperature_error(estimate: Estimate, ends: tuple[float, ...]) -> Estimate:
+    """The estimate with the temperature's error in its interval; ``ends`` are its multiples at the temperature's ends.
+
+    The two errors are independent and add in quadrature on the log scale, on either side.
+    """
+    value = estimate.value
+    if not value or not ends:
+        return estimate
+    ends = tuple(float(f"{end:.6g}") for end in ends)
+    down, up = _reach(ends)
+    low, high = estimate.low, estimate.high
+    return replace(
+        estimate,
+        low=low if low is None or low <= 0 else min(value * math.exp(-math.hypot(math.log(value / low), down)), low),
+        high=None if high is None else max(value * math.exp(min(math.hypot(math.log(high / value), up), 700.0)), high),
+        at_temperatures=ends,
+    )
+
+
+def own_interval(estimate: Estimate) -> tuple[float | None, float | None]:
+    """The ends of an estimate's interval at the temperature as fitted: without the error that all samples share."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if not value or not estimate.at_temperatures:
+        return low, high
+    down, up = _reach(estimate.at_temperatures)
+    if low is not None and low > 0:
+        low = value * math.exp(-math.sqrt(max(math.log(value / low) ** 2 - down**2, 0.0)))
+    if high is not None:
+        high = value * math.exp(math.sqrt(max(math.log(high / value) ** 2 - up**2, 0.0)))
+    return low, high
+
+
+def _reach(ends: tuple[float, ...]) -> tuple[float, float]:
+    """How far below and above a value its multiples at other temperatures lie, on the log scale."""
+    logs = [math.log(max(end, 1e-300)) for end in ends]
+    return max(-min(logs), 0.0), max(max(logs), 0.0)
 
 
 def carries_noise(samples: Iterable[SampleResult], measure: str = "lambda_max") -> bool:

@@ -3,53 +3,95 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 from scipy.stats import binom, rankdata, t
 
 from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate, Aggregates
+from onnxfim.record.sample import Kind
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Half-width of a normal 95 % interval, in standard deviations.
 Z95 = 1.96
 _TAIL = 0.025  # of a 95 % interval, on either side
-_REPLICATES = 2000
+_REPLICATES = 200
+_TINY = 1e-300
+_LEAST_CARRIERS = 4.0  # samples that must carry a mean with an interval
+_UNCERTAIN = 3.0  # over √n: relative error of the spread that the tail is judged by, to be on the safe side
+_SEEN = 0.01  # relative: what a reader sees at three digits
 
 
-def aggregate(values: Array, lows: Array, highs: Array, *, seed: int, units: str) -> Aggregates:
-    """Mean, median, 95th percentile and maximum of a positive measure over the samples.
+@dataclass(frozen=True)
+class _Values:
+    """One measure over n samples, and what is not known of it.
+
+    Attributes:
+        values: (n,).
+        noise: Standard deviations of their logarithms where they are noisy estimates, else 0, (n,).
+        lows, highs: Ends of their intervals, (n,) each.
+        floor, ceiling: How far down and up they may be wrong in a way that does not average out, (n,) each: the ends of the
+            intervals of what is no noisy estimate. Infinite where there is no such end.
+        shifted: Values at the ends of the temperature's interval, (2, n), or None.
+    """
+
+    values: Array
+    noise: Array
+    lows: Array
+    highs: Array
+    floor: Array
+    ceiling: Array
+    shifted: Array | None
+
+
+def aggregate(
+    values: Array, lows: Array, highs: Array, *, seed: int, units: str, noisy: Array | None = None, shifted: Array | None = None,
+    kind: Kind = "estimate",
+) -> Aggregates:  # fmt: skip
+    """Means, median, 95th percentile and maximum of a positive measure over the samples.
 
     Args:
         values: Estimates per sample, (n,).
-        lows, highs: Their 95 % intervals, (n,) each; equal to the values where these are exact.
+        lows, highs: Their 95 % intervals, (n,) each; equal to the values where these are exact, infinite where there is no end.
         seed: Seed of the resampling.
         units: Units of the values.
+        noisy: Whether an interval is that of independent noise, (n,), which averages out over the samples; all of them unless
+            told. The others are what a value may be wrong by, and are carried through whole.
+        shifted: Calibrated values at the two ends of the temperature's 95 % interval, (2, n): an error that all samples share. It
+            adds to the intervals in quadrature, on the log scale.
+        kind: What the values are.
 
     Returns:
-        The four statistics. The mean's interval is a bootstrap-t one over the samples: the spread of noisy estimates holds both
-        sources of error. Quantiles use order statistics (no assumption on the distribution) after the bias that noise adds to
-        the tails is taken out by simulation extrapolation. The maximum is that of the audited samples.
+        The statistics. A mean has an interval only where the samples tell how heavy the tail is (`_mean`); the geometric mean's is
+        Student's, of the logarithms. Quantiles use order statistics (no assumption on the distribution) after the bias that noise
+        adds to the tails is taken out of all of them together, by simulation extrapolation, so that they stay in order. The
+        maximum is that of the audited samples.
 
-    Source: Hall (1988), Ann. Statist. 16(3), for bootstrap-t; Cook & Stefanski (1994), JASA 89, for simulation extrapolation.
+    Source: Cook & Stefanski (1994), JASA 89, for simulation extrapolation.
     """
-    rng = np.random.default_rng([seed, streams.AGGREGATES])
-    noise = log_sd(values, lows, highs)
-    if len(values) == 0:
+    n = len(values)
+    if n == 0:
         empty = Aggregate(None, None, None, 0.0, "no sample has a value")
-        return Aggregates(empty, empty, empty, empty, 0, units)
-    replicates = values * np.exp(noise * rng.standard_normal((200, len(values))) - noise**2 / 2)  # (200, n)
+        return Aggregates(empty, empty, empty, empty, 0, units, empty, kind)
+    noisy = np.ones(n, bool) if noisy is None else noisy
+    noise = np.where(noisy, log_sd(values, lows, highs), 0.0)
+    floor, ceiling = np.where(noisy, values, lows), np.where(noisy, values, highs)
+    v = _Values(values, noise, lows, highs, floor, ceiling, shifted)
+    order = _without_noise(v, np.random.default_rng([seed, streams.AGGREGATES]))
     return Aggregates(
-        mean=_mean(values, lows, highs, rng),
-        median=_quantile(0.5, values, lows, highs, replicates),
-        p95=_quantile(0.95, values, lows, highs, replicates),
-        max=_maximum(values, lows, highs, replicates),
-        count=len(values),
+        mean=_widened(_mean(v), np.mean, v),
+        geometric_mean=_widened(_geometric_mean(v), lambda x: np.exp(np.log(np.maximum(x, _TINY)).mean()), v),
+        median=_widened(_quantile(0.5, v, order), np.median, v),
+        p95=_widened(_quantile(0.95, v, order), lambda x: np.quantile(x, 0.95), v),
+        max=_widened(_maximum(v, order), np.max, v),
+        count=n,
         units=units,
+        kind=kind,
     )
 
 
@@ -60,60 +102,117 @@ def log_sd(values: Array, lows: Array, highs: Array) -> Array:
     return np.where(np.isfinite(sd), np.clip(sd, 0.0, 2.0), 0.0)
 
 
-def _mean(values: Array, lows: Array, highs: Array, rng: np.random.Generator) -> Aggregate:
-    n = len(values)
-    mean = float(values.mean())
+def _widened(found: Aggregate, statistic: Callable[[Array], Any], v: _Values) -> Aggregate:
+    """A statistic without the ends that its values do not have, and with the temperature's error in those that it has."""
+    low = None if found.low is None or not np.isfinite(v.floor).all() else found.low
+    high = None if found.high is None or not np.isfinite(v.ceiling).all() else found.high
+    here = float(statistic(v.values))
+    if v.shifted is not None and found.value and here > 0:
+        reach = [math.log(max(float(statistic(shifted)), _TINY) / here) for shifted in v.shifted]
+        if low is not None and low > 0:
+            low = found.value * math.exp(-math.hypot(math.log(found.value / low), max(-min(reach), 0.0)))
+        if high is not None:
+            high = found.value * math.exp(min(math.hypot(math.log(high / found.value), max(max(reach), 0.0)), 700.0))
+    return replace(found, low=low, high=high)
+
+
+def _mean(v: _Values) -> Aggregate:
+    """The mean, with an interval whose upper end is given where the samples tell how heavy the tail is.
+
+    The interval is Student's on the log scale with as many degrees of freedom as samples carry the mean. On the upper side, where
+    what is missing is the tail that was not sampled, its error is at least that of a log-normal distribution whose logarithms
+    spread as those above the median do; where so heavy a distribution would leave the mean to fewer than four of the samples,
+    there is no upper end. Over 22 trained models, raw and calibrated, it covers .95 to .97 at 16 to 200 samples where it is given
+    (bootstrap-t intervals given everywhere cover .84, and .21 on the worst); the lower end is above the mean in 2.7 % at most.
+    """
+    n, mean = len(v.values), float(v.values.mean())
     if n < 2:
-        return Aggregate(mean, float(lows[0]), float(highs[0]), 0.0, "one sample: interval of its estimate alone")
-    scale = float(np.abs(values).max()) or 1.0
-    x = values / scale
-    error = x.std(ddof=1) / math.sqrt(n)
-    if error == 0:
-        return Aggregate(mean, mean, mean, 0.95, "all samples are equal")
-    ratios = []
-    for start in range(0, _REPLICATES, 200):  # in pieces: 200 x n numbers at a time
-        draws = x[rng.integers(0, n, (min(200, _REPLICATES - start), n))]
-        spread = draws.std(axis=1, ddof=1) / math.sqrt(n)
-        good = spread > 1e-3 * error  # a resample without spread says nothing of the spread
-        ratios.append((draws.mean(axis=1)[good] - x.mean()) / spread[good])
-    lower, upper = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    # Never narrower than Student's interval on the heavy side; on the other a mean of positive values stays positive.
-    half = float(t.ppf(0.975, n - 1))
-    high = (x.mean() - min(lower, -half) * error) * scale
-    # Where one sample carries the mean, resamples without it have almost no spread and the upper end runs away: it is held to
-    # twice the log-normal interval's width.
-    high = min(high, mean * math.exp(2 * half * error / x.mean()))
-    low = mean * math.exp(-max(upper, half / 2) * error / x.mean())
-    return Aggregate(mean, float(low), float(high), 0.95, "bootstrap-t over the samples")
+        return Aggregate(mean, None, None, 0.0, "1 sample is too few: no population interval")
+    x = v.values / (float(v.values.max()) or 1.0)
+    relative = float(x.std(ddof=1)) / math.sqrt(n) / float(x.mean()) if mean > 0 else 0.0
+    down = max(float((v.values - v.floor).mean()), 0.0)
+    up = float((v.ceiling - v.values).mean())
+    if relative == 0:
+        return Aggregate(mean, max(mean - down, 0.0), mean + up, 0.95, "all samples are equal")
+    quantile = float(stdtrit(max(x.sum() ** 2 / (x**2).sum() - 1, 1.0), 1 - _TAIL))
+    low = max(mean * math.exp(-quantile * relative) - down, 0.0)
+    heaviness = _upper_spread(x) ** 2 * (1 + _UNCERTAIN / math.sqrt(n))
+    if n * math.exp(-heaviness) < _LEAST_CARRIERS:
+        half = int(np.searchsorted(np.cumsum(np.sort(x)[::-1]), 0.5 * x.sum())) + 1
+        why = f"carried by {half} of {n} samples" if half <= n / 8 else f"{n} samples do not tell how heavy the tail is"
+        return Aggregate(mean, low, None, 0.95, f"{why}: no population interval but its lower end")
+    half_width = min(quantile * max(relative, math.sqrt(math.expm1(heaviness) / n)), 700.0)
+    method = "Student's interval of the logarithm, as heavy as the upper half's spread"
+    return Aggregate(mean, low, mean * math.exp(half_width) + up, 0.95, method)
 
 
-def _quantile(q: float, values: Array, lows: Array, highs: Array, replicates: Array) -> Aggregate:
-    """A quantile, the noise's bias taken out, and its interval by order statistics."""
-    n = len(values)
-    raw = float(np.quantile(values, q))
-    bias = float(np.quantile(replicates, q, axis=1).mean()) - raw
-    order = np.sort(values)
+def _upper_spread(x: Array) -> float:
+    """Root mean square of ``ln(x / median)`` above the median; infinite where the median is 0."""
+    median = float(np.median(x))
+    if median <= 0:
+        return math.inf
+    above = np.log(np.maximum(x / median, 1.0))
+    return math.sqrt(float((above**2).sum()) / (len(x) / 2))
+
+
+def _geometric_mean(v: _Values) -> Aggregate:
+    """The mean of the logarithms, less what noise takes from them, with Student's interval."""
+    n, zeros = len(v.values), int((v.values <= 0).sum())
+    if zeros:
+        return Aggregate(None, None, None, 0.0, f"{zeros} of {n} values are 0, which have no logarithm")
+    logs = np.log(v.values) + v.noise**2 / 2
+    centre = float(logs.mean())
+    if n < 2:
+        return Aggregate(math.exp(centre), None, None, 0.0, "1 sample is too few: no population interval")
+    half = float(stdtrit(n - 1, 1 - _TAIL)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below, above = float(np.log(v.values / v.floor).mean()), float(np.log(v.ceiling / v.values).mean())
+    ends = math.exp(centre - half - below), math.exp(min(centre + half + above, 700.0))
+    return Aggregate(math.exp(centre), *ends, 0.95, "Student's interval of the logarithms")
+
+
+def _without_noise(v: _Values, rng: np.random.Generator) -> Array:
+    """The values in increasing order, each less what noise adds to the one of its rank, (n,)."""
+    order = np.sort(v.values)
+    if not v.noise.any():
+        return order
+    replicates = v.values * np.exp(v.noise * rng.standard_normal((_REPLICATES, len(order))) - v.noise**2 / 2)
+    with np.errstate(invalid="ignore"):
+        replicates = np.where(v.values > 0, replicates * (v.values / replicates.mean(axis=0)), v.values)
+    corrected = np.maximum(2 * order - np.sort(replicates, axis=1).mean(axis=0), 0.0)
+    # The correction may pass one rank over another: half way between the two nearest sequences that are in order.
+    return np.asarray((np.maximum.accumulate(corrected) + np.minimum.accumulate(corrected[::-1])[::-1]) / 2)
+
+
+def _quantile(q: float, v: _Values, corrected: Array) -> Aggregate:
+    """A quantile of the corrected values, and its interval by order statistics."""
+    n = len(v.values)
+    value, raw = float(np.quantile(corrected, q)), float(np.quantile(v.values, q))
     below, above = bracketing(n, q)
-    low = float(lows.min()) if below is None else float(order[below])
-    high = float(highs.max()) if above is None else float(order[above])
+    low = float(v.lows.min()) if below is None else float(np.sort(v.floor)[below])
+    high = float(v.highs.max()) if above is None else float(np.sort(v.ceiling)[above])
     confidence = float(binom.cdf(n - 1 if above is None else above, n, q) - (0.0 if below is None else binom.cdf(below, n, q)))
-    value = max(raw - bias, 0.0) if raw > 0 else raw
-    low, high = max(min(low - max(bias, 0.0), value), 0.0), max(high - min(bias, 0.0), value)
+    low, high = max(min(low - max(raw - value, 0.0), value), 0.0), max(high - min(raw - value, 0.0), value)
     return Aggregate(value, low, high, min(confidence, 0.95), "order statistics, noise's bias taken out")
 
 
-def _maximum(values: Array, lows: Array, highs: Array, replicates: Array) -> Aggregate:
-    """The maximum of the audited samples; noise inflates it, and each contender's interval is widened for their number."""
-    raw = float(values.max())
-    bias = float(replicates.max(axis=1).mean()) - raw
-    contenders = highs >= lows.max()
-    widen = float(t.ppf(1 - 0.025 / max(int(contenders.sum()), 1), 19) / t.ppf(0.975, 19))
+def _maximum(v: _Values, corrected: Array) -> Aggregate:
+    """The maximum of the audited samples; noise inflates it, and each contender's interval is widened for their number.
+
+    What noise adds is taken out, but the value is never below that of a sample without noise.
+    """
+    lows = np.maximum(v.lows, 0.0)
+    contenders = v.highs >= lows.max()
+    widen = float(t.ppf(1 - _TAIL / max(int(contenders.sum()), 1), 19) / t.ppf(1 - _TAIL, 19))
     with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(values > 0, values * (highs / values) ** widen, highs)
-        floor = np.where(values > 0, values * (lows / values) ** widen, lows)
-    low, high = float(floor[contenders].max()), float(reach[contenders].max())
-    value = min(max(raw - max(bias, 0.0), low), high)
-    return Aggregate(value, low, high, 0.95, "of the audited samples; the interval holds the estimates' noise only")
+        reach = np.where(v.values > 0, v.values * (v.highs / v.values) ** widen, v.highs)
+        floor = np.where(v.values > 0, v.values * (lows / v.values) ** widen, lows)
+    low, high, raw = float(floor[contenders].max()), float(reach[contenders].max()), float(v.values.max())
+    value = min(max(float(corrected[-1]), float(v.values[v.noise == 0].max(initial=0.0)), low), high)
+    method = "of the audited samples; the interval holds the estimates' noise only"
+    if value < raw * (1 - _SEEN):
+        method += f"; the largest estimate is {raw:.3g}, of which noise makes up {raw - value:.2g}"
+    return Aggregate(value, low, high, 0.95, method)
 
 
 def bracketing(n: int, q: float) -> tuple[int | None, int | None]:

@@ -9,7 +9,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
-from onnxfim.report.numbers import clipped, count, interval, number, percent, percent_interval, seconds
+from onnxfim.report.numbers import clipped, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.words import answers, headline, lead_name, lead_values, notices
 
@@ -78,7 +78,7 @@ def _statistics(audit: Audit) -> str:
         for statistic in STATISTICS:
             name, a = statistic.name, getattr(statistics, statistic.name)
             if a.value is not None:
-                rows.append((code(measure), name, number(a.value), interval(a.low, a.high) or ""))
+                rows.append((code(measure), name, number(a.value), known_ends(a.low, a.high) or ""))
     end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped."
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
 

@@ -50,6 +50,13 @@ def interval(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
+def known_ends(low: float | None, high: float | None) -> str | None:
+    """The interval, ``at least 0.98`` or ``at most 1.41`` where one end is missing, None where both are."""
+    if low is None or high is None:
+        return None if low is None and high is None else f"at least {number(low)}" if high is None else f"at most {number(high)}"
+    return interval(low, high)
+
+
 def spread(low: float | None, high: float | None) -> str | None:
     """The interval, or None where an end is missing or both print alike: the number beside it says it all."""
     return None if low is None or high is None or number(low) == number(high) else interval(low, high)

@@ -13,7 +13,7 @@ from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.meaning import flip_median
-from onnxfim.report.numbers import count, inline_label, interval, number, percent, visible
+from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
@@ -196,6 +196,13 @@ def _sure(audit: Audit) -> str:
             f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
+    elif statistic is not None and statistic.mean.value is not None:
+        known = known_ends(statistic.mean.low, statistic.mean.high)
+        also = f" ({known})" if known else ""
+        parts.append(f"The mean {lead_name(audit)} is {number(statistic.mean.value)}{also}, {visible(statistic.mean.method)}.")
+        if (typical := statistic.geometric_mean).value is not None:
+            around = interval(typical.low, typical.high)
+            parts.append(f"The geometric mean is {number(typical.value)}" + (f" (95 % interval {around})." if around else "."))
     else:
         parts.append("The mean has no interval.")
     kinds = Counter(s.lambda_max.kind for s in audit.samples if s.lambda_max.value is not None)

@@ -163,6 +163,16 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
 
 
+def plain_top(Y: Array, twin: Array | None = None) -> float:
+    """The top eigenvalue of ``YᵀY``, or of ``sym(YᵀY₂)`` with the scores at dithered twins; not negative."""
+    scale = _scale(Y) if twin is None else max(_scale(Y), _scale(twin))
+    if twin is None:
+        return gram(Y / scale).top * scale**2
+    both = gram(np.concatenate([Y, twin]) / scale)
+    product = both.Z[: len(Y)].T @ both.Z[len(Y) :]
+    return max(float(np.linalg.eigvalsh((product + product.T) / 2)[-1]), 0.0) * scale**2
+
+
 def trace_estimate(
     Y: Array, twin: Array | None = None, *, exact: bool = False, error: float = 0.0, evaluations: int = 0
 ) -> Estimate:

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
 from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
@@ -121,6 +121,7 @@ class GradientRoute:
         reader = self.measurer.reader
         raw = self._lanczos(x, z, block, 1.0, None)
         hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
+        shares = None if hot is None else self._shares_at_ends(x, z, hot.vectors)
         stretch = self._stretch(x, block)
         distances, nearest = self._nearest(x, z)
         for k, sample in enumerate(block):
@@ -128,7 +129,7 @@ class GradientRoute:
             products = int(raw.products[k])
             spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
             spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
-            spent += PASSES_PER_PRODUCT * int(stretch.products[k])
+            spent += PASSES_PER_PRODUCT * (int(stretch.products[k]) + (shares is not None and shares.shape[1] > 0))
             lam = _estimate(raw, k, spent)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
@@ -138,7 +139,9 @@ class GradientRoute:
                 sample,
                 z[k],
                 lambda_max=lam,
-                calibrated=None if hot is None else _estimate(hot, k, spent),
+                calibrated=None
+                if hot is None or shares is None
+                else with_temperature_error(_estimate(hot, k, spent), tuple(shares[k])),
                 raw_units=self.measurer.in_units(self.measurer.raw, lam),
                 standardised=self.measurer.in_units(self.measurer.standardised, lam),
                 trace=trace,
@@ -180,6 +183,33 @@ class GradientRoute:
             return weights[rows] * scale * self.model.gram(x[rows], (c / scale)[None])[0].astype(np.float64)
 
         return product
+
+    def _shares_at_ends(self, x: Array, z: Array, vectors: Array) -> Array:
+        """lambda_max at the ends of the temperature's interval over that at the temperature, (n, 2); (n, 0) where it has no error.
+
+        Along the direction that is the worst at the temperature: the slopes ``Jv`` there give ``vᵀFv`` at any other. The worst
+        direction turns little, and a Rayleigh quotient's error is of second order in that.
+        """
+        reader, temperature, ends = self.measurer.reader, self.measurer.temperature, self.measurer.temperature_ends
+        if temperature is None or not ends:
+            return np.empty((len(x), 0))
+        weights = reader.weights(z, temperature)
+        rows = np.arange(len(x))
+        if weights is None:
+            root = np.sqrt(reader.probabilities(z, temperature)[:, :, 0])
+            w = self._softmax_product(x, temperature)(rows, vectors)
+        else:
+            root = weights
+            w = self._diagonal_product(x, weights)(rows, vectors)
+        slopes = np.divide(w, root, out=np.zeros_like(w), where=root > 0)  # of the logits, up to a constant and a factor, (n, K)
+        found = []
+        for k, D in enumerate(slopes):
+            still = np.zeros((1, len(D), 1))
+            here, *there = (
+                float(np.square(reader.scores(z[k], D[None, :, None], still, 1.0, t)).sum()) for t in (temperature, *ends)
+            )
+            found.append([v / here if here > 0 else 1.0 for v in there])
+        return np.array(found)
 
     def _stretch(self, x: Array, block: Sequence[Sample]) -> TopEigenpairs:
         """Top eigenpairs of ``J Jᵀ``, whose root is the logit sensitivity."""

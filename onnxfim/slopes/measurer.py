@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.sample import Estimate, LeadingFeature, SampleResult
+from onnxfim.record.sample import Estimate, LeadingFeature, SampleResult, with_temperature_error
+from onnxfim.record.statistics import Z95
 from onnxfim.slopes.difference_error import DifferenceError
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (
@@ -19,6 +20,7 @@ from onnxfim.slopes.estimators import (
     lambda_max_cross,
     lambda_max_exact,
     lambda_max_sketch,
+    plain_top,
     sensitivity_estimate,
     top_eigenvalues,
     trace_estimate,
@@ -47,6 +49,7 @@ class Measurer:
         gradient: The slopes along the coordinates came from the derivative of the graph.
         temperature: Fitted temperature, or None.
         temperature_reason: Why there is none.
+        temperature_error: Standard error of its logarithm.
         step_error: Relative error of the slopes along all coordinates where it is not measured at the sample itself.
         rounding: Relative rounding of one output by its type.
         grain: Relative rounding of the slopes by sums inside the model, as far as the inputs' own size tells it.
@@ -72,6 +75,7 @@ class Measurer:
     features: Array | None = None
     unit: float | None = None
     without: str = ""
+    temperature_error: float = 0.0
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -92,7 +96,8 @@ class Measurer:
         raw = found.estimate
         calibrated = None
         if self.temperature is not None:
-            calibrated = self._lambda(base, ends, self.temperature, evaluations).estimate
+            hot = self._lambda(base, ends, self.temperature, evaluations)
+            calibrated = with_temperature_error(hot.estimate, self._at_ends(base, ends, hot.estimate, hot.Y, hot.twin))
         resolved = raw.value is not None
         error = 0.0 if found.error is None else found.error.frobenius()
         trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
@@ -179,6 +184,29 @@ class Measurer:
             leading_feature=feature,
             top_eigenvalues=eigenvalues,
         )
+
+    @property
+    def temperature_ends(self) -> tuple[float, ...]:
+        """The ends of the temperature's 95 % interval; none where it has no error."""
+        if self.temperature is None or self.temperature_error == 0:
+            return ()
+        return tuple(self.temperature * math.exp(sign * Z95 * self.temperature_error) for sign in (-1, 1))
+
+    def _at_ends(self, base: Array, ends: Ends, calibrated: Estimate, scores: Array, twin: Array | None) -> tuple[float, ...]:
+        """lambda_max at the ends of the temperature's interval over that at the temperature, from the same slopes.
+
+        Along the same directions: the noise of the estimate is nearly that of the fitted temperature's, and cancels in the ratio of
+        plain values.
+        """
+        if not calibrated.value:
+            return ()
+        here = plain_top(scores, twin)
+        found = []
+        for temperature in self.temperature_ends:
+            Y = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
+            other = None if ends.twin is None else self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
+            found.append(plain_top(Y, other) / here if here > 0 else 1.0)
+        return tuple(found)
 
     def _unchanged(self, parts: Sequence[Ends]) -> float:
         """Share of random directions that changed nothing; a coordinate without influence is no sign of rounding."""

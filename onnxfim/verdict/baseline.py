@@ -9,6 +9,7 @@ import numpy as np
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope
+from onnxfim.record.statistics import Z95
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
@@ -85,6 +86,8 @@ def _advice(ratio: Ratio, limit: float, paired: bool, scope: Scope, audit: Audit
     """What would settle it: the baseline's own directions, more passes, or more samples."""
     distance = abs(ratio.log - math.log(limit))
     words = f"the ratio stays at {math.exp(ratio.log):.3g}"
+    if ratio.temperature > 0 and Z95 * ratio.temperature >= 0.7 * (ratio.half_here if scope == "samples" else ratio.half):
+        return "The interval is mostly the error of the fitted temperatures: pass more labelled samples, or compare raw values."
     if not paired and (scope == "samples" or ratio.half_here >= 0.5 * ratio.half):
         return "The interval is mostly noise of the estimates: audit with the baseline's --seed and --step, which takes it out."
     if scope == "samples":

@@ -107,7 +107,7 @@ def _sides(audits: Sequence[Audit], columns: Sequence[Column], i: int, j: int, n
 
 
 def _pairs(sides: dict[tuple[int, int], _Sides], counts_of: Any) -> tuple[Pair, ...]:
-    p = np.array([p_value(s.a, s.b, counts_of(len(s.a))) for s in sides.values()])
+    p = np.array([p_value(s.a, s.b, counts_of(len(s.a)), temperature=s.ratio.temperature) for s in sides.values()])
     return tuple(
         Pair(
             first=i,

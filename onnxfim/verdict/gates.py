@@ -104,8 +104,9 @@ def parse_gate(text: str, *, measures: Sequence[str] = _GATED) -> Gate:
 def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
     """The result of each gate: ``fail`` where the whole 95 % interval violates it, ``pass`` where none of it does.
 
-    An end of an interval counts only where so many samples can give it: an upper end of the 95th percentile needs 72. What has no
-    interval (the temperature, the number of findings) is decided on its value.
+    An end of an interval counts only where so many samples can give it: an upper end of the 95th percentile needs 72. A mean that
+    few samples carry has no interval: its gate is inconclusive. Intervals of calibrated values and of the temperature hold the
+    error of the fit. What has no interval (the number of findings) is decided on its value.
     """
     return tuple(_decided(audit, gate) for gate in gates)
 
@@ -139,7 +140,8 @@ def _comparison(gate: Gate, reading: _Decidable) -> str:
     if reading.low == reading.high == reading.value:
         return f"{gate.name} = {reading.value!r}; the gate fails {gate.operator} {gate.threshold!r}"
     low, high = ("not bounded" if end is None else repr(end) for end in (reading.low, reading.high))
-    return f"{gate.name} = {reading.value!r}, 95 % interval {low} to {high}; the gate fails {gate.operator} {gate.threshold!r}"
+    ends = f"95 % interval {low} to {high}" if reading.low is not None or reading.high is not None else reading.why or "no interval"
+    return f"{gate.name} = {reading.value!r}, {ends}; the gate fails {gate.operator} {gate.threshold!r}"
 
 
 def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
@@ -147,6 +149,12 @@ def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
     if reading.value is None:
         return f"Not measured: {reading.why}."
     end = reading.high if reading.value <= gate.threshold else reading.low
+    if gate.name == "temperature":
+        return f"The temperature rests on {reading.count:,} wrong predictions: pass more labelled samples."
+    if end is None and reading.why:
+        return (
+            f"{gate.name} is not bounded on that side ({reading.why}). Gate its median, 95th percentile or geometric mean instead."
+        )
     if end is None and reading.needed is not None:
         more = reading.needed - reading.count
         return (
@@ -172,20 +180,21 @@ def _read(audit: Audit, name: str) -> _Decidable:
     if name == "mean_confidence":
         return _confidence(audit)
     if name == "temperature":
-        t = audit.calibration.temperature
-        return _Decidable(t, t, t, why=audit.calibration.reason or "no labels were given")
+        return _temperature(audit)
     measure, _, statistic = name.partition(".")
     group = audit.aggregates.get(measure)
     if group is None or getattr(group, statistic).value is None:
-        return _Decidable(None, None, None, why=_why_missing(audit, measure))
+        return _Decidable(None, None, None, why=_why_missing(audit, measure, group, statistic))
     return _statistic(audit, measure, statistic, group)
 
 
 def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Decidable:
     found: Aggregate = getattr(group, statistic)
-    low, high, needed = found.low, found.high, None
+    low, high, needed, why = found.low, found.high, None, ""
     n = group.count
-    if statistic == "mean" and found.confidence < 0.9:
+    if low is None or high is None:
+        why = f"its values are {group.kind}s" if group.kind in ("lower bound", "upper bound") else found.method
+    elif statistic == "mean" and found.confidence < 0.9:
         low, high, needed = None, None, 2
     if (q := _QUANTILES.get(statistic)) is not None:
         # Order statistics that bracket the quantile exist only from so many samples on.
@@ -196,7 +205,7 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
         if above is None:
             high, needed = None, fewest[1]
     return _Decidable(
-        found.value, low, high, n, _noise(audit, measure, statistic, found), needed=needed, samples_settle=statistic != "max"
+        found.value, low, high, n, _noise(audit, measure, statistic, found), why, needed, samples_settle=statistic != "max"
     )
 
 
@@ -210,6 +219,15 @@ def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> floa
     if statistic == "max" and None not in (found.low, found.high, found.value):
         return max(cast(float, found.high) - cast(float, found.value), cast(float, found.value) - cast(float, found.low))
     return 0.0
+
+
+def _temperature(audit: Audit) -> _Decidable:
+    """The temperature with the interval that its standard error gives."""
+    c = audit.calibration
+    if c.temperature is None:
+        return _Decidable(None, None, None, why=c.reason or "no labels were given")
+    factor = math.exp(Z95 * (c.log_error or 0.0))
+    return _Decidable(c.temperature, c.temperature / factor, c.temperature * factor, c.errors or 0)
 
 
 def _confidence(audit: Audit) -> _Decidable:
@@ -226,11 +244,13 @@ def _confidence(audit: Audit) -> _Decidable:
     return _Decidable(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
 
 
-def _why_missing(audit: Audit, measure: str) -> str:
+def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic: str) -> str:
     if measure == "lambda_max_calibrated" and audit.calibration.temperature is None:
         return audit.calibration.reason or "no temperature"
     if measure == "lambda_max_raw_units" and measure not in audit.aggregates:
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
+    if group is not None and group.count:
+        return str(getattr(group, statistic).method)
     reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"
 

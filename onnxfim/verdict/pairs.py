@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
-from onnxfim.record.sample import carries_noise, estimate_of
+from onnxfim.record.sample import carries_noise, estimate_of, own_interval
 from onnxfim.record.settings import OUTPUT_FAMILIES, SETTINGS
 from onnxfim.record.statistics import log_sd
 from onnxfim.verdict.ratio import Column
@@ -27,12 +27,18 @@ def column(audit: Audit, measure: str) -> Column:
     """The measured values of ``measure``; samples without one are left out."""
     found = [(s, e) for s in audit.samples if (e := estimate_of(s, measure)) is not None and e.value is not None]
     values = np.array([e.value for _, e in found], np.float64)
-    lows = np.array([e.value if e.low is None else e.low for _, e in found], np.float64)
-    highs = np.array([e.value if e.high is None else e.high for _, e in found], np.float64)
+    own = [own_interval(e) for _, e in found]
+    lows = np.array([e.value if low is None else low for (_, e), (low, _) in zip(found, own, strict=True)], np.float64)
+    highs = np.array([e.value if high is None else high for (_, e), (_, high) in zip(found, own, strict=True)], np.float64)
     replicates = [getattr(getattr(s, measure), "replicates", ()) for s, _ in found]
     groups = max((len(r) for r in replicates), default=0)
     table = np.array([r if len(r) == groups else (np.nan,) * groups for r in replicates]).reshape(len(found), groups)
-    return Column(np.array([s.index for s, _ in found], np.int64), values, log_sd(values, lows, highs), table)
+    shifted = None
+    if any(e.at_temperatures for _, e in found):
+        shifted = values[:, None] * np.array([e.at_temperatures or (1.0, 1.0) for _, e in found], np.float64)
+    influences = np.array(audit.calibration.influences if shifted is not None else (), np.float64)
+    indices = np.array([s.index for s, _ in found], np.int64)
+    return Column(indices, values, log_sd(values, lows, highs), table, shifted, influences)
 
 
 def lead_measure(*audits: Audit) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,16 +28,36 @@ class Column:
         values: Estimates, (n,).
         noise: Standard deviations of their logarithms, (n,).
         replicates: Pseudo-values by group of directions as multiples of the value, (n, groups); NaN where there are none.
+        shifted: Calibrated values at the ends of the temperature's 95 % interval, (n, 2); None where it has no error.
+        influences: What each labelled sample adds to the error of ln T, (N,).
     """
 
     indices: Array
     values: Array
     noise: Array
     replicates: Array
+    shifted: Array | None = None
+    influences: Array = field(default_factory=lambda: np.empty(0))
 
     def at(self, positions: Array) -> Column:
         """The samples at ``positions``."""
-        return Column(self.indices[positions], self.values[positions], self.noise[positions], self.replicates[positions])
+        return Column(
+            self.indices[positions], self.values[positions], self.noise[positions], self.replicates[positions],
+            None if self.shifted is None else self.shifted[positions], self.influences,
+        )  # fmt: skip
+
+    @property
+    def temperature_error(self) -> Array:
+        """What each labelled sample adds, through the temperature, to the error of the mean's logarithm, (N,).
+
+        The elasticity of the mean is that towards the end of the temperature's interval where the mean moves further.
+        """
+        if self.shifted is None:
+            return np.zeros(len(self.influences))
+        half = Z95 * float(np.linalg.norm(self.influences))
+        moves = np.log(np.maximum(self.shifted.mean(axis=0), 1e-300) / self.values.mean())  # (2,), down and up
+        further = int(np.abs(moves).argmax())
+        return np.asarray(self.influences * moves[further] * (1 if further else -1) / half) if half > 0 else 0 * self.influences
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ class Ratio:
         freedom: Degrees of freedom of ``error``.
         half: Half-width of the 95 % interval of ``log``.
         half_here: The same with the noise alone: for these very samples.
+        temperature: Standard error of ``log`` that comes from the temperatures; it is in all of the above.
     """
 
     log: float
@@ -57,6 +78,7 @@ class Ratio:
     freedom: float
     half: float
     half_here: float
+    temperature: float = 0.0
 
     def interval(self) -> Aggregate:
         """The ratio as a statistic over a population of samples."""
@@ -66,7 +88,8 @@ class Ratio:
     def interval_here(self) -> Aggregate:
         """The ratio on these samples."""
         ends = math.exp(self.log - self.half_here), _exp(self.log + self.half_here)
-        return Aggregate(math.exp(self.log), *ends, 0.95, "noise of the estimates alone")
+        method = "noise of the estimates and error of the temperatures" if self.temperature else "noise of the estimates alone"
+        return Aggregate(math.exp(self.log), *ends, 0.95, method)
 
 
 def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
@@ -79,7 +102,8 @@ def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
     residuals; where it is independent between a and b, the interval is never narrower than that noise makes it.
 
     The noise alone is that of independent estimates, or, for a pair that shares its directions, that of the differences of the
-    jackknife's pseudo-values, group by group: what the two share cancels there.
+    jackknife's pseudo-values, group by group: what the two share cancels there. The temperatures' errors, which all samples of an
+    audit share, are added in quadrature; what the same labelled samples do to both temperatures cancels as far as it is the same.
 
     Args:
         now, then: The same samples, in the same order; positive values.
@@ -92,8 +116,13 @@ def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
     log = math.log(a.mean() / b.mean())
     if paired and np.allclose(a, b, rtol=_EQUAL, atol=0):
         return Ratio(log, 0.0, math.inf, 0.0, 0.0)
+    return _with_temperatures(_at_temperatures(log, now, then, u, v, paired=paired), now, then)
+
+
+def _at_temperatures(log: float, now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> Ratio:
+    """The ratio at the temperatures as they were fitted."""
     noise = _noise(now, then, u, v, paired=paired)
-    if len(a) < 2:
+    if len(u) < 2:
         return Ratio(log, noise, 1.0, float(stdtrit(1.0, _LEVEL)) * max(noise, 0.01), noise)
     w = (u + v) / 2
     expected = np.maximum(1 - 2 * w + (w**2).sum(), 1e-9)  # of a squared residual, in units of w²
@@ -104,6 +133,19 @@ def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
         # The residuals hold the noise as well; neither measure of it may make the wider interval the narrower one.
         return Ratio(log, error, freedom, max(spread, noise), noise)
     return Ratio(log, max(error, noise / Z95), freedom, max(spread, noise), noise)
+
+
+def _with_temperatures(ratio: Ratio, now: Column, then: Column) -> Ratio:
+    """The ratio with the temperatures' errors in its intervals."""
+    one, other = now.temperature_error, then.temperature_error
+    error = float(np.linalg.norm(one - other) if one.shape == other.shape else math.hypot(*map(np.linalg.norm, (one, other))))
+    return replace(
+        ratio,
+        error=math.hypot(ratio.error, error),
+        half=math.hypot(ratio.half, Z95 * error),
+        half_here=math.hypot(ratio.half_here, Z95 * error),
+        temperature=error,
+    )
 
 
 def _noise(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> float:
@@ -135,7 +177,7 @@ def _freedom(w: Array, expected: Array) -> float:
     return float(max(trace**2 / square, 1.0)) if square > 0 else 1.0
 
 
-def p_value(a: Array, b: Array, counts: Array) -> float:
+def p_value(a: Array, b: Array, counts: Array, *, temperature: float = 0.0) -> float:
     """Two-sided p-value of equal means over the same samples.
 
     The larger of two: the paired bootstrap-t one, from resamples of the samples, and Student's with the degrees of freedom of
@@ -144,23 +186,25 @@ def p_value(a: Array, b: Array, counts: Array) -> float:
     Args:
         a, b: Values of the same samples, (n,) each.
         counts: How often each resample holds each sample, (replicates, n).
+        temperature: Standard error of the log-ratio that comes from the temperatures.
     """
     if np.allclose(a, b, rtol=_EQUAL, atol=0):
         return 1.0
     if len(a) < 2:
         return 1.0
     ratio = ratio_of_means(_exact(a), _exact(b), paired=True)
-    if ratio.error < 1e-12:
+    error = math.hypot(ratio.error, temperature)
+    if error < 1e-12:
         return 1.0 / (len(counts) + 1)
-    student = 2 * float(stdtr(ratio.freedom, -abs(ratio.log) / ratio.error))
+    student = 2 * float(stdtr(ratio.freedom, -abs(ratio.log) / error))
     u, v = a / a.sum(), b / b.sum()
     sums = counts @ np.stack([u, v, u * u, u * v, v * v], axis=1)  # (replicates, 5)
     good = (sums[:, 0] > 0) & (sums[:, 1] > 0)
     A, B, AA, AB, BB = sums[good].T
     squares = AA / A**2 - 2 * AB / (A * B) + BB / B**2
     plain = math.sqrt(float(((u - v) ** 2).sum()))
-    error = np.sqrt(np.maximum(squares, (1e-3 * plain) ** 2))
-    bootstrap = float((np.abs(np.log(A / B)) / error >= abs(ratio.log) / plain).sum() + 1) / (len(A) + 1)
+    errors = np.sqrt(np.maximum(squares, (1e-3 * plain) ** 2))
+    bootstrap = float((np.abs(np.log(A / B)) / errors >= abs(ratio.log) / plain).sum() + 1) / (len(A) + 1)
     return min(max(bootstrap, student), 1.0)
 
 

@@ -28,7 +28,7 @@ from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.places import DEV, ROOT, SUPPORT
 
 SCHEMAS = SUPPORT
-STATISTICS = ("mean", "median", "p95", "max")
+STATISTICS = ("mean", "geometric_mean", "median", "p95", "max")
 
 
 def gated(audit, *verdicts, text="lambda_max.mean > 5", message="4.1 to 5.9 holds 5"):

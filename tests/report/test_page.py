@@ -23,7 +23,7 @@ def test_every_statistic_is_the_audits(audit):
     assert len(rows) == len(audit.aggregates)
     for key, group in audit.aggregates.items():
         row = rows[names[key]]
-        statistics = (group.mean, group.median, group.p95, group.max)
+        statistics = (group.mean, group.geometric_mean, group.median, group.p95, group.max)
         assert [c.text for c in row.cells] == [number(s.value) for s in statistics]
         assert [c.interval for c in row.cells] == [spread(s.low, s.high) for s in statistics]
         assert (row.units, row.count) == (group.units, f"{group.count:,}")
@@ -107,7 +107,7 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
     )
     assert tuple(c.head for c in page.sample_columns) == heads
     assert page.class_columns == ("Mean λ_max, calibrated", "Mean λ_max, raw", "Median boundary distance")
-    assert page.statistic_columns == ("Mean", "Median", "95th percentile", "Maximum")
+    assert page.statistic_columns == ("Mean", "Geometric mean", "Median", "95th percentile", "Maximum")
 
 
 NEW_MEASURE = """

@@ -169,7 +169,7 @@ class TestReading:
         for temperature in TEMPERATURES:
             assert np.isfinite(reader.probabilities(p, temperature)).all()
             assert np.isfinite(reader.scores(p, p[None], p[None], 1e-3, temperature)).all()
-        assert np.isfinite(reader.log_loss(p[None], np.array([1]), 1.0))
+        assert np.isfinite(reader.log_losses(p[None], np.array([1]), 1.0)).all()
         assert np.isfinite(SigmoidProbabilities().slopes(p[None], p[None], 1e-3)).all()
 
     @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -177,13 +177,13 @@ class TestReading:
         z = np.random.default_rng(0).standard_normal((20, 4, 1))
         labels = np.arange(20) % 4
         truth = -log_softmax(z[..., 0] / temperature, axis=1)[np.arange(20), labels].mean()
-        assert_allclose(SoftmaxLogits().log_loss(z, labels, temperature), truth, rtol=1e-12)
-        assert_allclose(Probabilities().log_loss(softmax(z, axis=1), labels, temperature), truth, rtol=1e-12)
+        assert_allclose(SoftmaxLogits().log_losses(z, labels, temperature).mean(), truth, rtol=1e-12)
+        assert_allclose(Probabilities().log_losses(softmax(z, axis=1), labels, temperature).mean(), truth, rtol=1e-12)
         s = expit(z[..., 0] / temperature)
         hit = np.arange(4) == labels[:, None]
         bernoulli = -np.where(hit, np.log(s), np.log1p(-s)).sum(axis=1).mean()
-        assert_allclose(SigmoidLogits().log_loss(z, labels, temperature), bernoulli, rtol=1e-12)
-        assert_allclose(SigmoidProbabilities().log_loss(expit(z), labels, temperature), bernoulli, rtol=1e-9)
+        assert_allclose(SigmoidLogits().log_losses(z, labels, temperature).mean(), bernoulli, rtol=1e-12)
+        assert_allclose(SigmoidProbabilities().log_losses(expit(z), labels, temperature).mean(), bernoulli, rtol=1e-9)
 
     def test_one_sigmoid_decides_at_one_half(self):  # 0.5 is clipped nowhere; float64
         p = np.array([0.2, 0.5, 0.9]).reshape(3, 1, 1)
@@ -200,7 +200,7 @@ class TestReading:
         with pytest.raises(NotImplementedError, match="no class probabilities"):
             reader.probabilities(np.zeros((1, 2, 1)))
         with pytest.raises(NotImplementedError, match="no class labels"):
-            reader.log_loss(np.zeros((1, 2, 1)), np.zeros(1, int), 1.0)
+            reader.log_losses(np.zeros((1, 2, 1)), np.zeros(1, int), 1.0)
 
 
 class TestSpread:

@@ -177,6 +177,7 @@ def _aggregates(values, units):
 
     mean, error = values.mean(), 2 * values.std() / np.sqrt(len(values))
     median, p95, top = np.median(values), np.quantile(values, 0.95), values.max()
+    typical = np.exp(np.log(values).mean())
     return Aggregates(
         row(mean, max(mean - error, mean / 3), mean + 1.2 * error),
         row(median, 0.78 * median, 1.3 * median),
@@ -184,6 +185,7 @@ def _aggregates(values, units):
         row(top, 0.8 * top, 1.2 * top),
         len(values),
         units,
+        row(typical, 0.8 * typical, 1.3 * typical),
     )
 
 

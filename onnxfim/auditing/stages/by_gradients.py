@@ -119,7 +119,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     targets = [ground.sample(i) for i in ground.clean.audited]
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
-    read = (ground.reader.identity, calibration.temperature, calibration.reason)
+    read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
     store = ground.store(gradients=(*read, *asked))
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}

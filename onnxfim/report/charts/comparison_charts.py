@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxfim.record.decision import Aggregate
 from onnxfim.report.charts.axes import frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
-from onnxfim.report.numbers import count, inline_label, interval, number, visible
+from onnxfim.report.numbers import count, inline_label, known_ends, number, visible
 from onnxfim.verdict.comparison import Comparison
 
 _ROW = 34
@@ -70,20 +70,25 @@ def means(comparison: Comparison, *, width: int) -> Chart | None:
     for row, entry in enumerate(entries):
         y = top + _ROW * row + 26
         low, value, high = _ends(entry.mean)
-        start = x(low) if low is not None and low > 0 else left
-        end = x(high) if high is not None else right
-        segments += [
-            Segment(start, y, end, y, "raw"),
-            Segment(start, y - 4, start, y + 4, "raw"),
-            Segment(end, y - 4, end, y + 4, "raw"),
-        ]
-        tip = f"{visible(entry.name)}: {number(value)} ({interval(low, high)})"
+        if low is not None or high is not None:
+            start = x(low) if low is not None and low > 0 else left
+            end = x(high) if high is not None else right
+            segments += [
+                Segment(start, y, end, y, "raw"),
+                Segment(start, y - 4, start, y + 4, "raw"),
+                Segment(end, y - 4, end, y + 4, "raw"),
+            ]
+        tip = f"{visible(entry.name)}: {_words(entry.mean)}"
         paths.append(SvgPath(marker("circle", x(value or x.low), y), "raw", filled=True, tip=tip))
         labels.append(Label(left, y - 10, f"{entry.rank}. {_clip(visible(entry.name), width)}", role="value"))
-    words = "; ".join(f"{visible(e.name)} {number(e.mean.value)} ({interval(e.mean.low, e.mean.high)})" for e in entries)
+    words = "; ".join(f"{visible(e.name)} {_words(e.mean)}" for e in entries)
     return Chart(
         "means", "Mean λ_max of each audit", words + ".", width, bottom + 66, tuple(segments), (), tuple(paths), tuple(labels)
     )
+
+
+def _words(a: Aggregate) -> str:
+    return f"{number(a.value)} ({known_ends(a.low, a.high) or 'no interval'})"
 
 
 def _ends(a: Aggregate) -> Sequence[float | None]:

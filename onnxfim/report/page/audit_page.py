@@ -187,10 +187,14 @@ def _statistics_note(audit: Audit) -> str:
     names = {s.name: s.label for s in STATISTICS}
     how: dict[str, list[str]] = {}
     for key, name in names.items():
-        for method in sorted({getattr(g, key).method for g in groups} - {""}):
+        for method in sorted({a.method for g in groups if (a := getattr(g, key)).low is not None and a.high is not None} - {""}):
             how.setdefault(method, []).append(name)
+    for measure, group in audit.aggregates.items():
+        for key, name in names.items():
+            if group.count and ((a := getattr(group, key)).low is None or a.high is None) and a.method:
+                how.setdefault(a.method, []).append(f"{name} of {measure_label(measure)}")
     parts = ["Below each value stands its 95 % interval."]
-    if any(getattr(g, key).confidence != 0.95 for g in groups for key in names):
+    if any(0 < getattr(g, key).confidence < 0.95 for g in groups for key in names):
         parts.append("Where so few samples cannot give 95 %, the level that is attained stands beside it.")
     parts += [f"{' and '.join(who)}: {visible(method)}." for method, who in how.items()]
     return " ".join(parts)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
-from onnxfim.report.numbers import MISSING, interval, number, percent, percent_interval, spread, visible
+from onnxfim.report.numbers import MISSING, interval, known_ends, number, percent, percent_interval, spread, visible
 
 Name = TypeVar("Name")
 _OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value
@@ -31,11 +31,11 @@ class Quantity:
 
 
 def of_estimate(estimate: Estimate) -> Quantity:
-    """One sample's estimate; an exact one has no interval."""
+    """One sample's estimate; an exact one has no interval but for what the temperature may be wrong by."""
     if estimate.value is None:
         return Quantity(MISSING, reason=visible(estimate.reason) if estimate.reason else None)
-    ends = None if estimate.kind == "exact" else interval(estimate.low, estimate.high)
-    return Quantity(number(estimate.value), ends, estimate.kind)
+    told = None if estimate.kind == "exact" and not estimate.at_temperatures else interval(estimate.low, estimate.high)
+    return Quantity(number(estimate.value), told, estimate.kind)
 
 
 def with_common_kind(estimates: Mapping[Name, Estimate]) -> tuple[str, dict[Name, Quantity]]:
@@ -51,6 +51,8 @@ def of_statistic(statistic: Aggregate) -> Quantity:
     """A statistic of one audit, with the level of its interval where that is not 95 %."""
     if statistic.value is None:
         return Quantity(MISSING)
+    if statistic.low is None or statistic.high is None:
+        return Quantity(number(statistic.value), known_ends(statistic.low, statistic.high) or "no interval")
     kind = None if statistic.confidence == 0.95 else f"{100 * statistic.confidence:.0f} % interval"
     return Quantity(number(statistic.value), spread(statistic.low, statistic.high), kind)
 
@@ -61,6 +63,8 @@ def of_compared(statistic: Aggregate | None) -> Quantity:
         return Quantity(MISSING)
     low, high = statistic.low, statistic.high
     open_ended = low is not None and high is not None and high > _OPEN * max(low, 0.0)
+    if (low is None) != (high is None):
+        return Quantity(number(statistic.value), known_ends(low, high))
     return Quantity(number(statistic.value), UNBOUNDED if open_ended else spread(low, high))
 
 

@@ -102,8 +102,8 @@ class OutputReader(ABC):
         """Probabilities at a temperature, in the shape of ``outputs`` (..., K, P)."""
         raise NotImplementedError(f"a {self.name} output has no class probabilities")
 
-    def log_loss(self, outputs: Array, labels: Array, temperature: float) -> float:
-        """Mean negative log-likelihood of integer ``labels`` (N,) under ``outputs`` (N, K, 1), in nats."""
+    def log_losses(self, outputs: Array, labels: Array, temperature: float) -> Array:
+        """Negative log-likelihood of each of the integer ``labels`` (N,) under ``outputs`` (N, K, 1), in nats, (N,)."""
         raise NotImplementedError(f"a {self.name} output has no class labels")
 
     def predictions(self, outputs: Array) -> Array:

@@ -25,10 +25,10 @@ class _Bernoulli(OutputReader):
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
         return np.asarray(expit(self.logits(outputs) / temperature))
 
-    def log_loss(self, outputs: Array, labels: Array, temperature: float) -> float:
+    def log_losses(self, outputs: Array, labels: Array, temperature: float) -> Array:
         z = self.logits(outputs)[..., 0] / temperature  # (N, K)
         target = labels[:, None] == (np.arange(z.shape[1]) if z.shape[1] > 1 else 1)
-        return float(np.logaddexp(0.0, np.where(target, -z, z)).sum(axis=1).mean())
+        return np.asarray(np.logaddexp(0.0, np.where(target, -z, z)).sum(axis=1))
 
     def predictions(self, outputs: Array) -> Array:
         if outputs.shape[1] == 1:

@@ -24,9 +24,8 @@ class _Categorical(OutputReader):
 
     spread_formula: ClassVar[str] = "max 2p(1−p)·L²"
 
-    def log_loss(self, outputs: Array, labels: Array, temperature: float) -> float:
-        picked = log_softmax(self.logits(outputs)[..., 0] / temperature, axis=-1)[np.arange(len(labels)), labels]
-        return float(-picked.mean())
+    def log_losses(self, outputs: Array, labels: Array, temperature: float) -> Array:
+        return np.asarray(-log_softmax(self.logits(outputs)[..., 0] / temperature, axis=-1)[np.arange(len(labels)), labels])
 
     def divergence(self, base: Array, outputs: Array) -> Array:
         return softmax_divergence(self.logits(base), self.logits(outputs))

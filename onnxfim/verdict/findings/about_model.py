@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.statistics import Z95
 from onnxfim.verdict.findings.check import Check
 
 _CHANCE_MARGIN = 0.2  # of the way from chance to perfect
@@ -88,11 +89,22 @@ def _temperature(audit: Audit) -> str | None:
     )
 
 
+def _few_errors(audit: Audit) -> str | None:
+    c = audit.calibration
+    if c.temperature is None or c.errors is None or not c.log_error or not c.method.startswith("MAP"):
+        return None
+    return (
+        f"The temperature rests on {c.errors} wrong prediction{'s' if c.errors > 1 else ''} and a prior (ln T ~ N(0, 1)): it is known "
+        f"to a factor of {math.exp(Z95 * c.log_error):.2g} either way, which is in the intervals of "
+        "calibrated values. Pass more labelled samples."
+    )
+
+
 def _unfitted(audit: Audit) -> str | None:
     c = audit.calibration
     if c.temperature is not None or c.accuracy is None:
         return None
-    return f"There are no calibrated values: {c.reason}. Pass more labelled samples."
+    return f"There are no calibrated values: {c.reason}. Pass more labelled samples, or a --temperature that was fitted elsewhere."
 
 
 CHECKS = (
@@ -103,5 +115,6 @@ CHECKS = (
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
     Check("confidence-gap", "warning", "Confidence does not fit accuracy", _confidence_gap, _no_labels),
     Check("temperature", "warning", "The fitted temperature is far from 1", _temperature, _no_labels),
+    Check("temperature-few-errors", "warning", "The temperature rests on few errors", _few_errors, _no_labels),
     Check("temperature-unfitted", "warning", "No temperature could be fitted", _unfitted, _no_labels),
 )

@@ -51,8 +51,10 @@ def _skipped(audit: Audit) -> str | None:
 
 def _precision(audit: Audit) -> str | None:
     asked, group = audit.settings.precision, audit.aggregates.get("lambda_max")
-    if asked is None or group is None or not group.mean.value or group.mean.low is None or group.mean.high is None:
+    if asked is None or group is None or not group.mean.value:
         return None
+    if group.mean.low is None or group.mean.high is None:
+        return f"The mean has no interval that could be made narrow: {group.mean.method}. Audit more samples."
     half = (group.mean.high - group.mean.low) / 2 / group.mean.value
     if half <= asked:
         return None

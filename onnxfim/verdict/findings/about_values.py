@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.sample import SampleResult
+from onnxfim.record.statistics import fewest_bracketing
 from onnxfim.verdict.findings.check import Check
 
 _SATURATED = 1e-6
+_FEWEST = fewest_bracketing(0.5)[0]  # values: fewer bound not even the median
 _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
 
 
@@ -29,6 +31,15 @@ def _unresolved(audit: Audit) -> str | None:
     return (
         f"{len(missing)} of {len(audit.samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that they "
         "are robust. Use a larger --step or a larger --budget."
+    )
+
+
+def _few_samples(audit: Audit) -> str | None:
+    if not 0 < audit.measured < _FEWEST:
+        return None
+    return (
+        f"{audit.measured} sample{'s have' if audit.measured > 1 else ' has'} a value: so few say nothing of the model's other inputs. "
+        f"Audit {_FEWEST} at the least, and 64 or more for means and tails."
     )
 
 
@@ -74,6 +85,7 @@ def _bracket(sample: SampleResult) -> float:
 CHECKS = (
     Check("nothing-measured", "error", "No sample has a value", _nothing),
     Check("unresolved", "error", "Samples without a value", _unresolved, no_samples, milder=lambda audit: audit.measured > 0),
+    Check("few-samples", "error", "Too few samples for any statistic", _few_samples, no_samples),
     Check("few-samples-carry-the-mean", "note", "Few samples carry the mean", _few_carry_the_mean, no_samples),
     Check("saturated", "note", "The softmax is saturated on many samples", _saturated, no_samples),
     Check("wide-bracket", "note", "The bias correction is uncertain", _wide_bracket, no_samples),

@@ -1,0 +1,117 @@
+"""Populations of real values: every measured sample of a trained model, at any temperature, from one Jacobian each.
+
+What a benchmark of intervals needs is many draws of samples from a population that is known whole. A model's Jacobians are computed
+once and kept as Gram matrices ``JJᵀ``; lambda_max at a temperature T is then array work, and so is a temperature refitted on each draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from onnxfim.auditing.subject import open_subject
+from onnxfim.errors import OnnxFimError
+from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record.settings import Settings
+from tests.support import trained
+
+FOLDER = Path(tempfile.gettempdir()) / "onnxfim-populations"
+_GRID = np.linspace(np.log(0.02), np.log(30.0), 121)  # of ln T; values between are interpolated, to 1e-4 of the value
+
+
+@dataclass(frozen=True)
+class Population:
+    """Logits z (N, K), labels (N,) and ``JJᵀ`` (N, K, K) of all samples of a model's data, float64."""
+
+    name: str
+    z: np.ndarray
+    labels: np.ndarray
+    gram: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Which predictions are wrong, (N,)."""
+        return self.z.argmax(axis=1) != self.labels
+
+    def exact(self, temperature: float) -> np.ndarray:
+        """lambda_max of ``softmax(z / T)`` at each sample, (N,)."""
+        p = softmax(self.z / temperature, axis=1)
+        root = np.sqrt(p) / temperature
+        c = self.z.argmax(axis=1)
+        n, K = p.shape
+        contrast = np.broadcast_to(np.eye(K), (n, K, K)).copy()  # slopes relative to the likeliest class: nothing cancels
+        contrast[np.arange(n), :, c] -= 1.0
+        B = root[:, :, None] * (contrast - (p[:, :, None] * contrast).sum(axis=1, keepdims=True))
+        return np.maximum(np.linalg.eigvalsh(B @ self.gram @ B.transpose(0, 2, 1))[:, -1], 1e-300)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return np.log(np.array([self.exact(t) for t in np.exp(_GRID)]))  # (grid, N)
+
+    def values(self, log_t: float) -> np.ndarray:
+        """lambda_max at ``ln T``, (N,), between the grid's temperatures by interpolation."""
+        at = np.clip((log_t - _GRID[0]) / (_GRID[1] - _GRID[0]), 0, len(_GRID) - 1.001)
+        k = int(at)
+        return np.exp(self._table[k] + (at - k) * (self._table[k + 1] - self._table[k]))
+
+    def elasticities(self, log_t: float) -> np.ndarray:
+        """``d ln lambda_max / d ln T`` at each sample, (N,)."""
+        step = 0.02
+        return (np.log(self.values(log_t + step)) - np.log(self.values(log_t - step))) / (2 * step)
+
+    def loss(self, log_t: float, rows: np.ndarray) -> float:
+        """Mean log-loss of these rows."""
+        return float(-log_softmax(self.z[rows] * np.exp(-log_t), axis=1)[np.arange(len(rows)), self.labels[rows]].mean())
+
+
+def population(model: trained.Trained) -> Population | None:
+    """A model's population, from the folder where it was kept; None where its graph has no derivative or no classes."""
+    key = hashlib.sha256(model.path.read_bytes()).hexdigest()[:16]
+    kept = FOLDER / f"{model.name}-{key}.npz"
+    if not kept.is_file():
+        arrays = _computed(model)
+        if arrays is None:
+            return None
+        FOLDER.mkdir(exist_ok=True)
+        np.savez(kept, **arrays)
+    with np.load(kept) as found:
+        return Population(model.name, found["z"], found["labels"], found["gram"])
+
+
+def _computed(model: trained.Trained) -> dict[str, np.ndarray] | None:
+    X, labels = model.arrays["inputs"], model.arrays["labels"]
+    settings = Settings(providers=("cpu",), batch=64)
+    try:
+        subject = open_subject(model.path, X, settings)
+        source = subject.differentiable
+        if source is None or subject.reader.name != "logits":
+            return None
+        z = subject.forward.outputs(X).astype(np.float64)[:, :, 0]
+        derivative = DifferentiableModel(
+            source.proto, input_name=source.input_name, output_name=source.logits, shape=X.shape[1:], num_outputs=z.shape[1],
+            settings=settings, base_dir=source.base_dir, provider="cpu",
+        )  # fmt: skip
+        grams = []
+        for start in range(0, len(X), 8):
+            J = derivative.jacobian(X[start : start + 8]).astype(np.float64)  # (n, K, d)
+            grams.append(J @ J.transpose(0, 2, 1))
+    except OnnxFimError as error:
+        print(f"{model.name}: {error}")
+        return None
+    return {"z": z, "labels": labels, "gram": np.concatenate(grams)}
+
+
+def populations(name: str = "") -> Iterator[Population]:
+    """The populations of all trained models whose name holds ``name``; rounded twins are left out, they repeat their originals."""
+    for model in trained.ALL.values():
+        if name in model.name and model.parent is None and model.name != "digits_resnet_softmax":
+            found = population(model)
+            if found is not None:
+                yield found
