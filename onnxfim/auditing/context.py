@@ -13,6 +13,7 @@ from onnxfim.auditing.cache import FileStore, Memory
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
 from onnxfim.record.sample import SampleResult, Skipped
@@ -115,11 +116,12 @@ class Clean:
 
 @dataclass(frozen=True)
 class Ground(Context):
-    """A context in which measuring can begin: clean outputs, temperature and step are known."""
+    """A context in which measuring can begin: clean outputs, temperature and step are known; ``ties`` tells which samples are tied."""
 
     clean: Clean
     calibration: Calibration
     step: StepChoice
+    ties: TiedSamples = field(default_factory=TiedSamples)
 
     @property
     def base(self) -> Array:

@@ -26,6 +26,7 @@ from onnxfim.auditing.stages import (
     crosscheck,
     refining,
     replay,
+    tied,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
@@ -91,21 +92,23 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
         OnnxFimError: as `audit`.
     """
     context = _opened(model, inputs, None, settings, None, None)
-    return choosing.choose(context, clean.clean_pass(context))
+    cleaned = clean.clean_pass(context)
+    return choosing.choose(context, cleaned, tied.find(context, cleaned))
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
     cleaned = clean.clean_pass(context)
+    ties = tied.find(context, cleaned)
     calibration = choosing.fit_temperature(context, cleaned)
-    chosen = choosing.choose(context, cleaned)
-    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen)
+    chosen = choosing.choose(context, cleaned, ties)
+    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, ties=ties)
     found = _measured(ground)
     try:
         reading = bounding.read(ground)
     except KeyboardInterrupt:
         reading, found = None, replace(found, interrupted=True)
-    return conclusion.conclude(ground, found, reading, started)
+    return conclusion.conclude(ground, tied.told(ground, found), reading, started)
 
 
 def _measured(ground: Ground) -> Found:

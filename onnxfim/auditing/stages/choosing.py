@@ -10,12 +10,15 @@ import numpy as np
 
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.step import calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_ENOUGH = 6  # samples that the ladder climbs at
 
 
 @stage("calibration")
@@ -26,17 +29,19 @@ def fit_temperature(context: Context, clean: Clean) -> Calibration:
 
 
 @stage("choosing the step")
-def choose(context: Context, clean: Clean) -> StepChoice:
+def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     """Step and scheme, by the ladder on a few of the audited samples."""
     context.say("choosing the step")
-    good, settings = clean.audited, context.settings
+    settings = context.settings
+    smooth = ties.untied(clean.audited)
+    good = smooth if len(smooth) >= _ENOUGH else clean.audited  # at a tie no step has a plateau
     if context.reader.has_classes:
         p = context.reader.probabilities(clean.base[good])
         undecided = (p * (1 - p)).sum(axis=(1, 2))
     else:
         undecided = np.zeros(len(good))
     chosen = good[calibration_positions(undecided)]
-    std = deviation(context.X, good)
+    std = deviation(context.X, clean.audited)
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
         context.forward, context.reader, probe, input_std=std if std > 0 else 1.0, seed=settings.seed, step=settings.step,
