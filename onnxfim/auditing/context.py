@@ -13,6 +13,7 @@ from onnxfim.auditing.cache import FileStore, Memory
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck, StepChoice
 from onnxfim.record.sample import SampleResult, Skipped
@@ -122,13 +123,15 @@ class Clean:
 class Ground(Context):
     """A context in which measuring can begin: clean outputs, temperature and step are known.
 
-    ``rows`` tells how far rows depend on the batch that they are in; None where that could not be tried.
+    ``rows`` tells how far rows depend on the batch that they are in, None where that could not be tried; ``ties`` which samples are
+    tied.
     """
 
     clean: Clean
     calibration: Calibration
     step: StepChoice
     rows: RowCheck | None = None
+    ties: TiedSamples = field(default_factory=TiedSamples)
 
     @property
     def base(self) -> Array:

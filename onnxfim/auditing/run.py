@@ -28,6 +28,7 @@ from onnxfim.auditing.stages import (
     flipping,
     refining,
     replay,
+    tied,
     unmeasurable,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
@@ -94,22 +95,24 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
         OnnxFimError: as `audit`.
     """
     context = _opened(model, inputs, None, settings, None, None)
-    return choosing.choose(context, clean.clean_pass(context))
+    cleaned = clean.clean_pass(context)
+    return choosing.choose(context, cleaned, tied.find(context, cleaned))
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
     rows = batch_rows.try_rows(context)
     cleaned = clean.clean_pass(context)
+    ties = tied.find(context, cleaned)
     calibration = choosing.fit_temperature(context, cleaned)
-    chosen = choosing.choose(context, cleaned)
-    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows)
+    chosen = choosing.choose(context, cleaned, ties)
+    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties)
     found = _measured(ground)
     try:
         reading = bounding.read(ground)
     except KeyboardInterrupt:
         reading, found = None, replace(found, interrupted=True)
-    return conclusion.conclude(ground, found, reading, started)
+    return conclusion.conclude(ground, tied.told(ground, found), reading, started)
 
 
 def _measured(ground: Ground) -> Found:

@@ -16,6 +16,7 @@ from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, Gat
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
+from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
 
 SCHEMA_VERSION = "2.0"
@@ -297,7 +298,10 @@ class AttackSummary:
 
 @dataclass(frozen=True)
 class GradientInfo:
-    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not."""
+    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
+
+    ``ties`` are those of the data, whatever measured them; None where they were not looked for.
+    """
 
     used: bool
     reason: str | None
@@ -306,6 +310,7 @@ class GradientInfo:
     difference_error: float | None
     cross_checked: Count
     cross_check_ratio: float | None
+    ties: Ties | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,13 +19,17 @@ from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.subject import Differentiable
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.gradients.selftest import spread_of
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
+from onnxfim.slopes.one_sided import Surroundings, one_sided
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TESTED = 4  # samples of the self-test
+_SPREAD_ROWS = 256  # samples that the spread is taken over
 _MARGIN = 0.05  # of the range
 _STEP_ERROR = 1e-4  # relative: float32 passes
 
@@ -69,7 +74,7 @@ def open_derivative(ground: Ground) -> Derivative:
         )  # fmt: skip
         test = model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
-            seed=ground.settings.seed,
+            seed=ground.settings.seed, spread=_spread(ground),
         )  # fmt: skip
     except OnnxFimError as error:
         return Derivative(replace(none, reason=" ".join(str(error).rstrip(".").split())))
@@ -120,15 +125,15 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
-    store = ground.store(gradients=(*read, *asked))
+    store = ground.store(gradients=(*read, *asked, "one-sided at ties"))
+    measured = partial(_measured, ground, route)
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
         for position, result in remembered_results(
-            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter, route.leads,
-            (box.low, box.high),
-        ):  # fmt: skip
+            store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high)
+        ):
             ground.meter.advance(1)
             ground.say("measuring")
             if math.isfinite(result.lambda_max.value or 0.0):
@@ -140,3 +145,27 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
             raise
         interrupted = True
     return Found("gradient", derivative.info, results, tuple(skipped), interrupted)
+
+
+def _measured(ground: Ground, route: GradientRoute, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
+    """Results of the samples with their positions; at ties with their one-sided slopes."""
+    around: Surroundings | None = None
+    for sample, (position, result) in zip(samples, route.measure(ground.X, ground.base, samples), strict=True):
+        if position in ground.ties and math.isfinite(result.lambda_max.value or 0.0):
+            around = around or _surroundings(ground)
+            before = ground.meter.passes
+            result = one_sided(route, ground.X[position], ground.base[position], sample, result, around)
+            result = replace(result, evaluations=result.evaluations + ground.meter.passes - before)
+        yield position, result
+
+
+def _spread(ground: Ground) -> Array:
+    """Standard deviation of each coordinate, (*shape)."""
+    return spread_of(ground.X[ground.clean.audited[:_SPREAD_ROWS]])
+
+
+def _surroundings(ground: Ground) -> Surroundings:
+    rows = ground.X[ground.clean.audited[:_SPREAD_ROWS]]
+    low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+    middle = (float(low.min()) + float(high.max())) / 2  # of all coordinates, for those that do not vary
+    return Surroundings(_spread(ground), np.where(high > low, (low + high) / 2, middle), ground.settings.seed)

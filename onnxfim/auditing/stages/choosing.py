@@ -8,12 +8,15 @@ import numpy as np
 
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.step import calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_ENOUGH = 6  # samples that the ladder climbs at
 
 
 @stage("calibration")
@@ -24,10 +27,12 @@ def fit_temperature(context: Context, clean: Clean) -> Calibration:
 
 
 @stage("choosing the step")
-def choose(context: Context, clean: Clean) -> StepChoice:
+def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     """Step and scheme, by the ladder on a few of the audited samples."""
     context.say("choosing the step")
-    good, settings = clean.audited, context.settings
+    settings = context.settings
+    smooth = ties.untied(clean.audited)
+    good = smooth if len(smooth) >= _ENOUGH else clean.audited  # at a tie no step has a plateau
     if context.reader.has_classes:
         p = context.reader.probabilities(clean.base[good])
         undecided = (p * (1 - p)).sum(axis=(1, 2))
