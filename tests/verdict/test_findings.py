@@ -96,7 +96,9 @@ def test_nothing_measured_is_said_beside_the_reasons():
 def test_a_value_above_the_bound_beyond_float32_is_an_error(measure, above, told):
     audit = with_bound(make_audit(3))
     log10 = {"logit_sensitivity": audit.bound.log10_lipschitz, "lambda_max": audit.bound.log10_fisher}[measure]
-    samples = [replace(s, **{measure: replace(getattr(s, measure), kind="exact", low=above * 10**log10)}) for s in audit.samples[1:]]
+    samples = [
+        replace(s, **{measure: replace(getattr(s, measure), kind="exact", low=above * 10**log10)}) for s in audit.samples[1:]
+    ]
     got = found(audit, samples=(audit.samples[0], *samples))
     assert ("bound-violated" in got) == told
     if told:
