@@ -31,7 +31,7 @@ def try_rows(context: Context) -> RowCheck | None:
     forward = context.subject.forward
     forward.find_batch(context.X)
     fixed = getattr(forward, "fixed", None)
-    size = fixed or min(_ROWS, forward.batch)
+    size = fixed or min(_ROWS, context.settings.batch or _ROWS)
     if size < 2:
         return None
     rows, others = _pool(context.X, size)
