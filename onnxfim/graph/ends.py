@@ -51,7 +51,7 @@ class Ending:
         total: What the probabilities were multiplied by (100 for percent).
         rounding: Spacing of the outputs' levels where they are quantised, else 0.
         clipped: Range that they are clipped to after the node, or None.
-        linear: Whether the last arithmetic makes scores of any sign.
+        linear: Whether the last arithmetic makes scores of any sign; None where there is no graph to tell it.
         concatenates: Whether the output is several values side by side.
     """
 
@@ -63,7 +63,7 @@ class Ending:
     total: float = 1.0
     rounding: float = 0.0
     clipped: tuple[float, float] | None = None
-    linear: bool = False
+    linear: bool | None = None
     concatenates: bool = False
 
 

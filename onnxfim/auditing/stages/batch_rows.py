@@ -17,7 +17,7 @@ _ROWS = 8
 _ALONE = 2
 _SAME = 1e-5  # of the outputs' scale: in one batch shape a row takes the same way through the kernels
 _SAME_16 = 2e-3  # the same of files that compute in 16 bits
-_DYNAMIC = 2e-2  # the same of files whose scales of quantisation are taken from the batch
+_DYNAMIC = 0.1  # the same of files whose scales of quantisation are taken from the batch
 _CHANCE = 4.0  # times the rms of a repeated call
 _PADDED = 1e-5  # of the scale: a row alone that is off by more needs its neighbours' batch shape in every call
 
@@ -31,7 +31,7 @@ def try_rows(context: Context) -> RowCheck | None:
     forward = context.subject.forward
     forward.find_batch(context.X)
     fixed = getattr(forward, "fixed", None)
-    size = fixed or min(_ROWS, forward.batch)
+    size = fixed or min(_ROWS, context.settings.batch or _ROWS)
     if size < 2:
         return None
     rows, others = _pool(context.X, size)
@@ -62,7 +62,7 @@ def try_rows(context: Context) -> RowCheck | None:
         single = _rms(alone - first[: len(alone)])
         if single > _PADDED * scale and hasattr(forward, "one_shape"):
             forward.one_shape = True
-    dependent = neighbours > max(_CHANCE * repeated, limit * scale)
+    dependent = neighbours > max(_CHANCE * repeated, limit * scale) or _trains(context)
     return RowCheck(size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent)
 
 
@@ -76,6 +76,15 @@ def _pool(X: Array, size: int) -> tuple[Array, Array]:
 
 def _rms(difference: Array) -> float:
     return float(np.sqrt(np.mean(np.square(difference))))
+
+
+def _trains(context: Context) -> bool:
+    """Whether the file normalises by the statistics of the batch; the runtime's own state then hides what the neighbours do."""
+    file = context.subject.file
+    return file is not None and any(
+        n.op == "BatchNormalization" and (n.attributes.get("training_mode") == 1 or sum(map(bool, n.outputs)) > 1)
+        for n in file.graph.nodes
+    )
 
 
 def _scales_by_the_batch(context: Context) -> bool:

@@ -10,6 +10,7 @@ from onnxfim.record.sample import Estimate
 from onnxfim.slopes.staircase import only_jumps
 
 _JUMPS = "the outputs do not change for small steps, and jump for larger ones: a step function"
+_NOISE = 1e-6  # of repeated calls: what jumps by chance is no step function
 _QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -24,11 +25,14 @@ def why_unmeasurable(ground: Ground) -> str | None:
 
 
 def no_slope_seen(ground: Ground) -> bool:
-    """Whether the ladder of steps shows a step function; a file that quantises rounds, and stands for a function with a slope."""
+    """Whether the ladder of steps shows a step function.
+
+    A file that quantises rounds, and stands for a function with a slope; a step that was asked for is taken as it is.
+    """
     file = ground.subject.file
     if file is not None and any(n.op in _QUANTISING or n.op.startswith("QLinear") for n in file.graph.nodes):
         return False
-    return ground.step.repeat_noise <= 1e-6 and only_jumps(ground.step.curve)
+    return not ground.step.given and ground.step.repeat_noise <= _NOISE and only_jumps(ground.step.curve)
 
 
 @stage("telling why there is no value")

@@ -15,6 +15,7 @@ from onnxfim.record.settings import OutputKind
 from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, blocks, common_total, simplex, unit
 
 _MANY = 100  # values of one sign that no logits have by chance
+_SOME = 8  # the same where the graph is known to end in no layer
 _UNDERFLOW = 1e-30
 _ROUNDED = 0.25  # of the sum of probabilities: what a file that rounds or clips them may be off by
 
@@ -59,7 +60,7 @@ class SoftmaxLogits(_Categorical):
                 "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid; "
                 "if they are logits, --output-kind logits"
             )
-        elif not end.linear and z.min() >= 0 and z.size >= _MANY:
+        elif not end.linear and z.min() >= 0 and z.size >= (_MANY if end.linear is None else _SOME):
             doubt = (
                 "no output is negative, and no last layer makes scores: counts, rates, or probabilities that were not divided by "
                 "their sum? Export probabilities or logits; if they are logits, say --output-kind logits"
@@ -106,8 +107,10 @@ class Probabilities(_Categorical):
                 "of them as an output of its own, and name it with --output."
             )
         how = f"the graph ends in Softmax (node {end.node!r})" if made else f"the outputs are non-negative and sum to {total:.4g}"
-        if abs(total - 1) > _ROUNDED or (total != 1 and not made and abs(total - 1) > 1e-3):
+        if abs(total - 1) > 1e-3:
             how += f"; read as probabilities after division by {total:.4g}"
+        elif off > 1e-3:
+            how += "; divided by their sum, which is not 1"
         if made and end.clipped:
             how += f"; a Clip to {end.clipped[0]:.4g} … {end.clipped[1]:.4g} follows, where entries at its ends have no slope"
         return Recognition(how)
