@@ -50,7 +50,7 @@ LIMITS = (
     ),
     Statement(
         "L2 and second order",
-        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
+        "It describes small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
         "steps are other questions.",
     ),
     Statement(

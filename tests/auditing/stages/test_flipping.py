@@ -99,9 +99,9 @@ def steps_model():
 
 
 def trees_model():
-    """Two stumps for two classes: class 1 where ``x_0 > 0.5``, by one vote, unless ``x_1 > 0.8``."""
+    """Two stumps: class 1 where ``x_0 > 0.5``, by one vote, unless ``x_1 > 0.8``."""
     node = helper.make_node(
-        "TreeEnsembleClassifier", ["x"], ["label", "z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1], post_transform="NONE",
+        "TreeEnsembleClassifier", ["x"], ["label", "z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2], post_transform="NONE",
         nodes_treeids=[0, 0, 0, 1, 1, 1], nodes_nodeids=[0, 1, 2, 0, 1, 2], nodes_featureids=[0, 0, 0, 1, 0, 0],
         nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"] * 2, nodes_values=[0.5, 0.0, 0.0, 0.8, 0.0, 0.0],
         nodes_truenodeids=[1, 0, 0, 1, 0, 0], nodes_falsenodeids=[2, 0, 0, 2, 0, 0],
@@ -109,7 +109,7 @@ def trees_model():
     )  # fmt: skip
     graph = helper.make_graph(
         [node], "trees", [helper.make_tensor_value_info("x", models.TYPES["float32"], ["N", 3])],
-        [helper.make_tensor_value_info("z", models.TYPES["float32"], ["N", 2])],
+        [helper.make_tensor_value_info("z", models.TYPES["float32"], ["N", 3])],
     )  # fmt: skip
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)])
     made.ir_version = 8
