@@ -27,12 +27,12 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms"},
-    "SampleResult": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
+    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
     "Bound": {"shares"},
-    "StepChoice": {"clipped"},
+    "StepChoice": {"clipped", "per_coordinate"},
     "ModelInfo": {"doubt"},
     "Run": {"provider_missed"},
 }

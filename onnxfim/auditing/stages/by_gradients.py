@@ -113,7 +113,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.reason)
-    store = ground.store(gradients=(*read, *asked))
+    store = ground.store(gradients=(*read, *asked, ground.scales.identity))
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
