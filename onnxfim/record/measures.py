@@ -64,8 +64,8 @@ MEASURES: tuple[Measure, ...] = (
         correlated=False, column=None,
     ),
     Measure(
-        "lambda_max_standardised", "λ_max, raw, in standard deviations", "λ", "nats per squared standard deviation of each input",
-        -1, optional=True, correlated=False, column=None,
+        "lambda_max_standardised", "λ_max, standardised", "λ", "nats per squared standard deviation of each input",
+        -1, optional=True, correlated=False, series="raw", column=None,
     ),
     Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
     Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1, head="‖J‖₂", column=5),
