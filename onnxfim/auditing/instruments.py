@@ -89,15 +89,16 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
         ground.forward, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits,
         field=ground.scales.random,
     )  # fmt: skip
-    return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, ground.scales.identity))
+    own = () if ground.spread is None else (ground.scales.identity,)
+    return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, *own))
 
 
 def coordinate_moves(ground: Ground) -> Array:
     """By how much each coordinate is moved where all are, (*shape).
 
-    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are
-    then those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model
-    round too), nor by less than its type tells apart at the largest of the inputs.
+    One coordinate is moved as far as a direction of the ladder in all, in units of its own spread: noise and curvature are then
+    those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too),
+    nor by less than its type tells apart at the largest of the inputs.
     """
     X, field, step = ground.X, ground.scales.field, ground.step
     amplitude = step.step

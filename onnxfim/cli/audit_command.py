@@ -149,7 +149,11 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"
     if calibrated.value is not None:
         text += f", calibrated {_interval(calibrated)}"
-    text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
+    text += f" {result.units}"
+    standardised = result.aggregates.get("lambda_max_standardised")
+    if result.step.per_coordinate and standardised is not None:
+        text += f"; {_interval(standardised.mean)} {standardised.units}"
+    text += f", {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
 
 

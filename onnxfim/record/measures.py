@@ -64,8 +64,8 @@ MEASURES: tuple[Measure, ...] = (
         correlated=False, column=None,
     ),
     Measure(
-        "lambda_max_standardised", "λ_max, raw, in standard deviations", "λ", "nats per squared standard deviation of each input",
-        -1, optional=True, correlated=False, column=None,
+        "lambda_max_standardised", "λ_max, standardised", "λ", "nats per squared standard deviation of each input",
+        -1, optional=True, correlated=False, series="raw", column=None,
     ),
     Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
     Measure("flip_radius", "Flip radius", "ρ", "model input units, L2", 1, optional=True, column=4, kind="upper bound"),

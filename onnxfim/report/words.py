@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.record.audit import Audit
+from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
-from onnxfim.record.sample import SampleResult
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.meaning import flip_median
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, visible
 from onnxfim.report.page.gate_section import checks_headline
@@ -33,8 +33,22 @@ def has_calibrated(audit: Audit) -> bool:
 
 
 def lead_measure(audit: Audit) -> Measure:
-    """Which lambda_max the page leads with: calibrated where it exists, else raw."""
+    """Which lambda_max the page leads with, as comparisons do: calibrated where it exists, else raw, or in standard deviations."""
+    standardised = BY_NAME["lambda_max_standardised"]
+    if audit.step.per_coordinate and any(e.value is not None for s in audit.samples if (e := standardised.of(s)) is not None):
+        return standardised
     return BY_NAME["lambda_max_calibrated" if has_calibrated(audit) else "lambda_max"]
+
+
+def lead_estimate(sample: SampleResult, audit: Audit) -> Estimate:
+    """A sample's value of `lead_measure`, or its raw one where it has none."""
+    return lead_measure(audit).of(sample) or sample.lambda_max
+
+
+def class_field(audit: Audit) -> str:
+    """The mean by which classes are ranked: of `lead_measure`, or the raw one where classes have no such mean."""
+    field = f"{lead_measure(audit).name}_mean"
+    return field if field in ClassRow.__dataclass_fields__ else "lambda_max_mean"
 
 
 def lead_values(audit: Audit) -> dict[int, float]:
@@ -231,9 +245,9 @@ def _why(audit: Audit) -> str:
         parts.append(
             f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
         )
-    attribute = f"{lead_measure(audit).name}_mean"
+    attribute = class_field(audit)
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
-    if len(rows) >= 2 and total > 0:
+    if len(rows) >= 2 and total > 0 and attribute == f"{lead_measure(audit).name}_mean":
         value, worst = max(rows, key=lambda pair: pair[0])
         times = value / (total / len(values))
         parts.append(f"Class {visible(worst.name)} is the most sensitive, at {number(times)} times the mean.")

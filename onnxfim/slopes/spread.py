@@ -61,8 +61,9 @@ class Spread:
 
     @property
     def identity(self) -> str:
-        """The scales for the cache: outputs at steps of other scales are not the same."""
-        return "" if self.steps is None else hashlib.sha256(self.steps.tobytes() + self.deviation.tobytes()).hexdigest()[:16]
+        """The scales for the cache: values in other standard deviations, and outputs at steps of other scales, are not the same."""
+        steps = b"" if self.steps is None else self.steps.tobytes()
+        return hashlib.sha256(steps + self.deviation.tobytes()).hexdigest()[:16]
 
 
 def pooled_deviation(X: Array, positions: Iterable[int]) -> float:

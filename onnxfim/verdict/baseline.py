@@ -11,7 +11,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope
 from onnxfim.record.statistics import Z95
 from onnxfim.verdict.advice import more_passes, more_samples
-from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
+from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, measure_units, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
 
 _MOVEMENTS = 10
@@ -58,7 +58,7 @@ def compare_to_baseline(
         baseline=baseline.model.name,
         baseline_sha256=baseline.model.sha256,
         measure=measure,
-        units=audit.units,
+        units=measure_units(audit, measure),
         count=len(indices),
         paired=paired,
         scope=scope,

@@ -16,7 +16,7 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
-from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, same_step, shared
+from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, measure_units, require_comparable, same_step, shared
 from onnxfim.verdict.ratio import Column, Ratio, holm, moved, p_value, ratio_of_means, resamples, share
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -73,7 +73,7 @@ def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 
     common = _common(columns)
     return Comparison(
         measure=measure,
-        units=audits[0].units,
+        units=measure_units(audits[0], measure),
         data=audits[0].data.source,
         data_sha256=audits[0].data.sha256,
         count=len(common),

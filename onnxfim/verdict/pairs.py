@@ -11,6 +11,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
+from onnxfim.record.measures import BY_NAME
 from onnxfim.record.sample import carries_noise, estimate_of, own_interval
 from onnxfim.record.settings import OUTPUT_FAMILIES, SETTINGS
 from onnxfim.record.statistics import log_sd
@@ -42,8 +43,18 @@ def column(audit: Audit, measure: str) -> Column:
 
 
 def lead_measure(*audits: Audit) -> str:
-    """``lambda_max_calibrated`` where every audit has it, else ``lambda_max``."""
+    """``lambda_max_calibrated`` where every audit has it, else ``lambda_max``.
+
+    Of inputs whose features differ in scale ``lambda_max_standardised``: the others are about the feature with the smallest unit.
+    """
+    if all(a.step.per_coordinate and len(column(a, "lambda_max_standardised").values) for a in audits):
+        return "lambda_max_standardised"
     return "lambda_max_calibrated" if all(len(column(a, "lambda_max_calibrated").values) for a in audits) else "lambda_max"
+
+
+def measure_units(audit: Audit, measure: str) -> str:
+    """Units of a measure of lambda_max in an audit."""
+    return BY_NAME[measure].units if measure == "lambda_max_standardised" else audit.units
 
 
 def shared(a: Column, b: Column, *, where: str) -> tuple[Array, Array, Array]:

@@ -27,12 +27,12 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
-    "SampleResult": {"top_eigenvalues", "kl_curve"} | {m.name for m in MEASURES if m.optional},
+    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
     "Bound": {"shares", "of_what_was_read"},
-    "StepChoice": {"clipped"},
+    "StepChoice": {"clipped", "per_coordinate"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "Run": {"provider_missed"},
 }

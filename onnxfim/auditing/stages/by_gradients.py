@@ -125,7 +125,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
-    store = ground.store(gradients=(*read, *asked, "one-sided at ties"))
+    store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties"))
     measured = partial(_measured, ground, route)
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}

@@ -134,13 +134,17 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     distance, distance_interval = words.median_boundary(audit)
     why = visible(calibration.reason) if calibration.reason else "needs labels"
     no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
+    first = Tile(
+        statistic_label("lambda_max_calibrated", "mean"),
+        of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
+        "the one to compare models by" if words.has_calibrated(audit) else no_value,
+        BY_NAME["lambda_max_calibrated"].series,
+    )
+    if words.lead_measure(audit).name == "lambda_max_standardised" and lead is not None:
+        note = "the one to compare models by: features differ in scale"
+        first = Tile(statistic_label("lambda_max_standardised", "mean"), of_statistic(lead.mean), note)
     return (
-        Tile(
-            statistic_label("lambda_max_calibrated", "mean"),
-            of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
-            "the one to compare models by" if words.has_calibrated(audit) else no_value,
-            BY_NAME["lambda_max_calibrated"].series,
-        ),
+        first,
         Tile(
             statistic_label("lambda_max", "mean"),
             of_statistic(raw.mean) if raw else Quantity(MISSING),
@@ -202,9 +206,9 @@ def _statistics_note(audit: Audit) -> str:
 
 def _panels(audit: Audit) -> list[Histogram]:
     found = []
-    for key in ("lambda_max", "lambda_max_calibrated"):
-        estimates = [getattr(s, key).value for s in audit.samples]
-        values = tuple(v for v in estimates if v is not None)
+    for key in dict.fromkeys(("lambda_max", "lambda_max_calibrated", words.lead_measure(audit).name)):
+        estimates = (BY_NAME[key].of(s) for s in audit.samples)
+        values = tuple(e.value for e in estimates if e is not None and e.value is not None)
         if values:
             found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
