@@ -22,6 +22,9 @@ _LEVEL = 0.975  # of the upper end of a two-sided 95 % interval
 # perturbation it moves the corrected value by tail · (groups − 1) · m_g / m², under 0.3 % at 100 directions in 20 groups.
 _TAIL = 0.25
 _SHARP = 0.1  # of the largest singular value: errors of the differences below this leave a value exact
+# Half-width of the cross-fit value's error over that of the sketch's. Over spectra of 2, 5, 9, 20 and 100 equal eigenvalues the
+# interval then covers 93.5 % and more from 16 directions on (53 to 97 % without), and 95 % and more of spectra that decay.
+_CROSS_FIT_ERROR = 0.9
 # Pairings of different directions that a cross-Gram value must exceed: by chance the largest of nine is the true one in 11 %.
 _SHIFTS = 8
 
@@ -80,8 +83,8 @@ def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, metho
 
     ``E[y yᵀ] = A Aᵀ`` for ``v`` with identity covariance, so the top eigenvalue of ``YᵀY / m`` is consistent, biased upwards;
     the delete-group jackknife removes the first-order bias. The interval is log-normal with the larger of the jackknife's
-    standard error and ``√(2/m)``, which no spectrum goes far below; its lower end reaches down to the cross-fit value, which
-    is biased downwards, so that a flat spectrum (where the correction falls short) is covered too.
+    standard error and ``√(2/m)``, which no spectrum goes far below; its lower end reaches below the cross-fit value, which is
+    not biased upwards, by that one's own error, so that a flat spectrum (where the correction falls short) is covered too.
 
     Args:
         Y: Scores ``y(v_i)`` of m independent directions, (m, K).
@@ -113,7 +116,8 @@ def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, metho
     half = stdtrit(groups - 1, _LEVEL) * error / value
     low, high = value * math.exp(-half), value * math.exp(half)
     unit = scale**2
-    estimate = Estimate(value * unit, min(low, cross_fit) * unit, high * unit, "estimate", method, evaluations)
+    low = min(low, max(cross_fit, 0.0) * math.exp(-_CROSS_FIT_ERROR * half))
+    estimate = Estimate(value * unit, low * unit, high * unit, "estimate", method, evaluations)
     return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
 
 

@@ -14,12 +14,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from onnxfim.auditing.subject import open_subject
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.record.audit import Calibration
 from onnxfim.record.settings import Settings
+from onnxfim.record.statistics import Z95
+from onnxfim.slopes.calibration import calibrate
+from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support import trained
 
 FOLDER = Path(tempfile.gettempdir()) / "onnxfim-populations"
@@ -61,25 +65,26 @@ class Population:
         k = int(at)
         return np.exp(self._table[k] + (at - k) * (self._table[k + 1] - self._table[k]))
 
-    def elasticities(self, log_t: float) -> np.ndarray:
-        """``d ln lambda_max / d ln T`` at each sample, (N,)."""
-        step = 0.02
-        return (np.log(self.values(log_t + step)) - np.log(self.values(log_t - step))) / (2 * step)
+    def fitted(self, rows: np.ndarray) -> Calibration:
+        """The temperature of these rows, as an audit fits it."""
+        return calibrate(SoftmaxLogits(), self.z[rows, :, None], self.labels[rows])
 
-    def loss(self, log_t: float, rows: np.ndarray) -> float:
-        """Mean log-loss of these rows."""
-        return float(-log_softmax(self.z[rows] * np.exp(-log_t), axis=1)[np.arange(len(rows)), self.labels[rows]].mean())
+    def calibrated(self, rows: np.ndarray, found: Calibration) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated values of these rows, (n,), and their multiples at the ends of the temperature's interval, (2, n)."""
+        log_t = float(np.log(found.temperature))
+        values = self.values(log_t)[rows]
+        return values, np.array([self.values(log_t + sign * Z95 * found.log_error)[rows] / values for sign in (-1, 1)])
 
 
-def population(model: trained.Trained) -> Population | None:
+def population(model: trained.Trained, folder: Path = FOLDER) -> Population | None:
     """A model's population, from the folder where it was kept; None where its graph has no derivative or no classes."""
     key = hashlib.sha256(model.path.read_bytes()).hexdigest()[:16]
-    kept = FOLDER / f"{model.name}-{key}.npz"
+    kept = folder / f"{model.name}-{key}.npz"
     if not kept.is_file():
         arrays = _computed(model)
         if arrays is None:
             return None
-        FOLDER.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         np.savez(kept, **arrays)
     with np.load(kept) as found:
         return Population(model.name, found["z"], found["labels"], found["gram"])
