@@ -116,7 +116,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Ground(Context):
-    """A context in which measuring can begin: clean outputs, temperature and step are known; ``ties`` tells which samples are tied."""
+    """A context in which measuring can begin: clean outputs, temperature and step are known."""
 
     clean: Clean
     calibration: Calibration

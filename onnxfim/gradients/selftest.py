@@ -103,9 +103,7 @@ def self_test(
         length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
         v = (g / length).astype(X.dtype)
         _, w = jvp(points, v)
-        difference_error = _difference_error(
-            lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], points, v, w, width
-        )
+        difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], points, v, w, width)
         wrong = None
         if not difference_error <= DIFFERENCE_TOLERANCE:
             wrong = f"Jv differs from central differences by {difference_error:.1e}: the graph is not smooth, or a rule is wrong"

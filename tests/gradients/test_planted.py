@@ -56,8 +56,6 @@ def test_right_rules_are_accepted(name):
         assert found.difference_error < 2e-4  # a fifth of the tolerance
 
 
-
-
 @pytest.fixture(scope="module")
 def judged():
     """(network, operator, fault) of every fault that changes the derivative, with the self-test's word on it."""

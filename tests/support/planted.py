@@ -63,7 +63,12 @@ def attending(rng: np.random.Generator) -> tuple[Net, str]:
     h = net.op("Reshape", net.op("Transpose", h, perm=[0, 2, 1, 3]), np.array([0, tokens, d]))
     h = net.op("Add", "x", net.op("Gelu", h))
     a, b = net.ops("Split", h, np.array([3, 5]), outputs=2, axis=2)
-    h = net.op("Concat", net.op("Erf", b), net.op("Sub", net.op("Expand", net.op("ReduceMean", b, np.array([2])), np.array([1, 1, 3])), a), axis=2)
+    h = net.op(
+        "Concat",
+        net.op("Erf", b),
+        net.op("Sub", net.op("Expand", net.op("ReduceMean", b, np.array([2])), np.array([1, 1, 3])), a),
+        axis=2,
+    )
     h = net.op("Einsum", h, rng.normal(0, 0.5, (tokens, tokens)), equation="btd,ts->bsd")
     h = net.op("Gather", h, np.array([4, 1, 0, 4]), axis=1)
     h = net.op("ReduceMax", net.op("Tile", h, np.array([1, 1, 2])), np.array([1]), keepdims=0)
@@ -209,9 +214,7 @@ def backwards(change: Callable[[Site, str, str], str]) -> Plant:
     def plant(rule: Rule) -> Rule | None:
         if isinstance(rule, Pointwise):
             return None
-        return DerivativeRule(
-            lambda n, us: {i: change(n, g, n.inputs[i]) for i, g in rule.vjp(n, us).items()}, rule.jvp
-        )
+        return DerivativeRule(lambda n, us: {i: change(n, g, n.inputs[i]) for i, g in rule.vjp(n, us).items()}, rule.jvp)
 
     return plant
 

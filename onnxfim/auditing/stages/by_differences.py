@@ -12,6 +12,7 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import differences, measurer
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.tied import kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Coordinates, Rademacher
@@ -52,10 +53,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Round:
-    """What was found after a round, and the outputs kept by position for samples that may be refined."""
+    """What was found after a round; by position the outputs kept of samples that may be refined, and the kinked samples."""
 
     found: Found
     kept: Mapping[int, tuple[Ends, ...]] = field(default_factory=dict)
+    kinked: frozenset[int] = frozenset()
 
 
 def plan(ground: Ground) -> Plan:
@@ -79,7 +81,7 @@ def plan(ground: Ground) -> Plan:
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
-    start = Round(Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped))
+    start = Round(Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped), kinked=kinked_samples(ground))
     return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
 
 
@@ -91,6 +93,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
     """
     results, kept = dict(before.found.results), dict(before.kept)
     skipped, interrupted = list(before.found.skipped), False
+    kinked = before.kinked
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
             position = ends.request.sample.position
@@ -105,7 +108,8 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 skipped.append(Skipped(ground.index(position), "the model's output is not finite near this sample"))
                 continue
             parts = (*kept.get(position, ()), ends)
-            results[position] = plan.measurer(ends.request.sample, ground.base[position], parts)
+            result = plan.measurer(ends.request.sample, ground.base[position], parts)
+            results[position] = without_slope(result) if position in kinked else result
             if not plan.exact:
                 _keep(kept, results, position, parts)
     except KeyboardInterrupt:
@@ -113,7 +117,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             raise
         interrupted = True
     found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted)
-    return Round(found, kept)
+    return Round(found, kept, kinked)
 
 
 def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult], position: int, parts: tuple[Ends, ...]) -> None:

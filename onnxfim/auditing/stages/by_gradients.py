@@ -123,9 +123,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
-        for position, result in remembered_results(
-            store, ground.X, targets, measured, ground.meter
-        ):
+        for position, result in remembered_results(store, ground.X, targets, measured, ground.meter):
             ground.meter.advance(1)
             ground.say("measuring")
             if math.isfinite(result.lambda_max.value or 0.0):
