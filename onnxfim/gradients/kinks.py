@@ -50,6 +50,13 @@ class _Node:
         name = self.proto.input[index]
         return self.weights[name] if name in self.weights else values(name)
 
+    def value(self, index: int, values: Values) -> Array:
+        """An input's value."""
+        found = self.given(index, values)
+        if found is None:
+            raise ValueError(f"node {self.proto.name!r} has no input {index}")
+        return found
+
     def attribute(self, name: str, default: Any = None) -> Any:
         return next((helper.get_attribute_value(a) for a in self.proto.attribute if a.name == name), default)
 
@@ -66,8 +73,7 @@ def _at(points: Callable[[_Node, Values], Sequence[Array | float | None]]) -> Ti
     """Kinks of an operator of one input at these values of it."""
 
     def tied(node: _Node, here: Values, there: Values) -> Array:
-        a, b = node.given(0, here), node.given(0, there)
-        assert a is not None and b is not None
+        a, b = node.value(0, here), node.value(0, there)
         found = np.zeros(a.shape, bool)
         for point in points(node, here):
             if point is not None:
@@ -90,22 +96,21 @@ _rule("HardSigmoid")(
 @_rule("Max", "Min")
 def _extremum(node: _Node, here: Values, there: Values) -> Array:
     count = len(node.proto.input)
-    a = np.stack(np.broadcast_arrays(*(node.given(i, here) for i in range(count))))  # type: ignore[call-overload]
-    b = np.stack(np.broadcast_arrays(*(node.given(i, there) for i in range(count))))  # type: ignore[call-overload]
+    a = np.stack(np.broadcast_arrays(*(node.value(i, here) for i in range(count))))
+    b = np.stack(np.broadcast_arrays(*(node.value(i, there) for i in range(count))))
     return _shared(a if op_name(node.proto) == "Max" else -a, b)
 
 
 @_rule("Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 def _comparison(node: _Node, here: Values, there: Values) -> Array:
-    a, b = ((node.given(0, v), node.given(1, v)) for v in (here, there))
+    a, b = ((node.value(0, v), node.value(1, v)) for v in (here, there))
     return np.asarray((a[0] == a[1]) & (b[0] != b[1]))
 
 
 @_rule("ReduceMax", "ReduceMin")
 def _reduced(node: _Node, here: Values, there: Values) -> Array:
-    a, b = node.given(0, here), node.given(0, there)
+    a, b = node.value(0, here), node.value(0, there)
     axes = node.given(1, here)
-    assert a is not None and b is not None
     kept = [i for i in range(a.ndim) if axes is not None and axes.size and i not in {int(k) % a.ndim for k in axes.reshape(-1)}]
     if axes is None or not axes.size:
         kept = [] if not node.attribute("noop_with_empty_axes", 0) else list(range(a.ndim))
@@ -120,8 +125,7 @@ def _reduced(node: _Node, here: Values, there: Values) -> Array:
 
 @_rule("MaxPool")
 def _pooled(node: _Node, here: Values, there: Values) -> Array:
-    a, b = node.given(0, here), node.given(0, there)
-    assert a is not None and b is not None
+    a, b = node.value(0, here), node.value(0, there)
     y = here(node.proto.output[0])
     kernel = [int(k) for k in node.attribute("kernel_shape")]
     rank = len(kernel)
@@ -136,10 +140,11 @@ def _pooled(node: _Node, here: Values, there: Values) -> Array:
         padded = np.pad(t, [(0, 0), (0, 0), *pads], constant_values=empty)
         parts = []
         for tap in np.ndindex(*kernel):
-            spans = [
+            spans: list[slice] = [slice(None), slice(None)]
+            spans += [
                 slice(i * d, i * d + (o - 1) * s + 1, s) for i, d, o, s in zip(tap, dilations, y.shape[2:], strides, strict=True)
             ]
-            parts.append(padded[(slice(None), slice(None), *spans)])
+            parts.append(padded[tuple(spans)])
         return np.stack(parts)
 
     return _shared(cells(a, -np.inf), cells(b, 0.0))

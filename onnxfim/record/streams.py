@@ -21,7 +21,7 @@ SELF_TEST = 0x73656C66
 VERDICT = 0x76657264
 #: Synthetic inputs: ``[seed, sample, word]``.
 DATA = 0x64617461
-#: Points beside the samples at which ties are told from equal values, and their one-sided slopes are taken: ``[seed, sample, word]``.
+#: Points beside the samples, which tell ties from equal values and give one-sided slopes: ``[seed, sample, word]``.
 KINKS = 0x6B696E6B
 #: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
 DITHER = 1

@@ -20,7 +20,7 @@ _MOVE = 1e-4  # of the spread: off the tie, and no further
 _RANDOM = 4  # random sides that are looked at
 _ASCENTS = 2  # from a best direction to that of the piece it leads into
 _SLACK = 0.005  # relative: what a move of `_MOVE` changes on a smooth function
-_MARGIN = 0.1  # of the interval's width, in logarithms: few sides of many were looked at
+_MARGIN = 0.1  # of the interval's width, in logarithms and at most 1: few sides of many were looked at
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,11 @@ class _Sides:
         ends = [v for e in (mine, *others) for v in (e.low, e.value, e.high) if v is not None]
         ends += extra
         low, high = min(ends), max(ends)
-        if high <= 0 or not math.isfinite(high) or (low >= mine.value / (1 + 2 * _SLACK) and high <= mine.value * (1 + 2 * _SLACK)):
+        same = low >= mine.value / (1 + 2 * _SLACK) and high <= mine.value * (1 + 2 * _SLACK)
+        if same or high <= 0 or not math.isfinite(high):
             return mine
         # On a log scale where all ends are positive.
-        margin = math.exp(min(_MARGIN * math.log(high / low), 1.0)) if low > 0 else 1.1
+        margin = math.exp(_MARGIN * min(math.log(high / low), 1.0)) if low > 0 else math.exp(_MARGIN)
         margin *= 1 + _SLACK
         return replace(
             mine, low=max(low, 0.0) / margin, high=high * margin, kind="kinked", method=f"{mine.method}; one-sided slopes"

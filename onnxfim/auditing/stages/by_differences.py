@@ -13,6 +13,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
+from onnxfim.auditing.stages.tied import kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
@@ -55,10 +56,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Round:
-    """What was found after a round, and the outputs kept by position for samples that may be refined."""
+    """What was found after a round; by position the outputs kept of samples that may be refined, and the kinked samples."""
 
     found: Found
     kept: Mapping[int, tuple[Ends, ...]] = field(default_factory=dict)
+    kinked: frozenset[int] = frozenset()
 
 
 def plan(ground: Ground) -> Plan:
@@ -103,7 +105,7 @@ def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
-    start = Round(found)
+    start = Round(found, kinked=kinked_samples(ground))
     return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
 
 
@@ -115,6 +117,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
     """
     results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
     skipped, interrupted = list(before.found.skipped), False
+    kinked = before.kinked
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
             position = ends.request.sample.position
@@ -130,7 +133,8 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
-            results[position] = plan.measurer(ends.request.sample, ground.base[position], parts)
+            result = plan.measurer(ends.request.sample, ground.base[position], parts)
+            results[position] = without_slope(result) if position in kinked else result
             if ground.settings.flip:
                 leads[position] = lead_of_directions(ground.reader, ground.base[position], joined(parts))
             if not plan.exact:
@@ -140,7 +144,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             raise
         interrupted = True
     found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted, leads=leads)
-    return Round(found, kept)
+    return Round(found, kept, kinked)
 
 
 def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult], position: int, parts: tuple[Ends, ...]) -> None:

@@ -17,6 +17,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
+from onnxfim.record.sample import estimate_of
 from onnxfim.record.statistics import Z95
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,23 +11,27 @@ import onnx
 
 from onnxfim.auditing.context import Clean, Context, Found, Ground
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.tied_samples import LEAST_SHARE, TiedSamples
+from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.kinks import KinkFinder
 from onnxfim.gradients.selftest import beside, spread_of
 from onnxfim.record import streams
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.session import open_session, run
+from onnxfim.slopes.differences import DifferenceJacobian
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**26  # of values in one call
 _BESIDE = 1e-3  # of the spread: tells a tie from values that stay equal
+_DIRECTIONS = 16  # along which both sides are compared
+_EVEN = 0.02  # of the odd part's energy: what a smooth function may show at the step of the differences
 _SPREAD_ROWS = 256  # samples that the spread is taken over
 
 
 @stage("looking for ties")
 def find(context: Context, clean: Clean) -> TiedSamples:
-    """Ties at the audited samples; nothing where the file is no graph, rounds its values, or cannot be brought to the common form."""
+    """Ties at the audited samples; nothing where the file is no graph, rounds its values, or has no common form."""
     context.say("looking for ties")
     file, info, settings = context.subject.file, context.subject.info, context.settings
     source = context.subject.differentiable
@@ -69,6 +73,53 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
         shares = finder.shares(*values)  # (nodes, n)
         tied |= {int(p): shares[:, k] for k, p in enumerate(block) if (shares[:, k] > LEAST_SHARE).any()}
     return TiedSamples(tied, finder.nodes, len(clean.audited))
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    """Directions of -1, 0 and 1: of ±1 alone, the even part of a clip at every coordinate would be one constant."""
+
+    seed: int
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        rng = np.random.default_rng([self.seed, index, streams.KINKS, start])
+        return rng.integers(-1, 2, (count, d), np.int8)
+
+
+def kinked_samples(ground: Ground) -> frozenset[int]:
+    """Positions of the tied samples at which the two one-sided differences differ: by differences they have no value.
+
+    A difference to both sides averages the two slopes, and a sketch of random directions reads several times too low. The even
+    part of the differences tells: it falls with the step where the function is smooth, and stays where it has a kink.
+    """
+    if not ground.ties.at:
+        return frozenset()
+    step = ground.step.step
+    jacobian = DifferenceJacobian(ground.forward, _Thinned(ground.settings.seed), scheme="central", step=step)
+    found = set()
+    for ends in jacobian.ends(ground.X, ground.base, [ground.request(p, 0, _DIRECTIONS) for p in sorted(ground.ties.at)]):
+        position = ends.request.sample.position
+        base = ground.base[position]
+        centre = np.broadcast_to(base, ends.plus.shape)
+        plus, minus = (ground.reader.scores(base, end, centre, step) for end in (ends.plus, ends.minus))
+        odd, even = np.square(plus - minus).sum(), np.square(plus + minus).sum()
+        if not even <= _EVEN * odd:
+            found.add(position)
+    return frozenset(found)
+
+
+def without_slope(result: SampleResult) -> SampleResult:
+    """A result by differences at a kink: no value, with the reason."""
+    reason = (
+        f"{NO_SLOPE}: the sample stands on ties of the graph, where differences average two one-sided slopes and read too low; "
+        "gradients give an interval (--method gradient)"
+    )
+    missing: dict[str, Any] = {
+        f.name: replace(value, value=None, low=None, high=None, reason=reason, plain=None, cross_fit=None, replicates=())
+        for f in fields(result)
+        if isinstance(value := getattr(result, f.name), Estimate)
+    }
+    return replace(result, top_eigenvalues=(), **missing)
 
 
 def told(ground: Ground, found: Found) -> Found:

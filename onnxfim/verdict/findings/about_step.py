@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxfim.record.audit import Audit
+from onnxfim.verdict.findings.about_kinks import ties_of
 from onnxfim.verdict.findings.about_values import no_samples
 from onnxfim.verdict.findings.check import Check
 
@@ -33,7 +34,7 @@ def _not_deterministic(audit: Audit) -> str | None:
 
 
 def _rounded(audit: Audit) -> str | None:
-    if audit.step.scheme != "dithered":
+    if audit.step.scheme != "dithered" or ties_of(audit) is not None:  # at a kink no step is small enough: nothing is rounded
         return None
     return (
         "The file rounds its values (int8, float16 or noise), so that small steps change nothing or too much. The dithered cross-Gram "
