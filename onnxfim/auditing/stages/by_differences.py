@@ -13,13 +13,14 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
-from onnxfim.auditing.stages.tied import kinked_samples, without_slope
+from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, Scheme, is_finite
 from onnxfim.slopes.leads import lead_of_directions
 from onnxfim.slopes.measurer import Measurer, joined
+from onnxfim.slopes.oddness import has_no_slope
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -134,9 +135,14 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 continue
             parts = (*kept.get(position, ()), ends)
             result = plan.measurer(ends.request.sample, ground.base[position], parts)
-            results[position] = without_slope(result) if position in kinked else result
+            whole = joined(parts)
+            if position in kinked:
+                result = without_slope(result)
+            elif not plan.exact and has_no_slope(ground.reader, ground.base[position], whole):
+                result = without_slope(result, BESIDE_A_JUMP)
+            results[position] = result
             if ground.settings.flip:
-                leads[position] = lead_of_directions(ground.reader, ground.base[position], joined(parts))
+                leads[position] = lead_of_directions(ground.reader, ground.base[position], whole)
             if not plan.exact:
                 _keep(kept, results, position, parts)
     except KeyboardInterrupt:

@@ -108,12 +108,20 @@ def kinked_samples(ground: Ground) -> frozenset[int]:
     return frozenset(found)
 
 
-def without_slope(result: SampleResult) -> SampleResult:
+#: Why a sample on ties has no value by differences.
+ON_TIES = (
+    f"{NO_SLOPE}: the sample stands on ties of the graph, where differences average two one-sided slopes and read too low; "
+    "gradients give an interval (--method gradient)"
+)
+#: Why a sample beside a jump has none.
+BESIDE_A_JUMP = (
+    "the outputs jump or bend within a step of this sample, so that differences along random directions are no slopes; gradients "
+    "or all coordinates may give an interval (--method gradient, --method exact)"
+)
+
+
+def without_slope(result: SampleResult, reason: str = ON_TIES) -> SampleResult:
     """A result by differences at a kink: no value, with the reason."""
-    reason = (
-        f"{NO_SLOPE}: the sample stands on ties of the graph, where differences average two one-sided slopes and read too low; "
-        "gradients give an interval (--method gradient)"
-    )
     missing: dict[str, Any] = {
         f.name: replace(value, value=None, low=None, high=None, reason=reason, plain=None, cross_fit=None, replicates=())
         for f in fields(result)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.sample import Estimate
 from onnxfim.record.ties import Ties
+from onnxfim.verdict.findings.about_values import no_samples
 from onnxfim.verdict.findings.check import Check
 
 _MOST = 0.5  # of the mean of lambda_max
@@ -41,4 +43,34 @@ def _kinks(audit: Audit) -> str | None:
     )
 
 
-CHECKS = (Check("kinks-at-the-data", "error", "The model has kinks at the data", _kinks, _no_ties, milder=_weighs_less),)
+def _in_doubt(audit: Audit) -> tuple[int, float]:
+    """How many samples' differences may be off by half of the value and more, and their share of the mean of lambda_max."""
+    known = [s.lambda_max for s in audit.samples if s.lambda_max.value]
+    doubtful = [e for e in known if _may_be_half(e)]
+    total = sum(e.value or 0.0 for e in known)
+    return len(doubtful), sum(e.value or 0.0 for e in doubtful) / total if total else 0.0
+
+
+def _may_be_half(value: Estimate) -> bool:
+    """Whether a value over all coordinates, whose interval is what its differences may be off by, has a low end below its half."""
+    return value.kind == "estimate" and not value.replicates and (value.low or 0.0) < 0.5 * (value.value or 0.0)
+
+
+def _jumps(audit: Audit) -> str | None:
+    count, share = _in_doubt(audit)
+    if not count:
+        return None
+    return (
+        f"On {count} of {len(audit.samples)} samples, which carry {share:.0%} of the mean, the outputs jump or bend within a step: the "
+        "differences to both sides contradict each other, and the values may be off by half and more. Read the intervals, not the "
+        "values."
+    )
+
+
+CHECKS = (
+    Check("kinks-at-the-data", "error", "The model has kinks at the data", _kinks, _no_ties, milder=_weighs_less),
+    Check(
+        "jumps-at-the-data", "error", "The outputs jump beside the data", _jumps, no_samples,
+        milder=lambda audit: _in_doubt(audit)[1] <= _MOST,
+    ),
+)  # fmt: skip
