@@ -24,6 +24,7 @@ from onnxfim.auditing.stages import (
     clean,
     conclusion,
     crosscheck,
+    input_scaling,
     refining,
     replay,
 )
@@ -101,11 +102,13 @@ def _staged(context: Context, started: float) -> Audit:
     chosen = choosing.choose(context, cleaned)
     ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen)
     found = _measured(ground)
+    reading, scaling = None, None
     try:
+        scaling = input_scaling.check(ground)
         reading = bounding.read(ground)
     except KeyboardInterrupt:
-        reading, found = None, replace(found, interrupted=True)
-    return conclusion.conclude(ground, found, reading, started)
+        found = replace(found, interrupted=True)
+    return conclusion.conclude(ground, found, reading, started, scaling)
 
 
 def _measured(ground: Ground) -> Found:

@@ -34,6 +34,7 @@ LATER = {
     "Bound": {"shares"},
     "StepChoice": {"clipped"},
     "ModelInfo": {"doubt"},
+    "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {"provider_missed"},
 }
 
