@@ -26,6 +26,7 @@ from onnxfim.auditing.stages import (
     conclusion,
     crosscheck,
     flipping,
+    input_scaling,
     refining,
     replay,
     tied,
@@ -108,11 +109,13 @@ def _staged(context: Context, started: float) -> Audit:
     chosen = choosing.choose(context, cleaned, ties)
     ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties)
     found = _measured(ground)
+    reading, scaling = None, None
     try:
+        scaling = input_scaling.check(ground)
         reading = bounding.read(ground)
     except KeyboardInterrupt:
-        reading, found = None, replace(found, interrupted=True)
-    return conclusion.conclude(ground, tied.told(ground, found), reading, started)
+        found = replace(found, interrupted=True)
+    return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
 
 
 def _measured(ground: Ground) -> Found:

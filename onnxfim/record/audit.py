@@ -139,8 +139,38 @@ class RowCheck:
 
 
 @dataclass(frozen=True)
+class ScalingCheck:
+    """Whether the inputs are in the units that the model was made for, as far as the usual changes of them tell.
+
+    ``tried`` changes were compared on a few labelled samples, the best of them on ``samples``: ``change`` says what it is and
+    ``options`` how to ask for it. ``accuracy`` and ``log_loss`` are those as the data were given, ``…_changed`` those after it;
+    ``gained`` and ``lost`` count the samples that are right only after and only before, ``p`` is McNemar's exact test of the two,
+    corrected for all that was tried. ``contradiction`` is what the graph itself says against the data. ``margin`` is the median
+    over the samples of the logit of the predicted class above the next, in nats.
+    """
+
+    tried: Count
+    samples: Count
+    change: str | None = field(default=None, metadata=ALWAYS)
+    options: str | None = field(default=None, metadata=ALWAYS)
+    accuracy: Part | None = field(default=None, metadata=ALWAYS)
+    accuracy_changed: Part | None = field(default=None, metadata=ALWAYS)
+    log_loss: float | None = field(default=None, metadata=ALWAYS)
+    log_loss_changed: float | None = field(default=None, metadata=ALWAYS)
+    gained: Count = field(default=0, metadata=ALWAYS)
+    lost: Count = field(default=0, metadata=ALWAYS)
+    p: Part | None = field(default=None, metadata=ALWAYS)
+    contradiction: str | None = field(default=None, metadata=ALWAYS)
+    margin: float | None = field(default=None, metadata=ALWAYS)
+
+
+@dataclass(frozen=True)
 class DataInfo:
-    """What the model was audited on."""
+    """What the model was audited on.
+
+    ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
+    have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    """
 
     source: str
     sha256: str
@@ -152,6 +182,9 @@ class DataInfo:
     input_min: float = field(default=0.0, metadata=ALWAYS)
     input_max: float = field(default=0.0, metadata=ALWAYS)
     input_std: float = field(default=0.0, metadata=ALWAYS)
+    labelled: Count = 0
+    chance: Part | None = None
+    scaling: ScalingCheck | None = None
 
 
 @dataclass(frozen=True)

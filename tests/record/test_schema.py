@@ -34,6 +34,7 @@ LATER = {
     "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped", "per_coordinate"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
+    "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {"provider_missed"},
 }
 

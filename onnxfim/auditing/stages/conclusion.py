@@ -14,7 +14,7 @@ from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run
+from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run, ScalingCheck
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
@@ -24,7 +24,9 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @stage("concluding")
-def conclude(ground: Ground, found: Found, reading: GraphReading | None, started: float) -> Audit:
+def conclude(
+    ground: Ground, found: Found, reading: GraphReading | None, started: float, scaling: ScalingCheck | None = None
+) -> Audit:
     """The audit.
 
     Args:
@@ -32,6 +34,7 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         found: What was measured.
         reading: What the graph says, or None.
         started: When the audit began, by `time.perf_counter`.
+        scaling: Whether the inputs are in the model's units, or None where that was not checked.
     """
     samples: tuple[SampleResult, ...] = tuple(found.in_order)
     if reading is not None:
@@ -39,7 +42,7 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
             samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
             log10_largest_spread=ground.reader.log10_largest_spread,
         )  # fmt: skip
-    data = data_info(ground)
+    data = replace(data_info(ground), scaling=scaling)
     measured = Audit(
         model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
@@ -118,7 +121,25 @@ def data_info(ground: Ground) -> DataInfo:
         input_min=float(X.min()),
         input_max=float(X.max()),
         input_std=pooled_deviation(X, range(len(X))),
+        labelled=0 if samples.labels is None else len(ground.clean.usable),
+        chance=_chance(ground),
     )
+
+
+def _chance(ground: Ground) -> float | None:
+    """Accuracy of predictions that tell nothing about the labels: the agreement that the shares of the classes alone give.
+
+    It is 1/K at least; labels of a single class leave no other.
+
+    Source: Cohen (1960), Educational and Psychological Measurement 20(1).
+    """
+    labels = ground.samples.labels
+    if labels is None or not ground.reader.has_classes or ground.base.shape[2] != 1:
+        return None
+    usable, classes = ground.clean.usable, max(ground.base.shape[1], 2)
+    given = np.bincount(labels[usable], minlength=classes) / len(usable)
+    predicted = np.bincount(ground.reader.predictions(ground.base[usable]), minlength=classes) / len(usable)
+    return 1 / classes if given.max() == 1 else max(1 / classes, float(given @ predicted))
 
 
 def _spreads(ground: Ground) -> dict[int, float]:

@@ -8,6 +8,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Level
 from onnxfim.verdict.findings import (
     about_cross_checks,
+    about_data,
     about_kinks,
     about_model,
     about_run,
@@ -19,6 +20,7 @@ from onnxfim.verdict.findings.check import Check, never
 
 _ORDER: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
 _ALL = (
+    *about_data.CHECKS,
     *about_model.CHECKS,
     *about_step.CHECKS,
     *about_run.CHECKS,

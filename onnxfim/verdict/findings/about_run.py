@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxfim.record.audit import Audit
+from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
 
@@ -43,9 +44,10 @@ def _skipped(audit: Audit) -> str | None:
     if not skipped:
         return None
     were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")
+    many = "" if few_are_missing(audit) else " What is left may be another kind of samples: mend the cause and audit again."
     return (
         f"{len(skipped)} sample{were} skipped and {are} not in any statistic; the first: sample {skipped[0].index}, "
-        f"{skipped[0].reason}."
+        f"{skipped[0].reason}.{many}"
     )
 
 
@@ -69,6 +71,6 @@ CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
     Check("provider-auto", "note", "A faster provider did not load", _auto),
     Check("partial", "error", "The audit was interrupted", _partial),
-    Check("skipped-samples", "warning", "Samples were skipped", _skipped),
+    Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
 )
