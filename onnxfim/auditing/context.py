@@ -87,7 +87,7 @@ class Context:
         if self.report is None:
             return None
         info = self.subject.info
-        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten)
+        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
         runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions())
         return self.memory.store({"model": model, "runtime": runtime, **identity})
 

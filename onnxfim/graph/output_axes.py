@@ -99,20 +99,20 @@ def open_axes(graph: Graph, output: str) -> tuple[int, ...]:
 
 
 def input_batch_axis(graph: Graph, input_name: str) -> tuple[int, str]:
-    """The axis of an input that holds the batch, and how that is known: the first, unless names or an LSTM deny it."""
+    """The axis of an input that holds the batch, and how that is known: the first, unless an LSTM or names deny it."""
     shape = next((i.shape for i in graph.inputs if i.name == input_name), None)
+    name = input_name
+    while shape is not None and len(shape) == 3 and len(readers := graph.consumers.get(name, ())) == 1:
+        reader = readers[0]
+        if reader.op in _RECURRENT and reader.inputs[0] == name:
+            told = f"{reader.op} (node {reader.label!r}) reads it with the time first"
+            return (0, "the first axis") if reader.attributes.get("layout") == 1 else (1, told)
+        if reader.op not in ("Identity", "Cast", "Dropout"):
+            break
+        name = reader.outputs[0]
     named = named_axes(shape, "batch")
     if named and 0 not in named:
         return named[0], f"its axis {named[0]} is called {(shape or ())[named[0]]!r}"
-    name, moved = input_name, {0: 0, 1: 1, 2: 2}
-    while shape is not None and len(shape) == 3 and 0 not in named:
-        readers = graph.consumers.get(name, ())
-        if len(readers) != 1 or readers[0].op not in ("Identity", "Cast", "Dropout", *_RECURRENT) or readers[0].inputs[0] != name:
-            break
-        if readers[0].op in _RECURRENT:
-            axis = 0 if readers[0].attributes.get("layout") == 1 else 1
-            return moved[axis], f"{readers[0].op} (node {readers[0].label!r}) reads it with the time first"
-        name = readers[0].outputs[0]
     return 0, "the first axis"
 
 

@@ -43,5 +43,5 @@ def _of_audit(bound: Bound, context: Context, end: Ending, *, logits: bool) -> B
     elif context.subject.info.batch_axis:
         why = "the output holds its batch on another axis than the first, which the rules of the bound do not follow"
     if why:
-        return replace(bound, available=False, reason=bound.reason or why, log10_lipschitz=None, log10_fisher=None, shares=())
+        return replace(bound, available=False, reason=why, log10_lipschitz=None, log10_fisher=None, shares=())
     return replace(bound_for(bound, context.reader.log10_largest_spread), of_what_was_read=target == context.subject.read)
