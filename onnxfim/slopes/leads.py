@@ -53,16 +53,23 @@ def output_weights(reader: OutputReader, base: Array, u: Array, towards: Array |
     """Weights c of the outputs, (2, K), largest entry 1: ``Jᵀc`` is ``Aᵀu``, and the slope of what ``towards`` weighs.
 
     Args:
-        reader: What the outputs are; scores are linear in their slopes.
+        reader: What the outputs are.
         base: Outputs at the sample, (K, 1).
         u: Top eigenvector of ``A Aᵀ``, (K,).
         towards: Weights of the logits, (K,), whose sum rises towards the nearest boundary; None where there is none.
         temperature: T of the scores.
     """
-    ones = np.eye(len(base))[:, :, None]  # slopes of one logit at a time
-    weights = np.stack(
-        [reader.scores(base, ones, 0 * ones, 1.0, temperature) @ u, np.zeros(len(base)) if towards is None else towards]
-    )
+    diagonal = reader.weights(base[None], temperature)
+    if diagonal is not None:
+        fisher = diagonal[0] * u
+    else:  # Aᵀu = Jᵀc with c = √p ⊙ u − p·(√pᵀu), whose sum is 0: the dominant class takes what the others have, nothing cancels
+        p = reader.probabilities(base, temperature)[:, 0]
+        c = np.sqrt(p) * u
+        fisher = c - p * c.sum()
+        top = int(p.argmax())
+        fisher[top] = 0.0
+        fisher[top] = -fisher.sum()
+    weights = np.stack([fisher, np.zeros(len(base)) if towards is None else towards])
     largest = np.abs(weights).max(axis=1, keepdims=True)
     return np.asarray(weights / np.where(largest > 0, largest, 1.0))
 

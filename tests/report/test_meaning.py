@@ -10,9 +10,10 @@ import pytest
 
 from onnxfim.record.sample import Estimate
 from onnxfim.report import render_html
+from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.markdown import render_summary
 from onnxfim.report.meaning import flip_median, meaning
-from onnxfim.report.numbers import number
+from onnxfim.report.numbers import number, percent
 from onnxfim.report.page.audit_page import build_page
 from tests.support.audits import VARIANTS, make_audit, with_replay
 from tests.support.pages import read
@@ -110,3 +111,19 @@ def test_every_format_that_has_words_has_these():
 def test_one_sample_is_not_half_of_them():
     audit = with_flips(make_audit(1, labels=False), [0.7])
     assert "half" not in meaning(audit).split("Flip radius")[1]
+
+
+def test_the_curve_counts_what_is_left():
+    audit = make_audit(40)
+    right = np.array([s.label == s.prediction for s in audit.samples])
+    audit = with_flips(audit, [np.nan, *np.linspace(0.5, 1.5, 39)])
+    chart = flip_curve(audit.samples, labelled=True, width=640)
+    assert chart.description.startswith(
+        f"40 samples: {percent(right.mean())} are right without a move, and {percent(right[0] / 40)}"
+    )
+    line = chart.paths[0].data
+    assert line.count("H") == line.count("V") == right[1:].sum()
+    heights = [float(v) for v in re.findall(r"V([\d.]+)", line)]
+    assert heights == sorted(heights), "fewer are left further away"
+    assert flip_curve(make_audit(40).samples, labelled=True, width=640) is None
+    assert "are unchanged without a move" in flip_curve(audit.samples, labelled=False, width=640).description

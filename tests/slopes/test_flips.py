@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher
-from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
+from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample
 from onnxfim.slopes.flips import PRECISION, ValidRange, smallest_flips, valid_range
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
@@ -223,6 +223,16 @@ class TestLeads:
                 cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
                 assert abs(cosine) == pytest.approx(1.0, rel=1e-6)
 
+    @pytest.mark.parametrize("scale", [1.0, 40.0])  # saturated: probabilities down to 1e-60 beside one of 1
+    def test_they_are_those_of_all_slopes_where_it_is_saturated(self, scale):  # 1e-9: float64 throughout
+        model = Linear.draw(6, 30, scale=scale)
+        for x in model.samples(5).astype(np.float64):
+            z = model.logits(x[None])[0][:, None]
+            ends = Ends(Request(Sample(0, 0), 0, 30), model.W.T[:, :, None], np.zeros((1, 6, 1)), 1.0)
+            ours = lead_of_outputs(SoftmaxLogits(), z, ends, x, None, 1.0)[0] @ model.W
+            theirs = lead_of_directions(SoftmaxLogits(), z, ends)[0]
+            assert abs(ours @ theirs) / np.linalg.norm(ours) / np.linalg.norm(theirs) == pytest.approx(1.0, rel=1e-9)
+
     def test_a_sketched_direction_has_the_cosine_it_is_said_to_have(self):  # a third of it: the spread over three samples
         m = 60
         base, ends = self.ends(Rademacher(0), m)
@@ -236,8 +246,6 @@ class TestLeads:
         x = lone.samples(1)[0]
         z = lone.logits(x[None])[0][:, None]
         W = np.broadcast_to(lone.W.T[:, :, None], (6, 1, 1))
-        from onnxfim.slopes.differences import Ends
-
         ends = Ends(Request(Sample(0, 0), 0, 6), W, np.zeros((1, 1, 1)), 1.0)
         towards = lead_of_outputs(SigmoidLogits(), z, ends, x, None, 1.0)[1]
         assert_allclose(towards, [-np.sign(z[0, 0])])

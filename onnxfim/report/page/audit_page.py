@@ -9,6 +9,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
+from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
@@ -88,6 +89,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         attack=attack_view(audit.attack),
         bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
+        flips=at_both_widths(lambda width: flip_curve(audit.samples, labelled=audit.data.labels, width=width)),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),

@@ -326,6 +326,7 @@ class Page:
     attack: AttackView | None
     bound: BoundView | None
     scatter: Figure | None
+    flips: Figure | None
     lead: str
     lead_series: str
     class_columns: tuple[str, ...]
