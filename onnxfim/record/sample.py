@@ -137,7 +137,7 @@ def with_temperature_error(estimate: Estimate, ends: tuple[float, ...]) -> Estim
     if not value or not ends:
         return estimate
     ends = tuple(float(f"{end:.6g}") for end in ends)
-    down, up = _reach(ends)
+    down, up = temperature_reach(ends)
     low, high = estimate.low, estimate.high
     return replace(
         estimate,
@@ -152,7 +152,7 @@ def own_interval(estimate: Estimate) -> tuple[float | None, float | None]:
     value, low, high = estimate.value, estimate.low, estimate.high
     if not value or not estimate.at_temperatures:
         return low, high
-    down, up = _reach(estimate.at_temperatures)
+    down, up = temperature_reach(estimate.at_temperatures)
     if low is not None and low > 0:
         low = value * math.exp(-math.sqrt(max(math.log(value / low) ** 2 - down**2, 0.0)))
     if high is not None:
@@ -160,10 +160,16 @@ def own_interval(estimate: Estimate) -> tuple[float | None, float | None]:
     return low, high
 
 
-def _reach(ends: tuple[float, ...]) -> tuple[float, float]:
-    """How far below and above a value its multiples at other temperatures lie, on the log scale."""
-    logs = [math.log(max(end, 1e-300)) for end in ends]
-    return max(-min(logs), 0.0), max(max(logs), 0.0)
+def temperature_reach(ends: Iterable[float]) -> tuple[float, float]:
+    """How far below and above a value its multiples lie over the temperature's interval, on the log scale.
+
+    Args:
+        ends: The multiples at its two ends. Where the parabola through them and 1 turns in between, its top or bottom counts too.
+    """
+    first, last = (math.log(max(end, 1e-300)) for end in ends)
+    slope, bend = (last - first) / 2, (last + first) / 2  # ln value = slope·x + bend·x² for x from -1 to 1
+    turn = -(slope**2) / (4 * bend) if abs(slope) < 2 * abs(bend) else 0.0
+    return max(-first, -last, -turn, 0.0), max(first, last, turn, 0.0)
 
 
 def carries_noise(samples: Iterable[SampleResult], measure: str = "lambda_max") -> bool:

@@ -13,7 +13,7 @@ from scipy.stats import binom, rankdata, t
 
 from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate, Aggregates
-from onnxfim.record.sample import Kind
+from onnxfim.record.sample import Kind, temperature_reach
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -108,11 +108,11 @@ def _widened(found: Aggregate, statistic: Callable[[Array], Any], v: _Values) ->
     high = None if found.high is None or not np.isfinite(v.ceiling).all() else found.high
     here = float(statistic(v.values))
     if v.shifted is not None and found.value and here > 0:
-        reach = [math.log(max(float(statistic(shifted)), _TINY) / here) for shifted in v.shifted]
+        down, up = temperature_reach(float(statistic(shifted)) / here for shifted in v.shifted)
         if low is not None and low > 0:
-            low = found.value * math.exp(-math.hypot(math.log(found.value / low), max(-min(reach), 0.0)))
+            low = found.value * math.exp(-math.hypot(math.log(found.value / low), down))
         if high is not None:
-            high = found.value * math.exp(min(math.hypot(math.log(high / found.value), max(max(reach), 0.0)), 700.0))
+            high = found.value * math.exp(min(math.hypot(math.log(high / found.value), up), 700.0))
     return replace(found, low=low, high=high)
 
 

@@ -301,3 +301,17 @@ def test_labels_that_fit_weigh_more_than_what_the_graph_says():
     assert found(AUDIT, data=data)["input-scaling"].level == "warning"
     unlabelled = replace(AUDIT.calibration, accuracy=None)
     assert found(AUDIT, data=data, calibration=unlabelled)["input-scaling"].level == "error"
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, True), (5, True), (6, False), (100, False)])
+def test_samples_too_few_for_any_statistic(n, told):
+    finding = found(make_audit(n)).get("few-samples")
+    assert (finding is not None and finding.level == "error") == told
+
+
+def test_a_temperature_that_rests_on_few_errors():
+    calibration = replace(AUDIT.calibration, temperature=1.1, errors=2, log_error=0.3, method="MAP, ln T ~ N(0, 1)")
+    message = found(AUDIT, calibration=calibration)["temperature-few-errors"].message
+    assert "rests on 2 wrong predictions" in message
+    assert "factor of 1.8" in message
+    assert "temperature-few-errors" not in found(AUDIT, calibration=replace(calibration, errors=9, method="maximum likelihood"))

@@ -157,3 +157,36 @@ def test_fail_outranks_inconclusive_outranks_pass(verdicts, levels, expected):
     found = [Finding("x", level, "x") for level in levels]
     assert overall(measured=1, gates=gates, findings=found) == expected
     assert overall(measured=0, gates=gates, findings=found) == "inconclusive"
+
+
+def test_the_temperature_is_decided_on_its_interval():
+    audit = make_audit(100)
+    calibration = replace(audit.calibration, temperature=1.2, errors=3, log_error=0.2, method="MAP, ln T ~ N(0, 1)")
+    audit = replace(audit, calibration=calibration)
+    wide = 1.2 * math.exp(1.96 * 0.2)
+    assert [verdict(audit, f"temperature > {t}") for t in (0.99 * wide, 1.01 * wide)] == ["inconclusive", "pass"]
+    (result,) = decide(audit, [parse_gate("temperature > 1.3")])
+    assert "rests on 3 wrong predictions" in result.advice
+    given = replace(audit, calibration=replace(calibration, log_error=0.0, method="given"))
+    assert verdict(given, "temperature > 1.3") == "pass"
+
+
+def test_a_mean_that_few_carry_fails_but_never_passes():
+    audit = with_mean(1.0, 2.0, None)
+    group = audit.aggregates["lambda_max"]
+    method = "carried by 2 of 64 samples: no population interval but its lower end"
+    audit = replace(audit, aggregates={**audit.aggregates, "lambda_max": replace(group, mean=replace(group.mean, method=method))})
+    assert verdict(audit, "lambda_max.mean > 0.9") == "fail"
+    (result,) = decide(audit, [parse_gate("lambda_max.mean > 1000")])
+    assert result.verdict == "inconclusive"
+    assert "carried by 2 of 64 samples" in result.advice
+
+
+def test_lower_bounds_do_not_pass():
+    audit = make_audit(100)
+    group = audit.aggregates["lambda_max"]
+    bound = replace(group, kind="lower bound", mean=replace(group.mean, high=None))
+    audit = replace(audit, aggregates={**audit.aggregates, "lambda_max": bound})
+    (result,) = decide(audit, [parse_gate("lambda_max.mean > 1e9")])
+    assert result.verdict == "inconclusive"
+    assert "its values are lower bounds" in result.advice

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -148,3 +150,36 @@ def test_spearman_is_scipys():
 
 def test_spearman_of_a_constant_is_none():
     assert rank_correlation(np.ones(10), np.arange(10.0), resamples(10, 50, 0)).value is None
+
+
+def with_temperature(column, slope, influences):
+    """The column with ``d ln λ / d ln T = slope`` at every sample."""
+    half = 1.96 * np.linalg.norm(influences)
+    shifted = column.values[:, None] * np.exp(slope * half * np.array([-1, 1]))
+    return replace(column, shifted=shifted, influences=np.asarray(influences))
+
+
+def test_errors_of_temperatures_add_but_for_what_the_two_share():  # float64
+    rng = np.random.default_rng(0)
+    a, b = columns(np.exp(rng.standard_normal(50)), np.exp(rng.standard_normal(50)))
+    plain = ratio_of_means(a, b, paired=True)
+    one, other = 0.02 * rng.standard_normal((2, 50))
+    slopes = 1.5, -0.5
+    found = ratio_of_means(with_temperature(a, slopes[0], one), with_temperature(b, slopes[1], other), paired=True)
+    error = np.linalg.norm(slopes[0] * one - slopes[1] * other)
+    assert_allclose(found.temperature, error, rtol=1e-9)
+    assert_allclose(found.half, np.hypot(plain.half, 1.96 * error), rtol=1e-9)
+    assert_allclose(found.half_here, 1.96 * error, rtol=1e-9)
+    assert "error of the temperatures" in found.interval_here().method
+    same = ratio_of_means(with_temperature(a, 1.5, one), with_temperature(b, 1.5, one), paired=True)
+    assert_allclose([same.temperature, same.half], [0.0, plain.half], atol=1e-12)
+    longer = with_temperature(b, slopes[1], [*other, 0.01])  # fitted on other samples: nothing is shared
+    apart = ratio_of_means(with_temperature(a, slopes[0], one), longer, paired=True)
+    assert_allclose(apart.temperature, np.hypot(1.5 * np.linalg.norm(one), 0.5 * np.linalg.norm(longer.influences)), rtol=1e-9)
+
+
+def test_an_error_of_the_temperatures_makes_a_difference_less_significant():
+    rng = np.random.default_rng(1)
+    a = np.exp(0.1 * rng.standard_normal(60))
+    counts = resamples(60, 500, 0)
+    assert p_value(a, 1.2 * a[::-1], counts) < 0.05 < p_value(a, 1.2 * a[::-1], counts, temperature=0.2)

@@ -66,7 +66,7 @@ class _Answers:
     def of(cls, ground: Ground, outputs: Array, labels: Array) -> _Answers:
         if not np.isfinite(outputs).all():
             return cls(np.zeros(len(labels), bool), float("inf"))
-        return cls(ground.reader.predictions(outputs) == labels, ground.reader.log_loss(outputs, labels, 1.0))
+        return cls(ground.reader.predictions(outputs) == labels, float(ground.reader.log_losses(outputs, labels, 1.0).mean()))
 
 
 def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, changes: Sequence[InputChange]) -> ScalingCheck:
