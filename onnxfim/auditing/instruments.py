@@ -13,7 +13,7 @@ from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
-from onnxfim.runtime.rows import Coordinates, Directions
+from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.rescaling import Rescaling
@@ -89,6 +89,20 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     )  # fmt: skip
     own = () if ground.spread is None else (ground.scales.identity,)
     return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, *own))
+
+
+def grouped_differences(ground: Ground, step: StepChoice) -> tuple[Differences, int]:
+    """Differences along random directions in the inputs' own units, group by group of like scale, and how many groups there are."""
+    shape = ground.X.shape[1:]
+    groups, lengths = ground.scales.groups(shape)
+    lengths = lengths / ground.scales.pooled
+    jacobian = DifferenceJacobian(
+        ground.forward, GroupedRademacher(ground.settings.seed, groups), scheme=step.scheme, step=step.step,
+        seed=ground.settings.seed, dither=step.dither or 0.0, limits=ground.subject.limits,
+        field=lengths[groups].reshape(shape), lengths=lengths,
+    )  # fmt: skip
+    how = (step.scheme, step.step, step.dither, ground.subject.limits, ground.scales.identity)
+    return _remembered(ground, jacobian, how), len(lengths)
 
 
 def coordinate_moves(ground: Ground) -> Array:

@@ -115,7 +115,7 @@ def _measured(ground: Ground) -> Found:
     if route is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
-        return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        return refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))

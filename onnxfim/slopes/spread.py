@@ -53,6 +53,22 @@ class Spread:
         """
         return None if self.steps is None else self.deviation / self.pooled
 
+    def groups(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Groups of coordinates of like scale: the group of each, (d,), and one length for each group, (G,).
+
+        Lengths within a group are within a factor of `EVEN`; one that is the middle of them serves all.
+        """
+        assert self.steps is not None
+        logs = np.log10(self.steps.ravel())
+        order, group, found = np.argsort(logs), np.zeros(logs.size, np.int64), -1
+        first = -np.inf
+        for k in order:
+            if logs[k] > first + math.log10(EVEN):
+                first, found = logs[k], found + 1
+            group[k] = found
+        lengths = np.array([10.0 ** np.median(logs[group == g]) for g in range(found + 1)])
+        return np.broadcast_to(group.reshape(self.steps.shape), shape).ravel(), lengths
+
     def features_of(self, shape: tuple[int, ...]) -> Array | None:
         """The feature that each coordinate of a sample belongs to, (d,), where features differ in scale; else None."""
         if self.steps is None:

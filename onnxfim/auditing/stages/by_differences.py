@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
+from onnxfim.auditing.instruments import (
+    coordinate_differences,
+    coordinate_measurer,
+    differences,
+    grouped_differences,
+    measurer,
+    sketch_measurer,
+)
 from onnxfim.auditing.stages import stage
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
@@ -32,16 +39,24 @@ class Plan:
         jacobian: Where ends of steps come from.
         measurer: Turns them into results.
         first: Directions of a sample in the first round.
+        raw: How values in the inputs' own units are measured, where random directions are those of standardised inputs and the
+            budget covers both; else None.
     """
 
     jacobian: Differences
     measurer: Measurer
     first: int
+    raw: Plan | None = None
 
     @property
     def exact(self) -> bool:
         """Whether the directions are all coordinates."""
         return self.measurer.exact
+
+    @property
+    def refines(self) -> bool:
+        """Whether a part of the budget was kept back for the samples that decide."""
+        return not self.exact and self.raw is None
 
     @property
     def per_direction(self) -> int:
@@ -69,19 +84,53 @@ def plan(ground: Ground) -> Plan:
         return Plan(coordinate_differences(ground, scheme), coordinate_measurer(ground, scheme), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
+    if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
+        standardised = (passes - raw.first * per_direction) // per_direction
+        jacobian = differences(ground, Rademacher(settings.seed), step)
+        return Plan(jacobian, sketch_measurer(ground), standardised, raw)
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
     return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
 
 
+def _raw_plan(ground: Ground, passes: int) -> Plan | None:
+    """Values in the inputs' own units along random directions in groups of like scale; None where the passes do not cover a few."""
+    jacobian, parts = grouped_differences(ground, ground.step)
+    whole = passes // (parts * ROWS_PER_DIRECTION[jacobian.scheme])
+    if whole < _FEW_DIRECTIONS:
+        return None
+    return Plan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
+
+
 @stage("measuring by differences")
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
-    ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
+    rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
+    ground.meter.expect(len(ground.clean.audited) * rows)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
     start = Round(found)
-    return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    if plan.raw is None or done.found.interrupted:
+        return done
+    return _with_raw(ground, plan.raw, done)
+
+
+def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
+    """The results in standard deviations with those in the inputs' own units beside them."""
+    standardised = done.found.results
+    requests = [ground.request(i, 0, raw.first) for i in sorted(standardised)]
+    found = evaluate(ground, raw, Round(replace(done.found, results={})), requests).found
+    results = {
+        i: replace(
+            r,
+            lambda_max_standardised=standardised[i].lambda_max_standardised,
+            evaluations=r.evaluations + standardised[i].evaluations - 1,  # the base point serves both
+            directions=r.directions // raw.measurer.parts,
+        )
+        for i, r in found.results.items()
+    }
+    return Round(replace(found, results={**standardised, **results} if found.interrupted else results))
 
 
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
