@@ -129,7 +129,7 @@ class Measurer:
             lambda_max=none,
             calibrated=None if self.temperature is None else none,
             raw_units=None if self.raw is None else none,
-            standardised=_times(found.estimate, self.unit**2),
+            standardised=None if self.standardised is None else _times(found.estimate, self.unit**2),
             trace=none,
             boundary_distance=none,
             logit_sensitivity=none,

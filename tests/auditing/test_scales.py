@@ -193,14 +193,23 @@ class TestCoverage:
         assert covered(found, "lambda_max", raw) >= COVERED
         assert covered(found, "lambda_max_standardised", standardised) >= COVERED
 
-    def test_constant_features(self, saved, cpu):
-        net = dense("Tanh", 4)
+    @pytest.mark.parametrize("op", ["Tanh", "Relu"])
+    def test_constant_features(self, saved, cpu, op):
+        """The smallest and the largest scale cannot be read off a column of zeros."""
+        net = dense(op, 4)
         X = net.samples()
-        X[:, 1], X[:, 5] = X[0, 1], 0.0
+        X[:, 0], X[:, 1], X[:, 3] = 0.0, X[0, 1], 0.0
         found = audit(saved(net.proto), X, settings=cpu(method="exact"))
         raw, standardised = net.truth(X, deviation(X))
         assert covered(found, "lambda_max", raw) >= COVERED
         assert covered(found, "lambda_max_standardised", standardised) >= COVERED
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_few_samples(self, saved, cpu, n):
+        net = dense("Tanh", 7)
+        X = net.samples(n)
+        found = audit(saved(net.proto), X, settings=cpu(method="exact"))
+        assert covered(found, "lambda_max", net.truth(X, 1.0)[0]) == 1
 
 
 def shifted(net, shift):

@@ -12,6 +12,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import (
     coordinate_differences,
     coordinate_measurer,
+    coordinate_moves,
     differences,
     grouped_differences,
     measurer,
@@ -81,7 +82,8 @@ def plan(ground: Ground) -> Plan:
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
-        return Plan(coordinate_differences(ground, scheme), coordinate_measurer(ground, scheme), d)
+        moves = coordinate_moves(ground)
+        return Plan(coordinate_differences(ground, scheme, moves), coordinate_measurer(ground, scheme, moves), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
     if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
