@@ -13,16 +13,19 @@ from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import StepChoice
-from onnxfim.runtime.rows import Coordinates, Directions
+from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
+from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.flips import ValidRange, valid_range
 from onnxfim.slopes.measurer import Measurer
+from onnxfim.slopes.own_steps import settled_moves
 from onnxfim.slopes.rescaling import Rescaling
 from onnxfim.slopes.step import truncation
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ROUNDINGS = 8  # least move of a coordinate, in units of its type's rounding at the largest input
+_LOOKED_AT = 2  # samples, where a coordinate's scale is not told by the data
 _LEAST = 3.0  # the same in units of its spread and the root of that rounding: 1e-3 of the spread in float32
 
 
@@ -33,13 +36,13 @@ _STANDARDISED_ONLY = (
 )
 
 
-def coordinate_measurer(ground: Ground, scheme: Scheme) -> Measurer:
+def coordinate_measurer(ground: Ground, scheme: Scheme, moves: Array) -> Measurer:
     """Turns differences along all coordinates into results; central ones measure their own error at every sample."""
     found = replace(measurer(ground, exact=True), scheme=scheme)
     if scheme == "forward":
         return found
     size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
-    grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / coordinate_moves(ground)))
+    grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / moves))
     return replace(found, step_error=truncation(ground.step), grain=grain)
 
 
@@ -93,6 +96,20 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, *own))
 
 
+def grouped_differences(ground: Ground, step: StepChoice) -> tuple[Differences, int]:
+    """Differences along random directions in the inputs' own units, group by group of like scale, and how many groups there are."""
+    shape = ground.X.shape[1:]
+    groups, lengths = ground.scales.groups(shape)
+    lengths = lengths / ground.scales.pooled
+    jacobian = DifferenceJacobian(
+        ground.forward, GroupedRademacher(ground.settings.seed, groups), scheme=step.scheme, step=step.step,
+        seed=ground.settings.seed, dither=step.dither or 0.0, limits=ground.subject.limits,
+        field=lengths[groups].reshape(shape), lengths=lengths,
+    )  # fmt: skip
+    how = (step.scheme, step.step, step.dither, ground.subject.limits, ground.scales.identity)
+    return _remembered(ground, jacobian, how), len(lengths)
+
+
 def coordinate_moves(ground: Ground) -> Array:
     """By how much each coordinate is moved where all are, (*shape).
 
@@ -106,13 +123,18 @@ def coordinate_moves(ground: Ground) -> Array:
         amplitude = max(step.step * math.sqrt(ground.dimension), _LEAST * math.sqrt(_eps(X.dtype)) * step.input_std)
     size = np.max([np.abs(X[i]).astype(np.float64) for i in ground.clean.audited], axis=0)
     moves = np.maximum(amplitude * (1.0 if field is None else field), _ROUNDINGS * _eps(X.dtype) * size)
+    if ground.scales.guessed is not None and not step.given:
+        some = [ground.sample(int(i)) for i in ground.clean.audited if ground.index(int(i)) in step.samples][:_LOOKED_AT]
+        at = [s.position for s in some]
+        probe = Probe(X[at], ground.base[at], tuple(s.index for s in some))
+        guessed = np.broadcast_to(ground.scales.guessed, moves.shape)
+        moves = settled_moves(ground.forward, ground.reader, probe, moves, guessed)
     # What rows are made with, so that any runtime makes the same.
     return np.asarray(moves if X.dtype == np.float64 else moves.astype(np.float32).astype(np.float64))
 
 
-def coordinate_differences(ground: Ground, scheme: Scheme) -> Differences:
-    """Differences along all coordinates."""
-    moves = coordinate_moves(ground)
+def coordinate_differences(ground: Ground, scheme: Scheme, moves: Array) -> Differences:
+    """Differences along all coordinates, each moved by its own length (*shape)."""
     jacobian = DifferenceJacobian(
         ground.forward, Coordinates(), scheme=scheme, step=1.0, seed=ground.settings.seed, field=moves, own=True
     )

@@ -127,7 +127,7 @@ def _measured(ground: Ground) -> Found:
     if route is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
-        found = first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
         flip = [lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found))]
         return _unless_interrupted(found, flip if ground.settings.flip else [])
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]

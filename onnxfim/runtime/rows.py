@@ -95,6 +95,30 @@ class Coordinates:
         return v
 
 
+@dataclass(frozen=True)
+class GroupedRademacher:
+    """Directions of ±1 in parts: G directions in turn each move one group of the coordinates, and together make one of ±1.
+
+    Attributes:
+        seed: As of `Rademacher`; the wholes are the same.
+        groups: Group of each coordinate, 0 … G − 1, (d,).
+    """
+
+    seed: int
+    groups: Array
+
+    @property
+    def count(self) -> int:
+        """How many groups there are, G."""
+        return int(self.groups.max()) + 1
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        part = np.arange(start, start + count)
+        whole = part // self.count
+        signs = Rademacher(self.seed).block(index, int(whole[0]), int(whole[-1] - whole[0]) + 1, d)
+        return np.where(self.groups == (part % self.count)[:, None], signs[whole - whole[0]], np.int8(0))
+
+
 def dither_noise(stream: Sequence[int], start: int, count: int, d: int) -> Array:
     """Uniform noise of the dither, int8 (count, 2, d): two independent shifts per direction.
 

@@ -85,6 +85,7 @@ class DifferenceJacobian:
         step: Amplitude per coordinate r, in input units.
         field: By how much each coordinate is moved for a step of 1, broadcastable to a sample; None where by 1. Slopes are
             taken per unit of the step: along ``field·v``.
+        lengths: Where directions take turns, by what a step of 1 along each of them moves, (G,): slopes are taken per unit of that.
         own: Each direction moves one coordinate (`Coordinates`), and its slope is per unit of that: what the coordinate was
             moved by after rounding to the inputs' type divides the outputs' difference.
         seed: Seed of the dither.
@@ -104,11 +105,12 @@ class DifferenceJacobian:
         dither: float = 0.0,
         limits: tuple[float, float] | None = None,
         field: Array | None = None,
+        lengths: Array | None = None,
         own: bool = False,
     ) -> None:
         self.forward, self.directions = forward, directions
         self.scheme, self.step, self.seed, self.dither = scheme, step, seed, dither
-        self.field, self.own = field, own
+        self.field, self.lengths, self.own = field, lengths, own
         self._inside: tuple[Any, Any] | None = None
         if limits is not None and scheme == "dithered":
             # A range narrower than two steps has room for its middle only.
@@ -143,14 +145,18 @@ class DifferenceJacobian:
     def pair(self, request: Request, rows: Array, base: Array, x: Array) -> Ends:
         """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the output of the sample x, (K, P)."""
         ahead = self._moved(request, x, self.step) if self.own else None
+        step: float | Array = self.step
+        if self.lengths is not None:
+            turn = np.arange(request.start, request.start + request.count) % len(self.lengths)
+            step = self.step * self.lengths[turn][:, None, None]
         if self.scheme == "forward":
-            return Ends(request, rows, base[None], self.step if ahead is None else ahead)
+            return Ends(request, rows, base[None], step if ahead is None else ahead)
         rows = rows.reshape(request.count, -1, *rows.shape[1:])  # (m, 2 or 4, K, P)
         if ahead is not None:
             behind = -self._moved(request, x, -self.step)
             return Ends(request, rows[:, 0], rows[:, 1], ahead + behind, ahead=ahead)
-        twin = Ends(request, rows[:, 2], rows[:, 3], 2 * self.step) if self.scheme == "dithered" else None
-        return Ends(request, rows[:, 0], rows[:, 1], 2 * self.step, twin)
+        twin = Ends(request, rows[:, 2], rows[:, 3], 2 * step) if self.scheme == "dithered" else None
+        return Ends(request, rows[:, 0], rows[:, 1], 2 * step, twin)
 
     def _moved(self, request: Request, x: Array, step: float) -> Array:
         """By how much the coordinates of a request are moved at x, (m, 1, 1): in the arithmetic, and the type, of the rows."""

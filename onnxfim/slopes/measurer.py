@@ -59,6 +59,7 @@ class Measurer:
         unit: Where random directions are those of standardised inputs, what their slopes are multiplied by; else None. There are
             no values in the inputs' own units then, for the reason in ``without``.
         without: Why not.
+        parts: How many directions in turn make up one, whose slope is the sum of theirs.
     """
 
     reader: OutputReader
@@ -76,6 +77,7 @@ class Measurer:
     unit: float | None = None
     without: str = ""
     temperature_error: float = 0.0
+    parts: int = 1
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -132,7 +134,7 @@ class Measurer:
             lambda_max=none,
             calibrated=None if self.temperature is None else none,
             raw_units=None if self.raw is None else none,
-            standardised=_times(found.estimate, self.unit**2),
+            standardised=None if self.standardised is None else _times(found.estimate, self.unit**2),
             trace=none,
             boundary_distance=none,
             logit_sensitivity=none,
@@ -218,12 +220,14 @@ class Measurer:
         """lambda_max at a temperature, with the scores (and their dithered twins, or their errors) it came from."""
         scores = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
         if ends.twin is not None:
-            twin = self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
+            twin = self._wholes(self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature))
+            scores = self._wholes(scores)
             return _Found(lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin)
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
             return _Found(Estimate(None, None, None, "estimate", "", evaluations, reason), scores)
         if not self.exact:
+            scores = self._wholes(scores)
             return _Found(
                 lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {self.scheme} differences"), scores
             )
@@ -232,6 +236,12 @@ class Measurer:
         size = 0.0 if error is None else error.norm()
         exact = lambda_max_exact(scores, error=size, evaluations=evaluations, method=method)
         return _Found(self._widened(exact), scores, error=error)
+
+    def _wholes(self, slopes: Array) -> Array:
+        """Slopes, or scores, along whole directions from those along their parts."""
+        if self.parts == 1:
+            return slopes
+        return np.asarray(slopes.reshape(-1, self.parts, *slopes.shape[1:]).sum(axis=1))
 
     def _error(self, base: Array, ends: Ends, linear: Callable[[Array, Array, float | Array], Array]) -> DifferenceError | None:
         """What slopes by central differences along all coordinates may be off by; None where it was not measured at the sample.
@@ -258,9 +268,9 @@ class Measurer:
         """Boundary distance and logit sensitivity, both independent of temperature."""
         if reason is not None:
             return _without(reason), _without(reason)
-        D = self.reader.slopes(ends.plus, ends.minus, ends.h)  # (m, K, P)
+        D = self._wholes(self.reader.slopes(ends.plus, ends.minus, ends.h))  # (m, K, P)
         if ends.twin is not None:
-            D = np.concatenate([D, self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)])
+            D = np.concatenate([D, self._wholes(self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h))])
         error = self._error(base, ends, self.reader.slopes) if self.exact else None
         size = 0.0 if error is None else error.norm()
         stretch = sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, error=size, evaluations=evaluations)
@@ -338,7 +348,7 @@ def joined(parts: Sequence[Ends]) -> Ends:
         first.request,
         np.concatenate([e.plus for e in parts]),
         minus,
-        np.concatenate([np.asarray(e.h) for e in parts]) if own else first.h,
+        np.concatenate([np.asarray(e.h) for e in parts]) if isinstance(first.h, np.ndarray) else first.h,
         joined(twins) if twins else None,
         np.concatenate([e.ahead for e in parts if e.ahead is not None]) if own else None,
     )

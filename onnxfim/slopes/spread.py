@@ -33,12 +33,15 @@ class Spread:
         steps: By how much each coordinate is moved for a step of 1, broadcastable to a sample and nowhere zero; None where features
             are even in scale, so that one step serves all.
         features: Axis of the sample along which the features lie, or None where they are not told apart.
+        guessed: Of which coordinates, or features, the scale is a guess, because they vary rarely or never, broadcastable to a
+            sample; None where none is told apart.
     """
 
     pooled: float
     deviation: Array
     steps: Array | None
     features: int | None
+    guessed: Array | None = None
 
     @property
     def field(self) -> Array | None:
@@ -49,9 +52,27 @@ class Spread:
     def random(self) -> Array | None:
         """What random directions of standardised inputs are multiplied by, in units of the pooled deviation; None where even.
 
-        Coordinates that do not vary stay where they are.
+        Coordinates that do not vary stay where they are, unless none varies.
         """
-        return None if self.steps is None else self.deviation / self.pooled
+        if self.steps is None:
+            return None
+        return (self.deviation if self.deviation.any() else self.steps) / self.pooled
+
+    def groups(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Groups of coordinates of like scale: the group of each, (d,), and one length for each group, (G,).
+
+        Lengths within a group are within a factor of `EVEN`; one that is the middle of them serves all.
+        """
+        assert self.steps is not None
+        logs = np.log10(self.steps.ravel())
+        order, group, found = np.argsort(logs), np.zeros(logs.size, np.int64), -1
+        first = -np.inf
+        for k in order:
+            if logs[k] > first + math.log10(EVEN):
+                first, found = logs[k], found + 1
+            group[k] = found
+        lengths = np.array([10.0 ** np.median(logs[group == g]) for g in range(found + 1)])
+        return np.broadcast_to(group.reshape(self.steps.shape), shape).ravel(), lengths
 
     def features_of(self, shape: tuple[int, ...]) -> Array | None:
         """The feature that each coordinate of a sample belongs to, (d,), where features differ in scale; else None."""
@@ -93,12 +114,14 @@ def spread_of(X: Array, positions: Sequence[int] | Array) -> Spread:
     if uneven:
         axis = max(uneven, key=lambda k: uneven[k].ratio)
         deviation = _along(_deviation(X, positions, axis), axis, shape)
-        return Spread(pooled, deviation, _along(scales[axis].lengths(), axis, shape), axis)
+        lengths, dense = (_along(values, axis, shape) for values in (scales[axis].lengths(), scales[axis].dense))
+        return Spread(pooled, deviation, lengths, axis, ~dense)
     channels = axes if len(long) > 2 else long if len(long) == 1 else []
     told = next((k for k in channels if len(long) == 1 or shape[k] <= _CHANNELS), None)
     if told is None:
         return Spread(pooled, np.full((1,) * len(shape), varying), None, None)
-    return Spread(pooled, _along(_deviation(X, positions, told), told, shape), None, told)
+    guessed = _along(~scales[told].dense, told, shape) if len(long) == 1 else None
+    return Spread(pooled, _along(_deviation(X, positions, told), told, shape), None, told, guessed)
 
 
 @dataclass(frozen=True)
@@ -125,8 +148,9 @@ class _Scales:
 
         Of few values a small scale may be chance: it counts as the largest that is likely.
         """
-        if not self.dense.any():
-            return 1.0
+        if not self.dense.any():  # one sample: the values themselves are all there is
+            sizes = self.size[self.size > 0]
+            return float(sizes.max() / sizes.min()) * math.sqrt(2 * gammaincinv(0.5, _CHANCE)) if len(sizes) else 1.0
         free = np.maximum(self.count[self.dense] - 1, 1)
         chance = np.sqrt(2 * gammaincinv(free / 2, _CHANCE) / free)  # of a chi-squared variable
         return float(self.bulk.max() / (self.apart[self.dense] / chance).min())

@@ -143,6 +143,17 @@ class TestCoverage:
         assert covered(found, "lambda_max_standardised", net.truth(X, deviation(X))[1]) >= COVERED
         assert all(s.lambda_max.value is None and s.trace.value is None for s in found.samples)
 
+    def test_groups_of_like_scale(self, saved, cpu):
+        net = dense("Tanh", 6, 10.0 ** np.linspace(-1, 2, 60))
+        X = net.samples(40)
+        found = audit(saved(net.proto), X, settings=cpu(method="sketch", budget=110))
+        raw, standardised = net.truth(X, deviation(X))
+        assert found.run.method == "sketch"
+        assert covered(found, "lambda_max", raw) >= COVERED
+        assert covered(found, "lambda_max_standardised", standardised) >= COVERED
+        assert all(s.evaluations <= 110 for s in found.samples)
+        assert all(s.boundary_distance.value is not None for s in found.samples)
+
     def test_by_gradients(self, saved, cpu):  # 1e-3: float32 weights over seven decades
         model = Linear.draw(4, 8)
         model = replace(model, W=model.W / SEVEN_DECADES)
@@ -182,14 +193,23 @@ class TestCoverage:
         assert covered(found, "lambda_max", raw) >= COVERED
         assert covered(found, "lambda_max_standardised", standardised) >= COVERED
 
-    def test_constant_features(self, saved, cpu):
-        net = dense("Tanh", 4)
+    @pytest.mark.parametrize("op", ["Tanh", "Relu"])
+    def test_constant_features(self, saved, cpu, op):
+        """The smallest and the largest scale cannot be read off a column of zeros."""
+        net = dense(op, 4)
         X = net.samples()
-        X[:, 1], X[:, 5] = X[0, 1], 0.0
+        X[:, 0], X[:, 1], X[:, 3] = 0.0, X[0, 1], 0.0
         found = audit(saved(net.proto), X, settings=cpu(method="exact"))
         raw, standardised = net.truth(X, deviation(X))
         assert covered(found, "lambda_max", raw) >= COVERED
         assert covered(found, "lambda_max_standardised", standardised) >= COVERED
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_few_samples(self, saved, cpu, n):
+        net = dense("Tanh", 7)
+        X = net.samples(n)
+        found = audit(saved(net.proto), X, settings=cpu(method="exact"))
+        assert covered(found, "lambda_max", net.truth(X, 1.0)[0]) == 1
 
 
 def shifted(net, shift):

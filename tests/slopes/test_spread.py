@@ -62,6 +62,10 @@ class TestUneven:
         assert found.steps[1] == 2020.0, "its own magnitude"
         assert SCALES.min() < found.steps[2] < SCALES.max(), "the middle one of the others"
 
+    def test_one_sample_tells_scales_by_its_values(self):
+        assert of(drawn(1)).steps is not None
+        assert of(RNG.uniform(size=(1, 784))).steps is None
+
     def test_a_far_value_is_no_scale(self):
         X = drawn(scales=SCALES * np.ones(6))
         far = X.copy()

@@ -10,7 +10,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import coordinate_differences, coordinate_measurer, differences, sketch_measurer
+from onnxfim.auditing.instruments import (
+    coordinate_differences,
+    coordinate_measurer,
+    coordinate_moves,
+    differences,
+    grouped_differences,
+    measurer,
+    sketch_measurer,
+)
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
@@ -38,16 +46,24 @@ class Plan:
         jacobian: Where ends of steps come from.
         measurer: Turns them into results.
         first: Directions of a sample in the first round.
+        raw: How values in the inputs' own units are measured, where random directions are those of standardised inputs and the
+            budget covers both; else None.
     """
 
     jacobian: Differences
     measurer: Measurer
     first: int
+    raw: Plan | None = None
 
     @property
     def exact(self) -> bool:
         """Whether the directions are all coordinates."""
         return self.measurer.exact
+
+    @property
+    def refines(self) -> bool:
+        """Whether a part of the budget was kept back for the samples that decide."""
+        return not self.exact and self.raw is None
 
     @property
     def per_direction(self) -> int:
@@ -73,9 +89,14 @@ def plan(ground: Ground) -> Plan:
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
-        return Plan(coordinate_differences(ground, scheme), coordinate_measurer(ground, scheme), d)
+        moves = coordinate_moves(ground)
+        return Plan(coordinate_differences(ground, scheme, moves), coordinate_measurer(ground, scheme, moves), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
+    if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
+        standardised = (passes - raw.first * per_direction) // per_direction
+        jacobian = differences(ground, Rademacher(settings.seed), step)
+        return Plan(jacobian, sketch_measurer(ground), standardised, raw)
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
@@ -101,13 +122,44 @@ def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
     return Ways(directions, (kind, slope), lambda r: 1.0 if plan.exact else math.sqrt(1 + d / r.directions), others=True)
 
 
+def _raw_plan(ground: Ground, passes: int) -> Plan | None:
+    """Values in the inputs' own units along random directions in groups of like scale; None where the passes do not cover a few."""
+    jacobian, parts = grouped_differences(ground, ground.step)
+    whole = passes // (parts * ROWS_PER_DIRECTION[jacobian.scheme])
+    if whole < _FEW_DIRECTIONS:
+        return None
+    return Plan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
+
+
 @stage("measuring by differences")
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
-    ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
+    rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
+    ground.meter.expect(len(ground.clean.audited) * rows)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
     start = Round(found, kinked=kinked_samples(ground))
-    return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    if plan.raw is None or done.found.interrupted:
+        return done
+    return _with_raw(ground, plan.raw, done)
+
+
+def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
+    """The results in standard deviations with those in the inputs' own units beside them."""
+    standardised = done.found.results
+    requests = [ground.request(i, 0, raw.first) for i in sorted(standardised)]
+    found = evaluate(ground, raw, Round(replace(done.found, results={}), kinked=done.kinked), requests).found
+    results = {
+        i: replace(
+            r,
+            lambda_max_standardised=standardised[i].lambda_max_standardised,
+            evaluations=r.evaluations + standardised[i].evaluations - 1,  # the base point serves both
+            directions=r.directions // raw.measurer.parts,
+        )
+        for i, r in found.results.items()
+    }
+    whole = {**standardised, **results} if found.interrupted else results
+    return Round(replace(found, results=whole, leads=done.found.leads))
 
 
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
@@ -141,7 +193,7 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             elif not plan.exact and has_no_slope(ground.reader, ground.base[position], whole):
                 result = without_slope(result, BESIDE_A_JUMP)
             results[position] = result
-            if ground.settings.flip:
+            if ground.settings.flip and plan.measurer.parts == 1:
                 leads[position] = lead_of_directions(ground.reader, ground.base[position], whole)
             if not plan.exact:
                 _keep(kept, results, position, parts)
