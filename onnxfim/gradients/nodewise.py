@@ -30,6 +30,8 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 STEPS = (1e-1, 1e-2)
 #: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
 NARROW = 1e-3
+#: Passes that the test costs a row: its values with their tangents, and two evaluations of every node at each step.
+PASSES = 2 + 2 * (len(STEPS) + 1)
 
 
 @dataclass(frozen=True)
@@ -211,4 +213,4 @@ def _length(a: Array) -> Array:
     return np.asarray(np.sqrt(np.square(a).reshape(len(a), -1).sum(axis=1)))
 
 
-__all__ = ["NARROW", "STEPS", "Evaluate", "NodeError", "NodeTests"]
+__all__ = ["NARROW", "PASSES", "STEPS", "Evaluate", "NodeError", "NodeTests"]

@@ -69,7 +69,7 @@ def self_test(
         X: A few samples, (N, *shape).
         rng: Source of the seeds.
         activation: What the model does to the logits z before it returns them.
-        rules: ``(X, v (N, *shape)) -> (Jv (N, K), errors of all nodes)``, as `NodeTests`.
+        rules: ``(X, v (N, *shape)) -> (Jv (N, K), errors of all nodes)``, as `NodeTests`; of fewer rows where memory is short.
         spread: Standard deviation of each coordinate, broadcastable to a sample; that of X where it is not given.
         rounds: The model computes in half precision, so that its outputs are rounded.
     """
@@ -140,6 +140,7 @@ def _rule_error(
         points = beside(rows, spread, rng) if near else rows
         v = rng.standard_normal(points.shape).astype(X.dtype)
         w, found = rules(points, v)
+        points, v = points[: len(w)], v[: len(w)]
         error = _relative(_norm((w - jvp(points, v[None])[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
         if not error <= ADJOINT_TOLERANCE * 10:
             return error, f"Jv of the tested graph differs from the one that is used by {error:.1e}"

@@ -130,10 +130,11 @@ class GradientRoute:
             spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
             spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
             spent += PASSES_PER_PRODUCT * (int(stretch.products[k]) + (shares is not None and shares.shape[1] > 0))
-            lam = _estimate(raw, k, spent)
+            error = self.measurer.step_error
+            lam = _estimate(raw, k, spent, error)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
-            s = _estimate(stretch, k, spent)
+            s = _estimate(stretch, k, spent, error)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
             yield self.measurer.result(
                 sample,
@@ -141,7 +142,7 @@ class GradientRoute:
                 lambda_max=lam,
                 calibrated=None
                 if hot is None or shares is None
-                else with_temperature_error(_estimate(hot, k, spent), tuple(shares[k])),
+                else with_temperature_error(_estimate(hot, k, spent, error), tuple(shares[k])),
                 raw_units=self.measurer.in_units(self.measurer.raw, lam),
                 standardised=self.measurer.in_units(self.measurer.standardised, lam),
                 trace=trace,
@@ -261,16 +262,16 @@ def isotropic_start(p: Array, noise: Array) -> Array:
     return lanczos(product, noise, tolerance=_ROUGH, most=_MOST_PRODUCTS).vectors
 
 
-def _estimate(pairs: TopEigenpairs, k: int, evaluations: int) -> Estimate:
+def _estimate(pairs: TopEigenpairs, k: int, evaluations: int, rounding: float) -> Estimate:
     """A Ritz value with its residual bound; exact only where that is within the tolerance and two starts agree."""
     value, residual = float(pairs.values[k]), float(pairs.residuals[k])
     sharp = residual <= _TOLERANCE * value
-    # float32 passes leave about 1e-4 of the value whatever the residual says.
-    slack = max(residual, _TOLERANCE * value)
+    # float32 passes leave an error whatever the residual says.
+    least = max(_TOLERANCE, rounding) * value
     return Estimate(
         value,
-        value - _TOLERANCE * value,
-        value + slack,
+        value - least,
+        value + max(residual, least),
         "exact" if sharp and pairs.starts[k] > 1 else "lower bound",
         "Lanczos iteration",
         evaluations,

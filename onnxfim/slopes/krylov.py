@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -90,9 +90,7 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
     return TopEigenpairs(values, residuals, vectors, ritz, steps, np.ones(count, int))
 
 
-def confirmed(
-    product: Product, noises: Sequence[Array], *, tolerance: float, most: int, start: Array | None = None
-) -> TopEigenpairs:
+def confirmed(product: Product, noises: Array, *, tolerance: float, most: int, start: Array | None = None) -> TopEigenpairs:
     """Top eigenpairs that two independent starts agree on; the largest found where none do.
 
     Started near the second eigenvector, the iteration may end there with a small residual: of 1,000 × 1,000 operators with a gap
@@ -101,7 +99,7 @@ def confirmed(
 
     Args:
         product: ``u ↦ M u`` for a subset of the operators.
-        noises: Independent normal numbers, three times (count, size).
+        noises: Independent normal numbers, (3, count, size).
         tolerance: Relative residual to stop at; twice that is agreement.
         most: Products per operator and start at most.
         start: Start vectors of the first run, as of `lanczos`.

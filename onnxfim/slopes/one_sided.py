@@ -20,7 +20,7 @@ _MOVE = 1e-4  # of the spread: off the tie, and no further
 _RANDOM = 4  # random sides that are looked at
 _ASCENTS = 2  # from a best direction to that of the piece it leads into
 _SLACK = 0.005  # relative: what a move of `_MOVE` changes on a smooth function
-_MARGIN = 0.1  # of the interval's width, in logarithms and at most 1: few sides of many were looked at
+_MARGIN = 0.15  # of the interval's width, in logarithms and at most 1: few sides of many were looked at
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,12 @@ def one_sided(
     reach = float(np.sqrt(np.square(spread).sum()))
     sides.look([_MOVE * m for m in moves])
     directions = [sides.best_direction(0), sides.best_direction(sides.largest())]
+    others = [k for k in range(1, 1 + _RANDOM) if k != sides.largest()]
+    sides.look_along([sides.best_direction(k) for k in others], _MOVE * reach)
     for _ in range(_ASCENTS):
         first = len(sides.results)
-        sides.look([sign * _MOVE * reach * v for v in directions for sign in (1.0, -1.0)], along=directions)
+        sides.look([sign * _MOVE * reach * v for v in directions for sign in (1.0, -1.0)])
+        sides.look_along(directions, _MOVE * reach)
         directions = [sides.best_direction(sides.largest(first))]
     return sides.joined(own)
 
@@ -85,14 +88,16 @@ class _Sides:
         samples = [replace(self.sample, position=i) for i in range(len(X))]
         return X, np.repeat(self.base[None], len(X), axis=0), samples
 
-    def look(self, moves: Sequence[Array], along: Sequence[Array] = ()) -> None:
-        """Measure at moved points; with ``along`` the moves are pairs ±v along these directions."""
+    def look(self, moves: Sequence[Array]) -> None:
+        """Measure at moved points."""
         X, base, samples = self._block(moves)
         self.points += list(moves)
         self.results += [result for _, result in self.route.measure(X, base, samples)]
-        if not along:
-            return
-        V = np.repeat(np.stack(along), 2, axis=0)  # (2 directions, *shape)
+
+    def look_along(self, directions: Sequence[Array], reach: float) -> None:
+        """``vᵀFv`` on the side of v and of -v for each direction."""
+        X, _, _ = self._block([sign * reach * v for v in directions for sign in (1.0, -1.0)])
+        V = np.repeat(np.stack(directions), 2, axis=0)  # (2 directions, *shape)
         w = self.route.model.jvp(X, V[None])[1][0].astype(np.float64)  # (rows, K)
         reader, temperature = self.route.measurer.reader, self.route.measurer.temperature
         zeros = np.zeros((1, w.shape[1], 1))

@@ -31,7 +31,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _TESTED = 4  # samples of the self-test
 _SPREAD_ROWS = 256  # samples that the spread is taken over
 _MARGIN = 0.05  # of the range
-_STEP_ERROR = 1e-4  # relative: float32 passes
+_STEP_ERROR = 1e-4  # relative, at least: what float32 passes leave
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def open_derivative(ground: Ground) -> Derivative:
     info = GradientInfo(test.passed, reason, surrogate, adjoint, difference, 0, None)
     if not test.passed:
         return Derivative(info)
-    exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR)
+    smooth = ground.ties.untied(ground.clean.audited)
+    rows = ground.X[smooth[:_TESTED] if len(smooth) else ground.clean.audited[:_TESTED]]
+    rounding = max(_STEP_ERROR, min(model.rounding(rows, seed=ground.settings.seed), 1.0))
+    exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
     return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
 
 
@@ -125,7 +128,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
-    store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties"))
+    store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
     measured = partial(_measured, ground, route)
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}

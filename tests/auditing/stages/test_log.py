@@ -49,6 +49,7 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
     assert stages == [
         "trying rows against each other",
         "clean pass",
+        "looking for ties",
         "calibration",
         "choosing the step",
         *measured,
