@@ -45,7 +45,15 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
     found = audit(saved(MODEL.onnx()), X, settings=cpu(batch=8, **options))
     ends = [m for text in messages(caplog, logging.INFO) if (m := END.match(text))]
     stages = [m["stage"] for m in ends]
-    assert stages == ["clean pass", "calibration", "choosing the step", *measured, "bounding", "concluding"]
+    assert stages == [
+        "clean pass",
+        "calibration",
+        "choosing the step",
+        *measured,
+        "checking the inputs' scaling",
+        "bounding",
+        "concluding",
+    ]
     assert sum(int(m["passes"]) for m in ends) == found.run.evaluations, "no pass outside a stage"
     assert [text.split(":")[0] for text in messages(caplog, logging.DEBUG)] == stages
     assert ends[0]["facts"] == "batch 8, CPUExecutionProvider"
