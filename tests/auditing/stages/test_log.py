@@ -50,7 +50,7 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
         "calibration",
         "choosing the step",
         *measured,
-        "checking the inputs' scaling",
+        "checking the scaling",
         "bounding",
         "concluding",
     ]
