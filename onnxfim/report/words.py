@@ -174,7 +174,11 @@ def _sensitive(audit: Audit) -> str:
     distance, _ = median_boundary(audit)
     if not lead_values(audit):
         return "Not known: λ_max was measured on no sample. This is not a sign of robustness."
-    parts = []
+    parts = (
+        []
+        if _unsound(audit) is None
+        else ["Not known while this audit is unsound. What follows is what was measured all the same."]
+    )
     if distance is not None:
         each = distance / math.sqrt(input_size(audit))
         spread = f", {percent(each / audit.data.input_std)} of the data's standard deviation" if audit.data.input_std > 0 else ""
@@ -202,7 +206,7 @@ def _sure(audit: Audit) -> str:
     if not lead_values(audit):
         return "No value was measured."
     statistic = lead_aggregate(audit)
-    parts = []
+    parts = [] if _unsound(audit) is None else ["Not at all: intervals do not hold what makes an audit unsound."]
     if statistic is not None and statistic.mean.value and statistic.mean.low is not None and statistic.mean.high is not None:
         below = percent(1 - statistic.mean.low / statistic.mean.value)
         above = percent(statistic.mean.high / statistic.mean.value - 1)

@@ -108,6 +108,8 @@ def test_an_unsound_audit_leads_with_why_and_what_to_do():
     assert "Pass --data" in headline(audit)
     assert answers(audit)[-1].text.startswith("Mend what the error under Findings names, and audit again.")
     assert "compare models" not in answers(audit)[-1].text
+    assert answers(audit)[0].text.startswith("Not known while this audit is unsound.")
+    assert answers(audit)[1].text.startswith("Not at all: ")
 
 
 def test_further_errors_are_counted_and_a_fail_does_not_hide_them():

@@ -29,7 +29,7 @@ _CLIPPED = 0.1  # of the values, that may lie beyond it
 _NORMALISED = (0.02, 4.0)  # deviation of inputs after the graph's own normalisation
 
 
-@stage("checking the inputs' scaling")
+@stage("checking the scaling")
 def check(ground: Ground) -> ScalingCheck | None:
     """The usual changes of the inputs compared on labelled samples, and what the graph says against the data.
 
@@ -83,7 +83,7 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
         outputs[change] = np.concatenate([z for z in (known, new) if z is not None])
         return _Answers.of(ground, outputs[change][:count], labels[few[:count]])
 
-    ground.say("checking the inputs' scaling")
+    ground.say("checking the scaling")
     for count, keep in _ROUNDS:
         so_far = min(count, len(few))
         losses = {change: answers(change, so_far).log_loss for change in left}

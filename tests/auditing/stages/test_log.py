@@ -53,6 +53,7 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
         "calibration",
         "choosing the step",
         *measured,
+        "checking the scaling",
         "bounding",
         "concluding",
     ]
