@@ -90,7 +90,8 @@ class LeadingFeature:
 class SampleResult:
     """All measures of one sample; what each is and its units stand in `measures.MEASURES`.
 
-    ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
+    ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample; its flip
+    radius has a count of its own, beside them.
     ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
     bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
     """

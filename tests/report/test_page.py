@@ -20,6 +20,7 @@ def page_of(audit):
 def test_every_statistic_is_the_audits(audit):
     rows = {row.label: row for row in page_of(audit).statistics}
     names = {"lambda_max": "λ_max, raw", "lambda_max_calibrated": "λ_max, calibrated", "boundary_distance": "Boundary distance"}
+    names["flip_radius"] = "Flip radius"
     assert len(rows) == len(audit.aggregates)
     for key, group in audit.aggregates.items():
         row = rows[names[key]]
@@ -35,7 +36,7 @@ def test_every_sample_row_is_the_audits(audit):
     assert len(page.samples) == min(200, len(samples))
     measures = [c.measure for c in page.sample_columns]
     always = ["lambda_max_calibrated", "lambda_max", "boundary_distance", "logit_sensitivity", "trace", "effective_rank"]
-    assert [m for m in measures if m != "attack_distance"] == always
+    assert [m for m in measures if m not in ("attack_distance", "flip_radius")] == always
     for line in page.samples:
         s = samples[line.index]
         cells = dict(zip(measures, line.cells, strict=True))
