@@ -24,6 +24,7 @@ _REPLICATES = 200
 _TINY = 1e-300
 _LEAST_CARRIERS = 4.0  # samples that must carry a mean with an interval
 _UNCERTAIN = 3.0  # over √n: relative error of the spread that the tail is judged by, to be on the safe side
+_SKEWED = 3.0  # over n: by how much the squared width of the geometric mean's interval is raised
 _SEEN = 0.01  # relative: what a reader sees at three digits
 
 
@@ -164,7 +165,8 @@ def _geometric_mean(v: _Values) -> Aggregate:
     centre = float(logs.mean())
     if n < 2:
         return Aggregate(math.exp(centre), None, None, 0.0, "1 sample is too few: no population interval")
-    half = float(stdtrit(n - 1, 1 - _TAIL)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    # The logarithms of real models are skewed: Student's interval alone covers .926 of them at 16 samples.
+    half = float(stdtrit(n - 1, 1 - _TAIL)) * float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + _SKEWED / n)
     with np.errstate(divide="ignore", invalid="ignore"):
         below, above = float(np.log(v.values / v.floor).mean()), float(np.log(v.ceiling / v.values).mean())
     ends = math.exp(centre - half - below), math.exp(min(centre + half + above, 700.0))

@@ -253,11 +253,16 @@ class TestBudget:
         if budget >= 50:
             assert np.mean(spent) > 0.8 * budget, "what is paid for is used"
 
-    def test_the_rest_goes_where_the_mean_is(self, saved, cpu):
-        found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=201, method="sketch"))
-        spent = np.array([s.directions for s in found.samples])
-        top = np.argsort(-values(found))[:6]
-        assert spent[top].mean() > spent.mean()
+    def test_the_rest_goes_where_probabilities_may_move_whatever_the_noise(self, saved, cpu):
+        path = saved(self.MODEL.onnx())
+        spent = [
+            np.array([s.directions for s in audit(path, self.X, settings=cpu(budget=201, method="sketch", seed=seed)).samples])
+            for seed in (0, 1)
+        ]
+        np.testing.assert_array_equal(*spent)  # chosen by noise, means would come out too low
+        p = softmax(self.MODEL.logits(self.X), axis=1)
+        top = np.argsort(-(p * (1 - p)).max(axis=1))[:6]
+        assert spent[0][top].min() > spent[0].mean()
 
     def test_precision_is_reached_or_said(self, saved, cpu):
         path = saved(self.MODEL.onnx())

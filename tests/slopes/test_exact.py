@@ -32,6 +32,28 @@ def gradient(cpu, **options):
     return cpu(**{"method": "gradient", "replay": 0, **options})
 
 
+class TestTemperatureError:
+    # Of many classes they are below the truth, by what one product leaves of the turn of the direction: most where another eigenvalue
+    # passes the largest, as it does on a spectrum without a gap like this one.
+    @pytest.mark.parametrize(("K", "below"), [(10, 0.0), (200, 0.08)])
+    def test_values_at_the_ends_of_the_temperatures_interval(self, saved, cpu, K, below):
+        model = Linear.draw(K, 20, scale=0.5)
+        X = model.samples(40)
+        labels = model.logits(X).argmax(axis=1)
+        labels[::5] = (labels[::5] + 1) % K
+        found = audit(saved(model.onnx()), X, labels, settings=gradient(cpu, samples=12))
+        c = found.calibration
+        assert (c.errors, c.method) == (8, "maximum likelihood")
+        for sign, end in ((-1, 0), (1, 1)):
+            truth = model.lambda_max(X[:12], c.temperature * np.exp(sign * 1.96 * c.log_error))
+            told = [s.lambda_max_calibrated.value * s.lambda_max_calibrated.at_temperatures[end] for s in found.samples]
+            ratio = np.array(told) / truth
+            assert ratio.max() <= 1 + 10 * FLOAT32
+            assert ratio.min() >= 1 - below - 10 * FLOAT32
+            assert np.median(ratio) >= 1 - below / 4 - 10 * FLOAT32
+        assert found.aggregates["trace"].kind == ("lower bound" if K > FEW_CLASSES else "exact")
+
+
 class TestClosedForm:
     @pytest.mark.parametrize("K", [2, 10, 200])
     def test_linear_softmax(self, saved, cpu, K):  # FLOAT32; Lanczos stops at a residual of 1e-4, whose square is the error
