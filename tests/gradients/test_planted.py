@@ -13,7 +13,7 @@ from onnxfim.record.settings import Settings
 from tests.support.gradient_nets import session
 from tests.support.planted import FAULTS, NETS, NoFault, operators
 
-LEAST = 200  # planted faults that change the derivative
+LEAST = 100  # planted faults in each network that change its derivative
 _MATTERS = 2e-3  # of the derivative: less is no fault that a value would show
 
 
@@ -56,28 +56,27 @@ def test_right_rules_are_accepted(name):
         assert found.difference_error < 2e-4  # a fifth of the tolerance
 
 
-@pytest.fixture(scope="module")
-def judged():
-    """(network, operator, fault) of every fault that changes the derivative, with the self-test's word on it."""
+@pytest.fixture(scope="module", params=NETS)
+def judged(request):
+    """Operator and fault of every fault that changes the derivative, with the self-test's word on it, in one network."""
+    model, output, X, original = drawn(request.param)
+    right = products(derived(model, output, X, original), X)
     found = {}
-    for name in NETS:
-        model, output, X, original = drawn(name)
-        right = products(derived(model, output, X, original), X)
-        for op in operators(model):
-            honest = RULES[op]
-            for fault in FAULTS:
-                spoiled = fault.plant(honest)
-                if spoiled is None:
+    for op in operators(model):
+        honest = RULES[op]
+        for fault in FAULTS:
+            spoiled = fault.plant(honest)
+            if spoiled is None:
+                continue
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setitem(RULES, op, spoiled)
+                try:
+                    wrong = derived(model, output, X, original)
+                    distance = apart(right, products(wrong, X))
+                except NoFault:
                     continue
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setitem(RULES, op, spoiled)
-                    try:
-                        wrong = derived(model, output, X, original)
-                        distance = apart(right, products(wrong, X))
-                    except NoFault:
-                        continue
-                    if distance > _MATTERS:
-                        found[name, op, fault.name] = wrong.self_test(X, original, seed=0)
+                if distance > _MATTERS:
+                    found[op, fault.name] = wrong.self_test(X, original, seed=0)
     return found
 
 
@@ -87,10 +86,5 @@ def test_planted_faults_are_refused(judged):
     print(f"\n{len(judged) - len(accepted)} of {len(judged)} planted faults refused")
     assert accepted == []
     assert len(judged) >= LEAST
-    assert {fault for _, _, fault in judged} == {f.name for f in FAULTS}
-
-
-@pytest.mark.slow
-def test_the_refusal_names_the_operator_or_the_identity(judged):
-    told = [op in test.reason or "⟨u, Jv⟩" in test.reason or "not finite" in test.reason for (_, op, _), test in judged.items()]
-    assert all(told)
+    told = [op in test.reason or "⟨u, Jv⟩" in test.reason or "not finite" in test.reason for (op, _), test in judged.items()]
+    assert all(told), "the reason names the operator, or the identity that fails"

@@ -102,7 +102,7 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
     if gradient.used:
         what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
         facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
-    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("Jv by differences", gradient.difference_error)):
+    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("rules at their nodes", gradient.difference_error)):
         facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
     ratio = gradient.cross_check_ratio
     told = "" if ratio is None else f"; sketch of the file / gradient = {number(ratio)}"
