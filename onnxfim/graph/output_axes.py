@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -16,11 +16,6 @@ AxisMap: TypeAlias = tuple[int | None, ...]
 
 _CLASSES = re.compile(
     r"(^|[_ -])(num_?|n_?)?(class(es)?|labels?|categor(y|ies)|vocab(ulary)?(_?size)?|logits?)([_ -]|$)", re.IGNORECASE
-)
-_POSITIONS = re.compile(
-    r"(^|[_ -])(seq(uence)?(_?len(gth)?)?|time(_?steps?)?|steps?|frames?|tokens?|t|len(gth)?|h(eight)?|w(idth)?|rows|cols)"
-    r"([_ -]|$)",
-    re.IGNORECASE,
 )
 _BATCH = re.compile(r"(^|[_ -])(n|b|bs|batch(_?size)?)([_ -]|$)", re.IGNORECASE)
 _PRODUCTS = {  # operator: the place of the factor that holds the weights
@@ -86,9 +81,9 @@ def _all(rank: int) -> AxisMap:
     return tuple(range(rank))
 
 
-def named_axes(shape: Sequence[Dimension] | None, words: str) -> tuple[int, ...]:
-    """AxisMap whose symbolic dimension is called like ``classes``, ``positions`` or the ``batch``."""
-    pattern = {"classes": _CLASSES, "positions": _POSITIONS, "batch": _BATCH}[words]
+def named_axes(shape: Sequence[Dimension] | None, words: Literal["classes", "batch"]) -> tuple[int, ...]:
+    """AxisMap whose symbolic dimension is called like the ``classes`` or the ``batch``."""
+    pattern = {"classes": _CLASSES, "batch": _BATCH}[words]
     return tuple(k for k, n in enumerate(shape or ()) if isinstance(n, str) and pattern.search(n))
 
 
