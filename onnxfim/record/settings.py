@@ -51,8 +51,9 @@ class Settings:
         wrong="{value} is less than the budget of {settings.budget}.", row="never",
     )  # fmt: skip
     step: float | None = setting(
-        None, help="Amplitude per coordinate, in input units; auto chooses it.", over=0, auto=True, paired="run"
-    )
+        None, help="Amplitude per coordinate, in input units (where features differ in scale, of one whose deviation is the pooled "
+        "one); auto chooses it.", over=0, auto=True, paired="run",
+    )  # fmt: skip
     scheme: Literal["auto", "forward", "central", "dithered"] = setting(
         "auto", help="Finite differences; dithered ones average out the rounding of int8 and float16 files.", row="never",
         paired="run", with_setting="step",
