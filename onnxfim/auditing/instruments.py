@@ -37,6 +37,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         step_error=max(min(error, 1.0), 1e-4),
         scales=scales,
         scale_field=None if scale is None else scale.ravel(),
+        bias=step.bias if step.scheme == "dithered" and step.bias is not None and step.bias.applied else None,
     )
 
 

@@ -16,6 +16,7 @@ from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
+    against_surrogate,
     attack,
     bounding,
     by_differences,
@@ -115,7 +116,8 @@ def _measured(ground: Ground) -> Found:
     if route is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
-        return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        found = first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        return _unless_interrupted(found, [lambda found: against_surrogate.check_surrogate(ground, found)])
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))

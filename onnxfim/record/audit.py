@@ -50,6 +50,37 @@ class ClippedRange:
     share: Part
 
 
+@closed
+@dataclass(frozen=True)
+class StepBias:
+    """How much larger lambda_max at no step is than at the chosen one, extrapolated along the ladder of a file that rounds.
+
+    ``factor`` is the best guess, ``low`` and ``high`` its range. Where ``applied``, values carry the factor and intervals the
+    range; else (a step was given) values are those at the step.
+    """
+
+    factor: NotNegative
+    low: NotNegative
+    high: NotNegative
+    applied: bool
+
+
+@closed
+@dataclass(frozen=True)
+class SurrogateCheck:
+    """The file's values beside those of its clip surrogate (rounding left out), means over the same ``samples``.
+
+    ``ratio`` is the file's over the surrogate's; its interval holds the estimates' noise and the step's bias.
+    """
+
+    samples: Count
+    file: NotNegative
+    surrogate: NotNegative
+    ratio: NotNegative
+    low: NotNegative
+    high: NotNegative
+
+
 @dataclass(frozen=True)
 class StepChoice:
     """The chosen step, the scheme at it, and the evidence: the curve lambda(r), the noise floor, the cost.
@@ -58,6 +89,7 @@ class StepChoice:
     units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
     With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
     ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
+    ``bias`` is what dithered values at the step are short of; ``rounding`` what shows that the file rounds, or None.
     """
 
     step: NotNegative
@@ -75,6 +107,8 @@ class StepChoice:
     directions: int
     evaluations: int
     clipped: ClippedRange | None = None
+    bias: StepBias | None = None
+    rounding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +281,10 @@ class AttackSummary:
 
 @dataclass(frozen=True)
 class GradientInfo:
-    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not."""
+    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
+
+    ``check`` holds the values of a file that rounds against its surrogate's; ``no_check`` says why there are none.
+    """
 
     used: bool
     reason: str | None
@@ -256,6 +293,8 @@ class GradientInfo:
     difference_error: float | None
     cross_checked: Count
     cross_check_ratio: float | None
+    check: SurrogateCheck | None = None
+    no_check: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.record.audit import StepBias
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (
@@ -42,6 +44,7 @@ class Measurer:
         step_error: Relative error of the differences, measured on the ladder; the interval of exact values.
         scales: Smallest, root-mean-square and largest d(model input)/d(raw input), or None.
         scale_field: The same per coordinate, (d,), where it is known.
+        bias: What lambda_max at the step is short of; None where nothing is to be made good.
     """
 
     reader: OutputReader
@@ -53,6 +56,7 @@ class Measurer:
     step_error: float
     scales: tuple[float, float, float] | None
     scale_field: Array | None = None
+    bias: StepBias | None = None
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -73,6 +77,10 @@ class Measurer:
         trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
         trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
         distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
+        eigenvalues = top_eigenvalues(Y) if self.exact and resolved else ()
+        raw, trace = self._at_no_step(raw), self._at_no_step(trace)
+        calibrated = None if calibrated is None else self._at_no_step(calibrated)
+        distance, sensitivity = self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
         return self.result(
             sample,
             base,
@@ -82,7 +90,7 @@ class Measurer:
             trace=trace,
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
-            eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
+            eigenvalues=eigenvalues,
             evaluations=evaluations,
             directions=directions,
             unchanged=self._unchanged(parts),
@@ -152,13 +160,40 @@ class Measurer:
         if reason is not None:
             return Estimate(None, reason=reason), Estimate(None, reason=reason)
         D = self.reader.slopes(ends.plus, ends.minus, ends.h)  # (m, K, P)
-        if ends.twin is not None:
-            D = np.concatenate([D, self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)])
-        sensitivity = self._widened(sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, evaluations=evaluations))
+        twin = None if ends.twin is None else self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)
+        other = None if twin is None else twin.reshape(len(D), -1)
+        sensitivity = sensitivity_estimate(D.reshape(len(D), -1), other, exact=self.exact, evaluations=evaluations)
+        sensitivity = self._widened(sensitivity)
         if not self.reader.has_classes or base.shape[1] != 1:
             return Estimate(None, reason=NO_CLASSES), sensitivity
         z, slopes = self.reader.contest(base, D)
-        return self._widened(boundary_distance_estimate(z, slopes, exact=self.exact, evaluations=evaluations)), sensitivity
+        twins = None if twin is None else self.reader.contest(base, twin)[1]
+        distance = boundary_distance_estimate(z, slopes, twins, exact=self.exact, evaluations=evaluations)
+        return self._widened(distance), sensitivity
+
+    def _at_no_step(self, estimate: Estimate, power: float = 1.0) -> Estimate:
+        """An estimate with what the step keeps from it made good; ``power`` is that of lambda_max in it.
+
+        The interval holds the factor's range beside the estimate's own noise, as independent parts of its logarithm.
+        """
+        bias = self.bias
+        if bias is None or not estimate.value:
+            return estimate
+        factor, *ends = (b**power for b in (bias.factor, bias.low, bias.high))
+        value = estimate.value * factor
+
+        def end(own: float | None, most: float, sign: int) -> float | None:
+            if own is None or own <= 0 or estimate.value is None:
+                return own
+            return value * math.exp(sign * math.hypot(math.log(own / estimate.value), math.log(most / factor)))
+
+        def scaled(v: float | None) -> float | None:
+            return None if v is None else v * factor
+
+        return replace(
+            estimate, value=value, low=end(estimate.low, min(ends), -1), high=end(estimate.high, max(ends), 1),
+            plain=scaled(estimate.plain), cross_fit=scaled(estimate.cross_fit),
+        )  # fmt: skip
 
     def _widened(self, estimate: Estimate) -> Estimate:
         """An exact estimate with the differences' own error as its interval; others stay."""

@@ -10,12 +10,16 @@ import numpy as np
 
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
+from onnxfim.graph.quantised import computes_in_half, rounding_operators
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.dithering import Probe
-from onnxfim.slopes.step import calibration_positions, choose_step
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION
+from onnxfim.slopes.dithering import Means, Probe
+from onnxfim.slopes.step import QUANTISERS, calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_OUTPUTS, _REPEATED = 40, 0.5  # outputs that say something, and the share of different ones of outputs on a grid
 
 
 @stage("calibration")
@@ -40,8 +44,24 @@ def choose(context: Context, clean: Clean) -> StepChoice:
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
         context.forward, context.reader, probe, input_std=std if std > 0 else 1.0, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
+        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)),
     )  # fmt: skip
+
+
+def _rounding(context: Context, clean: Clean) -> str | None:
+    """What shows that the file rounds its values, in words; None where nothing does."""
+    file = context.subject.file
+    if file is not None:
+        if operators := rounding_operators(file.proto):
+            return f"{QUANTISERS} ({', '.join(operators)})"
+        if computes_in_half(file.proto):
+            return "the graph computes with 16-bit floats"
+    outputs = clean.base[clean.audited]
+    different = len(np.unique(outputs))
+    if outputs.size >= _OUTPUTS and 1 < different <= outputs.size * _REPEATED:
+        return f"its {outputs.size:,} outputs take {different:,} values only"
+    return None
 
 
 def deviation(X: Array, positions: Iterable[int]) -> float:
