@@ -32,6 +32,7 @@ _DITHER = 0.02  # of the inputs' standard deviation, where the file has no input
 _RESOLVED = 0.14
 _PAID = 0.1  # what rounding may add to the relative noise of the audit's mean
 _SETTLED = 0.05  # change of the value from the step above at which a smaller one would gain nothing
+_STILL = 0.15  # directions that may change nothing
 _STEEP = 2.0  # rise of the value at half the step
 _MODEL_ERROR = 0.02  # of a rung's logarithm, beside its noise
 _SHARP, _BLUNT = 0.5, 1.0  # powers of the step that the logarithm of the value may fall with: of deep and of shallow nets
@@ -163,18 +164,17 @@ class DitheredLadder:
     def _smallest_paid(self, rungs: Sequence[float]) -> int | None:
         """Position of the smallest step that is paid for, as far down as the value still moves; None where none is."""
         k = _START
-        while not self._paid(self.at(rungs[k])):
+        while not self._paid(self.at(rungs[k])) or (k + 1 < len(rungs) and self._steep(rungs, k + 1)):
             k += 1
             if k == len(rungs):
                 return None
-        self.at(rungs[min(k + 1, len(rungs) - 1)])
         while k > 0 and not self._settled(rungs, k) and self._paid(self.at(rungs[k - 1])) and not self._steep(rungs, k):
             k -= 1
         return k
 
     def _steep(self, rungs: Sequence[float], k: int) -> bool:
-        """Whether the value doubles on the way down: noise that both points share does so, a slope does not."""
-        return (self._tried[rungs[k - 1]].rung.cross or 0.0) > _STEEP * (self._tried[rungs[k]].rung.cross or 0.0)
+        """Whether the value doubles from step ``k`` down: noise that both points share does so, a slope does not."""
+        return (self.at(rungs[k - 1]).rung.cross or 0.0) > _STEEP * (self.at(rungs[k]).rung.cross or 0.0)
 
     def _settled(self, rungs: Sequence[float], k: int) -> bool:
         here, above = (self._tried[r].rung.cross for r in rungs[k : k + 2]) if k + 1 < len(rungs) else (None, None)
@@ -182,7 +182,7 @@ class DitheredLadder:
 
     def _paid(self, at: Dithered) -> bool:
         """Whether the audit's directions pay for the noise: in every sample, and in the mean."""
-        if at.share is None or at.share > _RESOLVED * math.sqrt(self.means.directions):
+        if at.share is None or at.rung.unchanged > _STILL or at.share > _RESOLVED * math.sqrt(self.means.directions):
             return False
         carrying = max(at.carried * self.means.samples, 1.0) * self.means.directions
         return math.sqrt((2 * at.share + at.share**2) / carrying) <= _PAID

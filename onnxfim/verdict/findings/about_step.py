@@ -47,8 +47,9 @@ def _step_bias(audit: Audit) -> str | None:
         if 1 / _AT_THE_STEP <= bias.factor <= _AT_THE_STEP:
             return None
         done = f"at none they are about {bias.factor:.3g} times as large ({bias.low:.3g} to {bias.high:.3g})"
+    hides = "noise or kinks hide" if step.rounding is None else "rounding hides"
     return (
-        f"Values change with the step, and rounding hides smaller steps than {step.step:.3g} per coordinate: {done}, as their change "
+        f"Values change with the step, and {hides} the slope below {step.step:.3g} per coordinate: {done}, as their change "
         "along larger steps suggests. "
         + ("A larger --budget pays for a smaller step." if bias.applied else "Use a smaller --step.")
     )
