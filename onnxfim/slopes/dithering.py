@@ -81,7 +81,7 @@ class Dithered:
 
 
 @dataclass(frozen=True)
-class Choice:
+class DitheredChoice:
     """The step to take.
 
     Attributes:
@@ -141,7 +141,7 @@ class DitheredLadder:
             self._tried[step] = self._probed(step)
         return self._tried[step]
 
-    def choose(self, step: float | None) -> Choice:
+    def choose(self, step: float | None) -> DitheredChoice:
         """The smallest step whose noise the audit's directions pay for, or the step given, with what is missing at it."""
         rungs = [q * self._std for q in DITHERED_LADDER]
         if step is not None:
@@ -159,7 +159,7 @@ class DitheredLadder:
         bias = step_bias([here, *upper], self.count * len(self._probe.X)) if upper else None
         near = upper[0].rung.cross if upper else None
         plateau = resolved and bool(near) and abs((near or 0.0) / (here.rung.cross or 1.0) - 1) <= 2 * _SETTLED
-        return Choice(here.rung, plateau, resolved, bias)
+        return DitheredChoice(here.rung, plateau, resolved, bias)
 
     def _smallest_paid(self, rungs: Sequence[float]) -> int | None:
         """Position of the smallest step that is paid for, as far down as the value still moves; None where none is."""
