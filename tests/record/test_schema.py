@@ -32,7 +32,8 @@ LATER = {
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
     "Bound": {"shares"},
-    "StepChoice": {"clipped"},
+    "StepChoice": {"clipped", "bias", "rounding"},
+    "GradientInfo": {"check", "no_check"},
     "ModelInfo": {"doubt"},
     "Run": {"provider_missed"},
 }
