@@ -74,6 +74,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         raw=None if scale is None else Rescaling(_flat(scale, shape)),
         standardised=Rescaling(_flat(scales.deviation, shape)) if scales.deviation.any() else None,
         features=scales.features_of(shape),
+        bias=step.bias if step.scheme == "dithered" and step.bias is not None and step.bias.applied else None,
     )
 
 

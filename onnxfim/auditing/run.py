@@ -16,6 +16,7 @@ from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
+    against_surrogate,
     attack,
     batch_rows,
     bounding,
@@ -128,8 +129,10 @@ def _measured(ground: Ground) -> Found:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
         found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-        flip = [lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found))]
-        return _unless_interrupted(found, flip if ground.settings.flip else [])
+        after: list[Callable[[Found], Found]] = [lambda found: against_surrogate.check_surrogate(ground, found)]
+        if ground.settings.flip:
+            after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
+        return _unless_interrupted(found, after)
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
     if ground.settings.flip:
         later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))

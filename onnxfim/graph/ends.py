@@ -221,11 +221,18 @@ def input_limits(graph: Graph, input_name: str) -> tuple[float, float] | None:
     return (levels.min - offset) * scale, (levels.max - offset) * scale
 
 
+_MOVED = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+
+
 def _input_quantiser(graph: Graph, input_name: str) -> tuple[Node, float] | None:
-    """The QuantizeLinear that reads the input, with its scale, where it has one for all values."""
+    """The QuantizeLinear that reads the input, moved or as it is, with its scale, where it has one for all values."""
     for node in graph.consumers.get(input_name, ()):
         if node.op == "QuantizeLinear":
             scale = graph.constant(node.inputs[1])
             if scale is not None and scale.size == 1:
                 return node, float(scale.ravel()[0])
+        elif node.op in _MOVED and node.inputs[0] == input_name:
+            found = _input_quantiser(graph, node.outputs[0])
+            if found is not None:
+                return found
     return None

@@ -51,6 +51,37 @@ class ClippedRange:
     share: Part
 
 
+@closed
+@dataclass(frozen=True)
+class StepBias:
+    """How much larger lambda_max at no step is than at the chosen one, extrapolated along the ladder of a file that rounds.
+
+    ``factor`` is the best guess, ``low`` and ``high`` its range. Where ``applied``, values carry the factor and intervals the
+    range; else (a step was given) values are those at the step.
+    """
+
+    factor: NotNegative
+    low: NotNegative
+    high: NotNegative
+    applied: bool
+
+
+@closed
+@dataclass(frozen=True)
+class SurrogateCheck:
+    """The file's values beside those of its clip surrogate (rounding left out), means over the same ``samples``.
+
+    ``ratio`` is the file's over the surrogate's; its interval holds the estimates' noise and the step's bias.
+    """
+
+    samples: Count
+    file: NotNegative
+    surrogate: NotNegative
+    ratio: NotNegative
+    low: NotNegative
+    high: NotNegative
+
+
 @dataclass(frozen=True)
 class StepChoice:
     """The chosen step, the scheme at it, and the evidence: the curve lambda(r), the noise floor, the cost.
@@ -60,7 +91,8 @@ class StepChoice:
     With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
     Where ``per_coordinate`` is true, features differ in scale: each is moved by ``step/input_std`` of its own deviation, and the
     values of the ladder are per squared standard deviation of each input. ``plateau`` tells whether the value is stable around the
-    step; ``smallest_usable`` the smallest step that resolves anything.
+    step; ``smallest_usable`` the smallest step that resolves anything. ``bias`` is what dithered values at the step are short of;
+    ``rounding`` what shows that the file rounds, or None.
     """
 
     step: NotNegative
@@ -79,6 +111,8 @@ class StepChoice:
     evaluations: int
     clipped: ClippedRange | None = None
     per_coordinate: bool = False
+    bias: StepBias | None = None
+    rounding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -333,7 +367,8 @@ class AttackSummary:
 class GradientInfo:
     """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
 
-    ``ties`` are those of the data, whatever measured them; None where they were not looked for.
+    ``ties`` are those of the data, whatever measured them; None where they were not looked for. ``check`` holds the values of a file
+    that rounds against its surrogate's; ``no_check`` says why there are none.
     """
 
     used: bool
@@ -344,6 +379,8 @@ class GradientInfo:
     cross_checked: Count
     cross_check_ratio: float | None
     ties: Ties | None = None
+    check: SurrogateCheck | None = None
+    no_check: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.record.audit import Audit, ClassRow
+from onnxfim.record.audit import Audit, ClassRow, StepBias
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
@@ -230,11 +230,21 @@ def _sure(audit: Audit) -> str:
             + ", ".join(count(n, "exact value") if kind == "exact" else count(n, kind) for kind, n in kinds.items())
             + "."
         )
-    if audit.step.curve and not audit.step.plateau:
+    if audit.step.bias is not None:
+        parts.append(step_bias(audit.step.bias))
+    elif audit.step.curve and not audit.step.plateau:
         parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
     elif audit.step.plateau:
         parts.append("The value is stable around the chosen step.")
     return " ".join(parts)
+
+
+def step_bias(bias: StepBias) -> str:
+    """What a step above the rounding keeps from the value, and whether the value carries it."""
+    share = f"a factor of {number(bias.factor)} ({number(bias.low)} to {number(bias.high)})"
+    if bias.applied:
+        return f"Rounding hides smaller steps; values carry {share} for what they are short of at none, and intervals its range."
+    return f"Rounding hides smaller steps; at none, values are larger by {share}."
 
 
 def _why(audit: Audit) -> str:

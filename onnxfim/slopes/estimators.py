@@ -207,15 +207,20 @@ def effective_rank(trace: Estimate, lambda_max: Estimate) -> Estimate:
     )
 
 
-def sensitivity_estimate(D: Array, *, exact: bool = False, error: float = 0.0, evaluations: int = 0) -> Estimate:
-    """``‖J‖₂`` from slopes of the logits, (m, K): the root of the sketch of ``λ_max(JJᵀ)``; ``error`` as in `lambda_max_exact`."""
-    square = lambda_max_exact(D, error=error) if exact else lambda_max_sketch(D)
+def sensitivity_estimate(
+    D: Array, twin: Array | None = None, *, exact: bool = False, error: float = 0.0, evaluations: int = 0
+) -> Estimate:
+    """``‖J‖₂`` from slopes of the logits, (m, K): the root of the sketch of ``λ_max(JJᵀ)``, or of its cross-Gram.
+
+    ``error`` is as in `lambda_max_exact`.
+    """
+    square = lambda_max_exact(D, error=error) if exact else lambda_max_sketch(D) if twin is None else lambda_max_cross(D, twin)
     roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (square.value, square.low, square.high)]
-    return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations)
+    return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations, square.reason)
 
 
 def boundary_distance_estimate(
-    z: Array, D: Array, *, exact: bool = False, error: DifferenceError | None = None, evaluations: int = 0
+    z: Array, D: Array, twin: Array | None = None, *, exact: bool = False, error: DifferenceError | None = None, evaluations: int = 0
 ) -> Estimate:
     """First-order L2 distance to the decision boundary, ``min_j (z_c − z_j) / ‖∇(z_c − z_j)‖₂``.
 
@@ -224,6 +229,7 @@ def boundary_distance_estimate(
     Args:
         z: Logits, (K,).
         D: Slopes of the logits along m directions, (m, K).
+        twin: The same around independently dithered points: rounding noise has mean zero in the products of the two.
         exact: The directions are all coordinates.
         error: What those slopes may be off by, for the exact one.
         evaluations: Forward passes spent.
@@ -234,7 +240,8 @@ def boundary_distance_estimate(
     c = int(z.argmax())
     gaps = z[c] - z  # (K,)
     differences = D[:, c, None] - D  # (m, K)
-    squares = np.einsum("mk,mk->k", differences, differences) / (1 if exact else len(D))
+    others = differences if twin is None else twin[:, c, None] - twin
+    squares = np.maximum(np.einsum("mk,mk->k", differences, others) / (1 if exact else len(D)), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = gaps / np.sqrt(squares)
     distances[c] = np.inf
@@ -247,7 +254,7 @@ def boundary_distance_estimate(
         high: float | None
         low, high = (value, value) if error is None else error.distance(gaps, np.sqrt(squares), c)
         return Estimate(value, low, high, "exact", "all coordinates", evaluations)
-    nearest = differences[:, j] ** 2
+    nearest = differences[:, j] * others[:, j]
     # d = gap / √q: half of q's relative error, and q is a mean of m squares.
     relative = float(nearest.std(ddof=1) / nearest.mean() / math.sqrt(len(nearest))) / 2
     relative = max(relative, math.sqrt(2 / len(nearest)) / 2)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.record.audit import StepBias
 from onnxfim.record.sample import Estimate, LeadingFeature, SampleResult, with_temperature_error
 from onnxfim.record.statistics import Z95
 from onnxfim.slopes.difference_error import DifferenceError
@@ -60,6 +61,7 @@ class Measurer:
             no values in the inputs' own units then, for the reason in ``without``.
         without: Why not.
         parts: How many directions in turn make up one, whose slope is the sum of theirs.
+        bias: What lambda_max at the step is short of; None where nothing is to be made good.
     """
 
     reader: OutputReader
@@ -78,6 +80,7 @@ class Measurer:
     without: str = ""
     temperature_error: float = 0.0
     parts: int = 1
+    bias: StepBias | None = None
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -105,6 +108,9 @@ class Measurer:
         trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
         trace = self._widened(trace) if resolved else _without(raw.reason)
         distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
+        raw, trace = self._at_no_step(raw), self._at_no_step(trace)
+        calibrated = None if calibrated is None else self._at_no_step(calibrated)
+        distance, sensitivity = self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
         return self.result(
             sample,
             base,
@@ -269,19 +275,44 @@ class Measurer:
         if reason is not None:
             return _without(reason), _without(reason)
         D = self._wholes(self.reader.slopes(ends.plus, ends.minus, ends.h))  # (m, K, P)
-        if ends.twin is not None:
-            D = np.concatenate([D, self._wholes(self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h))])
+        twin = None if ends.twin is None else self._wholes(self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h))
+        other = None if twin is None else twin.reshape(len(D), -1)
         error = self._error(base, ends, self.reader.slopes) if self.exact else None
         size = 0.0 if error is None else error.norm()
-        stretch = sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, error=size, evaluations=evaluations)
+        stretch = sensitivity_estimate(D.reshape(len(D), -1), other, exact=self.exact, error=size, evaluations=evaluations)
         sensitivity = self._widened(stretch)
         if not self.reader.has_classes or base.shape[1] != 1:
             return _without(NO_CLASSES), sensitivity
         z, slopes = self.reader.contest(base, D)
+        twins = None if twin is None else self.reader.contest(base, twin)[1]
         if error is not None:
             error = replace(error, half=self.reader.contest(base, error.half[:, :, None])[1])
-        distance = boundary_distance_estimate(z, slopes, exact=self.exact, error=error, evaluations=evaluations)
+        distance = boundary_distance_estimate(z, slopes, twins, exact=self.exact, error=error, evaluations=evaluations)
         return self._widened(distance), sensitivity
+
+    def _at_no_step(self, estimate: Estimate, power: float = 1.0) -> Estimate:
+        """An estimate with what the step keeps from it made good; ``power`` is that of lambda_max in it.
+
+        The interval holds the factor's range beside the estimate's own noise, as independent parts of its logarithm.
+        """
+        bias = self.bias
+        if bias is None or not estimate.value:
+            return estimate
+        factor, *ends = (b**power for b in (bias.factor, bias.low, bias.high))
+        value = estimate.value * factor
+
+        def end(own: float | None, most: float, sign: int) -> float | None:
+            if own is None or own <= 0 or estimate.value is None:
+                return own
+            return value * math.exp(sign * math.hypot(math.log(own / estimate.value), math.log(most / factor)))
+
+        def scaled(v: float | None) -> float | None:
+            return None if v is None else v * factor
+
+        return replace(
+            estimate, value=value, low=end(estimate.low, min(ends), -1), high=end(estimate.high, max(ends), 1),
+            plain=scaled(estimate.plain), cross_fit=scaled(estimate.cross_fit),
+        )  # fmt: skip
 
     def _widened(self, estimate: Estimate) -> Estimate:
         """A value over all coordinates with the relative error that its slopes have beside what was measured; others stay."""

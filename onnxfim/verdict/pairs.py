@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,9 +20,23 @@ from onnxfim.verdict.ratio import Column
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_BIASED = ("lambda_max", "lambda_max_calibrated", "lambda_max_raw_units", "trace")  # measures that carry a step's factor
 _SAME_STEP = 1e-6  # relative
 _BIAS = 0.1  # by which the differences' own errors of two audits may differ
 _MISSING_SHARE = 0.05  # of the mean that samples measured in one audit only may hold
+
+
+def columns_of(audits: Sequence[Audit], measure: str) -> list[Column]:
+    """The values of several audits to compare: those at the step itself where all have the same one.
+
+    What a step keeps from the values is the same in all of them then, and its extrapolation would only add noise to their ratio.
+    """
+    at_step = all(same_step(audits[0], a) for a in audits)
+    columns = [column(a, measure) for a in audits]
+    if not at_step or measure not in _BIASED:
+        return columns
+    applied = [a.step.bias.factor if a.step.bias is not None and a.step.bias.applied else 1.0 for a in audits]
+    return [replace(c, values=c.values / factor) for c, factor in zip(columns, applied, strict=True)]
 
 
 def column(audit: Audit, measure: str) -> Column:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.record.audit import ClippedRange, GradientInfo, ScalingCheck
+from onnxfim.record.audit import ClippedRange, GradientInfo, ScalingCheck, StepBias, SurrogateCheck
 from onnxfim.record.decision import Finding
 from onnxfim.record.sample import Skipped
 from onnxfim.verdict import judge, parse_gate
@@ -67,9 +67,57 @@ def test_steps():
     assert "not-deterministic" in found(AUDIT, step=replace(AUDIT.step, repeat_noise=1e-3))
 
 
-def test_directions_that_changed_nothing():
-    samples = tuple(replace(s, unchanged=0.2) for s in AUDIT.samples)
-    assert "20.0% of the directions changed no output" in found(AUDIT, samples=samples)["unchanged-directions"].message
+def test_a_step_that_only_serves_a_check_of_derivatives_is_a_warning():
+    unstable = replace(AUDIT.step, plateau=False)
+    for method, level in (("gradient", "warning"), ("sketch", "error"), ("exact", "error")):
+        assert found(AUDIT, step=unstable, run=replace(AUDIT.run, method=method))["no-plateau"].level == level
+
+
+SKETCHED = replace(AUDIT.run, method="sketch", scheme="dithered")
+DITHERED = replace(make_step(dithered=True), plateau=True)
+
+
+@pytest.mark.parametrize(
+    ("bias", "told"),
+    [
+        (StepBias(1.05, 0.95, 1.3, True), None),
+        (StepBias(1.2, 0.9, 2.5, True), "carry a factor of 1.2"),
+        (StepBias(1.9, 1.6, 2.2, True), "carry a factor of 1.9"),
+        (StepBias(1.2, 0.9, 2.5, False), None),
+        (StepBias(1.4, 1.3, 1.5, False), "about 1.4 times as large"),
+    ],
+)
+def test_what_a_step_is_short_of(bias, told):
+    finding = found(AUDIT, step=replace(DITHERED, bias=bias), run=SKETCHED).get("step-bias")
+    assert (finding is None) == (told is None)
+    if finding is not None:
+        assert finding.level == "error"
+        assert told in finding.message
+
+
+@pytest.mark.parametrize(
+    ("ratio", "half", "wrong", "confirms"),
+    [(1.0, 1.3, False, True), (0.87, 1.3, False, True), (1.2, 1.3, False, False), (1.2, 1.1, True, False), (1.5, 2.0, True, False)],
+)
+def test_a_surrogate_confirms_or_contradicts(ratio, half, wrong, confirms):
+    check = SurrogateCheck(64, ratio * 2.0, 2.0, ratio, ratio / half, ratio * half)
+    gradient = GradientInfo(False, "it rounds", False, None, None, 0, None, check)
+    wide = replace(DITHERED, bias=StepBias(1.2, 0.9, 2.5, True))
+    got = found(AUDIT, step=wide, run=SKETCHED, gradient=gradient)
+    assert ("surrogate-disagrees" in got) == wrong
+    assert got["step-bias"].level == ("warning" if confirms else "error")
+    if wrong:
+        assert got["surrogate-disagrees"].level == "error"
+        assert f"{ratio * 2.0:.4g}" in got["surrogate-disagrees"].message
+        assert " 2 by the derivative" in got["surrogate-disagrees"].message
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.05, "warning"), (0.2, "error")])
+def test_directions_that_changed_nothing(share, level):
+    samples = tuple(replace(s, unchanged=share) for s in AUDIT.samples)
+    finding = found(AUDIT, samples=samples)["unchanged-directions"]
+    assert finding.level == level
+    assert f"{share:.1%} of the directions changed no output" in finding.message
 
 
 def test_every_message_is_one_line_and_ends():

@@ -9,14 +9,17 @@ import numpy as np
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import TiedSamples
+from onnxfim.graph.quantised import computes_in_half, rounding_operators
 from onnxfim.record.audit import Calibration, StepChoice
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.dithering import Probe
-from onnxfim.slopes.step import calibration_positions, choose_step
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION
+from onnxfim.slopes.dithering import Means, Probe
+from onnxfim.slopes.step import QUANTISERS, calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ENOUGH = 6  # samples that the ladder climbs at
+_OUTPUTS, _REPEATED = 40, 0.5  # outputs that say something, and the share of different ones of outputs on a grid
 
 
 @stage("calibration")
@@ -42,5 +45,21 @@ def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
         context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, field=clean.scales.random,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean), field=clean.scales.random,
+        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)),
     )  # fmt: skip
+
+
+def _rounding(context: Context, clean: Clean) -> str | None:
+    """What shows that the file rounds its values, in words; None where nothing does."""
+    file = context.subject.file
+    if file is not None:
+        if operators := rounding_operators(file.proto):
+            return f"{QUANTISERS} ({', '.join(operators)})"
+        if computes_in_half(file.proto):
+            return "the graph computes with 16-bit floats"
+    outputs = clean.base[clean.audited]
+    different = len(np.unique(outputs))
+    if outputs.size >= _OUTPUTS and 1 < different <= outputs.size * _REPEATED:
+        return f"its {outputs.size:,} outputs take {different:,} values only"
+    return None

@@ -13,6 +13,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
+from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
@@ -56,7 +57,7 @@ def conclude(
         run=run_info(ground, found, time.perf_counter() - started),
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
-        aggregates=all_aggregates(samples, seed=ground.settings.seed),
+        aggregates=with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, found.method),
         samples=samples,
         skipped=tuple(sorted(found.skipped, key=lambda s: s.index)),
         findings=(),

@@ -235,6 +235,8 @@ def _curve_note(audit: Audit) -> str:
         stable = (
             "The value is stable around it (a plateau)."
             if step.plateau
+            else words.step_bias(step.bias)
+            if step.bias is not None
             else "There is no plateau around it: the value holds at this scale only."
         )
         parts.append(stable)
