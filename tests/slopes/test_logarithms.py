@@ -21,7 +21,7 @@ NODES = [
 
 def test_saturated_ones_widen_the_interval_until_nothing_is_left(saved, cpu):
     """[1 − p, p] in float32: 1 − p is off by 3e-8 of 1. Every interval holds ``p(1 − p) ‖g‖²``, and a value of zero is none."""
-    logits = np.array([0.0, 2, 4, 6, 8, 10, 12, 14, 15, 18, 25, 40])
+    logits = np.array([0.0, 2, 4, 6, 8, 10, 12, 14, 15, 16, 18, 25, 40])
     X = (logits[:, None] * G[:, 0] / np.square(G).sum()).astype(np.float32)
     made = models.model(NODES, {"g": G, "one": np.ones(1, np.float32)}, shape=(6,), out=(2,))
     found = audit(saved(made), X, settings=cpu(replay=0))
