@@ -122,7 +122,10 @@ def _staged(context: Context, started: float) -> Audit:
 def _measured(ground: Ground) -> Found:
     """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
     if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
-        return unmeasurable.without_values(ground, reason)
+        found = unmeasurable.without_values(ground, reason)
+        decides = ground.settings.flip and not (ground.rows is not None and ground.rows.dependent)
+        blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
+        return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:

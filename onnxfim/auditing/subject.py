@@ -64,9 +64,10 @@ class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
     ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
-    their logarithm; ``read`` is the name of that value. ``level`` is the spacing of the input levels of a file that quantises its
-    input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the kind it was read with.
-    ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to differentiate.
+    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value. ``level`` is the spacing of the input levels
+    of a file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the
+    kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
+    differentiate.
     """
 
     info: ModelInfo
@@ -80,6 +81,7 @@ class Subject:
     limits: tuple[float, float] | None = None
     file: ModelFile | None = None
     read: str = "output"
+    of_logarithm: bool = False
 
 
 def from_callable(
@@ -225,7 +227,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
         differentiable = Differentiable(source, into.name, read, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
-        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read
+        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
     )  # fmt: skip
 
 

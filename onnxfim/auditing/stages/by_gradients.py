@@ -25,6 +25,7 @@ from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
 from onnxfim.slopes.one_sided import Surroundings, one_sided
+from onnxfim.slopes.logarithms import with_rounding
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -139,6 +140,8 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
         ):
             ground.meter.advance(1)
             ground.say("measuring")
+            if ground.subject.of_logarithm:
+                result = with_rounding(result, float(np.finfo(ground.subject.info.input_dtype).eps))
             if math.isfinite(result.lambda_max.value or 0.0):
                 results[position] = result
             else:

@@ -43,6 +43,11 @@ class Ways:
     others: bool
 
 
+def blind_ways(ground: Ground) -> Ways:
+    """Where to look for flips of a model without a slope: towards other samples, and along random directions."""
+    return Ways(lambda some: np.zeros((len(some), 2, ground.dimension)), ("no direction", "no direction"), lambda r: 1.0, others=True)
+
+
 @stage("looking for flips")
 def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     """The flip radius of all samples that have a prediction; an interrupt keeps those that were finished."""
