@@ -33,6 +33,7 @@ LATER = {
     "Factor": {"note"},
     "Bound": {"shares"},
     "StepChoice": {"clipped"},
+    "GradientInfo": {"ties"},
     "ModelInfo": {"doubt"},
     "Run": {"provider_missed"},
 }
