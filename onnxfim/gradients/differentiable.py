@@ -28,7 +28,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _BYTES = 2**26  # of cotangents' results in one call
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
-_TESTED_BYTES = 2**28  # of the values that the test of the rules holds at a time
+_TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 
 
 class DifferentiableModel:

@@ -55,7 +55,7 @@ def one_sided(
         own: What was measured at x itself.
         surroundings: How far and where to look.
     """
-    sides = _Sides(route, x, base, sample)
+    sides = _SidesOfAKink(route, x, base, sample)
     rng = np.random.default_rng([surroundings.seed, sample.index, streams.KINKS])
     spread = np.broadcast_to(surroundings.spread, x.shape)
     inward = spread * np.where(surroundings.centre >= x, 1.0, -1.0)
@@ -73,7 +73,7 @@ def one_sided(
     return sides.joined(own)
 
 
-class _Sides:
+class _SidesOfAKink:
     """What was found on the sides of one sample so far; the first is the sample itself."""
 
     def __init__(self, route: GradientRoute, x: Array, base: Array, sample: Sample) -> None:

@@ -33,7 +33,7 @@ LATER = {
     "Factor": {"note"},
     "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding"},
-    "GradientInfo": {"check", "no_check"},
+    "GradientInfo": {"check", "no_check", "ties"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {"provider_missed"},
