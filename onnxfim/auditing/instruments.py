@@ -24,6 +24,8 @@ from onnxfim.slopes.step import truncation
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: All coordinates are measured from both sides, whatever serves random directions: the two tell what a slope may be off by.
+COORDINATE_SCHEME: Scheme = "central"
 _ROUNDINGS = 8  # least move of a coordinate, in units of its type's rounding at the largest input
 _LOOKED_AT = 2  # samples, where a coordinate's scale is not told by the data
 _LEAST = 3.0  # the same in units of its spread and the root of that rounding: 1e-3 of the spread in float32
@@ -36,14 +38,11 @@ _STANDARDISED_ONLY = (
 )
 
 
-def coordinate_measurer(ground: Ground, scheme: Scheme, moves: Array) -> Measurer:
-    """Turns differences along all coordinates into results; central ones measure their own error at every sample."""
-    found = replace(measurer(ground, exact=True), scheme=scheme)
-    if scheme == "forward":
-        return found
+def coordinate_measurer(ground: Ground, moves: Array) -> Measurer:
+    """Turns differences along all coordinates into results; they measure their own error at every sample."""
     size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
     grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / moves))
-    return replace(found, step_error=truncation(ground.step), grain=grain)
+    return replace(measurer(ground, exact=True), scheme=COORDINATE_SCHEME, step_error=truncation(ground.step), grain=grain)
 
 
 def sketch_measurer(ground: Ground) -> Measurer:
@@ -57,10 +56,6 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
     step, calibration, shape = ground.step, ground.calibration, ground.X.shape[1:]
     scale = scale_field(ground.settings.input_scale, shape)
     scales = ground.scales
-    # The even part's share of the Gram matrix bounds the forward sketch's bias; its root that of all coordinates, where it is
-    # linear and not odd. The share is a mean over six samples and a kink near another one weighs more: three times the root
-    # covers 91 to 100 % of the sample models' exact values, once the root 75 %.
-    error = 3 * math.sqrt(step.error) if step.scheme == "forward" and step.error else (step.error or 0.0)
     return Measurer(
         reader=ground.reader,
         scheme=step.scheme,
@@ -69,7 +64,7 @@ def measurer(ground: Ground, *, exact: bool) -> Measurer:
         temperature=calibration.temperature,
         temperature_reason=calibration.reason,
         temperature_error=calibration.log_error or 0.0,
-        step_error=min(error, 1.0),
+        step_error=0.0,
         rounding=_eps(ground.X.dtype),
         raw=None if scale is None else Rescaling(_flat(scale, shape)),
         standardised=Rescaling(_flat(scales.deviation, shape)) if scales.deviation.any() else None,
@@ -134,13 +129,13 @@ def coordinate_moves(ground: Ground) -> Array:
     return np.asarray(moves if X.dtype == np.float64 else moves.astype(np.float32).astype(np.float64))
 
 
-def coordinate_differences(ground: Ground, scheme: Scheme, moves: Array) -> Differences:
+def coordinate_differences(ground: Ground, moves: Array) -> Differences:
     """Differences along all coordinates, each moved by its own length (*shape)."""
     jacobian = DifferenceJacobian(
-        ground.forward, Coordinates(), scheme=scheme, step=1.0, seed=ground.settings.seed, field=moves, own=True
+        ground.forward, Coordinates(), scheme=COORDINATE_SCHEME, step=1.0, seed=ground.settings.seed, field=moves, own=True
     )
     digest = hashlib.sha256(np.ascontiguousarray(moves).tobytes()).hexdigest()[:16]
-    return _remembered(ground, jacobian, (scheme, digest))
+    return _remembered(ground, jacobian, (COORDINATE_SCHEME, digest))
 
 
 def _eps(dtype: np.dtype[Any]) -> float:

@@ -55,7 +55,8 @@ class Settings:
         "one); auto chooses it.", over=0, auto=True, paired="run",
     )  # fmt: skip
     scheme: Literal["auto", "forward", "central", "dithered"] = setting(
-        "auto", help="Finite differences; dithered ones average out the rounding of int8 and float16 files.", row="never",
+        "auto", help="Finite differences along random directions (all coordinates take central ones); dithered ones average out "
+        "the rounding of int8 and float16 files.", row="never",
         paired="run", with_setting="step",
     )  # fmt: skip
     seed: int = setting(

@@ -135,6 +135,18 @@ class TestCoverage:
             assert np.median([abs(s.lambda_max.value / t - 1) for s, t in zip(found.samples, raw, strict=True)]) < 0.02
             assert np.median([s.lambda_max.high / s.lambda_max.low for s in found.samples]) < 1.05, "and they are narrow"
 
+    @pytest.mark.parametrize("scheme", ["auto", "forward", "central"])
+    @pytest.mark.parametrize("step", [None, 2.6e-5])
+    def test_rounding_is_in_the_interval(self, saved, cpu, scheme, step):
+        """At a step of 2.6e-5 float32 rounds slopes by percents, and an error measured on other samples does not say so."""
+        net = NETS["even lstm"]
+        X = net.samples(40)
+        found = audit(saved(net.proto), X, settings=cpu(method="exact", scheme=scheme, step=step))
+        assert found.run.scheme == "central"
+        assert covered(found, "lambda_max", net.truth(X, 1.0)[0]) >= 0.95
+        if step is None:
+            assert np.median([s.lambda_max.high / s.lambda_max.value for s in found.samples]) < 1.01
+
     def test_too_few_passes_for_all_coordinates(self, saved, cpu):
         net = dense("Tanh", 2, 10.0 ** np.linspace(-3, 4, 40))
         X = net.samples(24)

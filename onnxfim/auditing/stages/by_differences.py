@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import (
+    COORDINATE_SCHEME,
     coordinate_differences,
     coordinate_measurer,
     coordinate_moves,
@@ -25,7 +26,7 @@ from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, Scheme, is_finite
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
 from onnxfim.slopes.leads import lead_of_directions
 from onnxfim.slopes.measurer import Measurer, joined
 from onnxfim.slopes.oddness import has_no_slope
@@ -83,14 +84,12 @@ class Round:
 def plan(ground: Ground) -> Plan:
     """All coordinates where the budget covers them, or they were asked for; else random directions."""
     settings, step, d = ground.settings, ground.step, ground.dimension
-    # Central differences, whatever serves random directions: the two sides of each coordinate tell what its slope may be off by.
-    scheme: Scheme = "forward" if settings.scheme == "forward" else "central"
-    affordable = d * ROWS_PER_DIRECTION[scheme] <= settings.budget - 1
+    affordable = d * ROWS_PER_DIRECTION[COORDINATE_SCHEME] <= settings.budget - 1
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
         moves = coordinate_moves(ground)
-        return Plan(coordinate_differences(ground, scheme, moves), coordinate_measurer(ground, scheme, moves), d)
+        return Plan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
     if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
