@@ -12,7 +12,7 @@ import numpy as np
 from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
-from onnxfim.record.audit import StepChoice
+from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
 from onnxfim.slopes.dithering import Probe

@@ -37,8 +37,9 @@ from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
-from onnxfim.record.audit import Audit, StepChoice
+from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]

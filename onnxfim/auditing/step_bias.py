@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from onnxfim.record.audit import StepBias, StepChoice
 from onnxfim.record.decision import Aggregate, Aggregates
+from onnxfim.record.steps import StepBias, StepChoice
 
 #: Power of lambda_max in each measure that a step changes.
 POWERS = {

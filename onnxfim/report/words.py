@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.record.audit import Audit, ClassRow, StepBias
+from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.steps import StepBias
 from onnxfim.report.meaning import flip_median
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, visible
 from onnxfim.report.page.gate_section import checks_headline

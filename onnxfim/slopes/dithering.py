@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.audit import Rung, StepBias
+from onnxfim.record.steps import Rung, StepBias
 from onnxfim.runtime.rows import Directions, Forward
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, is_finite, unchanged_share
 from onnxfim.slopes.estimators import lambda_max_cross

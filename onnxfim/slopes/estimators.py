@@ -220,7 +220,13 @@ def sensitivity_estimate(
 
 
 def boundary_distance_estimate(
-    z: Array, D: Array, twin: Array | None = None, *, exact: bool = False, error: DifferenceError | None = None, evaluations: int = 0
+    z: Array,
+    D: Array,
+    twin: Array | None = None,
+    *,
+    exact: bool = False,
+    error: DifferenceError | None = None,
+    evaluations: int = 0,
 ) -> Estimate:
     """First-order L2 distance to the decision boundary, ``min_j (z_c − z_j) / ‖∇(z_c − z_j)‖₂``.
 

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.audit import StepBias
 from onnxfim.record.sample import Estimate, LeadingFeature, SampleResult, with_temperature_error
 from onnxfim.record.statistics import Z95
+from onnxfim.record.steps import StepBias
 from onnxfim.slopes.difference_error import DifferenceError
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (

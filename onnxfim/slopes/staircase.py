@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxfim.record.audit import Rung
+from onnxfim.record.steps import Rung
 
 _CHANGED = 0.01  # of the directions must change something for a rung to tell anything
 # Steps that are looked at, in standard deviations: rounding of int8 and float16 is behind, curvature still ahead. Where hardly

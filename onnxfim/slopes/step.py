@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.audit import Rung, StepChoice
+from onnxfim.record.steps import Rung, StepChoice
 from onnxfim.runtime.rows import Directions, Forward, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Scheme, is_finite
 from onnxfim.slopes.dithering import DitheredLadder, Means, Probe, joined, requests, smallest_resolving
@@ -102,7 +102,16 @@ def choose_step(
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
     ladder = DitheredLadder(
-        forward, reader, probe, dirs, input_std=input_std, seed=seed, level=level, limits=limits, means=means or Means(), field=field
+        forward,
+        reader,
+        probe,
+        dirs,
+        input_std=input_std,
+        seed=seed,
+        level=level,
+        limits=limits,
+        means=means or Means(),
+        field=field,
     )
     found = ladder.choose(step)
     probed = replace(smooth, curve=joined(rungs, ladder.tried), evaluations=evaluations + ladder.evaluations)

@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose
 
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
-from onnxfim.record.audit import Rung
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import Rung
 from onnxfim.slopes.dithering import Dithered, Means, step_bias
 from tests.support.quantised_nets import FORMS, Dense, quantised_file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxfim.record.audit import Rung
+from onnxfim.record.steps import Rung
 from onnxfim.slopes.staircase import only_jumps
 
 STEPS = (1e-3, 3e-3, 1e-2, 3e-2, 6e-2, 1e-1, 3e-1, 1.0)

@@ -18,14 +18,13 @@ from onnxfim.record.audit import (
     GradientInfo,
     ModelInfo,
     Run,
-    Rung,
-    StepChoice,
     Thumbnail,
 )
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
 from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import Rung, StepChoice
 from onnxfim.spectral import closed_forms
 from onnxfim.spectral.reading import bound_of
 from onnxfim.verdict import judge, parse_gate

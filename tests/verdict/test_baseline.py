@@ -5,8 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.record.audit import Audit, StepBias
+from onnxfim.record.audit import Audit
 from onnxfim.record.sample import Estimate
+from onnxfim.record.steps import StepBias
 from onnxfim.verdict import compare_to_baseline, judge, parse_gate
 from tests.support.audits import make_audit
 from tests.support.small_audits import heavy, noisy, seeded, small, with_values

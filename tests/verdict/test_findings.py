@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.record.audit import ClippedRange, GradientInfo, ScalingCheck, StepBias, SurrogateCheck
+from onnxfim.record.audit import GradientInfo, ScalingCheck
 from onnxfim.record.decision import Finding
 from onnxfim.record.sample import Skipped
+from onnxfim.record.steps import ClippedRange, StepBias, SurrogateCheck
 from onnxfim.verdict import judge, parse_gate
 from onnxfim.verdict.findings import CHECKS, check_of, checks, findings
 from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, with_bound, with_nulls

@@ -16,7 +16,6 @@ from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record import streams
-from onnxfim.record.audit import SurrogateCheck
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import Z95
 from onnxfim.slopes.exact import GradientRoute

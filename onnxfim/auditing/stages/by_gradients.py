@@ -24,8 +24,8 @@ from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
-from onnxfim.slopes.one_sided import Surroundings, one_sided
 from onnxfim.slopes.logarithms import with_rounding
+from onnxfim.slopes.one_sided import Surroundings, one_sided
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -10,7 +10,8 @@ from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.graph.quantised import computes_in_half, rounding_operators
-from onnxfim.record.audit import Calibration, StepChoice
+from onnxfim.record.audit import Calibration
+from onnxfim.record.steps import StepChoice
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.dithering import Means, Probe
@@ -45,8 +46,8 @@ def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
         context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean), field=clean.scales.random,
-        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)),
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
+        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)), field=clean.scales.random,
     )  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run, ScalingCheck
+from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.steps import ClippedRange
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge

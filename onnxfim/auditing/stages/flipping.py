@@ -45,7 +45,9 @@ class Ways:
 
 def blind_ways(ground: Ground) -> Ways:
     """Where to look for flips of a model without a slope: towards other samples, and along random directions."""
-    return Ways(lambda some: np.zeros((len(some), 2, ground.dimension)), ("no direction", "no direction"), lambda r: 1.0, others=True)
+    return Ways(
+        lambda some: np.zeros((len(some), 2, ground.dimension)), ("no direction", "no direction"), lambda r: 1.0, others=True
+    )
 
 
 @stage("looking for flips")

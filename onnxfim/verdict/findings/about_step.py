@@ -19,7 +19,9 @@ _APART = 1.17  # the same where the interval of their ratio excludes 1; nearer, 
 
 def _no_plateau(audit: Audit) -> str | None:
     step = audit.step
-    if step.plateau or (step.scheme == "dithered" and step.bias is not None):  # its bias is bounded, or a finding of its own
+    if (
+        audit.model.no_slope or step.plateau or (step.scheme == "dithered" and step.bias is not None)
+    ):  # its bias is bounded, or a finding of its own
         return None
     where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"
     smallest = "" if step.smallest_usable is None else f" The smallest step that resolves anything is {step.smallest_usable:.3g}."
@@ -95,7 +97,9 @@ def _not_deterministic(audit: Audit) -> str | None:
 
 def _rounded(audit: Audit) -> str | None:
     step = audit.step
-    if step.scheme != "dithered" or ties_of(audit) is not None:  # at a kink no step is small enough: nothing is rounded
+    if (
+        step.scheme != "dithered" or audit.model.no_slope or ties_of(audit) is not None
+    ):  # at a kink no step is small enough: nothing is rounded
         return None
     if step.rounding is not None:
         why = f"The file rounds its values ({step.rounding}), so that small steps change nothing or too much."
