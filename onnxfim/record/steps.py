@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onnxfim.record.limits import ALWAYS, NotNegative, Part, closed
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, closed
 
 
 @closed

@@ -18,6 +18,7 @@ from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import Z95
+from onnxfim.record.steps import SurrogateCheck
 from onnxfim.slopes.exact import GradientRoute
 
 Array: TypeAlias = np.ndarray[Any, Any]
