@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InconclusiveWarning(UserWarning):
-    """A relation's bound lies inside the interval: neither fulfilled nor broken for certain."""
+    """What was measured does not decide: a bound inside the interval, or an audit that is unsound."""
 
 
 @dataclass(frozen=True)
@@ -26,27 +26,34 @@ class Audited:
 
     result: Audit
 
-    def check(self, *relations: str) -> Audited:
+    def check(self, *relations: str, allow_inconclusive: bool = False) -> Audited:
         """Assert relations that must hold, such as ``lambda_max.p95 < 12.5`` or ``clean_accuracy >= 90%``.
 
-        One that no value in the 95 % interval fulfils fails the test; one that only a part fulfils is an `InconclusiveWarning`
-        (turn it into an error with ``-W error::onnxfim.pytest_plugin.InconclusiveWarning``).
+        The test fails where a relation holds nowhere in its 95 % interval or only in a part of it, and where the audit is unsound.
+
+        Args:
+            relations: What must hold.
+            allow_inconclusive: Warn (`InconclusiveWarning`) and go on where what was measured does not decide.
 
         Returns:
             This object, so that checks can be chained.
 
         Raises:
-            AssertionError: which relation is broken, with the measured interval.
+            AssertionError: which relation is broken or open, with the measured interval, or why the audit is unsound.
         """
         __tracebackhide__ = True
         from onnxfim.verdict.expect import expect
 
-        for decided in [expect(self.result, relation) for relation in relations]:
-            if decided.verdict == "fail":
-                raise AssertionError(f"{decided.text} does not hold: {decided.comparison}")
-            if decided.verdict == "inconclusive":
-                message = f"{decided.text} is not decided: {decided.comparison}. {decided.advice or ''}".strip()
-                warnings.warn(message, InconclusiveWarning, stacklevel=2)
+        decided = [expect(self.result, relation) for relation in relations]
+        for one in decided:
+            if one.verdict == "fail":
+                raise AssertionError(f"{one.text} does not hold: {one.comparison}")
+        unsound = [f"the audit is unsound: {f.message}" for f in self.result.findings if f.level == "error"]
+        undecided = [f"{d.text} is not decided: {d.comparison}. {d.advice or ''}".strip() for d in decided if d.verdict != "pass"]
+        for message in (*unsound[:1], *undecided):
+            if not allow_inconclusive:
+                raise AssertionError(message)
+            warnings.warn(message, InconclusiveWarning, stacklevel=2)
         return self
 
 

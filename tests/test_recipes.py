@@ -108,7 +108,7 @@ def test_toml_of_the_readme_is_taken(samples):
     for block in blocks("toml"):
         table = toml.loads(block)
         Path("onnxfim.toml").write_text(block if "tool" not in table else "", "utf-8")
-        assert CliRunner().invoke(main, ["audit", "model.onnx", "--data", "random", "--samples", "4"]).exit_code == 0
+        assert CliRunner().invoke(main, ["audit", "model.onnx", "--data", "random", "--samples", "4"]).exit_code == 4
 
 
 # YAML by its owners' schemas.
@@ -189,7 +189,7 @@ def test_action_writes_its_reports(machine, samples):
     )
     assert done.returncode == 0, done.stderr
     assert outputs == {"exit-code": "0", "reports": "onnxfim-reports"}
-    assert summary.startswith("## ✅ onnxfim: pass `model.onnx`")
+    assert summary.startswith("## ℹ️ onnxfim: measured `model.onnx`")
     record = json.loads((samples / "onnxfim-reports" / "report.json").read_text("utf-8"))
     assert (record["settings"]["budget"], len(record["samples"])) == (40, 12)
     named = re.findall(r"[\w-]+\.(?:html|json|csv|xml|sarif|md)\b", action()["outputs"]["reports"]["description"])
@@ -282,7 +282,7 @@ def with_model(pytester):
         ("lambda_max.mean < 1e9", {"passed": 1}, None),
         ("clean_accuracy > 50%", {"passed": 1}, None),
         ("lambda_max.mean < 1e-9", {"failed": 1}, "*AssertionError: lambda_max.mean < 1e-9 does not hold: lambda_max.mean = *"),
-        ("lambda_max.mean > 15", {"passed": 1, "warnings": 1}, "*InconclusiveWarning: lambda_max.mean > 15 is not decided: *"),
+        ("lambda_max.mean > 15", {"failed": 1}, "*AssertionError: lambda_max.mean > 15 is not decided: lambda_max.mean = *"),
         ("lambda_max.maen < 1", {"failed": 1}, "*SettingsError: *The nearest name is 'lambda_max.mean'*"),
         ("lambda_max.mean", {"failed": 1}, "*SettingsError: *nothing to compare lambda_max.mean with*"),
         ("findings.error", {"failed": 1}, "*SettingsError: *does not say what must hold*"),
@@ -298,6 +298,26 @@ def test_fixture_checks_a_model(with_model, relation, outcome, line):
     result.assert_outcomes(**outcome)
     if line is not None:
         result.stdout.fnmatch_lines([line])
+
+
+def test_fixture_fails_on_an_unsound_audit_unless_told_otherwise(with_model):
+    with_model.makepyfile("""
+        import numpy as np
+
+        WRONG = np.zeros(40, int)
+
+        def test_closed(onnxfim):
+            data = np.load("samples.npz")
+            onnxfim.audit("model.onnx", data["inputs"][:40], WRONG).check("lambda_max.mean < 1e9")
+
+        def test_open(onnxfim):
+            data = np.load("samples.npz")
+            audited = onnxfim.audit("model.onnx", data["inputs"][:40], WRONG)
+            audited.check("lambda_max.mean < 1e9", "lambda_max.mean > 15", allow_inconclusive=True)
+    """)
+    result = with_model.runpytest(*PLUGIN)
+    result.assert_outcomes(failed=1, passed=1, warnings=2)
+    result.stdout.fnmatch_lines(["*AssertionError: the audit is unsound: *"])
 
 
 def test_fixture_takes_arrays_and_chains(with_model):

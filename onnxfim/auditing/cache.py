@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -308,7 +308,8 @@ class RememberedJacobian:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
                 self._meter.remembered(len(rows))
-                yield self._jacobian.pair(request, rows, base[request.sample.position])
+                position = request.sample.position
+                yield self._jacobian.pair(request, rows, base[position], X[position])
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)
@@ -329,18 +330,27 @@ def remembered_results(
     targets: Sequence[Sample],
     measure: Callable[[Sequence[Sample]], Iterator[tuple[int, SampleResult]]],
     meter: Meter,
+    leads: MutableMapping[int, Array],
+    within: Sequence[Array],
 ) -> Iterator[tuple[int, SampleResult]]:
-    """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold."""
+    """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold.
+
+    ``measure`` leaves a sample's lead in ``leads`` by position; it is kept beside the result, for the range of inputs ``within``
+    which it was chosen, and put there again with it.
+    """
     if store is None:
         yield from measure(targets)
         return
     keys = {t.position: f"{_digest(X[t.position])}:{t.index}" for t in targets}
+    about = f"lead:{_digest(np.stack(within))}"
     read = partial(from_plain, SampleResult)
     known: dict[int, SampleResult] = {t.position: r for t in targets if (r := store.record(keys[t.position], read)) is not None}
     fresh = measure([t for t in targets if t.position not in known])
     for target in targets:
         if target.position in known:
             found = known[target.position]
+            if (lead := store.get(f"{keys[target.position]}:{about}")) is not None:
+                leads[target.position] = lead
             meter.remembered(found.evaluations)
             yield target.position, replace(found, name=target.name, label=target.label)
             continue
@@ -348,6 +358,8 @@ def remembered_results(
         record = to_plain(result)
         if read(record) == result:  # JSON holds no NaN
             store.put_record(keys[position], record)
+            if position in leads:
+                store.put(f"{keys[position]}:{about}", leads[position])
         yield position, result
 
 

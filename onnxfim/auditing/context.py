@@ -13,15 +13,19 @@ from onnxfim.auditing.cache import FileStore, Memory
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
-from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, StepChoice
+from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
-from onnxfim.slopes.differences import Request, Sample
+from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -43,8 +47,9 @@ class Context:
 
     @property
     def forward(self) -> Forward:
-        """The audited model; its rows are counted."""
-        return MeteredForward(self.subject.forward, self.meter)
+        """The audited model; its rows are counted, and NaN where the runtime fails on them."""
+        info = self.subject.info
+        return MeteredForward(ForgivingForward(self.subject.forward, (info.num_outputs, info.positions)), self.meter)
 
     @property
     def reader(self) -> OutputReader:
@@ -83,7 +88,7 @@ class Context:
         if self.report is None:
             return None
         info = self.subject.info
-        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten)
+        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
         runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions())
         return self.memory.store({"model": model, "runtime": runtime, **identity})
 
@@ -105,26 +110,44 @@ class Clean:
         usable: Positions whose outputs are numbers.
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
+        scales: How far the audited samples spread, feature by feature.
     """
 
     base: Array
     usable: Array
     audited: Array
     skipped: tuple[Skipped, ...]
+    scales: Spread
 
 
 @dataclass(frozen=True)
 class Ground(Context):
-    """A context in which measuring can begin: clean outputs, temperature and step are known."""
+    """A context in which measuring can begin: clean outputs, temperature and step are known.
+
+    ``rows`` tells how far rows depend on the batch that they are in, None where that could not be tried; ``ties`` which samples are
+    tied.
+    """
 
     clean: Clean
     calibration: Calibration
     step: StepChoice
+    rows: RowCheck | None = None
+    ties: TiedSamples = field(default_factory=TiedSamples)
 
     @property
     def base(self) -> Array:
         """Outputs of all samples, (N, K, P)."""
         return self.clean.base
+
+    @property
+    def scales(self) -> Spread:
+        """How far the inputs spread, feature by feature."""
+        return self.clean.scales
+
+    @property
+    def spread(self) -> Array | None:
+        """By how much each coordinate is moved for a step of one deviation, broadcastable to a sample; None where one fits all."""
+        return self.clean.scales.steps
 
     def facts(self) -> str:
         return f"step {self.step.step:.3g} per coordinate, {self.step.scheme} differences, {super().facts()}"
@@ -142,6 +165,8 @@ class Found:
         interrupted: The user ended it early.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
+        scheme: How differences were taken where samples were measured by them.
+        leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
     """
 
     method: Literal["gradient", "exact", "sketch"]
@@ -151,6 +176,8 @@ class Found:
     interrupted: bool = False
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
+    scheme: Scheme | None = None
+    leads: Mapping[int, Array] = field(default_factory=dict)
 
     @property
     def in_order(self) -> list[SampleResult]:

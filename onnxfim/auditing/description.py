@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.graph.ends import Normalisation, ending, normalisation
-from onnxfim.graph.graph import Dimension, TensorInfo
+from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.load import ModelFile
+from onnxfim.graph.output_axes import class_clues, named_axes
+from onnxfim.graph.reach import no_slope
 from onnxfim.runtime.providers import available_providers, runtime_version
 
 
@@ -21,6 +23,9 @@ class Description:
         inputs, outputs: Names, element types and shapes; an unknown dimension is None or its symbol.
         output_kind: What the last nodes make: ``logits``, ``probabilities`` or ``sigmoid``; None without a floating-point output.
         output_node: The node that decides it, None where the output is that of plain arithmetic.
+        class_axis, class_axis_from: The axis of that output that holds the classes, as far as the graph tells, and what says so.
+        batch_axis: The axis of that output that holds the batch, as far as its names tell; the first where they do not.
+        no_slope: Why that output has no slope by the input, or None.
         normalisation: The normalisation in the graph's first nodes, or None.
         quantised: Whether it rounds to integers somewhere.
         onnxruntime, providers: Version of the runtime, and the providers of this build.
@@ -36,6 +41,10 @@ class Description:
     outputs: tuple[TensorInfo, ...]
     output_kind: str | None
     output_node: str | None
+    class_axis: int | None
+    class_axis_from: str | None
+    batch_axis: int | None
+    no_slope: str | None
     normalisation: Normalisation | None
     quantised: bool
     onnxruntime: str
@@ -51,9 +60,13 @@ class Description:
 def describe(file: ModelFile) -> Description:
     """The description of a file that was read."""
     graph = file.graph
-    output = next((o.name for o in graph.outputs if o.dtype.startswith("float")), None)
+    first = next((o for o in graph.outputs if o.dtype.startswith("float")), None)
+    output = None if first is None else first.name
     end = None if output is None else ending(graph, output)
     into = next((i for i in graph.inputs if i.dtype.startswith("float")), None)
+    batch, (axis, known) = 0 if first is None else batch_axis(first), (None, None)
+    if first is not None:
+        axis, known = class_axis(graph, first, batch)
     return Description(
         file=str(file.path),
         sha256=file.sha256,
@@ -65,11 +78,35 @@ def describe(file: ModelFile) -> Description:
         outputs=graph.outputs,
         output_kind=None if end is None else end.kind,
         output_node=None if end is None else end.node,
+        class_axis=axis,
+        class_axis_from=known,
+        batch_axis=None if first is None else batch,
+        no_slope=None if into is None or output is None else no_slope(graph, into.name, output),
         normalisation=None if into is None else normalisation(graph, into.name),
         quantised=any(n.op in ("QuantizeLinear", "DynamicQuantizeLinear") or n.op.startswith("QLinear") for n in graph.nodes),
         onnxruntime=runtime_version(),
         providers=available_providers(),
     )
+
+
+def batch_axis(output: TensorInfo) -> int:
+    """The axis of an output that is called like a batch, the first where none is."""
+    named = named_axes(output.shape, "batch")
+    return 0 if not named or 0 in named else named[0]
+
+
+def class_axis(graph: Graph, output: TensorInfo, batch: int) -> tuple[int | None, str | None]:
+    """The axis of the classes as far as the graph alone tells it, and what says so."""
+    shape = output.shape or graph.shapes.get(output.name)
+    if shape is None:
+        return None, None
+    axes = [k for k in range(len(shape)) if k != batch]
+    if len(axes) == 1:
+        return axes[0], "the only axis beside the batch"
+    for clue in class_clues(graph, output.name, len(shape)):
+        if clue.axis in axes and (clue.firm or shape[clue.axis] != 1):
+            return clue.axis, clue.how
+    return None, None
 
 
 def _open_axes(shape: tuple[Dimension, ...]) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.gradients.nodewise import PASSES, NodeError
 from onnxfim.runtime.rows import Forward, Rows
 from onnxfim.slopes.exact import PASSES_PER_PRODUCT
 
@@ -43,6 +44,8 @@ class Meter:
     - a call of a derivative graph with S cotangents or tangents is ``1 + S`` passes a sample: the forward pass that the graph
       makes, and one for each seed, which costs about as much (tests/benchmarks/bench_gradients.py);
     - a product with the Fisher matrix, or with ``J Jᵀ``, is `PASSES_PER_PRODUCT` passes a sample;
+    - the test of derivative rules at their own nodes is one pass for the values of a row, one for its tangents, and one for every
+      evaluation of all nodes; looking for ties is two passes a sample, at the sample and beside it;
     - what a cache answered counts as if it had run now, so that a resumed audit equals an uninterrupted one; ``cached`` tells how
       many of ``passes`` these are.
 
@@ -125,6 +128,11 @@ class MeteredModel(DifferentiableModel):
     def gram(self, X: Array, U: Array) -> Array:
         found = super().gram(X, U)
         self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
+        return found
+
+    def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
+        found = super().rule_errors(X, v)
+        self._meter.spent(len(found[0]) * PASSES)
         return found
 
     def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:

@@ -16,7 +16,9 @@ from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
+    against_surrogate,
     attack,
+    batch_rows,
     bounding,
     by_differences,
     by_gradients,
@@ -24,15 +26,20 @@ from onnxfim.auditing.stages import (
     clean,
     conclusion,
     crosscheck,
+    flipping,
+    input_scaling,
     refining,
     replay,
+    tied,
+    unmeasurable,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
-from onnxfim.record.audit import Audit, StepChoice
+from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,7 +83,7 @@ def audit(
         >>> with np.load("digits.npz") as data:
         ...     audit = onnxfim.audit("digits_resnet.onnx", data["inputs"][:50], data["labels"][:50], onnxfim.Settings(replay=0))
         >>> audit.verdict, audit.run.method
-        ('pass', 'gradient')
+        ('measured', 'gradient')
     """
     started = time.perf_counter()
     context = _opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
@@ -91,32 +98,48 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
         OnnxFimError: as `audit`.
     """
     context = _opened(model, inputs, None, settings, None, None)
-    return choosing.choose(context, clean.clean_pass(context))
+    cleaned = clean.clean_pass(context)
+    return choosing.choose(context, cleaned, tied.find(context, cleaned))
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
+    rows = batch_rows.try_rows(context)
     cleaned = clean.clean_pass(context)
+    ties = tied.find(context, cleaned)
     calibration = choosing.fit_temperature(context, cleaned)
-    chosen = choosing.choose(context, cleaned)
-    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen)
+    chosen = choosing.choose(context, cleaned, ties)
+    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties)
     found = _measured(ground)
+    reading, scaling = None, None
     try:
+        scaling = input_scaling.check(ground)
         reading = bounding.read(ground)
     except KeyboardInterrupt:
-        reading, found = None, replace(found, interrupted=True)
-    return conclusion.conclude(ground, found, reading, started)
+        found = replace(found, interrupted=True)
+    return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
 
 
 def _measured(ground: Ground) -> Found:
     """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
+    if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
+        found = unmeasurable.without_values(ground, reason)
+        decides = ground.settings.flip and not (ground.rows is not None and ground.rows.dependent)
+        blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
+        return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
     if route is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
-        return first.found if plan.exact or first.found.interrupted else refining.refine(ground, plan, first)
+        found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
+        after: list[Callable[[Found], Found]] = [lambda found: against_surrogate.check_surrogate(ground, found)]
+        if ground.settings.flip:
+            after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
+        return _unless_interrupted(found, after)
     later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
+    if ground.settings.flip:
+        later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from onnxfim.auditing.finding_axes import OutputAxes, find_axes
 from onnxfim.errors import InputError, OnnxFimError
+from onnxfim.gradients import derivative_graph
 from onnxfim.graph.ends import Ending, ending, input_level, input_limits
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
@@ -22,11 +24,14 @@ from onnxfim.graph.load import (  # fmt: skip
     sample_shape,
     value_type,
 )
-from onnxfim.graph.surgery import free_batch, read_from
+from onnxfim.graph.output_axes import input_batch_axis
+from onnxfim.graph.reach import no_slope
+from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward
-from onnxfim.slopes.kinds import OutputReader, reader_of
+from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -58,10 +63,11 @@ class Differentiable:
 class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
-    ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation.
-    ``level`` is the spacing of its input levels where it quantises its input first, ``limits`` the range outside which it clips
-    them. ``doubt`` is what speaks against the output kind it was read with. ``differentiable`` is None, and ``no_gradient`` says
-    why, where there are no logits of a graph to differentiate.
+    ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
+    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value. ``level`` is the spacing of the input levels
+    of a file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the
+    kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
+    differentiate.
     """
 
     info: ModelInfo
@@ -74,6 +80,8 @@ class Subject:
     no_gradient: str | None = "the model is a function, not a graph"
     limits: tuple[float, float] | None = None
     file: ModelFile | None = None
+    read: str = "output"
+    of_logarithm: bool = False
 
 
 def from_callable(
@@ -130,12 +138,16 @@ def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, .
 def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subject:
     check_shape(model.name, X.shape[1:], model.input_shape)
     forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
-    z = forward.outputs(X[: min(8, len(X))])
+    few = X[: min(8, len(X))]
+    axes = find_axes(forward.raw, few, settings, num_outputs=model.num_outputs, independent=stand_alone(settings, Ending()))
+    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
+    z = forward.outputs(few)
     kind, known = reader_of(settings, Ending(), z)
     info = ModelInfo(
         path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
         opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
         num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind.name, read_from=_read_from(known.how, kind),
+        class_axis=axes.classes, batch_axis=axes.batch, axes_from=axes.how,
     )  # fmt: skip
     return Subject(info, forward, kind, kind, doubt=known.doubt)
 
@@ -143,55 +155,119 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     into, out = choose_input(file, settings.input), choose_output(file, settings.output)
     shape = X.shape[1:]
+    batch_first(file, into.name)
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
     fixed = fixed_batch(into)
 
-    def opened(source: Any, output: str, fixed: int | None, batch: int | None) -> OnnxForward:
+    def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
         return OnnxForward(
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, providers=settings.providers,
-            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed, class_axis=end.class_axis,
+            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed,
+            class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip
 
     forward = opened(file.path, out.name, fixed, settings.batch)
-    few = X[: min(8, len(X))]
+    few = rows_that_run(forward.raw, X, 8)
+    independent = stand_alone(settings, end)
+    axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
+    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
     truth = forward.outputs(few)
     rewritten: list[str] = []
     proto = file.proto
     if fixed is not None:
         freed = free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, settings.batch), rows, forward.outputs(rows))
+        other = _reproducing(
+            lambda: opened(freed.SerializeToString(), out.name, None, settings.batch, axes), rows, forward.outputs(rows)
+        )
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
     kind, known = reader_of(settings, end, truth)
-    reader, how = kind, known.how
-    before = kind.before_activation()
-    if before is not None and end.logits is not None:
-        inner = _logits_forward(file, proto, end.logits, opened, few, truth, before, settings)
+    still = no_slope(file.graph, into.name, out.name)
+    reader, how, read, source = kind, known.how, out.name, file.proto
+    before, inside = kind.before_activation(), _inner_axes(end, axes)
+    if before is not None and end.logits is not None and inside is not None:
+        make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
+        inner = (
+            None
+            if make is None
+            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, settings, end.rounding)
+        )
         if inner is not None:
-            forward, reader = inner, before
+            forward, reader, read = inner, before, end.logits
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
+    by_log = kind.of_logarithm(truth)
+    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
+        logarithm, name = read_logarithm(proto, out.name)
+        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, settings)
+        if inner is not None:
+            forward, reader, read, source = inner, by_log, name, read_logarithm(file.proto, out.name)[0]
+            rewritten.append("one more output, the logarithm of the probabilities")
+            how += "; differentiated at their logarithm"
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
-        read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None,
+        read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
+        axes_from=axes.how, no_slope=still,
     )  # fmt: skip
-    source, reason = None, None
+    differentiable, reason = None, None
     if not reader.reads_logits:
         reason = "the logits before the output cannot be read"
     elif truth.shape[2] != 1:
         reason = "outputs with positions are measured by sketch"
+    elif axes.batch:
+        reason = f"the output's batch is its axis {axes.batch}, not the first"
     else:
-        name = end.logits if reader is before and end.logits is not None else out.name
-        source = Differentiable(file.proto, into.name, name, file.path.parent)
+        differentiable = Differentiable(source, into.name, read, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
-    return Subject(info, forward, kind, reader, level, known.doubt, source, reason, limits, file)
+    return Subject(
+        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
+    )  # fmt: skip
+
+
+def batch_first(file: ModelFile, input_name: str) -> None:
+    """Raise InputError where an input's batch is not its first axis."""
+    axis, how = input_batch_axis(file.graph, input_name)
+    if axis:
+        raise InputError(
+            f"{file.path}: input {input_name!r} holds its batch on axis {axis} ({how}), expected the first axis: samples are fed "
+            "along it. Export the model with the batch first (batch_first=True), or with a Transpose before its first node."
+        )
+
+
+def _inner_axes(end: Ending, axes: OutputAxes) -> OutputAxes | None:
+    """Where the output's axes lie in the value before its activation; None where a reshape lost them."""
+    if end.axes is None:
+        return axes
+    if max(axes.classes, axes.batch) >= len(end.axes):
+        return None
+    classes, batch = end.axes[axes.classes], end.axes[axes.batch]
+    return None if classes is None or batch is None else OutputAxes(classes, batch, axes.how)
+
+
+def _has_derivative(file: ModelFile, input_name: str, outputs: Array, settings: Settings) -> bool:
+    """Whether gradients may be used and the output can be differentiated as it stands."""
+    if settings.method not in ("auto", "gradient") or outputs.shape[2] != 1 or _rounds(file):
+        return False
+    logarithm, name = read_logarithm(file.proto, settings.output or choose_output(file, None).name)
+    try:
+        derivative_graph(logarithm, input_name=input_name, output_name=name, kind="vjp", base_dir=file.path.parent)
+    except OnnxFimError:
+        return False
+    return True
+
+
+def _rounds(file: ModelFile) -> bool:
+    """Whether the file computes in less than float32 somewhere: the logarithm of rounded probabilities is noise."""
+    return any("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes) or any(
+        "16" in v.dtype for v in (*file.graph.inputs, *file.graph.outputs)
+    )
 
 
 def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
@@ -212,24 +288,28 @@ def _read_from(how: str, reader: OutputReader) -> str:
     return f"{how}; {reader.differentiated}" if reader.differentiated else how
 
 
-def _logits_forward(
-    file: ModelFile, proto: Any, logits: str, opened: Callable[..., OnnxForward], few: Array, truth: Array, reader: OutputReader,
-    settings: Settings,
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of the model with one more output of that name."""
+
+    model: onnx.ModelProto
+    output: str
+
+
+def _inner_forward(
+    copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
+    reader: OutputReader, settings: Settings, rounding: float = 0.0,
 ) -> OnnxForward | None:  # fmt: skip
-    """A forward that reads the logits before the final activation, where its copy reproduces the outputs."""
-    element = value_type(file, logits)
-    if element is None:
-        return None
+    """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
     fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
-    source = read_from(proto, logits, element).SerializeToString()
     try:
-        copy = opened(source, logits, fixed, settings.batch)
-        z = copy.outputs(few)
+        made = opened(copy.model.SerializeToString(), copy.output, fixed, settings.batch, axes)
+        z = made.outputs(few)
     except OnnxFimError:
         return None
-    p = reader.probabilities(z)
-    tolerance = 2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME
-    return copy if p.shape == truth.shape and np.allclose(p, truth, rtol=0, atol=tolerance) else None
+    again = reader.probabilities(z)
+    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, rounding)
+    return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 
 __all__ = ["CallableModel", "Subject", "check_shape", "from_callable", "open_subject"]

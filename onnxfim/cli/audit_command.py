@@ -12,7 +12,7 @@ import numpy as np
 from onnxfim.auditing.cache import default_folder
 from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
-from onnxfim.cli.gating import as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, OnnxFimError, OutputError
@@ -41,6 +41,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         OnnxFimError: it could not run, an output could not be written, or the baseline does not compare; whatever outputs there
             are were written first.
     """
+    if options["fail_on_inconclusive"]:
+        console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     outputs.check()
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
@@ -59,12 +61,15 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         outputs.write(result)
     except OutputError as error:
         problem = error
+    code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
+    if code == INCONCLUSIVE and problem is None:
+        console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
     _print(result, outputs, console)
     if result.run.partial:
-        return 130
+        return code
     if problem is not None:
         raise problem
-    return exit_code(result, fail_on_inconclusive=options["fail_on_inconclusive"], exit_zero=options["exit_zero"])
+    return code
 
 
 def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
@@ -139,10 +144,16 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(outputs.files)
     head = "interrupted, partial: " if result.run.partial else ""
-    text = f"{head}{result.verdict}: mean lambda_max {_interval(raw)}"
+    errors = [f.id for f in result.findings if f.level == "error"]
+    why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
+    text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"
     if calibrated.value is not None:
         text += f", calibrated {_interval(calibrated)}"
-    text += f" {result.units}, {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
+    text += f" {result.units}"
+    standardised = result.aggregates.get("lambda_max_standardised")
+    if result.step.per_coordinate and standardised is not None:
+        text += f"; {_interval(standardised.mean)} {standardised.units}"
+    text += f", {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
 
 

@@ -221,6 +221,8 @@ def _template(command: click.Command) -> Iterator[str]:
     yield f"# The same keys may stand in pyproject.toml under [tool.{_TABLE}]; other commands have tables, such as [compare]."
     yield ""
     for key, parameter in settable(command).items():
+        if getattr(parameter, "hidden", False):
+            continue
         text = getattr(parameter, "help", None) or "What to audit: an ONNX file."
         yield f"# {text}"
         yield f"# {key} = {_literal(_example(key, parameter))}"

@@ -15,6 +15,8 @@ from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, S
 from onnxfim.record.settings import SETTINGS
 from onnxfim.verdict import Gate, judge, parse_gate
 
+#: The exit code of an inconclusive audit.
+INCONCLUSIVE = 4
 _DEFAULT_REGRESSION = 0.1
 _COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
 
@@ -88,16 +90,16 @@ def print_checks(audit: Audit, console: Console) -> None:
             console.detail(f"differs from the baseline: {d.name}: {d.baseline} then, {d.current} now")
 
 
-def exit_code(audit: Audit, *, fail_on_inconclusive: bool, exit_zero: bool) -> int:
-    """What the audit says, as a number: 130 interrupted, 3 nothing measured, 1 fail (0 with ``exit_zero``), 4 inconclusive where
-    asked for, else 0."""
+def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int:
+    """What the audit says, as a number: 130 interrupted, 3 nothing measured, 1 fail (0 with ``exit_zero``), 4 inconclusive (0 with
+    ``allow_inconclusive``), else 0: passed, or measured where nothing was to be passed."""
     if audit.run.partial:
         return 130
     if not audit.measured:
         return 3
     if audit.verdict == "fail":
         return 0 if exit_zero else 1
-    return 4 if audit.verdict == "inconclusive" and fail_on_inconclusive else 0
+    return INCONCLUSIVE if audit.verdict == "inconclusive" and not allow_inconclusive else 0
 
 
 def _line(gate: GateResult) -> str:

@@ -44,6 +44,8 @@ def published(found: Description) -> dict[str, Any]:
         "outputs": [_value(v) for v in found.outputs],
         "dynamic_axes": found.dynamic_axes,
         "output_kind": None if found.output_kind is None else {"kind": found.output_kind, "node": found.output_node},
+        "output_axes": {"classes": found.class_axis, "known_from": found.class_axis_from, "batch": found.batch_axis},
+        "no_slope": found.no_slope,
         "normalisation": None if norm is None else {"mean": list(norm.mean), "std": list(norm.std), "nodes": list(norm.nodes)},
         "quantised": found.quantised,
         "onnxruntime": found.onnxruntime,

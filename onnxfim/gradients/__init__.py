@@ -1,6 +1,7 @@
 """Derivatives of an ONNX graph, written as ONNX graphs: Jᵀu, Jv, and products with JJᵀ or the Fisher matrix."""
 
 from onnxfim.gradients.build import derivative_graph
+from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.gradients.selftest import SelfTest, self_test
 
-__all__ = ["SelfTest", "derivative_graph", "self_test"]
+__all__ = ["NodeTests", "SelfTest", "derivative_graph", "self_test"]

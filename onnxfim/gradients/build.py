@@ -78,10 +78,10 @@ def derivative_graph(
         model, input_name=input_name, output_name=output_name, reserved=RESERVED,
         sample_shape=sample_shape, dimensions=dimensions, surrogate=surrogate, base_dir=base_dir,
     )  # fmt: skip
-    return _Builder(prepared).build(kind)
+    return DerivativeWriter(prepared).build(kind)
 
 
-class _Builder:
+class DerivativeWriter:
     """One derivative model being written."""
 
     def __init__(self, prepared: Prepared) -> None:
@@ -197,7 +197,7 @@ class _Builder:
 
     # reverse and forward sweeps
 
-    def _site(self, node: onnx.NodeProto, seeds: str) -> Site:
+    def site(self, node: onnx.NodeProto, seeds: str) -> Site:
         varies = tuple(i in self.varying for i in node.input)
         return Site(node, op_name(node), self.graph.opset, self.trace, self.emitter, seeds, varies)
 
@@ -207,21 +207,21 @@ class _Builder:
             u = self.emitter.emit("Reshape", u, self.emitter.operand([0, -1, *map(_number, z_shape[1:])], _INT))
         found: dict[str, list[Scaled]] = {self.graph.z: [Scaled(u)]}
         for node in reversed(self.path):
-            site = self._site(node, seeds)
+            site = self.site(node, seeds)
             us = [self._joined(found.pop(o, []), site) for o in node.output]
             rule = RULES[site.op]
             if isinstance(rule, DerivativeRule):
-                given = [self._multiplied(s, site) if s else None for s in us]
+                given = [self.multiplied(s, site) if s else None for s in us]
                 back = {i: Scaled(g) for i, g in rule.vjp(site, given).items()} if any(given) else {}
             else:
                 back = self._pointwise_vjp(site, rule, us[0]) if us[0] else {}
             for i, g in back.items():
                 if site.varies[i]:
                     found.setdefault(node.input[i], []).append(g)
-        last = self._site(self.path[0], seeds)
+        last = self.site(self.path[0], seeds)
         total = self._joined(found[self.graph.x], last)
         assert total is not None
-        return self._multiplied(total, last)
+        return self.multiplied(total, last)
 
     def _pointwise_vjp(self, site: Site, rule: Pointwise, u: Scaled) -> dict[int, Scaled]:
         back = {}
@@ -231,25 +231,30 @@ class _Builder:
             scaled = self._times(u, factor, site)
             dims, to = site.shape(site.y), site.shape(site.inputs[i])
             if dims != to:
-                scaled = Scaled(site.unbroadcast(self._multiplied(scaled, site), dims, to))
+                scaled = Scaled(site.unbroadcast(self.multiplied(scaled, site), dims, to))
             back[i] = scaled
         return back
 
     def jvp(self, v: str, *, seeds: str, classes: int) -> str:
         """Jv for the tangent ``v`` (S, N, *shape), as (S, N, K)."""
+        found = self.tangents(v, seeds=seeds)
+        last = self.site(self.path[-1], seeds)
+        w = self.multiplied(found[self.graph.z], last)
+        return w if last.rank(self.graph.z) == 2 else last.write("Reshape", w, [0, -1, classes])
+
+    def tangents(self, v: str, *, seeds: str) -> dict[str, Scaled]:
+        """Tangents (S, N, ...) of all values on the path, for the tangent ``v`` (S, N, *shape) of x."""
         found: dict[str, Scaled] = {self.graph.x: Scaled(v)}
         for node in self.path:
-            site = self._site(node, seeds)
+            site = self.site(node, seeds)
             vs = {i: found[name] for i, name in enumerate(node.input) if name in found}
             rule = RULES[site.op]
             if isinstance(rule, DerivativeRule):
-                forth = rule.jvp(site, {i: self._multiplied(s, site) for i, s in vs.items()})
+                forth = rule.jvp(site, {i: self.multiplied(s, site) for i, s in vs.items()})
                 found.update({o: Scaled(t) for o, t in zip(node.output, forth, strict=False) if o and t})
             else:
                 found[node.output[0]] = self._pointwise_jvp(site, rule, vs)
-        last = self._site(self.path[-1], seeds)
-        w = self._multiplied(found[self.graph.z], last)
-        return w if site.rank(self.graph.z) == 2 else site.write("Reshape", w, [0, -1, classes])
+        return found
 
     def _pointwise_jvp(self, site: Site, rule: Pointwise, vs: Mapping[int, Scaled]) -> Scaled:
         partials = rule.partials(site)
@@ -280,7 +285,7 @@ class _Builder:
         name = factor if isinstance(factor, str) else self.emitter.operand(factor, site.dtype)
         return Scaled(t.value, name if t.factor is None else site.mul(t.factor, name))
 
-    def _multiplied(self, t: Scaled, site: Site) -> str:
+    def multiplied(self, t: Scaled, site: Site) -> str:
         return t.value if t.factor is None else site.mul(t.value, t.factor)
 
     def _joined(self, parts: Sequence[Scaled], site: Site) -> Scaled | None:
@@ -291,7 +296,7 @@ class _Builder:
         sums = [Scaled(value, self._added(given, site)) for value, given in factors.items()]
         if len(sums) < 2:
             return sums[0] if sums else None
-        return Scaled(site.write("Sum", *(self._multiplied(p, site) for p in sums)))
+        return Scaled(site.write("Sum", *(self.multiplied(p, site) for p in sums)))
 
     def _added(self, factors: Sequence[str | None], site: Site) -> str | None:
         if len(factors) == 1:

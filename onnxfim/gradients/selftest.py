@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxfim.gradients.nodewise import NodeError
+
 Array: TypeAlias = NDArray[np.floating]
 Original: TypeAlias = Callable[[Array], Array]
 Derivative: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+Rules: TypeAlias = Callable[[Array, Array], tuple[Array, Sequence[NodeError]]]
 Activation: TypeAlias = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
-OUTPUT_TOLERANCE = 1e-3  # of the largest output: fused kernels and half precision round differently
+OUTPUT_TOLERANCE = 1e-3  # of the largest output: fused kernels round differently
+HALF_TOLERANCE = 16 * float(np.finfo(np.float16).eps)  # a file that computes in float16 rounds at every node
 ADJOINT_TOLERANCE = 1e-4
 DIFFERENCE_TOLERANCE = 5e-2  # the best of several steps on a net with kinks; a wrong rule is off by far more
-_STEPS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of the sample's norm
+RULE_TOLERANCE = 1e-3  # of one node: right rules keep within 5e-5 on all models tried
+JITTER = 0.3  # of the spread: what ties at the data is apart there
+_STEPS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of the spread
 _SHARE = 0.75  # of the rows must agree: two sessions may break a tie at a kink differently
+_TRIES = 3  # points at which a rule must fail to be wrong: two kinks within one step are chance
+_ROWS = 8  # at least, so that the branches of a node are seen
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """Outcome; each error is the largest among the better three quarters of the rows, relative; NaN where not reached."""
+    """Outcome; each error is relative, NaN where not reached.
+
+    ``output_error`` and ``adjoint_error`` are the largest among the better three quarters of the rows. ``difference_error`` is the
+    largest error of a rule at its own node; where the nodes were not tested, that of Jv against differences of the model.
+    """
 
     passed: bool
     reason: str
@@ -33,12 +45,22 @@ class SelfTest:
 
 
 def self_test(
-    original: Original, vjp: Derivative, jvp: Derivative, X: Array, *, rng: np.random.Generator, activation: Activation = "none"
+    original: Original,
+    vjp: Derivative,
+    jvp: Derivative,
+    X: Array,
+    *,
+    rng: np.random.Generator,
+    activation: Activation = "none",
+    rules: Rules | None = None,
+    spread: Array | None = None,
+    rounds: bool = False,
 ) -> SelfTest:
     """Return whether derivative graphs belong to a model and to each other.
 
-    Four checks: the graphs give the model's outputs; ``⟨u, Jv⟩ = ⟨Jᵀu, v⟩``; Jv is the limit of central differences,
-    along Jᵀu where the change is largest; Jᵀu is not zero.
+    The graphs give the model's outputs, at the samples; Jᵀu is not zero there. Whether a rule is right is asked at points beside
+    the samples, where no tie of the data stands in the way: ``⟨u, Jv⟩ = ⟨Jᵀu, v⟩``, and each rule against differences of its own
+    node. Without a test of the nodes, Jv against central differences of the graph, along Jᵀu where the change is largest.
 
     Args:
         original: The model's own outputs for rows of inputs, (N, ...).
@@ -47,13 +69,16 @@ def self_test(
         X: A few samples, (N, *shape).
         rng: Source of the seeds.
         activation: What the model does to the logits z before it returns them.
+        rules: ``(X, v (N, *shape)) -> (Jv (N, K), errors of all nodes)``, as `NodeTests`; of fewer rows where memory is short.
+        spread: Standard deviation of each coordinate, broadcastable to a sample; that of X where it is not given.
+        rounds: The model computes in half precision, so that its outputs are rounded.
     """
     z, _ = jvp(X, np.zeros((1, *X.shape), X.dtype))
     y = np.asarray(original(X), np.float64).reshape(len(X), -1)
     if y.shape != z.shape:
         return _failed(f"the derivative graph returns {z.shape[1]} values per sample, the model {y.shape[1]}")
     output_error = _relative(np.abs(_activated(z, activation) - y).max(axis=1), np.abs(y).max())
-    if not output_error <= OUTPUT_TOLERANCE:
+    if not output_error <= (HALF_TOLERANCE if rounds else OUTPUT_TOLERANCE):
         return _failed(f"outputs differ by {output_error:.1e} of the largest", output_error=output_error)
     u = rng.standard_normal((2, *z.shape)).astype(z.dtype)
     _, g = vjp(X, u)
@@ -61,30 +86,79 @@ def self_test(
         return _failed("Jᵀu is not finite", output_error=output_error)
     if not g.any():
         return _failed("Jᵀu is zero for every sample: the model is flat here, or rounds its values", output_error=output_error)
-    noise = rng.standard_normal(g.shape)
-    _, noise_w = jvp(X, noise.astype(X.dtype))
-    left, right = _inner(u, noise_w), _inner(g, noise.astype(X.dtype))
-    adjoint_error = _relative(np.abs(left - right), _norm(u) * _norm(noise_w) + np.finfo(np.float64).tiny)
-    length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
-    v = (g / length).astype(X.dtype)
-    _, w = jvp(X, v)
-    difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], X, v, w)
+    width = spread_of(X) if spread is None else spread
+    points = beside(X, width, rng)
+    if not np.isfinite(jvp(points, np.zeros((1, *X.shape), X.dtype))[0]).all():
+        points = X  # the model does not take such inputs
+    noise = rng.standard_normal((2, *X.shape)).astype(X.dtype)
+    (_, g), (_, w) = vjp(points, u), jvp(points, noise)
+    size = _norm(u) * _norm(w) + np.finfo(np.float64).tiny
+    adjoint_error = _relative(np.abs(_inner(u, w) - _inner(g, noise)), size)
     if not adjoint_error <= ADJOINT_TOLERANCE:
         reason = f"⟨u, Jv⟩ and ⟨Jᵀu, v⟩ differ by {adjoint_error:.1e}: a derivative rule is wrong for this graph"
-        return SelfTest(False, reason, output_error, adjoint_error, difference_error)
-    if not difference_error <= DIFFERENCE_TOLERANCE:
-        reason = f"Jv differs from central differences by {difference_error:.1e}: the graph is not smooth, or a rule is wrong"
-        return SelfTest(False, reason, output_error, adjoint_error, difference_error)
+        return SelfTest(False, reason, output_error, adjoint_error, np.nan)
+    if rules is not None:
+        difference_error, wrong = _rule_error(rules, jvp, X, width, rng, near=points is not X)
+    else:
+        length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
+        v = (g / length).astype(X.dtype)
+        _, w = jvp(points, v)
+        difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], points, v, w, width)
+        wrong = None
+        if not difference_error <= DIFFERENCE_TOLERANCE:
+            wrong = f"Jv differs from central differences by {difference_error:.1e}: the graph is not smooth, or a rule is wrong"
+    if wrong is not None:
+        return SelfTest(False, wrong, output_error, adjoint_error, difference_error)
     return SelfTest(True, "outputs, adjoint identity and differences agree", output_error, adjoint_error, difference_error)
+
+
+def spread_of(X: Array) -> NDArray[np.float64]:
+    """Standard deviation of each coordinate over the samples X (N, *shape); that of all numbers where a coordinate is constant."""
+    rows = X.astype(np.float64)
+    spread = rows.std(axis=0)
+    common = float(np.sqrt(np.mean(spread**2))) or float(rows.std()) or float(np.abs(rows).max(initial=0.0)) or 1.0
+    return np.asarray(np.where(spread > 1e-6 * np.abs(rows).max(axis=0), spread, common))
+
+
+def beside(X: Array, spread: Array, rng: np.random.Generator, share: float = JITTER) -> Array:
+    """The samples X (N, *shape), each coordinate moved at random by a share of its spread."""
+    return np.asarray((X + share * spread * rng.standard_normal(X.shape)).astype(X.dtype))
 
 
 def _failed(reason: str, *, output_error: float = np.nan) -> SelfTest:
     return SelfTest(False, reason, output_error, np.nan, np.nan)
 
 
-def _difference_error(logits: Original, X: Array, v: Array, w: Array) -> float:
+def _rule_error(
+    rules: Rules, jvp: Derivative, X: Array, spread: Array, rng: np.random.Generator, *, near: bool
+) -> tuple[float, str | None]:
+    """The largest error of a rule at its node, and which rule is wrong, in words."""
+    rows = X[np.arange(max(len(X), _ROWS)) % len(X)] if near else X
+    suspects: dict[str, NodeError] | None = None
+    largest = np.inf
+    for _ in range(_TRIES):
+        points = beside(rows, spread, rng) if near else rows
+        v = rng.standard_normal(points.shape).astype(X.dtype)
+        w, found = rules(points, v)
+        points, v = points[: len(w)], v[: len(w)]
+        error = _relative(_norm((w - jvp(points, v[None])[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
+        if not error <= ADJOINT_TOLERANCE * 10:
+            return error, f"Jv of the tested graph differs from the one that is used by {error:.1e}"
+        bad = {n.name: n for n in found if not (n.errors <= RULE_TOLERANCE).all()}
+        suspects = bad if suspects is None else {k: n for k, n in bad.items() if k in suspects}
+        largest = min(largest, max((float(n.errors.max()) for n in found), default=0.0))
+        if not suspects:
+            return largest, None
+    worst = max((suspects or {}).values(), key=lambda n: float(n.errors.max()))
+    error = float(worst.errors.max())
+    return error, f"the derivative rule of {worst.op} differs from differences of node {worst.name!r} by {error:.1e}: it is wrong"
+
+
+def _difference_error(logits: Original, X: Array, v: Array, w: Array, spread: Array) -> float:
     """Relative error of w against central differences at the step where most rows agree."""
-    length = np.sqrt((X.astype(np.float64) ** 2).reshape(len(X), -1).sum(axis=1)).mean() or 1.0
+    # Along a unit direction v, the L2 step that moves its coordinates by their own spread, on average.
+    weights = np.square(v.astype(np.float64))
+    length = float(np.sqrt((weights * spread**2).reshape(*v.shape[:2], -1).sum(axis=2).mean() * v[0, 0].size)) or 1.0
     errors = []
     for step in _STEPS:
         h = step * length

@@ -9,14 +9,24 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.output_axes import AxisMap, back, softmax_axis
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 # Operators between the last arithmetic and the output that change no value.
-_TRANSPARENT = frozenset({"Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "ai.onnx.ml.ZipMap"})
+_TRANSPARENT = frozenset({
+    "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Transpose", "ai.onnx.ml.ZipMap",
+})  # fmt: skip
 _QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KINDS = {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "sigmoid"}
+# Operators after which any number is as good as another: outputs of them are scores, whatever their sign.
+_LINEAR = frozenset({
+    "MatMul", "Gemm", "Conv", "MatMulInteger", "QLinearMatMul", "QLinearConv", "BatchNormalization", "LSTM", "GRU",
+    "RNN", "ConvTranspose", "com.microsoft.FusedMatMul", "com.microsoft.QGemm", "com.microsoft.MatMulNBits", "Einsum",
+    "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat", "ai.onnx.ml.LinearClassifier",
+    "ai.onnx.ml.LinearRegressor",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,49 +42,118 @@ class Normalisation:
 class Ending:
     """What the graph does last.
 
-    ``kind`` of the outputs, the ``node`` that makes it, and the value before it, which holds the ``logits``; None where the
-    last nodes make no kind of their own. ``class_axis`` is the output's axis of classes where that is not the second.
+    Attributes:
+        kind: Of the outputs.
+        node: Makes them; None where the last nodes make no kind of their own.
+        logits: The value before that node; None where it does not tell the outputs alone.
+        class_axis: The output's axis of classes that the node says, where that is not the second.
+        axes: Where each axis of the output lies in ``logits``; None where a reshape lost one, or the output's rank is not known.
+        total: What the probabilities were multiplied by (100 for percent).
+        rounding: Spacing of the outputs' levels where they are quantised, else 0.
+        clipped: Range that they are clipped to after the node, or None.
+        linear: Whether the last arithmetic makes scores of any sign; None where there is no graph to tell it.
+        concatenates: Whether the output is several values side by side.
     """
 
     kind: str = "logits"
     node: str | None = None
     logits: str | None = None
     class_axis: int | None = None
+    axes: AxisMap | None = None
+    total: float = 1.0
+    rounding: float = 0.0
+    clipped: tuple[float, float] | None = None
+    linear: bool | None = None
+    concatenates: bool = False
 
 
 def ending(graph: Graph, output: str) -> Ending:
     """What kind of output the graph's last nodes make, as far as they say it.
 
-    A Softmax or Sigmoid directly before the output (through casts, reshapes and quantisation) makes probabilities; the value
-    before it holds the logits. Log-probabilities are logits, and the value before the LogSoftmax holds them as well: a
-    constant added to all of them changes nothing. A softmax over the batch is no such end.
+    A Softmax or Sigmoid before the output makes probabilities, through casts, moves of axes, quantisation, a constant factor and
+    a Clip; the value before it holds the logits, unless a Clip stands between. Log-probabilities are logits, and the value before
+    the LogSoftmax holds them as well: a constant added to all of them changes nothing. Exp after it makes probabilities. A softmax
+    over the batch is no such end.
     """
-    name = output
+    name, total, rounding, clipped, exponential = output, 1.0, 0.0, None, False
+    shape = graph.shapes.get(output)
+    axes: AxisMap | None = None if shape is None else tuple(range(len(shape)))
     while (node := graph.producers.get(name)) is not None and node.inputs:
-        if node.op in _KINDS:
-            axis = None if node.op == "Sigmoid" else _softmax_axis(graph, node)
-            if axis == 0:
+        if node.op in _KINDS and (not exponential or node.op == "LogSoftmax"):
+            axis = None if node.op == "Sigmoid" else softmax_axis(graph, node)
+            if _over_the_batch(graph, node, axis):
                 break
-            return Ending(_KINDS[node.op], node.label, node.inputs[0], _class_axis(graph, axis, node.inputs[0], output))
-        if node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
+            kind = "probabilities" if exponential else _KINDS[node.op]
+            logits = node.inputs[0] if clipped is None and (total == 1.0 or exponential or node.op == "Softmax") else None
+            return Ending(
+                kind, node.label, logits, _class_axis(graph, axis, node.inputs[0], axes), axes, total, rounding, clipped
+            )  # fmt: skip
+        if exponential:
             break
+        if node.op == "Exp":
+            exponential = True
+        elif node.op == "Clip":
+            clipped = _clip_range(graph, node)
+        elif node.op in ("Mul", "Div"):
+            factor = _factor(graph, node)
+            if factor is None:
+                break
+            name, total = factor[0], total * factor[1]
+            continue
+        elif node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
+            break
+        elif node.op == "DequantizeLinear" and (scale := graph.constant(node.inputs[1])) is not None:
+            rounding = max(rounding, float(np.max(np.abs(scale))) * total)
+        step = None if axes is None or node.op in _QUANTISING else back(graph, node, axes)
+        axes = axes if node.op in _QUANTISING else None if step is None else step[1]
         name = node.inputs[0]
-    return Ending()
+    last = graph.producers.get(name)
+    return Ending(linear=not exponential and _is_linear(graph, last), concatenates=last is not None and last.op == "Concat")
 
 
-def _softmax_axis(graph: Graph, node: Node) -> int:
-    axis = node.attributes.get("axis", -1 if graph.opsets.get("ai.onnx", 0) >= 13 else 1)
-    return axis if isinstance(axis, int) else -1
+def _is_linear(graph: Graph, node: Node | None) -> bool:
+    """Whether a node's results are scores: a layer with weights, or such a layer and its bias."""
+    if node is not None and node.op in ("Add", "Sub"):
+        rest = [i for i in node.inputs if graph.constant(i) is None]
+        node = graph.producers.get(rest[0]) if len(rest) == 1 else None
+    return node is not None and node.op in _LINEAR
 
 
-def _class_axis(graph: Graph, axis: int | None, logits: str, output: str) -> int | None:
+def _over_the_batch(graph: Graph, node: Node, axis: int | None) -> bool:
+    shape = graph.shapes.get(node.inputs[0])
+    return axis is not None and (axis == 0 or (shape is not None and len(shape) > 1 and axis % len(shape) == 0))
+
+
+def _factor(graph: Graph, node: Node) -> tuple[str, float] | None:
+    """The value that a Mul or Div by one positive constant scales, and the factor."""
+    if len(node.inputs) != 2:
+        return None
+    for k, name in enumerate(node.inputs):
+        constant = graph.constant(name)
+        if constant is not None and constant.size == 1 and constant.dtype.kind == "f" and float(constant.ravel()[0]) > 0:
+            c = float(constant.ravel()[0])
+            return None if node.op == "Div" and k == 0 else (node.inputs[1 - k], c if node.op == "Mul" else 1 / c)
+    return None
+
+
+def _clip_range(graph: Graph, node: Node) -> tuple[float, float]:
+    """Range of a Clip; infinite where an end is open or not known."""
+    ends = [node.attributes.get("min"), node.attributes.get("max")]
+    for k in (0, 1):
+        if ends[k] is None and len(node.inputs) > k + 1 and node.inputs[k + 1]:
+            value = graph.constant(node.inputs[k + 1])
+            ends[k] = None if value is None or value.size != 1 else float(value.ravel()[0])
+    low, high = (e if isinstance(e, (int, float)) else None for e in ends)
+    return (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+
+
+def _class_axis(graph: Graph, axis: int | None, logits: str, axes: AxisMap | None) -> int | None:
     """The axis that the final softmax sums over, where the output still has it and it is not the second."""
-    if axis is None or axis == 1:
+    before = graph.shapes.get(logits)
+    if axis is None or before is None or axes is None or axis % len(before) not in axes:
         return None
-    before, after = graph.shapes.get(logits), graph.shapes.get(output)
-    if before is None or after is None or len(before) != len(after):
-        return None
-    return axis % len(after) if axis % len(after) > 1 else None
+    found = axes.index(axis % len(before))
+    return found if found > 1 else None
 
 
 def normalisation(graph: Graph, input_name: str) -> Normalisation | None:
@@ -142,11 +221,18 @@ def input_limits(graph: Graph, input_name: str) -> tuple[float, float] | None:
     return (levels.min - offset) * scale, (levels.max - offset) * scale
 
 
+_MOVED = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+
+
 def _input_quantiser(graph: Graph, input_name: str) -> tuple[Node, float] | None:
-    """The QuantizeLinear that reads the input, with its scale, where it has one for all values."""
+    """The QuantizeLinear that reads the input, moved or as it is, with its scale, where it has one for all values."""
     for node in graph.consumers.get(input_name, ()):
         if node.op == "QuantizeLinear":
             scale = graph.constant(node.inputs[1])
             if scale is not None and scale.size == 1:
                 return node, float(scale.ravel()[0])
+        elif node.op in _MOVED and node.inputs[0] == input_name:
+            found = _input_quantiser(graph, node.outputs[0])
+            if found is not None:
+                return found
     return None

@@ -20,6 +20,7 @@ from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import HALF, expansion, tolerant, unfit, widen
 from onnxfim.graph.graph import Graph
+from onnxfim.graph.integers import floated
 from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
 from onnxfim.graph.simplify import rename, simplified
 from onnxfim.graph.upgrade import TARGET, too_old, upgrade
@@ -118,6 +119,7 @@ def prepare(
     opset = max(version, TARGET)
     initializers = _needed(model.graph.initializer, nodes)
     if surrogate == "clip":
+        nodes = floated(nodes, initializers, emitter, base_dir=base_dir)
         nodes = quantised.clipped(nodes, initializers, emitter, base_dir=base_dir)
     nodes, initializers = quantised.dequantised(nodes, initializers, base_dir=base_dir)
     initializers, casts = _widened(initializers, emitter)

@@ -16,6 +16,33 @@ from onnxfim.errors import UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import constant_value
 
+#: Operators that round what they are given, beside QuantizeLinear and those whose names begin with QLinear or end with Integer.
+_ROUNDING = frozenset(
+    {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention"}
+)
+_HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+
+
+def rounding_operators(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Types of the operators that round computed values to integers, in order; none where only weights are integers."""
+    fixed = {t.name for t in model.graph.initializer} | {n.output[0] for n in model.graph.node if n.op_type == "Constant"}
+    nodes = [*model.graph.node, *(n for f in model.functions for n in f.node)]
+    return tuple(
+        sorted({n.op_type for n in nodes if _rounds(n.op_type) and not (n.op_type == "QuantizeLinear" and n.input[0] in fixed)})
+    )
+
+
+def _rounds(op: str) -> bool:
+    return op == "QuantizeLinear" or op in _ROUNDING or op.startswith("QLinear") or op.endswith("Integer")
+
+
+def computes_in_half(model: onnx.ModelProto) -> bool:
+    """Whether the graph holds float16 or bfloat16 weights, inputs or casts."""
+    graph = model.graph
+    typed = [t.data_type for t in graph.initializer] + [i.type.tensor_type.elem_type for i in graph.input]
+    casts = [a.i for n in graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"]
+    return bool(_HALF & {*typed, *casts})
+
 
 def dequantised(
     nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto], *, base_dir: str | os.PathLike[str] = "."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.graph.graph import Graph
 
@@ -47,3 +47,17 @@ def read_from(model: onnx.ModelProto, tensor: str, element_type: int) -> onnx.Mo
     copy.CopyFrom(model)
     copy.graph.output.insert(0, helper.make_tensor_value_info(tensor, element_type, None))
     return copy
+
+
+def read_logarithm(model: onnx.ModelProto, tensor: str) -> tuple[onnx.ModelProto, str]:
+    """A copy whose first output is the logarithm of the value ``tensor``, in float32 or wider, and that output's name."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    least, kept, log = (f"{tensor}__{word}" for word in ("least", "kept", "log"))
+    dtype = next((o.type.tensor_type.elem_type for o in model.graph.output if o.name == tensor), TensorProto.FLOAT)
+    tiny = np.array(np.finfo(helper.tensor_dtype_to_np_dtype(dtype)).tiny, helper.tensor_dtype_to_np_dtype(dtype))
+    copy.graph.initializer.append(numpy_helper.from_array(tiny, least))
+    copy.graph.node.append(helper.make_node("Max", [tensor, least], [kept], name=kept))  # a probability of zero has no logarithm
+    copy.graph.node.append(helper.make_node("Log", [kept], [log], name=log))
+    copy.graph.output.insert(0, helper.make_tensor_value_info(log, dtype, None))
+    return copy, log

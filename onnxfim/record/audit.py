@@ -16,65 +16,11 @@ from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, Gat
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
+from onnxfim.record.steps import StepChoice, SurrogateCheck
+from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
 
 SCHEMA_VERSION = "2.0"
-
-
-@closed
-@dataclass(frozen=True)
-class Rung:
-    """One step of the ladder: the mean of lambda_max over the calibration samples at this step.
-
-    ``step`` is the amplitude per coordinate in model input units. ``error`` is the measured share of the Gram matrix that is
-    curvature, kinks and noise (from the even part of the differences); ``unchanged`` the share of directions that changed nothing.
-    ``cross`` is the dithered cross-Gram value where it was measured.
-    """
-
-    step: NotNegative
-    relative_step: float
-    forward: float | None
-    central: float | None
-    error: float | None
-    unchanged: Part
-    cross: float | None = field(default=None, metadata=ALWAYS)
-
-
-@closed
-@dataclass(frozen=True)
-class ClippedRange:
-    """The range of inputs that a file tells apart, and the share of the audited coordinates within a step of its ends."""
-
-    low: float
-    high: float
-    share: Part
-
-
-@dataclass(frozen=True)
-class StepChoice:
-    """The chosen step, the scheme at it, and the evidence: the curve lambda(r), the noise floor, the cost.
-
-    ``scheme`` is ``forward``, ``central`` or ``dithered``. ``noise_floor`` is the rms rounding noise of one output in output
-    units; ``repeat_noise`` the rms difference of repeated identical calls (0 for a deterministic run).
-    With all coordinates each is moved by ``step·√d``, the length of the ladder's directions, unless the step was given.
-    ``plateau`` tells whether the value is stable around the step; ``smallest_usable`` the smallest step that resolves anything.
-    """
-
-    step: NotNegative
-    scheme: Literal["forward", "central", "dithered"]
-    plateau: bool
-    given: bool
-    input_std: float
-    noise_floor: float | None
-    repeat_noise: float
-    error: float | None
-    smallest_usable: float | None
-    dither: float | None
-    curve: tuple[Rung, ...]
-    samples: tuple[int, ...]
-    directions: int
-    evaluations: int
-    clipped: ClippedRange | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +29,9 @@ class ModelInfo:
 
     ``output_kind`` is what the outputs are; ``read_from`` says which values were differentiated and how that is known.
     ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
-    speaks against the kind that the outputs were read as.
+    speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
+    ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
+    they are a step function of the input.
     """
 
     path: str
@@ -102,11 +50,69 @@ class ModelInfo:
     read_from: str
     rewritten: str | None = field(default=None, metadata=ALWAYS)
     doubt: str | None = None
+    class_axis: Count | None = None
+    batch_axis: Count | None = None
+    axes_from: str | None = None
+    no_slope: str | None = None
+
+
+@closed
+@dataclass(frozen=True)
+class RowCheck:
+    """Whether the rows of a batch are answered as if each were alone; differences are rms, in output units.
+
+    Attributes:
+        rows: Rows in a batch that was tried.
+        scale: Largest output in size, which the differences are judged by.
+        neighbours: The same rows in a batch of the same size among others; None where it could not be tried.
+        alone: A row in a call of its own; None where the file insists on its batch.
+        identical: Identical rows of one batch.
+        repeated: The same batch twice: what is left is chance.
+        dependent: The answers depend on the neighbours, beyond chance and rounding.
+    """
+
+    rows: Count
+    scale: NotNegative
+    neighbours: NotNegative | None
+    alone: NotNegative | None
+    identical: NotNegative
+    repeated: NotNegative
+    dependent: bool
+
+
+@dataclass(frozen=True)
+class ScalingCheck:
+    """Whether the inputs are in the units that the model was made for, as far as the usual changes of them tell.
+
+    ``tried`` changes were compared on a few labelled samples, the best of them on ``samples``: ``change`` says what it is and
+    ``options`` how to ask for it. ``accuracy`` and ``log_loss`` are those as the data were given, ``…_changed`` those after it;
+    ``gained`` and ``lost`` count the samples that are right only after and only before, ``p`` is McNemar's exact test of the two,
+    corrected for all that was tried. ``contradiction`` is what the graph itself says against the data. ``margin`` is the median
+    over the samples of the logit of the predicted class above the next, in nats.
+    """
+
+    tried: Count
+    samples: Count
+    change: str | None = field(default=None, metadata=ALWAYS)
+    options: str | None = field(default=None, metadata=ALWAYS)
+    accuracy: Part | None = field(default=None, metadata=ALWAYS)
+    accuracy_changed: Part | None = field(default=None, metadata=ALWAYS)
+    log_loss: float | None = field(default=None, metadata=ALWAYS)
+    log_loss_changed: float | None = field(default=None, metadata=ALWAYS)
+    gained: Count = field(default=0, metadata=ALWAYS)
+    lost: Count = field(default=0, metadata=ALWAYS)
+    p: Part | None = field(default=None, metadata=ALWAYS)
+    contradiction: str | None = field(default=None, metadata=ALWAYS)
+    margin: float | None = field(default=None, metadata=ALWAYS)
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What the model was audited on."""
+    """What the model was audited on.
+
+    ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
+    have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    """
 
     source: str
     sha256: str
@@ -118,6 +124,9 @@ class DataInfo:
     input_min: float = field(default=0.0, metadata=ALWAYS)
     input_max: float = field(default=0.0, metadata=ALWAYS)
     input_std: float = field(default=0.0, metadata=ALWAYS)
+    labelled: Count = 0
+    chance: Part | None = None
+    scaling: ScalingCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -264,7 +273,11 @@ class AttackSummary:
 
 @dataclass(frozen=True)
 class GradientInfo:
-    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not."""
+    """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
+
+    ``ties`` are those of the data, whatever measured them; None where they were not looked for. ``check`` holds the values of a
+    file that rounds against its surrogate's; ``no_check`` says why there are none.
+    """
 
     used: bool
     reason: str | None
@@ -273,6 +286,9 @@ class GradientInfo:
     difference_error: float | None
     cross_checked: Count
     cross_check_ratio: float | None
+    ties: Ties | None = None
+    check: SurrogateCheck | None = None
+    no_check: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -309,6 +325,7 @@ class Audit:
     architecture: Architecture | None = None
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
+    rows: RowCheck | None = None
     units: str = field(default="nats per squared model input unit", metadata=ALWAYS)
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)

@@ -54,6 +54,8 @@ class Bound:
 
     ``available`` is False where an operator has no finite bound: ``reason`` names it, the two figures are None, and ``factors``
     and ``shares`` hold what could be bounded. ``log10_lipschitz`` is `LOG10_ZERO` where the logits do not depend on the input.
+    ``of_what_was_read`` is False where an audit took slopes of another value than the one that is bounded (of log-probabilities,
+    while the value before their LogSoftmax is bounded): F is the same, the Lipschitz constant is not.
     """
 
     available: bool
@@ -63,6 +65,7 @@ class Bound:
     factors: tuple[Factor, ...]
     assumptions: tuple[str, ...]
     shares: tuple[Share, ...] = field(default=())
+    of_what_was_read: bool = True
 
     def to_json(self) -> dict[str, object]:
         """The bound as JSON values; every number is finite."""

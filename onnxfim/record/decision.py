@@ -10,7 +10,10 @@ from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, Positive, cl
 from onnxfim.record.sample import Kind
 
 Level: TypeAlias = Literal["error", "warning", "note"]
-Verdict: TypeAlias = Literal["pass", "fail", "inconclusive"]
+#: What became of a gate, or of the comparison with a baseline.
+Outcome: TypeAlias = Literal["pass", "fail", "inconclusive"]
+#: What an audit says: ``measured`` where nothing was to be passed.
+Verdict: TypeAlias = Literal["measured", "pass", "fail", "inconclusive"]
 Operator: TypeAlias = Literal[">", ">=", "<", "<="]
 Scope: TypeAlias = Literal["samples", "population"]
 
@@ -79,7 +82,7 @@ class GateResult:
     value: float | None
     low: float | None
     high: float | None
-    verdict: Verdict
+    verdict: Outcome
     comparison: str
     advice: str | None = field(default=None, metadata=ALWAYS)
 
@@ -146,7 +149,7 @@ class BaselineComparison:
     better: Aggregate
     differences: tuple[Difference, ...]
     movements: tuple[Movement, ...]
-    verdict: Verdict
+    verdict: Outcome
     comparison: str
     advice: str | None = field(default=None, metadata=ALWAYS)
 
@@ -162,7 +165,8 @@ def overall(
     """The verdict of an audit: the only place where it is decided.
 
     ``inconclusive`` where nothing was measured, whatever else is known; else ``fail`` where a gate or the baseline failed; else
-    ``inconclusive`` where one of them is, a comparison could not be made or a finding is an error; else ``pass``.
+    ``inconclusive`` where one of them is, a comparison could not be made or a finding is an error, which makes the audit unsound;
+    else ``pass`` where there was something to pass; else ``measured``.
 
     Args:
         measured: Samples that have a value of lambda_max.
@@ -171,10 +175,11 @@ def overall(
         uncompared: A comparison was asked for and could not be made.
         findings: What a reader must know.
     """
-    verdicts = [g.verdict for g in gates] + ([] if comparison is None else [comparison.verdict])
-    verdicts += ["inconclusive"] if uncompared else []
+    outcomes = [g.verdict for g in gates] + ([] if comparison is None else [comparison.verdict])
     if measured == 0:
         return "inconclusive"
-    if "fail" in verdicts:
+    if "fail" in outcomes:
         return "fail"
-    return "inconclusive" if "inconclusive" in verdicts or any(f.level == "error" for f in findings) else "pass"
+    if uncompared or "inconclusive" in outcomes or any(f.level == "error" for f in findings):
+        return "inconclusive"
+    return "pass" if outcomes else "measured"

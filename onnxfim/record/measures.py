@@ -63,7 +63,12 @@ MEASURES: tuple[Measure, ...] = (
         "lambda_max_raw_units", "λ_max, raw, in raw input units", "λ", "nats per squared raw input unit", -1, optional=True,
         correlated=False, column=None,
     ),
+    Measure(
+        "lambda_max_standardised", "λ_max, standardised", "λ", "nats per squared standard deviation of each input",
+        -1, optional=True, correlated=False, series="raw", column=None,
+    ),
     Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
+    Measure("flip_radius", "Flip radius", "ρ", "model input units, L2", 1, optional=True, column=4, kind="upper bound"),
     Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1, head="‖J‖₂", column=5),
     Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),
     Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False, column=7, interval=False),

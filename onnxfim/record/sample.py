@@ -72,11 +72,26 @@ class KLCurve:
     flips_at: NotNegative | None
 
 
+@closed
+@dataclass(frozen=True)
+class LeadingFeature:
+    """The feature that holds most of the worst direction in the inputs' own units, where features differ in scale.
+
+    ``share`` is its part of that direction's squared length, ``share_standardised`` its part where every input is in units of its
+    standard deviation.
+    """
+
+    index: Count
+    share: Part
+    share_standardised: Part
+
+
 @dataclass(frozen=True)
 class SampleResult:
     """All measures of one sample; what each is and its units stand in `measures.MEASURES`.
 
-    ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample.
+    ``index`` is the position in the data as given. ``evaluations`` counts forward passes spent on this sample; its flip
+    radius has a count of its own, beside them.
     ``unchanged`` is the share of directions along which no output changed at all. ``log10_fisher_bound`` is log10 of the upper
     bound ``max_k 2p_k(1 − p_k) · L²``, with L from the weights.
     """
@@ -96,10 +111,13 @@ class SampleResult:
     directions: Count
     unchanged: Part = field(default=0.0, metadata=ALWAYS)
     lambda_max_raw_units: Estimate | None = None
+    lambda_max_standardised: Estimate | None = None
+    leading_feature: LeadingFeature | None = None
     top_eigenvalues: tuple[float, ...] = ()
     kl_curve: KLCurve | None = None
     attack_distance: Estimate | None = None
     log10_fisher_bound: Estimate | None = None
+    flip_radius: Estimate | None = None
 
 
 @closed

@@ -51,10 +51,12 @@ class Settings:
         wrong="{value} is less than the budget of {settings.budget}.", row="never",
     )  # fmt: skip
     step: float | None = setting(
-        None, help="Amplitude per coordinate, in input units; auto chooses it.", over=0, auto=True, paired="run"
-    )
+        None, help="Amplitude per coordinate, in input units (where features differ in scale, of one whose deviation is the pooled "
+        "one); auto chooses it.", over=0, auto=True, paired="run",
+    )  # fmt: skip
     scheme: Literal["auto", "forward", "central", "dithered"] = setting(
-        "auto", help="Finite differences; dithered ones average out the rounding of int8 and float16 files.", row="never",
+        "auto", help="Finite differences along random directions (all coordinates take central ones); dithered ones average out "
+        "the rounding of int8 and float16 files.", row="never",
         paired="run", with_setting="step",
     )  # fmt: skip
     seed: int = setting(
@@ -78,6 +80,15 @@ class Settings:
     )
     input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
     output: str | None = setting(None, help="Name of the output, where the model has several.", metavar="NAME", row="never")
+    class_axis: int | None = setting(
+        None, help="Axis of the output that holds the classes, counted from 0 with the batch among them, or from the end with a "
+        "minus; without it the graph's last nodes, names and values tell it.", metavar="AXIS", unset="read from the graph",
+        example=-1, row="changed", matters=True,
+    )  # fmt: skip
+    batch_axis: int | None = setting(
+        None, help="Axis of the output that holds the batch; without it two calls tell it.", metavar="AXIS",
+        unset="found by two calls", example=1, row="changed",
+    )  # fmt: skip
     temperature: float | None = setting(
         None, help="Temperature of the calibrated values; auto fits it on the labels.", over=0, auto=True,
         unset="fitted on the labels", matters=True, paired="settings",
@@ -94,6 +105,10 @@ class Settings:
     replay: int = setting(
         64, help="Samples, spread over the ranking, whose KL curve along the worst direction is measured (needs gradients).",
         least=0, wrong="{value} is not a number of samples.", row="changed",
+    )  # fmt: skip
+    flip: bool = setting(
+        True, help="Measure how far each sample must move along its Fisher direction until its prediction changes: about 20 "
+        "forward passes a sample beside the budget.", label="Flip radius", row="changed",
     )  # fmt: skip
     attack: Literal["l2", "linf"] | None = setting(
         None, help="Attack the model, in this norm, and correlate every measure with the result (needs gradients).", row="changed"
@@ -116,6 +131,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def tells_kind(self) -> bool:
+        """Whether the output kind was given by the user, who answers for it."""
+        return self.output_kind != "auto"
 
 
 #: All settings, in their order.

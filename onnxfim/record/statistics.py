@@ -247,6 +247,11 @@ def clopper_pearson(count: int, n: int) -> tuple[float, float]:
     return low, high
 
 
+def binomial_at_least(count: int, n: int, p: float) -> float:
+    """Probability of ``count`` or more out of ``n`` where each has the probability ``p``."""
+    return float(binom.sf(count - 1, n, p))
+
+
 def spearman(x: Array, y: Array) -> float | None:
     """Spearman's rank correlation of x and y, (n,) each; None where one of them is constant."""
     r, s = _standard_ranks(x), _standard_ranks(y)

@@ -11,6 +11,8 @@ AGGREGATES = 0x61676772
 #: Random starts and rounds of attacks, ``[seed, word]``; their correlations, ``[seed, word, 1]``; the random direction beside a
 #: KL curve, ``[seed, sample, word]``.
 REPLAY = 0x7265706C
+#: Random directions along which a sample without a slope is moved: ``[seed, sample, word]``.
+FLIPS = 0x666C6970
 #: Start vectors of Lanczos iterations: ``[seed, sample, word]``.
 LANCZOS = 0x6C616E63
 #: Cotangents and tangents of the self-test of derivatives: ``[seed, word]``.
@@ -19,5 +21,7 @@ SELF_TEST = 0x73656C66
 VERDICT = 0x76657264
 #: Synthetic inputs: ``[seed, sample, word]``.
 DATA = 0x64617461
+#: Points beside the samples, which tell ties from equal values and give one-sided slopes: ``[seed, sample, word]``.
+KINKS = 0x6B696E6B
 #: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
 DITHER = 1

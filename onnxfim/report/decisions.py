@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, GateResult, Verdict
+from onnxfim.record.decision import BaselineComparison, GateResult, Outcome
 from onnxfim.report.numbers import percent, visible
 
 
@@ -15,7 +15,7 @@ class DecidedGate:
     """A gate or the baseline as formats print it: what was asked, how it was decided and why."""
 
     text: str
-    verdict: Verdict
+    verdict: Outcome
     message: str
 
 

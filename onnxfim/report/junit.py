@@ -19,8 +19,9 @@ _NOT_XML = {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}  # the two of the basic plane th
 def render_junit(audit: Audit) -> str:
     """``audit`` as JUnit XML text (Jenkins' xunit-plugin schema, junit-10).
 
-    A failed gate is a ``failure``, a finding that makes the numbers doubtful an ``error``; what could not be decided or made is
-    ``skipped``, with a message that begins ``inconclusive`` or ``not run``. Numbers stand among the suite's properties.
+    A failed gate is a ``failure``, a finding that makes the audit unsound an ``error``; what could not be decided or made is
+    ``skipped``, with a message that begins ``inconclusive`` or ``not run``, and so is the verdict where nothing was to be passed
+    (``measured``): it is not green. Numbers stand among the suite's properties.
     """
     suite = Element("testsuite", name=_safe(f"onnxfim {audit.model.name}"))
     properties = SubElement(suite, "properties")
@@ -70,8 +71,8 @@ def _decided(where: str, name: str, verdict: Verdict, message: str) -> Element:
     case = _case(where, name)
     if verdict == "fail":
         SubElement(case, "failure", type="gate", message=_safe(message)).text = _safe(message)
-    elif verdict == "inconclusive":
-        SubElement(case, "skipped", type="inconclusive", message=_safe(f"inconclusive: {message}"))
+    elif verdict != "pass":
+        SubElement(case, "skipped", type=verdict, message=_safe(f"{verdict}: {message}"))
     elif message:
         SubElement(case, "system-out").text = _safe(message)
     return case

@@ -11,7 +11,7 @@ from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import clipped, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
-from onnxfim.report.words import answers, headline, lead_name, lead_values, notices
+from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000
@@ -99,17 +99,15 @@ def _classes(audit: Audit) -> str:
 def _worst(audit: Audit, most: int) -> str:
     values = lead_values(audit)
     ranked = sorted((s for s in audit.samples if s.index in values), key=lambda s: (-values[s.index], s.index))[:most]
-    rows = [_sample(s, values[s.index]) for s in ranked]
+    rows = [_sample(s, lead_estimate(s, audit)) for s in ranked]
     return _table(
         f"### Most sensitive samples, by {prose(lead_name(audit))}", ("Sample", "λ_max", "95 % interval", "Boundary"), rows
     )
 
 
-def _sample(sample: SampleResult, value: float) -> tuple[str, ...]:
-    calibrated, raw = sample.lambda_max_calibrated, sample.lambda_max
-    estimate: Estimate = calibrated if calibrated.value == value else raw
+def _sample(sample: SampleResult, estimate: Estimate) -> tuple[str, ...]:
     name = f"{sample.index}" if sample.name in ("", str(sample.index)) else f"{sample.index} {code(sample.name)}"
-    return name, number(value), interval(estimate.low, estimate.high) or "", number(sample.boundary_distance.value)
+    return name, number(estimate.value), interval(estimate.low, estimate.high) or "", number(sample.boundary_distance.value)
 
 
 def _run(audit: Audit) -> str:

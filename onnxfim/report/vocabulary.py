@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnxfim.record.decision import Level, Verdict
+from onnxfim.record.decision import Level, Outcome, Verdict
 
-VERDICT_WORDS: Mapping[Verdict, str] = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
-VERDICT_SIGNS: Mapping[Verdict, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+VERDICT_WORDS: Mapping[Verdict, str] = {"measured": "Measured", "pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
+VERDICT_SIGNS: Mapping[Verdict, str] = {"measured": "ℹ️", "pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 #: The look of a gate: that of a finding of this level.
-VERDICT_LEVELS: Mapping[Verdict, str] = {"pass": "pass", "fail": "error", "inconclusive": "warning"}
+VERDICT_LEVELS: Mapping[Outcome, str] = {"pass": "pass", "fail": "error", "inconclusive": "warning"}
 #: Levels of findings, worst first.
 LEVEL_WORDS: Mapping[Level, str] = {"error": "Error", "warning": "Warning", "note": "Note"}
 NORM_WORDS: Mapping[str, str] = {"l2": "L2", "linf": "L∞"}
@@ -50,7 +50,7 @@ LIMITS = (
     ),
     Statement(
         "L2 and second order",
-        "It bounds small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
+        "It describes small changes of a given L2 size by the curvature at the input. Rotations, blur, other norms and large "
         "steps are other questions.",
     ),
     Statement(

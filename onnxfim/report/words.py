@@ -1,4 +1,4 @@
-"""What an audit means in plain words: headline, notices, four answers, and a worked example."""
+"""What an audit means in plain words: headline, notices and four answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxfim.record.audit import Audit
+from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
-from onnxfim.record.sample import SampleResult
-from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, short, visible
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.steps import StepBias
+from onnxfim.report.meaning import flip_median
+from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
@@ -32,8 +34,22 @@ def has_calibrated(audit: Audit) -> bool:
 
 
 def lead_measure(audit: Audit) -> Measure:
-    """Which lambda_max the page leads with: calibrated where it exists, else raw."""
+    """Which lambda_max the page leads with, as comparisons do: calibrated where it exists, else raw, or in standard deviations."""
+    standardised = BY_NAME["lambda_max_standardised"]
+    if audit.step.per_coordinate and any(e.value is not None for s in audit.samples if (e := standardised.of(s)) is not None):
+        return standardised
     return BY_NAME["lambda_max_calibrated" if has_calibrated(audit) else "lambda_max"]
+
+
+def lead_estimate(sample: SampleResult, audit: Audit) -> Estimate:
+    """A sample's value of `lead_measure`, or its raw one where it has none."""
+    return lead_measure(audit).of(sample) or sample.lambda_max
+
+
+def class_field(audit: Audit) -> str:
+    """The mean by which classes are ranked: of `lead_measure`, or the raw one where classes have no such mean."""
+    field = f"{lead_measure(audit).name}_mean"
+    return field if field in ClassRow.__dataclass_fields__ else "lambda_max_mean"
 
 
 def lead_values(audit: Audit) -> dict[int, float]:
@@ -121,19 +137,28 @@ def headline(audit: Audit) -> str:
     if not audit.measured:
         of = count(audit.data.count, "sample")
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
-    errors = [f for f in audit.findings if f.level == "error"]
-    warnings = [f for f in audit.findings if f.level == "warning"]
-    decided = checks_headline(audit)
-    if decided is not None:
-        return decided
-    if audit.verdict == "fail":
-        return f"{count(len(errors), 'check')} failed: {visible(errors[0].message)}" if errors else "A check of this audit failed."
+    warnings = sum(f.level == "warning" for f in audit.findings)
+    unsound, decided = _unsound(audit), checks_headline(audit)
+    if audit.verdict == "inconclusive" and unsound is not None:
+        return f"These numbers must not be relied on. {unsound}"
     if audit.verdict == "inconclusive":
-        if errors or warnings:
-            return f"What was measured does not decide: {visible((errors or warnings)[0].message)}"
-        return "What was measured is not enough to decide: read the intervals below."
-    tail = f"; {count(len(warnings), 'warning')} to read" if warnings else ""
-    return f"No check failed on {count(len(audit.samples), 'sample')}{tail}."
+        return decided or "The comparison that was asked for could not be made."
+    if audit.verdict == "fail":
+        return " ".join(filter(None, (decided, unsound and f"Besides, these numbers must not be relied on. {unsound}")))
+    over = f"on {count(len(audit.samples), 'sample')}"
+    tail = f"; {count(warnings, 'warning')} to read" if warnings else ""
+    if audit.verdict == "pass":
+        return f"{'Every gate passed' if audit.gates else 'The comparison with the baseline passed'} {over}{tail}."
+    return f"Measured {over}, no check of the audit failed{tail}. No gate was set, so this is neither a pass nor a fail."
+
+
+def _unsound(audit: Audit) -> str | None:
+    """Why the audit is unsound: its first error, and how many more there are; None where there is none."""
+    errors = [f for f in audit.findings if f.level == "error"]
+    if not errors:
+        return None
+    more = f" ({count(len(errors) - 1, 'more error')} under Findings.)" if len(errors) > 1 else ""
+    return f"{visible(errors[0].message)}{more}"
 
 
 def answers(audit: Audit) -> tuple[Statement, ...]:
@@ -150,7 +175,11 @@ def _sensitive(audit: Audit) -> str:
     distance, _ = median_boundary(audit)
     if not lead_values(audit):
         return "Not known: λ_max was measured on no sample. This is not a sign of robustness."
-    parts = []
+    parts = (
+        []
+        if _unsound(audit) is None
+        else ["Not known while this audit is unsound. What follows is what was measured all the same."]
+    )
     if distance is not None:
         each = distance / math.sqrt(input_size(audit))
         spread = f", {percent(each / audit.data.input_std)} of the data's standard deviation" if audit.data.input_std > 0 else ""
@@ -162,6 +191,12 @@ def _sensitive(audit: Audit) -> str:
         parts.append(
             f"{who} {number(distance)} away in L2, to first order: as much as every input value moving by {number(each)}{spread}."
         )
+    flips = flip_median(audit)
+    if flips.value is not None:
+        who = f"half of the {count(flips.samples, flips.of)}" if flips.samples > 1 else f"the {flips.of}"
+        parts.append(
+            f"Moved along the directions tried, {who} changed the prediction within {number(flips.value)}: the flip radius."
+        )
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
@@ -172,7 +207,7 @@ def _sure(audit: Audit) -> str:
     if not lead_values(audit):
         return "No value was measured."
     statistic = lead_aggregate(audit)
-    parts = []
+    parts = [] if _unsound(audit) is None else ["Not at all: intervals do not hold what makes an audit unsound."]
     if statistic is not None and statistic.mean.value and statistic.mean.low is not None and statistic.mean.high is not None:
         below = percent(1 - statistic.mean.low / statistic.mean.value)
         above = percent(statistic.mean.high / statistic.mean.value - 1)
@@ -196,11 +231,21 @@ def _sure(audit: Audit) -> str:
             + ", ".join(count(n, "exact value") if kind == "exact" else count(n, kind) for kind, n in kinds.items())
             + "."
         )
-    if audit.step.curve and not audit.step.plateau:
+    if audit.step.bias is not None:
+        parts.append(step_bias(audit.step.bias))
+    elif audit.step.curve and not audit.step.plateau:
         parts.append("The value changes with the step, so it holds only at the scale it was measured at.")
     elif audit.step.plateau:
         parts.append("The value is stable around the chosen step.")
     return " ".join(parts)
+
+
+def step_bias(bias: StepBias) -> str:
+    """What a step above the rounding keeps from the value, and whether the value carries it."""
+    share = f"a factor of {number(bias.factor)} ({number(bias.low)} to {number(bias.high)})"
+    if bias.applied:
+        return f"Rounding hides smaller steps; values carry {share} for what they are short of at none, and intervals its range."
+    return f"Rounding hides smaller steps; at none, values are larger by {share}."
 
 
 def _why(audit: Audit) -> str:
@@ -215,9 +260,9 @@ def _why(audit: Audit) -> str:
         parts.append(
             f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
         )
-    attribute = f"{lead_measure(audit).name}_mean"
+    attribute = class_field(audit)
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
-    if len(rows) >= 2 and total > 0:
+    if len(rows) >= 2 and total > 0 and attribute == f"{lead_measure(audit).name}_mean":
         value, worst = max(rows, key=lambda pair: pair[0])
         times = value / (total / len(values))
         parts.append(f"Class {visible(worst.name)} is the most sensitive, at {number(times)} times the mean.")
@@ -257,9 +302,7 @@ def _now(audit: Audit) -> str:
     warnings = sum(f.level == "warning" for f in audit.findings)
     parts = []
     if errors:
-        parts.append(
-            f"Clear the {_one(errors, 'error')} under Findings first: the numbers may not describe the model as it is used."
-        )
+        parts.append(f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again.")
     elif warnings:
         parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
     if audit.run.partial:
@@ -268,54 +311,19 @@ def _now(audit: Audit) -> str:
         parts.append("Give labels to get accuracy and calibrated values.")
     if audit.data.synthetic:
         parts.append("Run it on real inputs.")
-    elif lead_values(audit):
+    elif lead_values(audit) and not errors:
         parts += _more_samples(audit)
         parts.append(
             f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
         )
+    if audit.verdict == "measured":
+        parts.append("Set a limit (--fail-on) or a baseline to make this a check that can pass or fail.")
     return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
 
 
 def lead_aggregate(audit: Audit) -> Aggregates | None:
     """Aggregates of the lambda_max the page leads with, or None."""
     return audit.aggregates.get(lead_measure(audit).name)
-
-
-def example(audit: Audit) -> str | None:
-    """What lambda_max means for the sample at the 95th percentile, with numbers put in; None where there is none.
-
-    The change is at most a tenth of the data's spread and small enough for the second-order form: KL below 0.05 nats.
-    """
-    values = lead_values(audit)
-    if not values:
-        return None
-    sample, value = _at_95(audit, values)
-    if value <= 0:
-        return None
-    size = math.sqrt(0.1 / value)
-    spread = 0.1 * audit.data.input_std * math.sqrt(input_size(audit))
-    epsilon = _round_down(min(size, spread) if spread > 0 else size)
-    nats = 0.5 * value * epsilon**2
-    where = "stands at the 95th percentile" if len(values) >= 20 else "is the most sensitive one"
-    each = number(epsilon / math.sqrt(input_size(audit)))
-    return (
-        f"Sample {sample.index} {where} with {lead_name(audit)} = {number(value)}. A change of L2 size "
-        f"ε = {short(epsilon)} (each of {count(input_size(audit), 'input value')} moving by {each}) "
-        f"moves its predicted distribution by at most about ½ · {number(value)} · {short(epsilon)}² = {number(nats)} nats: "
-        f"no probability moves by more than about {number(100 * math.sqrt(nats / 2))} percentage points (Pinsker's inequality)."
-    )
-
-
-def _at_95(audit: Audit, values: dict[int, float]) -> tuple[SampleResult, float]:
-    ordered = sorted(values, key=lambda index: values[index])
-    index = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]
-    return next(s for s in audit.samples if s.index == index), values[index]
-
-
-def _round_down(value: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not above ``value``."""
-    base = float(10.0 ** math.floor(math.log10(value)))
-    return next(factor * base for factor in (5, 2, 1) if factor * base <= value * (1 + 1e-12))
 
 
 def sources(audit: Audit) -> tuple[Source, ...]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
-from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.rows import Rows, taken
 from onnxfim.runtime.session import OutOfMemory, open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -24,16 +23,17 @@ _MISSES = 2  # doublings in a row without a gain that end the search: one may be
 _TIE = 0.97  # of the best throughput: the larger of two such batches wins, for each call has a cost of ours too
 
 
-def as_classes(z: Array, class_axis: int | None = None) -> Array:
-    """Outputs (N, K), (N, K, 1, …) or (N, K, H, W) as (N, K, P) float64; ``class_axis`` moves another axis into K's place.
+def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> Array:
+    """Outputs (N, K), (N, K, 1, …) or (N, K, H, W) as (N, K, P) float64; axes that lie elsewhere are moved into N's and K's place.
 
     Raises:
         ModelError: outputs without a class axis.
     """
     if z.ndim < 2:
         raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
-    if class_axis is not None and z.ndim > 2 and class_axis % z.ndim > 1:
-        z = np.moveaxis(z, class_axis, 1)
+    places = (batch_axis % z.ndim, (1 if class_axis is None else class_axis) % z.ndim)
+    if places != (0, 1):
+        z = np.moveaxis(z, places, (0, 1))
     return z.reshape(len(z), z.shape[1], -1).astype(np.float64)
 
 
@@ -90,6 +90,7 @@ class OnnxForward:
         batch: Rows per call, or None to find them.
         fixed: Batch size that the model insists on, or None.
         class_axis: Axis of the classes where it is not the second.
+        batch_axis: Axis of the output that holds the batch.
     """
 
     def __init__(
@@ -106,14 +107,17 @@ class OnnxForward:
         batch: int | None = None,
         fixed: int | None = None,
         class_axis: int | None = None,
+        batch_axis: int = 0,
         base_dir: Any = None,
     ) -> None:
         self.session, self.report = open_session(source, providers=providers, require=require, tf32=tf32, base_dir=base_dir)
         self._input, self._output = input_name, output_name
-        self._shape, self._dtype, self._class_axis = shape, dtype, class_axis
+        self._shape, self._dtype = shape, dtype
+        self.class_axis, self.batch_axis = class_axis, batch_axis
+        self.one_shape = False  # whether every call has the same number of rows
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
-        self._pairs: dict[tuple[bool, bool], BoundPair] = {}
+        self._pairs: dict[tuple[bool, bool, bool], BoundPair] = {}
         self._buffer = RowBuffer(self.report.obtained)
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.finder = _BatchFinder(fixed or batch, row_bytes)
@@ -121,6 +125,11 @@ class OnnxForward:
     @property
     def batch(self) -> int:
         return self.finder.batch
+
+    @property
+    def fixed(self) -> int | None:
+        """Rows that the model insists on, or None."""
+        return self._fixed
 
     def find_batch(self, X: Array) -> None:
         """Find the batch size on repeats of the first sample."""
@@ -143,20 +152,36 @@ class OnnxForward:
                     raise
                 self.finder.halve()
                 continue
-            found.append(as_classes(self._checked(z, len(piece)), self._class_axis))
+            found.append(self._classes(z, len(piece)))
             start += len(piece)
         return np.concatenate(found)
 
+    def raw(self, X: Array) -> Array:
+        """The output at these rows as the file gives it, in one call."""
+        return np.asarray(self._call(self._padded(X.astype(self._dtype, copy=False))))
+
+    @property
+    def _rows_per_call(self) -> int | None:
+        """Rows that every call has: those that the model insists on, or the batch where all calls are to have one shape."""
+        return self._fixed or (self.batch if self.one_shape else None)
+
     def _padded(self, rows: Array) -> Array:
-        """Rows filled up to the batch that the model insists on."""
-        if self._fixed and len(rows) < self._fixed:
-            return np.concatenate([rows, np.repeat(rows[-1:], self._fixed - len(rows), axis=0)])
+        """Rows filled up to those that every call has."""
+        whole = self._rows_per_call
+        if whole and len(rows) < whole:
+            return np.concatenate([rows, np.repeat(rows[-1:], whole - len(rows), axis=0)])
         return rows
 
-    def _checked(self, z: Array, rows: int) -> Array:
-        if z.ndim == 0 or len(z) < rows:
-            raise ModelError(f"output {self._output!r} has shape {z.shape} for {rows} samples, expected one row per sample.")
-        return z[:rows]
+    def _classes(self, z: Array, rows: int) -> Array:
+        """The first ``rows`` rows of an output as (rows, K, P).
+
+        Raises:
+            ModelError: it has not one row for each that was fed.
+        """
+        axis, fed = self.batch_axis, max(rows, self._rows_per_call or 0)
+        if z.ndim <= axis or z.shape[axis] != fed:
+            raise ModelError(f"output {self._output!r} has shape {z.shape} for {fed} samples, expected one row per sample.")
+        return as_classes(z, self.class_axis, axis)[:rows]
 
     def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
         # The next batch of directions is drawn while this one runs.
@@ -177,12 +202,13 @@ class OnnxForward:
             self.finder.halve()
             half = len(rows.sample) // 2
             return np.concatenate([self._perturbed(X, _cut(rows, 0, half)), self._perturbed(X, _cut(rows, half, None))])
-        return as_classes(self._checked(z, len(rows.sample)), self._class_axis)
+        return self._classes(z, len(rows.sample))
 
     def _bound(self, X: Array, rows: Rows) -> Array:
         count = len(rows.sample)
-        if self._fixed and count < self._fixed:
-            rows = _repeat_last(rows, self._fixed)
+        whole = self._rows_per_call
+        if whole and count < whole:
+            rows = _repeat_last(rows, whole)
         used, sample = np.unique(rows.sample, return_inverse=True)
         one = (1,) * len(self._shape)
         size = (len(rows.sample), *self._shape)
@@ -196,30 +222,27 @@ class OnnxForward:
         if rows.w is not None:
             feeds["w"] = np.ascontiguousarray(rows.w).reshape(size)
             feeds["dither"] = np.array([rows.dither / 127.0], self._wide)
-        return self._pair(dithered=rows.w is not None, shared=len(used) == 1).run(feeds, size, self._dtype)[0]
+        if rows.field is not None:
+            feeds["field"] = np.ascontiguousarray(np.broadcast_to(rows.field, self._shape)[None], dtype=self._wide)
+        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None).run(feeds, size, self._dtype)[0]
 
-    def _pair(self, *, dithered: bool, shared: bool) -> BoundPair:
-        if (dithered, shared) not in self._pairs:
-            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared)
+    def _pair(self, dithered: bool, shared: bool, scaled: bool) -> BoundPair:
+        kind = (dithered, shared, scaled)
+        if kind not in self._pairs:
+            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
             little, _ = open_session(graph, providers=(self.report.obtained,), threads=1)
-            self._pairs[dithered, shared] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
-        return self._pairs[dithered, shared]
+            self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
+        return self._pairs[kind]
 
 
 def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
-    part = slice(start, stop)
-    return _taken(rows, part)
+    return taken(rows, slice(start, stop))
 
 
 def _repeat_last(rows: Rows, count: int) -> Rows:
     index = np.minimum(np.arange(count), len(rows.sample) - 1)
-    return _taken(rows, index)
-
-
-def _taken(rows: Rows, which: Any) -> Rows:
-    w = None if rows.w is None else rows.w[which]
-    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
+    return taken(rows, index)
 
 
 class CallableForward:
@@ -237,7 +260,10 @@ class CallableForward:
         *,
         dtype: Any = np.float32,
         batch: int | None = None,
+        class_axis: int | None = None,
+        batch_axis: int = 0,
     ) -> None:
+        self.class_axis, self.batch_axis = class_axis, batch_axis
         self._fn, self._shape, self._num_outputs = fn, tuple(input_shape), num_outputs
         self._dtype = np.dtype(dtype)
         self.finder = _BatchFinder(batch, int(np.prod(input_shape)) * self._dtype.itemsize)
@@ -250,11 +276,16 @@ class CallableForward:
         """Find the batch size on repeats of the first sample."""
         self.finder.search(lambda n: self._call(np.repeat(X[:1], n, axis=0)))
 
+    def raw(self, X: Array) -> Array:
+        """What the function returns for these rows."""
+        return np.asarray(self._fn(X.astype(self._dtype)))
+
     def _call(self, X: Array) -> Array:
-        z = np.asarray(self._fn(X.astype(self._dtype)))
-        if z.ndim < 2 or z.shape[:2] != (len(X), self._num_outputs):
+        z = self.raw(X)
+        places = (self.batch_axis, 1 if self.class_axis is None else self.class_axis)
+        if z.ndim < 2 or z.ndim <= max(places) or tuple(z.shape[a] for a in places) != (len(X), self._num_outputs):
             raise InputError(f"from_callable: the function returned shape {z.shape}, expected ({len(X)}, {self._num_outputs}).")
-        return as_classes(z)
+        return as_classes(z, self.class_axis, self.batch_axis)
 
     def outputs(self, X: Array) -> Array:
         return np.concatenate([self._call(X[i : i + self.batch]) for i in range(0, len(X), self.batch)])
@@ -263,7 +294,8 @@ class CallableForward:
         for rows in batches:
             moved = rows.bases(X[rows.sample]).astype(np.float64)
             shape = (len(moved), *([1] * len(self._shape)))
-            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape)
+            field = 1.0 if rows.field is None else rows.field
+            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape) * field
             if rows.w is not None:
-                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape)
+                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape) * field
             yield self._call(moved)

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnxfim.runtime.providers import _CUDA
-from onnxfim.runtime.session import _model_error
+from onnxfim.runtime.session import run_error
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,11 +21,14 @@ _OPSET = 17
 _IR_VERSION = 8
 
 
-def perturbation_graph(shape: tuple[int, ...], dtype: np.dtype, *, dithered: bool, shared: bool = False) -> bytes:
+def perturbation_graph(
+    shape: tuple[int, ...], dtype: np.dtype, *, dithered: bool, shared: bool = False, scaled: bool = False
+) -> bytes:
     """Serialised ONNX model that makes perturbed rows.
 
     Inputs: ``base`` (S, *shape), ``sample`` int64 (B,), ``scale`` (B, 1, …), ``v`` int8 (B, *shape); with ``dithered`` also
     ``dither`` (1,) and ``w`` int8 (B, *shape), which adds ``dither·w/127``. Output: ``rows`` (B, *shape) in ``dtype``.
+    With ``scaled`` also ``field`` (1, *shape), by which the move of each coordinate and its dither are multiplied.
     With ``shared`` all rows have one base point: ``base`` is (1, *shape), and without ``sample`` a copy of the rows is saved.
     The arithmetic is float32 for float16 rows, so that only the last rounding is the file's own.
     """
@@ -44,9 +47,12 @@ def perturbation_graph(shape: tuple[int, ...], dtype: np.dtype, *, dithered: boo
         nodes.append(helper.make_node("Gather", ["base", "sample"], ["at"], axis=0))
     nodes += [
         helper.make_node("Cast", ["v"], ["direction"], to=wide_type),
-        helper.make_node("Mul", ["direction", "scale"], ["move"]),
-        helper.make_node("Add", ["base" if shared else "at", "move"], ["moved"]),
+        helper.make_node("Mul", ["direction", "scale"], ["step" if scaled else "move"]),
     ]
+    if scaled:
+        inputs.append(helper.make_tensor_value_info("field", wide_type, [1, *map(int, dims)]))
+        nodes.append(helper.make_node("Mul", ["step", "field"], ["move"]))
+    nodes.append(helper.make_node("Add", ["base" if shared else "at", "move"], ["moved"]))
     last = "moved"
     if dithered:
         inputs += [
@@ -55,9 +61,11 @@ def perturbation_graph(shape: tuple[int, ...], dtype: np.dtype, *, dithered: boo
         ]
         nodes += [
             helper.make_node("Cast", ["w"], ["noise"], to=wide_type),
-            helper.make_node("Mul", ["noise", "dither"], ["shift"]),
-            helper.make_node("Add", ["moved", "shift"], ["dithered"]),
+            helper.make_node("Mul", ["noise", "dither"], ["blur" if scaled else "shift"]),
         ]
+        if scaled:
+            nodes.append(helper.make_node("Mul", ["blur", "field"], ["shift"]))
+        nodes.append(helper.make_node("Add", ["moved", "shift"], ["dithered"]))
         last = "dithered"
     out_type = helper.np_dtype_to_tensor_dtype(dtype)
     nodes.append(helper.make_node("Cast", [last], ["rows"], to=out_type))
@@ -125,7 +133,7 @@ class BoundPair:
             return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
         except Exception as error:
             self._buffer.free()
-            raise _model_error(error, b"") from error
+            raise run_error(error) from error
 
     def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Make the rows in place, piece by piece."""

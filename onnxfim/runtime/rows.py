@@ -6,7 +6,7 @@ Samples and directions never depend on the batch size: direction j of sample i i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of perturbed rows ``X[sample] + scale·v + dither·w/127``.
+    """A batch of perturbed rows ``X[sample] + field·(scale·v + dither·w/127)``.
 
     Attributes:
         sample: Position of each row's base point in X, (B,) int64.
@@ -24,7 +24,8 @@ class Rows:
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
-        inside: Range into which the base points are moved first, or None.
+        inside: Range into which the base points are moved first (of each coordinate, *shape, where there is a field), or None.
+        field: By how much each coordinate is moved for a scale of 1, (*shape), or None where by 1.
     """
 
     sample: Array
@@ -32,11 +33,18 @@ class Rows:
     scale: Array
     w: Array | None = None
     dither: float = 0.0
-    inside: tuple[float, float] | None = None
+    inside: tuple[Any, Any] | None = None
+    field: Array | None = None
 
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""
         return X if self.inside is None else np.clip(X, *self.inside)
+
+
+def taken(rows: Rows, which: Any) -> Rows:
+    """Some rows of a batch."""
+    w = None if rows.w is None else rows.w[which]
+    return replace(rows, sample=rows.sample[which], v=rows.v[which], scale=rows.scale[which], w=w)
 
 
 class Forward(Protocol):
@@ -85,6 +93,30 @@ class Coordinates:
         v = np.zeros((count, d), np.int8)
         v[np.arange(count), np.arange(start, start + count)] = 1
         return v
+
+
+@dataclass(frozen=True)
+class GroupedRademacher:
+    """Directions of ±1 in parts: G directions in turn each move one group of the coordinates, and together make one of ±1.
+
+    Attributes:
+        seed: As of `Rademacher`; the wholes are the same.
+        groups: Group of each coordinate, 0 … G − 1, (d,).
+    """
+
+    seed: int
+    groups: Array
+
+    @property
+    def count(self) -> int:
+        """How many groups there are, G."""
+        return int(self.groups.max()) + 1
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        part = np.arange(start, start + count)
+        whole = part // self.count
+        signs = Rademacher(self.seed).block(index, int(whole[0]), int(whole[-1] - whole[0]) + 1, d)
+        return np.where(self.groups == (part % self.count)[:, None], signs[whole - whole[0]], np.int8(0))
 
 
 def dither_noise(stream: Sequence[int], start: int, count: int, d: int) -> Array:

@@ -32,6 +32,14 @@ class OutOfMemory(ModelError):
     """The runtime could not allocate; a smaller batch may go through."""
 
 
+class RowsFailed(ModelError):
+    """The runtime took the model and failed on these rows; ``said`` is what it said."""
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
+
+
 def open_session(
     model: Path | bytes,
     *,
@@ -92,12 +100,21 @@ def _options(provider: str, tf32: bool) -> dict[str, Any]:
     return {"use_tf32": int(tf32)} if provider == _CUDA else {}
 
 
+def run_error(error: BaseException) -> ModelError:
+    """What a failed call of a session means: `OutOfMemory`, or `RowsFailed`."""
+    found = _model_error(error, b"")
+    return found if isinstance(found, OutOfMemory) else RowsFailed(str(found), _said(error))
+
+
+def _said(error: BaseException) -> str:
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", " ".join(str(error).split()))[:400]
+
+
 def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
     where = str(model) if isinstance(model, Path) else "model"
-    text = " ".join(str(error).split())
+    text = _said(error)
     if isinstance(model, Path):  # the path stands in front already, and may be long
         text = text.replace(where, "it")
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)[:400]
     if _MEMORY.search(text):
         return OutOfMemory(f"{where}: ONNX Runtime ran out of memory ({text}). Use a smaller --batch.")
     if "is not a registered function/op" in text or "No Op registered" in text or "NOT_IMPLEMENTED" in text:
@@ -114,8 +131,8 @@ def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-    """One call of the session; runtime errors become `ModelError`, a failed allocation `OutOfMemory`."""
+    """One call of the session; runtime errors become `RowsFailed`, a failed allocation `OutOfMemory`."""
     try:
         return list(session.run(list(outputs), dict(feeds)))
     except Exception as error:
-        raise _model_error(error, b"") from error
+        raise run_error(error) from error

@@ -51,15 +51,17 @@ class Ends:
     Attributes:
         request: What this answers.
         plus, minus: (m, K, P); for forward differences ``minus`` is the base point's output, (1, K, P).
-        h: Distance between the ends along the direction.
+        h: Distance between the ends along the direction; (m, 1, 1) where each direction has its own.
         twin: The same at a second, independently dithered point (dithered scheme only).
+        ahead: The part of ``h`` that lies ahead of the sample, (m, 1, 1), where both parts were measured apart.
     """
 
     request: Request
     plus: Array
     minus: Array
-    h: float
+    h: float | Array
     twin: Ends | None = None
+    ahead: Array | None = None
 
 
 class Differences(Protocol):
@@ -81,6 +83,11 @@ class DifferenceJacobian:
         directions: Where directions come from.
         scheme: ``forward``, ``central``, or ``dithered`` (two central differences around independently dithered points).
         step: Amplitude per coordinate r, in input units.
+        field: By how much each coordinate is moved for a step of 1, broadcastable to a sample; None where by 1. Slopes are
+            taken per unit of the step: along ``field·v``.
+        lengths: Where directions take turns, by what a step of 1 along each of them moves, (G,): slopes are taken per unit of that.
+        own: Each direction moves one coordinate (`Coordinates`), and its slope is per unit of that: what the coordinate was
+            moved by after rounding to the inputs' type divides the outputs' difference.
         seed: Seed of the dither.
         dither: Amplitude of the dither, in input units.
         limits: Range outside which the model clips its input. Points nearer to an end than a step are then moved inside by the
@@ -97,13 +104,17 @@ class DifferenceJacobian:
         seed: int = 0,
         dither: float = 0.0,
         limits: tuple[float, float] | None = None,
+        field: Array | None = None,
+        lengths: Array | None = None,
+        own: bool = False,
     ) -> None:
         self.forward, self.directions = forward, directions
         self.scheme, self.step, self.seed, self.dither = scheme, step, seed, dither
-        self._inside: tuple[float, float] | None = None
+        self.field, self.lengths, self.own = field, lengths, own
+        self._inside: tuple[Any, Any] | None = None
         if limits is not None and scheme == "dithered":
             # A range narrower than two steps has room for its middle only.
-            reach = min(step + dither, (limits[1] - limits[0]) / 2)
+            reach = np.minimum((step + dither) * (1.0 if field is None else field), (limits[1] - limits[0]) / 2)
             self._inside = (limits[0] + reach, limits[1] - reach)
 
     def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
@@ -127,16 +138,36 @@ class DifferenceJacobian:
                 rows = held[0] if len(held) == 1 else np.concatenate(held)
                 cut = current.count * per_direction
                 held, held_rows = [rows[cut:]], held_rows - cut
-                yield self.pair(current, rows[:cut], base[current.sample.position])
+                position = current.sample.position
+                yield self.pair(current, rows[:cut], base[position], X[position])
                 current = next(waiting, None)
 
-    def pair(self, request: Request, rows: Array, base: Array) -> Ends:
-        """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the sample's own output, (K, P)."""
+    def pair(self, request: Request, rows: Array, base: Array, x: Array) -> Ends:
+        """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the output of the sample x, (K, P)."""
+        ahead = self._moved(request, x, self.step) if self.own else None
+        step: float | Array = self.step
+        if self.lengths is not None:
+            turn = np.arange(request.start, request.start + request.count) % len(self.lengths)
+            step = self.step * self.lengths[turn][:, None, None]
         if self.scheme == "forward":
-            return Ends(request, rows, base[None], self.step)
+            return Ends(request, rows, base[None], step if ahead is None else ahead)
         rows = rows.reshape(request.count, -1, *rows.shape[1:])  # (m, 2 or 4, K, P)
-        twin = Ends(request, rows[:, 2], rows[:, 3], 2 * self.step) if self.scheme == "dithered" else None
-        return Ends(request, rows[:, 0], rows[:, 1], 2 * self.step, twin)
+        if ahead is not None:
+            behind = -self._moved(request, x, -self.step)
+            return Ends(request, rows[:, 0], rows[:, 1], ahead + behind, ahead=ahead)
+        twin = Ends(request, rows[:, 2], rows[:, 3], 2 * step) if self.scheme == "dithered" else None
+        return Ends(request, rows[:, 0], rows[:, 1], 2 * step, twin)
+
+    def _moved(self, request: Request, x: Array, step: float) -> Array:
+        """By how much the coordinates of a request are moved at x, (m, 1, 1): in the arithmetic, and the type, of the rows."""
+        wide = np.float64 if x.dtype == np.float64 else np.float32
+        part = slice(request.start, request.start + request.count)
+        at = x.reshape(-1)[part].astype(wide)
+        move = np.full(at.shape, step, wide)
+        if self.field is not None:
+            move = move * np.broadcast_to(self.field, x.shape).reshape(-1)[part].astype(wide)
+        moved: Array = (at + move).astype(x.dtype).astype(np.float64) - at.astype(np.float64)
+        return moved[:, None, None]
 
     def _rows(self, requests: Sequence[Request], d: int) -> Iterator[Rows]:
         """All rows of the requests, cut into full batches."""
@@ -179,6 +210,7 @@ class DifferenceJacobian:
             w=None if not w else np.concatenate(w),
             dither=self.dither,
             inside=self._inside,
+            field=self.field,
         )
 
 

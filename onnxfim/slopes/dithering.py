@@ -1,14 +1,20 @@
-"""The ladder of a file that rounds: dithered cross-Gram values at growing steps, and which of them to take."""
+"""The ladder of a file that rounds: dithered cross-Gram values at a few steps, which of them to take, and what it is short of.
+
+Rounding noise adds to the plain value as ``1/r²`` and not to the cross value, whose own noise falls with the directions; kinks,
+curvature and saturation within a step lower every value, the more the larger the step. So the smallest step is taken whose noise
+the audit's directions pay for, and the fall of the value from there upwards tells what is missing at it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.audit import Rung
+from onnxfim.record.steps import Rung, StepBias
 from onnxfim.runtime.rows import Directions, Forward
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, is_finite, unchanged_share
 from onnxfim.slopes.estimators import lambda_max_cross
@@ -16,11 +22,20 @@ from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Steps at which a noisy file is probed by the dithered cross-Gram.
-DITHERED_LADDER = (1e-3, 3e-3, 1e-2, 3e-2, 6e-2, 1e-1, 3e-1, 1.0)
-DITHERED_DIRECTIONS = 24
-_NOISE_SHARE = 0.12  # plain over cross minus one: at this share the cross value is within a tenth of the float file's (measured)
-_DITHERED_PLATEAU = 0.25  # change of the value between neighbours on a plateau: each carries the noise of a few directions
+#: Steps at which a file that rounds may be probed, in standard deviations of the inputs; few of them are.
+DITHERED_LADDER = tuple(0.02 * 2.0**k for k in range(-6, 6))
+_START = 6  # of the ladder: the step that int8 files mostly end at
+_PART = 1 / 3  # of an audit's forward passes that the probe may take, for five steps
+_FEWEST, _MOST = 6, 32  # directions of a probe
+_DITHER = 0.02  # of the inputs' standard deviation, where the file has no input levels
+#: Noise share that m directions of a sample resolve: 0.14 √m; at twice that a fifth of the samples have no value (measured).
+_RESOLVED = 0.14
+_PAID = 0.1  # what rounding may add to the relative noise of the audit's mean
+_SETTLED = 0.05  # change of the value from the step above at which a smaller one would gain nothing
+_STILL = 0.15  # directions that may change nothing
+_STEEP = 2.0  # rise of the value at half the step
+_MODEL_ERROR = 0.02  # of a rung's logarithm, beside its noise
+_SHARP, _BLUNT = 0.5, 1.0  # powers of the step that the logarithm of the value may fall with: of deep and of shallow nets
 
 
 @dataclass(frozen=True)
@@ -32,34 +47,221 @@ class Probe:
     indices: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Means:
+    """What an audit can pay for: directions of a sample, and samples."""
+
+    directions: int = 22
+    samples: int = 64
+
+    @property
+    def probing(self) -> int:
+        """Directions of a probe, so that its steps cost no more than a share of the audit (or the fewest that say anything)."""
+        calls = _PART * 4 * self.directions * self.samples / (5 * 4 * 6)
+        return int(min(max(calls, _FEWEST), _MOST))
+
+
+@dataclass(frozen=True)
+class Dithered:
+    """One step of the ladder as it was probed.
+
+    Attributes:
+        rung: Its values.
+        reach: Root mean square of what moves a coordinate: the step with the dither.
+        share: What rounding adds to the plain value, as a share of the cross value; None where nothing was resolved.
+        carried: Samples that carry the value, ``(Σλ)²/Σλ²``, as a share of those probed.
+        floor: Root mean square of the rounding noise of one output.
+    """
+
+    rung: Rung
+    reach: float
+    share: float | None
+    carried: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class DitheredChoice:
+    """The step to take.
+
+    Attributes:
+        rung: Its values.
+        plateau: Whether the value holds from it to the next step.
+        resolved: Whether the directions pay for its noise.
+        bias: What the value at it is short of, or None where it cannot be told.
+    """
+
+    rung: Rung
+    plateau: bool
+    resolved: bool
+    bias: StepBias | None
+
+
+class DitheredLadder:
+    """Probes a file that rounds, a step at a time; a step is probed once.
+
+    Args:
+        forward: The model.
+        reader: What its outputs are.
+        probe: Calibration samples.
+        directions: Where directions come from.
+        input_std: Standard deviation of the inputs, the unit of the ladder.
+        seed: Seed of the dither.
+        level: Spacing of the input levels where the file quantises its input, else None.
+        limits: Range outside which the file clips its input.
+        means: What the audit can pay for.
+        field: Where features differ in scale, by how much each is moved for a step of 1, in units of ``input_std``. Values of the
+            ladder are then those of standardised inputs.
+    """
+
+    def __init__(
+        self, forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, *, input_std: float, seed: int,
+        level: float | None, limits: tuple[float, float] | None, means: Means, field: Array | None = None,
+    ) -> None:  # fmt: skip
+        self._field, self._unit = field, 1.0 if field is None else input_std**2
+        self._forward, self._reader, self._probe, self._directions = forward, reader, probe, directions
+        self._std, self._seed, self._level, self._limits = input_std, seed, level, limits
+        self.means, self.count = means, means.probing
+        self.evaluations = 0
+        self._tried: dict[float, Dithered] = {}
+
+    @property
+    def tried(self) -> tuple[Dithered, ...]:
+        """What was probed, from the smallest step."""
+        return tuple(self._tried[r] for r in sorted(self._tried))
+
+    def dither(self, step: float) -> float:
+        """Amplitude of the dither at a step: half a level spreads every input over its own, and no more than that is needed.
+
+        Without levels it does not fall with the step: two points nearer to each other round alike, and noise they share is in
+        their product.
+        """
+        return self._level / 2 if self._level else _DITHER * self._std
+
+    def at(self, step: float) -> Dithered:
+        """The values at a step, in input units."""
+        if step not in self._tried:
+            self._tried[step] = self._probed(step)
+        return self._tried[step]
+
+    def choose(self, step: float | None) -> DitheredChoice:
+        """The smallest step whose noise the audit's directions pay for, or the step given, with what is missing at it."""
+        rungs = [q * self._std for q in DITHERED_LADDER]
+        if step is not None:
+            picked, above = step, [step * 2, step * 4]
+            resolved = self.at(step).share is not None
+        else:
+            k = self._smallest_paid(rungs)
+            resolved = k is not None
+            if k is None:
+                shares = {i: d.share for i, r in enumerate(rungs) if (d := self._tried.get(r)) is not None and d.share is not None}
+                k = min(shares, key=lambda i: shares[i]) if shares else len(rungs) - 1
+            picked, above = rungs[k], rungs[k + 1 : k + 3]
+        upper = [self.at(r) for r in above] if self.at(picked).share is not None else []
+        here = self.at(picked)
+        bias = step_bias([here, *upper], self.count * len(self._probe.X)) if upper else None
+        near = upper[0].rung.cross if upper else None
+        plateau = resolved and bool(near) and abs((near or 0.0) / (here.rung.cross or 1.0) - 1) <= 2 * _SETTLED
+        return DitheredChoice(here.rung, plateau, resolved, bias)
+
+    def _smallest_paid(self, rungs: Sequence[float]) -> int | None:
+        """Position of the smallest step that is paid for, as far down as the value still moves; None where none is."""
+        k = _START
+        while not self._paid(self.at(rungs[k])) or (k + 1 < len(rungs) and self._steep(rungs, k + 1)):
+            k += 1
+            if k == len(rungs):
+                return None
+        while k > 0 and not self._settled(rungs, k) and self._paid(self.at(rungs[k - 1])) and not self._steep(rungs, k):
+            k -= 1
+        return k
+
+    def _steep(self, rungs: Sequence[float], k: int) -> bool:
+        """Whether the value doubles from step ``k`` down: noise that both points share does so, a slope does not."""
+        return (self.at(rungs[k - 1]).rung.cross or 0.0) > _STEEP * (self.at(rungs[k]).rung.cross or 0.0)
+
+    def _settled(self, rungs: Sequence[float], k: int) -> bool:
+        here, above = (self._tried[r].rung.cross for r in rungs[k : k + 2]) if k + 1 < len(rungs) else (None, None)
+        return bool(here and above) and abs((above or 0.0) / (here or 1.0) - 1) <= _SETTLED
+
+    def _paid(self, at: Dithered) -> bool:
+        """Whether the audit's directions pay for the noise: in every sample, and in the mean."""
+        if at.share is None or at.rung.unchanged > _STILL or at.share > _RESOLVED * math.sqrt(self.means.directions):
+            return False
+        carrying = max(at.carried * self.means.samples, 1.0) * self.means.directions
+        return math.sqrt((2 * at.share + at.share**2) / carrying) <= _PAID
+
+    def _probed(self, step: float) -> Dithered:
+        dither = self.dither(step)
+        jacobian = DifferenceJacobian(
+            self._forward, self._directions, scheme="dithered", step=step, seed=self._seed, dither=dither, limits=self._limits,
+            field=self._field,
+        )  # fmt: skip
+        X, base = self._probe.X, self._probe.base
+        values, plain, still, noise = [], 0.0, [], []
+        for k, ends in enumerate(jacobian.ends(X, base, requests(self._probe, self.count))):
+            if not is_finite(ends) or ends.twin is None:  # says nothing of the step; the sample itself is skipped when measured
+                continue
+            sketch = cross_sketch(self._reader, base[k], ends)
+            values.append(self._unit * sketch.value if sketch.value is not None else 0.0)
+            plain += self._unit * (sketch.plain or 0.0)
+            still.append(unchanged_share(ends))
+            # Either difference carries two variances of one output's noise.
+            noise.append(float(np.mean((ends.plus - ends.minus - ends.twin.plus + ends.twin.minus) ** 2)) / 4)
+        self.evaluations += 4 * self.count * len(X)
+        n = max(len(values), 1)
+        cross = sum(values) / n
+        share = max(plain / n / cross - 1.0, 0.0) if cross > 0 else None
+        rung = Rung(
+            step=step, relative_step=step / self._std, forward=None, central=plain / n if values else None, error=None,
+            unchanged=float(np.mean(still)) if still else 1.0, cross=cross if values else None,
+        )  # fmt: skip
+        squares = sum(v * v for v in values)
+        carried = sum(values) ** 2 / squares / n if squares > 0 else 0.0
+        floor = math.sqrt(float(np.mean(noise))) if noise else 0.0
+        return Dithered(rung, math.sqrt(step**2 + dither**2 / 3), share, carried, floor)
+
+
+def step_bias(points: Sequence[Dithered], directions: int) -> StepBias | None:
+    """What the value at the first of these steps is short of the value at none, from its fall along the others.
+
+    The logarithm falls with a power of the reach: about the first on shallow nets, less on deep ones. The factor is that of the
+    first power, shrunk by its own noise; its range holds that of the square root and two standard errors.
+
+    Args:
+        points: The step taken and larger ones.
+        directions: Directions at each of them, over all samples.
+
+    Returns:
+        The factor with its range; None where fewer than two steps have a value.
+    """
+    good = [p for p in points if p.share is not None and p.rung.cross]
+    if len(good) < 2 or good[0] is not points[0]:
+        return None
+    y = np.log([p.rung.cross or 1.0 for p in good])
+    # The directions are the same at all steps: their noise cancels, that of the rounding does not.
+    shares = np.array([p.share or 0.0 for p in good])
+    carried = np.array([max(p.carried, 1e-3) for p in good])
+    weight = 1 / ((2 * shares + shares**2) / (directions * carried) + _MODEL_ERROR**2)
+
+    def fall(power: float) -> tuple[float, float]:
+        """Logarithm of the factor and its standard error."""
+        x = np.array([p.reach for p in good]) ** power
+        mean = float((weight * x).sum() / weight.sum())
+        spread = float((weight * (x - mean) ** 2).sum())
+        slope = -float((weight * (x - mean) * y).sum()) / spread
+        return slope * float(x[0]), float(x[0]) / math.sqrt(spread)
+
+    blunt, error = fall(_BLUNT)
+    sharp, _ = fall(_SHARP)
+    value = blunt * blunt**2 / (blunt**2 + error**2) if blunt else 0.0
+    low, high = min(value, sharp, 0.0 if blunt > 0 else blunt) - 2 * error, max(value, sharp, blunt) + 2 * error
+    factor, least, most = (math.exp(min(max(v, -20.0), 20.0)) for v in (value, low, high))
+    return StepBias(factor, least, most, applied=False)
+
+
 def requests(probe: Probe, count: int) -> list[Request]:
     """The first ``count`` directions of every calibration sample."""
     return [Request(Sample(k, i), 0, count) for k, i in enumerate(probe.indices)]
-
-
-def dithered_curve(
-    forward: Forward, reader: OutputReader, probe: Probe, rungs: Sequence[Rung], directions: Directions,
-    input_std: float, dither: float, seed: int, step: float | None, limits: tuple[float, float] | None,
-) -> tuple[tuple[Rung, ...], int]:  # fmt: skip
-    """The ladder with dithered cross-Gram values beside the plain ones; ``error`` of a new rung is None."""
-    by_step = {g.step: g for g in rungs}
-    evaluations = 0
-    for r in sorted({*(q * input_std for q in DITHERED_LADDER), *([step] if step else [])}):
-        jacobian = DifferenceJacobian(forward, directions, scheme="dithered", step=r, seed=seed, dither=dither, limits=limits)
-        cross, plain, still = 0.0, 0.0, []
-        for k, ends in enumerate(jacobian.ends(probe.X, probe.base, requests(probe, DITHERED_DIRECTIONS))):
-            if not is_finite(ends):
-                continue
-            sketch = cross_sketch(reader, probe.base[k], ends)
-            top = sketch.value if sketch.value is not None else 0.0
-            cross += top
-            plain += sketch.plain or 0.0
-            still.append(unchanged_share(ends))
-        evaluations += 4 * DITHERED_DIRECTIONS * len(probe.X)
-        count, share = max(len(still), 1), float(np.mean(still)) if still else 1.0
-        old = by_step.get(r) or Rung(r, r / input_std, None, None, None, share)
-        by_step[r] = replace(old, central=plain / count, cross=cross / count, unchanged=share)
-    return tuple(by_step[r] for r in sorted(by_step)), evaluations
 
 
 def cross_sketch(reader: OutputReader, base: Array, ends: Ends, temperature: float = 1.0, evaluations: int = 0) -> Any:
@@ -70,33 +272,13 @@ def cross_sketch(reader: OutputReader, base: Array, ends: Ends, temperature: flo
     return lambda_max_cross(first, second, evaluations=evaluations)
 
 
-def noise_share(rung: Rung) -> float | None:
-    """What rounding noise adds to the plain value, as a share of the cross value; None where nothing was resolved."""
-    if rung.cross is None or rung.central is None or rung.cross <= 0:
-        return None
-    return max(rung.central / rung.cross - 1.0, 0.0)
+def joined(rungs: Sequence[Rung], tried: Sequence[Dithered]) -> tuple[Rung, ...]:
+    """The ladder of plain differences and that of dithered ones as one curve."""
+    by_step: Mapping[float, Rung] = {g.step: g for g in rungs} | {d.rung.step: d.rung for d in tried}
+    return tuple(by_step[r] for r in sorted(by_step))
 
 
-def smallest_resolving(curve: Sequence[Rung]) -> float | None:
+def smallest_resolving(tried: Sequence[Dithered]) -> float | None:
     """The smallest step at which rounding adds no more than the value itself; None where there is none."""
-    found = [g.step for g in curve if (share := noise_share(g)) is not None and share <= 1.0]
+    found = [d.rung.step for d in tried if d.share is not None and d.share <= 1.0]
     return min(found) if found else None
-
-
-def dithered_choice(curve: Sequence[Rung], step: float | None) -> tuple[Rung, bool, bool]:
-    """(rung, on a plateau, resolved): the smallest step at which rounding adds no more than `_NOISE_SHARE`."""
-    tried = [g for g in curve if g.cross is not None]
-    quiet = [g for g in tried if (share := noise_share(g)) is not None and share <= _NOISE_SHARE]
-    if step is not None:
-        picked = next(g for g in tried if g.step == step)
-        resolved = noise_share(picked) is not None
-    elif quiet:
-        picked, resolved = quiet[0], True
-    else:
-        shares = [(share, g) for g in tried if (share := noise_share(g)) is not None]
-        picked = min(shares, key=lambda pair: pair[0])[1] if shares else tried[-1]
-        resolved = False
-    at = tried.index(picked)
-    near = [g.cross for g in (*tried[max(0, at - 1) : at], *tried[at + 1 : at + 2]) if g.cross]
-    flat = bool(picked.cross) and any(abs(c - (picked.cross or 0.0)) <= _DITHERED_PLATEAU * (picked.cross or 0.0) for c in near)
-    return picked, flat and picked in quiet, resolved

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import stdtrit
 
-from onnxfim.record.sample import Estimate
+from onnxfim.record.sample import Estimate, Kind
+from onnxfim.slopes.difference_error import DifferenceError
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -20,6 +21,7 @@ _LEVEL = 0.975  # of the upper end of a two-sided 95 % interval
 # Share of lambda_max that the part of the spectrum left out of the jackknife's replicates may hold. By second-order
 # perturbation it moves the corrected value by tail · (groups − 1) · m_g / m², under 0.3 % at 100 directions in 20 groups.
 _TAIL = 0.25
+_SHARP = 0.1  # of the largest singular value: errors of the differences below this leave a value exact
 # Half-width of the cross-fit value's error over that of the sketch's. Over spectra of 2, 5, 9, 20 and 100 equal eigenvalues the
 # interval then covers 93.5 % and more from 16 directions on (53 to 97 % without), and 95 % and more of spectra that decay.
 _CROSS_FIT_ERROR = 0.9
@@ -57,20 +59,23 @@ def gram(Y: Array) -> Gram:
     return Gram(Z, float(w[-1]), float(w.sum()))
 
 
-def lambda_max_exact(Y: Array, *, evaluations: int = 0, method: str = "all coordinates") -> Estimate:
+def lambda_max_exact(Y: Array, *, error: float = 0.0, evaluations: int = 0, method: str = "all coordinates") -> Estimate:
     """lambda_max(F) from scores along all d coordinate directions: the top eigenvalue of ``YᵀY``.
 
     Args:
         Y: Scores ``y(e_i)``, (d, K).
+        error: Bound of the spectral norm of the scores' errors; by Weyl's inequality it bounds that of the largest singular value.
         evaluations: Forward passes spent.
         method: How the scores were made.
 
     Returns:
-        lambda_max in nats per squared input unit, ``kind="exact"`` up to the differences' own error.
+        lambda_max in nats per squared input unit with the interval that the error leaves. It is an estimate, not exact, where that
+        is wide.
     """
-    scale = _scale(Y)
-    value = gram(Y / scale).top * scale**2
-    return Estimate(value, value, value, "exact", method, evaluations, plain=value, cross_fit=value)
+    value = _top(Y)
+    low, high = _ends(value, error)
+    kind: Kind = "exact" if error <= _SHARP * math.sqrt(value) else "estimate"
+    return Estimate(value, low, high, kind, method, evaluations, plain=value, cross_fit=value)
 
 
 def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, method: str = "Gram sketch") -> Estimate:
@@ -172,12 +177,18 @@ def plain_top(Y: Array, twin: Array | None = None) -> float:
     return max(float(np.linalg.eigvalsh((product + product.T) / 2)[-1]), 0.0) * scale**2
 
 
-def trace_estimate(Y: Array, twin: Array | None = None, *, exact: bool = False, evaluations: int = 0) -> Estimate:
-    """``tr F``: unbiased mean of ``y(v)·y(v)`` (``y⁽¹⁾·y⁽²⁾`` with dithered twins); the sum over all coordinates if exact."""
+def trace_estimate(
+    Y: Array, twin: Array | None = None, *, exact: bool = False, error: float = 0.0, evaluations: int = 0
+) -> Estimate:
+    """``tr F``: unbiased mean of ``y(v)·y(v)`` (``y⁽¹⁾·y⁽²⁾`` with dithered twins); the sum over all coordinates if exact.
+
+    ``error`` bounds the Frobenius norm of the scores' errors, for the exact one.
+    """
     squares = (Y * (Y if twin is None else twin)).sum(axis=1)  # (m,)
     if exact:
         total = float(squares.sum())
-        return Estimate(total, total, total, "exact", "all coordinates", evaluations)
+        low, high = _ends(total, error)
+        return Estimate(total, low, high, "exact", "all coordinates", evaluations)
     value = float(squares.mean())
     half = stdtrit(len(squares) - 1, _LEVEL) * float(squares.std(ddof=1)) / math.sqrt(len(squares))
     if value <= 0:
@@ -196,14 +207,27 @@ def effective_rank(trace: Estimate, lambda_max: Estimate) -> Estimate:
     )
 
 
-def sensitivity_estimate(D: Array, *, exact: bool = False, evaluations: int = 0) -> Estimate:
-    """``‖J‖₂`` from slopes of the logits, (m, K): the root of the sketch of ``λ_max(JJᵀ)``."""
-    square = lambda_max_exact(D) if exact else lambda_max_sketch(D)
+def sensitivity_estimate(
+    D: Array, twin: Array | None = None, *, exact: bool = False, error: float = 0.0, evaluations: int = 0
+) -> Estimate:
+    """``‖J‖₂`` from slopes of the logits, (m, K): the root of the sketch of ``λ_max(JJᵀ)``, or of its cross-Gram.
+
+    ``error`` is as in `lambda_max_exact`.
+    """
+    square = lambda_max_exact(D, error=error) if exact else lambda_max_sketch(D) if twin is None else lambda_max_cross(D, twin)
     roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (square.value, square.low, square.high)]
-    return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations)
+    return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations, square.reason)
 
 
-def boundary_distance_estimate(z: Array, D: Array, *, exact: bool = False, evaluations: int = 0) -> Estimate:
+def boundary_distance_estimate(
+    z: Array,
+    D: Array,
+    twin: Array | None = None,
+    *,
+    exact: bool = False,
+    error: DifferenceError | None = None,
+    evaluations: int = 0,
+) -> Estimate:
     """First-order L2 distance to the decision boundary, ``min_j (z_c − z_j) / ‖∇(z_c − z_j)‖₂``.
 
     Independent of temperature. ``‖∇(z_c − z_j)‖²`` is the mean of squared slope differences (their sum over all coordinates).
@@ -211,7 +235,9 @@ def boundary_distance_estimate(z: Array, D: Array, *, exact: bool = False, evalu
     Args:
         z: Logits, (K,).
         D: Slopes of the logits along m directions, (m, K).
+        twin: The same around independently dithered points: rounding noise has mean zero in the products of the two.
         exact: The directions are all coordinates.
+        error: What those slopes may be off by, for the exact one.
         evaluations: Forward passes spent.
 
     Returns:
@@ -220,7 +246,8 @@ def boundary_distance_estimate(z: Array, D: Array, *, exact: bool = False, evalu
     c = int(z.argmax())
     gaps = z[c] - z  # (K,)
     differences = D[:, c, None] - D  # (m, K)
-    squares = np.einsum("mk,mk->k", differences, differences) / (1 if exact else len(D))
+    others = differences if twin is None else twin[:, c, None] - twin
+    squares = np.maximum(np.einsum("mk,mk->k", differences, others) / (1 if exact else len(D)), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = gaps / np.sqrt(squares)
     distances[c] = np.inf
@@ -229,8 +256,11 @@ def boundary_distance_estimate(z: Array, D: Array, *, exact: bool = False, evalu
     if not math.isfinite(value):
         return Estimate(None, None, None, "estimate", "", evaluations, "no slope towards another class was resolved")
     if exact:
-        return Estimate(value, value, value, "exact", "all coordinates", evaluations)
-    nearest = differences[:, j] ** 2
+        low: float
+        high: float | None
+        low, high = (value, value) if error is None else error.distance(gaps, np.sqrt(squares), c)
+        return Estimate(value, low, high, "exact", "all coordinates", evaluations)
+    nearest = differences[:, j] * others[:, j]
     # d = gap / √q: half of q's relative error, and q is a mean of m squares.
     relative = float(nearest.std(ddof=1) / nearest.mean() / math.sqrt(len(nearest))) / 2
     relative = max(relative, math.sqrt(2 / len(nearest)) / 2)
@@ -257,6 +287,20 @@ def worst_direction(Y: Array) -> Array:
     v = u if wide else scaled @ u
     v = v / (np.linalg.norm(v) or 1.0)
     return np.asarray(v * (np.sign(v[np.abs(v).argmax()]) or 1.0))
+
+
+def _top(Y: Array) -> float:
+    """Largest eigenvalue of ``YᵀY``."""
+    scale = _scale(Y)
+    return gram(Y / scale).top * scale**2
+
+
+def _ends(square: float, error: float) -> tuple[float, float]:
+    """Ends of a square whose root may be off by ``error``."""
+    if error == 0:
+        return square, square
+    root = math.sqrt(square)
+    return max(root - error, 0.0) ** 2, (root + error) ** 2
 
 
 def _scale(Y: Array) -> float:

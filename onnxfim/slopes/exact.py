@@ -13,8 +13,9 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
 from onnxfim.slopes.differences import Ends, Request, Sample
-from onnxfim.slopes.estimators import worst_direction
-from onnxfim.slopes.krylov import Product, TopEigenpairs, lanczos
+from onnxfim.slopes.flips import ValidRange
+from onnxfim.slopes.krylov import Product, TopEigenpairs, confirmed, lanczos
+from onnxfim.slopes.leads import lead_of_outputs, output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -37,15 +38,22 @@ class GradientRoute:
         model: The derivative graphs.
         measurer: Turns slopes into results.
         seed: Seed of the Lanczos starts.
+        box: The valid range of inputs, for the choice of the nearest boundary; None where it is not asked for.
+
+    Attributes:
+        leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K), by its position; left there by
+            `measure`.
     """
 
-    def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int) -> None:
-        self.model, self.measurer, self.seed = model, measurer, seed
+    def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
+        self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
+        self.leads: dict[int, Array] = {}
 
     @property
     def few(self) -> bool:
         """Whether whole Jacobians are computed."""
-        return self.model.num_outputs <= FEW_CLASSES
+        # A bracket by the extreme scales says nothing where features differ in scale: all coordinates do.
+        return self.model.num_outputs <= FEW_CLASSES or self.measurer.features is not None
 
     def measure(self, X: Array, base: Array, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
         """Results of the samples as they come, with their positions."""
@@ -63,20 +71,47 @@ class GradientRoute:
 
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
         for s, ends in zip(block, self.ends(X, block), strict=True):
+            self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
             yield self.measurer(s, base[s.position], [ends])
 
-    def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each sample, (n, d)."""
-        if not self.few:
-            return self._lanczos_directions(X, base, samples, temperature)
-        reader = self.measurer.reader
+    def _lead(self, x: Array, base: Array, ends: Ends, temperature: float) -> Array:
+        return lead_of_outputs(self.measurer.reader, base, ends, x, self._box, temperature)
+
+    def directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
+        """Directions of each sample, (n, 2, d): the unit worst direction, and the slope towards the nearest boundary.
+
+        They cost three passes a sample that was measured by this route; one whose result was remembered is measured again. A sample
+        without a slope has zeros.
+        """
+        missing = [s for s in samples if s.position not in self.leads] if temperature == 1.0 else list(samples)
+        leads = self.leads if temperature == 1.0 else {}
+        rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
+        for start in range(0, len(missing), rows):
+            leads.update(self._found_leads(X, base, missing[start : start + rows], temperature))
         found = []
-        rows = self.model.rows_per_call(self.model.num_outputs)
         for start in range(0, len(samples), rows):
             block = samples[start : start + rows]
-            for s, ends in zip(block, self.ends(X, block), strict=True):
-                found.append(worst_direction(reader.scores(base[s.position], ends.plus, ends.minus, 1.0, temperature)))
-        return np.array(found)
+            U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
+            g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
+            g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
+            found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
+        return np.concatenate(found)
+
+    def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
+        if self.few:
+            pairs = zip(block, self.ends(X, block), strict=True)
+            return {s.position: self._lead(X[s.position], base[s.position], e, temperature) for s, e in pairs}
+        positions = [s.position for s in block]
+        x, z = X[positions], base[positions]
+        vectors = self._lanczos(x, z, block, temperature, None).vectors
+        nearest = self._nearest(x, z)[1]
+        reader = self.measurer.reader
+        return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
+
+    def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
+        """Unit worst direction of each sample, (n, d). Its sign is free; the entry of largest magnitude is made positive."""
+        v = self.directions(X, base, samples, temperature)[:, 0]
+        return np.asarray(v * np.where(np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], 1) < 0, -1.0, 1.0))
 
     # many classes
 
@@ -88,16 +123,18 @@ class GradientRoute:
         hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
         shares = None if hot is None else self._shares_at_ends(x, z, hot)
         stretch = self._stretch(x, block)
-        distances = self._distances(x, z) if reader.has_classes else [Estimate(None, reason=NO_CLASSES)] * len(block)
+        distances, nearest = self._nearest(x, z)
         for k, sample in enumerate(block):
+            self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
             products = int(raw.products[k])
             spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
             spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
             spent += PASSES_PER_PRODUCT * (int(stretch.products[k]) + (3 if shares is not None and shares.shape[1] else 0))
-            lam = _estimate(raw, k, spent)
+            error = self.measurer.step_error
+            lam = _estimate(raw, k, spent, error)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
-            s = _estimate(stretch, k, spent)
+            s = _estimate(stretch, k, spent, error)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
             yield self.measurer.result(
                 sample,
@@ -105,8 +142,9 @@ class GradientRoute:
                 lambda_max=lam,
                 calibrated=None
                 if hot is None or shares is None
-                else with_temperature_error(_estimate(hot, k, spent), tuple(shares[k])),
-                raw_units=self.measurer.raw_units_by_bracket(lam),
+                else with_temperature_error(_estimate(hot, k, spent, error), tuple(shares[k])),
+                raw_units=self.measurer.in_units(self.measurer.raw, lam),
+                standardised=self.measurer.in_units(self.measurer.standardised, lam),
                 trace=trace,
                 boundary_distance=replace(distances[k], evaluations=spent),
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),
@@ -116,10 +154,10 @@ class GradientRoute:
             )
 
     def _noise(self, block: Sequence[Sample]) -> Array:
-        """Random starts, (n, K), each from its own sample's stream."""
-        return np.array(
-            [np.random.default_rng([self.seed, s.index, streams.LANCZOS]).standard_normal(self.model.num_outputs) for s in block]
-        )
+        """Three independent random starts, (3, n, K), each sample's from its own stream."""
+        shape = (3, self.model.num_outputs)
+        drawn = [np.random.default_rng([self.seed, s.index, streams.LANCZOS]).standard_normal(shape) for s in block]
+        return np.stack(drawn, axis=1)
 
     def _lanczos(self, x: Array, z: Array, block: Sequence[Sample], temperature: float, start: Array | None) -> TopEigenpairs:
         """Top eigenpairs of ``A Aᵀ`` for samples x with outputs z (n, K, 1)."""
@@ -128,10 +166,10 @@ class GradientRoute:
         if weights is None:
             product = self._softmax_product(x, temperature)
             if start is None:
-                start = isotropic_start(self.measurer.reader.probabilities(z, temperature)[:, :, 0], noise)
+                start = isotropic_start(self.measurer.reader.probabilities(z, temperature)[:, :, 0], noise[0])
         else:
             product = self._diagonal_product(x, weights)
-        return lanczos(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
+        return confirmed(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
 
     def _softmax_product(self, x: Array, temperature: float) -> Product:
         return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[2][0]
@@ -180,30 +218,16 @@ class GradientRoute:
         def product(rows: Array, u: Array) -> Array:
             return self.model.gram(x[rows], u[None])[0].astype(np.float64)
 
-        return lanczos(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
+        return confirmed(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
 
-    def _lanczos_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float) -> Array:
-        """Unit worst directions, ``Aᵀu`` of the top Ritz vectors."""
-        found = []
-        rows = self.model.rows_per_call(2)
-        for start in range(0, len(samples), rows):
-            block = samples[start : start + rows]
-            positions = [s.position for s in block]
-            x, z = X[positions], base[positions]
-            u = self._lanczos(x, z, block, temperature, None).vectors
-            weights = self.measurer.reader.weights(z, temperature)
-            if weights is None:
-                g = self.model.fisher(x, u[None], temperature)[1][0]
-            else:
-                c = weights * u
-                g = self.model.vjp(x, (c / (np.abs(c).max(axis=1, keepdims=True) + np.finfo(float).tiny))[None])[1][0]
-            g = g.reshape(len(block), -1).astype(np.float64)
-            g /= np.abs(g).max(axis=1, keepdims=True) + np.finfo(float).tiny
-            found.append(g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), np.finfo(float).tiny))
-        return np.concatenate(found)
+    def _nearest(self, x: Array, z: Array) -> tuple[list[Estimate], list[Array] | list[None]]:
+        """Boundary distances, and the weights of the logits whose sum rises towards the nearest boundary."""
+        if not self.measurer.reader.has_classes:
+            return [Estimate(None, reason=NO_CLASSES)] * len(x), [None] * len(x)
+        return self._distances(x, z)
 
-    def _distances(self, x: Array, base: Array) -> list[Estimate]:
-        """Boundary distances to the classes with the largest logits; further classes are not looked at: an upper bound."""
+    def _distances(self, x: Array, base: Array) -> tuple[list[Estimate], list[Array]]:
+        """Boundary distances to the classes with the largest logits, and the ways there (K,); no others: an upper bound."""
         z = base[:, :, 0]
         order = np.argsort(-z, axis=1)[:, : _RUNNERS_UP + 1]  # (n, 10)
         U = np.zeros((order.shape[1] - 1, *z.shape))
@@ -214,11 +238,13 @@ class GradientRoute:
         norms = np.linalg.norm(self.model.vjp(x, U)[1].reshape(len(U), len(x), -1).astype(np.float64), axis=2)  # (9, n)
         gaps = np.take_along_axis(z, order[:, :1], 1) - np.take_along_axis(z, order[:, 1:], 1)  # (n, 9)
         with np.errstate(divide="ignore", invalid="ignore"):
-            d = np.where(norms.T > 0, gaps / norms.T, np.inf).min(axis=1)
+            ratios = np.where(norms.T > 0, gaps / norms.T, np.inf)  # (n, 9)
+        d = ratios.min(axis=1)
         kind = "exact" if order.shape[1] == z.shape[1] else "upper bound"
         method = f"first-order, over the {order.shape[1] - 1} classes next in logit"
         none = Estimate(None, reason="no slope towards another class")
-        return [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
+        estimates = [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
+        return estimates, list(-U[ratios.argmin(axis=1), rows])
 
 
 def isotropic_start(p: Array, noise: Array) -> Array:
@@ -236,12 +262,17 @@ def isotropic_start(p: Array, noise: Array) -> Array:
     return lanczos(product, noise, tolerance=_ROUGH, most=_MOST_PRODUCTS).vectors
 
 
-def _estimate(pairs: TopEigenpairs, k: int, evaluations: int) -> Estimate:
-    """A Ritz value with its residual bound; exact only where the residual is within the tolerance."""
+def _estimate(pairs: TopEigenpairs, k: int, evaluations: int, rounding: float) -> Estimate:
+    """A Ritz value with its residual bound; exact only where that is within the tolerance and two starts agree."""
     value, residual = float(pairs.values[k]), float(pairs.residuals[k])
     sharp = residual <= _TOLERANCE * value
-    # float32 passes leave about 1e-4 of the value whatever the residual says.
-    slack = max(residual, _TOLERANCE * value)
+    # float32 passes leave an error whatever the residual says.
+    least = max(_TOLERANCE, rounding) * value
     return Estimate(
-        value, value - _TOLERANCE * value, value + slack, "exact" if sharp else "lower bound", "Lanczos iteration", evaluations
+        value,
+        value - least,
+        value + max(residual, least),
+        "exact" if sharp and pairs.starts[k] > 1 else "lower bound",
+        "Lanczos iteration",
+        evaluations,
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
+from onnxfim.record.sample import Estimate, LeadingFeature, SampleResult, with_temperature_error
 from onnxfim.record.statistics import Z95
+from onnxfim.record.steps import StepBias
+from onnxfim.slopes.difference_error import DifferenceError
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Ends, Sample, Scheme, unchanged_share
 from onnxfim.slopes.estimators import (
     boundary_distance_estimate,
@@ -22,13 +25,18 @@ from onnxfim.slopes.estimators import (
     sensitivity_estimate,
     top_eigenvalues,
     trace_estimate,
+    worst_direction,
 )
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.rescaling import Rescaling
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Why there is no boundary distance.
 NO_CLASSES = "defined for a classifier with one decision per sample"
+#: Why there is no value in standard deviations.
+NO_DEVIATION = "no input varies over the audited samples: there is no standard deviation to measure in"
+_ALTERNATING = 6.0  # two roundings, each even over one unit in the last place: a variance of a sixth of that squared
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,17 @@ class Measurer:
         temperature: Fitted temperature, or None.
         temperature_reason: Why there is none.
         temperature_error: Standard error of its logarithm.
-        step_error: Relative error of the differences, measured on the ladder; the interval of exact values.
-        scales: Smallest, root-mean-square and largest d(model input)/d(raw input), or None.
-        scale_field: The same per coordinate, (d,), where it is known.
+        step_error: Relative error of the slopes along all coordinates where it is not measured at the sample itself.
+        rounding: Relative rounding of one output by its type.
+        grain: Relative rounding of the slopes by sums inside the model, as far as the inputs' own size tells it.
+        raw: Units of the raw inputs, before a normalisation, or None.
+        standardised: The inputs' standard deviations, or None where nothing varies.
+        features: Of each coordinate the feature it belongs to, (d,), where features differ in scale; else None.
+        unit: Where random directions are those of standardised inputs, what their slopes are multiplied by; else None. There are
+            no values in the inputs' own units then, for the reason in ``without``.
+        without: Why not.
+        parts: How many directions in turn make up one, whose slope is the sum of theirs.
+        bias: What lambda_max at the step is short of; None where nothing is to be made good.
     """
 
     reader: OutputReader
@@ -55,9 +71,16 @@ class Measurer:
     temperature: float | None
     temperature_reason: str | None
     step_error: float
-    scales: tuple[float, float, float] | None
-    scale_field: Array | None = None
+    rounding: float = 0.0
+    grain: float = 0.0
+    raw: Rescaling | None = None
+    standardised: Rescaling | None = None
+    features: Array | None = None
+    unit: float | None = None
+    without: str = ""
     temperature_error: float = 0.0
+    parts: int = 1
+    bias: StepBias | None = None
 
     def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
         """The result of one sample.
@@ -71,26 +94,57 @@ class Measurer:
         # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
         passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
         evaluations = 1 + passes
-        joined = _joined(parts)
-        raw, Y, Y2 = self._lambda(base, joined, 1.0, evaluations)
+        ends = joined(parts)
+        found = self._lambda(base, ends, 1.0, evaluations)
+        if self.unit is not None:
+            return self._standardised_only(sample, base, found, parts, evaluations, directions)
+        raw = found.estimate
         calibrated = None
         if self.temperature is not None:
-            calibrated, scores, twin = self._lambda(base, joined, self.temperature, evaluations)
-            calibrated = with_temperature_error(calibrated, self._at_ends(base, joined, calibrated, scores, twin))
+            hot = self._lambda(base, ends, self.temperature, evaluations)
+            calibrated = with_temperature_error(hot.estimate, self._at_ends(base, ends, hot.estimate, hot.Y, hot.twin))
         resolved = raw.value is not None
-        trace = trace_estimate(Y, Y2, exact=self.exact, evaluations=evaluations)
-        trace = self._widened(trace) if resolved else replace(trace, value=None, low=None, high=None, reason=raw.reason)
-        distance, sensitivity = self._slopes(base, joined, evaluations, raw.reason)
+        error = 0.0 if found.error is None else found.error.frobenius()
+        trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
+        trace = self._widened(trace) if resolved else _without(raw.reason)
+        distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
+        raw, trace = self._at_no_step(raw), self._at_no_step(trace)
+        calibrated = None if calibrated is None else self._at_no_step(calibrated)
+        distance, sensitivity = self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
         return self.result(
             sample,
             base,
             lambda_max=raw,
             calibrated=calibrated,
-            raw_units=self._raw_units(raw, Y),
+            raw_units=self._in_units(self.raw, found),
+            standardised=self._in_units(self.standardised, found),
             trace=trace,
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
-            eigenvalues=top_eigenvalues(Y) if self.exact and resolved else (),
+            eigenvalues=top_eigenvalues(found.Y) if self.exact and resolved else (),
+            feature=self._leading(found),
+            evaluations=evaluations,
+            directions=directions,
+            unchanged=self._unchanged(parts),
+        )
+
+    def _standardised_only(
+        self, sample: Sample, base: Array, found: _Found, parts: Sequence[Ends], evaluations: int, directions: int
+    ) -> SampleResult:
+        """The result along directions of standardised inputs: what is in the inputs' own units is left out, with the reason."""
+        none = _without(self.without)
+        assert self.unit is not None
+        return self.result(
+            sample,
+            base,
+            lambda_max=none,
+            calibrated=None if self.temperature is None else none,
+            raw_units=None if self.raw is None else none,
+            standardised=None if self.standardised is None else _times(found.estimate, self.unit**2),
+            trace=none,
+            boundary_distance=none,
+            logit_sensitivity=none,
+            eigenvalues=(),
             evaluations=evaluations,
             directions=directions,
             unchanged=self._unchanged(parts),
@@ -98,8 +152,9 @@ class Measurer:
 
     def result(
         self, sample: Sample, base: Array, *, lambda_max: Estimate, calibrated: Estimate | None, raw_units: Estimate | None,
-        trace: Estimate, boundary_distance: Estimate, logit_sensitivity: Estimate, eigenvalues: tuple[float, ...],
-        evaluations: int, directions: int, unchanged: float = 0.0,
+        standardised: Estimate | None, trace: Estimate, boundary_distance: Estimate, logit_sensitivity: Estimate,
+        eigenvalues: tuple[float, ...], evaluations: int, directions: int, unchanged: float = 0.0,
+        feature: LeadingFeature | None = None,
     ) -> SampleResult:  # fmt: skip
         """One sample's result: what was measured of it by any route, and what follows from that and from its outputs.
 
@@ -109,10 +164,12 @@ class Measurer:
             lambda_max, trace, boundary_distance, logit_sensitivity: As measured.
             calibrated: lambda_max at the fitted temperature; None where there is no temperature.
             raw_units: lambda_max per squared raw input unit; None where the scale is not known.
+            standardised: lambda_max per squared standard deviation of each input; None where nothing varies.
             eigenvalues: The largest ones of F.
             evaluations: Forward passes spent.
             directions: Directions, or products, that were measured.
             unchanged: Share of random directions that changed nothing.
+            feature: The feature that leads the worst direction, where features differ in scale.
         """
         reader, outputs = self.reader, base[None]
         return SampleResult(
@@ -131,6 +188,8 @@ class Measurer:
             directions=directions,
             unchanged=unchanged,
             lambda_max_raw_units=raw_units,
+            lambda_max_standardised=Estimate(None, reason=NO_DEVIATION) if standardised is None else standardised,
+            leading_feature=feature,
             top_eigenvalues=eigenvalues,
         )
 
@@ -163,73 +222,164 @@ class Measurer:
             return 0.0
         return float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts]))
 
-    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> tuple[Estimate, Array, Array | None]:
-        """lambda_max at a temperature, with the scores (and their dithered twins) it came from."""
+    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> _Found:
+        """lambda_max at a temperature, with the scores (and their dithered twins, or their errors) it came from."""
         scores = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
         if ends.twin is not None:
-            twin = self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
-            return lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin
+            twin = self._wholes(self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature))
+            scores = self._wholes(scores)
+            return _Found(lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin)
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
-            return Estimate(None, None, None, "estimate", "", evaluations, reason), scores, None
-        method = "derivative of the graph" if self.gradient else f"{self.scheme} differences"
-        if self.exact:
-            sketch = lambda_max_exact(scores, evaluations=evaluations, method=f"all coordinates, {method}")
-            return self._widened(sketch), scores, None
-        return lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {method}"), scores, None
+            return _Found(Estimate(None, None, None, "estimate", "", evaluations, reason), scores)
+        if not self.exact:
+            scores = self._wholes(scores)
+            return _Found(
+                lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {self.scheme} differences"), scores
+            )
+        method = f"all coordinates, {'derivative of the graph' if self.gradient else f'{self.scheme} differences'}"
+        error = self._error(base, ends, partial(self.reader.scores, base, temperature=temperature))
+        size = 0.0 if error is None else error.norm()
+        exact = lambda_max_exact(scores, error=size, evaluations=evaluations, method=method)
+        return _Found(self._widened(exact), scores, error=error)
+
+    def _wholes(self, slopes: Array) -> Array:
+        """Slopes, or scores, along whole directions from those along their parts."""
+        if self.parts == 1:
+            return slopes
+        return np.asarray(slopes.reshape(-1, self.parts, *slopes.shape[1:]).sum(axis=1))
+
+    def _error(self, base: Array, ends: Ends, linear: Callable[[Array, Array, float | Array], Array]) -> DifferenceError | None:
+        """What slopes by central differences along all coordinates may be off by; None where it was not measured at the sample.
+
+        Args:
+            base: Outputs at the sample, (K, P).
+            ends: Of its steps.
+            linear: Slopes or scores from outputs at two ends and their distance.
+        """
+        if ends.ahead is None:
+            return None
+        middle = np.broadcast_to(base, ends.plus.shape)
+        forward = linear(ends.plus, middle, ends.ahead)
+        backward = linear(middle, ends.minus, ends.h - ends.ahead)
+        signs = np.where(np.arange(base.shape[0]) % 2, -1.0, 1.0)[:, None]  # outputs that round alike move no probability
+        rounded = middle + self.rounding / math.sqrt(_ALTERNATING) * np.abs(base) * signs
+        floor = linear(rounded, middle, ends.h)
+        # Sums inside round on one grid at both ends, which leaves no trace in the half difference.
+        inside = self.grain / 2 * linear(ends.plus, ends.minus, ends.h)
+        lengths = [np.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (floor, inside)]
+        return DifferenceError((forward - backward).reshape(len(forward), -1) / 2, lengths[0] + lengths[1])
 
     def _slopes(self, base: Array, ends: Ends, evaluations: int, reason: str | None) -> tuple[Estimate, Estimate]:
         """Boundary distance and logit sensitivity, both independent of temperature."""
         if reason is not None:
-            return Estimate(None, reason=reason), Estimate(None, reason=reason)
-        D = self.reader.slopes(ends.plus, ends.minus, ends.h)  # (m, K, P)
-        if ends.twin is not None:
-            D = np.concatenate([D, self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h)])
-        sensitivity = self._widened(sensitivity_estimate(D.reshape(len(D), -1), exact=self.exact, evaluations=evaluations))
+            return _without(reason), _without(reason)
+        D = self._wholes(self.reader.slopes(ends.plus, ends.minus, ends.h))  # (m, K, P)
+        twin = None if ends.twin is None else self._wholes(self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h))
+        other = None if twin is None else twin.reshape(len(D), -1)
+        error = self._error(base, ends, self.reader.slopes) if self.exact else None
+        size = 0.0 if error is None else error.norm()
+        stretch = sensitivity_estimate(D.reshape(len(D), -1), other, exact=self.exact, error=size, evaluations=evaluations)
+        sensitivity = self._widened(stretch)
         if not self.reader.has_classes or base.shape[1] != 1:
-            return Estimate(None, reason=NO_CLASSES), sensitivity
+            return _without(NO_CLASSES), sensitivity
         z, slopes = self.reader.contest(base, D)
-        return self._widened(boundary_distance_estimate(z, slopes, exact=self.exact, evaluations=evaluations)), sensitivity
+        twins = None if twin is None else self.reader.contest(base, twin)[1]
+        if error is not None:
+            error = replace(error, half=self.reader.contest(base, error.half[:, :, None])[1])
+        distance = boundary_distance_estimate(z, slopes, twins, exact=self.exact, error=error, evaluations=evaluations)
+        return self._widened(distance), sensitivity
+
+    def _at_no_step(self, estimate: Estimate, power: float = 1.0) -> Estimate:
+        """An estimate with what the step keeps from it made good; ``power`` is that of lambda_max in it.
+
+        The interval holds the factor's range beside the estimate's own noise, as independent parts of its logarithm.
+        """
+        bias = self.bias
+        if bias is None or not estimate.value:
+            return estimate
+        factor, *ends = (b**power for b in (bias.factor, bias.low, bias.high))
+        value = estimate.value * factor
+
+        def end(own: float | None, most: float, sign: int) -> float | None:
+            if own is None or own <= 0 or estimate.value is None:
+                return own
+            return value * math.exp(sign * math.hypot(math.log(own / estimate.value), math.log(most / factor)))
+
+        def scaled(v: float | None) -> float | None:
+            return None if v is None else v * factor
+
+        return replace(
+            estimate, value=value, low=end(estimate.low, min(ends), -1), high=end(estimate.high, max(ends), 1),
+            plain=scaled(estimate.plain), cross_fit=scaled(estimate.cross_fit),
+        )  # fmt: skip
 
     def _widened(self, estimate: Estimate) -> Estimate:
-        """An exact estimate with the differences' own error as its interval; others stay."""
-        if estimate.kind != "exact" or estimate.value is None:
+        """A value over all coordinates with the relative error that its slopes have beside what was measured; others stay."""
+        if not self.exact or estimate.value is None or not self.step_error:
             return estimate
         factor = 1 + self.step_error
-        return replace(estimate, low=estimate.value / factor, high=estimate.value * factor)
-
-    def _raw_units(self, estimate: Estimate, Y: Array) -> Estimate | None:
-        """lambda_max per squared raw input unit: between ``s²_min λ`` and ``s²_max λ`` where the channels' scales differ.
-
-        Over all coordinates it is exact: ``F_raw = S F S``.
-        """
-        if self.scales is None or estimate.value is None:
-            return None
-        if self.exact and self.scale_field is not None:
-            sketch = lambda_max_exact(Y * self.scale_field[:, None], evaluations=estimate.evaluations, method=estimate.method)
-            return self._widened(sketch)
-        return self.raw_units_by_bracket(estimate)
-
-    def raw_units_by_bracket(self, estimate: Estimate) -> Estimate | None:
-        """lambda_max per squared raw unit from that per squared model unit: exact for equal scales, else between two bounds."""
-        if self.scales is None or estimate.value is None:
-            return None
-        least, mean, most = (s**2 for s in self.scales)
         low, high = estimate.low, estimate.high
-        return replace(
-            estimate,
-            value=estimate.value * mean,
-            low=None if low is None else low * least,
-            high=None if high is None else high * most,
-            kind=estimate.kind if least == most else "estimate",
+        return replace(estimate, low=None if low is None else low / factor, high=None if high is None else high * factor)
+
+    def _in_units(self, units: Rescaling | None, found: _Found) -> Estimate | None:
+        """lambda_max in other units of the inputs: exact over all coordinates, else between two bounds."""
+        of = found.estimate
+        if units is None or of.value is None:
+            return None if units is None else _without(of.reason)
+        if not self.exact:
+            return self.in_units(units, of)
+        size = 0.0 if found.error is None else found.error.norm(units.field)
+        return self._widened(units.exact(of, found.Y, size))
+
+    def in_units(self, units: Rescaling | None, estimate: Estimate) -> Estimate | None:
+        """lambda_max in other units of the inputs from the one in the model's; None where there are no such units."""
+        return None if units is None else units.bracketed(estimate)
+
+    def _leading(self, found: _Found) -> LeadingFeature | None:
+        """The feature that holds most of the worst direction, where features differ in scale."""
+        if not self.exact or self.features is None or self.standardised is None or not found.estimate.value:
+            return None
+        raw, standardised = (
+            np.bincount(self.features, worst_direction(Y) ** 2) for Y in (found.Y, found.Y * self.standardised.field[:, None])
         )
+        leading = int(raw.argmax())
+        return LeadingFeature(leading, min(float(raw[leading]), 1.0), min(float(standardised[leading]), 1.0))
 
 
-def _joined(parts: Sequence[Ends]) -> Ends:
-    """Ends along all directions of a sample."""
+@dataclass(frozen=True)
+class _Found:
+    """lambda_max with the scores it came from, their dithered twins, and what they may be off by."""
+
+    estimate: Estimate
+    Y: Array
+    twin: Array | None = None
+    error: DifferenceError | None = None
+
+
+def _without(reason: str | None) -> Estimate:
+    return Estimate(None, reason=reason)
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    """An estimate in units in which it is so many times as large."""
+    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "plain", "cross_fit")}
+    return replace(estimate, **{name: v * factor for name, v in numbers.items() if v is not None})
+
+
+def joined(parts: Sequence[Ends]) -> Ends:
+    """Ends along all directions of a sample, from those along disjoint ranges of them."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
     minus = first.minus if len(first.minus) == 1 else np.concatenate([e.minus for e in parts])
     twins = [e.twin for e in parts if e.twin is not None]
-    return Ends(first.request, np.concatenate([e.plus for e in parts]), minus, first.h, _joined(twins) if twins else None)
+    own = first.ahead is not None
+    return Ends(
+        first.request,
+        np.concatenate([e.plus for e in parts]),
+        minus,
+        np.concatenate([np.asarray(e.h) for e in parts]) if isinstance(first.h, np.ndarray) else first.h,
+        joined(twins) if twins else None,
+        np.concatenate([e.ahead for e in parts if e.ahead is not None]) if own else None,
+    )

@@ -8,22 +8,15 @@ bias of the forward sketch, so the step with the smallest share is the best one,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.audit import Rung, StepChoice
+from onnxfim.record.steps import Rung, StepChoice
 from onnxfim.runtime.rows import Directions, Forward, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Scheme, is_finite
-from onnxfim.slopes.dithering import (
-    DITHERED_DIRECTIONS,
-    Probe,
-    dithered_choice,
-    dithered_curve,
-    noise_share,
-    requests,
-    smallest_resolving,
-)
+from onnxfim.slopes.dithering import DitheredLadder, Means, Probe, joined, requests, smallest_resolving
 from onnxfim.slopes.estimators import lambda_max_sketch
 from onnxfim.slopes.kinds import OutputReader
 
@@ -31,6 +24,9 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Steps of the ladder, in standard deviations of the inputs.
 LADDER = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+#: How the reason begins that a file with quantisers rounds.
+QUANTISERS = "the graph quantises"
 
 _SAMPLES = 6
 _DIRECTIONS = 8
@@ -50,6 +46,9 @@ def choose_step(
     scheme: Scheme | Literal["auto"] = "auto",
     level: float | None = None,
     limits: tuple[float, float] | None = None,
+    field: Array | None = None,
+    means: Means | None = None,
+    rounding: str | None = None,
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
 
@@ -64,56 +63,87 @@ def choose_step(
         level: Spacing of the input levels of a file that quantises its input: the amplitude of the dither. Such a file has no
             slope at a point, so that smooth schemes are not considered (measured: they read 1.1 to 1.4 times the float file).
         limits: Range outside which the file clips its input.
+        field: Where features differ in scale, by how much each is moved for a step of 1, in units of ``input_std``. Values of the
+            ladder are then those of standardised inputs.
+        means: What the audit can pay for; the smallest step of a file that rounds depends on it.
+        rounding: What shows that the file rounds, in words. A file with quantisers is not probed by plain differences.
 
     Returns:
         The choice with its evidence.
     """
-    ladder = sorted({*(r * input_std for r in LADDER), *([step] if step else [])})
     dirs = Rademacher(seed)
     repeat_noise = float(np.sqrt(np.mean((forward.outputs(probe.X) - probe.base) ** 2)))
     evaluations = len(probe.X)
     rungs: list[Rung] = []
     noise: list[float] = []
-    for r in ladder:
-        rung, floor, cost = _climb(forward, reader, probe, dirs, r, input_std)
+    quantised = level is not None or (rounding is not None and rounding.startswith(QUANTISERS))
+    smoothly = not quantised or scheme in ("forward", "central")
+    for r in sorted({*(q * input_std for q in LADDER), *([step] if step else [])}) if smoothly else ():
+        rung, floor, cost = _climb(forward, reader, probe, dirs, r, input_std, field)
         rungs.append(rung)
         noise.append(floor)
         evaluations += cost
     usable = [g for g in rungs if g.error is not None and g.unchanged < 0.5]
-    noise_floor = min((n for n, g in zip(noise, rungs, strict=True) if g.unchanged < 0.5), default=None)
+    smooth = StepChoice(
+        step=0.0, scheme="forward", plateau=False, given=step is not None, input_std=input_std,
+        noise_floor=min((n for n, g in zip(noise, rungs, strict=True) if g.unchanged < 0.5), default=None),
+        repeat_noise=repeat_noise, error=None, smallest_usable=usable[0].step if usable else None, dither=None,
+        curve=tuple(rungs), samples=probe.indices, directions=_DIRECTIONS, evaluations=evaluations, rounding=rounding,
+        per_coordinate=field is not None,
+    )  # fmt: skip
 
-    def choice(rung: Rung, scheme: Scheme, plateau: bool, curve: Sequence[Rung] = rungs, dither: float | None = None) -> StepChoice:
-        noisy = scheme == "dithered"
-        return StepChoice(
-            step=rung.step,
-            scheme=scheme,
-            plateau=plateau,
-            given=step is not None,
-            input_std=input_std,
-            noise_floor=noise_floor,
-            repeat_noise=repeat_noise,
-            error=noise_share(rung) if noisy else rung.error if scheme == "forward" else _central_error(usable, rung),
-            smallest_usable=smallest_resolving(curve) if noisy else usable[0].step if usable else None,
-            dither=dither,
-            curve=tuple(curve),
-            samples=probe.indices,
-            directions=DITHERED_DIRECTIONS if noisy else _DIRECTIONS,
-            evaluations=evaluations,
-        )
+    def choice(rung: Rung, scheme: Scheme, plateau: bool) -> StepChoice:
+        error = rung.error if scheme == "forward" else _central_error(usable, rung)
+        return replace(smooth, step=rung.step, scheme=scheme, plateau=plateau, error=error)
 
     if scheme in ("forward", "central"):
         return choice(*_smooth_choice_of(scheme, rungs, usable, step))
-    chosen = _smooth_choice(rungs, usable, step) if scheme == "auto" and not level else None
+    chosen = _smooth_choice(rungs, usable, step) if scheme == "auto" and not quantised else None
     if chosen is not None and (chosen[2] or (step is not None and not _noise_dominated(rungs, step))):
         return choice(*chosen)
-    dither = level if level else 0.02 * input_std
-    curve, cost = dithered_curve(forward, reader, probe, rungs, dirs, input_std, dither, seed, step, limits)
-    evaluations += cost
-    picked, plateau, resolved = dithered_choice(curve, step)
-    if not resolved and chosen is not None and not _noise_dominated(rungs, chosen[0].step):
+    ladder = DitheredLadder(
+        forward,
+        reader,
+        probe,
+        dirs,
+        input_std=input_std,
+        seed=seed,
+        level=level,
+        limits=limits,
+        means=means or Means(),
+        field=field,
+    )
+    found = ladder.choose(step)
+    probed = replace(smooth, curve=joined(rungs, ladder.tried), evaluations=evaluations + ladder.evaluations)
+    if not found.resolved and chosen is not None and not _noise_dominated(rungs, chosen[0].step):
         # Dithering resolves no more than a central difference does: curvature, not noise. Say so, at the smallest usable scale.
-        return choice(chosen[0], "central", False, curve)
-    return choice(picked, "dithered", plateau, curve, dither)
+        return replace(choice(chosen[0], "central", False), curve=probed.curve, evaluations=probed.evaluations)
+    here = ladder.at(found.rung.step)
+    return replace(
+        probed,
+        step=found.rung.step,
+        scheme="dithered",
+        plateau=found.plateau,
+        noise_floor=ladder.tried[0].floor if smooth.noise_floor is None else smooth.noise_floor,
+        error=here.share,
+        smallest_usable=smallest_resolving(ladder.tried),
+        dither=ladder.dither(found.rung.step),
+        directions=ladder.count,
+        bias=None if found.bias is None else replace(found.bias, applied=step is None),
+    )
+
+
+def truncation(choice: StepChoice) -> float:
+    """Relative error that a third derivative leaves in lambda_max by central differences at the chosen step, from the ladder.
+
+    It grows with the square of the step, so a larger step shows it enlarged. Kinks and rounding are not in it.
+    """
+    curve = [g for g in choice.curve if g.central and g.unchanged < 0.01]
+    here = next((g.central for g in curve if g.step == choice.step), None)
+    if not here:
+        return 0.0
+    changes = [abs((g.central or 0.0) / here - 1) * (choice.step / g.step) ** 2 for g in curve if g.step > choice.step]
+    return max(changes, default=0.0)
 
 
 def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
@@ -133,17 +163,18 @@ def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
 
 
 def _climb(
-    forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, r: float, input_std: float
+    forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, r: float, input_std: float, field: Array | None
 ) -> tuple[Rung, float, int]:
     """One rung: values by both schemes, the share of the even part, and the rms rounding noise it implies."""
-    jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r)
+    jacobian = DifferenceJacobian(forward, directions, scheme="central", step=r, field=field)
+    h = r if field is None else r / input_std  # per unit of the input, or per standard deviation
     forwards, centrals, errors, unchanged, even = [], [], [], [], []
     for k, ends in enumerate(jacobian.ends(probe.X, probe.base, requests(probe, _DIRECTIONS))):
         if not is_finite(ends):  # says nothing of the step; the sample itself is skipped when it is measured
             continue
         base = probe.base[k]
-        central = reader.scores(base, ends.plus, ends.minus, 2 * r)
-        one_sided = reader.scores(base, ends.plus, np.broadcast_to(base, ends.plus.shape), r)
+        central = reader.scores(base, ends.plus, ends.minus, 2 * h)
+        one_sided = reader.scores(base, ends.plus, np.broadcast_to(base, ends.plus.shape), h)
         still = (ends.plus == base).all(axis=(1, 2)) & (ends.minus == base).all(axis=(1, 2))
         unchanged.append(float(still.mean()))
         even.append(float(np.mean((ends.plus + ends.minus - 2 * base) ** 2)))

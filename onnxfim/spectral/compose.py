@@ -206,6 +206,8 @@ def _assumptions(
     ]
     if logits and not any(target == o.name for o in view.graph.outputs):
         lines.append(f"The logits are {target!r}: the final softmax or sigmoid is left out.")
+    elif logits and not ending(view.graph, target).linear:
+        lines.append(f"The output {target!r} is taken as logits: where it holds probabilities, ½L² is no bound of F.")
     others = [i.name for i in view.graph.inputs if i.name != view.source.name]
     if others:
         lines.append(f"Other inputs are fixed: {', '.join(others)}.")

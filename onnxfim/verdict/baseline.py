@@ -8,10 +8,10 @@ import numpy as np
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, Movement, Scope, Verdict
+from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope
 from onnxfim.record.statistics import Z95
 from onnxfim.verdict.advice import more_passes, more_samples
-from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, shared
+from onnxfim.verdict.pairs import columns_of, differences, is_paired, lead_measure, measure_units, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
 
 _MOVEMENTS = 10
@@ -40,7 +40,7 @@ def compare_to_baseline(
     where = f"baseline {baseline.model.name}"
     require_comparable(audit, baseline, where=where)
     measure = measure or lead_measure(audit, baseline)
-    now, then = column(audit, measure), column(baseline, measure)
+    now, then = columns_of((audit, baseline), measure)
     indices, at_now, at_then = shared(now, then, where=where)
     now, then = now.at(at_now), then.at(at_then)
     a, b = now.values, then.values
@@ -48,7 +48,7 @@ def compare_to_baseline(
     ratio = ratio_of_means(now, then, paired=paired)
     decisive = ratio.interval_here() if scope == "samples" else ratio.interval()
     limit = 1 + max_regression
-    verdict: Verdict = "inconclusive"
+    verdict: Outcome = "inconclusive"
     if decisive.low is not None and decisive.high is not None:
         verdict = "fail" if decisive.low > limit else "pass" if decisive.high <= limit else "inconclusive"
     rose, fell = moved(a, b)
@@ -58,7 +58,7 @@ def compare_to_baseline(
         baseline=baseline.model.name,
         baseline_sha256=baseline.model.sha256,
         measure=measure,
-        units=audit.units,
+        units=measure_units(audit, measure),
         count=len(indices),
         paired=paired,
         scope=scope,

@@ -16,7 +16,17 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
-from onnxfim.verdict.pairs import column, differences, is_paired, lead_measure, require_comparable, same_step, shared
+from onnxfim.verdict.pairs import (
+    column,
+    columns_of,
+    differences,
+    is_paired,
+    lead_measure,
+    measure_units,
+    require_comparable,
+    same_step,
+    shared,
+)
 from onnxfim.verdict.ratio import Column, Ratio, holm, moved, p_value, ratio_of_means, resamples, share
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -64,7 +74,7 @@ def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 
     for audit, name in zip(audits[1:], names[1:], strict=True):
         require_comparable(audits[0], audit, where=name)
     measure = measure or lead_measure(*audits)
-    columns = [column(a, measure) for a in audits]
+    columns = columns_of(audits, measure)
     counts_of = lru_cache(maxsize=8)(lambda n: resamples(n, _REPLICATES, seed))
     sides = {(i, j): _sides(audits, columns, i, j, names) for i, j in combinations(range(len(audits)), 2)}
     pairs = _pairs(sides, counts_of)
@@ -73,7 +83,7 @@ def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 
     common = _common(columns)
     return Comparison(
         measure=measure,
-        units=audits[0].units,
+        units=measure_units(audits[0], measure),
         data=audits[0].data.source,
         data_sha256=audits[0].data.sha256,
         count=len(common),
@@ -145,6 +155,7 @@ def _entry(audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int
         raw=groups["lambda_max"].mean if "lambda_max" in groups else None,
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
         boundary_distance=groups["boundary_distance"].median if "boundary_distance" in groups else None,
+        flip_radius=groups["flip_radius"].median if "flip_radius" in groups else None,
         accuracy=audit.calibration.accuracy,
         temperature=audit.run.temperature,
         step=audit.run.step,

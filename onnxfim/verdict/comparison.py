@@ -23,6 +23,7 @@ class Entry:
         mean: Mean of the measure over all of its samples.
         raw, calibrated: Means of raw and calibrated lambda_max.
         boundary_distance: Median distance to the decision boundary.
+        flip_radius: Median distance at which a prediction was seen to change, an upper bound.
         accuracy, temperature: Clean accuracy and fitted temperature.
         step, scheme, method, seed, provider: How it was measured.
         evaluations: Forward passes.
@@ -48,6 +49,7 @@ class Entry:
     provider: str
     evaluations: int
     log10_fisher_bound: float | None = None
+    flip_radius: Aggregate | None = None
 
 
 @dataclass(frozen=True)

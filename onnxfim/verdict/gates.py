@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Verdict
+from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
 from onnxfim.record.measures import STATISTICS, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing
@@ -113,7 +113,7 @@ def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
 
 def _decided(audit: Audit, gate: Gate) -> GateResult:
     reading = _read(audit, gate.name)
-    verdict: Verdict = "inconclusive"
+    verdict: Outcome = "inconclusive"
     if reading.value is not None:
         low = -math.inf if reading.low is None else reading.low
         high = math.inf if reading.high is None else reading.high

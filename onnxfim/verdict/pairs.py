@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Difference
+from onnxfim.record.measures import BY_NAME
 from onnxfim.record.sample import carries_noise, estimate_of, own_interval
 from onnxfim.record.settings import OUTPUT_FAMILIES, SETTINGS
 from onnxfim.record.statistics import log_sd
@@ -18,9 +20,23 @@ from onnxfim.verdict.ratio import Column
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_BIASED = ("lambda_max", "lambda_max_calibrated", "lambda_max_raw_units", "trace")  # measures that carry a step's factor
 _SAME_STEP = 1e-6  # relative
 _BIAS = 0.1  # by which the differences' own errors of two audits may differ
 _MISSING_SHARE = 0.05  # of the mean that samples measured in one audit only may hold
+
+
+def columns_of(audits: Sequence[Audit], measure: str) -> list[Column]:
+    """The values of several audits to compare: those at the step itself where all have the same one.
+
+    What a step keeps from the values is the same in all of them then, and its extrapolation would only add noise to their ratio.
+    """
+    at_step = all(same_step(audits[0], a) for a in audits)
+    columns = [column(a, measure) for a in audits]
+    if not at_step or measure not in _BIASED:
+        return columns
+    applied = [a.step.bias.factor if a.step.bias is not None and a.step.bias.applied else 1.0 for a in audits]
+    return [replace(c, values=c.values / factor) for c, factor in zip(columns, applied, strict=True)]
 
 
 def column(audit: Audit, measure: str) -> Column:
@@ -42,8 +58,18 @@ def column(audit: Audit, measure: str) -> Column:
 
 
 def lead_measure(*audits: Audit) -> str:
-    """``lambda_max_calibrated`` where every audit has it, else ``lambda_max``."""
+    """``lambda_max_calibrated`` where every audit has it, else ``lambda_max``.
+
+    Of inputs whose features differ in scale ``lambda_max_standardised``: the others are about the feature with the smallest unit.
+    """
+    if all(a.step.per_coordinate and len(column(a, "lambda_max_standardised").values) for a in audits):
+        return "lambda_max_standardised"
     return "lambda_max_calibrated" if all(len(column(a, "lambda_max_calibrated").values) for a in audits) else "lambda_max"
+
+
+def measure_units(audit: Audit, measure: str) -> str:
+    """Units of a measure of lambda_max in an audit."""
+    return BY_NAME[measure].units if measure == "lambda_max_standardised" else audit.units
 
 
 def shared(a: Column, b: Column, *, where: str) -> tuple[Array, Array, Array]:

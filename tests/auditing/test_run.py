@@ -248,7 +248,8 @@ class TestBudget:
         found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=budget, method="sketch"))
         spent = [s.evaluations for s in found.samples]
         assert np.mean(spent) <= max(budget, 9 + 1)
-        assert found.run.evaluations == sum(spent) - 24 + found.step.evaluations + 24
+        flips = sum(s.flip_radius.evaluations for s in found.samples)  # beside the budget
+        assert found.run.evaluations == sum(spent) - 24 + found.step.evaluations + 24 + flips
         if budget >= 50:
             assert np.mean(spent) > 0.8 * budget, "what is paid for is used"
 
@@ -501,7 +502,7 @@ class TestFindings:
         fn = from_callable(self.MODEL.logits, (10,), 4)
         wrong = (self.MODEL.logits(self.X).argmax(axis=1) + 1) % 4
         assert audit(fn, self.X, wrong).verdict == "inconclusive"
-        assert audit(fn, self.X).verdict == "pass"
+        assert audit(fn, self.X).verdict == "measured"
 
 
 class TestArguments:

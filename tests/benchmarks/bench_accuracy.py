@@ -16,7 +16,7 @@ from _common import Case, arguments, have_shared, print_table, ratio_of_means, s
 
 import onnxfim
 from onnxfim import Audit, Settings
-from onnxfim.record.audit import Rung
+from onnxfim.record.steps import Rung
 
 SAMPLES = 32
 #: Quantised file and its float32 original.

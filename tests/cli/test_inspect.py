@@ -40,6 +40,17 @@ def test_the_output_kind(here, command, end, kind):
     assert shown(command, "m.onnx")["output_kind"] == {"kind": kind, "node": f"{end}_2"}
 
 
+def test_the_axes_of_the_output(here, command):
+    assert shown(command, "model.onnx")["output_axes"] == {"classes": 1, "known_from": "the only axis beside the batch", "batch": 0}
+    weights = {"A": np.ones((6, 4), np.float32)}
+    models.save(models.model([("MatMul", ["x", "A"], ["z"], {})], weights, shape=(5, 6), out=(5, 4)), here / "m.onnx")
+    found = shown(command, "m.onnx")
+    assert (found["output_axes"]["classes"], found["output_axes"]["batch"], found["no_slope"]) == (2, 0, None)
+    assert "MatMul" in found["output_axes"]["known_from"]
+    models.save(models.model([("Round", ["x"], ["z"], {})], {}, shape=(4,), out=(4,)), here / "m.onnx")
+    assert "Round" in shown(command, "m.onnx")["no_slope"]
+
+
 def test_normalisation(here, command):  # float32 constants
     models.save(models.normalised(np.ones((2, 12)), (0.5, 0.4, 0.3), (0.2, 0.2, 0.3)), here / "m.onnx")
     found = shown(command, "m.onnx")["normalisation"]

@@ -20,6 +20,7 @@ def page_of(audit):
 def test_every_statistic_is_the_audits(audit):
     rows = {row.label: row for row in page_of(audit).statistics}
     names = {"lambda_max": "λ_max, raw", "lambda_max_calibrated": "λ_max, calibrated", "boundary_distance": "Boundary distance"}
+    names["flip_radius"] = "Flip radius"
     assert len(rows) == len(audit.aggregates)
     for key, group in audit.aggregates.items():
         row = rows[names[key]]
@@ -35,7 +36,7 @@ def test_every_sample_row_is_the_audits(audit):
     assert len(page.samples) == min(200, len(samples))
     measures = [c.measure for c in page.sample_columns]
     always = ["lambda_max_calibrated", "lambda_max", "boundary_distance", "logit_sensitivity", "trace", "effective_rank"]
-    assert [m for m in measures if m != "attack_distance"] == always
+    assert [m for m in measures if m not in ("attack_distance", "flip_radius")] == always
     for line in page.samples:
         s = samples[line.index]
         cells = dict(zip(measures, line.cells, strict=True))
@@ -93,13 +94,17 @@ def test_classes_are_the_audits(audit):
 
 def test_heads_of_columns_are_those_of_the_table_of_measures():
     audit = make_audit(5)
-    audit = replace(audit, samples=tuple(replace(s, attack_distance=s.boundary_distance) for s in audit.samples))
+    audit = replace(
+        audit,
+        samples=tuple(replace(s, attack_distance=s.boundary_distance, flip_radius=s.boundary_distance) for s in audit.samples),
+    )
     page = page_of(audit)
     assert [c.measure for c in page.sample_columns] == [m.name for m in columns()]
     heads = (
         "λ_max, calibrated",
         "λ_max, raw",
         "Boundary distance",
+        "Flip radius, upper bound",
         "Attack distance, upper bound",
         "‖J‖₂",
         "Trace",
@@ -160,14 +165,6 @@ def test_a_fallback_from_a_named_provider_stands_out():
     assert {f.name for f in run.facts if f.level == "error"} == {"Provider obtained", "Reason"}
 
 
-def test_the_worked_example_adds_up():
-    example = page_of(make_audit(200)).example
-    assert "Sample 41 stands at the 95th percentile with calibrated λ_max = 0.559" in example
-    assert "½ · 0.559 · 0.2² = 0.0112 nats" in example  # 0.5 x 0.559 x 0.04
-    assert "each of 64 input values moving by 0.0250" in example  # 0.2 / sqrt(64)
-    assert "7.48 percentage points" in example  # 100 sqrt(0.0112 / 2)
-
-
 def test_one_sample_is_not_called_half_of_the_samples():
     answers = " ".join(a.text for a in page_of(make_audit(1)).answers)
     assert "half" not in answers
@@ -177,7 +174,7 @@ def test_one_sample_is_not_called_half_of_the_samples():
 def test_nothing_measured_is_not_called_robust():
     page = page_of(VARIANTS["nulls"]())
     assert "not a sign of robustness" in page.answers[0].text
-    assert page.example is None
+    assert page.meaning is None
     assert all(t.quantity.text == MISSING for t in page.tiles if "λ_max" in t.label)
 
 

@@ -12,10 +12,11 @@ from onnxfim.runtime.session import open_session, run
 SHAPES = [(5,), (1, 4, 4), (2, 3, 2, 2)]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("dithered", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rows(shape, dtype, dithered):  # tolerance: one rounding to the row's own type
+def test_rows(shape, dtype, dithered, scaled):  # tolerance: one rounding to the row's own type
     dtype = np.dtype(dtype)
     wide = np.float64 if dtype == np.float64 else np.float32
     rng = np.random.default_rng(0)
@@ -26,11 +27,14 @@ def test_rows(shape, dtype, dithered):  # tolerance: one rounding to the row's o
     w = rng.integers(-127, 128, (5, *shape)).astype(np.int8)
     lift = (slice(None), *[None] * len(shape))
     feeds = {"base": base, "sample": sample, "scale": scale[lift], "v": v}
-    truth = base[sample].astype(np.float64) + scale[lift] * v
+    field = rng.uniform(0.01, 3, shape).astype(wide) if scaled else np.ones(shape, wide)
+    truth = base[sample].astype(np.float64) + scale[lift] * v * field.astype(np.float64)
     if dithered:
         feeds |= {"w": w, "dither": np.array([0.01], wide)}
-        truth += np.float64(wide(0.01)) * w
-    session, _ = open_session(perturbation_graph(shape, dtype, dithered=dithered), providers=("cpu",), threads=1)
+        truth += np.float64(wide(0.01)) * w * field
+    if scaled:
+        feeds["field"] = field[None]
+    session, _ = open_session(perturbation_graph(shape, dtype, dithered=dithered, scaled=scaled), providers=("cpu",), threads=1)
     (rows,) = run(session, ["rows"], feeds)
     assert rows.dtype == dtype
     assert_allclose(rows.astype(np.float64), truth, atol=4 * np.finfo(dtype).eps, rtol=2 * np.finfo(dtype).eps)

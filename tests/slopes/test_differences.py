@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.record.streams import DITHER
-from onnxfim.runtime.forward import CallableForward
-from onnxfim.runtime.rows import Coordinates, Rademacher, dither_noise
+from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.rows import Coordinates, GroupedRademacher, Rademacher, dither_noise
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample
-from tests.support.models import Mlp
+from tests.support.models import Linear, Mlp
 
 SCHEMES = tuple(ROWS_PER_DIRECTION)
 
@@ -51,6 +51,16 @@ class TestDirections:
         assert_allclose(many.mean(), 0, atol=5 * 73 / np.sqrt(many.size))  # sd of the uniform: 127/√3 = 73
         assert_allclose(many.std(), 127 / np.sqrt(3), rtol=0.05)
         assert abs(np.corrcoef(many[:, 0], many[:, d])[0, 1]) < 5 / np.sqrt(4000)
+
+    def test_groups_in_turn_make_up_a_whole(self):
+        groups = np.array([0, 2, 1, 1, 0, 2, 2])
+        family = GroupedRademacher(3, groups)
+        parts = family.block(5, 0, 12, 7)
+        assert_array_equal(parts.reshape(4, 3, 7).sum(axis=1), Rademacher(3).block(5, 0, 4, 7))
+        for k, row in enumerate(parts):
+            assert_array_equal(row != 0, groups == k % 3)
+        for start in range(12):
+            assert_array_equal(family.block(5, start, 12 - start, 7), parts[start:])
 
 
 @dataclass
@@ -142,3 +152,51 @@ def test_rows_fill_batches_and_results_do_not_depend_on_them(scheme, batch):
         assert_allclose(a.plus, b.plus, atol=1e-14)  # a matrix product in another blocking
         assert_allclose(a.minus, b.minus, atol=1e-14)
         assert (a.twin is None) == (scheme != "dithered")
+
+
+class TestScales:
+    """Coordinates that are moved by lengths of their own."""
+
+    LENGTHS = 10.0 ** np.linspace(-3, 3, 6)
+    MODEL = Linear.draw(3, 6)
+
+    def model(self):
+        return replace(self.MODEL, W=self.MODEL.W / self.LENGTHS)
+
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    def test_random_directions_are_those_of_scaled_inputs(self, saved, scheme):  # 1e-3: float32 outputs over a step of 0.1
+        model = self.model()
+        X = (np.random.default_rng(0).standard_normal((2, 6)) * self.LENGTHS).astype(np.float32)
+        truth = Rademacher(0).block(1, 0, 5, 6) * self.LENGTHS @ model.W.T
+        for forward in self.forwards(saved, model):
+            jacobian = DifferenceJacobian(forward, Rademacher(0), scheme=scheme, step=0.1, dither=0.01, field=self.LENGTHS)
+            (ends,) = jacobian.ends(X, forward.outputs(X), [Request(Sample(1, 1), 0, 5)])
+            assert_allclose(((ends.plus - ends.minus) / ends.h)[:, :, 0], truth, atol=1e-3 * np.abs(truth).max())
+
+    def forwards(self, saved, model):
+        """The same network as a file and as a function."""
+        options = {"input_name": "x", "output_name": "z", "shape": (6,), "dtype": np.dtype(np.float32), "providers": ("cpu",)}
+        yield OnnxForward(saved(model.onnx()), batch=7, **options)
+        yield CallableForward(model.logits, (6,), 3, batch=4)
+
+    def test_groups_add_up_to_slopes_in_the_inputs_own_units(self, saved):  # 1e-3: float32 outputs over a step of 0.1
+        model, groups, lengths = self.model(), np.arange(6) // 2, self.LENGTHS[::2]
+        X = (np.random.default_rng(0).standard_normal((2, 6)) * self.LENGTHS).astype(np.float32)
+        truth = Rademacher(0).block(1, 0, 4, 6) @ model.W.T
+        for forward in self.forwards(saved, model):
+            jacobian = DifferenceJacobian(
+                forward, GroupedRademacher(0, groups), scheme="central", step=0.1, field=lengths[groups], lengths=lengths
+            )
+            (ends,) = jacobian.ends(X, forward.outputs(X), [Request(Sample(1, 1), 0, 12)])
+            found = ((ends.plus - ends.minus) / ends.h)[:, :, 0].reshape(4, 3, 3).sum(axis=1)
+            assert_allclose(found, truth, atol=1e-3 * np.abs(truth).max())
+
+    @pytest.mark.parametrize("scheme", ["forward", "central"])
+    def test_a_coordinate_counts_by_what_it_was_moved_in_its_type(self, scheme):
+        """At 2020 float32 tells 1.2e-4 apart: a step of 3e-4 is one of 2.4e-4, and its slope would be wrong by a fifth."""
+        forward = CallableForward(lambda X: X[:, :2].astype(np.float64), (2,), 2, batch=8)
+        X = np.array([[2020.0, 0.5]], np.float32)
+        jacobian = DifferenceJacobian(forward, Coordinates(), scheme=scheme, step=1.0, field=np.array([3e-4, 1e-3]), own=True)
+        (ends,) = jacobian.ends(X, forward.outputs(X), [Request(Sample(0, 0), 0, 2)])
+        assert_allclose(((ends.plus - ends.minus) / ends.h)[:, :, 0], np.eye(2), rtol=1e-12, atol=1e-12)
+        assert abs(float(np.ravel(ends.h)[0]) / (3e-4 * ROWS_PER_DIRECTION[scheme]) - 1) > 0.1

@@ -18,14 +18,13 @@ from onnxfim.record.audit import (
     GradientInfo,
     ModelInfo,
     Run,
-    Rung,
-    StepChoice,
     Thumbnail,
 )
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
 from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import Rung, StepChoice
 from onnxfim.spectral import closed_forms
 from onnxfim.spectral.reading import bound_of
 from onnxfim.verdict import judge, parse_gate
@@ -137,7 +136,7 @@ def make_audit(
         )
         if labels
         else (),
-        verdict="pass",
+        verdict="measured",
         classes=_classes(truth if labels else predicted, truth, predicted, raw, calibrated, distances, labels, num_classes),
         thumbnails=tuple(_thumbnail(int(i), int(truth[i]), rng) for i in _extremes(calibrated if labels else raw)),
         units=UNITS,
@@ -330,6 +329,25 @@ def make_curve(lam: float, bend: float, flips_at: float | None, ladder: np.ndarr
     return KLCurve(tuple(points), holds, flip)
 
 
+def with_flips(audit: Audit) -> Audit:
+    """The audit with flip radii a little longer than the boundary distances; every seventh sample did not flip."""
+    none = Estimate(
+        None, kind="upper bound", evaluations=31, reason="no flip within the data's range, 0 to 1, tried: the Fisher direction"
+    )
+    distances = [s.boundary_distance.value or 1.0 for s in audit.samples]
+    radii = [
+        none
+        if i % 7 == 6
+        else Estimate(1.2 * d, None, 1.2 * d, "upper bound", "along the Fisher direction, within the data's range", 18)
+        for i, d in enumerate(distances)
+    ]
+    samples = tuple(replace(s, flip_radius=r) for s, r in zip(audit.samples, radii, strict=True))
+    found = np.array([r.value for r in radii if r.value is not None])
+    return replace(
+        audit, samples=samples, aggregates={**audit.aggregates, "flip_radius": _aggregates(found, "model input units, L2")}
+    )
+
+
 def with_replay(audit: Audit, *, replayed: int = 64, seed: int = 0, images: bool = True) -> Audit:
     """The audit with gradients used, KL curves on samples spread over the ranking, directions and an attack."""
     rng = np.random.default_rng(seed)
@@ -474,6 +492,7 @@ _VARIANTS = {
     "fallback": lambda: fallback(make_audit(100)),
     "gated": lambda: gated(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
+    "flips": lambda: with_flips(with_replay(make_audit(100))),
     **REPLAYS,
     **BOUNDS,
     "empty": lambda: replace(make_audit(2), samples=(), aggregates={}, classes=(), thumbnails=(), verdict="inconclusive"),

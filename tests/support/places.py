@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_models"
 SHARED = ROOT.parent / "shared"
 MODELS = SHARED / "models"
+MORE_MODELS = SHARED / "models_more"
+#: Small graphs with their analytic truth.
+CASES = SHARED / "cases"
 
 
 @dataclass(frozen=True)

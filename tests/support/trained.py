@@ -15,7 +15,7 @@ import pytest
 from onnxfim.auditing.run import audit
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
-from tests.support.places import MODELS, SAMPLES, needs_models
+from tests.support.places import MODELS, MORE_MODELS, SAMPLES, needs_models
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
 _FAMILIES = {
     "digits_mlp": "mlp", "digits_vgg": "vgg", "digits_resnet": "resnet", "digits_densenet": "densenet", "digits_vit": "transformer",
     "mnist_mlp": "mlp", "cifar_cnna": "vgg", "fashion_cnna": "vgg", "cifar_resnet": "resnet", "cifar_vit": "transformer",
-    "kws_dscnn": "vgg", "textline": "hybrid",
+    "kws_dscnn": "vgg", "textline": "hybrid", "imagenet_mobilenetv1": "vgg", "esc10_miniresnet": "resnet",
 }  # fmt: skip
 _PARENTS = {
     "digits_resnet_int8": "digits_resnet", "digits_resnet_fp16": "digits_resnet",
     "cifar_resnet20_fp16": "cifar_resnet20", "cifar_resnet8_qdq_int8": "cifar_resnet8_float", "kws_dscnn_qdq_int8": "kws_dscnn_float",
+    "imagenet_mobilenetv1_025_qdq_int8": "imagenet_mobilenetv1_025",
 }  # fmt: skip
 
 
@@ -90,21 +91,23 @@ def _sample_models() -> dict[str, Trained]:
     }  # fmt: skip
 
 
-def _others_models() -> dict[str, Trained]:
-    manifest = MODELS / "manifest.json"
+def _others_models(folder: Path) -> dict[str, Trained]:
+    manifest = folder / "manifest.json"
     found = {}
     for record in _json(manifest) if manifest.is_file() else []:
         name = record["model"].removesuffix(".onnx")
-        stored = MODELS / "exact" / f"{name}.json"
+        stored = folder / "exact" / f"{name}.json"
         found[name] = Trained(
-            name, MODELS / record["model"], MODELS / record["data"], _family(name), record["input_name"], _PARENTS.get(name),
+            name, folder / record["model"], folder / record["data"], _family(name), record["input_name"], _PARENTS.get(name),
             stored if stored.is_file() else None, record,
         )  # fmt: skip
     return found
 
 
 OURS = _sample_models()
-THEIRS = _others_models()
+THEIRS = _others_models(MODELS)
+#: Larger ones, for benchmarks: ImageNet and audio.
+MORE = _others_models(MORE_MODELS)
 ALL = OURS | THEIRS
 
 

@@ -2,10 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.sample import Estimate
+from onnxfim.record.steps import StepBias
 from onnxfim.verdict import compare_to_baseline, judge, parse_gate
 from tests.support.audits import make_audit
 from tests.support.small_audits import heavy, noisy, seeded, small, with_values
@@ -163,3 +165,14 @@ def test_unresolved_samples_are_no_small_values():
     lost = replace(audit, samples=tuple(replace(s, lambda_max=gone, lambda_max_calibrated=gone) for s in audit.samples))
     with pytest.raises(InputError, match="no sample was measured in both"):
         compare_to_baseline(lost, audit)
+
+
+def test_what_a_common_step_is_short_of_is_left_out_of_the_ratio():  # 1e-12: the same values divided by their own factors
+    def biased(audit, factor):
+        samples = tuple(replace(s, lambda_max=replace(s.lambda_max, value=s.lambda_max.value * factor)) for s in audit.samples)
+        step = replace(audit.step, scheme="dithered", bias=StepBias(factor, 1.0, factor**2, True))
+        return replace(audit, samples=samples, step=step, run=replace(audit.run, scheme="dithered"))
+
+    plain = make_audit(30)
+    ratio = compare_to_baseline(biased(plain, 1.5), biased(plain, 1.1), measure="lambda_max").ratio
+    assert_allclose(ratio.value, 1.0, rtol=1e-12)

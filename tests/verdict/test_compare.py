@@ -9,8 +9,9 @@ from onnxfim.errors import InputError
 from onnxfim.record.sample import Estimate
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
+from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.verdict import compare
-from tests.support.audits import HOSTILE, hostile, make_audit
+from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
 from tests.support.pages import read
 from tests.support.small_audits import heavy, with_values
 
@@ -173,3 +174,16 @@ def test_the_bound_stands_beside_the_estimates():
     page = render_comparison_html(result)
     assert "Bound by the weights" in page
     assert ">5.90<" in "".join(page.split())
+
+
+def test_the_flip_radius_stands_beside_the_boundary_distance():
+    audits = [with_flips(make_audit(40, seed=0)), make_audit(40, seed=1)]
+    comparison = compare(audits)
+    assert comparison.entries[0].flip_radius == audits[0].aggregates["flip_radius"].median
+    assert comparison.entries[1].flip_radius is None
+    page = build_comparison_page(comparison)
+    place = page.ranking.columns.index("Median flip radius")
+    assert page.ranking.columns[place - 1] == "Median boundary distance"
+    cells = {row.head: row.cells[place] for row in page.ranking.rows}
+    told = {c.kind for c in cells.values() if c.text != "not measured"}
+    assert told == {"sketched direction"}, "a sketched direction is longer than the model's own, and is called so"

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.record.audit import ClippedRange, GradientInfo
+from onnxfim.record.audit import GradientInfo, ScalingCheck
 from onnxfim.record.decision import Finding
+from onnxfim.record.sample import Skipped
+from onnxfim.record.steps import ClippedRange, StepBias, SurrogateCheck
 from onnxfim.verdict import judge, parse_gate
 from onnxfim.verdict.findings import CHECKS, check_of, checks, findings
 from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, with_bound, with_nulls
@@ -26,7 +28,8 @@ AUDIT = replace(AUDIT, run=replace(AUDIT.run, provider_reason=None), calibration
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "num_outputs", "near"), [(0.1, 10, True), (0.27, 10, True), (0.3, 10, False), (0.55, 2, True), (0.7, 2, False)]
+    ("accuracy", "num_outputs", "near"),
+    [(0.1, 10, True), (0.13, 10, True), (0.2, 10, False), (0.02, 100, True), (0.16, 100, False), (0.55, 2, True), (0.62, 2, False)],
 )
 def test_chance_is_that_of_the_classes(accuracy, num_outputs, near):
     calibration = replace(AUDIT.calibration, accuracy=accuracy)
@@ -51,7 +54,7 @@ def test_a_fallback_names_both_providers_and_the_reason():
     assert found(AUDIT, run=run)["provider-auto"].level == "note"
 
 
-@pytest.mark.parametrize(("share", "level"), [(0.3, "warning"), (1.0, "error")])
+@pytest.mark.parametrize(("share", "level"), [(0.05, "warning"), (0.1, "warning"), (0.11, "error"), (0.3, "error"), (1.0, "error")])
 def test_samples_without_a_value_are_not_called_robust(share, level):
     finding = found(with_nulls(AUDIT, share=share))["unresolved"]
     assert finding.level == level
@@ -65,9 +68,57 @@ def test_steps():
     assert "not-deterministic" in found(AUDIT, step=replace(AUDIT.step, repeat_noise=1e-3))
 
 
-def test_directions_that_changed_nothing():
-    samples = tuple(replace(s, unchanged=0.2) for s in AUDIT.samples)
-    assert "20.0% of the directions changed no output" in found(AUDIT, samples=samples)["unchanged-directions"].message
+def test_a_step_that_only_serves_a_check_of_derivatives_is_a_warning():
+    unstable = replace(AUDIT.step, plateau=False)
+    for method, level in (("gradient", "warning"), ("sketch", "error"), ("exact", "error")):
+        assert found(AUDIT, step=unstable, run=replace(AUDIT.run, method=method))["no-plateau"].level == level
+
+
+SKETCHED = replace(AUDIT.run, method="sketch", scheme="dithered")
+DITHERED = replace(make_step(dithered=True), plateau=True)
+
+
+@pytest.mark.parametrize(
+    ("bias", "told"),
+    [
+        (StepBias(1.05, 0.95, 1.3, True), None),
+        (StepBias(1.2, 0.9, 2.5, True), "carry a factor of 1.2"),
+        (StepBias(1.9, 1.6, 2.2, True), "carry a factor of 1.9"),
+        (StepBias(1.2, 0.9, 2.5, False), None),
+        (StepBias(1.4, 1.3, 1.5, False), "about 1.4 times as large"),
+    ],
+)
+def test_what_a_step_is_short_of(bias, told):
+    finding = found(AUDIT, step=replace(DITHERED, bias=bias), run=SKETCHED).get("step-bias")
+    assert (finding is None) == (told is None)
+    if finding is not None:
+        assert finding.level == "error"
+        assert told in finding.message
+
+
+@pytest.mark.parametrize(
+    ("ratio", "half", "wrong", "confirms"),
+    [(1.0, 1.3, False, True), (0.87, 1.3, False, True), (1.2, 1.3, False, False), (1.2, 1.1, True, False), (1.5, 2.0, True, False)],
+)
+def test_a_surrogate_confirms_or_contradicts(ratio, half, wrong, confirms):
+    check = SurrogateCheck(64, ratio * 2.0, 2.0, ratio, ratio / half, ratio * half)
+    gradient = GradientInfo(False, "it rounds", False, None, None, 0, None, check)
+    wide = replace(DITHERED, bias=StepBias(1.2, 0.9, 2.5, True))
+    got = found(AUDIT, step=wide, run=SKETCHED, gradient=gradient)
+    assert ("surrogate-disagrees" in got) == wrong
+    assert got["step-bias"].level == ("warning" if confirms else "error")
+    if wrong:
+        assert got["surrogate-disagrees"].level == "error"
+        assert f"{ratio * 2.0:.4g}" in got["surrogate-disagrees"].message
+        assert " 2 by the derivative" in got["surrogate-disagrees"].message
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.05, "warning"), (0.2, "error")])
+def test_directions_that_changed_nothing(share, level):
+    samples = tuple(replace(s, unchanged=share) for s in AUDIT.samples)
+    finding = found(AUDIT, samples=samples)["unchanged-directions"]
+    assert finding.level == level
+    assert f"{share:.1%} of the directions changed no output" in finding.message
 
 
 def test_every_message_is_one_line_and_ends():
@@ -96,7 +147,9 @@ def test_nothing_measured_is_said_beside_the_reasons():
 def test_a_value_above_the_bound_beyond_float32_is_an_error(measure, above, told):
     audit = with_bound(make_audit(3))
     log10 = {"logit_sensitivity": audit.bound.log10_lipschitz, "lambda_max": audit.bound.log10_fisher}[measure]
-    samples = [replace(s, **{measure: replace(getattr(s, measure), low=above * 10**log10)}) for s in audit.samples[1:]]
+    samples = [
+        replace(s, **{measure: replace(getattr(s, measure), kind="exact", low=above * 10**log10)}) for s in audit.samples[1:]
+    ]
     got = found(audit, samples=(audit.samples[0], *samples))
     assert ("bound-violated" in got) == told
     if told:
@@ -176,6 +229,127 @@ def test_every_check_is_listed_once_and_says_what_it_looks_for():
 @pytest.fixture(params=sorted(VARIANTS))
 def audit(request):
     return VARIANTS[request.param]()
+
+
+# Accuracy against chance and against confidence.
+
+
+def labelled(audit, *, right, n, chance=None, confidence=None):
+    """The audit with ``right`` of ``n`` labelled samples right."""
+    calibration = replace(audit.calibration, accuracy=right / n, mean_confidence=right / n if confidence is None else confidence)
+    return replace(audit, calibration=calibration, data=replace(audit.data, labelled=n, chance=chance))
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "chance", "near"),
+    [
+        (16, 100, 0.01, False), (3, 100, 0.01, True), (4, 100, 0.01, False),  # P(X >= 3) = 0.079, P(X >= 4) = 0.018
+        (6, 10, 0.5, True), (60, 100, 0.5, False), (95, 100, 0.95, True), (99, 100, 0.95, False), (4, 4, 0.5, False),
+    ],
+)  # fmt: skip
+def test_near_chance_is_an_exact_binomial_test(right, n, chance, near):
+    assert ("accuracy-near-chance" in found(labelled(AUDIT, right=right, n=n, chance=chance))) == near
+
+
+def test_few_samples_near_chance_are_said_to_be_few():
+    message = found(labelled(AUDIT, right=6, n=10, chance=0.5))["accuracy-near-chance"].message
+    assert "60.0% (6 of 10), which chance gives too (50.0% for these labels and 10 classes). 10 labelled samples are few" in message
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "confidence", "level"),
+    [
+        (72, 200, 0.82, "error"),  # far below, and many samples say so
+        (110, 200, 0.75, "warning"),  # over-confident as trained classifiers are
+        (9, 16, 0.85, "warning"),  # far below, on samples too few to be sure
+        (150, 200, 0.54, "warning"),  # under-confident
+        (150, 200, 0.80, None),
+    ],
+)  # fmt: skip
+def test_an_accuracy_far_below_the_confidence_is_unsound(right, n, confidence, level):
+    audit = labelled(AUDIT, right=right, n=n, chance=0.1, confidence=confidence)
+    gap = found(audit).get("confidence-gap")
+    assert (gap and gap.level) == level
+    assert judge(audit).verdict == ("inconclusive" if level == "error" else "measured")
+
+
+# What is missing.
+
+
+@pytest.mark.parametrize(
+    ("measured", "skipped", "asked", "level"),
+    [(95, 5, None, "warning"), (80, 20, None, "error"), (64, 5, 64, "warning"), (50, 14, 64, "error"), (64, 40, 64, "error")],
+)
+def test_many_skipped_samples_make_an_audit_unsound(measured, skipped, asked, level):
+    audit = make_audit(measured)
+    gone = tuple(Skipped(1000 + i, "the output is not finite") for i in range(skipped))
+    audit = replace(audit, skipped=gone, settings=replace(audit.settings, samples=asked))
+    assert found(audit)["skipped-samples"].level == level
+
+
+def test_what_is_missing_in_two_ways_is_added_up():
+    audit = with_nulls(make_audit(94), share=0.06)
+    audit = replace(audit, skipped=tuple(Skipped(1000 + i, "not finite") for i in range(6)))
+    assert {found(audit)[name].level for name in ("unresolved", "skipped-samples")} == {"error"}
+
+
+@pytest.mark.parametrize("name", ["partial", "synthetic-data"])
+def test_unfinished_and_made_up_audits_are_inconclusive(name):
+    audit = make_audit(100)
+    if name == "partial":
+        audit = replace(audit, run=replace(audit.run, partial=True))
+    else:
+        audit = replace(audit, data=replace(audit.data, synthetic=True))
+    assert found(audit)[name].level == "error"
+    assert judge(audit).verdict == "inconclusive"
+
+
+# Inputs in other units.
+
+SCALED = ScalingCheck(
+    tried=9, samples=200, change="The data look like A, the model wants B", options="--mean 1", accuracy=0.45,
+    accuracy_changed=0.92, log_loss=3.4, log_loss_changed=0.3, gained=100, lost=4, p=1e-20, margin=3.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, "error"),
+        ({"accuracy": 0.83, "p": 0.02}, "error"),  # the likelihood alone: a tenth of the loss is left
+        ({"accuracy": 0.83, "p": 0.02, "log_loss": 0.5}, None),
+        ({"accuracy": 0.755, "accuracy_changed": 0.85, "log_loss": 0.8, "log_loss_changed": 0.64, "p": 0.0004}, None),
+        ({"accuracy": 0.74, "accuracy_changed": 0.85, "log_loss": 0.8, "log_loss_changed": 0.64, "p": 0.0004}, None),
+        ({"accuracy": 0.7, "accuracy_changed": 0.85, "log_loss": 0.8, "log_loss_changed": 0.64, "p": 0.0004}, "error"),
+        ({"accuracy": 0.93, "log_loss": 4.0, "p": 1.0}, "error"),
+        ({"accuracy": 0.99, "log_loss": 4.0, "p": 1.0}, None),  # a change that costs accuracy is none
+        ({"samples": 24, "accuracy": 0.9, "log_loss": 0.4, "log_loss_changed": 0.1, "p": 1.0}, None),  # ten nats are few
+        ({"change": None, "contradiction": "it takes 0 to 255"}, "error"),
+        ({"change": None, "margin": 60.0}, "warning"),
+        ({"change": None, "margin": 600.0}, "error"),
+        ({"change": None, "margin": 14.0}, None),
+    ],
+)
+def test_inputs_in_other_units(changes, level):
+    data = replace(AUDIT.data, scaling=replace(SCALED, **changes))
+    calibration = replace(AUDIT.calibration, accuracy=0.45, mean_confidence=0.45)
+    finding = found(AUDIT, data=data, calibration=calibration).get("input-scaling")
+    assert (finding and finding.level) == level
+
+
+def test_the_cause_and_the_right_scaling_are_named():
+    message = found(AUDIT, data=replace(AUDIT.data, scaling=SCALED))["input-scaling"].message
+    assert message.startswith(
+        "The data look like A, the model wants B: so changed, 92.0% of 200 samples are right instead of 45.0%"
+    )
+    assert message.endswith("Use --mean 1.")
+
+
+def test_labels_that_fit_weigh_more_than_what_the_graph_says():
+    data = replace(AUDIT.data, scaling=ScalingCheck(0, 0, contradiction="it takes 0 to 255"))
+    assert found(AUDIT, data=data)["input-scaling"].level == "warning"
+    unlabelled = replace(AUDIT.calibration, accuracy=None)
+    assert found(AUDIT, data=data, calibration=unlabelled)["input-scaling"].level == "error"
 
 
 @pytest.mark.parametrize(("n", "told"), [(1, True), (5, True), (6, False), (100, False)])

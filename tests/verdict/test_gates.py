@@ -146,7 +146,7 @@ def test_a_value_on_the_threshold_is_hopeless():
 @pytest.mark.parametrize(
     ("verdicts", "levels", "expected"),
     [
-        ((), (), "pass"), (("pass",), ("warning",), "pass"), (("pass", "inconclusive"), (), "inconclusive"),
+        ((), (), "measured"), ((), ("warning", "note"), "measured"), (("pass",), ("warning",), "pass"), (("pass", "inconclusive"), (), "inconclusive"),
         ((), ("error",), "inconclusive"),
         (("inconclusive", "fail"), ("error",), "fail"),
     ],

@@ -99,6 +99,6 @@ def test_csv(nothing):
     assert {r["verdict"] for r in rows} <= {"inconclusive"}
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_the_exit_code(nothing, strict):
-    assert exit_code(nothing, fail_on_inconclusive=strict, exit_zero=True) == 3
+@pytest.mark.parametrize("allow", [False, True])
+def test_the_exit_code(nothing, allow):
+    assert exit_code(nothing, allow_inconclusive=allow, exit_zero=True) == 3

@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnxfim.auditing.cache import remembered_bound
 from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
-from onnxfim.graph.ends import ending
+from onnxfim.graph.ends import Ending, ending
 from onnxfim.record.bound import Bound
 from onnxfim.spectral.reading import GraphReading, bound_for, read_graph
 
@@ -25,6 +25,23 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
-    logits = context.subject.kind.made_by(ending(file.graph, info.output))
+    end = ending(file.graph, info.output)
+    logits = context.subject.kind.made_by(end)
     reading = read_graph(file.graph, input_name=info.input, output_name=info.output, logits=logits, remember=remember)
-    return replace(reading, bound=bound_for(reading.bound, context.reader.log10_largest_spread))
+    return replace(reading, bound=_of_audit(reading.bound, context, end, logits=logits))
+
+
+def _of_audit(bound: Bound, context: Context, end: Ending, *, logits: bool) -> Bound:
+    """The bound of what the audit measured; not available where that is another quantity than the one that was bounded."""
+    target = end.logits if logits and end.logits is not None else context.subject.info.output
+    why = ""
+    if not context.subject.kind.reads_logits and target == context.subject.info.output:
+        why = (
+            "the outputs are probabilities whose logits cannot be read: the Fisher information divides by them, so that a bound of "
+            "their own slope is none of it"
+        )
+    elif context.subject.info.batch_axis:
+        why = "the output holds its batch on another axis than the first, which the rules of the bound do not follow"
+    if why:
+        return replace(bound, available=False, reason=why, log10_lipschitz=None, log10_fisher=None, shares=())
+    return replace(bound_for(bound, context.reader.log10_largest_spread), of_what_was_read=target == context.subject.read)

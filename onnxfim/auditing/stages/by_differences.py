@@ -10,19 +10,33 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.instruments import (
+    COORDINATE_SCHEME,
+    coordinate_differences,
+    coordinate_measurer,
+    coordinate_moves,
+    differences,
+    grouped_differences,
+    measurer,
+    sketch_measurer,
+)
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.flipping import Ways
+from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
-from onnxfim.runtime.rows import Coordinates, Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, is_finite
-from onnxfim.slopes.measurer import Measurer
+from onnxfim.runtime.rows import Rademacher
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
+from onnxfim.slopes.leads import lead_of_directions
+from onnxfim.slopes.measurer import Measurer, joined
+from onnxfim.slopes.oddness import has_no_slope
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide the mean, the tail and the maximum
 _KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
 _FEW_DIRECTIONS = 8
+_BREAKS = "the model's output is not finite near this sample, or the runtime fails there"
 
 
 @dataclass(frozen=True)
@@ -33,16 +47,24 @@ class Plan:
         jacobian: Where ends of steps come from.
         measurer: Turns them into results.
         first: Directions of a sample in the first round.
+        raw: How values in the inputs' own units are measured, where random directions are those of standardised inputs and the
+            budget covers both; else None.
     """
 
     jacobian: Differences
     measurer: Measurer
     first: int
+    raw: Plan | None = None
 
     @property
     def exact(self) -> bool:
         """Whether the directions are all coordinates."""
         return self.measurer.exact
+
+    @property
+    def refines(self) -> bool:
+        """Whether a part of the budget was kept back for the samples that decide."""
+        return not self.exact and self.raw is None
 
     @property
     def per_direction(self) -> int:
@@ -52,35 +74,91 @@ class Plan:
 
 @dataclass(frozen=True)
 class Round:
-    """What was found after a round, and the outputs kept by position for samples that may be refined."""
+    """What was found after a round; by position the outputs kept of samples that may be refined, and the kinked samples."""
 
     found: Found
     kept: Mapping[int, tuple[Ends, ...]] = field(default_factory=dict)
+    kinked: frozenset[int] = frozenset()
 
 
 def plan(ground: Ground) -> Plan:
     """All coordinates where the budget covers them, or they were asked for; else random directions."""
     settings, step, d = ground.settings, ground.step, ground.dimension
+    affordable = d * ROWS_PER_DIRECTION[COORDINATE_SCHEME] <= settings.budget - 1
+    # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
+    wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
+    if wanted and step.scheme != "dithered":
+        moves = coordinate_moves(ground)
+        return Plan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
-    affordable = settings.method == "auto" and d * per_direction <= settings.budget - 1
-    if (settings.method == "exact" or affordable) and step.scheme != "dithered":
-        # One coordinate is moved as far as a direction of the ladder in all: noise and curvature are then those measured there.
-        amplitude = step.step if step.given else step.step * math.sqrt(d)
-        jacobian = differences(ground, Coordinates(), replace(step, step=amplitude))
-        return Plan(jacobian, measurer(ground, exact=True), d)
     passes = settings.budget - 1
+    if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
+        standardised = (passes - raw.first * per_direction) // per_direction
+        jacobian = differences(ground, Rademacher(settings.seed), step)
+        return Plan(jacobian, sketch_measurer(ground), standardised, raw)
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
-    return Plan(jacobian, measurer(ground, exact=False), max(_FEW_DIRECTIONS, passes // per_direction))
+    return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
+
+
+def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
+    """Where to look for flips of samples that were measured by differences: combinations of the directions that were measured."""
+    kind = "the Fisher direction by differences" if plan.exact else "the sketched Fisher direction"
+    slope = "the slope of the nearest boundary by differences" if plan.exact else "the sketched slope of the nearest boundary"
+    d = ground.dimension
+
+    def directions(some: Sequence[Sample]) -> Array:
+        if plan.exact:
+            return np.stack([found.leads[s.position] for s in some])
+        source = Rademacher(ground.settings.seed)
+        # Where features differ in scale, random directions are in units of each one's own spread.
+        units = np.ones(d, np.float32) if ground.spread is None else np.broadcast_to(ground.spread, ground.X.shape[1:]).ravel()
+        leads = [(c := found.leads[s.position]) @ source.block(s.index, 0, c.shape[1], d).astype(np.float32) for s in some]
+        return np.stack(leads) * units.astype(np.float32)
+
+    # Of m random directions the combination lies at an angle of cosine √(m/(m + d)) to the true one.
+    return Ways(directions, (kind, slope), lambda r: 1.0 if plan.exact else math.sqrt(1 + d / r.directions), others=True)
+
+
+def _raw_plan(ground: Ground, passes: int) -> Plan | None:
+    """Values in the inputs' own units along random directions in groups of like scale; None where the passes do not cover a few."""
+    jacobian, parts = grouped_differences(ground, ground.step)
+    whole = passes // (parts * ROWS_PER_DIRECTION[jacobian.scheme])
+    if whole < _FEW_DIRECTIONS:
+        return None
+    return Plan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
 
 
 @stage("measuring by differences")
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
-    ground.meter.expect(len(ground.clean.audited) * plan.first * plan.per_direction)
-    start = Round(Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped))
-    return evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
+    ground.meter.expect(len(ground.clean.audited) * rows)
+    found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
+    start = Round(found, kinked=kinked_samples(ground))
+    done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
+    if plan.raw is None or done.found.interrupted:
+        return done
+    return _with_raw(ground, plan.raw, done)
+
+
+def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
+    """The results in standard deviations with those in the inputs' own units beside them."""
+    standardised = done.found.results
+    requests = [ground.request(i, 0, raw.first) for i in sorted(standardised)]
+    found = evaluate(ground, raw, Round(replace(done.found, results={}), kinked=done.kinked), requests).found
+    results = {
+        i: replace(
+            r,
+            lambda_max_standardised=standardised[i].lambda_max_standardised,
+            evaluations=r.evaluations + standardised[i].evaluations - 1,  # the base point serves both
+            directions=r.directions // raw.measurer.parts,
+        )
+        for i, r in found.results.items()
+    }
+    whole = {**standardised, **results} if found.interrupted else results
+    return Round(replace(found, results=whole, leads=done.found.leads))
 
 
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
@@ -89,8 +167,9 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
     Raises:
         KeyboardInterrupt: nothing was finished yet.
     """
-    results, kept = dict(before.found.results), dict(before.kept)
+    results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
     skipped, interrupted = list(before.found.skipped), False
+    kinked = before.kinked
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
             position = ends.request.sample.position
@@ -102,18 +181,27 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             if not is_finite(ends):
                 results.pop(position, None)
                 kept.pop(position, None)
-                skipped.append(Skipped(ground.index(position), "the model's output is not finite near this sample"))
+                leads.pop(position, None)
+                skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
-            results[position] = plan.measurer(ends.request.sample, ground.base[position], parts)
+            result = plan.measurer(ends.request.sample, ground.base[position], parts)
+            whole = joined(parts)
+            if position in kinked:
+                result = without_slope(result)
+            elif not plan.exact and has_no_slope(ground.reader, ground.base[position], whole):
+                result = without_slope(result, BESIDE_A_JUMP)
+            results[position] = result
+            if ground.settings.flip and plan.measurer.parts == 1:
+                leads[position] = lead_of_directions(ground.reader, ground.base[position], whole)
             if not plan.exact:
                 _keep(kept, results, position, parts)
     except KeyboardInterrupt:
         if not results:
             raise
         interrupted = True
-    found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted)
-    return Round(found, kept)
+    found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted, leads=leads)
+    return Round(found, kept, kinked)
 
 
 def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult], position: int, parts: tuple[Ends, ...]) -> None:

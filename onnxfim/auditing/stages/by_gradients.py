@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.cache import remembered_results
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import measurer
+from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.subject import Differentiable
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
+from onnxfim.gradients.selftest import spread_of
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
+from onnxfim.slopes.logarithms import with_rounding
+from onnxfim.slopes.one_sided import Surroundings, one_sided
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TESTED = 4  # samples of the self-test
+_SPREAD_ROWS = 256  # samples that the spread is taken over
 _MARGIN = 0.05  # of the range
-_STEP_ERROR = 1e-4  # relative: float32 passes
+_STEP_ERROR = 1e-4  # relative, at least: what float32 passes leave
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def open_derivative(ground: Ground) -> Derivative:
         )  # fmt: skip
         test = model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
-            seed=ground.settings.seed,
+            seed=ground.settings.seed, spread=_spread(ground),
         )  # fmt: skip
     except OnnxFimError as error:
         return Derivative(replace(none, reason=" ".join(str(error).rstrip(".").split())))
@@ -77,8 +84,17 @@ def open_derivative(ground: Ground) -> Derivative:
     info = GradientInfo(test.passed, reason, surrogate, adjoint, difference, 0, None)
     if not test.passed:
         return Derivative(info)
-    exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR)
-    return Derivative(info, GradientRoute(model, exact, ground.settings.seed))
+    smooth = ground.ties.untied(ground.clean.audited)
+    rows = ground.X[smooth[:_TESTED] if len(smooth) else ground.clean.audited[:_TESTED]]
+    rounding = max(_STEP_ERROR, min(model.rounding(rows, seed=ground.settings.seed), 1.0))
+    exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
+    return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
+
+
+def ways(ground: Ground, route: GradientRoute) -> Ways:
+    """Where to look for flips of samples that were measured by gradients."""
+    names = ("the Fisher direction", "the slope of the nearest boundary")
+    return Ways(lambda some: route.directions(ground.X, ground.base, some), names, lambda r: 1.0, others=False)
 
 
 def _original(ground: Ground, model: DifferentiableModel, surrogate: bool) -> Callable[[Array], Array]:
@@ -113,15 +129,19 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.meter.expect(len(targets), "samples")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
-    store = ground.store(gradients=(*read, *asked))
+    store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
+    measured = partial(_measured, ground, route)
+    box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
     skipped, interrupted = list(ground.clean.skipped), False
     try:
         for position, result in remembered_results(
-            store, ground.X, targets, lambda some: route.measure(ground.X, ground.base, some), ground.meter
+            store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high)
         ):
             ground.meter.advance(1)
             ground.say("measuring")
+            if ground.subject.of_logarithm:
+                result = with_rounding(result, float(np.finfo(ground.subject.info.input_dtype).eps))
             if math.isfinite(result.lambda_max.value or 0.0):
                 results[position] = result
             else:
@@ -131,3 +151,27 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
             raise
         interrupted = True
     return Found("gradient", derivative.info, results, tuple(skipped), interrupted)
+
+
+def _measured(ground: Ground, route: GradientRoute, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
+    """Results of the samples with their positions; at ties with their one-sided slopes."""
+    around: Surroundings | None = None
+    for sample, (position, result) in zip(samples, route.measure(ground.X, ground.base, samples), strict=True):
+        if position in ground.ties and math.isfinite(result.lambda_max.value or 0.0):
+            around = around or _surroundings(ground)
+            before = ground.meter.passes
+            result = one_sided(route, ground.X[position], ground.base[position], sample, result, around)
+            result = replace(result, evaluations=result.evaluations + ground.meter.passes - before)
+        yield position, result
+
+
+def _spread(ground: Ground) -> Array:
+    """Standard deviation of each coordinate, (*shape)."""
+    return spread_of(ground.X[ground.clean.audited[:_SPREAD_ROWS]])
+
+
+def _surroundings(ground: Ground) -> Surroundings:
+    rows = ground.X[ground.clean.audited[:_SPREAD_ROWS]]
+    low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+    middle = (float(low.min()) + float(high.max())) / 2  # of all coordinates, for those that do not vary
+    return Surroundings(_spread(ground), np.where(high > low, (low + high) / 2, middle), ground.settings.seed)

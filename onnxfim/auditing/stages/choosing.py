@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
-from onnxfim.record.audit import Calibration, StepChoice
+from onnxfim.auditing.tied_samples import TiedSamples
+from onnxfim.graph.quantised import computes_in_half, rounding_operators
+from onnxfim.record.audit import Calibration
+from onnxfim.record.steps import StepChoice
 from onnxfim.slopes.calibration import calibrate
-from onnxfim.slopes.dithering import Probe
-from onnxfim.slopes.step import calibration_positions, choose_step
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION
+from onnxfim.slopes.dithering import Means, Probe
+from onnxfim.slopes.step import QUANTISERS, calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_ENOUGH = 6  # samples that the ladder climbs at
+_OUTPUTS, _REPEATED = 40, 0.5  # outputs that say something, and the share of different ones of outputs on a grid
 
 
 @stage("calibration")
@@ -26,25 +31,36 @@ def fit_temperature(context: Context, clean: Clean) -> Calibration:
 
 
 @stage("choosing the step")
-def choose(context: Context, clean: Clean) -> StepChoice:
+def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     """Step and scheme, by the ladder on a few of the audited samples."""
     context.say("choosing the step")
-    good, settings = clean.audited, context.settings
+    settings = context.settings
+    smooth = ties.untied(clean.audited)
+    good = smooth if len(smooth) >= _ENOUGH else clean.audited  # at a tie no step has a plateau
     if context.reader.has_classes:
         p = context.reader.probabilities(clean.base[good])
         undecided = (p * (1 - p)).sum(axis=(1, 2))
     else:
         undecided = np.zeros(len(good))
     chosen = good[calibration_positions(undecided)]
-    std = deviation(context.X, good)
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     return choose_step(
-        context.forward, context.reader, probe, input_std=std if std > 0 else 1.0, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits,
+        context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
+        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)), field=clean.scales.random,
     )  # fmt: skip
 
 
-def deviation(X: Array, positions: Iterable[int]) -> float:
-    """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
-    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
-    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))
+def _rounding(context: Context, clean: Clean) -> str | None:
+    """What shows that the file rounds its values, in words; None where nothing does."""
+    file = context.subject.file
+    if file is not None:
+        if operators := rounding_operators(file.proto):
+            return f"{QUANTISERS} ({', '.join(operators)})"
+        if computes_in_half(file.proto):
+            return "the graph computes with 16-bit floats"
+    outputs = clean.base[clean.audited]
+    different = len(np.unique(outputs))
+    if outputs.size >= _OUTPUTS and 1 < different <= outputs.size * _REPEATED:
+        return f"its {outputs.size:,} outputs take {different:,} values only"
+    return None

@@ -10,6 +10,8 @@ from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
+from onnxfim.runtime.forgiving import rows_that_run, why_not
+from onnxfim.slopes.spread import spread_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,17 +23,23 @@ def clean_pass(context: Context) -> Clean:
     Raises:
         InputError: labels that the model has no outputs for, or no finite output at all.
     """
-    context.subject.forward.find_batch(context.X)
+    context.subject.forward.find_batch(rows_that_run(context.subject.forward.outputs, context.X, 1))
     context.say("clean pass")
     base = context.forward.outputs(context.X)
     _check_labels(context, base)
     finite = np.isfinite(base).all(axis=(1, 2))
-    reason = "the model's output is not finite at this sample"
-    skipped = tuple(Skipped(context.index(i), reason) for i in np.flatnonzero(~finite).tolist())
+    skipped = tuple(Skipped(context.index(i), _reason(context, i)) for i in np.flatnonzero(~finite).tolist())
     usable = np.flatnonzero(finite)
     if len(usable) == 0:
         raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
-    return Clean(base, usable, _audited(context, usable), (*context.samples.skipped, *skipped))
+    audited = _audited(context, usable)
+    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited))
+
+
+def _reason(context: Context, position: int) -> str:
+    """Why a sample cannot be used."""
+    said = why_not(context.subject.forward.outputs, context.X[position : position + 1])
+    return "the model's output is not finite at this sample" if said is None else f"the runtime fails on it: {said}"
 
 
 def _check_labels(context: Context, base: Array) -> None:

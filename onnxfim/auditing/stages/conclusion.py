@@ -12,18 +12,27 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.choosing import deviation
+from onnxfim.auditing.stages.unmeasurable import no_slope_seen
+from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.record.audit import Audit, ClippedRange, DataInfo, Run
-from onnxfim.record.sample import SampleResult
+from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
+from onnxfim.record.measures import MEASURES
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.steps import ClippedRange
+from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
+_ONE_ROW = 1e-5  # of the outputs' scale: what a row may differ by from itself in calls of one shape
+
+
 @stage("concluding")
-def conclude(ground: Ground, found: Found, reading: GraphReading | None, started: float) -> Audit:
+def conclude(
+    ground: Ground, found: Found, reading: GraphReading | None, started: float, scaling: ScalingCheck | None = None
+) -> Audit:
     """The audit.
 
     Args:
@@ -31,22 +40,25 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         found: What was measured.
         reading: What the graph says, or None.
         started: When the audit began, by `time.perf_counter`.
+        scaling: Whether the inputs are in the model's units, or None where that was not checked.
     """
     samples: tuple[SampleResult, ...] = tuple(found.in_order)
+    if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:
+        samples = tuple(_not_exact(s) for s in samples)
     if reading is not None:
         samples = with_bounds(
             samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
             log10_largest_spread=ground.reader.log10_largest_spread,
         )  # fmt: skip
-    data = data_info(ground)
+    data = replace(data_info(ground), scaling=scaling)
     measured = Audit(
-        model=replace(ground.subject.info, doubt=ground.subject.doubt),
+        model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
         settings=ground.settings,
         run=run_info(ground, found, time.perf_counter() - started),
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
-        aggregates=all_aggregates(samples, seed=ground.settings.seed),
+        aggregates=with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, found.method),
         samples=samples,
         skipped=tuple(sorted(found.skipped, key=lambda s: s.index)),
         findings=(),
@@ -59,8 +71,26 @@ def conclude(ground: Ground, found: Found, reading: GraphReading | None, started
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
+        rows=ground.rows,
     )
     return judge(measured)
+
+
+def _not_exact(sample: SampleResult) -> SampleResult:
+    """The sample without the claim that its values are exact: the model answers one row in several ways."""
+    measured = {m.name: getattr(sample, m.name) for m in MEASURES}
+    changed: dict[str, Any] = {
+        name: replace(e, kind="estimate", method=f"{e.method}, of rows that disagree")
+        for name, e in measured.items()
+        if isinstance(e, Estimate) and e.kind == "exact"
+    }
+    return replace(sample, **changed)
+
+
+def _no_slope(ground: Ground) -> str | None:
+    """Why the outputs have no slope, from the graph or from the values."""
+    seen = "small steps change no output, larger ones make it jump" if no_slope_seen(ground) else None
+    return ground.subject.info.no_slope or seen
 
 
 def run_info(ground: Ground, found: Found, seconds: float) -> Run:
@@ -73,7 +103,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider_reason=None if report is None else report.reason,
         method=found.method,
         step=ground.step.step,
-        scheme=ground.step.scheme,
+        scheme=found.scheme or ground.step.scheme,
         temperature=ground.calibration.temperature,
         seed=settings.seed,
         evaluations=ground.meter.passes,
@@ -109,8 +139,26 @@ def data_info(ground: Ground) -> DataInfo:
         class_names=samples.class_names,
         input_min=float(X.min()),
         input_max=float(X.max()),
-        input_std=deviation(X, range(len(X))),
+        input_std=pooled_deviation(X, range(len(X))),
+        labelled=0 if samples.labels is None else len(ground.clean.usable),
+        chance=_chance(ground),
     )
+
+
+def _chance(ground: Ground) -> float | None:
+    """Accuracy of predictions that tell nothing about the labels: the agreement that the shares of the classes alone give.
+
+    It is 1/K at least; labels of a single class leave no other.
+
+    Source: Cohen (1960), Educational and Psychological Measurement 20(1).
+    """
+    labels = ground.samples.labels
+    if labels is None or not ground.reader.has_classes or ground.base.shape[2] != 1:
+        return None
+    usable, classes = ground.clean.usable, max(ground.base.shape[1], 2)
+    given = np.bincount(labels[usable], minlength=classes) / len(usable)
+    predicted = np.bincount(ground.reader.predictions(ground.base[usable]), minlength=classes) / len(usable)
+    return 1 / classes if given.max() == 1 else max(1 / classes, float(given @ predicted))
 
 
 def _spreads(ground: Ground) -> dict[int, float]:

@@ -7,30 +7,41 @@ from dataclasses import replace
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.instruments import differences, measurer
+from onnxfim.auditing.instruments import differences, sketch_measurer
 from onnxfim.auditing.stages import stage
+from onnxfim.record.sample import SampleResult, estimate_of
 from onnxfim.runtime.rows import Rademacher
+from onnxfim.slopes.differences import is_finite
 
 _DIRECTIONS = 64
 
 
 @stage("checking against the sketch")
 def cross_check(ground: Ground, found: Found) -> Found:
-    """Sketch the calibration samples and compare: the median ratio to the gradients' values, 1 where an interval holds them."""
+    """Sketch the calibration samples that are not kinked, and compare: the median ratio to the gradients' values, 1 where held."""
     ground.say("checking against the sketch")
     results = found.results
-    sketched = measurer(ground, exact=False)
+    sketched = sketch_measurer(ground)
+    measure = "lambda_max" if ground.spread is None else "lambda_max_standardised"
     jacobian = differences(ground, Rademacher(ground.settings.seed), ground.step)
-    wanted = {i: p for p, r in results.items() if (i := r.index) in ground.step.samples}
-    requests = [ground.request(p, 0, _DIRECTIONS) for _, p in sorted(wanted.items()) if (results[p].lambda_max.value or 0) > 0]
+    # At a kink both are right and differ: the sketch averages the two one-sided slopes.
+    wanted = {i: p for p, r in results.items() if (i := r.index) in ground.step.samples and r.lambda_max.kind != "kinked"}
+    requests = [ground.request(p, 0, _DIRECTIONS) for _, p in sorted(wanted.items()) if _value(results[p], measure) > 0]
     ratios = []
     for ends in jacobian.ends(ground.X, ground.base, requests):
+        if not is_finite(ends):
+            continue
         position = ends.request.sample.position
-        sketch = sketched(ends.request.sample, ground.base[position], [ends]).lambda_max
-        exact = results[position].lambda_max.value
-        if sketch.value is None or sketch.low is None or sketch.high is None or not exact:
+        sketch = estimate_of(sketched(ends.request.sample, ground.base[position], [ends]), measure)
+        exact = _value(results[position], measure)
+        if sketch is None or sketch.value is None or sketch.low is None or sketch.high is None or not exact:
             continue
         ratios.append(1.0 if sketch.low <= exact <= sketch.high else sketch.value / exact)
     # The median: single samples at a kink may differ, a wrong rule shows on most.
     ratio = float(np.median(ratios)) if ratios else None
     return replace(found, gradient=replace(found.gradient, cross_checked=len(ratios), cross_check_ratio=ratio))
+
+
+def _value(result: SampleResult, measure: str) -> float:
+    found = estimate_of(result, measure)
+    return 0.0 if found is None or found.value is None else found.value

@@ -17,6 +17,7 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
+from onnxfim.record.sample import estimate_of
 from onnxfim.record.statistics import Z95
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -75,13 +76,21 @@ def _most_deciding(now: Round, weights: Array, first: int, affordable: int) -> l
     return sorted(equal[: max(1, min(affordable, max(4, len(ranked) // 16)))])
 
 
+def _measures(found: Found) -> tuple[str, ...]:
+    """What is refined: values in standard deviations where there are no others."""
+    raw = any(r.lambda_max.value is not None for r in found.results.values())
+    return ("lambda_max", "lambda_max_calibrated") if raw else ("lambda_max_standardised",)
+
+
 def _precise_enough(found: Found, precision: float, seed: int) -> bool:
     """Whether the mean's interval is narrow enough, or the estimates' noise no longer matters in it."""
-    mean = aggregate_of(found.in_order, "lambda_max", seed=seed).mean
+    measure = _measures(found)[0]
+    mean = aggregate_of(found.in_order, measure, seed=seed).mean
     if not mean.value:
         return True
-    values = np.array([r.lambda_max.value or 0.0 for r in found.in_order])
-    noise = math.sqrt(sum(((r.lambda_max.value or 0.0) ** 2) * 2 / r.directions for r in found.in_order)) / len(values)
+    results = found.in_order
+    values = np.array([(e.value or 0.0) if (e := estimate_of(r, measure)) else 0.0 for r in results])
+    noise = math.sqrt(sum(v**2 * 2 / r.directions for v, r in zip(values.tolist(), results, strict=True))) / len(values)
     if mean.low is None or mean.high is None:
         half = Z95 * float(values.std()) / math.sqrt(len(values))
     else:

@@ -56,7 +56,10 @@ def _curve(ground: Ground, sample: Sample, v: Array, result: SampleResult) -> KL
     epsilons = np.array(LADDER) * distance
     other = np.random.default_rng([ground.settings.seed, sample.index, streams.REPLAY]).standard_normal(v.shape)
     rows = rows_along(ground.X[sample.position], v, other / np.linalg.norm(other), epsilons)
-    return kl_curve(ground.reader, ground.base[sample.position], ground.forward.outputs(rows), epsilons, lam)
+    outputs = ground.forward.outputs(rows)
+    if not np.isfinite(outputs).all():
+        return None
+    return kl_curve(ground.reader, ground.base[sample.position], outputs, epsilons, lam)
 
 
 def _pictures(ground: Ground, targets: Sequence[Sample], worst: Array, found: Found) -> tuple[DirectionPicture, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxfim.record.audit import StepChoice
+from onnxfim.record.steps import StepChoice
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.numbers import number, short

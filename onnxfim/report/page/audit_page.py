@@ -9,10 +9,12 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.report import words
+from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
+from onnxfim.report.meaning import flip_median, flip_note, flip_quantity, meaning
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -75,7 +77,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         statistic_columns=tuple(s.label for s in STATISTICS),
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
         statistics_note=_statistics_note(audit),
-        example=words.example(audit),
+        meaning=meaning(audit),
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
         distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
@@ -87,6 +89,7 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         attack=attack_view(audit.attack),
         bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
+        flips=at_both_widths(lambda width: flip_curve(audit.samples, labelled=audit.data.labels, width=width)),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),
@@ -133,13 +136,17 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     distance, distance_interval = words.median_boundary(audit)
     why = visible(calibration.reason) if calibration.reason else "needs labels"
     no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
+    first = Tile(
+        statistic_label("lambda_max_calibrated", "mean"),
+        of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
+        "the one to compare models by" if words.has_calibrated(audit) else no_value,
+        BY_NAME["lambda_max_calibrated"].series,
+    )
+    if words.lead_measure(audit).name == "lambda_max_standardised" and lead is not None:
+        note = "the one to compare models by: features differ in scale"
+        first = Tile(statistic_label("lambda_max_standardised", "mean"), of_statistic(lead.mean), note)
     return (
-        Tile(
-            statistic_label("lambda_max_calibrated", "mean"),
-            of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
-            "the one to compare models by" if words.has_calibrated(audit) else no_value,
-            BY_NAME["lambda_max_calibrated"].series,
-        ),
+        first,
         Tile(
             statistic_label("lambda_max", "mean"),
             of_statistic(raw.mean) if raw else Quantity(MISSING),
@@ -157,6 +164,7 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             Quantity(number(distance), distance_interval),
             "L2 in model input units, first order",
         ),
+        Tile(f"{statistic_label('flip_radius', 'median')}", flip_quantity(flips := flip_median(audit)), flip_note(flips)),
         Tile(
             "Clean accuracy",
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),
@@ -200,9 +208,9 @@ def _statistics_note(audit: Audit) -> str:
 
 def _panels(audit: Audit) -> list[Histogram]:
     found = []
-    for key in ("lambda_max", "lambda_max_calibrated"):
-        estimates = [getattr(s, key).value for s in audit.samples]
-        values = tuple(v for v in estimates if v is not None)
+    for key in dict.fromkeys(("lambda_max", "lambda_max_calibrated", words.lead_measure(audit).name)):
+        estimates = (BY_NAME[key].of(s) for s in audit.samples)
+        values = tuple(e.value for e in estimates if e is not None and e.value is not None)
         if values:
             found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
@@ -227,6 +235,8 @@ def _curve_note(audit: Audit) -> str:
         stable = (
             "The value is stable around it (a plateau)."
             if step.plateau
+            else words.step_bias(step.bias)
+            if step.bias is not None
             else "There is no plateau around it: the value holds at this scale only."
         )
         parts.append(stable)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.comparison_charts import against, means
 from onnxfim.report.charts.marks import Figure, at_both_widths
-from onnxfim.report.numbers import count, measure_label, number, percent, short, spread, statistic_label, two_decimals, visible
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    measure_label,
+    number,
+    percent,
+    short,
+    spread,
+    statistic_label,
+    two_decimals,
+    visible,
+)
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
-from onnxfim.verdict.comparison import Comparison, Pair
+from onnxfim.verdict.comparison import Comparison, Entry, Pair
 
 MOST_SAMPLES = 25
 MOST_CLASSES = 100
@@ -149,6 +160,7 @@ def _ranking(comparison: Comparison) -> Table:
             of_compared(e.calibrated),
             of_compared(e.raw),
             of_compared(e.boundary_distance),
+            _flip_cell(e),
             Quantity(f"{e.log10_fisher_bound:.2f}" if e.log10_fisher_bound is not None else "–"),
             Quantity(percent(e.accuracy) if e.accuracy is not None else "–"),
             Quantity(number(e.temperature) if e.temperature is not None else "–"),
@@ -161,6 +173,7 @@ def _ranking(comparison: Comparison) -> Table:
         statistic_label("lambda_max_calibrated", "mean"),
         statistic_label("lambda_max", "mean"),
         statistic_label("boundary_distance", "median"),
+        statistic_label("flip_radius", "median"),
         "Bound by the weights, log₁₀",
         "Accuracy",
         "Temperature",
@@ -168,6 +181,12 @@ def _ranking(comparison: Comparison) -> Table:
         "Provider",
     )
     return Table(columns, tuple(rows))
+
+
+def _flip_cell(entry: Entry) -> Quantity:
+    """The median flip radius; along a sketched direction it is longer than along the model's own, and says so."""
+    found = of_compared(entry.flip_radius)
+    return replace(found, kind="sketched direction") if entry.method == "sketch" and found.text != MISSING else found
 
 
 def _pair(comparison: Comparison, pair: Pair) -> PairLine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
@@ -34,11 +34,19 @@ def _model_facts(audit: Audit) -> FactGroup:
         Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
         Fact("Input", f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
+        *_axes(model),
         Fact("Read as", f"{model.output_kind}, {visible(model.read_from)}"),
     ]
     if model.rewritten:
         facts.append(Fact("Copy needed for", visible(model.rewritten)))
     return FactGroup("Model", tuple(facts))
+
+
+def _axes(model: ModelInfo) -> tuple[Fact, ...]:
+    """Where the classes and the batch lie, of outputs that have more axes than these."""
+    if model.axes_from is None or (model.positions == 1 and model.class_axis == 1):
+        return ()
+    return (Fact("Axes of the output", visible(model.axes_from)),)
 
 
 def _positions(positions: int) -> str:
@@ -94,7 +102,7 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
     if gradient.used:
         what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
         facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
-    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("Jv by differences", gradient.difference_error)):
+    for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("rules at their nodes", gradient.difference_error)):
         facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
     ratio = gradient.cross_check_ratio
     told = "" if ratio is None else f"; sketch of the file / gradient = {number(ratio)}"

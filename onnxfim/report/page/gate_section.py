@@ -94,7 +94,7 @@ def baseline_headline(c: BaselineComparison) -> str:
 def checks_headline(audit: Audit) -> str | None:
     """What decided the verdict among gates and baseline, or None where neither did."""
     wanted = audit.verdict
-    if wanted == "pass":
+    if wanted in ("measured", "pass"):
         return None
     gates = [g for g in audit.gates if g.verdict == wanted]
     parts = []

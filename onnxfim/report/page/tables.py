@@ -36,7 +36,7 @@ def class_columns() -> tuple[str, ...]:
 
 def class_lines(audit: Audit) -> tuple[ClassLine, ...]:
     """The classes as rows, most sensitive first."""
-    field = f"{words.lead_measure(audit).name}_mean"
+    field = words.class_field(audit)
     lead = {id(c): getattr(c, field) or 0.0 for c in audit.classes}
     rows = sorted(audit.classes, key=lambda c: -lead[id(c)])[:MOST_CLASSES]
     highest = max((lead[id(c)] for c in rows), default=0.0)
@@ -76,7 +76,7 @@ def class_name(index: int | None, audit: Audit) -> str | None:
 def card(sample: SampleResult, audit: Audit, picture: Picture) -> SampleCard:
     """A sample with its picture, where it has one."""
     thumbnail = next((t for t in audit.thumbnails if t.index == sample.index), None)
-    value = sample.lambda_max_calibrated if words.has_calibrated(audit) else sample.lambda_max
+    value = words.lead_estimate(sample, audit)
     kind, quantities = with_common_kind({"value": value, "distance": sample.boundary_distance})
     return SampleCard(
         index=sample.index,

@@ -314,7 +314,7 @@ class Page:
     statistic_columns: tuple[str, ...]
     statistics: tuple[StatisticRow, ...]
     statistics_note: str
-    example: str | None
+    meaning: str | None
     findings: tuple[FindingLine, ...]
     distribution: Figure | None
     distribution_note: str
@@ -326,6 +326,7 @@ class Page:
     attack: AttackView | None
     bound: BoundView | None
     scatter: Figure | None
+    flips: Figure | None
     lead: str
     lead_series: str
     class_columns: tuple[str, ...]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import Settings
@@ -15,12 +17,20 @@ from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
 KINDS: tuple[type[OutputReader], ...] = (SigmoidProbabilities, SigmoidLogits, Probabilities, Gaussian, SoftmaxLogits)
 
 
+def stand_alone(settings: Settings, end: Ending) -> bool:
+    """Whether every output stands for itself, as far as the settings, or else the graph's end, tell it."""
+    told = end.kind if settings.output_kind == "auto" else settings.output_kind
+    return any(kind.independent for kind in KINDS if kind.name == told)
+
+
 def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, Recognition]:
     """What the outputs are, and how that is known: from the settings, else from the graph's end and the values z (N, K, P).
 
     Raises:
         ModelError: they are of no kind that can be told from the file.
     """
+    finite = np.isfinite(z).all(axis=(1, 2))
+    z = z[finite] if finite.any() else z  # a sample that gives no number tells nothing
     if settings.output_kind != "auto":
         told = next(kind for kind in KINDS if kind.name == settings.output_kind and kind.fits(z))
         return told.of(settings), Recognition("as given by --output-kind", told.doubt(z))
@@ -43,4 +53,5 @@ __all__ = [
     "SigmoidProbabilities",
     "SoftmaxLogits",
     "reader_of",
+    "stand_alone",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -16,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Recognition:
-    """How outputs are known to be of a kind, and what speaks against it."""
+    """How outputs are known to be of a kind, and what speaks against it: values of a wrong kind are no values."""
 
     how: str
     doubt: str | None = None
@@ -32,6 +33,7 @@ class OutputReader(ABC):
     Attributes:
         name: The published name. Two readers share it where outputs of that name may be read in two ways.
         has_classes: A prediction, a confidence and a decision boundary exist.
+        independent: Every output stands for itself, whichever axis it lies on.
         reads_logits: The outputs are what is differentiated, so that their Jacobian in the graph is that of `slopes`.
         differentiated: How slopes come about where they are not those of the outputs, in words.
         no_temperature: Why a temperature has no meaning, in words; None where it has one.
@@ -40,6 +42,7 @@ class OutputReader(ABC):
 
     name: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = True
+    independent: ClassVar[bool] = False
     reads_logits: ClassVar[bool] = True
     differentiated: ClassVar[str] = ""
     no_temperature: ClassVar[str | None] = None
@@ -85,6 +88,10 @@ class OutputReader(ABC):
         """Reads the value before the activation that made these outputs; None where they were not made by one."""
         return None
 
+    def of_logarithm(self, outputs: Array) -> OutputReader | None:
+        """Reads the logarithm of these outputs (N, K, P), where that tells the same distribution; None where it does not."""
+        return None
+
     # what they mean
 
     def logits(self, outputs: Array) -> Array:
@@ -118,12 +125,12 @@ class OutputReader(ABC):
 
     # how far the distribution moves
 
-    def slopes(self, plus: Array, minus: Array, h: float) -> Array:
-        """Slopes of the logits ``Jv`` (m, K, P) from outputs (m, K, P) at the two ends of steps of length ``h``."""
+    def slopes(self, plus: Array, minus: Array, h: float | Array) -> Array:
+        """Slopes of the logits ``Jv`` (m, K, P) from outputs (m, K, P) at the ends of steps of length ``h``, one or (m, 1, 1)."""
         return np.asarray((self.logits(plus) - self.logits(minus)) / h)
 
     @abstractmethod
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         """Scores ``y(v)`` (m, K·P) over the same steps; ``base`` (K, P) are the outputs at x."""
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
@@ -151,6 +158,35 @@ class OutputReader(ABC):
 def simplex(z: Array, slack: float = 1e-3) -> bool:
     """Whether outputs (N, K, P) are rows of probabilities; ``slack`` is what float16 files are off by."""
     return bool(z.shape[1] > 1 and z.min() >= -slack and np.abs(z.sum(axis=1) - 1).max() <= slack)
+
+
+def common_total(z: Array, slack: float = 1e-3) -> float | None:
+    """What non-negative outputs (N, K, P) sum to over the classes, where that is the same in all rows; None where it is not.
+
+    One row sums to something always: only 1 and 100 are believed of it.
+    """
+    sums = z.sum(axis=1)
+    total = float(sums.mean())
+    if z.shape[1] < 2 or not 0 < total < math.inf or z.min() < -slack * total or np.abs(sums - total).max() > slack * total:
+        return None
+    told = sums.size > 1 or any(abs(total - c) <= slack * c for c in (1, 100))
+    return total if told else None
+
+
+def blocks(z: Array, total: float, slack: float = 1e-3) -> list[tuple[int, int]]:
+    """First and last entries of blocks side by side that sum to 1 each, where ``total`` is their number; empty where it is not."""
+    count = round(total)
+    if not 2 <= count <= z.shape[1] // 2 or abs(total - count) > slack * count:
+        return []
+    running = z.cumsum(axis=1)  # (N, K, P)
+    found, start = [], 0
+    for n in range(1, count + 1):
+        ends = [k for k in range(start, z.shape[1]) if np.abs(running[:, k] - n).max() <= slack * count]
+        if not ends:
+            return []
+        found.append((start, z.shape[1] - 1 if n == count else ends[0]))
+        start = ends[0] + 1
+    return found
 
 
 def unit(z: Array) -> bool:

@@ -20,6 +20,7 @@ class Gaussian(OutputReader):
 
     name: ClassVar[OutputKind] = "gaussian"
     has_classes: ClassVar[bool] = False
+    independent: ClassVar[bool] = True
     no_temperature: ClassVar[str | None] = "a Gaussian output has no classes and no temperature"
     spread_formula: ClassVar[str] = "L²/σ²"
 
@@ -27,7 +28,7 @@ class Gaussian(OutputReader):
     def of(cls, settings: Settings) -> OutputReader:
         return cls(settings.sigma)
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         return np.asarray((self.slopes(plus, minus, h) / self.sigma).reshape(*plus.shape[:-2], -1))
 
     def divergence(self, base: Array, outputs: Array) -> Array:

@@ -19,6 +19,7 @@ class _Bernoulli(OutputReader):
     """Independent Bernoulli distributions, ``C = diag(p(1 − p))``; a single one decides between two classes."""
 
     name: ClassVar[OutputKind] = "sigmoid"
+    independent: ClassVar[bool] = True
     spread_formula: ClassVar[str] = "max p(1−p)·L²"
 
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
@@ -69,7 +70,7 @@ class _Bernoulli(OutputReader):
 class SigmoidLogits(_Bernoulli):
     """Logits of independent Bernoulli outputs."""
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         z = base / temperature
         # √(p(1−p)) = exp(−|z|/2) / (1 + exp(−|z|)): no 1 − p to cancel.
         weight = np.exp(-np.abs(z) / 2) / (1 + np.exp(-np.abs(z)))
@@ -85,7 +86,10 @@ class SigmoidProbabilities(_Bernoulli):
 
     @classmethod
     def recognise(cls, end: Ending, z: Array) -> Recognition | None:
-        return Recognition(f"the graph ends in Sigmoid (node {end.node!r})") if end.kind == cls.name and unit(z) else None
+        if end.kind != cls.name or not unit(z):
+            return None
+        clip = f"; a Clip to {end.clipped[0]:.4g} … {end.clipped[1]:.4g} follows" if end.clipped else ""
+        return Recognition(f"the graph ends in Sigmoid (node {end.node!r}){clip}")
 
     @classmethod
     def fits(cls, z: Array) -> bool:
@@ -99,6 +103,6 @@ class SigmoidProbabilities(_Bernoulli):
         p = np.clip(outputs, tiny, 1 - tiny)
         return np.asarray(np.log(p) - np.log1p(-p))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         angle_plus, angle_minus = (np.arcsin(np.sqrt(self.probabilities(p, temperature))) for p in (plus, minus))
         return np.asarray((2.0 / h * (angle_plus - angle_minus)).reshape(*plus.shape[:-2], -1))

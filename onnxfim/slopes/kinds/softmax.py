@@ -9,9 +9,15 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import log_softmax, logsumexp, softmax
 
+from onnxfim.errors import ModelError
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OutputKind
-from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, simplex, unit
+from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, blocks, common_total, simplex, unit
+
+_MANY = 100  # values of one sign that no logits have by chance
+_SOME = 8  # the same where the graph is known to end in no layer
+_UNDERFLOW = 1e-30
+_ROUNDED = 0.25  # of the sum of probabilities: what a file that rounds or clips them may be off by
 
 
 class _Categorical(OutputReader):
@@ -49,9 +55,15 @@ class SoftmaxLogits(_Categorical):
         if z.shape[1] == 1:
             return None
         doubt = None
-        if unit(z):
+        if not end.linear and unit(z):
             doubt = (
-                "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid"
+                "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid; "
+                "if they are logits, --output-kind logits"
+            )
+        elif not end.linear and z.min() >= 0 and z.size >= (_MANY if end.linear is None else _SOME):
+            doubt = (
+                "no output is negative, and no last layer makes scores: counts, rates, or probabilities that were not divided by "
+                "their sum? Export probabilities or logits; if they are logits, say --output-kind logits"
             )
         return Recognition("the graph's last nodes make no probabilities, nor do the values look like any", doubt)
 
@@ -64,7 +76,7 @@ class SoftmaxLogits(_Categorical):
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
         return np.asarray(softmax(outputs / temperature, axis=-2))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         return softmax_scores(self.probabilities(base, temperature), self.slopes(plus, minus, h), temperature)
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
@@ -81,11 +93,27 @@ class Probabilities(_Categorical):
 
     @classmethod
     def recognise(cls, end: Ending, z: Array) -> Recognition | None:
-        if not simplex(z):
+        total = common_total(z)
+        made = end.kind == cls.name
+        off = np.abs(z.sum(axis=1) / end.total - 1).max()
+        if total is None and made and (end.clipped or end.rounding) and z.shape[1] > 1 and z.min() >= 0 and off <= _ROUNDED:
+            total = end.total
+        if total is None:
             return None
-        if end.kind == cls.name:
-            return Recognition(f"the graph ends in Softmax (node {end.node!r})")
-        return Recognition("the outputs are non-negative and sum to 1")
+        if side := blocks(z, total):
+            ranges = ", ".join(f"{first} to {last}" for first, last in side)
+            raise ModelError(
+                f"output holds {len(side)} distributions side by side (entries {ranges} sum to 1 each), expected one. Export one "
+                "of them as an output of its own, and name it with --output."
+            )
+        how = f"the graph ends in Softmax (node {end.node!r})" if made else f"the outputs are non-negative and sum to {total:.4g}"
+        if abs(total - 1) > 1e-3:
+            how += f"; read as probabilities after division by {total:.4g}"
+        elif off > 1e-3:
+            how += "; divided by their sum, which is not 1"
+        if made and end.clipped:
+            how += f"; a Clip to {end.clipped[0]:.4g} … {end.clipped[1]:.4g} follows, where entries at its ends have no slope"
+        return Recognition(how)
 
     @classmethod
     def doubt(cls, z: Array) -> str | None:
@@ -96,6 +124,10 @@ class Probabilities(_Categorical):
     def before_activation(self) -> OutputReader:
         return SoftmaxLogits()
 
+    def of_logarithm(self, outputs: Array) -> OutputReader | None:
+        """Log-probabilities are logits, where none of the probabilities is zero."""
+        return SoftmaxLogits() if float(outputs.min()) > _UNDERFLOW else None
+
     def logits(self, outputs: Array) -> Array:
         # A probability that underflowed to 0 has no logarithm; the smallest float32 keeps it finite and last.
         return np.asarray(np.log(np.maximum(outputs, np.finfo(np.float32).smallest_subnormal)))
@@ -104,7 +136,7 @@ class Probabilities(_Categorical):
         log_p = self.logits(outputs) / temperature
         return np.asarray(np.exp(log_p - logsumexp(log_p, axis=-2, keepdims=True)))
 
-    def scores(self, base: Array, plus: Array, minus: Array, h: float, temperature: float = 1.0) -> Array:
+    def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         change = np.sqrt(self.probabilities(plus, temperature)) - np.sqrt(self.probabilities(minus, temperature))
         return np.asarray((2.0 / h * change).reshape(*plus.shape[:-2], -1))
 

@@ -6,11 +6,29 @@ from collections.abc import Iterator
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Level
-from onnxfim.verdict.findings import about_cross_checks, about_model, about_run, about_step, about_values
+from onnxfim.verdict.findings import (
+    about_cross_checks,
+    about_data,
+    about_kinks,
+    about_model,
+    about_run,
+    about_scale,
+    about_step,
+    about_values,
+)
 from onnxfim.verdict.findings.check import Check, never
 
 _ORDER: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-_ALL = (*about_model.CHECKS, *about_step.CHECKS, *about_run.CHECKS, *about_values.CHECKS, *about_cross_checks.CHECKS)
+_ALL = (
+    *about_data.CHECKS,
+    *about_model.CHECKS,
+    *about_step.CHECKS,
+    *about_run.CHECKS,
+    *about_values.CHECKS,
+    *about_scale.CHECKS,
+    *about_kinks.CHECKS,
+    *about_cross_checks.CHECKS,
+)
 #: Every check that an audit makes by its id, most serious first.
 CHECKS: dict[str, Check] = {c.id: c for c in sorted(_ALL, key=lambda c: _ORDER[c.level])}
 

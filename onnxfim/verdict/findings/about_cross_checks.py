@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 
-from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.audit import Audit, GradientInfo, RowCheck
 from onnxfim.verdict.findings.check import Check
+from onnxfim.verdict.violations import ViolationTest, violations
 
-# What float32 outputs and differences may add to a measurement: a violation beyond it is one.
-_SLACK = 1e-3
+_LEVEL = 0.01  # at which an audit whose bound holds is said to violate it
+_DISAGREE = 1e-5  # of the outputs' scale, in calls of one shape: there rows go the same way through the kernels
+_COARSE = 2e-3  # the same of files that compute in 16 bits
+_SHAPED = 1e-3  # the same in calls of another shape
+_HARMLESS = 0.05  # of what a step changes
+_ROUNDING = 3e-6  # of the outputs' scale: float32 kernels for other shapes add in another order
+_WRONG = 0.1  # of the outputs' scale: no rounding
 _CROSS_CHECK = 2.0  # factor between sketch and gradient that neither noise nor a kink explains
 _FAR = 10  # first-order boundary distances
 
@@ -27,6 +34,10 @@ def _no_bound(audit: Audit) -> str | None:
     return None if audit.bound.available else "there is no upper bound to compare with"
 
 
+def _no_rows(audit: Audit) -> str | None:
+    return None if audit.rows is not None else "no batch of several rows could be tried"
+
+
 def _used(audit: Audit) -> GradientInfo | None:
     return audit.gradient if audit.gradient is not None and audit.gradient.used else None
 
@@ -35,19 +46,70 @@ def _bound_violated(audit: Audit) -> str | None:
     bound = audit.bound
     if bound is None or not bound.available or bound.log10_lipschitz is None:
         return None
-    log_l, log_fisher = bound.log10_lipschitz, math.inf if bound.log10_fisher is None else bound.log10_fisher
-    # An estimate may exceed the truth by its noise: its lower end must not lie above the bound; an exact value itself must not.
-    broken = [s for s in audit.samples if _above(s.logit_sensitivity.low, log_l) or _above(s.lambda_max.low, log_fisher)]
+    log_fisher = math.inf if bound.log10_fisher is None else bound.log10_fisher
+    tests = [ViolationTest(tuple(s.lambda_max for s in audit.samples), log_fisher)]
+    if bound.of_what_was_read:
+        tests.append(ViolationTest(tuple(s.logit_sensitivity for s in audit.samples), bound.log10_lipschitz))
+    broken = sorted({k for test in tests for k in violations(test, level=_LEVEL / len(tests))})
     if not broken:
         return None
     return (
-        f"On {len(broken)} samples (first: {broken[0].index}) the measured sensitivity lies above the upper bound from the weights "
-        f"(log10 L = {log_l:.3g}). One of the two is wrong: report this with the model, and trust neither."
+        f"On {len(broken)} samples (first: {audit.samples[broken[0]].index}) the measured sensitivity lies above the upper bound from "
+        f"the weights (log10 L = {bound.log10_lipschitz:.3g}). One of the two is wrong: report this with the model, and trust neither."
     )
 
 
-def _above(value: float | None, log_bound: float) -> bool:
-    return value is not None and value > 0 and math.log10(value) > log_bound + math.log10(1 + _SLACK)
+def _batch_dependent(audit: Audit) -> str | None:
+    rows = audit.rows
+    if rows is None or not rows.dependent or rows.neighbours is None:
+        return None
+    return (
+        f"The same rows in a batch of {rows.rows} among other rows get other answers (rms difference {rows.neighbours:.3g} at outputs up "
+        f"to {rows.scale:.3g}): the model is no function of one input, and no value is given. Look for a softmax or a normalisation "
+        "over the batch axis, or BatchNormalization in training mode, and export the model for inference."
+    )
+
+
+def _rows_disagree(audit: Audit) -> str | None:
+    rows = audit.rows
+    if rows is None or rows.dependent:
+        return None
+    signal, coarse = difference_signal(audit), "16" in audit.model.input_dtype
+    allowed = (_COARSE if coarse else _DISAGREE) * rows.scale
+    # A call of another shape may add in another order: rounding, unless it is as large as what is measured.
+    shaped = max(allowed, _SHAPED * rows.scale)
+    if signal is not None:
+        shaped = min(shaped, max(_HARMLESS * signal, _ROUNDING * rows.scale))
+    if max(rows.identical, rows.neighbours or 0.0) <= allowed and (rows.alone or 0.0) <= shaped:
+        return None
+    against = "" if signal is None else f", while a step changes an output by about {signal:.3g}"
+    return (
+        f"One row gets different answers with its place: by {rows.identical:.3g} among copies of itself in a batch of {rows.rows}"
+        + ("" if rows.alone is None else f", by {rows.alone:.3g} alone")
+        + ("" if rows.neighbours is None else f", by {rows.neighbours:.3g} among other rows")
+        + f" (rms, at outputs up to {rows.scale:.3g}){against}. Scales of quantisation taken from the batch do this, and errors of a "
+        "runtime; use one row a call (--batch 1) or another provider."
+    )
+
+
+def _drowns_no_signal(audit: Audit) -> bool:
+    """Whether rows disagree by less than what the differences measure."""
+    rows, signal = audit.rows, difference_signal(audit)
+    return rows is not None and (disagreement(rows) <= signal if signal is not None else disagreement(rows) <= _WRONG * rows.scale)
+
+
+def disagreement(rows: RowCheck) -> float:
+    """The largest rms difference of a row from itself."""
+    return max(rows.identical, rows.alone or 0.0, rows.neighbours or 0.0, rows.repeated)
+
+
+def difference_signal(audit: Audit) -> float | None:
+    """Rms change of an output over a step, at the median of the samples; None where the values do not rest on differences."""
+    if _used(audit) is not None or not audit.step.step:
+        return None
+    slopes = [s.logit_sensitivity.value for s in audit.samples if s.logit_sensitivity.value]
+    outputs = max(audit.model.num_outputs * audit.model.positions, 1)
+    return audit.step.step * statistics.median(slopes) / math.sqrt(outputs) if slopes else None
 
 
 def _no_gradient(audit: Audit) -> str | None:
@@ -106,6 +168,8 @@ def _attack_far(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("bound-violated", "error", "Values lie above the upper bound from the weights", _bound_violated, _no_bound),
+    Check("batch-dependent", "error", "Rows of a batch depend on each other", _batch_dependent, _no_rows),
+    Check("rows-disagree", "error", "One row gets different answers", _rows_disagree, _no_rows, milder=_drowns_no_signal),
     Check("no-gradient", "note", "The graph was not differentiated", _no_gradient),
     Check(
         "gradient-sketch-disagree", "error", "Gradients and the sketch of the file disagree", _disagree, _no_gradients,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.statistics import Z95
+from onnxfim.record.statistics import Z95, binomial_at_least
 from onnxfim.verdict.findings.check import Check
 
-_CHANCE_MARGIN = 0.2  # of the way from chance to perfect
+_NEAR_CHANCE = 0.05  # chance gives so many right answers more often than this
 _CONFIDENCE_GAP = 0.1
+_FAR_BELOW = 0.25  # honest over-confidence reaches 0.2 (Guo et al. 2017, table 1)
+_CERTAIN = 0.01
 _LOG_T = math.log(2.0)
 
 
@@ -27,6 +29,20 @@ def _output_kind(audit: Audit) -> str | None:
     return f"How the outputs were read may be wrong: {audit.model.doubt}." if audit.model.doubt else None
 
 
+def _told(audit: Audit) -> bool:
+    return audit.settings.tells_kind
+
+
+def _no_slope(audit: Audit) -> str | None:
+    why = audit.model.no_slope
+    if why is None:
+        return None
+    return (
+        f"The outputs do not change for small steps: a step function of the input ({why}). It has no slope, so there is no lambda_max "
+        "and no value is given; measures of finite steps (flip radius, attacks by search) still mean something."
+    )
+
+
 def _labels(audit: Audit) -> str | None:
     if audit.data.labels or audit.data.synthetic:
         return None
@@ -37,28 +53,53 @@ def _labels(audit: Audit) -> str | None:
 
 
 def _is_near_chance(audit: Audit) -> bool:
-    chance, accuracy = _chance(audit), audit.calibration.accuracy
-    return accuracy is not None and accuracy <= chance + _CHANCE_MARGIN * (1 - chance)
+    """Whether as many right answers could be chance, by an exact binomial test; never where all are right."""
+    accuracy = audit.calibration.accuracy
+    if accuracy is None or accuracy == 1:
+        return False
+    n = _labelled(audit)
+    return binomial_at_least(round(accuracy * n), n, _chance(audit)) > _NEAR_CHANCE
+
+
+def _labelled(audit: Audit) -> int:
+    return audit.data.labelled or audit.data.count
 
 
 def _chance(audit: Audit) -> float:
-    return 1.0 / max(audit.model.num_outputs, 2)
+    return audit.data.chance or 1.0 / max(audit.model.num_outputs, 2)
 
 
 def _near_chance(audit: Audit) -> str | None:
     if not _is_near_chance(audit):
         return None
+    n, accuracy = _labelled(audit), audit.calibration.accuracy or 0.0
+    few = f" {n} labelled samples are few to tell them apart; pass more." if n < 50 and accuracy > _chance(audit) else ""
     return (
-        f"Clean accuracy is {audit.calibration.accuracy:.1%}, near chance ({_chance(audit):.1%} for "
-        f"{max(audit.model.num_outputs, 2)} classes). The usual cause is a wrong normalisation, layout or label order: check --mean, "
-        "--std, --layout and the class numbers before reading on."
+        f"Clean accuracy is {accuracy:.1%} ({round(accuracy * n)} of {n}), which chance gives too ({_chance(audit):.1%} for these "
+        f"labels and {max(audit.model.num_outputs, 2)} classes).{few} The usual cause is a wrong normalisation, layout or label order: "
+        "check --mean, --std, --layout and the class numbers before reading on."
     )
+
+
+def _is_far_below(audit: Audit) -> bool:
+    """Whether the accuracy is below the mean confidence by more than honest over-confidence and sampling explain."""
+    accuracy, confidence = audit.calibration.accuracy, audit.calibration.mean_confidence
+    if accuracy is None or confidence is None or confidence <= _FAR_BELOW:
+        return False
+    n = _labelled(audit)
+    return 1 - binomial_at_least(round(accuracy * n) + 1, n, confidence - _FAR_BELOW) < _CERTAIN
 
 
 def _confidence_gap(audit: Audit) -> str | None:
     accuracy, confidence = audit.calibration.accuracy, audit.calibration.mean_confidence
     if accuracy is None or confidence is None or _is_near_chance(audit) or abs(confidence - accuracy) <= _CONFIDENCE_GAP:
         return None
+    if _is_far_below(audit):
+        return (
+            f"Clean accuracy is {accuracy:.1%} where the model's confidence implies {confidence:.1%}: inputs in other units than the "
+            "model's, labels of another order or a broken export look like this. Check --mean, --std, --input-range, the order of the "
+            "channels and the class numbers before reading on."
+        )
     return (
         f"Mean confidence is {confidence:.1%} at an accuracy of {accuracy:.1%}: the probabilities are not calibrated. Compare this "
         "model with others by the calibrated values only."
@@ -94,11 +135,14 @@ def _unfitted(audit: Audit) -> str | None:
 
 
 CHECKS = (
-    Check("synthetic-data", "warning", "The inputs are random numbers", _synthetic),
-    Check("output-kind", "warning", "The outputs may have been read wrongly", _output_kind),
+    Check("synthetic-data", "error", "The inputs are random numbers", _synthetic),
+    Check("output-kind", "error", "The outputs may have been read wrongly", _output_kind, milder=_told),
+    Check("no-slope", "error", "The outputs are a step function", _no_slope),
     Check("no-labels", "note", "No labels were given", _labels),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
-    Check("confidence-gap", "warning", "Confidence does not fit accuracy", _confidence_gap, _no_labels),
+    Check(
+        "confidence-gap", "error", "Confidence does not fit accuracy", _confidence_gap, _no_labels, lambda a: not _is_far_below(a)
+    ),
     Check("temperature", "warning", "The fitted temperature is far from 1", _temperature, _no_labels),
     Check("temperature-few-errors", "warning", "The temperature rests on few errors", _few_errors, _no_labels),
     Check("temperature-unfitted", "warning", "No temperature could be fitted", _unfitted, _no_labels),

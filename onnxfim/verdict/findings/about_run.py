@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxfim.record.audit import Audit
+from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
 
@@ -30,7 +31,12 @@ def _auto(audit: Audit) -> str | None:
 
 
 def _partial(audit: Audit) -> str | None:
-    return "The audit was interrupted: it holds the samples that were finished by then." if audit.run.partial else None
+    if not audit.run.partial:
+        return None
+    return (
+        f"The audit was interrupted: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
+        "and not every check was made. Run it again to the end."
+    )
 
 
 def _skipped(audit: Audit) -> str | None:
@@ -38,9 +44,10 @@ def _skipped(audit: Audit) -> str | None:
     if not skipped:
         return None
     were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")
+    many = "" if few_are_missing(audit) else " What is left may be another kind of samples: mend the cause and audit again."
     return (
         f"{len(skipped)} sample{were} skipped and {are} not in any statistic; the first: sample {skipped[0].index}, "
-        f"{skipped[0].reason}."
+        f"{skipped[0].reason}.{many}"
     )
 
 
@@ -63,7 +70,7 @@ def _precision(audit: Audit) -> str | None:
 CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
     Check("provider-auto", "note", "A faster provider did not load", _auto),
-    Check("partial", "warning", "The audit was interrupted", _partial),
-    Check("skipped-samples", "warning", "Samples were skipped", _skipped),
+    Check("partial", "error", "The audit was interrupted", _partial),
+    Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
 )

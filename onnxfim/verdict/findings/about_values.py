@@ -7,6 +7,7 @@ from onnxfim.record.sample import SampleResult
 from onnxfim.record.statistics import fewest_bracketing
 from onnxfim.verdict.findings.check import Check
 
+_MISSING = 0.1  # of the samples, that may lack a value
 _SATURATED = 1e-6
 _FEWEST = fewest_bracketing(0.5)[0]  # values: fewer bound not even the median
 _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimate
@@ -15,6 +16,16 @@ _WIDE_BRACKET = 0.5  # of the value, between the plain and the cross-fit estimat
 def no_samples(audit: Audit) -> str | None:
     """The obstacle of a check that reads samples."""
     return None if audit.samples else "no sample was measured"
+
+
+def few_are_missing(audit: Audit) -> bool:
+    """Whether at least nine of ten samples that were to be measured have a value, and nine of ten of the data could be used."""
+    skipped = len(audit.skipped)
+    wanted = len(audit.samples) + skipped
+    if audit.settings.samples is not None:
+        wanted = min(wanted, audit.settings.samples)
+    of_data = max(audit.data.count, len(audit.samples) + skipped)
+    return audit.measured >= (1 - _MISSING) * wanted and skipped <= _MISSING * of_data
 
 
 def _nothing(audit: Audit) -> str | None:
@@ -26,11 +37,11 @@ def _nothing(audit: Audit) -> str | None:
 
 def _unresolved(audit: Audit) -> str | None:
     missing = [s for s in audit.samples if s.lambda_max.value is None]
-    if not missing:
+    if not missing or audit.model.no_slope or (audit.rows is not None and audit.rows.dependent):  # another finding tells the cause
         return None
     return (
         f"{len(missing)} of {len(audit.samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that they "
-        "are robust. Use a larger --step or a larger --budget."
+        "are robust, and the statistics are of the others alone. Use a larger --step or a larger --budget."
     )
 
 
@@ -84,7 +95,7 @@ def _bracket(sample: SampleResult) -> float:
 
 CHECKS = (
     Check("nothing-measured", "error", "No sample has a value", _nothing),
-    Check("unresolved", "error", "Samples without a value", _unresolved, no_samples, milder=lambda audit: audit.measured > 0),
+    Check("unresolved", "error", "Samples without a value", _unresolved, no_samples, few_are_missing),
     Check("few-samples", "error", "Too few samples for any statistic", _few_samples, no_samples),
     Check("few-samples-carry-the-mean", "note", "Few samples carry the mean", _few_carry_the_mean, no_samples),
     Check("saturated", "note", "The softmax is saturated on many samples", _saturated, no_samples),

@@ -25,14 +25,15 @@ def messages(caplog, level):
 @pytest.mark.parametrize(
     ("options", "measured"),
     [
-        ({"method": "sketch"}, ["measuring by differences", "refining"]),
-        ({"method": "exact"}, ["measuring by differences"]),
+        ({"method": "sketch"}, ["measuring by differences", "refining", "looking for flips"]),
+        ({"method": "exact"}, ["measuring by differences", "looking for flips"]),
         (
             {"attack": "l2", "replay": 2},
             [
                 "differentiating",
                 "measuring by gradients",
                 "checking against the sketch",
+                "looking for flips",
                 "replaying the worst directions",
                 "attacking",
             ],
@@ -45,12 +46,22 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
     found = audit(saved(MODEL.onnx()), X, settings=cpu(batch=8, **options))
     ends = [m for text in messages(caplog, logging.INFO) if (m := END.match(text))]
     stages = [m["stage"] for m in ends]
-    assert stages == ["clean pass", "calibration", "choosing the step", *measured, "bounding", "concluding"]
+    assert stages == [
+        "trying rows against each other",
+        "clean pass",
+        "looking for ties",
+        "calibration",
+        "choosing the step",
+        *measured,
+        "checking the scaling",
+        "bounding",
+        "concluding",
+    ]
     assert sum(int(m["passes"]) for m in ends) == found.run.evaluations, "no pass outside a stage"
     assert [text.split(":")[0] for text in messages(caplog, logging.DEBUG)] == stages
     assert ends[0]["facts"] == "batch 8, CPUExecutionProvider"
     step = f"step {found.step.step:.3g} per coordinate, {found.step.scheme} differences"
-    assert all(m["facts"] == f"{step}, batch 8, CPUExecutionProvider" for m in ends[3:])
+    assert all(m["facts"] == f"{step}, batch 8, CPUExecutionProvider" for m in ends[4:])
 
 
 def test_what_was_opened_and_a_stage_that_fails(saved, cpu, caplog, monkeypatch):

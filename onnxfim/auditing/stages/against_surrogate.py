@@ -1,0 +1,100 @@
+"""The check of a file that rounds: its dithered values against the derivative of its clip surrogate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.instruments import measurer
+from onnxfim.auditing.meter import MeteredModel
+from onnxfim.auditing.stages import stage
+from onnxfim.errors import OnnxFimError
+from onnxfim.graph.quantised import rounding_operators
+from onnxfim.record import streams
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.statistics import Z95
+from onnxfim.record.steps import SurrogateCheck
+from onnxfim.slopes.exact import GradientRoute
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_TESTED = 4  # samples of the self-test
+_JITTER = 0.05  # standard deviations: a surrogate's clips have kinks where many inputs lie
+_MARGIN = 0.05  # of the range that the file tells apart
+_STEP_ERROR = 1e-4  # relative: float32 passes
+_FEW, _MANY = 64, 12  # samples: whole Jacobians cost some 10 passes each, Lanczos iterations 100 and more
+
+
+@stage("checking against the surrogate")
+def check_surrogate(ground: Ground, found: Found) -> Found:
+    """Measure the clip surrogate on audited samples beside the file's own values, where the file is quantised and there is one."""
+    source = ground.subject.differentiable
+    if ground.step.scheme != "dithered" or source is None or ground.report is None or not rounding_operators(source.proto):
+        return found
+    ground.say("checking against the surrogate")
+    settings = replace(ground.settings, surrogate=True)
+    try:
+        model = MeteredModel(
+            source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
+            num_outputs=ground.base.shape[1], settings=settings, base_dir=source.base_dir, provider=ground.provider,
+        )  # fmt: skip
+        rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
+        # The surrogate differs from the file by design: its derivative is tested against itself.
+        test = model.self_test(rows, lambda x: model.vjp(x, np.zeros((1, len(x), model.num_outputs)))[0], seed=settings.seed)
+        if not test.passed:
+            return _without(found, f"the surrogate's self-test failed: {test.reason}")
+        exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR, bias=None)
+        route = GradientRoute(model, exact, settings.seed)
+        wanted = [p for p in _spread(ground, found) if found.results[p].lambda_max.value is not None]
+        chosen = wanted[: _FEW if route.few else _MANY]
+        values = dict(route.measure(ground.X, ground.base, [ground.sample(p) for p in chosen]))
+    except OnnxFimError as error:
+        return _without(found, " ".join(str(error).rstrip(".").split()))
+    pairs = [(found.results[p].lambda_max, values[p]) for p in chosen]
+    checked = compared(pairs, (1.0, 1.0) if ground.step.bias is None else (ground.step.bias.low, ground.step.bias.high))
+    return found if checked is None else replace(found, gradient=replace(found.gradient, check=checked))
+
+
+def compared(pairs: Sequence[tuple[Estimate, SampleResult]], ends: tuple[float, float]) -> SurrogateCheck | None:
+    """The file's mean over the surrogate's; None where neither has a value.
+
+    Args:
+        pairs: The file's estimate and the surrogate's result, per sample.
+        ends: Range of the step's bias.
+    """
+    known = [(e, s.lambda_max.value) for e, s in pairs if e.value is not None and s.lambda_max.value is not None]
+    surrogate = sum(s for _, s in known)
+    if not known or surrogate <= 0:
+        return None
+    file = sum(e.value or 0.0 for e, _ in known)
+    # Noise is independent between samples; the bias, common to all, was already part of each interval.
+    errors = [((e.high or e.value or 0.0) - (e.value or 0.0)) / Z95 for e, _ in known]
+    relative = math.sqrt(sum(v * v for v in errors)) / file if file > 0 else 0.0
+    half = math.exp(Z95 * min(relative, 5.0))
+    n = len(known)
+    return SurrogateCheck(n, file / n, surrogate / n, file / surrogate, file / surrogate / half, file / surrogate * half)
+
+
+def _spread(ground: Ground, found: Found) -> list[int]:
+    """Measured positions, those that the step was chosen on first: they carry the mean."""
+    return sorted(found.results, key=lambda p: (ground.index(p) not in ground.step.samples, p))
+
+
+def _jittered(rows: Array, ground: Ground) -> Array:
+    """Rows moved off the ends of the range that the file tells apart, and off ties."""
+    rng = np.random.default_rng([ground.settings.seed, streams.SELF_TEST])
+    moved = rows + _JITTER * ground.step.input_std * rng.standard_normal(rows.shape)
+    if ground.subject.limits is not None:
+        low, high = ground.subject.limits
+        margin = _MARGIN * (high - low)
+        moved = np.clip(moved, low + margin, high - margin)
+    return np.asarray(moved, rows.dtype)
+
+
+def _without(found: Found, reason: str) -> Found:
+    return replace(found, gradient=replace(found.gradient, no_check=reason))

@@ -1,0 +1,98 @@
+"""Rows of a batch against each other: the same rows among other neighbours, alone, and copies of one row."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import Context
+from onnxfim.auditing.stages import stage
+from onnxfim.errors import OnnxFimError
+from onnxfim.record.audit import RowCheck
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_ROWS = 8
+_ALONE = 2
+_SAME = 1e-5  # of the outputs' scale: in one batch shape a row takes the same way through the kernels
+_SAME_16 = 2e-3  # the same of files that compute in 16 bits
+_DYNAMIC = 0.1  # the same of files whose scales of quantisation are taken from the batch
+_CHANCE = 4.0  # times the rms of a repeated call
+_PADDED = 1e-5  # of the scale: a row alone that is off by more needs its neighbours' batch shape in every call
+
+
+@stage("trying rows against each other")
+def try_rows(context: Context) -> RowCheck | None:
+    """How far rows depend on the batch that they are in; None where no batch can be tried (one row a call, or calls that fail).
+
+    A model that answers a row otherwise in a call of its own is called with one batch shape from here on.
+    """
+    forward = context.subject.forward
+    forward.find_batch(context.X)
+    fixed = getattr(forward, "fixed", None)
+    size = fixed or min(_ROWS, context.settings.batch or _ROWS)
+    if size < 2:
+        return None
+    rows, others = _pool(context.X, size)
+    half = size // 2
+    given = forward.finder.batch
+    try:
+        forward.finder.batch = size
+        first, again = (forward.outputs(rows) for _ in range(2))
+        moved = forward.outputs(np.concatenate([rows[:half], others[: size - half]]))
+        copies = forward.outputs(np.repeat(rows[:1], size, axis=0))
+        forward.finder.batch = 1
+        alone = None if fixed else forward.outputs(rows[:_ALONE])
+    except OnnxFimError:
+        return None
+    finally:
+        forward.finder.batch = given
+    good = np.asarray(np.isfinite(first).all(axis=(1, 2)) & np.isfinite(again).all(axis=(1, 2)))
+    good[:half] &= np.isfinite(moved[:half]).all(axis=(1, 2))
+    if not good[:half].any() or not np.isfinite(copies).all():
+        return None
+    scale = float(np.abs(first[good]).max())
+    repeated = _rms(again[good] - first[good])
+    kept = good[:half]
+    neighbours = _rms(moved[:half][kept] - first[:half][kept])
+    limit = _DYNAMIC if _scales_by_the_batch(context) else _SAME_16 if _sixteen_bits(context) else _SAME
+    single = None
+    if alone is not None and good[: len(alone)].all() and np.isfinite(alone).all():
+        single = _rms(alone - first[: len(alone)])
+        if single > _PADDED * scale and hasattr(forward, "one_shape"):
+            forward.one_shape = True
+    dependent = neighbours > max(_CHANCE * repeated, limit * scale) or _trains(context)
+    return RowCheck(size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent)
+
+
+def _pool(X: Array, size: int) -> tuple[Array, Array]:
+    """Two batches' worth of rows, made of halved samples where there are too few."""
+    rows = X[: 2 * size]
+    while len(rows) < 2 * size:
+        rows = np.concatenate([rows, (rows * 0.5).astype(X.dtype)])
+    return rows[:size], rows[size : 2 * size]
+
+
+def _rms(difference: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(difference))))
+
+
+def _trains(context: Context) -> bool:
+    """Whether the file normalises by the statistics of the batch; the runtime's own state then hides what the neighbours do."""
+    file = context.subject.file
+    return file is not None and any(
+        n.op == "BatchNormalization" and (n.attributes.get("training_mode") == 1 or sum(map(bool, n.outputs)) > 1)
+        for n in file.graph.nodes
+    )
+
+
+def _scales_by_the_batch(context: Context) -> bool:
+    """Whether the file takes scales of quantisation from the values of a whole batch."""
+    file = context.subject.file
+    return file is not None and any("Dynamic" in n.op or n.op.endswith("MatMulNBits") for n in file.graph.nodes)
+
+
+def _sixteen_bits(context: Context) -> bool:
+    file = context.subject.file
+    return context.settings.tf32 or (file is not None and any(i.dtype in ("float16", "bfloat16") for i in file.graph.inputs))

@@ -1,0 +1,158 @@
+"""The flip radius of every sample: how far along its Fisher direction, or towards the nearest boundary, its prediction changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.instruments import allowed_inputs
+from onnxfim.auditing.stages import stage
+from onnxfim.record import streams
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.slopes.differences import Sample
+from onnxfim.slopes.flips import Flips, ValidRange, smallest_flips
+from onnxfim.slopes.measurer import NO_CLASSES
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_BYTES = 2**25  # of the rays of a block of samples
+_OTHERS = 256  # samples among which the nearest one that is decided otherwise is sought
+_RANDOM = 2  # random directions where there is no slope
+_BLIND = 1 / 64  # of the way across the valid range: where a flip is expected of a sample without a slope
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Where to look for flips.
+
+    Attributes:
+        directions: Of some samples, (n, 2, d): the Fisher direction and the slope towards the nearest boundary; zeros for none.
+        names: What the two are called.
+        stretch: How much longer than the boundary distance the way along them is expected to be.
+        others: Look towards the nearest sample that is decided otherwise as well.
+    """
+
+    directions: Callable[[Sequence[Sample]], Array]
+    names: tuple[str, str]
+    stretch: Callable[[SampleResult], float]
+    others: bool
+
+
+def blind_ways(ground: Ground) -> Ways:
+    """Where to look for flips of a model without a slope: towards other samples, and along random directions."""
+    return Ways(
+        lambda some: np.zeros((len(some), 2, ground.dimension)), ("no direction", "no direction"), lambda r: 1.0, others=True
+    )
+
+
+@stage("looking for flips")
+def flip(ground: Ground, found: Found, ways: Ways) -> Found:
+    """The flip radius of all samples that have a prediction; an interrupt keeps those that were finished."""
+    results = {p: replace(r, flip_radius=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
+    positions = sorted(p for p, r in results.items() if r.prediction is not None)
+    cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
+    results |= {p: replace(results[p], flip_radius=cut) for p in positions}
+    search = _FlipSearch(ground, ways, allowed_inputs(ground))
+    rows = max(1, _BYTES // (4 * 8 * ground.dimension))
+    try:
+        for start in range(0, len(positions), rows):
+            ground.say("looking for flips")
+            block = positions[start : start + rows]
+            for p, radius in zip(block, search.radii(block, [results[p] for p in block]), strict=True):
+                results[p] = replace(results[p], flip_radius=radius)
+    except KeyboardInterrupt:
+        return replace(found, results=results, interrupted=True)
+    return replace(found, results=results)
+
+
+@dataclass(frozen=True)
+class _FlipSearch:
+    """Looks for flips of a block of samples."""
+
+    ground: Ground
+    ways: Ways
+    box: ValidRange
+
+    def radii(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[Estimate]:
+        """Flip radii of the samples: along what is known of them first, and blindly for those that this does not flip."""
+        directions = self.ways.directions([self.ground.sample(p) for p in positions]).astype(np.float64)
+        v, towards = directions[:, 0], directions[:, 1]
+        across = self._across(positions)
+        near = np.array([(r.boundary_distance.value or 0.0) * self.ways.stretch(r) for r in results])
+        expected = np.where(near > 0, np.minimum(near, across), _BLIND * across)
+        rays = [(v, self.ways.names[0]), (-v, self.ways.names[0]), (towards, self.ways.names[1])]
+        if self.ways.others:
+            rays.append(self._towards_others(positions, results))
+        first = self._searched(positions, results, rays, expected)
+        left = [k for k in range(len(positions)) if not math.isfinite(first.distance[k])]
+        found = [self._estimate(first, k, rays) for k in range(len(positions))]
+        if left:
+            some = [positions[k] for k in left]
+            blind = self._blind_rays(some, [results[k] for k in left])
+            second = self._searched(some, [results[k] for k in left], blind, _BLIND * across[left])
+            for at, k in enumerate(left):
+                spent = int(first.passes[k]) + int(second.passes[at])
+                found[k] = replace(self._estimate(second, at, blind), evaluations=spent)
+        return found
+
+    def _searched(
+        self, positions: Sequence[int], results: Sequence[SampleResult], rays: Sequence[tuple[Array, str]], expected: Array
+    ) -> Flips:
+        before = np.array([r.prediction for r in results])
+        stacked = np.stack([ray for ray, _ in rays], axis=1)
+        return smallest_flips(self._decide, self.ground.X[list(positions)], before, stacked, self.box, expected)
+
+    def _decide(self, rows: Array) -> Array:
+        """Predictions at rows; -1 where an output is not a number."""
+        if len(rows) == 0:
+            return np.zeros(0, int)
+        z = self.ground.forward.outputs(rows)
+        finite = np.isfinite(z.reshape(len(z), -1)).all(axis=1)
+        decided = self.ground.reader.predictions(np.where(np.reshape(finite, (-1, 1, 1)), z, 0.0))
+        return np.asarray(np.where(finite, decided, -1))
+
+    def _estimate(self, found: Flips, k: int, rays: Sequence[tuple[Array, str]]) -> Estimate:
+        distance, passes = float(found.distance[k]), int(found.passes[k])
+        names = list(dict.fromkeys(name for _, name in rays))
+        if not math.isfinite(distance):
+            reason = f"no flip within {self.box.source}, tried: {', '.join(names)}"
+            return Estimate(None, kind="upper bound", evaluations=passes, reason=reason)
+        method = f"along {rays[int(found.ray[k])][1]}, within {self.box.source}"
+        return Estimate(distance, None, distance, "upper bound", method, passes)
+
+    def _across(self, positions: Sequence[int]) -> Array:
+        """Length of the diagonal of the valid range, as the samples may move in it, (n,); 1 where it is a point."""
+        x = self.ground.X[list(positions)].reshape(len(positions), -1).astype(np.float64)
+        length = np.linalg.norm(np.maximum(self.box.high, x) - np.minimum(self.box.low, x), axis=1)
+        return np.where(length > 0, length, 1.0)
+
+    def _towards_others(self, positions: Sequence[int], results: Sequence[SampleResult]) -> tuple[Array, str]:
+        """The way from each sample to the nearest one of the data that is decided otherwise, (n, d); zeros where there is none."""
+        ground = self.ground
+        usable = ground.clean.usable[: min(_OTHERS, max(2, _BYTES // (4 * ground.dimension)))]
+        decided: Array = ground.reader.predictions(ground.base[usable])
+        width = self.box.high - self.box.low
+        scale = np.where(width > 0, width, 1.0).astype(np.float32)
+        others = ground.X[usable].reshape(len(usable), -1).astype(np.float32)
+        ways = np.zeros((len(positions), ground.dimension))
+        for k, (p, r) in enumerate(zip(positions, results, strict=True)):
+            apart = np.flatnonzero(decided != (-1 if r.prediction is None else r.prediction))
+            if len(apart):
+                moves = others[apart] - ground.X[p].ravel().astype(np.float32)
+                ways[k] = moves[((moves / scale) ** 2).sum(axis=1).argmin()]
+        return ways, "the way to the nearest sample that is decided otherwise"
+
+    def _blind_rays(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[tuple[Array, str]]:
+        """Random directions, each coordinate as wide as its range, both ways; and towards other samples."""
+        width = self.box.high - self.box.low
+        rays: list[tuple[Array, str]] = []
+        rngs = [np.random.default_rng([self.ground.settings.seed, self.ground.index(p), streams.FLIPS]) for p in positions]
+        for _ in range(_RANDOM):
+            w = np.stack([rng.choice([-1.0, 1.0], self.ground.dimension) * width for rng in rngs])
+            rays += [(w, "a random direction"), (-w, "a random direction")]
+        return [*rays, self._towards_others(positions, results)]

@@ -1,0 +1,153 @@
+"""Whether the inputs are in the model's units: what the graph says about them, and which usual change of them the labels prefer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from scipy.stats import binomtest
+
+from onnxfim.auditing.context import Ground
+from onnxfim.auditing.stages import stage
+from onnxfim.data.usual_scalings import InputChange, usual_changes
+from onnxfim.graph.ends import Normalisation, normalisation
+from onnxfim.record.audit import ScalingCheck
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_ROUNDS = ((16, 4), (48, 3))  # on so many samples, so many changes are left
+_MOST = 200  # labelled samples on which the last ones are compared
+_WINS = 0.9  # of the log-loss as given, that the best change must be below on the way, or all are given up
+_ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
+_LEAST = 8  # labelled samples without which nothing is told apart
+_RIGHT = 0.9  # accuracy from which no change can lift it by a tenth
+_LOSS = 20.0  # nats in all: less cannot be won by a change
+_FILLED = 0.1  # of the quantiser's range, that the data must reach over
+_CLIPPED = 0.1  # of the values, that may lie beyond it
+_NORMALISED = (0.02, 4.0)  # deviation of inputs after the graph's own normalisation
+
+
+@stage("checking the scaling")
+def check(ground: Ground) -> ScalingCheck | None:
+    """The usual changes of the inputs compared on labelled samples, and what the graph says against the data.
+
+    A change is tried only where it could matter: not where the model is right on nine samples of ten at a loss that leaves nothing
+    to win. Fewer and fewer changes are compared on more and more samples by their log-loss: about 20·16 + 4·32 passes, and
+    3·152 more where one of them is better than the data as given. None for synthetic data and for outputs without classes.
+    """
+    if ground.samples.synthetic or not ground.reader.has_classes or ground.base.shape[2] != 1:
+        return None
+    found = ScalingCheck(0, 0, contradiction=_contradiction(ground), margin=_margin(ground))
+    labels, usable = ground.samples.labels, ground.clean.usable
+    if labels is None or len(usable) < _LEAST:
+        return found
+    # The first few of this order are spread over the data, whatever its own order is.
+    few = usable[np.linspace(0, len(usable) - 1, min(_MOST, len(usable))).astype(int)]
+    few = np.concatenate([few[k::13] for k in range(13)])
+    given = _Answers.of(ground, ground.base[few], labels[few])
+    if given.right.mean() >= _RIGHT and given.log_loss * len(few) < _LOSS:
+        return found
+    changes = list(usual_changes(ground.X[few]))
+    if not changes:
+        return found
+    return _compared(ground, found, few, given, changes)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Which samples the model is right on, (N,), and its mean log-loss in nats."""
+
+    right: Array
+    log_loss: float
+
+    @classmethod
+    def of(cls, ground: Ground, outputs: Array, labels: Array) -> _Answers:
+        if not np.isfinite(outputs).all():
+            return cls(np.zeros(len(labels), bool), float("inf"))
+        return cls(ground.reader.predictions(outputs) == labels, float(ground.reader.log_losses(outputs, labels, 1.0).mean()))
+
+
+def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, changes: Sequence[InputChange]) -> ScalingCheck:
+    """The check with the change that the labels prefer, compared with the data as given on the samples ``few``."""
+    labels = ground.samples.labels
+    assert labels is not None
+    outputs: dict[int, Array] = {}
+    left = list(range(len(changes)))
+
+    def answers(change: int, count: int) -> _Answers:
+        known = outputs.get(change)
+        begin = 0 if known is None else len(known)
+        new = ground.forward.outputs(changes[change].apply(ground.X[few[begin:count]])) if begin < count else None
+        outputs[change] = np.concatenate([z for z in (known, new) if z is not None])
+        return _Answers.of(ground, outputs[change][:count], labels[few[:count]])
+
+    ground.say("checking the scaling")
+    for count, keep in _ROUNDS:
+        so_far = min(count, len(few))
+        losses = {change: answers(change, so_far).log_loss for change in left}
+        left = sorted(left, key=losses.__getitem__)[:keep]
+    if losses[left[0]] > _WINS * _Answers.of(ground, ground.base[few[:so_far]], labels[few[:so_far]]).log_loss:
+        return replace(found, tried=len(changes), samples=so_far)
+    losses = {change: answers(change, len(few)).log_loss for change in left if losses[change] <= _ALIKE * losses[left[0]]}
+    left = sorted(losses, key=losses.__getitem__)
+    best = answers(left[0], len(few))
+    gained, lost = int((best.right & ~given.right).sum()), int((given.right & ~best.right).sum())
+    p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+    return ScalingCheck(
+        tried=len(changes), samples=len(few), change=_words([changes[c] for c in left if losses[c] <= _ALIKE * losses[left[0]]]),
+        options=changes[left[0]].options,
+        accuracy=float(given.right.mean()), accuracy_changed=float(best.right.mean()), log_loss=given.log_loss,
+        log_loss_changed=best.log_loss if np.isfinite(best.log_loss) else None, gained=gained, lost=lost,
+        p=min(1.0, p * len(changes)), contradiction=found.contradiction, margin=found.margin,
+    )  # fmt: skip
+
+
+def _words(alike: Sequence[InputChange]) -> str:
+    """What the best change means, and which others do nearly as well."""
+    others = [c.target for c in alike[1:] if c.target and c.target != alike[0].target]
+    return alike[0].words + (f" (nearly as well: {', '.join(dict.fromkeys(others))})" if others else "")
+
+
+def _margin(ground: Ground) -> float:
+    """Median over the usable samples of the largest logit above the next; a single logit's distance from zero."""
+    logits = ground.reader.logits(ground.base[ground.clean.usable])[:, :, 0]
+    top = np.sort(logits, axis=1)
+    return float(np.median(top[:, -1] - top[:, -2] if top.shape[1] > 1 else np.abs(top[:, 0])))
+
+
+def _contradiction(ground: Ground) -> str | None:
+    """What the graph's input quantiser or first normalisation says against the data, in words."""
+    X, limits, file = ground.X[ground.clean.audited], ground.subject.limits, ground.subject.file
+    if X.dtype.kind != "f":
+        return None
+    if limits is not None:
+        return _outside(X, *limits)
+    known = None if file is None else normalisation(file.graph, ground.subject.info.input)
+    return None if known is None else _not_normalised(X, known)
+
+
+def _outside(X: Array, low: float, high: float) -> str | None:
+    slack = 0.01 * (high - low)
+    beyond = float(np.mean((X < low - slack) | (X > high + slack)))
+    reach = "the file's input quantiser takes"
+    if beyond > _CLIPPED:
+        return f"{reach} {low:.4g} to {high:.4g}, and {beyond:.0%} of the input values lie beyond that range and are clipped"
+    over = float(X.max() - X.min())
+    if over < _FILLED * (high - low):
+        return f"{reach} {low:.4g} to {high:.4g}, and the inputs reach only from {X.min():.4g} to {X.max():.4g}"
+    return None
+
+
+def _not_normalised(X: Array, known: Normalisation) -> str | None:
+    """The deviation that the inputs have after the graph's normalisation, where no training could have had it."""
+    std = np.abs(np.array(known.std))
+    spread = float(X.std(dtype=np.float64) / np.median(std))
+    least, most = _NORMALISED
+    if least <= spread <= most or (spread > most and np.all(std == 1)):  # a mere shift tells nothing about the size
+        return None
+    return (
+        f"the file's own first nodes subtract {np.median(known.mean):.4g} and divide by {np.median(std):.4g}, which leaves the "
+        f"inputs (from {X.min():.4g} to {X.max():.4g}) with a deviation of {spread:.3g} where about 1 is meant"
+    )

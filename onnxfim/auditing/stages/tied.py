@@ -1,0 +1,136 @@
+"""Ties at the data: which audited samples stand on kinks of the graph, at which nodes. Forward passes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from onnxfim.auditing.context import Clean, Context, Found, Ground
+from onnxfim.auditing.stages import stage
+from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
+from onnxfim.errors import OnnxFimError
+from onnxfim.gradients.kinks import KinkFinder
+from onnxfim.gradients.selftest import beside, spread_of
+from onnxfim.record import streams
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.runtime.session import open_session, run
+from onnxfim.slopes.differences import DifferenceJacobian
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_BYTES = 2**26  # of values in one call
+_BESIDE = 1e-3  # of the spread: tells a tie from values that stay equal
+_DIRECTIONS = 16  # along which both sides are compared
+_EVEN = 0.02  # of the odd part's energy: what a smooth function may show at the step of the differences
+_SPREAD_ROWS = 256  # samples that the spread is taken over
+
+
+@stage("looking for ties")
+def find(context: Context, clean: Clean) -> TiedSamples:
+    """Ties at the audited samples; nothing where the file is no graph, rounds its values, or has no common form."""
+    context.say("looking for ties")
+    file, info, settings = context.subject.file, context.subject.info, context.settings
+    source = context.subject.differentiable
+    if file is None or context.report is None:
+        return TiedSamples()
+    proto, entry = (file.proto, info.input) if source is None else (source.proto, source.input_name)
+    exit_, folder = (info.output, file.path.parent) if source is None else (source.logits, source.base_dir)
+    try:
+        finder = KinkFinder(
+            proto, input_name=entry, output_name=exit_, sample_shape=context.X.shape[1:],
+            surrogate="clip" if settings.surrogate else None, base_dir=folder,
+        )  # fmt: skip
+        if finder.rounds:
+            return TiedSamples()
+        if not finder.nodes:
+            return TiedSamples(audited=len(clean.audited))
+        return _counted(context, clean, finder, folder)
+    except OnnxFimError:
+        return TiedSamples()
+
+
+def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
+    session = open_session(
+        finder.model.SerializeToString(), providers=(context.provider,), tf32=context.settings.tf32, base_dir=folder.resolve()
+    )[0]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
+    if np.dtype(dtype).kind != "f":
+        return TiedSamples()
+    outputs = [o.name for o in finder.model.graph.output]
+    spread = spread_of(context.X[clean.audited[:_SPREAD_ROWS]])
+    rows = max(1, min(64, _BYTES // max(finder.bytes_per_row, 1)))
+    tied: dict[int, Array] = {}
+    for start in range(0, len(clean.audited), rows):
+        block = clean.audited[start : start + rows]
+        X = context.X[block].astype(dtype)
+        rng = np.random.default_rng([context.settings.seed, context.index(block[0]), streams.KINKS])
+        values = [run(session, outputs, {"x": points}) for points in (X, beside(X, spread, rng, _BESIDE))]
+        context.meter.spent(2 * len(block))
+        shares = finder.shares(*values)  # (nodes, n)
+        tied |= {int(p): shares[:, k] for k, p in enumerate(block) if (shares[:, k] > LEAST_SHARE).any()}
+    return TiedSamples(tied, finder.nodes, len(clean.audited))
+
+
+@dataclass(frozen=True)
+class _Thinned:
+    """Directions of -1, 0 and 1: of ±1 alone, the even part of a clip at every coordinate would be one constant."""
+
+    seed: int
+
+    def block(self, index: int, start: int, count: int, d: int) -> Array:
+        rng = np.random.default_rng([self.seed, index, streams.KINKS, start])
+        return rng.integers(-1, 2, (count, d), np.int8)
+
+
+def kinked_samples(ground: Ground) -> frozenset[int]:
+    """Positions of the tied samples at which the two one-sided differences differ: by differences they have no value.
+
+    A difference to both sides averages the two slopes, and a sketch of random directions reads several times too low. The even
+    part of the differences tells: it falls with the step where the function is smooth, and stays where it has a kink.
+    """
+    if not ground.ties.at:
+        return frozenset()
+    step = ground.step.step
+    jacobian = DifferenceJacobian(ground.forward, _Thinned(ground.settings.seed), scheme="central", step=step)
+    found = set()
+    for ends in jacobian.ends(ground.X, ground.base, [ground.request(p, 0, _DIRECTIONS) for p in sorted(ground.ties.at)]):
+        position = ends.request.sample.position
+        base = ground.base[position]
+        centre = np.broadcast_to(base, ends.plus.shape)
+        plus, minus = (ground.reader.scores(base, end, centre, step) for end in (ends.plus, ends.minus))
+        odd, even = np.square(plus - minus).sum(), np.square(plus + minus).sum()
+        if not even <= _EVEN * odd:
+            found.add(position)
+    return frozenset(found)
+
+
+#: Why a sample on ties has no value by differences.
+ON_TIES = (
+    f"{NO_SLOPE}: the sample stands on ties of the graph, where differences average two one-sided slopes and read too low; "
+    "gradients give an interval (--method gradient)"
+)
+#: Why a sample beside a jump has none.
+BESIDE_A_JUMP = (
+    "the outputs jump or bend within a step of this sample, so that differences along random directions are no slopes; gradients "
+    "or all coordinates may give an interval (--method gradient, --method exact)"
+)
+
+
+def without_slope(result: SampleResult, reason: str = ON_TIES) -> SampleResult:
+    """A result by differences at a kink: no value, with the reason."""
+    missing: dict[str, Any] = {
+        f.name: replace(value, value=None, low=None, high=None, reason=reason, plain=None, cross_fit=None, replicates=())
+        for f in fields(result)
+        if isinstance(value := getattr(result, f.name), Estimate)
+    }
+    return replace(result, top_eigenvalues=(), **missing)
+
+
+def told(ground: Ground, found: Found) -> Found:
+    """What was found, with the ties beside the derivative's record."""
+    indices = {p: ground.index(p) for p in ground.ties.at}
+    return replace(found, gradient=replace(found.gradient, ties=ground.ties.record(found.in_order, indices)))

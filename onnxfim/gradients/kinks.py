@@ -1,0 +1,265 @@
+"""Where samples stand on kinks of a graph: elements of ReLUs, clips and maxima that a small move of the input sends both ways.
+
+A tie counts only where it matters: equal zeros under a MaxPool that stay equal when the input moves are no kink of the function.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxfim.graph.lower import op_name
+from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Values: TypeAlias = Callable[[str], Array]
+#: Marks the tied elements of a node's result from its inputs at the samples and at points beside them, (N, ...) bool.
+Tied: TypeAlias = Callable[["_Node", Values, Values], Array]
+
+#: Two maxima are equal to rounding: sums over one constant background differ in their last bits with their order.
+_EQUAL = 1e-6
+
+_RULES: dict[str, Tied] = {}
+
+
+@dataclass(frozen=True)
+class KinkNode:
+    """A node that may have kinks."""
+
+    op: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A node with its attributes and the weights it reads."""
+
+    proto: onnx.NodeProto
+    weights: Mapping[str, Array]
+
+    def given(self, index: int, values: Values) -> Array | None:
+        """An input's value; None where there is none."""
+        if index >= len(self.proto.input) or not self.proto.input[index]:
+            return None
+        name = self.proto.input[index]
+        return self.weights[name] if name in self.weights else values(name)
+
+    def value(self, index: int, values: Values) -> Array:
+        """An input's value."""
+        found = self.given(index, values)
+        if found is None:
+            raise ValueError(f"node {self.proto.name!r} has no input {index}")
+        return found
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return next((helper.get_attribute_value(a) for a in self.proto.attribute if a.name == name), default)
+
+
+def _rule(*ops: str) -> Callable[[Tied], Tied]:
+    def register(tied: Tied) -> Tied:
+        _RULES.update(dict.fromkeys(ops, tied))
+        return tied
+
+    return register
+
+
+def _at(points: Callable[[_Node, Values], Sequence[Array | float | None]]) -> Tied:
+    """Kinks of an operator of one input at these values of it."""
+
+    def tied(node: _Node, here: Values, there: Values) -> Array:
+        a, b = node.value(0, here), node.value(0, there)
+        found = np.zeros(a.shape, bool)
+        for point in points(node, here):
+            if point is not None:
+                found |= (a == point) & (b != point)
+        return found
+
+    return tied
+
+
+_rule("Relu", "Abs", "LeakyRelu", "PRelu", "Selu", "ReduceL1")(_at(lambda n, _: [0.0]))
+_rule("Elu")(_at(lambda n, _: [0.0] if n.attribute("alpha", 1.0) != 1.0 else []))
+_rule("ThresholdedRelu")(_at(lambda n, _: [np.float32(n.attribute("alpha", 1.0))]))
+_rule("Clip")(_at(lambda n, values: [n.given(1, values), n.given(2, values)]))
+_rule("HardSwish")(_at(lambda n, _: [-3.0, 3.0]))
+_rule("HardSigmoid")(
+    _at(lambda n, _: [np.float32((end - n.attribute("beta", 0.5)) / n.attribute("alpha", 0.2)) for end in (0.0, 1.0)])
+)
+
+
+@_rule("Max", "Min")
+def _extremum(node: _Node, here: Values, there: Values) -> Array:
+    count = len(node.proto.input)
+    a = np.stack(np.broadcast_arrays(*(node.value(i, here) for i in range(count))))
+    b = np.stack(np.broadcast_arrays(*(node.value(i, there) for i in range(count))))
+    return _shared(a if op_name(node.proto) == "Max" else -a, b)
+
+
+@_rule("Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+def _comparison(node: _Node, here: Values, there: Values) -> Array:
+    a, b = ((node.value(0, v), node.value(1, v)) for v in (here, there))
+    return np.asarray((a[0] == a[1]) & (b[0] != b[1]))
+
+
+@_rule("ReduceMax", "ReduceMin")
+def _reduced(node: _Node, here: Values, there: Values) -> Array:
+    a, b = node.value(0, here), node.value(0, there)
+    axes = node.given(1, here)
+    kept = [i for i in range(a.ndim) if axes is not None and axes.size and i not in {int(k) % a.ndim for k in axes.reshape(-1)}]
+    if axes is None or not axes.size:
+        kept = [] if not node.attribute("noop_with_empty_axes", 0) else list(range(a.ndim))
+    if 0 not in kept:
+        return np.zeros((len(a), 1), bool)  # over the batch: of no one sample
+
+    def first(t: Array) -> Array:
+        return np.moveaxis(t, kept, range(-len(kept), 0)).reshape(-1, *(t.shape[k] for k in kept))
+
+    return _shared(first(a if op_name(node.proto) == "ReduceMax" else -a), first(b))
+
+
+@_rule("MaxPool")
+def _pooled(node: _Node, here: Values, there: Values) -> Array:
+    a, b = node.value(0, here), node.value(0, there)
+    y = here(node.proto.output[0])
+    kernel = [int(k) for k in node.attribute("kernel_shape")]
+    rank = len(kernel)
+    strides = [int(s) for s in node.attribute("strides", [1] * rank)]
+    dilations = [int(d) for d in node.attribute("dilations", [1] * rank)]
+    begins = _begins(node, kernel, strides, dilations, a.shape[2:], y.shape[2:])
+    # From the first padded cell to the last one that a window reaches.
+    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(y.shape[2:], strides, kernel, dilations, strict=True)]
+    pads = [(p, max(r - p - n, 0)) for p, r, n in zip(begins, reach, a.shape[2:], strict=True)]
+
+    def cells(t: Array, empty: float) -> Array:
+        padded = np.pad(t, [(0, 0), (0, 0), *pads], constant_values=empty)
+        parts = []
+        for tap in np.ndindex(*kernel):
+            spans: list[slice] = [slice(None), slice(None)]
+            spans += [
+                slice(i * d, i * d + (o - 1) * s + 1, s) for i, d, o, s in zip(tap, dilations, y.shape[2:], strides, strict=True)
+            ]
+            parts.append(padded[tuple(spans)])
+        return np.stack(parts)
+
+    return _shared(cells(a, -np.inf), cells(b, 0.0))
+
+
+def _begins(
+    node: _Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], size: Sequence[int], out: Sequence[int]
+) -> list[int]:
+    """Cells padded in front, for each axis."""
+    automatic = node.attribute("auto_pad", b"NOTSET").decode()
+    if not automatic.startswith("SAME"):
+        flat = [int(p) for p in node.attribute("pads", [0] * (2 * len(kernel)))]
+        return [0] * len(kernel) if automatic == "VALID" else flat[: len(kernel)]
+    total = [max((o - 1) * s + (k - 1) * d + 1 - n, 0) for o, s, k, d, n in zip(out, strides, kernel, dilations, size, strict=True)]
+    return [t // 2 if automatic == "SAME_UPPER" else t - t // 2 for t in total]
+
+
+def _shared(a: Array, b: Array) -> Array:
+    """Whether entries along the first axis share the maximum of a, and are apart in b."""
+    top = a.max(axis=0)
+    with np.errstate(invalid="ignore"):
+        winners = a >= top - _EQUAL * np.abs(top)
+    high = np.where(winners, b, -np.inf).max(axis=0)
+    low = np.where(winners, b, np.inf).min(axis=0)
+    apart = high - low > _EQUAL * np.maximum(np.abs(high), np.abs(low))
+    return np.asarray((winners.sum(axis=0) > 1) & apart)
+
+
+class KinkFinder:
+    """Finds ties of the part of a model between an input and an output; arguments and errors as of `derivative_graph`.
+
+    The model need not be differentiable. ``model`` returns the values that `shares` reads.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        *,
+        input_name: str,
+        output_name: str,
+        sample_shape: Sequence[int] | None = None,
+        surrogate: Literal["clip"] | None = None,
+        base_dir: str | os.PathLike[str] = ".",
+    ) -> None:
+        graph = prepare(
+            model, input_name=input_name, output_name=output_name, reserved=("x",), sample_shape=sample_shape,
+            surrogate=surrogate, base_dir=base_dir,
+        )  # fmt: skip
+        weights = {t.name: t for t in graph.initializers}
+        self.rounds = any(n.op_type in _ROUNDING for n in graph.nodes)
+        found = [] if self.rounds else [n for n in _varying(graph) if op_name(n) in _RULES]
+        self._nodes = []
+        for node in found:
+            read = {i: weights[i] for i in node.input if i in weights}
+            self._nodes.append(_Node(node, {k: _array(t, base_dir) for k, t in read.items()}))
+        self.nodes = tuple(KinkNode(op_name(n.proto), n.proto.name) for n in self._nodes)
+        pools = {n.proto.output[0] for n in self._nodes if op_name(n.proto) == "MaxPool"}
+        computed = {i for n in self._nodes for i in n.proto.input if i and i not in n.weights}
+        self._names = sorted((computed | pools) - {i.name for i in graph.inputs})
+        self.model = _values(graph, self._names)
+        shapes = graph.trace.shapes
+        #: Memory that the values of one row take, in bytes.
+        self.bytes_per_row = 4 * sum(int(np.prod([d for d in shapes.get(n, ()) if isinstance(d, int)])) for n in self._names)
+
+    def shares(self, here: Sequence[Array], there: Sequence[Array]) -> Array:
+        """Share of each node's elements that are tied at each sample, (nodes, N).
+
+        Args:
+            here: What the model returns for the samples.
+            there: The same for points beside them.
+        """
+        at, beside = (dict(zip(self._names, values, strict=True)) for values in (here, there))
+        return np.array(
+            [_mean(rule(n, at.__getitem__, beside.__getitem__)) for n in self._nodes for rule in [_RULES[op_name(n.proto)]]]
+        )
+
+
+_ROUNDING = frozenset(["QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil"])
+
+
+def _mean(tied: Array) -> Array:
+    return np.asarray(tied.reshape(len(tied), -1).mean(axis=1))
+
+
+def _array(tensor: onnx.TensorProto, base_dir: str | os.PathLike[str]) -> Array:
+    return np.asarray(numpy_helper.to_array(tensor, base_dir=str(base_dir)))
+
+
+def _varying(graph: Prepared) -> list[onnx.NodeProto]:
+    """Nodes that read what depends on the input."""
+    varying, found = {graph.x}, []
+    for node in graph.nodes:
+        if not varying.isdisjoint(reads(node)):
+            varying.update(o for o in node.output if o)
+            found.append(node)
+    return found
+
+
+def _values(graph: Prepared, names: Sequence[str]) -> onnx.ModelProto:
+    """A model from ``x`` to values of the graph."""
+    trace = graph.trace
+    rows = ["N", *(d for d in trace.shapes[graph.x][1:])]
+    ends = [f"{name}/out" for name in names]
+    nodes = [helper.make_node("Identity", ["x"], [graph.x], name="x"), *graph.nodes]
+    nodes += [helper.make_node("Identity", [name], [end], name=end) for name, end in zip(names, ends, strict=True)]
+    nodes = pruned(nodes, ends)
+    for i, node in enumerate(nodes):
+        node.name = f"{i}/{node.name}"
+    used = {r for n in nodes for r in reads(n)}
+    model = onnx.ModelProto(ir_version=graph.ir_version, producer_name="onnxfim")
+    model.opset_import.extend(graph.opset_imports)
+    model.graph.name = "values at kinks"
+    model.graph.node.extend(nodes)
+    model.graph.input.append(helper.make_tensor_value_info("x", trace.elem[graph.x], rows))
+    model.graph.input.extend(graph.inputs)
+    model.graph.output.extend(onnx.ValueInfoProto(name=end) for end in ends)
+    model.graph.initializer.extend(t for t in graph.initializers if t.name in used)
+    return model

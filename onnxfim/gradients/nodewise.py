@@ -1,0 +1,216 @@
+"""What tests every derivative rule of a graph at the node that it was written for.
+
+Differences of a whole network cannot tell a wrong rule from its kinks: a deep network of ReLUs has some inside every step that
+float32 can take. Differences of one node can. The tangents of a ``Jv`` graph are taken as they are, and each node's own outgoing
+tangent is compared with differences of that node alone along its incoming ones. Where every node agrees, the chain rule makes
+``Jv`` right; the adjoint identity then carries that over to ``Jᵀu``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxfim.gradients.build import RESERVED, DerivativeWriter
+from onnxfim.graph.lower import op_name
+from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+
+Array: TypeAlias = np.ndarray[Any, Any]
+#: Opens a model and runs it once: feeds by name to all of its outputs, in order.
+Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[Array]]
+
+#: Steps of the central differences, in standard deviations of a node's inputs. At the first a node that is linear agrees to
+#: rounding, at the second a smooth one.
+STEPS = (1e-1, 1e-2)
+#: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
+NARROW = 1e-3
+#: Passes that the test costs a row: its values with their tangents, and two evaluations of every node at each step.
+PASSES = 2 + 2 * (len(STEPS) + 1)
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """How far a node's rule is from differences of the node, at each row, (N,): relative to its own tangent there."""
+
+    op: str
+    name: str
+    errors: Array
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One node, on the way to one of its outputs."""
+
+    node: onnx.NodeProto
+    name: str
+    output: str
+    incoming: Mapping[int, str]  # tangents of its inputs
+    outgoing: str
+    read: tuple[str, ...]  # computed inputs
+    weights: tuple[onnx.TensorProto, ...]
+
+
+class NodeTests:
+    """The tests of all rules that the derivative of a graph uses; arguments and errors as of `derivative_graph`."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        *,
+        input_name: str,
+        output_name: str,
+        sample_shape: Sequence[int] | None = None,
+        dimensions: Mapping[str, int] | None = None,
+        surrogate: Literal["clip"] | None = None,
+        base_dir: str | os.PathLike[str] = ".",
+    ) -> None:
+        graph = prepare(
+            model, input_name=input_name, output_name=output_name, reserved=RESERVED,
+            sample_shape=sample_shape, dimensions=dimensions, surrogate=surrogate, base_dir=base_dir,
+        )  # fmt: skip
+        self._graph, self._writer = graph, DerivativeWriter(graph)
+        self._seeds = self._writer.emitter.emit("Shape", "v", start=0, end=1)
+        self._tests = list(self._planned())
+
+    def _planned(self) -> Iterator[_Test]:
+        w = self._writer
+        found = w.tangents("v", seeds=self._seeds)
+        tangents = {name: w.multiplied(t, w.site(w.path[0], self._seeds)) for name, t in found.items()}
+        weights = {t.name: t for t in self._graph.initializers}
+        for node in w.path:
+            incoming = {i: tangents[name] for i, name in enumerate(node.input) if name in tangents}
+            known = {name: weights[name] for name in node.input if name in weights}
+            read = tuple(dict.fromkeys(r for r in reads(node) if r not in known))
+            for output in (o for o in node.output if o in tangents):
+                yield _Test(node, node.name, output, incoming, tangents[output], read, tuple(known.values()))
+
+    def bytes_per_row(self) -> int:
+        """Memory that one row's values and tangents take."""
+        shapes = self._graph.trace.shapes
+        names = {r for t in self._tests for r in (*t.read, t.output)}
+        return 8 * sum(int(np.prod([d for d in shapes.get(n, ()) if isinstance(d, int)])) for n in names)
+
+    def __call__(self, evaluate: Evaluate, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
+        """Test all rules at the rows X (N, *shape) along v (N, *shape).
+
+        Returns:
+            ``Jv`` (N, K), and what was found at each node.
+        """
+        names = {self._graph.z, *(name for t in self._tests for name in (*t.read, t.output, t.outgoing, *t.incoming.values()))}
+        given = {i.name for i in self._graph.inputs}
+        wanted = sorted(names - given)
+        values = dict(zip(wanted, evaluate(self._values(wanted), {"x": X, "v": v[None]}), strict=True))
+        last = next(t.outgoing for t in reversed(self._tests) if t.output == self._graph.z)
+        return values[last][0].reshape(len(X), -1), [self._judged(t, values, evaluate) for t in self._tests]
+
+    def _values(self, names: Sequence[str]) -> onnx.ModelProto:
+        """A model that returns values and tangents of the graph."""
+        graph, e = self._graph, self._writer.emitter
+        trace = graph.trace
+        info = helper.make_tensor_value_info
+        rows = ["N", *(d for d in trace.shapes[graph.x][1:])]
+        elem = trace.elem[graph.x]
+        nodes = [helper.make_node("Identity", ["x"], [graph.x], name="x"), *graph.nodes, *e.nodes]
+        ends = [f"{name}/out" for name in names]
+        nodes += [helper.make_node("Identity", [name], [end], name=end) for name, end in zip(names, ends, strict=True)]
+        nodes = pruned(nodes, ends)
+        for i, node in enumerate(nodes):
+            node.name = str(i)  # the runtime wants them distinct
+        inputs = [info("x", elem, rows), info("v", elem, ["S", *rows]), *graph.inputs]
+        return _model(graph, nodes, inputs, ends, [*graph.initializers, *e.constants])
+
+    def _judged(self, test: _Test, values: Mapping[str, Array], evaluate: Evaluate) -> NodeError:
+        """Compare one node's outgoing tangent with its own differences."""
+        t = values[test.outgoing][0].astype(np.float64)
+        y = values[test.output].astype(np.float64)
+        moves = {i: values[name][0].astype(np.float64) for i, name in test.incoming.items()}
+        unit = _unit([values[test.node.input[i]] for i in moves], list(moves.values()))
+        if unit is None:  # nothing moves here
+            return NodeError(op_name(test.node), test.name, np.where(_length(t) > 0, np.inf, 0.0))
+        sizes = [*STEPS, NARROW]
+        ends = self._ends(test, values, evaluate, moves, [sign * unit * s for s in sizes for sign in (1, -1)])
+        best = np.full(t.shape, np.inf)
+        scale = _length(t)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for k, step in enumerate(STEPS):
+                slope = (ends[2 * k] - ends[2 * k + 1]) / (2 * unit * step)
+                best = np.fmin(best, np.abs(t - slope))
+                scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
+            sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
+            beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
+            best = np.fmin(best, np.maximum(beyond, 0.0))
+        errors = _length(best) / np.maximum(scale, np.finfo(np.float64).tiny)
+        return NodeError(op_name(test.node), test.name, errors)
+
+    def _ends(
+        self, test: _Test, values: Mapping[str, Array], evaluate: Evaluate, moves: Mapping[int, Array], steps: Sequence[float]
+    ) -> list[Array]:
+        """The node's outputs with its varying inputs moved along their tangents by each step."""
+        nodes, feeds, ends = [], {name: values[name] for name in test.read if name in values}, []
+        for k, step in enumerate(steps):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(test.node)
+            copy.name = f"{k}"
+            for i, move in moves.items():
+                a = values[test.node.input[i]]
+                copy.input[i] = f"{k}/{i}"
+                feeds[copy.input[i]] = (a + step * move).astype(a.dtype)
+            outputs = [f"{k}/{o}" if o else "" for o in test.node.output]
+            del copy.output[:]
+            copy.output.extend(outputs)
+            nodes.append(copy)
+            ends.append(f"{k}/{test.output}")
+        used = {r for n in nodes for r in reads(n)}
+        elem = helper.np_dtype_to_tensor_dtype
+        inputs = [helper.make_tensor_value_info(n, elem(a.dtype), a.shape) for n, a in feeds.items() if n in used]
+        model = _model(self._graph, nodes, inputs, ends, test.weights)
+        found = evaluate(model, {n: a for n, a in feeds.items() if n in used})
+        return [np.asarray(f, np.float64) for f in found]
+
+
+def _model(
+    graph: Prepared, nodes: Sequence[onnx.NodeProto], inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[str],
+    tensors: Sequence[onnx.TensorProto],
+) -> onnx.ModelProto:  # fmt: skip
+    used = {r for n in nodes for r in reads(n)}
+    model = onnx.ModelProto(ir_version=graph.ir_version, producer_name="onnxfim")
+    model.opset_import.extend(graph.opset_imports)
+    model.graph.name = "tests of derivative rules"
+    model.graph.node.extend(nodes)
+    model.graph.input.extend(inputs)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    model.graph.initializer.extend(t for t in tensors if t.name in used)
+    return model
+
+
+def _unit(values: Sequence[Array], moves: Sequence[Array]) -> float | None:
+    """The step that moves no input by more than its standard deviation; None where nothing moves.
+
+    An input without spread moves by its own size, or by 1.
+    """
+    units = []
+    for a, t in zip(values, moves, strict=True):
+        length = _rms(t)
+        if length > 0 and np.isfinite(length):
+            size = _rms(a.astype(np.float64))
+            spread = float(a.std(dtype=np.float64))
+            units.append((spread if spread > 1e-6 * size else size or 1.0) / length)
+    return min(units, default=None)
+
+
+def _rms(a: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(a)))) if a.size else 0.0
+
+
+def _length(a: Array) -> Array:
+    """Length of each row, (N,)."""
+    return np.asarray(np.sqrt(np.square(a).reshape(len(a), -1).sum(axis=1)))
+
+
+__all__ = ["NARROW", "PASSES", "STEPS", "Evaluate", "NodeError", "NodeTests"]

@@ -1,0 +1,179 @@
+"""The flip radius: how far a sample must move along a few rays, inside the valid input range, until its prediction changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+#: Predictions (B,) at rows (B, *shape); -1 where an output is not a number, which is no change of a decision.
+Decide: TypeAlias = Callable[[Array], Array]
+
+#: Distances of the ladder, in multiples of the distance at which a flip is expected: fine about it, coarse far beyond.
+LADDER = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1000.0)
+#: Relative width of the bracket at which the bisection ends.
+PRECISION = 0.02
+_HALVINGS = 12  # enough for the widest bracket; where the input's type rounds coarsely no number of them is
+_DOWN = 0.25  # of the distance, where the first rung flips already
+_LEAST = 1e-6  # of the expected distance: nearer than that the sample lies on the boundary
+_SOLVED = 1e-6  # relative error of a step's length
+_WIDE = 10.0  # ratio of ranges from which on coordinates are of different scale
+_ENOUGH = 8  # samples from which on every coordinate has a range of its own
+
+
+@dataclass(frozen=True)
+class ValidRange:
+    """The inputs that count as valid: an interval for each coordinate, (d,) each, and where it is from, in words."""
+
+    low: Array
+    high: Array
+    source: str
+
+
+def valid_range(X: Array, given: tuple[float, float] | None, limits: tuple[float, float] | None) -> ValidRange:
+    """The valid range of inputs: as given, else what the file tells apart, else that of the data X (N, *shape).
+
+    The data's is one for all coordinates where these are alike (pixels), and one for each where they differ in scale (features):
+    where the middle one of the coordinates' own ranges is less than a tenth of the whole.
+    """
+    d = int(np.prod(X.shape[1:]))
+    for ends, source in ((given, "the range given"), (limits, "the range that the file tells apart")):
+        if ends is not None:
+            return ValidRange(np.full(d, float(ends[0])), np.full(d, float(ends[1])), f"{source}, {ends[0]:.4g} to {ends[1]:.4g}")
+    low, high = X.min(axis=0).ravel().astype(np.float64), X.max(axis=0).ravel().astype(np.float64)
+    moving = (high - low)[high > low]
+    least, most = float(low.min()), float(high.max())
+    if len(X) >= _ENOUGH and len(moving) and float(np.median(moving)) * _WIDE < most - least:
+        return ValidRange(low, high, "the data's range of each input")
+    return ValidRange(np.full(d, least), np.full(d, most), f"the data's range, {least:.4g} to {most:.4g}")
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What was found for n samples.
+
+    Attributes:
+        distance: L2 length of the shortest move that changed the prediction, (n,); inf where none did.
+        ray: Which ray it lies on, (n,).
+        passes: Forward passes spent, (n,).
+    """
+
+    distance: Array
+    ray: Array
+    passes: Array
+
+
+def smallest_flips(decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, expected: Array) -> Flips:
+    """The smallest distance at which the prediction changes along any of a sample's rays; all samples are searched together.
+
+    A point of a ray is ``x + t·v`` projected on the valid range and rounded to the type of x; its distance is the length of that
+    move. A ladder of distances goes up until a ray flips; the bracket is then halved, on the rays that flipped, to a width of 2 %.
+    What comes back is the length of a move that was tried and did change the prediction: an upper bound of the distance to the
+    boundary. A flip nearer than the ladder's rungs show is not looked for.
+
+    Args:
+        decide: The model.
+        X: Samples, (n, *shape).
+        before: Their predictions, (n,).
+        rays: Directions of any length, (n, R, d); a ray of zeros is left out.
+        box: The valid range. A sample outside it may stay where it is, and only move inwards.
+        expected: Distance at which a flip is expected, (n,), such as the first-order distance to the boundary.
+    """
+    search = _Search(decide, X, before, rays, box)
+    n = len(X)
+    low, rung = np.zeros(n), np.zeros(n, int)
+    going = np.flatnonzero(search.alive.any(axis=1))
+    down = expected * LADDER[0]
+    while len(going):  # up the ladder, and down where its first rung flips
+        found = np.isfinite(search.best)
+        radius = np.where(found, down, expected * np.array(LADDER)[np.minimum(rung, len(LADDER) - 1)])
+        flipped, exhausted = search.look(going, radius[going])
+        up, deep = ~found[going], found[going]
+        hit = flipped.any(axis=1)
+        # Without a flip: this is the lower end. A search upwards goes on while a ray has room, one downwards is done.
+        low[going[~hit]] = radius[going[~hit]]
+        search.alive[going[hit]] = flipped[hit]
+        search.alive[going[up & ~hit]] &= ~exhausted[up & ~hit]
+        down[going[hit]] = search.best[going[hit]] * _DOWN
+        rung[going] += 1
+        first = up & hit & (low[going] == 0)
+        more_up = up & ~hit & search.alive[going].any(axis=1) & (rung[going] < len(LADDER))
+        more_down = (first | (deep & hit)) & (down[going] > _LEAST * expected[going])
+        going = going[more_up | more_down]
+    for _ in range(_HALVINGS):
+        going = np.flatnonzero(np.isfinite(search.best) & (low > 0) & (search.best > (1 + PRECISION) * low))
+        if len(going) == 0:
+            break
+        middle = np.sqrt(low[going] * search.best[going])
+        flipped, _ = search.look(going, middle)
+        hit = flipped.any(axis=1)
+        low[going[~hit]] = middle[~hit]
+        search.alive[going[hit]] = flipped[hit]
+    return Flips(search.best, search.ray, search.passes)
+
+
+class _Search:
+    """The rays under test and the shortest flips so far."""
+
+    def __init__(self, decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange) -> None:
+        self.decide, self.X, self.before = decide, X, before
+        self.flat = X.reshape(len(X), -1).astype(np.float64)
+        size = np.abs(rays).max(axis=2, keepdims=True, initial=0.0)
+        usable = np.isfinite(size[:, :, 0]) & (size[:, :, 0] > 0)
+        self.rays = np.where(usable[:, :, None], rays / np.where(usable[:, :, None], size, 1.0), 0.0)
+        self.low, self.high = np.minimum(box.low, self.flat), np.maximum(box.high, self.flat)
+        self.reach = np.zeros(usable.shape)
+        for k in range(rays.shape[1]):
+            room = self._room(np.arange(len(X)), self.rays[:, k])
+            self.reach[:, k] = np.sqrt((np.where(self.rays[:, k] != 0, room, 0.0) ** 2).sum(axis=1))
+        self.alive = usable & (self.reach > 0)
+        n = len(X)
+        self.best, self.ray, self.passes = np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int)
+
+    def look(self, going: Array, radius: Array) -> tuple[Array, Array]:
+        """Which rays of the samples ``going`` flip at a move of length ``radius``, and which have no more room, (g, R) bool."""
+        g, k = np.nonzero(self.alive[going])
+        i = going[g]
+        x = self.flat[i]
+        length = np.minimum(radius[g], self.reach[i, k])
+        rows = (x + self._moves(i, self.rays[i, k], length)).reshape(-1, *self.X.shape[1:]).astype(self.X.dtype)
+        after = self.decide(rows)
+        self.passes += np.bincount(i, minlength=len(self.X))
+        moved = np.linalg.norm(rows.reshape(len(rows), -1).astype(np.float64) - x, axis=1)
+        flips = (after >= 0) & (after != self.before[i])
+        order = np.flatnonzero(flips)
+        for at in order[np.argsort(-moved[order], kind="stable")]:  # the shortest last
+            if moved[at] <= self.best[i[at]]:
+                self.best[i[at]], self.ray[i[at]] = moved[at], k[at]
+        flipped, exhausted = np.zeros((2, len(going), self.alive.shape[1]), bool)
+        flipped[g, k] = flips
+        exhausted[g, k] = radius[g] >= self.reach[i, k]
+        return flipped, exhausted
+
+    def _room(self, i: Array, v: Array) -> Array:
+        """How far each coordinate may go in its direction, (B, d)."""
+        return np.where(v > 0, self.high[i] - self.flat[i], self.flat[i] - self.low[i])
+
+    def _moves(self, i: Array, v: Array, length: Array) -> Array:
+        """``P(x + t·v) − x`` of the given length (B,), with P the projection on the range, (B, d).
+
+        The coordinates that reach an end stay there while the others go on: t grows from ``length/‖v‖`` until the length fits.
+        """
+        size, room = np.abs(v), self._room(i, v)
+        t = length / np.maximum(np.linalg.norm(v, axis=1), np.finfo(float).tiny)
+        for _ in range(100):
+            cut = t[:, None] * size >= room
+            spent = (np.where(cut, room, 0.0) ** 2 * (size > 0)).sum(axis=1)
+            free = (np.where(cut, 0.0, size) ** 2).sum(axis=1)
+            left = np.maximum(length**2 - spent, 0.0)
+            longer = np.where(free > 0, np.sqrt(left / np.where(free > 0, free, 1.0)), 0.0)
+            longer = np.where((free == 0) & (left > 0), np.finfo(float).max ** 0.5, longer)
+            done = longer <= t * (1 + _SOLVED)
+            t = np.maximum(t, longer)
+            if done.all():
+                break
+        return np.asarray(np.sign(v) * np.minimum(t[:, None] * size, room))
