@@ -249,7 +249,7 @@ def test_an_unsound_audit_fails_closed_and_says_how_to_forgive_it(tmp_path, monk
         "--samples",
         "4",
         "--fail-on",
-        "lambda_max.mean > 1e9",
+        "mean_confidence > 1",
         "-o",
         f"json={tmp_path}/a.json",
     )
