@@ -17,24 +17,33 @@ from onnxfim.runtime.providers import runtime_version
 
 
 def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) -> Aggregates:
-    """The statistics of one measure over the samples that have a value."""
+    """The statistics of one measure over the samples that have a value, or on which a search for one found nothing."""
+    told = BY_NAME[measure]
     estimates = [e for r in results if (e := estimate_of(r, measure)) is not None and e.value is not None]
     values = np.array([e.value for e in estimates], np.float64)
-    lows, highs = (
-        (np.array(ends, np.float64) for ends in zip(*(_ends(e) for e in estimates), strict=True)) if estimates else (values,) * 2
-    )
+    ends = [_ends(e, told.of_what_was_found) for e in estimates]
+    lows, highs = np.array(ends, np.float64).reshape(-1, 2).T
     shifted = values * np.array([e.at_temperatures or (1.0, 1.0) for e in estimates], np.float64).T
     return aggregate(
-        values, lows, highs, seed=seed, units=BY_NAME[measure].units, noisy=np.array([e.kind == "estimate" for e in estimates]),
-        shifted=shifted if any(e.at_temperatures for e in estimates) else None, kind=_kind(estimates),
+        values, lows, highs, seed=seed, units=told.units, noisy=np.array([e.kind == "estimate" for e in estimates]),
+        shifted=shifted if any(e.at_temperatures for e in estimates) else None, kind=told.kind or _kind(estimates),
+        unfound=sum(_searched_in_vain(told.of(r)) for r in results) if told.of_what_was_found else 0,
     )  # fmt: skip
 
 
-def _ends(estimate: Estimate) -> tuple[float, float]:
-    """The ends of an estimate's own interval; infinite where a bound has none, the value where another one has none."""
+def _searched_in_vain(estimate: Estimate | None) -> bool:
+    """Whether a search spent passes on a sample and found nothing; one that an interrupt left out was not searched."""
+    return estimate is not None and estimate.value is None and estimate.evaluations > 0
+
+
+def _ends(estimate: Estimate, found: bool) -> tuple[float, float]:
+    """The ends of an estimate's own interval; infinite where a bound has none, the value where another one has none.
+
+    What a search found has itself for both ends: it is a number without error, and what lies below it is another question.
+    """
     value = estimate.value or 0.0
     low, high = own_interval(estimate)
-    missing_low = -math.inf if estimate.kind == "upper bound" else value
+    missing_low = -math.inf if estimate.kind == "upper bound" and not found else value
     missing_high = math.inf if estimate.kind == "lower bound" else value
     return missing_low if low is None else low, missing_high if high is None else high
 

@@ -42,8 +42,11 @@ class Aggregates:
     Attributes:
         mean: Without an interval where few samples carry it: ``method`` says so.
         count: How many samples have the measure.
-        kind: What the values are; a statistic of lower bounds has no upper end, one of upper bounds no lower end.
+        kind: What the values are; a statistic of lower bounds has no upper end, one of upper bounds no lower end, unless they are
+            the smallest lengths that a search found: then its interval is that of the statistic of these.
         geometric_mean: Of values that are all above 0; what few samples do not carry.
+        unfound: Further samples, on which a search found nothing. They count as larger than all: a quantile among them is None and
+            bounded from below alone, and there is no mean.
     """
 
     mean: Aggregate
@@ -54,6 +57,7 @@ class Aggregates:
     units: str
     geometric_mean: Aggregate = field(default=Aggregate(None, None, None, 0.0, "not computed"), metadata=ALWAYS)
     kind: Kind = field(default="estimate", metadata=ALWAYS)
+    unfound: Count = field(default=0, metadata=ALWAYS)
 
 
 @closed

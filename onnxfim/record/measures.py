@@ -28,6 +28,8 @@ class Measure:
         column: Its place among those columns, last unless told; None where the table leaves it out.
         interval: Its values have intervals; without one, a value is a number of its own.
         kind: What all of its values are; empty where each tells its own.
+        of_what_was_found: Its values are the smallest lengths that a search found. Statistics are of these: their intervals hold
+            the sampling alone, not what lies below each, and a sample where the search found nothing counts as larger than all.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Measure:
     column: int | None = 9
     interval: bool = True
     kind: Kind | Literal[""] = ""
+    of_what_was_found: bool = False
 
     def of(self, sample: SampleResult) -> Estimate | None:
         """The sample's estimate; None where the audit has no such measure."""
@@ -68,13 +71,16 @@ MEASURES: tuple[Measure, ...] = (
         -1, optional=True, correlated=False, series="raw", column=None,
     ),
     Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
-    Measure("flip_radius", "Flip radius", "ρ", "model input units, L2", 1, optional=True, column=4, kind="upper bound"),
+    Measure(
+        "flip_radius", "Flip radius", "ρ", "model input units, L2", 1, optional=True, column=4, kind="upper bound",
+        of_what_was_found=True,
+    ),
     Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1, head="‖J‖₂", column=5),
     Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),
     Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False, column=7, interval=False),
     Measure(
         "attack_distance", "Smallest attack", "δ", "input units of the attack", 1, gated=False, optional=True,
-        head="Attack distance", column=4, kind="upper bound",
+        head="Attack distance", column=4, kind="upper bound", of_what_was_found=True,
     ),
     Measure(
         "log10_fisher_bound", "Bound of λ_max, log₁₀", "log₁₀ ½L²", f"log10 of {_PER_MODEL_UNIT}", 0, gated=False, optional=True,

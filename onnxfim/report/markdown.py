@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.measures import STATISTICS
+from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
-from onnxfim.report.numbers import clipped, count, interval, known_ends, number, percent, percent_interval, seconds
+from onnxfim.report.numbers import SMALLEST_FOUND, clipped, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices
 
@@ -77,9 +77,12 @@ def _statistics(audit: Audit) -> str:
     for measure, statistics in audit.aggregates.items():
         for statistic in STATISTICS:
             name, a = statistic.name, getattr(statistics, statistic.name)
-            if a.value is not None:
-                rows.append((code(measure), name, number(a.value), known_ends(a.low, a.high) or ""))
-    end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped."
+            if a.value is not None or a.low is not None:
+                value = "beyond all found" if a.value is None else number(a.value)
+                rows.append((code(measure), name, value, known_ends(a.low, a.high) or ""))
+    found = ", ".join(code(m.name) for m in MEASURES if m.of_what_was_found and m.name in audit.aggregates)
+    note = f" {found}: {SMALLEST_FOUND}." if found else ""
+    end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped.{note}"
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
 
 

@@ -11,6 +11,8 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Control characters (category Cc), marks that turn the direction of text, and lone surrogates (category Cs).
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MISSING = "not measured"
+#: What statistics of lengths that a search found are of.
+SMALLEST_FOUND = "of the smallest found, an upper bound of each"
 _STATISTIC_LABELS = {s.name: s.label for s in STATISTICS}
 
 

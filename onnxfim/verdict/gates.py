@@ -14,7 +14,7 @@ import numpy as np
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
-from onnxfim.record.measures import STATISTICS, gated
+from onnxfim.record.measures import BY_NAME, STATISTICS, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing
 from onnxfim.verdict.advice import more_passes, more_samples
@@ -51,6 +51,7 @@ class Gate:
 class _Decidable:
     """What a gate is decided on: a value, its ends (None: not bounded), and what is known of their origin.
 
+    Without a value it is decided on an end where there is one: the value lies beyond all that was found. ``of`` says what it is of.
     ``noise`` is the half-width that the estimates' noise alone makes; ``why`` tells what is missing where the value or an end is.
     """
 
@@ -62,6 +63,12 @@ class _Decidable:
     why: str = ""
     needed: int | None = None
     samples_settle: bool = True
+    of: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything is known of it."""
+        return not (self.value is None and self.low is None and self.high is None)
 
 
 def gate_names(measures: Sequence[str] = _GATED) -> tuple[str, ...]:
@@ -106,7 +113,8 @@ def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
 
     An end of an interval counts only where so many samples can give it: an upper end of the 95th percentile needs 72. A mean that
     few samples carry has no interval: its gate is inconclusive. Intervals of calibrated values and of the temperature hold the
-    error of the fit. What has no interval (the number of findings) is decided on its value.
+    error of the fit. A quantile among samples on which a search found nothing is decided on its lower end. What has no interval
+    (the number of findings) is decided on its value.
     """
     return tuple(_decided(audit, gate) for gate in gates)
 
@@ -114,7 +122,7 @@ def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
 def _decided(audit: Audit, gate: Gate) -> GateResult:
     reading = _read(audit, gate.name)
     verdict: Outcome = "inconclusive"
-    if reading.value is not None:
+    if reading.measured:
         low = -math.inf if reading.low is None else reading.low
         high = math.inf if reading.high is None else reading.high
         ends = {gate.violated(low), gate.violated(high)}
@@ -135,22 +143,26 @@ def _decided(audit: Audit, gate: Gate) -> GateResult:
 
 def _comparison(gate: Gate, reading: _Decidable) -> str:
     """The comparison in unrounded numbers."""
-    if reading.value is None:
+    if not reading.measured:
         return f"{gate.name} was not measured ({reading.why}); the gate fails {gate.operator} {gate.threshold!r}"
     if reading.low == reading.high == reading.value:
         return f"{gate.name} = {reading.value!r}; the gate fails {gate.operator} {gate.threshold!r}"
     low, high = ("not bounded" if end is None else repr(end) for end in (reading.low, reading.high))
     ends = f"95 % interval {low} to {high}" if reading.low is not None or reading.high is not None else reading.why or "no interval"
-    return f"{gate.name} = {reading.value!r}, {ends}; the gate fails {gate.operator} {gate.threshold!r}"
+    value = "lies beyond all that was found" if reading.value is None else f"= {reading.value!r}"
+    return f"{gate.name} {value}{reading.of}, {ends}; the gate fails {gate.operator} {gate.threshold!r}"
 
 
 def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
     """What would settle an inconclusive gate."""
     if reading.value is None:
-        return f"Not measured: {reading.why}."
+        return f"{gate.name} is not known: {reading.why}." if reading.measured else f"Not measured: {reading.why}."
     end = reading.high if reading.value <= gate.threshold else reading.low
     if gate.name == "temperature":
         return f"The temperature rests on {reading.count:,} wrong predictions: pass more labelled samples."
+    if end is None and reading.why and reading.of:
+        instead = "Audit more samples." if gate.name.endswith(".median") else "Gate its median instead, or audit more samples."
+        return f"{gate.name} is not bounded on that side ({reading.why}). {instead}"
     if end is None and reading.why:
         return (
             f"{gate.name} is not bounded on that side ({reading.why}). Gate its median, 95th percentile or geometric mean instead."
@@ -183,7 +195,7 @@ def _read(audit: Audit, name: str) -> _Decidable:
         return _temperature(audit)
     measure, _, statistic = name.partition(".")
     group = audit.aggregates.get(measure)
-    if group is None or getattr(group, statistic).value is None:
+    if group is None or ((found := getattr(group, statistic)).value is None and found.low is None):
         return _Decidable(None, None, None, why=_why_missing(audit, measure, group, statistic))
     return _statistic(audit, measure, statistic, group)
 
@@ -191,9 +203,11 @@ def _read(audit: Audit, name: str) -> _Decidable:
 def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Decidable:
     found: Aggregate = getattr(group, statistic)
     low, high, needed, why = found.low, found.high, None, ""
-    n = group.count
+    n = group.count + group.unfound
+    of_what_was_found = measure in BY_NAME and BY_NAME[measure].of_what_was_found
     if low is None or high is None:
-        why = f"its values are {group.kind}s" if group.kind in ("lower bound", "upper bound") else found.method
+        bounds = group.kind in ("lower bound", "upper bound") and not of_what_was_found
+        why = f"its values are {group.kind}s" if bounds else found.method
     elif statistic == "mean" and found.confidence < 0.9:
         low, high, needed = None, None, 2
     if (q := _QUANTILES.get(statistic)) is not None:
@@ -205,8 +219,9 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
         if above is None:
             high, needed = None, fewest[1]
     return _Decidable(
-        found.value, low, high, n, _noise(audit, measure, statistic, found), why, needed, samples_settle=statistic != "max"
-    )
+        found.value, low, high, n, _noise(audit, measure, statistic, found), why, needed, samples_settle=statistic != "max",
+        of=", of the smallest lengths found (each an upper bound)" if of_what_was_found else "",
+    )  # fmt: skip
 
 
 def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> float:
@@ -249,7 +264,7 @@ def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic
         return audit.calibration.reason or "no temperature"
     if measure == "lambda_max_raw_units" and measure not in audit.aggregates:
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
-    if group is not None and group.count:
+    if group is not None and (group.count or group.unfound):
         return str(getattr(group, statistic).method)
     reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"

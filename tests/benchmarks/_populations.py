@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
+from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import open_subject
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
@@ -27,6 +28,7 @@ from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support import trained
 
 FOLDER = Path(tempfile.gettempdir()) / "onnxfim-populations"
+FLIPPED = 200  # samples whose flip radii are a population
 _GRID = np.linspace(np.log(0.02), np.log(30.0), 121)  # of ln T; values between are interpolated, to 1e-4 of the value
 
 
@@ -113,10 +115,34 @@ def _computed(model: trained.Trained) -> dict[str, np.ndarray] | None:
     return {"z": z, "labels": labels, "gram": np.concatenate(grams)}
 
 
+def flip_radii(model: trained.Trained, folder: Path = FOLDER) -> np.ndarray | None:
+    """Flip radii of up to `FLIPPED` samples by one audit, infinite where none was found; None where the model has none at all."""
+    key = hashlib.sha256(model.path.read_bytes()).hexdigest()[:16]
+    kept = folder / f"{model.name}-{key}-flips.npy"
+    if not kept.is_file():
+        settings = Settings(samples=FLIPPED, replay=0, bounds=False, providers=("cpu",), batch=64)
+        try:
+            found = audit(model.path, model.arrays["inputs"], model.arrays["labels"], settings)
+        except OnnxFimError as error:
+            print(f"{model.name}: {error}")
+            return None
+        radii = [s.flip_radius for s in found.samples if s.flip_radius is not None]
+        folder.mkdir(exist_ok=True)
+        np.save(kept, [np.inf if r.value is None else r.value for r in radii if r.value is not None or r.evaluations])
+    values = np.load(kept)
+    return values if np.isfinite(values).any() else None
+
+
 def populations(name: str = "") -> Iterator[Population]:
     """The populations of all trained models whose name holds ``name``; rounded twins are left out, they repeat their originals."""
+    for model in originals(name):
+        found = population(model)
+        if found is not None:
+            yield found
+
+
+def originals(name: str = "") -> Iterator[trained.Trained]:
+    """The trained models whose name holds ``name``, without rounded twins."""
     for model in trained.ALL.values():
         if name in model.name and model.parent is None and model.name != "digits_resnet_softmax":
-            found = population(model)
-            if found is not None:
-                yield found
+            yield model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import binomtest, rankdata, spearmanr
+from scipy.stats import binomtest, norm, rankdata, spearmanr
 
 from onnxfim.record.statistics import (
     aggregate,
@@ -25,6 +25,11 @@ NAMES = ("mean", "geometric_mean", "median", "p95", "max")
 def stats(values, sd=0.0, seed=0):
     values = np.asarray(values, float)
     return aggregate(values, values * np.exp(-1.96 * sd), values * np.exp(1.96 * sd), seed=seed, units="u")
+
+
+def stats_unfound(values, unfound):
+    values = np.asarray(values, float)
+    return aggregate(values, values, values, seed=0, units="u", noisy=np.zeros(len(values), bool), unfound=unfound)
 
 
 def lognormal(n, seed, spread=1.0):
@@ -125,6 +130,38 @@ class TestKinds:
             assert one.low is None
             assert one.high >= one.value
 
+    @pytest.mark.parametrize("unfound", [1, 20, 110])
+    def test_where_nothing_was_found_counts_as_larger_than_all(self, unfound):  # float64
+        values = lognormal(200 - unfound, 0)
+        everything = np.append(values, np.full(unfound, np.inf))
+        found = aggregate(values, values, values, seed=0, units="u", kind="upper bound", noisy=values < 0, unfound=unfound)
+        assert (found.count, found.unfound) == (200 - unfound, unfound)
+        for name in ("mean", "geometric_mean"):
+            one = getattr(found, name)
+            assert (one.value, one.low, one.high) == (None, None, None)
+            assert f"nothing was found on {unfound} of 200 samples" in one.method
+        assert (found.max.value, found.max.low, found.max.high) == (None, values.max(), None)
+        for name, q in (("median", 0.5), ("p95", 0.95)):
+            one = getattr(found, name)
+            below, above = bracketing(200, q)
+            low, high = np.sort(everything)[[below, above]]
+            with np.errstate(invalid="ignore"):
+                value = np.quantile(everything, q)
+            assert one.low == (low if np.isfinite(low) else values.max())
+            assert one.high == (high if np.isfinite(high) else None)
+            assert one.value == (pytest.approx(value, rel=1e-12) if np.isfinite(value) else None)
+            assert "count as larger than all" in one.method
+
+    def test_few_samples_with_one_that_was_not_found_have_no_upper_end(self):  # the largest order statistic is not known
+        found = stats_unfound([1.0, 2.0, 3.0, 4.0], 1)
+        assert (found.median.value, found.median.low, found.median.high) == (3.0, 1.0, None)
+        assert (found.p95.value, found.p95.low, found.p95.high) == (None, 4.0, None)
+
+    def test_nothing_found_at_all(self):
+        found = stats_unfound([], 12)
+        assert (found.count, found.unfound, found.median.value, found.median.low) == (0, 12, None, None)
+        assert found.median.method == "nothing was found on 12 samples"
+
     def test_what_does_not_average_out_is_carried_through_whole(self):  # float64
         values = lognormal(200, 0, 0.3)
         sure = stats(values)
@@ -179,9 +216,18 @@ class TestCoverage:
         assert np.mean(hits) >= 0.92
 
     @pytest.mark.parametrize(("q", "name"), [(0.5, "median"), (0.95, "p95")])
-    def test_quantiles_through_the_noise(self, q, name):  # order statistics are conservative
-        from scipy.stats import norm
+    def test_quantiles_where_the_longest_were_not_found(self, q, name):  # what a search of limited reach leaves: order is kept
+        truth = np.exp(norm.ppf(q))
+        reach = 2.0 * truth
+        hits = []
+        for seed in range(300):
+            values = lognormal(200, seed)
+            found = getattr(stats_unfound(values[values < reach], int((values >= reach).sum())), name)
+            hits.append(found.low <= truth and (found.high is None or truth <= found.high))
+        assert np.mean(hits) >= 0.93
 
+    @pytest.mark.parametrize(("q", "name"), [(0.5, "median"), (0.95, "p95")])
+    def test_quantiles_through_the_noise(self, q, name):  # order statistics are conservative
         truth = np.exp(norm.ppf(q))
         hits = []
         for seed in range(200):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnxfim.auditing.summary import aggregate_of
 from onnxfim.record.audit import (
     AttackSummary,
     Audit,
@@ -342,9 +343,8 @@ def with_flips(audit: Audit) -> Audit:
         for i, d in enumerate(distances)
     ]
     samples = tuple(replace(s, flip_radius=r) for s, r in zip(audit.samples, radii, strict=True))
-    found = np.array([r.value for r in radii if r.value is not None])
     return replace(
-        audit, samples=samples, aggregates={**audit.aggregates, "flip_radius": _aggregates(found, "model input units, L2")}
+        audit, samples=samples, aggregates={**audit.aggregates, "flip_radius": aggregate_of(samples, "flip_radius", seed=0)}
     )
 
 

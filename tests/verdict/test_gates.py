@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.auditing.summary import aggregate_of
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Calibration
 from onnxfim.record.decision import Aggregate, Finding, overall
+from onnxfim.record.sample import Estimate
 from onnxfim.verdict import decide, parse_gate
 from onnxfim.verdict.gates import gate_names
 from tests.support.audits import make_audit
@@ -190,3 +192,69 @@ def test_lower_bounds_do_not_pass():
     (result,) = decide(audit, [parse_gate("lambda_max.mean > 1e9")])
     assert result.verdict == "inconclusive"
     assert "its values are lower bounds" in result.advice
+
+
+def with_radii(*radii):
+    """An audit whose samples flip at these lengths; None where no flip was found."""
+    audit = make_audit(len(radii))
+    estimates = [
+        Estimate(None, kind="upper bound", evaluations=30, reason="no flip") if r is None else Estimate(r, None, r, "upper bound")
+        for r in radii
+    ]
+    samples = tuple(replace(s, flip_radius=e) for s, e in zip(audit.samples, estimates, strict=True))
+    group = aggregate_of(samples, "flip_radius", seed=0)
+    return replace(audit, samples=samples, aggregates={**audit.aggregates, "flip_radius": group})
+
+
+LENGTHS = tuple(0.1 + 0.001 * i for i in range(100))
+
+
+class TestWhatWasFound:
+    def test_the_median_of_flips_passes_and_fails(self):  # each radius bounds another distance; their own median is known
+        audit = with_radii(*LENGTHS)
+        assert audit.aggregates["flip_radius"].kind == "upper bound"
+        for threshold, expected in ((0.1, "pass"), (0.15, "inconclusive"), (0.2, "fail")):
+            (result,) = decide(audit, [parse_gate(f"flip_radius.median < {threshold}")])
+            assert result.verdict == expected
+            assert "of the smallest lengths found (each an upper bound)" in result.comparison
+
+    @pytest.mark.parametrize("statistic", ["mean", "geometric_mean", "median"])
+    def test_every_usual_statistic_has_two_ends(self, statistic):
+        found = getattr(with_radii(*LENGTHS).aggregates["flip_radius"], statistic)
+        assert found.low < found.value < found.high
+
+    def test_a_sample_without_a_flip_makes_no_model_look_less_robust(self):
+        few, many = with_radii(*LENGTHS), with_radii(*LENGTHS, *[None] * 60)
+        assert many.aggregates["flip_radius"].median.value > few.aggregates["flip_radius"].median.value
+        assert verdict(many, "flip_radius.median < 0.15") == "pass"
+        assert verdict(few, "flip_radius.median < 0.15") == "inconclusive"
+
+    def test_a_median_beyond_all_that_was_found_passes_on_its_lower_end(self):
+        audit = with_radii(*LENGTHS, *[None] * 110)
+        (kept,) = decide(audit, [parse_gate("flip_radius.median < 0.15")])
+        assert (kept.verdict, kept.value) == ("pass", None)
+        assert "lies beyond all that was found" in kept.comparison
+        (open_,) = decide(audit, [parse_gate("flip_radius.median < 0.3")])
+        assert open_.verdict == "inconclusive"
+        assert "nothing was found on 110 of 210 samples" in open_.advice
+
+    def test_an_open_percentile_does_not_fail_and_says_why(self):
+        (result,) = decide(with_radii(*LENGTHS, *[None] * 10), [parse_gate("flip_radius.p95 < 9")])
+        assert result.verdict == "inconclusive"
+        assert "nothing was found on 10 of 110 samples" in result.advice
+
+    def test_no_flip_at_all_decides_nothing(self):
+        (result,) = decide(with_radii(*[None] * 40), [parse_gate("flip_radius.median < 0.1")])
+        assert result.verdict == "inconclusive"
+        assert "nothing was found on 40 samples" in result.comparison
+
+    def test_what_was_not_searched_is_no_sample_without_a_flip(self):
+        audit = with_radii(*LENGTHS)
+        left = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
+        group = aggregate_of((*audit.samples, replace(audit.samples[0], flip_radius=left)), "flip_radius", seed=0)
+        assert (group.count, group.unfound) == (100, 0)
+
+    def test_a_bound_of_another_measure_keeps_no_lower_end(self):  # of the boundary distance itself, which lies below each value
+        bound = Estimate(0.2, None, 0.2, "upper bound")
+        samples = tuple(replace(s, boundary_distance=bound) for s in make_audit(40).samples)
+        assert aggregate_of(samples, "boundary_distance", seed=0).median.low is None

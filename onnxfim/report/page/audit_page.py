@@ -17,6 +17,7 @@ from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.meaning import flip_median, flip_note, flip_quantity, meaning
 from onnxfim.report.numbers import (
     MISSING,
+    SMALLEST_FOUND,
     count,
     measure_label,
     number,
@@ -185,19 +186,22 @@ def _temperature_note(audit: Audit, why: str) -> str:
 def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
     label, series = measure_label(key), BY_NAME[key].series if key in BY_NAME else ""
     cells = tuple(of_statistic(getattr(aggregates, s.name)) for s in STATISTICS)
-    return StatisticRow(label, visible(aggregates.units), f"{aggregates.count:,}", cells, series)
+    units = visible(aggregates.units) + (f"; {SMALLEST_FOUND}" if key in BY_NAME and BY_NAME[key].of_what_was_found else "")
+    return StatisticRow(label, units, f"{aggregates.count:,}", cells, series)
 
 
 def _statistics_note(audit: Audit) -> str:
     groups = audit.aggregates.values()
+    whole = [g for g in groups if not g.unfound]
     names = {s.name: s.label for s in STATISTICS}
     how: dict[str, list[str]] = {}
     for key, name in names.items():
-        for method in sorted({a.method for g in groups if (a := getattr(g, key)).low is not None and a.high is not None} - {""}):
+        for method in sorted({a.method for g in whole if (a := getattr(g, key)).low is not None and a.high is not None} - {""}):
             how.setdefault(method, []).append(name)
     for measure, group in audit.aggregates.items():
         for key, name in names.items():
-            if group.count and ((a := getattr(group, key)).low is None or a.high is None) and a.method:
+            a = getattr(group, key)
+            if a.method and (group.unfound or (group.count and (a.low is None or a.high is None))):
                 how.setdefault(a.method, []).append(f"{name} of {measure_label(measure)}")
     parts = ["Below each value stands its 95 % interval."]
     if any(0 < getattr(g, key).confidence < 0.95 for g in groups for key in names):

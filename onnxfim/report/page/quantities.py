@@ -50,7 +50,7 @@ def with_common_kind(estimates: Mapping[Name, Estimate]) -> tuple[str, dict[Name
 def of_statistic(statistic: Aggregate) -> Quantity:
     """A statistic of one audit, with the level of its interval where that is not 95 %."""
     if statistic.value is None:
-        return Quantity(MISSING)
+        return Quantity(known_ends(statistic.low, None) or MISSING)
     if statistic.low is None or statistic.high is None:
         return Quantity(number(statistic.value), known_ends(statistic.low, statistic.high) or "no interval")
     kind = None if statistic.confidence == 0.95 else f"{100 * statistic.confidence:.0f} % interval"
@@ -60,7 +60,7 @@ def of_statistic(statistic: Aggregate) -> Quantity:
 def of_compared(statistic: Aggregate | None) -> Quantity:
     """A statistic among those of several audits; one whose interval spans decades upon decades is not bounded."""
     if statistic is None or statistic.value is None:
-        return Quantity(MISSING)
+        return Quantity(known_ends(None if statistic is None else statistic.low, None) or MISSING)
     low, high = statistic.low, statistic.high
     open_ended = low is not None and high is not None and high > _OPEN * max(low, 0.0)
     if (low is None) != (high is None):
