@@ -85,7 +85,9 @@ def _compared(label: str, given: Array, mean: Array, variance: Array) -> BatchSt
     return BatchStatistics(label, float(np.median(deviation)), float(np.median(shift)))
 
 
-_LINEAR = frozenset({"Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Transpose", "Reshape", "Flatten", "Identity", "Cast", "Pad"})
+_LINEAR = frozenset(
+    ("Add", "Cast", "Conv", "Div", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "Pad", "Reshape", "Sub", "Transpose")
+)
 
 
 def _first(graph: Graph, input_name: str) -> Node | None:
