@@ -133,7 +133,9 @@ def _measured(ground: Ground) -> Found:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
         found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-        after: list[Callable[[Found], Found]] = [lambda found: against_surrogate.check_surrogate(ground, found)]
+        after: list[Callable[[Found], Found]] = []
+        if against_surrogate.has_surrogate(ground):
+            after.append(lambda found: against_surrogate.check_surrogate(ground, found))
         if ground.settings.flip:
             after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
         return _unless_interrupted(found, after)

@@ -286,9 +286,9 @@ class GradientInfo:
     difference_error: float | None
     cross_checked: Count
     cross_check_ratio: float | None
-    ties: Ties | None = None
     check: SurrogateCheck | None = None
     no_check: str | None = None
+    ties: Ties | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,6 +28,9 @@ _MEMORY = re.compile(
 )
 
 
+_LONGEST = 400  # of what the runtime says, in a message
+
+
 class OutOfMemory(ModelError):
     """The runtime could not allocate; a smaller batch may go through."""
 
@@ -103,11 +106,11 @@ def _options(provider: str, tf32: bool) -> dict[str, Any]:
 def run_error(error: BaseException) -> ModelError:
     """What a failed call of a session means: `OutOfMemory`, or `RowsFailed`."""
     found = _model_error(error, b"")
-    return found if isinstance(found, OutOfMemory) else RowsFailed(str(found), _said(error))
+    return found if isinstance(found, OutOfMemory) else RowsFailed(str(found), _said(error)[:_LONGEST])
 
 
 def _said(error: BaseException) -> str:
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", " ".join(str(error).split()))[:400]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", " ".join(str(error).split()))
 
 
 def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
@@ -115,6 +118,7 @@ def _model_error(error: BaseException, model: Path | bytes) -> ModelError:
     text = _said(error)
     if isinstance(model, Path):  # the path stands in front already, and may be long
         text = text.replace(where, "it")
+    text = text[:_LONGEST]
     if _MEMORY.search(text):
         return OutOfMemory(f"{where}: ONNX Runtime ran out of memory ({text}). Use a smaller --batch.")
     if "is not a registered function/op" in text or "No Op registered" in text or "NOT_IMPLEMENTED" in text:

@@ -49,6 +49,10 @@ class GradientRoute:
         self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
         self.leads: dict[int, Array] = {}
 
+    def apart(self) -> GradientRoute:
+        """A route that leaves its leads elsewhere: for points that are no samples, whatever their positions."""
+        return GradientRoute(self.model, self.measurer, self.seed, self._box)
+
     @property
     def few(self) -> bool:
         """Whether whole Jacobians are computed."""

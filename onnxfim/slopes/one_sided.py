@@ -92,7 +92,7 @@ class _SidesOfAKink:
         """Measure at moved points."""
         X, base, samples = self._block(moves)
         self.points += list(moves)
-        self.results += [result for _, result in self.route.measure(X, base, samples)]
+        self.results += [result for _, result in self.route.apart().measure(X, base, samples)]
 
     def look_along(self, directions: Sequence[Array], reach: float) -> None:
         """``vᵀFv`` on the side of v and of -v for each direction."""
@@ -116,7 +116,7 @@ class _SidesOfAKink:
     def best_direction(self, k: int) -> Array:
         """Unit worst direction of a side's piece, (*shape)."""
         X, base, samples = self._block([self.points[k]])
-        return np.asarray(self.route.worst_directions(X, base, samples)[0].reshape(self.x.shape))
+        return np.asarray(self.route.apart().worst_directions(X, base, samples)[0].reshape(self.x.shape))
 
     def joined(self, own: SampleResult) -> SampleResult:
         """The sample's own result, with intervals over all sides."""

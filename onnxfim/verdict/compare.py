@@ -232,6 +232,8 @@ def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: 
             yield f"{name}: {missing} of {len(audit.samples)} samples have no value."
         if audit.run.partial:
             yield f"{name}: the audit was interrupted."
+        if unsound := [f.id for f in audit.findings if f.level == "error"]:
+            yield f"{name}: the audit is unsound ({', '.join(unsound)}): its values may mislead."
         if audit.data.synthetic:
             yield f"{name}: the inputs were drawn at random and describe no real input."
     if len({a.run.seed for a in audits if carries_noise(a.samples)}) > 1:

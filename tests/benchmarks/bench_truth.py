@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -283,6 +284,8 @@ def _mean_text(truth: np.ndarray | None) -> str:
     if truth is None:
         return "none"
     if truth.ndim == 2:
+        if not len(truth):
+            return "–"
         means = sorted(np.nanmean(truth, axis=0))
         return f"{means[0]:.4g} to {means[1]:.4g}"
     return f"{np.nanmean(truth):.4g}" if len(truth) else "–"
@@ -347,15 +350,19 @@ def subjects(*, quick: bool) -> Iterator[Subject]:
 
 
 if __name__ == "__main__":
-    options = arguments(__doc__, ("--write", {"action": "store_true", "help": "write docs/truth.md"}))
+    options = arguments(
+        __doc__,
+        ("--write", {"action": "store_true", "help": "write docs/truth.md"}),
+        ("--jobs", {"type": int, "default": 1, "help": "audits at a time"}),
+    )
     rows: list[Row] = []
 
     def coming() -> Iterator[Sequence[object]]:
-        for subject in subjects(quick=options.quick):
-            if options.models not in subject.name:
-                continue
-            for method in subject.methods:
-                rows.append(measured(subject, method))
+        chosen = (s for s in subjects(quick=options.quick) if options.models in s.name)
+        with ProcessPoolExecutor(options.jobs) as pool:
+            waiting = [pool.submit(measured, subject, method) for subject in chosen for method in subject.methods]
+            for job in waiting:
+                rows.append(job.result())
                 yield cells(rows[-1])
 
     print_table(HEADERS, coming(), title="Against the truth")

@@ -249,13 +249,13 @@ def test_an_unsound_audit_fails_closed_and_says_how_to_forgive_it(tmp_path, monk
         "--samples",
         "4",
         "--fail-on",
-        "lambda_max.mean > 1e9",
+        "mean_confidence > 1",
         "-o",
         f"json={tmp_path}/a.json",
     )
     result = run(*words)
     assert (result.exit_code, Audit.load(tmp_path / "a.json").gates[0].verdict) == (4, "pass")
     assert "--allow-inconclusive" in result.output
-    assert "inconclusive (synthetic-data): " in result.output.splitlines()[-1]
+    assert "inconclusive (synthetic-data, few-samples): " in result.output.splitlines()[-1]
     monkeypatch.setenv("ONNXFIM_ALLOW_INCONCLUSIVE", "true")
     assert run(*words).exit_code == 0

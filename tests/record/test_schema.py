@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
-from onnxfim.record import bound, decision, sample, schema, settings
+from onnxfim.record import bound, decision, sample, schema, settings, steps, ties
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
 from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
@@ -20,7 +20,12 @@ from tests.support.audits import VARIANTS, make_audit, with_bound, with_replay
 from tests.support.places import SUPPORT
 
 #: Every record type by its name.
-TYPES = {n: t for m in (audits, bound, decision, sample, settings) for n, t in vars(m).items() if dataclasses.is_dataclass(t)}
+TYPES = {
+    n: t
+    for m in (audits, bound, decision, sample, settings, steps, ties)
+    for n, t in vars(m).items()
+    if dataclasses.is_dataclass(t)
+}
 SCHEMA = audit_schema()
 
 
@@ -34,6 +39,7 @@ LATER = {
     "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding"},
     "GradientInfo": {"check", "no_check", "ties"},
+    "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {"provider_missed"},

@@ -30,12 +30,18 @@ _STEP_ERROR = 1e-4  # relative: float32 passes
 _FEW, _MANY = 64, 12  # samples: whole Jacobians cost some 10 passes each, Lanczos iterations 100 and more
 
 
+def has_surrogate(ground: Ground) -> bool:
+    """Whether the file is quantised and was measured as such, so that a surrogate may be held against it."""
+    source = ground.subject.differentiable
+    rounds = source is not None and ground.report is not None and bool(rounding_operators(source.proto))
+    return rounds and ground.step.scheme == "dithered"
+
+
 @stage("checking against the surrogate")
 def check_surrogate(ground: Ground, found: Found) -> Found:
-    """Measure the clip surrogate on audited samples beside the file's own values, where the file is quantised and there is one."""
+    """Measure the clip surrogate on audited samples beside the file's own values."""
     source = ground.subject.differentiable
-    if ground.step.scheme != "dithered" or source is None or ground.report is None or not rounding_operators(source.proto):
-        return found
+    assert source is not None
     ground.say("checking against the surrogate")
     settings = replace(ground.settings, surrogate=True)
     try:

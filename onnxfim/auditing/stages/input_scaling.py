@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.stats import binomtest
 
+from onnxfim.auditing.batch_statistics import batch_statistics
 from onnxfim.auditing.context import Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.data.usual_scalings import InputChange, usual_changes
@@ -118,14 +119,17 @@ def _margin(ground: Ground) -> float:
 
 
 def _contradiction(ground: Ground) -> str | None:
-    """What the graph's input quantiser or first normalisation says against the data, in words."""
+    """What the graph's input quantiser, first normalisation or first BatchNormalization says against the data, in words."""
     X, limits, file = ground.X[ground.clean.audited], ground.subject.limits, ground.subject.file
     if X.dtype.kind != "f":
         return None
     if limits is not None:
         return _outside(X, *limits)
     known = None if file is None else normalisation(file.graph, ground.subject.info.input)
-    return None if known is None else _not_normalised(X, known)
+    if known is not None and (words := _not_normalised(X, known)) is not None:
+        return words
+    statistics = batch_statistics(ground)
+    return None if statistics is None else statistics.contradiction
 
 
 def _outside(X: Array, low: float, high: float) -> str | None:

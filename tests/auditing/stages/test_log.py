@@ -61,7 +61,7 @@ def test_stages_in_order_with_all_passes(saved, cpu, caplog, options, measured):
     assert [text.split(":")[0] for text in messages(caplog, logging.DEBUG)] == stages
     assert ends[0]["facts"] == "batch 8, CPUExecutionProvider"
     step = f"step {found.step.step:.3g} per coordinate, {found.step.scheme} differences"
-    assert all(m["facts"] == f"{step}, batch 8, CPUExecutionProvider" for m in ends[4:])
+    assert all(m["facts"] == f"{step}, batch 8, CPUExecutionProvider" for m in ends[5:])
 
 
 def test_what_was_opened_and_a_stage_that_fails(saved, cpu, caplog, monkeypatch):
