@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tests.support.places import needs_models
-from tests.support.trained import ALL, THEIRS, audited, known_exactly, theirs
+from tests.support.trained import ALL, OURS, THEIRS, audited, known_exactly, theirs
 
 SAMPLES = 32
 MEASURES = ("lambda_max", "lambda_max_calibrated")
@@ -22,7 +22,10 @@ def compared(found, reference, measure):
     rows = {r["index"]: r[measure] for r in reference["samples"]}
     estimates = [getattr(s, measure) for s in found.samples]
     truth = np.array([rows[s.index] for s in found.samples])
-    covers = np.array([e.value is not None and e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
+    known = np.array([e.value is not None for e in estimates])  # a sample at a kink has no value by differences
+    assert known.mean() >= 0.9
+    estimates, truth = [e for e in estimates if e.value is not None], truth[known]
+    covers = np.array([e.low <= t <= e.high for e, t in zip(estimates, truth, strict=True)])
     return np.array([e.value for e in estimates], float), truth, covers
 
 
@@ -41,18 +44,33 @@ class TestOurs:
     @pytest.mark.parametrize("measure", MEASURES)
     @pytest.mark.parametrize("name", known_exactly())
     def test_against_float64_autograd(self, name, measure, method, rtol):
-        found = audited(name, method)
+        found = audited(name, method, temperature=exact(name)["temperature"])
         assert len(found.samples) == SAMPLES
         ratio = check_mean(found, exact(name), measure)
         if rtol is not None:
             assert_allclose(ratio, 1, rtol=rtol)
-        assert compared(found, exact(name), measure)[2].mean() >= 0.9
+        covers = compared(found, exact(name), measure)[2]
+        # 27 of 32: fewer have a chance of 2 % where intervals cover 95 %; what all nets cover together is tested below.
+        assert covers.sum() >= len(covers) * 27 / 32
         assert found.step.plateau
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("measure", MEASURES)
+    def test_intervals_cover_together(self, measure):  # 93 %: 190 samples of 95 % intervals fall below in one case of ten
+        names = [name for name, model in OURS.items() if model.stored]
+        found = [compared(audited(n, "sketch", temperature=exact(n)["temperature"]), exact(n), measure)[2] for n in names]
+        assert np.concatenate(found).mean() >= 0.93
 
     @pytest.mark.parametrize("name", known_exactly())
     def test_temperature_and_predictions(self, name):  # rtol: float32 logits
         found, reference = audited(name), exact(name)
-        assert_allclose(found.run.temperature, reference["temperature"], rtol=1e-4)
+        fitted, calibration = np.log(found.run.temperature), found.calibration
+        if calibration.method == "maximum likelihood":
+            assert_allclose(fitted, np.log(reference["temperature"]), atol=1e-4)
+        else:  # few errors: drawn towards 1, less than its own error
+            assert calibration.errors < 5
+            assert 0 <= fitted / np.log(reference["temperature"]) <= 1 + 1e-4
+            assert abs(fitted - np.log(reference["temperature"])) < calibration.log_error
         for s, r in zip(found.samples, reference["samples"], strict=True):
             assert (s.index, s.label, s.prediction) == (r["index"], r["label"], r["prediction"])
             assert_allclose(s.confidence, r["confidence"], atol=1e-5)
@@ -74,7 +92,7 @@ class TestOurs:
     @pytest.mark.parametrize("name", ["digits_resnet_fp16", "digits_resnet_int8"])
     def test_rounded_files_agree_with_the_float_file_at_their_step(self, name):  # 15 %: noise of the sketches and of the rounding
         rounded = audited(name, "sketch")
-        assert rounded.step.plateau
+        assert rounded.step.plateau or rounded.step.bias.applied
         plain = audited("digits_resnet", "sketch", step=rounded.step.step)
         assert_allclose(rounded.aggregates["lambda_max"].mean.value, plain.aggregates["lambda_max"].mean.value, rtol=0.15)
 

@@ -378,7 +378,8 @@ def test_rows_and_ends_are_each_others_inverse(scheme):
     jacobian = DifferenceJacobian(Identity(), Rademacher(0), scheme=scheme, step=0.5)
     x = np.arange(8.0).reshape(2, 4)
     for ends in jacobian.ends(x, x[:, :, None], [Request(Sample(0, 0), 0, 5), Request(Sample(1, 1), 2, 3)]):
-        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[ends.request.sample.position][:, None])
+        at = ends.request.sample.position
+        again = jacobian.pair(ends.request, rows_of(ends, scheme), x[at][:, None], x[at])
         for part in ("plus", "minus"):
             assert_array_equal(getattr(again, part), getattr(ends, part))
             if ends.twin is not None:

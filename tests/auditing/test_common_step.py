@@ -27,8 +27,8 @@ def test_the_coarsest_model_sets_step_and_scheme(digits):
     subjects = [Candidate(MODELS / f"{name}.onnx", digits[0], settings()) for name in ("digits_resnet", "digits_resnet_int8")]
     float32, int8 = at_common_step(subjects)
     assert (float32.step, float32.scheme) == (int8.step, int8.scheme)
-    # int8 levels are 1/127 of the range and wider: no local slope, so steps of several hundredths are needed.
-    assert float32.step > 1e-2
+    # int8 levels are 1/127 of the range and wider: no local slope, so steps of about a level are needed.
+    assert float32.step > 5e-3
     assert float32.scheme != "forward"
     found = [audit(s.model, *digits, chosen) for s, chosen in zip(subjects, (float32, int8), strict=True)]
     assert compare_to_baseline(found[1], found[0]).paired

@@ -162,8 +162,10 @@ def _ranking(comparison: Comparison) -> Table:
             of_compared(e.boundary_distance),
             _flip_cell(e),
             Quantity(f"{e.log10_fisher_bound:.2f}" if e.log10_fisher_bound is not None else "–"),
-            Quantity(percent(e.accuracy) if e.accuracy is not None else "–"),
-            Quantity(number(e.temperature) if e.temperature is not None else "–"),
+            Quantity(
+                percent(e.accuracy) if e.accuracy is not None else "–",
+                f"T = {number(e.temperature)}" if e.temperature is not None else None,
+            ),
             Quantity(short(e.step), e.scheme),
             Quantity(visible(e.provider).removesuffix("ExecutionProvider"), e.method),
         )
@@ -175,8 +177,7 @@ def _ranking(comparison: Comparison) -> Table:
         statistic_label("boundary_distance", "median"),
         statistic_label("flip_radius", "median"),
         "Bound by the weights, log₁₀",
-        "Accuracy",
-        "Temperature",
+        "Accuracy, temperature",
         "Step",
         "Provider",
     )
