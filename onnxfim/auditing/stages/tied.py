@@ -115,8 +115,8 @@ ON_TIES = (
 )
 #: Why a sample beside a jump has none.
 BESIDE_A_JUMP = (
-    "the outputs jump or bend within a step of this sample, so that differences along random directions are no slopes; gradients "
-    "or all coordinates may give an interval (--method gradient, --method exact)"
+    "the outputs jump, bend or round within a step of this sample, so that differences along random directions are no slopes; "
+    "gradients or all coordinates may give an interval (--method gradient, --method exact)"
 )
 
 
