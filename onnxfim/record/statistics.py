@@ -269,6 +269,12 @@ def fewest_bracketing(q: float) -> tuple[int, int]:
     return math.ceil(math.log(_TAIL) / math.log(1 - q)), math.ceil(math.log(_TAIL) / math.log(q))
 
 
+def temperature_interval(temperature: float, log_error: float | None) -> tuple[float, float]:
+    """The 95 % interval of a fitted temperature, from the standard error of its logarithm."""
+    factor = math.exp(Z95 * (log_error or 0.0))
+    return temperature / factor, temperature * factor
+
+
 def wilson(count: int, n: int) -> tuple[float, float]:
     """95 % interval of a share, ``count`` of n: close to its level on average (Wilson 1927, JASA 22)."""
     share = count / n

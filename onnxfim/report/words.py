@@ -12,9 +12,10 @@ from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.statistics import temperature_interval
 from onnxfim.record.steps import StepBias
 from onnxfim.report.meaning import flip_median
-from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, visible
+from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 
@@ -270,13 +271,25 @@ def _why(audit: Audit) -> str:
     return " ".join(p for p in parts if p) or "Too few samples to say what carries the value."
 
 
+def confidence_by_temperature(audit: Audit) -> str:
+    """What the fitted temperature says of a model's confidence; it says little where its interval holds 1."""
+    c = audit.calibration
+    if c.temperature is None or 0.9 <= c.temperature <= 1.1:
+        return "fitting"
+    low, high = temperature_interval(c.temperature, c.log_error)
+    maybe = "perhaps " if low <= 1 <= high else ""
+    return f"{maybe}{'over' if c.temperature > 1 else 'under'}-confident"
+
+
 def _temperature_words(audit: Audit) -> str:
     temperature = audit.calibration.temperature
     if temperature is None:
         return ""
-    if 0.9 <= temperature <= 1.1:
-        return f"Temperature {number(temperature)}: the model's confidence fits its accuracy."
-    judged = f"Temperature {number(temperature)}: the model is {'over' if temperature > 1 else 'under'}-confident"
+    ends = spread(*temperature_interval(temperature, audit.calibration.log_error))
+    told = f"Temperature {number(temperature)}{f' ({ends})' if ends else ''}"
+    if (confidence := confidence_by_temperature(audit)) == "fitting":
+        return f"{told}: the model's confidence fits its accuracy."
+    judged = f"{told}: the model is {confidence}"
     raw, calibrated = (audit.aggregates.get(key) for key in ("lambda_max", "lambda_max_calibrated"))
     if raw is None or calibrated is None or raw.mean.value is None or calibrated.mean.value is None:
         return f"{judged}."

@@ -16,7 +16,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
 from onnxfim.record.measures import BY_NAME, STATISTICS, gated
 from onnxfim.record.sample import carries_noise
-from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing
+from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing, temperature_interval
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column
 
@@ -241,8 +241,7 @@ def _temperature(audit: Audit) -> _Decidable:
     c = audit.calibration
     if c.temperature is None:
         return _Decidable(None, None, None, why=c.reason or "no labels were given")
-    factor = math.exp(Z95 * (c.log_error or 0.0))
-    return _Decidable(c.temperature, c.temperature / factor, c.temperature * factor, c.errors or 0)
+    return _Decidable(c.temperature, *temperature_interval(c.temperature, c.log_error), c.errors or 0)
 
 
 def _confidence(audit: Audit) -> _Decidable:

@@ -16,6 +16,7 @@ from onnxfim.record.statistics import (
     spearman,
     spearman_of_resamples,
     spearman_of_weights,
+    temperature_interval,
     wilson,
 )
 
@@ -280,3 +281,9 @@ def test_spearmans_of_resamples_are_scipys():
     assert_allclose(spearman_of_weights(x, y, counts), kept, atol=1e-4)  # sums in float32
     assert spearman(x, np.ones(30)) is None
     assert percentiles(np.array([])) is None
+
+
+def test_a_temperatures_interval_is_symmetric_on_the_log_scale():
+    low, high = temperature_interval(0.5, 0.2)
+    assert_allclose([low * high, high / low], [0.25, np.exp(2 * 1.96 * 0.2)])
+    assert temperature_interval(2.0, 0.0) == temperature_interval(2.0, None) == (2.0, 2.0)

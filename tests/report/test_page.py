@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.record.measures import BY_NAME, columns
+from onnxfim.record.statistics import temperature_interval
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_values
@@ -188,3 +189,13 @@ def test_findings_come_worst_first_and_none_is_lost(level):
     findings = page_of(VARIANTS["hostile"]()).findings
     assert [f.level for f in findings] == ["error", "warning", "note"]
     assert [f.word for f in findings if f.level == level] == [level.capitalize()]
+
+
+@pytest.mark.parametrize(("log_error", "told"), [(0.05, "is under-confident"), (0.6, "is perhaps under-confident")])
+def test_a_temperature_stands_with_its_interval(log_error, told):
+    audit = make_audit(40)
+    audit = replace(audit, calibration=replace(audit.calibration, temperature=0.7, log_error=log_error))
+    (tile,) = (t for t in page_of(audit).tiles if t.label == "Temperature")
+    low, high = temperature_interval(0.7, log_error)
+    assert tile.quantity.interval == f"{number(low)} to {number(high)}"
+    assert tile.note.endswith(told)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
+from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import words
 from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.charts.histograms import Histogram, distribution
@@ -25,6 +26,7 @@ from onnxfim.report.numbers import (
     percent_interval,
     seconds,
     short,
+    spread,
     statistic_label,
     visible,
 )
@@ -171,16 +173,21 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),
             why if calibration.accuracy is None else f"mean confidence {percent(calibration.mean_confidence)}",
         ),
-        Tile("Temperature", Quantity(number(calibration.temperature)), _temperature_note(audit, why)),
+        Tile("Temperature", _temperature(audit), _temperature_note(audit, why)),
     )
 
 
+def _temperature(audit: Audit) -> Quantity:
+    c = audit.calibration
+    told = None if c.temperature is None else spread(*temperature_interval(c.temperature, c.log_error))
+    return Quantity(number(c.temperature), told)
+
+
 def _temperature_note(audit: Audit, why: str) -> str:
-    temperature = audit.calibration.temperature
-    if temperature is None:
+    if audit.calibration.temperature is None:
         return why
-    judged = "fits" if 0.9 <= temperature <= 1.1 else "over-confident" if temperature > 1 else "under-confident"
-    return f"1 is calibrated; this model {'fits' if judged == 'fits' else 'is ' + judged}"
+    judged = words.confidence_by_temperature(audit)
+    return f"1 is calibrated; this model {'fits' if judged == 'fitting' else 'is ' + judged}"
 
 
 def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
