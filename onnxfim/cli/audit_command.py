@@ -149,10 +149,13 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"
     if calibrated.value is not None:
         text += f", calibrated {_interval(calibrated)}"
-    text += f" {result.units}"
+    text += f" {result.units}" if raw.value is not None else ""
     standardised = result.aggregates.get("lambda_max_standardised")
     if result.step.per_coordinate and standardised is not None:
         text += f"; {_interval(standardised.mean)} {standardised.units}"
+    flips = result.aggregates.get("flip_radius")
+    if flips is not None and flips.median.value is not None:
+        text += f"; median flip radius {_interval(flips.median)}"
     text += f", {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
 
