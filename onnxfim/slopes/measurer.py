@@ -108,9 +108,8 @@ class Measurer:
         trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
         trace = self._widened(trace) if resolved else _without(raw.reason)
         distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
-        raw, trace = self._at_no_step(raw), self._at_no_step(trace)
-        calibrated = None if calibrated is None else self._at_no_step(calibrated)
-        distance, sensitivity = self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
+        # What follows from lambda_max carries its factor; what is measured beside it takes its own.
+        trace, distance, sensitivity = self._at_no_step(trace), self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
         return self.result(
             sample,
             base,
@@ -228,7 +227,7 @@ class Measurer:
         if ends.twin is not None:
             twin = self._wholes(self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature))
             scores = self._wholes(scores)
-            return _Found(lambda_max_cross(scores, twin, evaluations=evaluations), scores, twin)
+            return _Found(self._at_no_step(lambda_max_cross(scores, twin, evaluations=evaluations)), scores, twin)
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
             return _Found(Estimate(None, None, None, "estimate", "", evaluations, reason), scores)

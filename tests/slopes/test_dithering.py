@@ -84,6 +84,19 @@ class TestFiles:
         else:
             assert_allclose(mean, net.lambda_max(X).mean(), rtol=0.25)
 
+    def test_values_in_other_units_carry_the_factor_too(self, tmp_path):
+        net = NETS["deep"]
+        X = net.samples(N)
+        found = audit(saved(tmp_path, net, X, "qdq"), X, settings=Settings(replay=0, bounds=False, input_scale=(2.0,)))
+        assert found.step.bias.applied
+        assert abs(np.log(found.step.bias.factor)) > 1e-3
+        raw, standardised = (
+            [getattr(s, name).value / s.lambda_max.value for s in found.samples if s.lambda_max.value]
+            for name in ("lambda_max_raw_units", "lambda_max_standardised")
+        )
+        assert_allclose(raw, 4.0, rtol=1e-9)
+        assert_allclose(standardised, np.mean(X.astype(np.float64).var(axis=0)), rtol=1e-6)
+
     @pytest.mark.parametrize("form", FORMS)
     def test_the_surrogate_is_the_float_net(self, tmp_path, form):  # 10 %: weights of int8 and, at single samples, other relus
         net = NETS["relu"]
