@@ -40,6 +40,7 @@ from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -171,6 +172,7 @@ def _opened(
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings)
+    subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
     context = Context(subject, samples, settings, Meter(report), Memory(None if cache_dir is None else Cache(Path(cache_dir))))
     _log.info("opened %s: %s (%s), %d samples", subject.info.name, subject.info.output_kind, subject.info.read_from, len(samples))
     return context

@@ -89,3 +89,11 @@ def test_an_audit_skips_the_sample_with_the_runtimes_reason_and_measures_the_oth
     assert "runtime fails on it" in found.skipped[0].reason
     assert "out of data bounds" in found.skipped[0].reason
     assert len(found.samples) == 8
+
+
+def test_a_first_sample_that_fails_is_skipped_like_any_other(tmp_path):
+    X = BAD.copy()
+    X[0, 0] = 500
+    found = audit(looking_up(tmp_path / "m.onnx"), X, None, Settings(providers=("cpu",), bounds=False))
+    assert [s.index for s in found.skipped] == [0, 2, 7, 8]
+    assert len(found.samples) == 7

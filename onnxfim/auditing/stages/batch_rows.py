@@ -10,6 +10,7 @@ from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
 from onnxfim.record.audit import RowCheck
+from onnxfim.runtime.forgiving import rows_that_run
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,15 +30,14 @@ def try_rows(context: Context) -> RowCheck | None:
     A model that answers a row otherwise in a call of its own is called with one batch shape from here on.
     """
     forward = context.subject.forward
-    forward.find_batch(context.X)
     fixed = getattr(forward, "fixed", None)
     size = fixed or min(_ROWS, context.settings.batch or _ROWS)
     if size < 2:
         return None
-    rows, others = _pool(context.X, size)
     half = size // 2
     given = forward.finder.batch
     try:
+        rows, others = _pool(rows_that_run(forward.outputs, context.X, 2 * size), size)
         forward.finder.batch = size
         first, again = (forward.outputs(rows) for _ in range(2))
         moved = forward.outputs(np.concatenate([rows[:half], others[: size - half]]))
