@@ -8,6 +8,7 @@ from onnxfim.graph.ends import Normalisation, ending, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.load import ModelFile
 from onnxfim.graph.output_axes import class_clues, named_axes
+from onnxfim.graph.quantised import rounding_operators
 from onnxfim.graph.reach import no_slope
 from onnxfim.runtime.providers import available_providers, runtime_version
 
@@ -83,7 +84,7 @@ def describe(file: ModelFile) -> Description:
         batch_axis=None if first is None else batch,
         no_slope=None if into is None or output is None else no_slope(graph, into.name, output),
         normalisation=None if into is None else normalisation(graph, into.name),
-        quantised=any(n.op in ("QuantizeLinear", "DynamicQuantizeLinear") or n.op.startswith("QLinear") for n in graph.nodes),
+        quantised=bool(rounding_operators(file.proto)),
         onnxruntime=runtime_version(),
         providers=available_providers(),
     )

@@ -12,15 +12,14 @@ from onnxfim.errors import ModelError
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.output_axes import Clue, class_clues, named_axes, open_axes
 from onnxfim.record.settings import Settings
+from onnxfim.slopes.kinds.base import simplex
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-_SLACK = 1e-3  # of the sum of a row of probabilities: what float16 files are off by
 
 
 @dataclass(frozen=True)
 class OutputAxes:
-    """OutputAxes of the raw output, counted from 0, and how they are known."""
+    """Axes of the raw output, counted from 0, and how they are known."""
 
     classes: int
     batch: int
@@ -113,7 +112,7 @@ def _class_axis(
         if len(fitting) > 1:
             raise ModelError(_question(z, fitting, batch))
         return fitting[0], f"it has the {num_outputs} outputs that were said"
-    sums = [k for k in candidates if z.shape[k] > 1 and _simplex(z, k)]
+    sums = [k for k in candidates if z.shape[k] > 1 and simplex(np.moveaxis(z, k, 1).astype(np.float64))]
     if len(sums) == 1:
         return sums[0], "the outputs are non-negative and sum to 1 along it"
     long = [k for k in candidates if z.shape[k] > 1]
@@ -128,11 +127,6 @@ def _class_axis(
     if independent or not long:
         return candidates[0], "each output stands for itself"
     raise ModelError(_question(z, long, batch))
-
-
-def _simplex(z: Array, axis: int) -> bool:
-    total = z.astype(np.float64).sum(axis=axis)
-    return bool(np.all(z >= -_SLACK) and np.abs(total - 1).max() <= _SLACK)
 
 
 def _question(z: Array, axes: Sequence[int], batch: int) -> str:

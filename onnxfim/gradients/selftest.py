@@ -86,7 +86,7 @@ def self_test(
         return _failed("Jᵀu is not finite", output_error=output_error)
     if not g.any():
         return _failed("Jᵀu is zero for every sample: the model is flat here, or rounds its values", output_error=output_error)
-    width = spread_of(X) if spread is None else spread
+    width = deviations(X) if spread is None else spread
     points = beside(X, width, rng)
     if not np.isfinite(jvp(points, np.zeros((1, *X.shape), X.dtype))[0]).all():
         points = X  # the model does not take such inputs
@@ -112,7 +112,7 @@ def self_test(
     return SelfTest(True, "outputs, adjoint identity and differences agree", output_error, adjoint_error, difference_error)
 
 
-def spread_of(X: Array) -> NDArray[np.float64]:
+def deviations(X: Array) -> NDArray[np.float64]:
     """Standard deviation of each coordinate over the samples X (N, *shape); that of all numbers where a coordinate is constant."""
     rows = X.astype(np.float64)
     spread = rows.std(axis=0)

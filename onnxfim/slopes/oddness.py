@@ -33,14 +33,27 @@ def has_no_slope(reader: OutputReader, base: Array, ends: Ends) -> bool:
         return False
     middle = np.broadcast_to(base, ends.plus.shape)
     if len(ends.minus) == len(ends.plus) and not np.array_equal(ends.minus, middle):
-        plus, minus = (reader.scores(base, end, middle, ends.h) for end in (ends.plus, ends.minus))
-        return bool(np.square(plus + minus).sum() > _EVEN * np.square(plus - minus).sum())
+        return even_share(reader, base, ends) > _EVEN
     Y = reader.scores(base, ends.plus, middle, ends.h)
     scale = float(np.abs(Y).max(initial=0.0))
     if scale <= 0 or not math.isfinite(scale):
         return False
     halves = Y[0::2] / scale, Y[1::2] / scale
     return (_along(halves[0], halves[1].mean(axis=0)) + _along(halves[1], halves[0].mean(axis=0))) / math.sqrt(2) > _CHANCE
+
+
+def even_share(reader: OutputReader, base: Array, ends: Ends) -> float:
+    """Energy of the even part of the two one-sided differences over that of the odd one; 0 where there is neither.
+
+    Args:
+        reader: What the outputs are.
+        base: Outputs at the sample, (K, P).
+        ends: Of central differences.
+    """
+    middle = np.broadcast_to(base, ends.plus.shape)
+    plus, minus = (reader.scores(base, end, middle, ends.h) for end in (ends.plus, ends.minus))
+    odd, even = float(np.square(plus - minus).sum()), float(np.square(plus + minus).sum())
+    return even / odd if odd else math.inf if even else 0.0
 
 
 def _along(Y: Array, u: Array) -> float:

@@ -16,10 +16,11 @@ from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
-from onnxfim.auditing.subject import Differentiable
+from onnxfim.auditing.stages.tied import surrounding
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
-from onnxfim.gradients.selftest import spread_of
+from onnxfim.gradients.selftest import deviations
+from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.slopes.differences import Sample
@@ -30,7 +31,6 @@ from onnxfim.slopes.one_sided import Surroundings, one_sided
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TESTED = 4  # samples of the self-test
-_SPREAD_ROWS = 256  # samples that the spread is taken over
 _MARGIN = 0.05  # of the range
 _STEP_ERROR = 1e-4  # relative, at least: what float32 passes leave
 
@@ -67,7 +67,7 @@ def open_derivative(ground: Ground) -> Derivative:
     if source is None or ground.report is None:
         return Derivative(none)
     rows = ground.X[ground.clean.audited[:_TESTED]]
-    surrogate = ground.settings.surrogate and _quantised(source)
+    surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
     try:
         model = MeteredModel(
             source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
@@ -75,7 +75,7 @@ def open_derivative(ground: Ground) -> Derivative:
         )  # fmt: skip
         test = model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
-            seed=ground.settings.seed, spread=_spread(ground),
+            seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
         )  # fmt: skip
     except OnnxFimError as error:
         return Derivative(replace(none, reason=" ".join(str(error).rstrip(".").split())))
@@ -111,10 +111,6 @@ def _inside(rows: Array, limits: tuple[float, float] | None) -> Array:
     low, high = limits
     margin = _MARGIN * (high - low)
     return np.clip(rows, low + margin, high - margin).astype(rows.dtype)
-
-
-def _quantised(source: Differentiable) -> bool:
-    return any(n.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for n in source.proto.graph.node)
 
 
 @stage("measuring by gradients")
@@ -165,13 +161,8 @@ def _measured(ground: Ground, route: GradientRoute, samples: Sequence[Sample]) -
         yield position, result
 
 
-def _spread(ground: Ground) -> Array:
-    """Standard deviation of each coordinate, (*shape)."""
-    return spread_of(ground.X[ground.clean.audited[:_SPREAD_ROWS]])
-
-
 def _surroundings(ground: Ground) -> Surroundings:
-    rows = ground.X[ground.clean.audited[:_SPREAD_ROWS]]
+    rows = surrounding(ground, ground.clean)
     low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
     middle = (float(low.min()) + float(high.max())) / 2  # of all coordinates, for those that do not vary
-    return Surroundings(_spread(ground), np.where(high > low, (low + high) / 2, middle), ground.settings.seed)
+    return Surroundings(deviations(rows), np.where(high > low, (low + high) / 2, middle), ground.settings.seed)

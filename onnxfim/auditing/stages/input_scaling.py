@@ -120,13 +120,13 @@ def _margin(ground: Ground) -> float:
 
 def _contradiction(ground: Ground) -> str | None:
     """What the graph's input quantiser, first normalisation or first BatchNormalization says against the data, in words."""
-    X, limits, file = ground.X[ground.clean.audited], ground.subject.limits, ground.subject.file
-    if X.dtype.kind != "f":
+    limits, file = ground.subject.limits, ground.subject.file
+    if ground.X.dtype.kind != "f":
         return None
     if limits is not None:
-        return _outside(X, *limits)
+        return _outside(ground.X[ground.clean.audited], *limits)
     known = None if file is None else normalisation(file.graph, ground.subject.info.input)
-    if known is not None and (words := _not_normalised(X, known)) is not None:
+    if known is not None and (words := _not_normalised(ground.X[ground.clean.audited], known)) is not None:
         return words
     statistics = batch_statistics(ground)
     return None if statistics is None else statistics.contradiction

@@ -10,15 +10,16 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.context import Clean, Context, Found, Ground
+from onnxfim.auditing.instruments import differences
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.kinks import KinkFinder
-from onnxfim.gradients.selftest import beside, spread_of
+from onnxfim.gradients.selftest import beside, deviations
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.session import open_session, run
-from onnxfim.slopes.differences import DifferenceJacobian
+from onnxfim.slopes.oddness import even_share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -53,6 +54,11 @@ def find(context: Context, clean: Clean) -> TiedSamples:
         return TiedSamples()
 
 
+def surrounding(context: Context, clean: Clean) -> Array:
+    """The samples that tell how far each coordinate goes, (n, *shape): as many as do, not a copy of all."""
+    return context.X[clean.audited[:_SPREAD_ROWS]]
+
+
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
     session = open_session(
         finder.model.SerializeToString(), providers=(context.provider,), tf32=context.settings.tf32, base_dir=folder.resolve()
@@ -61,7 +67,7 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
     if np.dtype(dtype).kind != "f":
         return TiedSamples()
     outputs = [o.name for o in finder.model.graph.output]
-    spread = spread_of(context.X[clean.audited[:_SPREAD_ROWS]])
+    spread = deviations(surrounding(context, clean))
     rows = max(1, min(64, _BYTES // max(finder.bytes_per_row, 1)))
     tied: dict[int, Array] = {}
     for start in range(0, len(clean.audited), rows):
@@ -94,16 +100,11 @@ def kinked_samples(ground: Ground) -> frozenset[int]:
     """
     if not ground.ties.at:
         return frozenset()
-    step = ground.step.step
-    jacobian = DifferenceJacobian(ground.forward, _Thinned(ground.settings.seed), scheme="central", step=step)
+    jacobian = differences(ground, _Thinned(ground.settings.seed), replace(ground.step, scheme="central", dither=None))
     found = set()
     for ends in jacobian.ends(ground.X, ground.base, [ground.request(p, 0, _DIRECTIONS) for p in sorted(ground.ties.at)]):
         position = ends.request.sample.position
-        base = ground.base[position]
-        centre = np.broadcast_to(base, ends.plus.shape)
-        plus, minus = (ground.reader.scores(base, end, centre, step) for end in (ends.plus, ends.minus))
-        odd, even = np.square(plus - minus).sum(), np.square(plus + minus).sum()
-        if not even <= _EVEN * odd:
+        if even_share(ground.reader, ground.base[position], ends) > _EVEN:
             found.add(position)
     return frozenset(found)
 

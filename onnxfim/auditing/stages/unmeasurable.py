@@ -5,13 +5,13 @@ from __future__ import annotations
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import measurer
 from onnxfim.auditing.stages import stage
+from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import Estimate
 from onnxfim.slopes.staircase import only_jumps
 
 _JUMPS = "the outputs do not change for small steps, and jump for larger ones: a step function"
 _NOISE = 1e-6  # of repeated calls: what jumps by chance is no step function
-_QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 
 
 def why_unmeasurable(ground: Ground) -> str | None:
@@ -30,7 +30,7 @@ def no_slope_seen(ground: Ground) -> bool:
     A file that quantises rounds, and stands for a function with a slope; a step that was asked for is taken as it is.
     """
     file = ground.subject.file
-    if file is not None and any(n.op in _QUANTISING or n.op.startswith("QLinear") for n in file.graph.nodes):
+    if file is not None and rounding_operators(file.proto):
         return False
     return not ground.step.given and ground.step.repeat_noise <= _NOISE and only_jumps(ground.step.curve)
 

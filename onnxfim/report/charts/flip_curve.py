@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.charts.axes import fitting, log_scale, log_ticks
-from onnxfim.report.charts.marks import NARROW, Chart, Label, Segment, SvgPath
+from onnxfim.report.charts.axes import log_scale
+from onnxfim.report.charts.marks import Chart, SvgPath
+from onnxfim.report.charts.share_frame import share_frame
 from onnxfim.report.numbers import count, number, percent
 
 
@@ -29,18 +30,7 @@ def flip_curve(samples: Sequence[SampleResult], *, labelled: bool, width: int) -
     left, right, top, height = 58, width - 16, 14, 290
     bottom = height - 48
     x = log_scale(radii, left, right)
-
-    def y(share: float) -> float:
-        return round(bottom - share * (bottom - top), 1)
-
-    ticks = fitting(log_ticks(x, most=8 if width > NARROW else 6), x)
-    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
-    segments += [Segment(left, y(s), right, y(s), "grid") for s in (0.25, 0.5, 0.75, 1.0)]
-    segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
-    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels += [Label(left - 8, y(s) + 4, f"{100 * s:.0f} %", "end") for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
-    labels.append(Label(12, (top + bottom) / 2, "right" if labelled else "unchanged", "middle", role="note", turned=True))
+    y, segments, labels = share_frame(x, (left, right), (top, bottom), "right" if labelled else "unchanged", width=width)
     share = len(standing) / len(tried)
     data = f"M{left} {y(share)}"
     for k, radius in enumerate(radii, start=1):

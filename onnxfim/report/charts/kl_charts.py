@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from onnxfim.record.sample import KLCurve, KLPoint
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
-from onnxfim.report.charts.marks import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.charts.marks import LETTER, Bar, Chart, Label, Segment, SvgPath, marker
+from onnxfim.report.charts.share_frame import share_frame
 from onnxfim.report.numbers import number, percent, short
 
 PANEL, PANEL_NARROW = 332, 360
@@ -97,18 +98,7 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
     bottom = height - 48
     mark = boundary if boundary is not None and ladder[0] / 10 <= boundary <= ladder[-1] * 10 else None
     x = log_scale([*ladder, *([mark] if mark is not None else [])], left, right)
-
-    def y(share: float) -> float:
-        return round(bottom - share * (bottom - top), 1)
-
-    ticks = fitting(log_ticks(x, most=8 if width > NARROW else 6), x)
-    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
-    segments += [Segment(left, y(s), right, y(s), "grid") for s in (0.25, 0.5, 0.75, 1.0)]
-    segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
-    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels += [Label(left - 8, y(s) + 4, f"{100 * s:.0f} %", "end") for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    labels.append(Label((left + right) / 2, height - 8, "ε, L2 in input units (log)", "middle", role="note"))
-    labels.append(Label(12, (top + bottom) / 2, "samples", "middle", role="note", turned=True))
+    y, segments, labels = share_frame(x, (left, right), (top, bottom), "samples", width=width)
     if mark is not None:
         segments.append(Segment(x(mark), top - 8, x(mark), bottom, "chosen"))
         text = f"median boundary distance {number(mark)}"
