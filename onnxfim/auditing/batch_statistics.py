@@ -51,8 +51,8 @@ def batch_statistics(ground: Ground) -> BatchStatistics | None:
 
     What stands before it has then the inputs' units. A file whose BatchNormalizations are folded into weights has none left.
     """
-    file, report, info = ground.subject.file, ground.report, ground.subject.info
-    if file is None or report is None:
+    file, hardware, info = ground.subject.file, ground.hardware, ground.subject.info
+    if file is None or hardware is None:
         return None
     node = _first(file.graph, info.input)
     element = None if node is None else value_type(file, node.inputs[0])
@@ -62,7 +62,7 @@ def batch_statistics(ground: Ground) -> BatchStatistics | None:
     rows = ground.X[ground.clean.audited[:_ROWS]]
     try:
         copy = read_from(file.proto, node.inputs[0], element).SerializeToString()
-        session, _ = open_session(copy, providers=(report.obtained,), base_dir=file.path.parent.resolve())
+        session, _ = open_session(copy, hardware, base_dir=file.path.parent.resolve())
         given = run(session, [node.inputs[0]], {info.input: rows.astype(info.input_dtype)})[0]
     except OnnxFimError:
         return None  # a batch size that the model insists on, or a provider without such a copy

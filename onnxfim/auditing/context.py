@@ -21,6 +21,7 @@ from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
 from onnxfim.slopes.differences import Request, Sample, Scheme
@@ -60,6 +61,11 @@ class Context:
     def report(self) -> ProviderReport | None:
         """Where the model runs, or None for a function."""
         return self.subject.forward.report if isinstance(self.subject.forward, OnnxForward) else None
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """Where graphs of ours run beside the model, or None for a function."""
+        return self.subject.forward.hardware if isinstance(self.subject.forward, OnnxForward) else None
 
     @property
     def provider(self) -> str:

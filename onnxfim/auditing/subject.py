@@ -31,6 +31,7 @@ from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -163,8 +164,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
         return OnnxForward(
-            source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, providers=settings.providers,
-            require=settings.require_provider, tf32=settings.tf32, batch=batch, fixed=fixed,
+            source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
+            hardware=Hardware(settings.providers, settings.require_provider, settings.tf32),
             class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip

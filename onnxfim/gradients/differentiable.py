@@ -21,6 +21,7 @@ from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -42,7 +43,7 @@ class DifferentiableModel:
         num_outputs: Number of classes K.
         settings: Provider and arithmetic; ``surrogate`` differentiates the clip surrogate of a quantised file.
         base_dir: Folder of external data.
-        provider: The provider that the model itself runs on.
+        hardware: Where the model itself runs.
 
     Raises:
         UnsupportedOperator, ModelError: the graph cannot be differentiated.
@@ -50,11 +51,11 @@ class DifferentiableModel:
 
     def __init__(
         self, proto: onnx.ModelProto, *, input_name: str, output_name: str, shape: tuple[int, ...], num_outputs: int,
-        settings: Settings, base_dir: Path, provider: str,
+        settings: Settings, base_dir: Path, hardware: Hardware,
     ) -> None:  # fmt: skip
         self.shape, self.num_outputs = shape, num_outputs
         self._proto, self._names = proto, (input_name, output_name)
-        self._settings, self._base_dir, self._provider = settings, base_dir.resolve(), provider
+        self._settings, self._base_dir, self._hardware = settings, base_dir.resolve(), hardware
         self._vjp_model = self._derive("vjp")
         dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
@@ -71,9 +72,7 @@ class DifferentiableModel:
         )
 
     def _open(self, model: onnx.ModelProto) -> Any:
-        return open_session(
-            model.SerializeToString(), providers=(self._provider,), tf32=self._settings.tf32, base_dir=self._base_dir
-        )[0]
+        return open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir)[0]
 
     @cached_property
     def _vjp(self) -> Any:

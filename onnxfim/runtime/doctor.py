@@ -13,6 +13,7 @@ from pathlib import Path
 
 from onnxfim import __version__
 from onnxfim.errors import OnnxFimError
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import available_providers, build_info, runtime_version
 from onnxfim.runtime.session import open_session
 
@@ -99,7 +100,7 @@ def examine() -> Machine:
 def _provider(name: str) -> Provider:
     """Whether a session on this provider runs on it."""
     try:
-        report = open_session(_TINY, providers=(name,))[1]
+        report = open_session(_TINY, Hardware((name,)))[1]
     except OnnxFimError as error:
         return Provider(name, False, str(error))
     return Provider(name, report.obtained == name, report.reason)

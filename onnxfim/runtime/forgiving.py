@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.runtime.failures import RowsFailed
 from onnxfim.runtime.rows import Forward, Rows, taken
-from onnxfim.runtime.session import RowsFailed
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.rows import Rows, taken
-from onnxfim.runtime.session import OutOfMemory, open_session, run
+from onnxfim.runtime.session import open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -86,7 +88,7 @@ class OnnxForward:
         input_name, output_name: What to feed and read.
         shape: Shape of one sample.
         dtype: Element type of the input.
-        providers, require, tf32: As in `session.open_session`.
+        hardware: Where it is to run.
         batch: Rows per call, or None to find them.
         fixed: Batch size that the model insists on, or None.
         class_axis: Axis of the classes where it is not the second.
@@ -101,16 +103,15 @@ class OnnxForward:
         output_name: str,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        providers: tuple[str, ...] = ("auto",),
-        require: bool = False,
-        tf32: bool = False,
+        hardware: Hardware = ANY,
         batch: int | None = None,
         fixed: int | None = None,
         class_axis: int | None = None,
         batch_axis: int = 0,
         base_dir: Any = None,
     ) -> None:
-        self.session, self.report = open_session(source, providers=providers, require=require, tf32=tf32, base_dir=base_dir)
+        self.session, self.report = open_session(source, hardware, base_dir=base_dir)
+        self.hardware = hardware.on(self.report.obtained)  # for graphs of ours beside it
         self._input, self._output = input_name, output_name
         self._shape, self._dtype = shape, dtype
         self.class_axis, self.batch_axis = class_axis, batch_axis
@@ -231,7 +232,7 @@ class OnnxForward:
         if kind not in self._pairs:
             graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
-            little, _ = open_session(graph, providers=(self.report.obtained,), threads=1)
+            little, _ = open_session(graph, self.hardware, threads=1)
             self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
 

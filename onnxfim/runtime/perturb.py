@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from onnx import TensorProto, helper
 
+from onnxfim.runtime.failures import run_error
 from onnxfim.runtime.providers import _CUDA
-from onnxfim.runtime.session import run_error
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

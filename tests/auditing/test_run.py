@@ -16,8 +16,8 @@ from onnxfim.data import load
 from onnxfim.errors import InputError, ModelError, OnnxFimError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.runtime.session import OutOfMemory
 from tests.support import models
 from tests.support.models import Linear, Mlp
 from tests.support.places import DEV

@@ -23,6 +23,7 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.audit import Calibration
 from onnxfim.record.settings import Settings
 from onnxfim.record.statistics import Z95
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support import trained
@@ -103,7 +104,7 @@ def _computed(model: trained.Trained) -> dict[str, np.ndarray] | None:
         z = subject.forward.outputs(X).astype(np.float64)[:, :, 0]
         derivative = DifferentiableModel(
             source.proto, input_name=source.input_name, output_name=source.logits, shape=X.shape[1:], num_outputs=z.shape[1],
-            settings=settings, base_dir=source.base_dir, provider="cpu",
+            settings=settings, base_dir=source.base_dir, hardware=Hardware(("cpu",)),
         )  # fmt: skip
         grams = []
         for start in range(0, len(X), 8):

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxfim
 from onnxfim import Settings
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session
 
 QUICK = ("digits_resnet", "random_resnet_32")
@@ -121,7 +122,7 @@ class Spent:
 
 def bare(subject: Subject, rows: int, batch: int) -> Spent:
     """Time of ``rows`` rows through a session opened as the audit opens it; opening it and one warm call are not counted."""
-    session, _ = open_session(subject.path, providers=("cpu",))
+    session, _ = open_session(subject.path, Hardware(("cpu",)))
     into, out = session.get_inputs()[0].name, session.get_outputs()[0].name
     block = np.resize(subject.inputs, (batch, *subject.inputs.shape[1:]))
     session.run([out], {into: block})

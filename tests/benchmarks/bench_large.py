@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
 from onnxfim.slopes.exact import isotropic_start
 from onnxfim.slopes.krylov import lanczos
@@ -54,9 +55,9 @@ def opened(proto: onnx.ModelProto, classes: int, size: int) -> tuple[Differentia
     settings = Settings(providers=("cpu",))
     model = DifferentiableModel(
         proto, input_name="x", output_name="z", shape=(3, size, size), num_outputs=classes, settings=settings, base_dir=Path(),
-        provider="CPUExecutionProvider",
+        hardware=Hardware(("cpu",)),
     )  # fmt: skip
-    session = open_session(proto.SerializeToString(), providers=("cpu",))[0]
+    session = open_session(proto.SerializeToString(), Hardware(("cpu",)))[0]
     return model, lambda X: run(session, ["z"], {"x": X})[0]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from onnxfim import Settings
 from onnxfim.auditing.run import audit
 from onnxfim.graph.load import load_model
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session
 
 
@@ -30,7 +31,7 @@ def main(path: str, data: str, kind: str, samples: int, budget: int, batch: int,
         )
     else:
         load_model(path)
-        session, _ = open_session(Path(path), providers=("cpu",))
+        session, _ = open_session(Path(path), Hardware(("cpu",)))
         name = session.get_inputs()[0].name
         block = np.resize(X, (batch, *X.shape[1:]))
         for _ in range(max(rows // batch, 1)):

@@ -10,6 +10,7 @@ import pytest
 from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.hardware import Hardware
 from tests.support.gradient_nets import session
 from tests.support.planted import FAULTS, NETS, NoFault, operators
 
@@ -31,7 +32,7 @@ def derived(model, output, X, original):
     z = original(X)
     return DifferentiableModel(
         model, input_name="x", output_name=output, shape=X.shape[1:], num_outputs=z.shape[1], settings=Settings(),
-        base_dir=Path(), provider="CPUExecutionProvider",
+        base_dir=Path(), hardware=Hardware(("cpu",)),
     )  # fmt: skip
 
 

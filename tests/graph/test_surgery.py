@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto
 
 from onnxfim.graph.surgery import free_batch, read_from
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
 from tests.support import models
 from tests.support.models import Linear
@@ -17,7 +18,7 @@ LINEAR = Linear.draw(3, 4)
 
 
 def outputs(made, X, name="z"):
-    session, _ = open_session(made.SerializeToString(), providers=("cpu",))
+    session, _ = open_session(made.SerializeToString(), Hardware(("cpu",)))
     return run(session, [name], {"x": X})[0]
 
 

@@ -13,6 +13,7 @@ from onnxfim.errors import ModelError
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forgiving import ForgivingForward, rows_that_run, why_not
 from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Rows
 
 W = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
@@ -47,7 +48,9 @@ def looking_up(path):
 @pytest.fixture
 def forward(tmp_path):
     path = looking_up(tmp_path / "m.onnx")
-    return OnnxForward(path, input_name="x", output_name="z", shape=(3,), dtype=np.dtype(np.float32), providers=("cpu",), batch=4)
+    return OnnxForward(
+        path, input_name="x", output_name="z", shape=(3,), dtype=np.dtype(np.float32), hardware=Hardware(("cpu",)), batch=4
+    )
 
 
 X = np.random.default_rng(1).uniform(1, 8, (11, 3)).astype(np.float32)

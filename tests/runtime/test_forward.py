@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime import forward as forward_module
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forward import CallableForward, OnnxForward, as_classes
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.runtime.session import OutOfMemory
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support import models
 from tests.support.models import Linear, Mlp
@@ -24,7 +25,7 @@ def opened(path, **options):
         "output_name": "z",
         "shape": (6,),
         "dtype": np.dtype(np.float32),
-        "providers": ("cpu",),
+        "hardware": Hardware(("cpu",)),
         **options,
     }
     return OnnxForward(path, **options)

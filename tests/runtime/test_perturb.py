@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.perturb import perturbation_graph
 from onnxfim.runtime.session import open_session, run
 
@@ -34,7 +35,7 @@ def test_rows(shape, dtype, dithered, scaled):  # tolerance: one rounding to the
         truth += np.float64(wide(0.01)) * w * field
     if scaled:
         feeds["field"] = field[None]
-    session, _ = open_session(perturbation_graph(shape, dtype, dithered=dithered, scaled=scaled), providers=("cpu",), threads=1)
+    session, _ = open_session(perturbation_graph(shape, dtype, dithered=dithered, scaled=scaled), Hardware(("cpu",)), threads=1)
     (rows,) = run(session, ["rows"], feeds)
     assert rows.dtype == dtype
     assert_allclose(rows.astype(np.float64), truth, atol=4 * np.finfo(dtype).eps, rtol=2 * np.finfo(dtype).eps)

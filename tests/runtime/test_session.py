@@ -9,8 +9,10 @@ from numpy.testing import assert_allclose
 
 from onnxfim.errors import ModelError, ProviderError
 from onnxfim.runtime import providers, session
+from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import available_providers, provider_names
-from onnxfim.runtime.session import OutOfMemory, open_session, run
+from onnxfim.runtime.session import open_session, run
 from tests.support import models
 from tests.support.models import Linear
 
@@ -20,7 +22,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 @pytest.fixture(scope="module")
 def runs_cuda():
-    return open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",))[1].obtained == CUDA
+    return open_session(LINEAR.onnx().SerializeToString(), Hardware(("cuda",)))[1].obtained == CUDA
 
 
 @pytest.fixture
@@ -55,35 +57,35 @@ class TestNames:
 
 class TestFallback:
     def test_a_named_provider_is_missed(self, without_cuda):
-        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",))
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cuda",)))
         assert report.obtained == CPU
         assert report.explicit
         assert report.reason
         assert "\n" not in report.reason
 
     def test_auto_says_why_without_alarm(self, without_cuda):
-        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("auto",))
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("auto",)))
         assert report.obtained == CPU
         assert not report.explicit
         assert (report.reason is None) == (CUDA not in available_providers())
 
     def test_the_cpu_needs_no_reason(self):
-        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cpu",))
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cpu",)))
         assert (report.obtained, report.reason, report.explicit) == (CPU, None, False)
 
     def test_required_and_not_obtained(self, without_cuda, told):
         with pytest.raises(ProviderError, match=told(CUDA, "was required and not obtained")):
-            open_session(LINEAR.onnx().SerializeToString(), providers=("cuda",), require=True)
+            open_session(LINEAR.onnx().SerializeToString(), Hardware(("cuda",), require=True))
 
     def test_a_provider_that_this_build_has_not(self, monkeypatch, told):
         for module in (providers, session):
             monkeypatch.setattr(module, "available_providers", lambda: (CPU,))
-        _, report = open_session(LINEAR.onnx().SerializeToString(), providers=("openvino",))
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("openvino",)))
         assert "does not contain OpenVINOExecutionProvider; it has CPUExecutionProvider" in report.reason
         assert report.explicit
 
     def test_a_second_choice_that_is_obtained_fulfils_a_requirement(self, without_cuda):
-        session, report = open_session(LINEAR.onnx().SerializeToString(), providers=("cuda", "cpu"), require=True)
+        session, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cuda", "cpu"), require=True))
         assert report.obtained == CPU
         assert session.get_providers() == [CPU]
 
@@ -104,7 +106,7 @@ class TestErrors:
             run(Session(), ["z"], {})
 
     def test_a_run_of_the_wrong_shape(self, told):
-        session, _ = open_session(LINEAR.onnx().SerializeToString(), providers=("cpu",))
+        session, _ = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cpu",)))
         with pytest.raises(ModelError, match=told("ONNX Runtime failed on it")) as caught:
             run(session, ["z"], {"x": np.zeros((2, 9), np.float32)})
         assert not isinstance(caught.value, OutOfMemory)
@@ -112,23 +114,23 @@ class TestErrors:
     def test_a_custom_operator(self, saved, told):
         path = saved(models.custom())
         with pytest.raises(ModelError, match=told(str(path), "Export it without custom operators")):
-            open_session(path, providers=("cpu",))
+            open_session(path, Hardware(("cpu",)))
 
     def test_an_opset_from_the_future(self, saved, told):
         path = saved(models.linear(LINEAR.W, LINEAR.b, opset=999))
         with pytest.raises(ModelError, match=told(str(path), "unsupported opset")):
-            open_session(path, providers=("cpu",))
+            open_session(path, Hardware(("cpu",)))
 
 
 def test_one_thread_gives_the_same(saved):  # float32 sums in another order
     X = LINEAR.samples(5)
     for threads in (None, 1, 2):
-        session, _ = open_session(saved(LINEAR.onnx()), providers=("cpu",), threads=threads)
+        session, _ = open_session(saved(LINEAR.onnx()), Hardware(("cpu",)), threads=threads)
         assert_allclose(run(session, ["z"], {"x": X})[0], LINEAR.logits(X), atol=1e-5)
 
 
 def test_what_the_runtime_says_stays_off_the_output(capfd):
-    open_session(LINEAR.onnx().SerializeToString(), providers=("auto",))
+    open_session(LINEAR.onnx().SerializeToString(), Hardware(("auto",)))
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""

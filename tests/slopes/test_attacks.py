@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from onnxfim.auditing.run import audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.slopes.attacks import Threat, nearest_rivals, pgd, smallest_l2, smallest_linf
 from onnxfim.slopes.kinds import SoftmaxLogits
 from tests.support.models import Linear
@@ -227,7 +228,7 @@ class TestOnFiles:
             settings = Settings(samples=12, replay=0, method="gradient", attack="l2", attack_range=(0, 1), providers=("cpu",))
             found = audit(path, data["inputs"], data["labels"], settings)
         forward = OnnxForward(
-            path, input_name="images", output_name="logits", shape=(1, 8, 8), dtype=np.dtype("float32"), providers=("cpu",)
+            path, input_name="images", output_name="logits", shape=(1, 8, 8), dtype=np.dtype("float32"), hardware=Hardware(("cpu",))
         )
         moved = (kept["X"] + kept["delta"]).astype(np.float32)
         wrong = SoftmaxLogits().predictions(forward.outputs(moved)) != kept["labels"]

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.record.streams import DITHER
 from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Coordinates, GroupedRademacher, Rademacher, dither_noise
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample
 from tests.support.models import Linear, Mlp
@@ -175,7 +176,13 @@ class TestScales:
 
     def forwards(self, saved, model):
         """The same network as a file and as a function."""
-        options = {"input_name": "x", "output_name": "z", "shape": (6,), "dtype": np.dtype(np.float32), "providers": ("cpu",)}
+        options = {
+            "input_name": "x",
+            "output_name": "z",
+            "shape": (6,),
+            "dtype": np.dtype(np.float32),
+            "hardware": Hardware(("cpu",)),
+        }
         yield OnnxForward(saved(model.onnx()), batch=7, **options)
         yield CallableForward(model.logits, (6,), 3, batch=4)
 

@@ -33,7 +33,7 @@ _FEW, _MANY = 64, 12  # samples: whole Jacobians cost some 10 passes each, Lancz
 def has_surrogate(ground: Ground) -> bool:
     """Whether the file is quantised and was measured as such, so that a surrogate may be held against it."""
     source = ground.subject.differentiable
-    rounds = source is not None and ground.report is not None and bool(rounding_operators(source.proto))
+    rounds = source is not None and ground.hardware is not None and bool(rounding_operators(source.proto))
     return rounds and ground.step.scheme == "dithered"
 
 
@@ -42,12 +42,13 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
     source = ground.subject.differentiable
     assert source is not None
+    assert ground.hardware is not None
     ground.say("checking against the surrogate")
     settings = replace(ground.settings, surrogate=True)
     try:
         model = MeteredModel(
             source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
-            num_outputs=ground.base.shape[1], settings=settings, base_dir=source.base_dir, provider=ground.provider,
+            num_outputs=ground.base.shape[1], settings=settings, base_dir=source.base_dir, hardware=ground.hardware,
         )  # fmt: skip
         rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
         # The surrogate differs from the file by design: its derivative is tested against itself.

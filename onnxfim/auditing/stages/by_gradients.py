@@ -64,14 +64,14 @@ def open_derivative(ground: Ground) -> Derivative:
     ground.say("differentiating")
     source = ground.subject.differentiable
     none = GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None)
-    if source is None or ground.report is None:
+    if source is None or ground.hardware is None:
         return Derivative(none)
     rows = ground.X[ground.clean.audited[:_TESTED]]
     surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
     try:
         model = MeteredModel(
             source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
-            num_outputs=ground.base.shape[1], settings=ground.settings, base_dir=source.base_dir, provider=ground.provider,
+            num_outputs=ground.base.shape[1], settings=ground.settings, base_dir=source.base_dir, hardware=ground.hardware,
         )  # fmt: skip
         test = model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),

@@ -60,9 +60,8 @@ def surrounding(context: Context, clean: Clean) -> Array:
 
 
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
-    session = open_session(
-        finder.model.SerializeToString(), providers=(context.provider,), tf32=context.settings.tf32, base_dir=folder.resolve()
-    )[0]
+    assert context.hardware is not None  # there is a file
+    session = open_session(finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve())[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
     if np.dtype(dtype).kind != "f":
         return TiedSamples()
