@@ -20,7 +20,7 @@ def check(bench: Bench) -> None:
     ):
         for flags, code in (("--require-provider", 2), ("", 0)):
             found = _audit(["--provider", "cuda", *flags.split()], environment)
-            said = " ".join((found.stderr or found.stdout).split())[:300]
+            said = " ".join((found.stderr or found.stdout).split())[:200]
             bench.hold(f"{name} {flags}: exit", f"{found.returncode}: {said}", str(code), found.returncode == code)
 
 
@@ -28,6 +28,6 @@ def _audit(flags: list[str], environment: dict[str, str]) -> subprocess.Complete
     command = [sys.executable, "-m", "onnxfim", "audit", str(SAMPLES / "digits_mlp.onnx"), "--data", str(SAMPLES / "digits.npz")]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
-        [*command, "--samples", "5", *flags], env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True,
+        [*command, "--samples", "70", "--no-cache", *flags], env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True,
         check=False, cwd=ROOT,
     )  # fmt: skip

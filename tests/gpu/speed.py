@@ -14,6 +14,7 @@ import onnxruntime
 
 import onnxfim
 from onnxfim import Settings
+from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Rademacher, Rows
@@ -21,6 +22,7 @@ from tests.gpu.lines import Bench
 from tests.support.residual_nets import residual_net
 
 _RATIO = 0.95
+_CLASSES = 10
 
 
 def check(bench: Bench) -> None:
@@ -34,7 +36,7 @@ def check(bench: Bench) -> None:
         told = f"{share:.2f} of {batch / statistics.median(bare):.0f} rows/s at {batch}"
         bench.hold(f"{side}²: rows a second, ours / bare bound", told, f">= {_RATIO}", share >= _RATIO)
         _drawing(bench, side, batch)
-        _jacobians(bench, path, side)
+        _jacobians(bench, path, forward, side)
 
 
 def _net(bench: Bench, side: int, width: int, blocks: int) -> Path:
@@ -90,13 +92,28 @@ def _drawing(bench: Bench, side: int, batch: int) -> None:
     bench.tell(f"{side}²: host ms to draw {batch} directions", f"{ms:.2f}")
 
 
-def _jacobians(bench: Bench, path: Path, side: int) -> None:
-    """Whole Jacobians of 10 classes, in forward passes of the same session."""
+def _jacobians(bench: Bench, path: Path, forward: OnnxForward, side: int) -> None:
+    """Whole Jacobians of 10 classes in forward passes of the same session, and the audit around them."""
     n = 8 if bench.quick else 64
     X = np.random.default_rng(1).standard_normal((n, 3, side, side)).astype(np.float32)
+    model = DifferentiableModel(
+        onnx.load(path), input_name="input", output_name="logits", shape=(3, side, side), num_outputs=_CLASSES,
+        settings=Settings(), base_dir=bench.folder, hardware=forward.hardware,
+    )  # fmt: skip
+    rows = min(n, model.rows_per_call(_CLASSES))
+    forward.raw(X[:rows]), model.jacobian(X[:rows])
+    times = [(_timed(lambda: forward.raw(X[:rows])), _timed(lambda: model.jacobian(X[:rows]))) for _ in range(5)]
+    passes = statistics.median(b / a for a, b in times)
+    # A backward pass costs two forward ones; its K cotangents share the forward pass.
+    bench.hold(
+        f"{side}²: exact, K = {_CLASSES}, in forward passes", f"{passes:.1f}", f"<= {1 + 2 * _CLASSES}", passes <= 1 + 2 * _CLASSES
+    )
     settings = Settings(samples=n, method="gradient", replay=0, bounds=False, providers=(bench.provider,))
+    start = time.perf_counter()
     audit = onnxfim.audit(path, X, None, settings)
-    bench.tell(f"{side}²: audit by gradients, passes a sample", f"{audit.run.evaluations / n:.1f}, {audit.run.seconds:.1f} s")
+    row = statistics.median(a for a, _ in times) / rows
+    told = f"{time.perf_counter() - start:.1f} s, {audit.run.evaluations * row:.1f} s of passes"
+    bench.tell(f"{side}²: audit of {n} samples by gradients", told)
 
 
 def check_search(bench: Bench) -> None:

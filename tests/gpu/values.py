@@ -64,7 +64,7 @@ def _value(sample: object) -> float:
     if isinstance(sample, dict):
         return float(sample["lambda_max"])
     found = sample.lambda_max  # type: ignore[attr-defined]
-    return float("nan") if found is None else float(found.value)
+    return float("nan") if found is None or found.value is None else float(found.value)
 
 
 def _off(audit: Audit, others: object) -> np.ndarray:
