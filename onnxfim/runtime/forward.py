@@ -16,7 +16,7 @@ from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, memory_of, perturbation_graph
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
-from onnxfim.runtime.shapes import FEWEST, has_own_device, padded_size, sizes
+from onnxfim.runtime.shapes import FEWEST, filled, has_own_device, padded_size, sizes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -171,7 +171,7 @@ class OnnxForward:
         while start < len(X):
             piece = X[start : start + self.batch]
             try:
-                z = self._call(_filled(piece, self._size(len(piece))))
+                z = self._call(filled(piece, self._size(len(piece))))
             except OutOfMemory:
                 if self.batch == 1 or self._fixed:
                     raise
@@ -184,7 +184,7 @@ class OnnxForward:
     def raw(self, X: Array) -> Array:
         """The output at these rows as the file gives it, in one call; not one of more rows, by whose number its axes are told."""
         whole = self._fixed or (self.batch if self.one_shape else 0)
-        return np.asarray(self._call(_filled(X.astype(self._dtype, copy=False), whole)))
+        return np.asarray(self._call(filled(X.astype(self._dtype, copy=False), whole)))
 
     def _size(self, rows: int) -> int:
         """Rows of the call that so many are fed in: what the model insists on, the batch, or one of few numbers."""
@@ -256,12 +256,6 @@ class OnnxForward:
             little, _ = open_session(graph, self.hardware, threads=1)
             self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
-
-
-def _filled(rows: Array, count: int) -> Array:
-    """Rows filled up to ``count`` with the last."""
-    missing = count - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows
 
 
 def _cut(rows: Rows, start: int, stop: int | None) -> Rows:

@@ -5,6 +5,12 @@ Each new number of rows costs such a provider a search for kernels (cuDNN), or a
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
 # Those that compute in the host's memory, wherever they run.
 _HOST = frozenset(f"{name}ExecutionProvider" for name in ("CPU", "OpenVINO", "Dnnl", "Xnnpack", "XNNPACK", "ACL", "ArmNN", "Azure"))
 
@@ -31,3 +37,11 @@ def sizes(most: int) -> tuple[int, ...]:
 def padded_size(rows: int, most: int) -> int:
     """The least of `sizes` that holds so many rows; as many where ``most`` is exceeded."""
     return next((size for size in sizes(most) if size >= rows), rows)
+
+
+def filled(rows: Array, count: int, axis: int = 0) -> Array:
+    """Rows along an axis, filled up to ``count`` with the last."""
+    missing = count - rows.shape[axis]
+    if missing <= 0:
+        return rows
+    return np.concatenate([rows, np.repeat(np.take(rows, [-1], axis), missing, axis)], axis)
