@@ -226,11 +226,15 @@ class OnnxForward:
         return self._classes(z, len(rows.sample))
 
     def _bound(self, X: Array, rows: Rows) -> Array:
+        pair, feeds = self.fed(X, rows)
+        return pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0]
+
+    def fed(self, X: Array, rows: Rows) -> tuple[BoundPair, dict[str, Array]]:
+        """The pair that makes these rows of X and answers them, and what is fed to it; filled up to the rows of a call."""
         count = len(rows.sample)
         whole = self._size(count)
         if count < whole:
             rows = _repeat_last(rows, whole)
-        packed = isinstance(rows.v, Signs)
         used, sample = np.unique(rows.sample, return_inverse=True)
         one = (1,) * len(self._shape)
         size = (len(rows.sample), *self._shape)
@@ -246,7 +250,8 @@ class OnnxForward:
             feeds["dither"] = np.array([rows.dither / 127.0], self._wide)
         if rows.field is not None:
             feeds["field"] = np.ascontiguousarray(np.broadcast_to(rows.field, self._shape)[None], dtype=self._wide)
-        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None, packed).run(feeds, size, self._dtype)[0]
+        packed = isinstance(rows.v, Signs)
+        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None, packed), feeds
 
     def _pair(self, dithered: bool, shared: bool, scaled: bool, packed: bool) -> BoundPair:
         kind = (dithered, shared, scaled, packed)

@@ -155,20 +155,23 @@ class BoundPair:
     def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
         """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
         try:
-            rows = self._buffer.of(shape, dtype)
-            self._fill(rows, feeds, shape, dtype)
-            binding = self._model.io_binding()
-            binding.bind_ortvalue_input(self._input, rows)
-            for name in self._outputs:
-                binding.bind_output(name, "cpu")
-            self._model.run_with_iobinding(binding)
-            return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
+            return self.answers(self.filled(feeds, shape, dtype))
         except Exception as error:
             self._buffer.free()
             raise run_error(error) from error
 
-    def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
-        """Make the rows in place, piece by piece."""
+    def answers(self, rows: Any) -> list[Array]:
+        """Outputs of the model at rows that lie on the device."""
+        binding = self._model.io_binding()
+        binding.bind_ortvalue_input(self._input, rows)
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        self._model.run_with_iobinding(binding)
+        return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
+
+    def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """The rows, made in their buffer piece by piece."""
+        rows = self._buffer.of(shape, dtype)
         row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         device = self._buffer.device
         size = max(1, _PIECE_BYTES // max(row_bytes, 1)) if device == "cpu" else shape[0]
@@ -180,3 +183,4 @@ class BoundPair:
             where = rows.data_ptr() + start * row_bytes
             binding.bind_output("rows", device, self._buffer.number, dtype, (stop - start, *shape[1:]), where)
             self._perturbation.run_with_iobinding(binding)
+        return rows
