@@ -12,7 +12,6 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from onnxfim.runtime.failures import run_error
-from onnxfim.runtime.providers import _CUDA
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -83,10 +82,15 @@ _PER_ROW = frozenset({"sample", "scale", "v", "w"})
 
 
 class RowBuffer:
-    """Memory on the device for one batch of rows, shared by all that make rows for a model."""
+    """Memory on a device for one batch of rows, shared by all that make rows for a model.
 
-    def __init__(self, obtained: str) -> None:
-        self.device = "cuda" if obtained in (_CUDA, "TensorrtExecutionProvider") else "cpu"
+    Args:
+        device: The device's kind, as ONNX Runtime names it.
+        number: Which of its kind.
+    """
+
+    def __init__(self, device: str = "cpu", number: int = 0) -> None:
+        self.device, self.number = device, number
         self._held: Any = None
         self._key: tuple[tuple[int, ...], np.dtype] | None = None
 
@@ -96,7 +100,7 @@ class RowBuffer:
 
         if self._key != (shape, dtype):
             self.free()
-            self._held = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
+            self._held = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, self.number)
             self._key = (shape, dtype)
         return self._held
 
@@ -146,5 +150,5 @@ class BoundPair:
             for name, value in feeds.items():
                 binding.bind_cpu_input(name, value[start:stop] if name in _PER_ROW else value)
             where = rows.data_ptr() + start * row_bytes
-            binding.bind_output("rows", device, 0, dtype, (stop - start, *shape[1:]), where)
+            binding.bind_output("rows", device, self._buffer.number, dtype, (stop - start, *shape[1:]), where)
             self._perturbation.run_with_iobinding(binding)
