@@ -95,7 +95,8 @@ class Context:
             return None
         info = self.subject.info
         model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
-        runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions())
+        given = [(o.provider, o.key, o.value) for o in self.report.options if not o.ours]
+        runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions(), given, self.report.plugin)
         return self.memory.store({"model": model, "runtime": runtime, **identity})
 
     def say(self, stage: str) -> None:

@@ -171,7 +171,7 @@ def _opened(
     samples = inputs if isinstance(inputs, Samples) else _samples(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
-    subject = open_subject(file, samples.inputs, settings)
+    subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
     context = Context(subject, samples, settings, Meter(report), Memory(None if cache_dir is None else Cache(Path(cache_dir))))
     _log.info("opened %s: %s (%s), %d samples", subject.info.name, subject.info.output_kind, subject.info.read_from, len(samples))

@@ -30,8 +30,8 @@ from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forgiving import rows_that_run
-from onnxfim.runtime.forward import CallableForward, OnnxForward
-from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
+from onnxfim.runtime.hardware import hardware_of
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -114,8 +114,10 @@ def from_callable(
     return CallableModel(fn, tuple(input_shape), num_outputs, name, dtype)
 
 
-def open_subject(model: str | Path | ModelFile | CallableModel, X: Array, settings: Settings) -> Subject:
-    """Open a model for the samples X (N, *shape).
+def open_subject(
+    model: str | Path | ModelFile | CallableModel, X: Array, settings: Settings, *, engines: Path | None = None
+) -> Subject:
+    """Open a model for the samples X (N, *shape); ``engines`` is a folder for what a provider compiles.
 
     Raises:
         ModelError, InputError, ProviderError: what does not fit, in one line.
@@ -123,7 +125,7 @@ def open_subject(model: str | Path | ModelFile | CallableModel, X: Array, settin
     if isinstance(model, CallableModel):
         return _open_callable(model, X, settings)
     file = model if isinstance(model, ModelFile) else load_model(model)
-    return _open_file(file, X, settings)
+    return _open_file(file, X, settings, engines)
 
 
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
@@ -153,7 +155,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
     return Subject(info, forward, kind, kind, doubt=known.doubt)
 
 
-def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
+def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
     into, out = choose_input(file, settings.input), choose_output(file, settings.output)
     shape = X.shape[1:]
     batch_first(file, into.name)
@@ -165,7 +167,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings) -> Subject:
     def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
         return OnnxForward(
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
-            hardware=Hardware(settings.providers, settings.require_provider, settings.tf32),
+            hardware=hardware_of(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
             class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip

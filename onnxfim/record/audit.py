@@ -14,6 +14,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
 from onnxfim.record.steps import StepChoice, SurrogateCheck
@@ -164,7 +165,9 @@ class Calibration:
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
 
-    ``provider_missed`` is True where a provider that was named was not obtained."""
+    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_plugin`` names the plug-in that brought
+    the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not allowed, or is None.
+    """
 
     provider: str
     providers_requested: tuple[str, ...]
@@ -181,6 +184,9 @@ class Run:
     platform: str
     partial: bool
     provider_missed: bool = False
+    provider_options: tuple[ProviderOption, ...] = ()
+    provider_plugin: str | None = None
+    tf32_doubt: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

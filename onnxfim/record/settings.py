@@ -15,6 +15,11 @@ OUTPUT_FAMILIES: dict[OutputKind, str] = {
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 
 
+def _is_pair(text: str) -> bool:
+    key, equals, value = text.partition("=")
+    return bool(key.strip() and equals and value.strip())
+
+
 @documented
 @dataclass(frozen=True)
 class Settings:
@@ -68,9 +73,22 @@ class Settings:
         auto=True,
     )  # fmt: skip
     providers: tuple[str, ...] = setting(
-        ("auto",), help="cpu, cuda, tensorrt, openvino, … or any ONNX Runtime provider, in order of preference; auto takes CUDA "
-        "where it loads, else the CPU.", good=lambda s: len(s.providers) >= 1,
-        wrong="none is named; give at least one, such as 'auto' or 'cpu'.", option="provider", row="never",
+        ("auto",), help="cpu, cuda, tensorrt, openvino, … or any provider of ONNX Runtime or of an installed plug-in, in order of "
+        "preference; cuda:1 is the second card; auto takes CUDA where it loads, else the CPU.",
+        good=lambda s: len(s.providers) >= 1, wrong="none is named; give at least one, such as 'auto' or 'cpu'.",
+        option="provider", row="never",
+    )  # fmt: skip
+    provider_options: tuple[str, ...] = setting(
+        (), help="Option of a provider, such as device_id=1: of the first provider, or of the one named before a colon, as in "
+        "cuda:device_id=1.", good=lambda s: all(_is_pair(o) for o in s.provider_options),
+        wrong="{value} holds one that is not KEY=VALUE. Write it such as 'device_id=1' or 'cuda:device_id=1'.",
+        option="provider-option", metavar="KEY=VALUE", example=["device_id=1"], row="changed", matters=True,
+    )  # fmt: skip
+    provider_libraries: tuple[str, ...] = setting(
+        (), help="Shared library of a plug-in provider, and the name to ask for it by; it is loaded into this process. Installed "
+        "packages (onnxruntime-ep-NAME) need none.", good=lambda s: all(_is_pair(o) for o in s.provider_libraries),
+        wrong="{value} holds one that is not NAME=PATH. Write it such as 'mine=/opt/mine/libmine.so'.",
+        option="provider-library", metavar="NAME=PATH", row="changed",
     )  # fmt: skip
     require_provider: bool = setting(
         False, help="Fail if the provider is not obtained, instead of falling back.", label="Provider required"

@@ -12,8 +12,8 @@ import numpy as np
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.hardware import ANY, Hardware
-from onnxfim.runtime.perturb import BoundPair, RowBuffer, memory_of, perturbation_graph
+from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
+from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shapes import FEWEST, filled, has_own_device, padded_size, sizes
@@ -22,6 +22,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _MAX_ROWS = 1024
 _MAX_BYTES = 2**26  # of rows in one batch: past this no runtime gains, and memory is worth more
+_FIRST_ROWS = 8  # of the calls that tell how the outputs are read, whatever the batch
+_USUAL_ROWS = 64  # what a compiler of whole graphs tunes for where the batch is not known yet
 _GAIN = 1.05  # a doubling that gains less throughput is not worth its memory
 _MISSES = 2  # doublings in a row without a gain that end the search: one may be another process's doing
 _TIE = 0.97  # of the best throughput: the larger of two such batches wins, for each call has a cost of ours too
@@ -52,7 +54,7 @@ class _BatchFinder:
 
     def __init__(self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False) -> None:
         self.searching = fixed is None
-        self.most = max(1, min(_MAX_ROWS, _MAX_BYTES // max(row_bytes, 1)))
+        self.most = _most_rows(row_bytes)
         self.few_shapes = few_shapes
         self.batch = fixed or (min(FEWEST, self.most) if few_shapes else 1)
         self.calls = 0
@@ -94,6 +96,24 @@ class _BatchFinder:
 
     def halve(self) -> None:
         self.batch = max(1, self.batch // 2)
+
+
+def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: int | None) -> InputProfile:
+    """The shapes that an input is called with: up to the batch, or to the largest that is tried where it is to be found.
+
+    Args:
+        name: The input.
+        shape: Shape of one sample.
+        dtype: Its element type.
+        batch: Rows per call, or None where they are to be found.
+    """
+    most = batch or _most_rows(int(np.prod(shape)) * dtype.itemsize)
+    return InputProfile(name, shape, usual=batch or min(_USUAL_ROWS, most), most=max(most, _FIRST_ROWS))
+
+
+def _most_rows(row_bytes: int) -> int:
+    """Rows of the largest batch that is tried."""
+    return max(1, min(_MAX_ROWS, _MAX_BYTES // max(row_bytes, 1)))
 
 
 def _timed(call: Callable[[int], Any], rows: int) -> float:
@@ -143,7 +163,7 @@ class OnnxForward:
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
         self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
-        self._buffer = RowBuffer(memory_of(self.report.obtained))
+        self._buffer = RowBuffer(*self.hardware.device)
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.finder = _BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes)
 
@@ -258,7 +278,7 @@ class OnnxForward:
         if kind not in self._pairs:
             graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled, packed=packed)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
-            little, _ = open_session(graph, self.hardware, threads=1)
+            little, _ = open_session(graph, self.hardware.of_rows, threads=1)
             self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
 

@@ -13,7 +13,6 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnxfim.runtime.failures import run_error
-from onnxfim.runtime.providers import _CUDA
 from onnxfim.runtime.rows import Signs
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -102,11 +101,6 @@ def _unpacking(shape: tuple[int, ...], wide: np.dtype) -> tuple[list[NodeProto],
 # Rows are made in pieces of this size on the CPU: what the perturbation keeps meanwhile stays in the cache, and small.
 _PIECE_BYTES = 2**20
 _PER_ROW = frozenset({"sample", "scale", "v", "w"})
-
-
-def memory_of(provider: str) -> str:
-    """Kind of the device on which rows for a provider lie, as ONNX Runtime names it."""
-    return "cuda" if provider in (_CUDA, "TensorrtExecutionProvider") else "cpu"
 
 
 class RowBuffer:

@@ -18,6 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
+from onnxfim.record.provider_option import ProviderOption
+from onnxfim.runtime import plugins
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,13 +31,16 @@ _SHORT = {
 }  # fmt: skip
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
 class ProviderReport:
     """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
 
-    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red.
+    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that
+    the session was opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on
+    though it was not allowed.
     """
 
     requested: tuple[str, ...]
@@ -43,6 +48,9 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
+    options: tuple[ProviderOption, ...] = ()
+    plugin: str | None = None
+    tf32_doubt: str | None = None
 
 
 def runtime_version() -> str:
@@ -67,24 +75,45 @@ def available_providers() -> tuple[str, ...]:
     return tuple(onnxruntime.get_available_providers())
 
 
-def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
-    """Full ONNX Runtime names of providers given short (``cuda``) or full; ``auto`` is CUDA where the build has it, then the CPU.
+def device_asked(spelled: str) -> tuple[str, str | None]:
+    """Name and device of a provider as a person writes it: ``cuda:1`` is the second card, ``openvino:GPU`` a kind of device."""
+    name, _, device = spelled.partition(":")
+    return name, device or None
+
+
+def provider_names(requested: Sequence[str], libraries: Sequence[tuple[str, str]] = ()) -> tuple[str, ...]:
+    """Full ONNX Runtime names of providers given short (``cuda``, or ``cuda:1`` with its device) or full.
+
+    ``auto`` is CUDA where the build has it, then the CPU. Plug-ins are known by the name of their library, of their package
+    (``onnxruntime-ep-NAME``) or by the provider's own.
+
+    Args:
+        requested: Names, in order of preference.
+        libraries: Plug-in libraries that a person named, name and path.
 
     Raises:
-        ProviderError: a name that ONNX Runtime does not know.
+        ProviderError: a name that neither ONNX Runtime nor a plug-in knows, or a library that is none.
     """
     import onnxruntime
 
-    known = tuple(onnxruntime.get_all_providers())
+    named = plugins.named(libraries)
+    known = (*onnxruntime.get_all_providers(), *available_providers())
     names: list[str] = []
-    for name in requested:
+    for spelled in requested:
+        name, _ = device_asked(spelled)
         if name.lower() == "auto":
             names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
             continue
         full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
-        match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)
+        match = plugins.provider_of(name, named) or next((k for k in known if k.lower() in (full.lower(), name.lower())), None)
+        match = match or plugins.installed_provider(name)
         if match is None:
-            raise ProviderError(f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {', '.join(known)}.")
+            there = ", ".join(dict.fromkeys(known))
+            packages = ", ".join(plugins.packages()) or "none"
+            raise ProviderError(
+                f"provider {name!r} is unknown. ONNX Runtime {runtime_version()} knows: {there}; plug-ins installed: {packages}. "
+                "Install its package, or name its library with --provider-library NAME=PATH."
+            )
         names.append(match)
     return tuple(dict.fromkeys(names))
 

@@ -11,15 +11,12 @@ import numpy as np
 from onnxfim.errors import ProviderError
 from onnxfim.runtime.failures import model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
+from onnxfim.runtime.provider_options import provider_chain, ran_with, start
 from onnxfim.runtime.providers import (
     _CPU,
-    _CUDA,
     ProviderReport,
     _captured_stderr,
     _load_failure,
-    _preload_cuda,
-    available_providers,
-    provider_names,
 )
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -44,10 +41,36 @@ def open_session(
         ModelError: the runtime does not take the model.
         ProviderError: an unknown provider, or a required one not obtained.
     """
+    chain = provider_chain(hardware)
+    source = str(model) if isinstance(model, Path) else model
+    with _captured_stderr() as said:
+        try:
+            session = start(source, lambda: _session_options(threads, base_dir), chain)
+        except ProviderError:
+            raise
+        except Exception as error:
+            raise model_error(error, model) from error
+    registered = tuple(session.get_providers())
+    obtained = registered[0] if registered else _CPU
+    names, named = hardware.names, hardware.named
+    reason = None
+    if names[0] != obtained:
+        reason = chain.missing.get(names[0]) or _load_failure(names[0], said)
+    report = ProviderReport(
+        tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained,
+        options=ran_with(chain, session), plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt,
+    )  # fmt: skip
+    if hardware.require and named and obtained not in named:
+        raise ProviderError(
+            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
+        )
+    return session, report
+
+
+def _session_options(threads: int | None, base_dir: Path | None) -> Any:
+    """Fresh ``onnxruntime.SessionOptions``."""
     import onnxruntime
 
-    names = provider_names(hardware.providers)
-    wanted = [(n, _options(n, hardware)) for n in names if n in available_providers()]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
     if base_dir is not None:
@@ -56,29 +79,7 @@ def open_session(
         options.intra_op_num_threads = threads
         if threads == 1:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if any(n == _CUDA for n, _ in wanted):
-        _preload_cuda()
-    source = str(model) if isinstance(model, Path) else model
-    chain = [*wanted] if any(n == _CPU for n, _ in wanted) else [*wanted, (_CPU, {})]
-    with _captured_stderr() as said:
-        try:
-            session = onnxruntime.InferenceSession(source, options, providers=chain)
-        except Exception as error:
-            raise model_error(error, model) from error
-    registered = tuple(session.get_providers())
-    obtained = registered[0] if registered else _CPU
-    named = provider_names([p for p in hardware.providers if p.lower() != "auto"])
-    reason = _load_failure(names[0], said) if names[0] != obtained else None
-    report = ProviderReport(tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained)
-    if hardware.require and named and obtained not in named:
-        raise ProviderError(
-            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
-        )
-    return session, report
-
-
-def _options(provider: str, hardware: Hardware) -> dict[str, Any]:
-    return {"use_tf32": int(hardware.tf32)} if provider == _CUDA else {}
+    return options
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:

@@ -112,6 +112,9 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         partial=found.interrupted,
         provider_missed=report is not None and report.explicit,
+        provider_options=() if report is None else report.options,
+        provider_plugin=None if report is None else report.plugin,
+        tf32_doubt=None if report is None else report.tf32_doubt,
         times=_times(ground, seconds),
     )
 
