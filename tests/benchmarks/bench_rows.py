@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import onnx
 from _common import arguments, print_table
-from bench_cost import residual_net
 from onnx import TensorProto, helper
 
 from onnxfim.gradients.differentiable import DifferentiableModel
@@ -30,6 +29,7 @@ from onnxfim.runtime.rows import Rademacher, Rows
 from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.measurer import Measurer
+from tests.support.residual_nets import residual_net
 
 #: Side of the images, rows of a batch.
 CASES = ((32, 16), (32, 64), (32, 256), (224, 8), (224, 64))

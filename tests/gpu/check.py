@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+for folder in (ROOT, ROOT / "tests" / "benchmarks"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 from tests.gpu import failures, machine, memory, placement, speed, values  # noqa: E402 - the script runs from any folder
 from tests.gpu.lines import Bench, Line, read  # noqa: E402
