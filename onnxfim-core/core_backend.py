@@ -1,6 +1,6 @@
 """Builds the distribution onnxfim-core of onnxfim's own tree: the same package, and no ONNX Runtime among its dependencies.
 
-A copy of the tree gets a rewritten pyproject.toml and goes to the ordinary backend. The source archive holds that copy, and so is an
+A copy of the tree gets a rewritten pyproject.toml and goes to the ordinary backend. The source archive holds that copy and so is an
 ordinary project: this file is needed in a checkout alone.
 """
 

@@ -164,7 +164,8 @@ class Calibration:
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
 
-    ``provider_missed`` is True where a provider that was named was not obtained."""
+    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_remedy`` says what mends that.
+    ``installation`` says what is installed twice and what mends it; None where nothing is."""
 
     provider: str
     providers_requested: tuple[str, ...]
@@ -181,6 +182,8 @@ class Run:
     platform: str
     partial: bool
     provider_missed: bool = False
+    provider_remedy: str | None = None
+    installation: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

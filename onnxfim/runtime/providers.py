@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
+from onnxfim.runtime.installation import import_runtime
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -35,7 +36,8 @@ _CUDA = "CUDAExecutionProvider"
 class ProviderReport:
     """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
 
-    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red.
+    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red. ``remedy`` says what is
+    amiss on this machine and what mends it, where that is known.
     """
 
     requested: tuple[str, ...]
@@ -43,27 +45,25 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
+    remedy: str | None = None
 
 
 def runtime_version() -> str:
     """Version of ONNX Runtime, with its build's name where that tells more."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return str(onnxruntime.__version__)
 
 
 def build_info() -> str | None:
     """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     tell = getattr(onnxruntime, "get_build_info", None)
     return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
 
 
 def available_providers() -> tuple[str, ...]:
     """Providers this build of ONNX Runtime contains; whether one loads is known when a session opens."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return tuple(onnxruntime.get_available_providers())
 
 
@@ -73,8 +73,7 @@ def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ProviderError: a name that ONNX Runtime does not know.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     known = tuple(onnxruntime.get_all_providers())
     names: list[str] = []
     for name in requested:

@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
+from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
+from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.providers import (
     _CPU,
     _CUDA,
@@ -44,8 +46,7 @@ def open_session(
         ModelError: the runtime does not take the model.
         ProviderError: an unknown provider, or a required one not obtained.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     names = provider_names(hardware.providers)
     wanted = [(n, _options(n, hardware)) for n in names if n in available_providers()]
     options = onnxruntime.SessionOptions()
@@ -69,11 +70,13 @@ def open_session(
     obtained = registered[0] if registered else _CPU
     named = provider_names([p for p in hardware.providers if p.lower() != "auto"])
     reason = _load_failure(names[0], said) if names[0] != obtained else None
-    report = ProviderReport(tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained)
+    missed, remedy = bool(named) and named[0] != obtained, None
+    if reason is not None and names[0] == _CUDA:
+        reason, remedy = why_not_cuda(reason, named=missed)
+    report = ProviderReport(tuple(hardware.providers), obtained, registered, reason, explicit=missed, remedy=remedy)
     if hardware.require and named and obtained not in named:
-        raise ProviderError(
-            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
-        )
+        advice = remedy or "Install what it needs, or drop the requirement."
+        raise ProviderError(f"provider {named[0]} was required and not obtained: {reason}. {advice}")
     return session, report
 
 

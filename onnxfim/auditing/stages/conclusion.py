@@ -19,6 +19,7 @@ from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.steps import ClippedRange
+from onnxfim.runtime.installation import installed
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
@@ -112,6 +113,8 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         partial=found.interrupted,
         provider_missed=report is not None and report.explicit,
+        provider_remedy=None if report is None else report.remedy,
+        installation=None if report is None or (mixture := installed().mixture) is None else str(mixture),
         times=_times(ground, seconds),
     )
 
