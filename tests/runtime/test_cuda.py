@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from onnxfim.runtime.cuda import BUILDS, RULES, CudaFacts, advise, build_for, cu
 from onnxfim.runtime.installation import Installation, Package
 from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.shared_libraries import Library
+from tests.support.places import ROOT
 
+PAGE = (ROOT / "docs/install.md").read_text("utf-8")
 ALL = tuple(name for name, *_ in cuda._LIBRARIES)
 
 
@@ -125,3 +128,20 @@ def test_what_is_missing_is_asked_only_where_there_is_a_gpu(monkeypatch):
 def test_newer_cuda_than_the_table_is_taken_for_its_newest():
     assert build_for(99) is BUILDS[0]
     assert [b.since for b in BUILDS] == sorted((b.since for b in BUILDS), reverse=True)
+
+
+def test_the_table_of_the_page_is_the_one_that_is_used():
+    rows = re.findall(r"^\| (?:from|up to) 1\.(\d+)(?: on)? \| (\d+) \| 9 \| (\S+) \| (\S+) \|$", PAGE, re.MULTILINE)
+    newer, older = BUILDS
+    minor = newer.since[1]
+    assert rows == [
+        (str(minor), str(newer.cuda), newer.linux, newer.windows),
+        (str(minor - 1), str(older.cuda), older.linux, older.windows),
+    ]
+
+
+def test_the_page_has_every_state():
+    states = PAGE[PAGE.index("| state |") :]
+    assert {rule.state for rule in RULES} == set(
+        re.findall(r"`([a-z]+(?:-[a-z]+)*)`", "".join(re.findall(r"^\|[^|]*\|", states, re.MULTILINE)))
+    )
