@@ -165,8 +165,9 @@ class Calibration:
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
 
-    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_plugin`` names the plug-in that brought
-    the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not allowed, or is None.
+    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_remedy`` says what mends that;
+    ``provider_plugin`` names the plug-in that brought the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not
+    allowed. ``installation`` says what is installed twice and what mends it; None where nothing is.
     """
 
     provider: str
@@ -187,6 +188,8 @@ class Run:
     provider_options: tuple[ProviderOption, ...] = ()
     provider_plugin: str | None = None
     tf32_doubt: str | None = None
+    provider_remedy: str | None = None
+    installation: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

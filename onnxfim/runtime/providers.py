@@ -20,6 +20,7 @@ import numpy as np
 from onnxfim.errors import ProviderError
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
+from onnxfim.runtime.installation import import_runtime
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -40,7 +41,7 @@ class ProviderReport:
 
     ``explicit`` is True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that
     the session was opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on
-    though it was not allowed.
+    though it was not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known.
     """
 
     requested: tuple[str, ...]
@@ -51,27 +52,25 @@ class ProviderReport:
     options: tuple[ProviderOption, ...] = ()
     plugin: str | None = None
     tf32_doubt: str | None = None
+    remedy: str | None = None
 
 
 def runtime_version() -> str:
     """Version of ONNX Runtime, with its build's name where that tells more."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return str(onnxruntime.__version__)
 
 
 def build_info() -> str | None:
     """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     tell = getattr(onnxruntime, "get_build_info", None)
     return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
 
 
 def available_providers() -> tuple[str, ...]:
     """Providers this build of ONNX Runtime contains; whether one loads is known when a session opens."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return tuple(onnxruntime.get_available_providers())
 
 
@@ -94,8 +93,7 @@ def provider_names(requested: Sequence[str], libraries: Sequence[tuple[str, str]
     Raises:
         ProviderError: a name that neither ONNX Runtime nor a plug-in knows, or a library that is none.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     named = plugins.named(libraries)
     known = (*onnxruntime.get_all_providers(), *available_providers())
     names: list[str] = []

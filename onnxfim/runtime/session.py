@@ -9,11 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
+from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
+from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.provider_options import provider_chain, ran_with, start
 from onnxfim.runtime.providers import (
     _CPU,
+    _CUDA,
     ProviderReport,
     _captured_stderr,
     _load_failure,
@@ -53,24 +56,24 @@ def open_session(
     registered = tuple(session.get_providers())
     obtained = registered[0] if registered else _CPU
     names, named = hardware.names, hardware.named
-    reason = None
+    missed, reason, remedy = bool(named) and named[0] != obtained, None, None
     if names[0] != obtained:
         reason = chain.missing.get(names[0]) or _load_failure(names[0], said)
+        if names[0] == _CUDA:
+            reason, remedy = why_not_cuda(reason, named=missed)
     report = ProviderReport(
-        tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained,
-        options=ran_with(chain, session), plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt,
+        tuple(hardware.providers), obtained, registered, reason, explicit=missed, options=ran_with(chain, session),
+        plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt, remedy=remedy,
     )  # fmt: skip
     if hardware.require and named and obtained not in named:
-        raise ProviderError(
-            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
-        )
+        advice = remedy or "Install what it needs, or drop the requirement."
+        raise ProviderError(f"provider {named[0]} was required and not obtained: {reason}. {advice}")
     return session, report
 
 
 def _session_options(threads: int | None, base_dir: Path | None) -> Any:
     """Fresh ``onnxruntime.SessionOptions``."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
     if base_dir is not None:

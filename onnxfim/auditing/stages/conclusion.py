@@ -19,6 +19,7 @@ from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.steps import ClippedRange
+from onnxfim.runtime.installation import installed
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
@@ -115,6 +116,8 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider_options=() if report is None else report.options,
         provider_plugin=None if report is None else report.plugin,
         tf32_doubt=None if report is None else report.tf32_doubt,
+        provider_remedy=None if report is None else report.remedy,
+        installation=None if report is None or (mixture := installed().mixture) is None else str(mixture),
         times=_times(ground, seconds),
     )
 

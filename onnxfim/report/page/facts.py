@@ -77,6 +77,8 @@ def _run_facts(audit: Audit) -> FactGroup:
     ]
     if run.provider_reason:
         facts.append(Fact("Reason", visible(run.provider_reason), "error" if lost else ""))
+    if run.provider_remedy:
+        facts.append(Fact("What mends it", visible(run.provider_remedy)))
     facts += [
         Fact("Providers of this build", visible(", ".join(run.providers_registered))),
         Fact("Method", visible(run.method)),

@@ -19,7 +19,7 @@ def _fallback(audit: Audit) -> str | None:
         return None
     return (
         f"{', '.join(run.providers_requested)} was asked for and not obtained; the audit ran on {run.provider}. ONNX Runtime's "
-        f"reason: {run.provider_reason}."
+        f"reason: {run.provider_reason}.{_remedy(audit)}"
     )
 
 
@@ -27,7 +27,15 @@ def _auto(audit: Audit) -> str | None:
     run = audit.run
     if run.provider_missed or not run.provider_reason:
         return None
-    return f"The audit ran on {run.provider}. CUDA was not obtained: {run.provider_reason}."
+    return f"The audit ran on {run.provider}, although an NVIDIA GPU is here. CUDA was not obtained: {run.provider_reason}.{_remedy(audit)}"
+
+
+def _remedy(audit: Audit) -> str:
+    return f" {audit.run.provider_remedy}" if audit.run.provider_remedy else ""
+
+
+def _installation(audit: Audit) -> str | None:
+    return audit.run.installation
 
 
 def _partial(audit: Audit) -> str | None:
@@ -69,7 +77,8 @@ def _precision(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
-    Check("provider-auto", "note", "A faster provider did not load", _auto),
+    Check("provider-auto", "warning", "A GPU is here and CUDA did not load", _auto),
+    Check("installed-twice", "warning", "Two builds are installed over one another", _installation),
     Check("partial", "error", "The audit was interrupted", _partial),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
