@@ -14,6 +14,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.placed import Placed
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
 from onnxfim.record.steps import StepChoice, SurrogateCheck
@@ -164,7 +165,9 @@ class Calibration:
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
 
-    ``provider_missed`` is True where a provider that was named was not obtained."""
+    ``provider_missed`` is True where a provider that was named was not obtained. ``placement`` tells which nodes each provider was
+    given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the error of a provider
+    that failed and so ended the audit early; ``partial`` is then set."""
 
     provider: str
     providers_requested: tuple[str, ...]
@@ -181,6 +184,8 @@ class Run:
     platform: str
     partial: bool
     provider_missed: bool = False
+    placement: tuple[Placed, ...] | None = None
+    stopped: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

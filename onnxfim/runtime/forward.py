@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
-from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.rows import Rows, taken
@@ -58,7 +58,7 @@ class _BatchFinder:
         while batch <= self.most and misses < _MISSES:
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
-            except OutOfMemory:
+            except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
                 break
             self.calls += 2
             rate = batch / seconds

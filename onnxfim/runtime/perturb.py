@@ -133,7 +133,7 @@ class BoundPair:
             return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
         except Exception as error:
             self._buffer.free()
-            raise run_error(error) from error
+            raise run_error(error, self._model) from error
 
     def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Make the rows in place, piece by piece."""

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
+from onnxfim.runtime.placement import Placement
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -27,15 +28,18 @@ _SHORT = {
     "NvTensorRTRTX", "openvino": "OpenVINO", "qnn": "QNN", "rknpu": "Rknpu", "rocm": "ROCM", "snpe": "SNPE", "tensorrt":
     "Tensorrt", "tvm": "Tvm", "vitisai": "VitisAI", "vsinpu": "VSINPU", "webgpu": "WebGpu", "webnn": "WEBNN", "xnnpack": "Xnnpack",
 }  # fmt: skip
-_CPU = "CPUExecutionProvider"
+#: The provider that is always there.
+CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
 class ProviderReport:
-    """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
+    """Which providers were asked for, which run, and the reason where they differ.
 
-    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red.
+    ``obtained`` is the first that computes: one that is registered and was given no compute node is not obtained. ``explicit`` is
+    True when a person named a provider that was not obtained: that is then said in red. ``placement`` is where the nodes are, None
+    where this ONNX Runtime does not tell.
     """
 
     requested: tuple[str, ...]
@@ -43,6 +47,7 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
+    placement: Placement | None = None
 
 
 def runtime_version() -> str:
@@ -79,7 +84,7 @@ def provider_names(requested: Sequence[str]) -> tuple[str, ...]:
     names: list[str] = []
     for name in requested:
         if name.lower() == "auto":
-            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
+            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [CPU]
             continue
         full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = next((k for k in (*known, *available_providers()) if k.lower() == full.lower()), None)

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
-from onnxfim.runtime.failures import model_error, run_error
+from onnxfim.runtime.failures import explained, model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
+from onnxfim.runtime.placement import RECORD, placement
 from onnxfim.runtime.providers import (
-    _CPU,
     _CUDA,
+    CPU,
     ProviderReport,
     _captured_stderr,
     _load_failure,
@@ -23,6 +24,9 @@ from onnxfim.runtime.providers import (
 )
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_LONGEST = 300  # of what the runtime says of a provider that it leaves out
+_FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on with other providers
 
 
 def open_session(
@@ -58,23 +62,71 @@ def open_session(
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if any(n == _CUDA for n, _ in wanted):
         _preload_cuda()
-    source = str(model) if isinstance(model, Path) else model
-    chain = [*wanted] if any(n == _CPU for n, _ in wanted) else [*wanted, (_CPU, {})]
-    with _captured_stderr() as said:
-        try:
-            session = onnxruntime.InferenceSession(source, options, providers=chain)
-        except Exception as error:
-            raise model_error(error, model) from error
+    options.add_session_config_entry(RECORD, "1")
+    chain = [*wanted] if any(n == CPU for n, _ in wanted) else [*wanted, (CPU, {})]
+    session, said, failed = _opened(model, options, chain)
     registered = tuple(session.get_providers())
-    obtained = registered[0] if registered else _CPU
     named = provider_names([p for p in hardware.providers if p.lower() != "auto"])
-    reason = _load_failure(names[0], said) if names[0] != obtained else None
-    report = ProviderReport(tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained)
-    if hardware.require and named and obtained not in named:
-        raise ProviderError(
-            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
-        )
+    where = placement(session, model, named)
+    obtained = (where.first if where is not None else None) or (registered[0] if registered else CPU)
+    reason = None
+    if names[0] in registered and names[0] != obtained:
+        reason = "it loaded, but was given no node that computes: " + (where.told() if where else "")
+    elif names[0] != obtained:
+        reason = explained(failed or _load_failure(names[0], said))
+    report = ProviderReport(
+        tuple(hardware.providers), obtained, registered, reason, bool(named) and named[0] != obtained, where
+    )  # fmt: skip
+    if hardware.require and named:
+        _require(named, report)
     return session, report
+
+
+def _require(named: tuple[str, ...], report: ProviderReport) -> None:
+    """Raise ProviderError where the model, or a part of it that computes, is not on a provider that was named."""
+    if report.obtained not in named:
+        loaded = named[0] in report.registered
+        mends = "Use operators, types and an opset that it takes" if loaded else "Install what it needs"
+        told = f"provider {named[0]} was required and not obtained: {report.reason}"
+        raise ProviderError(f"{told}. {mends}, or drop the requirement.")
+    if report.placement is not None and report.placement.elsewhere:
+        told = f"provider {named[0]} was required, but {report.placement.told(report.placement.elsewhere)}"
+        raise ProviderError(
+            f"{told}. Use operators, types and an opset that it takes, name the other provider too (--provider twice), or drop the "
+            "requirement."
+        )
+
+
+def _opened(model: Path | bytes, options: Any, chain: Sequence[tuple[str, dict[str, Any]]]) -> tuple[Any, list[str], str | None]:
+    """A session on the chain of providers, what was said meanwhile, and why the first was left out where it was.
+
+    A provider that cannot be made is left out, and the session is opened on those after it with their own options. ONNX Runtime's
+    own wrapper would do that too, but without any options, and would do it again in the middle of a run.
+
+    Raises:
+        ModelError: no provider takes the model.
+    """
+    import onnxruntime
+
+    source = str(model) if isinstance(model, Path) else model
+    heard: list[str] = []
+    first: str | None = None
+    for start in range(len(chain)):
+        with _captured_stderr() as said:
+            try:
+                session = onnxruntime.InferenceSession(source, options, providers=list(chain[start:]), enable_fallback=0)
+            except Exception as error:
+                if start == len(chain) - 1:
+                    raise model_error(error, model) from error
+                first = first or " ".join(str(error).split())[:_LONGEST]
+                continue
+        heard += said
+        if start < len(chain) - 1 and any(_FELL_BACK in line for line in said):  # before 1.21 or so: the wrapper's own way
+            first = first or next(line for line in said if _FELL_BACK in line)[:_LONGEST]
+            continue
+        session.disable_fallback()
+        return session, heard, first
+    raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
 def _options(provider: str, hardware: Hardware) -> dict[str, Any]:
@@ -82,8 +134,8 @@ def _options(provider: str, hardware: Hardware) -> dict[str, Any]:
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-    """One call of the session; runtime errors become `RowsFailed`, a failed allocation `OutOfMemory`."""
+    """One call of the session; its errors become those of `failures.run_error`."""
     try:
         return list(session.run(list(outputs), dict(feeds)))
     except Exception as error:
-        raise run_error(error) from error
+        raise run_error(error, session) from error

@@ -42,7 +42,7 @@ LATER = {
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "DataInfo": {"labelled", "chance", "scaling"},
-    "Run": {"provider_missed"},
+    "Run": {"provider_missed", "placement", "stopped"},
 }
 
 
