@@ -74,10 +74,10 @@ class Placement:
         return computing[0].provider if computing else None
 
     def told(self, parts: Sequence[OnProvider] | None = None) -> str:
-        """Where compute nodes lie, in words: ``3 of 21 compute nodes lie on CPUExecutionProvider (Conv 2, Relu 1)``."""
+        """Where compute nodes lie, in words: ``3 of 21 compute nodes went to CPUExecutionProvider (Conv 2, Relu 1)``."""
         shown = [p for p in self.placed if p.computing] if parts is None else parts
-        lie = f"of {self.total} compute nodes lie on"
-        return " and ".join(f"{p.computing} {lie} {p.provider} ({kinds_told(p.compute or p.operators)})" for p in shown)
+        went = f"of {self.total} compute nodes went to"
+        return " and ".join(f"{p.computing} {went} {p.provider} ({kinds_told(p.compute or p.operators)})" for p in shown)
 
 
 def kinds_told(operators: Mapping[str, int]) -> str:

@@ -136,7 +136,7 @@ class TestPlacement:
         finding = next(f for f in found.findings if f.id == "provider-mixed")
         assert finding.level == "warning"
         assert "1 of 4 compute nodes (25%)" in finding.message
-        assert f"lie elsewhere than on {OPENVINO}: 1 on {CPU} (Tanh 1)" in finding.message
+        assert f"went elsewhere than to {OPENVINO}: 1 to {CPU} (Tanh 1)" in finding.message
         assert Audit.from_json(found.to_json()).run.placement == found.run.placement
 
     def test_no_node_means_another_provider(self, monkeypatch, saved):

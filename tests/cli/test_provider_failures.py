@@ -67,7 +67,7 @@ class TestPlacement:
         assert done.exit_code == 0
         assert f"on {OPENVINO} (1 of 2 compute nodes; 1 on {CPU}), " in last(done)
         assert (
-            f"warning: 1 of 2 compute nodes (50%), those that a sample's values flow through, lie elsewhere than on {OPENVINO}: 1 on {CPU} (Gemm 1)"
+            f"warning: 1 of 2 compute nodes (50%), those that a sample's values flow through, went elsewhere than to {OPENVINO}: 1 to {CPU} (Gemm 1)"
             in " ".join(done.output.split())
         )
         for name in ("a.html", "a.md", "a.xml", "a.sarif"):
@@ -80,7 +80,7 @@ class TestPlacement:
         pretend(monkeypatch, leaves=frozenset({"Gemm"}))
         done = command("audit", "model.onnx", *QUICK, "--require-provider")
         assert done.exit_code == 2
-        assert f"provider {OPENVINO} was required, but 1 of 2 compute nodes lie on {CPU} (Gemm 1)" in last(done)
+        assert f"provider {OPENVINO} was required, but 1 of 2 compute nodes went to {CPU} (Gemm 1)" in last(done)
         assert command("audit", "model.onnx", *QUICK, "--provider", "cpu", "--require-provider").exit_code == 0
 
     def test_not_known_is_said_in_words(self, here, command, monkeypatch):

@@ -98,7 +98,7 @@ class TestComputeNodes:
         found = placement(on_cuda_but("n", "kept"), flattening(), (CUDA,))
         (other,) = found.elsewhere
         assert (other.provider, other.compute) == (CPU, {"Gather": 1})
-        assert found.told(found.elsewhere) == f"1 of 3 compute nodes lie on {CPU} (Gather 1)"
+        assert found.told(found.elsewhere) == f"1 of 3 compute nodes went to {CPU} (Gather 1)"
 
     def test_a_provider_with_shapes_alone_is_not_where_it_ran(self):
         found = placement(on_cuda_but("n", "rows", "to", "flat", "kept", "z"), flattening(), (CUDA,))
@@ -164,7 +164,7 @@ class TestObtained:
         _, report = open_session(flattening(), Hardware(("openvino",)))
         assert (report.obtained, report.explicit) == (CPU, True)
         assert report.registered == (OPENVINO, CPU)
-        assert report.reason.startswith(f"it loaded, but was given no node that computes: 3 of 3 compute nodes lie on {CPU} (")
+        assert report.reason.startswith(f"it loaded, but was given no node that computes: 3 of 3 compute nodes went to {CPU} (")
         with pytest.raises(ProviderError, match=told(OPENVINO, "was required and not obtained", "no node that computes", "opset")):
             open_session(flattening(), Hardware(("openvino",), require=True))
 
@@ -172,7 +172,7 @@ class TestObtained:
         pretend(monkeypatch, leaves=frozenset({"MatMul"}))
         _, report = open_session(flattening(), Hardware(("openvino",)))
         assert (report.obtained, report.explicit) == (OPENVINO, False)
-        with pytest.raises(ProviderError, match=told(OPENVINO, "required, but 1 of 3 compute nodes lie on", CPU, "(MatMul 1)")):
+        with pytest.raises(ProviderError, match=told(OPENVINO, "required, but 1 of 3 compute nodes went to", CPU, "(MatMul 1)")):
             open_session(flattening(), Hardware(("openvino",), require=True))
         assert open_session(flattening(), Hardware(("openvino", "cpu"), require=True))[1].obtained == OPENVINO
 
@@ -205,5 +205,5 @@ class TestOpenVino:
         )  # fmt: skip
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
         assert open_session(model, Hardware(("openvino",)))[1].obtained == CPU
-        with pytest.raises(ProviderError, match=told("not obtained", "1 of 1 compute nodes lie on", "(MatMul 1)")):
+        with pytest.raises(ProviderError, match=told("not obtained", "1 of 1 compute nodes went to", "(MatMul 1)")):
             open_session(model, Hardware(("openvino",), require=True))

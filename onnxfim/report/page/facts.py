@@ -106,7 +106,10 @@ def _finished(run: Run) -> str:
 def _placement_facts(audit: Audit) -> FactGroup:
     """Which nodes each provider was given."""
     unasked = {p.provider for p in audit.run.placement or () if p.computing and not p.asked}
-    facts = [Fact(name, text, "error" if name in unasked else "") for name, text in placement_lines(audit)]
+    facts = [
+        Fact(name.removesuffix("ExecutionProvider"), text, "error" if name in unasked else "")
+        for name, text in placement_lines(audit)
+    ]
     counted = (Fact("Counted", COUNTED),) if audit.run.placement else ()
     return FactGroup("Where its nodes ran", (*facts, *counted))
 

@@ -32,11 +32,11 @@ def _elsewhere(audit: Audit) -> str | None:
     others = [p for p in placed if not p.asked and p.computing]
     if not asked or not others:
         return None
-    told = "; ".join(f"{p.computing:,} on {p.provider} ({p.kinds(compute=True)})" for p in others)
+    told = "; ".join(f"{p.computing:,} to {p.provider} ({p.kinds(compute=True)})" for p in others)
     count, copies = sum(p.computing for p in others), sum(p.copies for p in placed)
     copied = f" {copies:,} more nodes copy between devices." if copies else ""
     return (
-        f"{count:,} of {total:,} compute nodes ({count / total:.0%}), those that a sample's values flow through, lie elsewhere than on "
+        f"{count:,} of {total:,} compute nodes ({count / total:.0%}), those that a sample's values flow through, went elsewhere than to "
         f"{' and '.join(p.provider for p in asked)}: {told}.{copied} The numbers are of that mixture and its rounding. If it is "
         "deployed so, name both providers; else use operators, types and an opset that the first takes, or a newer ONNX Runtime."
     )
