@@ -19,7 +19,7 @@ from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from tests.support import models
 from tests.support.models import Mlp
-from tests.support.pretended import CPU, OPENVINO, kinds, pretend
+from tests.support.pretended import CPU, OPENVINO, kinds, needs_record, pretend
 
 MODEL = Mlp.draw(4, 40)
 X = MODEL.samples(24)
@@ -127,6 +127,7 @@ class TestAuto:
 
 
 class TestPlacement:
+    @needs_record
     def test_it_is_in_the_record(self, monkeypatch, saved):
         pretend(monkeypatch, leaves=frozenset({"Tanh", "Relu"}))
         found = audit(saved(MODEL.onnx()), X, settings=replace(QUICK, flip=False))
@@ -139,6 +140,7 @@ class TestPlacement:
         assert f"went elsewhere than to {OPENVINO}: 1 to {CPU} (Tanh 1)" in finding.message
         assert Audit.from_json(found.to_json()).run.placement == found.run.placement
 
+    @needs_record
     def test_no_node_means_another_provider(self, monkeypatch, saved):
         pretend(monkeypatch, leaves=None)
         found = audit(saved(MODEL.onnx()), X, settings=replace(QUICK, flip=False))

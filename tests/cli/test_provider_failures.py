@@ -10,7 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from onnxfim.record.audit import Audit
 from tests.runtime.test_failures import NO_CUDNN
-from tests.support.pretended import CPU, OPENVINO, pretend
+from tests.support.pretended import CPU, OPENVINO, needs_record, pretend
 
 QUICK = ("--data", "data.npz", "--provider", "openvino", "--method", "sketch", "--budget", "24", "--batch", "4", "--no-cache",
          "--no-bounds", "-o", "json=a.json")  # fmt: skip
@@ -35,6 +35,7 @@ def test_hidden_cuda(here, command, monkeypatch):
 
 
 class TestPlacement:
+    @needs_record
     def test_where_all_nodes_ran(self, here, command, monkeypatch):
         pretend(monkeypatch)
         done = command("audit", "model.onnx", *QUICK, "--require-provider", "-v")
@@ -44,6 +45,7 @@ class TestPlacement:
         found = json.loads((here / "a.json").read_text())["run"]["placement"]
         assert [(p["provider"], p["nodes"], p["asked"], p["compute"]) for p in found] == [(OPENVINO, 2, True, None)]
 
+    @needs_record
     def test_no_node_is_never_called_the_provider(self, here, command, monkeypatch):
         pretend(monkeypatch, leaves=None)
         done = command("audit", "model.onnx", *QUICK)
@@ -53,6 +55,7 @@ class TestPlacement:
         assert f"warning: openvino was asked for and not obtained; the audit ran on {CPU}" in done.output
         assert Audit.load("a.json").run.provider_missed
 
+    @needs_record
     def test_no_node_is_an_error_where_it_is_required(self, here, command, monkeypatch):
         pretend(monkeypatch, leaves=None)
         done = command("audit", "model.onnx", *QUICK, "--require-provider")
@@ -60,6 +63,7 @@ class TestPlacement:
         assert f"provider {OPENVINO} was required and not obtained: it loaded, but was given no node that computes" in last(done)
         assert not (here / "a.json").exists()
 
+    @needs_record
     def test_a_part_elsewhere_is_said_with_its_share(self, here, command, monkeypatch):
         pretend(monkeypatch, leaves=frozenset({"Gemm"}))
         outputs = ("html=a.html", "markdown=a.md", "junit=a.xml", "sarif=a.sarif")
@@ -76,6 +80,7 @@ class TestPlacement:
             assert CPU in text, name
         assert "Where its nodes ran" in (here / "a.html").read_text()
 
+    @needs_record
     def test_a_part_elsewhere_is_an_error_where_it_is_required(self, here, command, monkeypatch):
         pretend(monkeypatch, leaves=frozenset({"Gemm"}))
         done = command("audit", "model.onnx", *QUICK, "--require-provider")

@@ -12,7 +12,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.placement import AssignedNode, placement
 from onnxfim.runtime.session import open_session
 from tests.support.places import SAMPLES
-from tests.support.pretended import CPU, OPENVINO, Node, Part, pretend
+from tests.support.pretended import CPU, OPENVINO, Node, Part, needs_record, pretend
 
 CUDA = "CUDAExecutionProvider"
 
@@ -62,6 +62,7 @@ def on_cuda_but(*on_cpu):
     return Told([CUDA, CPU], *((CPU if out in on_cpu else CUDA, op, f"node_{out}") for out, op in kinds.items()))
 
 
+@needs_record
 class TestReal:
     def test_a_sample_model_on_the_cpu(self):
         _, report = open_session(SAMPLES / "digits_resnet.onnx", Hardware(("cpu",)))
@@ -153,6 +154,7 @@ class TestNotKnown:
         assert (report.placement, report.obtained) == (None, OPENVINO)
 
 
+@needs_record
 class TestObtained:
     def test_all_nodes(self, monkeypatch):
         pretend(monkeypatch)

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnxruntime
+import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+#: Skips where the runtime keeps no record of where nodes are: before 1.24.
+needs_record = pytest.mark.skipif(
+    not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"),
+    reason=f"ONNX Runtime {onnxruntime.__version__} does not tell where nodes are",
+)
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 
