@@ -14,6 +14,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
@@ -167,7 +168,9 @@ class Run:
 
     ``provider_missed`` is True where a provider that was named was not obtained; ``provider_remedy`` says what mends that;
     ``provider_plugin`` names the plug-in that brought the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not
-    allowed. ``installation`` says what is installed twice and what mends it; None where nothing is.
+    allowed. ``installation`` says what is installed twice and what mends it; None where nothing is. ``placement`` tells which nodes
+    each provider was given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the
+    error of a provider that failed and so ended the audit early; ``partial`` is then set.
     """
 
     provider: str
@@ -190,6 +193,8 @@ class Run:
     tf32_doubt: str | None = None
     provider_remedy: str | None = None
     installation: str | None = None
+    placement: tuple[Placed, ...] | None = None
+    stopped: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
-from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.rows import Rows, Signs, taken
@@ -73,7 +73,7 @@ class _BatchFinder:
                 break
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
-            except OutOfMemory:
+            except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
                 break
             self.calls += 2
             rate = batch / seconds

@@ -152,7 +152,7 @@ class BoundPair:
             return self.answers(self.filled(feeds, shape, dtype))
         except Exception as error:
             self._buffer.free()
-            raise run_error(error) from error
+            raise run_error(error, self._model) from error
 
     def answers(self, rows: Any) -> list[Array]:
         """Outputs of the model at rows that lie on the device."""

@@ -15,7 +15,7 @@ from onnxfim.errors import ProviderError
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, _preload_cuda, available_providers
+from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
 #: Read by CUDA's libraries when they are loaded; TensorRT has no option of its own.
@@ -158,8 +158,8 @@ def provider_chain(hardware: Hardware) -> Chain:
             missing[name] = f"its plug-in cannot be loaded: {error}"
             continue
         links.append(Link(name, {**ours, **given}, frozenset(given), plugin, device, chosen))
-    if all(k.provider != _CPU for k in links):
-        links.append(Link(_CPU, {}))
+    if all(k.provider != CPU for k in links):
+        links.append(Link(CPU, {}))
     there = {k.provider for k in links}
     lost = tuple(
         ProviderOption(name, key, value, None, taken=False, ours=False)
@@ -171,46 +171,20 @@ def provider_chain(hardware: Hardware) -> Chain:
     return Chain(tuple(links), missing, lost, doubt)
 
 
-def start(source: str | bytes, session_options: Callable[[], Any], chain: Chain) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the chain, or on the rest of it where a provider does not load.
-
-    ONNX Runtime's own way of going on takes providers without their options: TF32 would be on, and the device another.
-
-    Args:
-        source: Path or bytes of the model.
-        session_options: Makes fresh ``onnxruntime.SessionOptions``, which providers are added to.
-        chain: What to try.
-
-    Raises:
-        ProviderError: a provider does not take an option that a person gave.
-    """
-    import onnxruntime
-
-    links = chain.links
-    while True:
-        options = session_options()
-        providers = _added(options, links)
-        try:
-            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
-        except Exception as error:
-            text = " ".join(str(error).split())
-            asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
-            if asked and _ABOUT_OPTIONS.search(text):
-                said = re.sub(r"^.*?\)\s+(?=\S)|^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-                raise ProviderError(
-                    f"provider option {', '.join(asked)}: not taken ({said[:300]}). "
-                    "See the provider's documentation for its options."
-                ) from error
-            # Providers that cannot be made raise these two; any other error is about the model.
-            if len(links) == 1 or not isinstance(error, (RuntimeError, ValueError)):
-                raise
-            print(f"EP Error {text}")  # where the reason is looked for
-            links = links[1:]
+def refused_option(links: Sequence[Link], error: BaseException) -> None:
+    """Raise ProviderError where an error says that a provider does not take an option that a person gave."""
+    text = " ".join(str(error).split())
+    asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
+    if asked and _ABOUT_OPTIONS.search(text):
+        said = re.sub(r"^.*?\)\s+(?=\S)|^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+        raise ProviderError(
+            f"provider option {', '.join(asked)}: not taken ({said[:300]}). See the provider's documentation for its options."
+        ) from error
 
 
-def _added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:
+def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:
     """The argument ``providers`` of a session; None where plug-ins alone run, which are added to the session's options."""
-    others = [k for k in links if k.plugin is None and k.provider != _CPU]
+    others = [k for k in links if k.plugin is None and k.provider != CPU]
     if others or all(k.plugin is None for k in links):
         return [(k.provider, dict(k.options)) for k in links]  # from 1.24 on this takes plug-ins by their names too
     for link in links:
@@ -231,7 +205,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
         for key, value in link.options.items():
             running = says.get(key)
             taken: bool | None = None
-            if link.provider not in registered or link.provider == _CPU:  # the CPU provider reads none, and does not say so
+            if link.provider not in registered or link.provider == CPU:  # the CPU provider reads none, and does not say so
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)

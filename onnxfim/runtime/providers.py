@@ -21,6 +21,7 @@ from onnxfim.errors import ProviderError
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 from onnxfim.runtime.installation import import_runtime
+from onnxfim.runtime.placement import Placement
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -30,18 +31,21 @@ _SHORT = {
     "NvTensorRTRTX", "openvino": "OpenVINO", "qnn": "QNN", "rknpu": "Rknpu", "rocm": "ROCM", "snpe": "SNPE", "tensorrt":
     "Tensorrt", "tvm": "Tvm", "vitisai": "VitisAI", "vsinpu": "VSINPU", "webgpu": "WebGpu", "webnn": "WEBNN", "xnnpack": "Xnnpack",
 }  # fmt: skip
-_CPU = "CPUExecutionProvider"
+#: The provider that is always there.
+CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
 class ProviderReport:
-    """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
+    """Which providers were asked for, which run, and the reason where they differ.
 
-    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that
-    the session was opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on
-    though it was not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known.
+    ``obtained`` is the first that computes: one that is registered and was given no compute node is not obtained. ``explicit`` is
+    True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that the session was
+    opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on though it was
+    not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known. ``placement`` is where the nodes
+    are, None where this ONNX Runtime does not tell.
     """
 
     requested: tuple[str, ...]
@@ -53,6 +57,7 @@ class ProviderReport:
     plugin: str | None = None
     tf32_doubt: str | None = None
     remedy: str | None = None
+    placement: Placement | None = None
 
 
 def runtime_version() -> str:
@@ -100,7 +105,7 @@ def provider_names(requested: Sequence[str], libraries: Sequence[tuple[str, str]
     for spelled in requested:
         name, _ = device_asked(spelled)
         if name.lower() == "auto":
-            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
+            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [CPU]
             continue
         full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = plugins.provider_of(name, named) or next((k for k in known if k.lower() in (full.lower(), name.lower())), None)
