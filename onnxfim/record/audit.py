@@ -7,15 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from onnxfim.errors import OutputError
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
-from onnxfim.record.placed import Placed
-from onnxfim.record.provider_option import ProviderOption
+from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
 from onnxfim.record.steps import StepChoice, SurrogateCheck
@@ -160,42 +159,6 @@ class Calibration:
     log_error: NotNegative | None = field(default=None, metadata=ALWAYS)
     method: str = field(default="", metadata=ALWAYS)
     influences: tuple[float, ...] = field(default=(), metadata=ALWAYS)
-
-
-@dataclass(frozen=True)
-class Run:
-    """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
-
-    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_remedy`` says what mends that;
-    ``provider_plugin`` names the plug-in that brought the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not
-    allowed. ``installation`` says what is installed twice and what mends it; None where nothing is. ``placement`` tells which nodes
-    each provider was given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the
-    error of a provider that failed and so ended the audit early; ``partial`` is then set.
-    """
-
-    provider: str
-    providers_requested: tuple[str, ...]
-    providers_registered: tuple[str, ...]
-    provider_reason: str | None
-    method: str
-    step: NotNegative
-    scheme: str
-    temperature: float | None
-    seed: int
-    evaluations: Count
-    seconds: NotNegative
-    versions: Mapping[str, str]
-    platform: str
-    partial: bool
-    provider_missed: bool = False
-    provider_options: tuple[ProviderOption, ...] = ()
-    provider_plugin: str | None = None
-    tf32_doubt: str | None = None
-    provider_remedy: str | None = None
-    installation: str | None = None
-    placement: tuple[Placed, ...] | None = None
-    stopped: str | None = None
-    times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxfim.errors import ProviderError
-from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, _preload_cuda, available_providers
+from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, SetOption, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
 #: Read by CUDA's libraries when they are loaded; TensorRT has no option of its own.
@@ -118,7 +117,7 @@ class Chain:
 
     links: tuple[Link, ...]
     missing: Mapping[str, str]
-    lost: tuple[ProviderOption, ...] = ()
+    lost: tuple[SetOption, ...] = ()
     tf32_doubt: str | None = None
 
     def plugin_of(self, provider: str) -> str | None:
@@ -162,7 +161,7 @@ def provider_chain(hardware: Hardware) -> Chain:
         links.append(Link(CPU, {}))
     there = {k.provider for k in links}
     lost = tuple(
-        ProviderOption(name, key, value, None, taken=False, ours=False)
+        SetOption(name, key, value, None, taken=False, ours=False)
         for name, options in asked.items() if name not in there for key, value in options.items()
     )  # fmt: skip
     doubt = _without_tf32() if there & {_TENSORRT, _RTX} and not hardware.tf32 else None
@@ -193,7 +192,7 @@ def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]
     return None
 
 
-def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
+def ran_with(chain: Chain, session: Any) -> tuple[SetOption, ...]:
     """Every option of the chain, and what the session says that it runs with."""
     registered, told = tuple(session.get_providers()), session.get_provider_options()
     found = []
@@ -201,7 +200,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
         says: Mapping[str, str] = told.get(link.provider, {})
         if link.device_asked is not None:
             ran = link.provider in registered
-            found.append(ProviderOption(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
+            found.append(SetOption(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
         for key, value in link.options.items():
             running = says.get(key)
             taken: bool | None = None
@@ -209,7 +208,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)
-            found.append(ProviderOption(link.provider, key, value, running, taken=taken, ours=key not in link.given))
+            found.append(SetOption(link.provider, key, value, running, taken=taken, ours=key not in link.given))
     return (*found, *chain.lost)
 
 

@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
-from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.placement import Placement
@@ -38,14 +37,26 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
+class SetOption:
+    """An option that a session was opened with; `record.provider_option.ProviderOption` tells what the fields are."""
+
+    provider: str
+    key: str
+    value: str
+    running: str | None
+    taken: bool | None
+    ours: bool
+
+
+@dataclass(frozen=True)
 class ProviderReport:
     """Which providers were asked for, which run, and the reason where they differ.
 
     ``obtained`` is the first that computes: one that is registered and was given no compute node is not obtained. ``explicit`` is
     True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that the session was
     opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on though it was
-    not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known. ``placement`` is where the nodes
-    are, None where this ONNX Runtime does not tell.
+    not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known. ``placement`` is where the
+    nodes are, None where this ONNX Runtime does not tell.
     """
 
     requested: tuple[str, ...]
@@ -53,7 +64,7 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
-    options: tuple[ProviderOption, ...] = ()
+    options: tuple[SetOption, ...] = ()
     plugin: str | None = None
     tf32_doubt: str | None = None
     remedy: str | None = None

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
-from onnxfim.record import bound, decision, sample, schema, settings, steps, ties
+from onnxfim.record import bound, decision, placed, provider_option, running, sample, schema, settings, steps, ties
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
 from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
@@ -22,7 +22,7 @@ from tests.support.places import SUPPORT
 #: Every record type by its name.
 TYPES = {
     n: t
-    for m in (audits, bound, decision, sample, settings, steps, ties)
+    for m in (audits, bound, decision, placed, provider_option, running, sample, settings, steps, ties)
     for n, t in vars(m).items()
     if dataclasses.is_dataclass(t)
 }

@@ -15,9 +15,11 @@ from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
+from onnxfim.record.audit import Audit, DataInfo, ScalingCheck
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.placed import Placed
+from onnxfim.record.provider_option import ProviderOption
+from onnxfim.record.running import Run
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
@@ -114,7 +116,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         partial=found.interrupted,
         provider_missed=report is not None and report.explicit,
-        provider_options=() if report is None else report.options,
+        provider_options=() if report is None else tuple(ProviderOption(**vars(o)) for o in report.options),
         provider_plugin=None if report is None else report.plugin,
         tf32_doubt=None if report is None else report.tf32_doubt,
         provider_remedy=None if report is None else report.remedy,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnxfim.record.audit import Audit, GradientInfo, ModelInfo, Run
+from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
 from onnxfim.record.declared import Setting
+from onnxfim.record.running import Run
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
 from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
