@@ -22,8 +22,8 @@ from onnxfim.graph.expand import HALF
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
 from onnxfim.runtime.session import open_session, run
-from onnxfim.runtime.shapes import filled, has_own_device, padded_size
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

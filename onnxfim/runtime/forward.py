@@ -14,9 +14,9 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, memory_of, perturbation_graph
+from onnxfim.runtime.row_counts import FEWEST, filled, has_own_device, padded_size, sizes
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
-from onnxfim.runtime.shapes import FEWEST, filled, has_own_device, padded_size, sizes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

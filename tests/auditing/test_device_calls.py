@@ -15,7 +15,7 @@ from onnxfim.gradients import differentiable
 from onnxfim.record.settings import Settings
 from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.runtime.shapes import FEWEST, filled, has_own_device, padded_size, sizes
+from onnxfim.runtime.row_counts import FEWEST, filled, has_own_device, padded_size, sizes
 from tests.support.places import SAMPLES
 
 DIGITS = np.load(SAMPLES / "digits.npz")
