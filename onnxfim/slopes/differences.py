@@ -54,6 +54,8 @@ class Ends:
         h: Distance between the ends along the direction; (m, 1, 1) where each direction has its own.
         twin: The same at a second, independently dithered point (dithered scheme only).
         ahead: The part of ``h`` that lies ahead of the sample, (m, 1, 1), where both parts were measured apart.
+        jacobian: Slopes of the logits along all coordinates, (K, d), where ``plus`` is only a triangle with the same Gram matrix
+            (`triangle`).
     """
 
     request: Request
@@ -62,6 +64,7 @@ class Ends:
     h: float | Array
     twin: Ends | None = None
     ahead: Array | None = None
+    jacobian: Array | None = None
 
 
 class Differences(Protocol):

@@ -12,11 +12,12 @@ import numpy as np
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
-from onnxfim.slopes.differences import Ends, Request, Sample
+from onnxfim.slopes.differences import Ends, Sample
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import Product, TopEigenpairs, confirmed, lanczos
 from onnxfim.slopes.leads import lead_of_outputs, output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
+from onnxfim.slopes.triangle import ends_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -69,9 +70,9 @@ class GradientRoute:
 
     def ends(self, X: Array, samples: Sequence[Sample]) -> Iterator[Ends]:
         """Slopes of the logits along all coordinates, as the ends of steps of length 1."""
-        J = self.model.jacobian(X[[s.position for s in samples]]).astype(np.float64)  # (n, K, d)
-        for s, rows in zip(samples, J, strict=True):
-            yield Ends(Request(s, 0, rows.shape[1]), rows.T[:, :, None], np.zeros((1, len(rows), 1)), 1.0)
+        jacobians = self.model.jacobian(X[[s.position for s in samples]])  # (n, K, d)
+        for s, J in zip(samples, jacobians, strict=True):
+            yield ends_of(s, J, whole=self.measurer.features is not None)
 
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
         for s, ends in zip(block, self.ends(X, block), strict=True):

@@ -14,6 +14,7 @@ from onnxfim.slopes.differences import Ends
 from onnxfim.slopes.estimators import worst_direction
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.triangle import pieces
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -43,7 +44,11 @@ def lead_of_outputs(reader: OutputReader, base: Array, ends: Ends, x: Array, box
     towards = None
     if reader.has_classes:
         z, D = reader.contest(base, reader.slopes(ends.plus, ends.minus, ends.h))
-        if (pair := nearest_boundary(z, D, x.ravel(), box)) is not None:
+        if ends.jacobian is not None and box is not None:
+            pair = _nearest(z, _norms_inside(reader, base, ends.jacobian, x.ravel(), box))
+        else:
+            pair = nearest_boundary(z, D, x.ravel(), box)
+        if pair is not None:
             S = reader.contest(base, np.eye(len(base))[:, :, None])[1]
             towards = S[:, pair[1]] - S[:, pair[0]]
     return output_weights(reader, base, u, towards, temperature)
@@ -83,11 +88,29 @@ def nearest_boundary(z: Array, D: Array, x: Array | None = None, box: ValidRange
         x, box: With slopes along all coordinates: the sample and the valid range. A coordinate that cannot move further towards a
             class does not count on the way there.
     """
-    c = int(z.argmax())
-    G = D - D[:, [c]]
+    G = D - D[:, [int(z.argmax())]]
     if x is not None and box is not None:
-        G = np.where(np.where(G > 0, (x < box.high)[:, None], (x > box.low)[:, None]), G, 0.0)
-    norms = np.linalg.norm(G, axis=0)
+        G = _inside(G, x < box.high, x > box.low)
+    return _nearest(z, np.linalg.norm(G, axis=0))
+
+
+def _norms_inside(reader: OutputReader, base: Array, J: Array, x: Array, box: ValidRange) -> Array:
+    """Norms of the slopes of each class less those of the class decided for, without what cannot move, (C,); J is (K, d)."""
+    up, down = np.broadcast_to(x < box.high, x.shape), np.broadcast_to(x > box.low, x.shape)
+    squares: Array | float = 0.0
+    for part, slopes in pieces(J):
+        z, D = reader.contest(base, slopes[:, :, None])
+        squares = squares + np.square(_inside(D - D[:, [int(z.argmax())]], up[part], down[part])).sum(axis=0)
+    return np.sqrt(squares)
+
+
+def _inside(G: Array, up: Array, down: Array) -> Array:
+    """Slopes (m, C) without those along coordinates that cannot move further that way."""
+    return np.where(np.where(G > 0, up[:, None], down[:, None]), G, 0.0)
+
+
+def _nearest(z: Array, norms: Array) -> tuple[int, int] | None:
+    c = int(z.argmax())
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = np.where(norms > 0, (z[c] - z) / norms, np.inf)
     distances[c] = np.inf

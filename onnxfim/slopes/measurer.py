@@ -29,6 +29,7 @@ from onnxfim.slopes.estimators import (
 )
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.rescaling import Rescaling
+from onnxfim.slopes.triangle import triangle
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -115,8 +116,8 @@ class Measurer:
             base,
             lambda_max=raw,
             calibrated=calibrated,
-            raw_units=self._in_units(self.raw, found),
-            standardised=self._in_units(self.standardised, found),
+            raw_units=self._in_units(self.raw, found, base, ends),
+            standardised=self._in_units(self.standardised, found, base, ends),
             trace=trace,
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
@@ -321,7 +322,7 @@ class Measurer:
         low, high = estimate.low, estimate.high
         return replace(estimate, low=None if low is None else low / factor, high=None if high is None else high * factor)
 
-    def _in_units(self, units: Rescaling | None, found: _Found) -> Estimate | None:
+    def _in_units(self, units: Rescaling | None, found: _Found, base: Array, ends: Ends) -> Estimate | None:
         """lambda_max in other units of the inputs: exact over all coordinates, else between two bounds."""
         of = found.estimate
         if units is None or of.value is None:
@@ -329,7 +330,11 @@ class Measurer:
         if not self.exact:
             return self.in_units(units, of)
         size = 0.0 if found.error is None else found.error.norm(units.field)
-        return self._widened(units.exact(of, found.Y, size))
+        if ends.jacobian is None or units.even:
+            return self._widened(units.exact(of, found.Y, size))
+        slopes = triangle(ends.jacobian, units.field)[:, :, None]
+        Y = self.reader.scores(base, slopes, ends.minus, ends.h)
+        return self._widened(lambda_max_exact(Y, error=size, evaluations=of.evaluations, method=of.method))
 
     def in_units(self, units: Rescaling | None, estimate: Estimate) -> Estimate | None:
         """lambda_max in other units of the inputs from the one in the model's; None where there are no such units."""
