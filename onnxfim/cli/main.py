@@ -130,8 +130,8 @@ def init(path: str, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @errors_in_one_line
 def doctor(as_json: bool) -> None:
-    """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, cores, memory, extras; and the one command that
-    mends what a GPU lacks."""
+    """Show what this machine has (ONNX Runtime, the providers that load, CUDA, cores, memory, extras) and the command that mends
+    what is missing."""
     from onnxfim.cli.doctor_command import doctor_command
 
     doctor_command(as_json)
