@@ -71,7 +71,7 @@ def open_session(
     named = provider_names([p for p in hardware.providers if p.lower() != "auto"])
     reason = _load_failure(names[0], said) if names[0] != obtained else None
     missed, remedy = bool(named) and named[0] != obtained, None
-    if reason is not None and names[0] == _CUDA:
+    if reason is not None and names[0] == _CUDA and _CUDA not in registered:
         reason, remedy = why_not_cuda(reason, named=missed)
     report = ProviderReport(tuple(hardware.providers), obtained, registered, reason, explicit=missed, remedy=remedy)
     if hardware.require and named and obtained not in named:
