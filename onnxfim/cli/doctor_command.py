@@ -30,9 +30,12 @@ def _lines(machine: Machine) -> list[tuple[str, str]]:
         ("platform", machine.platform),
         ("ONNX Runtime", machine.runtime or "cannot be imported"),
         ("installed", ", ".join(map(str, (*machine.installation.ours, *machine.installation.runtimes))) or "from a folder"),
-        ("build", machine.build or "not told by this version"),
-        ("needs", f"{machine.needs}, for a GPU" if machine.needs else "nothing: this build has no CUDA"),
     ]
+    if machine.runtime:
+        lines += [
+            ("build", machine.build or "not told by this version"),
+            ("needs", f"{machine.needs}, for a GPU" if machine.needs else "nothing: this build has no CUDA"),
+        ]
     lines += [(" " if i else "providers", _provider(p)) for i, p in enumerate(machine.providers)]
     lines += [("NVIDIA GPU", _gpu(machine.gpu)), *((library.name, _library(library)) for library in machine.libraries)]
     lines += [("CUDA", machine.cuda.text), *([("to mend it", machine.cuda.command)] if machine.cuda.command else [])]
