@@ -137,6 +137,17 @@ class TestFailures:
         assert "The provider failed during this run" in page
         assert "the device broke" in page
 
+    def test_a_comparison_is_written_and_is_no_success(self, here, command, monkeypatch):
+        with monkeypatch.context() as patched:
+            whole = pretend(patched)
+            assert command("audit", "model.onnx", *QUICK, "-o", "json=whole.json").exit_code == 0
+        pretend(monkeypatch, fails_at=whole.calls - 2)
+        assert command("audit", "model.onnx", *QUICK).exit_code == 2
+        done = command("compare", "whole.json", "a.json", "-o", "json=both.json")
+        assert done.exit_code == 2
+        assert "the device broke" in last(done)
+        assert (here / "both.json").exists()
+
     def test_memory_halves_the_batch(self, here, command, monkeypatch):
         """One call fails; the audit goes on with half as many rows."""
         with monkeypatch.context() as patched:
