@@ -17,7 +17,8 @@ class Placed:
     Attributes:
         provider: Full name.
         nodes: How many.
-        operators: How many of each kind, most frequent first; ``MemcpyToHost`` and ``MemcpyFromHost`` are copies between devices.
+        operators: How many of each kind, most frequent first; ``MemcpyToHost`` and ``MemcpyFromHost``, where the runtime lists
+            them, are copies between devices.
         asked: Whether this provider was asked for; where none was named, the first of the session is.
         compute: Compute nodes by kind: those that values of a sample flow through, not shapes or constants alone. None where one
             provider was given all nodes and they were not told apart.

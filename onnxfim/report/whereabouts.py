@@ -26,7 +26,7 @@ def placement_lines(audit: Audit) -> list[tuple[str, str]]:
     """Each provider with its nodes and their kinds; one line that says so where they are not known."""
     run = audit.run
     if run.placement is None:
-        why = "the model is a function" if run.provider == "callable" else "this ONNX Runtime does not tell; 1.24 and later do"
+        why = "the model is a function" if run.provider == "callable" else "ONNX Runtime did not tell (1.24 and later do)"
         return [("Nodes", f"not known: {why}")]
     if not run.placement:
         return [("Nodes", "none: ONNX Runtime computed the whole graph ahead")]

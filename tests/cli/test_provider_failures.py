@@ -93,7 +93,7 @@ class TestPlacement:
         done = command("audit", "model.onnx", *QUICK, "-o", "html=a.html")
         assert done.exit_code == 0
         assert "note: Where the nodes ran is not known" in done.output
-        assert "not known: this ONNX Runtime does not tell" in (here / "a.html").read_text()
+        assert "not known: ONNX Runtime did not tell" in (here / "a.html").read_text()
 
 
 class TestFailures:
@@ -136,6 +136,17 @@ class TestFailures:
         page = (here / "a.html").read_text()
         assert "The provider failed during this run" in page
         assert "the device broke" in page
+
+    def test_a_comparison_is_written_and_is_no_success(self, here, command, monkeypatch):
+        with monkeypatch.context() as patched:
+            whole = pretend(patched)
+            assert command("audit", "model.onnx", *QUICK, "-o", "json=whole.json").exit_code == 0
+        pretend(monkeypatch, fails_at=whole.calls - 2)
+        assert command("audit", "model.onnx", *QUICK).exit_code == 2
+        done = command("compare", "whole.json", "a.json", "-o", "json=both.json")
+        assert done.exit_code == 2
+        assert "the device broke" in last(done)
+        assert (here / "both.json").exists()
 
     def test_memory_halves_the_batch(self, here, command, monkeypatch):
         """One call fails; the audit goes on with half as many rows."""

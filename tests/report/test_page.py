@@ -199,3 +199,15 @@ def test_a_temperature_stands_with_its_interval(log_error, told):
     low, high = temperature_interval(0.7, log_error)
     assert tile.quantity.interval == f"{number(low)} to {number(high)}"
     assert tile.note.endswith(told)
+
+
+def test_where_nodes_ran_has_a_row_for_each_provider():
+    (group,) = (g for g in page_of(VARIANTS["mixed"]()).run if g.title == "Where its nodes ran")
+    assert [(f.name, f.value, f.level) for f in group.facts[:2]] == [
+        ("CUDA", "20 nodes, 18 of them compute on a sample's values, 2 copy between devices: Conv 10, Relu 8, MemcpyToHost 2", ""),
+        ("CPU", "5 nodes, 1 of them computes on a sample's values: Gather 3, Shape 1, NonMaxSuppression 1", "error"),
+    ]
+    assert "CUDAExecutionProvider (18 of 19 compute nodes; 1 on CPUExecutionProvider)" in page_of(VARIANTS["mixed"]()).summary
+    assert page_of(VARIANTS["mixed"]()).notices[0].title == "A part of the model ran on another provider"
+    (group,) = (g for g in page_of(VARIANTS["labelled"]()).run if g.title == "Where its nodes ran")
+    assert [(f.name, f.value) for f in group.facts] == [("Nodes", "not known: ONNX Runtime did not tell (1.24 and later do)")]

@@ -23,6 +23,7 @@ from onnxfim.record.audit import (
 )
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
+from onnxfim.record.placed import Placed
 from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import Rung, StepChoice
@@ -281,7 +282,18 @@ def hostile(audit: Audit) -> Audit:
         ),
         data=replace(audit.data, source=every, class_names=HOSTILE),
         run=replace(
-            audit.run, provider=every, providers_requested=(every,), provider_reason=every, versions={every: every}, platform=every
+            audit.run,
+            provider=every,
+            providers_requested=(every,),
+            provider_reason=every,
+            versions={every: every},
+            platform=every,
+            placement=(
+                Placed(every, 3, {every: 2, HOSTILE[0]: 1}),
+                Placed(HOSTILE[0], 1, {every: 1}, asked=False, compute={every: 1}),
+            ),
+            stopped=every,
+            partial=True,
         ),
         calibration=replace(audit.calibration, reason=every),
         samples=samples,
@@ -308,10 +320,21 @@ def synthetic(audit: Audit) -> Audit:
 
 def fallback(audit: Audit) -> Audit:
     """The audit for which CUDA was asked for and not obtained, with skipped samples."""
-    run = replace(audit.run, providers_requested=("cuda",))
+    placement = (Placed("CPUExecutionProvider", 21, {"Conv": 9, "Relu": 7, "Add": 3, "ReduceMean": 1, "Gemm": 1}, asked=False),)
+    run = replace(audit.run, providers_requested=("cuda",), placement=placement)
     return replace(
         audit, run=run, skipped=(Skipped(17, "logits are not finite (3 of 10)"), Skipped(44, "the runtime failed: bad shape"))
     )
+
+
+def mixed(audit: Audit) -> Audit:
+    """The audit of a model of which CUDA left a part to the CPU, on purpose and otherwise."""
+    cuda = Placed("CUDAExecutionProvider", 20, {"Conv": 10, "Relu": 8, "MemcpyToHost": 2}, compute={"Conv": 10, "Relu": 8})
+    cpu = Placed("CPUExecutionProvider", 5, {"Gather": 3, "Shape": 1, "NonMaxSuppression": 1}, False, {"NonMaxSuppression": 1})
+    run = replace(
+        audit.run, provider="CUDAExecutionProvider", providers_requested=("cuda",), provider_reason=None, placement=(cuda, cpu)
+    )
+    return judge(replace(audit, run=run))
 
 
 def make_curve(lam: float, bend: float, flips_at: float | None, ladder: np.ndarray) -> KLCurve:
@@ -490,6 +513,7 @@ _VARIANTS = {
     "some-nulls": lambda: with_nulls(make_audit(100), share=0.3),
     "synthetic": lambda: synthetic(make_audit(40, labels=False)),
     "fallback": lambda: fallback(make_audit(100)),
+    "mixed": lambda: mixed(make_audit(40)),
     "gated": lambda: gated(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
     "flips": lambda: with_flips(with_replay(make_audit(100))),

@@ -12,7 +12,7 @@ from onnxfim.record.sample import Skipped
 from onnxfim.record.steps import ClippedRange, StepBias, SurrogateCheck
 from onnxfim.verdict import judge, parse_gate
 from onnxfim.verdict.findings import CHECKS, check_of, checks, findings
-from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, with_bound, with_nulls
+from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, mixed, with_bound, with_nulls
 
 
 def found(audit, **changes):
@@ -73,6 +73,30 @@ def test_two_builds_are_warned_of():
     finding = found(AUDIT, run=replace(AUDIT.run, installation=said))["installed-twice"]
     assert (finding.level, finding.message) == ("warning", said)
     assert "installed-twice" not in found(AUDIT)
+
+
+def test_a_mixed_placement_counts_compute_nodes_alone():
+    """Shapes on the CPU and copies are no part of the share."""
+    audit = mixed(AUDIT)
+    (finding,) = (f for f in audit.findings if f.id == "provider-mixed")
+    assert finding.message.startswith(
+        "1 of 19 compute nodes (5%), those that a sample's values flow through, went elsewhere than to CUDA"
+    )
+    assert "1 to CPUExecutionProvider (NonMaxSuppression 1). 2 more nodes copy between devices." in finding.message
+    auto = found(audit, run=replace(audit.run, providers_requested=("auto",)))
+    assert auto["provider-mixed-auto"].level == "note"
+    assert "provider-mixed" not in auto
+    shapes = tuple(replace(p, compute={}) if p.provider.startswith("CPU") else p for p in audit.run.placement)
+    assert "provider-mixed" not in found(audit, run=replace(audit.run, placement=shapes))
+
+
+def test_a_provider_that_failed_makes_the_audit_unsound():
+    got = found(AUDIT, run=replace(AUDIT.run, partial=True, stopped="CUDAExecutionProvider: failed on this model (x). Do y."))
+    assert (
+        got["provider-failed"].message
+        == "The provider failed during the audit. CUDAExecutionProvider: failed on this model (x). Do y."
+    )
+    assert got["partial"].message.startswith("The audit ended early: ")
 
 
 @pytest.mark.parametrize(("share", "level"), [(0.05, "warning"), (0.1, "warning"), (0.11, "error"), (0.3, "error"), (1.0, "error")])

@@ -60,8 +60,8 @@ def _unknown(audit: Audit) -> str | None:
     if run.placement is not None or run.provider_missed or run.provider in (_CPU, "callable"):
         return None
     return (
-        f"Where the nodes ran is not known: {run.provider} was registered, and this ONNX Runtime does not tell which nodes it was "
-        "given. Those that it did not take ran on another provider. Use ONNX Runtime 1.24 or later, which tells."
+        f"Where the nodes ran is not known: {run.provider} was registered, and ONNX Runtime did not tell which nodes it was given. "
+        "Those that it did not take ran on another provider. Use ONNX Runtime 1.24 or later, which tells."
     )
 
 
