@@ -276,7 +276,8 @@ class GradientInfo:
     """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
 
     ``ties`` are those of the data, whatever measured them; None where they were not looked for. ``check`` holds the values of a
-    file that rounds against its surrogate's; ``no_check`` says why there are none.
+    file that rounds against its surrogate's; ``no_check`` says why there are none. ``provider`` is where the derivative graphs ran,
+    None where that is the model's own provider; ``provider_reason`` says why not there.
     """
 
     used: bool
@@ -289,6 +290,8 @@ class GradientInfo:
     check: SurrogateCheck | None = None
     no_check: str | None = None
     ties: Ties | None = None
+    provider: str | None = None
+    provider_reason: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

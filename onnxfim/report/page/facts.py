@@ -102,6 +102,8 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
     if gradient.used:
         what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
         facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
+    if gradient.provider:
+        facts.append(Fact("Differentiated on", f"{visible(gradient.provider)}: {visible(gradient.provider_reason or '')}", "error"))
     for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("rules at their nodes", gradient.difference_error)):
         facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
     ratio = gradient.cross_check_ratio

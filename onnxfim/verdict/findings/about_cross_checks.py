@@ -119,6 +119,16 @@ def _no_gradient(audit: Audit) -> str | None:
     return f"Values are from forward passes, for the graph was not differentiated: {gradient.reason}."
 
 
+def _elsewhere(audit: Audit) -> str | None:
+    gradient = _used(audit)
+    if gradient is None or gradient.provider is None:
+        return None
+    return (
+        f"Derivatives were taken on {gradient.provider}, outputs and predictions on {audit.run.provider}: {gradient.provider_reason}. No "
+        "derivative rule is to blame. For values from the provider alone, use --method sketch."
+    )
+
+
 def _disagree(audit: Audit) -> str | None:
     gradient = _used(audit)
     ratio = None if gradient is None else gradient.cross_check_ratio
@@ -171,6 +181,7 @@ CHECKS = (
     Check("batch-dependent", "error", "Rows of a batch depend on each other", _batch_dependent, _no_rows),
     Check("rows-disagree", "error", "One row gets different answers", _rows_disagree, _no_rows, milder=_drowns_no_signal),
     Check("no-gradient", "note", "The graph was not differentiated", _no_gradient),
+    Check("derivatives-elsewhere", "warning", "Derivatives are another provider's", _elsewhere, _no_gradients),
     Check(
         "gradient-sketch-disagree", "error", "Gradients and the sketch of the file disagree", _disagree, _no_gradients,
         milder=_is_surrogate,
