@@ -177,7 +177,7 @@ print(json.dumps(found))
 def test_a_float64_file_is_refused_where_the_provider_is_required(openvino, saved, npz, tmp_path):
     """OpenVINO loads and takes none of its nodes, so that the CPU would run it all."""
     model = models.Mlp.draw(5, 12)
-    path, data = saved(model.onnx()), npz(model.samples(24).astype(np.float64))
+    path, data = saved(model.onnx(dtype="float64")), npz(model.samples(24).astype(np.float64))
     arguments = ["-m", "onnxfim", "audit", str(path), "--data", str(data), "--provider", "openvino", "--no-cache"]
     done = openvino(*arguments, "--require-provider", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
