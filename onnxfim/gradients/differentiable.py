@@ -23,7 +23,6 @@ from onnxfim.graph.expand import HALF
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import provider_names
 from onnxfim.runtime.session import open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -34,7 +33,6 @@ _COTANGENTS = 4  # that tell the rounding of a row
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 _PRODUCTS = 1e-3  # relative, of products in one graph against two
 _CPU = "CPUExecutionProvider"
-_OPENVINO = "OpenVINO"  # start of the names of its providers
 
 
 class DifferentiableModel:
@@ -77,9 +75,13 @@ class DifferentiableModel:
         )
 
     def _open(self, model: onnx.ModelProto) -> Any:
-        if any(name.startswith(_OPENVINO) for name in provider_names(self._hardware.providers)):
+        if self._runs_on("openvino"):
             model = for_openvino(model)
         return open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir)[0]
+
+    def _runs_on(self, provider: str) -> bool:
+        """Whether the first provider is this one, by its short name or its full one."""
+        return self._hardware.providers[0].lower().removesuffix("executionprovider") == provider
 
     @cached_property
     def _vjp(self) -> Any:
@@ -170,7 +172,7 @@ class DifferentiableModel:
         if test.passed and test.output_error > (HALF_TOLERANCE if rounds else _OUTPUTS):
             reason = f"the derivative graph's outputs differ from the model's by {test.output_error:.1e} of the largest"
             return replace(test, passed=False, reason=reason, same_outputs=False)
-        if test.passed and products and provider_names(self._hardware.providers)[0] != _CPU:
+        if test.passed and products and not self._runs_on("cpu"):
             error = self._products_error(X, np.random.default_rng([seed, streams.SELF_TEST, 2]))
             if not error <= _PRODUCTS:
                 return replace(

@@ -24,6 +24,8 @@ from onnxfim.runtime.providers import (
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_OPENVINO = "OpenVINOExecutionProvider"
+
 
 def open_session(
     model: Path | bytes,
@@ -78,6 +80,10 @@ def open_session(
 
 
 def _options(provider: str, hardware: Hardware) -> dict[str, Any]:
+    if provider == _OPENVINO:
+        # Its own default computes a float32 file in bfloat16 on CPUs that have it, and in float16 on GPUs: the deployed file's
+        # precision is the file's, as with TF32. Taken by onnxruntime-openvino 1.20 to 1.24.
+        return {"precision": "ACCURACY"}
     return {"use_tf32": int(hardware.tf32)} if provider == _CUDA else {}
 
 
