@@ -81,6 +81,7 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Providers of this build", visible(", ".join(run.providers_registered))),
         Fact("Method", visible(run.method)),
         Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}"),
+        *_noise(audit),
         Fact("Temperature", number(run.temperature)),
         Fact("Seed", str(run.seed)),
         Fact("Forward passes", f"{run.evaluations:,}"),
@@ -93,6 +94,14 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
+
+
+def _noise(audit: Audit) -> tuple[Fact, ...]:
+    rows = audit.rows
+    if rows is None:
+        return ()
+    largest = "" if rows.largest is None else f", of one output at most {short(rows.largest)}"
+    return (Fact("The same row elsewhere", f"differs by {short(rows.floor)} (rms){largest}; outputs up to {short(rows.scale)}"),)
 
 
 def _gradient_facts(gradient: GradientInfo) -> FactGroup:
