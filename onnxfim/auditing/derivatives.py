@@ -54,7 +54,7 @@ def derive(ground: Ground, settings: Settings, tested: Callable[[MeteredModel], 
     except OnnxFimError as error:  # no derivative of this graph, wherever it runs
         return Derived(None, reason=_line(error))
     own = _judged(first, tested)
-    name = ground.provider
+    name = _name(hardware)  # not always the model's own: under TensorRT graphs of ours run on CUDA
     if own.model is not None or name == CPU or isinstance(own.failure, OutOfMemory):
         return own.derived()
     there = _judged(_opened(ground, settings, hardware.on(CPU)), tested)
@@ -89,6 +89,10 @@ class _Judged:
         if self.model is not None:
             return Derived(self.model, self.test)
         return Derived(None, self.test, _line(self.failure) if self.test is None else f"self-test failed: {self.test.verdict}")
+
+
+def _name(hardware: Hardware) -> str:
+    return hardware.providers[0]
 
 
 def _judged(model: MeteredModel, tested: Callable[[MeteredModel], SelfTest]) -> _Judged:

@@ -7,7 +7,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.auditing import derivatives
-from onnxfim.auditing.context import Context
 from onnxfim.auditing.run import audit
 from onnxfim.errors import ModelError
 from onnxfim.runtime.failures import OutOfMemory
@@ -28,7 +27,7 @@ def elsewhere(monkeypatch):
     """The model as if on another provider, whose derivative graphs are spoiled by a function of the opened model."""
 
     def spoil(fault, on_the_cpu=lambda model: None):
-        monkeypatch.setattr(Context, "provider", property(lambda self: "StrangeExecutionProvider"))
+        monkeypatch.setattr(derivatives, "_name", lambda hardware: "StrangeExecutionProvider")
         plain, opened = derivatives._opened, []
 
         def opening(ground, settings, hardware):
