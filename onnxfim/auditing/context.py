@@ -16,7 +16,8 @@ from onnxfim.auditing.summary import package_versions
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
-from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck
+from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo
+from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice

@@ -104,8 +104,9 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; an interrupt after the clean pass keeps what was finished."""
-    rows = batch_rows.try_rows(context)
+    tried = batch_rows.try_rows(context)
     cleaned = clean.clean_pass(context)
+    rows = batch_rows.with_clean_pass(context, tried, cleaned)
     ties = tied.find(context, cleaned)
     calibration = choosing.fit_temperature(context, cleaned)
     chosen = choosing.choose(context, cleaned, ties)

@@ -35,6 +35,8 @@ class SelfTest:
 
     ``output_error`` and ``adjoint_error`` are the largest among the better three quarters of the rows. ``difference_error`` is the
     largest error of a rule at its own node; where the nodes were not tested, that of Jv against differences of the model.
+    ``reason`` says what was seen, ``blame`` what is then wrong where the runtime computes the graphs rightly: a provider that
+    computes one of them otherwise looks the same. ``same_outputs`` is False where the derivative belongs to other outputs.
     """
 
     passed: bool
@@ -42,6 +44,13 @@ class SelfTest:
     output_error: float
     adjoint_error: float
     difference_error: float
+    blame: str = ""
+    same_outputs: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """What was seen, and what is to blame."""
+        return f"{self.reason}: {self.blame}" if self.blame else self.reason
 
 
 def self_test(
@@ -79,7 +88,8 @@ def self_test(
         return _failed(f"the derivative graph returns {z.shape[1]} values per sample, the model {y.shape[1]}")
     output_error = _relative(np.abs(_activated(z, activation) - y).max(axis=1), np.abs(y).max())
     if not output_error <= (HALF_TOLERANCE if rounds else OUTPUT_TOLERANCE):
-        return _failed(f"outputs differ by {output_error:.1e} of the largest", output_error=output_error)
+        reason = f"outputs differ by {output_error:.1e} of the largest"
+        return SelfTest(False, reason, output_error, np.nan, np.nan, same_outputs=False)
     u = rng.standard_normal((2, *z.shape)).astype(z.dtype)
     _, g = vjp(X, u)
     if not np.isfinite(g).all():
@@ -95,20 +105,20 @@ def self_test(
     size = _norm(u) * _norm(w) + np.finfo(np.float64).tiny
     adjoint_error = _relative(np.abs(_inner(u, w) - _inner(g, noise)), size)
     if not adjoint_error <= ADJOINT_TOLERANCE:
-        reason = f"⟨u, Jv⟩ and ⟨Jᵀu, v⟩ differ by {adjoint_error:.1e}: a derivative rule is wrong for this graph"
-        return SelfTest(False, reason, output_error, adjoint_error, np.nan)
+        reason = f"⟨u, Jv⟩ and ⟨Jᵀu, v⟩ differ by {adjoint_error:.1e}"
+        return SelfTest(False, reason, output_error, adjoint_error, np.nan, "a derivative rule is wrong for this graph")
     if rules is not None:
-        difference_error, wrong = _rule_error(rules, jvp, X, width, rng, near=points is not X)
+        difference_error, wrong, blame = _rule_error(rules, jvp, X, width, rng, near=points is not X)
     else:
         length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
         v = (g / length).astype(X.dtype)
         _, w = jvp(points, v)
         difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], points, v, w, width)
-        wrong = None
+        wrong, blame = None, "the graph is not smooth, or a rule is wrong"
         if not difference_error <= DIFFERENCE_TOLERANCE:
-            wrong = f"Jv differs from central differences by {difference_error:.1e}: the graph is not smooth, or a rule is wrong"
+            wrong = f"Jv differs from central differences by {difference_error:.1e}"
     if wrong is not None:
-        return SelfTest(False, wrong, output_error, adjoint_error, difference_error)
+        return SelfTest(False, wrong, output_error, adjoint_error, difference_error, blame)
     return SelfTest(True, "outputs, adjoint identity and differences agree", output_error, adjoint_error, difference_error)
 
 
@@ -131,8 +141,8 @@ def _failed(reason: str, *, output_error: float = np.nan) -> SelfTest:
 
 def _rule_error(
     rules: Rules, jvp: Derivative, X: Array, spread: Array, rng: np.random.Generator, *, near: bool
-) -> tuple[float, str | None]:
-    """The largest error of a rule at its node, and which rule is wrong, in words."""
+) -> tuple[float, str | None, str]:
+    """The largest error of a rule at its node, which rule is wrong, in words, and what is to blame."""
     rows = X[np.arange(max(len(X), _ROWS)) % len(X)] if near else X
     suspects: dict[str, NodeError] | None = None
     largest = np.inf
@@ -143,15 +153,15 @@ def _rule_error(
         points, v = points[: len(w)], v[: len(w)]
         error = _relative(_norm((w - jvp(points, v[None])[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
         if not error <= ADJOINT_TOLERANCE * 10:
-            return error, f"Jv of the tested graph differs from the one that is used by {error:.1e}"
+            return error, f"Jv of the tested graph differs from the one that is used by {error:.1e}", ""
         bad = {n.name: n for n in found if not (n.errors <= RULE_TOLERANCE).all()}
         suspects = bad if suspects is None else {k: n for k, n in bad.items() if k in suspects}
         largest = min(largest, max((float(n.errors.max()) for n in found), default=0.0))
         if not suspects:
-            return largest, None
+            return largest, None, ""
     worst = max((suspects or {}).values(), key=lambda n: float(n.errors.max()))
     error = float(worst.errors.max())
-    return error, f"the derivative rule of {worst.op} differs from differences of node {worst.name!r} by {error:.1e}: it is wrong"
+    return error, f"the derivative rule of {worst.op} differs from differences of node {worst.name!r} by {error:.1e}", "it is wrong"
 
 
 def _difference_error(logits: Original, X: Array, v: Array, w: Array, spread: Array) -> float:

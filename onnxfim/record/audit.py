@@ -14,6 +14,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
@@ -55,30 +56,6 @@ class ModelInfo:
     batch_axis: Count | None = None
     axes_from: str | None = None
     no_slope: str | None = None
-
-
-@closed
-@dataclass(frozen=True)
-class RowCheck:
-    """Whether the rows of a batch are answered as if each were alone; differences are rms, in output units.
-
-    Attributes:
-        rows: Rows in a batch that was tried.
-        scale: Largest output in size, which the differences are judged by.
-        neighbours: The same rows in a batch of the same size among others; None where it could not be tried.
-        alone: A row in a call of its own; None where the file insists on its batch.
-        identical: Identical rows of one batch.
-        repeated: The same batch twice: what is left is chance.
-        dependent: The answers depend on the neighbours, beyond chance and rounding.
-    """
-
-    rows: Count
-    scale: NotNegative
-    neighbours: NotNegative | None
-    alone: NotNegative | None
-    identical: NotNegative
-    repeated: NotNegative
-    dependent: bool
 
 
 @dataclass(frozen=True)
@@ -253,7 +230,8 @@ class GradientInfo:
     """How the derivative was obtained and checked; ``reason`` says why it was not used where it was not.
 
     ``ties`` are those of the data, whatever measured them; None where they were not looked for. ``check`` holds the values of a
-    file that rounds against its surrogate's; ``no_check`` says why there are none.
+    file that rounds against its surrogate's; ``no_check`` says why there are none. ``provider`` is where the derivative graphs ran,
+    None where that is the model's own provider; ``provider_reason`` says why not there.
     """
 
     used: bool
@@ -266,6 +244,8 @@ class GradientInfo:
     check: SurrogateCheck | None = None
     no_check: str | None = None
     ties: Ties | None = None
+    provider: str | None = None
+    provider_reason: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

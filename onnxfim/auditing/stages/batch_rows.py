@@ -1,30 +1,43 @@
-"""Rows of a batch against each other: the same rows among other neighbours, alone, and copies of one row."""
+"""Rows of a batch against each other: among other neighbours, beside moved rows, alone, copies, and in another batch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Context
+from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
-from onnxfim.record.audit import RowCheck
+from onnxfim.record.row_check import RowCheck
 from onnxfim.runtime.forgiving import rows_that_run
+from onnxfim.runtime.rows import Forward, Rademacher, Rows
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ROWS = 8
 _ALONE = 2
+_LOOKED_AT = 64  # samples among which a tried row is looked for
 _SAME = 1e-5  # of the outputs' scale: in one batch shape a row takes the same way through the kernels
 _SAME_16 = 2e-3  # the same of files that compute in 16 bits
 _DYNAMIC = 0.1  # the same of files whose scales of quantisation are taken from the batch
 _CHANCE = 4.0  # times the rms of a repeated call
 _PADDED = 1e-5  # of the scale: a row alone that is off by more needs its neighbours' batch shape in every call
+_MOVE = 0.01  # of the inputs' spread, by which the others of a batch are moved
+
+
+@dataclass(frozen=True)
+class TriedRows:
+    """What was found of rows that were tried, (n, *shape), and what the model answers to them, (n, K, P)."""
+
+    check: RowCheck
+    rows: Array
+    outputs: Array
 
 
 @stage("trying rows against each other")
-def try_rows(context: Context) -> RowCheck | None:
+def try_rows(context: Context) -> TriedRows | None:
     """How far rows depend on the batch that they are in; None where no batch can be tried (one row a call, or calls that fail).
 
     A model that answers a row otherwise in a call of its own is called with one batch shape from here on.
@@ -42,6 +55,7 @@ def try_rows(context: Context) -> RowCheck | None:
         first, again = (forward.outputs(rows) for _ in range(2))
         moved = forward.outputs(np.concatenate([rows[:half], others[: size - half]]))
         copies = forward.outputs(np.repeat(rows[:1], size, axis=0))
+        still = _beside_moved(forward, rows, half)
         forward.finder.batch = 1
         alone = None if fixed else forward.outputs(rows[:_ALONE])
     except OnnxFimError:
@@ -57,13 +71,48 @@ def try_rows(context: Context) -> RowCheck | None:
     kept = good[:half]
     neighbours = _rms(moved[:half][kept] - first[:half][kept])
     limit = _DYNAMIC if _scales_by_the_batch(context) else _SAME_16 if _sixteen_bits(context) else _SAME
+    differences = [again[good] - first[good], moved[:half][kept] - first[:half][kept], copies - copies[:1]]
+    beside = None
+    if np.isfinite(still[kept]).all():
+        differences.append(still[kept] - first[:half][kept])
+        beside = _rms(differences[-1])
     single = None
     if alone is not None and good[: len(alone)].all() and np.isfinite(alone).all():
-        single = _rms(alone - first[: len(alone)])
+        differences.append(alone - first[: len(alone)])
+        single = _rms(differences[-1])
         if single > _PADDED * scale and hasattr(forward, "one_shape"):
             forward.one_shape = True
     dependent = neighbours > max(_CHANCE * repeated, limit * scale) or _trains(context)
-    return RowCheck(size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent)
+    check = RowCheck(
+        size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent, beside_moved=beside,
+        largest=max(float(np.abs(d).max()) for d in differences),
+    )  # fmt: skip
+    return TriedRows(check, rows[good], first[good])
+
+
+def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> RowCheck | None:
+    """What was found, with the answers that the same rows had in the clean pass: it makes no call."""
+    if tried is None:
+        return None
+    apart = [
+        clean.base[match[0]] - z
+        for row, z in zip(tried.rows, tried.outputs, strict=True)
+        if len(match := np.flatnonzero([np.array_equal(x, row) for x in context.X[:_LOOKED_AT]]))
+        and np.isfinite(clean.base[match[0]]).all()
+    ]
+    if not apart:
+        return tried.check
+    largest = max(tried.check.largest or 0.0, float(np.abs(apart).max()))
+    size = min(context.subject.forward.batch, len(context.X))
+    return replace(tried.check, batch_rows=size, batches=_rms(np.array(apart)), largest=largest)
+
+
+def _beside_moved(forward: Forward, rows: Array, half: int) -> Array:
+    """Outputs at the first half of the rows, left where they are in a batch whose others are moved."""
+    scale = np.zeros(len(rows))
+    scale[half:] = _MOVE * float(rows.std(dtype=np.float64))
+    v = Rademacher(0).block(0, 0, len(rows), int(np.prod(rows.shape[1:])))
+    return np.concatenate(list(forward.stream(rows, [Rows(np.arange(len(rows)), v, scale)])))[:half]
 
 
 def _pool(X: Array, size: int) -> tuple[Array, Array]:

@@ -12,19 +12,20 @@ import numpy as np
 
 from onnxfim.auditing.cache import remembered_results
 from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.derivatives import derive
 from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.stages.tied import surrounding
-from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.errors import ModelError
 from onnxfim.gradients.differentiable import DifferentiableModel
-from onnxfim.gradients.selftest import deviations
+from onnxfim.gradients.selftest import SelfTest, deviations
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.slopes.differences import Sample
-from onnxfim.slopes.exact import GradientRoute
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.one_sided import Surroundings, one_sided
 
@@ -63,26 +64,29 @@ def open_derivative(ground: Ground) -> Derivative:
     """Derive and test the graphs."""
     ground.say("differentiating")
     source = ground.subject.differentiable
-    none = GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None)
     if source is None or ground.hardware is None:
-        return Derivative(none)
+        return Derivative(GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None))
     rows = ground.X[ground.clean.audited[:_TESTED]]
     surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
-    try:
-        model = MeteredModel(
-            source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
-            num_outputs=ground.base.shape[1], settings=ground.settings, base_dir=source.base_dir, hardware=ground.hardware,
-        )  # fmt: skip
-        test = model.self_test(
+
+    def tested(model: MeteredModel) -> SelfTest:
+        return model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
+            products=ground.base.shape[1] > FEW_CLASSES,
         )  # fmt: skip
-    except OnnxFimError as error:
-        return Derivative(replace(none, reason=" ".join(str(error).rstrip(".").split())))
-    reason = None if test.passed else f"self-test failed: {test.reason}"
-    adjoint, difference = (e if math.isfinite(e) else None for e in (test.adjoint_error, test.difference_error))
-    info = GradientInfo(test.passed, reason, surrogate, adjoint, difference, 0, None)
-    if not test.passed:
+
+    derived = derive(ground, ground.settings, tested)
+    test, model = derived.test, derived.model
+    adjoint, difference = (
+        None if test is None or not math.isfinite(e) else e
+        for e in ((test.adjoint_error, test.difference_error) if test is not None else (math.nan, math.nan))
+    )
+    info = GradientInfo(
+        model is not None, derived.reason, surrogate and test is not None, adjoint, difference, 0, None,
+        provider=derived.elsewhere, provider_reason=derived.why_elsewhere,
+    )  # fmt: skip
+    if model is None:
         return Derivative(info)
     smooth = ground.ties.untied(ground.clean.audited)
     rows = ground.X[smooth[:_TESTED] if len(smooth) else ground.clean.audited[:_TESTED]]
@@ -123,7 +127,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     settings, calibration = ground.settings, ground.calibration
     targets = [ground.sample(i) for i in ground.clean.audited]
     ground.meter.expect(len(targets), "samples")
-    asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed)
+    asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed, *filter(None, [derivative.info.provider]))
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
     store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
     measured = partial(_measured, ground, route)

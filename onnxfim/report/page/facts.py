@@ -86,6 +86,7 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Providers of this build", visible(", ".join(run.providers_registered))),
         Fact("Method", visible(run.method)),
         Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}"),
+        *_noise(audit),
         Fact("Temperature", number(run.temperature)),
         Fact("Seed", str(run.seed)),
         Fact("Forward passes", f"{run.evaluations:,}"),
@@ -117,6 +118,14 @@ def _placement_facts(audit: Audit) -> FactGroup:
     return FactGroup("Where its nodes ran", (*facts, *counted))
 
 
+def _noise(audit: Audit) -> tuple[Fact, ...]:
+    rows = audit.rows
+    if rows is None:
+        return ()
+    largest = "" if rows.largest is None else f", of one output at most {short(rows.largest)}"
+    return (Fact("The same row elsewhere", f"differs by {short(rows.floor)} (rms){largest}; outputs up to {short(rows.scale)}"),)
+
+
 def _gradient_facts(gradient: GradientInfo) -> FactGroup:
     facts = [Fact("Used", "yes" if gradient.used else "no: the values come from forward passes")]
     if gradient.reason:
@@ -124,6 +133,8 @@ def _gradient_facts(gradient: GradientInfo) -> FactGroup:
     if gradient.used:
         what = "a clip surrogate of the quantised file, not the file itself" if gradient.surrogate else "the graph of the file"
         facts.append(Fact("Differentiated", what, "error" if gradient.surrogate else ""))
+    if gradient.provider:
+        facts.append(Fact("Differentiated on", f"{visible(gradient.provider)}: {visible(gradient.provider_reason or '')}", "error"))
     for name, error in (("⟨u, Jv⟩ = ⟨Jᵀu, v⟩", gradient.adjoint_error), ("rules at their nodes", gradient.difference_error)):
         facts.append(Fact(name, "not tested" if error is None else f"relative error {number(error)}"))
     ratio = gradient.cross_check_ratio

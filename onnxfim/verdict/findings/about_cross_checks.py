@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from onnxfim.record.audit import Audit, GradientInfo, RowCheck
+from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.row_check import RowCheck
 from onnxfim.verdict.findings.check import Check
 from onnxfim.verdict.violations import ViolationTest, violations
 
@@ -14,6 +15,8 @@ _DISAGREE = 1e-5  # of the outputs' scale, in calls of one shape: there rows go 
 _COARSE = 2e-3  # the same of files that compute in 16 bits
 _SHAPED = 1e-3  # the same in calls of another shape
 _HARMLESS = 0.05  # of what a step changes
+_NEAR = 0.1  # of what a step changes: noise enters by its square, 1 % of a value
+_DROWNED = 0.5  # the same, 25 %
 _ROUNDING = 3e-6  # of the outputs' scale: float32 kernels for other shapes add in another order
 _WRONG = 0.1  # of the outputs' scale: no rounding
 _CROSS_CHECK = 2.0  # factor between sketch and gradient that neither noise nor a kink explains
@@ -80,16 +83,41 @@ def _rows_disagree(audit: Audit) -> str | None:
     shaped = max(allowed, _SHAPED * rows.scale)
     if signal is not None:
         shaped = min(shaped, max(_HARMLESS * signal, _ROUNDING * rows.scale))
-    if max(rows.identical, rows.neighbours or 0.0) <= allowed and (rows.alone or 0.0) <= shaped:
+    same_shape = max(rows.identical, rows.neighbours or 0.0, rows.beside_moved or 0.0)
+    if same_shape <= allowed and max(rows.alone or 0.0, rows.batches or 0.0) <= shaped:
         return None
     against = "" if signal is None else f", while a step changes an output by about {signal:.3g}"
     return (
         f"One row gets different answers with its place: by {rows.identical:.3g} among copies of itself in a batch of {rows.rows}"
         + ("" if rows.alone is None else f", by {rows.alone:.3g} alone")
         + ("" if rows.neighbours is None else f", by {rows.neighbours:.3g} among other rows")
+        + ("" if not rows.beside_moved else f", by {rows.beside_moved:.3g} beside moved rows")
+        + ("" if not rows.batches else f", by {rows.batches:.3g} in batches of {rows.batch_rows}")
         + f" (rms, at outputs up to {rows.scale:.3g}){against}. Scales of quantisation taken from the batch do this, and errors of a "
         "runtime; use one row a call (--batch 1) or another provider."
     )
+
+
+def _near_noise(audit: Audit) -> str | None:
+    rows, signal = audit.rows, difference_signal(audit)
+    if rows is None or rows.dependent or not signal or audit.step.scheme == "dithered":  # which averages noise out
+        return None
+    floor = _floor(audit, rows)
+    if floor <= _NEAR * signal or _rows_disagree(audit) is not None:
+        return None
+    return (
+        f"A step changes an output by about {signal:.3g}, and the same rows differ by {floor:.3g} from call to call (rms of one output): "
+        f"{floor / signal:.0%} of what is measured may be noise. Use a larger --step, or a provider that answers alike."
+    )
+
+
+def _floor(audit: Audit, rows: RowCheck) -> float:
+    return max(rows.floor, audit.step.repeat_noise)
+
+
+def _noise_is_smaller(audit: Audit) -> bool:
+    signal = difference_signal(audit)
+    return audit.rows is not None and signal is not None and _floor(audit, audit.rows) <= _DROWNED * signal
 
 
 def _drowns_no_signal(audit: Audit) -> bool:
@@ -100,7 +128,7 @@ def _drowns_no_signal(audit: Audit) -> bool:
 
 def disagreement(rows: RowCheck) -> float:
     """The largest rms difference of a row from itself."""
-    return max(rows.identical, rows.alone or 0.0, rows.neighbours or 0.0, rows.repeated)
+    return rows.floor
 
 
 def difference_signal(audit: Audit) -> float | None:
@@ -117,6 +145,16 @@ def _no_gradient(audit: Audit) -> str | None:
     if gradient is None or gradient.used or not gradient.reason or audit.settings.method != "auto":
         return None
     return f"Values are from forward passes, for the graph was not differentiated: {gradient.reason}."
+
+
+def _elsewhere(audit: Audit) -> str | None:
+    gradient = _used(audit)
+    if gradient is None or gradient.provider is None:
+        return None
+    return (
+        f"Derivatives were taken on {gradient.provider}, outputs and predictions on {audit.run.provider}: {gradient.provider_reason}. No "
+        "derivative rule is to blame. For values from the provider alone, use --method sketch."
+    )
 
 
 def _disagree(audit: Audit) -> str | None:
@@ -170,7 +208,9 @@ CHECKS = (
     Check("bound-violated", "error", "Values lie above the upper bound from the weights", _bound_violated, _no_bound),
     Check("batch-dependent", "error", "Rows of a batch depend on each other", _batch_dependent, _no_rows),
     Check("rows-disagree", "error", "One row gets different answers", _rows_disagree, _no_rows, milder=_drowns_no_signal),
+    Check("differences-near-noise", "error", "Differences are not far above the noise", _near_noise, _no_rows, milder=_noise_is_smaller),
     Check("no-gradient", "note", "The graph was not differentiated", _no_gradient),
+    Check("derivatives-elsewhere", "warning", "Derivatives are another provider's", _elsewhere, _no_gradients),
     Check(
         "gradient-sketch-disagree", "error", "Gradients and the sketch of the file disagree", _disagree, _no_gradients,
         milder=_is_surrogate,

@@ -86,9 +86,11 @@ def _no_check(audit: Audit) -> str | None:
 
 
 def _not_deterministic(audit: Audit) -> str | None:
-    noise = audit.step.repeat_noise
-    if noise <= 0 or (audit.rows is not None and audit.rows.dependent):
+    noise, rows = audit.step.repeat_noise, audit.rows
+    if noise <= 0 or (rows is not None and rows.dependent):
         return None
+    if rows is not None and not rows.repeated and (rows.alone or rows.batches):
+        return None  # the same batch twice gives the same bits: it was another batch's shape, which `rows-disagree` judges
     return (
         f"Repeated identical calls differ by {noise:.3g} (rms of one output): the model or the provider is not deterministic. Results "
         "do not repeat exactly."

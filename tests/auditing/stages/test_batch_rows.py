@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 
 from onnxfim.auditing.run import audit
@@ -130,6 +131,46 @@ class TestRowsThatDisagree:
         assert 1e-5 < found.rows.neighbours / found.rows.scale < 0.05
         assert "rows-disagree" in levels(found)
         assert "exact" not in {s.lambda_max.kind for s in found.samples}
+
+
+class TestNoiseFloor:
+    """Where a row differs from itself: beside moved rows, in calls of another size, from call to call."""
+
+    def of(self, fault, cpu, **options):
+        rng = np.random.default_rng(0)
+        return audit(from_callable(lambda Z: Z @ A + fault(Z, rng), (6,), 4), X, settings=cpu(replay=0, flip=False, **options))
+
+    def test_none_where_rows_agree(self, cpu):
+        rows = self.of(lambda Z, rng: 0.0, cpu).rows
+        assert rows.floor <= 1e-7 * rows.scale  # sums of six float32 products, in another order in another batch
+        assert rows.largest <= 1e-6 * rows.scale
+        assert rows.batch_rows == len(X)
+
+    def test_beside_moved_rows(self, cpu):
+        """Only a batch that holds moved rows is answered otherwise: its rows are off the grid of the samples."""
+
+        def fault(Z, rng):
+            return 1e-3 * (~np.isin(Z[:, 0], [*X[:, 0], *(0.5 * X[:, 0])]).all())
+
+        found = self.of(fault, cpu, step=0.1)
+        rows = found.rows
+        assert_allclose(rows.beside_moved, 1e-3, rtol=1e-3)  # float32
+        assert_allclose(rows.largest, 1e-3, rtol=1e-2)
+        assert (rows.neighbours, rows.identical, rows.repeated) == (0, 0, 0)
+        assert "beside moved rows" in next(f for f in found.findings if f.id == "rows-disagree").message
+
+    def test_batches_of_another_size(self, cpu):
+        found = self.of(lambda Z, rng: 1e-3 * (len(Z) > 8), cpu, step=0.1)
+        assert_allclose(found.rows.batches, 1e-3, rtol=1e-3)  # float32
+        assert found.rows.repeated == 0
+        assert found.step.repeat_noise > 0
+        assert "not-deterministic" not in levels(found)
+
+    def test_calls_that_differ(self, cpu):
+        found = self.of(lambda Z, rng: 1e-4 * rng.standard_normal((len(Z), 4)), cpu, step=0.1)
+        assert 1e-5 < found.rows.floor < 1e-3
+        assert found.rows.largest > found.rows.floor
+        assert levels(found)["not-deterministic"] == "warning"
 
 
 class TestStepFunctions:
