@@ -19,6 +19,7 @@ from onnxfim.gradients import NodeTests, SelfTest, derivative_graph, self_test
 from onnxfim.gradients.nodewise import NodeError
 from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
+from onnxfim.graph.quantised import rounds_inside_products
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.hardware import Hardware
@@ -153,7 +154,7 @@ class DifferentiableModel:
             seed: Seed of the directions.
             spread: Standard deviation of each coordinate, broadcastable to a sample.
         """
-        rounds = any(t.data_type in HALF for t in self._proto.graph.initializer)
+        rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
         test = self_test(
             original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]), rules=self.rule_errors,
             spread=spread, rounds=rounds,

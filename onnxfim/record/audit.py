@@ -69,6 +69,7 @@ class RowCheck:
         identical: Identical rows of one batch.
         repeated: The same batch twice: what is left is chance.
         dependent: The answers depend on the neighbours, beyond chance and rounding.
+        apart: Every row of the audit had a call of its own, for the file takes scales of quantisation from the whole batch.
     """
 
     rows: Count
@@ -78,6 +79,7 @@ class RowCheck:
     identical: NotNegative
     repeated: NotNegative
     dependent: bool
+    apart: bool = False
 
 
 @dataclass(frozen=True)

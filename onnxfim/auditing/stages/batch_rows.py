@@ -9,6 +9,7 @@ import numpy as np
 from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
+from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.audit import RowCheck
 from onnxfim.runtime.forgiving import rows_that_run
 
@@ -56,14 +57,15 @@ def try_rows(context: Context) -> RowCheck | None:
     repeated = _rms(again[good] - first[good])
     kept = good[:half]
     neighbours = _rms(moved[:half][kept] - first[:half][kept])
+    apart = fixed is None and context.settings.batch is None and _takes_scales(context)
     limit = _DYNAMIC if _scales_by_the_batch(context) else _SAME_16 if _sixteen_bits(context) else _SAME
     single = None
     if alone is not None and good[: len(alone)].all() and np.isfinite(alone).all():
         single = _rms(alone - first[: len(alone)])
-        if single > _PADDED * scale and hasattr(forward, "one_shape"):
+        if single > _PADDED * scale and not apart and hasattr(forward, "one_shape"):
             forward.one_shape = True
-    dependent = neighbours > max(_CHANCE * repeated, limit * scale) or _trains(context)
-    return RowCheck(size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent)
+    dependent = (neighbours > max(_CHANCE * repeated, limit * scale) and not apart) or _trains(context)
+    return RowCheck(size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent, apart)
 
 
 def _pool(X: Array, size: int) -> tuple[Array, Array]:
@@ -87,10 +89,16 @@ def _trains(context: Context) -> bool:
     )
 
 
-def _scales_by_the_batch(context: Context) -> bool:
-    """Whether the file takes scales of quantisation from the values of a whole batch."""
+def _takes_scales(context: Context) -> bool:
+    """Whether rows were given one a call, as scales of quantisation are those of the batch."""
     file = context.subject.file
-    return file is not None and any("Dynamic" in n.op or n.op.endswith("MatMulNBits") for n in file.graph.nodes)
+    return file is not None and takes_scales_from_the_batch(file.proto)
+
+
+def _scales_by_the_batch(context: Context) -> bool:
+    """Whether the file takes scales of quantisation from the values of a whole batch, or from those of a row at the run."""
+    file = context.subject.file
+    return _takes_scales(context) or (file is not None and any(n.op.endswith("MatMulNBits") for n in file.graph.nodes))
 
 
 def _sixteen_bits(context: Context) -> bool:
