@@ -132,7 +132,7 @@ class DitheredLadder:
         return tuple(self._tried[r] for r in sorted(self._tried))
 
     def dither(self, step: float) -> float:
-        """Amplitude of the dither at a step: as large as the step, and at least half a level, which spreads every input over its own.
+        """Amplitude of the dither at a step: that of the step, and at least half a level, which spreads every input over its own.
 
         Two points nearer to each other than a step round alike inside the net, and noise that they share is in their product; what
         differences along a step average over is hardly wider for it. Without levels it does not fall with the step below a share

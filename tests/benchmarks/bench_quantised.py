@@ -163,8 +163,10 @@ def table(found: Sequence[Sequence[object]]) -> str:
 
 
 def main() -> None:
+    """Print the table, and write it where asked; ``--tables`` takes rows that were printed before in place of audits."""
     options = arguments(
         __doc__, ("--schemes", {"default": "", "help": "only schemes whose name holds this text"}),
+        ("--tables", {"nargs": "*", "type": Path, "help": "files with printed tables to join", "default": []}),
         ("--samples", {"type": int, "default": SAMPLES}), ("--write", {"action": "store_true", "help": f"write {PAGE.name}"}),
     )  # fmt: skip
     found: list[list[object]] = []
@@ -174,9 +176,12 @@ def main() -> None:
             found.append(one)
             yield one
 
+    for path in options.tables:
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.startswith("| ") and not line.startswith("| model |")]
+        found += [line.strip("| ").split(" | ") for line in lines]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        print_table(HEADERS, kept(folder), title=f"Precisions, {options.samples} samples")
+        print_table(HEADERS, () if options.tables else kept(folder), title=f"Precisions, {options.samples} samples")
     if options.write:
         text = PAGE.read_text("utf-8")
         before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
