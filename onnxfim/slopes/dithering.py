@@ -28,7 +28,7 @@ _START = 6  # of the ladder: the step that int8 files mostly end at
 _PART = 1 / 3  # of an audit's forward passes that the probe may take, for five steps
 _FEWEST, _MOST = 6, 32  # directions of a probe
 _DITHER = 0.02  # of the inputs' standard deviation, where the file has no input levels
-_APART = 1.0  # of the step: int8 files read 1.1 to 2.4 times the float file's value at one step without it, 0.95 to 1.2 with it
+_APART = 1.0  # of the step: two int8 files read 1.1 to 2.4 times the float ones' value at one step without it, 1.0 to 1.4 with it
 #: Noise share that m directions of a sample resolve: 0.14 √m; at twice that a fifth of the samples have no value (measured).
 _RESOLVED = 0.14
 _PAID = 0.1  # what rounding may add to the relative noise of the audit's mean

@@ -42,7 +42,7 @@ SOME = (
 #: Of the other models: one scheme of each kind, and of weights alone where there are products of matrices to hold them.
 FEW = ("QDQ int8 per channel", "QOperator uint8", "dynamic uint8", "float16", "bfloat16 weights", "MatMulNBits 4, block 32")
 HEADERS = (
-    "model", "scheme", "verdict", "kind", "mean λ_max [95 %]", "step / std", "/ float at that scale [95 %]", "/ float's derivative",
+    "model", "scheme", "samples", "verdict", "kind", "mean λ_max [95 %]", "step / std", "/ float at that scale [95 %]", "/ float's derivative",
     "/ surrogate's", "passes a sample", "seconds", "what it says",
 )  # fmt: skip
 
@@ -97,7 +97,7 @@ def row(twin: Twin, name: str, path: Path) -> list[object]:
     try:
         found = twin.audited(path)
     except OnnxFimError as error:
-        return [twin.model.name, name, "refused", *[None] * 8, shown(str(error))]
+        return [twin.model.name, name, twin.samples, "refused", *[None] * 8, shown(str(error))]
     seconds = time.perf_counter() - started
     errors = [f.id for f in found.findings if f.level == "error"]
     apart = ["rows-apart"] if any(f.id == "rows-apart" for f in found.findings) else []
@@ -113,7 +113,7 @@ def row(twin: Twin, name: str, path: Path) -> list[object]:
     interval = "no interval" if mean.low is None or mean.high is None else f"{mean.low:.3g}, {mean.high:.3g}"
     kinds = sorted({s.lambda_max.kind for s in found.samples if s.lambda_max.value is not None})
     return [
-        twin.model.name, name, found.verdict, " and ".join(kinds), None if mean.value is None else f"{mean.value:.4g} [{interval}]",
+        twin.model.name, name, len(found.samples), found.verdict, " and ".join(kinds), None if mean.value is None else f"{mean.value:.4g} [{interval}]",
         f"{found.step.step / found.step.input_std:.3g}" if by_steps else "none: derivative", (written(same) or "") + off(same) or None, written(compared(found, twin.derived())),
         None if check is None else f"{check.ratio:.2f}", f"{found.run.evaluations / max(len(found.samples), 1):.0f}", f"{seconds:.1f}",
         ", ".join([*errors, *apart]) or None,
@@ -153,7 +153,9 @@ def rows(options: Any, folder: Path) -> Iterator[list[object]]:
             path = made(twin, scheme, folder)
             if isinstance(path, Path) and scheme.changes_nothing(twin.model.path, path):
                 path = "changes nothing: no product of matrices holds weights that it would pack"
-            yield row(twin, scheme.name, path) if isinstance(path, Path) else [name, scheme.name, "no file", *[None] * 8, path]
+            yield (
+                row(twin, scheme.name, path) if isinstance(path, Path) else [name, scheme.name, None, "no file", *[None] * 8, path]
+            )
 
 
 def table(found: Sequence[Sequence[object]]) -> str:
@@ -177,7 +179,9 @@ def main() -> None:
             yield one
 
     for path in options.tables:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.startswith("| ") and not line.startswith("| model |")]
+        lines = [
+            line for line in path.read_text("utf-8").splitlines() if line.startswith("| ") and not line.startswith("| model |")
+        ]
         found += [line.strip("| ").split(" | ") for line in lines]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
