@@ -25,6 +25,7 @@ from onnxfim.graph.load import (  # fmt: skip
     value_type,
 )
 from onnxfim.graph.output_axes import input_batch_axis
+from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
@@ -38,6 +39,7 @@ from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
 _SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
 
 
@@ -183,6 +185,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     dtype = np.dtype(into.dtype)
     end = ending(file.graph, out.name)
     fixed = fixed_batch(into)
+    # Scales that are taken from a batch make a row's answer one of all its rows; alone it is a function of the row.
+    batch = 1 if settings.batch is None and takes_scales_from_the_batch(file.proto) else settings.batch
 
     def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
         return OnnxForward(
@@ -192,7 +196,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip
 
-    forward = opened(file.path, out.name, fixed, settings.batch)
+    forward = opened(file.path, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)
     axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
@@ -203,9 +207,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     if fixed is not None:
         freed = free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
-        other = _reproducing(
-            lambda: opened(freed.SerializeToString(), out.name, None, settings.batch, axes), rows, forward.outputs(rows)
-        )
+        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, batch, axes), rows, forward.outputs(rows))
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
@@ -218,7 +220,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         inner = (
             None
             if make is None
-            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, settings, end.rounding)
+            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding)
         )
         if inner is not None:
             forward, reader, read = inner, before, end.logits
@@ -227,7 +229,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, settings)
+        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
         if inner is not None:
             forward, reader, read, source = inner, by_log, name, read_logarithm(file.proto, out.name)[0]
             rewritten.append("one more output, the logarithm of the probabilities")
@@ -321,17 +323,17 @@ class _Copy:
 
 def _inner_forward(
     copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, settings: Settings, rounding: float = 0.0,
+    reader: OutputReader, batch: int | None, rounding: float = 0.0,
 ) -> OnnxForward | None:  # fmt: skip
     """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
     fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
     try:
-        made = opened(copy.model.SerializeToString(), copy.output, fixed, settings.batch, axes)
+        made = opened(copy.model.SerializeToString(), copy.output, fixed, batch, axes)
         z = made.outputs(few)
     except OnnxFimError:
         return None
     again = reader.probabilities(z)
-    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, rounding)
+    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, _LEVELS * rounding)
     return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 

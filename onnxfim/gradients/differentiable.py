@@ -21,6 +21,7 @@ from onnxfim.gradients.nodewise import NodeError
 from onnxfim.gradients.openvino import for_openvino
 from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
+from onnxfim.graph.quantised import rounds_inside_products
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory
@@ -204,7 +205,7 @@ class DifferentiableModel:
             products: The graphs of products are used too. They are of the same rules, which is enough on the CPU; another provider
                 may compute them otherwise.
         """
-        rounds = any(t.data_type in HALF for t in self._proto.graph.initializer)
+        rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
         test = self_test(
             original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]), rules=self.rule_errors,
             spread=spread, rounds=rounds,

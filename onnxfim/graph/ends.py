@@ -17,7 +17,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _TRANSPARENT = frozenset({
     "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Transpose", "ai.onnx.ml.ZipMap",
 })  # fmt: skip
-_QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# Some tools write types that the graph's operator set does not know by operators of the runtime's domain, of the same meaning.
+_QUANTISERS = frozenset({"QuantizeLinear", "com.microsoft.QuantizeLinear"})
+_DEQUANTISERS = frozenset({"DequantizeLinear", "com.microsoft.DequantizeLinear"})
+_QUANTISING = _QUANTISERS | _DEQUANTISERS
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KINDS = {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "sigmoid"}
 # Operators after which any number is as good as another: outputs of them are scores, whatever their sign.
@@ -102,7 +105,7 @@ def ending(graph: Graph, output: str) -> Ending:
             continue
         elif node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
             break
-        elif node.op == "DequantizeLinear" and (scale := graph.constant(node.inputs[1])) is not None:
+        elif node.op in _DEQUANTISERS and (scale := graph.constant(node.inputs[1])) is not None:
             rounding = max(rounding, float(np.max(np.abs(scale))) * total)
         step = None if axes is None or node.op in _QUANTISING else back(graph, node, axes)
         axes = axes if node.op in _QUANTISING else None if step is None else step[1]
@@ -227,7 +230,7 @@ _MOVED = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
 def _input_quantiser(graph: Graph, input_name: str) -> tuple[Node, float] | None:
     """The QuantizeLinear that reads the input, moved or as it is, with its scale, where it has one for all values."""
     for node in graph.consumers.get(input_name, ()):
-        if node.op == "QuantizeLinear":
+        if node.op in _QUANTISERS:
             scale = graph.constant(node.inputs[1])
             if scale is not None and scale.size == 1:
                 return node, float(scale.ravel()[0])

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import onnx
 from onnx import TensorProto, numpy_helper
 
+import onnxfim.graph.packed_weights  # noqa: F401 - its operators can be written out too
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function

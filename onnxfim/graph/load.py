@@ -18,6 +18,8 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 
 Array: TypeAlias = np.ndarray[Any, Any]
+#: Types of inputs that ONNX Runtime's Python cannot be given.
+_NOT_FED = frozenset({"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
 _MAX_FILE = 2**31  # protobuf's own limit; larger models keep their weights in external data
 
 
@@ -113,6 +115,11 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
     """
     inputs = file.graph.inputs
     chosen = _pick(file, inputs, name, "input")
+    if chosen.dtype in _NOT_FED:
+        raise InputError(
+            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected float16, float32 or float64, for ONNX Runtime's "
+            "Python takes no other floats. Put a Cast from float32 before it, which changes no answer."
+        )
     if not chosen.dtype.startswith("float"):
         raise InputError(
             f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "

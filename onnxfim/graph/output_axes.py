@@ -21,7 +21,7 @@ _BATCH = re.compile(r"(^|[_ -])(n|b|bs|batch(_?size)?)([_ -]|$)", re.IGNORECASE)
 _PRODUCTS = {  # operator: the place of the factor that holds the weights
     "MatMul": 1, "Gemm": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "com.microsoft.FusedMatMul": 1, "com.microsoft.FusedGemm": 1,
     "com.microsoft.QGemm": 3, "com.microsoft.MatMulNBits": 1, "com.microsoft.DynamicQuantizeMatMul": 1,
-    "com.microsoft.MatMulIntegerToFloat": 1,
+    "com.microsoft.MatMulIntegerToFloat": 1, "com.microsoft.MatMulBnb4": 1,
 }  # fmt: skip
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3, "com.microsoft.FusedConv": 1}
 _RECURRENT = ("LSTM", "GRU", "RNN")
@@ -32,6 +32,7 @@ _KEEPS_AXES = frozenset({
     "Sum", "Mean", "Pow", "Where", "BatchNormalization", "InstanceNormalization", "LayerNormalization", "Resize", "Upsample",
     "Concat", "Slice", "Pad", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "Round",
     "Floor", "Ceil", "Sign", "Expand", "Tile", "LpNormalization", "Erf", "Gelu", "HardSwish", "DynamicQuantizeLinear",
+    "com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear",
 })  # fmt: skip
 _REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceL2", "ReduceL1", "ArgMax")
 

@@ -20,6 +20,7 @@ from onnxfim.graph.shapes import constant_value
 _ROUNDING = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention"}
 )
+_EIGHT_BITS = 4  # the accuracy level
 _HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
@@ -34,6 +35,31 @@ def rounding_operators(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def _rounds(op: str) -> bool:
     return op == "QuantizeLinear" or op in _ROUNDING or op.startswith("QLinear") or op.endswith("Integer")
+
+
+def takes_scales_from_the_batch(model: onnx.ModelProto) -> bool:
+    """Whether an operator quantises by the range of all values that it is given, those of other rows among them."""
+    nodes = [*model.graph.node, *(n for f in model.functions for n in f.node)]
+    return any(n.op_type.startswith("DynamicQuantize") for n in nodes)
+
+
+def rounds_inside_products(model: onnx.ModelProto) -> str | None:
+    """What makes the runtime round the activations of products with weights of few bits, in words; None where nothing does.
+
+    The scale is each row's own, and takes its largest number: what is rounded stays near the float product, and the graph tells its
+    slope. At accuracy level 4 a kernel may take 8-bit activations; for blocked weights before a MatMul, which it fuses, level 4 is
+    ONNX Runtime's default (``session.qdq_matmulnbits_accuracy_level``).
+    """
+    stored = {t.name for t in model.graph.initializer}
+    blocked = {
+        o for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored and _block_size(n) for o in n.output
+    }
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits" and any(a.name == "accuracy_level" and a.i == _EIGHT_BITS for a in node.attribute):
+            return "MatMulNBits at accuracy level 4 takes its activations in 8 bits"
+        if node.op_type == "MatMul" and blocked.intersection(node.input):
+            return "the runtime fuses blocked weights with MatMul, and takes its activations in 8 bits"
+    return None
 
 
 def computes_in_half(model: onnx.ModelProto) -> bool:
@@ -54,14 +80,15 @@ def dequantised(
     tensors = {t.name: t for t in initializers}
     kept, made = [], []
     for node in nodes:
-        blocked = any(a.name == "block_size" and a.i for a in node.attribute)
-        if node.op_type != "DequantizeLinear" or blocked or any(i and i not in tensors for i in node.input):
+        if node.op_type != "DequantizeLinear" or any(i and i not in tensors for i in node.input):
             kept.append(node)
             continue
         q, scale, *zeros = (np.asarray(numpy_helper.to_array(tensors[i], base_dir=str(base_dir))) for i in node.input if i)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         zero = zeros[0] if zeros else np.zeros((), np.int32)
-        if scale.size > 1:
+        if size := _block_size(node):
+            scale, zero = (_of_blocks(a, q.shape[axis], size, axis) for a in (scale, zero))
+        elif scale.size > 1:
             columns = [1] * q.ndim
             columns[axis] = scale.size
             scale, zero = scale.reshape(columns), zero.reshape(columns if zero.size > 1 else ())
@@ -69,6 +96,16 @@ def dequantised(
         made.append(numpy_helper.from_array(value.astype(np.float32).reshape(q.shape), node.output[0]))
     used = {i for n in kept for i in n.input}
     return kept, [t for t in initializers if t.name in used] + made
+
+
+def _block_size(node: onnx.NodeProto) -> int:
+    """Numbers along the axis that share a scale; 0 where a scale is for a tensor or a channel."""
+    return next((int(a.i) for a in node.attribute if a.name == "block_size"), 0)
+
+
+def _of_blocks(values: np.ndarray, length: int, size: int, axis: int) -> np.ndarray:
+    """One value for each number from one for each block; the last block may be short."""
+    return values if values.ndim == 0 else np.repeat(values, size, axis=axis).take(np.arange(length), axis=axis)
 
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "MaxPool", "Gather", "Expand", "Identity"})

@@ -21,7 +21,8 @@ _CHOOSING: dict[str, tuple[int, ...]] = {
     "Where": (0,), "Gather": (1,), "GatherElements": (1,), "GatherND": (1,), "ScatterElements": (1,), "ScatterND": (1,),
     "Scatter": (1,), "OneHot": (0, 1), "Slice": (1, 2, 3, 4), "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Pad": (1, 3),
     "TopK": (1,), "Compress": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Resize": (1, 2, 3), "Split": (1,),
-    "ai.onnx.ml.ArrayFeatureExtractor": (1,), "DequantizeLinear": (2,), "QuantizeLinear": (2,), "ReduceSum": (1,),
+    "ai.onnx.ml.ArrayFeatureExtractor": (1,), "DequantizeLinear": (2,), "QuantizeLinear": (2,),
+    "com.microsoft.DequantizeLinear": (2,), "com.microsoft.QuantizeLinear": (2,), "ReduceSum": (1,),
     "ReduceMean": (1,), "ReduceMax": (1,), "CumSum": (1,), "If": (0,),
 }  # fmt: skip
 # Outputs that carry no slope, by the operator.

@@ -20,6 +20,7 @@ class RowCheck:
         identical: Identical rows of one batch.
         repeated: The same batch twice: what is left is chance.
         dependent: The answers depend on the neighbours, beyond chance and rounding.
+        apart: Every row of the audit had a call of its own, for the file takes scales of quantisation from the whole batch.
         beside_moved: Samples at rest in a batch of the same size of moved rows, which are made where the model runs.
         batch_rows: Rows in a call of the clean pass.
         batches: The same rows in a batch that was tried and in the clean pass.
@@ -35,6 +36,7 @@ class RowCheck:
     identical: NotNegative
     repeated: NotNegative
     dependent: bool
+    apart: bool = False
     beside_moved: NotNegative | None = None
     batch_rows: Count | None = None
     batches: NotNegative | None = None
@@ -43,6 +45,8 @@ class RowCheck:
     @property
     def floor(self) -> float:
         """The largest rms difference of a row from itself: what differences of outputs must rise above."""
+        if self.apart:  # no row of the audit had neighbours
+            return max(self.identical, self.repeated)
         return max(
             self.identical, self.repeated, *(d or 0.0 for d in (self.alone, self.neighbours, self.beside_moved, self.batches))
         )

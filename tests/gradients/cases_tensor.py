@@ -6,6 +6,7 @@ import numpy as np
 
 from tests.gradients.cases import Case, Rng, away, ints, pick
 from tests.support.gradient_nets import ROWS, Net, spread
+from tests.support.packed_weights import four_bit_floats, n_bits
 
 CASES: list[Case] = []
 
@@ -333,6 +334,25 @@ def fused_matmul(rng: Rng) -> tuple[Net, str]:
 def fused_gemm(rng: Rng) -> tuple[Net, str]:
     net = Net((4,))
     return net, net.op("FusedGemm", "x", rng.standard_normal((4, 3)), rng.standard_normal(3), domain=MS, activation="Tanh")
+
+
+@case(f"{MS}.MatMulNBits", repeats=12)
+def weights_of_few_bits(rng: Rng) -> tuple[Net, str]:
+    k = int(pick(rng, [32, 48, 70]))
+    form = n_bits(
+        rng, int(rng.integers(1, 7)), k, bits=int(pick(rng, [4, 4, 8])), block=int(pick(rng, [16, 32, 64])),
+        zeros=str(pick(rng, ["none", "packed"])), bias=bool(rng.integers(2)),
+    )  # fmt: skip
+    net = Net((3, k) if rng.integers(2) else (k,))
+    return net, net.op("MatMulNBits", "x", *("" if i is None else i for i in form.inputs), domain=MS, **form.attributes)
+
+
+@case(f"{MS}.MatMulBnb4", repeats=4)
+def weights_of_four_bit_floats(rng: Rng) -> tuple[Net, str]:
+    k = int(pick(rng, [32, 64]))
+    form = four_bit_floats(rng, int(pick(rng, [1, 4, 6])), k, block=int(pick(rng, [16, 32])), kind=int(rng.integers(2)))
+    net = Net((k,))
+    return net, net.op("MatMulBnb4", "x", *form.inputs, domain=MS, **form.attributes)
 
 
 @case(f"{MS}.Gelu", f"{MS}.BiasGelu", f"{MS}.FastGelu", f"{MS}.QuickGelu", repeats=10)

@@ -73,8 +73,7 @@ class TestFiles:
             pytest.skip("dynamic quantisation has levels of its own")
         net = NETS[name]
         X = net.samples(N)
-        batch = 1 if form == "dynamic" else None  # its scales are those of the rows in a call
-        found = audit(saved(tmp_path, net, X, form, levels), X, settings=Settings(replay=0, bounds=False, batch=batch))
+        found = audit(saved(tmp_path, net, X, form, levels), X, settings=Settings(replay=0, bounds=False))
         mean = found.aggregates["lambda_max"].mean.value
         assert found.step.scheme == "dithered"
         assert found.step.rounding.startswith("the graph quantises")

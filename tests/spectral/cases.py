@@ -9,6 +9,7 @@ import numpy as np
 from onnx import helper
 
 from tests.spectral.dense import Case
+from tests.support.packed_weights import four_bit_floats, n_bits
 
 Rng = np.random.Generator
 CASES: dict[str, Callable[[Rng], Case]] = {}
@@ -210,6 +211,15 @@ def matmul(rng, op):
     if kind == 2:
         return Case([node(op, ["x", "W"])], (2, 3, n), {"W": rng.normal(size=(2, n, m))}, linear=True, within=0.01)
     return Case([node(op, ["x", "W"])], (3, n), {"W": W}, linear=True, within=0.01)
+
+
+@case("com.microsoft.MatMulNBits", "com.microsoft.MatMulBnb4")
+def weights_of_few_bits(rng, op):
+    n, k = int(rng.integers(1, 6)), 32
+    form = n_bits(rng, n, k, zeros="packed") if op.endswith("NBits") else four_bit_floats(rng, n, k, block=16)
+    names = "Bso" if op.endswith("NBits") else "Bs"
+    weights = {name: a for name, a in zip(names, form.inputs, strict=False) if a is not None}
+    return Case([node(op, ["x", *weights], **form.attributes)], (k,), weights, linear=True, within=0.01)
 
 
 @case("Gemm")

@@ -10,6 +10,7 @@ import numpy as np
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import OnnxFimError
+from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.row_check import RowCheck
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.rows import Forward, Rademacher, Rows
@@ -70,6 +71,7 @@ def try_rows(context: Context) -> TriedRows | None:
     repeated = _rms(again[good] - first[good])
     kept = good[:half]
     neighbours = _rms(moved[:half][kept] - first[:half][kept])
+    apart = fixed is None and context.settings.batch is None and _takes_scales(context)
     limit = _DYNAMIC if _scales_by_the_batch(context) else _SAME_16 if _sixteen_bits(context) else _SAME
     differences = [again[good] - first[good], moved[:half][kept] - first[:half][kept], copies - copies[:1]]
     beside = None
@@ -80,11 +82,11 @@ def try_rows(context: Context) -> TriedRows | None:
     if alone is not None and good[: len(alone)].all() and np.isfinite(alone).all():
         differences.append(alone - first[: len(alone)])
         single = _rms(differences[-1])
-        if single > _PADDED * scale and hasattr(forward, "one_shape"):
+        if single > _PADDED * scale and not apart and hasattr(forward, "one_shape"):
             forward.one_shape = True
-    dependent = neighbours > max(_CHANCE * repeated, limit * scale) or _trains(context)
+    dependent = (neighbours > max(_CHANCE * repeated, limit * scale) and not apart) or _trains(context)
     check = RowCheck(
-        size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent, beside_moved=beside,
+        size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent, apart, beside_moved=beside,
         largest=max(float(np.abs(d).max()) for d in differences),
     )  # fmt: skip
     return TriedRows(check, rows[good], first[good])
@@ -92,8 +94,8 @@ def try_rows(context: Context) -> TriedRows | None:
 
 def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> RowCheck | None:
     """What was found, with the answers that the same rows had in the clean pass: it makes no call."""
-    if tried is None:
-        return None
+    if tried is None or tried.check.apart:
+        return None if tried is None else tried.check
     apart = [
         clean.base[match[0]] - z
         for row, z in zip(tried.rows, tried.outputs, strict=True)
@@ -136,10 +138,16 @@ def _trains(context: Context) -> bool:
     )
 
 
-def _scales_by_the_batch(context: Context) -> bool:
-    """Whether the file takes scales of quantisation from the values of a whole batch."""
+def _takes_scales(context: Context) -> bool:
+    """Whether rows were given one a call, as scales of quantisation are those of the batch."""
     file = context.subject.file
-    return file is not None and any("Dynamic" in n.op or n.op.endswith("MatMulNBits") for n in file.graph.nodes)
+    return file is not None and takes_scales_from_the_batch(file.proto)
+
+
+def _scales_by_the_batch(context: Context) -> bool:
+    """Whether the file takes scales of quantisation from the values of a whole batch, or from those of a row at the run."""
+    file = context.subject.file
+    return _takes_scales(context) or (file is not None and any(n.op.endswith("MatMulNBits") for n in file.graph.nodes))
 
 
 def _sixteen_bits(context: Context) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import TiedSamples
-from onnxfim.graph.quantised import computes_in_half, rounding_operators
+from onnxfim.graph.quantised import computes_in_half, rounding_operators, rounds_inside_products
 from onnxfim.record.audit import Calibration
 from onnxfim.record.steps import StepChoice
 from onnxfim.slopes.calibration import calibrate
@@ -57,6 +57,8 @@ def _rounding(context: Context, clean: Clean) -> str | None:
     if file is not None:
         if operators := rounding_operators(file.proto):
             return f"{QUANTISERS} ({', '.join(operators)})"
+        if (inside := rounds_inside_products(file.proto)) is not None:
+            return inside
         if computes_in_half(file.proto):
             return "the graph computes with 16-bit floats"
     outputs = clean.base[clean.audited]

@@ -16,6 +16,7 @@ refuse(
     *("com.microsoft.QLinearConcat", "com.microsoft.QLinearGlobalAveragePool", "com.microsoft.QLinearAveragePool"),
     *("com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSoftmax"),
     *("com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat", "com.microsoft.QAttention"),
+    *("com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear"),
 )
 refuse(
     "trees are piecewise constant, the true derivative is zero almost everywhere",

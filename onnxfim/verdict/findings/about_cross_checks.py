@@ -75,7 +75,7 @@ def _batch_dependent(audit: Audit) -> str | None:
 
 def _rows_disagree(audit: Audit) -> str | None:
     rows = audit.rows
-    if rows is None or rows.dependent:
+    if rows is None or rows.dependent or rows.apart:
         return None
     signal, coarse = difference_signal(audit), "16" in audit.model.input_dtype
     allowed = (_COARSE if coarse else _DISAGREE) * rows.scale
@@ -94,7 +94,20 @@ def _rows_disagree(audit: Audit) -> str | None:
         + ("" if not rows.beside_moved else f", by {rows.beside_moved:.3g} beside moved rows")
         + ("" if not rows.batches else f", by {rows.batches:.3g} in batches of {rows.batch_rows}")
         + f" (rms, at outputs up to {rows.scale:.3g}){against}. Scales of quantisation taken from the batch do this, and errors of a "
-        "runtime; use one row a call (--batch 1) or another provider."
+        "runtime; use one row a call (leave --batch out, or --batch 1) or another provider."
+    )
+
+
+def _rows_apart(audit: Audit) -> str | None:
+    rows = audit.rows
+    if rows is None or not rows.apart:
+        return None
+    moved = 0.0 if rows.neighbours is None else rows.neighbours
+    return (
+        "The file takes scales of quantisation from all rows of a batch, so that a row's answer depends on its neighbours: every row "
+        "was given a call of its own, and values are those of the file at batch 1 (one row a call is slower than a batch). In a batch "
+        f"of {rows.rows} the same rows among others differ by {moved:.3g} (rms, at outputs up to {rows.scale:.3g}); deployed so, its "
+        "outputs carry that noise. --batch N audits it with N rows a call."
     )
 
 
@@ -207,6 +220,7 @@ def _attack_far(audit: Audit) -> str | None:
 CHECKS = (
     Check("bound-violated", "error", "Values lie above the upper bound from the weights", _bound_violated, _no_bound),
     Check("batch-dependent", "error", "Rows of a batch depend on each other", _batch_dependent, _no_rows),
+    Check("rows-apart", "note", "Every row was given a call of its own", _rows_apart, _no_rows),
     Check("rows-disagree", "error", "One row gets different answers", _rows_disagree, _no_rows, milder=_drowns_no_signal),
     Check("differences-near-noise", "error", "Differences are not far above the noise", _near_noise, _no_rows, milder=_noise_is_smaller),
     Check("no-gradient", "note", "The graph was not differentiated", _no_gradient),

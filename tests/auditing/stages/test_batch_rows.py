@@ -126,11 +126,21 @@ class TestRowsThatDisagree:
             ("MatMul", ["h", "M"], ["z"], {}),
         ]  # fmt: skip
         made = models.model(nodes, {**weights, "M": weights["M"].astype(np.float32)}, shape=(6,), out=(4,))
-        found = audit(saved(made), X, settings=cpu(replay=0))
+        found = audit(saved(made), X, settings=cpu(replay=0, batch=8))
         assert not found.rows.dependent
+        assert not found.rows.apart
         assert 1e-5 < found.rows.neighbours / found.rows.scale < 0.05
         assert "rows-disagree" in levels(found)
         assert "exact" not in {s.lambda_max.kind for s in found.samples}
+        alone = audit(saved(made), X, settings=cpu(replay=0))
+        assert levels(alone)["rows-apart"] == "note"
+        assert "rows-disagree" not in levels(alone)
+        assert alone.rows.apart
+        assert alone.rows.neighbours == found.rows.neighbours, "what a batch would do is still told"
+        assert_allclose(
+            [s.lambda_max.value for s in alone.samples],
+            [s.lambda_max.value for s in audit(saved(made), X, settings=cpu(replay=0, batch=1)).samples],
+        )
 
 
 class TestNoiseFloor:
