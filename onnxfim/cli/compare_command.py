@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ import click
 
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import assets_option, data_options, run_options
+from onnxfim.cli.options import assets_option, data_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.common_step import Candidate
     from onnxfim.record.audit import Audit
+    from onnxfim.record.deployment import Attribution, MovedOutput
     from onnxfim.verdict import Comparison
 
 
@@ -37,6 +40,19 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FORMAT=PATH",
     help="Write html=PATH, json=PATH or markdown=PATH; repeatable.  [default: html=comparison.html]",
 )
+@option(
+    "--deployed-provider", "deployed_providers", multiple=True, metavar="TEXT", example=["openvino"],
+    help="Where the models after the first run, if elsewhere than --provider says: the same file may be given twice; repeatable.",
+)  # fmt: skip
+@option(
+    "--attribute",
+    is_flag=True,
+    help="Rank the nodes of the second model by the part of the change of sensitivity that goes when one of them is restored.",
+)
+@option(
+    "--attribute-samples", type=click.IntRange(min=2), default=16, show_default=True, example=16,
+    help="Samples that --attribute measures every node on, those that carry the change.",
+)  # fmt: skip
 @assets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
@@ -76,10 +92,11 @@ def compare_command(
         check_writable(path)
     check_assets(assets, outputs)
     render = _formats(assets)
-    audits = _audits(subjects, console, options)
+    sides = _sides(subjects, console, options)
+    audits = sides.audits
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
-    result = compared(audits, seed=options["seed"])
+    result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
     for kind, path in outputs:
         write(path, render[kind](result))
     _print(result, outputs, console)
@@ -98,32 +115,58 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
     }
 
 
-def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> list[Audit]:
+@dataclass(frozen=True)
+class _Sides:
+    """The audits to compare, and the outputs of both of exactly two models, with the passes that they took."""
+
+    audits: list[Audit]
+    outputs: tuple[MovedOutput, ...] | None = None
+    evaluations: int = 0
+    attribution: Attribution | None = None
+
+
+def _sides(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> _Sides:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
+    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.auditing.two_outputs import two_outputs
+    from onnxfim.cli.audit_command import prepare
     from onnxfim.record.audit import Audit
 
-    saved = [Path(s).suffix.lower() == ".json" for s in subjects]
-    read = {s: Audit.load(s) for s, is_saved in zip(subjects, saved, strict=True) if is_saved}
-    models = [s for s in subjects if s not in read]
+    read = [Audit.load(s) if Path(s).suffix.lower() == ".json" else None for s in subjects]
+    models = [s for s, audit in zip(subjects, read, strict=True) if audit is None]
     if models and options["data"] is None:
         raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")
-    measured = _measured(models, list(read.values()), console, options) if models else {}
-    return [read[s] if s in read else measured[s] for s in subjects]
+    if options["attribute"] and len(models) != len(subjects) or options["attribute"] and len(subjects) != 2:
+        raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
+    # The same file may be given twice: subjects are told apart by their place.
+    candidates = []
+    for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
+        if audit is None:
+            p = prepare(subject, _placed(options, place))
+            candidates.append(Candidate(p.file, p.samples, p.settings))
+    outputs, evaluations = None, 0
+    if len(subjects) == 2 and len(candidates) == 2:
+        console.detail("comparing the outputs of both models on all samples")
+        outputs, evaluations = two_outputs(*candidates)
+    measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
+    return _Sides([next(measured) if a is None else a for a in read], outputs, evaluations)
 
 
-def _measured(models: Sequence[str], read: Sequence[Audit], console: Console, options: dict[str, Any]) -> dict[str, Audit]:
-    from onnxfim.auditing.common_step import Candidate, at_common_step
+def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
+    """The options of the model at that place: those after the first run where deployment runs them."""
+    deployed = options["deployed_providers"]
+    return {**options, "providers": deployed} if place and deployed else options
+
+
+def _measured(names: Sequence[str], candidates: Sequence[Candidate], read: Sequence[Audit], console: Console) -> Iterator[Audit]:
+    from onnxfim.auditing.common_step import at_common_step
     from onnxfim.auditing.run import audit
-    from onnxfim.cli.audit_command import prepare
 
-    prepared = {m: prepare(m, options) for m in models}
-    settings = at_common_step([Candidate(p.file, p.samples, p.settings) for p in prepared.values()], read)
-    found = {}
-    for (name, p), chosen in zip(prepared.items(), settings, strict=True):
-        console.detail(f"measuring {name} at step {chosen.step:.3g}, {chosen.scheme} differences, seed {chosen.seed}")
+    for name, c, chosen in zip(names, candidates, at_common_step(candidates, read), strict=True):
+        step = "a step of its own" if chosen.step is None else f"step {chosen.step:.3g}"
+        console.detail(f"measuring {name} at {step}, {chosen.scheme} differences, seed {chosen.seed}")
         with console.progress() as progress:
-            found[name] = audit(p.file, p.samples, settings=chosen, progress=progress)
-    return found
+            yield audit(c.model, c.inputs, settings=chosen, progress=progress)
 
 
 def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Console) -> None:
