@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,8 @@ def compare_command(
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    if result.deployment is not None and sides.attribution is not None:
+        result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
     for kind, path in outputs:
         write(path, render[kind](result))
     _print(result, outputs, console)
@@ -149,7 +151,20 @@ def _sides(subjects: Sequence[str], console: Console, options: dict[str, Any]) -
         console.detail("comparing the outputs of both models on all samples")
         outputs, evaluations = two_outputs(*candidates)
     measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
-    return _Sides([next(measured) if a is None else a for a in read], outputs, evaluations)
+    audits = [next(measured) if a is None else a for a in read]
+    attribution = _attribution(candidates, audits, console, options) if options["attribute"] else None
+    return _Sides(audits, outputs, evaluations, attribution)
+
+
+def _attribution(
+    candidates: Sequence[Candidate], audits: Sequence[Audit], console: Console, options: dict[str, Any]
+) -> Attribution:
+    from onnxfim.auditing.attribution import attribute
+
+    first, second = candidates
+    console.detail(f"restoring the nodes of {audits[1].model.name} one at a time")
+    with console.layers() as told:
+        return attribute(first, second, (audits[0], audits[1]), samples=options["attribute_samples"], told=told)
 
 
 def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:

@@ -1,0 +1,256 @@
+"""Which nodes of a deployed file carry the change of sensitivity: each is restored by itself and measured along the same directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.context import Context
+from onnxfim.auditing.run import opened
+from onnxfim.errors import InputError, OnnxFimError
+from onnxfim.graph.load import ModelFile, fixed_batch, value_type
+from onnxfim.graph.restoring import Restorable, Unit, restorable
+from onnxfim.graph.surgery import free_batch, read_from
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
+from onnxfim.record.deployment import Attribution, NotRestored, Restored
+from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.rows import Forward, Rademacher
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample, Scheme, is_finite
+from onnxfim.slopes.estimators import plain_top
+from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.spread import spread_of
+from onnxfim.verdict.paired import mean_difference
+
+Array: TypeAlias = np.ndarray[Any, Any]
+#: Called with how many nodes are done, of how many, and the next one's name.
+Told: TypeAlias = Callable[[int, int, str], None]
+
+_DIRECTIONS = 16  # of each sample: they are the same for all, so that their noise cancels
+_OUTPUTS = 256  # samples whose outputs are compared, a pass each
+_UNTOLD = 0.5  # of the outputs' change: above it, what was written out is not what the file computes
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One model as measured: ``ln lambda_max`` of each sample, NaN where not resolved, (n,), and probabilities (N, K, P) or None."""
+
+    logs: Array
+    probabilities: Array | None
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Measures models alike: the same samples, directions, dither and scale."""
+
+    X: Array
+    samples: tuple[Sample, ...]
+    scheme: Scheme
+    step: float
+    dither: float
+    limits: tuple[float, float] | None
+    field: Array | None
+    seed: int
+    temperature: float
+    directions: int = _DIRECTIONS
+
+    @property
+    def evaluations(self) -> int:
+        """Forward passes of one model."""
+        return len(self.samples) * self.directions * ROWS_PER_DIRECTION[self.scheme] + len(self.X)
+
+    def see(self, forward: Forward, reader: OutputReader) -> _Seen:
+        """Measure one model."""
+        base = forward.outputs(self.X)
+        jacobian = DifferenceJacobian(
+            forward, Rademacher(self.seed), scheme=self.scheme, step=self.step, seed=self.seed, dither=self.dither,
+            limits=self.limits, field=self.field,
+        )  # fmt: skip
+        logs = []
+        for ends in jacobian.ends(self.X, base, [Request(s, 0, self.directions) for s in self.samples]):
+            at = base[ends.request.sample.position]
+            if not is_finite(ends) or not np.isfinite(at).all():
+                logs.append(np.nan)
+                continue
+            scores = reader.scores(at, ends.plus, ends.minus, ends.h, self.temperature)
+            twin = None if ends.twin is None else reader.scores(at, ends.twin.plus, ends.twin.minus, ends.twin.h, self.temperature)
+            top = plain_top(scores, twin)
+            logs.append(np.log(top) if top > 0 else np.nan)
+        return _Seen(np.array(logs), reader.probabilities(base) if reader.has_classes else None)
+
+
+def attribute(
+    first: Candidate, second: Candidate, audits: tuple[Audit, Audit], *, samples: int = 16, told: Told | None = None
+) -> Attribution:
+    """Rank the nodes of the second model by what restoring one of them does to its sensitivity.
+
+    A node is restored by giving it the first model's weights and inputs that are not rounded; the rest of the file stays as it is,
+    on its own provider. All are measured at the audits' common step.
+
+    Args:
+        first, second: The trained and the deployed model; both must be files.
+        audits: Of the two, at one step.
+        samples: Samples to measure on: spread over the upper half by sensitivity, which carries it.
+        told: Called as it goes on.
+
+    Raises:
+        InputError: a model that is no file.
+        OnnxFimError: a model that cannot be opened.
+    """
+    contexts = [opened(c.model, c.inputs, None, c.settings, None, None) for c in (first, second)]
+    files = [c.subject.file for c in contexts]
+    if files[0] is None or files[1] is None:
+        raise InputError("attribute: a Python function has no nodes, expected two model files. Give the paths of ONNX files.")
+    bench = _bench(contexts[0], contexts[1], audits, samples)
+    trained = bench.see(contexts[0].subject.forward, contexts[0].reader)
+    deployed = bench.see(contexts[1].subject.forward, contexts[1].reader)
+    total = _explained(deployed.logs, trained.logs)
+    try:
+        found = restorable(files[1].proto, files[0].proto, deployed_dir=files[1].path.parent, trained_dir=files[0].path.parent)
+    except OnnxFimError as error:
+        return _nothing(bench, total, f"the deployed file cannot be taken apart: {error}")
+    if not found.units:
+        return _nothing(bench, total, "no node of the deployed file differs from the trained file's in weights or rounding")
+    copies = _Copies(contexts[1], files[1], found)
+    base = deployed
+    left = [NotRestored(*words) for words in found.left]
+    if found.rewritten:
+        base = bench.see(*copies.opened(()))
+        left += _untold(trained, deployed, base)
+    nodes = []
+    for k, unit in enumerate(found.units):
+        if told is not None:
+            told(k, len(found.units), unit.node)
+        try:
+            nodes.append(_restored(unit, bench, trained, base, bench.see(*copies.opened((unit,)))))
+        except OnnxFimError as error:
+            left.append(NotRestored(unit.node, unit.operator, f"the file with this node restored does not run: {error}"))
+    whole = Aggregate(None, None, None, 0.0, "the file with all nodes restored does not run")
+    with suppress(OnnxFimError):
+        whole = _explained(base.logs, bench.see(*copies.opened(found.units)).logs)
+    ranked = sorted(nodes, key=lambda n: -abs(n.explained.value or 0.0))
+    spent = (3 + found.rewritten + len(nodes)) * bench.evaluations
+    return Attribution(
+        tuple(ranked), tuple(left), total, whole, len(bench.samples), bench.directions, bench.step, bench.scheme, spent
+    )  # fmt: skip
+
+
+def _nothing(bench: _Bench, total: Aggregate, reason: str) -> Attribution:
+    none = Aggregate(None, None, None, 0.0, "nothing was restored")
+    return Attribution(
+        (), (), total, none, len(bench.samples), bench.directions, bench.step, bench.scheme, 2 * bench.evaluations, reason
+    )  # fmt: skip
+
+
+def _bench(first: Context, second: Context, audits: tuple[Audit, Audit], samples: int) -> _Bench:
+    """Where to measure: samples of the upper half by sensitivity, at the step and scheme of the deployed model's audit."""
+    there = {int(i): k for k, i in enumerate(second.samples.indices)}
+    known = {s.index for s in audits[1].samples}
+    sizes = {s.index: s.lambda_max.value or 0.0 for s in audits[0].samples if s.index in known and s.index in there}
+    ranked = sorted(sizes, key=lambda i: (-sizes[i], i))
+    upper = ranked[: max(samples, (len(ranked) + 1) // 2)]
+    picked = [upper[int(k)] for k in np.unique(np.linspace(0, len(upper) - 1, min(samples, len(upper))).round())]
+    if not picked:
+        raise InputError("attribute: no sample was measured in both models. Audit more samples, or at a step that resolves both.")
+    others = [i for i in there if i not in set(picked)][: max(_OUTPUTS - len(picked), 0)]
+    positions = [there[i] for i in (*picked, *others)]
+    step = audits[1].step
+    field = spread_of(second.X, np.array([there[i] for i in ranked])).random if step.per_coordinate else None
+    return _Bench(
+        X=second.X[positions],
+        samples=tuple(Sample(k, i) for k, i in enumerate(picked)),
+        scheme=step.scheme,
+        step=step.step,
+        dither=step.dither or 0.0,
+        limits=second.subject.limits,
+        field=field,
+        seed=audits[1].run.seed,
+        temperature=audits[0].calibration.temperature or 1.0,
+    )
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Opens copies of the deployed file with some nodes restored, as the file itself was opened."""
+
+    context: Context
+    file: ModelFile
+    found: Restorable
+
+    def opened(self, units: Sequence[Unit]) -> tuple[OnnxForward, OutputReader]:
+        """A copy's forward, and the reader of its outputs."""
+        subject = self.context.subject
+        forward = subject.forward
+        assert isinstance(forward, OnnxForward)
+        into = next(i for i in self.file.graph.inputs if i.name == subject.info.input)
+        fixed = fixed_batch(into)
+        proto = self.found.restored(units)
+        if fixed is not None and forward.finder.batch != fixed:
+            proto, fixed = free_batch(proto, fixed), None
+        read, reader = subject.read, subject.reader
+        if subject.of_logarithm:
+            read, reader = subject.info.output, subject.kind
+        if read not in {o.name for o in proto.graph.output}:
+            proto = read_from(proto, read, value_type(self.file, read) or onnx.TensorProto.FLOAT)
+        opened = OnnxForward(
+            proto.SerializeToString(), input_name=into.name, output_name=read, shape=self.context.X.shape[1:],
+            dtype=np.dtype(into.dtype), batch=forward.batch, fixed=fixed, hardware=forward.hardware, class_axis=forward.class_axis,
+            batch_axis=forward.batch_axis, base_dir=self.file.path.parent.resolve(),
+        )  # fmt: skip
+        return opened, reader
+
+
+def _restored(unit: Unit, bench: _Bench, trained: _Seen, base: _Seen, seen: _Seen) -> Restored:
+    """What restoring a unit changed."""
+    twin = unit.twin
+    return Restored(
+        node=unit.node,
+        operator=unit.operator,
+        twin=None if twin is None else twin.label,
+        restores=unit.restores,
+        explained=_explained(base.logs, seen.logs),
+        outputs=_nearer(trained, base, seen),
+        weights=None if twin is None else twin.distance,
+        evaluations=bench.evaluations,
+    )
+
+
+def _explained(base: Array, other: Array) -> Aggregate:
+    """The mean difference of logarithms over the samples that both resolve."""
+    apart = (base - other)[np.isfinite(base) & np.isfinite(other)]
+    if len(apart) == 0:
+        return Aggregate(None, None, None, 0.0, "no slope was resolved in both on any sample")
+    return mean_difference(apart)
+
+
+def _nearer(trained: _Seen, base: _Seen, seen: _Seen) -> Aggregate:
+    """By how much the outputs came nearer to the trained model's."""
+    if trained.probabilities is None or base.probabilities is None or seen.probabilities is None:
+        return Aggregate(None, None, None, 0.0, "the outputs are no class probabilities")
+    return mean_difference(_variation(trained, base) - _variation(trained, seen))
+
+
+def _variation(one: _Seen, other: _Seen) -> Array:
+    """Total variation of each sample, (N,)."""
+    assert one.probabilities is not None
+    assert other.probabilities is not None
+    return np.asarray(0.5 * np.abs(one.probabilities - other.probabilities).sum(axis=1).mean(axis=1))
+
+
+def _untold(trained: _Seen, deployed: _Seen, base: _Seen) -> Iterator[NotRestored]:
+    """What no node tells: kernels that compute otherwise than the operators are defined."""
+    if trained.probabilities is None or deployed.probabilities is None or base.probabilities is None:
+        return
+    change, kernels = float(_variation(trained, deployed).mean()), float(_variation(deployed, base).mean())
+    if kernels > _UNTOLD * change:
+        yield NotRestored(
+            "the file's integer kernels", "all",
+            f"written with the operators that they stand for, the outputs move by a total variation of {kernels:.2g}, where "
+            f"deployment moved them by {change:.2g}: that part is in no node",
+        )  # fmt: skip
