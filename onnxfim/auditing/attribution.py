@@ -1,10 +1,14 @@
-"""Which nodes of a deployed file carry the change of sensitivity: each is restored by itself and measured along the same directions."""
+"""Which nodes of a deployed file carry the change of sensitivity: each alone in the trained network, along the same directions.
+
+From the other side, restoring one node of the deployed file, every node before the last is rounded anew by the smallest change: of
+layers that were planted eight and more times too coarse that found 6 in 10, in a ranking that mostly was noise. It serves as a
+check of the first of the ranking, whose change it tells well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,10 +23,10 @@ from onnxfim.graph.restoring import Restorable, Unit, restorable
 from onnxfim.graph.surgery import free_batch, read_from
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
-from onnxfim.record.deployment import Attribution, NotRestored, Restored
+from onnxfim.record.deployment import Attribution, Carrier, NotRestored
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import Forward, Rademacher
-from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample, Scheme, is_finite
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample, Scheme
 from onnxfim.slopes.estimators import plain_top
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.spread import spread_of
@@ -33,16 +37,32 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Told: TypeAlias = Callable[[int, int, str], None]
 
 _DIRECTIONS = 16  # of each sample: they are the same for all, so that their noise cancels
+_CHECKED = 5  # of the ranking, by restoring them
 _OUTPUTS = 256  # samples whose outputs are compared, a pass each
 _UNTOLD = 0.5  # of the outputs' change: above it, what was written out is not what the file computes
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """One model as measured: ``ln lambda_max`` of each sample, NaN where not resolved, (n,), and probabilities (N, K, P) or None."""
+    """One model as measured.
 
-    logs: Array
+    Attributes:
+        scores: Of each sample along the directions, at both dithered points (the same twice where there is one), (n, 2, m, K·P).
+        probabilities: Of the samples whose outputs are compared, (N, K, P), or None.
+    """
+
+    scores: Array
     probabilities: Array | None
+
+    @property
+    def logs(self) -> Array:
+        """``ln lambda_max`` of each sample, NaN where it was not resolved, (n,)."""
+        found = []
+        for one, other in self.scores:
+            good = np.isfinite(one).all() and np.isfinite(other).all()
+            top = plain_top(one, None if (one == other).all() else other) if good else 0.0
+            found.append(np.log(top) if top > 0 else np.nan)
+        return np.array(found)
 
 
 @dataclass(frozen=True)
@@ -72,26 +92,25 @@ class _Bench:
             forward, Rademacher(self.seed), scheme=self.scheme, step=self.step, seed=self.seed, dither=self.dither,
             limits=self.limits, field=self.field,
         )  # fmt: skip
-        logs = []
+        found = []
         for ends in jacobian.ends(self.X, base, [Request(s, 0, self.directions) for s in self.samples]):
             at = base[ends.request.sample.position]
-            if not is_finite(ends) or not np.isfinite(at).all():
-                logs.append(np.nan)
-                continue
             scores = reader.scores(at, ends.plus, ends.minus, ends.h, self.temperature)
-            twin = None if ends.twin is None else reader.scores(at, ends.twin.plus, ends.twin.minus, ends.twin.h, self.temperature)
-            top = plain_top(scores, twin)
-            logs.append(np.log(top) if top > 0 else np.nan)
-        return _Seen(np.array(logs), reader.probabilities(base) if reader.has_classes else None)
+            twin = scores
+            if ends.twin is not None:
+                twin = reader.scores(at, ends.twin.plus, ends.twin.minus, ends.twin.h, self.temperature)
+            found.append((scores, twin))
+        return _Seen(np.array(found), reader.probabilities(base) if reader.has_classes else None)
 
 
 def attribute(
     first: Candidate, second: Candidate, audits: tuple[Audit, Audit], *, samples: int = 16, told: Told | None = None
 ) -> Attribution:
-    """Rank the nodes of the second model by what restoring one of them does to its sensitivity.
+    """Rank the nodes of the second model by what each alone does to the sensitivity.
 
-    A node is restored by giving it the first model's weights and inputs that are not rounded; the rest of the file stays as it is,
-    on its own provider. All are measured at the audits' common step.
+    All nodes but one are restored, by giving them the first model's weights and inputs that are not rounded; what is left is that
+    one node as it was deployed, in the trained network, on the deployed file's provider. All are measured at the audits' common
+    step. The first of the ranking are restored alone as well.
 
     Args:
         first, second: The trained and the deployed model; both must be files.
@@ -123,28 +142,37 @@ def attribute(
     if found.rewritten:
         base = bench.see(*copies.opened(()))
         left += _untold(trained, deployed, base)
-    nodes = []
+    whole = bench.see(*copies.opened(found.units))
+    nodes: list[tuple[Unit, Carrier]] = []
     for k, unit in enumerate(found.units):
         if told is not None:
             told(k, len(found.units), unit.node)
         try:
-            nodes.append(_restored(unit, bench, trained, base, bench.see(*copies.opened((unit,)))))
+            alone = bench.see(*copies.opened([u for u in found.units if u is not unit]))
+            nodes.append((unit, _carrier(unit, bench, whole, alone)))
         except OnnxFimError as error:
-            left.append(NotRestored(unit.node, unit.operator, f"the file with this node restored does not run: {error}"))
-    whole = Aggregate(None, None, None, 0.0, "the file with all nodes restored does not run")
-    with suppress(OnnxFimError):
-        whole = _explained(base.logs, bench.see(*copies.opened(found.units)).logs)
-    ranked = sorted(nodes, key=lambda n: -abs(n.explained.value or 0.0))
-    spent = (3 + found.rewritten + len(nodes)) * bench.evaluations
+            left.append(NotRestored(unit.node, unit.operator, f"the file with this node alone as deployed does not run: {error}"))
+    nodes.sort(key=lambda pair: -abs(pair[1].alone.value or 0.0))
+    checked = [_checked(c, whole, base, bench.see(*copies.opened((u,)))) for u, c in nodes[:_CHECKED]]
+    spent = (3 + found.rewritten + len(nodes) + len(checked)) * bench.evaluations
     return Attribution(
-        tuple(ranked), tuple(left), total, whole, len(bench.samples), bench.directions, bench.step, bench.scheme, spent
-    )  # fmt: skip
+        nodes=(*checked, *(c for _, c in nodes[_CHECKED:])),
+        left=tuple(left),
+        total=total,
+        change=_mean(_changes(trained, base)),
+        restored=_mean(_changes(trained, whole)),
+        samples=len(bench.samples),
+        directions=bench.directions,
+        step=bench.step,
+        scheme=bench.scheme,
+        evaluations=spent,
+    )
 
 
 def _nothing(bench: _Bench, total: Aggregate, reason: str) -> Attribution:
     none = Aggregate(None, None, None, 0.0, "nothing was restored")
     return Attribution(
-        (), (), total, none, len(bench.samples), bench.directions, bench.step, bench.scheme, 2 * bench.evaluations, reason
+        (), (), total, none, none, len(bench.samples), bench.directions, bench.step, bench.scheme, 2 * bench.evaluations, reason
     )  # fmt: skip
 
 
@@ -206,19 +234,51 @@ class _Copies:
         return opened, reader
 
 
-def _restored(unit: Unit, bench: _Bench, trained: _Seen, base: _Seen, seen: _Seen) -> Restored:
-    """What restoring a unit changed."""
+def _carrier(unit: Unit, bench: _Bench, whole: _Seen, alone: _Seen) -> Carrier:
+    """What a unit changes by itself."""
     twin = unit.twin
-    return Restored(
+    return Carrier(
         node=unit.node,
         operator=unit.operator,
         twin=None if twin is None else twin.label,
         restores=unit.restores,
-        explained=_explained(base.logs, seen.logs),
-        outputs=_nearer(trained, base, seen),
+        alone=_mean(_changes(whole, alone)),
+        logarithm=_explained(alone.logs, whole.logs),
+        outputs=_moved(whole, alone),
+        restored=None,
         weights=None if twin is None else twin.distance,
         evaluations=bench.evaluations,
     )
+
+
+def _checked(carrier: Carrier, whole: _Seen, base: _Seen, seen: _Seen) -> Carrier:
+    """The same with what goes from the deployed file when this node alone is restored."""
+    change, left = _changes(whole, base), _changes(whole, seen)
+    return replace(carrier, restored=_mean(change - left), evaluations=2 * carrier.evaluations)
+
+
+def _moved(whole: _Seen, alone: _Seen) -> Aggregate:
+    """By how much the outputs move."""
+    if whole.probabilities is None or alone.probabilities is None:
+        return Aggregate(None, None, None, 0.0, "the outputs are no class probabilities")
+    return mean_difference(_variation(whole, alone))
+
+
+def _mean(changes: Array) -> Aggregate:
+    """The mean over the samples in which it was resolved."""
+    good = changes[np.isfinite(changes)]
+    return mean_difference(good) if len(good) else Aggregate(None, None, None, 0.0, "no slope was resolved on any sample")
+
+
+def _changes(trained: _Seen, seen: _Seen) -> Array:
+    """Relative squared change of each sample's scores, ``‖A − A′‖² / ‖A′‖²`` along the directions, (n,).
+
+    The product of the two dithered points has the rounding's own noise in neither factor's mean.
+    """
+    apart = seen.scores - trained.scores  # (n, 2, m, K·P)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = (trained.scores[:, 0] * trained.scores[:, 1]).sum(axis=(1, 2))
+        return np.where(size > 0, (apart[:, 0] * apart[:, 1]).sum(axis=(1, 2)) / size, np.nan)
 
 
 def _explained(base: Array, other: Array) -> Aggregate:
@@ -227,13 +287,6 @@ def _explained(base: Array, other: Array) -> Aggregate:
     if len(apart) == 0:
         return Aggregate(None, None, None, 0.0, "no slope was resolved in both on any sample")
     return mean_difference(apart)
-
-
-def _nearer(trained: _Seen, base: _Seen, seen: _Seen) -> Aggregate:
-    """By how much the outputs came nearer to the trained model's."""
-    if trained.probabilities is None or base.probabilities is None or seen.probabilities is None:
-        return Aggregate(None, None, None, 0.0, "the outputs are no class probabilities")
-    return mean_difference(_variation(trained, base) - _variation(trained, seen))
 
 
 def _variation(one: _Seen, other: _Seen) -> Array:

@@ -88,16 +88,19 @@ class ClassFlip:
 
 @closed
 @dataclass(frozen=True)
-class Restored:
-    """What it changes to give one node of the deployed file its float form back.
+class Carrier:
+    """What one node of the deployed file changes.
 
     Attributes:
         node: Its name in the deployed file, and ``operator`` its type there.
-        twin: The node of the trained file whose weights it was given; None where it has no weights.
-        restores: What was put back, in words.
-        explained: Mean over the samples of ``ln λ_max(deployed) − ln λ_max(restored)`` along the same directions: the part of the
-            change of ``ln λ_max`` that goes when the node is restored. Positive where the node raises the sensitivity.
-        outputs: Mean total variation from the trained file's outputs, that of the deployed file less that of the restored one.
+        twin: The node of the trained file that it was made from; None where it has no weights, or the same ones.
+        restores: What deployment did to it, in words.
+        alone: Relative squared change of the scores, ``‖A − A′‖² / ‖A′‖²`` with ``F = AᵀA``, along the same directions, where this
+            node alone is as deployed and all others are as trained; on average over the samples.
+        logarithm: Mean change of ``ln λ_max`` in the same. Positive where the node raises the sensitivity.
+        outputs: Mean total variation by which the outputs move in the same.
+        restored: By how much the relative squared change of the whole deployed file falls where this node alone is restored; None
+            where that was not measured.
         weights: Relative distance of its weights from its twin's, ``‖W − W′‖ / ‖W′‖``; None where it has none.
         evaluations: Forward passes spent.
     """
@@ -106,8 +109,10 @@ class Restored:
     operator: str
     twin: str | None
     restores: str
-    explained: Aggregate
+    alone: Aggregate
+    logarithm: Aggregate
     outputs: Aggregate
+    restored: Aggregate | None
     weights: NotNegative | None
     evaluations: Count
 
@@ -128,19 +133,21 @@ class Attribution:
     """Which nodes of the deployed file carry the change of sensitivity, the strongest first.
 
     Attributes:
-        nodes: One for each node that was restored, by ``|explained|``.
+        nodes: One for each node that could be restored, by ``|alone|``.
         left: What could not be restored.
-        total: ``ln λ_max(deployed) − ln λ_max(trained)`` along the same directions: what is to be explained.
-        restored: The same against the deployed file with all of these nodes restored at once.
+        total: Mean of ``ln λ_max(deployed) − ln λ_max(trained)`` along the same directions.
+        change: Relative squared change of the scores from the trained to the deployed file: what is to be explained.
+        restored: The same for the deployed file with all of these nodes restored: what is in none of them.
         samples, directions: How many samples, and directions of each, every one was measured on.
         step, scheme: The scale, the same for all.
         evaluations: Forward passes of all together.
         reason: Why there is no attribution, where there is none.
     """
 
-    nodes: tuple[Restored, ...]
+    nodes: tuple[Carrier, ...]
     left: tuple[NotRestored, ...]
     total: Aggregate
+    change: Aggregate
     restored: Aggregate
     samples: Count
     directions: Count
