@@ -36,6 +36,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 #: Called with how many nodes are done, of how many, and the next one's name.
 Told: TypeAlias = Callable[[int, int, str], None]
 
+#: Of files that round, in standard deviations of the inputs: two points this far from each other round independently in every
+#: layer, so that rounding has mean zero in the product of their scores, and what is left is the layers' own. At the audit's own
+#: step and dither, the smallest that resolve the value, wide activations round by more than a layer eight times too coarse does.
+_STEP, _DITHER = 0.1, 0.2
 _DIRECTIONS = 16  # of each sample: they are the same for all, so that their noise cancels
 _CHECKED = 5  # of the ranking, by restoring them
 _OUTPUTS = 256  # samples whose outputs are compared, a pass each
@@ -109,8 +113,8 @@ def attribute(
     """Rank the nodes of the second model by what each alone does to the sensitivity.
 
     All nodes but one are restored, by giving them the first model's weights and inputs that are not rounded; what is left is that
-    one node as it was deployed, in the trained network, on the deployed file's provider. All are measured at the audits' common
-    step. The first of the ranking are restored alone as well.
+    one node as it was deployed, in the trained network, on the deployed file's provider. All are measured at one
+    scale, at which rounding averages out. The first of the ranking are restored alone as well.
 
     Args:
         first, second: The trained and the deployed model; both must be files.
@@ -164,6 +168,7 @@ def attribute(
         samples=len(bench.samples),
         directions=bench.directions,
         step=bench.step,
+        dither=bench.dither,
         scheme=bench.scheme,
         evaluations=spent,
     )
@@ -171,9 +176,8 @@ def attribute(
 
 def _nothing(bench: _Bench, total: Aggregate, reason: str) -> Attribution:
     none = Aggregate(None, None, None, 0.0, "nothing was restored")
-    return Attribution(
-        (), (), total, none, none, len(bench.samples), bench.directions, bench.step, bench.scheme, 2 * bench.evaluations, reason
-    )  # fmt: skip
+    scale = bench.step, bench.dither, bench.scheme
+    return Attribution((), (), total, none, none, len(bench.samples), bench.directions, *scale, 2 * bench.evaluations, reason)
 
 
 def _bench(first: Context, second: Context, audits: tuple[Audit, Audit], samples: int) -> _Bench:
@@ -189,13 +193,14 @@ def _bench(first: Context, second: Context, audits: tuple[Audit, Audit], samples
     others = [i for i in there if i not in set(picked)][: max(_OUTPUTS - len(picked), 0)]
     positions = [there[i] for i in (*picked, *others)]
     step = audits[1].step
+    rounds = any(a.step.scheme == "dithered" or a.step.rounding is not None for a in audits)
     field = spread_of(second.X, np.array([there[i] for i in ranked])).random if step.per_coordinate else None
     return _Bench(
         X=second.X[positions],
         samples=tuple(Sample(k, i) for k, i in enumerate(picked)),
-        scheme=step.scheme,
-        step=step.step,
-        dither=step.dither or 0.0,
+        scheme="dithered" if rounds else step.scheme,
+        step=max(step.step, _STEP * step.input_std) if rounds else step.step,
+        dither=max(step.dither or 0.0, _DITHER * step.input_std) if rounds else 0.0,
         limits=second.subject.limits,
         field=field,
         seed=audits[1].run.seed,

@@ -34,8 +34,8 @@ def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput,
     if sizes[0] != sizes[1]:
         words = [f"{k} outputs" + (f" at {p} positions" if p > 1 else "") for k, p in sizes]
         raise InputError(
-            f"{names[1]}: {words[1]}, expected {words[0]} as of {names[0]}: the models decide between other classes. Compare models "
-            "of the same task."
+            f"{names[1]}: {words[1]}, expected {words[0]} as of {names[0]}: the models decide between other classes. Compare "
+            "models of the same task."
         )
     at = [{int(i): k for k, i in enumerate(c.samples.indices)} for c in contexts]
     shared = sorted(at[0].keys() & at[1].keys())
@@ -51,17 +51,9 @@ def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput,
     for n, row in enumerate(good):
         position = positions[0][row]
         label = None if samples.labels is None else int(samples.labels[position])
-        found.append(
-            MovedOutput(
-                shared[row],
-                samples.names[position],
-                label,
-                decided[0][n],
-                decided[1][n],
-                None if variation is None else min(float(variation[n]), 1.0),
-                None if kl is None or not np.isfinite(kl[n]) else max(float(kl[n]), 0.0),
-            )  # fmt: skip
-        )
+        far = None if variation is None else min(float(variation[n]), 1.0)
+        apart = None if kl is None or not np.isfinite(kl[n]) else max(float(kl[n]), 0.0)
+        found.append(MovedOutput(shared[row], samples.names[position], label, decided[0][n], decided[1][n], far, apart))
     return tuple(found), 2 * len(shared)
 
 

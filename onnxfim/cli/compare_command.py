@@ -19,8 +19,11 @@ from onnxfim.cli.spelled import OutputFile
 if TYPE_CHECKING:
     from onnxfim.auditing.common_step import Candidate
     from onnxfim.record.audit import Audit
-    from onnxfim.record.deployment import Attribution, MovedOutput
+    from onnxfim.record.deployment import Attribution, Deployment, MovedOutput
     from onnxfim.verdict import Comparison
+
+
+_FIRST_NODES = 5  # of the ranking, on a terminal
 
 
 def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,7 +141,7 @@ def _sides(subjects: Sequence[str], console: Console, options: dict[str, Any]) -
     models = [s for s, audit in zip(subjects, read, strict=True) if audit is None]
     if models and options["data"] is None:
         raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")
-    if options["attribute"] and len(models) != len(subjects) or options["attribute"] and len(subjects) != 2:
+    if options["attribute"] and not len(models) == len(subjects) == 2:
         raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
     # The same file may be given twice: subjects are told apart by their place.
     candidates = []
@@ -187,6 +190,8 @@ def _measured(names: Sequence[str], candidates: Sequence[Candidate], read: Seque
 def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Console) -> None:
     for note in result.notes:
         console.say(f"note: {note}")
+    if result.deployment is not None:
+        _print_deployment(result.deployment, console)
     for at in result.order:
         e = result.entries[at]
         ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"
@@ -198,6 +203,23 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
         console.say(f"{second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
     where = ", ".join(path for _, path in outputs if path != "-")
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
+
+
+def _print_deployment(d: Deployment, console: Console) -> None:
+    """The change, its counts, and the first nodes that carry it."""
+    from onnxfim.report.delta_words import attribution_words, flip_words, headline, node_line, outcome_words
+
+    console.result(headline(d))
+    for words in (outcome_words(d), flip_words(d)):
+        if words:
+            console.say(words)
+    console.say(f"sensitivity was measured {d.scale}")
+    if d.attribution is not None:
+        console.result(attribution_words(d.attribution))
+        for k, carrier in enumerate(d.attribution.nodes[:_FIRST_NODES], 1):
+            console.result(node_line(k, carrier))
+        for left in d.attribution.left:
+            console.say(f"not restored: {left.node} ({left.operator}): {left.reason}")
 
 
 def _interval(a: Any) -> str:

@@ -139,7 +139,8 @@ class Attribution:
         change: Relative squared change of the scores from the trained to the deployed file: what is to be explained.
         restored: The same for the deployed file with all of these nodes restored: what is in none of them.
         samples, directions: How many samples, and directions of each, every one was measured on.
-        step, scheme: The scale, the same for all.
+        step, dither, scheme: The scale, the same for all: amplitudes per coordinate in input units, of the step and of the noise
+            around the sample.
         evaluations: Forward passes of all together.
         reason: Why there is no attribution, where there is none.
     """
@@ -152,6 +153,7 @@ class Attribution:
     samples: Count
     directions: Count
     step: NotNegative
+    dither: NotNegative
     scheme: str
     evaluations: Count
     reason: str | None = field(default=None, metadata=ALWAYS)

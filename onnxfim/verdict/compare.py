@@ -61,7 +61,8 @@ def compare(
         evaluations: Forward passes that these took.
 
     Returns:
-        The comparison; of exactly two audits with what the second, the deployed one, changed. A difference is significant where its p-value, corrected for the number of pairs (Holm), is below 5 %.
+        The comparison. A difference is significant where its p-value, corrected for the number of pairs (Holm), is below 5 %. Of
+        exactly two audits it holds what the second, the deployed one, changed.
 
     Raises:
         InputError: fewer than two audits, or audits that do not compare.

@@ -112,8 +112,8 @@ class Comparison:
     """Several audits of the same samples side by side, in the order they were given.
 
     ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from
-    entry 0. ``notes`` are sentences that a reader must know. ``deployment`` is what the second of exactly two did against the first;
-    ``gates`` are decided on it.
+    entry 0. ``notes`` are sentences that a reader must know. ``deployment`` is what the second of exactly two did against
+    the first; ``gates`` are decided on it.
     """
 
     measure: str

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
-from onnxfim.record.deployment import ClassFlip, Change, Deployment, MovedOutput, Outcomes
+from onnxfim.record.deployment import Change, ClassFlip, Deployment, MovedOutput, Outcomes
 from onnxfim.record.sample import estimate_of, own_interval
 from onnxfim.record.settings import OUTPUT_FAMILIES
 from onnxfim.verdict.paired import (
@@ -220,10 +220,11 @@ def _ratio(audits: Sequence[Audit], measure: str) -> Change:
         reach=_reach(first, second, measure, now.indices),
     )
     lost = len({*(s.index for s in first.samples)} | {*(s.index for s in second.samples)}) - len(logs)
+    left_out = f"{lost} samples without a value in both are left out" if lost else ""
     rose, _ = moved(now.values, then.values)
     return Change(
         *_means(then, now), found, "ratio", reading(found, 1.0), len(logs), signed_ranks(logs), _RANKS,
-        share(rose, len(logs)), note="; ".join(filter(None, (note, f"{lost} samples without a value in both are left out" if lost else ""))),
+        share(rose, len(logs)), note="; ".join(filter(None, (note, left_out))),
     )  # fmt: skip
 
 

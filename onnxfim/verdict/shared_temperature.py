@@ -19,7 +19,7 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class AtOneTemperature:
-    """The second model's values at the first's temperature, (n,); ``error`` is what that temperature leaves in the mean log-ratio."""
+    """The second model's values at the first's temperature, (n,); ``error`` is what it leaves in the mean log-ratio."""
 
     values: Array
     temperature: float
@@ -29,8 +29,8 @@ class AtOneTemperature:
 def at_one_temperature(then: Column, now: Column, first: Calibration, second: Calibration) -> AtOneTemperature | None:
     """The second model's values at the first's temperature; None where its audit does not reach that far.
 
-    An audit holds its values at the fitted temperature and at both ends of its 95 % interval. The parabola of the logarithms through
-    these three gives them in between: outside it would be a guess.
+    An audit holds its values at the fitted temperature and at both ends of its 95 % interval. The parabola of the logarithms
+    through these three gives them in between: outside it would be a guess.
 
     Args:
         then, now: The same samples in both, in the same order.
