@@ -51,7 +51,7 @@ def _deployment(delta: DeltaSection) -> Iterator[str]:
     yield f"**{_text(delta.headline)}**\n"
     columns = (delta.first, delta.second, "Change", "Reading", "Of what")
     yield from _rows("What", columns, [
-        (r.what, tuple(_text(c) for c in (r.first, r.second, r.change, r.reading, r.note))) for r in delta.rows
+        (r.what, tuple(_text(c) for c in (r.first, r.second, f"{r.change} {r.interval}", r.reading, r.note))) for r in delta.rows
     ])  # fmt: skip
     yield from (f"\n{_text(s)}" for s in delta.sentences)
     if delta.moved:

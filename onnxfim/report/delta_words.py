@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Attribution, Carrier, Change, Deployment
-from onnxfim.report.numbers import MISSING, count, number, percent, percent_interval, visible
+from onnxfim.report.numbers import MISSING, count, number, percent, visible
 
 _STILL = "no change shown"
 
@@ -73,14 +73,16 @@ def ratio(a: Aggregate) -> str:
 
 def share(a: Aggregate) -> str:
     """A share with its interval."""
-    ends = percent_interval(a.low, a.high)
-    return f"{percent(a.value)} [{ends}]" if ends and a.low != a.high else percent(a.value)
+    known = a.low is not None and a.high is not None and a.low != a.high
+    return f"{percent(a.value)} [{percent(a.low)}, {percent(a.high)}]" if known else percent(a.value)
 
 
 def reading_words(c: Change) -> str:
     """What the interval says, for a table: never colour alone."""
     if c.change.value is None:
         return visible(c.reason or "not measured")
+    if c.form == "share" and c.reading != "identical":
+        return "all agree" if c.change.value == 1 else "some changed"
     return {"rose": "rose", "fell": "fell", "identical": "identical", "not known": "no interval: too few samples"}.get(
         c.reading, _STILL
     )

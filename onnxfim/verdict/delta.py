@@ -94,7 +94,7 @@ def _identical(first: Audit, second: Audit, outputs: Sequence[MovedOutput], comp
 def _scale(first: Audit, second: Audit) -> str:
     """At which scale the two were measured."""
     if first.run.method == second.run.method == "gradient":
-        return "both by the derivative of the graph: at no step"
+        return "by the derivative of the graph in both, at no step"
     if not same_step(first, second):
         return (
             f"at step {first.run.step:.3g} ({first.run.scheme}) and at step {second.run.step:.3g} ({second.run.scheme}), both on a "
@@ -103,7 +103,7 @@ def _scale(first: Audit, second: Audit) -> str:
     relative = second.run.step / second.step.input_std if second.step.input_std else math.nan
     shared = "along the same directions" if is_paired(first, second) else "along different directions"
     deviations = f", {relative:.3g} standard deviations of the inputs" if math.isfinite(relative) else ""
-    return f"both at one step, {second.run.step:.3g} per coordinate{deviations}, by {second.run.scheme} differences {shared}"
+    return f"at one step in both, {second.run.step:.3g} per coordinate{deviations}, by {second.run.scheme} differences {shared}"
 
 
 def _none(reason: str, form: Any = "ratio") -> Change:

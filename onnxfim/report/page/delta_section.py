@@ -34,6 +34,7 @@ class DeltaRow:
     first: str
     second: str
     change: str
+    interval: str
     reading: str
     state: str
     note: str
@@ -129,7 +130,8 @@ def _row(what: str, c: Change, shown: object, change: str, *, better: str) -> De
         notes.append(f"larger on {percent(c.rose.value)} of the samples")
     if known:
         notes.append(count(c.count, "sample"))
-    return DeltaRow(what, sides[0], sides[1], change if known else MISSING, reading_words(c), state, visible("; ".join(notes)))
+    value, _, ends = (change if known else MISSING).partition(" [")
+    return DeltaRow(what, sides[0], sides[1], value, ends and f"[{ends}", reading_words(c), state, visible("; ".join(notes)))
 
 
 def _moved(d: Deployment) -> Iterator[MovedRow]:
