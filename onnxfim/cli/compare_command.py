@@ -67,8 +67,10 @@ def compare(
     """Compare two or more models on the same samples.
 
     A B … are ONNX files, which need --data and are measured at one common step, or audits saved with -o json=PATH on the same
-    data. Models are ranked by calibrated lambda_max where there are labels; a difference counts as significant where a paired test,
-    corrected for the number of pairs, says so.
+    data. Of exactly two, the second is taken as the first one deployed: what that changed of accuracy, predictions, sensitivity and
+    flip radius comes first, each with a paired interval; --attribute ranks the nodes that carry it. Models are ranked by
+    calibrated lambda_max where there are labels; a difference counts as significant where a paired test, corrected for the number
+    of pairs, says so.
 
     Exit codes: 0 compared, 2 could not run, bad usage or audits that do not compare, 130 interrupted.
     """
@@ -208,18 +210,19 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
 def _print_deployment(d: Deployment, console: Console) -> None:
     """The change, its counts, and the first nodes that carry it."""
     from onnxfim.report.delta_words import attribution_words, flip_words, headline, node_line, outcome_words
+    from onnxfim.report.numbers import visible
 
     console.result(headline(d))
     for words in (outcome_words(d), flip_words(d)):
         if words:
             console.say(words)
-    console.say(f"sensitivity was measured {d.scale}")
+    console.say(f"sensitivity was measured {visible(d.scale)}")
     if d.attribution is not None:
         console.result(attribution_words(d.attribution))
         for k, carrier in enumerate(d.attribution.nodes[:_FIRST_NODES], 1):
             console.result(node_line(k, carrier))
         for left in d.attribution.left:
-            console.say(f"not restored: {left.node} ({left.operator}): {left.reason}")
+            console.say(visible(f"not restored: {left.node} ({left.operator}): {left.reason}"))
 
 
 def _interval(a: Any) -> str:

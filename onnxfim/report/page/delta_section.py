@@ -103,7 +103,7 @@ def build_delta_section(d: Deployment | None) -> DeltaSection | None:
         visible(d.first),
         visible(d.second),
         tuple(_rows(d)),
-        tuple(s for s in sentences if s),
+        tuple(visible(s) for s in sentences if s),
         tuple(_moved(d)),
         None if d.attribution is None else _attribution(d.attribution),
     )
