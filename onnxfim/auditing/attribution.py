@@ -156,7 +156,7 @@ def attribute(
             nodes.append((unit, _carrier(unit, bench, whole, alone)))
         except OnnxFimError as error:
             left.append(NotRestored(unit.node, unit.operator, f"the file with this node alone as deployed does not run: {error}"))
-    nodes.sort(key=lambda pair: -abs(pair[1].alone.value or 0.0))
+    nodes.sort(key=lambda pair: -(pair[1].alone.value or 0.0))  # of squares: what is below 0 is noise
     checked = [_checked(c, whole, base, bench.see(*copies.opened((u,)))) for u, c in nodes[:_CHECKED]]
     spent = (3 + found.rewritten + len(nodes) + len(checked)) * bench.evaluations
     return Attribution(

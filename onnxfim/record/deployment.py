@@ -133,7 +133,7 @@ class Attribution:
     """Which nodes of the deployed file carry the change of sensitivity, the strongest first.
 
     Attributes:
-        nodes: One for each node that could be restored, by ``|alone|``.
+        nodes: One for each node that could be restored, by ``alone``.
         left: What could not be restored.
         total: Mean of ``ln λ_max(deployed) − ln λ_max(trained)`` along the same directions.
         change: Relative squared change of the scores from the trained to the deployed file: what is to be explained.

@@ -75,7 +75,7 @@ def test_other_classes_are_refused_in_one_line(here, command):
     models.save(Linear.draw(3, 6).onnx(), here / "three.onnx")
     result = command("compare", "model.onnx", "three.onnx", "--data", "data.npz", *FEW)
     assert result.exit_code == 2
-    assert "three.onnx: 3 outputs, expected 4 as of model.onnx: the models decide between other classes" in result.output
+    assert "three.onnx: 3 outputs, expected 4 outputs as of model.onnx: the models decide between other classes" in result.output
     assert len(result.output.strip().splitlines()) == 1
 
 

@@ -121,8 +121,9 @@ def _rows(d: Deployment) -> Iterator[DeltaRow]:
 
 def _row(what: str, c: Change, shown: object, change: str, *, better: str) -> DeltaRow:
     known = c.change.value is not None
-    state = "still" if c.reading not in ("rose", "fell") else "good" if c.reading == better else "bad"
-    sides = [("–" if v is None or c.form == "share" or what.startswith("Outputs") else shown(v)) for v in (c.first, c.second)]  # type: ignore[operator]
+    distance = what.startswith("Outputs")
+    state = "still" if distance or c.reading not in ("rose", "fell") else "good" if c.reading == better else "bad"
+    sides = [("–" if v is None or c.form == "share" or distance else shown(v)) for v in (c.first, c.second)]  # type: ignore[operator]
     notes = [c.note] if c.note else []
     if known and c.p is not None and c.test:
         notes.append(f"{c.test}, p = {number(c.p, digits=2)}")
@@ -130,8 +131,9 @@ def _row(what: str, c: Change, shown: object, change: str, *, better: str) -> De
         notes.append(f"larger on {percent(c.rose.value)} of the samples")
     if known:
         notes.append(count(c.count, "sample"))
+    told = ("moved" if c.reading == "rose" else "not moved") if distance and known else reading_words(c)
     value, _, ends = (change if known else MISSING).partition(" [")
-    return DeltaRow(what, sides[0], sides[1], value, ends and f"[{ends}", reading_words(c), state, visible("; ".join(notes)))
+    return DeltaRow(what, sides[0], sides[1], value, ends and f"[{ends}", told, state, visible("; ".join(notes)))
 
 
 def _moved(d: Deployment) -> Iterator[MovedRow]:
