@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxfim.verdict import Comparison
 
 
+_COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
 _FIRST_NODES = 5  # of the ranking, on a terminal
 
 
@@ -56,6 +57,11 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     "--attribute-samples", type=click.IntRange(min=2), default=16, show_default=True, example=16,
     help="Samples that --attribute measures every node on, those that carry the change.",
 )  # fmt: skip
+@option(
+    "--fail-on-change", multiple=True, metavar="GATE", example=["accuracy_change < -1%", "sensitivity_ratio > 1.2"],
+    help="Of two models, fail where this holds: accuracy_change, agreement, sensitivity_ratio or flip_radius_ratio; repeatable.",
+)  # fmt: skip
+@option("--allow-inconclusive", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
 @assets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
@@ -72,7 +78,8 @@ def compare(
     calibrated lambda_max where there are labels; a difference counts as significant where a paired test, corrected for the number
     of pairs, says so.
 
-    Exit codes: 0 compared, 2 could not run, bad usage or audits that do not compare, 130 interrupted.
+    Exit codes: 0 compared, 1 a gate failed, 4 a gate is undecided, 2 could not run, bad usage or audits that do not compare, 130
+    interrupted.
     """
     console = Console(quiet, verbose)
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
@@ -88,26 +95,38 @@ def compare_command(
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.files import check_writable, write
+    from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.outputs import check_assets
     from onnxfim.verdict import compare as compared
+    from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
     if len(subjects) < 2:
         raise click.UsageError("Give two models or saved audits at least.")
+    gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
+    if gates and len(subjects) != 2:
+        raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
     render = _formats(assets)
-    sides = _sides(subjects, console, options)
+    sides = _measured_subjects(subjects, console, options)
     audits = sides.audits
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
     if result.deployment is not None and sides.attribution is not None:
         result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
+    if result.deployment is not None:
+        result = replace(result, gates=decide_delta(result.deployment, gates))
     for kind, path in outputs:
         write(path, render[kind](result))
     _print(result, outputs, console)
-    return 130 if any(a.run.partial for a in audits) else 0
+    if any(a.run.partial for a in audits):
+        return 130
+    outcomes = {g.verdict for g in result.gates}
+    if "fail" in outcomes:
+        return 1
+    return INCONCLUSIVE if "inconclusive" in outcomes and not options["allow_inconclusive"] else 0
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
@@ -123,7 +142,7 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
 
 
 @dataclass(frozen=True)
-class _Sides:
+class _Subjects:
     """The audits to compare, and the outputs of both of exactly two models, with the passes that they took."""
 
     audits: list[Audit]
@@ -132,7 +151,7 @@ class _Sides:
     attribution: Attribution | None = None
 
 
-def _sides(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> _Sides:
+def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> _Subjects:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
     from onnxfim.auditing.common_step import Candidate
     from onnxfim.auditing.two_outputs import two_outputs
@@ -158,7 +177,7 @@ def _sides(subjects: Sequence[str], console: Console, options: dict[str, Any]) -
     measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
     audits = [next(measured) if a is None else a for a in read]
     attribution = _attribution(candidates, audits, console, options) if options["attribute"] else None
-    return _Sides(audits, outputs, evaluations, attribution)
+    return _Subjects(audits, outputs, evaluations, attribution)
 
 
 def _attribution(
@@ -194,6 +213,9 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
         console.say(f"note: {note}")
     if result.deployment is not None:
         _print_deployment(result.deployment, console)
+    for gate in result.gates:
+        advice = f". {gate.advice}" if gate.advice else ""
+        console.say(f"gate {gate.verdict}: {gate.comparison}{advice}", colour=_COLOURS[gate.verdict])
     for at in result.order:
         e = result.entries[at]
         ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"

@@ -83,3 +83,16 @@ def test_attribution_needs_two_files(here, command):
     result = command("compare", "model.onnx", "model.onnx", "model.onnx", "--data", "data.npz", *FEW, "--attribute")
     assert result.exit_code == 2
     assert "--attribute needs exactly two model files" in result.output
+
+
+@pytest.mark.parametrize(("gate", "code"), [("agreement < 50%", 0), ("sensitivity_ratio > 0.5", 1), ("accuracy_change < 0", 0)])
+def test_gates_give_the_exit_code(here, command, gate, code):
+    result = command("compare", "model.onnx", "model.onnx", "--data", "data.npz", *FEW, "--fail-on-change", gate)
+    assert result.exit_code == code, result.output
+    assert f"gate {'fail' if code else 'pass'}: {gate.split()[0]}" in result.output
+
+
+def test_a_gate_needs_two_models(here, command):
+    result = command("compare", *["model.onnx"] * 3, "--data", "data.npz", *FEW, "--fail-on-change", "agreement < 1")
+    assert result.exit_code == 2
+    assert "--fail-on-change needs exactly two models" in result.output

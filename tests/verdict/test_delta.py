@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from onnxfim.errors import SettingsError
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Attribution, Carrier, MovedOutput, NotRestored
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.delta_words import attribution_words, headline
 from onnxfim.verdict import compare
+from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
 from tests.support.pages import read
 from tests.support.small_audits import with_values
@@ -163,3 +165,30 @@ def test_hostile_names_stay_inert():
     assert not page.problems
     assert {"script", "img", "b"}.isdisjoint(e.tag for e in page.elements)
     assert not any(text in render_comparison_markdown(result) for text in HOSTILE if "<" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("sensitivity_ratio > 1.2", "fail"), ("sensitivity_ratio > 2", "pass"), ("sensitivity_ratio > 1.5", "inconclusive"),
+        ("agreement < 90%", "pass"), ("accuracy_change < -50%", "pass"), ("flip_radius_ratio < 0.5", "pass"),
+    ],
+)  # fmt: skip
+def test_gates_are_decided_on_the_interval(text, verdict):
+    found = compare(pair()).deployment
+    raw = replace(found, sensitivity=replace(found.sensitivity, change=Aggregate(None, None, None, 0.0)))
+    (gate,) = decide_delta(raw, [parse_delta_gate(text)])
+    assert gate.verdict == verdict
+    assert (gate.advice is None) == (verdict != "inconclusive")
+
+
+def test_a_gate_on_what_was_not_compared_is_undecided():
+    audit = make_audit(30, labels=False)
+    (gate,) = decide_delta(compare([audit, audit]).deployment, [parse_delta_gate("accuracy_change < -1%")])
+    assert gate.verdict == "inconclusive"
+    assert "no labels were given" in gate.comparison
+
+
+def test_an_unknown_gate_names_the_nearest():
+    with pytest.raises(SettingsError, match=r"'sensitivity' is no measure\. The nearest name is 'sensitivity_ratio'"):
+        parse_delta_gate("sensitivity > 2")

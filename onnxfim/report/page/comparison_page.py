@@ -121,7 +121,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         ),
         first=names[0],
         schema_version=visible(comparison.schema_version),
-        delta=build_delta_section(comparison.deployment),
+        delta=build_delta_section(comparison.deployment, comparison.gates),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxfim.record.decision import GateResult
 from onnxfim.record.deployment import Attribution, Carrier, Change, Deployment
 from onnxfim.report.charts.bars import NamedBar, signed_bars
 from onnxfim.report.charts.marks import Chart, Figure, at_both_widths
@@ -91,19 +92,20 @@ class DeltaSection:
     attribution: AttributionPart | None
 
 
-def build_delta_section(d: Deployment | None) -> DeltaSection | None:
+def build_delta_section(d: Deployment | None, gates: Sequence[GateResult] = ()) -> DeltaSection | None:
     """The section of a comparison of exactly two models; None of more."""
     if d is None:
         return None
     places = [p.removesuffix("ExecutionProvider") for p in d.providers]
     ran = f"Both ran on {places[0]}" if places[0] == places[1] else f"The first ran on {places[0]}, the second on {places[1]}"
     sentences = (outcome_words(d), flip_words(d), f"{ran}; sensitivity was measured {d.scale}.")
+    decided = (f"Gate {g.text}: {g.verdict} ({g.comparison})." for g in gates)
     return DeltaSection(
         headline(d),
         visible(d.first),
         visible(d.second),
         tuple(_rows(d)),
-        tuple(visible(s) for s in sentences if s),
+        tuple(visible(s) for s in (*decided, *sentences) if s),
         tuple(_moved(d)),
         None if d.attribution is None else _attribution(d.attribution),
     )
