@@ -86,7 +86,7 @@ def audit(
         ('measured', 'gradient')
     """
     started = time.perf_counter()
-    context = _opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
+    context = opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
     with one_blas_thread(), closing(context.memory):
         return _staged(context, started)
 
@@ -97,7 +97,7 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
     Raises:
         OnnxFimError: as `audit`.
     """
-    context = _opened(model, inputs, None, settings, None, None)
+    context = opened(model, inputs, None, settings, None, None)
     cleaned = clean.clean_pass(context)
     return choosing.choose(context, cleaned, tied.find(context, cleaned))
 
@@ -162,7 +162,7 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
     return found
 
 
-def _opened(
+def opened(
     model: Model, inputs: Array | Samples, labels: Array | None, settings: Settings, report: Report | None,
     cache_dir: str | Path | None,
 ) -> Context:  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,18 @@ import click
 
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console, errors_in_one_line
-from onnxfim.cli.options import assets_option, data_options, run_options
+from onnxfim.cli.options import assets_option, data_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.common_step import Candidate
     from onnxfim.record.audit import Audit
+    from onnxfim.record.deployment import Attribution, Deployment, MovedOutput
     from onnxfim.verdict import Comparison
+
+
+_COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
+_FIRST_NODES = 5  # of the ranking, on a terminal
 
 
 def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,6 +44,24 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     metavar="FORMAT=PATH",
     help="Write html=PATH, json=PATH or markdown=PATH; repeatable.  [default: html=comparison.html]",
 )
+@option(
+    "--deployed-provider", "deployed_providers", multiple=True, metavar="TEXT", example=["openvino"],
+    help="Where the models after the first run, if elsewhere than --provider says: the same file may be given twice; repeatable.",
+)  # fmt: skip
+@option(
+    "--attribute",
+    is_flag=True,
+    help="Rank the nodes of the second model by the part of the change of sensitivity that goes when one of them is restored.",
+)
+@option(
+    "--attribute-samples", type=click.IntRange(min=2), default=16, show_default=True, example=16,
+    help="Samples that --attribute measures every node on, those that carry the change.",
+)  # fmt: skip
+@option(
+    "--fail-on-change", multiple=True, metavar="GATE", example=["accuracy_change < -1%", "sensitivity_ratio > 1.2"],
+    help="Of two models, fail where this holds: accuracy_change, agreement, sensitivity_ratio or flip_radius_ratio; repeatable.",
+)  # fmt: skip
+@option("--allow-inconclusive", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
 @assets_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
@@ -48,10 +73,13 @@ def compare(
     """Compare two or more models on the same samples.
 
     A B … are ONNX files, which need --data and are measured at one common step, or audits saved with -o json=PATH on the same
-    data. Models are ranked by calibrated lambda_max where there are labels; a difference counts as significant where a paired test,
-    corrected for the number of pairs, says so.
+    data. Of exactly two, the second is taken as the first one deployed: what that changed of accuracy, predictions, sensitivity and
+    flip radius comes first, each with a paired interval; --attribute ranks the nodes that carry it. Models are ranked by
+    calibrated lambda_max where there are labels; a difference counts as significant where a paired test, corrected for the number
+    of pairs, says so.
 
-    Exit codes: 0 compared, 2 could not run, bad usage or audits that do not compare, 130 interrupted.
+    Exit codes: 0 compared, 1 a gate failed, 4 a gate is undecided, 2 could not run, bad usage or audits that do not compare, 130
+    interrupted.
     """
     console = Console(quiet, verbose)
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
@@ -67,26 +95,41 @@ def compare_command(
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.files import check_writable, write
+    from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.outputs import check_assets
     from onnxfim.errors import ProviderError
     from onnxfim.verdict import compare as compared
+    from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
     if len(subjects) < 2:
         raise click.UsageError("Give two models or saved audits at least.")
+    gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
+    if gates and len(subjects) != 2:
+        raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
     render = _formats(assets)
-    audits = _audits(subjects, console, options)
+    sides = _measured_subjects(subjects, console, options)
+    audits = sides.audits
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
-    result = compared(audits, seed=options["seed"])
+    result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    if result.deployment is not None and sides.attribution is not None:
+        result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
+    if result.deployment is not None:
+        result = replace(result, gates=decide_delta(result.deployment, gates))
     for kind, path in outputs:
         write(path, render[kind](result))
     _print(result, outputs, console)
     if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
         raise ProviderError(stopped)
-    return 130 if any(a.run.partial for a in audits) else 0
+    if any(a.run.partial for a in audits):
+        return 130
+    outcomes = {g.verdict for g in result.gates}
+    if "fail" in outcomes:
+        return 1
+    return INCONCLUSIVE if "inconclusive" in outcomes and not options["allow_inconclusive"] else 0
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
@@ -101,37 +144,81 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
     }
 
 
-def _audits(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> list[Audit]:
+@dataclass(frozen=True)
+class _Subjects:
+    """The audits to compare, and the outputs of both of exactly two models, with the passes that they took."""
+
+    audits: list[Audit]
+    outputs: tuple[MovedOutput, ...] | None = None
+    evaluations: int = 0
+    attribution: Attribution | None = None
+
+
+def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> _Subjects:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
+    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.auditing.two_outputs import two_outputs
+    from onnxfim.cli.audit_command import prepare
     from onnxfim.record.audit import Audit
 
-    saved = [Path(s).suffix.lower() == ".json" for s in subjects]
-    read = {s: Audit.load(s) for s, is_saved in zip(subjects, saved, strict=True) if is_saved}
-    models = [s for s in subjects if s not in read]
+    read = [Audit.load(s) if Path(s).suffix.lower() == ".json" else None for s in subjects]
+    models = [s for s, audit in zip(subjects, read, strict=True) if audit is None]
     if models and options["data"] is None:
         raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")
-    measured = _measured(models, list(read.values()), console, options) if models else {}
-    return [read[s] if s in read else measured[s] for s in subjects]
+    if options["attribute"] and not len(models) == len(subjects) == 2:
+        raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
+    # The same file may be given twice: subjects are told apart by their place.
+    candidates = []
+    for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
+        if audit is None:
+            p = prepare(subject, _placed(options, place))
+            candidates.append(Candidate(p.file, p.samples, p.settings))
+    outputs, evaluations = None, 0
+    if len(subjects) == 2 and len(candidates) == 2:
+        console.detail("comparing the outputs of both models on all samples")
+        outputs, evaluations = two_outputs(*candidates)
+    measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
+    audits = [next(measured) if a is None else a for a in read]
+    attribution = _attribution(candidates, audits, console, options) if options["attribute"] else None
+    return _Subjects(audits, outputs, evaluations, attribution)
 
 
-def _measured(models: Sequence[str], read: Sequence[Audit], console: Console, options: dict[str, Any]) -> dict[str, Audit]:
-    from onnxfim.auditing.common_step import Candidate, at_common_step
+def _attribution(
+    candidates: Sequence[Candidate], audits: Sequence[Audit], console: Console, options: dict[str, Any]
+) -> Attribution:
+    from onnxfim.auditing.attribution import attribute
+
+    first, second = candidates
+    console.detail(f"restoring the nodes of {audits[1].model.name} one at a time")
+    with console.layers() as told:
+        return attribute(first, second, (audits[0], audits[1]), samples=options["attribute_samples"], told=told)
+
+
+def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
+    """The options of the model at that place: those after the first run where deployment runs them."""
+    deployed = options["deployed_providers"]
+    return {**options, "providers": deployed} if place and deployed else options
+
+
+def _measured(names: Sequence[str], candidates: Sequence[Candidate], read: Sequence[Audit], console: Console) -> Iterator[Audit]:
+    from onnxfim.auditing.common_step import at_common_step
     from onnxfim.auditing.run import audit
-    from onnxfim.cli.audit_command import prepare
 
-    prepared = {m: prepare(m, options) for m in models}
-    settings = at_common_step([Candidate(p.file, p.samples, p.settings) for p in prepared.values()], read)
-    found = {}
-    for (name, p), chosen in zip(prepared.items(), settings, strict=True):
-        console.detail(f"measuring {name} at step {chosen.step:.3g}, {chosen.scheme} differences, seed {chosen.seed}")
+    for name, c, chosen in zip(names, candidates, at_common_step(candidates, read), strict=True):
+        step = "a step of its own" if chosen.step is None else f"step {chosen.step:.3g}"
+        console.detail(f"measuring {name} at {step}, {chosen.scheme} differences, seed {chosen.seed}")
         with console.progress() as progress:
-            found[name] = audit(p.file, p.samples, settings=chosen, progress=progress)
-    return found
+            yield audit(c.model, c.inputs, settings=chosen, progress=progress)
 
 
 def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Console) -> None:
     for note in result.notes:
         console.say(f"note: {note}")
+    if result.deployment is not None:
+        _print_deployment(result.deployment, console)
+    for gate in result.gates:
+        advice = f". {gate.advice}" if gate.advice else ""
+        console.say(f"gate {gate.verdict}: {gate.comparison}{advice}", colour=_COLOURS[gate.verdict])
     for at in result.order:
         e = result.entries[at]
         ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"
@@ -143,6 +230,24 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
         console.say(f"{second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
     where = ", ".join(path for _, path in outputs if path != "-")
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
+
+
+def _print_deployment(d: Deployment, console: Console) -> None:
+    """The change, its counts, and the first nodes that carry it."""
+    from onnxfim.report.delta_words import attribution_words, flip_words, headline, node_line, outcome_words
+    from onnxfim.report.numbers import visible
+
+    console.result(headline(d))
+    for words in (outcome_words(d), flip_words(d)):
+        if words:
+            console.say(words)
+    console.say(f"sensitivity was measured {visible(d.scale)}")
+    if d.attribution is not None:
+        console.result(attribution_words(d.attribution))
+        for k, carrier in enumerate(d.attribution.nodes[:_FIRST_NODES], 1):
+            console.result(node_line(k, carrier))
+        for left in d.attribution.left:
+            console.say(visible(f"not restored: {left.node} ({left.operator}): {left.reason}"))
 
 
 def _interval(a: Any) -> str:

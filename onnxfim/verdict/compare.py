@@ -13,9 +13,11 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.deployment import MovedOutput
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
+from onnxfim.verdict.delta import deployment
 from onnxfim.verdict.pairs import (
     column,
     columns_of,
@@ -45,16 +47,22 @@ class _Sides:
     ratio: Ratio
 
 
-def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 0) -> Comparison:
+def compare(
+    audits: Sequence[Audit], *, measure: str | None = None, seed: int = 0, outputs: Sequence[MovedOutput] | None = None,
+    evaluations: int = 0,
+) -> Comparison:  # fmt: skip
     """Several audits of the same samples side by side.
 
     Args:
         audits: Two or more, of the same data; the first is the one that classes and samples move from.
         measure: What to rank by; None takes the calibrated lambda_max where every audit has it, else the raw one.
         seed: Seed of the resampling.
+        outputs: Of exactly two models, the outputs of both on the samples; without them their audits' predictions are compared.
+        evaluations: Forward passes that these took.
 
     Returns:
-        The comparison. A difference is significant where its p-value, corrected for the number of pairs (Holm), is below 5 %.
+        The comparison. A difference is significant where its p-value, corrected for the number of pairs (Holm), is below 5 %. Of
+        exactly two audits it holds what the second, the deployed one, changed.
 
     Raises:
         InputError: fewer than two audits, or audits that do not compare.
@@ -95,12 +103,15 @@ def compare(audits: Sequence[Audit], *, measure: str | None = None, seed: int = 
         correlations=tuple(c for i, a in enumerate(audits) for c in correlations(a, i, counts_of)),
         differences=tuple(differences(a, audits[0]) for a in audits[1:]),
         notes=tuple(_notes(audits, names, measure, len(common))),
+        deployment=deployment(audits, names, outputs, evaluations=evaluations) if len(audits) == 2 else None,
     )
 
 
 def _names(audits: Sequence[Audit]) -> list[str]:
-    """Model names; numbered where two are the same."""
+    """Model names; with the provider, or numbered, where two are the same."""
     found = [a.model.name or a.model.path for a in audits]
+    placed = [f"{name} on {a.run.provider.removesuffix('ExecutionProvider')}" for name, a in zip(found, audits, strict=True)]
+    found = [at if found.count(name) > placed.count(at) else name for name, at in zip(found, placed, strict=True)]
     return [f"{name} ({found[:i].count(name) + 1})" if found.count(name) > 1 else name for i, name in enumerate(found)]
 
 

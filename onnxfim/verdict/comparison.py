@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from onnxfim.record.decision import Aggregate, Difference
+from onnxfim.record.decision import Aggregate, Difference, GateResult
+from onnxfim.record.deployment import Deployment
 from onnxfim.record.plain import to_plain
 
 COMPARISON_VERSION = "1.0"
@@ -111,7 +112,8 @@ class Comparison:
     """Several audits of the same samples side by side, in the order they were given.
 
     ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from
-    entry 0. ``notes`` are sentences that a reader must know.
+    entry 0. ``notes`` are sentences that a reader must know. ``deployment`` is what the second of exactly two did against
+    the first; ``gates`` are decided on it.
     """
 
     measure: str
@@ -127,6 +129,8 @@ class Comparison:
     correlations: tuple[MeasureCorrelation, ...]
     differences: tuple[tuple[Difference, ...], ...]
     notes: tuple[str, ...]
+    deployment: Deployment | None = None
+    gates: tuple[GateResult, ...] = ()
     schema_version: str = COMPARISON_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:

@@ -76,12 +76,13 @@ def gate_names(measures: Sequence[str] = _GATED) -> tuple[str, ...]:
     return (*(f"{m}.{s.name}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
 
 
-def parse_gate(text: str, *, measures: Sequence[str] = _GATED) -> Gate:
+def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[str] | None = None) -> Gate:
     """Read ``NAME OPERATOR NUMBER``; ``findings.LEVEL`` alone stands for ``findings.LEVEL > 0``.
 
     Args:
         text: Such as ``lambda_max.p95 > 12.5``, ``clean_accuracy < 90%`` or ``findings.error``.
         measures: Measures whose statistics may be named.
+        known: All names that there are, where these are others.
 
     Raises:
         SettingsError: not of that form, or an unknown name.
@@ -92,7 +93,7 @@ def parse_gate(text: str, *, measures: Sequence[str] = _GATED) -> Gate:
             f"gate {text!r}: cannot be read, expected NAME OPERATOR NUMBER such as 'lambda_max.p95 > 12.5' (> >= < <=)."
         )
     name, operator, number, percent = match.groups()
-    known = gate_names(measures)
+    known = gate_names(measures) if known is None else known
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise SettingsError(f"gate {text!r}: {name!r} is no measure. The nearest name is {near!r}; name one such as {known[0]}.")

@@ -121,7 +121,7 @@ def ratio_of_means(now: Column, then: Column, *, paired: bool) -> Ratio:
 
 def _at_temperatures(log: float, now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> Ratio:
     """The ratio at the temperatures as they were fitted."""
-    noise = _noise(now, then, u, v, paired=paired)
+    noise = noise_of_log_ratio(now, then, u, v, paired=paired)
     if len(u) < 2:
         return Ratio(log, noise, 1.0, float(stdtrit(1.0, _LEVEL)) * max(noise, 0.01), noise)
     w = (u + v) / 2
@@ -148,7 +148,7 @@ def _with_temperatures(ratio: Ratio, now: Column, then: Column) -> Ratio:
     )
 
 
-def _noise(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> float:
+def noise_of_log_ratio(now: Column, then: Column, u: Array, v: Array, *, paired: bool) -> float:
     """Half-width of the log-ratio's 95 % interval that the estimates' noise alone makes."""
     independent = u**2 * now.noise**2 + v**2 * then.noise**2  # (n,)
     if not paired or now.replicates.shape != then.replicates.shape:

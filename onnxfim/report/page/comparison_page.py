@@ -21,6 +21,7 @@ from onnxfim.report.numbers import (
     two_decimals,
     visible,
 )
+from onnxfim.report.page.delta_section import DeltaSection, build_delta_section
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Entry, Pair
 
@@ -83,6 +84,7 @@ class ComparisonPage:
     differences: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
     first: str
     schema_version: str
+    delta: DeltaSection | None = None
 
 
 def build_comparison_page(comparison: Comparison) -> ComparisonPage:
@@ -119,6 +121,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         ),
         first=names[0],
         schema_version=visible(comparison.schema_version),
+        delta=build_delta_section(comparison.deployment, comparison.gates),
     )
 
 
