@@ -24,10 +24,6 @@ _CUDA_LIBRARIES = re.compile(r"libcudart|libcublas|libcudnn|libnvinfer")
 _ABOUT_OPTIONS = re.compile(r"\boptions?\b", re.IGNORECASE)
 _DEVICE_KEYS = ("device_id", "device_type")  # they choose a plug-in's device, which is then handed over by itself
 _TRUE, _FALSE = frozenset({"1", "true", "on", "yes"}), frozenset({"0", "false", "off", "no"})
-#: Keys that make a provider load a library or use an address in memory: only a person at the command line names these.
-LOADS_CODE = re.compile(
-    r"plugin|_lib|lib_|library|libraries|backend_path|external_(?:alloc|free|empty)|user_compute_stream|custom_op"
-)
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,9 @@ def provider_chain(hardware: Hardware) -> Chain:
             missing[name] = f"its plug-in cannot be loaded: {error}"
             continue
         links.append(Link(name, {**ours, **given}, frozenset(given), plugin, device, chosen))
-    if all(k.provider != _CPU for k in links):
+        if name == _CPU:  # it takes every node: nothing is left for those after it
+            break
+    else:
         links.append(Link(_CPU, {}))
     there = {k.provider for k in links}
     lost = tuple(
@@ -229,13 +227,16 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
             ran = link.provider in registered
             found.append(ProviderOption(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
         for key, value in link.options.items():
+            ours = key not in link.given
+            if ours and link.provider not in registered:
+                continue
             running = says.get(key)
             taken: bool | None = None
             if link.provider not in registered or link.provider == _CPU:  # the CPU provider reads none, and does not say so
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)
-            found.append(ProviderOption(link.provider, key, value, running, taken=taken, ours=key not in link.given))
+            found.append(ProviderOption(link.provider, key, value, running, taken=taken, ours=ours))
     return (*found, *chain.lost)
 
 

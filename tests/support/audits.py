@@ -308,7 +308,7 @@ def synthetic(audit: Audit) -> Audit:
 
 def fallback(audit: Audit) -> Audit:
     """The audit for which CUDA was asked for and not obtained, with skipped samples."""
-    run = replace(audit.run, providers_requested=("cuda",))
+    run = replace(audit.run, providers_requested=("cuda",), provider_missed=True)
     return replace(
         audit, run=run, skipped=(Skipped(17, "logits are not finite (3 of 10)"), Skipped(44, "the runtime failed: bad shape"))
     )
