@@ -169,8 +169,8 @@ def provider_chain(hardware: Hardware) -> Chain:
     return Chain(tuple(links), missing, lost, doubt)
 
 
-def start(source: str | bytes, session_options: Callable[[], Any], chain: Chain) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the chain, or on the rest of it where a provider does not load.
+def start(source: str | bytes, session_options: Callable[[], Any], chain: Chain) -> tuple[Any, Mapping[str, str]]:
+    """An ``onnxruntime.InferenceSession`` on the chain, or on the rest of it where a provider does not load; why plug-ins did not.
 
     ONNX Runtime's own way of going on takes providers without their options: TF32 would be on, and the device another.
 
@@ -185,25 +185,33 @@ def start(source: str | bytes, session_options: Callable[[], Any], chain: Chain)
     import onnxruntime
 
     links = chain.links
+    failed: dict[str, str] = {}
     while True:
         options = session_options()
         providers = _added(options, links)
         try:
-            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0), failed
         except Exception as error:
             text = " ".join(str(error).split())
             asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
             if asked and _ABOUT_OPTIONS.search(text):
-                said = re.sub(r"^.*?\)\s+(?=\S)|^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
                 raise ProviderError(
-                    f"provider option {', '.join(asked)}: not taken ({said[:300]}). "
+                    f"provider option {', '.join(asked)}: not taken ({_bare(text)}). "
                     "See the provider's documentation for its options."
                 ) from error
-            # Providers that cannot be made raise these two; any other error is about the model.
-            if len(links) == 1 or not isinstance(error, (RuntimeError, ValueError)):
+            # Providers of the build that cannot be made raise these two; any other error is about the model. Plug-ins raise
+            # anything: the rest of the chain tells which it is.
+            if len(links) == 1 or (links[0].plugin is None and not isinstance(error, (RuntimeError, ValueError))):
                 raise
+            if links[0].plugin is not None:
+                failed[links[0].provider] = f"its plug-in failed: {_bare(text)}"
             print(f"EP Error {text}")  # where the reason is looked for
             links = links[1:]
+
+
+def _bare(text: str) -> str:
+    """What an error says after the functions and codes that it begins with."""
+    return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*onnxruntime\S*:\d+ .*?\)\s+(?=\S)", "", text)[:300]
 
 
 def _added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:

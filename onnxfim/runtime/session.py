@@ -45,7 +45,7 @@ def open_session(
     source = str(model) if isinstance(model, Path) else model
     with _captured_stderr() as said:
         try:
-            session = start(source, lambda: _session_options(threads, base_dir), chain)
+            session, failed = start(source, lambda: _session_options(threads, base_dir), chain)
         except ProviderError:
             raise
         except Exception as error:
@@ -55,7 +55,7 @@ def open_session(
     names, named = hardware.names, hardware.named
     reason = None
     if names[0] != obtained:
-        reason = chain.missing.get(names[0]) or _load_failure(names[0], said)
+        reason = chain.missing.get(names[0]) or failed.get(names[0]) or _load_failure(names[0], said)
     report = ProviderReport(
         tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained,
         options=ran_with(chain, session), plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt,

@@ -77,6 +77,8 @@ def runtime(monkeypatch):
             self._own = [n for n, _ in providers] if providers else [d[0][0] for d, _ in options.added]
             self._told = dict(providers) if providers else {d[0][0]: o for d, o in options.added}
             for name, given in self._told.items():
+                if "breaks" in given:
+                    raise MemoryError(f"/src/plugin.cc:1 Make() [ONNXRuntimeError] : 1 : FAIL : {name} found no backend")
                 if "bad" in given:
                     raise ValueError(f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : {name} has no option 'bad'")
 
@@ -247,6 +249,12 @@ class TestOptionsAndDevices:
         package()
         with pytest.raises(ProviderError, match=told(f"{NOVEL}: bad=1", "has no option 'bad'")):
             open_session(MODEL, Hardware(("novel",), options=(("bad", "1"),)))
+
+    def test_one_that_cannot_be_made_is_not_the_models_fault(self, package, runtime):
+        package()
+        _, report = open_session(MODEL, Hardware(("novel",), options=(("breaks", "1"),)))
+        assert (report.obtained, report.reason) == (CPU, f"its plug-in failed: {NOVEL} found no backend")
+        assert [(o.key, o.taken) for o in report.options] == [("breaks", False)]
 
     def test_beside_a_provider_of_the_build_all_go_by_name(self, package, runtime):
         package()

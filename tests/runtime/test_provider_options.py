@@ -206,7 +206,7 @@ class TestTF32UnderTensorRT:
 
 def test_chain_of_a_provider_that_is_nowhere(monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    chain = provider_chain(Hardware(("qnn",), options=(("a", "b"),)))
+    chain = provider_chain(Hardware(("rknpu",), options=(("a", "b"),)))
     assert [k.provider for k in chain.links] == [CPU]
-    assert [(o.provider, o.key, o.taken) for o in chain.lost] == [("QNNExecutionProvider", "a", False)]
+    assert [(o.provider, o.key, o.taken) for o in chain.lost] == [("RknpuExecutionProvider", "a", False)]
     assert providers.available_providers() == (CPU,)
