@@ -31,7 +31,7 @@ from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
-from onnxfim.runtime.hardware import hardware_of
+from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -112,6 +112,15 @@ def from_callable(
     if not input_shape or any(n < 1 for n in input_shape) or num_outputs < 1:
         raise InputError(f"from_callable: input_shape {input_shape} and num_outputs {num_outputs}, expected positive numbers.")
     return CallableModel(fn, tuple(input_shape), num_outputs, name, dtype)
+
+
+def hardware_of(settings: Settings, engines: Path | None = None, profile: InputProfile | None = None) -> Hardware:
+    """What the settings ask for, with a folder for what a provider compiles and the shapes that it must expect."""
+    pairs = ([o.partition("=") for o in texts] for texts in (settings.provider_options, settings.provider_libraries))
+    options, libraries = (tuple((key.strip(), value.strip()) for key, _, value in found) for found in pairs)
+    return Hardware(
+        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile
+    )  # fmt: skip
 
 
 def open_subject(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxfim.errors import ProviderError
-from onnxfim.record.settings import Settings
 from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, available_providers, device_asked, provider_names
 
 #: What runs the graphs that stand beside a model: compilers of whole graphs hand those that change with the batch to CUDA.
@@ -139,15 +138,6 @@ def _put(options: dict[str, str], key: str, value: str, spelled: str) -> None:
     """
     if options.setdefault(key, value) != value:
         raise ProviderError(f"provider option {spelled}: {key} is {options[key]} already. Give it once.")
-
-
-def hardware_of(settings: Settings, engines: Path | None = None, profile: InputProfile | None = None) -> Hardware:
-    """What the settings ask for, with a folder for what a provider compiles and the shapes that it must expect."""
-    pairs = ([o.partition("=") for o in texts] for texts in (settings.provider_options, settings.provider_libraries))
-    options, libraries = (tuple((key.strip(), value.strip()) for key, _, value in found) for found in pairs)
-    return Hardware(
-        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile
-    )  # fmt: skip
 
 
 #: CUDA where it loads, else the CPU.

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxfim.errors import ProviderError
-from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, _preload_cuda, available_providers
+from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, OptionSet, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
 #: Read by CUDA's libraries when they are loaded; TensorRT has no option of its own.
@@ -114,7 +113,7 @@ class Chain:
 
     links: tuple[Link, ...]
     missing: Mapping[str, str]
-    lost: tuple[ProviderOption, ...] = ()
+    lost: tuple[OptionSet, ...] = ()
     tf32_doubt: str | None = None
 
     def plugin_of(self, provider: str) -> str | None:
@@ -160,7 +159,7 @@ def provider_chain(hardware: Hardware) -> Chain:
         links.append(Link(_CPU, {}))
     there = {k.provider for k in links}
     lost = tuple(
-        ProviderOption(name, key, value, None, taken=False, ours=False)
+        OptionSet(name, key, value, None, taken=False, ours=False)
         for name, options in asked.items() if name not in there for key, value in options.items()
     )  # fmt: skip
     doubt = _without_tf32() if there & {_TENSORRT, _RTX} and not hardware.tf32 else None
@@ -225,7 +224,7 @@ def _added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str
     return None
 
 
-def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
+def ran_with(chain: Chain, session: Any) -> tuple[OptionSet, ...]:
     """Every option of the chain, and what the session says that it runs with."""
     registered, told = tuple(session.get_providers()), session.get_provider_options()
     found = []
@@ -233,7 +232,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
         says: Mapping[str, str] = told.get(link.provider, {})
         if link.device_asked is not None:
             ran = link.provider in registered
-            found.append(ProviderOption(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
+            found.append(OptionSet(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
         for key, value in link.options.items():
             ours = key not in link.given
             if ours and link.provider not in registered:
@@ -244,7 +243,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[ProviderOption, ...]:
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)
-            found.append(ProviderOption(link.provider, key, value, running, taken=taken, ours=ours))
+            found.append(OptionSet(link.provider, key, value, running, taken=taken, ours=ours))
     return (*found, *chain.lost)
 
 

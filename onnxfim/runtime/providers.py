@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ProviderError
-from onnxfim.record.provider_option import ProviderOption
 from onnxfim.runtime import plugins
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -35,6 +34,26 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
+class OptionSet:
+    """An option that a session was opened with.
+
+    Attributes:
+        provider: The provider's full name.
+        key, value: The option as it was set.
+        running: What the session says it runs with, or None where it does not say.
+        taken: Whether that is what was set: False also where the provider did not run, None where no session tells.
+        ours: Whether nobody asked for it: a default of this package.
+    """
+
+    provider: str
+    key: str
+    value: str
+    running: str | None
+    taken: bool | None
+    ours: bool
+
+
+@dataclass(frozen=True)
 class ProviderReport:
     """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
 
@@ -48,7 +67,7 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
-    options: tuple[ProviderOption, ...] = ()
+    options: tuple[OptionSet, ...] = ()
     plugin: str | None = None
     tf32_doubt: str | None = None
 

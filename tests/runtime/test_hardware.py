@@ -6,10 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from onnxfim.auditing.subject import hardware_of
 from onnxfim.errors import ProviderError
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.forward import profile_of
-from onnxfim.runtime.hardware import Hardware, InputProfile, hardware_of
+from onnxfim.runtime.hardware import Hardware, InputProfile
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"

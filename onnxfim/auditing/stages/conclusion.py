@@ -17,6 +17,7 @@ from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.steps import ClippedRange
 from onnxfim.slopes.spread import pooled_deviation
@@ -112,7 +113,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         partial=found.interrupted,
         provider_missed=report is not None and report.explicit,
-        provider_options=() if report is None else report.options,
+        provider_options=() if report is None else tuple(ProviderOption(**vars(o)) for o in report.options),
         provider_plugin=None if report is None else report.plugin,
         tf32_doubt=None if report is None else report.tf32_doubt,
         times=_times(ground, seconds),
