@@ -215,6 +215,21 @@ def test_action_reads_nothing_as_shell(machine, samples):
     assert "${{" not in scripts
 
 
+@needs_bash
+@pytest.mark.parametrize(
+    ("install", "taken"), [("", str(ROOT)), ("cpu", f"{ROOT}/onnxfim-core[cpu]"), ("onnxfim==9.9", "onnxfim==9.9"), ("skip", None)]
+)
+def test_action_installs_what_it_is_told(machine, samples, install, taken):
+    python = samples / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> "{samples}/calls"\n', "utf-8")
+    done, _, _ = run_action(machine, samples, model="model.onnx", data="samples.npz", install=install)
+    assert done.returncode == 0, done.stderr
+    calls = (samples / "calls").read_text("utf-8").splitlines()
+    installs = [c.removeprefix("-m pip install --quiet --disable-pip-version-check ") for c in calls if c.startswith("-m pip")]
+    assert installs == ([] if taken is None else [taken])
+    assert calls[-1].startswith("-m onnxfim audit")
+
+
 def test_variables_of_the_action_are_options():
     variables = {v for step in action()["runs"]["steps"] for v in step.get("env", {}) if v.startswith("ONNXFIM_")}
     assert variables <= {variable_of(key) for key in AUDIT} | {"ONNXFIM_CONFIG"}

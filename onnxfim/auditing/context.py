@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,10 +15,12 @@ from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
+from onnxfim.errors import OnnxFimError
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo, RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
@@ -29,6 +31,10 @@ from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+
+#: What ends an audit early; what was finished by then is kept.
+ENDS = (KeyboardInterrupt, ProviderFailed, OutOfMemory)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ class Found:
         gradient: How the derivative was obtained and checked.
         results: Of the samples that were measured, by position.
         skipped: Samples that could not be measured.
-        interrupted: The user ended it early.
+        interrupted: It ended early: the user's doing, or that of the provider.
+        stopped: What was said where a failure of the provider ended it.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
@@ -181,10 +188,17 @@ class Found:
     results: Mapping[int, SampleResult] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     interrupted: bool = False
+    stopped: str | None = None
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
     leads: Mapping[int, Array] = field(default_factory=dict)
+
+    def ended(self, by: BaseException | None) -> Found:
+        """The same, ended early by one of `ENDS`; unchanged by None."""
+        if by is None:
+            return self
+        return replace(self, interrupted=True, stopped=str(by) if isinstance(by, OnnxFimError) else self.stopped)
 
     @property
     def in_order(self) -> list[SampleResult]:

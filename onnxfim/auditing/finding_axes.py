@@ -45,7 +45,7 @@ def find_axes(
         ModelError: an axis that was asked for cannot be, or several may hold the classes and nothing tells which.
     """
     rows = few if len(few) > 1 else np.concatenate([few, few / 2]).astype(few.dtype)
-    z = raw(rows[: min(2, fixed or 2)])
+    z = raw(rows[:fixed])
     if z.ndim < 2:
         raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
     shape = None if output is None else output.shape
@@ -71,12 +71,12 @@ def _batch_axis(
     raw: Callable[[Array], Array], rows: Array, z: Array, asked: int | None, named: Sequence[int], fixed: int | None
 ) -> tuple[int, str]:
     """The batch's axis and, where it is not the first, how that is known."""
-    fed = fixed or 2
+    fed = fixed or len(rows)
     grown = [k for k in range(z.ndim) if z.shape[k] == fed]
     if fixed is None:
         one = raw(rows[:1])
         if one.ndim == z.ndim:
-            grown = [k for k in range(z.ndim) if (one.shape[k], z.shape[k]) == (1, 2)]
+            grown = [k for k in range(z.ndim) if (one.shape[k], z.shape[k]) == (1, fed)]
     if asked is not None:
         axis = asked + z.ndim if asked < 0 else asked
         if axis not in grown:

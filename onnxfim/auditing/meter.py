@@ -120,7 +120,7 @@ class MeteredModel(DifferentiableModel):
         self._meter.spent(len(X) * (1 + len(V)))
         return found
 
-    def fisher(self, X: Array, U: Array, temperature: float) -> tuple[Array, Array, Array]:
+    def fisher(self, X: Array, U: Array, temperature: float) -> Array:
         found = super().fisher(X, U, temperature)
         self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
         return found

@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.cache import Cache, Memory
-from onnxfim.auditing.context import Context, Found, Ground
+from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     against_surrogate,
@@ -73,7 +72,7 @@ def audit(
             come, so that an interrupted audit goes on where it stopped. None computes all anew.
 
     Returns:
-        The audit; ``run.partial`` is set where an interrupt ended it early.
+        The audit; ``run.partial`` is set where it was ended early, by an interrupt or, with ``run.stopped``, by a failing provider.
 
     Raises:
         OnnxFimError: the model, the data or a setting cannot be used; nothing was measured then.
@@ -116,8 +115,8 @@ def _staged(context: Context, started: float) -> Audit:
     try:
         scaling = input_scaling.check(ground)
         reading = bounding.read(ground)
-    except KeyboardInterrupt:
-        found = replace(found, interrupted=True)
+    except ENDS as end:
+        found = found.ended(end)
     return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
 
 
@@ -151,14 +150,14 @@ def _measured(ground: Ground) -> Found:
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
-    """What was found after these stages; an interrupt ends them and keeps what was found before."""
+    """What was found after these stages; an interrupt or a provider's failure ends them and keeps what was found before."""
     for stage in stages:
         if found.interrupted:
             break
         try:
             found = stage(found)
-        except KeyboardInterrupt:
-            found = replace(found, interrupted=True)
+        except ENDS as end:
+            found = found.ended(end)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,9 +29,12 @@ from onnxfim.graph.reach import no_slope
 from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.failures import ProviderFailed
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
+from onnxfim.runtime.provider_options import lost_options
+from onnxfim.runtime.providers import CPU
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -134,7 +137,19 @@ def open_subject(
     if isinstance(model, CallableModel):
         return _open_callable(model, X, settings)
     file = model if isinstance(model, ModelFile) else load_model(model)
-    return _open_file(file, X, settings, engines)
+    try:
+        return _open_file(file, X, settings, engines)
+    except ProviderFailed as error:  # where nobody asked for it by name, the CPU does, and the reason is said
+        if error.provider == CPU or any(name.lower() != "auto" for name in settings.providers):
+            raise
+        subject = _open_file(file, X, replace(settings, providers=(CPU,), provider_options=()), engines)
+        assert isinstance(subject.forward, OnnxForward)
+        report = subject.forward.report
+        subject.forward.report = replace(
+            report, requested=settings.providers, reason=str(error).rstrip("."), explicit=False,
+            options=lost_options(hardware_of(settings).asked, ()),
+        )  # fmt: skip
+        return subject
 
 
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:

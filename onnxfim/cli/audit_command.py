@@ -15,12 +15,13 @@ from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import InputError, OnnxFimError, OutputError
+from onnxfim.errors import InputError, OnnxFimError, OutputError, ProviderError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
 from onnxfim.record.settings import SETTINGS, Settings
+from onnxfim.report.whereabouts import placement_lines, where_it_ran
 
 _SYNTHETIC = 32  # samples, where none are asked for
 
@@ -65,6 +66,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if code == INCONCLUSIVE and problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
     _print(result, outputs, console)
+    if result.run.stopped is not None:
+        raise ProviderError(result.run.stopped)
     if result.run.partial:
         return code
     if problem is not None:
@@ -131,6 +134,8 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
+    for name, text in placement_lines(result):
+        console.detail(f"{name}: {text}")
     step = result.step
     console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
     _print_cache(result, console)
@@ -138,12 +143,12 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
         console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
     colours = {"error": "red", "warning": "yellow", "note": None}
     for finding in result.findings:
-        red = finding.id == "provider-fallback"
+        red = finding.id in ("provider-fallback", "provider-mixed")
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(outputs.files)
-    head = "interrupted, partial: " if result.run.partial else ""
+    head = f"{'interrupted' if result.run.stopped is None else 'stopped by the provider'}, partial: " if result.run.partial else ""
     errors = [f.id for f in result.findings if f.level == "error"]
     why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
     text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"
@@ -156,7 +161,7 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     flips = result.aggregates.get("flip_radius")
     if flips is not None and flips.median.value is not None:
         text += f"; median flip radius {_interval(flips.median)}"
-    text += f", {len(result.samples)} samples on {result.run.provider}, {result.run.seconds:.1f} s"
+    text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
 
 

@@ -68,6 +68,7 @@ def compare_command(
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.files import check_writable, write
     from onnxfim.cli.outputs import check_assets
+    from onnxfim.errors import ProviderError
     from onnxfim.verdict import compare as compared
 
     if len(subjects) < 2:
@@ -83,6 +84,8 @@ def compare_command(
     for kind, path in outputs:
         write(path, render[kind](result))
     _print(result, outputs, console)
+    if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
+        raise ProviderError(stopped)
     return 130 if any(a.run.partial for a in audits) else 0
 
 

@@ -7,7 +7,9 @@ import json
 import click
 
 from onnxfim.record.plain import to_plain
-from onnxfim.runtime.doctor import Library, Machine, Provider, examine
+from onnxfim.runtime.doctor import Machine, Provider, examine
+from onnxfim.runtime.nvidia import NvidiaGpu
+from onnxfim.runtime.shared_libraries import Library
 
 _GIB = 2**30
 
@@ -26,11 +28,14 @@ def _lines(machine: Machine) -> list[tuple[str, str]]:
     lines = [
         ("Python", machine.python),
         ("platform", machine.platform),
-        ("ONNX Runtime", machine.runtime),
+        ("ONNX Runtime", machine.runtime or "cannot be imported"),
+        ("installed", ", ".join(map(str, (*machine.installation.ours, *machine.installation.runtimes))) or "from a folder"),
         ("build", machine.build or "not told by this version"),
+        ("needs", f"{machine.needs}, for a GPU" if machine.needs else "nothing: this build has no CUDA"),
     ]
     lines += [(" " if i else "providers", _provider(p)) for i, p in enumerate(machine.providers)]
-    lines += [(library.name, _library(library)) for library in machine.libraries]
+    lines += [("NVIDIA GPU", _gpu(machine.gpu)), *((library.name, _library(library)) for library in machine.libraries)]
+    lines += [("CUDA", machine.cuda.text), *([("to mend it", machine.cuda.command)] if machine.cuda.command else [])]
     lines += [
         ("TF32", machine.tf32),
         ("cores", str(machine.cores)),
@@ -43,6 +48,11 @@ def _lines(machine: Machine) -> list[tuple[str, str]]:
 
 def _provider(provider: Provider) -> str:
     return f"{provider.name}: " + ("loads" if provider.loads else f"does not load: {provider.reason}")
+
+
+def _gpu(gpu: NvidiaGpu) -> str:
+    runs = "" if gpu.cuda is None else f", CUDA up to {gpu.cuda[0]}.{gpu.cuda[1]}"
+    return f"{gpu.state}: {gpu.why}" if gpu.why else f"found, driver {gpu.driver or 'of unknown version'}{runs}"
 
 
 def _library(library: Library) -> str:

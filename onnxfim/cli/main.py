@@ -23,10 +23,10 @@ from onnxfim.cli.options import (
 )
 from onnxfim.cli.spelled import OutputFile
 
-_EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run or
-bad usage, 3 nothing could be audited, 4 inconclusive: a gate is undecided or the audit unsound (0 with --allow-inconclusive),
-130 interrupted (what was finished is written, marked partial). All outputs are written before the code is decided; --exit-zero
-forgives 1 only."""
+_EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
+bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4 inconclusive: a gate is
+undecided or the audit unsound (0 with --allow-inconclusive), 130 interrupted (what was finished is written, marked partial). All
+outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
@@ -130,7 +130,10 @@ def init(path: str, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @errors_in_one_line
 def doctor(as_json: bool) -> None:
-    """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, CUDA, cores, memory, extras."""
+    """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, cores, memory, extras.
+
+    Where a GPU is here and CUDA does not load, it ends with the one command that mends it.
+    """
     from onnxfim.cli.doctor_command import doctor_command
 
     doctor_command(as_json)

@@ -5,6 +5,7 @@ The graphs come from `gradients`; here they meet the runtime, after a self-test 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,14 +22,19 @@ from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.halving import halves, rejoined, size_of
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.shapes import filled, has_own_device, padded_size
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**26  # of cotangents' results in one call
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
+# Which axis of a graph's inputs and outputs the samples lie along; the temperature has none.
+_SAMPLES = {"x": 0, "z": 0, "target": 0, "aside": 0, "u": 1, "v": 1, "g": 1, "w": 1}
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 
 
@@ -56,6 +62,8 @@ class DifferentiableModel:
         self.shape, self.num_outputs = shape, num_outputs
         self._proto, self._names = proto, (input_name, output_name)
         self._settings, self._base_dir, self._hardware = settings, base_dir.resolve(), hardware
+        self.few_shapes = False  # until a session says where it runs
+        self._most: float = math.inf  # rows times seeds that a call had memory for
         self._vjp_model = self._derive("vjp")
         dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
@@ -72,7 +80,36 @@ class DifferentiableModel:
         )
 
     def _open(self, model: onnx.ModelProto) -> Any:
-        return open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir)[0]
+        session, report = open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir)
+        self.few_shapes = has_own_device(report.obtained)
+        return session
+
+    def _run(self, session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """One call, or halves of it where memory does not suffice; later calls are then small from the start."""
+        size = size_of(feeds, _SAMPLES)
+        parts = halves(feeds, _SAMPLES)
+        if size <= self._most or parts is None:
+            try:
+                return self._filled(session, outputs, feeds)
+            except OutOfMemory:
+                if parts is None:
+                    raise
+                self._most = size // 2
+        axis, two = parts
+        return rejoined(axis, [self._run(session, outputs, part) for part in two], outputs, _SAMPLES)
+
+    def _filled(self, session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """One call, its rows filled up where calls have few different numbers of them; the outputs of the rows that were fed."""
+        rows = len(feeds["x"])
+        seeds = size_of(feeds, _SAMPLES) // max(rows, 1)
+        size = padded_size(rows, self.rows_per_call(seeds)) if self.few_shapes else rows
+        if size == rows:
+            return run(session, outputs, feeds)
+        whole = {name: filled(a, size, _SAMPLES[name]) if name in _SAMPLES else a for name, a in feeds.items()}
+        return [
+            z[(slice(None),) * _SAMPLES[name] + (slice(rows),)]
+            for name, z in zip(outputs, run(session, outputs, whole), strict=True)
+        ]
 
     @cached_property
     def _vjp(self) -> Any:
@@ -96,31 +133,34 @@ class DifferentiableModel:
 
     def rows_per_call(self, seeds: int) -> int:
         """Samples per call when each has so many seeds."""
-        return max(1, min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1)))
+        rows = min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1), self._most // max(seeds, 1))
+        return max(1, int(rows))
 
     def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
         """Logits (N, K) and ``Jᵀu`` (S, N, *shape) for cotangents U (S, N, K)."""
-        z, g = run(self._vjp, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)})
+        feeds = {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)}
+        z, g = self._run(self._vjp, ["z", "g"], feeds)
         return z, g
 
     def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
         """Logits (N, K) and ``Jv`` (S, N, K) for tangents V (S, N, *shape)."""
-        z, w = run(self._jvp, ["z", "w"], {"x": X.astype(self.dtype, copy=False), "v": V.astype(self.dtype, copy=False)})
+        feeds = {"x": X.astype(self.dtype, copy=False), "v": V.astype(self.dtype, copy=False)}
+        z, w = self._run(self._jvp, ["z", "w"], feeds)
         return z, w
 
-    def fisher(self, X: Array, U: Array, temperature: float) -> tuple[Array, Array, Array]:
-        """Logits, ``Aᵀu`` (S, N, *shape) and ``A Aᵀ u`` (S, N, K) float64 for U (S, N, K) float64."""
+    def fisher(self, X: Array, U: Array, temperature: float) -> Array:
+        """``A Aᵀ u`` (S, N, K) float64 for U (S, N, K) float64; ``Aᵀu`` stays on the device."""
         feeds = {
             "x": X.astype(self.dtype, copy=False),
             "u": U.astype(np.float64, copy=False),
-            "temperature": np.float64(temperature),
+            "temperature": np.asarray(temperature, np.float64),
         }
-        z, g, w = run(self._fisher, ["z", "g", "w"], {k: np.asarray(v) for k, v in feeds.items()})
-        return z, g, w
+        return self._run(self._fisher, ["w"], feeds)[0]
 
     def gram(self, X: Array, U: Array) -> Array:
         """``J Jᵀ u`` (S, N, K) for U (S, N, K)."""
-        return run(self._gram, ["w"], {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)})[0]
+        feeds = {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)}
+        return self._run(self._gram, ["w"], feeds)[0]
 
     def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
         """Logits (N, classes) and the gradient by x (N, *shape) of ``log Σ_j exp z_j − z_y`` for labels y (N,).
@@ -132,7 +172,7 @@ class DifferentiableModel:
         target = np.eye(K)[labels] if K > 1 else labels[:, None]
         aside = np.where(rivals[:, None] < 0, target, np.arange(K) != rivals[:, None])
         feeds = {"x": X, "target": target, "aside": aside} if K > 1 else {"x": X, "target": target}
-        z, g = run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
+        z, g = self._run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
         return (z if K > 1 else np.concatenate([np.zeros_like(z), z], axis=1)), g[0]
 
     def jacobian(self, X: Array) -> Array:

@@ -14,6 +14,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import OutputKind, Settings
@@ -165,9 +166,10 @@ class Calibration:
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
 
-    ``provider_missed`` is True where a provider that was named was not obtained; ``provider_plugin`` names the plug-in that brought
-    the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not allowed, or is None.
-    """
+    ``provider_missed``: one that was named was not obtained; ``provider_remedy`` mends that. ``provider_plugin`` brought the one
+    that was. ``tf32_doubt``: why TF32 may be on though not allowed. ``installation``: what is installed twice, and what mends it.
+    ``placement``: nodes by provider, None where not known: of a function, or of an ONNX Runtime before 1.24. ``stopped``: error
+    of a provider that failed and so ended the audit early; ``partial`` is then set."""
 
     provider: str
     providers_requested: tuple[str, ...]
@@ -187,6 +189,10 @@ class Run:
     provider_options: tuple[ProviderOption, ...] = ()
     provider_plugin: str | None = None
     tf32_doubt: str | None = None
+    provider_remedy: str | None = None
+    installation: str | None = None
+    placement: tuple[Placed, ...] | None = None
+    stopped: str | None = None
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
 
 

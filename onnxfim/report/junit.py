@@ -10,6 +10,7 @@ from onnxfim.record.decision import Finding, Verdict
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import visible
+from onnxfim.report.whereabouts import placement_lines
 from onnxfim.report.words import headline
 from onnxfim.verdict.findings import checks
 
@@ -52,6 +53,8 @@ def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
     yield "model.sha256", audit.model.sha256
     yield "data.sha256", audit.data.sha256
     yield "provider", audit.run.provider
+    for name, text in placement_lines(audit):
+        yield f"placement.{name}", text
     yield "units", audit.units
     if audit.calibration.accuracy is not None:
         yield "clean_accuracy", repr(audit.calibration.accuracy)

@@ -11,6 +11,7 @@ from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.numbers import SMALLEST_FOUND, clipped, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
+from onnxfim.report.whereabouts import placement_lines, where_it_ran
 from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
@@ -119,7 +120,8 @@ def _run(audit: Audit) -> str:
         ("Model", code(audit.model.path or audit.model.name)),
         ("SHA-256", code(audit.model.sha256)),
         ("Data", code(audit.data.source)),
-        ("Provider", code(run.provider)),
+        ("Provider", code(where_it_ran(audit))),
+        *((f"Nodes on {prose(name)}" if run.placement else prose(name), prose(text)) for name, text in placement_lines(audit)),
         ("Method", f"{prose(run.method)}, {prose(run.scheme)} differences, step {number(run.step)}"),
         ("Forward passes", f"{run.evaluations:,}"),
         ("Time", seconds(run.seconds)),

@@ -37,6 +37,8 @@ def render_sarif(audit: Audit) -> str:
                 "results": [*(_of_gate(audit, g) for g in shown), *_of_findings(audit)],
                 "properties": {
                     "verdict": audit.verdict,
+                    "provider": audit.run.provider,
+                    "placement": to_plain(audit.run.placement),
                     "units": audit.units,
                     "clean_accuracy": audit.calibration.accuracy,
                     "aggregates": to_plain(audit.aggregates),

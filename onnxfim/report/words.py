@@ -18,6 +18,7 @@ from onnxfim.report.meaning import flip_median
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread, visible
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
+from onnxfim.verdict.findings import check_of
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,18 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         found.append(Notice("warning", "This report describes no real input", text))
     if audit.run.partial:
         done = f"{len(audit.samples):,} of {count(audit.data.count, 'sample')}"
-        found.append(Notice("warning", "This run was interrupted", f"It holds {done}; every statistic is of those alone."))
+        told = f"It holds {done}; every statistic is of those alone."
+        if audit.run.stopped is None:
+            found.append(Notice("warning", "This run was interrupted", told))
+        else:
+            found.append(Notice("error", "The provider failed during this run", f"{visible(audit.run.stopped)} {told}"))
     asked = fallback(audit)
     if asked is not None:
-        reason = f" ONNX Runtime's reason: {visible(audit.run.provider_reason)}" if audit.run.provider_reason else ""
+        reason = f" The reason: {visible(audit.run.provider_reason)}" if audit.run.provider_reason else ""
         text = f"The audit ran on {visible(audit.run.provider)} instead.{reason}"
         found.append(Notice("error", f"Provider {visible(asked)} was asked for and not obtained", text))
+    mixed = (f for f in audit.findings if f.id in ("provider-mixed", "provider-mixed-auto"))
+    found += [Notice(f.level, check_of(f).title, visible(f.message)) for f in mixed]
     reasons = unmeasured(audit)
     if reasons:
         number_null = sum(n for _, n in reasons)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
-from onnxfim.runtime.failures import OutOfMemory
+from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
-from onnxfim.runtime.rows import Rows, taken
+from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.shapes import FEWEST, filled, has_own_device, padded_size, sizes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -42,12 +44,19 @@ def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> 
 
 
 class _BatchFinder:
-    """Doubles the batch until throughput stops growing; halves it when memory runs out."""
+    """Doubles the batch until throughput stops growing; halves it when memory runs out.
 
-    def __init__(self, fixed: int | None, row_bytes: int) -> None:
-        self.batch = fixed or 1
+    Args:
+        fixed: The batch, where it is not to be found.
+        row_bytes: Size of a row.
+        few_shapes: Each new batch size costs the provider: only the sizes that calls have anyway are tried.
+    """
+
+    def __init__(self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False) -> None:
         self.searching = fixed is None
         self.most = _most_rows(row_bytes)
+        self.few_shapes = few_shapes
+        self.batch = fixed or (min(FEWEST, self.most) if few_shapes else 1)
         self.calls = 0
 
     def search(self, call: Callable[[int], Any]) -> None:
@@ -55,12 +64,16 @@ class _BatchFinder:
         if not self.searching:
             return
         self.searching = False
+        if self.most < FEWEST and self.few_shapes:
+            return
         rates: dict[int, float] = {}
-        best, batch, misses = 0.0, 1, 0
-        while batch <= self.most and misses < _MISSES:
+        best, misses = 0.0, 0
+        for batch in self._tried():
+            if misses == _MISSES:
+                break
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
-            except OutOfMemory:
+            except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
                 break
             self.calls += 2
             rate = batch / seconds
@@ -69,8 +82,17 @@ class _BatchFinder:
             if not missed:  # a doubling without a gain is not worth its memory
                 rates[batch] = rate
             best = max(best, rate)
-            batch *= 2
         self.batch = max((n for n, rate in rates.items() if rate >= _TIE * max(rates.values())), default=1)
+
+    def _tried(self) -> Iterator[int]:
+        """The sizes to try, from the smallest."""
+        if self.few_shapes:
+            yield from (n for n in sizes(_MAX_ROWS)[:-1] if n <= self.most)
+            return
+        batch = 1
+        while batch <= self.most:
+            yield batch
+            batch *= 2
 
     def halve(self) -> None:
         self.batch = max(1, self.batch // 2)
@@ -136,12 +158,14 @@ class OnnxForward:
         self._shape, self._dtype = shape, dtype
         self.class_axis, self.batch_axis = class_axis, batch_axis
         self.one_shape = False  # whether every call has the same number of rows
+        self.few_shapes = has_own_device(self.report.obtained)  # whether calls are filled up to one of a few numbers of rows
+        self.packs = self.few_shapes  # whether signs are unpacked on the device
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
-        self._pairs: dict[tuple[bool, bool, bool], BoundPair] = {}
+        self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
         self._buffer = RowBuffer(*self.hardware.device)
         row_bytes = int(np.prod(shape)) * dtype.itemsize
-        self.finder = _BatchFinder(fixed or batch, row_bytes)
+        self.finder = _BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes)
 
     @property
     def batch(self) -> int:
@@ -167,7 +191,7 @@ class OnnxForward:
         while start < len(X):
             piece = X[start : start + self.batch]
             try:
-                z = self._call(self._padded(piece))
+                z = self._call(filled(piece, self._size(len(piece))))
             except OutOfMemory:
                 if self.batch == 1 or self._fixed:
                     raise
@@ -178,20 +202,15 @@ class OnnxForward:
         return np.concatenate(found)
 
     def raw(self, X: Array) -> Array:
-        """The output at these rows as the file gives it, in one call."""
-        return np.asarray(self._call(self._padded(X.astype(self._dtype, copy=False))))
+        """The output at these rows as the file gives it, in one call; not one of more rows, by whose number its axes are told."""
+        whole = self._fixed or (self.batch if self.one_shape else 0)
+        return np.asarray(self._call(filled(X.astype(self._dtype, copy=False), whole)))
 
-    @property
-    def _rows_per_call(self) -> int | None:
-        """Rows that every call has: those that the model insists on, or the batch where all calls are to have one shape."""
-        return self._fixed or (self.batch if self.one_shape else None)
-
-    def _padded(self, rows: Array) -> Array:
-        """Rows filled up to those that every call has."""
-        whole = self._rows_per_call
-        if whole and len(rows) < whole:
-            return np.concatenate([rows, np.repeat(rows[-1:], whole - len(rows), axis=0)])
-        return rows
+    def _size(self, rows: int) -> int:
+        """Rows of the call that so many are fed in: what the model insists on, the batch, or one of few numbers."""
+        if self._fixed or self.one_shape:
+            return max(rows, self._fixed or self.batch)
+        return padded_size(rows, self.batch) if self.few_shapes else rows
 
     def _classes(self, z: Array, rows: int) -> Array:
         """The first ``rows`` rows of an output as (rows, K, P).
@@ -199,14 +218,14 @@ class OnnxForward:
         Raises:
             ModelError: it has not one row for each that was fed.
         """
-        axis, fed = self.batch_axis, max(rows, self._rows_per_call or 0)
+        axis, fed = self.batch_axis, self._size(rows)
         if z.ndim <= axis or z.shape[axis] != fed:
             raise ModelError(f"output {self._output!r} has shape {z.shape} for {fed} samples, expected one row per sample.")
         return as_classes(z, self.class_axis, axis)[:rows]
 
     def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
-        # The next batch of directions is drawn while this one runs.
-        source = iter(batches)
+        # The next batch of directions is drawn, and unpacked where that is to be, while this one runs.
+        source = iter(batches) if self.packs else (replace(rows, v=np.asarray(rows.v)) for rows in batches)
         with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
             coming = pool.submit(next, source, None)
             while (rows := coming.result()) is not None:
@@ -220,15 +239,21 @@ class OnnxForward:
         except OutOfMemory:
             if len(rows.sample) == 1 or self._fixed:
                 raise
-            self.finder.halve()
+            if len(rows.sample) <= self.batch:  # others were drawn before the batch was halved
+                self.finder.halve()
             half = len(rows.sample) // 2
             return np.concatenate([self._perturbed(X, _cut(rows, 0, half)), self._perturbed(X, _cut(rows, half, None))])
         return self._classes(z, len(rows.sample))
 
     def _bound(self, X: Array, rows: Rows) -> Array:
+        pair, feeds = self.fed(X, rows)
+        return pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0]
+
+    def fed(self, X: Array, rows: Rows) -> tuple[BoundPair, dict[str, Array]]:
+        """The pair that makes these rows of X and answers them, and what is fed to it; filled up to the rows of a call."""
         count = len(rows.sample)
-        whole = self._rows_per_call
-        if whole and count < whole:
+        whole = self._size(count)
+        if count < whole:
             rows = _repeat_last(rows, whole)
         used, sample = np.unique(rows.sample, return_inverse=True)
         one = (1,) * len(self._shape)
@@ -236,7 +261,7 @@ class OnnxForward:
         feeds = {
             "base": np.ascontiguousarray(rows.bases(X[used]), dtype=self._wide),
             "scale": rows.scale.astype(self._wide).reshape(-1, *one),
-            "v": np.ascontiguousarray(rows.v).reshape(size),
+            "v": rows.v.bits() if isinstance(rows.v, Signs) else np.ascontiguousarray(rows.v).reshape(size),
         }
         if len(used) > 1:
             feeds["sample"] = sample.astype(np.int64, copy=False)
@@ -245,12 +270,13 @@ class OnnxForward:
             feeds["dither"] = np.array([rows.dither / 127.0], self._wide)
         if rows.field is not None:
             feeds["field"] = np.ascontiguousarray(np.broadcast_to(rows.field, self._shape)[None], dtype=self._wide)
-        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None).run(feeds, size, self._dtype)[0]
+        packed = isinstance(rows.v, Signs)
+        return self._pair(rows.w is not None, len(used) == 1, rows.field is not None, packed), feeds
 
-    def _pair(self, dithered: bool, shared: bool, scaled: bool) -> BoundPair:
-        kind = (dithered, shared, scaled)
+    def _pair(self, dithered: bool, shared: bool, scaled: bool, packed: bool) -> BoundPair:
+        kind = (dithered, shared, scaled, packed)
         if kind not in self._pairs:
-            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled)
+            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled, packed=packed)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
             little, _ = open_session(graph, self.hardware.of_rows, threads=1)
             self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
@@ -316,7 +342,7 @@ class CallableForward:
             moved = rows.bases(X[rows.sample]).astype(np.float64)
             shape = (len(moved), *([1] * len(self._shape)))
             field = 1.0 if rows.field is None else rows.field
-            moved += rows.scale.reshape(shape) * rows.v.reshape(moved.shape) * field
+            moved += rows.scale.reshape(shape) * np.asarray(rows.v).reshape(moved.shape) * field
             if rows.w is not None:
                 moved += rows.dither / 127.0 * rows.w.reshape(moved.shape) * field
             yield self._call(moved)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxfim.errors import ProviderError
-from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, available_providers, device_asked, provider_names
+from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, available_providers, device_asked, provider_names
 
 #: What runs the graphs that stand beside a model: compilers of whole graphs hand those that change with the batch to CUDA.
 _BESIDE = {_TENSORRT: _CUDA, "NvTensorRTRTXExecutionProvider": _CUDA}
@@ -127,7 +127,7 @@ class Hardware:
     @property
     def of_rows(self) -> Hardware:
         """Where rows are made: on the card where they lie there, else on the CPU, whose arithmetic no option makes coarser."""
-        return self if self.device[0] == "cuda" else replace(self, providers=(_CPU,), options=())
+        return self if self.device[0] == "cuda" else replace(self, providers=(CPU,), options=())
 
 
 def _put(options: dict[str, str], key: str, value: str, spelled: str) -> None:

@@ -1,17 +1,19 @@
 """The perturbation as a tiny ONNX graph of ours: rows ``base[sample] + scale·v (+ dither·w)``, made on the device.
 
-The directions cross the bus as one byte per coordinate; the audited file itself stays untouched.
+Directions cross the bus as one bit per coordinate where they are signs, else as one byte; the audited file itself stays untouched.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnxfim.runtime.failures import run_error
+from onnxfim.runtime.rows import Signs
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,13 +23,14 @@ _IR_VERSION = 8
 
 
 def perturbation_graph(
-    shape: tuple[int, ...], dtype: np.dtype, *, dithered: bool, shared: bool = False, scaled: bool = False
+    shape: tuple[int, ...], dtype: np.dtype, *, dithered: bool, shared: bool = False, scaled: bool = False, packed: bool = False
 ) -> bytes:
     """Serialised ONNX model that makes perturbed rows.
 
     Inputs: ``base`` (S, *shape), ``sample`` int64 (B,), ``scale`` (B, 1, …), ``v`` int8 (B, *shape); with ``dithered`` also
     ``dither`` (1,) and ``w`` int8 (B, *shape), which adds ``dither·w/127``. Output: ``rows`` (B, *shape) in ``dtype``.
     With ``scaled`` also ``field`` (1, *shape), by which the move of each coordinate and its dither are multiplied.
+    With ``packed`` the directions are of ±1, and ``v`` is their bits, uint8 (B, ⌈d/8⌉), as in `rows.Signs`.
     With ``shared`` all rows have one base point: ``base`` is (1, *shape), and without ``sample`` a copy of the rows is saved.
     The arithmetic is float32 for float16 rows, so that only the last rounding is the file's own.
     """
@@ -38,16 +41,15 @@ def perturbation_graph(
     inputs = [
         helper.make_tensor_value_info("base", wide_type, [1 if shared else "S", *map(int, dims)]),
         helper.make_tensor_value_info("scale", wide_type, ["B", *map(int, ones)]),
-        helper.make_tensor_value_info("v", TensorProto.INT8, ["B", *map(int, dims)]),
+        helper.make_tensor_value_info("v", TensorProto.UINT8, ["B", -(-math.prod(shape) // 8)])
+        if packed
+        else helper.make_tensor_value_info("v", TensorProto.INT8, ["B", *map(int, dims)]),
     ]
-    nodes = []
+    nodes, constants = _unpacking(shape, wide) if packed else ([helper.make_node("Cast", ["v"], ["direction"], to=wide_type)], [])
     if not shared:
         inputs.append(helper.make_tensor_value_info("sample", TensorProto.INT64, ["B"]))
         nodes.append(helper.make_node("Gather", ["base", "sample"], ["at"], axis=0))
-    nodes += [
-        helper.make_node("Cast", ["v"], ["direction"], to=wide_type),
-        helper.make_node("Mul", ["direction", "scale"], ["step" if scaled else "move"]),
-    ]
+    nodes.append(helper.make_node("Mul", ["direction", "scale"], ["step" if scaled else "move"]))
     if scaled:
         inputs.append(helper.make_tensor_value_info("field", wide_type, [1, *map(int, dims)]))
         nodes.append(helper.make_node("Mul", ["step", "field"], ["move"]))
@@ -70,10 +72,30 @@ def perturbation_graph(
     nodes.append(helper.make_node("Cast", [last], ["rows"], to=out_type))
     output = helper.make_tensor_value_info("rows", out_type, ["B", *map(int, dims)])
     model = helper.make_model(
-        helper.make_graph(nodes, "perturbation", inputs, [output]), opset_imports=[helper.make_opsetid("", _OPSET)]
+        helper.make_graph(nodes, "perturbation", inputs, [output], constants), opset_imports=[helper.make_opsetid("", _OPSET)]
     )
     model.ir_version = _IR_VERSION
     return bytes(model.SerializeToString())
+
+
+def _unpacking(shape: tuple[int, ...], wide: np.dtype) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes and constants that make ``direction`` (B, *shape) of ±1 of the bits ``v``: a byte is the row of a table."""
+    d = math.prod(shape)
+    table = np.asarray(Signs(np.arange(256, dtype=np.uint8)[:, None], np.arange(256), 8), wide)  # (256, 8)
+    constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([0, *shape], np.int64), "shape")]
+    nodes = [
+        helper.make_node("Cast", ["v"], ["byte"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["table", "byte"], ["signs"], axis=0),  # (B, ⌈d/8⌉, 8)
+    ]
+    if d % 8:  # the last byte holds bits of no coordinate
+        ends = {"flat": [0, -1], "first": [0], "last": [d], "axis": [1]}
+        constants += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ends.items()]
+        nodes += [
+            helper.make_node("Reshape", ["signs", "flat"], ["all"]),
+            helper.make_node("Slice", ["all", "first", "last", "axis"], ["cut"]),
+        ]
+    nodes.append(helper.make_node("Reshape", ["cut" if d % 8 else "signs", "shape"], ["direction"]))
+    return nodes, constants
 
 
 # Rows are made in pieces of this size on the CPU: what the perturbation keeps meanwhile stays in the cache, and small.
@@ -127,20 +149,23 @@ class BoundPair:
     def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
         """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
         try:
-            rows = self._buffer.of(shape, dtype)
-            self._fill(rows, feeds, shape, dtype)
-            binding = self._model.io_binding()
-            binding.bind_ortvalue_input(self._input, rows)
-            for name in self._outputs:
-                binding.bind_output(name, "cpu")
-            self._model.run_with_iobinding(binding)
-            return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
+            return self.answers(self.filled(feeds, shape, dtype))
         except Exception as error:
             self._buffer.free()
-            raise run_error(error) from error
+            raise run_error(error, self._model) from error
 
-    def _fill(self, rows: Any, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> None:
-        """Make the rows in place, piece by piece."""
+    def answers(self, rows: Any) -> list[Array]:
+        """Outputs of the model at rows that lie on the device."""
+        binding = self._model.io_binding()
+        binding.bind_ortvalue_input(self._input, rows)
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        self._model.run_with_iobinding(binding)
+        return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
+
+    def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """The rows, made in their buffer piece by piece."""
+        rows = self._buffer.of(shape, dtype)
         row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         device = self._buffer.device
         size = max(1, _PIECE_BYTES // max(row_bytes, 1)) if device == "cpu" else shape[0]
@@ -152,3 +177,4 @@ class BoundPair:
             where = rows.data_ptr() + start * row_bytes
             binding.bind_output("rows", device, self._buffer.number, dtype, (stop - start, *shape[1:]), where)
             self._perturbation.run_with_iobinding(binding)
+        return rows

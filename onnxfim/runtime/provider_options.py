@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 from onnxfim.errors import ProviderError
 from onnxfim.runtime import plugins
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import _CPU, _CUDA, _TENSORRT, OptionSet, _preload_cuda, available_providers
+from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, OptionSet, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
+_OPENVINO = "OpenVINOExecutionProvider"
 #: Read by CUDA's libraries when they are loaded; TensorRT has no option of its own.
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 _CUDA_LIBRARIES = re.compile(r"libcudart|libcublas|libcudnn|libnvinfer")
@@ -69,6 +70,12 @@ DEFAULTS: Mapping[str, tuple[DefaultOption, ...]] = {
         DefaultOption("trt_profile_min_shapes", _profile(lambda p: 1), _SHAPES),
         DefaultOption("trt_profile_opt_shapes", _profile(lambda p: p.usual), "most calls have as many rows as the batch"),
         DefaultOption("trt_profile_max_shapes", _profile(lambda p: p.most), _SHAPES),
+    ),
+    _OPENVINO: (
+        DefaultOption(
+            "precision", _always("ACCURACY"),
+            "the file's own; OpenVINO's default computes in bfloat16 on CPUs that have it, and in float16 on GPUs",
+        ),
     ),
     _RTX: (
         DefaultOption("nv_runtime_cache_path", _where_kept(str), _KEPT),
@@ -149,73 +156,48 @@ def provider_chain(hardware: Hardware) -> Chain:
                     missing[name] = f"the plug-in {plugin.source} finds no device of its own on this machine"
                     continue
                 given = {key: value for key, value in given.items() if key not in _DEVICE_KEYS}
+                ours = ours if name == _RTX else {}  # a plug-in of that name may know other keys
         except plugins.PluginFailed as error:
             missing[name] = f"its plug-in cannot be loaded: {error}"
             continue
         links.append(Link(name, {**ours, **given}, frozenset(given), plugin, device, chosen))
-        if name == _CPU:  # it takes every node: nothing is left for those after it
+        if name == CPU:  # it takes every node: nothing is left for those after it
             break
     else:
-        links.append(Link(_CPU, {}))
+        links.append(Link(CPU, {}))
     there = {k.provider for k in links}
-    lost = tuple(
-        OptionSet(name, key, value, None, taken=False, ours=False)
-        for name, options in asked.items() if name not in there for key, value in options.items()
-    )  # fmt: skip
     doubt = _without_tf32() if there & {_TENSORRT, _RTX} and not hardware.tf32 else None
     if _CUDA in there or _TENSORRT in there:
         _preload_cuda()
-    return Chain(tuple(links), missing, lost, doubt)
+    return Chain(tuple(links), missing, lost_options(asked, there), doubt)
 
 
-def start(source: str | bytes, session_options: Callable[[], Any], chain: Chain) -> tuple[Any, Mapping[str, str]]:
-    """An ``onnxruntime.InferenceSession`` on the chain, or on the rest of it where a provider does not load; why plug-ins did not.
-
-    ONNX Runtime's own way of going on takes providers without their options: TF32 would be on, and the device another.
-
-    Args:
-        source: Path or bytes of the model.
-        session_options: Makes fresh ``onnxruntime.SessionOptions``, which providers are added to.
-        chain: What to try.
-
-    Raises:
-        ProviderError: a provider does not take an option that a person gave.
-    """
-    import onnxruntime
-
-    links = chain.links
-    failed: dict[str, str] = {}
-    while True:
-        options = session_options()
-        providers = _added(options, links)
-        try:
-            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0), failed
-        except Exception as error:
-            text = " ".join(str(error).split())
-            asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
-            if asked and _ABOUT_OPTIONS.search(text):
-                raise ProviderError(
-                    f"provider option {', '.join(asked)}: not taken ({_bare(text)}). "
-                    "See the provider's documentation for its options."
-                ) from error
-            # Providers of the build that cannot be made raise these two; any other error is about the model. Plug-ins raise
-            # anything: the rest of the chain tells which it is.
-            if len(links) == 1 or (links[0].plugin is None and not isinstance(error, (RuntimeError, ValueError))):
-                raise
-            if links[0].plugin is not None:
-                failed[links[0].provider] = f"its plug-in failed: {_bare(text)}"
-            print(f"EP Error {text}")  # where the reason is looked for
-            links = links[1:]
+def lost_options(asked: Mapping[str, Mapping[str, str]], there: Collection[str]) -> tuple[OptionSet, ...]:
+    """The options given for providers that do not run."""
+    return tuple(
+        OptionSet(name, key, value, None, taken=False, ours=False)
+        for name, options in asked.items() if name not in there for key, value in options.items()
+    )  # fmt: skip
 
 
-def _bare(text: str) -> str:
+def refused_option(links: Sequence[Link], error: BaseException) -> None:
+    """Raise ProviderError where an error says that a provider does not take an option that a person gave."""
+    text = " ".join(str(error).split())
+    asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
+    if asked and _ABOUT_OPTIONS.search(text):
+        raise ProviderError(
+            f"provider option {', '.join(asked)}: not taken ({bare(text)}). See the provider's documentation for its options."
+        ) from error
+
+
+def bare(text: str) -> str:
     """What an error says after the functions and codes that it begins with."""
     return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*onnxruntime\S*:\d+ .*?\)\s+(?=\S)", "", text)[:300]
 
 
-def _added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:
+def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:
     """The argument ``providers`` of a session; None where plug-ins alone run, which are added to the session's options."""
-    others = [k for k in links if k.plugin is None and k.provider != _CPU]
+    others = [k for k in links if k.plugin is None and k.provider != CPU]
     if others or all(k.plugin is None for k in links):
         return [(k.provider, dict(k.options)) for k in links]  # from 1.24 on this takes plug-ins by their names too
     for link in links:
@@ -239,7 +221,7 @@ def ran_with(chain: Chain, session: Any) -> tuple[OptionSet, ...]:
                 continue
             running = says.get(key)
             taken: bool | None = None
-            if link.provider not in registered or link.provider == _CPU:  # the CPU provider reads none, and does not say so
+            if link.provider not in registered or link.provider == CPU:  # the CPU provider reads none, and does not say so
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)

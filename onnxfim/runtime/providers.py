@@ -19,6 +19,8 @@ import numpy as np
 
 from onnxfim.errors import ProviderError
 from onnxfim.runtime import plugins
+from onnxfim.runtime.installation import import_runtime
+from onnxfim.runtime.placement import Placement
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -28,7 +30,8 @@ _SHORT = {
     "NvTensorRTRTX", "openvino": "OpenVINO", "qnn": "QNN", "rknpu": "Rknpu", "rocm": "ROCM", "snpe": "SNPE", "tensorrt":
     "Tensorrt", "tvm": "Tvm", "vitisai": "VitisAI", "vsinpu": "VSINPU", "webgpu": "WebGpu", "webnn": "WEBNN", "xnnpack": "Xnnpack",
 }  # fmt: skip
-_CPU = "CPUExecutionProvider"
+#: The provider that is always there.
+CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 
@@ -55,11 +58,13 @@ class OptionSet:
 
 @dataclass(frozen=True)
 class ProviderReport:
-    """Which providers were asked for, which run, and ONNX Runtime's own reason where they differ.
+    """Which providers were asked for, which run, and the reason where they differ.
 
-    ``explicit`` is True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that
-    the session was opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on
-    though it was not allowed.
+    ``obtained`` is the first that computes: one that is registered and was given no compute node is not obtained. ``explicit`` is
+    True when a person named a provider that was not obtained: that is then said in red. ``options`` are those that the session was
+    opened with, ``plugin`` is what brought the provider where the build lacks it, ``tf32_doubt`` why TF32 may be on though it was
+    not allowed. ``remedy`` says what is amiss on this machine and what mends it, where that is known. ``placement`` is where the
+    nodes are, None where this ONNX Runtime does not tell.
     """
 
     requested: tuple[str, ...]
@@ -70,27 +75,26 @@ class ProviderReport:
     options: tuple[OptionSet, ...] = ()
     plugin: str | None = None
     tf32_doubt: str | None = None
+    remedy: str | None = None
+    placement: Placement | None = None
 
 
 def runtime_version() -> str:
     """Version of ONNX Runtime, with its build's name where that tells more."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return str(onnxruntime.__version__)
 
 
 def build_info() -> str | None:
     """What ONNX Runtime says of its own build (commit, type, options), where it does (1.16 on)."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     tell = getattr(onnxruntime, "get_build_info", None)
     return None if tell is None else str(tell()).removeprefix("ORT Build Info: ")
 
 
 def available_providers() -> tuple[str, ...]:
     """Providers this build of ONNX Runtime contains; whether one loads is known when a session opens."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     return tuple(onnxruntime.get_available_providers())
 
 
@@ -113,15 +117,14 @@ def provider_names(requested: Sequence[str], libraries: Sequence[tuple[str, str]
     Raises:
         ProviderError: a name that neither ONNX Runtime nor a plug-in knows, or a library that is none.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     named = plugins.named(libraries)
     known = (*onnxruntime.get_all_providers(), *available_providers())
     names: list[str] = []
     for spelled in requested:
         name, _ = device_asked(spelled)
         if name.lower() == "auto":
-            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [_CPU]
+            names += [p for p in (_CUDA,) if p in onnxruntime.get_available_providers()] + [CPU]
             continue
         full = name if name.lower().endswith("executionprovider") else f"{_SHORT.get(name.lower(), name)}ExecutionProvider"
         match = plugins.provider_of(name, named) or next((k for k in known if k.lower() in (full.lower(), name.lower())), None)

@@ -15,12 +15,60 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
+class Signs:
+    """Directions of ±1 as they were drawn, a bit for each coordinate; rows along one direction share it.
+
+    Where bytes are wanted, NumPy makes them: ``np.asarray(signs)`` is int8 (B, d).
+
+    Attributes:
+        packed: The directions, uint8 (m, ⌈d/8⌉): a set bit is +1, the first coordinate the highest bit of the first byte.
+        of: Which of them each row goes along, (B,).
+        d: Coordinates.
+    """
+
+    packed: Array
+    of: Array
+    d: int
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, which: Any) -> Signs:
+        """The directions of some rows."""
+        return replace(self, of=self.of[which])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The directions of the rows, int8 (B, d)."""
+        signs = np.unpackbits(self.packed, axis=1, count=self.d).view(np.int8)
+        signs <<= 1
+        signs -= 1
+        rows = signs if np.array_equal(self.of, np.arange(len(signs))) else signs[self.of]
+        return rows if dtype is None else rows.astype(dtype, copy=False)
+
+    def bits(self) -> Array:
+        """The packed bits of each row, uint8 (B, ⌈d/8⌉)."""
+        return self.packed[self.of]
+
+
+def joined_directions(parts: Sequence[Array | Signs]) -> Array | Signs:
+    """Directions of several stretches of rows as those of one batch; packed where all of them are."""
+    if len(parts) == 1:
+        return parts[0]
+    signs = [p for p in parts if isinstance(p, Signs)]
+    if len(signs) < len(parts):
+        return np.concatenate([np.asarray(p) for p in parts])
+    firsts = np.cumsum([0, *(len(s.packed) for s in signs[:-1])])
+    of = np.concatenate([s.of + first for s, first in zip(signs, firsts, strict=True)])
+    return Signs(np.concatenate([s.packed for s in signs]), of, signs[0].d)
+
+
+@dataclass(frozen=True)
 class Rows:
     """A batch of perturbed rows ``X[sample] + field·(scale·v + dither·w/127)``.
 
     Attributes:
         sample: Position of each row's base point in X, (B,) int64.
-        v: Directions, int8 in {-1, 0, 1}, (B, d).
+        v: Directions, int8 in {-1, 0, 1}, (B, d), or packed.
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
@@ -29,7 +77,7 @@ class Rows:
     """
 
     sample: Array
-    v: Array
+    v: Array | Signs
     scale: Array
     w: Array | None = None
     dither: float = 0.0
@@ -75,14 +123,15 @@ class Rademacher:
     seed: int
 
     def block(self, index: int, start: int, count: int, d: int) -> Array:
+        return np.asarray(self.signs(index, start, count, d))
+
+    def signs(self, index: int, start: int, count: int, d: int) -> Signs:
+        """The same directions as `block` gives, packed."""
         words = -(-d // 64)
         generator = np.random.PCG64(np.random.SeedSequence([self.seed, index]))
         generator.advance(start * words)
-        packed = generator.random_raw(count * words).astype("<u8", copy=False).view(np.uint8).reshape(count, words * 8)
-        signs = np.unpackbits(packed, axis=1, count=d).view(np.int8)  # (count, d)
-        signs <<= 1
-        signs -= 1
-        return signs
+        drawn = generator.random_raw(count * words).astype("<u8", copy=False).view(np.uint8).reshape(count, words * 8)
+        return Signs(drawn[:, : -(-d // 8)], np.arange(count), d)
 
 
 @dataclass(frozen=True)

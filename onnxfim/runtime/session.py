@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.errors import ProviderError
-from onnxfim.runtime.failures import model_error, run_error
+from onnxfim.runtime.cuda import why_not_cuda
+from onnxfim.runtime.failures import explained, model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
-from onnxfim.runtime.provider_options import provider_chain, ran_with, start
+from onnxfim.runtime.installation import import_runtime
+from onnxfim.runtime.placement import RECORD, placement
+from onnxfim.runtime.provider_options import Chain, added, bare, provider_chain, ran_with, refused_option
 from onnxfim.runtime.providers import (
-    _CPU,
+    _CUDA,
+    CPU,
     ProviderReport,
     _captured_stderr,
     _load_failure,
 )
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+_LONGEST = 300  # of what the runtime says of a provider that it leaves out
+_FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on with other providers
 
 
 def open_session(
@@ -42,37 +49,84 @@ def open_session(
         ProviderError: an unknown provider, or a required one not obtained.
     """
     chain = provider_chain(hardware)
-    source = str(model) if isinstance(model, Path) else model
-    with _captured_stderr() as said:
-        try:
-            session, failed = start(source, lambda: _session_options(threads, base_dir), chain)
-        except ProviderError:
-            raise
-        except Exception as error:
-            raise model_error(error, model) from error
+    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir))
     registered = tuple(session.get_providers())
-    obtained = registered[0] if registered else _CPU
     names, named = hardware.names, hardware.named
-    reason = None
-    if names[0] != obtained:
-        reason = chain.missing.get(names[0]) or failed.get(names[0]) or _load_failure(names[0], said)
+    where = placement(session, model, named)
+    obtained = (where.first if where is not None else None) or (registered[0] if registered else CPU)
+    missed, reason, remedy = bool(named) and named[0] != obtained, None, None
+    if names[0] in registered and names[0] != obtained:
+        reason = "it loaded, but was given no node that computes: " + (where.told() if where else "")
+    elif names[0] != obtained:
+        reason = chain.missing.get(names[0]) or explained(failed or _load_failure(names[0], said))
+        if names[0] == _CUDA:
+            reason, remedy = why_not_cuda(reason, named=missed)
     report = ProviderReport(
-        tuple(hardware.providers), obtained, registered, reason, explicit=bool(named) and named[0] != obtained,
-        options=ran_with(chain, session), plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt,
+        tuple(hardware.providers), obtained, registered, reason, explicit=missed, options=ran_with(chain, session),
+        plugin=chain.plugin_of(obtained), tf32_doubt=chain.tf32_doubt, remedy=remedy, placement=where,
     )  # fmt: skip
-    if hardware.require and named and obtained not in named:
-        raise ProviderError(
-            f"provider {named[0]} was required and not obtained: {reason}. Install what it needs, or drop the requirement."
-        )
+    if hardware.require and named:
+        _require(named, report)
     return session, report
+
+
+def _require(named: tuple[str, ...], report: ProviderReport) -> None:
+    """Raise ProviderError where the model, or a part of it that computes, is not on a provider that was named."""
+    if report.obtained not in named:
+        loaded = named[0] in report.registered
+        mends = "Use operators, types and an opset that it takes" if loaded else "Install what it needs"
+        told = f"provider {named[0]} was required and not obtained: {report.reason}"
+        raise ProviderError(f"{told}. {report.remedy or f'{mends}, or drop the requirement.'}")
+    if report.placement is not None and report.placement.elsewhere:
+        told = f"provider {named[0]} was required, but {report.placement.told(report.placement.elsewhere)}"
+        raise ProviderError(
+            f"{told}. Use operators, types and an opset that it takes, name the other provider too (--provider twice), or drop the "
+            "requirement."
+        )
+
+
+def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any]) -> tuple[Any, list[str], str | None]:
+    """A session on the chain of providers, what was said meanwhile, and why the first was left out where it was.
+
+    A provider that cannot be made is left out, and the session is opened on those after it with their own options. ONNX Runtime's
+    own wrapper would do that too, but without any options, and would do it again in the middle of a run.
+
+    Raises:
+        ModelError: no provider takes the model.
+        ProviderError: a provider does not take an option that a person gave.
+    """
+    onnxruntime = import_runtime()
+    source = str(model) if isinstance(model, Path) else model
+    heard: list[str] = []
+    first: str | None = None
+    for start in range(len(chain.links)):
+        links = chain.links[start:]
+        options = session_options()
+        with _captured_stderr() as said:
+            try:
+                session = onnxruntime.InferenceSession(source, options, providers=added(options, links), enable_fallback=0)
+            except Exception as error:
+                refused_option(links, error)
+                if len(links) == 1:
+                    raise model_error(error, model) from error
+                text = " ".join(str(error).split())
+                first = first or (text[:_LONGEST] if links[0].plugin is None else f"its plug-in failed: {bare(text)}")
+                continue
+        heard += said
+        if len(links) > 1 and any(_FELL_BACK in line for line in said):  # before 1.21 or so: the wrapper's own way
+            first = first or next(line for line in said if _FELL_BACK in line)[:_LONGEST]
+            continue
+        session.disable_fallback()
+        return session, heard, first
+    raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
 def _session_options(threads: int | None, base_dir: Path | None) -> Any:
     """Fresh ``onnxruntime.SessionOptions``."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
+    options.add_session_config_entry(RECORD, "1")
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:
@@ -83,8 +137,8 @@ def _session_options(threads: int | None, base_dir: Path | None) -> Any:
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-    """One call of the session; runtime errors become `RowsFailed`, a failed allocation `OutOfMemory`."""
+    """One call of the session; its errors become those of `failures.run_error`."""
     try:
         return list(session.run(list(outputs), dict(feeds)))
     except Exception as error:
-        raise run_error(error) from error
+        raise run_error(error, session) from error

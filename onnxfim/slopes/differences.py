@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from onnxfim.record import streams
-from onnxfim.runtime.rows import Directions, Forward, Rows, dither_noise
+from onnxfim.runtime.rows import Directions, Forward, Rademacher, Rows, Signs, dither_noise, joined_directions
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Scheme: TypeAlias = Literal["forward", "central", "dithered"]
@@ -189,14 +189,15 @@ class DifferenceJacobian:
 
     def _batch(self, pieces: Sequence[tuple[Request, int, int]], signs: Array, d: int) -> Rows:
         per_direction = len(signs)
-        v: list[Array] = []
+        draw = self.directions.signs if isinstance(self.directions, Rademacher) else self.directions.block
+        v: list[Array | Signs] = []
         w: list[Array] = []
         scale: list[Array] = []
         for request, first, count in pieces:
             row = np.arange(first, first + count)
             of = row // per_direction  # direction of each row
             lowest = int(of[0])
-            block = self.directions.block(request.sample.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+            block = draw(request.sample.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
             v.append(block if per_direction == 1 else block[of - lowest])
             scale.append(signs[row % per_direction])
             if self.scheme == "dithered":
@@ -205,7 +206,7 @@ class DifferenceJacobian:
                 w.append(noise[of - lowest, row % per_direction // 2])
         return Rows(
             sample=np.concatenate([np.full(n, r.sample.position, np.int64) for r, _, n in pieces]),
-            v=v[0] if len(v) == 1 else np.concatenate(v),
+            v=joined_directions(v),
             scale=np.concatenate(scale),
             w=None if not w else np.concatenate(w),
             dither=self.dither,

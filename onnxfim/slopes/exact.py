@@ -176,7 +176,7 @@ class GradientRoute:
         return confirmed(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
 
     def _softmax_product(self, x: Array, temperature: float) -> Product:
-        return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[2][0]
+        return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[0]
 
     def _diagonal_product(self, x: Array, weights: Array) -> Product:
         """``A = W J`` with the diagonal W (n, K) of independent outputs."""

@@ -122,7 +122,7 @@ class TestAxes:
 
     def test_rows_that_are_not_samples(self, audited, told):
         nodes = [("Reshape", ["x", "s"], ["y"], {}), ("MatMul", ["y", "A"], ["z"], {})]
-        with pytest.raises(ModelError, match=told("shape (10, 4) for 2 samples", "one row per sample")):
+        with pytest.raises(ModelError, match=told("shape (40, 4) for 8 samples", "one row per sample")):
             audited(nodes, {"s": np.array([-1, 6]), "A": A}, STEPS, (4,))
 
     def test_an_input_with_the_time_first(self, audited, told):

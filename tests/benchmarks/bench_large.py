@@ -83,7 +83,7 @@ def many_classes(classes: int, sizes: list[int], repeats: int) -> Iterator[list[
             confidence = (p.max(axis=1) / p.sum(axis=1)).mean()
 
             def product(rows: np.ndarray, u: np.ndarray) -> np.ndarray:
-                return model.fisher(X[rows], u[None], 1.0)[2][0]  # noqa: B023
+                return model.fisher(X[rows], u[None], 1.0)[0]  # noqa: B023
 
             noise = rng.standard_normal((BATCH, classes))
             start = isotropic_start(p / p.sum(axis=1, keepdims=True), noise)
@@ -108,7 +108,7 @@ def crossover(counts: list[int], size: int, repeats: int) -> Iterator[list[objec
         noise = rng.standard_normal((BATCH, classes))
 
         def product(rows: np.ndarray, u: np.ndarray) -> np.ndarray:
-            return model.fisher(X[rows], u[None], 1.0)[2][0]  # noqa: B023
+            return model.fisher(X[rows], u[None], 1.0)[0]  # noqa: B023
 
         whole = seconds(lambda: model.jacobian(X), repeats) / once  # noqa: B023
         single = seconds(lambda: lanczos(product, noise, tolerance=1e-4, most=60), repeats) / once  # noqa: B023

@@ -21,6 +21,7 @@ import onnxfim
 from onnxfim.cli import audit_command as command_module
 from onnxfim.record.audit import Audit
 from onnxfim.record.schema import audit_schema
+from onnxfim.runtime.nvidia import gpu_here
 from tests.cli.conftest import MODEL
 from tests.support import models
 from tests.support.models import Linear, Mlp
@@ -174,13 +175,16 @@ class TestWords:
         assert f"{full} was required and not obtained" in required.output
         assert not (here / "report.html").exists()
 
-    def test_auto_falls_back_with_a_note(self, here, command):
+    def test_auto_falls_back_and_is_silent_without_a_gpu(self, here, command):
         done = command("audit", "model.onnx", "--data", "data.npz", "-o", "json=a.json")
         found = read("a.json")
         assert done.exit_code == 0
         ids = {f.id: f.level for f in found.findings}
         assert "provider-fallback" not in ids
-        assert ids.get("provider-auto") == (None if found.run.provider_reason is None else "note")
+        assert ids.get("provider-auto") == (None if found.run.provider_reason is None else "warning")
+        if not gpu_here().here:
+            assert found.run.provider_reason is None
+            assert "CUDA" not in done.output
 
 
 class TestUnits:

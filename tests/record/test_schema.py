@@ -42,7 +42,16 @@ LATER = {
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "DataInfo": {"labelled", "chance", "scaling"},
-    "Run": {"provider_missed", "provider_options", "provider_plugin", "tf32_doubt"},
+    "Run": {
+        "provider_missed",
+        "provider_options",
+        "provider_plugin",
+        "tf32_doubt",
+        "provider_remedy",
+        "installation",
+        "placement",
+        "stopped",
+    },
 }
 
 

@@ -1,12 +1,15 @@
 import json
+import re
 
 import onnx
 import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
-from onnxfim.errors import ModelError
-from onnxfim.runtime import doctor
+from onnxfim.errors import ModelError, ProviderError
+from onnxfim.runtime import cuda, doctor
+from onnxfim.runtime.installation import Installation
+from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import ProviderReport, available_providers, runtime_version
 
 
@@ -39,24 +42,11 @@ def test_a_provider_that_fails_gives_the_error(monkeypatch):
     assert doctor._provider("XExecutionProvider") == doctor.Provider("XExecutionProvider", False, "model: no kernel")
 
 
-def test_a_missing_library_gives_the_loaders_reason():
-    library = doctor._library("cuDNN", ("libonnxfim_none.so.9", "onnxfim_none.dll"), "cudnnGetVersion")
-    assert (library.version, library.file) == (None, None)
-    assert "onnxfim_none" in library.reason
-
-
-@pytest.mark.parametrize(("number", "text"), [(90100, "9.1.0"), (91002, "9.10.2"), (8907, "8.9")])
-def test_cudnn_versions_are_read(number, text):
-    class Library:
-        cudnnGetVersion = staticmethod(lambda: number)  # noqa: N815
-
-    assert doctor._library_version(Library, "cudnnGetVersion") == text
-
-
 def test_the_machine_is_plausible(machine):
     assert machine.runtime == runtime_version()
     assert 1 <= machine.cores <= 4096
     assert machine.memory is None or 2**27 < machine.memory < 2**46
+    assert machine.needs is None or "driver from" in machine.needs
     assert dict(machine.packages)["numpy"]
     assert "onnxfim" in dict(machine.packages)
 
@@ -76,3 +66,19 @@ def test_doctor_prints_and_its_json_says_the_same(machine):
         said = "loads" if provider["loads"] else f"does not load: {provider['reason']}"
         assert f"{provider['name']}: {said}" in text.output
     assert record["runtime"] in text.output
+    assert record["cuda"]["text"] in text.output
+    assert (record["cuda"]["command"] or "") in text.output
+
+
+def test_doctor_answers_without_an_onnx_runtime(monkeypatch):
+    def none():
+        raise ProviderError("ONNX Runtime is not installed")
+
+    monkeypatch.setattr(doctor, "available_providers", none)
+    monkeypatch.setattr(cuda, "import_runtime", none)
+    monkeypatch.setattr(cuda, "installed", lambda: Installation((), ()))
+    monkeypatch.setattr(cuda, "gpu_here", lambda: NvidiaGpu("none"))
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 0
+    assert re.search(r"^ONNX Runtime +cannot be imported$", done.output, re.MULTILINE)
+    assert re.search(r"^to mend it +pip install onnxruntime\b", done.output, re.MULTILINE)

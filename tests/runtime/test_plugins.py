@@ -82,6 +82,9 @@ def runtime(monkeypatch):
                 if "bad" in given:
                     raise ValueError(f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : {name} has no option 'bad'")
 
+        def disable_fallback(self):
+            pass
+
         def get_providers(self):
             return [*dict.fromkeys([*self._own, CPU])]
 

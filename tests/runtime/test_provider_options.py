@@ -47,6 +47,9 @@ class Runtime:
                         raise RuntimeError(f'provider_options_utils.h Parse(...) Unknown provider option: "{unknown[0]}".')
                 self._providers = providers
 
+            def disable_fallback(self):
+                pass
+
             def get_providers(self):
                 return [n for n, _ in self._providers]
 

@@ -8,9 +8,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import ModelError, ProviderError
-from onnxfim.runtime import providers
+from onnxfim.runtime import cuda, providers
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import available_providers, provider_names
 from onnxfim.runtime.session import open_session, run
 from tests.support import models
@@ -63,11 +64,30 @@ class TestFallback:
         assert report.reason
         assert "\n" not in report.reason
 
-    def test_auto_says_why_without_alarm(self, without_cuda):
+    @pytest.mark.parametrize("gpu", [NvidiaGpu("none"), NvidiaGpu("hidden", why="no device (error 100)")])
+    def test_auto_says_nothing_where_there_is_no_gpu(self, without_cuda, monkeypatch, gpu):
+        monkeypatch.setattr(cuda, "gpu_here", lambda: gpu)
         _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("auto",)))
+        assert (report.obtained, report.reason, report.explicit, report.remedy) == (CPU, None, False, None)
+
+    def test_auto_says_why_and_what_mends_it_where_there_is_one(self, without_cuda, monkeypatch):
+        if CUDA not in available_providers():
+            pytest.skip("this build has no CUDA: nothing was missed")
+        monkeypatch.setattr(cuda, "gpu_here", lambda: NvidiaGpu("found", (14, 0), "600.10"))
+        cuda._remedy.cache_clear()
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("auto",)))
+        cuda._remedy.cache_clear()
         assert report.obtained == CPU
         assert not report.explicit
-        assert (report.reason is None) == (CUDA not in available_providers())
+        assert report.reason
+        assert "To mend it: pip install" in report.remedy
+
+    def test_cuda_that_was_named_is_told_even_without_a_gpu(self, without_cuda, monkeypatch):
+        monkeypatch.setattr(cuda, "gpu_here", lambda: NvidiaGpu("none"))
+        cuda._remedy.cache_clear()
+        _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cuda",)))
+        assert report.reason
+        assert report.remedy == "There is no NVIDIA GPU: audits run on the CPU."
 
     def test_the_cpu_needs_no_reason(self):
         _, report = open_session(LINEAR.onnx().SerializeToString(), Hardware(("cpu",)))

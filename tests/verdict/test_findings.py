@@ -83,7 +83,28 @@ def test_a_fallback_names_both_providers_and_the_reason():
     finding = found(AUDIT, run=replace(run, provider_missed=True))["provider-fallback"]
     assert finding.level == "warning"
     assert all(word in finding.message for word in ("cuda", "CPUExecutionProvider", "no library"))
-    assert found(AUDIT, run=run)["provider-auto"].level == "note"
+    assert "pip install" not in finding.message
+    mended = replace(run, provider_missed=True, provider_remedy="cuDNN is missing. To mend it: pip install 'x[cudnn]'")
+    assert (
+        "no library. cuDNN is missing. To mend it: pip install 'x[cudnn]'" in found(AUDIT, run=mended)["provider-fallback"].message
+    )
+
+
+def test_a_gpu_that_is_not_used_is_warned_of_with_the_command():
+    run = replace(AUDIT.run, provider_reason="no library", provider_remedy="cuDNN is missing. To mend it: pip install 'x[cudnn]'")
+    finding = found(AUDIT, run=run)["provider-auto"]
+    assert finding.level == "warning"
+    assert "although an NVIDIA GPU is here. CUDA was not obtained: no library. cuDNN is missing. To mend it: pip" in finding.message
+    assert "provider-auto" not in found(AUDIT)
+
+
+def test_two_builds_are_warned_of():
+    said = (
+        "2 builds of ONNX Runtime lie over one another: a 1 and b 2. To mend it: pip uninstall -y a b && pip install --no-deps b==2"
+    )
+    finding = found(AUDIT, run=replace(AUDIT.run, installation=said))["installed-twice"]
+    assert (finding.level, finding.message) == ("warning", said)
+    assert "installed-twice" not in found(AUDIT)
 
 
 @pytest.mark.parametrize(("share", "level"), [(0.05, "warning"), (0.1, "warning"), (0.11, "error"), (0.3, "error"), (1.0, "error")])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.instruments import (
     COORDINATE_SCHEME,
     coordinate_differences,
@@ -147,7 +147,10 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
     """The results in standard deviations with those in the inputs' own units beside them."""
     standardised = done.found.results
     requests = [ground.request(i, 0, raw.first) for i in sorted(standardised)]
-    found = evaluate(ground, raw, Round(replace(done.found, results={}), kinked=done.kinked), requests).found
+    try:
+        found = evaluate(ground, raw, Round(replace(done.found, results={}), kinked=done.kinked), requests).found
+    except ENDS as end:  # nothing of this round was finished
+        return replace(done, found=done.found.ended(end))
     results = {
         i: replace(
             r,
@@ -162,13 +165,13 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
 
 
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
-    """Evaluate the requests and (re)compute the results of their samples; an interrupt keeps those that were finished.
+    """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
     Raises:
-        KeyboardInterrupt: nothing was finished yet.
+        KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet.
     """
     results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
-    skipped, interrupted = list(before.found.skipped), False
+    skipped, ended = list(before.found.skipped), None
     kinked = before.kinked
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
@@ -196,11 +199,11 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 leads[position] = lead_of_directions(ground.reader, ground.base[position], whole)
             if not plan.exact:
                 _keep(kept, results, position, parts)
-    except KeyboardInterrupt:
+    except ENDS as end:
         if not results:
             raise
-        interrupted = True
-    found = replace(before.found, results=results, skipped=tuple(skipped), interrupted=interrupted, leads=leads)
+        ended = end
+    found = replace(before.found, results=results, skipped=tuple(skipped), leads=leads).ended(ended)
     return Round(found, kept, kinked)
 
 

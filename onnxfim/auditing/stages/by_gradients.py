@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import remembered_results
-from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
@@ -115,10 +115,10 @@ def _inside(rows: Array, limits: tuple[float, float] | None) -> Array:
 
 @stage("measuring by gradients")
 def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Found:
-    """All audited samples; an interrupt keeps those that were finished.
+    """All audited samples; one of `ENDS` keeps those that were finished.
 
     Raises:
-        KeyboardInterrupt: nothing was finished yet.
+        KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet.
     """
     settings, calibration = ground.settings, ground.calibration
     targets = [ground.sample(i) for i in ground.clean.audited]
@@ -129,7 +129,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     measured = partial(_measured, ground, route)
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
-    skipped, interrupted = list(ground.clean.skipped), False
+    skipped, ended = list(ground.clean.skipped), None
     try:
         for position, result in remembered_results(
             store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high)
@@ -142,11 +142,11 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
                 results[position] = result
             else:
                 skipped.append(Skipped(ground.index(position), "the derivative is not finite at this sample"))
-    except KeyboardInterrupt:
+    except ENDS as end:
         if not results:
             raise
-        interrupted = True
-    return Found("gradient", derivative.info, results, tuple(skipped), interrupted)
+        ended = end
+    return Found("gradient", derivative.info, results, tuple(skipped)).ended(ended)
 
 
 def _measured(ground: Ground, route: GradientRoute, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:

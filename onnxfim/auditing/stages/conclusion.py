@@ -17,9 +17,11 @@ from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
 from onnxfim.record.audit import Audit, DataInfo, Run, ScalingCheck
 from onnxfim.record.measures import MEASURES
+from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.steps import ClippedRange
+from onnxfim.runtime.installation import installed
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
@@ -116,6 +118,10 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider_options=() if report is None else tuple(ProviderOption(**vars(o)) for o in report.options),
         provider_plugin=None if report is None else report.plugin,
         tf32_doubt=None if report is None else report.tf32_doubt,
+        provider_remedy=None if report is None else report.remedy,
+        installation=None if report is None or (mixture := installed().mixture) is None else str(mixture),
+        placement=None if report is None or report.placement is None else tuple(Placed(**vars(p)) for p in report.placement.placed),
+        stopped=found.stopped,
         times=_times(ground, seconds),
     )
 

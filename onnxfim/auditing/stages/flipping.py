@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.instruments import allowed_inputs
 from onnxfim.auditing.stages import stage
 from onnxfim.record import streams
@@ -52,7 +52,7 @@ def blind_ways(ground: Ground) -> Ways:
 
 @stage("looking for flips")
 def flip(ground: Ground, found: Found, ways: Ways) -> Found:
-    """The flip radius of all samples that have a prediction; an interrupt keeps those that were finished."""
+    """The flip radius of all samples that have a prediction; one of `ENDS` keeps those that were finished."""
     results = {p: replace(r, flip_radius=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
     positions = sorted(p for p, r in results.items() if r.prediction is not None)
     cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
@@ -65,8 +65,8 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
             block = positions[start : start + rows]
             for p, radius in zip(block, search.radii(block, [results[p] for p in block]), strict=True):
                 results[p] = replace(results[p], flip_radius=radius)
-    except KeyboardInterrupt:
-        return replace(found, results=results, interrupted=True)
+    except ENDS as end:
+        return replace(found, results=results).ended(end)
     return replace(found, results=results)
 
 

@@ -8,12 +8,11 @@ are chosen by what their clean outputs alone tell: how far their probabilities l
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
 from onnxfim.auditing.summary import aggregate_of
@@ -45,8 +44,8 @@ def refine(ground: Ground, plan: Plan, first: Round) -> Found:
             meter.expect(max(meter.total, meter.done + len(chosen) * cost))
             now = evaluate(ground, plan, now, [ground.request(i, now.found.results[i].directions, _ROUND) for i in chosen])
             pool -= len(chosen) * cost
-    except KeyboardInterrupt:  # between two rounds
-        return replace(now.found, interrupted=True)
+    except ENDS as end:  # between two rounds
+        return now.found.ended(end)
     return now.found
 
 

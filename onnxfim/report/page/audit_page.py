@@ -50,6 +50,7 @@ from onnxfim.report.page.tables import (
 )
 from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, Page, SkippedLine, StatisticRow, Tile
 from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, VERDICT_WORDS
+from onnxfim.report.whereabouts import where_it_ran
 
 MOST_SKIPPED = 50
 EXTREMES = 6
@@ -128,7 +129,7 @@ def _summary(audit: Audit) -> str:
     source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
     return (
         f"{count(len(audit.samples), 'sample')} of {source} · {count(audit.run.evaluations, 'forward pass', 'forward passes')} "
-        f"on {visible(audit.run.provider)} in {seconds(audit.run.seconds)}"
+        f"on {visible(where_it_ran(audit))} in {seconds(audit.run.seconds)}"
     )
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
+from onnxfim.record.audit import Audit, GradientInfo, ModelInfo, Run
 from onnxfim.record.declared import Setting
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
 from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
 from onnxfim.report.page.view import Fact, FactGroup
+from onnxfim.report.whereabouts import COUNTED, placement_lines
 
 
 def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
     """Model, data, run, settings and versions as groups of facts."""
     gradient = (_gradient_facts(audit.gradient),) if audit.gradient is not None else ()
     return (
-        _model_facts(audit), _data_facts(audit), _run_facts(audit), *gradient, _settings_facts(audit), _version_facts(audit)
+        _model_facts(audit), _data_facts(audit), _run_facts(audit), _placement_facts(audit), *gradient, _settings_facts(audit),
+        _version_facts(audit),
     )  # fmt: skip
 
 
@@ -81,6 +83,8 @@ def _run_facts(audit: Audit) -> FactGroup:
     if run.provider_plugin:
         facts.append(Fact("Plug-in", visible(run.provider_plugin)))
     facts += _option_facts(run.provider_options)
+    if run.provider_remedy:
+        facts.append(Fact("What mends it", visible(run.provider_remedy)))
     facts += [
         Fact("Providers of this build", visible(", ".join(run.providers_registered))),
         Fact("Method", visible(run.method)),
@@ -94,7 +98,7 @@ def _run_facts(audit: Audit) -> FactGroup:
             for name, value in sorted(run.times.items())
             if value is not None
         ),
-        Fact("Finished", "no, interrupted" if run.partial else "yes", "error" if run.partial else ""),
+        Fact("Finished", _finished(run), "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
 
@@ -118,6 +122,23 @@ def _option(option: ProviderOption) -> str:
     else:
         became = "not taken" if option.running is None else f"runs with {option.running}"
     return f"{option.key}={option.value} ({became})"
+
+
+def _finished(run: Run) -> str:
+    if not run.partial:
+        return "yes"
+    return "no, interrupted" if run.stopped is None else f"no: {visible(run.stopped)}"
+
+
+def _placement_facts(audit: Audit) -> FactGroup:
+    """Which nodes each provider was given."""
+    unasked = {p.provider for p in audit.run.placement or () if p.computing and not p.asked}
+    facts = [
+        Fact(name.removesuffix("ExecutionProvider"), text, "error" if name in unasked else "")
+        for name, text in placement_lines(audit)
+    ]
+    counted = (Fact("Counted", COUNTED),) if audit.run.placement else ()
+    return FactGroup("Where its nodes ran", (*facts, *counted))
 
 
 def _gradient_facts(gradient: GradientInfo) -> FactGroup:

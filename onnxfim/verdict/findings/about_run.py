@@ -8,6 +8,8 @@ from onnxfim.record.audit import Audit
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
+_CPU = "CPUExecutionProvider"
+
 
 def _no_precision(audit: Audit) -> str | None:
     return None if audit.settings.precision is not None else "no precision was asked for"
@@ -18,16 +20,68 @@ def _fallback(audit: Audit) -> str | None:
     if not run.provider_missed:
         return None
     return (
-        f"{', '.join(run.providers_requested)} was asked for and not obtained; the audit ran on {run.provider}. ONNX Runtime's "
-        f"reason: {run.provider_reason}."
+        f"{', '.join(run.providers_requested)} was asked for and not obtained; the audit ran on {run.provider}. The reason: "
+        f"{run.provider_reason}.{_remedy(audit)}"
     )
+
+
+def _elsewhere(audit: Audit) -> str | None:
+    """Compute nodes of providers that were not asked for, beside those of others that were."""
+    placed = audit.run.placement or ()
+    total, asked = sum(p.computing for p in placed), [p for p in placed if p.asked and p.computing]
+    others = [p for p in placed if not p.asked and p.computing]
+    if not asked or not others:
+        return None
+    told = "; ".join(f"{p.computing:,} to {p.provider} ({p.kinds(compute=True)})" for p in others)
+    count, copies = sum(p.computing for p in others), sum(p.copies for p in placed)
+    copied = f" {copies:,} more nodes copy between devices." if copies else ""
+    return (
+        f"{count:,} of {total:,} compute nodes ({count / total:.0%}), those that a sample's values flow through, went elsewhere than to "
+        f"{' and '.join(p.provider for p in asked)}: {told}.{copied} The numbers are of that mixture and its rounding. If it is "
+        "deployed so, name both providers; else use operators, types and an opset that the first takes, or a newer ONNX Runtime."
+    )
+
+
+def _elsewhere_named(audit: Audit) -> str | None:
+    return _elsewhere(audit) if _named(audit) else None
+
+
+def _elsewhere_auto(audit: Audit) -> str | None:
+    return None if _named(audit) else _elsewhere(audit)
+
+
+def _named(audit: Audit) -> bool:
+    """Whether a provider was asked for by name."""
+    return any(name.lower() != "auto" for name in audit.run.providers_requested)
+
+
+def _unknown(audit: Audit) -> str | None:
+    run = audit.run
+    if run.placement is not None or run.provider_missed or run.provider in (_CPU, "callable"):
+        return None
+    return (
+        f"Where the nodes ran is not known: {run.provider} was registered, and this ONNX Runtime does not tell which nodes it was "
+        "given. Those that it did not take ran on another provider. Use ONNX Runtime 1.24 or later, which tells."
+    )
+
+
+def _stopped(audit: Audit) -> str | None:
+    return None if audit.run.stopped is None else f"The provider failed during the audit. {audit.run.stopped}"
 
 
 def _auto(audit: Audit) -> str | None:
     run = audit.run
     if run.provider_missed or not run.provider_reason:
         return None
-    return f"The audit ran on {run.provider}. CUDA was not obtained: {run.provider_reason}."
+    return f"The audit ran on {run.provider}, although an NVIDIA GPU is here. CUDA was not obtained: {run.provider_reason}.{_remedy(audit)}"
+
+
+def _remedy(audit: Audit) -> str:
+    return f" {audit.run.provider_remedy}" if audit.run.provider_remedy else ""
+
+
+def _installation(audit: Audit) -> str | None:
+    return audit.run.installation
 
 
 def _lost_options(audit: Audit) -> str | None:
@@ -65,8 +119,9 @@ def _tf32(audit: Audit) -> str | None:
 def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
+    ended = "was interrupted" if audit.run.stopped is None else "ended early"
     return (
-        f"The audit was interrupted: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
+        f"The audit {ended}: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
         "and not every check was made. Run it again to the end."
     )
 
@@ -101,10 +156,15 @@ def _precision(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
-    Check("provider-auto", "note", "A faster provider did not load", _auto),
     Check("provider-option", "warning", "A provider option had no effect", _lost_options),
     Check("provider-option-untold", "note", "A provider does not tell its options", _untold_options),
     Check("tf32", "warning", "TF32 may be on", _tf32),
+    Check("provider-auto", "warning", "A GPU is here and CUDA did not load", _auto),
+    Check("installed-twice", "warning", "Two builds are installed over one another", _installation),
+    Check("provider-mixed", "warning", "A part of the model ran on another provider", _elsewhere_named),
+    Check("provider-mixed-auto", "note", "A part of the model did not run on the faster provider", _elsewhere_auto),
+    Check("placement-unknown", "note", "Which nodes the provider was given is not known", _unknown),
+    Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),

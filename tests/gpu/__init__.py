@@ -1,0 +1,1 @@
+"""Checks of an accelerator; `check.py` runs them all, and runs on the CPU too."""
