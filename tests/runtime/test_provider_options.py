@@ -16,8 +16,9 @@ from onnxfim.runtime.session import open_session
 from tests.support.models import Linear
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 MODEL = Linear.draw(3, 4).onnx().SerializeToString()
-KNOWN = {"device_id", "use_tf32", "cudnn_conv_algo_search", "arena_extend_strategy", "trt_fp16_enable"}
+KNOWN = {"device_id", "use_tf32", "cudnn_conv_algo_search", "arena_extend_strategy", "trt_fp16_enable", "precision"}
 ALWAYS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
 
 
@@ -93,6 +94,13 @@ class TestChain:
         _, report = open_session(MODEL, Hardware(("cuda",), options=given))
         assert nvidia.opened[0][0] == (CUDA, {**ALWAYS, **dict(given)})
         assert of(report) == {(CUDA, key): (value, value, True) for key, value in given}
+
+    @pytest.mark.parametrize(("given", "precision"), [((), "ACCURACY"), ((("precision", "FP16"),), "FP16")])
+    def test_openvino_computes_in_the_files_precision(self, nvidia, monkeypatch, given, precision):
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+        monkeypatch.setattr(provider_options.plugins, "bringing", lambda *_: None)
+        open_session(MODEL, Hardware(("openvino",), options=given))
+        assert nvidia.opened == [[(OPENVINO, {"precision": precision}), (CPU, {})]]
 
     def test_the_cpu_ends_a_chain(self, nvidia):
         _, report = open_session(MODEL, Hardware(("cpu", "cuda"), options=(("cuda:device_id", "1"),)))
