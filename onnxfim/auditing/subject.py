@@ -34,6 +34,7 @@ from onnxfim.runtime.failures import ProviderFailed
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
+from onnxfim.runtime.provider_options import lost_options
 from onnxfim.runtime.providers import CPU
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
@@ -118,6 +119,15 @@ def from_callable(
     return CallableModel(fn, tuple(input_shape), num_outputs, name, dtype)
 
 
+def hardware_of(settings: Settings, engines: Path | None = None, profile: InputProfile | None = None) -> Hardware:
+    """What the settings ask for, with a folder for what a provider compiles and the shapes that it must expect."""
+    pairs = ([o.partition("=") for o in texts] for texts in (settings.provider_options, settings.provider_libraries))
+    options, libraries = (tuple((key.strip(), value.strip()) for key, _, value in found) for found in pairs)
+    return Hardware(
+        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile
+    )  # fmt: skip
+
+
 def open_subject(
     model: str | Path | ModelFile | CallableModel, X: Array, settings: Settings, *, engines: Path | None = None
 ) -> Subject:
@@ -134,10 +144,13 @@ def open_subject(
     except ProviderFailed as error:  # where nobody asked for it by name, the CPU does, and the reason is said
         if error.provider == CPU or any(name.lower() != "auto" for name in settings.providers):
             raise
-        subject = _open_file(file, X, replace(settings, providers=(CPU,)), engines)
+        subject = _open_file(file, X, replace(settings, providers=(CPU,), provider_options=()), engines)
         assert isinstance(subject.forward, OnnxForward)
         report = subject.forward.report
-        subject.forward.report = replace(report, requested=settings.providers, reason=str(error).rstrip("."), explicit=False)
+        subject.forward.report = replace(
+            report, requested=settings.providers, reason=str(error).rstrip("."), explicit=False,
+            options=lost_options(hardware_of(settings).asked, ()),
+        )  # fmt: skip
         return subject
 
 

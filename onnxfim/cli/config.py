@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxfim.record.provider_option import loads_code
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -27,7 +29,8 @@ FILE = "onnxfim.toml"
 _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
 _MAIN = "audit"  # the command whose keys need no table
-_UNSET = ("config", "help", "version")  # options that no file sets
+# Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
+_UNSET = ("config", "help", "version", "provider-library")
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,18 @@ def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, c
         for key, value in table.items():
             parameter = own[_spelled(key)]
             found[parameter.name or key] = FoundValue(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
+    if "provider_options" in found:
+        _loads_nothing(found["provider_options"])
     return found
+
+
+def _loads_nothing(options: FoundValue) -> None:
+    """Raise where an option of a provider would load code: a file lies in a folder that somebody else may have written."""
+    for text in [options.value] if isinstance(options.value, str) else options.value:
+        if loads_code(text.partition("=")[0]):
+            raise ValueError(
+                f"{options.where}: {text!r} loads code, which no file may ask for. Give it as --provider-option {text}."
+            )
 
 
 def from_environment(environment: Mapping[str, str], command: click.Command) -> dict[str, FoundValue]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from onnxfim.record.limits import closed
+
+_CODE = re.compile(r"plugin|_lib|lib_|library|libraries|backend_path|external_(?:alloc|free|empty)|user_compute_stream|custom_op")
+
+
+def loads_code(key: str) -> bool:
+    """Whether an option makes its provider load a library or use an address in memory."""
+    return _CODE.search(key.lower()) is not None
 
 
 @closed

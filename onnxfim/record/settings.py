@@ -85,8 +85,9 @@ class Settings:
         option="provider-option", metavar="KEY=VALUE", example=["device_id=1"], row="changed", matters=True,
     )  # fmt: skip
     provider_libraries: tuple[str, ...] = setting(
-        (), help="Shared library of a plug-in provider, and the name to ask for it by; it is loaded into this process. Installed "
-        "packages (onnxruntime-ep-NAME) need none.", good=lambda s: all(_is_pair(o) for o in s.provider_libraries),
+        (), help="Shared library of a plug-in provider, and the name to ask for it by. It is loaded into this process, so the "
+        "command line alone names it. Installed packages (onnxruntime-ep-NAME) need none.",
+        good=lambda s: all(_is_pair(o) for o in s.provider_libraries),
         wrong="{value} holds one that is not NAME=PATH. Write it such as 'mine=/opt/mine/libmine.so'.",
         option="provider-library", metavar="NAME=PATH", row="changed",
     )  # fmt: skip

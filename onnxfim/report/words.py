@@ -87,12 +87,8 @@ def median_boundary(audit: Audit) -> tuple[float | None, str | None]:
 
 def fallback(audit: Audit) -> str | None:
     """The first provider that was asked for by name and not obtained, or None."""
-    first = audit.run.providers_requested[0] if audit.run.providers_requested else "auto"
-    return None if first == "auto" or _provider(first) == _provider(audit.run.provider) else first
-
-
-def _provider(name: str) -> str:
-    return name.lower().removesuffix("executionprovider")
+    named = (p for p in audit.run.providers_requested if p.lower() != "auto")
+    return next(named, None) if audit.run.provider_missed else None
 
 
 def unmeasured(audit: Audit) -> list[tuple[str, int]]:

@@ -101,6 +101,9 @@ class Hardware:
                     f"Ask for it with --provider {spelled}, or drop the option."
                 )
             _put(found.setdefault(name, {}), rest, value, f"{key}={value}")
+        for name, beside in _BESIDE.items():  # what one leaves to the other lies on the same device
+            if "device_id" in found.get(name, {}) and beside in names:
+                found.setdefault(beside, {}).setdefault("device_id", found[name]["device_id"])
         return found
 
     @property
@@ -118,10 +121,8 @@ class Hardware:
         """
         target = _BESIDE.get(provider, provider)
         target = target if target in available_providers() else provider
-        own = dict(self.asked.get(target, {}))
-        if target != provider and "device_id" in self.asked.get(provider, {}):
-            own.setdefault("device_id", self.asked[provider]["device_id"])
-        return replace(self, providers=(target,), require=False, options=tuple(own.items()), engines=None, profile=None)
+        own = tuple(self.asked.get(target, {}).items())
+        return replace(self, providers=(target,), require=False, options=own, engines=None, profile=None)
 
     @property
     def of_rows(self) -> Hardware:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from onnxfim.errors import ProviderError
 from onnxfim.runtime import plugins
 from onnxfim.runtime.hardware import Hardware
-from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, SetOption, _preload_cuda, available_providers
+from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, OptionSet, _preload_cuda, available_providers
 
 _RTX = "NvTensorRTRTXExecutionProvider"
 _OPENVINO = "OpenVINOExecutionProvider"
@@ -24,10 +24,6 @@ _CUDA_LIBRARIES = re.compile(r"libcudart|libcublas|libcudnn|libnvinfer")
 _ABOUT_OPTIONS = re.compile(r"\boptions?\b", re.IGNORECASE)
 _DEVICE_KEYS = ("device_id", "device_type")  # they choose a plug-in's device, which is then handed over by itself
 _TRUE, _FALSE = frozenset({"1", "true", "on", "yes"}), frozenset({"0", "false", "off", "no"})
-#: Keys that make a provider load a library or use an address in memory: only a person at the command line names these.
-LOADS_CODE = re.compile(
-    r"plugin|_lib|lib_|library|libraries|backend_path|external_(?:alloc|free|empty)|user_compute_stream|custom_op"
-)
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ DEFAULTS: Mapping[str, tuple[DefaultOption, ...]] = {
     _OPENVINO: (
         DefaultOption(
             "precision", _always("ACCURACY"),
-            "its own default computes a float32 file in bfloat16 or float16 where it can: the file is to be audited as it is",
+            "the file's own; OpenVINO's default computes in bfloat16 on CPUs that have it, and in float16 on GPUs",
         ),
     ),
     _RTX: (
@@ -124,7 +120,7 @@ class Chain:
 
     links: tuple[Link, ...]
     missing: Mapping[str, str]
-    lost: tuple[SetOption, ...] = ()
+    lost: tuple[OptionSet, ...] = ()
     tf32_doubt: str | None = None
 
     def plugin_of(self, provider: str) -> str | None:
@@ -160,21 +156,28 @@ def provider_chain(hardware: Hardware) -> Chain:
                     missing[name] = f"the plug-in {plugin.source} finds no device of its own on this machine"
                     continue
                 given = {key: value for key, value in given.items() if key not in _DEVICE_KEYS}
+                ours = ours if name == _RTX else {}  # a plug-in of that name may know other keys
         except plugins.PluginFailed as error:
             missing[name] = f"its plug-in cannot be loaded: {error}"
             continue
         links.append(Link(name, {**ours, **given}, frozenset(given), plugin, device, chosen))
-    if all(k.provider != CPU for k in links):
+        if name == CPU:  # it takes every node: nothing is left for those after it
+            break
+    else:
         links.append(Link(CPU, {}))
     there = {k.provider for k in links}
-    lost = tuple(
-        SetOption(name, key, value, None, taken=False, ours=False)
-        for name, options in asked.items() if name not in there for key, value in options.items()
-    )  # fmt: skip
     doubt = _without_tf32() if there & {_TENSORRT, _RTX} and not hardware.tf32 else None
     if _CUDA in there or _TENSORRT in there:
         _preload_cuda()
-    return Chain(tuple(links), missing, lost, doubt)
+    return Chain(tuple(links), missing, lost_options(asked, there), doubt)
+
+
+def lost_options(asked: Mapping[str, Mapping[str, str]], there: Collection[str]) -> tuple[OptionSet, ...]:
+    """The options given for providers that do not run."""
+    return tuple(
+        OptionSet(name, key, value, None, taken=False, ours=False)
+        for name, options in asked.items() if name not in there for key, value in options.items()
+    )  # fmt: skip
 
 
 def refused_option(links: Sequence[Link], error: BaseException) -> None:
@@ -182,10 +185,14 @@ def refused_option(links: Sequence[Link], error: BaseException) -> None:
     text = " ".join(str(error).split())
     asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
     if asked and _ABOUT_OPTIONS.search(text):
-        said = re.sub(r"^.*?\)\s+(?=\S)|^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
         raise ProviderError(
-            f"provider option {', '.join(asked)}: not taken ({said[:300]}). See the provider's documentation for its options."
+            f"provider option {', '.join(asked)}: not taken ({bare(text)}). See the provider's documentation for its options."
         ) from error
+
+
+def bare(text: str) -> str:
+    """What an error says after the functions and codes that it begins with."""
+    return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*onnxruntime\S*:\d+ .*?\)\s+(?=\S)", "", text)[:300]
 
 
 def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:
@@ -199,7 +206,7 @@ def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]
     return None
 
 
-def ran_with(chain: Chain, session: Any) -> tuple[SetOption, ...]:
+def ran_with(chain: Chain, session: Any) -> tuple[OptionSet, ...]:
     """Every option of the chain, and what the session says that it runs with."""
     registered, told = tuple(session.get_providers()), session.get_provider_options()
     found = []
@@ -207,15 +214,18 @@ def ran_with(chain: Chain, session: Any) -> tuple[SetOption, ...]:
         says: Mapping[str, str] = told.get(link.provider, {})
         if link.device_asked is not None:
             ran = link.provider in registered
-            found.append(SetOption(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
+            found.append(OptionSet(link.provider, *link.device_asked, plugins.kind_of(link.device), taken=ran, ours=False))
         for key, value in link.options.items():
+            ours = key not in link.given
+            if ours and link.provider not in registered:
+                continue
             running = says.get(key)
             taken: bool | None = None
             if link.provider not in registered or link.provider == CPU:  # the CPU provider reads none, and does not say so
                 taken = False
             elif says:
                 taken = running is not None and _same(value, running)
-            found.append(SetOption(link.provider, key, value, running, taken=taken, ours=key not in link.given))
+            found.append(OptionSet(link.provider, key, value, running, taken=taken, ours=ours))
     return (*found, *chain.lost)
 
 

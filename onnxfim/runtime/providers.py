@@ -37,8 +37,16 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
-class SetOption:
-    """An option that a session was opened with; `record.provider_option.ProviderOption` tells what the fields are."""
+class OptionSet:
+    """An option that a session was opened with.
+
+    Attributes:
+        provider: The provider's full name.
+        key, value: The option as it was set.
+        running: What the session says it runs with, or None where it does not say.
+        taken: Whether that is what was set: False also where the provider did not run, None where no session tells.
+        ours: Whether nobody asked for it: a default of this package.
+    """
 
     provider: str
     key: str
@@ -64,7 +72,7 @@ class ProviderReport:
     registered: tuple[str, ...]
     reason: str | None
     explicit: bool
-    options: tuple[SetOption, ...] = ()
+    options: tuple[OptionSet, ...] = ()
     plugin: str | None = None
     tf32_doubt: str | None = None
     remedy: str | None = None

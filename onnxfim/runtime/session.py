@@ -14,7 +14,7 @@ from onnxfim.runtime.failures import explained, model_error, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.placement import RECORD, placement
-from onnxfim.runtime.provider_options import Chain, added, provider_chain, ran_with, refused_option
+from onnxfim.runtime.provider_options import Chain, added, bare, provider_chain, ran_with, refused_option
 from onnxfim.runtime.providers import (
     _CUDA,
     CPU,
@@ -109,7 +109,8 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
                 refused_option(links, error)
                 if len(links) == 1:
                     raise model_error(error, model) from error
-                first = first or " ".join(str(error).split())[:_LONGEST]
+                text = " ".join(str(error).split())
+                first = first or (text[:_LONGEST] if links[0].plugin is None else f"its plug-in failed: {bare(text)}")
                 continue
         heard += said
         if len(links) > 1 and any(_FELL_BACK in line for line in said):  # before 1.21 or so: the wrapper's own way

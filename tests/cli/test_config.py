@@ -158,6 +158,21 @@ def test_what_is_wrong_in_a_file_is_told(here, text, message):
     assert message in refused("audit", "m")
 
 
+@pytest.mark.parametrize(
+    "text", ['provider-option = ["trt_extra_plugin_lib_paths=x.so"]', 'provider-option = "qnn:backend_path=x.so"']
+)
+def test_no_file_makes_a_provider_load_code(here, text):
+    Path("onnxfim.toml").write_text(text)
+    done = CliRunner().invoke(main, ["audit", "m.onnx", "--data", "random"])
+    assert done.exit_code == 2
+    assert "loads code, which no file may ask for. Give it as --provider-option" in " ".join(done.output.split())
+
+
+def test_neither_file_nor_variable_names_a_library(here):
+    assert "provider-library" not in settable(main.commands["audit"])
+    assert "provider-option" in settable(main.commands["audit"])
+
+
 def test_what_is_wrong_in_the_environment_is_told(here):
     assert "ONNXFIM_MAX_BUDGET='3': 3 is not in the range x>=12." in refused("audit", "m", env={"ONNXFIM_MAX_BUDGET": "3"})
 

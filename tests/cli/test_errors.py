@@ -92,6 +92,23 @@ CASES = {
     ),
     "key missing": (npz(images=X), ("model.onnx", "--data", "bad.npz"), r"--inputs-key"),
     "unknown provider": (NOTHING, (*GOOD, "--provider", "gpuu"), r"provider 'gpuu' is unknown"),
+    "option of a provider not asked for": (
+        NOTHING,
+        (*GOOD, "--provider", "cpu", "--provider-option", "cuda:device_id=1"),
+        r"cuda:device_id=1: CUDAExecutionProvider is not among the providers asked for",
+    ),
+    "option without a value": (NOTHING, (*GOOD, "--provider-option", "device_id"), r"provider_options: .*is not KEY=VALUE"),
+    "option of an unknown provider": (NOTHING, (*GOOD, "--provider-option", "gpuu:a=1"), r"provider 'gpuu' is unknown"),
+    "provider library missing": (
+        NOTHING,
+        (*GOOD, "--provider-library", "mine=none.so", "--provider", "mine"),
+        r"provider library mine=none\.so: there is no such file",
+    ),
+    "provider library no library": (
+        text("bad.so", b"no library"),
+        (*GOOD, "--provider-library", "mine=bad.so", "--provider", "mine"),
+        r"provider library mine=bad\.so: ",
+    ),
     "output folder missing": (NOTHING, (*GOOD, "-o", "json=no/where.json"), r"folder 'no' does not exist"),
     "output a folder": (lambda f: (f / "out").mkdir(), (*GOOD, "-o", "html=out"), r"out: is a folder"),
     "output not writable": (read_only, (*GOOD, "-o", "json=closed/a.json"), r"cannot be written \(no permission\)"),

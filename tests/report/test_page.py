@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.record.measures import BY_NAME, columns
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
@@ -128,6 +129,7 @@ new = measures.Measure("bend", "Bend of the output", "b", "bends per unit", 1, o
 measures.MEASURES = (*measures.MEASURES, new)
 measures.BY_NAME["bend"] = new
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.report.formats import FORMATS
 from tests.support.audits import make_audit
 
@@ -164,6 +166,28 @@ def test_run_facts_hold_hashes_settings_and_cost():
     assert facts["onnxruntime"] == "1.22.0"
     hashes = [f.value for g in page_of(audit).run for f in g.facts if f.name == "SHA-256"]
     assert hashes == [audit.model.sha256, audit.data.sha256]
+
+
+def test_options_of_providers_are_told_with_what_became_of_them():
+    options = (
+        ProviderOption("CUDAExecutionProvider", "device_id", "1", "1", taken=True, ours=False),
+        ProviderOption("CUDAExecutionProvider", "foo", "<b>", None, taken=False, ours=False),
+        ProviderOption("CUDAExecutionProvider", "use_tf32", "0", "0", taken=True, ours=True),
+        ProviderOption("CUDAExecutionProvider", "a", "b", None, taken=None, ours=True),
+    )
+    audit = make_audit(3)
+    run = next(
+        g
+        for g in page_of(replace(audit, run=replace(audit.run, provider_options=options, provider_plugin="p 1"))).run
+        if g.title == "Run"
+    )
+    told = [(f.name, f.value, f.level) for f in run.facts if f.name.startswith(("Option", "Set for", "Plug-in"))]
+    assert told == [
+        ("Plug-in", "p 1", ""),
+        ("Option of CUDAExecutionProvider", "device_id=1 (taken)", ""),
+        ("Option of CUDAExecutionProvider", "foo=<b> (not taken)", "error"),
+        ("Set for CUDAExecutionProvider", "use_tf32=0 (taken); a=b (the provider does not tell what it runs with)", ""),
+    ]
 
 
 def test_a_fallback_from_a_named_provider_stands_out():

@@ -321,7 +321,7 @@ def synthetic(audit: Audit) -> Audit:
 def fallback(audit: Audit) -> Audit:
     """The audit for which CUDA was asked for and not obtained, with skipped samples."""
     placement = (Placed("CPUExecutionProvider", 21, {"Conv": 9, "Relu": 7, "Add": 3, "ReduceMean": 1, "Gemm": 1}, asked=False),)
-    run = replace(audit.run, providers_requested=("cuda",), placement=placement)
+    run = replace(audit.run, providers_requested=("cuda",), provider_missed=True, placement=placement)
     return replace(
         audit, run=run, skipped=(Skipped(17, "logits are not finite (3 of 10)"), Skipped(44, "the runtime failed: bad shape"))
     )

@@ -8,6 +8,7 @@ import pytest
 
 from onnxfim.record.audit import GradientInfo, ScalingCheck
 from onnxfim.record.decision import Finding
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import Skipped
 from onnxfim.record.steps import ClippedRange, StepBias, SurrogateCheck
@@ -46,6 +47,37 @@ def test_temperatures_far_from_one(temperature, told):
 
 def test_a_doubt_is_passed_on():
     assert "they sum to two" in found(AUDIT, model=doubted(AUDIT, "they sum to two"))["output-kind"].message
+
+
+def option(taken, running=None, *, ours=False):
+    return ProviderOption("CUDAExecutionProvider", "device_id", "1", running, taken=taken, ours=ours)
+
+
+@pytest.mark.parametrize(
+    ("options", "id", "words"),
+    [
+        ((option(False),), "provider-option", "device_id=1 of CUDAExecutionProvider, which did not take it"),
+        ((option(False, "0"),), "provider-option", "device_id=1 of CUDAExecutionProvider, which runs with 0"),
+        ((option(False, "0", ours=True),), "provider-option", "which runs with 0"),
+        ((option(None),), "provider-option-untold", "Whether device_id=1 of CUDAExecutionProvider had an effect is not known"),
+    ],
+)
+def test_an_option_is_never_silently_lost(options, id, words):
+    findings = found(AUDIT, run=replace(AUDIT.run, provider_options=options))
+    assert words in findings[id].message
+
+
+@pytest.mark.parametrize("options", [(), (option(True, "1"),), (option(None, ours=True),)])
+def test_options_that_were_taken_are_no_finding(options):
+    findings = found(AUDIT, run=replace(AUDIT.run, provider_options=options))
+    assert not {"provider-option", "provider-option-untold"} & set(findings)
+
+
+def test_tf32_that_may_be_on_is_a_finding():
+    finding = found(AUDIT, run=replace(AUDIT.run, tf32_doubt="libraries were loaded before"))["tf32"]
+    assert finding.level == "warning"
+    assert "NVIDIA_TF32_OVERRIDE=0" in finding.message
+    assert "tf32" not in found(AUDIT)
 
 
 def test_a_fallback_names_both_providers_and_the_reason():

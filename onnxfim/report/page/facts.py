@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
 from onnxfim.record.declared import Setting
+from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.running import Run
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
@@ -80,6 +81,9 @@ def _run_facts(audit: Audit) -> FactGroup:
     ]
     if run.provider_reason:
         facts.append(Fact("Reason", visible(run.provider_reason), "error" if lost else ""))
+    if run.provider_plugin:
+        facts.append(Fact("Plug-in", visible(run.provider_plugin)))
+    facts += _option_facts(run.provider_options)
     if run.provider_remedy:
         facts.append(Fact("What mends it", visible(run.provider_remedy)))
     facts += [
@@ -99,6 +103,27 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Finished", _finished(run), "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
+
+
+def _option_facts(options: Sequence[ProviderOption]) -> Iterator[Fact]:
+    """A row for each option that was asked for, and one for all defaults of a provider."""
+    for option in options:
+        if not option.ours:
+            yield Fact(f"Option of {visible(option.provider)}", visible(_option(option)), "error" if option.taken is False else "")
+    for provider in dict.fromkeys(o.provider for o in options if o.ours):
+        told = "; ".join(_option(o) for o in options if o.ours and o.provider == provider)
+        yield Fact(f"Set for {visible(provider)}", visible(told))
+
+
+def _option(option: ProviderOption) -> str:
+    """An option as it was set, and what the session says."""
+    if option.taken is None:
+        became = "the provider does not tell what it runs with"
+    elif option.taken:
+        became = "taken" if option.running in (None, option.value) else f"runs with {option.running}"
+    else:
+        became = "not taken" if option.running is None else f"runs with {option.running}"
+    return f"{option.key}={option.value} ({became})"
 
 
 def _finished(run: Run) -> str:

@@ -84,6 +84,38 @@ def _installation(audit: Audit) -> str | None:
     return audit.run.installation
 
 
+def _lost_options(audit: Audit) -> str | None:
+    lost = [o for o in audit.run.provider_options if o.taken is False and (o.running is not None or not o.ours)]
+    if not lost:
+        return None
+    told = "; ".join(
+        f"{o.key}={o.value} of {o.provider}, " + ("which did not take it" if o.running is None else f"which runs with {o.running}")
+        for o in lost
+    )
+    return f"The audit did not run with {told}. Mend the option or drop it: it tells nothing about this run."
+
+
+def _untold_options(audit: Audit) -> str | None:
+    untold = [o for o in audit.run.provider_options if o.taken is None and not o.ours]
+    if not untold:
+        return None
+    told = ", ".join(f"{o.key}={o.value} of {o.provider}" for o in untold)
+    return (
+        f"Whether {told} had an effect is not known: the provider does not tell what it runs with. It may pass over what it does not "
+        "know; see that the option is spelled as its documentation says."
+    )
+
+
+def _tf32(audit: Audit) -> str | None:
+    run = audit.run
+    if run.tf32_doubt is None:
+        return None
+    return (
+        f"TF32 may be on though it was not allowed: {run.tf32_doubt}. {run.provider} has no option for it. Set NVIDIA_TF32_OVERRIDE=0 "
+        "before the process starts, or allow it with --tf32."
+    )
+
+
 def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
@@ -124,6 +156,9 @@ def _precision(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("provider-fallback", "warning", "The provider asked for was not obtained", _fallback),
+    Check("provider-option", "warning", "A provider option had no effect", _lost_options),
+    Check("provider-option-untold", "note", "A provider does not tell its options", _untold_options),
+    Check("tf32", "warning", "TF32 may be on", _tf32),
     Check("provider-auto", "warning", "A GPU is here and CUDA did not load", _auto),
     Check("installed-twice", "warning", "Two builds are installed over one another", _installation),
     Check("provider-mixed", "warning", "A part of the model ran on another provider", _elsewhere_named),
