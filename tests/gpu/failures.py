@@ -1,33 +1,43 @@
-"""Failures: a hidden card, a library that is missing; messages and exit codes of the command line."""
+"""Failures: a hidden card, cuDNN that is missing, an option that is none; messages and exit codes of the command line."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.gpu.lines import ROOT, SAMPLES, Bench
 
+#: What is amiss, the environment, flags of the command line, the exit code, and a word that must be said.
+_CASES: tuple[tuple[str, dict[str, str], tuple[str, ...], int, str], ...] = (
+    ("card hidden, required", {"CUDA_VISIBLE_DEVICES": ""}, ("--provider", "cuda", "--require-provider"), 2, "no device"),
+    ("card hidden, named", {"CUDA_VISIBLE_DEVICES": ""}, ("--provider", "cuda"), 0, "not obtained"),
+    ("card hidden, auto", {"CUDA_VISIBLE_DEVICES": ""}, (), 0, ""),
+    ("a card that is not there", {}, ("--provider", "cuda:7", "--require-provider"), 2, "device"),
+    ("cuDNN off", {}, ("--provider", "cuda", "--require-provider", "--provider-option", "enable_cudnn=0"), 2, "cuDNN"),
+    ("an option that is none", {}, ("--provider", "cuda", "--provider-option", "no_such_option=1"), 2, "no_such_option"),
+    ("the card, required", {}, ("--provider", "cuda", "--require-provider"), 0, ""),
+)
+
 
 def check(bench: Bench) -> None:
-    """The command line where the card is hidden."""
+    """The command line where something is missing."""
     if bench.provider != "cuda":
         bench.tell("failures of the card", "only on CUDA")
         return
-    for name, environment in (
-        ("hidden card", {"CUDA_VISIBLE_DEVICES": ""}),
-        ("a card that is not there", {"CUDA_VISIBLE_DEVICES": "7"}),
-    ):
-        for flags, code in (("--require-provider", 2), ("", 0)):
-            found = _audit(["--provider", "cuda", *flags.split()], environment)
-            said = " ".join((found.stderr or found.stdout).split())[:200]
-            bench.hold(f"{name} {flags}: exit", f"{found.returncode}: {said}", str(code), found.returncode == code)
+    for name, environment, flags, code, word in _CASES:
+        found = _audit(flags, environment, bench.folder)
+        said = " ".join((found.stderr or found.stdout).split())
+        passed = found.returncode == code and word.lower() in said.lower()
+        bench.hold(name, f"exit {found.returncode}: {said[:230]}", f"exit {code}" + (f", says {word!r}" if word else ""), passed)
 
 
-def _audit(flags: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "onnxfim", "audit", str(SAMPLES / "digits_mlp.onnx"), "--data", str(SAMPLES / "digits.npz")]
+def _audit(flags: tuple[str, ...], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    model, data = SAMPLES / "digits_resnet.onnx", SAMPLES / "digits.npz"
+    command = [sys.executable, "-m", "onnxfim", "audit", str(model), "--data", str(data), "--samples", "70", "--no-cache"]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
-        [*command, "--samples", "70", "--no-cache", *flags], env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True,
-        check=False, cwd=ROOT,
+        [*command, "-o", f"html={folder / 'report.html'}", *flags],
+        env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
