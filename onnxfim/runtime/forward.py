@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -163,7 +164,9 @@ class OnnxForward:
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
         self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
-        self._buffer = RowBuffer(*self.hardware.device)
+        self._place = self.hardware.device
+        self._buffer = RowBuffer(*self._place)
+        self.ahead = self._place[0] != "cpu"  # whether rows are made while the model answers others
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         self.finder = _BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes)
 
@@ -227,10 +230,47 @@ class OnnxForward:
         # The next batch of directions is drawn, and unpacked where that is to be, while this one runs.
         source = iter(batches) if self.packs else (replace(rows, v=np.asarray(rows.v)) for rows in batches)
         with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
+            if self.ahead:
+                yield from self._stream_ahead(pool, X, source)
+                return
             coming = pool.submit(next, source, None)
             while (rows := coming.result()) is not None:
                 coming = pool.submit(next, source, None)
                 yield self._perturbed(X, rows)
+
+    def _stream_ahead(self, pool: Executor, X: Array, source: Iterator[Rows]) -> Iterator[Array]:
+        """Rows are also made while the model answers those before: two buffers take turns."""
+        buffers = (RowBuffer(*self._place), RowBuffer(*self._place))
+
+        def made(buffer: RowBuffer) -> tuple[Rows, BoundPair, Any] | None:
+            if (rows := next(source, None)) is None:
+                return None
+            pair, feeds = self.fed(X, rows)
+            try:
+                return rows, pair, pair.made(feeds, (len(feeds["scale"]), *self._shape), self._dtype, buffer)
+            except OutOfMemory:
+                return rows, pair, None
+
+        coming = pool.submit(made, buffers[0])
+        for turn in itertools.count(1):
+            if (got := coming.result()) is None:
+                return
+            rows, pair, there = got
+            coming = pool.submit(made, buffers[turn % 2])
+            z = None if there is None else self._answered(pair, there, buffers[(turn - 1) % 2])
+            if z is None:
+                coming.result()  # the rows made meanwhile have their memory, or have none: halves come after them
+                yield self._perturbed(X, rows)
+            else:
+                yield self._classes(z, len(rows.sample))
+
+    @staticmethod
+    def _answered(pair: BoundPair, rows: Any, buffer: RowBuffer) -> Array | None:
+        """The model's output at rows that are made; None where memory does not suffice."""
+        try:
+            return pair.answered(rows, buffer)[0]
+        except OutOfMemory:
+            return None
 
     def _perturbed(self, X: Array, rows: Rows) -> Array:
         """Outputs at one batch of perturbed rows; in halves where memory does not suffice."""

@@ -6,7 +6,7 @@ Directions cross the bus as one bit per coordinate where they are signs, else as
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -148,10 +148,21 @@ class BoundPair:
 
     def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
         """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
+        return self.answered(self.made(feeds, shape, dtype, self._buffer), self._buffer)
+
+    def made(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, buffer: RowBuffer) -> Any:
+        """The rows in a buffer; errors are ours."""
+        return self._guarded(buffer, lambda: self.filled(feeds, shape, dtype, buffer))
+
+    def answered(self, rows: Any, buffer: RowBuffer) -> list[Array]:
+        """Outputs of the model at rows that `made` put into the buffer; errors are ours."""
+        return self._guarded(buffer, lambda: self.answers(rows))
+
+    def _guarded(self, buffer: RowBuffer, call: Callable[[], Any]) -> Any:
         try:
-            return self.answers(self.filled(feeds, shape, dtype))
+            return call()
         except Exception as error:
-            self._buffer.free()
+            buffer.free()
             raise run_error(error, self._model) from error
 
     def answers(self, rows: Any) -> list[Array]:
@@ -163,11 +174,12 @@ class BoundPair:
         self._model.run_with_iobinding(binding)
         return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
 
-    def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """The rows, made in their buffer piece by piece."""
-        rows = self._buffer.of(shape, dtype)
+    def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, buffer: RowBuffer | None = None) -> Any:
+        """The rows, made in a buffer piece by piece."""
+        buffer = buffer or self._buffer
+        rows = buffer.of(shape, dtype)
         row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-        device = self._buffer.device
+        device = buffer.device
         size = max(1, _PIECE_BYTES // max(row_bytes, 1)) if device == "cpu" else shape[0]
         for start in range(0, shape[0], size):
             stop = min(start + size, shape[0])
@@ -175,6 +187,6 @@ class BoundPair:
             for name, value in feeds.items():
                 binding.bind_cpu_input(name, value[start:stop] if name in _PER_ROW else value)
             where = rows.data_ptr() + start * row_bytes
-            binding.bind_output("rows", device, self._buffer.number, dtype, (stop - start, *shape[1:]), where)
+            binding.bind_output("rows", device, buffer.number, dtype, (stop - start, *shape[1:]), where)
             self._perturbation.run_with_iobinding(binding)
         return rows
