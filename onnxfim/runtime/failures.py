@@ -13,6 +13,11 @@ from onnxfim.errors import ModelError, OnnxFimError, ProviderError
 Kind: TypeAlias = Literal["memory", "provider", "operator", "opset", "other"]
 
 _LONGEST = 400  # of what the runtime says, in a message
+# Where in its sources the runtime raised: file, line and function, before what it has to say; and what CUDA's errors end in.
+_LOCATION = re.compile(
+    r"/?[\w./+-]*\.(?:cc|cpp|cu|cuh|h|hpp):\d+ (?:[\w:<>,*&~ ]+\([^()]*\)(?: const)?(?: \[with [^\]]*\])? |\w+(?:\(\))? )?"
+)
+_WHEREABOUTS = re.compile(r" ; GPU=-?\d+ ; hostname=.*?(?:; expr=[^;]*;|$)")
 _CUDA_PACKAGES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
@@ -209,7 +214,13 @@ def _whole(error: BaseException, model: Path | bytes = b"") -> str:
 
 
 def _said(error: BaseException) -> str:
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", " ".join(str(error).split()))
+    return plain(str(error))
+
+
+def plain(text: str) -> str:
+    """What the runtime says, in one line, without its error's number and the places in its sources."""
+    text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : (?:FAIL : )?", "", " ".join(text.split()))
+    return " ".join(_WHEREABOUTS.sub("", _LOCATION.sub("", text)).split())
 
 
 def _provider(session: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxfim.errors import ProviderError
 from onnxfim.runtime import plugins
+from onnxfim.runtime.failures import plain
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import _CUDA, _TENSORRT, CPU, OptionSet, _preload_cuda, available_providers
 
@@ -186,13 +187,8 @@ def refused_option(links: Sequence[Link], error: BaseException) -> None:
     asked = [f"{k.provider}: {key}={k.options[key]}" for k in links for key in sorted(k.given)]
     if asked and _ABOUT_OPTIONS.search(text):
         raise ProviderError(
-            f"provider option {', '.join(asked)}: not taken ({bare(text)}). See the provider's documentation for its options."
+            f"provider option {', '.join(asked)}: not taken ({plain(text)[:300]}). The provider's documentation tells its options."
         ) from error
-
-
-def bare(text: str) -> str:
-    """What an error says after the functions and codes that it begins with."""
-    return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : |^\S*onnxruntime\S*:\d+ .*?\)\s+(?=\S)", "", text)[:300]
 
 
 def added(options: Any, links: Sequence[Link]) -> list[tuple[str, dict[str, str]]] | None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from onnxfim.errors import ProviderError
 from onnxfim.runtime import plugins
+from onnxfim.runtime.failures import plain
 from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.placement import Placement
 
@@ -191,10 +192,10 @@ def _load_failure(provider: str, said: Sequence[str]) -> str:
     for pattern in (r"with error: (.*)", r"(CUDA failure.*)", r"(Failed to create .*)", r"EP Error (.*)"):
         match = re.search(pattern, text)
         if match:
-            return match.group(1).strip()[:300]
+            return plain(match.group(1))[:300]
     library = Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short.lower()}.so"
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        return str(error).splitlines()[0][:300]
+        return plain(str(error).splitlines()[0])[:300]
     return "ONNX Runtime gave no reason"

@@ -10,11 +10,11 @@ import numpy as np
 
 from onnxfim.errors import ProviderError
 from onnxfim.runtime.cuda import why_not_cuda
-from onnxfim.runtime.failures import explained, model_error, run_error
+from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.placement import RECORD, placement
-from onnxfim.runtime.provider_options import Chain, added, bare, provider_chain, ran_with, refused_option
+from onnxfim.runtime.provider_options import Chain, added, provider_chain, ran_with, refused_option
 from onnxfim.runtime.providers import (
     _CUDA,
     CPU,
@@ -109,12 +109,12 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
                 refused_option(links, error)
                 if len(links) == 1:
                     raise model_error(error, model) from error
-                text = " ".join(str(error).split())
-                first = first or (text[:_LONGEST] if links[0].plugin is None else f"its plug-in failed: {bare(text)}")
+                text = plain(str(error))[:_LONGEST]
+                first = first or (text if links[0].plugin is None else f"its plug-in failed: {text}")
                 continue
         heard += said
         if len(links) > 1 and any(_FELL_BACK in line for line in said):  # before 1.21 or so: the wrapper's own way
-            first = first or next(line for line in said if _FELL_BACK in line)[:_LONGEST]
+            first = first or plain(next(line for line in said if _FELL_BACK in line))[:_LONGEST]
             continue
         session.disable_fallback()
         return session, heard, first

@@ -10,7 +10,17 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from onnxfim.errors import ModelError, ProviderError
 from onnxfim.runtime import session as sessions
-from onnxfim.runtime.failures import FAILURES, OutOfMemory, ProviderFailed, RowsFailed, explained, failure, model_error, run_error
+from onnxfim.runtime.failures import (
+    FAILURES,
+    OutOfMemory,
+    ProviderFailed,
+    RowsFailed,
+    explained,
+    failure,
+    model_error,
+    plain,
+    run_error,
+)
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
 from tests.support import models
@@ -257,3 +267,24 @@ def test_sessions_are_made_in_one_place_without_a_fallback():
     source = Path(sessions.__file__).parents[1]
     (making,) = (text for p in source.rglob("*.py") if "InferenceSession(" in (text := p.read_text("utf-8")))
     assert "enable_fallback=0" in making
+
+
+_CALL = "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, SUCCTYPE, int)"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 {_CALL} [with ERRTYPE = cudaError; bool THRW = true] CUDA "
+         "failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; file=/a/b.cc ; line=355 ; expr=cudaSetDevice(id);",
+         "CUDA failure 100: no CUDA-capable device is detected"),
+        ("[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node. Name:'' Status Message: /o/bfc_arena.cc:360 "
+         "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Available memory of 0 is smaller than requested",
+         "Non-zero status code returned while running Conv node. Name:'' Status Message: Available memory of 0 is smaller than requested"),
+        ('provider_options_utils.h:187 Parse Failed to parse provider option "device_id": cuda_execution_provider_info.cc:71 operator() Invalid '
+         "device ID: 7", 'Failed to parse provider option "device_id": Invalid device ID: 7'),
+        ("Load model from /tmp/x.onnx failed:Protobuf parsing failed.", "Load model from /tmp/x.onnx failed:Protobuf parsing failed."),
+    ],
+)  # fmt: skip
+def test_places_in_the_sources_of_the_runtime_are_left_out(text, told):
+    assert plain(text) == told
