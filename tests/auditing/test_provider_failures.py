@@ -115,7 +115,7 @@ class TestAuto:
         assert state.calls == 1
         assert (found.run.provider, found.run.provider_missed, found.run.partial) == (CPU, False, False)
         assert "cuDNN is missing" in found.run.provider_reason
-        assert {f.id: f.level for f in found.findings}["provider-auto"] == "note"
+        assert {f.id: f.level for f in found.findings}["provider-auto"] == "warning"
 
     def test_one_that_breaks_later_stops_the_audit(self, monkeypatch, saved):
         monkeypatch.setattr("onnxfim.runtime.providers._CUDA", OPENVINO)

@@ -159,7 +159,7 @@ CHECKS = (
     Check("provider-option", "warning", "A provider option had no effect", _lost_options),
     Check("provider-option-untold", "note", "A provider does not tell its options", _untold_options),
     Check("tf32", "warning", "TF32 may be on", _tf32),
-    Check("provider-auto", "warning", "A GPU is here and CUDA did not load", _auto),
+    Check("provider-auto", "warning", "A GPU is here and the audit did not run on it", _auto),
     Check("installed-twice", "warning", "Two builds are installed over one another", _installation),
     Check("provider-mixed", "warning", "A part of the model ran on another provider", _elsewhere_named),
     Check("provider-mixed-auto", "note", "A part of the model did not run on the faster provider", _elsewhere_auto),
