@@ -21,6 +21,7 @@ _HALVINGS = 12  # enough for the widest bracket; where the input's type rounds c
 _DOWN = 0.25  # of the distance, where the first rung flips already
 _LEAST = 1e-6  # of the expected distance: nearer than that the sample lies on the boundary
 _SOLVED = 1e-6  # relative error of a step's length
+_PIECE = 2**17  # numbers of a piece of the points that is made at a time
 _WIDE = 10.0  # ratio of ranges from which on coordinates are of different scale
 _ENOUGH = 8  # samples from which on every coordinate has a range of its own
 
@@ -127,9 +128,10 @@ class _Search:
         self.rays = np.where(usable[:, :, None], rays / np.where(usable[:, :, None], size, 1.0), 0.0)
         self.low, self.high = np.minimum(box.low, self.flat), np.maximum(box.high, self.flat)
         self.reach = np.zeros(usable.shape)
-        for k in range(rays.shape[1]):
-            room = self._room(np.arange(len(X)), self.rays[:, k])
-            self.reach[:, k] = np.sqrt((np.where(self.rays[:, k] != 0, room, 0.0) ** 2).sum(axis=1))
+        for i in range(len(X)):
+            for k in np.flatnonzero(usable[i]):
+                room = self._room(i, self.rays[i, k])
+                self.reach[i, k] = np.sqrt((np.where(self.rays[i, k] != 0, room, 0.0) ** 2).sum())
         self.alive = usable & (self.reach > 0)
         n = len(X)
         self.best, self.ray, self.passes = np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int)
@@ -138,12 +140,9 @@ class _Search:
         """Which rays of the samples ``going`` flip at a move of length ``radius``, and which have no more room, (g, R) bool."""
         g, k = np.nonzero(self.alive[going])
         i = going[g]
-        x = self.flat[i]
-        length = np.minimum(radius[g], self.reach[i, k])
-        rows = (x + self._moves(i, self.rays[i, k], length)).reshape(-1, *self.X.shape[1:]).astype(self.X.dtype)
-        after = self.decide(rows)
+        rows, moved = self._points(i, k, np.minimum(radius[g], self.reach[i, k]))
+        after = self.decide(rows.reshape(-1, *self.X.shape[1:]))
         self.passes += np.bincount(i, minlength=len(self.X))
-        moved = np.linalg.norm(rows.reshape(len(rows), -1).astype(np.float64) - x, axis=1)
         flips = (after >= 0) & (after != self.before[i])
         order = np.flatnonzero(flips)
         for at in order[np.argsort(-moved[order], kind="stable")]:  # the shortest last
@@ -154,19 +153,34 @@ class _Search:
         exhausted[g, k] = radius[g] >= self.reach[i, k]
         return flipped, exhausted
 
-    def _room(self, i: Array, v: Array) -> Array:
-        """How far each coordinate may go in its direction, (B, d)."""
+    def _points(self, i: Array, k: Array, length: Array) -> tuple[Array, Array]:
+        """Points of the samples' rays at moves of given lengths, (B, d) in the samples' type, and the moves' true lengths (B,)."""
+        rows, moved = np.empty((len(i), self.flat.shape[1]), self.X.dtype), np.empty(len(i))
+        size = max(1, _PIECE // max(self.flat.shape[1], 1))  # pieces that stay in the cache
+        for start in range(0, len(i), size):
+            part = slice(start, start + size)
+            which: Any = i[part] if size > 1 else slice(i[start], i[start] + 1)  # a slice is no copy
+            x = self.flat[which]
+            rows[part] = x + self._moves(which, self.rays[i[part], k[part]], length[part])
+            moved[part] = np.linalg.norm(rows[part].astype(np.float64) - x, axis=1)
+        return rows, moved
+
+    def _room(self, i: Any, v: Array) -> Array:
+        """How far each coordinate may go in its direction, as v."""
         return np.where(v > 0, self.high[i] - self.flat[i], self.flat[i] - self.low[i])
 
-    def _moves(self, i: Array, v: Array, length: Array) -> Array:
+    def _moves(self, i: Any, v: Array, length: Array) -> Array:
         """``P(x + t·v) − x`` of the given length (B,), with P the projection on the range, (B, d).
 
         The coordinates that reach an end stay there while the others go on: t grows from ``length/‖v‖`` until the length fits.
         """
-        size, room = np.abs(v), self._room(i, v)
-        t = length / np.maximum(np.linalg.norm(v, axis=1), np.finfo(float).tiny)
-        for _ in range(100):
-            cut = t[:, None] * size >= room
+        size = np.abs(v)
+        room = self._room(i, v)
+        free = (size**2).sum(axis=1)
+        t = length / np.maximum(np.sqrt(free), np.finfo(float).tiny)
+        t = np.maximum(t, np.sqrt(length**2 / np.where(free > 0, free, 1.0)))
+        cut = t[:, None] * size >= room
+        for _ in range(100 if cut.any() else 0):  # most moves reach no end
             spent = (np.where(cut, room, 0.0) ** 2 * (size > 0)).sum(axis=1)
             free = (np.where(cut, 0.0, size) ** 2).sum(axis=1)
             left = np.maximum(length**2 - spent, 0.0)
@@ -176,4 +190,5 @@ class _Search:
             t = np.maximum(t, longer)
             if done.all():
                 break
+            cut = t[:, None] * size >= room
         return np.asarray(np.sign(v) * np.minimum(t[:, None] * size, room))
