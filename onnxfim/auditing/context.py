@@ -16,6 +16,7 @@ from onnxfim.auditing.summary import package_versions
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
+from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
@@ -104,7 +105,12 @@ class Context:
         model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
         given = [(o.provider, o.key, o.value) for o in self.report.options if not o.ours]
         runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions(), given, self.report.plugin)
-        return self.memory.store({"model": model, "runtime": runtime, **identity})
+        return self.memory.store({"model": model, "runtime": runtime, "rows": self._rows_that_matter(), **identity})
+
+    def _rows_that_matter(self) -> int | None:
+        """Rows a call, where answers depend on them: of files that take scales of quantisation from the batch."""
+        file = self.subject.file
+        return self.settings.batch if file is not None and takes_scales_from_the_batch(file.proto) else None
 
     def say(self, stage: str) -> None:
         """Report the progress."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
@@ -58,10 +59,11 @@ def float_file(tmp_path_factory):
 
 @pytest.fixture
 def audited(float_file, tmp_path):
-    def run(name, inputs=X, **options):
+    def run(name, inputs=X, *, cache_dir=None, **options):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             path = BY_NAME[name].written(float_file, inputs, tmp_path)
-        return audit(path, inputs[:N].astype(options.pop("dtype", np.float32)), settings=SETTINGS)
+        dtype = options.pop("dtype", np.float32)
+        return audit(path, inputs[:N].astype(dtype), settings=replace(SETTINGS, **options), cache_dir=cache_dir)
 
     return run
 
@@ -91,6 +93,13 @@ def test_files_that_round(audited, name):
         assert_allclose(mean.value, TRUTH.mean(), rtol=TOLERANCE.get(name, 0.15))
         assert not errors(found) or name in TOLERANCE
     assert ("rows-apart" in {f.id for f in found.findings}) == name.startswith("dynamic")
+
+
+def test_what_was_kept_of_another_batch_is_not_taken(audited, tmp_path):
+    name = next(n for n in ROUNDED if n.startswith("dynamic"))
+    together, alone = (audited(name, cache_dir=tmp_path / "cache", batch=batch) for batch in (4, None))
+    assert_array_equal(values(alone), values(audited(name)))
+    assert not np.array_equal(values(together), values(alone))
 
 
 @pytest.mark.parametrize("name", ["float16", "float16, float32 ends", "bfloat16 weights", "bfloat16 weights and products"])
