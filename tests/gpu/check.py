@@ -22,7 +22,7 @@ for folder in (ROOT, ROOT / "tests" / "benchmarks"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from tests.gpu import failures, machine, memory, placement, speed, values  # noqa: E402 - the script runs from any folder
+from tests.gpu import deployed, failures, machine, memory, placement, speed, values  # noqa: E402 - the script runs from any folder
 from tests.gpu.lines import Bench, Line, read  # noqa: E402
 from tests.support.places import MODELS, SHARED  # noqa: E402
 
@@ -32,6 +32,7 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "placement": (placement.check, 90),
     "values": (values.check, 150),
     "rows": (values.check_rows, 60),
+    "deployed": (deployed.check, 60),
     "speed": (speed.check, 150),
     "search": (speed.check_search, 60),
     "memory": (memory.check, 90),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.gpu.lines import ROOT, SAMPLES, Bench
+from tests.gpu.commands import onnxfim
+from tests.gpu.lines import SAMPLES, Bench
 
 #: What is amiss, the environment, flags of the command line, the exit code, and a word that must be said.
 _CASES: tuple[tuple[str, dict[str, str], tuple[str, ...], int, str], ...] = (
-    ("card hidden, required", {"CUDA_VISIBLE_DEVICES": ""}, ("--provider", "cuda", "--require-provider"), 2, "no device"),
+    (
+        "card hidden, required",
+        {"CUDA_VISIBLE_DEVICES": ""},
+        ("--provider", "cuda", "--require-provider"),
+        2,
+        "no CUDA-capable device",
+    ),
     ("card hidden, named", {"CUDA_VISIBLE_DEVICES": ""}, ("--provider", "cuda"), 0, "not obtained"),
     ("card hidden, auto", {"CUDA_VISIBLE_DEVICES": ""}, (), 0, ""),
     ("a card that is not there", {}, ("--provider", "cuda:7", "--require-provider"), 2, "device"),
@@ -34,10 +39,6 @@ def check(bench: Bench) -> None:
 
 
 def _audit(flags: tuple[str, ...], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    model, data = SAMPLES / "digits_resnet.onnx", SAMPLES / "digits.npz"
-    command = [sys.executable, "-m", "onnxfim", "audit", str(model), "--data", str(data), "--samples", "70", "--no-cache"]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [*command, "-o", f"html={folder / 'report.html'}", *flags],
-        env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+    model, data, report = SAMPLES / "digits_resnet.onnx", SAMPLES / "digits.npz", folder / "report.html"
+    fixed = ("audit", str(model), "--data", str(data), "--samples", "70", "--no-cache", "-o", f"html={report}")
+    return onnxfim(*fixed, *flags, environment=environment)

@@ -20,7 +20,7 @@ def test_every_section_runs_on_the_cpu(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     lines = read(tmp_path / "lines.json")
     assert {line.section for line in lines} == {
-        "machine", "placement", "values", "rows", "speed", "search", "memory", "failures",
+        "machine", "placement", "values", "rows", "deployed", "speed", "search", "memory", "failures",
     }  # fmt: skip
     held = [line for line in lines if line.passed is not None]
     assert len(held) >= 20
