@@ -20,7 +20,7 @@ def check(bench: Bench) -> None:
     for name, version in found.packages:
         bench.tell(f"version of {name}", version)
     for library in found.libraries:
-        bench.tell(library.name, library.version or f"not found: {library.reason}")
+        bench.tell(library.name, library.version or library.file or f"not found: {library.reason}")
     bench.tell("card", _card())
     bench.tell("Python, platform", f"{found.python.split()[0]}, {found.platform}")
 

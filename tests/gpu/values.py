@@ -46,8 +46,9 @@ def check(bench: Bench) -> None:
     off = _off(_audit(case, sketch), _audit(case, sketch).samples)
     bench.hold("the same seed twice, sketch: largest difference", f"{off.max():.1e}", "0", off.max() == 0)
     if bench.provider == "cuda":
-        off = _off(_audit(case, replace(base, tf32=True)), plain.samples)
-        bench.tell("TF32 on, gradient: mean and largest difference", f"{off.mean():.1e}, {off.max():.1e}")
+        rounded = _audit(case, replace(base, method="auto", tf32=True))  # gradients may fail their test in 10 bits of mantissa
+        off = _off(rounded, plain.samples)
+        bench.tell(f"TF32 on, {rounded.run.method}: mean and largest difference", f"{off.mean():.1e}, {off.max():.1e}")
 
 
 def _cases(bench: Bench) -> list[Case]:
