@@ -230,10 +230,10 @@ class DifferentiableModel:
         p = np.exp((z - z.max(axis=1, keepdims=True)).astype(np.float64) / temperature)
         p /= p.sum(axis=1, keepdims=True)
         c = np.sqrt(p) * u
-        _, g, w = self.fisher(X, u, temperature)
-        pairs.append((g, self.vjp(X, c - p * c.sum(axis=2, keepdims=True))[1] / temperature))
-        slopes = self.jvp(X, g)[1]
-        pairs.append((w, np.sqrt(p) * (slopes - (p * slopes).sum(axis=2, keepdims=True)) / temperature))
+        slopes = self.jvp(X, self.vjp(X, c - p * c.sum(axis=2, keepdims=True))[1] / temperature)[1]
+        pairs.append(
+            (self.fisher(X, u, temperature), np.sqrt(p) * (slopes - (p * slopes).sum(axis=2, keepdims=True)) / temperature)
+        )
         return max(float(np.abs(got - want).max() / (np.abs(want).max() or 1.0)) for got, want in pairs)
 
     def rounding(self, X: Array, *, seed: int) -> float:

@@ -18,7 +18,7 @@ from onnxfim.auditing.run import audit
 from onnxfim.errors import InputError
 from onnxfim.record.settings import Settings
 from tests.support.packed_weights import MS, n_bits
-from tests.support.precisions import SCHEMES
+from tests.support.precisions import BY_NAME, SCHEMES
 from tests.support.quantised_nets import Dense
 
 N = 24
@@ -26,7 +26,6 @@ NET = Dense.draw(64, 48, 6)
 X = NET.samples(N + 64)
 TRUTH = NET.lambda_max(X[:N])
 SETTINGS = Settings(replay=0, bounds=False, flip=False, providers=("cpu",))
-BY_NAME = {s.name: s for s in SCHEMES}
 NEEDS_IR = pytest.mark.skipif(importlib.util.find_spec("onnx_ir") is None, reason="the tool needs the package onnx_ir")
 ROUNDED = [s.name for s in SCHEMES if s.static or s.name.startswith("dynamic")]
 #: Relative, of the mean: weights of 4 bits are another net. Others: 22 directions a sample, and weights of 8 bits.

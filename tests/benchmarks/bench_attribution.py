@@ -22,8 +22,8 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Attribution
 from onnxfim.record.settings import Settings
 from tests.benchmarks._common import SAMPLE_MODELS, arguments, print_table
-from tests.benchmarks.bench_quantised import DIGITS, quantised
 from tests.support.planted_rounding import planted, sites
+from tests.support.precisions import BY_NAME
 
 AUDITED = 32
 FORMS = ("QDQ int8", "QOperator uint8")
@@ -41,10 +41,10 @@ def without_shapes(path: Path, into: Path) -> Path:
 
 def tries(name: str, form: str, count: int, folder: Path) -> Iterator[list[object]]:
     """One row a try."""
-    with np.load(DIGITS) as arrays:
+    with np.load(SAMPLE_MODELS / "digits.npz") as arrays:
         inputs = arrays["inputs"]
     trained = SAMPLE_MODELS / f"{name}.onnx"
-    good = onnx.load(quantised(without_shapes(trained, folder), inputs, form, folder))
+    good = onnx.load(BY_NAME[form].written(without_shapes(trained, folder), inputs, folder))
     rng = np.random.default_rng([17, MODELS.index(name), FORMS.index(form)])
     places = sites(good)
     for k in range(count):

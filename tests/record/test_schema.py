@@ -39,7 +39,7 @@ LATER = {
     "Bound": {"shares", "of_what_was_read"},
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding"},
     "GradientInfo": {"check", "no_check", "ties", "provider", "provider_reason"},
-    "RowCheck": {"beside_moved", "batch_rows", "batches", "largest"},
+    "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
     "DataInfo": {"labelled", "chance", "scaling"},

@@ -192,3 +192,6 @@ SCHEMES = (
     Scheme("QDQ int4 weights alone, block 32", _weight_only, {"bits": 4, "block_size": 32, "quant_format": "QDQ"}),
     Scheme("MatMulBnb4 NF4, block 64", _four_bit_floats, {"quant_type": 1, "block_size": 64}),
 )
+
+#: By their names.
+BY_NAME = {s.name: s for s in SCHEMES}
