@@ -17,6 +17,7 @@ from tests.gpu.lines import Bench
 
 _SAMPLES = 32
 _OURS = ("digits_resnet", "digits_vit", "digits_densenet", "digits_vgg", "digits_mlp")
+_QUICK = ("digits_resnet", "digits_mlp")
 _THEIRS = ("cifar_resnet20", "cifar_vit_pgd_2_3_16", "cifar_cnna_adv", "mnist_mlp2x256_pgd")
 _MEAN, _SAMPLE = 0.01, 0.05  # largest relative difference of the mean, and of one sample
 
@@ -52,7 +53,7 @@ def check(bench: Bench) -> None:
 
 
 def _cases(bench: Bench) -> list[Case]:
-    ours = [sample_case(name) for name in (_OURS[:2] if bench.quick else _OURS)]
+    ours = [sample_case(name) for name in (_QUICK if bench.quick else _OURS)]
     return ours if bench.quick or bench.shared is None else ours + [c for c in shared_cases() if c.name in _THEIRS]
 
 
