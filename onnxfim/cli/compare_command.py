@@ -227,7 +227,7 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
     for pair in result.pairs:
         first, second = result.entries[pair.first].name, result.entries[pair.second].name
         word = "significant" if pair.significant else "not significant"
-        console.say(f"{second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
+        console.say(f"means of {second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
     where = ", ".join(path for _, path in outputs if path != "-")
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
 
