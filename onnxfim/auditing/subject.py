@@ -154,15 +154,6 @@ def open_subject(
         return subject
 
 
-def _hardware(settings: Settings, engines: Path | None = None, profile: InputProfile | None = None) -> Hardware:
-    """What the settings ask for, with a folder for what a provider compiles and the shapes that it must expect."""
-    pairs = ([o.partition("=") for o in texts] for texts in (settings.provider_options, settings.provider_libraries))
-    options, libraries = (tuple((key.strip(), value.strip()) for key, _, value in found) for found in pairs)
-    return Hardware(
-        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile
-    )  # fmt: skip
-
-
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
     """Raise InputError where samples of ``shape`` do not fit an input that takes ``expected`` (None is free)."""
     if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
@@ -204,7 +195,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
         return OnnxForward(
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
-            hardware=_hardware(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
+            hardware=hardware_of(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
             class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
         )  # fmt: skip

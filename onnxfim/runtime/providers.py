@@ -39,15 +39,7 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 @dataclass(frozen=True)
 class OptionSet:
-    """An option that a session was opened with.
-
-    Attributes:
-        provider: The provider's full name.
-        key, value: The option as it was set.
-        running: What the session says it runs with, or None where it does not say.
-        taken: Whether that is what was set: False also where the provider did not run, None where no session tells.
-        ours: Whether nobody asked for it: a default of this package.
-    """
+    """An option that a session was opened with; `record.provider_option.ProviderOption` tells what the fields are."""
 
     provider: str
     key: str
