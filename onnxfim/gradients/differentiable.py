@@ -27,6 +27,7 @@ from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.halving import halves, rejoined, size_of
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
 from onnxfim.runtime.session import open_session, run
 
@@ -39,7 +40,6 @@ _COTANGENTS = 4  # that tell the rounding of a row
 _SAMPLES = {"x": 0, "z": 0, "target": 0, "aside": 0, "u": 1, "v": 1, "g": 1, "w": 1}
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 _PRODUCTS = 1e-3  # relative, of products in one graph against two
-_CPU = "CPUExecutionProvider"
 
 
 class DifferentiableModel:
@@ -277,7 +277,7 @@ class DifferentiableModel:
         held against the one that is used, then shows whether the provider computes what the CPU does.
         """
         cast = {name: a.astype(self.dtype, copy=False) if name in ("x", "v") else a for name, a in feeds.items()}
-        session, _ = open_session(model.SerializeToString(), self._hardware.on(_CPU), base_dir=self._base_dir)
+        session, _ = open_session(model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir)
         return run(session, [o.name for o in model.graph.output], cast)
 
 
