@@ -12,8 +12,7 @@ from onnxfim.gradients.selftest import SelfTest
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import Hardware
-
-CPU = "CPUExecutionProvider"
+from onnxfim.runtime.providers import CPU
 
 
 @dataclass(frozen=True)
