@@ -80,7 +80,7 @@ def usual_changes(X: Array) -> tuple[InputChange, ...]:
     Pictures: from each of the units whose range they fit to all others, a normalisation undone that was made twice or of bytes,
     channels in the other order, height and width exchanged. Other data: each feature to mean 0 and deviation 1.
     """
-    if X.dtype.kind != "f" or not np.isfinite(X).all() or X.std() == 0:
+    if X.dtype.kind != "f" or not np.isfinite(X).all() or X.std(dtype=np.float64) == 0:
         return ()
     return (*_between_units(X), *_standardised(X), *_orders(X))
 

@@ -167,3 +167,31 @@ def test_an_input_of_sixteen_bits(saved, kind, runs):
     else:
         with pytest.raises(InputError, match=r"^[^\n]*input 'x' takes bfloat16, expected float16, float32 or float64[^\n]*$"):
             audit(path, X[:12], settings=SETTINGS)
+
+
+def test_inputs_of_wide_range_in_sixteen_bits(saved, monkeypatch):
+    """Bytes in float16: the sum of the samples passes the type's largest number, and steps below its spacing change nothing."""
+    rng = np.random.default_rng(4)
+    W = (rng.standard_normal((64, 5)) / 800).astype(np.float16)
+    samples = rng.integers(128, 256, (40, 64))
+
+    def found(element, dtype):
+        model = helper.make_model(
+            helper.make_graph(
+                [helper.make_node("MatMul", ["x", "W"], ["z"])], "bytes",
+                [helper.make_tensor_value_info("x", element, ["N", 64])], [helper.make_tensor_value_info("z", element, ["N", 5])],
+                [numpy_helper.from_array(W.astype(dtype), "W")],
+            ), opset_imports=[helper.make_opsetid("", 17)], ir_version=8,
+        )  # fmt: skip
+        return audit(saved(model), samples.astype(dtype), labels, SETTINGS)
+
+    G = W.astype(np.float64)
+    z = samples @ G
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    truth = [np.linalg.eigvalsh(G @ (np.diag(q) - np.outer(q, q)) @ G.T)[-1] for q in p]
+    labels = z.argmax(axis=1)
+    monkeypatch.setattr("onnxfim.auditing.stages.unmeasurable.only_jumps", lambda curve: True)  # as of a ladder that bends early
+    half = found(TensorProto.FLOAT16, np.float16)
+    assert "no-slope" not in {f.id for f in half.findings}
+    assert_allclose([s.lambda_max.value for s in half.samples], [truth[s.index] for s in half.samples], rtol=2e-2)  # float16 logits
+    assert "no-slope" in {f.id for f in found(TensorProto.FLOAT, np.float32).findings}

@@ -69,3 +69,8 @@ def test_a_table_is_standardised_feature_by_feature():
 @pytest.mark.parametrize("X", [np.zeros((20, 3, 6, 6), np.uint8), np.zeros((20, 8), np.float32), np.full((20, 8), np.nan)])
 def test_nothing_is_tried_where_nothing_can_be_scaled(X):
     assert usual_changes(X) == ()
+
+
+def test_sums_of_sixteen_bits_do_not_overflow():
+    X = np.random.default_rng(0).integers(128, 256, (40, 8, 8, 3)).astype(np.float16)
+    assert usual_changes(X)  # a sum of these passes the type's largest number, and RuntimeWarnings are errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import measurer
 from onnxfim.auditing.stages import stage
-from onnxfim.graph.quantised import rounding_operators
+from onnxfim.graph.quantised import computes_in_half, rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import Estimate
 from onnxfim.slopes.staircase import only_jumps
@@ -27,10 +27,11 @@ def why_unmeasurable(ground: Ground) -> str | None:
 def no_slope_seen(ground: Ground) -> bool:
     """Whether the ladder of steps shows a step function.
 
-    A file that quantises rounds, and stands for a function with a slope; a step that was asked for is taken as it is.
+    A file that quantises, or computes in 16 bits, rounds, and stands for a function with a slope; a step that was asked for is
+    taken as it is.
     """
     file = ground.subject.file
-    if file is not None and rounding_operators(file.proto):
+    if file is not None and (rounding_operators(file.proto) or computes_in_half(file.proto)):
         return False
     return not ground.step.given and ground.step.repeat_noise <= _NOISE and only_jumps(ground.step.curve)
 
