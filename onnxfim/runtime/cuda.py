@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from onnxfim.runtime.installation import Installation, Package, import_runtime, installed, not_importable
 from onnxfim.runtime.nvidia import NvidiaGpu, gpu_here
+from onnxfim.runtime.providers import _CUDA
 from onnxfim.runtime.shared_libraries import Library, find_library
 
 _GPU = "onnxruntime-gpu"
@@ -250,7 +251,7 @@ def cuda_facts(loads: bool | None, failure: str | None = None) -> CudaFacts:
         runtime = import_runtime()
     except Exception as error:  # noqa: BLE001  a build that cannot be imported is a state, whatever it raises
         return CudaFacts(installation, None, False, None, gpu, loads=False, failure=str(error))
-    contained = "CUDAExecutionProvider" in runtime.get_available_providers()
+    contained = _CUDA in runtime.get_available_providers()
     version = str(runtime.__version__)
     cuda = _cuda_of(version, str(getattr(runtime, "cuda_version", "") or "")) if contained else None
     missing = tuple(library.name for library in cuda_libraries(cuda) if library.file is None) if cuda and gpu.here else ()

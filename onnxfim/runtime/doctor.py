@@ -15,7 +15,7 @@ from onnxfim.runtime.cuda import CudaAdvice, advise, build_for, cuda_facts, cuda
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.installation import Installation
 from onnxfim.runtime.nvidia import NvidiaGpu
-from onnxfim.runtime.providers import available_providers, build_info, runtime_version
+from onnxfim.runtime.providers import _CUDA, available_providers, build_info, runtime_version
 from onnxfim.runtime.session import open_session
 from onnxfim.runtime.shared_libraries import Library
 
@@ -79,7 +79,7 @@ def examine() -> Machine:
         runtime, build = runtime_version(), build_info()
     except ProviderError:  # no ONNX Runtime, or one that cannot be imported: `cuda` says so
         providers, runtime, build = (), None, None
-    on_cuda = next((p for p in providers if p.name == "CUDAExecutionProvider"), None)
+    on_cuda = next((p for p in providers if p.name == _CUDA), None)
     facts = cuda_facts(None if on_cuda is None else on_cuda.loads, None if on_cuda is None else on_cuda.reason)
     return Machine(
         python=f"{platform.python_version()} ({sys.executable})",
