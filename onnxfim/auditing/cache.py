@@ -10,32 +10,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
-import secrets
-import shutil
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.meter import Meter
-from onnxfim.errors import OnnxFimError
+from onnxfim.auditing.store import STORE_LIMIT, FileStore, kept_below
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import from_plain, to_plain
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
-T = TypeVar("T")
 
 #: Bytes that all stores of a cache folder may take together.
-LIMIT = 2**30
+LIMIT = 2 * STORE_LIMIT
 
 
 class Store(Protocol):
@@ -51,10 +46,19 @@ class Store(Protocol):
         """Keep a block; one that cannot be kept is measured again next time."""
 
 
-def default_folder() -> Path:
-    """The cache folder of this platform: below ``XDG_CACHE_HOME``, ``%LOCALAPPDATA%`` or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
-    return (Path(base) if base else Path.home() / ".cache") / "onnxfim"
+def default_folder() -> Path | None:
+    """The cache folder of this platform: below ``XDG_CACHE_HOME``, ``%LOCALAPPDATA%`` or ``~/.cache``; None without a home.
+
+    Source: the XDG Base Directory Specification: a path that is not absolute is passed over.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA", "") if sys.platform == "win32" else ""))
+    if base.is_absolute():
+        return base / "onnxfim"
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and no entry in the list of users
+        return None
+    return home / ".cache" / "onnxfim" if home.is_absolute() and home != Path(home.anchor) else None
 
 
 @dataclass(frozen=True)
@@ -72,24 +76,19 @@ class Cache:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
         folder = self.folder / name
         self._prune(keep=name)
-        with contextlib.suppress(OSError):  # not there yet, or not ours to touch
+        with contextlib.suppress(OSError, ValueError):  # not there yet, or not ours to touch
             os.utime(folder)
         return FileStore(folder, self.limit // 2)
 
     def _prune(self, keep: str) -> None:
         """Remove the stores used longest ago until all but ``keep`` take half the limit."""
-        try:
-            stores = [p for p in self.folder.iterdir() if p.is_dir() and p.name != keep]
-            sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in stores}
-            stores.sort(key=lambda p: p.stat().st_mtime)
-        except OSError:  # nothing there yet, or another process prunes
-            return
-        total = sum(sizes.values())
-        for store in stores:
+        stores = [kept for kept in kept_below(self.folder) if kept.folder.name != keep]
+        total = sum(kept.bytes for kept in stores)
+        for kept in stores:
             if total <= self.limit // 2:
                 return
-            shutil.rmtree(store, ignore_errors=True)
-            total -= sizes[store]
+            kept.remove()
+            total -= kept.bytes
 
 
 class Memory:
@@ -129,163 +128,6 @@ class Memory:
         """Close the stores."""
         for store in self._stores:
             store.close()
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Where a block lies."""
-
-    file: Path
-    offset: int
-    bytes: int
-    shape: tuple[int, ...]
-    dtype: str
-    crc: int
-
-
-class FileStore:
-    """A store in a folder: files of blocks, and beside each its index in JSON lines, each with its own checksum.
-
-    Every process writes a pair of files of its own, so that several may run at once; all read all.
-
-    Attributes:
-        damaged: Entries that were damaged and will be measured again.
-        trouble: Why nothing more is kept, or None.
-    """
-
-    def __init__(self, folder: Path, limit: int = LIMIT // 2) -> None:
-        self.folder = folder
-        self.damaged = 0
-        self.trouble: str | None = None
-        self._limit, self._size = limit, 0
-        self._blocks: dict[str, list[_Block]] = {}  # several where one was damaged and measured again
-        self._writing: tuple[Path, BinaryIO, BinaryIO] | None = None
-        for index in sorted(folder.glob("*.jsonl")):
-            self._read(index)
-
-    def holds(self, key: str) -> bool:
-        return self._bytes(key) is not None
-
-    def get(self, key: str) -> Array | None:
-        content = self._bytes(key)
-        if content is None:
-            return None
-        block = self._blocks[key][-1]
-        return np.frombuffer(content, np.dtype(block.dtype)).reshape(block.shape).astype(np.float64)
-
-    def record(self, key: str, read: Callable[[Any], T]) -> T | None:
-        """What ``read`` makes of the record that `put_record` kept, or None."""
-        content = self._bytes(key)
-        if content is None:
-            return None
-        try:
-            return read(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
-            self.damaged += 1
-            self._blocks[key].pop()
-            return self.record(key, read)
-
-    def put_record(self, key: str, record: object) -> None:
-        """Keep a record of plain values; they must be finite."""
-        content = json.dumps(record, allow_nan=False).encode()
-        self._keep(key, content, (len(content),), "|u1")
-
-    def put(self, key: str, rows: Array) -> None:
-        with np.errstate(over="ignore"):
-            narrow = rows.astype("<f4")  # most models answer in float32: half the space, and exactly the same numbers
-        kept = narrow if np.array_equal(narrow.astype(np.float64), rows, equal_nan=True) else rows.astype("<f8")
-        self._keep(key, kept.tobytes(), kept.shape, kept.dtype.str)
-
-    def _keep(self, key: str, content: bytes, shape: tuple[int, ...], dtype: str) -> None:
-        if self.trouble is None and self._size + len(content) > self._limit:
-            self.trouble = f"the limit of {self._limit:,} bytes is reached"
-        if self.trouble is not None:
-            return
-        try:
-            file, blocks, index = self._writing or self._open()
-            block = _Block(file, blocks.tell(), len(content), shape, dtype, zlib.crc32(content))
-            blocks.write(content)
-            blocks.flush()
-            index.write(_line(key, block))
-            index.flush()
-        except OSError as error:  # a full or read-only disk ends the keeping, not the audit
-            self.trouble = error.strerror or str(error)
-            return
-        self._blocks.setdefault(key, []).append(block)
-        self._size += len(content)
-
-    def _open(self) -> tuple[Path, BinaryIO, BinaryIO]:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = self.folder / f"{secrets.token_hex(8)}.bin"
-        self._writing = (file, file.open("xb"), file.with_suffix(".jsonl").open("xb"))
-        return self._writing
-
-    def close(self) -> None:
-        """Close the files; what was put is on disk already."""
-        if self._writing is not None:
-            self._writing[1].close()
-            self._writing[2].close()
-            self._writing = None
-
-    def _read(self, index: Path) -> None:
-        try:
-            lines = index.read_bytes().splitlines()
-        except OSError:
-            return
-        for line in lines:
-            found = _parsed(line, index.with_suffix(".bin"))
-            if found is None:
-                self.damaged += 1
-            else:
-                self._blocks.setdefault(found[0], []).append(found[1])
-                self._size += found[1].bytes
-
-    def _bytes(self, key: str) -> bytes | None:
-        """One of the key's blocks that is what was written; damaged ones are dropped."""
-        blocks = self._blocks.get(key, [])
-        while blocks:
-            content = _content(blocks[-1])
-            if content is not None:
-                return content
-            blocks.pop()
-            self.damaged += 1
-        return None
-
-
-def _content(block: _Block) -> bytes | None:
-    """The block's bytes, or None where they are not what was written."""
-    try:
-        with block.file.open("rb") as file:
-            file.seek(block.offset)
-            content = file.read(block.bytes)
-    except OSError:
-        return None
-    return content if len(content) == block.bytes and zlib.crc32(content) == block.crc else None
-
-
-def _line(key: str, block: _Block) -> bytes:
-    place = {"offset": block.offset, "bytes": block.bytes, "crc": block.crc}
-    record = {"key": key, **place, "shape": list(block.shape), "dtype": block.dtype}
-    return json.dumps({**record, "check": _check(record)}).encode() + b"\n"
-
-
-def _check(record: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
-    """Key and place of a block, or None where the line is damaged."""
-    try:
-        record = json.loads(line)
-        check = record.pop("check")
-        if check != _check(record) or record["dtype"] not in ("<f4", "<f8", "|u1"):
-            return None
-        shape = tuple(int(n) for n in record["shape"])
-        if math.prod(shape) * int(record["dtype"][2]) != record["bytes"]:
-            return None
-        return record["key"], _Block(file, record["offset"], record["bytes"], shape, record["dtype"], record["crc"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
 
 
 class RememberedJacobian:

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.cache import FileStore, Memory
+from onnxfim.auditing.cache import Memory
 from onnxfim.auditing.meter import Meter, MeteredForward
+from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
 from onnxfim.auditing.tied_samples import TiedSamples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from onnxfim.auditing.cache import default_folder
 from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
-from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.outputs import Outputs, Written
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import InputError, OnnxFimError, OutputError, ProviderError
+from onnxfim.errors import InputError, OnnxFimError, ProviderError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
@@ -44,28 +44,32 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     """
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
-    outputs.check()
+    outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    outputs.check_apart(prepared.file.files)
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
     with console.progress() as progress:
         measured = audit(
             prepared.file, prepared.samples, settings=prepared.settings, progress=progress, cache_dir=_cache_dir(options)
         )
+    if not options["no_cache"] and _cache_dir(options) is None:
+        times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
+        measured = replace(measured, run=replace(measured.run, times=times))
     problem: OnnxFimError | None = None
     try:
         result = checks.judge(measured)
     except InputError as error:
         result, problem = checks.judge_without_baseline(measured), error
-    try:
-        outputs.write(result)
-    except OutputError as error:
-        problem = error
+    written = outputs.write(result)
+    problem = written.problem or problem
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
     if code == INCONCLUSIVE and problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
-    _print(result, outputs, console)
+    _print(result, written, console)
+    if written.problem is not None:
+        raise written.problem
     if result.run.stopped is not None:
         raise ProviderError(result.run.stopped)
     if result.run.partial:
@@ -130,7 +134,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
 
 
-def _print(result: Audit, outputs: Outputs, console: Console) -> None:
+def _print(result: Audit, written: Written, console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
@@ -147,7 +151,7 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
-    where = ", ".join(outputs.files)
+    where = ", ".join(written.files)
     head = f"{'interrupted' if result.run.stopped is None else 'stopped by the provider'}, partial: " if result.run.partial else ""
     errors = [f.id for f in result.findings if f.level == "error"]
     why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
@@ -162,7 +166,7 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     if flips is not None and flips.median.value is not None:
         text += f"; median flip radius {_interval(flips.median)}"
     text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
-    console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
+    console.result(text + (f"; report: {where}" if where else ""), to_stderr=written.to_stdout)
 
 
 def _print_cache(result: Audit, console: Console) -> None:
@@ -173,8 +177,6 @@ def _print_cache(result: Audit, console: Console) -> None:
         )
     if times.get("cache_damaged"):
         console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
-    if times.get("cache_trouble"):
-        console.say(f"warning: the cache keeps nothing more: {times['cache_trouble']}", colour="yellow")
 
 
 def _number(value: float | None) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from onnxfim.cli.console import Console
-from onnxfim.cli.files import check_writable, write
-from onnxfim.cli.outputs import check_assets
+from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -28,20 +27,23 @@ def bounds_command(
     """Read a graph, write what was asked for, and print the summary."""
     from onnxfim.report import render_bounds_html
 
-    for _, path in outputs:
-        check_writable(path)
-    check_assets(assets, outputs)
+    Outputs(outputs, assets).check([model])
     file = load_model(model)
+    Outputs(outputs, assets).check_apart(file.files)
     with console.layers() as progress:
         reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)
     record = to_json(file, reading)
-    for kind, path in outputs:
-        page = None if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading, assets_dir=assets)
-        write(path, page or record)
+    render: dict[str, Callable[[GraphReading], str]] = {
+        "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),
+        "json": lambda _: record,
+    }
+    written = write_each(outputs, render, reading)
     if as_json:
         click.echo(record)
     else:
         _print(reading, console)
+    if written.problem is not None:
+        raise written.problem
 
 
 def to_json(file: ModelFile, reading: GraphReading) -> str:

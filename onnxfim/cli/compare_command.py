@@ -94,9 +94,8 @@ def compare_command(
     assets: str | None = None,
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
-    from onnxfim.cli.files import check_writable, write
     from onnxfim.cli.gating import INCONCLUSIVE
-    from onnxfim.cli.outputs import check_assets
+    from onnxfim.cli.outputs import Outputs, write_each
     from onnxfim.errors import ProviderError
     from onnxfim.verdict import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
@@ -106,10 +105,7 @@ def compare_command(
     gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
     if gates and len(subjects) != 2:
         raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
-    for _, path in outputs:
-        check_writable(path)
-    check_assets(assets, outputs)
-    render = _formats(assets)
+    Outputs(outputs, assets).check([*subjects, options["data"], options["labels_path"]])
     sides = _measured_subjects(subjects, console, options)
     audits = sides.audits
     if any(a.run.partial for a in audits):
@@ -119,9 +115,10 @@ def compare_command(
         result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
     if result.deployment is not None:
         result = replace(result, gates=decide_delta(result.deployment, gates))
-    for kind, path in outputs:
-        write(path, render[kind](result))
-    _print(result, outputs, console)
+    written = write_each(outputs, _formats(assets), result)
+    _print(result, written.files, console)
+    if written.problem is not None:
+        raise written.problem
     if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
         raise ProviderError(stopped)
     if any(a.run.partial for a in audits):
@@ -211,7 +208,7 @@ def _measured(names: Sequence[str], candidates: Sequence[Candidate], read: Seque
             yield audit(c.model, c.inputs, settings=chosen, progress=progress)
 
 
-def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Console) -> None:
+def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
     for note in result.notes:
         console.say(f"note: {note}")
     if result.deployment is not None:
@@ -228,7 +225,7 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
         first, second = result.entries[pair.first].name, result.entries[pair.second].name
         word = "significant" if pair.significant else "not significant"
         console.say(f"means of {second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
-    where = ", ".join(path for _, path in outputs if path != "-")
+    where = ", ".join(files)
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
 
 

@@ -1,32 +1,90 @@
-"""Writes results whole or not at all."""
+"""Checks where outputs go before any work, and writes them whole or not at all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
+from onnxfim.data.images import SUFFIXES
 from onnxfim.errors import OutputError
-from onnxfim.record.writing import write_text
+from onnxfim.record.writing import destination, write_text
+
+#: Configuration files of the current folder.
+_READ_ANYWAY = ("onnxfim.toml", "pyproject.toml")
+
+
+def is_stdout(path: str) -> bool:
+    """Whether a path is stdout: ``-``, or another name of where stdout goes, such as ``/dev/stdout``."""
+    if path == "-":
+        return True
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(1))
+    except (OSError, ValueError):
+        return False
 
 
 def check_writable(path: str) -> None:
-    """Raise OutputError before any work where ``path`` cannot be written (``-`` is stdout).
+    """Raise before any work where ``path`` cannot be written (``-`` is stdout).
 
     Raises:
-        OutputError: a folder, a missing parent folder, or no permission.
+        OutputError: a folder, a socket, a missing parent folder, or no permission.
     """
-    if path == "-":
-        return
-    where = Path(path)
-    folder = where.parent
-    if where.is_dir():
-        raise OutputError(f"{path}: is a folder, expected a file to write. Give a file name in it.")
-    if not folder.is_dir():
-        raise OutputError(f"{path}: the folder {str(folder)!r} does not exist. Make it first, or write elsewhere.")
-    if not os.access(folder, os.W_OK) or (where.exists() and not os.access(where, os.W_OK)):
-        raise OutputError(f"{path}: cannot be written (no permission). Write elsewhere.")
+    if not is_stdout(path):
+        destination(path)
+
+
+def check_outputs(targets: Sequence[tuple[str, str]]) -> None:
+    """Raise before any work where a path cannot be written, or two formats go to one file, however it is spelled.
+
+    Args:
+        targets: Formats and their paths.
+
+    Raises:
+        OutputError: which path, and why.
+    """
+    seen: dict[object, tuple[str, str]] = {}
+    for kind, path in targets:
+        identity = "-" if is_stdout(path) else destination(path).identity
+        if identity in seen:
+            other, first = seen[identity]
+            same = "it" if first == path else f"it, which is {first} too"
+            raise OutputError(
+                f"{path}: {other} and {kind} would both be written to {same}, expected one format. Give each its own path."
+            )
+        seen[identity] = kind, path
+
+
+def check_apart(paths: Iterable[str], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Raise where an output would overwrite what is read.
+
+    Args:
+        paths: Where outputs go.
+        inputs: Files that are read, and folders of them; None for those that are not given.
+
+    Raises:
+        OutputError: which output, and what it would overwrite.
+    """
+    read = [os.fspath(p) for p in inputs if p is not None]
+    for path in paths:
+        if is_stdout(path):
+            continue
+        for one in (*read, *_READ_ANYWAY):
+            if _overwrites(path, one):
+                raise OutputError(f"{path}: would overwrite {one}, which is read, expected another file. Write elsewhere.")
+
+
+def _overwrites(path: str, read: str) -> bool:
+    """Whether a file that is read is the one at ``path``, or an image there in a folder that is read."""
+    try:
+        if os.path.isdir(read):
+            inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(read))
+            return inside and Path(path).suffix.lower() in SUFFIXES and os.path.exists(path)
+        return os.path.samefile(path, read)
+    except (OSError, ValueError):  # one of them is not there
+        return False
 
 
 def write(path: str, text: str) -> None:
@@ -35,7 +93,7 @@ def write(path: str, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    if path == "-":
+    if is_stdout(path):
         click.echo(text.encode("utf-8", "backslashreplace"))
         return
     write_text(path, text)
@@ -48,6 +106,6 @@ def write_new(path: str, text: str, *, force: bool) -> None:
         OutputError: there is one, or it cannot be written.
     """
     check_writable(path)
-    if Path(path).exists() and not force:
+    if path != "-" and os.path.exists(path) and not force:
         raise OutputError(f"{path}: is there already, expected a new file. Pass --force to overwrite it.")
     write(path, text)

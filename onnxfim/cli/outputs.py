@@ -1,17 +1,33 @@
-"""Writes one audit in every format that was asked for."""
+"""Writes results in every format that was asked for, each whatever becomes of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from onnxfim.cli.files import check_writable, write
+from onnxfim.cli.files import check_apart, check_outputs, is_stdout, write
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
+from onnxfim.record.writing import destination
 from onnxfim.report.formats import renderers
+
+T = TypeVar("T")
 
 #: What is written where nothing is asked for.
 DEFAULT = (("html", "report.html"),)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the outputs: the files that are there, whether stdout took one, and what went wrong, or None."""
+
+    files: tuple[str, ...]
+    to_stdout: bool
+    problem: OutputError | None
 
 
 @dataclass(frozen=True)
@@ -21,59 +37,103 @@ class Outputs:
     targets: Sequence[tuple[str, str]]
     assets: str | None = None
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The paths that are files."""
-        return tuple(path for _, path in self.targets if path != "-")
-
-    @property
-    def to_stdout(self) -> bool:
-        """Whether a report goes to stdout."""
-        return len(self.files) < len(self.targets)
-
-    def check(self) -> None:
-        """Raise before any work where a path cannot be written, or is named twice.
+    def check(self, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
+        """Raise before any work where a path cannot be written, is named twice, or is one of ``inputs``, which are read.
 
         Raises:
             OutputError: which path, and why.
         """
-        paths = [path for _, path in self.targets]
-        twice = next((p for p in paths if paths.count(p) > 1), None)
-        if twice is not None:
-            kinds = " and ".join(kind for kind, path in self.targets if path == twice)
-            raise OutputError(f"{twice}: {kinds} would both be written to it, expected one format. Give each its own path.")
-        for path in paths:
-            check_writable(path)
+        check_outputs(self.targets)
         check_assets(self.assets, self.targets)
+        self.check_apart(inputs)
 
-    def write(self, audit: Audit) -> None:
-        """Write every format, each whatever becomes of the others.
+    def check_apart(self, inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+        """Raise where an output, or the folder of assets, is one of ``inputs``, which are read.
 
         Raises:
-            OutputError: the first that could not be written.
+            OutputError: which path, and what it would overwrite.
         """
-        render = renderers(self.assets)
-        problems = []
-        for kind, path in self.targets:
-            try:
-                write(path, render[kind](audit))
-            except OutputError as error:
-                problems.append(error)
-        if problems:
-            raise problems[0]
+        read = list(inputs)
+        check_apart([path for _, path in self.targets], read)
+        for one in read:
+            if self.assets is not None and one is not None and os.path.realpath(self.assets) == os.path.realpath(one):
+                raise OutputError(f"--html-assets {self.assets}: is read, expected a folder of its own. Name another.")
+
+    def write(self, audit: Audit) -> Written:
+        """Write every format, the JSON first, each whatever becomes of the others."""
+        return write_each(self.targets, renderers(self.assets), audit)
+
+
+def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str]], result: T) -> Written:
+    """Make ``result`` in every format and write it; the JSON, which holds everything, comes first.
+
+    Args:
+        targets: Formats and their paths.
+        render: What makes each format.
+        result: What is written.
+
+    Returns:
+        What was written; its ``problem`` names every output that was not.
+    """
+    problems: list[str] = []
+    files, cause, printed = [], None, False
+    for kind, path in sorted(targets, key=lambda t: t[0] != "json"):
+        try:
+            write(path, _made(kind, path, partial(render[kind], result)))
+        except OutputError as error:
+            problems.append(str(error))
+            cause = cause or error.__cause__
+            continue
+        printed |= is_stdout(path)
+        if not is_stdout(path):
+            files.append(path)
+    if not problems:
+        return Written(tuple(files), printed, None)
+    problem = OutputError(problems[0] if len(problems) == 1 else f"{len(problems)} outputs were not written. {' '.join(problems)}")
+    problem.__cause__ = cause
+    in_order = [path for _, path in targets if path in files]
+    return Written(tuple(in_order), printed, problem)
+
+
+def _made(kind: str, path: str, make: Callable[[], str]) -> str:
+    """One format's text; where it cannot be made, the others are written all the same."""
+    try:
+        return make()
+    except OutputError:
+        raise
+    except Exception as error:  # whatever one format stumbles over must not lose the others
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise OutputError(
+            f"internal error: {path}: the format {kind} could not be made ({told}). Please report it; a saved JSON (-o json=PATH) "
+            f"can be converted later."
+        ) from error
 
 
 def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None:
-    """Raise where a folder for a page's assets is given and no page is written.
+    """Raise where a folder for a page's assets is given and no page is written, or it cannot be one.
 
     Raises:
-        OutputError: what is missing.
+        OutputError: what is missing, or in the way.
     """
-    if assets is not None and not any(kind == "html" for kind, _ in targets):
+    if assets is None:
+        return
+    if not any(kind == "html" for kind, _ in targets):
         raise OutputError("--html-assets: no page is written, expected -o html=PATH beside it. Add one, or drop the option.")
+    try:
+        nearest = next(p for p in (Path(assets), *Path(assets).absolute().parents) if os.path.lexists(p))
+        if not nearest.is_dir():
+            raise OutputError(f"--html-assets {assets}: {str(nearest)!r} is no folder, expected one to write into. Name another.")
+        destination(nearest / ("report.css" if nearest == Path(assets) else Path(assets).name))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"--html-assets {assets}: cannot be written ({error}). Name another folder.") from error
 
 
 def convert_command(report: str, outputs: Outputs) -> None:
-    """Read a saved audit and write it in other formats."""
-    outputs.check()
-    outputs.write(Audit.load(report))
+    """Read a saved audit and write it in other formats.
+
+    Raises:
+        OutputError: it cannot be read, or an output was not written; the others are.
+    """
+    outputs.check([report])
+    if (problem := outputs.write(Audit.load(report)).problem) is not None:
+        raise problem

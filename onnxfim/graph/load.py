@@ -37,6 +37,11 @@ class ModelFile:
     def producer(self) -> str:
         return f"{self.proto.producer_name} {self.proto.producer_version}".strip()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file itself, and those that hold its weights."""
+        return (self.path, *_external_files(self.path, self.proto))
+
 
 def load_model(path: str | os.PathLike[str]) -> ModelFile:
     """Read and check an ONNX file.

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 from urllib.parse import quote
 
 from onnxfim.errors import OutputError
+from onnxfim.record.writing import write_bytes
 
 
 class Assets(Protocol):
@@ -52,9 +53,9 @@ class Beside:
         path = self.folder / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
         except OSError as error:
             raise OutputError(f"{path}: cannot be written ({error.strerror}). Give a folder that can be.") from error
+        write_bytes(path, content)
         return quote(f"{self.folder.resolve().name}/{name}")
 
 

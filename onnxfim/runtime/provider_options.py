@@ -45,7 +45,16 @@ def _profile(rows: Callable[[Any], int]) -> Callable[[Hardware], str | None]:
 
 
 def _where_kept(value: Callable[[Path], str]) -> Callable[[Hardware], str | None]:
-    return lambda h: None if h.engines is None else value(engine_folder(h.engines, tf32=h.tf32))
+    return lambda h: None if h.engines is None or not _may_keep(h.engines) else value(engine_folder(h.engines, tf32=h.tf32))
+
+
+def _may_keep(folder: Path) -> bool:
+    """Whether engines can be written below a folder, which may not be there yet: a compiler that cannot keep them would fail."""
+    try:
+        nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+        return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    except (OSError, ValueError):
+        return False
 
 
 _SHAPES = "an engine is built for a range of shapes: without it each new batch size builds another, for seconds to minutes"

@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -148,14 +148,18 @@ def _preload_cuda() -> None:
 def _captured_stderr() -> Iterator[list[str]]:
     """What the runtime writes while the block runs: its C++ side says only on stderr why a provider failed."""
     lines: list[str] = []
-    try:
-        descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
-        saved, saved_out = os.dup(descriptor), os.dup(1)
-    except (OSError, ValueError):  # no real stderr (embedded interpreter): nothing to capture
-        yield lines
-        return
-    printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
-    with tempfile.TemporaryFile() as sink:
+    with ExitStack() as opened:
+        try:
+            descriptor = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+            sink = opened.enter_context(tempfile.TemporaryFile())
+            saved = os.dup(descriptor)
+            opened.callback(os.close, saved)
+            saved_out = os.dup(1)
+            opened.callback(os.close, saved_out)
+        except (OSError, ValueError):  # no real stderr (embedded interpreter), no folder for the file: nothing is captured
+            yield lines
+            return
+        printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
         # Python's fallback message goes to stdout: kept out of the caller's output too.
         sys.stdout.flush()
         os.dup2(sink.fileno(), descriptor)
@@ -166,8 +170,6 @@ def _captured_stderr() -> Iterator[list[str]]:
         finally:
             os.dup2(saved, descriptor)
             os.dup2(saved_out, 1)
-            os.close(saved)
-            os.close(saved_out)
             sink.seek(0)
             lines += [*sink.read().decode("utf-8", "replace").splitlines(), *printed.getvalue().splitlines()]
 

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
-from onnxfim.auditing import cache
-from onnxfim.auditing.cache import Cache, FileStore, RememberedJacobian, default_folder, remembered_bound, rows_of
+from onnxfim.auditing import store as stores
+from onnxfim.auditing.cache import Cache, RememberedJacobian, default_folder, remembered_bound, rows_of
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
+from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import from_callable
 from onnxfim.cli import main
 from onnxfim.record.audit import Audit
@@ -35,6 +36,11 @@ X, Y = DIGITS["inputs"][:40], DIGITS["labels"][:40]
 def settled(found):
     """The audit without what depends on the clock."""
     return replace(found, run=replace(found.run, seconds=0.0, times={}))
+
+
+def without(found, finding):
+    """The audit without the findings of an id."""
+    return replace(found, findings=tuple(f for f in found.findings if f.id != finding))
 
 
 def stop_at(passes):
@@ -317,7 +323,7 @@ def test_blocks_come_back_as_they_were(tmp_path, values):
 def test_a_damaged_block_hides_no_other_of_its_key(tmp_path, monkeypatch, first):
     """Measured again, it lies in another file, whichever of the two is read first."""
     names = iter([first, "m"])
-    monkeypatch.setattr(cache.secrets, "token_hex", lambda _: next(names))
+    monkeypatch.setattr(stores.secrets, "token_hex", lambda _: next(names))
     for value in (1.0, 2.0):
         store = FileStore(tmp_path)
         store.put("k", np.full((9, 1, 1), value))
@@ -362,8 +368,10 @@ def test_the_stores_used_longest_ago_go_first(tmp_path):
 def test_a_folder_that_cannot_be_made_ends_the_keeping_only(tmp_path):
     (tmp_path / "cache").write_text("a file")
     found = run(tmp_path)
-    assert found.run.times["cache_trouble"]
-    assert settled(found) == settled(uninterrupted())
+    assert found.run.times["cache_trouble"] == "Not a directory"
+    told = [f for f in found.findings if f.id == "cache-off"]
+    assert [(f.level, "Not a directory" in f.message) for f in told] == [("note", True)]
+    assert settled(without(found, "cache-off")) == settled(uninterrupted())
 
 
 @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])
@@ -462,6 +470,8 @@ def test_damage_is_said(here):
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "onnxfim"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert default_folder() == Path.home() / ".cache" / "onnxfim", "the specification passes over what is not absolute"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     monkeypatch.setattr(sys, "platform", "win32")

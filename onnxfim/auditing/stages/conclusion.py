@@ -132,6 +132,7 @@ def _times(ground: Ground, seconds: float) -> dict[str, Any]:
     meter, memory = ground.meter, ground.memory
     rate = (meter.passes - meter.cached) / max(seconds, 1e-9)
     times: dict[str, Any] = {"batch": ground.subject.forward.batch, "rows_per_second": rate}
+    memory.close()  # some disks tell only now that they are full
     if memory.used:
         times |= {"cached_rows": meter.cached, "cache_damaged": memory.damaged, "cache_trouble": memory.trouble}
     return times

@@ -138,6 +138,16 @@ def _skipped(audit: Audit) -> str | None:
     )
 
 
+def _cache_off(audit: Audit) -> str | None:
+    trouble = audit.run.times.get("cache_trouble")
+    if not trouble:
+        return None
+    return (
+        f"The cache keeps nothing more: {trouble}. No value is touched by that; a run that is interrupted does not go on from here, and "
+        "the next one measures anew. Make room, name another folder with --cache-dir, or do without by --no-cache."
+    )
+
+
 def _precision(audit: Audit) -> str | None:
     asked, group = audit.settings.precision, audit.aggregates.get("lambda_max")
     if asked is None or group is None or not group.mean.value:
@@ -167,5 +177,6 @@ CHECKS = (
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
+    Check("cache-off", "note", "The cache is off", _cache_off),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
 )
