@@ -71,11 +71,14 @@ def _destination(path: str) -> Destination:
         raise OutputError(refused)
     if there is not None and not stat.S_ISREG(there.st_mode):
         return Destination(path, "stream", (there.st_dev, there.st_ino))
-    if _is_descriptor(path):
+    try:
+        of_descriptor, real = _is_descriptor(path), os.path.realpath(path)
+    except FileNotFoundError as error:
+        raise OutputError("the working folder is gone. Give a path from the root, or work elsewhere.") from error
+    if of_descriptor:
         if there is None:
             raise OutputError("is no open descriptor. Write elsewhere.")
         return Destination(path, "open", (there.st_dev, there.st_ino))
-    real = os.path.realpath(path)
     folder = os.path.dirname(real)
     shown = folder if os.path.islink(path) else os.path.dirname(path) or os.curdir
     try:
@@ -92,7 +95,7 @@ def _destination(path: str) -> Destination:
 def _is_descriptor(path: str) -> bool:
     """Whether ``path`` leads through a link that stands for an open file, such as ``/dev/stdout``."""
     for _ in range(40):
-        folder = os.path.realpath(os.path.dirname(path) or os.curdir)
+        folder = os.path.realpath(os.path.dirname(path)) if os.path.dirname(path) else ""
         if _DESCRIPTORS.fullmatch(folder):
             return True
         if not os.path.islink(path):
