@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import FileStore, Memory
+from onnxfim.auditing.faults import Faults
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.summary import package_versions
@@ -35,7 +36,7 @@ from onnxfim.slopes.spread import Spread
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-#: What ends an audit early; what was finished by then is kept.
+#: What ends an audit early (`Stopped` among them, which is a KeyboardInterrupt); what was finished by then is kept.
 ENDS = (KeyboardInterrupt, ProviderFailed, OutOfMemory)
 
 
@@ -48,6 +49,7 @@ class Context:
     settings: Settings
     meter: Meter
     memory: Memory
+    faults: Faults = field(default_factory=Faults, kw_only=True)
 
     @property
     def X(self) -> Array:

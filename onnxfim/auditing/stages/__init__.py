@@ -8,15 +8,27 @@ import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from onnxfim.auditing.context import Context
+from onnxfim.auditing.context import ENDS, Context
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
 
 
-def stage(name: str) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
-    """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name."""
+def stage(
+    name: str,
+    *,
+    instead: Callable[Concatenate[C, str, P], R] | None = None,
+    told: tuple[type[Exception], ...] = (),
+) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
+    """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name.
+
+    Args:
+        name: What the stage does.
+        instead: Makes what an audit goes on with where the stage fails unexpectedly: a function of the context, the reason and the
+            stage's other arguments. The failure is noted in the audit. None where an audit cannot do without the stage.
+        told: Errors that are no failure of the stage: they end the audit with their message.
+    """
 
     def marked(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         log = logging.getLogger(function.__module__)
@@ -30,6 +42,13 @@ def stage(name: str) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Conc
                 result = function(context, *args, **kwargs)
                 ending = "done"
                 return result
+            except (*ENDS, *told):
+                raise
+            except Exception as error:
+                if instead is None:
+                    raise
+                ending = "failed"
+                return instead(context, context.faults.note(name, error), *args, **kwargs)
             finally:
                 passes = context.meter.passes - before
                 log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
