@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from onnxfim.auditing.context import ENDS, Context
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 def stage(
     name: str,
     *,
-    instead: Callable[Concatenate[C, str, P], R] | None = None,
+    instead: Callable[..., Any] | None = None,
     told: tuple[type[Exception], ...] = (),
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name.
@@ -48,7 +48,8 @@ def stage(
                 if instead is None:
                     raise
                 ending = "failed"
-                return instead(context, context.faults.note(name, error), *args, **kwargs)
+                made: R = instead(context, context.faults.note(name, error), *args, **kwargs)
+                return made
             finally:
                 passes = context.meter.passes - before
                 log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
