@@ -72,6 +72,15 @@ class Stop:
         if self.asked:
             raise Stopped(self.by)
 
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Requests wait while this lasts: for writing what is to be whole."""
+        before, self.heeded = self.heeded, True
+        try:
+            yield
+        finally:
+            self.heeded = before
+
     @property
     def hurried(self) -> bool:
         """Whether only what a result needs is to be done."""
