@@ -10,6 +10,9 @@ from onnxfim.record.limits import ALWAYS, Count, NotNegative, closed
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 
+#: Why there is no value of what an interrupted audit did not come to.
+UNMEASURED = "interrupted before it was measured"
+
 
 @closed
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ def stage(
     *,
     instead: Callable[..., Any] | None = None,
     told: tuple[type[Exception], ...] = (),
+    small: bool = False,
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name.
 
@@ -33,10 +34,12 @@ def stage(
         instead: Makes what an audit goes on with where the stage fails unexpectedly: a function of the context, the reason and the
             stage's other arguments. The failure is noted in the audit. None where an audit cannot do without the stage.
         told: Errors that are no failure of the stage: they end the audit with their message.
+        small: A part of another stage, or one that makes no pass: its end is a detail of the log.
     """
 
     def marked(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         log = logging.getLogger(function.__module__)
+        level = logging.DEBUG if small else logging.INFO
 
         @functools.wraps(function)
         def logged(context: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -57,7 +60,9 @@ def stage(
                 return made
             finally:
                 passes = context.meter.passes - before
-                log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
+                log.log(
+                    level, "%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts()
+                )
 
         return logged
 
