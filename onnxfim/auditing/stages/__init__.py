@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from onnxfim.auditing.context import ENDS, Context
+from onnxfim.runtime.watching import current_watch
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Context)
@@ -39,6 +40,7 @@ def stage(
             started, before = time.perf_counter(), context.meter.passes
             ending = "broken off"
             try:
+                current_watch().enter(name)
                 result = function(context, *args, **kwargs)
                 ending = "done"
                 return result
