@@ -29,6 +29,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
+from onnxfim.runtime.stopping import Stopped
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.spread import Spread
@@ -38,6 +39,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 #: What ends an audit early (`Stopped` among them, which is a KeyboardInterrupt); what was finished by then is kept.
 ENDS = (KeyboardInterrupt, ProviderFailed, OutOfMemory)
+
+
+#: Why there is no value of what an audit did not come to.
+UNMEASURED = "interrupted before it was measured"
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,7 @@ class Found:
         skipped: Samples that could not be measured.
         interrupted: It ended early: the user's doing, or that of the provider.
         stopped: What was said where a failure of the provider ended it.
+        interrupted_by: The signal that ended it, where that is known.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
@@ -198,6 +204,7 @@ class Found:
     skipped: tuple[Skipped, ...] = ()
     interrupted: bool = False
     stopped: str | None = None
+    interrupted_by: str | None = None
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
@@ -207,7 +214,9 @@ class Found:
         """The same, ended early by one of `ENDS`; unchanged by None."""
         if by is None:
             return self
-        return replace(self, interrupted=True, stopped=str(by) if isinstance(by, OnnxFimError) else self.stopped)
+        by_signal = by.by if isinstance(by, Stopped) else None
+        stopped = str(by) if isinstance(by, OnnxFimError) else self.stopped
+        return replace(self, interrupted=True, stopped=stopped, interrupted_by=self.interrupted_by or by_signal)
 
     @property
     def in_order(self) -> list[SampleResult]:

@@ -23,7 +23,9 @@ class Faults:
 
     def note(self, stage: str, error: BaseException) -> str:
         """Note that a stage failed; its traceback goes to the log. Returns the reason of what is missing now."""
-        self.stages.append(FailedStage(stage, type(error).__name__, in_one_line(error), _node_of(error)))
+        failed = FailedStage(stage, type(error).__name__, in_one_line(error), _node_of(error))
+        if failed not in self.stages:  # once, where it fails at every sample
+            self.stages.append(failed)
         _log.info("%s failed:\n%s", stage, "".join(traceback.format_exception(error)).rstrip())
         return f"{stage} failed unexpectedly ({type(error).__name__})"
 

@@ -104,7 +104,8 @@ class MeteredForward:
         return self._forward.batch
 
     def outputs(self, X: Array) -> Array:
-        found, start = [], 0
+        found: list[Array] = []
+        start = 0
         while start < len(X) or not found:  # a batch at a time, so that an audit can end between two
             self._meter.check()
             z = self._forward.outputs(X[start : start + self.batch])

@@ -9,6 +9,7 @@ import click
 
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import write_text
+from onnxfim.runtime.stopping import Stop, current_stop
 
 
 def check_writable(path: str) -> None:
@@ -35,10 +36,11 @@ def write(path: str, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    if path == "-":
-        click.echo(text.encode("utf-8", "backslashreplace"))
-        return
-    write_text(path, text)
+    with (current_stop() or Stop()).unbroken():
+        if path == "-":
+            click.echo(text.encode("utf-8", "backslashreplace"))
+            return
+        write_text(path, text)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

@@ -50,14 +50,14 @@ class Outputs:
         """Write every format, each whatever becomes of the others.
 
         Raises:
-            OutputError: the first that could not be written.
+            OutputError: the first that could not be written; any other error that nobody foresaw.
         """
         render = renderers(self.assets)
-        problems = []
+        problems: list[Exception] = []
         for kind, path in self.targets:
             try:
                 write(path, render[kind](audit))
-            except OutputError as error:
+            except Exception as error:  # noqa: BLE001 - whatever one format stumbles over, the others are written
                 problems.append(error)
         if problems:
             raise problems[0]

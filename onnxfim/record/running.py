@@ -34,8 +34,8 @@ class Run:
     ``provider_plugin`` names the plug-in that brought the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not
     allowed. ``installation`` says what is installed twice and what mends it; None where nothing is. ``placement`` tells which nodes
     each provider was given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the
-    error of a provider that failed and so ended the audit early; ``partial`` is then set. ``interrupted_by`` names the signal that ended it
-    early, None where none did. ``failed_stages`` are those that failed unexpectedly.
+    error of a provider that failed and so ended the audit early; ``partial`` is then set. ``interrupted_by`` names the signal that
+    ended it early, None where none did. ``failed_stages`` are those that failed where nobody foresaw it.
     """
 
     provider: str

@@ -13,7 +13,15 @@ PATIENCE = 2.0
 
 
 class Stopped(KeyboardInterrupt):
-    """Work ended because it was asked to; like Ctrl-C, no ``except Exception`` holds it up."""
+    """Work ended because it was asked to; like Ctrl-C, no ``except Exception`` holds it up.
+
+    Attributes:
+        by: What asked, as the signal's name; None where it has none.
+    """
+
+    def __init__(self, by: str | None = None) -> None:
+        super().__init__(by or "asked to end")
+        self.by = by
 
 
 class Stop:
@@ -62,7 +70,16 @@ class Stop:
             Stopped: it was.
         """
         if self.asked:
-            raise Stopped(self.by or "asked to end")
+            raise Stopped(self.by)
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Requests wait while this lasts: for writing what is to be whole."""
+        before, self.heeded = self.heeded, True
+        try:
+            yield
+        finally:
+            self.heeded = before
 
     @property
     def hurried(self) -> bool:
@@ -122,4 +139,4 @@ def broken_off(error: BaseException) -> Stopped | None:
     stop = _CURRENT.get()
     if stop is None or not stop.asked or "terminate flag" not in str(error):
         return None
-    return Stopped(stop.by or "asked to end")
+    return Stopped(stop.by)

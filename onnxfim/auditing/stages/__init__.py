@@ -8,12 +8,17 @@ import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from onnxfim.auditing.context import ENDS, Context
+from onnxfim.auditing.context import ENDS, Context, Found
 from onnxfim.runtime.watching import current_watch
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
+
+
+def as_found(context: Context, reason: str, found: Found, *_: object) -> Found:
+    """What an audit goes on with where a stage fails that adds to what was found: what was found before it."""
+    return found
 
 
 def stage(
@@ -44,10 +49,10 @@ def stage(
                 result = function(context, *args, **kwargs)
                 ending = "done"
                 return result
-            except (*ENDS, *told):
+            except ENDS:
                 raise
             except Exception as error:
-                if instead is None:
+                if instead is None or isinstance(error, told):
                     raise
                 ending = "failed"
                 made: R = instead(context, context.faults.note(name, error), *args, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
@@ -119,10 +120,26 @@ def _tf32(audit: Audit) -> str | None:
 def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
-    ended = "was interrupted" if audit.run.stopped is None else "ended early"
+    by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
+    ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
     return (
         f"The audit {ended}: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
         "and not every check was made. Run it again to the end."
+    )
+
+
+def _failed(audit: Audit) -> str | None:
+    failed = audit.run.failed_stages
+    if not failed:
+        return None
+    told = "; ".join(
+        f"{f.stage} ({f.error}{f': {f.message}' if f.message else ''}{f'; at the node {f.node}' if f.node else ''})" for f in failed
+    )
+    one = len(failed) == 1
+    return (
+        f"{'A stage' if one else f'{len(failed)} stages'} of the audit failed where nobody foresaw it, and what {'it' if one else 'they'} "
+        f"would have found is missing; all else was measured: {told}. This is a defect of onnxfim: please report it {issue_tracker()}, "
+        "with the traceback that -v prints."
     )
 
 
@@ -166,6 +183,7 @@ CHECKS = (
     Check("placement-unknown", "note", "Which nodes the provider was given is not known", _unknown),
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
+    Check("stage-failed", "error", "A stage of the audit failed", _failed),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),
 )
