@@ -28,7 +28,8 @@ _COMPARED = 512  # coordinates by which the sample that a row lies beside is tol
 OPENING = "opening the model"
 #: Stages that an audit which measures nothing new still needs.
 _GROUND = (
-    OPENING, "trying rows against each other", "clean pass", "looking for ties", "calibration", "choosing the step", "differentiating",
+    OPENING, "trying rows against each other", "clean pass", "looking for ties", "calibration", "choosing the step",
+    "differentiating",
 )  # fmt: skip
 
 
@@ -74,13 +75,13 @@ class Orders:
         careful: The stage in which every row is tried alone before a call of several, or None.
         left_out: Stages that are left out, and why.
         most_rows: Rows of a call at most, or None.
-        finish: Measure nothing new: make a result of what is kept already.
+        finish: Measure nothing new and make a result of what is kept already, ended by this; None goes on.
     """
 
     careful: str | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     most_rows: int | None = None
-    finish: bool = False
+    finish: str | None = None
 
 
 class Recorder(Watch):
@@ -114,8 +115,8 @@ class Recorder(Watch):
                 raise RuntimeEnded(why)
 
     def begins(self, kind: Kind, rows: int) -> None:
-        if self._orders.finish and self._stage not in _GROUND:
-            raise Stopped(None)
+        if self._orders.finish is not None and self._stage not in _GROUND:
+            raise Stopped(self._orders.finish)
         self._began = time.monotonic()
         self._write(kind, rows)
 

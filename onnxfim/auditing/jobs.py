@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from onnxfim.auditing.attribution import attribute
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.in_flight import Orders
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.run import audit, planned_step
 from onnxfim.auditing.two_outputs import two_outputs
 from onnxfim.data import Samples
-from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
 from onnxfim.record.deployment import Attribution, MovedOutput
 from onnxfim.record.plain import from_plain, to_plain
@@ -26,43 +27,45 @@ T = TypeVar("T")
 TwoOutputs: TypeAlias = tuple[tuple[MovedOutput, ...], int]
 
 
-class Job(Protocol, Generic[T]):
-    """Work that another process does.
+class Job(ABC, Generic[T]):
+    """Work that another process does."""
 
-    Attributes:
-        what: What it does, in words that follow "while".
-        candidates: The models that it runs, each with its samples.
-    """
+    #: Whether it goes on from a store of answers, and gives what it has where it is asked to end.
+    resumes = False
 
     @property
-    def what(self) -> str: ...
+    @abstractmethod
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The models that it runs, each with its samples."""
 
-    @property
-    def candidates(self) -> tuple[Candidate, ...]: ...
-
+    @abstractmethod
     def run(self, report: Report, stop: Stop) -> T:
         """Do it."""
 
+    @abstractmethod
     def written(self, result: T) -> str:
         """The result as text."""
 
+    @abstractmethod
     def read(self, text: str) -> T:
         """The result that `written` made the text of."""
 
+    @abstractmethod
     def of(self, change: Callable[[Candidate], Candidate]) -> Job[T]:
         """The same with each candidate changed."""
 
+    def kept_in(self, folder: Path) -> Job[T]:
+        """The same with its store of answers in this folder, where it has none and can use one."""
+        return self
+
 
 @dataclass(frozen=True)
-class AuditJob:
+class AuditJob(Job[Audit]):
     """An audit; ``cache_dir`` is where its answers are kept."""
 
     candidate: Candidate
     cache_dir: Path | None = None
-
-    @property
-    def what(self) -> str:
-        return "auditing"
+    resumes = True
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -81,16 +84,15 @@ class AuditJob:
     def of(self, change: Callable[[Candidate], Candidate]) -> AuditJob:
         return replace(self, candidate=change(self.candidate))
 
+    def kept_in(self, folder: Path) -> AuditJob:
+        return self if self.cache_dir is not None else replace(self, cache_dir=folder)
+
 
 @dataclass(frozen=True)
-class StepJob:
+class StepJob(Job[StepChoice]):
     """The step that an audit would choose."""
 
     candidate: Candidate
-
-    @property
-    def what(self) -> str:
-        return "choosing the step"
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -112,15 +114,11 @@ class StepJob:
 
 
 @dataclass(frozen=True)
-class OutputsJob:
+class OutputsJob(Job[TwoOutputs]):
     """The outputs of two models on the same samples."""
 
     first: Candidate
     second: Candidate
-
-    @property
-    def what(self) -> str:
-        return "comparing the outputs of both models"
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -142,17 +140,13 @@ class OutputsJob:
 
 
 @dataclass(frozen=True)
-class AttributionJob:
+class AttributionJob(Job[Attribution]):
     """Which nodes carry what changed between two models; progress is told in nodes."""
 
     first: Candidate
     second: Candidate
     audits: tuple[Audit, Audit]
     samples: int
-
-    @property
-    def what(self) -> str:
-        return "restoring nodes one at a time"
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -182,7 +176,16 @@ def without(candidate: Candidate, reasons: Mapping[int, str]) -> Candidate:
     return replace(candidate, inputs=candidate.inputs.without(reasons))
 
 
-def by_path(candidate: Candidate) -> Candidate:
-    """The candidate with its model as a path, which another process reads anew."""
-    model: Any = candidate.model
-    return replace(candidate, model=model.path) if isinstance(model, ModelFile) else candidate
+@dataclass(frozen=True)
+class Task:
+    """A job, and how it is gone about.
+
+    Attributes:
+        job: The job.
+        orders: How.
+        level: Level from which messages of the log are handed on.
+    """
+
+    job: Job[Any]
+    orders: Orders
+    level: int

@@ -9,7 +9,6 @@ import json
 import logging
 import mmap
 import os
-import pickle
 import signal
 import struct
 import sys
@@ -17,14 +16,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from onnxfim import errors
-from onnxfim.auditing.in_flight import SIZE, Orders, Recorder
-from onnxfim.auditing.jobs import Job
+from onnxfim.auditing.in_flight import SIZE, Recorder
+from onnxfim.auditing.jobs import Task
 from onnxfim.auditing.meter import Progress
+from onnxfim.auditing.packing import unpack
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
 from onnxfim.runtime.stopping import Stop
@@ -33,21 +33,6 @@ HEAD = struct.Struct("<I")  # bytes of a message, before it
 _OFTEN = 0.1  # seconds between two messages of progress
 _FIRST_TO_DIE = "700"  # of 1000: where memory runs out, the system ends this process and not the one that writes the results
 _PARENT_DIES = 1  # PR_SET_PDEATHSIG
-
-
-@dataclass(frozen=True)
-class Task:
-    """A job, and how it is gone about.
-
-    Attributes:
-        job: The job.
-        orders: How.
-        level: Level from which messages of the log are handed on.
-    """
-
-    job: Job[Any]
-    orders: Orders
-    level: int
 
 
 def serve(task: Task, memory: mmap.mmap, given: BinaryIO, back: BinaryIO) -> None:
@@ -59,8 +44,8 @@ def serve(task: Task, memory: mmap.mmap, given: BinaryIO, back: BinaryIO) -> Non
         given: Requests to end come from here, a line each; where it ends, nobody waits for the result.
         back: Messages go here: 4 bytes of length and JSON.
     """
-    tell = _Messages(back)
     stop = Stop()
+    tell = _Messages(back, lambda: stop.heeded)
     threading.Thread(target=_heed, args=(given, stop), daemon=True, name="onnxfim-requests").start()
     inputs = task.job.candidates[0].inputs
     log = logging.getLogger("onnxfim")
@@ -93,7 +78,8 @@ def _heed(given: BinaryIO, stop: Stop) -> None:
 class _Messages:
     """Writes messages; from any thread."""
 
-    def __init__(self, back: BinaryIO) -> None:
+    def __init__(self, back: BinaryIO, heeded: Callable[[], bool]) -> None:
+        self.heeded = heeded
         self._back, self._lock = back, threading.Lock()
         self._last, self._stage = 0.0, ""
 
@@ -109,7 +95,7 @@ class _Messages:
         if told.stage == self._stage and now - self._last < _OFTEN:
             return
         self._last, self._stage = now, told.stage
-        self(progress=asdict(told))
+        self(progress=asdict(told), heeded=self.heeded())
 
 
 class _Forwarded(logging.Handler):
@@ -123,10 +109,17 @@ class _Forwarded(logging.Handler):
         self._tell(log=record.name, level=record.levelno, text=record.getMessage())
 
 
+def settle_signals() -> None:
+    """Leave signals to the process that started this one: it alone is asked to end."""
+    signal.set_wakeup_fd(-1)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def settle() -> None:
-    """Make this process one that another one looks after: it alone is asked to end, and this one goes when it goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Make this process one that another one looks after: this one goes when it goes."""
+    settle_signals()
     faulthandler.disable()  # the other process says what happened
     if sys.platform != "linux":
         return
@@ -137,16 +130,14 @@ def settle() -> None:
 
 
 def main() -> None:
-    """A fresh interpreter's way here: the task comes through stdin, messages go to stdout."""
+    """A fresh interpreter's way here, with the files of the task and of the record: messages go to stdout."""
     settle()
-    given = sys.stdin.buffer
+    task, record = sys.argv[1:]
     back = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the runtime prints goes to stderr
-    (size,) = HEAD.unpack(given.read(HEAD.size))
-    task, path = pickle.loads(given.read(size))  # noqa: S301 - written by the process that started this one
-    with open(path, "r+b") as file:
+    with open(record, "r+b") as file:
         memory = mmap.mmap(file.fileno(), SIZE)
-    serve(task, memory, given, back)
+    serve(unpack(Path(task)), memory, sys.stdin.buffer, back)
     _leave(back)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.errors import ProviderError
+from onnxfim.errors import ModelError, ProviderError
 from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
@@ -155,7 +155,9 @@ def _register(options: Any, library: str) -> None:
         with watched("opening"):
             options.register_custom_ops_library(str(Path(library).resolve()))
     except Exception as error:
-        raise ModelError(f"{library}: cannot be loaded as a library of custom operators ({plain(str(error))[:_LONGEST]}). {mends}") from error
+        raise ModelError(
+            f"{library}: cannot be loaded as a library of custom operators ({plain(str(error))[:_LONGEST]}). {mends}"
+        ) from error
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], along: Mapping[str, int] | None = None) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Who is told of every call of ONNX Runtime while it is in flight: a process that outlives this one learns there what it died of."""
+"""Who is told of every call of ONNX Runtime while it is in flight: another process learns there what this one died of."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def try_rows(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], a
     watch = _CURRENT.get()
     if not watch.tries:
         return
-    along = along or ({name: 0 for name in feeds} if len(feeds) == 1 else {})
+    along = along or (dict.fromkeys(feeds, 0) if len(feeds) == 1 else {})
     rows = {name: feeds[name] for name, axis in along.items() if name in feeds and axis == 0}
     if not rows:
         return
