@@ -15,6 +15,7 @@ from onnxfim.data import Samples
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
+from onnxfim.record.steps import StepChoice
 from onnxfim.slopes.differences import Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -32,11 +33,14 @@ class Candidate:
     settings: Settings
 
 
-def at_common_step(subjects: Sequence[Candidate], saved: Sequence[Audit] = ()) -> list[Settings]:
+def at_common_step(
+    subjects: Sequence[Candidate], saved: Sequence[Audit] = (), chosen: Sequence[StepChoice] | None = None
+) -> list[Settings]:
     """Settings of the subjects with one common step, scheme and seed.
 
     Args:
         subjects: What is to be measured. A step in the settings of any is taken as given.
+        chosen: The step that each subject would choose, where that is known already.
         saved: Audits that were measured already; the others follow them, since these cannot be measured again.
 
     Returns:
@@ -54,7 +58,8 @@ def at_common_step(subjects: Sequence[Candidate], saved: Sequence[Audit] = ()) -
         ]
     if len(subjects) < 2:
         return settings
-    chosen = [planned_step(s.model, s.inputs, s.settings) for s in subjects]
+    if chosen is None:
+        chosen = [planned_step(s.model, s.inputs, s.settings) for s in subjects]
     scheme = max((c.scheme for c in chosen), key=_SCHEMES.index)
     step = max(c.step for c in chosen)
     # A file that rounds has no gradient: what it is compared with is then measured by differences too.

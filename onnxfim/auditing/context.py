@@ -14,7 +14,7 @@ from onnxfim.auditing.faults import Faults
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import Subject
-from onnxfim.auditing.summary import package_versions
+from onnxfim.auditing.summary import custom_libraries, package_versions
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
@@ -108,7 +108,10 @@ class Context:
         info = self.subject.info
         model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
         given = [(o.provider, o.key, o.value) for o in self.report.options if not o.ours]
-        runtime = (self.report.obtained, self.settings.tf32, platform.machine(), package_versions(), given, self.report.plugin)
+        operators = [library.sha256 for library in custom_libraries(self.settings.custom_op_libraries)]
+        runtime = (
+            self.report.obtained, self.settings.tf32, platform.machine(), package_versions(), given, self.report.plugin, *operators,
+        )  # fmt: skip
         return self.memory.store({"model": model, "runtime": runtime, "rows": self._rows_that_matter(), **identity})
 
     def _rows_that_matter(self) -> int | None:

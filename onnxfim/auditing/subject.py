@@ -124,7 +124,8 @@ def hardware_of(settings: Settings, engines: Path | None = None, profile: InputP
     pairs = ([o.partition("=") for o in texts] for texts in (settings.provider_options, settings.provider_libraries))
     options, libraries = (tuple((key.strip(), value.strip()) for key, _, value in found) for found in pairs)
     return Hardware(
-        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile
+        settings.providers, settings.require_provider, settings.tf32, options, libraries, engines=engines, profile=profile,
+        custom_operators=settings.custom_op_libraries,
     )  # fmt: skip
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 
 from onnxfim.record.audit import ClassRow
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, gated
+from onnxfim.record.running import CustomLibrary
 from onnxfim.record.sample import Estimate, Kind, SampleResult, estimate_of, own_interval
 from onnxfim.record.statistics import aggregate
 from onnxfim.runtime.providers import runtime_version
@@ -106,3 +109,14 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def custom_libraries(paths: Sequence[str]) -> tuple[CustomLibrary, ...]:
+    """Libraries of custom operators with the hashes of their files."""
+    found = []
+    for path in paths:
+        try:
+            found.append(CustomLibrary(path, hashlib.sha256(Path(path).read_bytes()).hexdigest()))
+        except OSError:
+            found.append(CustomLibrary(path, None))
+    return tuple(found)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxfim.auditing.cache import default_folder
-from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
+from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.isolation import OutOfTime
+from onnxfim.auditing.run import CALIBRATION_SAMPLES
+from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
-from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.isolating import runs
 from onnxfim.cli.outputs import Outputs, Written
 from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
@@ -45,17 +48,19 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     """
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
+    how = runs(options, console, started=time.monotonic(), several=False)
     outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
     outputs.check_apart(prepared.file.files)
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
-    with console.progress() as progress:
-        measured = audit(
-            prepared.file, prepared.samples, settings=prepared.settings, progress=progress, cache_dir=_cache_dir(options)
-        )
-    if not options["no_cache"] and _cache_dir(options) is None:
+    try:
+        measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
+    except OutOfTime as error:
+        console.say(f"onnxfim: {error}", colour="red")
+        return NOTHING
+    if not options["no_cache"] and cache_folder(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
     problem: Exception | None = None
@@ -100,12 +105,6 @@ def settings_from(options: dict[str, Any], **others: Any) -> Settings:
     given = {s.name: options[s.name] for s in SETTINGS if s.option is not None}
     given["max_budget"] = max(given["max_budget"], given["budget"])
     return Settings(**given, **others)
-
-
-def _cache_dir(options: dict[str, Any]) -> Path | None:
-    if options["no_cache"]:
-        return None
-    return Path(options["cache_dir"]) if options["cache_dir"] else default_folder()
 
 
 def _preprocessing(options: dict[str, Any]) -> Preprocessing:

@@ -14,7 +14,7 @@ import click
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
-from onnxfim.cli.options import assets_option, data_options, option, run_options
+from onnxfim.cli.options import assets_option, data_options, isolation_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("subjects", nargs=-1, required=True, metavar="A B …", type=click.Path())
 @_optional_data
 @run_options
+@isolation_options
 @click.option(
     "-o",
     "--output-file",

@@ -30,7 +30,7 @@ _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
 _MAIN = "audit"  # the command whose keys need no table
 # Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
-_UNSET = ("config", "help", "version", "provider-library")
+_UNSET = ("config", "help", "version", "provider-library", "custom-op-library")
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from onnxfim.cli.signals import code_of
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, Scope
+from onnxfim.record.running import TIME_LIMIT
 from onnxfim.record.settings import SETTINGS
 from onnxfim.verdict import Gate, judge, parse_gate
 
 #: The exit code of an inconclusive audit.
 INCONCLUSIVE = 4
+#: That of one that measured nothing.
+NOTHING = 3
 _DEFAULT_REGRESSION = 0.1
 _COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
 
@@ -95,10 +98,10 @@ def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int
     """What the audit says, as a number: 2 the provider failed, 130 interrupted (143 by SIGTERM, else 128 and the signal), 3 nothing
     measured, 1 fail (0 with ``exit_zero``), 4 inconclusive (0 with ``allow_inconclusive``), else 0: passed, or measured where
     nothing was to be passed."""
-    if audit.run.partial:
+    if audit.run.partial and audit.run.interrupted_by != TIME_LIMIT:
         return code_of(audit.run.interrupted_by) if audit.run.stopped is None else 2
     if not audit.measured:
-        return 3
+        return NOTHING
     if audit.verdict == "fail":
         return 0 if exit_zero else 1
     return INCONCLUSIVE if audit.verdict == "inconclusive" and not allow_inconclusive else 0

@@ -18,6 +18,7 @@ from onnxfim.cli.options import (
     data_options,
     gate_options,
     given_options,
+    isolation_options,
     option_of,
     output_options,
     run_options,
@@ -45,6 +46,7 @@ def main() -> None:
 @data_options
 @run_options
 @gate_options
+@isolation_options
 @cache_options
 @output_options
 @configured

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 
-from onnxfim.cli.spelled import AutoFloat, AutoInt, Floats, OutputFile, Percent, Rise, TwoNumbers
+from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, OutputFile, Percent, Rise, Size, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
 
@@ -144,6 +144,26 @@ def data_options(function: F, *, required: bool = True) -> F:
 def run_options(function: F) -> F:
     """Options that say how to measure: all settings but those of the data."""
     return _apply(_settings_of("run"), function)
+
+
+def isolation_options(function: F) -> F:
+    """Options that say how far a run may go, and what outlives a crash."""
+    return _apply(
+        [
+            option("--isolate", type=click.Choice(["auto", "on", "off"]), default="auto", show_default=True,
+                   help="Run the model in a process of its own: a crash or a hang of ONNX Runtime then costs the sample at fault, not the "
+                   "audit. auto does where that costs next to nothing (Linux), with several models, and where --max-memory or "
+                   "--custom-op-library asks for it."),
+            option("--timeout", type=Duration(), metavar="SECONDS", example="10m",
+                   help="End the run after this time (90, 10m, 2h) and write what was finished: partial, exit code 4."),
+            option("--call-timeout", type=Duration(), metavar="SECONDS", default="300", show_default=True, example="300",
+                   help="Take a call of ONNX Runtime for hung after this time, or after 100 times the longest call so far (needs isolation)."),
+            option("--max-memory", type=Size(), metavar="SIZE", example="4G",
+                   help="End the process that runs the model where it holds more resident memory than this, such as 4G; it goes on with "
+                   "smaller calls, or without the sample at fault (Linux)."),
+        ],
+        function,
+    )  # fmt: skip
 
 
 def cache_options(function: F) -> F:

@@ -95,6 +95,34 @@ class TwoNumbers(Floats):
         return found
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A time in seconds, as ``90``, ``1.5``, ``10m`` or ``2h``."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)\s*", str(value))
+        seconds = float(match.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match.group(2)] if match else 0.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{value!r} is not a time such as 90, 10m or 2h.", param, ctx)
+        return seconds
+
+
+class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """A number of bytes, as ``4G``, ``512M`` or ``1.5GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?\s*", str(value), re.IGNORECASE)
+        size = float(match.group(1)) * 2.0 ** {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match.group(2).upper()] if match else 0.0
+        if not 1 <= size < 2.0**63:
+            self.fail(f"{value!r} is not a size such as 4G or 512M.", param, ctx)
+        return int(size)
+
+
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -51,6 +51,19 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def without(self, reasons: Mapping[int, str]) -> Samples:
+        """The samples without those of these indices, each listed as skipped for its reason."""
+        kept = ~np.isin(self.indices, list(reasons))
+        left_out = tuple(Skipped(int(i), reasons[int(i)]) for i in self.indices[~kept])
+        return replace(
+            self,
+            inputs=self.inputs[kept],
+            labels=None if self.labels is None else self.labels[kept],
+            indices=self.indices[kept],
+            names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
+            skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
+        )
 
 
 @dataclass(frozen=True)

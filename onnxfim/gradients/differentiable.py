@@ -110,11 +110,11 @@ class DifferentiableModel:
         seeds = size_of(feeds, _SAMPLES) // max(rows, 1)
         size = padded_size(rows, self.rows_per_call(seeds)) if self.few_shapes else rows
         if size == rows:
-            return run(session, outputs, feeds)
+            return run(session, outputs, feeds, _SAMPLES)
         whole = {name: filled(a, size, _SAMPLES[name]) if name in _SAMPLES else a for name, a in feeds.items()}
         return [
             z[(slice(None),) * _SAMPLES[name] + (slice(rows),)]
-            for name, z in zip(outputs, run(session, outputs, whole), strict=True)
+            for name, z in zip(outputs, run(session, outputs, whole, _SAMPLES), strict=True)
         ]
 
     def _runs_on(self, provider: str) -> bool:

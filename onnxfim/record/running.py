@@ -29,6 +29,37 @@ class FailedStage:
     node: str | None = None
 
 
+#: What ended an audit whose time was up, in the place of a signal's name.
+TIME_LIMIT = "the time limit"
+
+
+@closed
+@dataclass(frozen=True)
+class Restart:
+    """The process that ran the model ended, and was started again.
+
+    Attributes:
+        stage: The stage of the audit that it ended in.
+        ended: How it ended, in words that follow "ONNX Runtime".
+        sample: Index of the sample that it was laid to; None where none was.
+        then: What was done about it.
+    """
+
+    stage: str
+    ended: str
+    sample: Count | None
+    then: str
+
+
+@closed
+@dataclass(frozen=True)
+class CustomLibrary:
+    """A library of custom operators that was loaded; ``sha256`` is None where its file could not be read afterwards."""
+
+    path: str
+    sha256: str | None
+
+
 @dataclass(frozen=True)
 class Run:
     """How it was run. ``times`` holds all that depends on the clock; everything else repeats on the same machine.
@@ -65,4 +96,6 @@ class Run:
     stopped: str | None = None
     interrupted_by: str | None = None
     failed_stages: tuple[FailedStage, ...] = ()
+    restarts: tuple[Restart, ...] = ()
+    custom_libraries: tuple[CustomLibrary, ...] = ()
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)

@@ -91,6 +91,12 @@ class Settings:
         wrong="{value} holds one that is not NAME=PATH. Write it such as 'mine=/opt/mine/libmine.so'.",
         option="provider-library", metavar="NAME=PATH", row="changed",
     )  # fmt: skip
+    custom_op_libraries: tuple[str, ...] = setting(
+        (), help="Shared library of custom operators for ONNX Runtime. It is loaded into the process that runs the model, so the "
+        "command line alone names it, and nothing is loaded without it.",
+        good=lambda s: all(path.strip() for path in s.custom_op_libraries), wrong="{value} holds one without a path.",
+        option="custom-op-library", metavar="PATH", row="changed", matters=True,
+    )  # fmt: skip
     require_provider: bool = setting(
         False, help="Fail if the provider is not obtained, instead of falling back.", label="Provider required"
     )

@@ -135,7 +135,8 @@ FAILURES = (
     # What no provider of the session has.
     _failure(
         r"is not a registered function/op|No Op registered", "operator",
-        "ONNX Runtime does not know an operator of this model", "Export it without custom operators.",
+        "ONNX Runtime does not know an operator of this model",
+        "Name the library that brings it with --custom-op-library, or export it without custom operators.",
     ),
     _failure(
         r"Could not find an implementation|NOT_IMPLEMENTED|Failed to find kernel", "operator",

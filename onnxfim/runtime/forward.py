@@ -18,6 +18,7 @@ from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.row_counts import FEWEST, filled, has_own_device, padded_size, sizes
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.watching import current_watch, watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -55,9 +56,12 @@ class _BatchFinder:
 
     def __init__(self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False) -> None:
         self.searching = fixed is None
-        self.most = _most_rows(row_bytes)
+        limit = current_watch().most_rows
+        self.most = min(_most_rows(row_bytes), limit or _MAX_ROWS)
         self.few_shapes = few_shapes
         self.batch = fixed or (min(FEWEST, self.most) if few_shapes else 1)
+        if limit is not None:
+            self.batch = min(self.batch, limit)
         self.calls = 0
 
     def search(self, call: Callable[[int], Any]) -> None:
@@ -365,7 +369,8 @@ class CallableForward:
 
     def raw(self, X: Array) -> Array:
         """What the function returns for these rows."""
-        return np.asarray(self._fn(X.astype(self._dtype)))
+        with watched("call", len(X)):
+            return np.asarray(self._fn(X.astype(self._dtype)))
 
     def _call(self, X: Array) -> Array:
         z = self.raw(X)

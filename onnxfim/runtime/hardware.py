@@ -49,6 +49,7 @@ class Hardware:
         libraries: Plug-in providers' libraries, name and path.
         engines: Folder in which compilers of whole graphs may keep what they built, or None.
         profile: The shapes that the model is called with, where its batch is free.
+        custom_operators: Libraries of custom operators that sessions are opened with.
     """
 
     providers: tuple[str, ...] = ("auto",)
@@ -58,6 +59,7 @@ class Hardware:
     libraries: tuple[tuple[str, str], ...] = ()
     engines: Path | None = None
     profile: InputProfile | None = None
+    custom_operators: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +129,8 @@ class Hardware:
     @property
     def of_rows(self) -> Hardware:
         """Where rows are made: on the card where they lie there, else on the CPU, whose arithmetic no option makes coarser."""
-        return self if self.device[0] == "cuda" else replace(self, providers=(CPU,), options=())
+        own = replace(self, custom_operators=())
+        return own if own.device[0] == "cuda" else replace(own, providers=(CPU,), options=())
 
 
 def _put(options: dict[str, str], key: str, value: str, spelled: str) -> None:

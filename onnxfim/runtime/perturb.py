@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxfim.runtime.failures import run_error
 from onnxfim.runtime.rows import Signs
 from onnxfim.runtime.stopping import breakable, broken_off
+from onnxfim.runtime.watching import current_watch, try_rows, watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -172,7 +173,10 @@ class BoundPair:
         binding.bind_ortvalue_input(self._input, rows)
         for name in self._outputs:
             binding.bind_output(name, "cpu")
-        self._model.run_with_iobinding(binding, breakable())
+        if current_watch().tries:
+            try_rows(self._model, self._outputs, {self._input: rows.numpy()})
+        with watched("call", rows.shape()[0]):
+            self._model.run_with_iobinding(binding, breakable())
         return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
 
     def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, buffer: RowBuffer | None = None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.errors import ProviderError
+from onnxfim.errors import ModelError, ProviderError
 from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
@@ -23,6 +23,7 @@ from onnxfim.runtime.providers import (
     _load_failure,
 )
 from onnxfim.runtime.stopping import breakable, broken_off
+from onnxfim.runtime.watching import try_rows, watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -50,7 +51,8 @@ def open_session(
         ProviderError: an unknown provider, or a required one not obtained.
     """
     chain = provider_chain(hardware)
-    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir))
+    libraries = hardware.custom_operators
+    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir, libraries))
     registered = tuple(session.get_providers())
     names, named = hardware.names, hardware.named
     where = placement(session, model, named)
@@ -105,7 +107,8 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
         options = session_options()
         with _captured_stderr() as said:
             try:
-                session = onnxruntime.InferenceSession(source, options, providers=added(options, links), enable_fallback=0)
+                with watched("opening"):
+                    session = onnxruntime.InferenceSession(source, options, providers=added(options, links), enable_fallback=0)
             except Exception as error:
                 refused_option(links, error)
                 if len(links) == 1:
@@ -122,8 +125,8 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
     raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
-def _session_options(threads: int | None, base_dir: Path | None) -> Any:
-    """Fresh ``onnxruntime.SessionOptions``."""
+def _session_options(threads: int | None, base_dir: Path | None, libraries: Sequence[str] = ()) -> Any:
+    """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
@@ -134,12 +137,34 @@ def _session_options(threads: int | None, base_dir: Path | None) -> Any:
         options.intra_op_num_threads = threads
         if threads == 1:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for library in libraries:
+        _register(options, library)
     return options
 
 
-def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-    """One call of the session; its errors become those of `failures.run_error`."""
+def _register(options: Any, library: str) -> None:
+    """Load a library of custom operators.
+
+    Raises:
+        ModelError: it is not there, or is no such library.
+    """
+    mends = "Give a shared library that exports RegisterCustomOps, built for this machine and this ONNX Runtime."
+    if not Path(library).is_file():
+        raise ModelError(f"{library}: no such file, expected a library of custom operators. Check the path.")
     try:
-        return list(session.run(list(outputs), dict(feeds), breakable()))
+        with watched("opening"):
+            options.register_custom_ops_library(str(Path(library).resolve()))
+    except Exception as error:
+        raise ModelError(
+            f"{library}: cannot be loaded as a library of custom operators ({plain(str(error))[:_LONGEST]}). {mends}"
+        ) from error
+
+
+def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], along: Mapping[str, int] | None = None) -> list[Array]:
+    """One call of the session; its errors become those of `failures.run_error`. ``along`` is as in `watching.try_rows`."""
+    try_rows(session, outputs, feeds, along)
+    try:
+        with watched("call", len(next(iter(feeds.values()), ()))):
+            return list(session.run(list(outputs), dict(feeds), breakable()))
     except Exception as error:
         raise broken_off(error) or run_error(error, session) from error

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from onnxfim.auditing.context import ENDS, Context, Found
+from onnxfim.runtime.watching import current_watch
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Context)
@@ -49,6 +50,7 @@ def stage(
             started, before = time.perf_counter(), context.meter.passes
             ending = "broken off"
             try:
+                current_watch().enter(name)
                 result = function(context, *args, **kwargs)
                 ending = "done"
                 return result

@@ -14,7 +14,7 @@ from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
-from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
+from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import MEASURES
@@ -172,6 +172,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         placement=None if report is None or report.placement is None else tuple(Placed(**vars(p)) for p in report.placement.placed),
         stopped=found.stopped,
         interrupted_by=found.interrupted_by,
+        custom_libraries=custom_libraries(settings.custom_op_libraries),
         failed_stages=tuple(ground.faults.stages),
         times=_times(ground, seconds),
     )

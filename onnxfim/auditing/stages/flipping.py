@@ -14,6 +14,7 @@ from onnxfim.auditing.instruments import allowed_inputs
 from onnxfim.auditing.stages import stage
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.flips import Flips, ValidRange, smallest_flips
 from onnxfim.slopes.measurer import NO_CLASSES
@@ -64,12 +65,14 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
     results |= {p: replace(results[p], flip_radius=cut) for p in positions}
     search = _FlipSearch(ground, ways, allowed_inputs(ground))
-    rows = max(1, _BYTES // (4 * 8 * ground.dimension))
+    rows = 1 if current_watch().tries else max(1, _BYTES // (4 * 8 * ground.dimension))
     try:
         for start in range(0, len(positions), rows):
             ground.say("looking for flips")
             block = positions[start : start + rows]
-            for p, radius in zip(block, search.radii(block, [results[p] for p in block]), strict=True):
+            with current_watch().about(block):
+                radii = search.radii(block, [results[p] for p in block])
+            for p, radius in zip(block, radii, strict=True):
                 results[p] = replace(results[p], flip_radius=radius)
     except ENDS as end:
         return replace(found, results=results).ended(end)

@@ -14,6 +14,7 @@ from onnxfim.auditing.stages import as_found, stage
 from onnxfim.record import streams
 from onnxfim.record.audit import DirectionPicture
 from onnxfim.record.sample import KLCurve, SampleResult
+from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
 from onnxfim.slopes.kl_curves import LADDER, kl_curve, rows_along
@@ -34,7 +35,9 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
     worst = route.worst_directions(ground.X, ground.base, targets)
     results = dict(found.results)
     for t, v in zip(targets, worst, strict=True):
-        if (curve := _curve(ground, t, v, results[t.position])) is not None:
+        with current_watch().about([t.position]):
+            curve = _curve(ground, t, v, results[t.position])
+        if curve is not None:
             results[t.position] = replace(results[t.position], kl_curve=curve)
     return replace(found, results=results, pictures=_pictures(ground, targets, worst, found))
 

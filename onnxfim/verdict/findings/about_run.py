@@ -11,6 +11,7 @@ from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
 _CPU = "CPUExecutionProvider"
+_TOLD = 4  # restarts
 
 
 def _no_precision(audit: Audit) -> str | None:
@@ -138,10 +139,32 @@ def _failed(audit: Audit) -> str | None:
         f"{f.stage} ({f.error}{f': {f.message}' if f.message else ''}{f'; at the node {f.node}' if f.node else ''})" for f in failed
     )
     one = len(failed) == 1
+    if all(f.error == "RuntimeEnded" for f in failed):
+        return (
+            f"ONNX Runtime ended the process in {'a stage' if one else f'{len(failed)} stages'} of the audit, which {'was' if one else 'were'} "
+            f"left out: {told}. What it would have found is missing; all else was measured. Use another provider (--provider cpu) or another "
+            "ONNX Runtime, and report the crash to whoever makes it."
+        )
     return (
         f"{'A stage' if one else f'{len(failed)} stages'} of the audit failed where nobody foresaw it, and what {'it' if one else 'they'} "
         f"would have found is missing; all else was measured: {told}. This is a defect of onnxfim: please report it {issue_tracker()}, "
         "with the traceback that -v prints."
+    )
+
+
+def _restarts(audit: Audit) -> str | None:
+    restarts = audit.run.restarts
+    if not restarts:
+        return None
+    told = "; ".join(
+        f"it {r.ended} while {r.stage}{'' if r.sample is None else f', on sample {r.sample}'}: {r.then}" for r in restarts[:_TOLD]
+    )
+    more = f"; and {len(restarts) - _TOLD} more" if len(restarts) > _TOLD else ""
+    times = "once" if len(restarts) == 1 else f"{len(restarts)} times"
+    return (
+        f"The process of ONNX Runtime was started again {times}: {told}{more}. The figures are of the process that came to its end, and "
+        "its forward passes are those counted. A runtime that crashes here may crash where the model is deployed: report it to whoever "
+        "makes the provider or the operator, or use another."
     )
 
 
@@ -196,6 +219,7 @@ CHECKS = (
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
     Check("stage-failed", "error", "A stage of the audit failed", _failed),
+    Check("isolated-restarts", "warning", "ONNX Runtime crashed and was started again", _restarts),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("cache-off", "note", "The cache is off", _cache_off),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),

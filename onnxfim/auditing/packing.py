@@ -1,0 +1,92 @@
+"""A task as files, for a fresh interpreter: JSON and arrays, nothing that runs when it is read."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.in_flight import Orders
+from onnxfim.auditing.jobs import AttributionJob, AuditJob, Job, OutputsJob, StepJob, Task
+from onnxfim.data import Samples, Skipped
+from onnxfim.errors import SettingsError
+from onnxfim.graph.load import ModelFile
+from onnxfim.record.audit import Audit
+from onnxfim.record.plain import from_plain, to_plain
+from onnxfim.record.settings import Settings
+
+Plain: TypeAlias = dict[str, Any]
+
+_ARRAYS = ("inputs", "labels", "indices")
+_KINDS: dict[str, type[Job[Any]]] = {kind.__name__: kind for kind in (AuditJob, StepJob, OutputsJob, AttributionJob)}
+
+
+def pack(task: Task, folder: Path) -> Path:
+    """Write a task into files of a folder; the one that `unpack` reads.
+
+    Raises:
+        SettingsError: a model is a function of this process.
+    """
+    record: Plain = {"kind": type(task.job).__name__, "orders": to_plain(task.orders), "level": task.level}
+    for f in fields(task.job):  # type: ignore[arg-type]  # every job is a dataclass
+        value = getattr(task.job, f.name)
+        if isinstance(value, Candidate):
+            record[f.name] = _candidate(value, folder)
+        elif f.name == "audits":
+            record[f.name] = [audit.to_json(indent=None) for audit in value]
+        else:
+            record[f.name] = str(value) if isinstance(value, Path) else value
+    path = folder / f"task-{secrets.token_hex(4)}.json"
+    path.write_text(json.dumps(record), "utf-8")
+    return path
+
+
+def unpack(path: Path) -> Task:
+    """The task that `pack` wrote."""
+    record = json.loads(path.read_text("utf-8"))
+    kind = _KINDS[record["kind"]]
+    given: Plain = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        value = record[f.name]
+        if isinstance(value, Mapping):
+            value = _read_candidate(value, path.parent)
+        elif f.name == "audits":
+            value = tuple(Audit.from_json(text) for text in value)
+        elif f.name == "cache_dir" and value is not None:
+            value = Path(value)
+        given[f.name] = value
+    orders = record["orders"]
+    left_out = tuple((stage, why) for stage, why in orders.pop("left_out"))
+    return Task(kind(**given), Orders(**orders, left_out=left_out), record["level"])
+
+
+def _candidate(candidate: Candidate, folder: Path) -> Plain:
+    model, samples = candidate.model, candidate.inputs
+    if not isinstance(model, (str, Path, ModelFile)):
+        raise SettingsError(f"{model.name}: is a function of this process, which no other can call. Audit it without isolation.")
+    assert isinstance(samples, Samples)
+    record: Plain = {"model": str(model.path if isinstance(model, ModelFile) else model), "settings": to_plain(candidate.settings)}
+    told = {f.name: getattr(samples, f.name) for f in fields(samples) if f.name not in _ARRAYS}
+    record["samples"] = to_plain(told)
+    for name in _ARRAYS:
+        array = getattr(samples, name)
+        record[name] = None if array is None else f"{secrets.token_hex(8)}.npy"
+        if array is not None:
+            np.save(folder / record[name], array, allow_pickle=False)
+    return record
+
+
+def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
+    told = record["samples"]
+    arrays: Plain = {n: None if record[n] is None else np.load(folder / record[n], allow_pickle=False) for n in _ARRAYS}
+    lists = {"names": tuple(told["names"]), "class_names": None if told["class_names"] is None else tuple(told["class_names"])}
+    skipped = tuple(Skipped(**s) for s in told["skipped"])
+    samples = Samples(**arrays, **{**told, **lists, "skipped": skipped})
+    settings: Settings = from_plain(Settings, record["settings"])
+    return Candidate(record["model"], samples, settings)

@@ -1,0 +1,194 @@
+"""Another process for a job: how it is started, heard, asked to end and ended, and how much memory it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from onnxfim.auditing.in_flight import SIZE, InFlight, read_record
+from onnxfim.auditing.jobs import Task
+from onnxfim.auditing.packing import pack
+from onnxfim.auditing.worker import HEAD, forked, serve, settle_signals
+
+_MAIN = "from onnxfim.auditing.worker import main; main()"
+_THREADS_TO_FORK_WITH = ("onnxfim-signals",)  # it waits for a signal, and holds nothing
+_LONG_ENOUGH = 5.0  # seconds, for a process that has told its last to be gone
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def can_fork() -> bool:
+    """Whether a fork of this process can run ONNX Runtime: nothing of it, nor of CUDA, is loaded here, and no thread works."""
+    if sys.platform != "linux" or any(name in sys.modules for name in ("onnxruntime", "torch", "tensorflow", "jax", "cupy")):
+        return False
+    main = threading.main_thread()
+    return threading.current_thread() is main and all(t is main or t.name in _THREADS_TO_FORK_WITH for t in threading.enumerate())
+
+
+class Worker:
+    """One process that does one job.
+
+    Args:
+        task: What it does.
+        fork: Fork this process (see `can_fork`); else a fresh interpreter is started, which takes the time of its imports.
+        folder: A folder of its own, for a fresh interpreter's record.
+    """
+
+    def __init__(self, task: Task, *, fork: bool, folder: Path) -> None:
+        self.messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._code: int | None = None
+        self._started: subprocess.Popen[bytes] | None = None
+        if fork:
+            self._forked(task)
+        else:
+            self._fresh(task, folder)
+        self._reader = threading.Thread(target=self._read, daemon=True, name="onnxfim-messages")
+        self._reader.start()
+
+    def _forked(self, task: Task) -> None:
+        self._memory = mmap.mmap(-1, SIZE)
+        heard, back = os.pipe()
+        given, asked = os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: `can_fork` knows them
+            self.pid = os.fork()
+        if self.pid == 0:
+            settle_signals()
+            os.close(heard)
+            os.close(asked)
+            to = os.fdopen(back, "wb")
+            forked(partial(serve, task, self._memory, os.fdopen(given, "rb"), to), to)
+        os.close(back)
+        os.close(given)
+        self._heard: BinaryIO = os.fdopen(heard, "rb")
+        self._asked: BinaryIO = os.fdopen(asked, "wb", buffering=0)
+
+    def _fresh(self, task: Task, folder: Path) -> None:
+        descriptor, path = tempfile.mkstemp(prefix="in-flight-", dir=folder)
+        os.truncate(descriptor, SIZE)
+        self._memory = mmap.mmap(descriptor, SIZE)
+        os.close(descriptor)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        self._started = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, str(pack(task, folder)), path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        )  # fmt: skip
+        self.pid = self._started.pid
+        assert self._started.stdin is not None
+        assert self._started.stdout is not None
+        self._heard, self._asked = self._started.stdout, self._started.stdin  # type: ignore[assignment]
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while len(head := self._heard.read(HEAD.size)) == HEAD.size:
+                text = self._heard.read(*HEAD.unpack(head))
+                self.messages.put(text)
+        self.messages.put(None)
+
+    def ask(self, by: str | None) -> None:
+        """Ask it to end, as `Stop.ask`."""
+        with contextlib.suppress(OSError, ValueError):
+            self._asked.write(f"{by or ''}\n".encode())
+            self._asked.flush()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._code is None and self.poll() is None:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+    def poll(self) -> int | None:
+        """How it ended: its exit code, or minus the signal's number; None while it runs."""
+        if self._code is not None:
+            return self._code
+        if self._started is not None:
+            self._code = self._started.poll()
+            return self._code
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else waited for it
+            self._code = 0
+            return self._code
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def close(self) -> int:
+        """Wait for its end, hastened where it does not come; how it ended."""
+        ended = threading.Event()
+        for turn in range(int(_LONG_ENOUGH / 0.01)):
+            if self.poll() is not None:
+                break
+            ended.wait(0.01 if turn else 0.001)
+        while (code := self.poll()) is None:
+            self.kill()
+            ended.wait(0.01)
+        self._reader.join(_LONG_ENOUGH)  # what it started may hold its end of the pipe
+        for pipe in (self._asked, self._heard) if not self._reader.is_alive() else (self._asked,):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        return code
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What it was doing when it was last heard of."""
+        return read_record(self._memory)
+
+    @property
+    def resident(self) -> int | None:
+        """Bytes of memory that it and what it started hold; None where the system does not tell."""
+        found = [_resident(pid) for pid in _with_children(self.pid)]
+        known = [f for f in found if f is not None]
+        return sum(known) if known else None
+
+
+def _resident(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
+                    yield from _with_children(int(child))
+
+
+def memory_kills() -> int | None:
+    """How many processes the system has ended for want of memory: of this control group, else of the machine; None where untold."""
+    found: list[int] = []
+    for path in (*_group_events(), Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, ValueError):
+            found += [int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith("oom_kill ")]
+    return sum(found) if found else None
+
+
+def _group_events() -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                yield Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.events"
+            elif "memory" in controllers.split(","):
+                yield Path("/sys/fs/cgroup/memory") / path.lstrip("/") / "memory.oom_control"
+
+
+__all__ = ["Worker", "can_fork", "memory_kills"]

@@ -1,0 +1,102 @@
+"""How a command runs its models: each job in a process of its own, or all in this one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.isolation import Isolation, Outcome, OutOfTime, isolated, isolated_audit
+from onnxfim.auditing.jobs import AuditJob, Job
+from onnxfim.auditing.process import can_fork
+from onnxfim.cli.cache_folder import cache_folder
+from onnxfim.cli.console import Console
+from onnxfim.errors import SettingsError
+from onnxfim.record.audit import Audit
+from onnxfim.record.running import TIME_LIMIT
+from onnxfim.runtime.stopping import Stop, current_stop
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs the jobs of one command.
+
+    Attributes:
+        console: Shows progress.
+        apart: Whether each job gets a process of its own.
+        isolation: How far that may go; the deadline counts for all jobs, and for those in this process too.
+    """
+
+    console: Console
+    apart: bool
+    isolation: Isolation
+
+    def audit(self, candidate: Candidate, options: dict[str, Any]) -> Audit:
+        """The audit of a model.
+
+        Raises:
+            OnnxFimError: as `isolation.isolated_audit`.
+        """
+        job = AuditJob(candidate, cache_folder(options))
+        if self.apart:
+            return isolated_audit(job, self.isolation, show=self.console.progress, level=self._level)
+        return self._here(job)
+
+    def do(self, job: Job[T]) -> Outcome[T]:
+        """What comes of a job.
+
+        Raises:
+            OnnxFimError: as `isolation.isolated`.
+        """
+        if self.apart:
+            return isolated(job, self.isolation, show=self.console.progress, level=self._level)
+        return Outcome(self._here(job), {}, ())
+
+    @property
+    def _level(self) -> int:
+        return logging.INFO if self.console.verbose else logging.WARNING
+
+    def _here(self, job: Job[T]) -> T:
+        """The result of a job in this process, which is asked to end when its time is up."""
+        stop, timer = current_stop() or Stop(), None
+        if self.isolation.deadline is not None:
+            timer = threading.Timer(max(self.isolation.deadline - time.monotonic(), 0.0), stop.ask, (TIME_LIMIT,))
+            timer.daemon = True
+            timer.start()
+        try:
+            with self.console.progress() as report:
+                return job.run(report, stop)
+        except KeyboardInterrupt:
+            if stop.by == TIME_LIMIT:
+                raise OutOfTime("the time limit came before anything was measured. Give a longer --timeout.") from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def runs(options: dict[str, Any], console: Console, *, started: float, several: bool) -> Runs:
+    """How the options want the models run.
+
+    Args:
+        options: Those of the command.
+        console: Shows progress.
+        started: When the command began, by `time.monotonic`.
+        several: Whether there are several models: one that crashes must then leave the others.
+
+    Raises:
+        SettingsError: limits that need a process of its own where that was refused.
+    """
+    asked, memory = options["isolate"], options["max_memory"]
+    if asked == "off" and memory is not None:
+        raise SettingsError("--max-memory: limits a process of its own, and --isolate off refuses one. Drop one of the two.")
+    apart = asked == "on" or (
+        asked == "auto" and (several or memory is not None or bool(options["custom_op_libraries"]) or can_fork())
+    )
+    deadline = None if options["timeout"] is None else started + options["timeout"]
+    return Runs(console, apart, Isolation(memory, deadline, options["call_timeout"]))
