@@ -234,8 +234,8 @@ def _print(result: Comparison, outputs: Sequence[tuple[str, str]], console: Cons
 
 def _print_deployment(d: Deployment, console: Console) -> None:
     """The change, its counts, and the first nodes that carry it."""
+    from onnxfim.record.foreign_text import visible
     from onnxfim.report.delta_words import attribution_words, flip_words, headline, node_line, outcome_words
-    from onnxfim.report.numbers import visible
 
     console.result(headline(d))
     for words in (outcome_words(d), flip_words(d)):
