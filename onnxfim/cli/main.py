@@ -10,7 +10,8 @@ import click
 from onnxfim import __version__
 from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
-from onnxfim.cli.console import Console, errors_in_one_line
+from onnxfim.cli.console import Console
+from onnxfim.cli.ending import errors_in_one_line
 from onnxfim.cli.options import (
     assets_option,
     cache_options,
