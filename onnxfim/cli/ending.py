@@ -1,0 +1,31 @@
+"""How a command ends: errors in one line, and the exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def errors_in_one_line(function: F) -> F:
+    """Turn library errors into one red line and exit code 2, and an interrupt into exit code 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        from onnxfim.errors import OnnxFimError
+
+        try:
+            return function(*args, **kwargs)
+        except OnnxFimError as error:
+            click.secho(f"onnxfim: {' '.join(str(error).split())}", fg="red", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.secho("onnxfim: interrupted before anything was measured.", fg="red", err=True)
+            sys.exit(130)
+
+    return wrapped  # type: ignore[return-value]
