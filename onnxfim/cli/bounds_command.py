@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
 from onnxfim.cli.outputs import check_assets
@@ -39,7 +37,7 @@ def bounds_command(
         page = None if kind == "json" else render_bounds_html(file.path.name, file.sha256, reading, assets_dir=assets)
         write(path, page or record)
     if as_json:
-        click.echo(record)
+        console.document(record)
     else:
         _print(reading, console)
 
@@ -57,9 +55,9 @@ def to_json(file: ModelFile, reading: GraphReading) -> str:
 
 
 def _print(reading: GraphReading, console: Console) -> None:
-    console.result(f"class: {reading.architecture.family}")
+    console.line(f"class: {reading.architecture.family}")
     for line in reading.architecture.evidence:
-        console.result(f"  {line}")
+        console.line(f"  {line}")
     console.table(
         ("layer", "op", "shape", "log10 norm", "method"),
         [(f.node, f.op, "×".join(map(str, f.shape)), f"{f.log10_norm:.3f}", f.method + ("" if f.rigorous else " (not rigorous)"))
@@ -67,10 +65,10 @@ def _print(reading: GraphReading, console: Console) -> None:
     )  # fmt: skip
     for form in reading.closed_forms:
         if form.log10_lipschitz is not None:
-            console.result(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
+            console.line(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
     for assumption in reading.bound.assumptions:
-        console.result(f"assumes: {assumption}")
-    console.result(_last_line(reading.bound))
+        console.line(f"assumes: {assumption}")
+    console.line(_last_line(reading.bound))
 
 
 def _last_line(bound: Bound) -> str:

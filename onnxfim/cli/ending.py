@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import click
+from onnxfim.cli.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,10 +22,10 @@ def errors_in_one_line(function: F) -> F:
         try:
             return function(*args, **kwargs)
         except OnnxFimError as error:
-            click.secho(f"onnxfim: {' '.join(str(error).split())}", fg="red", err=True)
+            Console().error(str(error))
             sys.exit(2)
         except KeyboardInterrupt:
-            click.secho("onnxfim: interrupted before anything was measured.", fg="red", err=True)
+            Console().error("interrupted before anything was measured.")
             sys.exit(130)
 
     return wrapped  # type: ignore[return-value]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import click
-
+from onnxfim.cli.console import Console
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import write_text
 
@@ -36,7 +35,7 @@ def write(path: str, text: str) -> None:
         OutputError: the file cannot be written.
     """
     if path == "-":
-        click.echo(text.encode("utf-8", "backslashreplace"))
+        Console().document(text)
         return
     write_text(path, text)
 
