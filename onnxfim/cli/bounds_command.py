@@ -9,6 +9,7 @@ from typing import Any
 from onnxfim.cli.console import Console
 from onnxfim.cli.files import check_writable, write
 from onnxfim.cli.outputs import check_assets
+from onnxfim.errors import OutputError
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -29,6 +30,9 @@ def bounds_command(
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
+    console.stdout_taken = any(path == "-" for _, path in outputs)
+    if console.stdout_taken and as_json:
+        raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
     file = load_model(model)
     with console.layers() as progress:
         reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)

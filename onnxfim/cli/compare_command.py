@@ -110,6 +110,7 @@ def compare_command(
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
+    console.stdout_taken = any(path == "-" for _, path in outputs)
     render = _formats(assets)
     sides = _measured_subjects(subjects, console, options)
     audits = sides.audits

@@ -42,6 +42,8 @@ class Console:
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
+        #: Whether a report goes to stdout: everything else is then printed on stderr.
+        self.stdout_taken = False
 
     def say(self, text: str, *, colour: str | None = None) -> None:
         """A line of information; not printed with --quiet."""
@@ -59,23 +61,24 @@ class Console:
 
     def block(self, text: str) -> None:
         """Lines on stderr, such as how a command is used; printed always."""
-        _print("\n".join(map(visible, text.split("\n"))), to_stderr=True)
+        _print(_lines(text), to_stderr=True)
 
-    def result(self, text: str, *, to_stderr: bool = False) -> None:
-        """A line that sums up what the reports hold; printed always. It goes to stderr where a report takes stdout.
+    def result(self, text: str) -> None:
+        """A line that sums up what the reports hold; printed always.
 
         Where stdout does not take it the command ends as if it did, for the reports are there.
         """
-        out = outlet(to_stderr=to_stderr)
+        out = outlet()
         before, faultless = out.undelivered, out.fault is None
-        _print(visible(text), to_stderr=to_stderr)
+        self.line(text)
         out.undelivered = before
         if faultless and out.fault is not None and not out.abandoned:
             self.say(f"warning: stdout cannot be written ({out.fault}); the reports are not touched by that", colour="yellow")
 
     def line(self, text: str, *, heading: str = "") -> None:
         """A line of what a command is run for, after a bold heading; printed always."""
-        _print(click.style(visible(heading), bold=True) + visible(text) if heading else visible(text))
+        shown = click.style(visible(heading), bold=True) + visible(text) if heading else visible(text)
+        _print(shown, to_stderr=self.stdout_taken)
 
     def document(self, text: str) -> None:
         """A report, or JSON, on stdout: UTF-8 whatever the terminal's encoding.
@@ -168,12 +171,12 @@ class Console:
             yield lambda done, total, name: bar.update(task, completed=done, total=total, description=visible(name))
 
     def table(self, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, folded: bool = False) -> None:
-        """A table on stdout; without a ``head`` its first column is bold. Names from files are printed without markup.
+        """A table of what a command is run for; without a ``head`` its first column is bold. Markup in names is text.
 
         Args:
             head: Names of the columns.
-            rows: Their cells; one of several lines stays so.
-            folded: Whether a long cell goes on in the next line, instead of being cut.
+            rows: Their cells.
+            folded: Whether cells have several lines (each visible already), and long ones go on in the next instead of being cut.
         """
         from rich.table import Table
         from rich.text import Text
@@ -183,16 +186,21 @@ class Console:
             table.add_column(style="bold", no_wrap=True)
             table.add_column(overflow="fold" if folded else "ellipsis")
         for row in rows:
-            table.add_row(*(Text("\n".join(map(visible, cell.split("\n")))) for cell in row))
-        rich = _rich(outlet())
+            table.add_row(*(Text(_lines(cell) if folded else visible(cell)) for cell in row))
+        rich = _rich(outlet(to_stderr=self.stdout_taken))
         with rich.capture() as captured:
             rich.print(table)
-        _print(captured.get(), end="")
+        _print(captured.get(), end="", to_stderr=self.stdout_taken)
+
+
+def _lines(text: str) -> str:
+    """Text of several lines, each made visible."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _print(text: str, *, to_stderr: bool = False, end: str = "\n", **style: Any) -> None:
     """Text that is visible already, in colours where the stream is a terminal."""
-    click.secho(text + end, file=outlet(to_stderr=to_stderr), nl=False, **style)  # type: ignore[arg-type,unused-ignore]
+    click.echo(click.style(text, **style) + end, file=outlet(to_stderr=to_stderr), nl=False)  # type: ignore[arg-type,unused-ignore]
 
 
 def _rich(stream: Outlet) -> Rich:

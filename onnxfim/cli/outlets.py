@@ -17,9 +17,9 @@ from onnxfim.record.foreign_text import escaped, one_line, visible
 _READABLE = "onnxfim-readable"  # the name of the codec error handler
 # What stands for our own symbols where a stream's encoding has none; any other character is spelled by its code.
 _STAND_INS = {
-    "λ": "lambda", "σ": "sigma", "ε": "epsilon", "δ": "delta", "ξ": "xi", "×": "x", "·": ".", "−": "-", "–": "-", "—": "-",
-    "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+/-", "√": "sqrt ", "∞": "inf", "→": "->", "…": "...", "‖": "||", "′": "'",
-    "’": "'", "‘": "'", "“": '"', "”": '"', "½": "1/2", "¼": "1/4", "\u00a0": " ", "━": "-", "╸": "-", "╺": "-",
+    "λ": "lambda", "σ": "sigma", "ε": "epsilon", "δ": "delta", "ξ": "xi", "Π": "prod", "Σ": "sum", "×": "x", "·": ".", "−": "-",
+    "–": "-", "—": "-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+/-", "√": "sqrt", "∞": "inf", "→": "->", "…": "...",
+    "‖": "||", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "½": "1/2", "\u00a0": " ", "━": "-", "╸": "-", "╺": "-",
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ᵀ", "0123456789-+T", strict=True))  # ``10⁻³`` becomes ``10^-3``
 
