@@ -129,3 +129,49 @@ def names_of(kind):
 @pytest.mark.parametrize("kind", ["class", "module"])
 def test_one_name_for_one_thing(kind):
     assert {name: places for name, places in names_of(kind).items() if len(places) > 1} == {}
+
+
+#: The door to the terminal, and what makes the streams safe: no other module prints.
+DOOR = {"cli/console.py", "cli/outlets.py"}
+PRINTS = {"echo", "secho", "echo_via_pager", "progressbar", "prompt", "confirm", "pause", "clear"}
+
+
+def printing(path):
+    """Lines of a file that print, or reach for a standard stream to write to it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Name("print")):
+                yield node.lineno
+            case ast.Attribute(value=ast.Name("click"), attr=act) if act in PRINTS:
+                yield node.lineno
+            case ast.Attribute(value=ast.Attribute(value=ast.Name("sys"), attr=stream), attr=act) if "std" in stream and act in (
+                "write",
+                "writelines",
+                "buffer",
+            ):
+                yield node.lineno
+            case ast.ImportFrom(module=module, names=names) if module == "sys" and any("std" in n.name for n in names):
+                yield node.lineno
+            case ast.ImportFrom(module=module, names=names) if module == "click" and any(n.name in PRINTS for n in names):
+                yield node.lineno
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] == "rich":
+                yield node.lineno
+            case ast.Import(names=names) if any(n.name.split(".")[0] == "rich" for n in names):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_door_to_the_terminal(path):
+    if path.relative_to(ROOT).as_posix() not in DOOR:
+        assert list(printing(path)) == [], f"{path}: prints; go through cli.console.Console"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["print(1)", "import click\nclick.secho('a')", "import sys\nsys.stderr.write('a')", "import sys\nsys.stdout.buffer.write(b'')",
+     "from sys import stdout", "from rich.table import Table", "import rich", "from click import echo"],
+)  # fmt: skip
+def test_another_door_is_seen(tmp_path, text):
+    path = tmp_path / "m.py"
+    path.write_text(text)
+    assert list(printing(path))

@@ -50,6 +50,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     how = runs(options, console, started=time.monotonic(), several=False)
     outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
+    console.stdout_taken = outputs.to_stdout
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
     outputs.check_apart(prepared.file.files)
@@ -169,7 +170,7 @@ def _print(result: Audit, written: Written, console: Console) -> None:
     if flips is not None and flips.median.value is not None:
         text += f"; median flip radius {_interval(flips.median)}"
     text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
-    console.result(text + (f"; report: {where}" if where else ""), to_stderr=written.to_stdout)
+    console.result(text + (f"; report: {where}" if where else ""))
 
 
 def _print_cache(result: Audit, console: Console) -> None:

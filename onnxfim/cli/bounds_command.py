@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import click
-
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
+from onnxfim.errors import OutputError
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -27,7 +26,11 @@ def bounds_command(
     """Read a graph, write what was asked for, and print the summary."""
     from onnxfim.report import render_bounds_html
 
-    Outputs(outputs, assets).check([model])
+    wanted = Outputs(outputs, assets)
+    wanted.check([model])
+    console.stdout_taken = wanted.to_stdout
+    if console.stdout_taken and as_json:
+        raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
     file = load_model(model)
     Outputs(outputs, assets).check_apart(file.files)
     with console.layers() as progress:
@@ -39,7 +42,7 @@ def bounds_command(
     }
     written = write_each(outputs, render, reading)
     if as_json:
-        click.echo(record)
+        console.document(record)
     else:
         _print(reading, console)
     if written.problem is not None:
@@ -59,9 +62,9 @@ def to_json(file: ModelFile, reading: GraphReading) -> str:
 
 
 def _print(reading: GraphReading, console: Console) -> None:
-    console.result(f"class: {reading.architecture.family}")
+    console.line(f"class: {reading.architecture.family}")
     for line in reading.architecture.evidence:
-        console.result(f"  {line}")
+        console.line(f"  {line}")
     console.table(
         ("layer", "op", "shape", "log10 norm", "method"),
         [(f.node, f.op, "×".join(map(str, f.shape)), f"{f.log10_norm:.3f}", f.method + ("" if f.rigorous else " (not rigorous)"))
@@ -69,10 +72,10 @@ def _print(reading: GraphReading, console: Console) -> None:
     )  # fmt: skip
     for form in reading.closed_forms:
         if form.log10_lipschitz is not None:
-            console.result(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
+            console.line(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
     for assumption in reading.bound.assumptions:
-        console.result(f"assumes: {assumption}")
-    console.result(_last_line(reading.bound))
+        console.line(f"assumes: {assumption}")
+    console.line(_last_line(reading.bound))
 
 
 def _last_line(bound: Bound) -> str:

@@ -107,7 +107,9 @@ def compare_command(
     gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
     if gates and len(subjects) != 2:
         raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
-    Outputs(outputs, assets).check([*subjects, options["data"], options["labels_path"]])
+    wanted = Outputs(outputs, assets)
+    wanted.check([*subjects, options["data"], options["labels_path"]])
+    console.stdout_taken = wanted.to_stdout
     sides = _measured_subjects(subjects, console, options)
     audits = sides.audits
     if any(a.run.partial for a in audits):
@@ -233,8 +235,8 @@ def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
 
 def _print_deployment(d: Deployment, console: Console) -> None:
     """The change, its counts, and the first nodes that carry it."""
+    from onnxfim.record.foreign_text import visible
     from onnxfim.report.delta_words import attribution_words, flip_words, headline, node_line, outcome_words
-    from onnxfim.report.numbers import visible
 
     console.result(headline(d))
     for words in (outcome_words(d), flip_words(d)):

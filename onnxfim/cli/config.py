@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxfim.cli.console import Console
 from onnxfim.record.provider_option import loads_code
 
 if sys.version_info >= (3, 11):
@@ -182,7 +183,7 @@ def _warn(environment: Mapping[str, str], commands: Iterable[click.Command]) -> 
     known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config")}
     for name in sorted(environment):
         if name.startswith(_PREFIX) and name not in known:
-            click.secho(f"warning: {name}: no option has this variable.{_nearest(name, known)}", fg="yellow", err=True)
+            Console().say(f"warning: {name}: no option has this variable.{_nearest(name, known)}", colour="yellow")
 
 
 def _known(where: str, key: str, known: Iterable[str]) -> None:

@@ -1,17 +1,23 @@
-"""What the commands print: progress and the result."""
+"""The one door to the terminal: progress, messages, results and reports on stdout."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxfim.cli.outlets import Outlet, outlet
+from onnxfim.errors import OutputError
+from onnxfim.record.foreign_text import one_line, visible
+
 if TYPE_CHECKING:
+    from rich.console import Console as Rich
+
     from onnxfim.auditing.run import Progress
 
 _HEARTBEAT = 10.0  # seconds between lines where there is no terminal
@@ -29,24 +35,61 @@ class _Details(logging.Handler):
 
 
 class Console:
-    """Prints to stderr, except for results; progress is a bar on a terminal and plain lines elsewhere."""
+    """The one door to stdout and stderr: whatever is printed is made visible first, and no stream can break a command.
+
+    Progress and messages go to stderr, results to stdout. Progress is a bar on a terminal and plain lines elsewhere.
+    """
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
+        #: Whether a report goes to stdout: everything else is then printed on stderr.
+        self.stdout_taken = False
 
     def say(self, text: str, *, colour: str | None = None) -> None:
         """A line of information; not printed with --quiet."""
         if not self.quiet:
-            click.secho(text, fg=colour, err=True)
+            _print(visible(text), to_stderr=True, fg=colour)
 
     def detail(self, text: str) -> None:
         """A line for --verbose."""
         if self.verbose:
-            click.secho(text, dim=True, err=True)
+            _print(visible(text), to_stderr=True, dim=True)
 
-    def result(self, text: str, *, to_stderr: bool = False) -> None:
-        """The last line; printed always. It goes to stderr where a report takes stdout."""
-        click.echo(text, err=to_stderr)
+    def error(self, text: str) -> None:
+        """Why a command ends, in one line; printed always."""
+        _print(f"onnxfim: {one_line(text)}", to_stderr=True, fg="red")
+
+    def block(self, text: str) -> None:
+        """Lines on stderr, such as how a command is used; printed always."""
+        _print(_lines(text), to_stderr=True)
+
+    def result(self, text: str) -> None:
+        """A line that sums up what the reports hold; printed always.
+
+        Where stdout does not take it the command ends as if it did, for the reports are there.
+        """
+        out = outlet()
+        before, faultless = out.undelivered, out.fault is None
+        self.line(text)
+        out.undelivered = before
+        if faultless and out.fault is not None and not out.abandoned:
+            self.say(f"warning: stdout cannot be written ({out.fault}); the reports are not touched by that", colour="yellow")
+
+    def line(self, text: str, *, heading: str = "") -> None:
+        """A line of what a command is run for, after a bold heading; printed always."""
+        shown = click.style(visible(heading), bold=True) + visible(text) if heading else visible(text)
+        _print(shown, to_stderr=self.stdout_taken)
+
+    def document(self, text: str) -> None:
+        """A report, or JSON, on stdout: UTF-8 whatever the terminal's encoding.
+
+        Raises:
+            OutputError: stdout did not take all of it.
+        """
+        out = outlet()
+        if not out.deliver(f"{text.removesuffix(chr(10))}\n".encode("utf-8", "backslashreplace")):
+            why = "its reader closed it before the end" if out.abandoned else out.fault
+            raise OutputError(f"stdout: cannot be written ({why}), expected to print all of it. Open it, or write to a file.")
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
@@ -73,7 +116,7 @@ class Console:
     def _progress(self) -> Iterator[Callable[[Progress], None]]:
         if self.quiet:
             yield lambda _: None
-        elif sys.stderr.isatty():
+        elif outlet(to_stderr=True).isatty():
             with self._bar() as update:
                 yield update
         else:
@@ -81,19 +124,20 @@ class Console:
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[Progress], None]]:
-        from rich.console import Console as Rich
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-                   TextColumn("{task.fields[rate]}"), TimeRemainingColumn())  # fmt: skip
-        with Bar(*columns, console=Rich(stderr=True), transient=True) as bar:
+        told = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[unit]", "fields[rate]")]
+        columns = (told[0], BarColumn(), MofNCompleteColumn(), *told[1:], TimeRemainingColumn())
+        with Bar(*columns, console=_rich(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("starting", total=None, rate="", unit="")
             start = time.monotonic()
 
             def update(p: Progress) -> None:
                 rate = f"{p.done / max(time.monotonic() - start, 1e-9):,.0f}/s" if p.done else ""
-                bar.update(task, description=p.stage, completed=p.done, total=p.total or None, rate=rate, unit=p.unit)
+                bar.update(
+                    task, description=visible(p.stage), completed=p.done, total=p.total or None, rate=rate, unit=visible(p.unit)
+                )
 
             yield update
 
@@ -108,34 +152,59 @@ class Console:
             last = now
             rate = p.done / (now - start)
             left = (p.total - p.done) / rate if rate and p.total else 0.0
-            click.echo(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}, {rate:,.0f}/s, about {left:,.0f} s left", err=True)
+            self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}, {rate:,.0f}/s, about {left:,.0f} s left")
 
         return update
 
     @contextmanager
     def layers(self) -> Iterator[Callable[[int, int, str], None] | None]:
         """A callback for work that goes layer by layer; a bar on a terminal, nothing elsewhere."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not outlet(to_stderr=True).isatty():
             yield None
             return
-        from rich.console import Console as Rich
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Bar(*columns, console=Rich(stderr=True), transient=True) as bar:
+        columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+        with Bar(*columns, console=_rich(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("", total=None)
-            yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+            yield lambda done, total, name: bar.update(task, completed=done, total=total, description=visible(name))
 
-    def table(self, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-        """A table on stdout; names from files are printed as they are, without markup."""
-        if self.quiet:
-            return
-        from rich.console import Console as Rich
-        from rich.markup import escape
+    def table(self, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, folded: bool = False) -> None:
+        """A table of what a command is run for; without a ``head`` its first column is bold. Markup in names is text.
+
+        Args:
+            head: Names of the columns.
+            rows: Their cells.
+            folded: Whether cells have several lines (each visible already), and long ones go on in the next instead of being cut.
+        """
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(*head, box=None, pad_edge=False, header_style="bold")
+        table = Table(*head, box=None, pad_edge=False, header_style="bold", show_header=bool(head))
+        if not head:
+            table.add_column(style="bold", no_wrap=True)
+            table.add_column(overflow="fold" if folded else "ellipsis")
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
-        Rich().print(table)
+            table.add_row(*(Text(_lines(cell) if folded else visible(cell)) for cell in row))
+        rich = _rich(outlet(to_stderr=self.stdout_taken))
+        with rich.capture() as captured:
+            rich.print(table)
+        _print(captured.get(), end="", to_stderr=self.stdout_taken)
+
+
+def _lines(text: str) -> str:
+    """Text of several lines, each made visible."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _print(text: str, *, to_stderr: bool = False, end: str = "\n", **style: Any) -> None:
+    """Text that is visible already, in colours where the stream is a terminal."""
+    click.echo(click.style(text, **style) + end, file=outlet(to_stderr=to_stderr), nl=False)  # type: ignore[arg-type,unused-ignore]
+
+
+def _rich(stream: Outlet) -> Rich:
+    """Rich's console on a stream; it asks the stream which characters it has."""
+    from rich.console import Console as Rich
+
+    return Rich(file=stream, stderr=stream is sys.stderr)  # type: ignore[arg-type]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-import click
-
+from onnxfim.cli.console import Console
 from onnxfim.record.plain import to_plain
 from onnxfim.runtime.doctor import Machine, Provider, examine
 from onnxfim.runtime.nvidia import NvidiaGpu
@@ -14,14 +13,14 @@ from onnxfim.runtime.shared_libraries import Library
 _GIB = 2**30
 
 
-def doctor_command(as_json: bool) -> None:
+def doctor_command(as_json: bool, console: Console) -> None:
     """Print what this machine has for an audit."""
     machine = examine()
     if as_json:
-        click.echo(json.dumps(to_plain(machine), indent=1, allow_nan=False))
+        console.document(json.dumps(to_plain(machine), indent=1, allow_nan=False))
         return
     for name, value in _lines(machine):
-        click.echo(f"{click.style(f'{name:<14}', bold=True)} {value}")
+        console.line(f" {value}", heading=f"{name:<14}")
 
 
 def _lines(machine: Machine) -> list[tuple[str, str]]:

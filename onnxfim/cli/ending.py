@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxfim.cli.console import Console
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LONGEST = 300  # of an exception's message
@@ -35,10 +37,10 @@ def errors_in_one_line(function: F) -> F:
             try:
                 return function(*args, **kwargs)
             except OnnxFimError as error:
-                _say(str(error))
+                Console().error(str(error))
                 sys.exit(2)
             except KeyboardInterrupt:
-                _say(f"{words_of(stop.by)} before anything was measured.")
+                Console().error(f"{words_of(stop.by)} before anything was measured.")
                 sys.exit(code_of(stop.by))
             except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
                 raise  # click's own endings
@@ -58,16 +60,11 @@ def internal_error(error: Exception) -> None:
     where = "the traceback follows" if path is None else f"the traceback is in {path}"
     said = f"{type(error).__name__}: {_message(error)}"
     if isinstance(error, MemoryError):
-        _say(f"out of memory ({said}); {where}. {_MEMORY}.")
+        Console().error(f"out of memory ({said}); {where}. {_MEMORY}.")
     else:
-        _say(f"internal error: {said}; {where}; please report it {issue_tracker()}")
+        Console().error(f"internal error: {said}; {where}; please report it {issue_tracker()}")
     if path is None:
-        click.echo(text, err=True)
-
-
-def _say(text: str) -> None:
-    """One red line on stderr."""
-    click.secho(f"onnxfim: {' '.join(text.split())}", fg="red", err=True)
+        Console().block(text)
 
 
 def _message(error: Exception) -> str:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
-
+from onnxfim.cli.console import Console
 from onnxfim.data.images import SUFFIXES
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import destination, write_text
@@ -96,7 +95,7 @@ def write(path: str, text: str) -> None:
     """
     with (current_stop() or Stop()).unbroken():
         if is_stdout(path):
-            click.echo(text.encode("utf-8", "backslashreplace"), nl=not text.endswith("\n"))
+            Console().document(text)
             return
         write_text(path, text)
 

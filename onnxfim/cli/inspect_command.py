@@ -5,29 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import click
-
 from onnxfim.auditing.description import Description, describe
+from onnxfim.cli.console import Console
 from onnxfim.graph.graph import TensorInfo
 from onnxfim.graph.load import load_model
+from onnxfim.record.foreign_text import visible
 
 
-def inspect_command(path: str, as_json: bool) -> None:
+def inspect_command(path: str, as_json: bool, console: Console) -> None:
     """Print the description of a model file."""
     record = published(describe(load_model(path)))
     if as_json:
-        click.echo(json.dumps(record, indent=1, allow_nan=False))
+        console.document(json.dumps(record, indent=1, allow_nan=False))
         return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in record.items():
-        table.add_row(key.replace("_", " "), escape(_text(value)))
-    Console().print(table)
+    console.table((), [(key.replace("_", " "), _text(value)) for key, value in record.items()], folded=True)
 
 
 def published(found: Description) -> dict[str, Any]:
@@ -59,11 +50,11 @@ def _value(info: TensorInfo) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) or "none"
+        return ", ".join(f"{visible(k)}: {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         if value and isinstance(value[0], dict):
-            return "\n".join(f"{v['name']}  {v['dtype']}  {_text(v['shape'])}" for v in value)
-        return "[" + ", ".join("?" if v is None else str(v) for v in value) + "]"
+            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}" for v in value)
+        return "[" + ", ".join("?" if v is None else visible(str(v)) for v in value) + "]"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "none found" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    return "none found" if value is None else f"{value:,}" if isinstance(value, int) else visible(str(value))

@@ -23,6 +23,7 @@ from onnxfim.cli.options import (
     output_options,
     run_options,
 )
+from onnxfim.cli.program import Program
 from onnxfim.cli.spelled import OutputFile
 
 _EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
@@ -31,7 +32,7 @@ undecided or the audit unsound (0 with --allow-inconclusive), 130 interrupted (w
 outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="onnxfim")
 def main() -> None:
     """Audit the robustness of an exported ONNX classifier.
@@ -102,7 +103,7 @@ def inspect(model: str, as_json: bool) -> None:
     """Show what an ONNX file takes and gives: inputs, outputs, opset, output kind, normalisation, providers."""
     from onnxfim.cli.inspect_command import inspect_command
 
-    inspect_command(model, as_json)
+    inspect_command(model, as_json, Console())
 
 
 @main.command()
@@ -126,7 +127,7 @@ def init(path: str, force: bool) -> None:
     from onnxfim.cli.files import write_new
 
     write_new(path, template(audit), force=force)
-    click.echo(f"{path}: written; every key is commented out and has its default.")
+    Console().result(f"{path}: written; every key is commented out and has its default.")
 
 
 @main.command()
@@ -139,7 +140,7 @@ def doctor(as_json: bool) -> None:
     """
     from onnxfim.cli.doctor_command import doctor_command
 
-    doctor_command(as_json)
+    doctor_command(as_json, Console())
 
 
 @main.command()
@@ -150,7 +151,7 @@ def schema() -> None:
 
     from onnxfim.record.schema import audit_schema
 
-    click.echo(json.dumps(audit_schema(), indent=1))
+    Console().document(json.dumps(audit_schema(), indent=1))
 
 
 __all__ = ["main"]

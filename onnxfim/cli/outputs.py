@@ -37,6 +37,11 @@ class Outputs:
     targets: Sequence[tuple[str, str]]
     assets: str | None = None
 
+    @property
+    def to_stdout(self) -> bool:
+        """Whether a report goes to stdout."""
+        return any(is_stdout(path) for _, path in self.targets)
+
     def check(self, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
         """Raise before any work where a path cannot be written, is named twice, or is one of ``inputs``, which are read.
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import SampleResult, Skipped
-from onnxfim.report.numbers import visible
 
 Cell: TypeAlias = "str | int | float | None"
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, GateResult, Outcome
-from onnxfim.report.numbers import percent, visible
+from onnxfim.record.foreign_text import visible
+from onnxfim.report.numbers import percent
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Attribution, Carrier, Change, Deployment
-from onnxfim.report.numbers import MISSING, count, number, percent, visible
+from onnxfim.record.foreign_text import visible
+from onnxfim.report.numbers import MISSING, count, number, percent
 
 _STILL = "no change shown"
 

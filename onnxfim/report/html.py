@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.report.assets import Assets, placed
-from onnxfim.report.numbers import visible
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.bound_section import bound_view
 

@@ -7,9 +7,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Verdict
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
-from onnxfim.report.numbers import visible
 from onnxfim.report.whereabouts import placement_lines
 from onnxfim.report.words import headline
 from onnxfim.verdict.findings import checks

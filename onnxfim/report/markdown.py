@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import clipped
 from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
-from onnxfim.report.numbers import SMALLEST_FOUND, clipped, count, interval, known_ends, number, percent, percent_interval, seconds
+from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
 from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices

@@ -1,15 +1,13 @@
-"""Numbers and foreign text as they are printed: three significant digits, plain intervals, no invisible characters."""
+"""Numbers as they are printed: three significant digits, plain intervals."""
 
 from __future__ import annotations
 
 import math
-import re
 
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, STATISTICS
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Control characters (category Cc), marks that turn the direction of text, and lone surrogates (category Cs).
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MISSING = "not measured"
 #: What statistics of lengths that a search found are of.
 SMALLEST_FOUND = "of the smallest found, an upper bound of each"
@@ -108,17 +106,6 @@ def size(count_of_bytes: int) -> str:
             return f"{count_of_bytes} bytes" if unit == "bytes" else f"{number(scaled)} {unit}"
         scaled /= 1000
     return f"{number(scaled)} GB"
-
-
-def visible(text: str) -> str:
-    """Foreign text with control characters, direction overrides and lone surrogates spelled out (``\\u202e``)."""
-    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def clipped(text: str, most: int) -> str:
-    """Foreign text made visible, in at most ``most`` characters; the rest of a long one is never looked at."""
-    shown = visible(text[: most + 1])  # making it visible shortens nothing, so no more of it is needed
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def measure_label(name: str) -> str:

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from onnxfim import __version__
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
-from onnxfim.report.numbers import visible
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
 _GATE = "gate"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.placed import Placed
-from onnxfim.report.numbers import count, visible
+from onnxfim.report.numbers import count
 
 #: What the counts are, wherever they are shown.
 COUNTED = "as ONNX Runtime assigned them when it opened the model; it may fuse or fold some of them afterwards"

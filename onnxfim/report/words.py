@@ -10,12 +10,13 @@ import numpy as np
 
 from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.record.steps import StepBias
 from onnxfim.report.meaning import flip_median
-from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread, visible
+from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
 from onnxfim.verdict.findings import check_of

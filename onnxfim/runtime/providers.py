@@ -161,7 +161,8 @@ def _captured_stderr() -> Iterator[list[str]]:
             return
         printed = io.StringIO()  # sys.stdout need not be descriptor 1: notebooks have one of their own
         # Python's fallback message goes to stdout: kept out of the caller's output too.
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a closed one
+            sys.stdout.flush()
         os.dup2(sink.fileno(), descriptor)
         os.dup2(sink.fileno(), 1)
         try:

@@ -135,4 +135,4 @@ class Comparison:
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""
-        return json.dumps(to_plain(self), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(to_plain(self), indent=indent, allow_nan=False)

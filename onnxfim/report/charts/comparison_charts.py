@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.foreign_text import visible
 from onnxfim.report.charts.axes import frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath, marker
-from onnxfim.report.numbers import count, inline_label, known_ends, number, visible
+from onnxfim.report.numbers import count, inline_label, known_ends, number
 from onnxfim.verdict.comparison import Comparison
 
 _ROW = 34

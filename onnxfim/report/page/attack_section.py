@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxfim.record.audit import AttackSummary, Correlation
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, CONFIDENCE
 from onnxfim.report.numbers import (
     MISSING,
@@ -17,7 +18,6 @@ from onnxfim.report.numbers import (
     seconds,
     short,
     two_decimals,
-    visible,
 )
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import AttackView, CorrelationLine, Fact, Tile

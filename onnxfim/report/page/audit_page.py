@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregates, Finding
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import words
@@ -28,7 +29,6 @@ from onnxfim.report.numbers import (
     short,
     spread,
     statistic_label,
-    visible,
 )
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm, Factor, Share
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import NamedBar, shortened, signed_bars
 from onnxfim.report.charts.marks import Chart, at_both_widths
-from onnxfim.report.numbers import count, number, power_of_ten, two_decimals, visible
+from onnxfim.report.numbers import count, number, power_of_ten, two_decimals
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import BoundView, FactorLine, FormLine, Tile
 from onnxfim.report.vocabulary import FAMILY_WORDS

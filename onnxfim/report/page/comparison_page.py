@@ -6,21 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.comparison_charts import against, means
 from onnxfim.report.charts.marks import Figure, at_both_widths
-from onnxfim.report.numbers import (
-    MISSING,
-    count,
-    measure_label,
-    number,
-    percent,
-    short,
-    spread,
-    statistic_label,
-    two_decimals,
-    visible,
-)
+from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, short, spread, statistic_label, two_decimals
 from onnxfim.report.page.delta_section import DeltaSection, build_delta_section
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Entry, Pair

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.decision import GateResult
 from onnxfim.record.deployment import Attribution, Carrier, Change, Deployment
+from onnxfim.record.foreign_text import visible
 from onnxfim.report.charts.bars import NamedBar, signed_bars
 from onnxfim.report.charts.marks import Chart, Figure, at_both_widths
 from onnxfim.report.delta_words import (
@@ -22,7 +23,7 @@ from onnxfim.report.delta_words import (
     share,
     squared,
 )
-from onnxfim.report.numbers import MISSING, count, number, percent, short, visible
+from onnxfim.report.numbers import MISSING, count, number, percent, short
 
 _MOST_BARS = 20
 

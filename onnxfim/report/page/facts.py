@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
 from onnxfim.record.declared import Setting
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.running import Run
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
-from onnxfim.report.numbers import count, number, percent, seconds, short, size, visible
+from onnxfim.report.numbers import count, number, percent, seconds, short, size
 from onnxfim.report.page.view import Fact, FactGroup
 from onnxfim.report.whereabouts import COUNTED, placement_lines
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
-from onnxfim.report.numbers import count, inline_label, interval, number, percent, visible
+from onnxfim.record.foreign_text import visible
+from onnxfim.report.numbers import count, inline_label, interval, number, percent
 from onnxfim.report.page.quantities import UNBOUNDED, of_share
 from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import Estimate
-from onnxfim.report.numbers import MISSING, interval, known_ends, number, percent, percent_interval, spread, visible
+from onnxfim.report.numbers import MISSING, interval, known_ends, number, percent, percent_interval, spread
 
 Name = TypeVar("Name")
 _OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value

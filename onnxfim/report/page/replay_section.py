@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxfim.record.audit import Audit, DirectionPicture, Thumbnail
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import KLCurve, KLPoint, SampleResult
 from onnxfim.report import words
 from onnxfim.report.charts.bars import NamedBar, signed_bars
@@ -23,7 +24,7 @@ from onnxfim.report.charts.kl_charts import (
     share_holding,
 )
 from onnxfim.report.charts.marks import Chart, at_both_widths, marker
-from onnxfim.report.numbers import count, number, percent, short, visible
+from onnxfim.report.numbers import count, number, percent, short
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.tables import Picture, class_name
 from onnxfim.report.page.view import (

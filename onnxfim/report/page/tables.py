@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
 from onnxfim.record.audit import Audit, ClassRow, Thumbnail
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS, Measure, columns
 from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
-from onnxfim.report.numbers import count, number, percent, statistic_label, visible
+from onnxfim.report.numbers import count, number, percent, statistic_label
 from onnxfim.report.page.quantities import of_estimate, with_common_kind
 from onnxfim.report.page.view import ClassLine, MeasureColumn, PictureView, SampleCard, SampleLine
 from onnxfim.report.thumbnails import display_size, png

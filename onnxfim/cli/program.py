@@ -1,0 +1,60 @@
+"""The program around its commands: safe streams, usage errors in visible text, the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from onnxfim.cli.console import Console
+from onnxfim.cli.outlets import unbreakable
+from onnxfim.record.foreign_text import one_line
+
+
+class Program(click.Group):
+    """A group of commands that no stream can break, whatever is closed, full or of a narrow encoding."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; standing alone, end with its exit code, or with 2 where its whole result could not be printed."""
+        with unbreakable() as stdout:
+            console = Console()
+            run = super().main
+            given = (args, prog_name, complete_var)
+            if not standalone_mode:
+                return run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+            try:
+                returned = run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+                code = returned if isinstance(returned, int) else 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            except click.ClickException as error:
+                _show(error, console)
+                code = error.exit_code
+            except click.Abort:
+                console.error("interrupted before anything was measured.")
+                code = 130
+            if code == 0 and stdout.undelivered and not stdout.abandoned:
+                console.error(f"stdout: cannot be written ({stdout.fault}), nothing was delivered. Open it, or write to a file.")
+                code = 2
+        sys.exit(code)
+
+
+def _show(error: click.ClickException, console: Console) -> None:
+    """A usage error as click shows it, with all that was given made visible."""
+    context = getattr(error, "ctx", None)
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        console.block(error.format_message())
+        return
+    if isinstance(context, click.Context):
+        console.block(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")
+    console.block(f"Error: {one_line(error.format_message())}")
