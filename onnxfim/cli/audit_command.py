@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from onnxfim.auditing.cache import default_folder
 from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
-from onnxfim.cli.outputs import Outputs, Written
+from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, OnnxFimError, ProviderError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
@@ -67,7 +67,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
     if code == INCONCLUSIVE and problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
-    _print(result, written, console)
+    _print(result, outputs, written.files, console)
     if written.problem is not None:
         raise written.problem
     if result.run.stopped is not None:
@@ -134,7 +134,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
 
 
-def _print(result: Audit, written: Written, console: Console) -> None:
+def _print(result: Audit, outputs: Outputs, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
@@ -151,7 +151,7 @@ def _print(result: Audit, written: Written, console: Console) -> None:
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
-    where = ", ".join(written.files)
+    where = ", ".join(files)
     head = f"{'interrupted' if result.run.stopped is None else 'stopped by the provider'}, partial: " if result.run.partial else ""
     errors = [f.id for f in result.findings if f.level == "error"]
     why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
@@ -166,7 +166,7 @@ def _print(result: Audit, written: Written, console: Console) -> None:
     if flips is not None and flips.median.value is not None:
         text += f"; median flip radius {_interval(flips.median)}"
     text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
-    console.result(text + (f"; report: {where}" if where else ""), to_stderr=written.to_stdout)
+    console.result(text + (f"; report: {where}" if where else ""), to_stderr=outputs.to_stdout)
 
 
 def _print_cache(result: Audit, console: Console) -> None:

@@ -94,7 +94,7 @@ def write(path: str, text: str) -> None:
         OutputError: the file cannot be written.
     """
     if is_stdout(path):
-        click.echo(text.encode("utf-8", "backslashreplace"), nl=not text.endswith("\n"))
+        click.echo(text.encode("utf-8", "backslashreplace"))
         return
     write_text(path, text)
 

@@ -23,10 +23,9 @@ DEFAULT = (("html", "report.html"),)
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the outputs: the files that are there, whether stdout took one, and what went wrong, or None."""
+    """What became of the outputs: the files that were written, and what went wrong with the others, or None."""
 
     files: tuple[str, ...]
-    to_stdout: bool
     problem: OutputError | None
 
 
@@ -36,6 +35,11 @@ class Outputs:
 
     targets: Sequence[tuple[str, str]]
     assets: str | None = None
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether a report goes to stdout."""
+        return any(is_stdout(path) for _, path in self.targets)
 
     def check(self, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
         """Raise before any work where a path cannot be written, is named twice, or is one of ``inputs``, which are read.
@@ -76,7 +80,7 @@ def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable
         What was written; its ``problem`` names every output that was not.
     """
     problems: list[str] = []
-    files, cause, printed = [], None, False
+    files, cause = [], None
     for kind, path in sorted(targets, key=lambda t: t[0] != "json"):
         try:
             write(path, _made(kind, path, partial(render[kind], result)))
@@ -84,15 +88,14 @@ def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable
             problems.append(str(error))
             cause = cause or error.__cause__
             continue
-        printed |= is_stdout(path)
         if not is_stdout(path):
             files.append(path)
+    in_order = tuple(path for _, path in targets if path in files)
     if not problems:
-        return Written(tuple(files), printed, None)
+        return Written(in_order, None)
     problem = OutputError(problems[0] if len(problems) == 1 else f"{len(problems)} outputs were not written. {' '.join(problems)}")
     problem.__cause__ = cause
-    in_order = [path for _, path in targets if path in files]
-    return Written(tuple(in_order), printed, problem)
+    return Written(in_order, problem)
 
 
 def _made(kind: str, path: str, make: Callable[[], str]) -> str:
