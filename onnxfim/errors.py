@@ -29,3 +29,18 @@ class OutputError(OnnxFimError):
 
 class UnsupportedOperator(OnnxFimError):
     """A graph holds an operator that has no rule for what was asked of it."""
+
+
+def issue_tracker() -> str:
+    """Where to report a defect, in words: the address among the installed package's own, or the project's issue tracker."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    for package in ("onnxfim", "onnxfim-core"):
+        try:
+            told = [u.partition(",")[::2] for u in metadata(package).get_all("Project-URL") or ()]
+        except PackageNotFoundError:
+            continue
+        for label, address in told:
+            if "issue" in label.lower():
+                return f"at {address.strip()}"
+    return "to the project's issue tracker"

@@ -152,10 +152,12 @@ class RememberedJacobian:
                 self._meter.remembered(len(rows))
                 position = request.sample.position
                 yield self._jacobian.pair(request, rows, base[position], X[position])
+                self._meter.check()
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)
-            self._store.put(key, rows_of(ends, self.scheme))
+            if ends.request.count == request.count:  # not one that was cut short: a resumed audit measures it whole
+                self._store.put(key, rows_of(ends, self.scheme))
             yield ends
 
     def _key(self, X: Array, request: Request) -> str:
@@ -195,6 +197,7 @@ def remembered_results(
                 leads[target.position] = lead
             meter.remembered(found.evaluations)
             yield target.position, replace(found, name=target.name, label=target.label)
+            meter.check()
             continue
         position, result = next(fresh)
         record = to_plain(result)

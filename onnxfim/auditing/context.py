@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import Memory
+from onnxfim.auditing.faults import Faults
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import Subject
@@ -29,6 +30,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward
+from onnxfim.runtime.stopping import Stopped
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.spread import Spread
@@ -36,7 +38,7 @@ from onnxfim.slopes.spread import Spread
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-#: What ends an audit early; what was finished by then is kept.
+#: What ends an audit early (`Stopped` among them, which is a KeyboardInterrupt); what was finished by then is kept.
 ENDS = (KeyboardInterrupt, ProviderFailed, OutOfMemory)
 
 
@@ -49,6 +51,7 @@ class Context:
     settings: Settings
     meter: Meter
     memory: Memory
+    faults: Faults = field(default_factory=Faults, kw_only=True)
 
     @property
     def X(self) -> Array:
@@ -185,6 +188,7 @@ class Found:
         skipped: Samples that could not be measured.
         interrupted: It ended early: the user's doing, or that of the provider.
         stopped: What was said where a failure of the provider ended it.
+        interrupted_by: The signal that ended it, where that is known.
         pictures: Of worst directions.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
@@ -197,6 +201,7 @@ class Found:
     skipped: tuple[Skipped, ...] = ()
     interrupted: bool = False
     stopped: str | None = None
+    interrupted_by: str | None = None
     pictures: tuple[DirectionPicture, ...] = ()
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
@@ -206,7 +211,9 @@ class Found:
         """The same, ended early by one of `ENDS`; unchanged by None."""
         if by is None:
             return self
-        return replace(self, interrupted=True, stopped=str(by) if isinstance(by, OnnxFimError) else self.stopped)
+        by_signal = by.by if isinstance(by, Stopped) else None
+        stopped = str(by) if isinstance(by, OnnxFimError) else self.stopped
+        return replace(self, interrupted=True, stopped=stopped, interrupted_by=self.interrupted_by or by_signal)
 
     @property
     def in_order(self) -> list[SampleResult]:

@@ -1,8 +1,8 @@
-"""Counts what an audit costs and how far it is: the one place where forward passes are added up."""
+"""Counts what an audit costs and how far it is, and ends it between two calls: the one place where forward passes are added up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +12,7 @@ import onnx
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.gradients.nodewise import PASSES, NodeError
 from onnxfim.runtime.rows import Forward, Rows
+from onnxfim.runtime.stopping import Stop
 from onnxfim.slopes.exact import PASSES_PER_PRODUCT
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -51,9 +52,11 @@ class Meter:
 
     Args:
         report: Told of the progress.
+        stop: Whether the audit is asked to end; looked at before every call that is counted here.
     """
 
-    def __init__(self, report: Report | None = None) -> None:
+    def __init__(self, report: Report | None = None, stop: Stop | None = None) -> None:
+        self.stop = Stop() if stop is None else stop
         self.passes = self.cached = 0
         self.done = self.total = 0
         self._unit: Unit = "passes"
@@ -67,6 +70,14 @@ class Meter:
         """So many passes ran in an earlier audit, and the cache held what they gave."""
         self.passes += passes
         self.cached += passes
+
+    def check(self) -> None:
+        """Raise where the audit is asked to end: to be called between two pieces of work that are kept.
+
+        Raises:
+            Stopped: it is.
+        """
+        self.stop.check()
 
     def expect(self, total: int, unit: Unit = "passes") -> None:
         """The measuring takes so much in all."""
@@ -93,14 +104,27 @@ class MeteredForward:
         return self._forward.batch
 
     def outputs(self, X: Array) -> Array:
-        z = self._forward.outputs(X)
-        self._meter.spent(len(z))
-        return z
+        found: list[Array] = []
+        start = 0
+        while start < len(X) or not found:  # a batch at a time, so that an audit can end between two
+            self._meter.check()
+            z = self._forward.outputs(X[start : start + self.batch])
+            self._meter.spent(len(z))
+            found.append(z)
+            start += len(z)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
-        for z in self._forward.stream(X, batches):
-            self._meter.spent(len(z))
-            yield z
+        self._meter.check()
+        answers = self._forward.stream(X, batches)
+        try:
+            for z in answers:
+                self._meter.spent(len(z))
+                yield z
+                self._meter.check()
+        finally:  # at once where this ends early: a thread of it draws the next batch
+            if isinstance(answers, Generator):
+                answers.close()
 
 
 class MeteredModel(DifferentiableModel):
@@ -111,31 +135,37 @@ class MeteredModel(DifferentiableModel):
         self._meter = meter
 
     def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
+        self._meter.check()
         found = super().vjp(X, U)
         self._meter.spent(len(X) * (1 + len(U)))
         return found
 
     def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
+        self._meter.check()
         found = super().jvp(X, V)
         self._meter.spent(len(X) * (1 + len(V)))
         return found
 
     def fisher(self, X: Array, U: Array, temperature: float) -> Array:
+        self._meter.check()
         found = super().fisher(X, U, temperature)
         self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
         return found
 
     def gram(self, X: Array, U: Array) -> Array:
+        self._meter.check()
         found = super().gram(X, U)
         self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
         return found
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
+        self._meter.check()
         found = super().rule_errors(X, v)
         self._meter.spent(len(found[0]) * PASSES)
         return found
 
     def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+        self._meter.check()
         found = super().loss_gradient(X, labels, rivals)
         self._meter.spent(2 * len(X))
         return found

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,13 +34,16 @@ from onnxfim.auditing.stages import (
     unmeasurable,
 )
 from onnxfim.auditing.subject import CallableModel, open_subject
+from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
-from onnxfim.record.audit import Audit
+from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.forgiving import rows_that_run
+from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -59,6 +63,7 @@ def audit(
     *,
     progress: Report | None = None,
     cache_dir: str | Path | None = None,
+    stop: Stop | None = None,
 ) -> Audit:
     """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
 
@@ -70,9 +75,12 @@ def audit(
         progress: Called as the audit goes on.
         cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
             come, so that an interrupted audit goes on where it stopped. None computes all anew.
+        stop: What asks it to end, from another thread or a signal's handler; no handler is installed here.
 
     Returns:
-        The audit; ``run.partial`` is set where it was ended early, by an interrupt or, with ``run.stopped``, by a failing provider.
+        The audit; ``run.partial`` is set where it was ended early, by ``stop``, an interrupt or, with ``run.stopped``, by a failing
+        provider. Samples that were not measured by then are listed as skipped. ``run.failed_stages`` are the stages without which
+        it went on.
 
     Raises:
         OnnxFimError: the model, the data or a setting cannot be used; nothing was measured then.
@@ -86,9 +94,11 @@ def audit(
         ('measured', 'gradient')
     """
     started = time.perf_counter()
-    context = opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
-    with one_blas_thread(), closing(context.memory):
-        return _staged(context, started)
+    with (stop or current_stop() or Stop()).current() as heeded:
+        context = opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
+        heeded.heeded = True
+        with one_blas_thread(), closing(context.memory):
+            return _staged(context, started)
 
 
 def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> StepChoice:
@@ -103,22 +113,48 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
 
 
 def _staged(context: Context, started: float) -> Audit:
-    """All stages in order; an interrupt after the clean pass keeps what was finished."""
-    tried = batch_rows.try_rows(context)
-    cleaned = clean.clean_pass(context)
-    rows = batch_rows.with_clean_pass(context, tried, cleaned)
-    ties = tied.find(context, cleaned)
-    calibration = choosing.fit_temperature(context, cleaned)
-    chosen = choosing.choose(context, cleaned, ties)
-    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties)
-    found = _measured(ground)
+    """All stages in order; what was finished is kept, whatever ends them early."""
+    ground, ended = _grounded(context)
+    found = _unmeasured(ended) if ended is not None else _kept(ground)
     reading, scaling = None, None
-    try:
-        scaling = input_scaling.check(ground)
-        reading = bounding.read(ground)
-    except ENDS as end:
-        found = found.ended(end)
+    if not found.interrupted:
+        try:
+            scaling = input_scaling.check(ground)
+            reading = bounding.read(ground)
+        except ENDS as end:
+            found = found.ended(end)
     return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
+
+
+def _grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
+    """What measuring begins from, and the interrupt that ended it before; what is missing then says so."""
+    cleaned, rows, ties, calibration, chosen, ended = None, None, TiedSamples(), None, None, None
+    try:
+        tried = batch_rows.try_rows(context)
+        cleaned = clean.clean_pass(context)
+        rows = batch_rows.with_clean_pass(context, tried, cleaned)
+        ties = tied.find(context, cleaned)
+        calibration = choosing.fit_temperature(context, cleaned)
+        chosen = choosing.choose(context, cleaned, ties)
+    except KeyboardInterrupt as end:
+        ended = end
+    cleaned = cleaned or clean.not_run(context)
+    calibration = calibration or choosing.unfitted(context, UNMEASURED)
+    chosen = chosen or choosing.unchosen(context, UNMEASURED, cleaned)
+    return Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties), ended
+
+
+def _unmeasured(ended: KeyboardInterrupt) -> Found:
+    """What is found where an interrupt came before any sample was finished."""
+    return Found("sketch", GradientInfo(False, UNMEASURED, False, None, None, 0, None)).ended(ended)
+
+
+def _kept(ground: Ground) -> Found:
+    """What was measured, whenever it is interrupted."""
+    try:
+        return _measured(ground)
+    except KeyboardInterrupt as end:
+        return _unmeasured(end)
 
 
 def _measured(ground: Ground) -> Found:
@@ -130,24 +166,37 @@ def _measured(ground: Ground) -> Found:
         return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
     route = derivative.route
-    if route is None:
-        plan = by_differences.plan(ground)
-        first = by_differences.first_round(ground, plan, derivative.info)
-        found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-        after: list[Callable[[Found], Found]] = []
-        if against_surrogate.has_surrogate(ground):
-            after.append(lambda found: against_surrogate.check_surrogate(ground, found))
-        if ground.settings.flip:
-            after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
-        return _unless_interrupted(found, after)
-    later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
+    measured = None if route is None else by_gradients.measure(ground, derivative, route)
+    if route is None or measured is None:
+        return _by_differences(ground, derivative.info)
+    later: list[Callable[[Found], Found]] = []
+    if ground.step.unchosen is None:
+        later.append(lambda found: crosscheck.cross_check(ground, found))
     if ground.settings.flip:
         later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
-    return _unless_interrupted(by_gradients.measure(ground, derivative, route), later)
+    return _unless_interrupted(measured, later)
+
+
+def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
+    """Every sample's result by differences, with what is looked for after it."""
+    failed = ground.faults.stages
+    if gradient.used and failed:  # the derivative was there, and measuring with it failed
+        gradient = replace(gradient, used=False, reason=f"{failed[-1].stage} failed unexpectedly ({failed[-1].error})")
+    if ground.step.unchosen is not None:
+        return by_differences.without_step(ground, gradient)
+    plan = by_differences.plan(ground)
+    first = by_differences.first_round(ground, plan, gradient)
+    found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
+    after: list[Callable[[Found], Found]] = []
+    if against_surrogate.has_surrogate(ground):
+        after.append(lambda found: against_surrogate.check_surrogate(ground, found))
+    if ground.settings.flip:
+        after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
+    return _unless_interrupted(found, after)
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
@@ -173,7 +222,9 @@ def opened(
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
-    context = Context(subject, samples, settings, Meter(report), Memory(None if cache_dir is None else Cache(Path(cache_dir))))
+    context = Context(
+        subject, samples, settings, Meter(report, current_stop()), Memory(None if cache_dir is None else Cache(Path(cache_dir)))
+    )
     _log.info("opened %s: %s (%s), %d samples", subject.info.name, subject.info.output_kind, subject.info.read_from, len(samples))
     return context
 

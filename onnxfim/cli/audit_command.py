@@ -14,8 +14,9 @@ from onnxfim.auditing.run import CALIBRATION_SAMPLES, audit
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.errors import InputError, OnnxFimError, ProviderError
+from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
@@ -57,24 +58,23 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if not options["no_cache"] and _cache_dir(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
-    problem: OnnxFimError | None = None
+    problem: Exception | None = None
     try:
         result = checks.judge(measured)
     except InputError as error:
         result, problem = checks.judge_without_baseline(measured), error
+    except Exception as error:  # noqa: BLE001 - what was measured is written, whatever its checks stumble over
+        result, problem = replace(measured, verdict="inconclusive"), error
     written = outputs.write(result)
-    problem = written.problem or problem
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
-    if code == INCONCLUSIVE and problem is None:
+    if code == INCONCLUSIVE and problem is None and written.problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
     _print(result, outputs, written.files, console)
     if written.problem is not None:
         raise written.problem
     if result.run.stopped is not None:
         raise ProviderError(result.run.stopped)
-    if result.run.partial:
-        return code
-    if problem is not None:
+    if problem is not None and not result.run.partial:
         raise problem
     return code
 
@@ -141,7 +141,10 @@ def _print(result: Audit, outputs: Outputs, files: Sequence[str], console: Conso
     for name, text in placement_lines(result):
         console.detail(f"{name}: {text}")
     step = result.step
-    console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    if step.unchosen is None:
+        console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
+    else:
+        console.detail(f"step: none ({step.unchosen})")
     _print_cache(result, console)
     if result.calibration.accuracy is not None:
         console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
@@ -152,7 +155,8 @@ def _print(result: Audit, outputs: Outputs, files: Sequence[str], console: Conso
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(files)
-    head = f"{'interrupted' if result.run.stopped is None else 'stopped by the provider'}, partial: " if result.run.partial else ""
+    ended = words_of(result.run.interrupted_by) if result.run.stopped is None else "stopped by the provider"
+    head = f"{ended}, partial: " if result.run.partial else ""
     errors = [f.id for f in result.findings if f.level == "error"]
     why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
     text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxfim.cli.config import configured
-from onnxfim.cli.console import Console, errors_in_one_line
+from onnxfim.cli.console import Console
+from onnxfim.cli.ending import errors_in_one_line
 from onnxfim.cli.options import assets_option, data_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 

@@ -1,42 +1,20 @@
-"""What the commands print: progress, the result, errors in one line."""
+"""What the commands print: progress and the result."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from onnxfim.auditing.run import Progress
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _HEARTBEAT = 10.0  # seconds between lines where there is no terminal
-
-
-def errors_in_one_line(function: F) -> F:
-    """Turn library errors into one red line and exit code 2, and an interrupt into exit code 130."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from onnxfim.errors import OnnxFimError
-
-        try:
-            return function(*args, **kwargs)
-        except OnnxFimError as error:
-            click.secho(f"onnxfim: {' '.join(str(error).split())}", fg="red", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            click.secho("onnxfim: interrupted before anything was measured.", fg="red", err=True)
-            sys.exit(130)
-
-    return wrapped  # type: ignore[return-value]
 
 
 class _Details(logging.Handler):

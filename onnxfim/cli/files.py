@@ -11,6 +11,7 @@ import click
 from onnxfim.data.images import SUFFIXES
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import destination, write_text
+from onnxfim.runtime.stopping import Stop, current_stop
 
 #: Configuration files of the current folder.
 _READ_ANYWAY = ("onnxfim.toml", "pyproject.toml")
@@ -93,10 +94,12 @@ def write(path: str, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    if is_stdout(path):
-        click.echo(text.encode("utf-8", "backslashreplace"))
-        return
-    write_text(path, text)
+    stop = current_stop() or Stop()
+    with stop.unbroken():
+        if is_stdout(path):
+            click.echo(text.encode("utf-8", "backslashreplace"))
+        else:
+            write_text(path, text, hurried=lambda: stop.asked > 0)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

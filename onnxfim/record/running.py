@@ -6,9 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxfim.record.limits import ALWAYS, Count, NotNegative
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, closed
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
+
+#: Why there is no value of what an interrupted audit did not come to.
+UNMEASURED = "interrupted before it was measured"
+
+
+@closed
+@dataclass(frozen=True)
+class FailedStage:
+    """A stage of the audit that failed where nobody foresaw it; what it would have found is missing, all else is there.
+
+    ``error`` is the exception's type and ``message`` what it said, in one line; ``node`` is the graph's node that was looked at,
+    where that is known.
+    """
+
+    stage: str
+    error: str
+    message: str
+    node: str | None = None
 
 
 @dataclass(frozen=True)
@@ -19,7 +37,8 @@ class Run:
     ``provider_plugin`` names the plug-in that brought the one that was. ``tf32_doubt`` tells why TF32 may be on though it was not
     allowed. ``installation`` says what is installed twice and what mends it; None where nothing is. ``placement`` tells which nodes
     each provider was given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the
-    error of a provider that failed and so ended the audit early; ``partial`` is then set.
+    error of a provider that failed and so ended the audit early; ``partial`` is then set. ``interrupted_by`` names the signal that
+    ended it early, None where none did. ``failed_stages`` are those that failed where nobody foresaw it.
     """
 
     provider: str
@@ -44,4 +63,6 @@ class Run:
     installation: str | None = None
     placement: tuple[Placed, ...] | None = None
     stopped: str | None = None
+    interrupted_by: str | None = None
+    failed_stages: tuple[FailedStage, ...] = ()
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)

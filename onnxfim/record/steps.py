@@ -62,7 +62,8 @@ class StepChoice:
     Where ``per_coordinate`` is true, features differ in scale: each is moved by ``step/input_std`` of its own deviation, and the
     values of the ladder are per squared standard deviation of each input. ``plateau`` tells whether the value is stable around the
     step; ``smallest_usable`` the smallest step that resolves anything. ``bias`` is what dithered values at the step are short of;
-    ``rounding`` what shows that the file rounds, or None.
+    ``rounding`` what shows that the file rounds, or None. Where no step was chosen, ``unchosen`` says why; ``step`` is then the one
+    that was asked for, or 0, and the other fields tell nothing.
     """
 
     step: NotNegative
@@ -83,6 +84,7 @@ class StepChoice:
     per_coordinate: bool = False
     bias: StepBias | None = None
     rounding: str | None = None
+    unchosen: str | None = None
 
 
 @closed

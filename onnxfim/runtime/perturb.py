@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnxfim.runtime.failures import run_error
 from onnxfim.runtime.rows import Signs
+from onnxfim.runtime.stopping import breakable, broken_off
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -163,7 +164,7 @@ class BoundPair:
             return call()
         except Exception as error:
             buffer.free()
-            raise run_error(error, self._model) from error
+            raise broken_off(error) or run_error(error, self._model) from error
 
     def answers(self, rows: Any) -> list[Array]:
         """Outputs of the model at rows that lie on the device."""
@@ -171,7 +172,7 @@ class BoundPair:
         binding.bind_ortvalue_input(self._input, rows)
         for name in self._outputs:
             binding.bind_output(name, "cpu")
-        self._model.run_with_iobinding(binding)
+        self._model.run_with_iobinding(binding, breakable())
         return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]
 
     def filled(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, buffer: RowBuffer | None = None) -> Any:

@@ -22,6 +22,7 @@ from onnxfim.runtime.providers import (
     _captured_stderr,
     _load_failure,
 )
+from onnxfim.runtime.stopping import breakable, broken_off
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -139,6 +140,6 @@ def _session_options(threads: int | None, base_dir: Path | None) -> Any:
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
     """One call of the session; its errors become those of `failures.run_error`."""
     try:
-        return list(session.run(list(outputs), dict(feeds)))
+        return list(session.run(list(outputs), dict(feeds), breakable()))
     except Exception as error:
-        raise run_error(error, session) from error
+        raise broken_off(error) or run_error(error, session) from error

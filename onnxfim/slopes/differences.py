@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from onnxfim.errors import OnnxFimError
 from onnxfim.record import streams
-from onnxfim.runtime.rows import Directions, Forward, Rademacher, Rows, Signs, dither_noise, joined_directions
+from onnxfim.runtime.rows import Coordinates, Directions, Forward, Rademacher, Rows, Signs, dither_noise, joined_directions
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Scheme: TypeAlias = Literal["forward", "central", "dithered"]
 
 #: Forward passes per direction of each scheme (the base point is shared by all forward differences of a sample).
 ROWS_PER_DIRECTION: dict[Scheme, int] = {"forward": 1, "central": 2, "dithered": 4}
+
+
+_LEAST_CUT = 8  # directions of a request that was cut short, for them to tell anything
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,9 @@ class DifferenceJacobian:
     def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
         """Outputs along the requested directions, one result per request, in order.
 
+        Where the model's answers end early, by an interrupt or an error, the request that was under way is answered with the random
+        directions that were evaluated, if these are eight or more; its ``count`` says how many. The error comes after it.
+
         Args:
             X: Samples, (N, *shape).
             base: Their outputs, (N, K, P).
@@ -134,7 +141,17 @@ class DifferenceJacobian:
         current = next(waiting, None)
         held: list[Array] = []
         held_rows = 0
-        for z in self.forward.stream(X, self._rows(requests, d)):
+        answers = self.forward.stream(X, self._rows(requests, d))
+        while True:
+            try:
+                z = next(answers, None)
+            except (KeyboardInterrupt, OnnxFimError):
+                if current is not None and (part := self._begun(current, held_rows // per_direction)) is not None:
+                    position, rows = part.sample.position, np.concatenate(held)[: part.count * per_direction]
+                    yield self.pair(part, rows, base[position], X[position])
+                raise
+            if z is None:
+                return
             held.append(z)
             held_rows += len(z)
             while current is not None and held_rows >= current.count * per_direction:
@@ -144,6 +161,13 @@ class DifferenceJacobian:
                 position = current.sample.position
                 yield self.pair(current, rows[:cut], base[position], X[position])
                 current = next(waiting, None)
+
+    def _begun(self, request: Request, directions: int) -> Request | None:
+        """The part of a request that so many directions answer; None where that tells nothing: of coordinates, or of too few."""
+        turns = 1 if self.lengths is None else len(self.lengths)
+        count = directions // turns * turns
+        whole = isinstance(self.directions, Coordinates)
+        return None if whole or count < _LEAST_CUT * turns else replace(request, count=count)
 
     def pair(self, request: Request, rows: Array, base: Array, x: Array) -> Ends:
         """Order the rows of one request, (rows, K, P), into ends of steps; ``base`` is the output of the sample x, (K, P)."""

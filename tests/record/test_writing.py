@@ -12,7 +12,6 @@ from onnxfim.record import writing
 from onnxfim.record.writing import destination, write_bytes, write_text
 from tests.support.audits import make_audit
 
-
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions, and links for few")
 
 

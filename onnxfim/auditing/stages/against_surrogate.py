@@ -39,7 +39,7 @@ def has_surrogate(ground: Ground) -> bool:
     return rounds and ground.step.scheme == "dithered"
 
 
-@stage("checking against the surrogate")
+@stage("checking against the surrogate", instead=lambda ground, reason, found: _without(found, reason))
 def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
     ground.say("checking against the surrogate")

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import scale_field
-from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages import as_found, stage
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.audit import AttackSummary, Correlation
@@ -30,7 +30,7 @@ _PGD_STEPS, _RESTARTS, _L2_STEPS = 40, 2, 200
 _LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)  # tried in this order where the file is not misled by the first
 
 
-@stage("attacking")
+@stage("attacking", instead=as_found)
 def attack(ground: Ground, route: GradientRoute, found: Found) -> Found:
     """Attack the first samples and correlate every measure with the smallest successful step."""
     positions = sorted(p for p, r in found.results.items() if r.prediction is not None)[: ground.settings.attack_samples]

@@ -37,7 +37,7 @@ class TriedRows:
     outputs: Array
 
 
-@stage("trying rows against each other")
+@stage("trying rows against each other", instead=lambda context, reason: None)
 def try_rows(context: Context) -> TriedRows | None:
     """How far rows depend on the batch that they are in; None where no batch can be tried (one row a call, or calls that fail).
 
@@ -92,6 +92,7 @@ def try_rows(context: Context) -> TriedRows | None:
     return TriedRows(check, rows[good], first[good])
 
 
+@stage("rows of the clean pass", small=True, instead=lambda context, reason, tried, clean: None if tried is None else tried.check)
 def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> RowCheck | None:
     """What was found, with the answers that the same rows had in the clean pass: it makes no call."""
     if tried is None or tried.check.apart:

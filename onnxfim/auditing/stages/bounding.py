@@ -13,7 +13,7 @@ from onnxfim.record.bound import Bound
 from onnxfim.spectral.reading import GraphReading, bound_for, read_graph
 
 
-@stage("bounding")
+@stage("bounding", instead=lambda context, reason: None)
 def read(context: Context) -> GraphReading | None:
     """Class, bound and closed forms; None where they were not asked for, or there is no graph."""
     file, info = context.subject.file, context.subject.info
@@ -27,7 +27,14 @@ def read(context: Context) -> GraphReading | None:
 
     end = ending(file.graph, info.output)
     logits = context.subject.kind.made_by(end)
-    reading = read_graph(file.graph, input_name=info.input, output_name=info.output, logits=logits, remember=remember)
+    reading = read_graph(
+        file.graph,
+        input_name=info.input,
+        output_name=info.output,
+        logits=logits,
+        remember=remember,
+        progress=lambda *_: context.meter.check(),
+    )
     return replace(reading, bound=_of_audit(reading.bound, context, end, logits=logits))
 
 

@@ -36,6 +36,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide the mean, the tail and the maximum
 _KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
 _FEW_DIRECTIONS = 8
+_MEASURING = "measuring by differences"
 _BREAKS = "the model's output is not finite near this sample, or the runtime fails there"
 
 
@@ -130,7 +131,13 @@ def _raw_plan(ground: Ground, passes: int) -> Plan | None:
     return Plan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
 
 
-@stage("measuring by differences")
+def without_step(ground: Ground, gradient: GradientInfo) -> Found:
+    """No result of any sample, since no step was chosen."""
+    skipped = tuple(Skipped(ground.index(i), f"no step: {ground.step.unchosen}") for i in ground.clean.audited)
+    return Found("sketch", gradient, skipped=(*ground.clean.skipped, *skipped))
+
+
+@stage(_MEASURING)
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
@@ -151,6 +158,8 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
         found = evaluate(ground, raw, Round(replace(done.found, results={}), kinked=done.kinked), requests).found
     except ENDS as end:  # nothing of this round was finished
         return replace(done, found=done.found.ended(end))
+    if ground.faults.stages and not found.results:  # it failed before anything of it was finished
+        return done
     results = {
         i: replace(
             r,
@@ -167,8 +176,10 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
     """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
+    An unexpected failure at one sample skips it; one of the evaluation itself ends this round, with what was finished.
+
     Raises:
-        KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet.
+        KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet; any other error before that too.
     """
     results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
     skipped, ended = list(before.found.skipped), None
@@ -188,23 +199,52 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
-            result = plan.measurer(ends.request.sample, ground.base[position], parts)
-            whole = joined(parts)
-            if position in kinked:
-                result = without_slope(result)
-            elif not plan.exact and has_no_slope(ground.reader, ground.base[position], whole):
-                result = without_slope(result, BESIDE_A_JUMP)
-            results[position] = result
-            if ground.settings.flip and plan.measurer.parts == 1:
-                leads[position] = lead_of_directions(ground.reader, ground.base[position], whole)
+            measured = _result(ground, plan, ends.request.sample, parts, position in kinked)
+            if isinstance(measured, str):
+                if not refining:
+                    skipped.append(Skipped(ground.index(position), measured))
+                continue
+            results[position] = measured.result
+            if measured.lead is not None:
+                leads[position] = measured.lead
             if not plan.exact:
                 _keep(kept, results, position, parts)
     except ENDS as end:
         if not results:
             raise
         ended = end
+    except Exception as error:
+        if not results:
+            raise
+        reason = ground.faults.note(_MEASURING, error)
+        told = {s.index for s in skipped}
+        missing = (ground.index(r.sample.position) for r in requests if r.sample.position not in results)
+        skipped += [Skipped(i, reason) for i in missing if i not in told]
     found = replace(before.found, results=results, skipped=tuple(skipped), leads=leads).ended(ended)
     return Round(found, kept, kinked)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A sample's result, and the weights of its directions where flips are looked for."""
+
+    result: SampleResult
+    lead: Array | None
+
+
+def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _Measured | str:
+    """What a sample's ends of steps give, or why they give nothing."""
+    base = ground.base[sample.position]
+    try:
+        result, whole = plan.measurer(sample, base, parts), joined(parts)
+        if kinked:
+            result = without_slope(result)
+        elif not plan.exact and has_no_slope(ground.reader, base, whole):
+            result = without_slope(result, BESIDE_A_JUMP)
+        leads = ground.settings.flip and plan.measurer.parts == 1
+        return _Measured(result, lead_of_directions(ground.reader, base, whole) if leads else None)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured
+        return ground.faults.note(_MEASURING, error)
 
 
 def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult], position: int, parts: tuple[Ends, ...]) -> None:

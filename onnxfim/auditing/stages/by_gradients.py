@@ -59,7 +59,7 @@ def differentiate(ground: Ground) -> Derivative:
     return derivative
 
 
-@stage("differentiating")
+@stage("differentiating", instead=lambda ground, reason: Derivative(GradientInfo(False, reason, False, None, None, 0, None)))
 def open_derivative(ground: Ground) -> Derivative:
     """Derive and test the graphs."""
     ground.say("differentiating")
@@ -117,9 +117,9 @@ def _inside(rows: Array, limits: tuple[float, float] | None) -> Array:
     return np.clip(rows, low + margin, high - margin).astype(rows.dtype)
 
 
-@stage("measuring by gradients")
-def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Found:
-    """All audited samples; one of `ENDS` keeps those that were finished.
+@stage("measuring by gradients", instead=lambda ground, reason, derivative, route: None)
+def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Found | None:
+    """All audited samples; one of `ENDS` keeps those that were finished; None where it fails unexpectedly.
 
     Raises:
         KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet.

@@ -9,6 +9,7 @@ import numpy as np
 from onnxfim.auditing.context import Clean, Context
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import TiedSamples
+from onnxfim.errors import OnnxFimError
 from onnxfim.graph.quantised import computes_in_half, rounding_operators, rounds_inside_products
 from onnxfim.record.audit import Calibration
 from onnxfim.record.steps import StepChoice
@@ -23,14 +24,33 @@ _ENOUGH = 6  # samples that the ladder climbs at
 _OUTPUTS, _REPEATED = 40, 0.5  # outputs that say something, and the share of different ones of outputs on a grid
 
 
-@stage("calibration")
+def unfitted(context: Context, reason: str, *_: object) -> Calibration:
+    """No calibration, and why; a temperature that was given is one all the same."""
+    given = context.settings.temperature
+    return Calibration(
+        None, None, None, None, given, None, None, reason=None if given is not None else f"no temperature: {reason}",
+        log_error=None if given is None else 0.0, method="" if given is None else "given",
+    )  # fmt: skip
+
+
+def unchosen(context: Context, reason: str, clean: Clean, *_: object) -> StepChoice:
+    """No step, and why."""
+    given = context.settings.step
+    return StepChoice(
+        step=given or 0.0, scheme="central", plateau=False, given=given is not None, input_std=clean.scales.pooled,
+        noise_floor=None, repeat_noise=0.0, error=None, smallest_usable=None, dither=None, curve=(), samples=(), directions=0,
+        evaluations=0, unchosen=reason,
+    )  # fmt: skip
+
+
+@stage("calibration", instead=unfitted, told=(OnnxFimError,))
 def fit_temperature(context: Context, clean: Clean) -> Calibration:
     """Accuracy, confidence and temperature on all usable samples."""
     labels = None if context.samples.labels is None else context.samples.labels[clean.usable]
     return calibrate(context.reader, clean.base[clean.usable], labels, context.settings.temperature)
 
 
-@stage("choosing the step")
+@stage("choosing the step", instead=unchosen, told=(OnnxFimError,))
 def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
     """Step and scheme, by the ladder on a few of the audited samples."""
     context.say("choosing the step")

@@ -35,6 +35,14 @@ def clean_pass(context: Context) -> Clean:
     return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited))
 
 
+def not_run(context: Context) -> Clean:
+    """What is known of the samples where the pass was interrupted: which ones were to be audited, and no output."""
+    planned = _audited(context, np.arange(len(context.X)))
+    info = context.subject.info
+    base = np.full((len(context.X), info.num_outputs, info.positions), np.nan)
+    return Clean(base, planned[:0], planned, context.samples.skipped, spread_of(context.X, planned))
+
+
 def _reason(context: Context, position: int) -> str:
     """Why a sample cannot be used."""
     said = why_not(context.subject.forward.outputs, context.X[position : position + 1])

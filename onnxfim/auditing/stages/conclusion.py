@@ -15,12 +15,13 @@ from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, package_versions
-from onnxfim.record.audit import Audit, DataInfo, ScalingCheck
+from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
+from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
-from onnxfim.record.running import Run
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.running import UNMEASURED, Run
+from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
 from onnxfim.slopes.spread import pooled_deviation
@@ -46,15 +47,19 @@ def conclude(
         started: When the audit began, by `time.perf_counter`.
         scaling: Whether the inputs are in the model's units, or None where that was not checked.
     """
+    found = _all_told(ground, found)
     samples: tuple[SampleResult, ...] = tuple(found.in_order)
     if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:
         samples = tuple(_not_exact(s) for s in samples)
     if reading is not None:
-        samples = with_bounds(
-            samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
-            log10_largest_spread=ground.reader.log10_largest_spread,
-        )  # fmt: skip
+        samples = _bounded(ground, samples, reading)
     data = replace(data_info(ground), scaling=scaling)
+    # All that may fail comes before the record of the run, which tells of it.
+    aggregates, classes, pictures = (
+        _aggregates(ground, samples, found.method),
+        _classes(ground, samples),
+        _pictures(ground, samples),
+    )
     measured = Audit(
         model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
@@ -62,13 +67,13 @@ def conclude(
         run=run_info(ground, found, time.perf_counter() - started),
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
-        aggregates=with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, found.method),
+        aggregates=aggregates,
         samples=samples,
         skipped=tuple(sorted(found.skipped, key=lambda s: s.index)),
         findings=(),
         verdict="inconclusive",
-        classes=tuple(class_rows(samples, labelled=data.labels, names=data.class_names)),
-        thumbnails=thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited}),
+        classes=classes,
+        thumbnails=pictures,
         gradient=found.gradient,
         directions=found.pictures,
         attack=found.attack,
@@ -78,6 +83,49 @@ def conclude(
         rows=ground.rows,
     )
     return judge(measured)
+
+
+def _all_told(ground: Ground, found: Found) -> Found:
+    """What was found, with every sample that an early end left out among the skipped ones."""
+    if not found.interrupted:
+        return found
+    skipped = {s.index: s for s in (*ground.clean.skipped, *found.skipped)}
+    done = {r.index for r in found.results.values()} | set(skipped)
+    reason = UNMEASURED if found.stopped is None else "the provider failed before it was measured"
+    left = (ground.index(i) for i in ground.clean.audited)
+    return replace(found, skipped=(*skipped.values(), *(Skipped(i, reason) for i in left if i not in done)))
+
+
+@stage("bounding the samples", small=True, instead=lambda ground, reason, samples, reading: samples)
+def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphReading) -> tuple[SampleResult, ...]:
+    """The samples with bounds of their own."""
+    return with_bounds(
+        samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
+        log10_largest_spread=ground.reader.log10_largest_spread,
+    )  # fmt: skip
+
+
+@stage(
+    "taking statistics", small=True, instead=lambda ground, reason, samples, method: all_aggregates((), seed=ground.settings.seed)
+)
+def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) -> dict[str, Aggregates]:
+    """Statistics over the samples."""
+    return dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
+
+
+@stage("telling the classes", small=True, instead=lambda ground, reason, samples: ())
+def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
+    """The per-class table."""
+    data = ground.samples
+    return tuple(class_rows(samples, labelled=data.labels is not None, names=data.class_names))
+
+
+@stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
+def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
+    """Small pictures of the inputs; none where it is to end at once."""
+    if ground.meter.stop.hurried:
+        return ()
+    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
 
 
 def _not_exact(sample: SampleResult) -> SampleResult:
@@ -123,6 +171,8 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         installation=None if report is None or (mixture := installed().mixture) is None else str(mixture),
         placement=None if report is None or report.placement is None else tuple(Placed(**vars(p)) for p in report.placement.placed),
         stopped=found.stopped,
+        interrupted_by=found.interrupted_by,
+        failed_stages=tuple(ground.faults.stages),
         times=_times(ground, seconds),
     )
 
@@ -168,6 +218,8 @@ def _chance(ground: Ground) -> float | None:
     if labels is None or not ground.reader.has_classes or ground.base.shape[2] != 1:
         return None
     usable, classes = ground.clean.usable, max(ground.base.shape[1], 2)
+    if not len(usable):
+        return None
     given = np.bincount(labels[usable], minlength=classes) / len(usable)
     predicted = np.bincount(ground.reader.predictions(ground.base[usable]), minlength=classes) / len(usable)
     return 1 / classes if given.max() == 1 else max(1 / classes, float(given @ predicted))
@@ -177,7 +229,8 @@ def _spreads(ground: Ground) -> dict[int, float]:
     """log10 of the largest eigenvalue of C at each sample, by index; none of outputs with positions."""
     if ground.base.shape[2] != 1:
         return {}
-    return {ground.index(i): ground.reader.log10_spread(ground.base[i]) for i in ground.clean.audited}
+    measured = np.intersect1d(ground.clean.audited, ground.clean.usable).tolist()
+    return {ground.index(i): ground.reader.log10_spread(ground.base[i]) for i in measured}
 
 
 def _clipped(ground: Ground) -> ClippedRange | None:

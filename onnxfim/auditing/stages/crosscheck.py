@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.instruments import differences, sketch_measurer
-from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages import as_found, stage
 from onnxfim.record.sample import SampleResult, estimate_of
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import is_finite
@@ -16,7 +16,7 @@ from onnxfim.slopes.differences import is_finite
 _DIRECTIONS = 64
 
 
-@stage("checking against the sketch")
+@stage("checking against the sketch", instead=as_found)
 def cross_check(ground: Ground, found: Found) -> Found:
     """Sketch the calibration samples that are not kinked, and compare: the median ratio to the gradients' values, 1 where held."""
     ground.say("checking against the sketch")

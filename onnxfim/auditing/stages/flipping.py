@@ -50,7 +50,13 @@ def blind_ways(ground: Ground) -> Ways:
     )
 
 
-@stage("looking for flips")
+def _without_radii(ground: Ground, reason: str, found: Found, ways: Ways) -> Found:
+    """What was found, each sample with the reason in place of its flip radius."""
+    none = Estimate(None, kind="upper bound", reason=reason)
+    return replace(found, results={p: replace(r, flip_radius=none) for p, r in found.results.items()})
+
+
+@stage("looking for flips", instead=_without_radii)
 def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     """The flip radius of all samples that have a prediction; one of `ENDS` keeps those that were finished."""
     results = {p: replace(r, flip_radius=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}

@@ -30,7 +30,7 @@ _CLIPPED = 0.1  # of the values, that may lie beyond it
 _NORMALISED = (0.02, 4.0)  # deviation of inputs after the graph's own normalisation
 
 
-@stage("checking the scaling")
+@stage("checking the scaling", instead=lambda ground, reason: None)
 def check(ground: Ground) -> ScalingCheck | None:
     """The usual changes of the inputs compared on labelled samples, and what the graph says against the data.
 

@@ -25,7 +25,7 @@ _ROUND = 16  # directions added to a sample at a time
 _MOST = 8  # times the first round's directions that one sample may get
 
 
-@stage("refining")
+@stage("refining", instead=lambda ground, reason, plan, first: first.found)
 def refine(ground: Ground, plan: Plan, first: Round) -> Found:
     """Add directions to the samples whose noise is likely to decide that of the mean and of the tail, while there is budget."""
     settings, meter, found = ground.settings, ground.meter, first.found

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import picture_of, ranking, thumbnail
-from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages import as_found, stage
 from onnxfim.record import streams
 from onnxfim.record.audit import DirectionPicture
 from onnxfim.record.sample import KLCurve, SampleResult
@@ -23,7 +23,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
 
 
-@stage("replaying the worst directions")
+@stage("replaying the worst directions", instead=as_found)
 def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
     """KL curves of some samples along their worst directions, and pictures of the most, the middle and the least sensitive."""
     positions = {r.index: p for p, r in found.results.items()}

@@ -11,7 +11,7 @@ import onnx
 
 from onnxfim.auditing.context import Clean, Context, Found, Ground
 from onnxfim.auditing.instruments import differences
-from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages import as_found, stage
 from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.kinks import KinkFinder
@@ -30,7 +30,7 @@ _EVEN = 0.02  # of the odd part's energy: what a smooth function may show at the
 _SPREAD_ROWS = 256  # samples that the spread is taken over
 
 
-@stage("looking for ties")
+@stage("looking for ties", instead=lambda context, reason, clean: TiedSamples())
 def find(context: Context, clean: Clean) -> TiedSamples:
     """Ties at the audited samples; nothing where the file is no graph, rounds its values, or has no common form."""
     context.say("looking for ties")
@@ -70,6 +70,7 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
     rows = max(1, min(64, _BYTES // max(finder.bytes_per_row, 1)))
     tied: dict[int, Array] = {}
     for start in range(0, len(clean.audited), rows):
+        context.meter.check()
         block = clean.audited[start : start + rows]
         X = context.X[block].astype(dtype)
         rng = np.random.default_rng([context.settings.seed, context.index(block[0]), streams.KINKS])
@@ -91,6 +92,7 @@ class _Thinned:
         return rng.integers(-1, 2, (count, d), np.int8)
 
 
+@stage("looking for kinks", small=True, instead=lambda ground, reason: frozenset(ground.ties.at))
 def kinked_samples(ground: Ground) -> frozenset[int]:
     """Positions of the tied samples at which the two one-sided differences differ: by differences they have no value.
 
@@ -130,6 +132,7 @@ def without_slope(result: SampleResult, reason: str = ON_TIES) -> SampleResult:
     return replace(result, top_eigenvalues=(), **missing)
 
 
+@stage("telling the ties", small=True, instead=as_found)
 def told(ground: Ground, found: Found) -> Found:
     """What was found, with the ties beside the derivative's record."""
     indices = {p: ground.index(p) for p in ground.ties.at}

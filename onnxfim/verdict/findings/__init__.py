@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Level
 from onnxfim.verdict.findings import (
@@ -35,8 +36,22 @@ CHECKS: dict[str, Check] = {c.id: c for c in sorted(_ALL, key=lambda c: _ORDER[c
 
 def findings(audit: Audit) -> tuple[Finding, ...]:
     """All findings of an audit, most serious first; what its own ``findings`` are does not matter."""
-    found = [f for check in CHECKS.values() if (f := check.of(audit)) is not None]
+    found = [f for check in CHECKS.values() if (f := _of(check, audit)) is not None]
     return tuple(sorted(found, key=lambda f: _ORDER[f.level]))
+
+
+def _of(check: Check, audit: Audit) -> Finding | None:
+    """What a check finds; one that fails itself is a finding too, and no audit is lost by it."""
+    try:
+        return check.of(audit)
+    except Exception as error:  # noqa: BLE001 - whatever it stumbled over, the other checks are made
+        said = " ".join(str(error).split())
+        message = (
+            f"The check {check.id!r} failed where nobody foresaw it ({type(error).__name__}: {said}): what it would have found is"
+        )
+        return Finding(
+            "stage-failed", "error", f"{message} missing. This is a defect of onnxfim: please report it {issue_tracker()}."
+        )
 
 
 def check_of(finding: Finding) -> Check:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
+from onnxfim.record.running import UNMEASURED
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
@@ -119,15 +121,32 @@ def _tf32(audit: Audit) -> str | None:
 def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
-    ended = "was interrupted" if audit.run.stopped is None else "ended early"
+    by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
+    ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
+    left = sum(s.reason == UNMEASURED for s in audit.skipped)
     return (
-        f"The audit {ended}: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
+        f"The audit {ended}: it holds {len(audit.samples):,} of {len(audit.samples) + left:,} samples, those that were finished by then, "
         "and not every check was made. Run it again to the end."
     )
 
 
+def _failed(audit: Audit) -> str | None:
+    failed = audit.run.failed_stages
+    if not failed:
+        return None
+    told = "; ".join(
+        f"{f.stage} ({f.error}{f': {f.message}' if f.message else ''}{f'; at the node {f.node}' if f.node else ''})" for f in failed
+    )
+    one = len(failed) == 1
+    return (
+        f"{'A stage' if one else f'{len(failed)} stages'} of the audit failed where nobody foresaw it, and what {'it' if one else 'they'} "
+        f"would have found is missing; all else was measured: {told}. This is a defect of onnxfim: please report it {issue_tracker()}, "
+        "with the traceback that -v prints."
+    )
+
+
 def _skipped(audit: Audit) -> str | None:
-    skipped = audit.skipped
+    skipped = [s for s in audit.skipped if s.reason != UNMEASURED]  # what an interrupt left out is told of by itself
     if not skipped:
         return None
     were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")
@@ -176,6 +195,7 @@ CHECKS = (
     Check("placement-unknown", "note", "Which nodes the provider was given is not known", _unknown),
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
+    Check("stage-failed", "error", "A stage of the audit failed", _failed),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("cache-off", "note", "The cache is off", _cache_off),
     Check("precision-not-reached", "warning", "The precision asked for was not reached", _precision, _no_precision),

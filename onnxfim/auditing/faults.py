@@ -1,0 +1,49 @@
+"""What failed in an audit where nobody foresaw it: each failure in one line, its traceback in the log."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass, field
+
+from onnxfim.graph.graph import Node
+from onnxfim.record.running import FailedStage
+
+_LONGEST = 300  # of an exception's message
+_NAMES = ("node", "n")  # what the code that goes through a graph calls the node it is at
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The stages that failed, as they are noted."""
+
+    stages: list[FailedStage] = field(default_factory=list)
+
+    def note(self, stage: str, error: BaseException) -> str:
+        """Note that a stage failed; its traceback goes to the log. Returns the reason of what is missing now."""
+        failed = FailedStage(stage, type(error).__name__, in_one_line(error), _node_of(error))
+        if failed not in self.stages:  # once, where it fails at every sample
+            self.stages.append(failed)
+        _log.info("%s failed:\n%s", stage, "".join(traceback.format_exception(error)).rstrip())
+        return f"{stage} failed unexpectedly ({type(error).__name__})"
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an exception says, in one line of bounded length; empty where it says nothing or cannot say it."""
+    try:
+        told = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of foreign code whose text fails too
+        return ""
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+
+
+def _node_of(error: BaseException) -> str | None:
+    """The node that the innermost code which goes through a graph was at, its operator and name; None where there is none."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        for name in _NAMES:
+            if isinstance(node := frame.f_locals.get(name), Node):
+                return f"{node.op} {node.name or next(iter(node.outputs), '')!r}"
+    return None
