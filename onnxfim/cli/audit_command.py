@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.isolating import runs
-from onnxfim.cli.outputs import Outputs, Written
+from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
@@ -59,7 +59,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     try:
         measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
     except OutOfTime as error:
-        console.say(f"onnxfim: {error}", colour="red")
+        console.error(str(error))
         return NOTHING
     if not options["no_cache"] and cache_folder(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
@@ -75,7 +75,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
     if code == INCONCLUSIVE and problem is None and written.problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
-    _print(result, written, console)
+    _print(result, written.files, console)
     if written.problem is not None:
         raise written.problem
     if result.run.stopped is not None:
@@ -134,7 +134,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
 
 
-def _print(result: Audit, written: Written, console: Console) -> None:
+def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
@@ -154,7 +154,7 @@ def _print(result: Audit, written: Written, console: Console) -> None:
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
-    where = ", ".join(written.files)
+    where = ", ".join(files)
     ended = words_of(result.run.interrupted_by) if result.run.stopped is None else "stopped by the provider"
     head = f"{ended}, partial: " if result.run.partial else ""
     errors = [f.id for f in result.findings if f.level == "error"]

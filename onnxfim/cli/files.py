@@ -93,11 +93,12 @@ def write(path: str, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with (current_stop() or Stop()).unbroken():
+    stop = current_stop() or Stop()
+    with stop.unbroken():
         if is_stdout(path):
             Console().document(text)
-            return
-        write_text(path, text)
+        else:
+            write_text(path, text, hurried=lambda: stop.asked > 0)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

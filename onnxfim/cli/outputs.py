@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,10 +22,16 @@ DEFAULT = (("html", "report.html"),)
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the outputs: the files that are there, and what went wrong, or None."""
+    """What became of the outputs.
+
+    Attributes:
+        files: Those that were written.
+        problem: One that names every output that was not: an `OutputError`, or another where a format could not be made. None where
+            all are there.
+    """
 
     files: tuple[str, ...]
-    problem: OutputError | None
+    problem: Exception | None
 
 
 @dataclass(frozen=True)
@@ -80,36 +85,25 @@ def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable
         What was written; its ``problem`` names every output that was not.
     """
     problems: list[str] = []
-    files, cause = [], None
+    files, defect = [], None
     for kind, path in sorted(targets, key=lambda t: t[0] != "json"):
         try:
-            write(path, _made(kind, path, partial(render[kind], result)))
+            write(path, render[kind](result))
         except OutputError as error:
             problems.append(str(error))
-            cause = cause or error.__cause__
-            continue
-        if not is_stdout(path):
-            files.append(path)
+        except Exception as error:  # noqa: BLE001 - whatever one format stumbles over, the others are written
+            problems.append(f"{path}: {kind} could not be made ({type(error).__name__}: {error}).")
+            defect = error
+        else:
+            if not is_stdout(path):
+                files.append(path)
+    in_order = tuple(path for _, path in targets if path in files)
     if not problems:
-        return Written(tuple(files), None)
-    problem = OutputError(problems[0] if len(problems) == 1 else f"{len(problems)} outputs were not written. {' '.join(problems)}")
-    problem.__cause__ = cause
-    in_order = [path for _, path in targets if path in files]
-    return Written(tuple(in_order), problem)
-
-
-def _made(kind: str, path: str, make: Callable[[], str]) -> str:
-    """One format's text; where it cannot be made, the others are written all the same."""
-    try:
-        return make()
-    except OutputError:
-        raise
-    except Exception as error:  # whatever one format stumbles over must not lose the others
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        raise OutputError(
-            f"internal error: {path}: the format {kind} could not be made ({told}). Please report it; a saved JSON (-o json=PATH) "
-            f"can be converted later."
-        ) from error
+        return Written(in_order, None)
+    text = problems[0] if len(problems) == 1 else f"{len(problems)} outputs were not written. {' '.join(problems)}"
+    problem = OutputError(text) if defect is None else RuntimeError(text)
+    problem.__cause__ = defect
+    return Written(in_order, problem)
 
 
 def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None:

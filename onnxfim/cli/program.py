@@ -10,7 +10,9 @@ import click
 
 from onnxfim.cli.console import Console
 from onnxfim.cli.outlets import unbreakable
+from onnxfim.cli.signals import code_of, ended_by_signals, words_of
 from onnxfim.record.foreign_text import one_line
+from onnxfim.runtime.stopping import Stop
 
 
 class Program(click.Group):
@@ -25,8 +27,12 @@ class Program(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command; standing alone, end with its exit code, or with 2 where its whole result could not be printed."""
-        with unbreakable() as stdout:
+        """Run a command; standing alone, end with its exit code, or with 2 where its whole result could not be printed.
+
+        Signals end it as `cli.signals` says, from its first option on.
+        """
+        stop = Stop()
+        with unbreakable() as stdout, stop.current(), ended_by_signals(stop):
             console = Console()
             run = super().main
             given = (args, prog_name, complete_var)
@@ -41,8 +47,8 @@ class Program(click.Group):
                 _show(error, console)
                 code = error.exit_code
             except click.Abort:
-                console.error("interrupted before anything was measured.")
-                code = 130
+                console.error(f"{words_of(stop.by)} before anything was measured.")
+                code = code_of(stop.by)
             if code == 0 and stdout.undelivered and not stdout.abandoned:
                 console.error(f"stdout: cannot be written ({stdout.fault}), nothing was delivered. Open it, or write to a file.")
                 code = 2

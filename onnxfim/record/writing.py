@@ -10,13 +10,14 @@ import secrets
 import select
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from onnxfim.errors import OutputError
 
-#: Seconds that a named pipe waits for a reader, and that a reader may take nothing.
-READER_COMES, READER_TAKES = 5.0, 30.0
+#: Seconds that a named pipe waits for a reader, that a reader may take nothing, and either of them where the work was asked to end.
+READER_COMES, READER_TAKES, HURRIED = 5.0, 30.0, 1.0
 #: Where no file can be made beside the old one, or not be moved over it, that one is written in place: a file of a folder that is
 #: closed, a file that is mounted by itself, a folder whose path leaves no room for a temporary name.
 _NO_MOVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG}
@@ -114,7 +115,11 @@ def _permitted(found: Destination) -> None:
     raise PermissionError(errno.EACCES, "no permission")
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def _never() -> bool:
+    return False
+
+
+def write_text(path: str | os.PathLike[str], text: str, *, hurried: Callable[[], bool] = _never) -> None:
     """Write a text file in one move: readers see the old file or the whole new one (see `write_bytes`).
 
     A character that no encoding holds (half of a surrogate pair) is written as its JSON escape.
@@ -122,14 +127,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), hurried=hurried)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, hurried: Callable[[], bool] = _never) -> None:
     """Write a file in one move: readers see the old file or the whole new one, with the old one's permissions.
 
     Links are followed, a dangling one to the end. A pipe or a character device is written straight. A file beside which no other
     can be made is written in place, and put back where that fails. Other names (hard links) of an old file keep what it held.
+
+    Args:
+        path: Where to.
+        content: What.
+        hurried: Looked at while a pipe's reader is waited for: where it is true, that is not for long.
 
     Raises:
         OutputError: it cannot be written; no part of it, and no other file, is left then.
@@ -137,7 +147,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     found = destination(path)
     try:
         if found.kind == "stream":
-            _stream(found.path, content)
+            _stream(found.path, content, hurried)
         elif found.kind == "open":
             _in_place(found.path, content)
         else:
@@ -217,9 +227,9 @@ def _to_disk(descriptor: int) -> None:
             raise
 
 
-def _stream(path: str, content: bytes) -> None:
+def _stream(path: str, content: bytes, hurried: Callable[[], bool]) -> None:
     """Write into a pipe or a device; one that nobody reads does not wait for ever."""
-    descriptor = _open_stream(path)
+    descriptor = _open_stream(path, hurried)
     try:
         left, since = memoryview(content), time.monotonic()
         while left:
@@ -229,8 +239,8 @@ def _stream(path: str, content: bytes) -> None:
                 taken = 0
             if taken:
                 left, since = left[taken:], time.monotonic()
-            elif time.monotonic() - since > READER_TAKES:
-                raise TimeoutError(errno.ETIMEDOUT, f"its reader took nothing for {READER_TAKES:g} s")
+            elif (waited := time.monotonic() - since) > (min(HURRIED, READER_TAKES) if hurried() else READER_TAKES):
+                raise TimeoutError(errno.ETIMEDOUT, f"its reader took nothing for {waited:.1f} s")
             else:
                 waiting = select.poll()
                 waiting.register(descriptor, select.POLLOUT)
@@ -239,17 +249,17 @@ def _stream(path: str, content: bytes) -> None:
         os.close(descriptor)
 
 
-def _open_stream(path: str) -> int:
+def _open_stream(path: str, hurried: Callable[[], bool]) -> int:
     flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-    until = time.monotonic() + READER_COMES
+    since = time.monotonic()
     while True:
         try:
             return os.open(path, flags)
         except OSError as error:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
-            if time.monotonic() > until:
-                raise OSError(errno.ENXIO, f"a pipe that nothing read within {READER_COMES:g} s") from error
+            if (waited := time.monotonic() - since) > (min(HURRIED, READER_COMES) if hurried() else READER_COMES):
+                raise OSError(errno.ENXIO, f"a pipe that nothing read within {waited:.1f} s") from error
         time.sleep(0.05)
 
 

@@ -45,11 +45,17 @@ def _profile(rows: Callable[[Any], int]) -> Callable[[Hardware], str | None]:
 
 
 def _where_kept(value: Callable[[Path], str]) -> Callable[[Hardware], str | None]:
-    return lambda h: None if h.engines is None or not _may_keep(h.engines) else value(engine_folder(h.engines, tf32=h.tf32))
+    def kept(hardware: Hardware) -> str | None:
+        if hardware.engines is None:
+            return None
+        folder = engine_folder(hardware.engines, tf32=hardware.tf32)
+        return value(folder) if _may_keep(folder) else None
+
+    return kept
 
 
 def _may_keep(folder: Path) -> bool:
-    """Whether engines can be written below a folder, which may not be there yet: a compiler that cannot keep them would fail."""
+    """Whether engines can be written into a folder, which may not be there yet: a compiler that cannot keep them would fail."""
     try:
         nearest = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
         return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)

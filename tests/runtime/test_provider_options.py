@@ -125,6 +125,14 @@ class TestChain:
         assert nvidia.opened[0][0][1]["trt_engine_cache_path"] == str(tmp_path / "tensorrt-tf32")
         assert nvidia.opened[0][1][1]["use_tf32"] == "1"
 
+    def test_engines_that_cannot_be_kept_are_not_asked_for(self, nvidia, tmp_path):
+        (tmp_path / "file").write_text("")
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "tensorrt").write_text("")
+        for k, folder in enumerate((tmp_path / "file", tmp_path / "file" / "deeper", tmp_path / "taken")):
+            open_session(MODEL, Hardware(("tensorrt",), engines=folder))
+            assert not [key for key in nvidia.opened[k][0][1] if "cache" in key], folder
+
     def test_a_provider_that_does_not_load_leaves_the_others_their_options(self, nvidia):
         nvidia.broken = {TENSORRT}
         _, report = open_session(MODEL, Hardware(("tensorrt:1",), options=(("trt_fp16_enable", "1"),)))
