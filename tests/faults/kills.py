@@ -29,8 +29,8 @@ from tests.support.places import ROOT, SAMPLES
 
 #: Both take 3 to 5 seconds of an idle core, the start apart. The batch is given: it is found by the clock otherwise, and rows round by it.
 MODES = {
-    "sketch": ("digits_resnet.onnx", "--method", "sketch", "--samples", "12", "--budget", "400", "--batch", "32"),
-    "gradient": ("digits_mlp.onnx", "--samples", "100", "--batch", "32", "--replay", "60"),
+    "sketch": ("digits_mlp.onnx", "--method", "sketch", "--samples", "16", "--budget", "400", "--batch", "32"),
+    "gradient": ("digits_resnet.onnx", "--samples", "24", "--batch", "32", "--replay", "12"),
 }
 LONGEST = 5.0  # seconds from a signal to the end
 _LIMIT = 300.0
@@ -212,6 +212,7 @@ def main() -> None:
         for mode, seconds in moments() if "kill" in given.part else ():
             if (stage := killed(folder, mode, seconds, whole[mode])) is not None:
                 where[f"{mode}, {stage}"] += 1
+                print(f"  killed at {seconds:.1f} s, {mode}, {stage}: resumed, equal", flush=True)
             if sum(where.values()) == given.times:
                 break
         print(f"SIGKILL: {sum(where.values())} resumed audits are equal to the whole one;", dict(where), flush=True)
@@ -223,6 +224,7 @@ def main() -> None:
                     where[f"{mode}, {met[0]}"] += 1
                     took.append(met[1])
                     kept.append(met[2])
+                    print(f"  {label} at {seconds:.1f} s, {mode}, {met[0]}: {met[1]:.2f} s, {met[2]} samples", flush=True)
                 if len(took) == given.times:
                     break
             figures = f"{min(took):.2f}, {statistics.median(took):.2f}, {max(took):.2f} s (min, median, max)"
