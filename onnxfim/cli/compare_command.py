@@ -81,7 +81,7 @@ def compare(
     of pairs, says so.
 
     Exit codes: 0 compared, 1 a gate failed, 4 a gate is undecided, 2 could not run, bad usage or audits that do not compare, 130
-    interrupted.
+    interrupted, 143 terminated.
     """
     console = Console(quiet, verbose)
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
@@ -98,7 +98,8 @@ def compare_command(
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.outputs import Outputs, write_each
-    from onnxfim.errors import ProviderError
+    from onnxfim.cli.signals import code_of, words_of
+    from onnxfim.errors import OnnxFimError, ProviderError
     from onnxfim.verdict import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
@@ -114,7 +115,14 @@ def compare_command(
     audits = sides.audits
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
-    result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    partial = next((a for a in audits if a.run.partial), None)
+    try:
+        result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    except OnnxFimError:
+        if partial is None or partial.run.stopped is not None:
+            raise
+        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared", to_stderr=True)
+        return code_of(partial.run.interrupted_by)
     if result.deployment is not None and sides.attribution is not None:
         result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
     if result.deployment is not None:
@@ -125,8 +133,8 @@ def compare_command(
         raise written.problem
     if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
         raise ProviderError(stopped)
-    if any(a.run.partial for a in audits):
-        return 130
+    if partial is not None:
+        return code_of(partial.run.interrupted_by)
     outcomes = {g.verdict for g in result.gates}
     if "fail" in outcomes:
         return 1
@@ -180,7 +188,11 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
         outputs, evaluations = two_outputs(*candidates)
     measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
     audits = [next(measured) if a is None else a for a in read]
-    attribution = _attribution(candidates, audits, console, options) if options["attribute"] else None
+    attribution = (
+        _attribution(candidates, audits, console, options)
+        if options["attribute"] and not any(a.run.partial for a in audits)
+        else None
+    )
     return _Subjects(audits, outputs, evaluations, attribution)
 
 
