@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from onnxfim import errors
-from onnxfim.auditing.in_flight import OPENING, InFlight, Orders
+from onnxfim.auditing.in_flight import GROUND, OPENING, InFlight, Orders, during
 from onnxfim.auditing.jobs import AuditJob, Job, Task, without
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.process import Worker, can_fork, memory_kills
@@ -39,6 +39,7 @@ QUIET, LONGER = 300.0, 100.0
 _LOOKS = 0.02  # seconds between two looks at the memory
 _PATIENCE = 4.0  # seconds from a request to end to the end of a call that does not heed it
 _SLOW = 30.0  # the same where the runtime is not at work
+_HURRY = 3.0  # seconds from the second request
 _FINISHING = 60.0  # seconds for making a result of what is kept
 _MENDS = {
     "time": "Give a longer --timeout.", "request": "Run it again.", "memory": "Give it a smaller --batch, or more memory.",
@@ -198,7 +199,7 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
         OnnxFimError, KeyboardInterrupt: what it ended with.
     """
     stop = current_stop() or Stop()
-    asked, since, timed_out, started = stop.asked, 0.0, False, time.monotonic()
+    asked, since, hurried, timed_out, started = stop.asked, 0.0, 0.0, False, time.monotonic()
     kills = memory_kills()
     while True:
         try:
@@ -212,12 +213,12 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
                     return result
             now = time.monotonic()
             if stop.asked > asked:
-                asked, since = stop.asked, since or now
+                asked, since, hurried = stop.asked, since or now, now if stop.hurried else 0.0
                 worker.ask(stop.by)
             if isolation.deadline is not None and now > isolation.deadline and not since and course.orders.finish is None:
                 since, timed_out = now, True
                 worker.ask(TIME_LIMIT)
-            ended = _overdue(worker, course, isolation, since=since, hurried=asked > 1, started=started)
+            ended = _overdue(worker, course, isolation, since=since, hurried=hurried, started=started)
             if ended is not None:
                 at = worker.in_flight
                 worker.kill()
@@ -254,7 +255,7 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
 
 
 def _overdue(
-    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: bool, started: float
+    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: float, started: float
 ) -> tuple[_Ended, str] | None:
     """Why a process is to be ended now, and in words; None where it may go on."""
     at, now = worker.in_flight, time.monotonic()
@@ -263,10 +264,9 @@ def _overdue(
     quiet = max(isolation.quiet, LONGER * at.longest)
     if at.kind == "call" and now - at.since > quiet:
         return "hang", f"was ended in a call that took over {quiet:.0f} s"
-    if since:
-        patience = 1.0 if hurried else _PATIENCE if at.kind is not None and at.since < since else _SLOW
-        if now - since > patience:
-            return "request", "was asked to end, and did not"
+    patience = _PATIENCE if at.kind is not None and at.since < since else _SLOW
+    if (since and now - since > patience) or (hurried and now - hurried > _HURRY):
+        return "request", "was asked to end, and did not"
     if course.orders.finish is not None and now - started > _FINISHING:
         return "request", "was asked to end, and did not"
     return None
@@ -294,20 +294,20 @@ def _go_on(course: _Course, death: _Death) -> None:
     Raises:
         WorkerEnded: there is no use in another. Stopped: it was asked to end, and there is nothing to be kept.
     """
-    at, orders = death.at, course.orders
-    if orders.finish is not None or (death.by_us in ("request", "time") and not course.job.resumes):
+    at, orders, stop = death.at, course.orders, current_stop()
+    if death.by_us == "request" and stop is not None and stop.hurried:
+        raise Stopped(stop.by)
+    useless = not course.job.resumes or at.stage in GROUND
+    if orders.finish is not None or (death.by_us in ("request", "time") and useless):
         raise _given_up(course, death, "there is no result")
     if death.by_us in ("request", "time"):
         _note(course, death, None, "what was finished was kept")
-        stop = current_stop()
-        if stop is not None and stop.hurried:
-            raise Stopped(stop.by)
         by = TIME_LIMIT if death.by_us == "time" else stop.by if stop is not None else None
         course.orders = replace(orders, finish=by or "SIGINT", careful=None)
         return
     if at.tried and at.position is not None:
         index = int(course.samples.indices[at.position])
-        reason = f"ONNX Runtime {death.how} on this sample, or on a point beside it, while {at.stage}"
+        reason = f"ONNX Runtime {death.how} on this sample, or on a point beside it, {during(at.stage)}"
         _note(course, death, index, "the sample was left out")
         course.left_out[index] = reason
         if len(course.left_out) > max(LEAST, SHARE * (len(course.samples) + len(course.left_out))) or len(course.samples) == 1:
@@ -336,11 +336,11 @@ def _go_on(course: _Course, death: _Death) -> None:
 def _note(course: _Course, death: _Death, sample: int | None, then: str) -> None:
     """Put the end of a process on record."""
     course.restarts.append(Restart(death.at.stage, death.how, sample, then))
-    _log.info("the process of ONNX Runtime %s while %s: %s", death.how, death.at.stage, then)
+    _log.info("the process of ONNX Runtime %s %s: %s", death.how, during(death.at.stage), then)
 
 
 def _given_up(course: _Course, death: _Death, why: str) -> WorkerEnded:
-    said = f"{course.names}: ONNX Runtime {death.how} while {death.at.stage}, and {why}: nothing was measured."
+    said = f"{course.names}: ONNX Runtime {death.how} {during(death.at.stage)}, and {why}: nothing was measured."
     mends = _MENDS.get(
         "memory" if death.for_memory else death.by_us or "", "Use another provider (--provider cpu) or another ONNX Runtime."
     )

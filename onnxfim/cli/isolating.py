@@ -36,6 +36,15 @@ class Runs:
     apart: bool
     isolation: Isolation
 
+    def check_time(self, name: str) -> None:
+        """Raise where the time is up before a job begins.
+
+        Raises:
+            OutOfTime: it is.
+        """
+        if self.isolation.deadline is not None and time.monotonic() > self.isolation.deadline:
+            raise OutOfTime(f"{name}: the time limit came before it was its turn. Give a longer --timeout.")
+
     def audit(self, candidate: Candidate, options: dict[str, Any]) -> Audit:
         """The audit of a model.
 
