@@ -32,6 +32,9 @@ GROUND = (
     "differentiating",
 )  # fmt: skip
 
+#: Stages that an audit cannot do without.
+NEEDED = (*GROUND, "measuring by gradients", "measuring by differences", "refining")
+
 
 class RuntimeEnded(RuntimeError):
     """The process that ran a stage has ended in it; the stage is left out."""

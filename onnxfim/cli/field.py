@@ -14,7 +14,7 @@ from onnxfim.cli.isolating import Runs
 from onnxfim.errors import OnnxFimError
 from onnxfim.record.audit import Audit
 from onnxfim.record.deployment import Attribution, MovedOutput
-from onnxfim.record.running import TIME_LIMIT
+from onnxfim.record.running import TIME_LIMIT, Restart
 from onnxfim.record.steps import StepChoice
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class Field:
     _names: dict[int, str] = field(default_factory=dict)
     _candidates: dict[int, Candidate] = field(default_factory=dict)
     _audits: dict[int, Audit] = field(default_factory=dict)
+    _restarts: dict[int, tuple[Restart, ...]] = field(default_factory=dict)
 
     def enter(self, place: int, name: str, candidate: Candidate) -> None:
         """Put a model in."""
@@ -65,7 +66,7 @@ class Field:
             told = "a step of its own" if ours.step is None else f"step {ours.step:.3g}"
             self.console.detail(f"measuring {self._names[place]} at {told}, {ours.scheme} differences, seed {ours.seed}")
             self._candidates[place] = replace(self._candidates[place], settings=ours)
-            audit = self._of_one(place, lambda p: self.how.audit(self._candidates[p], {}))
+            audit = self._of_one(place, lambda p: self.how.audit(self._candidates[p], {}, self._restarts.get(p, ())))
             if audit is not None:
                 self._audits[place] = audit
         return self._audits
@@ -109,5 +110,6 @@ class Field:
         if outcome.left_out:
             for place, candidate in self._candidates.items():
                 if any(candidate is c for c in job.candidates):
+                    self._restarts[place] = (*self._restarts.get(place, ()), *outcome.restarts)
                     self._candidates[place] = without(candidate, outcome.left_out)
         return outcome.result
