@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxfim.auditing.api import bounds, check, inspect, load_samples
+    from onnxfim.auditing.api import audit_isolated, bounds, check, inspect, load_samples
     from onnxfim.auditing.run import audit
     from onnxfim.auditing.subject import from_callable
     from onnxfim.data.samples import Samples
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 # Every public name and the module that holds it; each is imported when it is asked for, so that `onnxfim --help` waits for nothing.
 _HOMES = {
     "audit": "onnxfim.auditing.run",
+    "audit_isolated": "onnxfim.auditing.api",
     "bounds": "onnxfim.auditing.api",
     "check": "onnxfim.auditing.api",
     "compare": "onnxfim.verdict.compare",
@@ -40,7 +41,7 @@ _HOMES = {
 }
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
-    "UnsupportedOperator", "__version__", "audit", "bounds", "check", "compare", "from_callable", "inspect", "load_samples",
+    "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect", "load_samples",
     "render_html",
 ]  # fmt: skip
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.description import Description, describe
+from onnxfim.auditing.isolation import QUIET, Isolation, isolated_audit
+from onnxfim.auditing.jobs import AuditJob
+from onnxfim.auditing.meter import Report
+from onnxfim.auditing.run import samples_of
 from onnxfim.data import Preprocessing, Samples, load
 from onnxfim.graph.load import choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Scope
+from onnxfim.record.settings import Settings
 from onnxfim.spectral.reading import GraphReading, read_graph
 from onnxfim.verdict.expect import required
 from onnxfim.verdict.gates import parse_gate
 from onnxfim.verdict.judge import judge
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 def load_samples(
@@ -59,6 +71,51 @@ def load_samples(
     return load(
         data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=inputs_key, labels_key=labels_key,
         labels_path=labels_path, limit=limit,
+    )  # fmt: skip
+
+
+def audit_isolated(
+    model: str | Path,
+    inputs: Array | Samples,
+    labels: Array | None = None,
+    settings: Settings | None = None,
+    *,
+    progress: Report | None = None,
+    cache_dir: str | Path | None = None,
+    timeout: float | None = None,
+    max_memory: int | None = None,
+    call_timeout: float = QUIET,
+) -> Audit:
+    """The same as `audit`, with ONNX Runtime in a process of its own: a crash of it, or a hang, ends that process alone.
+
+    It is started again, without the sample at fault where one is; ``run.restarts`` tells of it. The process is a fresh interpreter,
+    which takes the time of its imports, once for each start.
+
+    Args:
+        model: An ONNX file.
+        inputs, labels, settings, progress, cache_dir: As for `audit`.
+        timeout: Seconds after which the audit ends with what was finished, or None.
+        max_memory: Bytes of resident memory that the process may hold (Linux), or None.
+        call_timeout: Seconds that a call of ONNX Runtime may take, or 100 times the longest call before it.
+
+    Raises:
+        OnnxFimError: as `audit`; or the process ended and no sample is at fault, or nothing was measured in time.
+
+    Example:
+        >>> import onnxfim
+        >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=12)
+        >>> audit = onnxfim.audit_isolated("digits_mlp.onnx", samples, settings=onnxfim.Settings(replay=0), timeout=600)
+        >>> len(audit.samples), audit.run.restarts
+        (12, ())
+    """
+    file, settings = load_model(model), settings or Settings()
+    samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    job = AuditJob(Candidate(file, samples, settings), None if cache_dir is None else Path(cache_dir))
+    show = None if progress is None else lambda: nullcontext(progress)
+    return isolated_audit(
+        job, Isolation(max_memory, deadline, call_timeout), show=show, level=logging.getLogger("onnxfim").getEffectiveLevel(),
+        fork=False,
     )  # fmt: skip
 
 

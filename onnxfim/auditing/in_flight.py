@@ -27,10 +27,13 @@ _COMPARED = 512  # coordinates by which the sample that a row lies beside is tol
 #: The stage before the first.
 OPENING = "opening the model"
 #: Stages that an audit which measures nothing new still needs.
-_GROUND = (
+GROUND = (
     OPENING, "trying rows against each other", "clean pass", "looking for ties", "calibration", "choosing the step",
     "differentiating",
 )  # fmt: skip
+
+#: Stages that an audit cannot do without.
+NEEDED = (*GROUND, "measuring by gradients", "measuring by differences", "refining")
 
 
 class RuntimeEnded(RuntimeError):
@@ -65,6 +68,11 @@ def read_record(memory: mmap.mmap) -> InFlight:
     since, longest, kind, rows, tried, position = _CALL.unpack_from(memory, 0)
     stage = bytes(memory[_CALL.size : SIZE]).split(b"\0", 1)[0].decode("utf-8", "replace")
     return InFlight(stage, _KINDS.get(kind), rows, bool(tried), None if position < 0 else position, since, longest)
+
+
+def during(stage: str) -> str:
+    """When something happened, in words."""
+    return f"while {stage}" if stage.split(maxsplit=1)[0].endswith("ing") else f"in the {stage}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class Recorder(Watch):
                 raise RuntimeEnded(why)
 
     def begins(self, kind: Kind, rows: int) -> None:
-        if self._orders.finish is not None and self._stage not in _GROUND:
+        if self._orders.finish is not None and self._stage not in GROUND:
             raise Stopped(self._orders.finish)
         self._began = time.monotonic()
         self._write(kind, rows)

@@ -9,14 +9,14 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from onnxfim import errors
-from onnxfim.auditing.in_flight import OPENING, InFlight, Orders
+from onnxfim.auditing.in_flight import GROUND, NEEDED, OPENING, InFlight, Orders, during
 from onnxfim.auditing.jobs import AuditJob, Job, Task, without
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.process import Worker, can_fork, memory_kills
@@ -34,11 +34,14 @@ Showing: TypeAlias = Callable[[], AbstractContextManager[Report]]
 RESTARTS = 5
 #: Share of the samples, and at least so many, that may be left out before a job is given up.
 SHARE, LEAST = 0.1, 8
+#: Samples that may be left out for a stage that an audit can do without; it is left out instead where there are more.
+FEW = 3
 #: Seconds that a call of the runtime may take, and how many times the longest call before it.
 QUIET, LONGER = 300.0, 100.0
 _LOOKS = 0.02  # seconds between two looks at the memory
 _PATIENCE = 4.0  # seconds from a request to end to the end of a call that does not heed it
 _SLOW = 30.0  # the same where the runtime is not at work
+_HURRY = 3.0  # seconds from the second request
 _FINISHING = 60.0  # seconds for making a result of what is kept
 _MENDS = {
     "time": "Give a longer --timeout.", "request": "Run it again.", "memory": "Give it a smaller --batch, or more memory.",
@@ -124,8 +127,16 @@ class _Course:
     left_out: dict[int, str] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
 
+    blamed: int = 0
+
+    @property
+    def now(self) -> Job[Any]:
+        """The job without the samples that are left out."""
+        return self.job.of(lambda c: without(c, self.left_out)) if self.left_out else self.job
+
     @property
     def samples(self) -> Samples:
+        """All samples, those that are left out among them."""
         inputs = self.job.candidates[0].inputs
         assert isinstance(inputs, Samples)
         return inputs
@@ -135,15 +146,18 @@ class _Course:
         return " and ".join(dict.fromkeys(_name(c.model) for c in self.job.candidates))
 
 
-def isolated_audit(job: AuditJob, isolation: Isolation, *, show: Showing | None = None, level: int = logging.WARNING) -> Audit:
-    """The audit of a job, done in another process; what happened there stands in ``run.restarts``.
+def isolated_audit(
+    job: AuditJob, isolation: Isolation, *, show: Showing | None = None, level: int = logging.WARNING, before: Sequence[Restart] = (),
+    fork: bool | None = None,
+) -> Audit:  # fmt: skip
+    """The audit of a job, done in another process; what happened there stands in ``run.restarts``, after those ``before`` it.
 
     Raises:
         OnnxFimError: as `audit`; or the process ended and no sample is at fault. KeyboardInterrupt: it was interrupted.
     """
-    outcome = isolated(job, isolation, show=show, level=level)
-    audit = outcome.result
-    return judge(replace(audit, run=replace(audit.run, restarts=outcome.restarts))) if outcome.restarts else audit
+    outcome = isolated(job, isolation, show=show, level=level, fork=fork)
+    audit, restarts = outcome.result, (*before, *outcome.restarts)
+    return judge(replace(audit, run=replace(audit.run, restarts=restarts))) if restarts else audit
 
 
 def isolated(
@@ -167,22 +181,26 @@ def isolated(
         OnnxFimError: as the job.
         KeyboardInterrupt: it was interrupted before there was a result.
     """
-    forks = can_fork() if fork is None else fork
+    with (current_stop() or Stop()).current() as stop:
+        return _isolated(job, isolation, show or _unseen, level, stop, forks=can_fork() if fork is None else fork)
+
+
+def _isolated(job: Job[T], isolation: Isolation, show: Showing, level: int, stop: Stop, *, forks: bool) -> Outcome[T]:
     folder = Path(tempfile.mkdtemp(prefix="onnxfim-"))
     try:
         kept = job.kept_in(folder / "store")
         course = _Course(kept)
         while True:
-            worker = Worker(Task(course.job, course.orders, level), fork=forks, folder=folder)
+            worker = Worker(Task(course.now, course.orders, level), fork=forks, folder=folder)
             try:
-                with (show or _unseen)() as report:
-                    found = _watched(worker, course, isolation, report)
+                with show() as report:
+                    found = _watched(worker, course, isolation, report, stop)
             finally:
                 worker.kill()
                 worker.close()
             if not isinstance(found, _Death):
                 return Outcome(course.job.read(found), course.left_out, tuple(course.restarts))
-            _go_on(course, found)
+            _go_on(course, found, stop)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -191,14 +209,13 @@ def _unseen() -> AbstractContextManager[Report]:
     return nullcontext(lambda _: None)
 
 
-def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Report) -> str | _Death:
+def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Report, stop: Stop) -> str | _Death:
     """The result of a process as text, or how it died.
 
     Raises:
         OnnxFimError, KeyboardInterrupt: what it ended with.
     """
-    stop = current_stop() or Stop()
-    asked, since, timed_out, started = stop.asked, 0.0, False, time.monotonic()
+    asked, since, hurried, timed_out, started = stop.asked, 0.0, 0.0, False, time.monotonic()
     kills = memory_kills()
     while True:
         try:
@@ -212,12 +229,12 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
                     return result
             now = time.monotonic()
             if stop.asked > asked:
-                asked, since = stop.asked, since or now
+                asked, since, hurried = stop.asked, since or now, now if stop.hurried else 0.0
                 worker.ask(stop.by)
             if isolation.deadline is not None and now > isolation.deadline and not since and course.orders.finish is None:
                 since, timed_out = now, True
                 worker.ask(TIME_LIMIT)
-            ended = _overdue(worker, course, isolation, since=since, hurried=asked > 1, started=started)
+            ended = _overdue(worker, course, isolation, since=since, hurried=hurried, started=started)
             if ended is not None:
                 at = worker.in_flight
                 worker.kill()
@@ -254,7 +271,7 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
 
 
 def _overdue(
-    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: bool, started: float
+    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: float, started: float
 ) -> tuple[_Ended, str] | None:
     """Why a process is to be ended now, and in words; None where it may go on."""
     at, now = worker.in_flight, time.monotonic()
@@ -263,10 +280,9 @@ def _overdue(
     quiet = max(isolation.quiet, LONGER * at.longest)
     if at.kind == "call" and now - at.since > quiet:
         return "hang", f"was ended in a call that took over {quiet:.0f} s"
-    if since:
-        patience = 1.0 if hurried else _PATIENCE if at.kind is not None and at.since < since else _SLOW
-        if now - since > patience:
-            return "request", "was asked to end, and did not"
+    patience = _PATIENCE if at.kind is not None and at.since < since else _SLOW
+    if (since and now - since > patience) or (hurried and now - hurried > _HURRY):
+        return "request", "was asked to end, and did not"
     if course.orders.finish is not None and now - started > _FINISHING:
         return "request", "was asked to end, and did not"
     return None
@@ -288,33 +304,35 @@ def _death(worker: Worker, kills: int | None) -> _Death:
     return _Death(f"ended with {name}", at)
 
 
-def _go_on(course: _Course, death: _Death) -> None:
+def _go_on(course: _Course, death: _Death, stop: Stop) -> None:
     """Decide how the next process goes about the job.
 
     Raises:
         WorkerEnded: there is no use in another. Stopped: it was asked to end, and there is nothing to be kept.
     """
     at, orders = death.at, course.orders
-    if orders.finish is not None or (death.by_us in ("request", "time") and not course.job.resumes):
+    if death.by_us == "request" and stop.hurried:
+        raise Stopped(stop.by)
+    useless = not course.job.resumes or at.stage in GROUND
+    if orders.finish is not None or (death.by_us in ("request", "time") and useless):
         raise _given_up(course, death, "there is no result")
     if death.by_us in ("request", "time"):
         _note(course, death, None, "what was finished was kept")
-        stop = current_stop()
-        if stop is not None and stop.hurried:
-            raise Stopped(stop.by)
-        by = TIME_LIMIT if death.by_us == "time" else stop.by if stop is not None else None
+        by = TIME_LIMIT if death.by_us == "time" else stop.by
         course.orders = replace(orders, finish=by or "SIGINT", careful=None)
         return
     if at.tried and at.position is not None:
-        index = int(course.samples.indices[at.position])
-        reason = f"ONNX Runtime {death.how} on this sample, or on a point beside it, while {at.stage}"
+        index = int([i for i in course.samples.indices.tolist() if i not in course.left_out][at.position])
+        reason = f"ONNX Runtime {death.how} on this sample, or on a point beside it, {during(at.stage)}"
         _note(course, death, index, "the sample was left out")
-        course.left_out[index] = reason
-        if len(course.left_out) > max(LEAST, SHARE * (len(course.samples) + len(course.left_out))) or len(course.samples) == 1:
-            raise _given_up(course, death, f"{len(course.left_out)} samples are at fault")
-        course.job = course.job.of(lambda c: without(c, {index: reason}))
+        course.left_out[index], course.blamed = reason, course.blamed + 1
         course.orders = replace(orders, careful=None)
-    elif len(course.restarts) >= RESTARTS + 2 * len(course.left_out):
+        if at.stage not in NEEDED and _laid(course, at.stage) > FEW:
+            course.left_out = {i: why for i, why in course.left_out.items() if during(at.stage) not in why}
+            _leave_out(course, death, "the stage was left out, and no sample for it")
+        elif len(course.left_out) > max(LEAST, SHARE * len(course.samples)) or len(course.left_out) == len(course.samples):
+            raise _given_up(course, death, f"{len(course.left_out)} samples are at fault")
+    elif len(course.restarts) >= RESTARTS + 2 * course.blamed:
         raise _given_up(course, death, f"it was started again {len(course.restarts)} times")
     elif at.kind == "call" and orders.careful != at.stage:
         _note(course, death, None, "every row was tried alone in this stage")
@@ -328,19 +346,29 @@ def _go_on(course: _Course, death: _Death) -> None:
     elif at.stage == OPENING or any(name == at.stage for name, _ in orders.left_out):
         raise _given_up(course, death, "no sample is at fault")
     else:
-        _note(course, death, None, "the stage was left out")
-        left_out = (*orders.left_out, (at.stage, f"ONNX Runtime {death.how}"))
-        course.orders = replace(orders, careful=None, left_out=left_out)
+        _leave_out(course, death, "the stage was left out")
+
+
+def _laid(course: _Course, stage: str) -> int:
+    """How many samples are left out for what happened in a stage."""
+    return sum(during(stage) in why for why in course.left_out.values())
+
+
+def _leave_out(course: _Course, death: _Death, then: str) -> None:
+    """Go on without the stage in which a process ended."""
+    _note(course, death, None, then)
+    left_out = (*course.orders.left_out, (death.at.stage, f"ONNX Runtime {death.how}"))
+    course.orders = replace(course.orders, careful=None, left_out=left_out)
 
 
 def _note(course: _Course, death: _Death, sample: int | None, then: str) -> None:
     """Put the end of a process on record."""
     course.restarts.append(Restart(death.at.stage, death.how, sample, then))
-    _log.info("the process of ONNX Runtime %s while %s: %s", death.how, death.at.stage, then)
+    _log.info("the process of ONNX Runtime %s %s: %s", death.how, during(death.at.stage), then)
 
 
 def _given_up(course: _Course, death: _Death, why: str) -> WorkerEnded:
-    said = f"{course.names}: ONNX Runtime {death.how} while {death.at.stage}, and {why}: nothing was measured."
+    said = f"{course.names}: ONNX Runtime {death.how} {during(death.at.stage)}, and {why}: nothing was measured."
     mends = _MENDS.get(
         "memory" if death.for_memory else death.by_us or "", "Use another provider (--provider cpu) or another ONNX Runtime."
     )

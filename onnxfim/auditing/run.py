@@ -217,7 +217,7 @@ def opened(
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
     file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
-    samples = inputs if isinstance(inputs, Samples) else _samples(file, inputs, labels, settings)
+    samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
@@ -229,7 +229,8 @@ def opened(
     return context
 
 
-def _samples(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:
+def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:
+    """Arrays as samples that a model takes, those that are read for its calibration among them."""
     if isinstance(model, CallableModel):
         shape: tuple[int | None, ...] = model.input_shape
         dtype = np.dtype(model.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnxfim.cli.options import assets_option, data_options, isolation_options, 
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
-    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.errors import OnnxFimError
     from onnxfim.record.audit import Audit
     from onnxfim.record.deployment import Attribution, Deployment, MovedOutput
     from onnxfim.verdict import Comparison
@@ -98,7 +99,7 @@ def compare_command(
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.outputs import Outputs, write_each
-    from onnxfim.cli.signals import code_of, words_of
+    from onnxfim.cli.signals import words_of
     from onnxfim.errors import OnnxFimError, ProviderError
     from onnxfim.verdict import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
@@ -108,11 +109,14 @@ def compare_command(
     gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
     if gates and len(subjects) != 2:
         raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
+    started = time.monotonic()
     wanted = Outputs(outputs, assets)
     wanted.check([*subjects, options["data"], options["labels_path"]])
     console.stdout_taken = wanted.to_stdout
-    sides = _measured_subjects(subjects, console, options)
+    sides = _measured_subjects(subjects, console, options, started)
     audits = sides.audits
+    if len(audits) < 2:
+        return _code_of_missing(sides.missing)
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     partial = next((a for a in audits if a.run.partial), None)
@@ -121,12 +125,15 @@ def compare_command(
     except OnnxFimError:
         if partial is None or partial.run.stopped is not None:
             raise
-        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared", to_stderr=True)
-        return code_of(partial.run.interrupted_by)
+        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared")
+        return _code_of_partial(partial)
+    if sides.missing:  # of three, the two that are left are no trained and deployed one
+        result = replace(result, deployment=None)
     if result.deployment is not None and sides.attribution is not None:
         result = replace(result, deployment=replace(result.deployment, attribution=sides.attribution))
     if result.deployment is not None:
         result = replace(result, gates=decide_delta(result.deployment, gates))
+    result = replace(result, notes=(*result.notes, *(f"left out of the comparison: {why}" for why in sides.missing)))
     written = write_each(outputs, _formats(assets), result)
     _print(result, written.files, console)
     if written.problem is not None:
@@ -134,11 +141,31 @@ def compare_command(
     if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
         raise ProviderError(stopped)
     if partial is not None:
-        return code_of(partial.run.interrupted_by)
+        return _code_of_partial(partial)
+    if sides.missing:
+        return _code_of_missing(sides.missing)
     outcomes = {g.verdict for g in result.gates}
     if "fail" in outcomes:
         return 1
     return INCONCLUSIVE if "inconclusive" in outcomes and not options["allow_inconclusive"] else 0
+
+
+def _code_of_partial(partial: Audit) -> int:
+    """The exit code where one of the audits ended early: that of the signal, or inconclusive at the time limit."""
+    from onnxfim.cli.gating import INCONCLUSIVE
+    from onnxfim.cli.signals import code_of
+    from onnxfim.record.running import TIME_LIMIT
+
+    by = partial.run.interrupted_by
+    return INCONCLUSIVE if by == TIME_LIMIT else code_of(by)
+
+
+def _code_of_missing(missing: Sequence[OnnxFimError]) -> int:
+    """The exit code where models have no audit, each of which was told already: 2, or 4 where their time was up."""
+    from onnxfim.auditing.isolation import OutOfTime
+    from onnxfim.cli.gating import INCONCLUSIVE
+
+    return INCONCLUSIVE if all(isinstance(why, OutOfTime) for why in missing) else 2
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
@@ -155,19 +182,24 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
 
 @dataclass(frozen=True)
 class _Subjects:
-    """The audits to compare, and the outputs of both of exactly two models, with the passes that they took."""
+    """The audits to compare, and the outputs of both of exactly two models, with the passes that they took.
+
+    ``missing`` says of each model that has no audit why.
+    """
 
     audits: list[Audit]
     outputs: tuple[MovedOutput, ...] | None = None
     evaluations: int = 0
     attribution: Attribution | None = None
+    missing: tuple[OnnxFimError, ...] = ()
 
 
-def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[str, Any]) -> _Subjects:
+def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[str, Any], started: float) -> _Subjects:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
     from onnxfim.auditing.common_step import Candidate
-    from onnxfim.auditing.two_outputs import two_outputs
     from onnxfim.cli.audit_command import prepare
+    from onnxfim.cli.field import Field
+    from onnxfim.cli.isolating import runs
     from onnxfim.record.audit import Audit
 
     read = [Audit.load(s) if Path(s).suffix.lower() == ".json" else None for s in subjects]
@@ -176,52 +208,25 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
         raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")
     if options["attribute"] and not len(models) == len(subjects) == 2:
         raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
+    how = runs(options, console, started=started, several=len(models) > 1)
     # The same file may be given twice: subjects are told apart by their place.
-    candidates = []
+    field = Field(how, console)
     for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
         if audit is None:
             p = prepare(subject, _placed(options, place))
-            candidates.append(Candidate(p.file, p.samples, p.settings))
-    outputs, evaluations = None, 0
-    if len(subjects) == 2 and len(candidates) == 2:
-        console.detail("comparing the outputs of both models on all samples")
-        outputs, evaluations = two_outputs(*candidates)
-    measured = iter(_measured(models, candidates, [a for a in read if a is not None], console))
-    audits = [next(measured) if a is None else a for a in read]
-    attribution = (
-        _attribution(candidates, audits, console, options)
-        if options["attribute"] and not any(a.run.partial for a in audits)
-        else None
-    )
-    return _Subjects(audits, outputs, evaluations, attribution)
-
-
-def _attribution(
-    candidates: Sequence[Candidate], audits: Sequence[Audit], console: Console, options: dict[str, Any]
-) -> Attribution:
-    from onnxfim.auditing.attribution import attribute
-
-    first, second = candidates
-    console.detail(f"restoring the nodes of {audits[1].model.name} one at a time")
-    with console.layers() as told:
-        return attribute(first, second, (audits[0], audits[1]), samples=options["attribute_samples"], told=told)
+            field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
+    saved = {place: a for place, a in enumerate(read) if a is not None}
+    measured = field.measured(saved)
+    audits = [(measured | saved)[place] for place in sorted(measured | saved)]
+    whole = not any(a.run.partial for a in audits)
+    attribution = field.attribution(options["attribute_samples"]) if options["attribute"] and whole else None
+    return _Subjects(audits, field.outputs, field.evaluations, attribution, tuple(field.missing))
 
 
 def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
     """The options of the model at that place: those after the first run where deployment runs them."""
     deployed = options["deployed_providers"]
     return {**options, "providers": deployed} if place and deployed else options
-
-
-def _measured(names: Sequence[str], candidates: Sequence[Candidate], read: Sequence[Audit], console: Console) -> Iterator[Audit]:
-    from onnxfim.auditing.common_step import at_common_step
-    from onnxfim.auditing.run import audit
-
-    for name, c, chosen in zip(names, candidates, at_common_step(candidates, read), strict=True):
-        step = "a step of its own" if chosen.step is None else f"step {chosen.step:.3g}"
-        console.detail(f"measuring {name} at {step}, {chosen.scheme} differences, seed {chosen.seed}")
-        with console.progress() as progress:
-            yield audit(c.model, c.inputs, settings=chosen, progress=progress)
 
 
 def _print(result: Comparison, files: Sequence[str], console: Console) -> None:

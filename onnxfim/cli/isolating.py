@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.running import TIME_LIMIT
+from onnxfim.record.running import TIME_LIMIT, Restart
 from onnxfim.runtime.stopping import Stop, current_stop
 
 T = TypeVar("T")
@@ -36,15 +37,24 @@ class Runs:
     apart: bool
     isolation: Isolation
 
-    def audit(self, candidate: Candidate, options: dict[str, Any]) -> Audit:
-        """The audit of a model.
+    def check_time(self, name: str) -> None:
+        """Raise where the time is up before a job begins.
+
+        Raises:
+            OutOfTime: it is.
+        """
+        if self.isolation.deadline is not None and time.monotonic() > self.isolation.deadline:
+            raise OutOfTime(f"{name}: the time limit came before it was its turn. Give a longer --timeout.")
+
+    def audit(self, candidate: Candidate, options: dict[str, Any], before: Sequence[Restart] = ()) -> Audit:
+        """The audit of a model; ``before`` are restarts that came before it.
 
         Raises:
             OnnxFimError: as `isolation.isolated_audit`.
         """
         job = AuditJob(candidate, cache_folder(options))
         if self.apart:
-            return isolated_audit(job, self.isolation, show=self.console.progress, level=self._level)
+            return isolated_audit(job, self.isolation, show=self.console.progress, level=self._level, before=before)
         return self._here(job)
 
     def do(self, job: Job[T]) -> Outcome[T]:

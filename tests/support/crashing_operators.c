@@ -3,6 +3,7 @@
  * ONNX Runtime's header is not in its wheel. What is declared here is its binary interface of version 10: the table of functions only
  * grows at its end, so that a function keeps its place in every later version.
  */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ static size_t one(const Op *op) { (void)op; return 1; }
 static void destroy(void *k) { (void)k; }
 static int kind(const Op *op, size_t i) { (void)op; (void)i; return 0; }
 
-static void run(void *context, void (*bad)(float)) {
+static void run_from(float low, float high, void *context, void (*bad)(float)) {
   const void *in; void *out, *info; float *x, *y; size_t n, total; int64_t dims[16];
   api[GET_INPUT](context, (size_t)0, &in);
   api[INFO](in, &info);
@@ -50,10 +51,11 @@ static void run(void *context, void (*bad)(float)) {
   api[TENSOR_DATA](out, (void **)&y);
   size_t row = dims[0] ? total / dims[0] : 0;
   for (int64_t i = 0; i < dims[0]; i++)
-    if (x[i * row] > LIMIT) bad(x[i * row]);
+    if (x[i * row] > low && x[i * row] < high) bad(x[i * row]);
   memcpy(y, x, total * sizeof(float));
   api[RELEASE_INFO](info);
 }
+static void run(void *context, void (*bad)(float)) { run_from(LIMIT, INFINITY, context, bad); }
 static void aborts(float v) { (void)v; abort(); }
 static void segv(float v) { (void)v; *(volatile int *)8 = 1; }
 static void sleeps(float v) { (void)v; sleep(1000); }
@@ -65,6 +67,10 @@ static void c_exit(void *k, void *c) { (void)k; run(c, exits); }
 static const char *n_beside(const Op *o) { (void)o; return "AbortsBeside"; }
 static const char *n_exit(const Op *o) { (void)o; return "Exits"; }
 static void *breaks(const Op *op, const void *a, const void *i) { (void)op; (void)a; (void)i; abort(); }
+static void c_between(void *k, void *c) { (void)k; run_from(0.5f * LIMIT, 0.9f * LIMIT, c, aborts); } /* on the way */
+static void c_stuck(void *k, void *c) { (void)k; run_from(0.5f * LIMIT, 0.9f * LIMIT, c, sleeps); }
+static const char *n_between(const Op *o) { (void)o; return "AbortsBetween"; }
+static const char *n_stuck(const Op *o) { (void)o; return "SleepsBetween"; }
 static void c_none(void *k, void *c) { (void)k; (void)c; }
 static const char *n_breaks(const Op *o) { (void)o; return "AbortsAtOpening"; }
 static void c_abort(void *k, void *c) { (void)k; run(c, aborts); }
@@ -76,7 +82,7 @@ static const char *n_segv(const Op *o) { (void)o; return "Faults"; }
 static const char *n_sleep(const Op *o) { (void)o; return "Sleeps"; }
 static const char *n_eat(const Op *o) { (void)o; return "Eats"; }
 #define OP(nm, cp) {10, create, nm, provider, type, one, type, one, cp, destroy, kind, kind}
-static Op ops[] = {OP(n_abort, c_abort), OP(n_segv, c_segv), OP(n_sleep, c_sleep), OP(n_eat, c_eat), OP(n_beside, c_beside), OP(n_exit, c_exit),
+static Op ops[] = {OP(n_abort, c_abort), OP(n_segv, c_segv), OP(n_sleep, c_sleep), OP(n_eat, c_eat), OP(n_beside, c_beside), OP(n_exit, c_exit), OP(n_between, c_between), OP(n_stuck, c_stuck),
                    {10, breaks, n_breaks, provider, type, one, type, one, c_none, destroy, kind, kind}};
 
 void *RegisterCustomOps(void *options, const OrtApiBase *base) {

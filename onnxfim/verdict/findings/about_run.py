@@ -157,7 +157,8 @@ def _restarts(audit: Audit) -> str | None:
     if not restarts:
         return None
     told = "; ".join(
-        f"it {r.ended} while {r.stage}{'' if r.sample is None else f', on sample {r.sample}'}: {r.then}" for r in restarts[:_TOLD]
+        f"it {r.ended}, stage {r.stage!r}{'' if r.sample is None else f', on sample {r.sample}'}: {r.then}"
+        for r in restarts[:_TOLD]
     )
     more = f"; and {len(restarts) - _TOLD} more" if len(restarts) > _TOLD else ""
     times = "once" if len(restarts) == 1 else f"{len(restarts)} times"

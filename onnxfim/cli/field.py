@@ -1,0 +1,115 @@
+"""The models of one comparison: each is measured, and one that fails leaves the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from onnxfim.auditing.common_step import Candidate, at_common_step
+from onnxfim.auditing.isolation import OutOfTime, WorkerEnded
+from onnxfim.auditing.jobs import AttributionJob, Job, OutputsJob, StepJob, without
+from onnxfim.cli.console import Console
+from onnxfim.cli.isolating import Runs
+from onnxfim.errors import OnnxFimError
+from onnxfim.record.audit import Audit
+from onnxfim.record.deployment import Attribution, MovedOutput
+from onnxfim.record.running import TIME_LIMIT, Restart
+from onnxfim.record.steps import StepChoice
+
+T = TypeVar("T")
+
+
+@dataclass
+class Field:
+    """The models to compare, by their place among the subjects.
+
+    Attributes:
+        how: Runs what is to be done with them.
+        console: Shows what is done.
+        outputs: Of exactly two models, their outputs on all samples; ``evaluations`` is what they took.
+        missing: Why models have no audit.
+    """
+
+    how: Runs
+    console: Console
+    outputs: tuple[MovedOutput, ...] | None = None
+    evaluations: int = 0
+    missing: list[OnnxFimError] = field(default_factory=list)
+    _names: dict[int, str] = field(default_factory=dict)
+    _candidates: dict[int, Candidate] = field(default_factory=dict)
+    _audits: dict[int, Audit] = field(default_factory=dict)
+    _restarts: dict[int, tuple[Restart, ...]] = field(default_factory=dict)
+
+    def enter(self, place: int, name: str, candidate: Candidate) -> None:
+        """Put a model in."""
+        self._names[place], self._candidates[place] = name, candidate
+
+    def measured(self, saved: Mapping[int, Audit]) -> dict[int, Audit]:
+        """The audits of the models, by their place; those whose process ends are left out, and said to be ``missing``.
+
+        Raises:
+            OnnxFimError: a model that cannot be audited; none of two or more is left.
+        """
+        chosen: dict[int, StepChoice] = {}
+        if len(self._candidates) > 1 and not saved:
+            for place in list(self._candidates):
+                step = self._of_one(place, lambda p: self._done(StepJob(self._candidates[p])))
+                if step is not None:
+                    chosen[place] = step
+        if len(self._candidates) == 2 and not saved:
+            self._compare_outputs()
+        places = list(self._candidates)
+        known = [chosen[p] for p in places] if len(chosen) > 1 and not saved else None
+        settings = at_common_step([self._candidates[p] for p in places], list(saved.values()), known)
+        for place, ours in zip(places, settings, strict=True):
+            told = "a step of its own" if ours.step is None else f"step {ours.step:.3g}"
+            self.console.detail(f"measuring {self._names[place]} at {told}, {ours.scheme} differences, seed {ours.seed}")
+            self._candidates[place] = replace(self._candidates[place], settings=ours)
+            audit = self._of_one(place, lambda p: self.how.audit(self._candidates[p], {}, self._restarts.get(p, ())))
+            if audit is not None:
+                self._audits[place] = audit
+        return self._audits
+
+    def attribution(self, samples: int) -> Attribution | None:
+        """Which nodes carry the change from the first to the second; None where one is missing or its process ended."""
+        if len(self._audits) != 2:
+            return None
+        (first, second), (a, b) = self._candidates.values(), self._audits.values()
+        self.console.detail(f"restoring the nodes of {b.model.name} one at a time")
+        try:
+            return self._done(AttributionJob(first, second, (a, b), samples))
+        except WorkerEnded as error:
+            self.console.say(f"no attribution: {error}", colour="yellow")
+            return None
+
+    def _compare_outputs(self) -> None:
+        self.console.detail("comparing the outputs of both models on all samples")
+        try:
+            self.outputs, self.evaluations = self._done(OutputsJob(*self._candidates.values()))
+        except WorkerEnded as error:
+            self.console.say(f"the outputs were not compared: {error}", colour="yellow")
+
+    def _of_one(self, place: int, do: Callable[[int], T]) -> T | None:
+        """What comes of one model; None, and the model is left out, where its process ended."""
+        try:
+            self.how.check_time(self._names[place])
+            found = do(place)
+            if isinstance(found, Audit) and found.run.interrupted_by == TIME_LIMIT and not found.measured:
+                raise OutOfTime(f"{self._names[place]}: the time limit came before a sample was measured. Give a longer --timeout.")
+            return found
+        except WorkerEnded as error:
+            del self._candidates[place]
+            self.missing.append(error)
+            self.console.say(f"onnxfim: {error}", colour="red")
+            return None
+
+    def _done(self, job: Job[T]) -> T:
+        """The result of a job; samples that it could not do are left out of what follows."""
+        outcome = self.how.do(job)
+        if outcome.left_out:
+            for place, candidate in self._candidates.items():
+                if any(candidate is c for c in job.candidates):
+                    self._restarts[place] = (*self._restarts.get(place, ()), *outcome.restarts)
+                    self._candidates[place] = without(candidate, outcome.left_out)
+        return outcome.result
