@@ -45,7 +45,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     outputs.check()
-    console.stdout_taken = outputs.to_stdout
+    if outputs.to_stdout:
+        console.take_stdout()
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
     if checks.baseline is not None:

@@ -30,9 +30,10 @@ def bounds_command(
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
-    console.stdout_taken = any(path == "-" for _, path in outputs)
-    if console.stdout_taken and as_json:
-        raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
+    if any(path == "-" for _, path in outputs):
+        if as_json:
+            raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
+        console.take_stdout()
     file = load_model(model)
     with console.layers() as progress:
         reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)

@@ -110,7 +110,8 @@ def compare_command(
     for _, path in outputs:
         check_writable(path)
     check_assets(assets, outputs)
-    console.stdout_taken = any(path == "-" for _, path in outputs)
+    if any(path == "-" for _, path in outputs):
+        console.take_stdout()
     render = _formats(assets)
     sides = _measured_subjects(subjects, console, options)
     audits = sides.audits
