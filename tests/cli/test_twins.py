@@ -42,7 +42,9 @@ def test_an_audit_compares_with_itself(tmp_path, monkeypatch, name):
         assert "is the same file on the same provider" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["nulls", "some-nulls", "unlabelled", "one", "two", "empty", "exact", "hostile", "flips", "fallback"])
+@pytest.mark.parametrize(
+    "name", ["nulls", "some-nulls", "unlabelled", "one", "two", "empty", "exact", "hostile", "flips", "fallback"]
+)
 def test_an_audit_compares_with_another_kind(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for pair in (("labelled", name), (name, "labelled")):
