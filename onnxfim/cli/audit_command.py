@@ -142,7 +142,9 @@ def _print(result: Audit, outputs: Outputs, console: Console) -> None:
     console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
     _print_cache(result, console)
     if result.calibration.accuracy is not None:
-        console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
+        confidence = result.calibration.mean_confidence
+        also = "" if confidence is None else f", mean confidence {confidence:.1%}"
+        console.say(f"clean accuracy {result.calibration.accuracy:.1%}{also}")
     colours = {"error": "red", "warning": "yellow", "note": None}
     for finding in result.findings:
         red = finding.id in ("provider-fallback", "provider-mixed")

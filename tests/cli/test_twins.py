@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from onnxfim.cli import main
+from onnxfim.cli.console import Console
+from onnxfim.cli.gating import print_checks
+from onnxfim.record.decision import Aggregate
 from tests.support.audits import VARIANTS
 
 FORMATS = [a for kind in ("html", "json", "markdown") for a in ("-o", f"{kind}=c.{kind}")]
@@ -49,3 +53,16 @@ def test_an_audit_compares_with_another_kind(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for pair in (("labelled", name), (name, "labelled")):
         compared(tmp_path, *pair)
+
+
+@pytest.mark.parametrize("ends", [(None, None), (0.5, None), (None, 0.5)])
+def test_a_baseline_without_intervals_is_told(capsys, ends):
+    audit = VARIANTS["gated"]()
+    open_ended, unknown = Aggregate(1.5, *ends), Aggregate(None, None, None)
+    for share in (open_ended, unknown):
+        comparison = replace(audit.comparison, ratio=open_ended, ratio_here=open_ended, worse=share, better=share)
+        print_checks(replace(audit, comparison=comparison), Console())
+    told = capsys.readouterr().err
+    assert "not bounded" in told
+    assert "an unknown share of the samples got worse" in told
+    assert "None" not in told

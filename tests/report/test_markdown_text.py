@@ -35,10 +35,9 @@ PATTERNS = (
     r"\bGH-\d", r"\b[A-Za-z][A-Za-z0-9]*-\d", r"\bGHSA-\w", r"\b[0-9a-fA-F]{7,}\b", r"[@#]\w", r"://", r"(?i)www\.", r"(?i)(mailto|xmpp):",
     r"[!~&%$^][\w\"]", r"\[[a-z_]+:", r"\w>", r":[\w+-]+:", r"\$.*\$",
 )  # fmt: skip
-QUIET = (r"\d", r":\d+:\d+")  # times of day are no emoji
 
 
-def pieces(source, **around):
+def pieces(source):
     """The pieces of text of a document as hosts see them: what is between any two of tags, comments and code."""
     md = DEV.load("markdown_it")
     tokens = md.MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(source)
