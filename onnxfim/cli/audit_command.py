@@ -50,7 +50,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     how = runs(options, console, started=time.monotonic(), several=False)
     outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
-    console.stdout_taken = outputs.to_stdout
+    if outputs.to_stdout:
+        console.take_stdout()
     checks = read_checks(options)
     prepared = prepare(model, as_baseline(options, given, checks.baseline))
     outputs.check_apart(prepared.file.files)
@@ -147,7 +148,9 @@ def _print(result: Audit, files: Sequence[str], console: Console) -> None:
         console.detail(f"step: none ({step.unchosen})")
     _print_cache(result, console)
     if result.calibration.accuracy is not None:
-        console.say(f"clean accuracy {result.calibration.accuracy:.1%}, mean confidence {result.calibration.mean_confidence:.1%}")
+        confidence = result.calibration.mean_confidence
+        also = "" if confidence is None else f", mean confidence {confidence:.1%}"
+        console.say(f"clean accuracy {result.calibration.accuracy:.1%}{also}")
     colours = {"error": "red", "warning": "yellow", "note": None}
     for finding in result.findings:
         red = finding.id in ("provider-fallback", "provider-mixed")

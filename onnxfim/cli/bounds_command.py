@@ -28,11 +28,12 @@ def bounds_command(
 
     wanted = Outputs(outputs, assets)
     wanted.check([model])
-    console.stdout_taken = wanted.to_stdout
-    if console.stdout_taken and as_json:
-        raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
+    if wanted.to_stdout:
+        if as_json:
+            raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
+        console.take_stdout()
     file = load_model(model)
-    Outputs(outputs, assets).check_apart(file.files)
+    wanted.check_apart(file.files)
     with console.layers() as progress:
         reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)
     record = to_json(file, reading)

@@ -112,7 +112,8 @@ def compare_command(
     started = time.monotonic()
     wanted = Outputs(outputs, assets)
     wanted.check([*subjects, options["data"], options["labels_path"]])
-    console.stdout_taken = wanted.to_stdout
+    if wanted.to_stdout:
+        console.take_stdout()
     sides = _measured_subjects(subjects, console, options, started)
     audits = sides.audits
     if len(audits) < 2:
@@ -271,7 +272,10 @@ def _print_deployment(d: Deployment, console: Console) -> None:
 def _interval(a: Any) -> str:
     if a.value is None:
         return "not measured"
-    return f"{a.value:.3g}" if a.low is None or a.high is None else f"{a.value:.3g} [{a.low:.3g}, {a.high:.3g}]"
+    if a.low is None and a.high is None:
+        return f"{a.value:.3g}"
+    low, high = ("not bounded" if end is None else f"{end:.3g}" for end in (a.low, a.high))
+    return f"{a.value:.3g} [{low}, {high}]"
 
 
 __all__ = ["compare", "compare_command"]

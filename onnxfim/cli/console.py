@@ -42,8 +42,17 @@ class Console:
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
-        #: Whether a report goes to stdout: everything else is then printed on stderr.
-        self.stdout_taken = False
+        self._stdout_taken = False
+
+    def take_stdout(self) -> None:
+        """Keep stdout for a report: all else is printed on stderr from here on.
+
+        Raises:
+            OutputError: stdout is closed, said before any work is done for nothing.
+        """
+        self._stdout_taken = True
+        if (fault := outlet().fault) is not None:
+            raise _not_printed(fault)
 
     def say(self, text: str, *, colour: str | None = None) -> None:
         """A line of information; not printed with --quiet."""
@@ -78,7 +87,7 @@ class Console:
     def line(self, text: str, *, heading: str = "") -> None:
         """A line of what a command is run for, after a bold heading; printed always."""
         shown = click.style(visible(heading), bold=True) + visible(text) if heading else visible(text)
-        _print(shown, to_stderr=self.stdout_taken)
+        _print(shown, to_stderr=self._stdout_taken)
 
     def document(self, text: str) -> None:
         """A report, or JSON, on stdout: UTF-8 whatever the terminal's encoding.
@@ -88,8 +97,7 @@ class Console:
         """
         out = outlet()
         if not out.deliver(f"{text.removesuffix(chr(10))}\n".encode("utf-8", "backslashreplace")):
-            why = "its reader closed it before the end" if out.abandoned else out.fault
-            raise OutputError(f"stdout: cannot be written ({why}), expected to print all of it. Open it, or write to a file.")
+            raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
@@ -187,10 +195,14 @@ class Console:
             table.add_column(overflow="fold" if folded else "ellipsis")
         for row in rows:
             table.add_row(*(Text(_lines(cell) if folded else visible(cell)) for cell in row))
-        rich = _rich(outlet(to_stderr=self.stdout_taken))
+        rich = _rich(outlet(to_stderr=self._stdout_taken))
         with rich.capture() as captured:
             rich.print(table)
-        _print(captured.get(), end="", to_stderr=self.stdout_taken)
+        _print(captured.get(), end="", to_stderr=self._stdout_taken)
+
+
+def _not_printed(why: str | None) -> OutputError:
+    return OutputError(f"stdout: cannot be written ({why}), expected to print all of the report. Open it, or write to a file.")
 
 
 def _lines(text: str) -> str:

@@ -116,7 +116,8 @@ def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
     advice = f". {c.advice}" if c.advice else ""
     how = "paired" if c.paired else "not paired"
     ratio, where = (c.ratio, "over such samples in general") if c.scope == "samples" else (c.ratio_here, "on these samples alone")
-    other = f"{where} the ratio is {ratio.low:.3g} to {ratio.high:.3g}"
+    low, high = ("not bounded" if end is None else f"{end:.3g}" for end in (ratio.low, ratio.high))
+    other = f"{where} the ratio is {low} to {high}"
     return (
         f"baseline {c.verdict}: {c.comparison} ({c.count} samples, {how}){advice}",
         f"baseline {c.baseline}: {other}; {_share(c.worse)} of the samples got worse, {_share(c.better)} better",
@@ -124,4 +125,6 @@ def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
 
 
 def _share(a: Aggregate) -> str:
-    return f"{a.value:.1%} [{a.low:.1%}, {a.high:.1%}]"
+    if a.value is None:
+        return "an unknown share"
+    return f"{a.value:.1%}" if a.low is None or a.high is None else f"{a.value:.1%} [{a.low:.1%}, {a.high:.1%}]"

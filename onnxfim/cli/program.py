@@ -50,7 +50,7 @@ class Program(click.Group):
                 console.error(f"{words_of(stop.by)} before anything was measured.")
                 code = code_of(stop.by)
             if code == 0 and stdout.undelivered and not stdout.abandoned:
-                console.error(f"stdout: cannot be written ({stdout.fault}), nothing was delivered. Open it, or write to a file.")
+                console.error(f"stdout: cannot be written ({stdout.fault}), not all was delivered. Open it, or write to a file.")
                 code = 2
         sys.exit(code)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.foreign_text import clipped
 from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
+from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
@@ -21,8 +20,6 @@ COMMENT_BYTES = 63_000
 #: First line of a comment, by which the next one finds and replaces it.
 MARK = "<!-- onnxfim -->"
 
-_MOST_TEXT = 2_000  # characters of one foreign text
-_MOST_NAME = 200
 _MOST_ROWS = 100
 
 
@@ -139,37 +136,3 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def code(text: str) -> str:
-    """Foreign text as a code span that also holds inside a table; nothing in it links, mentions or ends the span."""
-    shown = clipped(text, _MOST_NAME).replace("\n", " ")
-    if not shown.strip():
-        return "unnamed"
-    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
-    # A pipe would end a table's cell even in a code span; escaped, the backslash is not shown there.
-    inner = shown.replace("|", "\\|")
-    return f"{fence} {inner} {fence}" if shown[0] in "` " or shown[-1] in "` \\" else f"{fence}{inner}{fence}"
-
-
-def prose(text: str) -> str:
-    """Text with foreign names in it, in which nothing is markup, a link, a mention or a reference."""
-    return "".join(_escaped(clipped(text, _MOST_TEXT)))
-
-
-def _escaped(text: str) -> Iterator[str]:
-    for at, character in enumerate(text):
-        if character in "<>&":
-            yield {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[character]
-        elif character in "\\`*[]|~!$" or (character == "_" and not _within_word(text, at)):
-            yield "\\" + character
-        elif character in "@#" or (character == ":" and text[at + 1 : at + 3] == "//"):
-            yield character + "<!-- -->"  # the host then sees no mention, reference or address
-        elif character == "." and text[max(0, at - 3) : at].lower() == "www":
-            yield "<!-- -->."
-        else:
-            yield " " if character == "\n" else character
-
-
-def _within_word(text: str, at: int) -> bool:
-    return 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum()
