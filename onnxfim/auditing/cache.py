@@ -27,7 +27,8 @@ import numpy as np
 from onnxfim.auditing.meter import Meter
 from onnxfim.errors import OnnxFimError
 from onnxfim.record.bound import Bound
-from onnxfim.record.plain import from_plain, to_plain
+from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.plain import to_plain
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
@@ -180,7 +181,7 @@ class FileStore:
             return None
         try:
             return read(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
+        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError, Misfit):  # written by another version
             self.damaged += 1
             self._blocks[key].pop()
             return self.record(key, read)
@@ -356,11 +357,18 @@ def remembered_results(
             continue
         position, result = next(fresh)
         record = to_plain(result)
-        if read(record) == result:  # JSON holds no NaN
+        if _reads_back(record, result):  # JSON holds no NaN
             store.put_record(keys[position], record)
             if position in leads:
                 store.put(f"{keys[position]}:{about}", leads[position])
         yield position, result
+
+
+def _reads_back(record: Any, result: SampleResult) -> bool:
+    try:
+        return bool(from_plain(SampleResult, record) == result)
+    except Misfit:
+        return False
 
 
 def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:

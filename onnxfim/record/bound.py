@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from onnxfim.errors import OutputError
+from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.limits import ALWAYS, Count, Limits, needed_where
 
 #: Families of networks, as `architecture` tells them apart.
@@ -79,12 +80,10 @@ class Bound:
             OutputError: the data has another form.
         """
         try:
-            read = json.loads(json.dumps(data))
-            factors = tuple(Factor(**{**f, "shape": tuple(f["shape"])}) for f in read.pop("factors"))
-            shares = tuple(Share(**s) for s in read.pop("shares"))
-            return cls(**{**read, "factors": factors, "shares": shares, "assumptions": tuple(read["assumptions"])})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found: Bound = from_plain(cls, json.loads(json.dumps(data)))
+        except (Misfit, TypeError, ValueError, RecursionError) as error:
             raise OutputError(f"bound: cannot be read back ({error}); a bound written by to_json was expected.") from error
+        return found
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,10 @@ class Architecture:
         Raises:
             OutputError: the data has another form.
         """
-        evidence = data.get("evidence")
-        if (
-            data.get("family") not in FAMILIES
-            or not isinstance(evidence, (list, tuple))
-            or not all(isinstance(e, str) for e in evidence)
-        ):
+        try:
+            found: Architecture = from_plain(cls, json.loads(json.dumps(data)))
+        except (Misfit, TypeError, ValueError, RecursionError) as error:
             raise OutputError(
-                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
-            )
-        return cls(str(data["family"]), tuple(evidence))
+                f"architecture: cannot be read back ({error}); a family and a list of sentences were expected, as to_json writes them."
+            ) from error
+        return found
