@@ -303,7 +303,7 @@ def _record(kind: type, older: bool, expected: str) -> Read:
         built = {}
         name = ""
         try:
-            for name, one in readers.items():  # noqa: B007 - the name of the one that does not fit
+            for name, one in readers.items():
                 if name in value:
                     built[name] = one(value[name])
         except Misfit as misfit:

@@ -13,9 +13,9 @@ from typing import Any
 
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
-from onnxfim.record.measures import MEASURES, Sign
 from onnxfim.record.coherence import require_coherent
 from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.measures import MEASURES, Sign
 from onnxfim.record.plain import to_plain
 from onnxfim.record.sample import SampleResult
 
