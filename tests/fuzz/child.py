@@ -94,9 +94,8 @@ def _settle(argv: Sequence[str], folder: Path, limit: float) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    sys.stdin = io.TextIOWrapper(os.fdopen(0, "rb", closefd=False), "utf-8")
-    sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(fd, "wb", closefd=False), "utf-8", errors, line_buffering=True)
-                              for fd, errors in ((1, "strict"), (2, "backslashreplace")))  # fmt: skip
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
+    sys.stdout, sys.stderr = (_text(1, "strict"), _text(2, "backslashreplace"))
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
     os.chdir(folder)
     for name in [n for n in os.environ if n.startswith(("ONNXFIM", "XDG", "LC_", "COLUMNS"))]:
@@ -117,6 +116,11 @@ def _settle(argv: Sequence[str], folder: Path, limit: float) -> None:
         mine = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mine + _MEMORY, mine + _MEMORY))
     _watch(folder)
+
+
+def _text(fd: int, errors: str) -> io.TextIOWrapper:
+    """A standard stream over a descriptor, as Python makes it."""
+    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(fd, "w", closefd=False)), "utf-8", errors, line_buffering=True)
 
 
 def _watch(folder: Path) -> None:

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +113,12 @@ class Runner:
     def run(self, task: Task) -> Outcome:
         """One case of a family, made and run; its folder stays until `drop`."""
         folder = self._fresh(task.name)
-        return self.run_case(task, family(task.family).case(task.rng(), folder), folder)
+        try:
+            case = family(task.family).case(task.rng(), folder)
+        except Exception as error:
+            none = Ended(None, None, False, 0.0, 0.0, b"", traceback.format_exc().encode())
+            return Outcome(task, Case((), "no case was made"), none, (f"the family itself failed: {error!r}",))
+        return self.run_case(task, case, folder)
 
     def run_case(self, task: Task, case: Case, folder: Path) -> Outcome:
         """A case whose files are in ``folder`` already."""
