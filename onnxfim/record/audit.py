@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
-from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
@@ -126,7 +126,7 @@ class Calibration:
     accuracy_low: Part | None
     accuracy_high: Part | None
     mean_confidence: Part | None
-    temperature: float | None
+    temperature: AboveZero | None
     nll_before: float | None
     nll_after: float | None
     reason: str | None = field(default=None, metadata=ALWAYS)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from onnxfim.errors import OutputError
 from onnxfim.record.fitting import Misfit, from_plain
-from onnxfim.record.limits import ALWAYS, Count, Limits, needed_where
+from onnxfim.record.limits import ALWAYS, Count, Limits, Log10, needed_where
 
 #: Families of networks, as `architecture` tells them apart.
 FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
@@ -31,7 +31,7 @@ class Factor:
     node: str
     op: str
     shape: tuple[int, ...]
-    log10_norm: float
+    log10_norm: Log10
     method: str
     kind: str
     rigorous: bool = field(default=True, metadata=ALWAYS)
@@ -44,8 +44,8 @@ class Share:
 
     node: str
     op: str
-    log10_gain: float
-    log10_total: float
+    log10_gain: Log10
+    log10_total: Log10
     nodes: Count
 
 
@@ -61,8 +61,8 @@ class Bound:
 
     available: bool
     reason: str = field(metadata=needed_where("available", False))
-    log10_lipschitz: float | None
-    log10_fisher: float | None
+    log10_lipschitz: Log10 | None
+    log10_fisher: Log10 | None
     factors: tuple[Factor, ...]
     assumptions: tuple[str, ...]
     shares: tuple[Share, ...] = field(default=())
@@ -92,7 +92,7 @@ class ClosedForm:
 
     family: str
     formula: str
-    log10_lipschitz: float | None
+    log10_lipschitz: Log10 | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,6 @@ class Architecture:
             found: Architecture = from_plain(cls, json.loads(json.dumps(data)))
         except (Misfit, TypeError, ValueError, RecursionError) as error:
             raise OutputError(
-                f"architecture: cannot be read back ({error}); a family and a list of sentences were expected, as to_json writes them."
+                f"architecture: cannot be read back ({error}); a family and sentences were expected, as to_json writes them."
             ) from error
         return found

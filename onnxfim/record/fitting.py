@@ -1,4 +1,4 @@
-"""Records out of JSON values: each is held against its type and limits before it is built, and the first that does not fit is told."""
+"""Records out of JSON values, each held against its type and limits before it is built; the first that does not fit is told."""
 
 from __future__ import annotations
 
