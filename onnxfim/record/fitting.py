@@ -82,9 +82,13 @@ def words(kind: Any, limits: Limits | None = None) -> str:
         return " or ".join(dict.fromkeys(words(a, limits) for a in last))
     if origin is tuple:
         return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
-    told = (("from", limits.least), ("to", limits.most), ("above", limits.over), ("below", limits.under))
-    ends = "".join(f" {word} {limit:g}" for word, limit in told if limit is not None)
-    return _NAMES.get(kind, "an object") + (ends.replace(" from 0", " of 0 or more") if limits.most is None else ends)
+    least, most = limits.least, limits.most
+    if least is not None and most is None:
+        ends = f" of {least:g} or more"
+    else:
+        told = (("from", least), ("to", most), ("above", limits.over), ("below", limits.under))
+        ends = "".join(f" {word} {limit:g}" for word, limit in told if limit is not None)
+    return _NAMES.get(kind, "an object") + ends
 
 
 def _read(kind: Any, limits: Limits, older: bool, expected: str) -> Read:

@@ -256,16 +256,13 @@ def _file(rng: np.random.Generator, folder: Path, name: str) -> str:
     path = folder / name
     made = {"empty": b"", "LFS pointer": _POINTER, "LFS pointer with CRLF": _POINTER.replace(b"\n", b"\r\n"), "HTML": b"<!DOCTYPE html>", "pickle": b"\x80\x04}.", "zero bytes": b"\0" * 100,
             "empty archive": b"PK\x05\x06" + b"\0" * 18, "HDF5": b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "text": b"1,2,3\n"}  # fmt: skip
-    kind = str(rng.choice([*made, "pipe", "folder", "ring of links", "dangling link", "nothing", "sparse"]))
+    kind = str(rng.choice([*made, "pipe", "folder", "ring of links", "dangling link", "nothing"]))
     if kind in made:
         path.write_bytes(made[kind])
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
         path.mkdir()
-    elif kind == "sparse":
-        path.touch()
-        os.truncate(path, 2**33)
     elif kind != "nothing":
         path.symlink_to(name if kind == "ring of links" else "nowhere.npz")
     return kind
