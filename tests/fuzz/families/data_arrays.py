@@ -216,7 +216,7 @@ def _archive(rng: np.random.Generator, X: np.ndarray, y: np.ndarray) -> tuple[by
                     archive.writestr("inputs.npy", _npy(X * rng.random()))
         return stream.getvalue(), kind
     if kind in ("bomb", "bomb of labels"):
-        name, shape = ("inputs", (2_000_000, 5)) if kind == "bomb" else ("labels", (40_000_000,))
+        name, shape = ("inputs", (2_000_000, 5)) if kind == "bomb" else ("labels", (4_000_000,))
         head = _npy(np.zeros((1, *shape[1:]), np.float32)).replace(
             b"(1, 5)" if kind == "bomb" else b"(1,)", str(shape).encode(), 1
         )[:128]

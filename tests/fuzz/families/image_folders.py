@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -63,6 +64,8 @@ def case(rng: np.random.Generator, folder: Path) -> Case:
 def _put(path: Path, content: bytes) -> None:
     with contextlib.suppress(OSError, ValueError):  # a name that the file system does not take
         path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):  # a pipe or a link of an earlier one
+            return
         path.write_bytes(content)
 
 

@@ -99,8 +99,7 @@ def _changed(rng: np.random.Generator, record: Any) -> tuple[Any, str]:
     elif how == "longer" and isinstance(old, list):
         inside[key] = (old * 3)[: int(rng.integers(0, 3 * len(old) + 1))] if old else [0]
     elif how == "other":
-        inside[key] = _at(record, one(rng, [p for p in _places(record) if p]))
-        inside[key] = json.loads(json.dumps(inside[key]))
+        inside[key] = json.loads(json.dumps(_at(record, one(rng, [p for p in _places(record) if p]))))
     elif how == "extra" and isinstance(old, dict):
         old[one(rng, NAMES)] = one(rng, _VALUES)
     elif how == "near" and isinstance(old, (int, float)) and not isinstance(old, bool):
