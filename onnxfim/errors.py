@@ -44,3 +44,13 @@ def issue_tracker() -> str:
             if "issue" in label.lower():
                 return f"at {address.strip()}"
     return "to the project's issue tracker"
+
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def lfs_pointer(head: bytes) -> str | None:
+    """What a message says of a file that begins with ``head`` where it is a Git LFS pointer, else None."""
+    if not head.startswith(_LFS):
+        return None
+    return "is a Git LFS pointer and not the file itself. Fetch it with git lfs pull."

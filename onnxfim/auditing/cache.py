@@ -23,7 +23,8 @@ import numpy as np
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.store import STORE_LIMIT, FileStore, kept_below
 from onnxfim.record.bound import Bound
-from onnxfim.record.plain import from_plain, to_plain
+from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.plain import to_plain
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
@@ -201,11 +202,18 @@ def remembered_results(
             continue
         position, result = next(fresh)
         record = to_plain(result)
-        if read(record) == result:  # JSON holds no NaN
+        if _reads_back(record, result):  # JSON holds no NaN
             store.put_record(keys[position], record)
             if position in leads:
                 store.put(f"{keys[position]}:{about}", leads[position])
         yield position, result
+
+
+def _reads_back(record: Any, result: SampleResult) -> bool:
+    try:
+        return bool(from_plain(SampleResult, record) == result)
+    except Misfit:
+        return False
 
 
 def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeAlias, TypeVar
 import numpy as np
 
 from onnxfim.errors import OnnxFimError
+from onnxfim.record.fitting import Misfit
 from onnxfim.record.writing import reason, write_all
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -179,7 +180,7 @@ class FileStore:
             return None
         try:
             return read(json.loads(content))
-        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError):  # written by another version
+        except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError, Misfit):  # written by another version
             self.damaged += 1
             self._blocks[key].pop()
             return self.record(key, read)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from onnxfim.cli.console import Console
+from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
 
 if sys.version_info >= (3, 11):
@@ -29,6 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILE = "onnxfim.toml"
 _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
+_SHOWN = 200  # letters of a value in a message
 _MAIN = "audit"  # the command whose keys need no table
 # Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
 _UNSET = ("config", "help", "version", "provider-library", "custom-op-library")
@@ -95,17 +97,26 @@ def _own(record: Mapping[str, Any]) -> Mapping[str, Any]:
     tool = record.get("tool", {})
     own = tool.get(_TABLE, {}) if isinstance(tool, dict) else {}
     if not isinstance(own, dict):
-        raise ValueError(f"pyproject.toml: tool.{_TABLE} is {own!r}, expected a table. Write [tool.{_TABLE}].")
+        raise ValueError(f"pyproject.toml: tool.{_TABLE} is {_shortened(own)}, expected a table. Write [tool.{_TABLE}].")
     return own
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path}: is no regular file, expected a TOML file. Check the path.")
+        content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}), expected a TOML file. Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if (pointer := lfs_pointer(content)) is not None:
+        raise ValueError(f"{path}: {pointer}")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(
+            f"{path}: is nested too deeply to be read. Mend it, or write a new one with `onnxfim init --force`."
+        ) from error
+    except ValueError as error:  # no UTF-8, no TOML, a number of thousands of digits
         raise ValueError(f"{path}: is not TOML ({error}). Mend it, or write a new one with `onnxfim init --force`.") from error
 
 
@@ -144,7 +155,7 @@ def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, c
     for where, table in places:
         for key, value in table.items():
             parameter = own[_spelled(key)]
-            found[parameter.name or key] = FoundValue(f"{where}: {key} = {value!r}", _text(where, key, value, parameter))
+            found[parameter.name or key] = FoundValue(f"{where}: {key} = {_shortened(value)}", _text(where, key, value, parameter))
     if "provider_options" in found:
         _loads_nothing(found["provider_options"])
     return found
@@ -170,7 +181,7 @@ def from_environment(environment: Mapping[str, str], command: click.Command) -> 
         text = environment.get(variable, "")
         if text.strip():
             lines = [line.strip() for line in text.splitlines() if line.strip()]
-            found[parameter.name or key] = FoundValue(f"{variable}={text!r}", lines if _repeats(parameter) else text)
+            found[parameter.name or key] = FoundValue(f"{variable}={_shortened(text)}", lines if _repeats(parameter) else text)
     return found
 
 
@@ -211,9 +222,18 @@ def _text(where: str, key: str, value: Any, parameter: click.Parameter) -> str |
     items = value if isinstance(value, list) else [value]
     if any(isinstance(v, bool) != flag or not isinstance(v, (bool, int, float, str)) for v in items) or (flag and value is items):
         wanted = "true or false" if flag else "a text, a number or a list of them"
-        raise ValueError(f"{where}: {key} is {value!r}, expected {wanted}.")
+        raise ValueError(f"{where}: {key} is {_shortened(value)}, expected {wanted}.")
     texts = [str(v).lower() if flag else str(v) for v in items]
     return texts if _repeats(parameter) else ",".join(texts)
+
+
+def _shortened(value: object) -> str:
+    """A value as a message shows it."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deeply"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _checked(context: click.Context, name: str, value: FoundValue) -> str | list[str]:

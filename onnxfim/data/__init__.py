@@ -6,6 +6,7 @@ Every error of a user is an `InputError` in one line; a single bad sample is a `
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from onnxfim.data.arrays import Target, gather
 from onnxfim.data.npy import HeldRows, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, lfs_pointer
 from onnxfim.record.sample import Skipped
 
 __all__ = ["Layout", "Preprocessing", "Samples", "Skipped", "from_arrays", "load", "random_samples"]
@@ -125,8 +126,13 @@ def _label_file(path: str | Path) -> Path:
 def _check_exists(path: Path) -> None:
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file or folder, expected an .npz or .npy file or a folder of images. Check the path.")
-    if not (path.is_dir() or path.is_file()):
+    if path.is_dir():
+        return
+    if not path.is_file():
         raise InputError(f"{path}: is neither a file nor a folder, expected one of them. Save the data to a file first.")
+    with suppress(OSError), path.open("rb") as file:  # what cannot be read is told by who reads it
+        if (pointer := lfs_pointer(file.read(200))) is not None:
+            raise InputError(f"{path}: {pointer}")
 
 
 def _check_no_labels_path(folder: Path, labels_path: str | Path | None) -> None:

@@ -15,6 +15,7 @@ from onnxfim.data.samples import (
     Indices,
     Samples,
     SampleShape,
+    check_bytes,
     hash_arrays,
     shape_text,
     unusable,
@@ -58,6 +59,7 @@ def gather(inputs: RowSource, labels: RowSource | None, target: Target, choice: 
             f"{labels.where}: labels have shape {shape_text(labels.shape)}, expected one for each of the "
             f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},)."
         )
+    check_bytes(inputs.where, choice.many_of(inputs.shape[0]) * math.prod(inputs.shape[1:]) * inputs.dtype.itemsize)
     indices = choice.of(inputs.shape[0])
     raw = inputs.take(indices)
     raw_labels = None if labels is None else labels.take(indices)

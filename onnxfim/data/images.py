@@ -16,7 +16,7 @@ import numpy as np
 from onnxfim.data.arrays import Target
 from onnxfim.data.preprocessing import CHANNELS, order_of
 from onnxfim.data.samples import Array, Choice, Samples, check_bytes, one_line, shape_text, unusable
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, lfs_pointer
 from onnxfim.record.sample import Skipped
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -124,7 +124,7 @@ def _list(folder: Path) -> Listing:
         return Listing(tuple(flat), None, None)
     files = tuple(file for group in by_class for file in group)
     labels = tuple(label for label, group in enumerate(by_class) for _ in group)
-    return Listing(files, labels, tuple(entry.name for entry in classes))
+    return Listing(files, labels, tuple(_name(entry, folder) for entry in classes))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -143,9 +143,13 @@ def _visible(folder: Path) -> list[Path]:
 
 def _images_below(folder: Path) -> list[Path]:
     """Images of a class folder and all folders below it, sorted by path."""
-    entries = _visible(folder)
-    deeper = [file for entry in entries if entry.is_dir() for file in _images_below(entry)]
-    return sorted([*deeper, *(entry for entry in entries if _is_image(entry))])
+    found: list[Path] = []
+    folders = [folder]
+    while folders:  # without recursion: a path may hold more folders than Python's stack
+        entries = _visible(folders.pop())
+        folders += [entry for entry in entries if entry.is_dir()]
+        found += [entry for entry in entries if _is_image(entry)]
+    return sorted(found)
 
 
 def _name(file: Path, folder: Path) -> str:
@@ -163,7 +167,10 @@ def _read(file: Path, folder: Path) -> bytes:
         raise OSError("a link that leads out of the folder is not followed")
     if not os.path.isfile(file):
         raise OSError("not a regular file")
-    return file.read_bytes()
+    content = file.read_bytes()
+    if (pointer := lfs_pointer(content)) is not None:
+        raise OSError(pointer.removesuffix("."))
+    return content
 
 
 def _geometry(folder: Path, target: Target) -> Geometry:

@@ -121,6 +121,10 @@ class Archive:
                 f"{self.path}: has no array {key!r}, expected one of its own: {listed or 'it holds none'}. "
                 + (f"Pass {option} {nearest[0]!r} or another of them." if nearest else "Save the arrays with numpy.savez.")
             )
+        if self.keys.count(key) > 1:
+            raise InputError(
+                f"{self.path}: holds {self.keys.count(key)} arrays called {key!r}, expected one. Save it again with numpy.savez."
+            )
         where = f"{self.path}[{key}]"
         with _readable(where):
             member = self.file.getinfo(f"{key}.npy")

@@ -79,6 +79,10 @@ class Choice:
         if self.seed is not None and self.seed < 0:
             raise InputError(f"seed: found {self.seed}, expected 0 or more. Pass a non-negative whole number.")
 
+    def many_of(self, total: int) -> int:
+        """How many samples are chosen among ``total``."""
+        return total if self.limit is None else min(self.limit, total)
+
     def of(self, total: int) -> Indices:
         """The chosen positions among ``total`` samples, increasing."""
         if self.limit is None or self.limit >= total:

@@ -6,14 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
-from onnxfim.errors import OutputError
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
-from onnxfim.record.limits import ALWAYS, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
@@ -128,7 +126,7 @@ class Calibration:
     accuracy_low: Part | None
     accuracy_high: Part | None
     mean_confidence: Part | None
-    temperature: float | None
+    temperature: AboveZero | None
     nll_before: float | None
     nll_after: float | None
     reason: str | None = field(default=None, metadata=ALWAYS)
@@ -312,18 +310,13 @@ class Audit:
         """The audit that `save`, or ``onnxfim audit -o json=PATH``, wrote.
 
         Raises:
-            OutputError: the file cannot be read, or was not written by onnxfim.
+            OutputError: the file cannot be read, or does not hold what onnxfim writes: the first value that does not fit, by its
+                path.
         """
-        try:
-            text = Path(path).read_bytes()
-        except OSError as error:
-            raise OutputError(
-                f"{path}: cannot be read ({error.strerror}). Give a file that onnxfim wrote with -o json=…"
-            ) from error
-        try:
-            return Audit.from_json(text)
-        except OutputError as error:
-            raise OutputError(f"{path}: {error}") from error
+        from onnxfim.record.json_text import read_json
+        from onnxfim.record.layout import audit_from_dict
+
+        return audit_from_dict(read_json(path), where=str(path))
 
     def __repr__(self) -> str:
         """Three lines instead of every number."""
@@ -336,10 +329,7 @@ class Audit:
         Raises:
             OutputError: not JSON, another schema version, or fields that do not fit.
         """
+        from onnxfim.record.json_text import parsed
         from onnxfim.record.layout import audit_from_dict
 
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise OutputError(f"audit JSON: cannot be parsed ({error}). Give a file that onnxfim wrote with -o json=…") from error
-        return audit_from_dict(record)
+        return audit_from_dict(parsed(text, where="audit JSON"))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from onnxfim.errors import OutputError
-from onnxfim.record.limits import ALWAYS, Count, Limits, needed_where
+from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.limits import ALWAYS, Count, Limits, Log10, needed_where
 
 #: Families of networks, as `architecture` tells them apart.
 FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
@@ -30,7 +31,7 @@ class Factor:
     node: str
     op: str
     shape: tuple[int, ...]
-    log10_norm: float
+    log10_norm: Log10
     method: str
     kind: str
     rigorous: bool = field(default=True, metadata=ALWAYS)
@@ -43,8 +44,8 @@ class Share:
 
     node: str
     op: str
-    log10_gain: float
-    log10_total: float
+    log10_gain: Log10
+    log10_total: Log10
     nodes: Count
 
 
@@ -60,8 +61,8 @@ class Bound:
 
     available: bool
     reason: str = field(metadata=needed_where("available", False))
-    log10_lipschitz: float | None
-    log10_fisher: float | None
+    log10_lipschitz: Log10 | None
+    log10_fisher: Log10 | None
     factors: tuple[Factor, ...]
     assumptions: tuple[str, ...]
     shares: tuple[Share, ...] = field(default=())
@@ -79,12 +80,10 @@ class Bound:
             OutputError: the data has another form.
         """
         try:
-            read = json.loads(json.dumps(data))
-            factors = tuple(Factor(**{**f, "shape": tuple(f["shape"])}) for f in read.pop("factors"))
-            shares = tuple(Share(**s) for s in read.pop("shares"))
-            return cls(**{**read, "factors": factors, "shares": shares, "assumptions": tuple(read["assumptions"])})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found: Bound = from_plain(cls, json.loads(json.dumps(data)))
+        except (Misfit, TypeError, ValueError, RecursionError) as error:
             raise OutputError(f"bound: cannot be read back ({error}); a bound written by to_json was expected.") from error
+        return found
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class ClosedForm:
 
     family: str
     formula: str
-    log10_lipschitz: float | None
+    log10_lipschitz: Log10 | None
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,10 @@ class Architecture:
         Raises:
             OutputError: the data has another form.
         """
-        evidence = data.get("evidence")
-        if (
-            data.get("family") not in FAMILIES
-            or not isinstance(evidence, (list, tuple))
-            or not all(isinstance(e, str) for e in evidence)
-        ):
+        try:
+            found: Architecture = from_plain(cls, json.loads(json.dumps(data)))
+        except (Misfit, TypeError, ValueError, RecursionError) as error:
             raise OutputError(
-                "architecture: cannot be read back; a family and a list of sentences were expected, as to_json writes them."
-            )
-        return cls(str(data["family"]), tuple(evidence))
+                f"architecture: cannot be read back ({error}); a family and sentences were expected, as to_json writes them."
+            ) from error
+        return found

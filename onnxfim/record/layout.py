@@ -8,20 +8,34 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
-from onnxfim.record.measures import MEASURES
-from onnxfim.record.plain import from_plain, to_plain
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.coherence import require_coherent
+from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.measures import MEASURES, Sign
+from onnxfim.record.plain import to_plain
+from onnxfim.record.sample import SampleResult
 
 #: Fields of an estimate that are left out where they say nothing.
 OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates", "at_temperatures")
-#: What is told of each measure.
+#: What is told of each measure; fields of `ToldMeasure`.
 TOLD = ("label", "symbol", "units", "sign")
 #: What an audit's file begins with.
 LEADING = ("schema_version", "verdict", "model", "data", "run")
+_SHOWN = 40  # letters of a version in a message
+
+
+@dataclass(frozen=True)
+class ToldMeasure:
+    """What a file tells of a measure, for readers that do not know it."""
+
+    label: str
+    symbol: str
+    units: str
+    sign: Sign
 
 
 def audit_to_dict(audit: Audit) -> dict[str, Any]:
@@ -44,41 +58,78 @@ def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", record)
 
 
-def audit_from_dict(record: Any) -> Audit:
-    """The inverse of `audit_to_dict`.
+def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
+    """The inverse of `audit_to_dict`; every value is held against its type and limits before anything is built.
+
+    Args:
+        record: What the JSON holds.
+        where: What messages call it.
 
     Raises:
-        OutputError: another schema version, or fields that do not fit.
+        OutputError: another schema version, or the first value that does not fit, by its path.
     """
     if not isinstance(record, dict) or "schema_version" not in record:
-        raise OutputError("audit JSON: no 'schema_version' field. Give a file that onnxfim wrote with -o json=…")
-    version = str(record["schema_version"])
-    major = version.split(".", maxsplit=1)[0]
+        raise OutputError(f"{where}: no 'schema_version' field. Give a file that onnxfim wrote with -o json=…")
+    version = record["schema_version"]
+    major = version.split(".", maxsplit=1)[0] if isinstance(version, str) else ""
     if major not in ("1", SCHEMA_VERSION.split(".", maxsplit=1)[0]):
         raise OutputError(
-            f"audit JSON: schema_version is {version}, expected {SCHEMA_VERSION} or 1.0. Use the onnxfim that wrote it."
+            f"{where}: schema_version is {_shown(version)}, expected {SCHEMA_VERSION} or 1.0. Use the onnxfim that wrote it."
         )
+    if "samples" not in record and "entries" in record:
+        raise OutputError(f"{where}: is a comparison, expected one audit. Give a file that `onnxfim audit` wrote with -o json=…")
     try:
-        if major == "1":
+        older = major == "1"
+        if older:
             record = _layout_1(record)
-        return typing.cast(Audit, from_plain(Audit, record))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OutputError(f"audit JSON: does not fit schema {version} ({error!r}). Write it anew with -o json=…") from error
+        elif "measures" not in record:
+            raise Misfit("is missing", "an object").inside("measures")
+        else:
+            _told_of_measures(record["measures"])
+        audit: Audit = from_plain(Audit, record, older=older)
+        require_coherent(audit)
+    except Misfit as misfit:
+        raise OutputError(f"{where}: {misfit}. Write it again with -o json=…") from None
+    return audit
+
+
+def _shown(version: object) -> str:
+    text = str(version) if isinstance(version, (str, float)) else type(version).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _told_of_measures(record: Any) -> None:
+    """Hold what the file tells of its measures against what it may tell; today's names are used whatever it says."""
+    try:
+        from_plain(Mapping[str, ToldMeasure], record)
+    except Misfit as misfit:
+        raise misfit.inside("measures") from None
 
 
 def _layout_1(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record of layout 1 in that of today. It said ``pass`` too where nothing was to be passed."""
-    samples = [_sample_of_layout_1(s) for s in record["samples"]]
-    open_ended = record["verdict"] == "pass" and not record["gates"] and record.get("comparison") is None
-    verdict = "measured" if open_ended else record["verdict"]
-    return {**record, "samples": samples, "verdict": verdict, "schema_version": SCHEMA_VERSION}
+    today = {**record, "schema_version": SCHEMA_VERSION}
+    if isinstance(record.get("samples"), list):
+        today["samples"] = [_sample_of_layout_1(at, s) for at, s in enumerate(record["samples"])]
+    if record.get("verdict") == "pass" and not record.get("gates") and record.get("comparison") is None:
+        today["verdict"] = "measured"
+    return today
 
 
-def _sample_of_layout_1(record: Mapping[str, Any]) -> dict[str, Any]:
+def _sample_of_layout_1(at: int, record: Any) -> Any:
     """Layout 1 held some measures as bare numbers, with their estimates under ``intervals``."""
-    sample = {**record, **record["intervals"]}
-    del sample["intervals"]
-    rank, bound = sample["effective_rank"], sample.get("log10_fisher_bound")
-    sample["effective_rank"] = to_plain(Estimate(rank, kind=sample["trace"]["kind"], method="trace over lambda_max"))
-    sample["log10_fisher_bound"] = None if bound is None else to_plain(Estimate(bound, None, bound, "upper bound"))
+    if not isinstance(record, dict):
+        return record
+    intervals = record.get("intervals")
+    if not isinstance(intervals, dict):
+        raise Misfit("is no object", "the estimates of layout 1").inside("intervals").inside(at).inside("samples")
+    sample = {k: v for k, v in {**record, **intervals}.items() if k != "intervals"}
+    rank, bound, trace = sample.get("effective_rank"), sample.get("log10_fisher_bound"), sample.get("trace")
+    about = trace if isinstance(trace, dict) else {}
+    reason = (about.get("reason") or "there is no trace") if rank is None else None
+    sample["effective_rank"] = {
+        "value": rank, "low": None, "high": None, "kind": about.get("kind"), "method": "trace over lambda_max", "reason": reason
+    }  # fmt: skip
+    ends = {"value": bound, "low": None, "high": bound, "kind": "upper bound"}
+    sample["log10_fisher_bound"] = None if bound is None else ends
     return sample

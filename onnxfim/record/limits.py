@@ -32,6 +32,9 @@ Count: TypeAlias = Annotated[int, Limits(least=0)]
 Positive: TypeAlias = Annotated[int, Limits(least=1)]
 Byte: TypeAlias = Annotated[int, Limits(least=0, most=255)]
 NotNegative: TypeAlias = Annotated[float, Limits(least=0)]
+AboveZero: TypeAlias = Annotated[float, Limits(over=0)]
+#: A logarithm to base 10, of whatever a network's norms multiply to.
+Log10: TypeAlias = Annotated[float, Limits(least=-1e6, most=1e6)]
 Part: TypeAlias = Annotated[float, Limits(least=0, most=1)]
 Coefficient: TypeAlias = Annotated[float, Limits(least=-1, most=1)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxfim.record.limits import ALWAYS, Count, NotNegative, closed
+from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, closed
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 
@@ -79,7 +79,7 @@ class Run:
     method: str
     step: NotNegative
     scheme: str
-    temperature: float | None
+    temperature: AboveZero | None
     seed: int
     evaluations: Count
     seconds: NotNegative

@@ -114,7 +114,7 @@ def aggregate(
 
 def log_sd(values: Array, lows: Array, highs: Array) -> Array:
     """Standard deviation of each estimate on the log scale, from its 95 % interval's upper half; 0 for exact values."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sd = np.log(highs / values) / Z95
     return np.where(np.isfinite(sd), np.clip(sd, 0.0, 2.0), 0.0)
 

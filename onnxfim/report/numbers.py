@@ -36,7 +36,8 @@ def short(value: float) -> str:
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
     if -3 <= exponent < 6:
         return f"{value:,.{max(0, 2 - exponent)}f}".rstrip("0").rstrip(".") if exponent < 2 else f"{value:,.0f}"
-    mantissa = f"{value / 10**exponent:.2f}".rstrip("0").rstrip(".")
+    mantissa, _, exponent_text = f"{value:.2e}".partition("e")
+    mantissa, exponent = mantissa.rstrip("0").rstrip("."), int(exponent_text)
     return power_of_ten(exponent) if mantissa == "1" else f"{mantissa}×{power_of_ten(exponent)}"
 
 

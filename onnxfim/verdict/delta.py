@@ -207,7 +207,7 @@ def _ratio(audits: Sequence[Audit], measure: str) -> Change:
         now, note = replace(now, values=shared.values), f"both at the first model's temperature, {shared.temperature:.3g}"
     elif measure == _CALIBRATED:
         note = "each at its own temperature, whose errors are in the interval"
-    logs = np.log(now.values / then.values)
+    logs = np.log(now.values) - np.log(then.values)
     if np.abs(logs).max() <= 1e-9:
         value = Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal")
         return Change(*_means(then, now), value, "ratio", "identical", len(logs), 1.0, _RANKS, share(0, len(logs)))

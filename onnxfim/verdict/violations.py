@@ -36,7 +36,7 @@ def violations(test: ViolationTest, *, level: float) -> tuple[int, ...]:
     """
     log_bound = test.log10_bound * math.log(10) + math.log1p(_SLACK)
     sure = [k for k, e in enumerate(test.values) if e.kind in ("exact", "kinked", "lower bound") and _above(e.low, log_bound)]
-    noisy = [k for k, e in enumerate(test.values) if e.kind == "estimate" and e.value and e.high and e.high > e.value]
+    noisy = [k for k, e in enumerate(test.values) if e.kind == "estimate" and e.value and e.high and e.high > e.value > 0]
     broken = set(sure)
     if noisy and log_bound < math.inf:
         excess = np.array([math.log(test.values[k].value or 1.0) - log_bound for k in noisy])

@@ -296,7 +296,10 @@ class TestLayout1:
 
     def test_what_does_not_fit_is_one_line(self, told):
         broken = {**self.OLD, "samples": [{**self.OLD["samples"][0], "intervals": None}]}
-        with pytest.raises(OutputError, match=told("audit JSON", "does not fit schema 1.0", "Write it anew")):
+        with pytest.raises(
+            OutputError,
+            match=told("audit JSON: samples[0].intervals is no object", "expected the estimates of layout 1", "Write it again"),
+        ):
             Audit.from_json(json.dumps(broken))
 
     def test_later_versions_are_refused(self, told):

@@ -20,6 +20,7 @@ class LogScale:
     end: float
 
     def __call__(self, value: float) -> float:
+        value = max(value, self.low)  # 0 and below have no logarithm: they stand at the end
         share = (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
         return round(self.start + min(1.0, max(0.0, share)) * (self.end - self.start), 1)
 

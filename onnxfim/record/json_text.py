@@ -1,0 +1,70 @@
+"""JSON from outside: a regular file of bounded size, without NaN and without a key that stands twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from onnxfim.errors import OutputError, lfs_pointer
+
+_MOST = 2**30  # bytes of a file: 100,000 samples take about half
+_ADVICE = "Give a file that onnxfim wrote with -o json=…"
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OutputError: no regular file, too large, not readable, or no JSON (`parsed`).
+    """
+    where = Path(path)
+    try:
+        about = where.stat()
+        if not stat.S_ISREG(about.st_mode):
+            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
+            raise OutputError(f"{path}: is {kind}, expected a file. {_ADVICE}")
+        if about.st_size > _MOST:
+            raise OutputError(f"{path}: {about.st_size:,} bytes, expected at most {_MOST:,}. {_ADVICE}")
+        content = where.read_bytes()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read ({error.strerror}). {_ADVICE}") from error
+    except ValueError as error:  # a zero byte in the path
+        raise OutputError(f"{str(path)!r}: is no path ({error}). {_ADVICE}") from error
+    return parsed(content, where=str(path))
+
+
+def parsed(text: str | bytes, *, where: str) -> Any:
+    """What JSON text holds; ``where`` is what messages call it.
+
+    Raises:
+        OutputError: a Git LFS pointer, empty, no JSON, a number that is not finite, a key twice, nested too deeply for Python.
+    """
+    head = text[:200].encode("utf-8", "replace") if isinstance(text, str) else text[:200]
+    if (pointer := lfs_pointer(head)) is not None:
+        raise OutputError(f"{where}: {pointer}")
+    if not head.strip():
+        raise OutputError(f"{where}: is empty, expected JSON. {_ADVICE}")
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_refused)
+    except RecursionError as error:
+        raise OutputError(f"{where}: cannot be parsed (it is nested too deeply). {_ADVICE}") from error
+    except MemoryError as error:
+        raise OutputError(f"{where}: cannot be parsed (it does not fit in memory). {_ADVICE}") from error
+    except ValueError as error:
+        raise OutputError(f"{where}: cannot be parsed ({error}). {_ADVICE}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return found
+
+
+def _refused(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
