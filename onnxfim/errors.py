@@ -29,3 +29,13 @@ class OutputError(OnnxFimError):
 
 class UnsupportedOperator(OnnxFimError):
     """A graph holds an operator that has no rule for what was asked of it."""
+
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def lfs_pointer(head: bytes) -> str | None:
+    """What a message says of a file that begins with ``head`` where it is a Git LFS pointer, else None."""
+    if not head.startswith(_LFS):
+        return None
+    return "is a Git LFS pointer and not the file itself. Fetch it with git lfs pull."
