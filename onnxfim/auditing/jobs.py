@@ -18,7 +18,8 @@ from onnxfim.auditing.two_outputs import two_outputs
 from onnxfim.data import Samples
 from onnxfim.record.audit import Audit
 from onnxfim.record.deployment import Attribution, MovedOutput
-from onnxfim.record.plain import from_plain, to_plain
+from onnxfim.record.fitting import from_plain
+from onnxfim.record.plain import to_plain
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.stopping import Stop
 

@@ -18,7 +18,8 @@ from onnxfim.data import Samples, Skipped
 from onnxfim.errors import SettingsError
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
-from onnxfim.record.plain import from_plain, to_plain
+from onnxfim.record.fitting import from_plain
+from onnxfim.record.plain import to_plain
 from onnxfim.record.settings import Settings
 
 Plain: TypeAlias = dict[str, Any]

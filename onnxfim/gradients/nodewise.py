@@ -30,6 +30,9 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 STEPS = (1e-1, 1e-2)
 #: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
 NARROW = 1e-3
+_PART = 256  # nodes of the graph evaluated in one model
+_TOGETHER = 64  # nodes evaluated in one model, at most
+_TOGETHER_BYTES = 64 << 20  # bytes that they and their weights take, where they are several
 #: Passes that the test costs a row: its values with their tangents, and two evaluations of every node at each step.
 PASSES = 2 + 2 * (len(STEPS) + 1)
 
@@ -105,73 +108,135 @@ class NodeTests:
         names = {self._graph.z, *(name for t in self._tests for name in (*t.read, t.output, t.outgoing, *t.incoming.values()))}
         given = {i.name for i in self._graph.inputs}
         wanted = sorted(names - given)
-        values = dict(zip(wanted, evaluate(self._values(wanted), {"x": X, "v": v[None]}), strict=True))
+        values = self._values(wanted, {"x": X, "v": v[None]}, evaluate)
         last = next(t.outgoing for t in reversed(self._tests) if t.output == self._graph.z)
-        return values[last][0].reshape(len(X), -1), [self._judged(t, values, evaluate) for t in self._tests]
+        moved = [_moved(t, values) for t in self._tests]
+        ends: dict[int, list[Array]] = {}
+        for some in _groups(self._tests, values):
+            ends |= self._ends({k: m for k in some if (m := moved[k]) is not None}, values, evaluate)
+        found = [_judged(t, values, m, ends.get(k, [])) for k, (t, m) in enumerate(zip(self._tests, moved, strict=True))]
+        return values[last][0].reshape(len(X), -1), found
 
-    def _values(self, names: Sequence[str]) -> onnx.ModelProto:
-        """A model that returns values and tangents of the graph."""
-        graph, e = self._graph, self._writer.emitter
-        trace = graph.trace
-        info = helper.make_tensor_value_info
-        rows = ["N", *(d for d in trace.shapes[graph.x][1:])]
-        elem = trace.elem[graph.x]
+    def _values(self, names: Sequence[str], feeds: Mapping[str, Array], evaluate: Evaluate) -> dict[str, Array]:
+        """Values and tangents of the graph.
+
+        It is evaluated part by part, each from what those before it made: the runtime's time to open a model of many nodes
+        grows with their square.
+        """
+        graph, e, wanted = self._graph, self._writer.emitter, frozenset(names)
         nodes = [helper.make_node("Identity", ["x"], [graph.x], name="x"), *graph.nodes, *e.nodes]
-        ends = [f"{name}/out" for name in names]
-        nodes += [helper.make_node("Identity", [name], [end], name=end) for name, end in zip(names, ends, strict=True)]
-        nodes = pruned(nodes, ends)
-        for i, node in enumerate(nodes):
-            node.name = str(i)  # the runtime wants them distinct
-        inputs = [info("x", elem, rows), info("v", elem, ["S", *rows]), *graph.inputs]
-        return _model(graph, nodes, inputs, ends, [*graph.initializers, *e.constants])
+        nodes = pruned(nodes, names)
+        weights = {t.name: t for t in (*graph.initializers, *e.constants)}
+        last = {r: k for k, n in enumerate(nodes) for r in reads(n)}  # where each value is read last
+        known: dict[str, Array] = dict(feeds)
+        kept = {name: known[name] for name in names if name in known}
+        for start in range(0, len(nodes), _PART):
+            part = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes[start : start + _PART]]
+            end = start + len(part)
+            for k, node in enumerate(part):
+                node.name = str(k)  # the runtime wants them distinct
+            made = {o for n in part for o in n.output if o}
+            inputs = sorted({r for n in part for r in reads(n)} - made - weights.keys())
+            outputs = sorted(o for o in made if o in wanted or last.get(o, -1) >= end)
+            model = _model(graph, part, [_info(n, known[n]) for n in inputs], outputs, list(weights.values()))
+            known |= dict(zip(outputs, evaluate(model, {n: known[n] for n in inputs}), strict=True))
+            kept |= {o: known[o] for o in outputs if o in wanted}
+            known = {n: a for n, a in known.items() if last.get(n, -1) >= end}
+        return kept
 
-    def _judged(self, test: _Test, values: Mapping[str, Array], evaluate: Evaluate) -> NodeError:
-        """Compare one node's outgoing tangent with its own differences."""
-        t = values[test.outgoing][0].astype(np.float64)
-        y = values[test.output].astype(np.float64)
-        moves = {i: values[name][0].astype(np.float64) for i, name in test.incoming.items()}
-        unit = _unit([values[test.node.input[i]] for i in moves], list(moves.values()))
-        if unit is None:  # nothing moves here
-            return NodeError(op_name(test.node), test.name, np.where(_length(t) > 0, np.inf, 0.0))
-        sizes = [*STEPS, NARROW]
-        ends = self._ends(test, values, evaluate, moves, [sign * unit * s for s in sizes for sign in (1, -1)])
-        best = np.full(t.shape, np.inf)
-        scale = _length(t)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for k, step in enumerate(STEPS):
-                slope = (ends[2 * k] - ends[2 * k + 1]) / (2 * unit * step)
-                best = np.fmin(best, np.abs(t - slope))
-                scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
-            sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
-            beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
-            best = np.fmin(best, np.maximum(beyond, 0.0))
-        errors = _length(best) / np.maximum(scale, np.finfo(np.float64).tiny)
-        return NodeError(op_name(test.node), test.name, errors)
+    def _ends(self, moved: Mapping[int, _Moved], values: Mapping[str, Array], evaluate: Evaluate) -> dict[int, list[Array]]:
+        """The outputs of some nodes, by their places, each with its varying inputs moved along their tangents by each step.
 
-    def _ends(
-        self, test: _Test, values: Mapping[str, Array], evaluate: Evaluate, moves: Mapping[int, Array], steps: Sequence[float]
-    ) -> list[Array]:
-        """The node's outputs with its varying inputs moved along their tangents by each step."""
-        nodes, feeds, ends = [], {name: values[name] for name in test.read if name in values}, []
-        for k, step in enumerate(steps):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(test.node)
-            copy.name = f"{k}"
-            for i, move in moves.items():
-                a = values[test.node.input[i]]
-                copy.input[i] = f"{k}/{i}"
-                feeds[copy.input[i]] = (a + step * move).astype(a.dtype)
-            outputs = [f"{k}/{o}" if o else "" for o in test.node.output]
-            del copy.output[:]
-            copy.output.extend(outputs)
-            nodes.append(copy)
-            ends.append(f"{k}/{test.output}")
+        All are evaluated in one model, for opening one costs far more than a node.
+        """
+        nodes: list[onnx.NodeProto] = []
+        feeds: dict[str, Array] = {}
+        outputs: list[str] = []
+        weights: dict[str, onnx.TensorProto] = {}
+        for place, move in moved.items():
+            test = self._tests[place]
+            feeds.update({name: values[name] for name in test.read if name in values})
+            weights.update({t.name: t for t in test.weights})
+            for k, step in enumerate(move.steps()):
+                mark = f"{place}/{k}"
+                copy = onnx.NodeProto()
+                copy.CopyFrom(test.node)
+                copy.name = mark
+                for i, along in move.along.items():
+                    a = values[test.node.input[i]]
+                    copy.input[i] = f"{mark}/{i}"
+                    feeds[copy.input[i]] = (a + step * along).astype(a.dtype)
+                renamed = [f"{mark}/{o}" if o else "" for o in test.node.output]
+                del copy.output[:]
+                copy.output.extend(renamed)
+                nodes.append(copy)
+                outputs.append(f"{mark}/{test.output}")
+        if not nodes:
+            return {}
         used = {r for n in nodes for r in reads(n)}
-        elem = helper.np_dtype_to_tensor_dtype
-        inputs = [helper.make_tensor_value_info(n, elem(a.dtype), a.shape) for n, a in feeds.items() if n in used]
-        model = _model(self._graph, nodes, inputs, ends, test.weights)
-        found = evaluate(model, {n: a for n, a in feeds.items() if n in used})
-        return [np.asarray(f, np.float64) for f in found]
+        inputs = [_info(n, a) for n, a in feeds.items() if n in used]
+        model = _model(self._graph, nodes, inputs, outputs, list(weights.values()))
+        found = iter(evaluate(model, {n: a for n, a in feeds.items() if n in used}))
+        return {place: [np.asarray(next(found), np.float64) for _ in move.steps()] for place, move in moved.items()}
+
+
+def _groups(tests: Sequence[_Test], values: Mapping[str, Array]) -> Iterator[list[int]]:
+    """The places of tests that are evaluated together: a few dozen, and no more than fits a model and the memory."""
+    some: list[int] = []
+    size = 0
+    for place, test in enumerate(tests):
+        moving = sum(values[n].nbytes for n in (*test.read, test.output) if n in values)
+        mine = 2 * (len(STEPS) + 1) * moving + sum(t.ByteSize() for t in test.weights)
+        if some and (len(some) == _TOGETHER or size + mine > _TOGETHER_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(place)
+        size += mine
+    if some:
+        yield some
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The tangents of a node's varying inputs in float64, and the unit of the steps along them."""
+
+    along: Mapping[int, Array]
+    unit: float
+
+    def steps(self) -> list[float]:
+        return [sign * self.unit * s for s in (*STEPS, NARROW) for sign in (1, -1)]
+
+
+def _moved(test: _Test, values: Mapping[str, Array]) -> _Moved | None:
+    """How a node's inputs move; None where nothing does."""
+    along = {i: values[name][0].astype(np.float64) for i, name in test.incoming.items()}
+    unit = _unit([values[test.node.input[i]] for i in along], list(along.values()))
+    return None if unit is None else _Moved(along, unit)
+
+
+def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends: Sequence[Array]) -> NodeError:
+    """Compare one node's outgoing tangent with its own differences."""
+    t = values[test.outgoing][0].astype(np.float64)
+    y = values[test.output].astype(np.float64)
+    if moved is None:
+        return NodeError(op_name(test.node), test.name, np.where(_length(t) > 0, np.inf, 0.0))
+    unit = moved.unit
+    best = np.full(t.shape, np.inf)
+    scale = _length(t)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for k, step in enumerate(STEPS):
+            slope = (ends[2 * k] - ends[2 * k + 1]) / (2 * unit * step)
+            best = np.fmin(best, np.abs(t - slope))
+            scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
+        sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
+        beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
+        best = np.fmin(best, np.maximum(beyond, 0.0))
+    errors = _length(best) / np.maximum(scale, np.finfo(np.float64).tiny)
+    return NodeError(op_name(test.node), test.name, errors)
+
+
+def _info(name: str, value: Array) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
 def _model(

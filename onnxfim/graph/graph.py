@@ -62,7 +62,7 @@ class Graph:
         base_dir: Folder against which external data is resolved.
 
     Raises:
-        ModelError: a cycle, a value written twice, or a read of a value that nothing provides.
+        ModelError: a cycle, a value written twice, or a read or an output that nothing provides.
     """
 
     def __init__(self, model: onnx.ModelProto, *, base_dir: str | os.PathLike[str] = ".") -> None:
@@ -75,6 +75,10 @@ class Graph:
         self.inputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.input if v.name not in self._tensors)
         self.outputs: tuple[TensorInfo, ...] = tuple(_info(v) for v in graph.output)
         self.nodes: tuple[Node, ...] = self._ordered(graph.node)
+        provided = {*self._tensors, *self.producers, *(i.name for i in self.inputs)}
+        for output in self.outputs:
+            if output.name not in provided:
+                raise ModelError(f"graph: no node writes the output {output.name!r}. Re-export the model.")
 
     def _ordered(self, nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
         provided = {*self._tensors, *(i.name for i in self.inputs), ""}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.mistaken import what_it_is
+from onnxfim.graph.soundness import check
 
 Array: TypeAlias = np.ndarray[Any, Any]
 #: Types of inputs that ONNX Runtime's Python cannot be given.
@@ -50,66 +53,45 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
         ModelError: missing, not a file, not ONNX, truncated, or a broken graph.
     """
     where = Path(path)
-    if not where.exists():
-        raise ModelError(f"{where}: no such file. Give the path of an ONNX model.")
-    if not where.is_file():
-        raise ModelError(f"{where}: is not a file. Give the path of an ONNX model.")
-    size = where.stat().st_size
-    if size == 0:
-        raise ModelError(f"{where}: the file is empty, expected an ONNX model. Export it again.")
-    if size >= _MAX_FILE:
-        raise ModelError(f"{where}: {size:,} bytes, more than protobuf's 2 GiB. Save the weights as external data.")
-    try:
-        content = where.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{where}: cannot be read ({error.strerror}). Check its permissions.") from error
+    content = _content(where)
+    size = len(content)
     try:
         proto = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{where}: is not ONNX, or is truncated (protobuf cannot parse it). Export it again.") from error
+        told = what_it_is(content) or "is not ONNX, or is truncated (protobuf cannot parse it). Export it again."
+        raise ModelError(f"{where}: {told}") from error
     if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"{where}: holds no ONNX graph (no nodes or no opset). Give a complete ONNX model.")
+        told = what_it_is(content) or "holds no ONNX graph (no nodes or no opset). Give a complete ONNX model."
+        raise ModelError(f"{where}: {told}")
     digest = hashlib.sha256(content)
-    for external in _external_files(where, proto):
-        if os.path.isfile(external):
+    try:
+        check(proto)
+        for external in external_files(where, proto):
             digest.update(external.read_bytes())
             size += external.stat().st_size
-    try:
         graph = Graph(proto, base_dir=where.parent)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     return ModelFile(where, digest.hexdigest(), size, proto, graph)
 
 
-def _external_files(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
-    """The files that hold weights, sorted; none of them may lie outside the model's folder (old runtimes follow links there).
-
-    Where the model itself is a link, as in a cache of downloads, the folder of the file that it names counts too.
-    """
-    tensors = [t for t in _stored(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
-    folders = (where.parent.resolve(), where.resolve().parent)
-    for location in sorted({e.value for t in tensors for e in t.external_data if e.key == "location"}):
-        try:
-            external = (where.parent / location).resolve()
-        except (OSError, ValueError, RuntimeError):  # a zero byte, a ring of links
-            external = None
-        if external is None or not any(external.is_relative_to(folder) for folder in folders):
-            raise ModelError(
-                f"{where}: weights are in {location!r}, outside the model's folder, expected beside the model. Move them there."
-            )
-        yield external
-
-
-def _stored(message: Message) -> Iterator[onnx.TensorProto]:
-    """All tensors that a model holds: initializers and attributes, in subgraphs and functions too."""
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
-            continue
-        for part in value if isinstance(value, Iterable) else (value,):
-            if isinstance(part, onnx.TensorProto):
-                yield part
-            else:
-                yield from _stored(part)
+def _content(where: Path) -> bytes:
+    """The bytes of a file that can be a model by its kind and size."""
+    try:
+        if not where.exists():
+            raise ModelError(f"{where}: no such file. Give the path of an ONNX model.")
+        if not where.is_file():
+            raise ModelError(f"{where}: is not a file. Give the path of an ONNX model.")
+        size = where.stat().st_size
+        if size == 0:
+            raise ModelError(f"{where}: the file is empty, expected an ONNX model. Export it again.")
+        if size >= _MAX_FILE:
+            raise ModelError(f"{where}: {size:,} bytes, more than protobuf's 2 GiB. Save the weights as external data.")
+        return where.read_bytes()
+    except OSError as error:  # no permission, a name that is too long, a ring of links
+        raise ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.") from error
+    except ValueError as error:
+        raise ModelError(f"{where}: is no path of this system ({error}). Give the path of an ONNX model.") from error
 
 
 def choose_input(file: ModelFile, name: str | None) -> TensorInfo:

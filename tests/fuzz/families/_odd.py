@@ -51,6 +51,8 @@ OPERATORS = (
 
 def one(rng: np.random.Generator, among: Sequence[T]) -> T:
     """Any of these."""
+    if not among:
+        raise IndexError("nothing to choose from")
     return among[int(rng.integers(len(among)))]
 
 

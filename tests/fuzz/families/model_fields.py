@@ -213,7 +213,7 @@ def _order(rng: Rng, m: Model) -> str:
     elif how == "doubled":
         nodes.append(one(rng, nodes))
     elif how == "one less":
-        nodes.pop(int(rng.integers(len(nodes))))
+        nodes.remove(one(rng, nodes))
     else:
         nodes = []
     made = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
