@@ -148,6 +148,10 @@ def _rule_error(
     largest = np.inf
     for _ in range(_TRIES):
         points = beside(rows, spread, rng) if near else rows
+        takes = np.isfinite(jvp(points, np.zeros((1, *points.shape), X.dtype))[0]).all(
+            axis=1
+        )  # the runtime may fail beside a sample
+        points = points[takes] if takes.any() else rows
         v = rng.standard_normal(points.shape).astype(X.dtype)
         w, found = rules(points, v)
         points, v = points[: len(w)], v[: len(w)]

@@ -35,6 +35,7 @@ def open_session(
     *,
     threads: int | None = None,
     base_dir: Path | None = None,
+    lean: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -43,13 +44,15 @@ def open_session(
         hardware: Where it is to run.
         threads: Threads inside an operator; None for ONNX Runtime's default. One thread also stops spinning.
         base_dir: Folder of the external data of a model given as bytes.
+        lean: Take memory call by call. A plan of it, made at the first call of each shape, takes as much again beside what that
+            call took, and derivative graphs gain no time by it.
 
     Raises:
         ModelError: the runtime does not take the model.
         ProviderError: an unknown provider, or a required one not obtained.
     """
     chain = provider_chain(hardware)
-    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir))
+    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir, lean))
     registered = tuple(session.get_providers())
     names, named = hardware.names, hardware.named
     where = placement(session, model, named)
@@ -121,12 +124,13 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
     raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
-def _session_options(threads: int | None, base_dir: Path | None) -> Any:
+def _session_options(threads: int | None, base_dir: Path | None, lean: bool = False) -> Any:
     """Fresh ``onnxruntime.SessionOptions``."""
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
     options.add_session_config_entry(RECORD, "1")
+    options.enable_mem_pattern = not lean
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:

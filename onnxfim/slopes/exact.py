@@ -98,6 +98,7 @@ class GradientRoute:
             block = samples[start : start + rows]
             U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
             g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
+            g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
             found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
         return np.concatenate(found)
