@@ -67,7 +67,7 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
     active, failed = np.arange(count), np.zeros(count, bool)
     for j in range(most):
         w = product(active, basis[active, j])  # (n, K)
-        lost = ~np.isfinite(w).all(axis=1)
+        lost = np.asarray(~np.isfinite(w).all(axis=1))
         failed[active[lost]] = True
         w = np.where(lost[:, None], 0.0, w)
         Q = basis[active, : j + 1]  # (n, j + 1, K)

@@ -156,7 +156,7 @@ class _Judge:
     def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
         """Whether the file decides against the label at X + δ, (N,) bool."""
         z = self.forward.outputs((X + delta).astype(X.dtype))
-        finite = np.isfinite(z).all(axis=(1, 2))
+        finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
         return np.asarray((self.reader.predictions(np.where(finite[:, None, None], z, 0.0)) != labels) & finite)
 
     def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:

@@ -97,7 +97,7 @@ def open_derivative(ground: Ground) -> Derivative:
 
 
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
-    """The first samples at which the runtime does not fail on the derivative, (n, *shape); the first of all where there are none."""
+    """The first samples with a derivative that the runtime does not fail on, (n, *shape); the first of all where there are none."""
     first = ground.X[positions[:_TESTED]]
     if len(good := np.flatnonzero(model.that_run(first))) == len(first):
         return first
