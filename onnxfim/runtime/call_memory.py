@@ -106,3 +106,17 @@ class CallMemory:
         if now - self._left[0] > _FRESH:
             self._left = now, available_memory()
         return self._left[1]
+
+
+def took_much(before: tuple[int | None, int | None]) -> bool:
+    """Whether the process grew by more than one call may take, or by more than that share of what is left.
+
+    Args:
+        before: `highest_memory` and `resident_memory` before the call.
+    """
+    (high, had), now, highest = before, resident_memory(), highest_memory()
+    if high is None or had is None or now is None or highest is None:
+        return False
+    left = available_memory()
+    grew = (highest if highest > high else now) - had
+    return grew > MOST or (left is not None and grew > _NOISE and grew > SHARE * left)

@@ -113,9 +113,8 @@ class _SidesOfAKink:
 
     def largest(self, start: int = 0) -> int:
         """Which side has the largest value, from ``start`` on."""
-        return max(
-            range(min(start, len(self.results) - 1), len(self.results)), key=lambda k: self.results[k].lambda_max.value or 0.0
-        )
+        first = min(start, len(self.results) - 1)
+        return max(range(first, len(self.results)), key=lambda k: self.results[k].lambda_max.value or 0.0)
 
     def best_direction(self, k: int) -> Array:
         """Unit worst direction of a side's piece, (*shape)."""
