@@ -39,6 +39,7 @@ from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.threads import one_blas_thread
 
@@ -129,8 +130,13 @@ def _measured(ground: Ground) -> Found:
         blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
         return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
-    route = derivative.route
-    if route is None:
+    route, found = derivative.route, None
+    if route is not None:
+        try:
+            found = by_gradients.measure(ground, derivative, route)
+        except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
+            derivative, route = by_gradients.without_memory(ground, derivative, error), None
+    if route is None or found is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
         found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
@@ -147,7 +153,7 @@ def _measured(ground: Ground) -> Found:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
-    return _unless_interrupted(by_gradients.measure(ground, derivative, route), later)
+    return _unless_interrupted(found, later)
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:

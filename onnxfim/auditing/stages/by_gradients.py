@@ -24,6 +24,7 @@ from onnxfim.gradients.selftest import SelfTest, deviations
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.logarithms import with_rounding
@@ -58,6 +59,18 @@ def differentiate(ground: Ground) -> Derivative:
     if derivative.route is None and method == "gradient":
         raise ModelError(f"{ground.subject.info.name}: no gradients ({derivative.info.reason}). Use --method sketch.")
     return derivative
+
+
+def without_memory(ground: Ground, derivative: Derivative, error: OutOfMemory) -> Derivative:
+    """No derivative, for there is no memory to take it.
+
+    Raises:
+        ModelError: gradients were asked for.
+    """
+    reason = str(error).rstrip(".")
+    if ground.settings.method == "gradient":
+        raise ModelError(f"{ground.subject.info.name}: no gradients ({reason}). Use --method sketch.") from error
+    return Derivative(replace(derivative.info, used=False, reason=reason))
 
 
 @stage("differentiating")
