@@ -147,8 +147,8 @@ class _Course:
 
 
 def isolated_audit(
-    job: AuditJob, isolation: Isolation, *, show: Showing | None = None, level: int = logging.WARNING, before: Sequence[Restart] = (),
-    fork: bool | None = None,
+    job: AuditJob, isolation: Isolation, *, show: Showing | None = None, level: int = logging.WARNING,
+    before: Sequence[Restart] = (), fork: bool | None = None,
 ) -> Audit:  # fmt: skip
     """The audit of a job, done in another process; what happened there stands in ``run.restarts``, after those ``before`` it.
 

@@ -42,6 +42,7 @@ from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
@@ -165,8 +166,12 @@ def _measured(ground: Ground) -> Found:
         blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
         return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
-    route = derivative.route
-    measured = None if route is None else by_gradients.measure(ground, derivative, route)
+    route, measured = derivative.route, None
+    if route is not None:
+        try:
+            measured = by_gradients.measure(ground, derivative, route)
+        except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
+            derivative = by_gradients.without_memory(ground, derivative, error)
     if route is None or measured is None:
         return _by_differences(ground, derivative.info)
     later: list[Callable[[Found], Found]] = []

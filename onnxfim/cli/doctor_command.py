@@ -41,11 +41,15 @@ def _lines(machine: Machine) -> list[tuple[str, str]]:
     lines += [
         ("TF32", machine.tf32),
         ("cores", str(machine.cores)),
-        ("memory", "not known" if machine.memory is None else f"{machine.memory / _GIB:.1f} GiB"),
+        ("memory", f"{_size(machine.memory)}; {_size(machine.available)} available to a process"),
         ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages)),
     ]
     lines += [(e.name, e.version or f"not installed; for {e.purpose}") for e in machine.extras]
     return lines
+
+
+def _size(bytes_: int | None) -> str:
+    return "not known" if bytes_ is None else f"{bytes_ / _GIB:.1f} GiB"
 
 
 def _provider(provider: Provider) -> str:

@@ -5,7 +5,6 @@ The graphs come from `gradients`; here they meet the runtime, after a self-test 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -16,19 +15,22 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxfim.gradients import NodeTests, SelfTest, derivative_graph, self_test
+from onnxfim.gradients import NodeTests, SelfTest, self_test
+from onnxfim.gradients.build import RESERVED, DerivativeKind, DerivativeWriter
+from onnxfim.gradients.calls import SAMPLES, BoundedCalls, cost_of
 from onnxfim.gradients.nodewise import NodeError
 from onnxfim.gradients.openvino import for_openvino
 from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
+from onnxfim.graph.prepare import Prepared, prepare
 from onnxfim.graph.quantised import rounds_inside_products
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
-from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.halving import halves, rejoined, size_of
+from onnxfim.runtime.call_memory import CallMemory
+from onnxfim.runtime.failures import OutOfMemory, RowsFailed
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import CPU
-from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
+from onnxfim.runtime.row_counts import has_own_device, padded_size
 from onnxfim.runtime.session import open_session, run
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -36,8 +38,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _BYTES = 2**26  # of cotangents' results in one call
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
-# Which axis of a graph's inputs and outputs the samples lie along; the temperature has none.
-_SAMPLES = {"x": 0, "z": 0, "target": 0, "aside": 0, "u": 1, "v": 1, "g": 1, "w": 1}
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 _PRODUCTS = 1e-3  # relative, of products in one graph against two
 
@@ -67,55 +67,42 @@ class DifferentiableModel:
         self._proto, self._names = proto, (input_name, output_name)
         self._settings, self._base_dir, self._hardware = settings, base_dir.resolve(), hardware
         self.few_shapes = False  # until a session says where it runs
-        self._most: float = math.inf  # rows times seeds that a call had memory for
-        self._vjp_model = self._derive("vjp")
+        prepared = self._prepared()
+        self.calls = BoundedCalls(
+            CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape, lambda *call: run(*call, SAMPLES)
+        )  # fmt: skip
+        self._vjp_model = DerivativeWriter(prepared).build("vjp")
         dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
 
-    def _derive(self, kind: Any) -> onnx.ModelProto:
-        return derivative_graph(
-            self._proto,
-            input_name=self._names[0],
-            output_name=self._names[1],
-            kind=kind,
-            sample_shape=self.shape,
-            surrogate="clip" if self._settings.surrogate else None,
-            base_dir=self._base_dir,
-        )
+    def _prepared(self) -> Prepared:
+        return prepare(
+            self._proto, input_name=self._names[0], output_name=self._names[1], reserved=RESERVED, sample_shape=self.shape,
+            surrogate="clip" if self._settings.surrogate else None, base_dir=self._base_dir,
+        )  # fmt: skip
+
+    def _derive(self, kind: DerivativeKind) -> onnx.ModelProto:
+        return DerivativeWriter(self._prepared()).build(kind)
 
     def _open(self, model: onnx.ModelProto) -> Any:
         if self._runs_on("openvino"):
             model = for_openvino(model)
-        session, report = open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir)
+        session, report = open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir, lean=True)
         self.few_shapes = has_own_device(report.obtained)
+        self.calls.memory.measures = not self.few_shapes
         return session
 
     def _run(self, session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """One call, or halves of it where memory does not suffice; later calls are then small from the start."""
-        size = size_of(feeds, _SAMPLES)
-        parts = halves(feeds, _SAMPLES)
-        if size <= self._most or parts is None:
-            try:
-                return self._filled(session, outputs, feeds)
-            except OutOfMemory:
-                if parts is None:
-                    raise
-                self._most = size // 2
-        axis, two = parts
-        return rejoined(axis, [self._run(session, outputs, part) for part in two], outputs, _SAMPLES)
+        """One call, in parts where memory does not hold it; NaN at rows that the runtime fails on.
 
-    def _filled(self, session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """One call, its rows filled up where calls have few different numbers of them; the outputs of the rows that were fed."""
-        rows = len(feeds["x"])
-        seeds = size_of(feeds, _SAMPLES) // max(rows, 1)
-        size = padded_size(rows, self.rows_per_call(seeds)) if self.few_shapes else rows
-        if size == rows:
-            return run(session, outputs, feeds, _SAMPLES)
-        whole = {name: filled(a, size, _SAMPLES[name]) if name in _SAMPLES else a for name, a in feeds.items()}
-        return [
-            z[(slice(None),) * _SAMPLES[name] + (slice(rows),)]
-            for name, z in zip(outputs, run(session, outputs, whole, _SAMPLES), strict=True)
-        ]
+        Raises:
+            OutOfMemory: one sample with one seed has no memory.
+        """
+        return self.calls(session, outputs, feeds, self._padded if self.few_shapes else None)
+
+    def _padded(self, rows: int, seeds: int) -> int:
+        """Rows of the call that so many are fed in, where calls have few different numbers of them."""
+        return padded_size(rows, self.rows_per_call(seeds))
 
     def _runs_on(self, provider: str) -> bool:
         """Whether the first provider is this one, by its short name or its full one."""
@@ -143,7 +130,7 @@ class DifferentiableModel:
 
     def rows_per_call(self, seeds: int) -> int:
         """Samples per call when each has so many seeds."""
-        rows = min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1), self._most // max(seeds, 1))
+        rows = min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1), self._settings.batch or 256)
         return max(1, int(rows))
 
     def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
@@ -185,6 +172,21 @@ class DifferentiableModel:
         z, g = self._run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
         return (z if K > 1 else np.concatenate([np.zeros_like(z), z], axis=1)), g[0]
 
+    def why_not(self, X: Array) -> str | None:
+        """What the runtime says where it fails on the derivative at a row X (1, *shape); None where it does not."""
+        u = np.ones((1, 1, self.num_outputs), self.dtype)
+        try:
+            run(self._vjp, ["g"], {"x": X.astype(self.dtype, copy=False), "u": u})
+        except RowsFailed as error:
+            return error.said
+        return None
+
+    def that_run(self, X: Array) -> Array:
+        """Which of the rows X (N, *shape) have finite outputs and a finite derivative, (N,) bool."""
+        u = np.ones((1, len(X), self.num_outputs), self.dtype)
+        z, g = self._run(self._vjp, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "u": u})
+        return np.asarray(np.isfinite(z).all(axis=1) & np.isfinite(g[0]).reshape(len(X), -1).all(axis=1))
+
     def jacobian(self, X: Array) -> Array:
         """The Jacobian of the logits of a block of samples, (N, K, d) in the model's own precision."""
         K = self.num_outputs
@@ -205,6 +207,8 @@ class DifferentiableModel:
             products: The graphs of products are used too. They are of the same rules, which is enough on the CPU; another provider
                 may compute them otherwise.
         """
+        if (short := self.calls.memory.short()) is not None:
+            raise OutOfMemory(f"derivative graph: {short}. Free memory, or raise the limit.")
         rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
         test = self_test(
             original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]), rules=self.rule_errors,
@@ -250,7 +254,7 @@ class DifferentiableModel:
         before, after = (
             np.square(self.vjp(rows, u)[1].astype(np.float64)).reshape(_COTANGENTS, len(X), -1).sum(axis=-1) for rows in (X, moved)
         )
-        known = before > 0
+        known = (before > 0) & np.isfinite(before) & np.isfinite(after)
         return float(np.abs(after[known] / before[known] - 1).max(initial=0.0))
 
     @cached_property

@@ -43,7 +43,7 @@ class ModelFile:
     @property
     def files(self) -> tuple[Path, ...]:
         """The file itself, and those that hold its weights."""
-        return (self.path, *_external_files(self.path, self.proto))
+        return (self.path, *external_files(self.path, self.proto))
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelFile:

@@ -7,10 +7,10 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnxfim import __version__
 from onnxfim.errors import OnnxFimError, ProviderError
+from onnxfim.runtime.available_memory import available_memory, total_memory
 from onnxfim.runtime.cuda import CudaAdvice, advise, build_for, cuda_facts, cuda_libraries
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.installation import Installation
@@ -49,7 +49,8 @@ class Extra:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine as an audit finds it; ``memory`` is in bytes, the container's limit where that is less.
+    """The machine as an audit finds it; ``memory`` is in bytes, the container's limit where that is less,
+    ``available`` what the process may still take of it.
 
     ``runtime`` is ONNX Runtime's version, None where it cannot be imported; ``installation`` the distributions that brought it and
     onnxfim; ``needs`` what its CUDA takes; ``cuda`` how it stands with CUDA and what mends it.
@@ -70,6 +71,7 @@ class Machine:
     cores: int
     memory: int | None
     extras: tuple[Extra, ...]
+    available: int | None = None
 
 
 def examine() -> Machine:
@@ -95,7 +97,8 @@ def examine() -> Machine:
         cuda=advise(facts),
         tf32="off unless --tf32 is given (ONNX Runtime's own default is on)",
         cores=cores(),
-        memory=memory(),
+        memory=total_memory(),
+        available=available_memory(),
         extras=tuple(Extra(name, _version(name), purpose) for name, purpose in _EXTRAS.items()),
     )
 
@@ -121,17 +124,3 @@ def cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def memory() -> int | None:
-    """Bytes of memory that this process may use, or None where the system does not say."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text("ascii")))
-        except (OSError, ValueError):  # no such limit, or the word `max`
-            continue
-    return total

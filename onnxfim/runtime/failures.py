@@ -173,8 +173,8 @@ def run_error(error: BaseException, session: Any = None) -> OnnxFimError:
     """
     text = _said(error)[:_LONGEST]
     known = failure(_whole(error))
-    if known is not None and known.kind == "memory":
-        return OutOfMemory(f"model: ONNX Runtime ran out of memory ({text}). {known.mends}")
+    if isinstance(error, MemoryError) or (known is not None and known.kind == "memory"):
+        return OutOfMemory(f"model: ONNX Runtime ran out of memory ({text or 'an allocation failed'}). {_MEMORY}")
     if known is not None and known.kind == "provider":
         return provider_failed(error, _provider(session))
     return RowsFailed(str(model_error(error, b"")), text)

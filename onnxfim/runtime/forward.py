@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.runtime.available_memory import highest_memory, resident_memory
+from onnxfim.runtime.call_memory import took_much
 from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
@@ -76,11 +78,14 @@ class _BatchFinder:
         for batch in self._tried():
             if misses == _MISSES:
                 break
+            before = highest_memory(), resident_memory()
             try:
                 seconds = min(_timed(call, batch) for _ in range(2))
             except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
                 break
             self.calls += 2
+            if not self.few_shapes and took_much(before):
+                break
             rate = batch / seconds
             missed = rate < best * _GAIN and batch > 4
             misses = misses + 1 if missed else 0

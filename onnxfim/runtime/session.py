@@ -37,6 +37,7 @@ def open_session(
     *,
     threads: int | None = None,
     base_dir: Path | None = None,
+    lean: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -45,6 +46,8 @@ def open_session(
         hardware: Where it is to run.
         threads: Threads inside an operator; None for ONNX Runtime's default. One thread also stops spinning.
         base_dir: Folder of the external data of a model given as bytes.
+        lean: Take memory call by call. A plan of it, made at the first call of each shape, takes as much again beside what that
+            call took, and derivative graphs gain no time by it.
 
     Raises:
         ModelError: the runtime does not take the model.
@@ -52,7 +55,7 @@ def open_session(
     """
     chain = provider_chain(hardware)
     libraries = hardware.custom_operators
-    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir, libraries))
+    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir, libraries, lean))
     registered = tuple(session.get_providers())
     names, named = hardware.names, hardware.named
     where = placement(session, model, named)
@@ -125,12 +128,13 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
     raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
-def _session_options(threads: int | None, base_dir: Path | None, libraries: Sequence[str] = ()) -> Any:
+def _session_options(threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False) -> Any:
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
     options.add_session_config_entry(RECORD, "1")
+    options.enable_mem_pattern = not lean
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
-from onnxfim.slopes.differences import Ends, Sample
+from onnxfim.slopes.differences import Ends, Sample, is_finite
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import Product, TopEigenpairs, confirmed, lanczos
 from onnxfim.slopes.leads import lead_of_outputs, output_weights
@@ -76,8 +76,19 @@ class GradientRoute:
 
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
         for s, ends in zip(block, self.ends(X, block), strict=True):
-            self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
-            yield self.measurer(s, base[s.position], [ends])
+            if is_finite(ends):
+                self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
+                yield self.measurer(s, base[s.position], [ends])
+            else:
+                yield self._lost(s, base[s.position])
+
+    def _lost(self, sample: Sample, base: Array) -> SampleResult:
+        """The result of a sample without a finite derivative: lambda_max is no number."""
+        still = ends_of(
+            sample, np.zeros((self.model.num_outputs, math.prod(self.model.shape))), whole=self.measurer.features is not None
+        )
+        result = self.measurer(sample, base, [still])
+        return replace(result, lambda_max=replace(result.lambda_max, value=math.nan))
 
     def _lead(self, x: Array, base: Array, ends: Ends, temperature: float) -> Array:
         return lead_of_outputs(self.measurer.reader, base, ends, x, self._box, temperature)
@@ -98,6 +109,7 @@ class GradientRoute:
             block = samples[start : start + rows]
             U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
             g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
+            g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
             found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
         return np.concatenate(found)
@@ -105,7 +117,10 @@ class GradientRoute:
     def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
         if self.few:
             pairs = zip(block, self.ends(X, block), strict=True)
-            return {s.position: self._lead(X[s.position], base[s.position], e, temperature) for s, e in pairs}
+            none = np.zeros((2, self.model.num_outputs))
+            return {
+                s.position: self._lead(X[s.position], base[s.position], e, temperature) if is_finite(e) else none for s, e in pairs
+            }
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
         vectors = self._lanczos(x, z, block, temperature, None).vectors

@@ -48,6 +48,9 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
         most: Products per sample at most.
         start: Unit start vectors, (count, size), or None.
 
+    Returns:
+        The pairs; values are NaN where a product was.
+
     Source: Golub & Van Loan, Matrix Computations, 4th ed., section 10.1; Saad (2011), theorem 6.4 for the residual.
     """
     count, size = noise.shape
@@ -61,9 +64,12 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
     T = np.zeros((count, most, most))
     values, residuals = np.zeros(count), np.full(count, np.inf)
     vectors, steps = q.copy(), np.zeros(count, int)
-    active = np.arange(count)
+    active, failed = np.arange(count), np.zeros(count, bool)
     for j in range(most):
         w = product(active, basis[active, j])  # (n, K)
+        lost = np.asarray(~np.isfinite(w).all(axis=1))
+        failed[active[lost]] = True
+        w = np.where(lost[:, None], 0.0, w)
         Q = basis[active, : j + 1]  # (n, j + 1, K)
         h = np.einsum("njk,nk->nj", Q, w)
         w = w - np.einsum("njk,nj->nk", Q, h)
@@ -78,6 +84,7 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
         steps[active] = j + 1
         # β at the level of rounding: the Krylov space holds all that the start can reach.
         exhausted = beta <= 1e-12 * np.maximum(values[active], np.finfo(float).tiny)
+        exhausted |= lost
         going = ~exhausted & (residuals[active] > tolerance * values[active])
         if j == 0:
             going |= ~exhausted  # one vector's residual can be small by chance
@@ -86,6 +93,7 @@ def lanczos(product: Product, noise: Array, *, tolerance: float, most: int, star
         active = active[going]
         if len(active) == 0:
             break
+    values[failed], residuals[failed] = np.nan, np.nan
     ritz = tuple(np.linalg.eigvalsh(T[i, : steps[i], : steps[i]])[::-1] for i in range(count))
     return TopEigenpairs(values, residuals, vectors, ritz, steps, np.ones(count, int))
 

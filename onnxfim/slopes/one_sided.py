@@ -63,7 +63,7 @@ def one_sided(
     reach = float(np.sqrt(np.square(spread).sum()))
     sides.look([_MOVE * m for m in moves])
     directions = [sides.best_direction(0), sides.best_direction(sides.largest())]
-    others = [k for k in range(1, 1 + _RANDOM) if k != sides.largest()]
+    others = [k for k in range(1, min(1 + _RANDOM, len(sides.results))) if k != sides.largest()]
     sides.look_along([sides.best_direction(k) for k in others], _MOVE * reach)
     for _ in range(_ASCENTS):
         first = len(sides.results)
@@ -91,8 +91,10 @@ class _SidesOfAKink:
     def look(self, moves: Sequence[Array]) -> None:
         """Measure at moved points."""
         X, base, samples = self._block(moves)
-        self.points += list(moves)
-        self.results += [result for _, result in self.route.apart().measure(X, base, samples)]
+        for move, (_, result) in zip(moves, self.route.apart().measure(X, base, samples), strict=True):
+            if not self.points or math.isfinite(result.lambda_max.value or 0.0):  # the runtime may fail beside the sample
+                self.points.append(move)
+                self.results.append(result)
 
     def look_along(self, directions: Sequence[Array], reach: float) -> None:
         """``vᵀFv`` on the side of v and of -v for each direction."""
@@ -101,7 +103,7 @@ class _SidesOfAKink:
         w = self.route.model.jvp(X, V[None])[1][0].astype(np.float64)  # (rows, K)
         reader, temperature = self.route.measurer.reader, self.route.measurer.temperature
         zeros = np.zeros((1, w.shape[1], 1))
-        for row in w:
+        for row in w[np.isfinite(w).all(axis=1)]:
             energies = [
                 float(np.square(reader.scores(self.base, row[None, :, None], zeros, 1.0, t)).sum())
                 for t in (1.0, temperature)
@@ -111,7 +113,8 @@ class _SidesOfAKink:
 
     def largest(self, start: int = 0) -> int:
         """Which side has the largest value, from ``start`` on."""
-        return max(range(start, len(self.results)), key=lambda k: self.results[k].lambda_max.value or 0.0)
+        first = min(start, len(self.results) - 1)
+        return max(range(first, len(self.results)), key=lambda k: self.results[k].lambda_max.value or 0.0)
 
     def best_direction(self, k: int) -> Array:
         """Unit worst direction of a side's piece, (*shape)."""

@@ -12,7 +12,7 @@ from onnxfim.auditing.run import audit
 from onnxfim.gradients import differentiable
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.halving import halves, rejoined
+from onnxfim.runtime.halving import counts, rejoined, stretch
 from tests.support.models import Mlp
 
 SAMPLES = {"x": 0, "z": 0, "u": 1, "g": 1}
@@ -26,18 +26,18 @@ def whole(x, u, t):
 
 
 @pytest.mark.parametrize(("rows", "seeds"), [(5, 3), (2, 1), (1, 4), (1, 2)])
-def test_halves_join_to_the_whole(rows, seeds):
+def test_parts_join_to_the_whole(rows, seeds):
     rng = np.random.default_rng(0)
     feeds = {"x": rng.standard_normal((rows, 2)), "u": rng.standard_normal((seeds, rows)), "t": np.asarray(2.0)}
-    axis, parts = halves(feeds, SAMPLES)
-    assert axis == (1 if rows > 1 else 0)
+    assert counts(feeds, SAMPLES) == (rows, seeds)
+    axis, size = (1, rows) if rows > 1 else (0, seeds)
+    parts = [stretch(feeds, SAMPLES, axis, i, i + 2) for i in range(0, size, 2)]
     for got, want in zip(rejoined(axis, [whole(**p) for p in parts], ["z", "g"], SAMPLES), whole(**feeds), strict=True):
         assert_array_equal(got, want)
 
 
-def test_one_seed_of_one_sample_is_not_cut():
-    assert halves({"x": np.ones((1, 2)), "u": np.ones((1, 1)), "t": np.asarray(1.0)}, SAMPLES) is None
-    assert halves({"x": np.ones((1, 2))}, SAMPLES) is None
+def test_a_call_without_seeds_has_one():
+    assert counts({"x": np.ones((3, 2))}, SAMPLES) == (3, 1)
 
 
 @pytest.mark.parametrize("most", [1, 7])

@@ -124,7 +124,12 @@ class _Loss:
         parts = [
             self.model.loss_gradient(X[i : i + rows], labels[i : i + rows], rivals[i : i + rows]) for i in range(0, len(X), rows)
         ]
-        return np.concatenate([z for z, _ in parts]), np.concatenate([g for _, g in parts])
+        z, g = np.concatenate([z for z, _ in parts]), np.concatenate([g for _, g in parts])
+        lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(g).reshape(len(g), -1).all(axis=1))
+        if lost.any():  # the runtime fails there: no success, and no slope to go along
+            z, g = z.copy(), g.copy()
+            z[lost], g[lost] = np.eye(z.shape[1], dtype=z.dtype)[labels[lost]], 0.0
+        return z, g
 
     def rivals(self, X: Array, labels: Array, threat: Threat) -> Array | None:
         """The class nearest to first order of each sample; None where there is no choice, or too much of it for whole Jacobians."""
@@ -150,7 +155,9 @@ class _Judge:
 
     def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
         """Whether the file decides against the label at X + δ, (N,) bool."""
-        return np.asarray(self.reader.predictions(self.forward.outputs((X + delta).astype(X.dtype))) != labels)
+        z = self.forward.outputs((X + delta).astype(X.dtype))
+        finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
+        return np.asarray((self.reader.predictions(np.where(finite[:, None, None], z, 0.0)) != labels) & finite)
 
     def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:
         """Sizes of the steps that succeed on the file, lengthened a little where they must be; inf where none does."""

@@ -24,6 +24,7 @@ from onnxfim.gradients.selftest import SelfTest, deviations
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 from onnxfim.slopes.logarithms import with_rounding
@@ -32,6 +33,7 @@ from onnxfim.slopes.one_sided import Surroundings, one_sided
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TESTED = 4  # samples of the self-test
+_TRIED = 64  # samples among which those of the self-test are sought where the runtime fails on the first
 _MARGIN = 0.05  # of the range
 _STEP_ERROR = 1e-4  # relative, at least: what float32 passes leave
 
@@ -59,6 +61,18 @@ def differentiate(ground: Ground) -> Derivative:
     return derivative
 
 
+def without_memory(ground: Ground, derivative: Derivative, error: OutOfMemory) -> Derivative:
+    """No derivative, for there is no memory to take it.
+
+    Raises:
+        ModelError: gradients were asked for.
+    """
+    reason = str(error).rstrip(".")
+    if ground.settings.method == "gradient":
+        raise ModelError(f"{ground.subject.info.name}: no gradients ({reason}). Use --method sketch.") from error
+    return Derivative(replace(derivative.info, used=False, reason=reason))
+
+
 @stage("differentiating", instead=lambda ground, reason: Derivative(GradientInfo(False, reason, False, None, None, 0, None)))
 def open_derivative(ground: Ground) -> Derivative:
     """Derive and test the graphs."""
@@ -66,10 +80,10 @@ def open_derivative(ground: Ground) -> Derivative:
     source = ground.subject.differentiable
     if source is None or ground.hardware is None:
         return Derivative(GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None))
-    rows = ground.X[ground.clean.audited[:_TESTED]]
     surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
 
     def tested(model: MeteredModel) -> SelfTest:
+        rows = _that_run(ground, model, ground.clean.audited)
         return model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
@@ -89,10 +103,20 @@ def open_derivative(ground: Ground) -> Derivative:
     if model is None:
         return Derivative(info)
     smooth = ground.ties.untied(ground.clean.audited)
-    rows = ground.X[smooth[:_TESTED] if len(smooth) else ground.clean.audited[:_TESTED]]
+    rows = _that_run(ground, model, smooth if len(smooth) else ground.clean.audited)
     rounding = max(_STEP_ERROR, min(model.rounding(rows, seed=ground.settings.seed), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
     return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
+
+
+def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
+    """The first samples with a derivative that the runtime does not fail on, (n, *shape); the first of all where there are none."""
+    first = ground.X[positions[:_TESTED]]
+    if len(good := np.flatnonzero(model.that_run(first))) == len(first):
+        return first
+    some = positions[:_TRIED]
+    good = np.flatnonzero(model.that_run(ground.X[some]))
+    return ground.X[some[good[:_TESTED]]] if len(good) else first
 
 
 def ways(ground: Ground, route: GradientRoute) -> Ways:
@@ -145,12 +169,18 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
             if math.isfinite(result.lambda_max.value or 0.0):
                 results[position] = result
             else:
-                skipped.append(Skipped(ground.index(position), "the derivative is not finite at this sample"))
+                skipped.append(Skipped(ground.index(position), _why_lost(ground, route, position)))
     except ENDS as end:
         if not results:
             raise
         ended = end
     return Found("gradient", derivative.info, results, tuple(skipped)).ended(ended)
+
+
+def _why_lost(ground: Ground, route: GradientRoute, position: int) -> str:
+    """Why a sample has no derivative."""
+    said = route.model.why_not(ground.X[position : position + 1])
+    return "the derivative is not finite at this sample" if said is None else f"the runtime fails on its derivative: {said}"
 
 
 def _measured(ground: Ground, route: GradientRoute, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:

@@ -82,7 +82,8 @@ def _picture(
     moved = (x.ravel() + epsilon * v).reshape(x.shape).astype(x.dtype)
     after = None
     if ground.reader.has_classes and result.prediction is not None:
-        after = int(ground.reader.predictions(ground.forward.outputs(moved[None]))[0])
+        outputs = ground.forward.outputs(moved[None])
+        after = int(ground.reader.predictions(outputs)[0]) if np.isfinite(outputs).all() else None
     field = v.reshape(x.shape)
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
     reach = float(np.abs(field).max()) or 1.0

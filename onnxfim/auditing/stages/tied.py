@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,12 +19,16 @@ from onnxfim.gradients.kinks import KinkFinder
 from onnxfim.gradients.selftest import beside, deviations
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.runtime.available_memory import available_memory
+from onnxfim.runtime.call_memory import SHARE
+from onnxfim.runtime.failures import OutOfMemory, RowsFailed
 from onnxfim.runtime.session import open_session, run
 from onnxfim.slopes.oddness import even_share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**26  # of values in one call
+_COPIES = 6  # of the values that are held while they are compared
 _BESIDE = 1e-3  # of the spread: tells a tie from values that stay equal
 _DIRECTIONS = 16  # along which both sides are compared
 _EVEN = 0.02  # of the odd part's energy: what a smooth function may show at the step of the differences
@@ -61,24 +66,45 @@ def surrounding(context: Context, clean: Clean) -> Array:
 
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
     assert context.hardware is not None  # there is a file
-    session = open_session(finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve())[0]
+    session = open_session(finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve(), lean=True)[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
     if np.dtype(dtype).kind != "f":
         return TiedSamples()
     outputs = [o.name for o in finder.model.graph.output]
     spread = deviations(surrounding(context, clean))
-    rows = max(1, min(64, _BYTES // max(finder.bytes_per_row, 1)))
+    rows = max(1, min(64, _most(finder.bytes_per_row)))
     tied: dict[int, Array] = {}
     for start in range(0, len(clean.audited), rows):
         context.meter.check()
         block = clean.audited[start : start + rows]
         X = context.X[block].astype(dtype)
         rng = np.random.default_rng([context.settings.seed, context.index(block[0]), streams.KINKS])
-        values = [run(session, outputs, {"x": points}) for points in (X, beside(X, spread, rng, _BESIDE))]
+        near = beside(X, spread, rng, _BESIDE)
+
+        def shares(part: Array) -> Array:
+            values = (run(session, outputs, {"x": points[part]}) for points in (X, near))  # noqa: B023 - called at once
+            return finder.shares(*values)  # (nodes, n)
+
         context.meter.spent(2 * len(block))
-        shares = finder.shares(*values)  # (nodes, n)
-        tied |= {int(p): shares[:, k] for k, p in enumerate(block) if (shares[:, k] > LEAST_SHARE).any()}
+        for part, found in _in_halves(shares, np.arange(len(block))):
+            tied |= {int(block[p]): found[:, k] for k, p in enumerate(part) if (found[:, k] > LEAST_SHARE).any()}
     return TiedSamples(tied, finder.nodes, len(clean.audited))
+
+
+def _most(row: int) -> int:
+    """Rows of a call whose values take so many bytes each: they are held at the samples and beside them, and compared."""
+    left = available_memory()
+    return (_BYTES if left is None else min(_BYTES, int(SHARE * left) // _COPIES)) // max(row, 1)
+
+
+def _in_halves(shares: Callable[[Array], Array], part: Array) -> Iterator[tuple[Array, Array]]:
+    """Shares of the rows ``part`` and whose they are; nothing of rows that the runtime fails on, or has no memory for."""
+    try:
+        yield part, shares(part)
+    except (RowsFailed, OutOfMemory):
+        if len(part) > 1:
+            yield from _in_halves(shares, part[: len(part) // 2])
+            yield from _in_halves(shares, part[len(part) // 2 :])
 
 
 @dataclass(frozen=True)
