@@ -12,6 +12,7 @@ import pytest
 from onnxfim.record.settings import Settings
 from tests.support import models
 from tests.support.places import lacking
+from tests.support.scheduling import FilesTogether, long_first
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -20,6 +21,16 @@ def pytest_terminal_summary(terminalreporter):
     line = lacking([report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)])
     if line:
         terminalreporter.write_line(line)
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        long_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

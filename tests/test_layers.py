@@ -91,6 +91,13 @@ def test_help_waits_for_no_heavy_library(code):
     assert loaded_by(code) == []
 
 
+@pytest.mark.slow
+def test_an_audit_waits_for_no_library_that_few_audits_need():
+    code = "import sys, onnxfim.auditing.run; print([m for m in ('scipy.stats', 'scipy.optimize') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_wing_says_its_job_in_one_line():
     for wing in ORDER:
         if (ROOT / wing).is_dir():

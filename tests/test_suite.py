@@ -7,11 +7,13 @@ import importlib
 import importlib.util
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import onnxfim
 from tests.support.places import BROWSER, DEV, OTHERS, ROOT, TORCH, lacking
+from tests.support.scheduling import LONG, long_first
 
 pytest_plugins = ["pytester"]
 
@@ -70,6 +72,17 @@ def test_every_file_of_tests_is_collected():
     for path in set(TESTS.rglob("*.py")) - set(FILES):
         names = [n.name for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.FunctionDef)]
         assert not [n for n in names if n.startswith("test_")], path
+
+
+def test_files_that_are_scheduled_by_name_are_there():
+    assert [file for file in LONG if ROOT / file not in FILES] == []
+
+
+def test_long_files_come_first_then_those_with_most_tests():
+    files = ["tests/a.py", "tests/b.py", LONG[1], "tests/b.py", LONG[0], LONG[1]]
+    items = [SimpleNamespace(path=ROOT / file, name=str(i)) for i, file in enumerate(files)]
+    long_first(items)
+    assert [item.name for item in items] == ["4", "2", "5", "1", "3", "0"]
 
 
 # The benchmarks, which no test runs.

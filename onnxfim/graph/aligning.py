@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from scipy.optimize import linear_sum_assignment
 
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.known_values import KnownValues
@@ -159,6 +158,8 @@ def align(deployed: Sequence[Layer], trained: Sequence[Layer]) -> Alignment:
             for j, c in enumerate(columns):
                 cost[i, j] += _OTHER_NAME * (_name(deployed[r].label) != _name(trained[c].label))
                 cost[i, j] += _OUT_OF_ORDER * abs(r / max(len(deployed), 1) - c / max(len(trained), 1))
+        from scipy.optimize import linear_sum_assignment
+
         for i, j in zip(*linear_sum_assignment(cost), strict=True):
             layer, other = deployed[rows[i]], trained[columns[j]]
             distance, weights = offers[i][j]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
-from scipy.stats import binom, rankdata, t
+from scipy.special import betainc, betaincinv, stdtrit
 
 from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate, Aggregates
@@ -213,7 +213,8 @@ def _quantile(q: float, v: _Values, corrected: Array) -> Aggregate:
     below, above = bracketing(n, q)
     low = float(v.lows.min()) if below is None else _ranked(v.floor, below)
     high = None if above is None and v.unfound else float(v.highs.max()) if above is None else _ranked(v.ceiling, above)
-    confidence = float(binom.cdf(n - 1 if above is None else above, n, q) - (0.0 if below is None else binom.cdf(below, n, q)))
+    least, most = (-1 if below is None else below), (n - 1 if above is None else above)
+    confidence = binomial_at_most(most, n, q) - binomial_at_most(least, n, q)
     method = "order statistics, noise's bias taken out" + (f"; {v.larger}" if v.unfound else "")
     found = Aggregate(None, max(float(v.floor.max()) if low is None else low, 0.0), high, min(confidence, 0.95), method)
     if math.ceil((n - 1) * q - _ROUNDING) >= len(v.values):
@@ -240,7 +241,7 @@ def _maximum(v: _Values, corrected: Array) -> Aggregate:
     """
     lows = np.maximum(v.lows, 0.0)
     contenders = v.highs >= lows.max()
-    widen = float(t.ppf(1 - _TAIL / max(int(contenders.sum()), 1), 19) / t.ppf(1 - _TAIL, 19))
+    widen = float(stdtrit(19, 1 - _TAIL / max(int(contenders.sum()), 1)) / stdtrit(19, 1 - _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(v.values > 0, v.values * (v.highs / v.values) ** widen, v.highs)
         floor = np.where(v.values > 0, v.values * (lows / v.values) ** widen, lows)
@@ -260,7 +261,7 @@ def bracketing(n: int, q: float) -> tuple[int | None, int | None]:
     Returns:
         The lower and the upper one; None where n samples have none that low or that high.
     """
-    below, above = int(binom.ppf(_TAIL, n, q)), int(binom.ppf(1 - _TAIL, n, q))
+    below, above = (bisect_left(range(n), tail, key=lambda count: binomial_at_most(count, n, q)) for tail in (_TAIL, 1 - _TAIL))
     return (below - 1 if below >= 1 else None), (above if above < n else None)
 
 
@@ -292,7 +293,12 @@ def clopper_pearson(count: int, n: int) -> tuple[float, float]:
 
 def binomial_at_least(count: int, n: int, p: float) -> float:
     """Probability of ``count`` or more out of ``n`` where each has the probability ``p``."""
-    return float(binom.sf(count - 1, n, p))
+    return 1.0 if count <= 0 else 0.0 if count > n else float(betainc(count, n - count + 1, p))
+
+
+def binomial_at_most(count: int, n: int, p: float) -> float:
+    """Probability of ``count`` or fewer out of ``n`` where each has the probability ``p``."""
+    return 0.0 if count < 0 else 1.0 if count >= n else float(betainc(n - count, count + 1, 1 - p))
 
 
 def spearman(x: Array, y: Array) -> float | None:
@@ -344,6 +350,10 @@ def percentiles(draws: Array) -> tuple[float, float] | None:
 
 
 def _standard_ranks(values: Array) -> Array | None:
-    ranks = rankdata(values)
+    """Ranks, equal values sharing their mean rank, centred and of unit spread; None where they have none."""
+    if np.isnan(values).any():
+        return None
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     spread = float(ranks.std())
     return (ranks - ranks.mean()) / spread if spread > 0 else None

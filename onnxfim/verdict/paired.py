@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import stdtrit
-from scipy.stats import binom, wilcoxon
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Reading
-from onnxfim.record.statistics import Z95
+from onnxfim.record.statistics import Z95, binomial_at_most
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -38,6 +36,8 @@ def difference_of_shares(only_first: int, only_second: int, n: int) -> Aggregate
     """
     value = (only_second - only_first) / n
 
+    from scipy.optimize import brentq
+
     def score(delta: float) -> float:
         """The test statistic of that difference, with the nuisance parameter at its restricted maximum likelihood."""
         b = -only_second - only_first + (2 * n - only_second + only_first) * delta
@@ -54,7 +54,7 @@ def difference_of_shares(only_first: int, only_second: int, n: int) -> Aggregate
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p-value of equal shares: the exact test of McNemar (1947), Psychometrika 12."""
     differ = only_first + only_second
-    return 1.0 if differ == 0 else float(min(2 * binom.cdf(min(only_first, only_second), differ, 0.5), 1.0))
+    return 1.0 if differ == 0 else min(2 * binomial_at_most(min(only_first, only_second), differ, 0.5), 1.0)
 
 
 def geometric_mean_of_ratios(
@@ -92,7 +92,11 @@ def mean_difference(values: Array) -> Aggregate:
 def signed_ranks(logs: Array) -> float:
     """Two-sided p-value of log-ratios (n,) that are symmetric about 0: Wilcoxon's signed ranks; equal samples are left out."""
     moved = logs[np.abs(logs) > _EQUAL]
-    return 1.0 if len(moved) == 0 else float(wilcoxon(moved).pvalue)
+    if len(moved) == 0:
+        return 1.0
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(moved).pvalue)
 
 
 def reading(change: Aggregate, still: float) -> Reading:

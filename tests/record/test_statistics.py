@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import binomtest, norm, rankdata, spearmanr
+from scipy.stats import binom, binomtest, norm, rankdata, spearmanr
 
 from onnxfim.record.statistics import (
     aggregate,
+    binomial_at_least,
+    binomial_at_most,
     bracketing,
     clopper_pearson,
     fewest_bracketing,
@@ -257,6 +259,21 @@ def test_order_statistics_bracket_a_quantile_from_so_many_samples_on():
         assert bracketing(few, q)[0] == 0
         assert bracketing(many - 1, q)[1] is None
         assert bracketing(many, q)[1] == many - 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50, 1000])
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.95])
+def test_binomial_tails_are_scipys(n, p):  # rtol: the same function of float64, reached another way
+    for count in {-1, 0, 1, n // 3, n // 2, n - 1, n, n + 1}:
+        assert_allclose(binomial_at_most(count, n, p), binom.cdf(count, n, p), rtol=1e-12)
+        assert_allclose(binomial_at_least(count, n, p), binom.sf(count - 1, n, p), rtol=1e-12)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.95])
+def test_a_quantiles_order_statistics_are_the_binomials_own_quantiles(q):
+    for n in (1, 2, 5, 6, 16, 59, 60, 100, 200, 999, 10_000):
+        below, above = binom.ppf([0.025, 0.975], n, q)
+        assert bracketing(n, q) == (below - 1 if below >= 1 else None, above if above < n else None)
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 20), (3, 10), (17, 20), (20, 20)])

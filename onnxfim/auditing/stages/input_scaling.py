@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.stats import binomtest
 
 from onnxfim.auditing.batch_statistics import batch_statistics
 from onnxfim.auditing.context import Ground
@@ -15,6 +14,7 @@ from onnxfim.auditing.stages import stage
 from onnxfim.data.usual_scalings import InputChange, usual_changes
 from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.record.audit import ScalingCheck
+from onnxfim.record.statistics import binomial_at_least
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -95,7 +95,7 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
     left = sorted(losses, key=losses.__getitem__)
     best = answers(left[0], len(few))
     gained, lost = int((best.right & ~given.right).sum()), int((given.right & ~best.right).sum())
-    p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+    p = binomial_at_least(gained, gained + lost, 0.5)
     return ScalingCheck(
         tried=len(changes), samples=len(few), change=_words([changes[c] for c in left if losses[c] <= _ALIKE * losses[left[0]]]),
         options=changes[left[0]].options,
