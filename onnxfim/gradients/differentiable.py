@@ -69,7 +69,8 @@ class DifferentiableModel:
         self.few_shapes = False  # until a session says where it runs
         prepared = self._prepared()
         self.calls = BoundedCalls(
-            CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape, lambda *call: run(*call, SAMPLES)
+            CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape,
+            lambda session, outputs, feeds: run(session, outputs, feeds, SAMPLES),
         )  # fmt: skip
         self._vjp_model = DerivativeWriter(prepared).build("vjp")
         dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
