@@ -100,6 +100,15 @@ def torn(place):
             patch.setattr(stores, "write_all", fails)
             runs.append(off(place, audit(place, f"kept{at}"), "Disk quota exceeded"))
         resumes(place, f"kept{at}")
+    close = stores._Pair.close
+
+    def fails_at_last(pair):
+        close(pair)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with place.monkeypatch.context() as patch:
+        patch.setattr(stores._Pair, "close", fails_at_last)
+        runs.append(off(place, audit(place, "last"), os.strerror(errno.EIO)))
     return runs
 
 
@@ -141,6 +150,20 @@ def spoilt(place):
         done = audit(place)
         assert values(place.saved()) == without_cache(place)
         runs.append(done)
+    plain, count = stores.write_all, [0]
+
+    def removes(file, content):
+        count[0] += 1
+        if count[0] == 6:
+            for path in place.folder.glob("running/*/*"):
+                path.unlink()
+        plain(file, content)
+
+    with place.monkeypatch.context() as patch:
+        patch.setattr(stores, "write_all", removes)
+        runs.append(audit(place, "running"))
+    assert count[0] > 6
+    assert values(place.saved()) == without_cache(place)
     return runs
 
 

@@ -50,7 +50,7 @@ def cwd_gone_output(place):
     ]
 
 
-@fault(AROUND, "few files may be open (`ulimit -n 32`)", "enough", 0)
+@fault(AROUND, "no more than 20 files may be opened (`ulimit -n`)", "enough", 0)
 def few_files(place):
     import resource
 
