@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -20,6 +21,9 @@ COLUMNS = (
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
     "kind", "unchanged", "directions", "evaluations",
 )  # fmt: skip
+
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets take the wide ones too
+_INNER = re.compile(f"(;\\s*)(?=[{''.join(map(re.escape, _FORMULA))}])")
 
 
 def render_csv(audit: Audit) -> str:
@@ -68,5 +72,6 @@ def _skipped(skipped: Skipped) -> dict[str, Cell]:
 
 def _text(text: str) -> str:
     """Foreign text as a cell that no spreadsheet takes for a formula."""
-    shown = visible(text)
-    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@")) else shown
+    # Where `;` ends a cell, a formula may begin behind it.
+    shown = _INNER.sub(r"\1'", visible(text))
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown

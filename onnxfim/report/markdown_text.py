@@ -44,7 +44,7 @@ def code(text: str) -> str:
 def prose(text: str) -> str:
     """Text with foreign names in it that prints as it stands, on one line."""
     shown = clipped(text, _MOST_TEXT).strip()
-    start = re.match(r"[-+=](?=[\s=-]|$)|\d+(?=[.)])", shown)  # a list's mark, a line below a heading, a list's number
+    start = re.match(r"[-+=](?=[\s=-]|$)|\d+(?=[.)](\s|$))", shown)  # a list's mark, a line below a heading, a list's number
     head = start.end() if start else 0
     mark = "" if start is None else f"{start[0]}\\" if start[0].isdigit() else f"\\{start[0]}"
     cuts = {m.start() for m in _SEAMS.finditer(shown)}

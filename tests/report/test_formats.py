@@ -231,13 +231,14 @@ def test_sarif_fingerprints_stay_and_tell_results_apart():
 
 
 def test_csv_holds_no_formula():
-    names = ("=1+1", "+1", "-1", "@x", "\t=1", " =1", "\r=1", 'a,"b"\n=1')
+    names = ("=1+1", "+1", "-1", "@x", "\t=1", " =1", "\r=1", 'a,"b"\n=1', "＝1", "a;=1", "b; @x")
     audit = make_audit(len(names))
     audit = replace(audit, samples=tuple(replace(s, name=n) for s, n in zip(audit.samples, names, strict=True)))
     text = FORMATS["csv"](replace(audit, model=replace(audit.model, name="=cmd|' /C calc'!A0")))
     rows = rows_of(text)
     assert [r["name"] for r in rows][:4] == ["'=1+1", "'+1", "'-1", "'@x"]
-    assert not any(cell.lstrip().startswith(("=", "+", "@")) for r in rows for cell in (r["name"], r["model"]))
+    assert not any(cell.lstrip().startswith(("=", "+", "@", "＝")) for r in rows for cell in (r["name"], r["model"]))
+    assert [r["name"] for r in rows][-3:] == ["'＝1", "a;'=1", "b; '@x"]
     assert len(text.splitlines()) == len(names) + 1
     assert tuple(rows[0]) == COLUMNS
 

@@ -29,7 +29,15 @@ FORMATTED = (
     "*a* **b** _c_ __d__ ~~e~~", "`code`", "a|b", "a\\|b\\\\|c", "\\", "a\\", "| a | b |", "[TOC]", "[[_TOC_]]", "snake_case __init__",
     "{+ added +} {- removed -}",
 )  # fmt: skip
-PLAIN = ("é 漢字 👩\u200d🔬", "λ_max 1.2×10⁻³ to 5", "95 % of 1,234,567", "−0.5 points", "a: b, c; d (e) 'f' 12:30:45")
+PLAIN = (
+    "3.09 [1.2, 4]",
+    "7.",
+    "é 漢字 👩\u200d🔬",
+    "λ_max 1.2×10⁻³ to 5",
+    "95 % of 1,234,567",
+    "−0.5 points",
+    "a: b, c; d (e) 'f' 12:30:45",
+)
 #: What a host looks for in each piece of text that is left once markup is read.
 PATTERNS = (
     r"\bGH-\d", r"\b[A-Za-z][A-Za-z0-9]*-\d", r"\bGHSA-\w", r"\b[0-9a-fA-F]{7,}\b", r"[@#]\w", r"://", r"(?i)www\.", r"(?i)(mailto|xmpp):",
