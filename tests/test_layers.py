@@ -138,8 +138,8 @@ def test_one_name_for_one_thing(kind):
     assert {name: places for name, places in names_of(kind).items() if len(places) > 1} == {}
 
 
-#: The door to the terminal, and what makes the streams safe: no other module prints.
-DOOR = {"cli/console.py", "cli/outlets.py"}
+#: The door to the terminal, what makes the streams safe, and the one line of a signal before any of it is imported: no other module prints.
+DOOR = {"cli/console.py", "cli/outlets.py", "cli/__init__.py"}
 PRINTS = {"echo", "secho", "echo_via_pager", "progressbar", "prompt", "confirm", "pause", "clear"}
 
 
@@ -151,10 +151,15 @@ def printing(path):
                 yield node.lineno
             case ast.Attribute(value=ast.Name("click"), attr=act) if act in PRINTS:
                 yield node.lineno
-            case ast.Attribute(value=ast.Attribute(value=ast.Name("sys"), attr=stream), attr=act) if "std" in stream and act in (
-                "write",
-                "writelines",
-                "buffer",
+            case ast.Attribute(value=ast.Attribute(value=ast.Name("sys"), attr=stream), attr=act) if (
+                "stdin" not in stream
+                and "std" in stream
+                and act
+                in (
+                    "write",
+                    "writelines",
+                    "buffer",
+                )
             ):
                 yield node.lineno
             case ast.ImportFrom(module=module, names=names) if module == "sys" and any("std" in n.name for n in names):

@@ -20,8 +20,8 @@ pytest_plugins = ["pytester"]
 TESTS = ROOT / "tests"
 PACKAGE = Path(onnxfim.__file__).parent
 WINGS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
-#: Folders that stand for no wing: what tests share, pages in a browser, another provider than the CPU, figures made by hand, what fails.
-BESIDE = {"support", "browser", "openvino", "gpu", "benchmarks", "faults"}
+#: Folders that stand for no wing: what tests share, pages in a browser, another provider than the CPU, figures made by hand, what fails, odd files.
+BESIDE = {"support", "browser", "openvino", "gpu", "benchmarks", "faults", "fuzz"}
 FILES = sorted(TESTS.rglob("test_*.py"))
 
 
