@@ -130,13 +130,13 @@ def _measured(ground: Ground) -> Found:
         blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
         return _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
-    route, found = derivative.route, None
+    route, measured = derivative.route, None
     if route is not None:
         try:
-            found = by_gradients.measure(ground, derivative, route)
+            measured = by_gradients.measure(ground, derivative, route)
         except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
             derivative, route = by_gradients.without_memory(ground, derivative, error), None
-    if route is None or found is None:
+    if route is None or measured is None:
         plan = by_differences.plan(ground)
         first = by_differences.first_round(ground, plan, derivative.info)
         found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
@@ -153,7 +153,7 @@ def _measured(ground: Ground) -> Found:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
-    return _unless_interrupted(found, later)
+    return _unless_interrupted(measured, later)
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
