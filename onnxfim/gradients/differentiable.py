@@ -39,6 +39,7 @@ _BYTES = 2**26  # of cotangents' results in one call
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
+_TESTED_COPIES = 4  # of them: the runtime's, those that it gives out, and moved ones in float64
 _PRODUCTS = 1e-3  # relative, of products in one graph against two
 
 
@@ -72,7 +73,8 @@ class DifferentiableModel:
             CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape,
             lambda session, outputs, feeds: run(session, outputs, feeds, SAMPLES),
         )  # fmt: skip
-        self._vjp_model = DerivativeWriter(prepared).build("vjp")
+        #: Until its session is open; it holds the weights once more.
+        self._vjp_model: onnx.ModelProto | None = DerivativeWriter(prepared).build("vjp")
         dtype = self._vjp_model.graph.input[0].type.tensor_type.elem_type
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
 
@@ -111,7 +113,8 @@ class DifferentiableModel:
 
     @cached_property
     def _vjp(self) -> Any:
-        return self._open(self._vjp_model)
+        model, self._vjp_model = self._vjp_model or self._derive("vjp"), None
+        return self._open(model)
 
     @cached_property
     def _jvp(self) -> Any:
@@ -127,7 +130,7 @@ class DifferentiableModel:
 
     @cached_property
     def _loss(self) -> Any:
-        return self._open(loss_gradient_graph(self._vjp_model))
+        return self._open(loss_gradient_graph(self._derive("vjp")))
 
     def rows_per_call(self, seeds: int) -> int:
         """Samples per call when each has so many seeds."""
@@ -211,6 +214,16 @@ class DifferentiableModel:
         if (short := self.calls.memory.short()) is not None:
             raise OutOfMemory(f"derivative graph: {short}. Free memory, or raise the limit.")
         rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
+        try:
+            return self._tested(X, original, seed=seed, spread=spread, products=products, rounds=rounds)
+        finally:  # tangents are needed again at ties alone, and each session holds the weights
+            self.__dict__.pop("_jvp", None)
+            self.__dict__.pop("_rules", None)
+
+    def _tested(
+        self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None, products: bool, rounds: bool
+    ) -> SelfTest:  # fmt: skip
+        """The self-test, with what the graphs as a whole must hold."""
         test = self_test(
             original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]), rules=self.rule_errors,
             spread=spread, rounds=rounds,
@@ -267,7 +280,9 @@ class DifferentiableModel:
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
         """``Jv`` (N, K) at the rows X along v (N, *shape), and all rules' errors; of fewer rows where memory is short."""
-        rows = max(1, _TESTED_BYTES // max(self._rules.bytes_per_row(), 1))
+        rows = max(
+            1, self.calls.memory.at_most(_TESTED_BYTES * _TESTED_COPIES) // max(self._rules.bytes_per_row() * _TESTED_COPIES, 1)
+        )
         parts = [self._rules(self._evaluate, X[i : i + rows], v[i : i + rows]) for i in range(0, min(len(X), 2 * rows), rows)]
         w = np.concatenate([w for w, _ in parts])
         found = [
@@ -282,7 +297,7 @@ class DifferentiableModel:
         held against the one that is used, then shows whether the provider computes what the CPU does.
         """
         cast = {name: a.astype(self.dtype, copy=False) if name in ("x", "v") else a for name, a in feeds.items()}
-        session, _ = open_session(model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir)
+        session, _ = open_session(model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir, lean=True)
         return run(session, [o.name for o in model.graph.output], cast)
 
 

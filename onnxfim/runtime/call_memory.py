@@ -72,6 +72,11 @@ class CallMemory:
         left = self._bound() / self._more - self.cost.row
         return int(max(1, min(wanted, left // max(self.cost.seed, 1), self._failed - 1)))
 
+    def at_most(self, wanted: int) -> int:
+        """So many bytes, or the share of what is available where that is less."""
+        left = self._available()
+        return wanted if left is None else min(wanted, int(SHARE * left))
+
     def failed(self, units: int) -> None:
         """A call of so many rows times seeds had no memory: none is as large again."""
         self._failed = min(self._failed, max(units, 2))
