@@ -171,27 +171,12 @@ def _measured(ground: Ground) -> Found:
         try:
             measured = by_gradients.measure(ground, derivative, route)
         except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
-<<<<<<< HEAD
             derivative = by_gradients.without_memory(ground, derivative, error)
     if route is None or measured is None:
         return _by_differences(ground, derivative.info)
     later: list[Callable[[Found], Found]] = []
     if ground.step.unchosen is None:
         later.append(lambda found: crosscheck.cross_check(ground, found))
-=======
-            derivative, route = by_gradients.without_memory(ground, derivative, error), None
-    if route is None or measured is None:
-        plan = by_differences.plan(ground)
-        first = by_differences.first_round(ground, plan, derivative.info)
-        found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-        after: list[Callable[[Found], Found]] = []
-        if against_surrogate.has_surrogate(ground):
-            after.append(lambda found: against_surrogate.check_surrogate(ground, found))
-        if ground.settings.flip:
-            after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
-        return _unless_interrupted(found, after)
-    later: list[Callable[[Found], Found]] = [lambda found: crosscheck.cross_check(ground, found)]
->>>>>>> memory
     if ground.settings.flip:
         later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
     if ground.settings.replay:
@@ -199,7 +184,6 @@ def _measured(ground: Ground) -> Found:
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
     return _unless_interrupted(measured, later)
-<<<<<<< HEAD
 
 
 def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
@@ -218,8 +202,6 @@ def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
     if ground.settings.flip:
         after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
     return _unless_interrupted(found, after)
-=======
->>>>>>> memory
 
 
 def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
