@@ -41,8 +41,8 @@ _HOMES = {
 }
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
-    "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect", "load_samples",
-    "render_html",
+    "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
+    "load_samples", "render_html",
 ]  # fmt: skip
 
 

@@ -41,10 +41,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 ENDS = (KeyboardInterrupt, ProviderFailed, OutOfMemory)
 
 
-#: Why there is no value of what an audit did not come to.
-UNMEASURED = "interrupted before it was measured"
-
-
 @dataclass(frozen=True)
 class Context:
     """One audit under way. Samples are named by their position among the inputs."""

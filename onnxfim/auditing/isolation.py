@@ -147,9 +147,14 @@ class _Course:
 
 
 def isolated_audit(
-    job: AuditJob, isolation: Isolation, *, show: Showing | None = None, level: int = logging.WARNING, before: Sequence[Restart] = (),
+    job: AuditJob,
+    isolation: Isolation,
+    *,
+    show: Showing | None = None,
+    level: int = logging.WARNING,
+    before: Sequence[Restart] = (),
     fork: bool | None = None,
-) -> Audit:  # fmt: skip
+) -> Audit:
     """The audit of a job, done in another process; what happened there stands in ``run.restarts``, after those ``before`` it.
 
     Raises:
@@ -215,7 +220,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
     Raises:
         OnnxFimError, KeyboardInterrupt: what it ended with.
     """
-    asked, since, hurried, timed_out, started = stop.asked, 0.0, 0.0, False, time.monotonic()
+    asked = stop.asked if course.orders.finish is not None else 0
+    since, hurried, timed_out, started = 0.0, 0.0, False, time.monotonic()
     kills = memory_kills()
     while True:
         try:

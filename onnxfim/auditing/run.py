@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import Cache, Memory
-from onnxfim.auditing.context import ENDS, UNMEASURED, Context, Found, Ground
+from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     against_surrogate,
@@ -39,6 +39,7 @@ from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.forgiving import rows_that_run

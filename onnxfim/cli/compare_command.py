@@ -82,7 +82,7 @@ def compare(
     of pairs, says so.
 
     Exit codes: 0 compared, 1 a gate failed, 4 a gate is undecided, 2 could not run, bad usage or audits that do not compare, 130
-    interrupted.
+    interrupted, 143 terminated.
     """
     console = Console(quiet, verbose)
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
@@ -100,8 +100,8 @@ def compare_command(
     from onnxfim.cli.files import check_writable, write
     from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.outputs import check_assets
-    from onnxfim.cli.signals import code_of
-    from onnxfim.errors import ProviderError
+    from onnxfim.cli.signals import code_of, words_of
+    from onnxfim.errors import OnnxFimError, ProviderError
     from onnxfim.record.running import TIME_LIMIT
     from onnxfim.verdict import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
@@ -122,7 +122,14 @@ def compare_command(
         return _code_of_missing(sides.missing)
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
-    result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    partial = next((a for a in audits if a.run.partial), None)
+    try:
+        result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+    except OnnxFimError:
+        if partial is None or partial.run.stopped is not None:
+            raise
+        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared", to_stderr=True)
+        return INCONCLUSIVE if partial.run.interrupted_by == TIME_LIMIT else code_of(partial.run.interrupted_by)
     if sides.missing:  # of three, the two that are left are no trained and deployed one
         result = replace(result, deployment=None)
     if result.deployment is not None and sides.attribution is not None:
@@ -135,8 +142,8 @@ def compare_command(
     _print(result, outputs, console)
     if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
         raise ProviderError(stopped)
-    if any(a.run.partial for a in audits):
-        by = next((a.run.interrupted_by for a in audits if a.run.interrupted_by is not None), None)
+    if partial is not None:
+        by = partial.run.interrupted_by
         return INCONCLUSIVE if by == TIME_LIMIT else code_of(by)
     if sides.missing:
         return _code_of_missing(sides.missing)
@@ -150,7 +157,13 @@ def _code_of_missing(missing: Sequence[OnnxFimError]) -> int:
     """The exit code where models have no audit, each of which was told already: 2, or 4 where their time was up."""
     from onnxfim.auditing.isolation import OutOfTime
     from onnxfim.cli.gating import INCONCLUSIVE
+    from onnxfim.cli.signals import code_of
+    from onnxfim.record.running import TIME_LIMIT
+    from onnxfim.runtime.stopping import current_stop
 
+    stop = current_stop()
+    if stop is not None and stop.asked and stop.by != TIME_LIMIT:
+        return code_of(stop.by)
     return INCONCLUSIVE if all(isinstance(why, OutOfTime) for why in missing) else 2
 
 
@@ -204,7 +217,9 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
     saved = {place: a for place, a in enumerate(read) if a is not None}
     measured = field.measured(saved)
     audits = [(measured | saved)[place] for place in sorted(measured | saved)]
-    attribution = field.attribution(options["attribute_samples"]) if options["attribute"] else None
+    attribution = (
+        field.attribution(options["attribute_samples"]) if options["attribute"] and not any(a.run.partial for a in audits) else None
+    )
     return _Subjects(audits, field.outputs, field.evaluations, attribution, tuple(field.missing))
 
 

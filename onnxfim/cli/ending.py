@@ -26,25 +26,24 @@ def errors_in_one_line(function: F) -> F:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from onnxfim.cli.signals import code_of, ended_by_signals, words_of
+        from onnxfim.cli.signals import code_of, words_of
         from onnxfim.errors import OnnxFimError
-        from onnxfim.runtime.stopping import Stop
+        from onnxfim.runtime.stopping import current_stop
 
-        stop = Stop()
-        with stop.current(), ended_by_signals(stop):
-            try:
-                return function(*args, **kwargs)
-            except OnnxFimError as error:
-                _say(str(error))
-                sys.exit(2)
-            except KeyboardInterrupt:
-                _say(f"{words_of(stop.by)} before anything was measured.")
-                sys.exit(code_of(stop.by))
-            except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-                raise  # click's own endings
-            except Exception as error:  # noqa: BLE001 - whatever nobody foresaw
-                internal_error(error)
-                sys.exit(2)
+        try:
+            return function(*args, **kwargs)
+        except OnnxFimError as error:
+            _say(str(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
+            by = None if (stop := current_stop()) is None else stop.by
+            _say(f"{words_of(by)} before anything was measured.")
+            sys.exit(code_of(by))
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own endings
+        except Exception as error:  # noqa: BLE001 - whatever nobody foresaw
+            internal_error(error)
+            sys.exit(2)
 
     return wrapped  # type: ignore[return-value]
 

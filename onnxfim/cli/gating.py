@@ -95,9 +95,9 @@ def print_checks(audit: Audit, console: Console) -> None:
 
 
 def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int:
-    """What the audit says, as a number: 2 the provider failed, 130 interrupted (143 by SIGTERM: 128 and the signal), 3 nothing measured,
-    1 fail (0 with ``exit_zero``), 4 inconclusive (0 with ``allow_inconclusive``), else 0: passed, or measured where nothing was to be
-    passed."""
+    """What the audit says, as a number: 2 the provider failed, 130 interrupted (143 by SIGTERM, else 128 and the signal), 3 nothing
+    measured, 1 fail (0 with ``exit_zero``), 4 inconclusive (0 with ``allow_inconclusive``), else 0: passed, or measured where
+    nothing was to be passed."""
     if audit.run.partial and audit.run.interrupted_by != TIME_LIMIT:
         return code_of(audit.run.interrupted_by) if audit.run.stopped is None else 2
     if not audit.measured:

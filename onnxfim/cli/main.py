@@ -23,15 +23,26 @@ from onnxfim.cli.options import (
     output_options,
     run_options,
 )
+from onnxfim.cli.signals import ended_by_signals
 from onnxfim.cli.spelled import OutputFile
+from onnxfim.runtime.stopping import Stop
 
 _EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
 bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4 inconclusive: a gate is
-undecided or the audit unsound (0 with --allow-inconclusive), 130 interrupted (what was finished is written, marked partial). All
-outputs are written before the code is decided; --exit-zero forgives 1 only."""
+undecided or the audit unsound (0 with --allow-inconclusive), 130 interrupted, 143 terminated (what was finished is written, marked
+partial). All outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
+class _Commands(click.Group):
+    """The commands; signals end each of them as `cli.signals` says, from the first option on."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        stop = Stop()
+        with stop.current(), ended_by_signals(stop):
+            return super().main(*args, **kwargs)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="onnxfim")
 def main() -> None:
     """Audit the robustness of an exported ONNX classifier.

@@ -16,6 +16,7 @@ from onnxfim.data import load
 from onnxfim.errors import InputError, ModelError, OnnxFimError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
+from onnxfim.report.formats import renderers
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forward import OnnxForward
 from tests.support import models
@@ -346,9 +347,16 @@ class TestInterrupt:
         assert found.bound is None
 
     @pytest.mark.parametrize("stage", ["clean pass", "choosing the step"])
-    def test_nothing_done_is_an_interrupt(self, saved, cpu, stage):
-        with pytest.raises(KeyboardInterrupt):
-            self.interrupted(saved(self.MODEL.onnx()), cpu(), stage, 1)
+    def test_nothing_done_is_told_of_every_sample(self, saved, cpu, stage):
+        found = self.interrupted(saved(self.MODEL.onnx()), cpu(), stage, 1)
+        assert found.run.partial
+        assert found.samples == ()
+        assert [(s.index, s.reason) for s in found.skipped] == [(i, "interrupted before it was measured") for i in range(30)]
+        assert found.step.unchosen == "interrupted before it was measured"
+        assert found.aggregates["lambda_max"].mean.value is None
+        assert Audit.from_json(found.to_json()) == found
+        for render in renderers().values():
+            assert "interrupted" in render(found) or "interrupted" not in found.verdict
 
 
 class TestBadOutputs:

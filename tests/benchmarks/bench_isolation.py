@@ -16,7 +16,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.benchmarks._common import SHARED_MODELS, arguments, have_shared, print_table  # noqa: E402
+from tests.benchmarks._common import SHARED_MODELS, arguments, have_shared, print_table
 
 CASES = (
     ("cifar_resnet20", "data_cifar10_in", ("--method", "sketch")),

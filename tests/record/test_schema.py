@@ -37,8 +37,9 @@ LATER = {
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
     "Bound": {"shares", "of_what_was_read"},
-    "StepChoice": {"clipped", "per_coordinate", "bias", "rounding"},
+    "StepChoice": {"clipped", "per_coordinate", "bias", "rounding", "unchosen"},
     "GradientInfo": {"check", "no_check", "ties", "provider", "provider_reason"},
+    "FailedStage": {"node"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
@@ -52,6 +53,8 @@ LATER = {
         "installation",
         "placement",
         "stopped",
+        "interrupted_by",
+        "failed_stages",
     },
 }
 

@@ -15,10 +15,12 @@ P = ParamSpec("P")
 C = TypeVar("C", bound=Context)
 R = TypeVar("R")
 
+_NOT_TOLD = 1  # a level of the log below all that are used
 
-def as_found(context: Context, reason: str, found: Found, *_: object) -> Found:
+
+def as_found(context: Context, reason: str, *given: object) -> Found:
     """What an audit goes on with where a stage fails that adds to what was found: what was found before it."""
-    return found
+    return next(found for found in given if isinstance(found, Found))
 
 
 def stage(
@@ -26,6 +28,7 @@ def stage(
     *,
     instead: Callable[..., Any] | None = None,
     told: tuple[type[Exception], ...] = (),
+    small: bool = False,
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Mark a function of a context as a stage of the audit: its start, end and cost go to the log under its module's name.
 
@@ -34,14 +37,16 @@ def stage(
         instead: Makes what an audit goes on with where the stage fails unexpectedly: a function of the context, the reason and the
             stage's other arguments. The failure is noted in the audit. None where an audit cannot do without the stage.
         told: Errors that are no failure of the stage: they end the audit with their message.
+        small: A part of another stage, or one that makes no pass: the log does not tell of it unless it fails.
     """
 
     def marked(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         log = logging.getLogger(function.__module__)
+        begins, ends = (_NOT_TOLD, _NOT_TOLD) if small else (logging.DEBUG, logging.INFO)
 
         @functools.wraps(function)
         def logged(context: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            log.debug("%s: begins (%s)", name, context.facts())
+            log.log(begins, "%s: begins (%s)", name, context.facts())
             started, before = time.perf_counter(), context.meter.passes
             ending = "broken off"
             try:
@@ -59,7 +64,9 @@ def stage(
                 return made
             finally:
                 passes = context.meter.passes - before
-                log.info("%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts())
+                log.log(
+                    ends, "%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts()
+                )
 
         return logged
 

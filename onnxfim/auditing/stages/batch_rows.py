@@ -92,7 +92,7 @@ def try_rows(context: Context) -> TriedRows | None:
     return TriedRows(check, rows[good], first[good])
 
 
-@stage("rows of the clean pass", instead=lambda context, reason, tried, clean: None if tried is None else tried.check)
+@stage("rows of the clean pass", small=True, instead=lambda context, reason, tried, clean: None if tried is None else tried.check)
 def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> RowCheck | None:
     """What was found, with the answers that the same rows had in the clean pass: it makes no call."""
     if tried is None or tried.check.apart:

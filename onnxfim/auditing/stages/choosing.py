@@ -37,9 +37,9 @@ def unchosen(context: Context, reason: str, clean: Clean, *_: object) -> StepCho
     """No step, and why."""
     given = context.settings.step
     return StepChoice(
-        step=given or 0.0, scheme="central", plateau=False, given=given is not None, input_std=clean.scales.pooled, noise_floor=None,
-        repeat_noise=0.0, error=None, smallest_usable=None, dither=None, curve=(), samples=(), directions=0, evaluations=0,
-        unchosen=reason,
+        step=given or 0.0, scheme="central", plateau=False, given=given is not None, input_std=clean.scales.pooled,
+        noise_floor=None, repeat_noise=0.0, error=None, smallest_usable=None, dither=None, curve=(), samples=(), directions=0,
+        evaluations=0, unchosen=reason,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import UNMEASURED, Found, Ground
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
@@ -20,7 +20,7 @@ from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
-from onnxfim.record.running import Run
+from onnxfim.record.running import UNMEASURED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
@@ -96,7 +96,7 @@ def _all_told(ground: Ground, found: Found) -> Found:
     return replace(found, skipped=(*skipped.values(), *(Skipped(i, reason) for i in left if i not in done)))
 
 
-@stage("bounding the samples", instead=lambda ground, reason, samples, reading: samples)
+@stage("bounding the samples", small=True, instead=lambda ground, reason, samples, reading: samples)
 def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphReading) -> tuple[SampleResult, ...]:
     """The samples with bounds of their own."""
     return with_bounds(
@@ -105,20 +105,22 @@ def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphRe
     )  # fmt: skip
 
 
-@stage("taking statistics", instead=lambda ground, reason, samples, method: all_aggregates((), seed=ground.settings.seed))
+@stage(
+    "taking statistics", small=True, instead=lambda ground, reason, samples, method: all_aggregates((), seed=ground.settings.seed)
+)
 def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) -> dict[str, Aggregates]:
     """Statistics over the samples."""
     return dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
 
 
-@stage("telling the classes", instead=lambda ground, reason, samples: ())
+@stage("telling the classes", small=True, instead=lambda ground, reason, samples: ())
 def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
     """The per-class table."""
     data = ground.samples
     return tuple(class_rows(samples, labelled=data.labels is not None, names=data.class_names))
 
 
-@stage("picturing the samples", instead=lambda ground, reason, samples: ())
+@stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
     if ground.meter.stop.hurried:

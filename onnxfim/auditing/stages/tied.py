@@ -92,7 +92,7 @@ class _Thinned:
         return rng.integers(-1, 2, (count, d), np.int8)
 
 
-@stage("looking for kinks", instead=lambda ground, reason: frozenset(ground.ties.at))
+@stage("looking for kinks", small=True, instead=lambda ground, reason: frozenset(ground.ties.at))
 def kinked_samples(ground: Ground) -> frozenset[int]:
     """Positions of the tied samples at which the two one-sided differences differ: by differences they have no value.
 
@@ -132,7 +132,7 @@ def without_slope(result: SampleResult, reason: str = ON_TIES) -> SampleResult:
     return replace(result, top_eigenvalues=(), **missing)
 
 
-@stage("telling the ties", instead=as_found)
+@stage("telling the ties", small=True, instead=as_found)
 def told(ground: Ground, found: Found) -> Found:
     """What was found, with the ties beside the derivative's record."""
     indices = {p: ground.index(p) for p in ground.ties.at}

@@ -241,6 +241,8 @@ def _distribution_note(audit: Audit) -> str:
 
 def _curve_note(audit: Audit) -> str:
     step = audit.step
+    if step.unchosen is not None:
+        return f"No step was chosen: {visible(step.unchosen)}."
     given = "was given" if step.given else "was chosen by the ladder"
     parts = [f"The step r = {short(step.step)} {given}; the scheme is {step.scheme} differences."]
     if step.curve:

@@ -6,6 +6,7 @@ import math
 
 from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
+from onnxfim.record.running import UNMEASURED
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
@@ -123,8 +124,9 @@ def _partial(audit: Audit) -> str | None:
         return None
     by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
     ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
+    left = sum(s.reason == UNMEASURED for s in audit.skipped)
     return (
-        f"The audit {ended}: it holds {len(audit.samples):,} of {audit.data.count:,} samples, those that were finished by then, "
+        f"The audit {ended}: it holds {len(audit.samples):,} of {len(audit.samples) + left:,} samples, those that were finished by then, "
         "and not every check was made. Run it again to the end."
     )
 
@@ -168,7 +170,7 @@ def _restarts(audit: Audit) -> str | None:
 
 
 def _skipped(audit: Audit) -> str | None:
-    skipped = audit.skipped
+    skipped = [s for s in audit.skipped if s.reason != UNMEASURED]  # what an interrupt left out is told of by itself
     if not skipped:
         return None
     were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")

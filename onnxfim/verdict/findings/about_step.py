@@ -20,7 +20,7 @@ _APART = 1.17  # the same where the interval of their ratio excludes 1; nearer, 
 def _no_plateau(audit: Audit) -> str | None:
     step = audit.step
     if (
-        audit.model.no_slope or step.plateau or (step.scheme == "dithered" and step.bias is not None)
+        audit.model.no_slope or step.unchosen or step.plateau or (step.scheme == "dithered" and step.bias is not None)
     ):  # its bias is bounded, or a finding of its own
         return None
     where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"

@@ -1,0 +1,1 @@
+"""What happens to an audit from outside: signals, kills."""
