@@ -6,6 +6,9 @@ import re
 # Before NumPy comes: many small eigenvalue problems gain nothing from threads, and lose twentyfold where cores are shared.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# A command in this process is tested in this process; tests of isolation ask for it.
+os.environ.setdefault("ONNXFIM_ISOLATE", "off")
+
 import numpy as np
 import pytest
 

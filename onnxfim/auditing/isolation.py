@@ -215,7 +215,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
     Raises:
         OnnxFimError, KeyboardInterrupt: what it ended with.
     """
-    asked, since, hurried, timed_out, started = stop.asked, 0.0, 0.0, False, time.monotonic()
+    asked = stop.asked if course.orders.finish is not None else 0
+    since, hurried, timed_out, started = 0.0, 0.0, False, time.monotonic()
     kills = memory_kills()
     while True:
         try:

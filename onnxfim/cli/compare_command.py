@@ -165,7 +165,13 @@ def _code_of_missing(missing: Sequence[OnnxFimError]) -> int:
     """The exit code where models have no audit, each of which was told already: 2, or 4 where their time was up."""
     from onnxfim.auditing.isolation import OutOfTime
     from onnxfim.cli.gating import INCONCLUSIVE
+    from onnxfim.cli.signals import code_of
+    from onnxfim.record.running import TIME_LIMIT
+    from onnxfim.runtime.stopping import current_stop
 
+    stop = current_stop()
+    if stop is not None and stop.asked and stop.by != TIME_LIMIT:
+        return code_of(stop.by)
     return INCONCLUSIVE if all(isinstance(why, OutOfTime) for why in missing) else 2
 
 

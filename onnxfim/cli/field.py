@@ -16,6 +16,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.deployment import Attribution, MovedOutput
 from onnxfim.record.running import TIME_LIMIT, Restart
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.stopping import Stopped
 
 T = TypeVar("T")
 
@@ -93,16 +94,21 @@ class Field:
     def _of_one(self, place: int, do: Callable[[int], T]) -> T | None:
         """What comes of one model; None, and the model is left out, where its process ended."""
         try:
-            self.how.check_time(self._names[place])
+            self.how.check_turn(self._names[place])
             found = do(place)
             if isinstance(found, Audit) and found.run.interrupted_by == TIME_LIMIT and not found.measured:
                 raise OutOfTime(f"{self._names[place]}: the time limit came before a sample was measured. Give a longer --timeout.")
             return found
-        except WorkerEnded as error:
-            del self._candidates[place]
-            self.missing.append(error)
-            self.console.say(f"onnxfim: {error}", colour="red")
-            return None
+        except Stopped as ended:
+            error = WorkerEnded(
+                f"{self._names[place]}: ended by {ended.by or 'an interrupt'} before a sample was measured. Run it again."
+            )
+        except WorkerEnded as ended:
+            error = ended
+        del self._candidates[place]
+        self.missing.append(error)
+        self.console.say(f"onnxfim: {error}", colour="red")
+        return None
 
     def _done(self, job: Job[T]) -> T:
         """The result of a job; samples that it could not do are left out of what follows."""

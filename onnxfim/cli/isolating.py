@@ -37,12 +37,15 @@ class Runs:
     apart: bool
     isolation: Isolation
 
-    def check_time(self, name: str) -> None:
-        """Raise where the time is up before a job begins.
+    def check_turn(self, name: str) -> None:
+        """Raise where a job is not to begin.
 
         Raises:
-            OutOfTime: it is.
+            OutOfTime: the time is up. Stopped: the command was asked to end.
         """
+        stop = current_stop()
+        if stop is not None and stop.by != TIME_LIMIT:
+            stop.check()
         if self.isolation.deadline is not None and time.monotonic() > self.isolation.deadline:
             raise OutOfTime(f"{name}: the time limit came before it was its turn. Give a longer --timeout.")
 

@@ -69,7 +69,9 @@ class Run:
     allowed. ``installation`` says what is installed twice and what mends it; None where nothing is. ``placement`` tells which nodes
     each provider was given, None where that is not known: of a function, or from an ONNX Runtime before 1.24. ``stopped`` is the
     error of a provider that failed and so ended the audit early; ``partial`` is then set. ``interrupted_by`` names the signal that
-    ended it early, None where none did. ``failed_stages`` are those that failed where nobody foresaw it.
+    ended it early, or says that it was the time limit; None where nothing did. ``failed_stages`` are those that failed where nobody
+    foresaw it. ``restarts`` tell how often the process that ran the model ended and was started again; ``custom_libraries`` are the
+    libraries of custom operators that it had.
     """
 
     provider: str
