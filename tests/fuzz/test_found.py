@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxfim.auditing.description import describe
+from onnxfim.auditing.run import audit
 from onnxfim.errors import OnnxFimError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
@@ -96,3 +97,11 @@ def test_rules_are_tested_in_models_of_bounded_size(size):
     assert max(float(n.errors.max()) for n in found) < 0.05
     assert max(opened) <= 400
     assert len(opened) <= 2 + size / 25
+
+
+def test_an_output_without_numbers(saved, cpu, told):
+    nodes = [("Slice", ["x", "from", "to", "axis"], ["s"], {}), ("Relu", ["s"], ["z"], {})]
+    weights = {"from": np.int64([3]), "to": np.int64([1]), "axis": np.int64([1])}
+    path = saved(models.model(nodes, weights, shape=(4,), out=(0,)))
+    with pytest.raises(OnnxFimError, match=told("output has shape (2, 0) and holds no numbers", "one class at least", "Export")):
+        audit(path, np.ones((2, 4), np.float32), settings=cpu())
