@@ -13,6 +13,7 @@ from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.graph.ends import ending
 from onnxfim.graph.load import load_model
+from onnxfim.runtime.row_counts import filled
 from onnxfim.spectral.reading import read_graph
 from tests.support import models
 
@@ -103,5 +104,10 @@ def test_an_output_without_numbers(saved, cpu, told):
     nodes = [("Slice", ["x", "from", "to", "axis"], ["s"], {}), ("Relu", ["s"], ["z"], {})]
     weights = {"from": np.int64([3]), "to": np.int64([1]), "axis": np.int64([1])}
     path = saved(models.model(nodes, weights, shape=(4,), out=(0,)))
-    with pytest.raises(OnnxFimError, match=told("output has shape (2, 0) and holds no numbers", "one class at least", "Export")):
+    with pytest.raises(OnnxFimError, match=told("output has shape (2, 0) and holds no numbers", "a class at least", "Export")):
         audit(path, np.ones((2, 4), np.float32), settings=cpu())
+
+
+def test_a_batch_that_no_memory_holds(told):
+    with pytest.raises(OnnxFimError, match=told("takes 1,152,921,504,606,846,976 rows at once", "smaller batch axis")):
+        filled(np.ones((2, 4), np.float32), 1 << 60)
