@@ -48,6 +48,8 @@ def find_axes(
     z = raw(rows[:fixed])
     if z.ndim < 2:
         raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
+    if z.size == 0:
+        raise ModelError(f"output has shape {z.shape} and holds no numbers, expected a class at least. Export one score per class.")
     shape = None if output is None else output.shape
     batch, known = _batch_axis(raw, rows, z, settings.batch_axis, named_axes(shape, "batch"), fixed)
     candidates = [k for k in range(z.ndim) if k != batch]

@@ -16,6 +16,7 @@ from onnxfim.errors import ModelError
 from onnxfim.gradients.derivative_rules import REFUSED, RULES, DerivativeRule, Pointwise, Site, refusal
 from onnxfim.gradients.fisher import Softmax
 from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.expand import told_unfit
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
 from onnxfim.graph.shapes import Batch, Shape
@@ -38,6 +39,7 @@ class Scaled:
     factor: str | None = None
 
 
+@told_unfit
 def derivative_graph(
     model: onnx.ModelProto,
     *,

@@ -18,6 +18,7 @@ import onnx
 from onnx import helper
 
 from onnxfim.gradients.build import RESERVED, DerivativeWriter
+from onnxfim.graph.expand import told_unfit
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
 
@@ -62,6 +63,7 @@ class _Test:
 class NodeTests:
     """The tests of all rules that the derivative of a graph uses; arguments and errors as of `derivative_graph`."""
 
+    @told_unfit
     def __init__(
         self,
         model: onnx.ModelProto,

@@ -153,7 +153,7 @@ def _clip_range(graph: Graph, node: Node) -> tuple[float, float]:
 def _class_axis(graph: Graph, axis: int | None, logits: str, axes: AxisMap | None) -> int | None:
     """The axis that the final softmax sums over, where the output still has it and it is not the second."""
     before = graph.shapes.get(logits)
-    if axis is None or before is None or axes is None or axis % len(before) not in axes:
+    if axis is None or not before or axes is None or axis % len(before) not in axes:
         return None
     found = axes.index(axis % len(before))
     return found if found > 1 else None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import onnx
 from onnx import TensorProto, numpy_helper
 
 import onnxfim.graph.packed_weights  # noqa: F401 - its operators can be written out too
-from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function
 from onnxfim.graph.lower import lowered, op_name
 from onnxfim.graph.shapes import Expand, Walk
 from onnxfim.graph.upgrade import settled
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST = 1_000_000  # nodes that functions may expand to; a few short functions that call each other can ask for any number
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -81,6 +85,28 @@ def unfit(node: onnx.NodeProto, error: Exception) -> str:
     """What to say of a node that its operator does not allow."""
     text = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
     return f"node {node.name!r}, op {op_name(node)}: its inputs or attributes do not fit it ({text})"
+
+
+def told_unfit(function: F) -> F:
+    """The function, which tells of a graph whose nodes do not fit one another as of an operator that it has no rule for.
+
+    Rules read shapes and attributes as the operators' definitions give them. A file may break those and still be run, or be refused
+    by the runtime alone.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except (OnnxFimError, MemoryError):
+            raise
+        except Exception as error:
+            text = (str(error).splitlines() or [""])[0][:200]
+            raise UnsupportedOperator(
+                f"graph: its nodes' shapes or attributes do not fit one another ({type(error).__name__}: {text})"
+            ) from error
+
+    return wrapped  # type: ignore[return-value]
 
 
 def widen(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -18,7 +18,7 @@ from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph import quantised
 from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.expand import HALF, expansion, tolerant, unfit, widen
+from onnxfim.graph.expand import HALF, expansion, told_unfit, tolerant, unfit, widen
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.integers import floated
 from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
@@ -73,6 +73,7 @@ def pruned(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], *, stop: Col
     return kept[::-1]
 
 
+@told_unfit
 def prepare(
     model: onnx.ModelProto,
     *,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ _BITS = {
     "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8, "FLOAT8E5M2FNUZ": 8, "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4,
     "UINT2": 2, "INT2": 2,
 }  # fmt: skip
+_MOST_NODES = 1_000_000  # that the file's own functions may stand for
 _CONSTANTS = frozenset(
     {"value", "sparse_value", "value_int", "value_ints", "value_float", "value_floats", "value_string", "value_strings"}
 )
@@ -54,6 +56,7 @@ def check(model: onnx.ModelProto) -> None:
     Raises:
         ModelError: what, where, and what was expected; the file's name is for the caller to add.
     """
+    _check_calls(model)
     own = frozenset((f.domain, f.name) for f in model.functions)
     stack: list[tuple[Message, str, _Scope]] = [(model, "model", _Scope(_opsets(model), own, False))]
     while stack:
@@ -169,6 +172,38 @@ def _typed(data_type: int) -> tuple[str, int]:
 def _dims(tensor: TensorProto) -> str:
     dims = list(tensor.dims)
     return f"({', '.join(map(str, dims[:8]))}{', …' if len(dims) > 8 else ''})"
+
+
+def _check_calls(model: onnx.ModelProto) -> None:
+    """Raise where functions call themselves, or by calling twice again and again stand for more nodes than anything could hold."""
+    calls = {(f.domain, f.name): _called(f.node) for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    while len(sizes) < len(calls):
+        ready = [k for k, called in calls.items() if k not in sizes and not (called.keys() & calls.keys()) - sizes.keys()]
+        if not ready:
+            name = ".".join(min(calls.keys() - sizes.keys()))
+            raise ModelError(f"function {shown(name)}: calls itself, so it cannot be written out. {_AGAIN}")
+        sizes.update({k: _size(calls[k], sizes) for k in ready})
+    count = _size(_called(model.graph.node), sizes)
+    if sizes and count > _MOST_NODES:
+        raise ModelError(f"graph: its functions stand for {count:,} nodes, expected {_MOST_NODES:,} at most. {_AGAIN}")
+
+
+def _called(nodes: Iterable[onnx.NodeProto]) -> Counter[tuple[str, str]]:
+    """How often each operator stands among nodes and in their subgraphs."""
+    counts: Counter[tuple[str, str]] = Counter()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        counts[node.domain, node.op_type] += 1
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting.extend(graph.node)
+    return counts
+
+
+def _size(called: Mapping[tuple[str, str], int], sizes: Mapping[tuple[str, str], int]) -> int:
+    return sum(times * sizes.get(op, 1) for op, times in called.items())
 
 
 def _check_node(node: onnx.NodeProto, where: str, scope: _Scope) -> None:

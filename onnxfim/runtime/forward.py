@@ -41,6 +41,8 @@ def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> 
     """
     if z.ndim < 2:
         raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
+    if z.size == 0:
+        raise ModelError(f"output has shape {z.shape} and holds no numbers, expected a class at least. Export one score per class.")
     places = (batch_axis % z.ndim, (1 if class_axis is None else class_axis) % z.ndim)
     if places != (0, 1):
         z = np.moveaxis(z, places, (0, 1))

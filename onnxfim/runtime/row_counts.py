@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.errors import ModelError
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 # Those that compute in the host's memory, wherever they run.
@@ -40,8 +42,17 @@ def padded_size(rows: int, most: int) -> int:
 
 
 def filled(rows: Array, count: int, axis: int = 0) -> Array:
-    """Rows along an axis, filled up to ``count`` with the last."""
+    """Rows along an axis, filled up to ``count`` with the last.
+
+    Raises:
+        ModelError: so many rows that no memory holds them, as a file that insists on its batch may ask for.
+    """
     missing = count - rows.shape[axis]
     if missing <= 0:
         return rows
-    return np.concatenate([rows, np.repeat(np.take(rows, [-1], axis), missing, axis)], axis)
+    try:
+        return np.concatenate([rows, np.repeat(np.take(rows, [-1], axis), missing, axis)], axis)
+    except (MemoryError, ValueError) as error:  # numpy raises ValueError where the size is beyond its numbers
+        raise ModelError(
+            f"input: the model takes {count:,} rows at once, more than memory holds. Export it with a free or a smaller batch axis."
+        ) from error

@@ -18,6 +18,8 @@ from onnxfim.spectral.rules.normalisations import normalised
 from onnxfim.spectral.site import Composition, NotFinite, Value, unbounded
 
 _LINEAR = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+#: What a rule raises at a malformed node: it met a shape or an attribute that the operator does not allow.
+_UNFIT = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 _STATIC = ("Shape", "Size")
 
 
@@ -70,6 +72,8 @@ def spectral_bound(
         _complete(ctx)
     except NotFinite as error:
         log, problem = math.inf, problem or str(error)
+    except _UNFIT as error:  # linear operators are merged when a norm is asked for: some of them do not fit one another
+        log, problem = math.inf, problem or f"its operators' shapes or attributes do not fit one another ({_first_line(error)})"
     factors = tuple(f for _, f in sorted(ctx.factors, key=lambda entry: entry[0]))
     assumptions = _assumptions(view, ctx, logits=logits, target=target, input_range=input_range)
     if problem or log == math.inf:
@@ -142,11 +146,14 @@ def _apply(ctx: Composition, node: Node, rules: Mapping[str, BoundRule]) -> tupl
         raise
     except ModelError as error:
         raise NotFinite(unbounded(node, str(error))) from error
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        # a malformed node: its rule met a shape or an attribute that the operator does not allow
-        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return (ctx.fresh(node, math.inf, reason=unbounded(node, f"its inputs or attributes do not fit it ({text})")),)
+    except _UNFIT as error:
+        reason = f"its inputs or attributes do not fit it ({_first_line(error)})"
+        return (ctx.fresh(node, math.inf, reason=unbounded(node, reason)),)
     return result if isinstance(result, tuple) else (result,)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _complete(ctx: Composition) -> None:
