@@ -274,7 +274,7 @@ def _flip_radius(first: Audit, second: Audit) -> Change:
     shared = sorted(radii[0].keys() & radii[1].keys())
     if not shared:
         return _none("was not looked for")
-    found = [i for i in shared if radii[0][i].value and radii[1][i].value]
+    found = [i for i in shared if all((side[i].value or 0.0) > 0 for side in radii)]
     if not found:
         return _none(f"no flip was found in both models on any of {len(shared)} samples")
     then, now = (np.array([side[i].value for i in found], float) for side in radii)

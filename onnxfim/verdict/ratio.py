@@ -199,7 +199,7 @@ def p_value(a: Array, b: Array, counts: Array, *, temperature: float = 0.0) -> f
     student = 2 * float(stdtr(ratio.freedom, -abs(ratio.log) / error))
     u, v = a / a.sum(), b / b.sum()
     sums = counts @ np.stack([u, v, u * u, u * v, v * v], axis=1)  # (replicates, 5)
-    good = (sums[:, 0] > 0) & (sums[:, 1] > 0)
+    good = (sums[:, 0] ** 2 > 0) & (sums[:, 1] ** 2 > 0)  # squares: below 1e-162 they are 0
     A, B, AA, AB, BB = sums[good].T
     squares = AA / A**2 - 2 * AB / (A * B) + BB / B**2
     plain = math.sqrt(float(((u - v) ** 2).sum()))

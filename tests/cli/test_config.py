@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -269,3 +270,29 @@ def test_small_commands_wait_for_no_runtime(here, arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"mean = " + b"[" * 20_000 + b"]" * 20_000, "is nested too deeply to be read"),
+        (b"mean = " + b"{a=" * 5000 + b"1" + b"}" * 5000, "is nested too deeply to be read"),
+        (b"max-budget = " + b"9" * 5000, "is not TOML"),
+        (b'labels = "\xff"', "is not TOML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "is a Git LFS pointer and not the file itself"),
+        (b"max-budget = [" + b"{}, " * 500 + b"]", "…, expected a text, a number or a list of them"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_configuration(here, content, words):
+    (here / "c.toml").write_bytes(content)
+    result = CliRunner().invoke(app, ["audit", "m.onnx", "--config", "c.toml"])
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert (result.exit_code, len(line) < 500) == (2, True)
+    assert "c.toml: " in line
+    assert words in line
+
+
+def test_a_pipe_is_not_waited_for(here):
+    os.mkfifo(here / "c.toml")
+    result = CliRunner().invoke(app, ["audit", "m.onnx", "--config", "c.toml"])
+    assert (result.exit_code, "c.toml: is no regular file" in result.stderr) == (2, True)

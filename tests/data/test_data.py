@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import os
 import re
+import sys
 import zipfile
 from contextlib import suppress
 
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnxfim.data import Preprocessing, Skipped, from_arrays, load, random_samples
+from onnxfim.data import Preprocessing, Skipped, from_arrays, images, load, random_samples
 from onnxfim.data import samples as samples_module
+from onnxfim.data.arrays import Target, gather
+from onnxfim.data.samples import Choice
 from onnxfim.errors import InputError
 from tests.support.places import DEV
 
@@ -340,6 +344,34 @@ class TestMistakesInFiles:
         with pytest.raises(InputError, match=told("x.npy: is neither a file nor a folder")):
             load(tmp_path / "x.npy")
 
+    @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+    def test_git_lfs_pointers_are_recognised(self, tmp_path, npz, ends):
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n".replace(b"\n", ends)
+        for name in ("x.npz", "x.npy", "y.npy"):
+            (tmp_path / name).write_bytes(pointer)
+        good = npz(inputs=np.ones((2, 3)))
+        for path, labels, name in (("x.npz", None, "x.npz"), ("x.npy", None, "x.npy"), (good, "y.npy", "y.npy")):
+            with pytest.raises(InputError, match=told(f"{name}: is a Git LFS pointer", "Fetch it with git lfs pull")):
+                load(tmp_path / path, labels_path=labels and tmp_path / labels)
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_two_arrays_of_one_name_are_refused(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+            for value in (1.0, 2.0):
+                array = io.BytesIO()
+                np.save(array, np.full((2, 3), value))
+                file.writestr("inputs.npy", array.getvalue())
+        with pytest.raises(InputError, match=told("x.npz: holds 2 arrays called 'inputs', expected one", "numpy.savez")):
+            load(tmp_path / "x.npz")
+
+    @pytest.mark.parametrize("count", [2**62, 2**63 - 1, 2**64 - 1, 10**30])
+    def test_more_samples_than_can_be_counted(self, count):
+        class Endless:
+            where, shape, dtype = "x.npy", (count, 3), np.dtype(np.float32)
+
+        with pytest.raises(InputError, match=told("x.npy: the selected samples take", "--samples")):
+            gather(Endless(), None, Target(None, np.dtype(np.float32), Preprocessing()), Choice(), source="x.npy")
+
     def test_missing_key_names_the_nearest(self, npz):
         path = npz(x_test=np.ones((2, 3)), input=np.ones((2, 3)))
         with pytest.raises(InputError, match=told("has no array 'inputs'", "'x_test', 'input'", "Pass --inputs-key 'input'")):
@@ -498,6 +530,33 @@ class TestImages:
         assert re.match(told("c/b.jpg cannot be decoded (cannot identify"), got.skipped[0].reason)
         assert re.match(told("c/c.png cannot be decoded", "more than 8 bits"), got.skipped[1].reason)
         assert re.match(told("c/d.png cannot be decoded"), got.skipped[2].reason)
+
+    def test_a_git_lfs_pointer_among_images_is_skipped(self, picture, rng):
+        folder = picture("a.png", rng.integers(0, 256, (4, 5), np.uint8))
+        (folder / "b.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+        got = load(folder, shape=(1, 4, 5))
+        (skipped,) = got.skipped
+        assert (len(got), skipped.index) == (1, 1)
+        assert re.match(told("b.png cannot be decoded", "is a Git LFS pointer", "git lfs pull"), skipped.reason)
+
+    def test_names_that_are_no_text(self, picture, rng):
+        folder = picture("0/a.png", rng.integers(0, 256, (4, 5), np.uint8))
+        os.rename(os.path.join(os.fsencode(folder), b"0"), os.path.join(os.fsencode(folder), b"caf\xe9"))
+        got = load(folder, shape=(1, 4, 5))
+        assert (got.names, got.class_names) == (("caf\ufffd/a.png",), ("caf\ufffd",))
+
+    def test_folders_deeper_than_the_stack(self, picture, rng):
+        folder = picture("0/a.png", rng.integers(0, 256, (4, 5), np.uint8))
+        deep = folder / "0" / "/".join("d" * 120)
+        deep.mkdir(parents=True)
+        (folder / "0" / "a.png").rename(deep / "b.png")
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(len(inspect.stack(0)) + 90)
+        try:
+            listed = images._images_below(folder / "0")
+        finally:
+            sys.setrecursionlimit(limit)
+        assert listed == [deep / "b.png"]
 
     @pytest.mark.parametrize("limit", [40, 400])
     def test_pixel_bombs_are_skipped(self, picture, rng, monkeypatch, limit):  # Pillow raises from twice the limit, warns from it

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from onnxfim.errors import OutputError
+from onnxfim.errors import InputError, OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.layout import audit_from_dict
 from onnxfim.record.plain import to_plain
 from onnxfim.record.sample import Estimate
 from onnxfim.record.schema import audit_schema
+from onnxfim.report.comparison_html import render_comparison_html
+from onnxfim.report.formats import FORMATS
+from onnxfim.verdict import compare, judge
 from tests.support.audits import gated, make_audit, with_bound, with_flips, with_replay
 from tests.support.places import SUPPORT
 
@@ -171,6 +175,30 @@ def test_a_record_alone():
         from_plain(Estimate, {"value": 1.0, "low": None, "high": None})
     with pytest.raises(Misfit, match=r"^the whole is a list, expected an object$"):
         from_plain(Estimate, [])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("aggregates", "lambda_max_calibrated", "mean", "high"), -1.0),
+        (("aggregates", "lambda_max_calibrated", "mean", "high"), -1e308),
+        (("step", "step"), 0.0),
+        (("settings", "epsilon"), 5e-324),
+        (("samples", 0, "lambda_max", "value"), -1e308),
+        (("samples", 0, "lambda_max", "value"), 1e308),
+        (("samples", 0, "lambda_max", "high"), -1e308),
+        (("samples", 0, "lambda_max_calibrated", "value"), 5e-324),
+        (("samples", 0, "logit_sensitivity", "value"), -1.0),
+        (("samples", 0, "flip_radius", "value"), -1.0),
+    ],
+)
+def test_numbers_that_no_audit_gives_are_shown_and_compared(path, value):
+    audit = Audit.from_json(json.dumps(put(json.loads(TEXTS["today"]), path, value)))
+    assert all(render(audit) for render in FORMATS.values())
+    with suppress(InputError):  # a mean of 0 has no ratio
+        assert render_comparison_html(compare([full(), audit]))
+        assert judge(audit, (), baseline=full()).comparison
 
 
 class TestFiles:

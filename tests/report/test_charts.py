@@ -18,6 +18,11 @@ from tests.support.audits import make_audit, make_step
 POSITIVE = st.floats(1e-300, 1e300)
 
 
+def test_what_has_no_logarithm_stands_at_the_end():
+    scale = log_scale([1.0, 100.0], 0, 200)
+    assert [scale(value) for value in (0.0, -1.0, -1e308)] == [0, 0, 0]
+
+
 @given(st.lists(POSITIVE, min_size=1, max_size=8), st.integers(3, 10))
 def test_log_axis_holds_its_values_and_has_few_ticks(values, most):
     scale = log_scale(values, 10, 500)

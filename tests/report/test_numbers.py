@@ -40,6 +40,9 @@ def test_three_significant_digits(value, text):
         (3e-4, "3×10⁻⁴"),
         (1e7, "10⁷"),
         (1e-3 * 3, "0.003"),
+        (5e-324, "4.94×10⁻³²⁴"),  # no power of ten of it is a float
+        (1.7e308, "1.7×10³⁰⁸"),
+        (9.9999e-5, "10⁻⁴"),
     ],
 )
 def test_round_values_have_no_trailing_zeros(value, text):

@@ -1,15 +1,17 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.errors import InputError, SettingsError
+from onnxfim.errors import InputError, OutputError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.sample import Estimate
 from onnxfim.record.steps import StepBias
 from onnxfim.verdict import compare_to_baseline, judge, parse_gate
 from tests.support.audits import make_audit
+from tests.support.places import SUPPORT
 from tests.support.small_audits import heavy, noisy, seeded, small, with_values
 
 
@@ -148,15 +150,21 @@ def test_judging_sets_verdict_gates_and_comparison_and_survives_json():
 
 
 def test_old_json_without_gates_reads():
-    audit = small(5)
-    import json
-
-    record = json.loads(audit.to_json())
+    record = json.loads((SUPPORT / "audit-1.0.json").read_text("utf-8"))
+    whole = Audit.from_json(json.dumps(record))
     del record["gates"], record["comparison"], record["settings"]["scheme"]
     for s in record["samples"]:
         s["lambda_max"].pop("replicates", None)
         s["lambda_max_calibrated"].pop("replicates", None)
-    assert Audit.from_json(json.dumps(record)) == audit
+    assert Audit.from_json(json.dumps(record)) == whole
+
+
+@pytest.mark.parametrize("name", ["gates", "comparison"])
+def test_json_of_today_holds_its_gates(told, name):
+    record = json.loads(small(5).to_json())
+    del record[name]
+    with pytest.raises(OutputError, match=told(f"audit JSON: {name} is missing", "expected")):
+        Audit.from_json(json.dumps(record))
 
 
 def test_unresolved_samples_are_no_small_values():

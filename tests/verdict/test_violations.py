@@ -32,6 +32,11 @@ def test_upper_bounds_and_missing_values_violate_nothing():
     assert violations(ViolationTest(values, 0.0), level=0.01) == ()
 
 
+def test_values_below_zero_violate_nothing():  # of a saved audit: no estimator gives them
+    values = [Estimate(-1.0, -2.0, 1.0, "estimate"), Estimate(-1e308, None, 1e308, "estimate")]
+    assert violations(ViolationTest(values, 0.0), level=0.01) == ()
+
+
 def test_without_a_bound_nothing_is_violated():
     assert violations(ViolationTest(sketches(np.random.default_rng(0), 5, [1.0]), math.inf), level=0.01) == ()
 
