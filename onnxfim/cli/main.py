@@ -28,8 +28,8 @@ from onnxfim.cli.spelled import OutputFile
 
 _EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
 bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4 inconclusive: a gate is
-undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive), 130 interrupted, 143 terminated (what was finished is written, marked
-partial). All outputs are written before the code is decided; --exit-zero forgives 1 only."""
+undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive), 130 interrupted, 143 terminated (what was finished
+is written, marked partial). All outputs are written before the code is decided; --exit-zero forgives 1 only."""
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
