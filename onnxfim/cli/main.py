@@ -28,9 +28,10 @@ from onnxfim.cli.spelled import OutputFile
 from onnxfim.runtime.stopping import Stop
 
 _EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
-bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4 inconclusive: a gate is
-undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive), 130 interrupted, 143 terminated (what was finished is written, marked
-partial). All outputs are written before the code is decided; --exit-zero forgives 1 only."""
+bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4
+inconclusive: a gate is undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive), 130
+interrupted, 143 terminated (what was finished is written, marked partial). All outputs are written before the code is
+decided; --exit-zero forgives 1 only."""
 
 
 class _Commands(click.Group):
