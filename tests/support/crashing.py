@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -24,7 +25,9 @@ def library():
     """Path of the library; skips where it cannot be built."""
     if sys.platform == "win32" or (compiler := shutil.which("cc") or shutil.which("gcc")) is None:
         pytest.skip("no C compiler builds the operators that crash")
-    path = Path(tempfile.mkdtemp(prefix="onnxfim-crashing-")) / "libcrashing.so"
+    folder = Path(tempfile.mkdtemp(prefix="onnxfim-crashing-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "libcrashing.so"
     done = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O1", "-w", "-o", path, _SOURCE], capture_output=True, text=True, check=False
     )
