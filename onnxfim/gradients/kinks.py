@@ -195,7 +195,9 @@ class KinkFinder:
         )  # fmt: skip
         weights = {t.name: t for t in graph.initializers}
         self.rounds = any(n.op_type in _ROUNDING for n in graph.nodes)
-        found = [] if self.rounds else [n for n in _varying(graph) if op_name(n) in _RULES]
+        # A value without axes, made of the whole batch, is tied at no sample of its own.
+        scalar = {name for name, shape in graph.trace.shapes.items() if not shape}
+        found = [] if self.rounds else [n for n in _varying(graph) if op_name(n) in _RULES and n.output[0] not in scalar]
         self._nodes = []
         for node in found:
             read = {i: weights[i] for i in node.input if i in weights}
