@@ -103,6 +103,7 @@ def _settle(argv: Sequence[str], folder: Path, limit: float) -> None:
     os.environ |= {
         "HOME": str(folder / HOME), "XDG_CACHE_HOME": str(folder / CACHE), "TMPDIR": str(folder / TEMPORARY),
         "COLUMNS": "120", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT),
+        "ONNXFIM_ISOLATE": "off",  # a crash of the runtime is to be seen here
     }  # fmt: skip
     tempfile.tempdir = None
     sys.argv = ["onnxfim", *argv]
