@@ -26,7 +26,7 @@ class Faults:
         failed = FailedStage(stage, type(error).__name__, in_one_line(error), _node_of(error))
         if failed not in self.stages:  # once, where it fails at every sample
             self.stages.append(failed)
-        _log.info("%s failed:\n%s", stage, "".join(traceback.format_exception(error)).rstrip())
+        _log.info("%s failed", stage, exc_info=error)
         return f"{stage} failed unexpectedly ({type(error).__name__})"
 
 

@@ -106,7 +106,10 @@ class _Forwarded(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(log=record.name, level=record.levelno, text=record.getMessage())
+        error = record.exc_info[1] if record.exc_info else None
+        lines = [] if error is None else "".join(traceback.format_exception(error)).splitlines()
+        for text in (record.getMessage(), *lines):
+            self._tell(log=record.name, level=record.levelno, text=text)
 
 
 def settle_signals() -> None:

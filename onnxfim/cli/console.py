@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ class _Details(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.detail(f"{time.monotonic() - self._start:7.2f} s  {record.getMessage()}")
+        for line in "".join(traceback.format_exception(record.exc_info[1])).splitlines() if record.exc_info else ():
+            self._console.detail(line)
 
 
 class Console:

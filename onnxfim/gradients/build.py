@@ -110,6 +110,10 @@ class DerivativeWriter:
             )
         path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and self.varying.intersection(reads(n))]
         path = pruned(path, [self.graph.z], stop=[self.graph.x])
+        if not path:
+            raise ModelError(
+                f"output {self.graph.output_name!r} is the input itself: there is nothing to differentiate. Name another output."
+            )
         for node in path:
             op = op_name(node)
             if op not in RULES:

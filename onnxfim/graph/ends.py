@@ -106,7 +106,7 @@ def ending(graph: Graph, output: str) -> Ending:
         elif node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
             break
         elif node.op in _DEQUANTISERS and (scale := graph.constant(node.inputs[1])) is not None:
-            rounding = max(rounding, float(np.max(np.abs(scale))) * total)
+            rounding = max(rounding, float(np.max(np.abs(scale), initial=0.0)) * total)
         step = None if axes is None or node.op in _QUANTISING else back(graph, node, axes)
         axes = axes if node.op in _QUANTISING else None if step is None else step[1]
         name = node.inputs[0]

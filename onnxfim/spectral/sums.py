@@ -43,7 +43,8 @@ def _same_move(prefix: Chain, a: Chain, b: Chain, shape: OpenShape | None) -> Ch
 
 
 def _nodes(a: Element | None, b: Element | None) -> tuple:  # type: ignore[type-arg]
-    return (*(a.nodes if a else ()), *(b.nodes if b else ()))
+    """The nodes of both, each once: sums of sums would double them at every node."""
+    return tuple({id(n): n for n in (*(a.nodes if a else ()), *(b.nodes if b else ()))}.values())
 
 
 def _factor(a: Element | None) -> np.ndarray | None:

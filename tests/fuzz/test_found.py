@@ -111,3 +111,15 @@ def test_an_output_without_numbers(saved, cpu, told):
 def test_a_batch_that_no_memory_holds(told):
     with pytest.raises(OnnxFimError, match=told("takes 1,152,921,504,606,846,976 rows at once", "smaller batch axis")):
         filled(np.ones((2, 4), np.float32), 1 << 60)
+
+
+def test_a_scale_without_values(saved):
+    nodes = [
+        ("MatMul", ["x", "W"], ["q"], {}),
+        ("Cast", ["q"], ["i"], {"to": TensorProto.INT8}),
+        ("DequantizeLinear", ["i", "s"], ["z"], {}),
+    ]
+    weights = {"W": np.ones((4, 3), np.float32), "s": np.zeros(0, np.float32)}
+    file = load_model(saved(models.model(nodes, weights, shape=(4,), out=(3,))))
+    assert ending(file.graph, "z").rounding == 0.0
+    describe(file)

@@ -369,6 +369,12 @@ def test_constant_output_is_refused(rng, kind):
         derivative_graph(net.model(output), input_name="x", output_name=output, kind="vjp")
 
 
+def test_an_output_that_is_the_input_is_refused(rng):
+    net, _ = mlp(rng)
+    with pytest.raises(ModelError, match="output 'x' is the input itself: there is nothing to differentiate"):
+        derivative_graph(net.model("x"), input_name="x", output_name="x", kind="vjp")
+
+
 def test_integer_input_is_refused(rng):
     net = Net((1,))
     output = net.op("Gather", rng.standard_normal((5, 3)), net.op("Cast", "x", to=7))

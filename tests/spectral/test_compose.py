@@ -183,11 +183,11 @@ def test_a_deep_network_does_not_overflow():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["Relu", "Add", "MatMul", "Identity"])
+@pytest.mark.parametrize("op", ["Relu", "Add", "Sub", "MatMul", "Identity"])
 def test_ten_thousand_nodes_end(op):
     nodes, x = [], "x"
     for k in range(10_000):
-        second = {"Add": [x], "MatMul": ["W"]}.get(op, [])
+        second = {"Add": [x], "Sub": [x], "MatMul": ["W"]}.get(op, [])
         nodes.append(node(op, [x, *second], f"v{k}"))
         x = f"v{k}"
     bound = bound_of(nodes, {"W": np.eye(4)}, output="v9999")
