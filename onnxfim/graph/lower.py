@@ -250,7 +250,7 @@ def _dropout(s: Scratch) -> str | None:
 
 @lowering("ReduceLogSum")
 def _log_sum(s: Scratch) -> str:
-    return s.write("Log", s.write("ReduceSum", *s.inputs, keepdims=s.integer("keepdims", 1)))
+    return s.write("Log", s.write("ReduceSum", *s.inputs, keepdims=int(s.integer("keepdims", 1) == 1)))
 
 
 # fused operators of ONNX Runtime

@@ -223,7 +223,7 @@ def _regrouped(before: Shape, after: Shape, axes: AxisMap) -> AxisMap:
 
 def _reduced(graph: Graph, node: Node, axes: AxisMap) -> tuple[str, AxisMap] | None:
     """AxisMap through a reduction that drops some."""
-    if node.attributes.get("keepdims", 1):
+    if node.attributes.get("keepdims", 1) == 1:
         return node.inputs[0], axes
     shape = graph.shapes.get(node.inputs[0])
     given: object = node.attributes.get("axes", node.attributes.get("axis"))

@@ -66,7 +66,7 @@ def _root(flow: Flow, name: str, *, inverse: bool) -> str | None:
 def _square_mean(flow: Flow, name: str, top: str, epsilon: float) -> WrittenNormalisation | None:
     """The normalisation of ``top`` by the mean square that ``name`` is."""
     mean = _up(flow, name)
-    if mean is None or mean.op != "ReduceMean" or not mean.attributes.get("keepdims", 1):
+    if mean is None or mean.op != "ReduceMean" or mean.attributes.get("keepdims", 1) != 1:
         return None
     axes = axes_of(flow, mean)
     square = _up(flow, mean.inputs[0])
@@ -96,7 +96,7 @@ def _centred(flow: Flow, name: str, axes: tuple[int, ...]) -> str | None:
     x, mean = _plain(flow, node.inputs[0]), _up(flow, node.inputs[1])
     if mean is None or mean.op != "ReduceMean" or _plain(flow, mean.inputs[0]) != x or axes_of(flow, mean) != axes:
         return None
-    return x if mean.attributes.get("keepdims", 1) else None
+    return x if mean.attributes.get("keepdims", 1) == 1 else None
 
 
 def axes_of(flow: Flow, node: Node) -> tuple[int, ...] | None:

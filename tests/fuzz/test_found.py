@@ -48,6 +48,15 @@ def test_odd_keepdims(saved, keepdims):
     describe(file)
 
 
+@pytest.mark.parametrize("keepdims", [-1, 0, 2])
+def test_keepdims_is_read_as_the_runtime_does(saved, keepdims):
+    nodes = [("ReduceMax", ["x"], ["m"], {"axes": [2], "keepdims": keepdims}), ("MatMul", ["m", "W"], ["z"], {})]
+    made = models.model(nodes, {"W": np.arange(12, dtype=np.float32).reshape(4, 3) + 1}, shape=(4, 5), out=(3,))
+    found = audit(saved(made), np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32))
+    assert found.run.failed_stages == ()
+    assert found.run.method == "gradient"
+
+
 @pytest.mark.parametrize("what", ["input", "weight"])
 def test_an_output_that_nothing_computes(saved, what):
     made = _constant(np.ones((4, 3)))

@@ -21,7 +21,7 @@ def _axes(n: Site) -> list[int]:
 
 def _unsqueezed(n: Site, t: str, axes: Sequence[int], *, seeds: int) -> str:
     """Bring reduced axes back at length one; ``seeds`` is 1 for a value with a seed axis, 0 for one without."""
-    return t if n.integer("keepdims", 1) or not axes else n.write("Unsqueeze", t, [a + seeds for a in axes])
+    return t if n.integer("keepdims", 1) == 1 or not axes else n.write("Unsqueeze", t, [a + seeds for a in axes])
 
 
 def _reduction(op: str, slope: Callable[[Site, str, list[int]], Partial]) -> None:
@@ -44,7 +44,7 @@ def _reduction(op: str, slope: Callable[[Site, str, list[int]], Partial]) -> Non
 
     def forth(n: Site, v: str) -> str:
         axes, factor = parts(n)
-        keepdims = bool(n.integer("keepdims", 1))
+        keepdims = n.integer("keepdims", 1) == 1  # as ONNX Runtime reads it: any other number is 0
         if isinstance(factor, str):
             return n.total(n.mul(v, factor), [a + 1 for a in axes], keepdims=keepdims)
         total = n.total(v, [a + 1 for a in axes], keepdims=keepdims)

@@ -239,7 +239,7 @@ def _reduce(ctx: Composition, node: Node) -> Value:
         "" if known else "sizes that are not known are taken as 1",
     )
     where = None if rank is None else tuple(a % rank + 1 for a in (range(rank) if axes is None else axes))
-    keep = bool(node.attributes.get("keepdims", 1))
+    keep = node.attributes.get("keepdims", 1) == 1
     function = None if where is None else lambda X: (np.mean if mean else np.sum)(X, axis=where, keepdims=keep)
     facts: KnownOfValue = {"low": x.low, "high": x.high} if mean else {}
     if not mean and count and math.isfinite(x.magnitude):
