@@ -151,6 +151,16 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
     if found != expected:
         wanted = f"expected {expected:,} for shape {_dims(tensor)}"
         raise ModelError(f"{place} holds {found:,} {what}, {wanted}. The file is damaged: export it again.")
+    if tensor.data_type == TensorProto.STRING and not all(_is_utf8(text) for text in tensor.string_data):
+        raise ModelError(f"{place} holds text that is no UTF-8, expected UTF-8. {_AGAIN}")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def size_of(tensor: TensorProto) -> int | None:

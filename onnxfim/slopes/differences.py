@@ -13,6 +13,7 @@ from onnxfim.record import streams
 from onnxfim.runtime.rows import Coordinates, Directions, Forward, Rademacher, Rows, Signs, dither_noise, joined_directions
 
 Array: TypeAlias = np.ndarray[Any, Any]
+_LARGEST = 1e140  # of an output: slopes of larger ones have squares that float64 does not hold
 Scheme: TypeAlias = Literal["forward", "central", "dithered"]
 
 #: Forward passes per direction of each scheme (the base point is shared by all forward differences of a sample).
@@ -243,8 +244,8 @@ class DifferenceJacobian:
 
 
 def is_finite(ends: Ends) -> bool:
-    """Whether all outputs at the ends (and at the dithered twins') are numbers."""
-    good = bool(np.isfinite(ends.plus).all() and np.isfinite(ends.minus).all())
+    """Whether all outputs at the ends (and at the dithered twins') are numbers, of a size whose slopes float64 can square."""
+    good = all(bool((np.abs(a) < _LARGEST).all()) for a in (ends.plus, ends.minus))  # NaN is not smaller either
     return good and (ends.twin is None or is_finite(ends.twin))
 
 

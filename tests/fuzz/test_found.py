@@ -8,11 +8,13 @@ from onnx import TensorProto, helper
 
 from onnxfim.auditing.description import describe
 from onnxfim.auditing.run import audit
-from onnxfim.errors import OnnxFimError, UnsupportedOperator
+from onnxfim.auditing.stages import by_differences
+from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.graph.ends import ending
 from onnxfim.graph.load import load_model
+from onnxfim.record.settings import Settings
 from onnxfim.runtime.row_counts import filled
 from onnxfim.spectral.reading import read_graph
 from tests.support import models
@@ -132,3 +134,20 @@ def test_a_scale_without_values(saved):
     file = load_model(saved(models.model(nodes, weights, shape=(4,), out=(3,))))
     assert ending(file.graph, "z").rounding == 0.0
     describe(file)
+
+
+def test_outputs_too_large_to_square(saved):
+    made = models.model(
+        [("MatMul", ["x", "W"], ["z"], {})], {"W": np.full((4, 3), 1e200)}, shape=(4,), out=(3,), dtype="float64"
+    )
+    found = audit(saved(made), np.ones((3, 4)), settings=Settings(method="sketch", budget=12))
+    assert found.run.failed_stages == ()
+    assert {s.reason for s in found.skipped} == {by_differences._BREAKS}
+
+
+def test_text_in_an_attribute_that_is_no_utf_8(saved):
+    made = models.model([("Gemm", ["x", "W"], ["z"], {})], {"W": np.ones((4, 3), np.float32)}, shape=(4,), out=(3,))
+    tensor = TensorProto(data_type=TensorProto.STRING, dims=[1], string_data=[b"\xff"])
+    made.graph.node[0].attribute.append(helper.make_attribute("axis", tensor))
+    with pytest.raises(ModelError, match="holds text that is no UTF-8"):
+        load_model(saved(made))

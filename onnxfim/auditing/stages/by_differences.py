@@ -37,7 +37,7 @@ _REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide t
 _KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
 _FEW_DIRECTIONS = 8
 _MEASURING = "measuring by differences"
-_BREAKS = "the model's output is not finite near this sample, or the runtime fails there"
+_BREAKS = "the model's output is not finite near this sample, or too large for float64 to square, or the runtime fails there"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from onnxfim.spectral.rules.pointwise import attribute
 from onnxfim.spectral.site import Ball, Composition, KnownOfValue, Value, unbounded
 
 _VACUOUS = "global bound 1/√ε, reached only where the input is constant: vacuous in practice"
+_WIDEST = 2**24  # numbers normalised together past which the ball around their results is not kept
 
 
 def normalised(ctx: Composition, node: Node, x: Value, found: WrittenNormalisation) -> Value:
@@ -33,7 +34,7 @@ def normalised(ctx: Composition, node: Node, x: Value, found: WrittenNormalisati
     ctx.record(node, log, kind="normalisation", method="1/√ε", note=_VACUOUS, op=found.kind)
     width = x.shape[-1] if x.shape is not None and found.last else None
     facts: KnownOfValue = {}
-    if width is not None:
+    if width is not None and width <= _WIDEST:
         reach = outward(math.sqrt(width))
         facts = {"low": -reach, "high": reach, "ball": Ball(-1, reach, 0.0, np.zeros(width))}
     return replace(ctx.fresh(node, times(log, ctx.log(x)), x), **facts)
