@@ -140,6 +140,11 @@ class MeteredModel(DifferentiableModel):
         self._meter.spent(len(X) * (1 + len(U)))
         return found
 
+    def that_run(self, X: Array) -> Array:
+        found = super().that_run(X)
+        self._meter.spent(2 * len(X))
+        return found
+
     def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
         self._meter.check()
         found = super().jvp(X, V)

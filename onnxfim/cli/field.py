@@ -52,14 +52,14 @@ class Field:
         Raises:
             OnnxFimError: a model that cannot be audited; none of two or more is left.
         """
+        if len(self._candidates) == 2 and not saved:
+            self._compare_outputs()
         chosen: dict[int, StepChoice] = {}
         if len(self._candidates) > 1 and not saved:
             for place in list(self._candidates):
                 step = self._of_one(place, lambda p: self._done(StepJob(self._candidates[p])))
                 if step is not None:
                     chosen[place] = step
-        if len(self._candidates) == 2 and not saved:
-            self._compare_outputs()
         places = list(self._candidates)
         known = [chosen[p] for p in places] if len(chosen) > 1 and not saved else None
         settings = at_common_step([self._candidates[p] for p in places], list(saved.values()), known)

@@ -110,6 +110,8 @@ class NodeTests:
         names = {self._graph.z, *(name for t in self._tests for name in (*t.read, t.output, t.outgoing, *t.incoming.values()))}
         given = {i.name for i in self._graph.inputs}
         wanted = sorted(names - given)
+        dtype = helper.tensor_dtype_to_np_dtype(self._graph.trace.elem[self._graph.x])
+        X, v = X.astype(dtype, copy=False), v.astype(dtype, copy=False)
         values = self._values(wanted, {"x": X, "v": v[None]}, evaluate)
         last = next(t.outgoing for t in reversed(self._tests) if t.output == self._graph.z)
         moved = [_moved(t, values) for t in self._tests]

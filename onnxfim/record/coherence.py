@@ -29,7 +29,7 @@ def require_coherent(audit: Audit) -> None:
         _require_two_ends(at, sample)
     for measure in _LEADING:
         measured = any((e := estimate_of(s, measure)) is not None and e.value is not None for s in audit.samples)
-        if measured and measure not in audit.aggregates:
+        if measured and measure not in audit.aggregates and not audit.run.failed_stages:
             raise _misfit("is missing", "an object, for samples have values", "aggregates", measure)
 
 

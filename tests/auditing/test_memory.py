@@ -31,7 +31,7 @@ MB = 10**6
 def test_the_batch_bounds_calls_of_derivative_graphs_too(monkeypatch, saved, batch):
     real, rows = differentiable.run, []
 
-    def run(session, outputs, feeds):
+    def run(session, outputs, feeds, along=None):
         rows.append(len(feeds["x"]) if "u" in feeds else 1)
         return real(session, outputs, feeds)
 
@@ -61,7 +61,7 @@ def test_a_failed_allocation_is_known_whoever_tells_of_it(error):
 def test_where_one_sample_with_one_seed_does_not_fit_the_sketch_measures(monkeypatch, saved, late):
     path, real, calls = saved(MODEL.onnx()), differentiable.run, [0]
 
-    def run(session, outputs, feeds):
+    def run(session, outputs, feeds, along=None):
         calls[0] += 1
         if not late or ("u" in feeds and len(feeds["u"]) == 4) or calls[0] > 1000:
             raise OutOfMemory("model: ONNX Runtime ran out of memory (bad_alloc). Use a smaller --batch.")

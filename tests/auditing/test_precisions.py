@@ -105,7 +105,7 @@ def test_what_was_kept_of_another_batch_is_not_taken(audited, tmp_path):
 def test_half_precision_is_differentiated(audited, name):
     """Weights of 11 or 8 significant bits: relative errors of 2^-12 and 2^-9 each, some of them the same way; other relus."""
     found = audited(name, dtype=np.float16 if name == "float16" else np.float32)
-    assert found.run.method == "gradient"
+    assert found.run.method == "gradient", found.gradient.reason
     assert {s.lambda_max.kind for s in found.samples} == {"exact"}
     assert_allclose(values(found), TRUTH, rtol=0.1 if "bfloat16" in name else 0.02)
     assert_allclose(values(found).mean(), TRUTH.mean(), rtol=0.02 if "bfloat16" in name else 0.005)

@@ -32,7 +32,7 @@ def failing(monkeypatch, fails):
     """Derivative graphs fail where ``fails(feeds)`` marks one of their rows, (N,) bool."""
     real = differentiable.run
 
-    def run(session, outputs, feeds):
+    def run(session, outputs, feeds, along=None):
         if "x" in feeds and np.any(fails(feeds)):
             raise RowsFailed("model: it failed", "Non-zero status code returned while running Gather node")
         return real(session, outputs, feeds)
@@ -140,7 +140,7 @@ def test_ties_of_the_others_are_found_where_the_values_of_one_sample_fail(monkey
     whole = audit(path, inputs, settings=asked)
     real = tied.run
 
-    def run(session, outputs, feeds):
+    def run(session, outputs, feeds, along=None):
         if any(np.allclose(row, inputs[k], atol=1e-2) for row in feeds["x"] for k in (0, 8)):
             raise RowsFailed("model: it failed", "it failed")
         return real(session, outputs, feeds)

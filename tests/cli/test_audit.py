@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from numpy.testing import assert_allclose
 
 import onnxfim
-from onnxfim.cli import audit_command as command_module
+from onnxfim.auditing import jobs as command_module
 from onnxfim.record.audit import Audit
 from onnxfim.record.schema import audit_schema
 from onnxfim.runtime.nvidia import gpu_here
@@ -272,7 +272,7 @@ class TestInterrupt:
         arguments = ["large.onnx", "--data", "x.npy", *CPU, "--budget", "2000", "-v", "-o", "json=a.json"]
         code = (
             "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "import onnxfim.cli.audit_command as r\n"
+            "import onnxfim.auditing.jobs as r\n"
             "plain = r.audit\n"
             "def told(*a, progress, **k):\n"
             "    def update(p):\n"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import onnxfim
-from onnxfim.cli import audit_command as command_module
+from onnxfim.auditing import jobs as command_module
 from onnxfim.record.audit import Audit
 from tests.support import models
 from tests.support.faults import Unforeseen, break_stage
@@ -46,7 +46,7 @@ class TestWhatNobodyForesaw:
     @pytest.mark.parametrize(
         ("arguments", "broken"),
         [
-            (("audit", *GOOD, "-o", "json=a.json"), "onnxfim.cli.audit_command.audit"),
+            (("audit", *GOOD, "-o", "json=a.json"), "onnxfim.auditing.jobs.audit"),
             (("inspect", "model.onnx"), "onnxfim.cli.inspect_command.describe"),
             (("bounds", "model.onnx"), "onnxfim.cli.bounds_command.read_graph"),
             (("compare", "model.onnx", "model.onnx", *GOOD[1:3]), "onnxfim.cli.audit_command.prepare"),

@@ -55,6 +55,8 @@ LATER = {
         "stopped",
         "interrupted_by",
         "failed_stages",
+        "restarts",
+        "custom_libraries",
     },
 }
 

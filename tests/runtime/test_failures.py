@@ -170,7 +170,7 @@ def test_a_path_means_nothing_either():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Fatal error: my.domain:Odd(-1) is not a registered function/op", "Export it without custom operators"),
+        ("Fatal error: my.domain:Odd(-1) is not a registered function/op", "export it without custom operators"),
         ("NOT_IMPLEMENTED : Could not find an implementation for Conv(11) node with name 'c'", "Export it in float32"),
         ("Unsupported model IR version: opset 99 is not supported", "unsupported opset"),
     ],
@@ -259,7 +259,7 @@ class TestNoFallback:
     def test_a_model_that_no_provider_takes_is_the_models_fault(self, monkeypatch, saved, told):
         pretend(monkeypatch)
         path = saved(models.custom())
-        with pytest.raises(ModelError, match=told(str(path), "Export it without custom operators")):
+        with pytest.raises(ModelError, match=told(str(path), "export it without custom operators")):
             open_session(path, Hardware(("openvino",)))
 
 

@@ -47,7 +47,7 @@ def test_an_audit_by_gradients_goes_on_in_smaller_calls(monkeypatch, saved, most
     before = audit(path, X, settings=settings)
     real, refused = differentiable.run, []
 
-    def small(session, outputs, feeds):
+    def small(session, outputs, feeds, along=None):
         size = len(feeds["x"]) * max((len(feeds[k]) for k in ("u", "v") if k in feeds), default=1) if "x" in feeds else 1
         if size > most:
             refused.append(size)

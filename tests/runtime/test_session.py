@@ -132,7 +132,7 @@ class TestErrors:
 
     def test_a_custom_operator(self, saved, told):
         path = saved(models.custom())
-        with pytest.raises(ModelError, match=told(str(path), "Export it without custom operators")):
+        with pytest.raises(ModelError, match=told(str(path), "export it without custom operators")):
             open_session(path, Hardware(("cpu",)))
 
     def test_an_opset_from_the_future(self, saved, told):

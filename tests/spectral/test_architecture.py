@@ -72,7 +72,7 @@ def test_a_graph_without_layers_is_unknown():
 def test_json_round_trip():
     got = infer_architecture(Graph(vit(Net(), depth=1)))
     assert Architecture.from_json(json.loads(json.dumps(got.to_json()))) == got
-    with pytest.raises(OutputError, match="a family and a list of sentences were expected"):
+    with pytest.raises(OutputError, match="a family and sentences were expected"):
         Architecture.from_json({"family": "alexnet", "evidence": []})
 
 
