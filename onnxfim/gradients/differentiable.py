@@ -283,6 +283,9 @@ class DifferentiableModel:
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
         """``Jv`` (N, K) at the rows X along v (N, *shape), and all rules' errors; of fewer rows where memory is short."""
+        if refers(self._proto):  # a session that maps its weights opens in no time
+            self.__dict__.pop("_vjp", None)
+            self.__dict__.pop("_jvp", None)
         rows = max(
             1, self.calls.memory.at_most(_TESTED_BYTES * _TESTED_COPIES) // max(self._rules.bytes_per_row() * _TESTED_COPIES, 1)
         )

@@ -14,6 +14,7 @@ from onnxfim.graph.graph import Node
 from onnxfim.graph.shapes import OpenShape
 from onnxfim.spectral.norms import ConvGeometry, NormBound, conv_norm, diagonal_norm, matrix_norm, outward
 
+LARGE = 1 << 20  # entries of a weight that is not kept in float64
 _MERGE_FLOPS = 2e9  # a product of two weights beyond this is not worth its gain
 _DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix
 _INDEX = 1 << 22  # largest rearrangement that is followed element by element
@@ -84,17 +85,36 @@ class Scaling(Element):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Element):
-    """``x W`` along the last axis; W is (in, out)."""
+    """``x W`` along the last axis; W is (in, out): what is ``stored``, with its rows and columns scaled where there are factors.
 
-    matrix: np.ndarray
+    A large weight is kept as the file holds it, and as float64 while it is worked with.
+    """
+
+    stored: np.ndarray
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """W in float64, (in, out)."""
+        W = self.stored
+        if self.rows is not None:
+            W = self.rows[:, None] * W
+        if self.columns is not None:
+            W = W * self.columns
+        return W.astype(np.float64, copy=False)
+
+    @property
+    def large(self) -> bool:
+        return self.stored.size >= LARGE
 
     @cached_property
     def norm(self) -> NormBound:
-        return matrix_norm(self.matrix)
+        return matrix_norm(self.stored if self.rows is None and self.columns is None else self.matrix)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.matrix.shape
+        return self.stored.shape
 
     @property
     def weights(self) -> np.ndarray:
@@ -278,16 +298,22 @@ def _scale_scale(a: Scaling, b: Scaling) -> Scaling | None:
 
 def _scale_dense(a: Scaling, b: Dense) -> Dense | None:
     s = a.along(-1, _rank(a.in_shape, a.factor))
-    return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, s[:, None] * b.matrix)
+    if s is None or not b.large:
+        return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, s[:, None] * b.matrix)
+    rows = np.broadcast_to(s, b.shape[:1]) if b.rows is None else s * b.rows
+    return replace(b, nodes=(*a.nodes, *b.nodes), in_shape=a.in_shape, rows=rows)
 
 
 def _dense_scale(a: Dense, b: Scaling) -> Dense | None:
     s = b.along(-1, _rank(b.in_shape, b.factor))
-    return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix * s)
+    if s is None or not a.large:
+        return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix * s)
+    columns = np.broadcast_to(s, a.shape[1:]) if a.columns is None else a.columns * s
+    return replace(a, nodes=(*a.nodes, *b.nodes), out_shape=b.out_shape, columns=columns)
 
 
 def _dense_dense(a: Dense, b: Dense) -> Dense | None:
-    if a.matrix.shape[0] * a.matrix.shape[1] * b.matrix.shape[1] > _MERGE_FLOPS:
+    if a.shape[0] * a.shape[1] * b.shape[1] > _MERGE_FLOPS:
         return None
     return Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix @ b.matrix)
 
