@@ -193,7 +193,7 @@ def whole(model: bytes, base_dir: Path) -> bytes | None:
         if tensor.data_location == TensorProto.EXTERNAL:
             array = array_of(tensor, base_dir)
             found = True
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.ClearField("data_location")
             del tensor.external_data[:]
             tensor.raw_data = array.tobytes()
     return bytes(proto.SerializeToString()) if found else None
