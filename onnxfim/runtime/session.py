@@ -124,6 +124,7 @@ def _opened(
     source = str(model) if isinstance(model, Path) else model
     heard: list[str] = []
     first: str | None = None
+    named = {"disabled_optimizers": list(without)} if without else {}
     for start in range(len(chain.links)):
         links = chain.links[start:]
         options = session_options()
@@ -131,7 +132,7 @@ def _opened(
             try:
                 with watched("opening"):
                     session = onnxruntime.InferenceSession(
-                        source, options, providers=added(options, links), enable_fallback=0, disabled_optimizers=list(without)
+                        source, options, providers=added(options, links), enable_fallback=0, **named
                     )
             except Exception as error:
                 refused_option(links, error)

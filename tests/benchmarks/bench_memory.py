@@ -37,7 +37,7 @@ BATCH = 256  # rows, of both: the audit's own search ends at 4 to 1024, by chanc
 GROUPS = Path("/sys/fs/cgroup/memory")
 BARE = """
 import re, sys, numpy as np, onnxruntime, onnxfim.auditing.run
-held = lambda what: int(re.search(what + r": +(\\d+)", open("/proc/self/status").read())[1])
+held = lambda what: int(re.search(what + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 s = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 s.run(None, {"x": np.zeros((1, 3, 32, 32), np.float32)})
 open("/proc/self/clear_refs", "w").write("5")  # the peak is that of what follows
