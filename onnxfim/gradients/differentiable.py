@@ -24,6 +24,7 @@ from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
 from onnxfim.graph.prepare import Prepared, prepare
 from onnxfim.graph.quantised import rounds_inside_products
+from onnxfim.graph.referring import refers
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.call_memory import CallMemory
@@ -90,7 +91,9 @@ class DifferentiableModel:
     def _open(self, model: onnx.ModelProto) -> Any:
         if self._runs_on("openvino"):
             model = for_openvino(model)
-        session, report = open_session(model.SerializeToString(), self._hardware, base_dir=self._base_dir, lean=True)
+        session, report = open_session(
+            model.SerializeToString(), self._hardware, base_dir=self._base_dir, lean=True, mapped=refers(model)
+        )
         self.few_shapes = has_own_device(report.obtained)
         self.calls.memory.measures = not self.few_shapes
         return session
@@ -280,6 +283,9 @@ class DifferentiableModel:
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
         """``Jv`` (N, K) at the rows X along v (N, *shape), and all rules' errors; of fewer rows where memory is short."""
+        if refers(self._proto):  # a session that maps its weights opens in no time
+            self.__dict__.pop("_vjp", None)
+            self.__dict__.pop("_jvp", None)
         rows = max(
             1, self.calls.memory.at_most(_TESTED_BYTES * _TESTED_COPIES) // max(self._rules.bytes_per_row() * _TESTED_COPIES, 1)
         )
@@ -297,7 +303,9 @@ class DifferentiableModel:
         held against the one that is used, then shows whether the provider computes what the CPU does.
         """
         cast = {name: a.astype(self.dtype, copy=False) if name in ("x", "v") else a for name, a in feeds.items()}
-        session, _ = open_session(model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir, lean=True)
+        session, _ = open_session(
+            model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir, lean=True, mapped=refers(model)
+        )
         return run(session, [o.name for o in model.graph.output], cast)
 
 

@@ -12,10 +12,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.referring import array_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Values: TypeAlias = Callable[[str], Array]
@@ -232,7 +233,7 @@ def _mean(tied: Array) -> Array:
 
 
 def _array(tensor: onnx.TensorProto, base_dir: str | os.PathLike[str]) -> Array:
-    return np.asarray(numpy_helper.to_array(tensor, base_dir=str(base_dir)))
+    return array_of(tensor, base_dir)
 
 
 def _varying(graph: Prepared) -> list[onnx.NodeProto]:

@@ -19,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxfim.errors import ModelError
+from onnxfim.graph.referring import array_of
 
 Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | None"
 Dimension: TypeAlias = "int | str | None"
@@ -131,7 +132,7 @@ class Graph:
         tensor = self._tensors.get(name)
         if tensor is not None:
             try:
-                return np.asarray(numpy_helper.to_array(tensor, base_dir=str(self._base_dir)))
+                return array_of(tensor, self._base_dir)
             except Exception as error:  # onnx raises many kinds for bad or escaping external data
                 raise ModelError(f"weight {name!r}: cannot be read ({_first_line(error)}). Re-export the model.") from error
         node = self.producers.get(name)

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import constant_value
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -69,7 +70,7 @@ class _Writer:
             return None
         name = node.input[at]
         if name in self._tensors:
-            return np.asarray(numpy_helper.to_array(self._tensors[name], base_dir=self._base_dir))
+            return array_of(self._tensors[name], self._base_dir)
         found = constant_value(self._constants[name]) if name in self._constants else None
         if found is None:
             raise UnsupportedOperator(f"node {node.name!r}: {node.op_type} with a computed {name!r} has no clip surrogate.")

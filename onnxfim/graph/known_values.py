@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import MAX_FOLDED, STANDARD, constant_value
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -50,7 +50,7 @@ class KnownValues:
 
     def _worked_out(self, name: str) -> Array | None:
         if name in self._tensors:
-            return np.asarray(numpy_helper.to_array(self._tensors[name], base_dir=self._base_dir))
+            return array_of(self._tensors[name], self._base_dir)
         node = self._makers.get(name)
         if node is None or node.domain not in STANDARD:
             return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.mistaken import what_it_is
@@ -23,18 +25,24 @@ from onnxfim.graph.soundness import check
 Array: TypeAlias = np.ndarray[Any, Any]
 #: Types of inputs that ONNX Runtime's Python cannot be given.
 _NOT_FED = frozenset({"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
+_PIECE = 2**20  # bytes of a file that are hashed at a time
 _MAX_FILE = 2**31  # protobuf's own limit; larger models keep their weights in external data
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph."""
+    """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph.
+
+    The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
+    as it was read from what may later stand in its place.
+    """
 
     path: Path
     sha256: str
     bytes: int
     proto: onnx.ModelProto
     graph: Graph
+    seen: tuple[int, ...] = ()
 
     @property
     def producer(self) -> str:
@@ -43,7 +51,12 @@ class ModelFile:
     @property
     def files(self) -> tuple[Path, ...]:
         """The file itself, and those that hold its weights."""
-        return (self.path, *external_files(self.path, self.proto))
+        return (self.path, *_others(self.path, self.proto))
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file is another one now, or was written to: what was computed may then be of either."""
+        return bool(self.seen) and _seen(self.path) != self.seen
 
 
 def load_model(path: str | os.PathLike[str]) -> ModelFile:
@@ -53,8 +66,57 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
         ModelError: missing, not a file, not ONNX, truncated, or a broken graph.
     """
     where = Path(path)
-    content = _content(where)
-    size = len(content)
+    size = _size(where)
+    seen = _seen(where)
+    proto = _parsed(where, size)
+    digest = hashlib.sha256()
+    try:
+        _hash(where, digest)
+        check(proto)
+        for external in _others(where, proto):
+            _hash(external, digest)
+            size += external.stat().st_size
+        graph = Graph(proto, base_dir=where.parent)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
+    return ModelFile(where, digest.hexdigest(), size, proto, graph, seen)
+
+
+def _others(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
+    """The files besides the model's own that hold its weights."""
+    own = where.resolve()
+    return (file for file in external_files(where, proto) if file != own)
+
+
+def _seen(where: Path) -> tuple[int, ...]:
+    """What tells a file from another of its name, and from itself with other content; nothing where there is none."""
+    try:
+        now = where.stat()
+    except OSError:
+        return (0,)
+    return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+def _hash(file: Path, digest: Any) -> None:
+    """Take a file's bytes in, a piece at a time."""
+    with file.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+
+
+def _parsed(where: Path, size: int) -> onnx.ModelProto:
+    """The model in a file of that size, with references to its large weights where it is large."""
+    try:
+        with where.open("rb") as stream:
+            if size < referring.LARGE_FILE:
+                return _model(where, stream.read())
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _model(where, referring.referring(where, content) or content[:])
+    except OSError as error:
+        raise _unreadable(where, error) from error
+
+
+def _model(where: Path, content: bytes) -> onnx.ModelProto:
     try:
         proto = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, TypeError, RuntimeError) as error:
@@ -63,20 +125,11 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
     if not proto.graph.node or not proto.opset_import:
         told = what_it_is(content) or "holds no ONNX graph (no nodes or no opset). Give a complete ONNX model."
         raise ModelError(f"{where}: {told}")
-    digest = hashlib.sha256(content)
-    try:
-        check(proto)
-        for external in external_files(where, proto):
-            digest.update(external.read_bytes())
-            size += external.stat().st_size
-        graph = Graph(proto, base_dir=where.parent)
-    except ModelError as error:
-        raise ModelError(f"{where}: {error}") from error
-    return ModelFile(where, digest.hexdigest(), size, proto, graph)
+    return proto
 
 
-def _content(where: Path) -> bytes:
-    """The bytes of a file that can be a model by its kind and size."""
+def _size(where: Path) -> int:
+    """The size of a file that can be a model by its kind and size."""
     try:
         if not where.exists():
             raise ModelError(f"{where}: no such file. Give the path of an ONNX model.")
@@ -87,11 +140,15 @@ def _content(where: Path) -> bytes:
             raise ModelError(f"{where}: the file is empty, expected an ONNX model. Export it again.")
         if size >= _MAX_FILE:
             raise ModelError(f"{where}: {size:,} bytes, more than protobuf's 2 GiB. Save the weights as external data.")
-        return where.read_bytes()
+        return size
     except OSError as error:  # no permission, a name that is too long, a ring of links
-        raise ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.") from error
+        raise _unreadable(where, error) from error
     except ValueError as error:
         raise ModelError(f"{where}: is no path of this system ({error}). Give the path of an ONNX model.") from error
+
+
+def _unreadable(where: Path, error: OSError) -> ModelError:
+    return ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.")
 
 
 def choose_input(file: ModelFile, name: str | None) -> TensorInfo:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import constant_value
 
 #: Operators that round what they are given, beside QuantizeLinear and those whose names begin with QLinear or end with Integer.
@@ -83,7 +84,7 @@ def dequantised(
         if node.op_type != "DequantizeLinear" or any(i and i not in tensors for i in node.input):
             kept.append(node)
             continue
-        q, scale, *zeros = (np.asarray(numpy_helper.to_array(tensors[i], base_dir=str(base_dir))) for i in node.input if i)
+        q, scale, *zeros = (array_of(tensors[i], base_dir) for i in node.input if i)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         zero = zeros[0] if zeros else np.zeros((), np.int32)
         if size := _block_size(node):
@@ -130,7 +131,7 @@ def clipped(
 
     def value(name: str) -> np.ndarray | None:
         if name in tensors:
-            return np.asarray(numpy_helper.to_array(tensors[name], base_dir=str(base_dir)))
+            return array_of(tensors[name], base_dir)
         return constant_value(constants[name]) if name in constants else None
 
     def grid(node: onnx.NodeProto) -> tuple[float, np.ndarray]:

@@ -71,7 +71,7 @@ class Run:
     error of a provider that failed and so ended the audit early; ``partial`` is then set. ``interrupted_by`` names the signal that
     ended it early, or says that it was the time limit; None where nothing did. ``failed_stages`` are those that failed where nobody
     foresaw it. ``restarts`` tell how often the process that ran the model ended and was started again; ``custom_libraries`` are the
-    libraries of custom operators that it had.
+    libraries of custom operators that it had. ``model_changed`` is True where the model's file was another one at the end.
     """
 
     provider: str
@@ -100,4 +100,5 @@ class Run:
     failed_stages: tuple[FailedStage, ...] = ()
     restarts: tuple[Restart, ...] = ()
     custom_libraries: tuple[CustomLibrary, ...] = ()
+    model_changed: bool = False
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)

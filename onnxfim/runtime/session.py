@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import ModelError, ProviderError
+from onnxfim.graph.referring import whole
 from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
@@ -27,6 +28,7 @@ from onnxfim.runtime.watching import try_rows, watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_FOLDS = ("ConstantFolding",)  # products with a turned weight are then fused, and read it as it is
 _LONGEST = 300  # of what the runtime says of a provider that it leaves out
 _FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on with other providers
 
@@ -38,6 +40,7 @@ def open_session(
     threads: int | None = None,
     base_dir: Path | None = None,
     lean: bool = False,
+    mapped: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -48,6 +51,8 @@ def open_session(
         base_dir: Folder of the external data of a model given as bytes.
         lean: Take memory call by call. A plan of it, made at the first call of each shape, takes as much again beside what that
             call took, and derivative graphs gain no time by it.
+        mapped: Leave the weights in their files on the CPU, as they are: neither packed for its kernels nor turned, which each take
+            them into memory once more.
 
     Raises:
         ModelError: the runtime does not take the model.
@@ -55,7 +60,18 @@ def open_session(
     """
     chain = provider_chain(hardware)
     libraries = hardware.custom_operators
-    session, said, failed = _opened(model, chain, lambda: _session_options(threads, base_dir, libraries, lean))
+    mapped = mapped and chain.links[0].provider == CPU
+
+    def options() -> Any:
+        return _session_options(threads, base_dir, libraries, lean, mapped)
+
+    try:
+        session, said, failed = _opened(model, chain, options, _FOLDS if mapped else ())
+    except ModelError:  # runtimes before 1.22 or so, and some providers, do not take a copy whose weights are in files
+        complete = whole(model, base_dir) if isinstance(model, bytes) and base_dir is not None else None
+        if complete is None:
+            raise
+        session, said, failed = _opened(complete, chain, options)
     registered = tuple(session.get_providers())
     names, named = hardware.names, hardware.named
     where = placement(session, model, named)
@@ -91,11 +107,14 @@ def _require(named: tuple[str, ...], report: ProviderReport) -> None:
         )
 
 
-def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any]) -> tuple[Any, list[str], str | None]:
+def _opened(
+    model: Path | bytes, chain: Chain, session_options: Callable[[], Any], without: Sequence[str] = ()
+) -> tuple[Any, list[str], str | None]:
     """A session on the chain of providers, what was said meanwhile, and why the first was left out where it was.
 
     A provider that cannot be made is left out, and the session is opened on those after it with their own options. ONNX Runtime's
-    own wrapper would do that too, but without any options, and would do it again in the middle of a run.
+    own wrapper would do that too, but without any options, and would do it again in the middle of a run. Changes of the graph that
+    ``without`` names are not made.
 
     Raises:
         ModelError: no provider takes the model.
@@ -105,13 +124,16 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
     source = str(model) if isinstance(model, Path) else model
     heard: list[str] = []
     first: str | None = None
+    named = {"disabled_optimizers": list(without)} if without else {}
     for start in range(len(chain.links)):
         links = chain.links[start:]
         options = session_options()
         with _captured_stderr() as said:
             try:
                 with watched("opening"):
-                    session = onnxruntime.InferenceSession(source, options, providers=added(options, links), enable_fallback=0)
+                    session = onnxruntime.InferenceSession(
+                        source, options, providers=added(options, links), enable_fallback=0, **named
+                    )
             except Exception as error:
                 refused_option(links, error)
                 if len(links) == 1:
@@ -128,13 +150,17 @@ def _opened(model: Path | bytes, chain: Chain, session_options: Callable[[], Any
     raise AssertionError("the last of a chain is opened, or is an error")  # pragma: no cover
 
 
-def _session_options(threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False) -> Any:
+def _session_options(
+    threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, mapped: bool = False
+) -> Any:
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, and then told in one line
     options.add_session_config_entry(RECORD, "1")
     options.enable_mem_pattern = not lean
+    if mapped:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:

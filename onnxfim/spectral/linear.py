@@ -14,8 +14,8 @@ from onnxfim.graph.graph import Node
 from onnxfim.graph.shapes import OpenShape
 from onnxfim.spectral.norms import ConvGeometry, NormBound, conv_norm, diagonal_norm, matrix_norm, outward
 
+LARGE = 1 << 20  # entries of a weight that is not kept in float64
 _MERGE_FLOPS = 2e9  # a product of two weights beyond this is not worth its gain
-_DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix
 _INDEX = 1 << 22  # largest rearrangement that is followed element by element
 
 
@@ -84,17 +84,32 @@ class Scaling(Element):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Element):
-    """``x W`` along the last axis; W is (in, out)."""
+    """``x W`` along the last axis; W is (in, out): what is ``stored``, with its rows and columns scaled where there are factors.
 
-    matrix: np.ndarray
+    A large weight is kept as the file holds it, and as float64 while it is worked with.
+    """
+
+    stored: np.ndarray
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """W in float64, (in, out)."""
+        W = self.stored
+        if self.rows is not None:
+            W = self.rows[:, None] * W
+        if self.columns is not None:
+            W = W * self.columns
+        return W.astype(np.float64, copy=False)
 
     @cached_property
     def norm(self) -> NormBound:
-        return matrix_norm(self.matrix)
+        return matrix_norm(self.stored if self.rows is None and self.columns is None else self.matrix)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.matrix.shape
+        return self.stored.shape
 
     @property
     def weights(self) -> np.ndarray:
@@ -196,7 +211,7 @@ class Rearrange(Element):
         """The index as an array of the output's shape, or None when shapes are unknown or too large."""
         if self.index is not None:
             return self.index
-        size = _size(self.out_shape)
+        size = size_of_shape(self.out_shape)
         if size is None or size > _INDEX or self.out_shape is None:
             return None
         return np.arange(size).reshape([d or 0 for d in self.out_shape])
@@ -278,16 +293,22 @@ def _scale_scale(a: Scaling, b: Scaling) -> Scaling | None:
 
 def _scale_dense(a: Scaling, b: Dense) -> Dense | None:
     s = a.along(-1, _rank(a.in_shape, a.factor))
-    return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, s[:, None] * b.matrix)
+    if s is None or b.stored.size < LARGE:
+        return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, s[:, None] * b.matrix)
+    rows = np.broadcast_to(s, b.shape[:1]) if b.rows is None else s * b.rows
+    return replace(b, nodes=(*a.nodes, *b.nodes), in_shape=a.in_shape, rows=rows)
 
 
 def _dense_scale(a: Dense, b: Scaling) -> Dense | None:
     s = b.along(-1, _rank(b.in_shape, b.factor))
-    return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix * s)
+    if s is None or a.stored.size < LARGE:
+        return None if s is None else Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix * s)
+    columns = np.broadcast_to(s, a.shape[1:]) if a.columns is None else a.columns * s
+    return replace(a, nodes=(*a.nodes, *b.nodes), out_shape=b.out_shape, columns=columns)
 
 
 def _dense_dense(a: Dense, b: Dense) -> Dense | None:
-    if a.matrix.shape[0] * a.matrix.shape[1] * b.matrix.shape[1] > _MERGE_FLOPS:
+    if a.shape[0] * a.shape[1] * b.shape[1] > _MERGE_FLOPS:
         return None
     return Dense((*a.nodes, *b.nodes), a.in_shape, b.out_shape, a.matrix @ b.matrix)
 
@@ -337,7 +358,7 @@ def _scale_move(a: Scaling, b: Rearrange) -> Chain | None:
     if a.factor.size == 1:
         factor = a.factor.reshape(())
     else:
-        index, size = b.full(), _size(a.in_shape)
+        index, size = b.full(), size_of_shape(a.in_shape)
         if index is None or size is None or a.in_shape is None or size > _INDEX:
             return None
         factor = np.broadcast_to(a.factor, [d or 0 for d in a.in_shape]).reshape(-1)[np.maximum(index, 0)]
@@ -348,7 +369,7 @@ def _pull_back(s: Scaling, move: Rearrange) -> Scaling | None:
     """The scale before ``move`` that does what ``s`` does after it, for a rearrangement that is a permutation."""
     if s.factor.size == 1:
         return replace(s, in_shape=move.in_shape, out_shape=move.in_shape, factor=s.factor.reshape(()))
-    index, size = move.full(), _size(move.in_shape)
+    index, size = move.full(), size_of_shape(move.in_shape)
     if index is None or move.in_shape is None or index.size != size or move.copies != 1 or (index < 0).any():
         return None
     factor = np.empty(index.size)
@@ -369,22 +390,8 @@ _MERGES: dict[tuple[type, type], Callable[..., Element | Chain | None]] = {
 }
 
 
-def _size(shape: OpenShape | None) -> int | None:
+def size_of_shape(shape: OpenShape | None) -> int | None:
+    """Entries of a value of that shape; None where a dimension is not known."""
     if shape is None or any(d is None for d in shape):
         return None
     return math.prod(d or 0 for d in shape)
-
-
-def matrix_of(chain: Chain) -> np.ndarray | None:
-    """The chain written out as a matrix (in, out), when it is small and every element can be applied."""
-    if not chain:
-        return None
-    n_in, n_out = _size(chain[0].in_shape), _size(chain[-1].out_shape)
-    if n_in is None or n_out is None or not 0 < n_in <= _DENSE_IN or not 0 < n_out <= _DENSE_OUT or chain[0].in_shape is None:
-        return None
-    if any((_size(e.out_shape) or _DENSE_OUT + 1) > _DENSE_OUT for e in chain):
-        return None
-    X: np.ndarray | None = np.eye(n_in).reshape(n_in, *(d or 0 for d in chain[0].in_shape))
-    for element in chain:
-        X = None if X is None else element.apply(X)
-    return None if X is None else X.reshape(n_in, -1)

@@ -13,7 +13,7 @@ from onnxfim.errors import ModelError
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Node
 from onnxfim.graph.shapes import OpenShape
-from onnxfim.spectral.linear import Chain, Convolution, Element, Rearrange, Scaling, append, matrix_of
+from onnxfim.spectral.linear import Chain, Convolution, Element, Rearrange, Scaling, append, size_of_shape
 from onnxfim.spectral.norms import matrix_norm
 from onnxfim.spectral.result import Factor, log10, plus, shown, times
 from onnxfim.spectral.sums import add
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Term: TypeAlias = "tuple[Value, Chain]"
 
+_DENSE_IN, _DENSE_OUT = 1024, 4096  # largest map that is written out as a matrix
 _MAX_CHAIN, _MAX_TERMS = 8, 6
 
 
@@ -199,7 +200,7 @@ class Composition:
 
     def _sum_log(self, chains: list[Chain]) -> float:
         if len(chains) > 1:
-            matrices = [matrix_of(c) for c in chains]
+            matrices = [_matrix_of(c) for c in chains]
             known = [m for m in matrices if m is not None]
             if len(known) == len(chains):
                 return self._matrix_log(tuple(e for c in chains for e in c), np.sum(known, axis=0))
@@ -212,7 +213,7 @@ class Composition:
             key = tuple(id(e) for e in chain)
             if key in self._chains:
                 return self._chains[key][1]
-            matrix = matrix_of(chain)
+            matrix = _matrix_of(chain)
             if matrix is not None:
                 log = self._matrix_log(chain, matrix)
                 self._chains[key] = (chain, log)
@@ -263,3 +264,18 @@ def _checked(node: Node, compute: Callable[[], object]):  # type: ignore[no-unty
         return compute()
     except (ModelError, np.linalg.LinAlgError) as error:
         raise NotFinite(unbounded(node, str(error))) from error
+
+
+def _matrix_of(chain: Chain) -> np.ndarray | None:
+    """The chain written out as a matrix (in, out), when it is small and every element can be applied."""
+    if not chain:
+        return None
+    n_in, n_out = size_of_shape(chain[0].in_shape), size_of_shape(chain[-1].out_shape)
+    if n_in is None or n_out is None or not 0 < n_in <= _DENSE_IN or not 0 < n_out <= _DENSE_OUT or chain[0].in_shape is None:
+        return None
+    if any((size_of_shape(e.out_shape) or _DENSE_OUT + 1) > _DENSE_OUT for e in chain):
+        return None
+    X: np.ndarray | None = np.eye(n_in).reshape(n_in, *(d or 0 for d in chain[0].in_shape))
+    for element in chain:
+        X = None if X is None else element.apply(X)
+    return None if X is None else X.reshape(n_in, -1)

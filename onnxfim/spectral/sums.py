@@ -64,13 +64,13 @@ def _dense(a: Element | None, b: Element | None, shape: OpenShape | None) -> Ele
     if not isinstance(b, Dense):
         return None
     if isinstance(a, Dense):
-        return replace(b, nodes=_nodes(a, b), matrix=a.matrix + b.matrix) if a.matrix.shape == b.matrix.shape else None
+        return Dense(_nodes(a, b), b.in_shape, b.out_shape, a.matrix + b.matrix) if a.shape == b.shape else None
     s = _factor(a)
-    n, m = b.matrix.shape
+    n, m = b.shape
     if s is None or n != m or shape is None:
         return None
     along = Scaling((), shape, shape, s).along(-1, max(len(shape), s.ndim))
-    return None if along is None else replace(b, nodes=_nodes(a, b), matrix=b.matrix + np.eye(n) * along)
+    return None if along is None else Dense(_nodes(a, b), b.in_shape, b.out_shape, b.matrix + np.eye(n) * along)
 
 
 def _conv(a: Element | None, b: Element | None) -> Element | None:

@@ -17,6 +17,7 @@ from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.kinks import KinkFinder
 from onnxfim.gradients.selftest import beside, deviations
+from onnxfim.graph.referring import refers
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.available_memory import available_memory
@@ -66,7 +67,9 @@ def surrounding(context: Context, clean: Clean) -> Array:
 
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
     assert context.hardware is not None  # there is a file
-    session = open_session(finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve(), lean=True)[0]
+    session = open_session(
+        finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve(), lean=True, mapped=refers(finder.model)
+    )[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
     if np.dtype(dtype).kind != "f":
         return TiedSamples()

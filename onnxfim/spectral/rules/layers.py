@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import ModelError
 from onnxfim.graph.graph import Node
 from onnxfim.spectral.bound_rules import rule
-from onnxfim.spectral.linear import Convolution, Dense, Other, Rearrange, Scaling
+from onnxfim.spectral.linear import LARGE, Convolution, Dense, Other, Rearrange, Scaling
 from onnxfim.spectral.norms import ConvGeometry, NormBound, matrix_norm, outward
 from onnxfim.spectral.rules.attention import varying_product
 from onnxfim.spectral.rules.multiplication import scaled
@@ -25,14 +25,14 @@ def integers(node: Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]
     return tuple(int(v) for v in cast("tuple[int, ...]", value)) if value else default
 
 
-def weight(ctx: Composition, node: Node, index: int) -> np.ndarray | None:
-    """Constant input ``index`` in float64, or None."""
+def weight(ctx: Composition, node: Node, index: int, *, stored: bool = False) -> np.ndarray | None:
+    """Constant input ``index`` in float64, or None; ``stored`` leaves a large one as the file holds it."""
     if index >= len(node.inputs) or not node.inputs[index] or ctx.varying(node.inputs[index]):
         return None
     value = ctx.constant(node.inputs[index])
     if value is None:
         return None
-    array = value.astype(np.float64)
+    array = value if stored and value.size >= LARGE and value.dtype == np.float32 else value.astype(np.float64)
     if not np.all(np.isfinite(array)):
         raise ModelError("weights: infinite or NaN values were found, finite ones were expected. Re-export the model.")
     return array
@@ -48,7 +48,7 @@ def _matmul(ctx: Composition, node: Node) -> Value:
     if ctx.varying(a) and ctx.varying(b):
         return varying_product(ctx, node, ctx.values[a], ctx.values[b])
     left = ctx.varying(b)
-    x, W = (ctx.values[b], weight(ctx, node, 0)) if left else (ctx.values[a], weight(ctx, node, 1))
+    x, W = (ctx.values[b], weight(ctx, node, 0, stored=True)) if left else (ctx.values[a], weight(ctx, node, 1, stored=True))
     if W is None:
         return _no(ctx, node, "its weights are not known before the model runs")
     return _left(ctx, node, x, W) if left else _right(ctx, node, x, W)
@@ -114,7 +114,7 @@ def affine_range(rows: np.ndarray, low: float, high: float, bias: np.ndarray | N
     """Range of ``rows · v + bias`` for v with entries in [low, high]; rows is (…, out, in)."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return {}
-    positive, negative = np.maximum(rows, 0).sum(-1), np.minimum(rows, 0).sum(-1)
+    positive, negative = np.maximum(rows, 0).sum(-1, dtype=np.float64), np.minimum(rows, 0).sum(-1, dtype=np.float64)
     shift = np.zeros(()) if bias is None else bias
     try:
         least, most = positive * low + negative * high + shift, positive * high + negative * low + shift
@@ -130,13 +130,14 @@ def _gemm(ctx: Composition, node: Node) -> Value:
     if ctx.varying(node.inputs[0]) and ctx.varying(node.inputs[1]):
         return _no(ctx, node, "a product of two varying values has no global Lipschitz constant")
     first = ctx.varying(node.inputs[0])
-    W = weight(ctx, node, 1 if first else 0)
+    W = weight(ctx, node, 1 if first else 0, stored=alpha == 1.0)
     if not first and not ctx.varying(node.inputs[1]):
         return _no(ctx, node, "only its bias varies, which has no rule")
     if W is None or W.ndim != 2:
         return _no(ctx, node, "its weights are not a known matrix")
     flip_x, flip_w = ("transA", "transB") if first else ("transB", "transA")
-    W = alpha * (W.T if node.attributes.get(flip_w, 0) else W)
+    W = W.T if node.attributes.get(flip_w, 0) else W
+    W = W if alpha == 1.0 else alpha * W
     varying_bias = len(node.inputs) > 2 and bool(node.inputs[2]) and ctx.varying(node.inputs[2])
     bias = weight(ctx, node, 2)
     x = ctx.values[node.inputs[0] if first else node.inputs[1]]

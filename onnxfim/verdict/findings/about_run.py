@@ -152,6 +152,15 @@ def _failed(audit: Audit) -> str | None:
     )
 
 
+def _changed(audit: Audit) -> str | None:
+    if not audit.run.model_changed:
+        return None
+    return (
+        f"{audit.model.name} was written to, or another file put in its place, while it was audited. Weights of a large file are read from "
+        "it when they are needed, so the figures may be of either file, or of both. Audit it again when it is written to the end."
+    )
+
+
 def _restarts(audit: Audit) -> str | None:
     restarts = audit.run.restarts
     if not restarts:
@@ -220,6 +229,7 @@ CHECKS = (
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
     Check("partial", "error", "The audit was interrupted", _partial),
     Check("stage-failed", "error", "A stage of the audit failed", _failed),
+    Check("model-changed", "error", "The model's file changed during the audit", _changed),
     Check("isolated-restarts", "warning", "ONNX Runtime crashed and was started again", _restarts),
     Check("skipped-samples", "error", "Samples were skipped", _skipped, milder=few_are_missing),
     Check("cache-off", "note", "The cache is off", _cache_off),
