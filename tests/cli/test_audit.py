@@ -269,7 +269,7 @@ class TestInterrupt:
         model = Mlp.draw(10, 3000, hidden=64)
         models.save(model.onnx(), here / "large.onnx")
         np.save(here / "x.npy", model.samples(400))
-        arguments = ["large.onnx", "--data", "x.npy", *CPU, "--budget", "2000", "-v", "-o", "json=a.json"]
+        arguments = ["large.onnx", "--data", "x.npy", *CPU, "--method", "sketch", "--budget", "2000", "-v", "-o", "json=a.json"]
         code = (
             "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "import onnxfim.auditing.jobs as r\n"

@@ -57,6 +57,7 @@ LATER = {
         "failed_stages",
         "restarts",
         "custom_libraries",
+        "model_changed",
     },
 }
 
