@@ -252,8 +252,8 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
         OnnxFimError, KeyboardInterrupt, WorkerFault: what the process ended with.
     """
     message = json.loads(text)
+    stop.heeded = stop.heeded or message["heeded"]
     if "progress" in message:
-        stop.heeded = stop.heeded or message["heeded"]
         report(Progress(**message["progress"]))
     elif "log" in message:
         logging.getLogger(message["log"]).log(message["level"], "%s", message["text"])

@@ -98,6 +98,8 @@ def audit(
     with (stop or current_stop() or Stop()).current() as heeded:
         context = opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
         heeded.heeded = True
+        info = context.subject.info
+        _log.info("opened %s: %s (%s), %d samples", info.name, info.output_kind, info.read_from, len(context.samples))
         with one_blas_thread(), closing(context.memory):
             return _staged(context, started)
 
@@ -227,11 +229,9 @@ def opened(
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
-    context = Context(
+    return Context(
         subject, samples, settings, Meter(report, current_stop()), Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     )
-    _log.info("opened %s: %s (%s), %d samples", subject.info.name, subject.info.output_kind, subject.info.read_from, len(samples))
-    return context
 
 
 def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:

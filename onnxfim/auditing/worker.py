@@ -84,7 +84,7 @@ class _Messages:
         self._last, self._stage = 0.0, ""
 
     def __call__(self, **message: Any) -> None:
-        text = json.dumps(message).encode()
+        text = json.dumps({**message, "heeded": self.heeded()}).encode()
         with self._lock:
             self._back.write(HEAD.pack(len(text)) + text)
             self._back.flush()
@@ -95,7 +95,7 @@ class _Messages:
         if told.stage == self._stage and now - self._last < _OFTEN:
             return
         self._last, self._stage = now, told.stage
-        self(progress=asdict(told), heeded=self.heeded())
+        self(progress=asdict(told))
 
 
 class _Forwarded(logging.Handler):

@@ -29,6 +29,7 @@ _COMMUTATIVE = ("Add", "Mul", "Max", "Min")
 EITHER = "either"
 _NEAR = 1.1  # relative distance of weights above which they are another layer's: of unrelated ones it is about √2
 _SAME = 1e-6  # relative: the same numbers, stored once more
+_FAR = 1e6  # of weights that are no numbers
 _SUFFIX = re.compile(r"(_?(de)?quant(ized?|izelinear|ised?)?|_dq|_q|_output|_scaled?|_matmul|_fp16|_cast)+(_\d+)?$", re.IGNORECASE)
 _OTHER_NAME, _OUT_OF_ORDER = 0.3, 0.1  # what a pair costs for another name, or for its place, in relative distances
 
@@ -160,7 +161,7 @@ def align(deployed: Sequence[Layer], trained: Sequence[Layer]) -> Alignment:
                 cost[i, j] += _OUT_OF_ORDER * abs(r / max(len(deployed), 1) - c / max(len(trained), 1))
         from scipy.optimize import linear_sum_assignment
 
-        for i, j in zip(*linear_sum_assignment(cost), strict=True):
+        for i, j in zip(*linear_sum_assignment(np.nan_to_num(cost, nan=_FAR, posinf=_FAR)), strict=True):
             layer, other = deployed[rows[i]], trained[columns[j]]
             distance, weights = offers[i][j]
             told = _name(layer.label) == _name(other.label) or len(rows) == len(columns) == 1

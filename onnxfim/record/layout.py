@@ -6,6 +6,7 @@ Layout 2.0, for every measure alike: ``samples[].MEASURE`` is ``{value, low, hig
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
     if not isinstance(record, dict) or "schema_version" not in record:
         raise OutputError(f"{where}: no 'schema_version' field. Give a file that onnxfim wrote with -o json=…")
     version = record["schema_version"]
-    major = version.split(".", maxsplit=1)[0] if isinstance(version, str) else ""
+    major = version.split(".", maxsplit=1)[0] if isinstance(version, str) and re.fullmatch(r"\d+\.\d+", version, re.ASCII) else ""
     if major not in ("1", SCHEMA_VERSION.split(".", maxsplit=1)[0]):
         raise OutputError(
             f"{where}: schema_version is {_shown(version)}, expected {SCHEMA_VERSION} or 1.0. Use the onnxfim that wrote it."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -9,15 +11,17 @@ from onnx import TensorProto, helper
 from onnxfim.auditing.description import describe
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.stages import by_differences
-from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
+from onnxfim.errors import ModelError, OnnxFimError, OutputError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.graph.ends import ending
 from onnxfim.graph.load import load_model
+from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.row_counts import filled
 from onnxfim.spectral.reading import read_graph
 from tests.support import models
+from tests.support.audits import make_audit
 
 
 def _constant(W):
@@ -137,9 +141,7 @@ def test_a_scale_without_values(saved):
 
 
 def test_outputs_too_large_to_square(saved):
-    made = models.model(
-        [("MatMul", ["x", "W"], ["z"], {})], {"W": np.full((4, 3), 1e200)}, shape=(4,), out=(3,), dtype="float64"
-    )
+    made = models.model([("MatMul", ["x", "W"], ["z"], {})], {"W": np.full((4, 3), 1e200)}, shape=(4,), out=(3,), dtype="float64")
     found = audit(saved(made), np.ones((3, 4)), settings=Settings(method="sketch", budget=12))
     assert found.run.failed_stages == ()
     assert {s.reason for s in found.skipped} == {by_differences._BREAKS}
@@ -151,3 +153,9 @@ def test_text_in_an_attribute_that_is_no_utf_8(saved):
     made.graph.node[0].attribute.append(helper.make_attribute("axis", tensor))
     with pytest.raises(ModelError, match="holds text that is no UTF-8"):
         load_model(saved(made))
+
+
+def test_a_schema_version_of_one_number_is_refused():
+    record = json.loads(make_audit().to_json()) | {"schema_version": "2"}
+    with pytest.raises(OutputError, match="schema_version is 2, expected"):
+        Audit.from_json(json.dumps(record))
