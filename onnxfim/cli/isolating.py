@@ -21,6 +21,7 @@ from onnxfim.record.running import TIME_LIMIT, Restart
 from onnxfim.runtime.stopping import Stop, current_stop
 
 T = TypeVar("T")
+_LONGEST = 1e6  # seconds that a timer is set to: eleven days, below what every system's clock takes
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,5 @@ def runs(options: dict[str, Any], console: Console, *, started: float, several: 
     apart = asked == "on" or (
         asked == "auto" and (several or memory is not None or bool(options["custom_op_libraries"]) or can_fork())
     )
-    deadline = None if options["timeout"] is None else started + options["timeout"]
+    deadline = None if options["timeout"] is None else started + min(options["timeout"], _LONGEST)
     return Runs(console, apart, Isolation(memory, deadline, options["call_timeout"]))
