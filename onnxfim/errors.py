@@ -31,6 +31,18 @@ class UnsupportedOperator(OnnxFimError):
     """A graph holds an operator that has no rule for what was asked of it."""
 
 
+_LONGEST = 300  # of what an exception says
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an exception says, in one line of bounded length; empty where it says nothing or cannot say it."""
+    try:
+        told = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - an exception of foreign code whose text fails too
+        return ""
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+
+
 def issue_tracker() -> str:
     """Where to report a defect, in words: the address among the installed package's own, or the project's issue tracker."""
     from importlib.metadata import PackageNotFoundError, metadata

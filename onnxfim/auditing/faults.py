@@ -6,10 +6,10 @@ import logging
 import traceback
 from dataclasses import dataclass, field
 
+from onnxfim.errors import in_one_line
 from onnxfim.graph.graph import Node
 from onnxfim.record.running import FailedStage
 
-_LONGEST = 300  # of an exception's message
 _NAMES = ("node", "n")  # what the code that goes through a graph calls the node it is at
 
 _log = logging.getLogger(__name__)
@@ -28,15 +28,6 @@ class Faults:
             self.stages.append(failed)
         _log.info("%s failed", stage, exc_info=error)
         return f"{stage} failed unexpectedly ({type(error).__name__})"
-
-
-def in_one_line(error: BaseException) -> str:
-    """What an exception says, in one line of bounded length; empty where it says nothing or cannot say it."""
-    try:
-        told = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of foreign code whose text fails too
-        return ""
-    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
 
 
 def _node_of(error: BaseException) -> str | None:

@@ -19,11 +19,12 @@ from onnxfim import errors
 from onnxfim.auditing.in_flight import GROUND, NEEDED, OPENING, InFlight, Orders, during
 from onnxfim.auditing.jobs import AuditJob, Job, Task, without
 from onnxfim.auditing.meter import Progress, Report
-from onnxfim.auditing.process import Worker, can_fork, memory_kills
+from onnxfim.auditing.process import Worker, can_fork
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError
 from onnxfim.record.audit import Audit
 from onnxfim.record.running import TIME_LIMIT, Restart
+from onnxfim.runtime.available_memory import memory_kills
 from onnxfim.runtime.stopping import Stop, Stopped, current_stop
 from onnxfim.verdict.judge import judge
 
@@ -191,7 +192,7 @@ def _isolated(job: Job[T], isolation: Isolation, show: Showing, level: int, stop
         kept = job.kept_in(folder / "store")
         course = _Course(kept)
         while True:
-            worker = Worker(Task(course.now, course.orders, level), fork=forks, folder=folder)
+            worker = Worker(Task(course.now, course.orders, level), fork=forks, folder=folder, memory=isolation.memory)
             try:
                 with show() as report:
                     found = _watched(worker, course, isolation, report, stop)

@@ -21,11 +21,11 @@ from onnxfim.auditing.in_flight import SIZE, InFlight, read_record
 from onnxfim.auditing.jobs import Task
 from onnxfim.auditing.packing import pack
 from onnxfim.auditing.worker import HEAD, forked, serve, settle_signals
+from onnxfim.runtime.available_memory import LIMIT, resident_memory
 
 _MAIN = "from onnxfim.auditing.worker import main; main()"
 _THREADS_TO_FORK_WITH = ("onnxfim-signals",)  # it waits for a signal, and holds nothing
 _LONG_ENOUGH = 5.0  # seconds, for a process that has told its last to be gone
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def can_fork() -> bool:
@@ -43,9 +43,11 @@ class Worker:
         task: What it does.
         fork: Fork this process (see `can_fork`); else a fresh interpreter is started, which takes the time of its imports.
         folder: A folder of its own, for a fresh interpreter's record.
+        memory: Bytes that it is ended above; its calls are planned to stay below. None sets no limit.
     """
 
-    def __init__(self, task: Task, *, fork: bool, folder: Path) -> None:
+    def __init__(self, task: Task, *, fork: bool, folder: Path, memory: int | None = None) -> None:
+        self._limits = {} if memory is None else {LIMIT: str(memory)}
         self.messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._code: int | None = None
         self._started: subprocess.Popen[bytes] | None = None
@@ -68,6 +70,7 @@ class Worker:
             self.pid = os.fork()
         if self.pid == 0:
             settle_signals()
+            os.environ.update(self._limits)
             os.close(heard)
             os.close(asked)
             to = os.fdopen(back, "wb")
@@ -82,7 +85,7 @@ class Worker:
         os.truncate(descriptor, SIZE)
         self._memory = mmap.mmap(descriptor, SIZE)
         os.close(descriptor)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        environment = {**os.environ, **self._limits, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         self._started = subprocess.Popen(
             [sys.executable, "-c", _MAIN, str(pack(task, folder)), path],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
@@ -151,16 +154,9 @@ class Worker:
     @property
     def resident(self) -> int | None:
         """Bytes of memory that it and what it started hold; None where the system does not tell."""
-        found = [_resident(pid) for pid in _with_children(self.pid)]
+        found = [resident_memory(pid) for pid in _with_children(self.pid)]
         known = [f for f in found if f is not None]
         return sum(known) if known else None
-
-
-def _resident(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return None
 
 
 def _with_children(pid: int) -> Iterator[int]:
@@ -172,23 +168,4 @@ def _with_children(pid: int) -> Iterator[int]:
                     yield from _with_children(int(child))
 
 
-def memory_kills() -> int | None:
-    """How many processes the system has ended for want of memory: of this control group, else of the machine; None where untold."""
-    found: list[int] = []
-    for path in (*_group_events(), Path("/proc/vmstat")):
-        with contextlib.suppress(OSError, ValueError):
-            found += [int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith("oom_kill ")]
-    return sum(found) if found else None
-
-
-def _group_events() -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                yield Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.events"
-            elif "memory" in controllers.split(","):
-                yield Path("/sys/fs/cgroup/memory") / path.lstrip("/") / "memory.oom_control"
-
-
-__all__ = ["Worker", "can_fork", "memory_kills"]
+__all__ = ["Worker", "can_fork"]

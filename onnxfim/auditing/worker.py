@@ -27,7 +27,7 @@ from onnxfim.auditing.meter import Progress
 from onnxfim.auditing.packing import unpack
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
-from onnxfim.runtime.stopping import Stop
+from onnxfim.runtime.stopping import SIGNALS, Stop
 
 HEAD = struct.Struct("<I")  # bytes of a message, before it
 _OFTEN = 0.1  # seconds between two messages of progress
@@ -115,7 +115,7 @@ class _Forwarded(logging.Handler):
 def settle_signals() -> None:
     """Leave signals to the process that started this one: it alone is asked to end."""
     signal.set_wakeup_fd(-1)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+    for name in SIGNALS:
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
 

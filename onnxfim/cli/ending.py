@@ -16,7 +16,6 @@ from onnxfim.cli.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LONGEST = 300  # of an exception's message
 _MEMORY = "Use fewer --samples, a smaller --batch, or a machine with more memory"
 
 
@@ -52,26 +51,18 @@ def errors_in_one_line(function: F) -> F:
 
 def internal_error(error: Exception) -> None:
     """Say in one line what failed where nobody foresaw it, and where its traceback is."""
-    from onnxfim.errors import issue_tracker
+    from onnxfim.errors import in_one_line, issue_tracker
 
     text = "".join(traceback.format_exception(error))
     path = _saved(text)
     where = "the traceback follows" if path is None else f"the traceback is in {path}"
-    said = f"{type(error).__name__}: {_message(error)}"
+    said = f"{type(error).__name__}: {in_one_line(error) or 'it says nothing'}"
     if isinstance(error, MemoryError):
         Console().error(f"out of memory ({said}); {where}. {_MEMORY}.")
     else:
         Console().error(f"internal error: {said}; {where}; please report it {issue_tracker()}")
     if path is None:
         Console().block(text)
-
-
-def _message(error: Exception) -> str:
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - an exception of foreign code whose text fails too
-        text = ""
-    return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text or "it says nothing"
 
 
 def _saved(text: str) -> str | None:

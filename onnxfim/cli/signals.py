@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from onnxfim.runtime.stopping import Stop
+from onnxfim.runtime.stopping import SIGNALS, Stop
 
-#: What ends a command, where the platform has it. One that is ignored when a command starts stays so: ``nohup``, a shell's ``&``.
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated"}
 _SHOW_CURSOR = b"\x1b[?25h"  # a bar of progress hides it
 
@@ -39,7 +37,8 @@ def ended_by_signals(stop: Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [n for name in NAMES if (n := getattr(signal, name, None)) is not None and signal.getsignal(n) != signal.SIG_IGN]
+    # One that is ignored when a command starts stays so: ``nohup``, a shell's ``&``.
+    numbers = [n for name in SIGNALS if (n := getattr(signal, name, None)) is not None and signal.getsignal(n) != signal.SIG_IGN]
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     woken = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

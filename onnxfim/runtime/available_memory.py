@@ -33,9 +33,16 @@ def total_memory() -> int | None:
     return min([*machine, *(limit for limit, _ in _group_limits())], default=None)
 
 
-def resident_memory() -> int | None:
-    """Bytes of this process that are in memory now; None where the system does not say."""
-    return _status("VmRSS")
+def resident_memory(pid: int | None = None) -> int | None:
+    """Bytes of this process, or of another one, that are in memory now; None where the system does not say."""
+    return _status("VmRSS", _PROCESS if pid is None else Path(f"/proc/{pid}"))
+
+
+def memory_kills() -> int | None:
+    """How many processes the system has ended for want of memory: of this control group, else of the machine; None where untold."""
+    events = [folder / ("memory.events" if unified else "memory.oom_control") for _, folder, unified in _groups()]
+    found = [int(s.split()[1]) for path in (*events, Path("/proc/vmstat")) for s in _lines(path) if s.startswith("oom_kill ")]
+    return sum(found) if found else None
 
 
 def highest_memory() -> int | None:
@@ -90,21 +97,27 @@ def _free_on_windows() -> int | None:
 
 def _group_limits() -> Iterator[tuple[int, int]]:
     """Limit and use of every control group around this process that has a limit; files that can be dropped are no use."""
-    for line in _lines(_PROCESS / "cgroup"):
-        number, kinds, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not kinds:
-            root, limit, use, cached = _GROUPS, "memory.max", "memory.current", "inactive_file "
-        elif "memory" in kinds.split(","):
-            root, limit, use, cached = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "
+    for root, inside, unified in _groups():
+        if unified:
+            limit, use, cached = "memory.max", "memory.current", "inactive_file "
         else:
-            continue
-        inside = root / path.strip("/")
+            limit, use, cached = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "
         # In a container the path may be one of the host's: its own group is then the root of what is mounted.
         for folder in [p for p in (inside, *inside.parents) if p == root or root in p.parents]:
             most, used = _number(folder / limit), _number(folder / use)
             if most is not None and used is not None and most < _NONE:
                 dropped = next((int(s.split()[1]) for s in _lines(folder / "memory.stat") if s.startswith(cached)), 0)
                 yield most, max(0, used - dropped)
+
+
+def _groups() -> Iterator[tuple[Path, Path, bool]]:
+    """The control groups that count this process's memory: the root of their kind, their folder, and whether it is of version 2."""
+    for line in _lines(_PROCESS / "cgroup"):
+        number, kinds, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not kinds:
+            yield _GROUPS, _GROUPS / path.strip("/"), True
+        elif "memory" in kinds.split(","):
+            yield _GROUPS / "memory", _GROUPS / "memory" / path.strip("/"), False
 
 
 def _rlimits() -> Iterator[int]:
@@ -118,9 +131,9 @@ def _rlimits() -> Iterator[int]:
             yield soft - taken
 
 
-def _status(name: str) -> int | None:
-    """A size that the system tells of this process, in bytes."""
-    return next((int(s.split()[1]) * 1024 for s in _lines(_PROCESS / "status") if s.startswith(f"{name}:")), None)
+def _status(name: str, process: Path | None = None) -> int | None:
+    """A size that the system tells of a process, this one where none is named, in bytes."""
+    return next((int(s.split()[1]) * 1024 for s in _lines((process or _PROCESS) / "status") if s.startswith(f"{name}:")), None)
 
 
 def _number(path: Path) -> int | None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+#: Signals that end work, where the platform has them.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 #: Seconds that a call in flight is given after the first request; it is broken off between two nodes then.
 PATIENCE = 2.0
 

@@ -15,17 +15,19 @@ import pytest
 
 from onnxfim.auditing import isolation
 from onnxfim.auditing.common_step import Candidate
-from onnxfim.auditing.in_flight import OPENING, SIZE, Orders, Recorder, RuntimeEnded, read_record
+from onnxfim.auditing.in_flight import NEEDED, OPENING, SIZE, Orders, Recorder, RuntimeEnded, read_record
 from onnxfim.auditing.isolation import Isolation, WorkerEnded, _Course, _Death, _go_on
-from onnxfim.auditing.jobs import AttributionJob, AuditJob, OutputsJob, StepJob, Task
+from onnxfim.auditing.jobs import AttributionJob, AuditJob, Job, OutputsJob, StepJob, Task
 from onnxfim.auditing.packing import pack, unpack
 from onnxfim.data import from_arrays
 from onnxfim.errors import ModelError, SettingsError
 from onnxfim.record.running import TIME_LIMIT
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.available_memory import LIMIT
 from onnxfim.runtime.stopping import Stop, Stopped
 from onnxfim.runtime.watching import Watch, current_watch
 from tests.support import crashing
+from tests.support.faults import stages_by_name
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's signals and /proc")
@@ -222,6 +224,35 @@ def test_memory_that_no_single_row_takes_makes_calls_smaller(course):
     _go_on(course, death("clean pass", rows=64, for_memory=True), Stop())
     _go_on(course, death("clean pass", rows=64, for_memory=True), Stop())
     assert course.orders.most_rows == 16
+
+
+class Limit(Job[str]):
+    """Tells the limit of memory that its process plans its calls by."""
+
+    candidates = (Candidate("model.onnx", from_arrays(np.zeros((1, 2), np.float32)), Settings()),)
+
+    def run(self, report, stop):
+        return os.environ.get(LIMIT, "none")
+
+    def written(self, result):
+        return result
+
+    def read(self, text):
+        return text
+
+    def of(self, change):
+        return self
+
+
+@pytest.mark.parametrize(("memory", "told"), [(None, "none"), (3 << 30, str(3 << 30))])
+def test_calls_are_planned_below_the_limit_of_memory(monkeypatch, memory, told):
+    monkeypatch.delenv(LIMIT, raising=False)
+    assert isolation.isolated(Limit(), Isolation(memory), fork=True).result == told
+    assert LIMIT not in os.environ
+
+
+def test_stages_that_an_audit_needs_are_stages():
+    assert set(NEEDED) - {OPENING} <= set(stages_by_name())
 
 
 def test_there_is_a_limit_of_restarts(course):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxfim.runtime import available_memory as module
-from onnxfim.runtime.available_memory import available_memory, highest_memory, resident_memory, total_memory
+from onnxfim.runtime.available_memory import available_memory, highest_memory, memory_kills, resident_memory, total_memory
 
 GIB = 2**30
 
@@ -51,6 +51,15 @@ def test_a_group_of_version_1_inside_a_container_that_shows_it_as_the_root(syste
     files = {"memory.limit_in_bytes": 4 * GIB, "memory.usage_in_bytes": 3 * GIB, "memory.stat": stat}
     group(system / "cgroup" / "memory", files)
     assert available_memory() == 3 * GIB // 2
+
+
+def test_processes_that_the_system_ended_are_counted(system):
+    (system / "self" / "cgroup").write_text("0::/job\n")
+    counted = []
+    for kills in (3, 5):
+        group(system / "cgroup" / "job", {"memory.events": f"oom 9\noom_kill {kills}"})
+        counted.append(memory_kills())
+    assert counted[1] - counted[0] == 2
 
 
 def test_a_group_without_a_limit_does_not_count(system):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxfim.errors import issue_tracker
+from onnxfim.errors import in_one_line, issue_tracker
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Level
 from onnxfim.verdict.findings import (
@@ -45,10 +45,7 @@ def _of(check: Check, audit: Audit) -> Finding | None:
     try:
         return check.of(audit)
     except Exception as error:  # noqa: BLE001 - whatever it stumbled over, the other checks are made
-        said = " ".join(str(error).split())
-        message = (
-            f"The check {check.id!r} failed where nobody foresaw it ({type(error).__name__}: {said}): what it would have found is"
-        )
+        message = f"The check {check.id!r} failed where nobody foresaw it ({type(error).__name__}: {in_one_line(error)}): what it would have found is"
         return Finding(
             "stage-failed", "error", f"{message} missing. This is a defect of onnxfim: please report it {issue_tracker()}."
         )
