@@ -82,13 +82,24 @@ def open_derivative(ground: Ground) -> Derivative:
         return Derivative(GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None))
     surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
 
-    def tested(model: MeteredModel) -> SelfTest:
-        rows = _that_run(ground, model, ground.clean.audited)
+    audited, failing = ground.clean.audited, False
+
+    def test_on(model: MeteredModel, rows: Array) -> SelfTest:
         return model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
             products=ground.base.shape[1] > FEW_CLASSES,
         )  # fmt: skip
+
+    def tested(model: MeteredModel) -> SelfTest:
+        nonlocal failing
+        first = audited[:_TESTED]
+        test = test_on(model, ground.X[first])
+        if test.passed:
+            return test
+        others = _that_run(ground, model, audited)
+        failing = not np.array_equal(others, first)
+        return test_on(model, ground.X[others]) if failing else test
 
     derived = derive(ground, ground.settings, tested)
     test, model = derived.test, derived.model
@@ -102,21 +113,19 @@ def open_derivative(ground: Ground) -> Derivative:
     )  # fmt: skip
     if model is None:
         return Derivative(info)
-    smooth = ground.ties.untied(ground.clean.audited)
-    rows = _that_run(ground, model, smooth if len(smooth) else ground.clean.audited)
-    rounding = max(_STEP_ERROR, min(model.rounding(rows, seed=ground.settings.seed), 1.0))
+    smooth = ground.ties.untied(audited)
+    smooth = smooth if len(smooth) else audited
+    rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
+    rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
     return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
 
 
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
-    """The first samples with a derivative that the runtime does not fail on, (n, *shape); the first of all where there are none."""
-    first = ground.X[positions[:_TESTED]]
-    if len(good := np.flatnonzero(model.that_run(first))) == len(first):
-        return first
+    """Of these positions the first few with a derivative that the runtime does not fail on; the first of all where there are none."""
     some = positions[:_TRIED]
     good = np.flatnonzero(model.that_run(ground.X[some]))
-    return ground.X[some[good[:_TESTED]]] if len(good) else first
+    return some[good[:_TESTED]] if len(good) else positions[:_TESTED]
 
 
 def ways(ground: Ground, route: GradientRoute) -> Ways:
