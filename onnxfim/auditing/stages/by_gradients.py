@@ -122,7 +122,7 @@ def open_derivative(ground: Ground) -> Derivative:
 
 
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
-    """Of these positions the first few with a derivative that the runtime does not fail on; the first of all where there are none."""
+    """The first few of these positions whose derivative the runtime does not fail on; the first of all where there are none."""
     some = positions[:_TRIED]
     good = np.flatnonzero(model.that_run(ground.X[some]))
     return some[good[:_TESTED]] if len(good) else positions[:_TESTED]
