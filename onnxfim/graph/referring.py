@@ -166,10 +166,16 @@ def array_of(tensor: TensorProto, base_dir: str | os.PathLike[str]) -> Array:
     Raises:
         Exception: of many kinds, where it cannot be read.
     """
-    if tensor.data_location != TensorProto.EXTERNAL or tensor.data_type not in _PLAIN - {TensorProto.BFLOAT16}:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    told, length = {e.key: e.value for e in tensor.external_data}, size_of(tensor)
+    if length and "length" not in told:  # the runtime reads what the shape takes, onnx all that follows in the file
+        stub = TensorProto()
+        stub.CopyFrom(tensor)
+        stub.external_data.add(key="length", value=str(length))
+        return array_of(stub, base_dir)
+    if tensor.data_type not in _PLAIN - {TensorProto.BFLOAT16}:
         return np.asarray(numpy_helper.to_array(tensor, base_dir=str(base_dir)))
-    told = {e.key: e.value for e in tensor.external_data}
-    length = size_of(tensor)
     if not length or length < LARGE_WEIGHT or told.get("length") != str(length):
         return np.asarray(numpy_helper.to_array(tensor, base_dir=str(base_dir)))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<")

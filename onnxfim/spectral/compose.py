@@ -149,6 +149,8 @@ def _apply(ctx: Composition, node: Node, rules: Mapping[str, BoundRule]) -> tupl
     except _UNFIT as error:
         reason = f"its inputs or attributes do not fit it ({_first_line(error)})"
         return (ctx.fresh(node, math.inf, reason=unbounded(node, reason)),)
+    except MemoryError:
+        return (ctx.fresh(node, math.inf, reason=unbounded(node, "its shapes take more memory than there is")),)
     return result if isinstance(result, tuple) else (result,)
 
 

@@ -160,3 +160,15 @@ def test_a_file_that_changed_is_told(model, samples, small_is_large):
     assert found.verdict == "inconclusive"
     assert [f.level for f in found.findings if f.id == "model-changed"] == ["error"]
     assert not replace(file, seen=()).changed
+
+
+def test_two_weights_in_one_file_without_their_lengths(tmp_path):
+    """The length is optional: what the shape takes is read, as the runtime does, and not all that follows."""
+    first, second = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(6, 9, dtype=np.float32)
+    (tmp_path / "w.bin").write_bytes(first.tobytes() + second.tobytes())
+    for name, value, offset in (("W", first, 0), ("b", second, first.nbytes)):
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=value.shape, data_location=TensorProto.EXTERNAL)
+        for key, told in (("location", "w.bin"), ("offset", str(offset))):
+            tensor.external_data.add(key=key, value=told)
+        np.testing.assert_array_equal(referring.array_of(tensor, tmp_path), value)
+        assert tensor.data_location == TensorProto.EXTERNAL, "the file's own weight stays as it is"

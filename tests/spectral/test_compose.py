@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, OutputError
 from onnxfim.graph.graph import Graph
-from onnxfim.spectral import LOG10_ZERO, Bound, closed_forms, spectral_bound
+from onnxfim.spectral import LOG10_ZERO, Bound, closed_forms, compose, spectral_bound
 from tests.benchmarks.naive_bounds import naive_bounds
 from tests.support import nets, trained
 from tests.support.nets import Net
@@ -293,3 +293,13 @@ def test_progress_is_told_layer_by_layer():
     spectral_bound(Graph(nets.vgg(Net())), progress=lambda done, total, name: seen.append((done, total)))
     assert len(seen) >= 9
     assert all(d <= t for d, t in seen)
+
+
+def test_a_rule_without_the_memory_it_needs_gives_no_bound_and_the_reason(monkeypatch):
+    def greedy(ctx, node):
+        raise MemoryError
+
+    monkeypatch.setitem(compose.RULES, "Tanh", greedy)
+    bound = bound_of([node("Tanh", ["x"])])
+    assert not bound.available
+    assert "its shapes take more memory than there is" in bound.reason
