@@ -72,6 +72,14 @@ def test_layers_of_one_shape_find_their_own():
     assert all(t.distance < 0.02 for t in found.twins.values())
 
 
+def test_weights_that_are_no_numbers_are_told_from_the_others():
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((8, 8)) for _ in range(3)]
+    whole, broken = (float_file(Dense((w, *weights[1:]))) for w in (weights[0], np.full((8, 8), np.nan)))
+    found = align(layers(broken), layers(whole))
+    assert {t.label for t in found.twins.values() if t.distance < 0.02} >= {"m1", "m2"}
+
+
 def test_weights_that_are_nobodys_are_left_with_the_reason():
     rng = np.random.default_rng(0)
     net = Dense(tuple(rng.standard_normal((8, 8)) for _ in range(2)))
