@@ -160,7 +160,10 @@ def started(*arguments, code="from onnxfim.cli import main; main()", before=None
 
 
 def as_of_a_terminal():
+    """Signals as a terminal has them, whatever the tests run under: `nohup` and a shell's `&` ignore some, and children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 #: Says when the model is open, so that a test needs no guess.
