@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from onnxfim.errors import SettingsError
+from onnxfim.record.limits import LARGEST
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -112,7 +113,9 @@ class Setting:
         """Why its value among ``settings`` cannot be, in one line, or None where it can."""
         value = getattr(settings, self.name)
         if self._within(value) and (self.facts.good is None or self.facts.good(settings)):
-            return None
+            if not isinstance(value, int) or abs(value) <= LARGEST:
+                return None
+            return f"{self.name}: a whole number of {value.bit_length():,} bits is too large. Give at most 2^63 - 1."
         wrong = self.facts.wrong or f"{{value!r}} is not {self._expected()}."
         return f"{self.name}: " + wrong.format(value=value, least=self.facts.least, settings=settings)
 

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from onnxfim.errors import OnnxFimError
-from onnxfim.record.limits import Limits
+from onnxfim.record.limits import LARGEST, Limits
 
 #: Builds a value from what JSON holds; raises `Misfit`.
 Read: TypeAlias = Callable[[Any], Any]
@@ -27,7 +27,6 @@ _FOUND = {
     float: "a number",
 }
 _LIMITS = ("least", "most", "over", "under")
-_LARGEST = 2**63 - 1  # of whole numbers: what other readers of JSON and the runtime's own integers hold
 _DEEPEST = 32  # lists in lists of values without a type of their own
 _SHOWN = 40  # letters of a text in a message
 
@@ -176,7 +175,7 @@ def _number(limits: Limits, expected: str) -> Read:
         if type(value) is not float:
             if type(value) is not int:
                 raise _misfit(value, expected)
-            if abs(value) > _LARGEST:
+            if abs(value) > LARGEST:
                 raise _misfit(value, expected, shown=True)
             value = float(value)
         if not math.isfinite(value) or not within(value):
@@ -196,7 +195,7 @@ def _whole(limits: Limits, expected: str) -> Read:
             if not value.is_integer():
                 raise _misfit(value, expected, shown=True)
             value = int(value)  # as other writers of JSON may put it
-        if abs(value) > _LARGEST or not within(value):
+        if abs(value) > LARGEST or not within(value):
             raise _misfit(value, expected, shown=True)
         return value
 
@@ -213,7 +212,7 @@ def _free(_: Limits, expected: str) -> Read:
             return {key: _inside(key, read, inner, deep + 1) for key, inner in value.items()}
         if isinstance(value, list):
             return [_inside(at, read, inner, deep + 1) for at, inner in enumerate(value)]
-        if isinstance(value, (int, float)) and not (abs(value) <= _LARGEST or (isinstance(value, float) and math.isfinite(value))):
+        if isinstance(value, (int, float)) and not (abs(value) <= LARGEST or (isinstance(value, float) and math.isfinite(value))):
             raise _misfit(value, "a number", shown=True)
         return value
 
@@ -330,7 +329,7 @@ def _record(kind: type, older: bool, expected: str) -> Read:
 
 def _misfit(value: Any, expected: str, *, shown: bool = False) -> Misfit:
     """The error about a value; numbers and words are shown where their type is right."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
         return Misfit(f"is a whole number of {value.bit_length():,} bits", f"{expected} that fits into 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         return Misfit("is not a finite number", expected)

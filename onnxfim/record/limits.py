@@ -28,6 +28,8 @@ class Limits:
     choices: tuple[object, ...] = ()
 
 
+#: The largest whole number: what other readers of JSON and the runtime's own integers hold.
+LARGEST = 2**63 - 1
 Count: TypeAlias = Annotated[int, Limits(least=0)]
 Positive: TypeAlias = Annotated[int, Limits(least=1)]
 Byte: TypeAlias = Annotated[int, Limits(least=0, most=255)]

@@ -9,6 +9,7 @@ Source: onnxruntime.ai, "Plugin execution providers" (`register_execution_provid
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def named(libraries: Sequence[tuple[str, str]]) -> tuple[Plugin, ...]:
     """
     found = []
     for name, path in libraries:
-        if not Path(path).is_file():
+        if not os.path.isfile(path):  # also where the system takes no such name
             raise ProviderError(
                 f"provider library {name}={path}: there is no such file. Give the path of the plug-in's shared library."
             )

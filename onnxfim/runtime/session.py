@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -179,7 +180,7 @@ def _register(options: Any, library: str) -> None:
         ModelError: it is not there, or is no such library.
     """
     mends = "Give a shared library that exports RegisterCustomOps, built for this machine and this ONNX Runtime."
-    if not Path(library).is_file():
+    if not os.path.isfile(library):  # also where the system takes no such name
         raise ModelError(f"{library}: no such file, expected a library of custom operators. Check the path.")
     try:
         with watched("opening"):

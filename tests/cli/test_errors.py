@@ -109,6 +109,21 @@ CASES = {
         (*GOOD, "--provider-library", "mine=bad.so", "--provider", "mine"),
         r"provider library mine=bad\.so: ",
     ),
+    "provider library with a name no system takes": (
+        NOTHING,
+        (*GOOD, "--provider-library", f"mine={'x' * 5000}.so", "--provider", "mine"),
+        r"provider library mine=x+\.so: there is no such file",
+    ),
+    "operator library with a name no system takes": (
+        NOTHING,
+        (*GOOD, "--custom-op-library", "x" * 5000),
+        r"x: no such file, expected a library of custom operators",
+    ),
+    "a number of over 64 bits": (
+        NOTHING,
+        (*GOOD, "--batch", str(2**63)),
+        r"batch: a whole number of 64 bits is too large\. Give at most 2\^63 - 1",
+    ),
     "output folder missing": (NOTHING, (*GOOD, "-o", "json=no/where.json"), r"folder 'no' does not exist"),
     "output a folder": (lambda f: (f / "out").mkdir(), (*GOOD, "-o", "html=out"), r"out: is a folder"),
     "output not writable": (read_only, (*GOOD, "-o", "json=closed/a.json"), r"cannot be written \(no permission\)"),

@@ -148,6 +148,8 @@ def _watch(folder: Path) -> None:
             whole = os.path.realpath(os.path.join(here[0], os.fsdecode(path)))
         except ValueError:  # a zero byte: nothing is opened by it
             return
+        if whole.startswith("/proc/") and whole.endswith("/oom_score_adj"):  # of a process of the program's own, alone
+            return
         if not any(whole == p or whole.startswith(p.rstrip("/") + "/") for p in (*here, *allowed)):
             os.write(seen, f"{what} {whole!r}\n".encode())
 
