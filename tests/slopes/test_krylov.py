@@ -130,6 +130,16 @@ def test_two_starts_find_what_one_misses(gap):
     assert two.products.mean() > one.products.mean()
 
 
+@pytest.mark.parametrize("width", [1e-3, 3e-4])
+def test_a_cluster_at_the_top_is_not_taken_for_its_mean(width):  # 2 tolerances: what agreement is
+    """One Ritz vector can mix a cluster long before its residual is below the width: a Kato-Temple stop confirms such values."""
+    values = np.r_[1.0, 1 - width, 1 - 2 * width, 0.5 * 0.97 ** np.arange(997)]
+    noises = np.random.default_rng(9).standard_normal((3, 30, 1000))
+    found = confirmed(lambda rows, u: values * u, noises, tolerance=1e-4, most=60)
+    assert (found.starts > 1).mean() > 0.9
+    assert found.values[found.starts > 1].min() >= 1 - 2e-4
+
+
 def test_starts_that_disagree_are_not_confirmed():
     """An operator that is another one at every call, so that nothing agrees."""
     calls = iter(range(1000))
