@@ -263,21 +263,22 @@ def _leading(
     units = measurer.standardised
     if measurer.features is None or units is None:
         return None
-    own = block.directions(u)
-    other = own if units.even else block.directions(top_pairs(scaled[id(units)])[1]) * units.field
+    own = _unit_squares(block.directions(u))
+    other = own if units.even else _unit_squares(block.directions(top_pairs(scaled[id(units)])[1]) * units.field)
     found: list[LeadingFeature | None] = []
     for k, value in enumerate(lam):
-        raw, standardised = (np.bincount(measurer.features, _unit(v[k]) ** 2) for v in (own, other))
+        raw, standardised = (np.bincount(measurer.features, v[k]) for v in (own, other))
         leading = int(raw.argmax())
         shares = min(float(raw[leading]), 1.0), min(float(standardised[leading]), 1.0)
         found.append(LeadingFeature(leading, *shares) if value else None)
     return found
 
 
-def _unit(v: Array) -> Array:
-    largest = np.abs(v).max() or 1.0
-    v = v / largest
-    return np.asarray(v / (np.linalg.norm(v) or 1.0))
+def _unit_squares(v: Array) -> Array:
+    """Squared entries of the unit vectors along v (n, d); zeros stay."""
+    largest = np.abs(v).max(axis=1, keepdims=True)
+    squares = (v / np.where(largest > 0, largest, 1.0)) ** 2
+    return np.asarray(squares / np.maximum(squares.sum(axis=1, keepdims=True), 1.0))
 
 
 def _tops(H: Array) -> Array:

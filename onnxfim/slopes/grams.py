@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_STRETCHES = 16  # of equal units, up to which coordinates are cut where units change
 _WORK = 2**16  # numbers at a time: what a processor keeps near
 
 
@@ -73,59 +75,69 @@ def grams(
     top = contest.top
     products, *scaled = (np.zeros((n, K, K)) for _ in range(1 + len(units)))
     squares, movable = np.zeros((n, C)), np.zeros((n, C))
-    for rows, part in _pieces(n, K, d):
+    for rows, part in _pieces(n, K, d, units):
         X = J[rows, :, part].astype(np.float64)
         at, c = np.arange(len(X)), top[rows]
         if not centre:
-            products[rows] += _gram(X)
+            products[rows] += (own := _gram(X))
             for field, G in zip(units, scaled, strict=True):
-                G[rows] += _gram(X * field[part])
+                G[rows] += _in_units(X, own, field[part])
         E = X if contest.sums is None else np.matmul(contest.sums, X)
         chosen = E[at, c]  # (rows, w)
         E -= chosen[:, None]
-        own = np.einsum("ncw,ncw->nc", E, E)
-        squares[rows] += own
-        movable[rows] += own if limits is None else _movable(E, limits[0][rows, part], limits[1][rows, part], own)
+        if limits is not None:
+            movable[rows] += _movable(E, limits[0][rows, part], limits[1][rows, part])
         if centre:
-            for field, G in zip(units, scaled, strict=True):
-                G[rows] += _gram(E * field[part])
             E[at, c] = chosen
-            products[rows] += _gram(E)
+            products[rows] += (own := _gram(E))
+            for field, G in zip(units, scaled, strict=True):
+                G[rows] += _in_units(E, own, field[part])
+        else:
+            squares[rows] += np.einsum("ncw,ncw->nc", E, E)
+    at = np.arange(n)
+    if centre:
+        squares = np.einsum("nkk->nk", products).copy()
+        squares[at, top] = 0.0
+    movable = squares if limits is None else movable
     if not centre:
         return Grams(products, products, tuple(scaled), squares, movable)
-    at = np.arange(n)
     T = np.repeat(np.eye(K)[None], n, axis=0)
     T[at, :, top] = 1.0  # J_j = E_j + J_c
     whole = T @ products @ T.transpose(0, 2, 1)
-    products[at, top] = 0.0
-    products[at, :, top] = 0.0
+    for G in (products, *scaled):
+        G[at, top] = 0.0
+        G[at, :, top] = 0.0
     return Grams(whole, products, tuple(scaled), squares, movable)
 
 
-def _pieces(n: int, K: int, d: int) -> Iterator[tuple[slice, slice]]:
+def _pieces(n: int, K: int, d: int, units: Sequence[Array]) -> Iterator[tuple[slice, slice]]:
     """Stretches of the samples and of their coordinates that are worked on together.
 
-    The coordinates are cut alike whatever n is, so that their sums are too.
+    The coordinates are cut alike whatever n is, so that their sums are too; and where a unit changes, if it seldom does.
     """
-    width = max(1, min(d, _WORK // K))
-    count = max(1, _WORK // (K * width))
+    changes = sorted({int(k) + 1 for field in units for k in np.flatnonzero(np.diff(field))})
+    ends = [0, *(changes if len(changes) < _STRETCHES else []), d]
+    width = max(1, _WORK // K)
+    cuts = [slice(k, min(k + width, b)) for a, b in pairwise(ends) for k in range(a, b, width)]
+    count = max(1, _WORK // (K * max(c.stop - c.start for c in cuts)))
     for first in range(0, n, count):
-        for start in range(0, d, width):
-            yield slice(first, first + count), slice(start, start + width)
+        for part in cuts:
+            yield slice(first, first + count), part
 
 
 def _gram(X: Array) -> Array:
     return np.asarray(X @ X.transpose(0, 2, 1))
 
 
-def _movable(E: Array, up: Array, down: Array, own: Array) -> Array:
-    """Squared lengths of slopes E (n, C, w), without those along coordinates that cannot move further that way; ``own`` is with."""
-    held = ~(up & down).all(axis=1)  # samples with a coordinate at an end of its range
-    if not held.any():
-        return own
-    found = own.copy()
-    most, least = np.where(up[held], np.inf, 0.0), np.where(down[held], -np.inf, 0.0)
-    clipped = np.minimum(E[held], most[:, None])
-    np.maximum(clipped, least[:, None], out=clipped)
-    found[held] = np.einsum("ncw,ncw->nc", clipped, clipped)
-    return found
+def _in_units(X: Array, own: Array, field: Array) -> Array:
+    """Gram matrices of slopes X (n, K, w) in units (w,) of the coordinates; ``own`` are those of X."""
+    even = field.min() == field.max()
+    return np.asarray(own * float(field[0]) ** 2 if even else _gram(X * field))
+
+
+def _movable(E: Array, up: Array, down: Array) -> Array:
+    """Squared lengths of slopes E (n, C, w), (n, C), without those along coordinates that cannot move further that way."""
+    if not (up.all() and down.all()):
+        E = np.minimum(E, np.where(up, np.inf, 0.0)[:, None])
+        np.maximum(E, np.where(down, -np.inf, 0.0)[:, None], out=E)
+    return np.asarray(np.einsum("ncw,ncw->nc", E, E))
