@@ -28,7 +28,7 @@ from onnxfim.slopes.estimators import (
     worst_direction,
 )
 from onnxfim.slopes.kinds import OutputReader
-from onnxfim.slopes.rescaling import Rescaling
+from onnxfim.slopes.rescaling import Rescaling, times
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -141,7 +141,7 @@ class Measurer:
             lambda_max=none,
             calibrated=None if self.temperature is None else none,
             raw_units=None if self.raw is None else none,
-            standardised=None if self.standardised is None else _times(found.estimate, self.unit**2),
+            standardised=None if self.standardised is None else times(found.estimate, self.unit**2),
             trace=none,
             boundary_distance=none,
             logit_sensitivity=none,
@@ -375,12 +375,6 @@ class _Found:
 
 def _without(reason: str | None) -> Estimate:
     return Estimate(None, reason=reason)
-
-
-def _times(estimate: Estimate, factor: float) -> Estimate:
-    """An estimate in units in which it is so many times as large."""
-    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "plain", "cross_fit")}
-    return replace(estimate, **{name: v * factor for name, v in numbers.items() if v is not None})
 
 
 def joined(parts: Sequence[Ends]) -> Ends:
