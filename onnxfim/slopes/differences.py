@@ -13,7 +13,8 @@ from onnxfim.record import streams
 from onnxfim.runtime.rows import Coordinates, Directions, Forward, Rademacher, Rows, Signs, dither_noise, joined_directions
 
 Array: TypeAlias = np.ndarray[Any, Any]
-_LARGEST = 1e140  # of an output: slopes of larger ones have squares that float64 does not hold
+#: Of an output, or a slope: slopes of larger ones have squares that float64 does not hold.
+LARGEST = 1e140
 Scheme: TypeAlias = Literal["forward", "central", "dithered"]
 
 #: Forward passes per direction of each scheme (the base point is shared by all forward differences of a sample).
@@ -59,8 +60,6 @@ class Ends:
         h: Distance between the ends along the direction; (m, 1, 1) where each direction has its own.
         twin: The same at a second, independently dithered point (dithered scheme only).
         ahead: The part of ``h`` that lies ahead of the sample, (m, 1, 1), where both parts were measured apart.
-        jacobian: Slopes of the logits along all coordinates, (K, d), where ``plus`` is only a triangle with the same Gram matrix
-            (`triangle`).
     """
 
     request: Request
@@ -69,7 +68,6 @@ class Ends:
     h: float | Array
     twin: Ends | None = None
     ahead: Array | None = None
-    jacobian: Array | None = None
 
 
 class Differences(Protocol):
@@ -245,7 +243,7 @@ class DifferenceJacobian:
 
 def is_finite(ends: Ends) -> bool:
     """Whether all outputs at the ends (and at the dithered twins') are numbers, of a size whose slopes float64 can square."""
-    good = all(bool((np.abs(a) < _LARGEST).all()) for a in (ends.plus, ends.minus))  # NaN is not smaller either
+    good = all(bool((np.abs(a) < LARGEST).all()) for a in (ends.plus, ends.minus))  # NaN is not smaller either
     return good and (ends.twin is None or is_finite(ends.twin))
 
 

@@ -17,6 +17,8 @@ from onnxfim.slopes.difference_error import DifferenceError
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: Why there is no boundary distance.
+NO_SLOPE = "no slope towards another class was resolved"
 _LEVEL = 0.975  # of the upper end of a two-sided 95 % interval
 # Share of lambda_max that the part of the spectrum left out of the jackknife's replicates may hold. By second-order
 # perturbation it moves the corrected value by tail · (groups − 1) · m_g / m², under 0.3 % at 100 directions in 20 groups.
@@ -254,7 +256,7 @@ def boundary_distance_estimate(
     j = int(np.nanargmin(distances)) if not np.isnan(distances).all() else c
     value = float(distances[j])
     if not math.isfinite(value):
-        return Estimate(None, None, None, "estimate", "", evaluations, "no slope towards another class was resolved")
+        return Estimate(None, None, None, "estimate", "", evaluations, NO_SLOPE)
     if exact:
         low: float
         high: float | None

@@ -12,12 +12,12 @@ import numpy as np
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
-from onnxfim.slopes.differences import Ends, Sample, is_finite
+from onnxfim.slopes.blocks import WORK, Block, measurable, results
+from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import Product, TopEigenpairs, confirmed, lanczos
-from onnxfim.slopes.leads import lead_of_outputs, output_weights
+from onnxfim.slopes.leads import output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
-from onnxfim.slopes.triangle import ends_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -68,30 +68,38 @@ class GradientRoute:
             measured = self._few(X, base, block) if self.few else self._many(X, base, block)
             yield from zip((s.position for s in block), measured, strict=True)
 
-    def ends(self, X: Array, samples: Sequence[Sample]) -> Iterator[Ends]:
-        """Slopes of the logits along all coordinates, as the ends of steps of length 1."""
-        jacobians = self.model.jacobian(X[[s.position for s in samples]])  # (n, K, d)
-        for s, J in zip(samples, jacobians, strict=True):
-            yield ends_of(s, J, whole=self.measurer.features is not None)
-
     def _few(self, X: Array, base: Array, block: Sequence[Sample]) -> Iterator[SampleResult]:
-        for s, ends in zip(block, self.ends(X, block), strict=True):
-            if is_finite(ends):
-                self.leads[s.position] = self._lead(X[s.position], base[s.position], ends, 1.0)
-                yield self.measurer(s, base[s.position], [ends])
-            else:
-                yield self._lost(s, base[s.position])
+        for part, J in self._jacobians(X, block):
+            x, z = self._at(X, base, part)
+            good = measurable(J)
+            which = np.flatnonzero(good).tolist()
+            made: dict[int, SampleResult] = {}
+            if which:
+                chosen = [part[k] for k in which]
+                found, leads = results(self.measurer, Block(self.measurer.reader, x[good], z[good], J[good], self._box), chosen)
+                made = dict(zip(which, found, strict=True))
+                self.leads |= {s.position: lead for s, lead in zip(chosen, leads, strict=True)}
+            for k, s in enumerate(part):
+                yield made[k] if k in made else self._without_slopes(s, z[k], finite=not J[k].any())
 
-    def _lost(self, sample: Sample, base: Array) -> SampleResult:
-        """The result of a sample without a finite derivative: lambda_max is no number."""
-        still = ends_of(
-            sample, np.zeros((self.model.num_outputs, math.prod(self.model.shape))), whole=self.measurer.features is not None
-        )
-        result = self.measurer(sample, base, [still])
-        return replace(result, lambda_max=replace(result.lambda_max, value=math.nan))
+    def _jacobians(self, X: Array, block: Sequence[Sample]) -> Iterator[tuple[Sequence[Sample], Array]]:
+        """Slopes of the logits along all coordinates, (n, K, d), of so many samples as are worked on together."""
+        J = self.model.jacobian(X[[s.position for s in block]])
+        count = max(1, WORK // J.shape[1] ** 2)
+        for start in range(0, len(block), count):
+            yield block[start : start + count], J[start : start + count]
 
-    def _lead(self, x: Array, base: Array, ends: Ends, temperature: float) -> Array:
-        return lead_of_outputs(self.measurer.reader, base, ends, x, self._box, temperature)
+    @staticmethod
+    def _at(X: Array, base: Array, samples: Sequence[Sample]) -> tuple[Array, Array]:
+        positions = [s.position for s in samples]
+        return X[positions], base[positions]
+
+    def _without_slopes(self, sample: Sample, base: Array, *, finite: bool) -> SampleResult:
+        """The result of a sample whose slopes are all zero, or not all numbers: lambda_max is no number then."""
+        K, d = self.model.num_outputs, math.prod(self.model.shape)
+        still = np.zeros((1, K, 1))
+        result = self.measurer(sample, base, [Ends(Request(sample, 0, d), np.zeros((d, K, 1)), still, 1.0)])
+        return result if finite else replace(result, lambda_max=replace(result.lambda_max, value=math.nan))
 
     def directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
         """Directions of each sample, (n, 2, d): the unit worst direction, and the slope towards the nearest boundary.
@@ -116,11 +124,14 @@ class GradientRoute:
 
     def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
         if self.few:
-            pairs = zip(block, self.ends(X, block), strict=True)
-            none = np.zeros((2, self.model.num_outputs))
-            return {
-                s.position: self._lead(X[s.position], base[s.position], e, temperature) if is_finite(e) else none for s, e in pairs
-            }
+            found = {s.position: np.zeros((2, self.model.num_outputs)) for s in block}
+            for part, J in self._jacobians(X, block):
+                x, z = self._at(X, base, part)
+                good = measurable(J)
+                if good.any():
+                    leads = Block(self.measurer.reader, x[good], z[good], J[good], self._box).leads(temperature)
+                    found |= {part[k].position: lead for k, lead in zip(np.flatnonzero(good).tolist(), leads, strict=True)}
+            return found
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
         vectors = self._lanczos(x, z, block, temperature, None).vectors

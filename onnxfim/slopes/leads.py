@@ -12,9 +12,7 @@ import numpy as np
 
 from onnxfim.slopes.differences import Ends
 from onnxfim.slopes.estimators import worst_direction
-from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.kinds import OutputReader
-from onnxfim.slopes.triangle import pieces
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -37,23 +35,6 @@ def lead_of_directions(reader: OutputReader, base: Array, ends: Ends) -> Array:
     return lead
 
 
-def lead_of_outputs(reader: OutputReader, base: Array, ends: Ends, x: Array, box: ValidRange | None, temperature: float) -> Array:
-    """Weights of the outputs, (2, K), from the slopes along all coordinates of x (*shape): see `output_weights`."""
-    Y = reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
-    u = Y.T @ worst_direction(Y) if Y.any() else np.zeros(Y.shape[1])
-    towards = None
-    if reader.has_classes:
-        z, D = reader.contest(base, reader.slopes(ends.plus, ends.minus, ends.h))
-        if ends.jacobian is not None and box is not None:
-            pair = _nearest(z, _norms_inside(reader, base, ends.jacobian, x.ravel(), box))
-        else:
-            pair = nearest_boundary(z, D, x.ravel(), box)
-        if pair is not None:
-            S = reader.contest(base, np.eye(len(base))[:, :, None])[1]
-            towards = S[:, pair[1]] - S[:, pair[0]]
-    return output_weights(reader, base, u, towards, temperature)
-
-
 def output_weights(reader: OutputReader, base: Array, u: Array, towards: Array | None, temperature: float = 1.0) -> Array:
     """Weights c of the outputs, (2, K), largest entry 1: ``Jᵀc`` is ``Aᵀu``, and the slope of what ``towards`` weighs.
 
@@ -64,55 +45,49 @@ def output_weights(reader: OutputReader, base: Array, u: Array, towards: Array |
         towards: Weights of the logits, (K,), whose sum rises towards the nearest boundary; None where there is none.
         temperature: T of the scores.
     """
-    diagonal = reader.weights(base[None], temperature)
+    towards = np.zeros(len(base)) if towards is None else towards
+    return np.asarray(leads_of_outputs(reader, base[None], u[None], towards[None], temperature)[0])
+
+
+def leads_of_outputs(reader: OutputReader, base: Array, u: Array, towards: Array, temperature: float = 1.0) -> Array:
+    """`output_weights` of n samples, (n, 2, K), from outputs (n, K, 1), u and ``towards`` (n, K); zeros where there is none."""
+    diagonal = reader.weights(base, temperature)
     if diagonal is not None:
-        fisher = diagonal[0] * u
+        fisher = diagonal * u
     else:  # Aᵀu = Jᵀc with c = √p ⊙ u − p·(√pᵀu), whose sum is 0: the dominant class takes what the others have, nothing cancels
-        p = reader.probabilities(base, temperature)[:, 0]
+        p = reader.probabilities(base, temperature)[:, :, 0]
         c = np.sqrt(p) * u
-        fisher = c - p * c.sum()
-        top = int(p.argmax())
-        fisher[top] = 0.0
-        fisher[top] = -fisher.sum()
-    weights = np.stack([fisher, np.zeros(len(base)) if towards is None else towards])
-    largest = np.abs(weights).max(axis=1, keepdims=True)
+        fisher = c - p * c.sum(axis=1, keepdims=True)
+        rows, top = np.arange(len(p)), p.argmax(axis=1)
+        fisher[rows, top] = 0.0
+        fisher[rows, top] = -fisher.sum(axis=1)
+    weights = np.stack([fisher, towards], axis=1)
+    largest = np.abs(weights).max(axis=2, keepdims=True)
     return np.asarray(weights / np.where(largest > 0, largest, 1.0))
 
 
-def nearest_boundary(z: Array, D: Array, x: Array | None = None, box: ValidRange | None = None) -> tuple[int, int] | None:
+def nearest_boundary(z: Array, D: Array) -> tuple[int, int] | None:
     """The class decided for and the one whose boundary is nearest to first order; None where no slope leads to another.
 
     Args:
-        z: What decides the class, (C,), and its slopes along directions, (m, C).
-        D: The slopes.
-        x, box: With slopes along all coordinates: the sample and the valid range. A coordinate that cannot move further towards a
-            class does not count on the way there.
+        z: What decides the class, (C,).
+        D: Its slopes along directions, (m, C).
     """
-    G = D - D[:, [int(z.argmax())]]
-    if x is not None and box is not None:
-        G = _inside(G, x < box.high, x > box.low)
-    return _nearest(z, np.linalg.norm(G, axis=0))
-
-
-def _norms_inside(reader: OutputReader, base: Array, J: Array, x: Array, box: ValidRange) -> Array:
-    """Norms of the slopes of each class less those of the class decided for, without what cannot move, (C,); J is (K, d)."""
-    up, down = np.broadcast_to(x < box.high, x.shape), np.broadcast_to(x > box.low, x.shape)
-    squares: Array | float = 0.0
-    for part, slopes in pieces(J):
-        z, D = reader.contest(base, slopes[:, :, None])
-        squares = squares + np.square(_inside(D - D[:, [int(z.argmax())]], up[part], down[part])).sum(axis=0)
-    return np.sqrt(squares)
-
-
-def _inside(G: Array, up: Array, down: Array) -> Array:
-    """Slopes (m, C) without those along coordinates that cannot move further that way."""
-    return np.where(np.where(G > 0, up[:, None], down[:, None]), G, 0.0)
-
-
-def _nearest(z: Array, norms: Array) -> tuple[int, int] | None:
     c = int(z.argmax())
+    nearest, there = nearest_by_norms(z[None], np.linalg.norm(D - D[:, [c]], axis=0)[None])
+    return (c, int(nearest[0])) if there[0] else None
+
+
+def nearest_by_norms(z: Array, norms: Array) -> tuple[Array, Array]:
+    """The class whose boundary is nearest, (n,), and whether any slope leads to one, (n,).
+
+    Args:
+        z: What decides the class, (n, C).
+        norms: Of its slopes less those of the class decided for, (n, C).
+    """
+    rows, top = np.arange(len(z)), z.argmax(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.where(norms > 0, (z[c] - z) / norms, np.inf)
-    distances[c] = np.inf
-    j = int(distances.argmin())
-    return (c, j) if np.isfinite(distances[j]) else None
+        distances = np.where(norms > 0, (z[rows, top][:, None] - z) / norms, np.inf)
+    distances[rows, top] = np.inf
+    nearest = distances.argmin(axis=1)
+    return nearest, np.isfinite(distances[rows, nearest])

@@ -28,13 +28,14 @@ from onnxfim.slopes.estimators import (
     worst_direction,
 )
 from onnxfim.slopes.kinds import OutputReader
-from onnxfim.slopes.rescaling import Rescaling
-from onnxfim.slopes.triangle import triangle
+from onnxfim.slopes.rescaling import Rescaling, times
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Why there is no boundary distance.
 NO_CLASSES = "defined for a classifier with one decision per sample"
+#: How values came about whose slopes along all coordinates are the derivative's.
+GRADIENT = "all coordinates, derivative of the graph"
 #: Why there is no value in standard deviations.
 NO_DEVIATION = "no input varies over the audited samples: there is no standard deviation to measure in"
 _ALTERNATING = 6.0  # two roundings, each even over one unit in the last place: a variance of a sixth of that squared
@@ -116,8 +117,8 @@ class Measurer:
             base,
             lambda_max=raw,
             calibrated=calibrated,
-            raw_units=self._in_units(self.raw, found, base, ends),
-            standardised=self._in_units(self.standardised, found, base, ends),
+            raw_units=self._in_units(self.raw, found),
+            standardised=self._in_units(self.standardised, found),
             trace=trace,
             boundary_distance=distance,
             logit_sensitivity=sensitivity,
@@ -140,7 +141,7 @@ class Measurer:
             lambda_max=none,
             calibrated=None if self.temperature is None else none,
             raw_units=None if self.raw is None else none,
-            standardised=None if self.standardised is None else _times(found.estimate, self.unit**2),
+            standardised=None if self.standardised is None else times(found.estimate, self.unit**2),
             trace=none,
             boundary_distance=none,
             logit_sensitivity=none,
@@ -150,17 +151,32 @@ class Measurer:
             unchanged=self._unchanged(parts),
         )
 
-    def result(
-        self, sample: Sample, base: Array, *, lambda_max: Estimate, calibrated: Estimate | None, raw_units: Estimate | None,
-        standardised: Estimate | None, trace: Estimate, boundary_distance: Estimate, logit_sensitivity: Estimate,
-        eigenvalues: tuple[float, ...], evaluations: int, directions: int, unchanged: float = 0.0,
+    def result(self, sample: Sample, base: Array, **measures: Any) -> SampleResult:
+        """One sample's result: what was measured of it by any route, and what follows from that and from its outputs (K, P).
+
+        The measures are those of `row`.
+        """
+        return self.row(sample, self.decisions(base[None])[0], **measures)
+
+    def decisions(self, outputs: Array) -> list[tuple[int | None, float | None]]:
+        """Class and confidence of each sample from its outputs (n, K, P), None where there are no classes."""
+        n, reader = len(outputs), self.reader
+        if not reader.has_classes:
+            return [(None, None)] * n
+        classes = reader.predictions(outputs).tolist() if outputs.shape[2] == 1 else [None] * n
+        return list(zip(classes, reader.confidences(outputs).tolist(), strict=True))
+
+    def row(
+        self, sample: Sample, decision: tuple[int | None, float | None], *, lambda_max: Estimate, calibrated: Estimate | None,
+        raw_units: Estimate | None, standardised: Estimate | None, trace: Estimate, boundary_distance: Estimate,
+        logit_sensitivity: Estimate, eigenvalues: tuple[float, ...], evaluations: int, directions: int, unchanged: float = 0.0,
         feature: LeadingFeature | None = None,
     ) -> SampleResult:  # fmt: skip
-        """One sample's result: what was measured of it by any route, and what follows from that and from its outputs.
+        """One sample's result.
 
         Args:
             sample: Whose it is.
-            base: Its outputs, (K, P).
+            decision: Its class and confidence, see `decisions`.
             lambda_max, trace, boundary_distance, logit_sensitivity: As measured.
             calibrated: lambda_max at the fitted temperature; None where there is no temperature.
             raw_units: lambda_max per squared raw input unit; None where the scale is not known.
@@ -171,13 +187,13 @@ class Measurer:
             unchanged: Share of random directions that changed nothing.
             feature: The feature that leads the worst direction, where features differ in scale.
         """
-        reader, outputs = self.reader, base[None]
+        prediction, confidence = decision
         return SampleResult(
             index=sample.index,
             name=sample.name,
             label=sample.label,
-            prediction=int(reader.predictions(outputs)[0]) if reader.has_classes and base.shape[1] == 1 else None,
-            confidence=float(reader.confidences(outputs)[0]) if reader.has_classes else None,
+            prediction=prediction,
+            confidence=confidence,
             lambda_max=lambda_max,
             lambda_max_calibrated=Estimate(None, reason=self.temperature_reason) if calibrated is None else calibrated,
             trace=trace,
@@ -237,7 +253,7 @@ class Measurer:
             return _Found(
                 lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {self.scheme} differences"), scores
             )
-        method = f"all coordinates, {'derivative of the graph' if self.gradient else f'{self.scheme} differences'}"
+        method = GRADIENT if self.gradient else f"all coordinates, {self.scheme} differences"
         error = self._error(base, ends, partial(self.reader.scores, base, temperature=temperature))
         size = 0.0 if error is None else error.norm()
         exact = lambda_max_exact(scores, error=size, evaluations=evaluations, method=method)
@@ -322,7 +338,7 @@ class Measurer:
         low, high = estimate.low, estimate.high
         return replace(estimate, low=None if low is None else low / factor, high=None if high is None else high * factor)
 
-    def _in_units(self, units: Rescaling | None, found: _Found, base: Array, ends: Ends) -> Estimate | None:
+    def _in_units(self, units: Rescaling | None, found: _Found) -> Estimate | None:
         """lambda_max in other units of the inputs: exact over all coordinates, else between two bounds."""
         of = found.estimate
         if units is None or of.value is None:
@@ -330,11 +346,7 @@ class Measurer:
         if not self.exact:
             return self.in_units(units, of)
         size = 0.0 if found.error is None else found.error.norm(units.field)
-        if ends.jacobian is None or units.even:
-            return self._widened(units.exact(of, found.Y, size))
-        slopes = triangle(ends.jacobian, units.field)[:, :, None]
-        Y = self.reader.scores(base, slopes, ends.minus, ends.h)
-        return self._widened(lambda_max_exact(Y, error=size, evaluations=of.evaluations, method=of.method))
+        return self._widened(units.exact(of, found.Y, size))
 
     def in_units(self, units: Rescaling | None, estimate: Estimate) -> Estimate | None:
         """lambda_max in other units of the inputs from the one in the model's; None where there are no such units."""
@@ -363,12 +375,6 @@ class _Found:
 
 def _without(reason: str | None) -> Estimate:
     return Estimate(None, reason=reason)
-
-
-def _times(estimate: Estimate, factor: float) -> Estimate:
-    """An estimate in units in which it is so many times as large."""
-    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "plain", "cross_fit")}
-    return replace(estimate, **{name: v * factor for name, v in numbers.items() if v is not None})
 
 
 def joined(parts: Sequence[Ends]) -> Ends:

@@ -50,3 +50,9 @@ class Rescaling:
             cross_fit=None if of.cross_fit is None else of.cross_fit * mean,
             kind=of.kind if self.even else "estimate",
         )
+
+
+def times(estimate: Estimate, factor: float) -> Estimate:
+    """An estimate in units in which it is so many times as large."""
+    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "plain", "cross_fit")}
+    return replace(estimate, **{name: v * factor for name, v in numbers.items() if v is not None})

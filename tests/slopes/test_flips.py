@@ -9,11 +9,12 @@ from scipy.special import softmax
 
 from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher
+from onnxfim.slopes.blocks import Block
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample
 from onnxfim.slopes.flips import PRECISION, ValidRange, smallest_flips, valid_range
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
-from onnxfim.slopes.leads import lead_of_directions, lead_of_outputs, nearest_boundary
+from onnxfim.slopes.leads import lead_of_directions, nearest_boundary
 from tests.support.models import Linear, covariance
 
 FOUND = PRECISION + 1e-4  # the bracket's width, and float32 rows
@@ -190,6 +191,11 @@ class TestRounding:
         assert found.passes[0] < 20
 
 
+def leads(reader, z, J, x, allowed=None):
+    """Weights of the outputs of one sample, (2, K), from its whole Jacobian."""
+    return Block(reader, x[None], z[None], J[None], allowed).leads()[0]
+
+
 class TestLeads:
     MODEL = Linear.draw(4, 30)
     X = MODEL.samples(3)
@@ -216,7 +222,7 @@ class TestLeads:
         base, ends = self.ends(Coordinates(), 30)
         for x, z, e in zip(self.X, base, ends, strict=True):
             for ours, theirs in zip(
-                lead_of_outputs(SoftmaxLogits(), z, e, x, None, 1.0) @ self.MODEL.W,
+                leads(SoftmaxLogits(), z, self.MODEL.W, x) @ self.MODEL.W,
                 lead_of_directions(SoftmaxLogits(), z, e),
                 strict=True,
             ):
@@ -229,7 +235,7 @@ class TestLeads:
         for x in model.samples(5).astype(np.float64):
             z = model.logits(x[None])[0][:, None]
             ends = Ends(Request(Sample(0, 0), 0, 30), model.W.T[:, :, None], np.zeros((1, 6, 1)), 1.0)
-            ours = lead_of_outputs(SoftmaxLogits(), z, ends, x, None, 1.0)[0] @ model.W
+            ours = leads(SoftmaxLogits(), z, model.W, x)[0] @ model.W
             theirs = lead_of_directions(SoftmaxLogits(), z, ends)[0]
             assert abs(ours @ theirs) / np.linalg.norm(ours) / np.linalg.norm(theirs) == pytest.approx(1.0, rel=1e-9)
 
@@ -245,21 +251,21 @@ class TestLeads:
         lone = Linear.draw(1, 6)
         x = lone.samples(1)[0]
         z = lone.logits(x[None])[0][:, None]
-        W = np.broadcast_to(lone.W.T[:, :, None], (6, 1, 1))
-        ends = Ends(Request(Sample(0, 0), 0, 6), W, np.zeros((1, 1, 1)), 1.0)
-        towards = lead_of_outputs(SigmoidLogits(), z, ends, x, None, 1.0)[1]
+        towards = leads(SigmoidLogits(), z, lone.W, x)[1]
         assert_allclose(towards, [-np.sign(z[0, 0])])
 
     def test_no_slope_no_lead(self):
         base, ends = self.ends(Coordinates(), 30)
         flat = ends[0].__class__(ends[0].request, 0 * ends[0].plus, 0 * ends[0].minus, ends[0].h)
         assert not lead_of_directions(SoftmaxLogits(), base[0], flat).any()
-        assert not lead_of_outputs(SoftmaxLogits(), base[0], flat, self.X[0], None, 1.0).any()
+        assert not leads(SoftmaxLogits(), base[0], np.zeros((4, 30)), self.X[0]).any()
 
     def test_a_coordinate_without_room_does_not_count_on_the_way(self):
         # Class 1 is nearer by its slope 10 along coordinate 0, which stands at its upper end; class 2 by slope 1 along coordinate 1.
         z = np.array([1.0, 0.0, 0.0])
         D = np.array([[0.0, 10.0, 0.0], [0.0, 0.0, 1.0]])
         assert nearest_boundary(z, D) == (0, 1)
-        assert nearest_boundary(z, D, np.array([1.0, 0.5]), box(2, 0, 1)) == (0, 2)
+        for where, nearest in (([0.5, 0.5], 1), ([1.0, 0.5], 2)):
+            towards = leads(SoftmaxLogits(), z[:, None], D.T, np.array(where), box(2, 0, 1))[1]
+            assert_allclose(towards, np.eye(3)[nearest] - np.eye(3)[0])
         assert nearest_boundary(z, np.zeros((2, 3))) is None

@@ -138,8 +138,8 @@ class OutputReader(ABC):
 
         None where they are not: the product with ``A Aᵀ`` is then the softmax's.
         """
-        ones = np.ones((1, *outputs.shape[1:]))
-        return np.array([self.scores(z, ones, 0 * ones, 1.0, temperature)[0] for z in outputs])  # of slopes that are all 1
+        ones = np.ones(outputs.shape)
+        return self.scores(outputs, ones, 0 * ones, 1.0, temperature)  # of slopes that are all 1
 
     @abstractmethod
     def divergence(self, base: Array, outputs: Array) -> Array:
