@@ -62,7 +62,7 @@ def unpacked(kind: Any, content: bytes) -> Any:
 
 
 @cache
-def _values(kind: type) -> Callable[[Any], tuple[Any, ...]] | None:
+def _values(kind: Any) -> Callable[[Any], tuple[Any, ...]] | None:
     """What gives the values of a record type's fields, or None for another type."""
     if not dataclasses.is_dataclass(kind):
         return None
@@ -72,7 +72,8 @@ def _values(kind: type) -> Callable[[Any], tuple[Any, ...]] | None:
 
 def _put(value: Any, letters: list[str], numbers: list[float], others: list[Any]) -> None:
     """Add a record, a list or a value of NumPy to the lists."""
-    values = _values(type(value))
+    own: Any = type(value)
+    values = _values(own)
     if values is not None:
         letters.append(_RECORD)
         inner = values(value)
@@ -99,7 +100,7 @@ def _put(value: Any, letters: list[str], numbers: list[float], others: list[Any]
 def _reader(kind: Any) -> Callable[[Lists], Any]:
     """What takes a value of this type from the lists, as plain values."""
     each = [a for a in _alternatives(kind) if a is not type(None)]
-    record = next((a for a in each if dataclasses.is_dataclass(a)), None)
+    record: Any = next((a for a in each if dataclasses.is_dataclass(a)), None)
     many = next((a for a in each if typing.get_origin(a) is tuple), None)
 
     def read(lists: Lists) -> Any:

@@ -16,7 +16,7 @@ RICH = replace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("sample", (*SAMPLES, RICH))
+@pytest.mark.parametrize("sample", [*SAMPLES, RICH])
 def test_a_record_comes_back_bit_by_bit(sample):
     found = unpacked(SampleResult, packed(sample))
     assert found == sample
