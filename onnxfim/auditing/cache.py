@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,7 @@ import numpy as np
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.store import STORE_LIMIT, FileStore, kept_below
 from onnxfim.record.bound import Bound
-from onnxfim.record.fitting import Misfit, from_plain
-from onnxfim.record.plain import to_plain
+from onnxfim.record.packed import packed, unpacked
 from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
 
@@ -32,6 +32,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Bytes that all stores of a cache folder may take together.
 LIMIT = 2 * STORE_LIMIT
+_OFTEN = 0.1  # seconds between two writes of results
 
 
 class Store(Protocol):
@@ -169,6 +170,15 @@ class RememberedJacobian:
         return f"{self._digests[position]}:{request.sample.index}:{request.start}:{request.count}"
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """A sample's result and its lead, row after row; ``within`` tells the range of inputs for which that was chosen."""
+
+    result: SampleResult
+    within: str = ""
+    lead: tuple[tuple[float, ...], ...] = ()
+
+
 def remembered_results(
     store: FileStore | None,
     X: Array,
@@ -177,43 +187,52 @@ def remembered_results(
     meter: Meter,
     leads: MutableMapping[int, Array],
     within: Sequence[Array],
-) -> Iterator[tuple[int, SampleResult]]:
+    *,
+    block: int = 1,
+) -> Generator[tuple[int, SampleResult], None, None]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold.
 
-    ``measure`` leaves a sample's lead in ``leads`` by position; it is kept beside the result, for the range of inputs ``within``
-    which it was chosen, and put there again with it.
+    ``measure`` leaves a sample's lead in ``leads`` by position; it is kept with the result, for the range of inputs ``within``
+    which it was chosen, and put there again with it. ``measure`` runs the model for ``block`` samples at once: their results are
+    on disk, all in one write, before it does so for the next, and those of a long block every `_OFTEN` seconds.
     """
     if store is None:
         yield from measure(targets)
         return
-    keys = {t.position: f"{_digest(X[t.position])}:{t.index}" for t in targets}
-    about = f"lead:{_digest(np.stack(within))}"
-    read = partial(from_plain, SampleResult)
-    known: dict[int, SampleResult] = {t.position: r for t in targets if (r := store.record(keys[t.position], read)) is not None}
+    keys = {t.position: f"{_digest(X[t.position])}:{t.index}:result" for t in targets}
+    about = _digest(np.stack(within))
+    read = partial(unpacked, _Measured)
+    known: dict[int, _Measured] = {t.position: kept for t in targets if (kept := store.content(keys[t.position], read)) is not None}
     fresh = measure([t for t in targets if t.position not in known])
-    for target in targets:
-        if target.position in known:
-            found = known[target.position]
-            if (lead := store.get(f"{keys[target.position]}:{about}")) is not None:
-                leads[target.position] = lead
-            meter.remembered(found.evaluations)
-            yield target.position, replace(found, name=target.name, label=target.label)
-            meter.check()
-            continue
-        position, result = next(fresh)
-        record = to_plain(result)
-        if _reads_back(record, result):  # JSON holds no NaN
-            store.put_record(keys[position], record)
-            if position in leads:
-                store.put(f"{keys[position]}:{about}", leads[position])
-        yield position, result
+    waiting: list[tuple[str, bytes]] = []
 
+    def keep() -> None:
+        store.put_contents(waiting)
+        waiting.clear()
 
-def _reads_back(record: Any, result: SampleResult) -> bool:
+    done, since = 0, time.monotonic()
     try:
-        return bool(from_plain(SampleResult, record) == result)
-    except Misfit:
-        return False
+        for target in targets:
+            if target.position in known:
+                kept = known.pop(target.position)
+                if kept.within == about:
+                    leads[target.position] = np.array(kept.lead)
+                meter.remembered(kept.result.evaluations)
+                yield target.position, replace(kept.result, name=target.name, label=target.label)
+                meter.check()
+                continue
+            position, result = next(fresh)
+            lead = leads.get(position)
+            told = () if lead is None else tuple(map(tuple, lead.tolist()))
+            if (content := packed(_Measured(result, about if told else "", told))) is not None:  # None: not finite, so not kept
+                waiting.append((keys[position], content))
+            done += 1
+            if done % block == 0 or time.monotonic() - since > _OFTEN:
+                keep()
+                since = time.monotonic()
+            yield position, result
+    finally:  # whatever ends it: what was measured is kept
+        keep()
 
 
 def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -293,9 +292,9 @@ class Audit:
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This audit as JSON text (its schema: `onnxfim.record.schema.audit_schema`); never holds NaN or infinities."""
-        from onnxfim.record.layout import audit_to_dict
+        from onnxfim.record.layout import audit_text
 
-        return json.dumps(audit_to_dict(self), indent=indent, allow_nan=False)
+        return audit_text(self, indent=indent)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write this audit as JSON, whole or not at all.

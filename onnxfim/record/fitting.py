@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, TypeAlias
 
 from onnxfim.errors import OnnxFimError
+from onnxfim.record.as_it_is import AsItIs, as_it_is
 from onnxfim.record.limits import LARGEST, Limits
 
 #: Builds a value from what JSON holds; raises `Misfit`.
@@ -285,17 +286,24 @@ def _mapping(kind: Any, older: bool, expected: str) -> Read:
 def _record(kind: type, older: bool, expected: str) -> Read:
     hints = typing.get_type_hints(kind, include_extras=True)
     readers: dict[str, Read] = {}
+    plan: list[tuple[str, Read, AsItIs]] = []
     needed: dict[str, str] = {}
     reasons: list[tuple[str, str, object]] = []
+    defaults: dict[str, Any] = {}
     for f in dataclasses.fields(kind):
         limits = Limits(**{k: f.metadata[k] for k in _LIMITS if k in f.metadata})
         wanted = words(hints[f.name], limits)
         readers[f.name] = _read(hints[f.name], limits, older, wanted)
+        plan.append((f.name, readers[f.name], as_it_is(hints[f.name], limits)))
+        if f.default is not dataclasses.MISSING:
+            defaults[f.name] = f.default
         bare = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if bare or (f.metadata.get("always") and not older):
             needed[f.name] = wanted
         if "needed_where" in f.metadata:
             reasons.append((f.name, *f.metadata["needed_where"]))
+    made = any(f.default_factory is not dataclasses.MISSING or not f.init for f in dataclasses.fields(kind))
+    bare_of_checks = not made and not hasattr(kind, "__post_init__") and not hasattr(kind, "__slots__")
     closed = getattr(kind, "takes_no_other_field", False) and not older
 
     def read(value: Any) -> Any:
@@ -303,22 +311,35 @@ def _record(kind: type, older: bool, expected: str) -> Read:
             raise _misfit(value, expected)
         if closed and not value.keys() <= readers.keys():
             raise Misfit("is not a field that is known", "none of its name").inside(next(k for k in value if k not in readers))
-        built = {}
+        built = dict(defaults)
         name = ""
         try:
-            for name, one in readers.items():
-                if name in value:
-                    built[name] = one(value[name])
+            for name, one, (types_, among, low, high, least, most) in plan:
+                if name not in value:
+                    continue
+                found = value[name]
+                taken = type(found)
+                if taken is float:
+                    fits = low <= found <= high
+                elif taken is int:
+                    fits = least <= found <= most
+                else:
+                    fits = taken in types_ or (taken is str and found in among)
+                built[name] = found if fits else one(found)
         except Misfit as misfit:
             raise misfit.inside(name) from None
         for name, wanted in needed.items():
-            if name not in built:
+            if name not in value:
                 raise Misfit("is missing", wanted).inside(name)
         for name, other, reason_of in reasons:
-            if other in built and built[other] is reason_of and not built.get(name):
+            if other in value and built[other] is reason_of and not built.get(name):
                 raise Misfit("says nothing", f"why {other} is {'null' if reason_of is None else str(reason_of).lower()}").inside(
                     name
                 )
+        if bare_of_checks:
+            record: Any = object.__new__(kind)  # what the frozen __init__ does, one field at a time
+            record.__dict__.update(built)
+            return record
         try:
             return kind(**built)
         except OnnxFimError as error:  # what the record itself refuses

@@ -6,8 +6,8 @@ Layout 2.0, for every measure alike: ``samples[].MEASURE`` is ``{value, low, hig
 
 from __future__ import annotations
 
+import dataclasses
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
 from onnxfim.record.coherence import require_coherent
 from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.json_writing import as_json
 from onnxfim.record.measures import MEASURES, Sign
-from onnxfim.record.plain import to_plain
-from onnxfim.record.sample import SampleResult
+from onnxfim.record.sample import Estimate, SampleResult
 
 #: Fields of an estimate that are left out where they say nothing.
 OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates", "at_temperatures")
@@ -26,6 +26,7 @@ OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates
 TOLD = ("label", "symbol", "units", "sign")
 #: What an audit's file begins with.
 LEADING = ("schema_version", "verdict", "model", "data", "run")
+_UNSAID = {Estimate: frozenset(OPTIONAL), SampleResult: frozenset(m.name for m in MEASURES)}
 _SHOWN = 40  # letters of a version in a message
 
 
@@ -39,28 +40,18 @@ class ToldMeasure:
     sign: Sign
 
 
-def audit_to_dict(audit: Audit) -> dict[str, Any]:
-    """The audit as plain dicts and lists in the published layout."""
-    record = to_plain(audit)
-    record["samples"] = [_sample_to_dict(s) for s in audit.samples]
+def audit_text(audit: Audit, *, indent: int | None = None) -> str:
+    """The audit as JSON text in the published layout.
+
+    Samples' estimates go without what they do not say, samples without the measures that the audit does not have.
+    """
+    record: dict[str, Any] = {f.name: getattr(audit, f.name) for f in dataclasses.fields(audit)}
     record["measures"] = {m.name: {name: getattr(m, name) for name in TOLD} for m in MEASURES}
-    return {**{k: record[k] for k in LEADING}, **record}
-
-
-def _sample_to_dict(sample: SampleResult) -> dict[str, Any]:
-    """A sample with its estimates stripped of what they do not say, and without the measures that the audit does not have."""
-    record = to_plain(sample)
-    for measure in MEASURES:
-        estimate = record[measure.name]
-        if estimate is None:
-            del record[measure.name]
-        else:
-            record[measure.name] = {k: v for k, v in estimate.items() if k not in OPTIONAL or v or isinstance(v, float)}
-    return typing.cast("dict[str, Any]", record)
+    return as_json({**{k: record[k] for k in LEADING}, **record}, indent=indent, unsaid=_UNSAID)
 
 
 def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
-    """The inverse of `audit_to_dict`; every value is held against its type and limits before anything is built.
+    """The audit out of what the JSON of `audit_text` holds; every value is held against its type and limits first.
 
     Args:
         record: What the JSON holds.

@@ -60,9 +60,14 @@ class GradientRoute:
         # A bracket by the extreme scales says nothing where features differ in scale: all coordinates do.
         return self.model.num_outputs <= FEW_CLASSES or self.measurer.features is not None
 
+    @property
+    def samples_per_call(self) -> int:
+        """Samples that are measured together."""
+        return self.model.rows_per_call(self.model.num_outputs if self.few else 2)
+
     def measure(self, X: Array, base: Array, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
         """Results of the samples as they come, with their positions."""
-        rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
+        rows = self.samples_per_call
         for start in range(0, len(samples), rows):
             block = samples[start : start + rows]
             measured = self._few(X, base, block) if self.few else self._many(X, base, block)

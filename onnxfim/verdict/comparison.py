@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
-from onnxfim.record.plain import to_plain
+from onnxfim.record.json_writing import as_json
 
 COMPARISON_VERSION = "1.0"
 
@@ -135,4 +134,4 @@ class Comparison:
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""
-        return json.dumps(to_plain(self), indent=indent, allow_nan=False)
+        return as_json(self, indent=indent)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 
+from onnxfim.auditing import cache as cache_module
 from onnxfim.auditing import store as stores
 from onnxfim.auditing.cache import Cache, RememberedJacobian, default_folder, remembered_bound, rows_of
 from onnxfim.auditing.meter import Meter
@@ -20,6 +22,7 @@ from onnxfim.auditing.run import audit
 from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import from_callable
 from onnxfim.cli import main
+from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.rows import Rademacher
@@ -119,6 +122,26 @@ def test_gradients_resume_too(tmp_path, model, passes):
     assert settled(resumed) == settled(whole)
     again = run(tmp_path, model=model, method="gradient", temperature=2.0)
     assert again.samples[0].lambda_max_calibrated != resumed.samples[0].lambda_max_calibrated
+
+
+def test_results_of_gradients_are_written_once_a_call(tmp_path, monkeypatch):
+    """And on disk before the model runs again: one kept between two calls is there whatever ends the process."""
+    writes, calls = [], []
+    put, run_model = FileStore.put_contents, DifferentiableModel.jacobian
+    monkeypatch.setattr(FileStore, "put_contents", lambda self, found: writes.append(len(found)) or put(self, found))
+    monkeypatch.setattr(DifferentiableModel, "jacobian", lambda self, rows: calls.append(len(writes)) or run_model(self, rows))
+    monkeypatch.setattr(cache_module, "_OFTEN", 1e9)
+    run(tmp_path, method="gradient", batch=16, flip=False, replay=0)
+    assert [n for n in writes if n > 1] == [16, 16, 8]
+    assert [b - a for a, b in itertools.pairwise(calls[-3:])] == [1, 1]
+
+
+def test_a_slow_call_is_written_piece_by_piece(tmp_path, monkeypatch):
+    writes, put = [], FileStore.put_contents
+    monkeypatch.setattr(FileStore, "put_contents", lambda self, found: writes.append(len(found)) or put(self, found))
+    monkeypatch.setattr(cache_module, "_OFTEN", -1.0)
+    run(tmp_path, method="gradient", flip=False, replay=0)
+    assert writes.count(1) >= len(X)
 
 
 def test_results_take_the_names_and_labels_of_their_run(tmp_path):

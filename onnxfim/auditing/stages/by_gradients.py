@@ -167,10 +167,11 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
     skipped, ended = list(ground.clean.skipped), None
+    kept = remembered_results(
+        store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high), block=route.samples_per_call
+    )
     try:
-        for position, result in remembered_results(
-            store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high)
-        ):
+        for position, result in kept:
             ground.meter.advance(1)
             ground.say("measuring")
             if ground.subject.of_logarithm:
@@ -183,6 +184,8 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
         if not results:
             raise
         ended = end
+    finally:
+        kept.close()
     return Found("gradient", derivative.info, results, tuple(skipped)).ended(ended)
 
 

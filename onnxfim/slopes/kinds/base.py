@@ -149,6 +149,10 @@ class OutputReader(ABC):
     def log10_spread(self, outputs: Array) -> float:
         """log10 of the largest eigenvalue of C, ``F = JᵀCJ``, at one sample's ``outputs`` (K, 1); -inf where it is 0."""
 
+    def log10_spreads(self, outputs: Array) -> Array:
+        """`log10_spread` at each of ``outputs`` (n, K, 1), (n,)."""
+        return np.array([self.log10_spread(z) for z in outputs])
+
     @property
     @abstractmethod
     def log10_largest_spread(self) -> float:

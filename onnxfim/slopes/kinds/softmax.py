@@ -33,11 +33,20 @@ class _Categorical(OutputReader):
 
     def log10_spread(self, outputs: Array) -> float:
         """``λ_max(C) ≤ max_k 2p_k(1 − p_k)``, in logarithms: no ``1 − p`` to cancel, no p to underflow."""
-        log_p = log_softmax(self.logits(outputs)[:, 0])
-        if len(log_p) < 2:
-            return -math.inf
-        top = np.argsort(-log_p)[:2]  # p(1 − p) is largest for one of the two most probable
-        return max(float(math.log(2) + log_p[k] + logsumexp(np.delete(log_p, k))) for k in top) / math.log(10)
+        return float(self.log10_spreads(outputs[None])[0])
+
+    def log10_spreads(self, outputs: Array) -> Array:
+        log_p = log_softmax(self.logits(outputs)[:, :, 0], axis=1)  # (n, K)
+        if log_p.shape[1] < 2:
+            return np.full(len(log_p), -math.inf)
+        top = np.argpartition(-log_p, 1, axis=1)[:, :2]  # p(1 − p) is largest for one of the two most probable
+        found = []
+        for k in top.T:
+            others = log_p.copy()
+            np.put_along_axis(others, k[:, None], -math.inf, axis=1)
+            own = np.take_along_axis(log_p, k[:, None], axis=1)[:, 0]
+            found.append(math.log(2) + own + logsumexp(others, axis=1))
+        return np.asarray(np.maximum(*found) / math.log(10))
 
     @property
     def log10_largest_spread(self) -> float:
