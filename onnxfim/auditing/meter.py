@@ -80,8 +80,15 @@ class Meter:
         self.stop.check()
 
     def expect(self, total: int, unit: Unit = "passes") -> None:
-        """The measuring takes so much in all."""
+        """The measuring takes so much in all; what was done in another unit is no part of it."""
+        if unit != self._unit:
+            self.done = 0
         self.total, self._unit = total, unit
+
+    def further(self, more: int) -> None:
+        """So many passes are still to come."""
+        self.expect(0)
+        self.total = self.done + more
 
     def advance(self, done: int) -> None:
         """So much more of the measuring is done."""
