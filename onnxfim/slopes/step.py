@@ -69,8 +69,9 @@ def choose_step(
         limits: Range outside which the file clips its input.
         field: Where features differ in scale, by how much each is moved for a step of 1, in units of ``input_std``. Values of the
             ladder are then those of standardised inputs.
-        means: What the audit can pay for. The smallest step of a file that rounds depends on it; a ladder of which it cannot pay
-            all steps begins with a few, and climbs the others where these have no plateau.
+        means: What the audit can pay for. The smallest step of a file that rounds depends on it, and of one with quantisers how
+            many steps are probed. A smooth ladder of which it cannot pay all steps begins with a few; where none has a plateau it
+            climbs the others all the same, for else no step is known at which values mean anything.
         rounding: What shows that the file rounds, in words. A file with quantisers is not probed by plain differences.
         brief: Begin with a few steps in any case: the step only serves a check of values that do not depend on it.
         rows: Keeps what was measured, and knows what was measured already.
@@ -122,7 +123,8 @@ def choose_step(
         seed=seed,
         level=level,
         limits=limits,
-        means=means,
+        # Where nothing else tells that a file rounds, only the whole ladder tells it from a step function and from noise.
+        means=means if quantised else replace(means, passes=None),
         field=field,
         rows=rows,
         spent=evaluations,
@@ -178,11 +180,15 @@ def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
 
 def _begun_with(steps: Sequence[float], step: float | None, samples: int, means: Means, brief: bool) -> tuple[Sequence[float], int]:
     """Steps to climb first, and directions at each: all where they may be paid for, else the smallest or those around the given."""
-    if not brief and len(steps) * 2 * _DIRECTIONS * samples <= means.ladder:
+
+    def paid(some: Sequence[float]) -> bool:
+        return len(some) * 2 * _DIRECTIONS * samples <= means.ladder
+
+    if not brief and paid(steps):
         return steps, _DIRECTIONS
     at = 0 if step is None or step not in steps else max(steps.index(step) - 1, 0)
     first = steps[at : at + _FIRST]
-    return first, _DIRECTIONS if len(first) * 2 * _DIRECTIONS * samples <= means.ladder else _FEWEST
+    return first, _DIRECTIONS if brief and paid(first) else _FEWEST
 
 
 def _settles(rungs: Sequence[Rung], step: float | None, scheme: Scheme | Literal["auto"]) -> bool:

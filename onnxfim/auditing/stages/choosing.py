@@ -105,22 +105,23 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     passes = len(clean.audited) * (_by_gradients(clean) if brief else settings.budget)
     means = Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good), passes)
-    context.meter.further(int(means.ladder) + (0 if brief else passes))
+    after = 0 if brief else passes
+    context.meter.further(int(means.ladder) + after)
     context.say("choosing the step")
     found = choose_step(
-        _Shown(context), context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
+        _Shown(context, after), context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
         scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
         means=means, field=clean.scales.random, brief=brief, rows=rows,
     )  # fmt: skip
-    context.meter.further(0 if brief else passes)
+    context.meter.further(after)
     return found
 
 
 class _Shown:
-    """The audited model, whose rows show in the progress."""
+    """The audited model, whose rows show in the progress: before so many passes of measuring."""
 
-    def __init__(self, context: Context) -> None:
-        self._context, self._forward = context, context.forward
+    def __init__(self, context: Context, after: int) -> None:
+        self._context, self._forward, self._after = context, context.forward, after
 
     @property
     def batch(self) -> int:
@@ -134,7 +135,10 @@ class _Shown:
             yield from map(self._told, answers)
 
     def _told(self, z: Array) -> Array:
-        self._context.meter.advance(len(z))
+        meter = self._context.meter
+        meter.advance(len(z))
+        if meter.done + self._after > meter.total:  # no plateau: more steps than a quarter pays for
+            meter.further(self._after)
         self._context.say("choosing the step")
         return z
 
