@@ -47,6 +47,7 @@ class Meter:
     - a product with the Fisher matrix, or with ``J Jᵀ``, is `PASSES_PER_PRODUCT` passes a sample;
     - the test of derivative rules at their own nodes is one pass for the values of a row, one for its tangents, and one for every
       evaluation of all nodes; looking for ties is two passes a sample, at the sample and beside it;
+    - rows of the ladder that serve as measurements too ran once and count once;
     - what a cache answered counts as if it had run now, so that a resumed audit equals an uninterrupted one; ``cached`` tells how
       many of ``passes`` these are.
 
