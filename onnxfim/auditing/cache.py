@@ -151,7 +151,7 @@ class RememberedJacobian:
         for request, key in asked:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
-                self._meter.remembered(len(rows))
+                self._meter.remembered(len(rows) - sum(map(len, self._jacobian.known(request))))
                 position = request.sample.position
                 yield self._jacobian.pair(request, rows, base[position], X[position])
                 self._meter.check()

@@ -33,6 +33,7 @@ from onnxfim.runtime.rows import Forward
 from onnxfim.runtime.stopping import Stopped
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.ladder_rows import LadderRows
 from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -152,7 +153,7 @@ class Ground(Context):
     """A context in which measuring can begin: clean outputs, temperature and step are known.
 
     ``rows`` tells how far rows depend on the batch that they are in, None where that could not be tried; ``ties`` which samples are
-    tied.
+    tied; ``ladder`` knows the outputs by which the step was chosen, ``brief`` whether it was chosen for a check of gradients alone.
     """
 
     clean: Clean
@@ -160,6 +161,8 @@ class Ground(Context):
     step: StepChoice
     rows: RowCheck | None = None
     ties: TiedSamples = field(default_factory=TiedSamples)
+    ladder: LadderRows = field(default_factory=LadderRows)
+    brief: bool = False
 
     @property
     def base(self) -> Array:

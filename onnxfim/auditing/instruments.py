@@ -13,7 +13,7 @@ from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
 from onnxfim.record.steps import StepChoice
-from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher
+from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.flips import ValidRange, valid_range
@@ -84,9 +84,10 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     Where features differ in scale the directions are those of standardised inputs, in units of the pooled deviation.
     """
     seed, limits = ground.settings.seed, ground.subject.limits
+    alike = directions == Rademacher(seed)  # those of the ladder, which moves inputs in the same way
     jacobian = DifferenceJacobian(
         ground.forward, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits,
-        field=ground.scales.random,
+        field=ground.scales.random, known=ground.ladder.of(step.scheme, step.step, step.dither) if alike else None,
     )  # fmt: skip
     own = () if ground.spread is None else (ground.scales.identity,)
     return _remembered(ground, jacobian, (step.scheme, step.step, step.dither, limits, *own))

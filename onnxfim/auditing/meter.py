@@ -47,6 +47,7 @@ class Meter:
     - a product with the Fisher matrix, or with ``J Jᵀ``, is `PASSES_PER_PRODUCT` passes a sample;
     - the test of derivative rules at their own nodes is one pass for the values of a row, one for its tangents, and one for every
       evaluation of all nodes; looking for ties is two passes a sample, at the sample and beside it;
+    - rows of the ladder that serve as measurements too ran once and count once;
     - what a cache answered counts as if it had run now, so that a resumed audit equals an uninterrupted one; ``cached`` tells how
       many of ``passes`` these are.
 
@@ -80,8 +81,15 @@ class Meter:
         self.stop.check()
 
     def expect(self, total: int, unit: Unit = "passes") -> None:
-        """The measuring takes so much in all."""
+        """The measuring takes so much in all; what was done in another unit is no part of it."""
+        if unit != self._unit:
+            self.done = 0
         self.total, self._unit = total, unit
+
+    def further(self, more: int) -> None:
+        """So many passes are still to come."""
+        self.expect(0)
+        self.total = self.done + more
 
     def advance(self, done: int) -> None:
         """So much more of the measuring is done."""

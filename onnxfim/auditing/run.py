@@ -112,13 +112,13 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> S
     """
     context = opened(model, inputs, None, settings, None, None)
     cleaned = clean.clean_pass(context)
-    return choosing.choose(context, cleaned, tied.find(context, cleaned))
+    return choosing.choose(context, cleaned, tied.find(context, cleaned), brief=False).step
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; what was finished is kept, whatever ends them early."""
     ground, ended = _grounded(context)
-    found = _unmeasured(ended) if ended is not None else _kept(ground)
+    ground, found = (ground, _unmeasured(ended)) if ended is not None else _kept(ground)
     reading, scaling = None, None
     if not found.interrupted:
         try:
@@ -143,8 +143,10 @@ def _grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
         ended = end
     cleaned = cleaned or clean.not_run(context)
     calibration = calibration or choosing.unfitted(context, UNMEASURED)
-    chosen = chosen or choosing.unchosen(context, UNMEASURED, cleaned)
-    return Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen, rows=rows, ties=ties), ended
+    if chosen is None:
+        chosen = choosing.Chosen(choosing.unchosen(context, UNMEASURED, cleaned))
+    ground = Ground(**vars(context), clean=cleaned, calibration=calibration, step=chosen.step, rows=rows, ties=ties)
+    return replace(ground, ladder=chosen.rows, brief=chosen.brief), ended
 
 
 def _unmeasured(ended: KeyboardInterrupt) -> Found:
@@ -152,21 +154,24 @@ def _unmeasured(ended: KeyboardInterrupt) -> Found:
     return Found("sketch", GradientInfo(False, UNMEASURED, False, None, None, 0, None)).ended(ended)
 
 
-def _kept(ground: Ground) -> Found:
-    """What was measured, whenever it is interrupted."""
+def _kept(ground: Ground) -> tuple[Ground, Found]:
+    """What was measured, whenever it is interrupted, and the ground that it was measured on."""
     try:
         return _measured(ground)
     except KeyboardInterrupt as end:
-        return _unmeasured(end)
+        return ground, _unmeasured(end)
 
 
-def _measured(ground: Ground) -> Found:
-    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences."""
+def _measured(ground: Ground) -> tuple[Ground, Found]:
+    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences.
+
+    The ground comes with it: its step is chosen with more care where a derivative was expected and there is none.
+    """
     if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
         found = unmeasurable.without_values(ground, reason)
         decides = ground.settings.flip and not (ground.rows is not None and ground.rows.dependent)
         blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
-        return _unless_interrupted(found, blind if decides else [])
+        return ground, _unless_interrupted(found, blind if decides else [])
     derivative = by_gradients.differentiate(ground)
     route, measured = derivative.route, None
     if route is not None:
@@ -175,7 +180,8 @@ def _measured(ground: Ground) -> Found:
         except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
             derivative = by_gradients.without_memory(ground, derivative, error)
     if route is None or measured is None:
-        return _by_differences(ground, derivative.info)
+        ground = choosing.with_care(ground)
+        return ground, _by_differences(ground, derivative.info)
     later: list[Callable[[Found], Found]] = []
     if ground.step.unchosen is None:
         later.append(lambda found: crosscheck.cross_check(ground, found))
@@ -185,7 +191,7 @@ def _measured(ground: Ground) -> Found:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
         later.append(lambda found: attack.attack(ground, route, found))
-    return _unless_interrupted(measured, later)
+    return ground, _unless_interrupted(measured, later)
 
 
 def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:

@@ -64,6 +64,9 @@ class StepChoice:
     step; ``smallest_usable`` the smallest step that resolves anything. ``bias`` is what dithered values at the step are short of;
     ``rounding`` what shows that the file rounds, or None. Where no step was chosen, ``unchosen`` says why; ``step`` is then the one
     that was asked for, or 0, and the other fields tell nothing.
+
+    ``evaluations`` are the passes that the ladder ran. Those at the chosen step and scheme serve as measurements as well, so that
+    samples' own ``evaluations`` name them again; ``run.evaluations`` counts them once.
     """
 
     step: NotNegative

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -98,6 +98,8 @@ class DifferenceJacobian:
         dither: Amplitude of the dither, in input units.
         limits: Range outside which the model clips its input. Points nearer to an end than a step are then moved inside by the
             step, so that no step ends where the model cannot see it (dithered scheme only: it needs no output at the base point).
+        known: By a sample's index its outputs along the first directions, (rows, K, P), measured already in just this way: they are
+            not measured again.
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class DifferenceJacobian:
         field: Array | None = None,
         lengths: Array | None = None,
         own: bool = False,
+        known: Mapping[int, Array] | None = None,
     ) -> None:
+        self._known = known or {}
         self.forward, self.directions = forward, directions
         self.scheme, self.step, self.seed, self.dither = scheme, step, seed, dither
         self.field, self.lengths, self.own = field, lengths, own
@@ -138,10 +142,17 @@ class DifferenceJacobian:
         d = int(np.prod(X.shape[1:]))
         waiting = iter([r for r in requests if r.count])
         current = next(waiting, None)
-        held: list[Array] = []
-        held_rows = 0
+        held = [] if current is None else [*self.known(current)]
         answers = self.forward.stream(X, self._rows(requests, d))
         while True:
+            held_rows = sum(map(len, held))
+            while current is not None and held_rows >= (cut := current.count * per_direction):
+                rows = held[0] if len(held) == 1 else np.concatenate(held)
+                position = current.sample.position
+                yield self.pair(current, rows[:cut], base[position], X[position])
+                current = next(waiting, None)
+                held = [*([] if current is None else self.known(current)), rows[cut:]]
+                held_rows = sum(map(len, held))
             try:
                 z = next(answers, None)
             except (KeyboardInterrupt, OnnxFimError):
@@ -152,14 +163,13 @@ class DifferenceJacobian:
             if z is None:
                 return
             held.append(z)
-            held_rows += len(z)
-            while current is not None and held_rows >= current.count * per_direction:
-                rows = held[0] if len(held) == 1 else np.concatenate(held)
-                cut = current.count * per_direction
-                held, held_rows = [rows[cut:]], held_rows - cut
-                position = current.sample.position
-                yield self.pair(current, rows[:cut], base[position], X[position])
-                current = next(waiting, None)
+
+    def known(self, request: Request) -> tuple[Array, ...]:
+        """Outputs that are known of the first directions of a request, (rows, K, P); nothing where none are."""
+        per_direction = ROWS_PER_DIRECTION[self.scheme]
+        rows = self._known.get(request.sample.index, np.empty(0))
+        rows = rows[request.start * per_direction : (request.start + request.count) * per_direction]
+        return (rows,) if len(rows) else ()
 
     def _begun(self, request: Request, directions: int) -> Request | None:
         """The part of a request that so many directions answer; None where that tells nothing: of coordinates, or of too few."""
@@ -202,7 +212,8 @@ class DifferenceJacobian:
         pieces: list[tuple[Request, int, int]] = []  # (request, first row, rows)
         free = self.forward.batch
         for request in requests:
-            first, left = 0, request.count * per_direction
+            first = sum(map(len, self.known(request)))
+            left = request.count * per_direction - first
             while left:
                 take = min(left, free)
                 pieces.append((request, first, take))

@@ -19,14 +19,20 @@ from onnxfim.runtime.rows import Directions, Forward
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, is_finite, unchanged_share
 from onnxfim.slopes.estimators import lambda_max_cross
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.ladder_rows import LadderRows
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Steps at which a file that rounds may be probed, in standard deviations of the inputs; few of them are.
 DITHERED_LADDER = tuple(0.02 * 2.0**k for k in range(-6, 6))
 _START = 6  # of the ladder: the step that int8 files mostly end at
-_PART = 1 / 3  # of an audit's forward passes that the probe may take, for five steps
+_PART = 1 / 3  # of the passes of measuring that the ladder may take: a quarter of both together
+_STEPS = 5  # that are paid for with the directions of a probe
 _FEWEST, _MOST = 6, 32  # directions of a probe
+#: Passes that the ladder of the smallest audit may take: two steps of a file that rounds, or three of a smooth one, at six samples.
+LEAST_PASSES = 150
+_TWO = 2  # steps at least: the change from one to the next tells what the value is short of
+_LEAST = 4  # directions of a probe where even two steps are too much: both take the same ones, so that their ratio is what counts
 _DITHER = 0.02  # of the inputs' standard deviation, where the file has no input levels
 _APART = 1.0  # of the step: two int8 files read 1.1 to 2.4 times the float ones' value at one step without it, 1.0 to 1.4 with it
 #: Noise share that m directions of a sample resolve: 0.14 √m; at twice that a fifth of the samples have no value (measured).
@@ -50,16 +56,40 @@ class Probe:
 
 @dataclass(frozen=True)
 class Means:
-    """What an audit can pay for: directions of a sample, and samples."""
+    """What an audit can pay for: directions of a sample, and samples.
+
+    Attributes:
+        directions: Dithered directions of a sample.
+        samples: How many are audited.
+        passes: Of measuring all samples; None where the ladder may take what it likes.
+    """
 
     directions: int = 22
     samples: int = 64
+    passes: int | None = None
+
+    @property
+    def ladder(self) -> float:
+        """Passes that the ladder may take: a quarter of its own and those of measuring."""
+        return math.inf if self.passes is None else max(_PART * self.passes, LEAST_PASSES)
 
     @property
     def probing(self) -> int:
         """Directions of a probe, so that its steps cost no more than a share of the audit (or the fewest that say anything)."""
-        calls = _PART * 4 * self.directions * self.samples / (5 * 4 * 6)
+        calls = _PART * 4 * self.directions * self.samples / (_STEPS * 4 * 6)
         return int(min(max(calls, _FEWEST), _MOST))
+
+    def plan(self, samples: int, spent: int) -> tuple[int, float]:
+        """Directions of a probe at so many calibration samples, and how many steps may be probed.
+
+        Args:
+            samples: At which the ladder climbs.
+            spent: Passes that it took already, for smooth schemes: at least two steps are probed all the same.
+        """
+        left, count = max(self.ladder - spent, LEAST_PASSES), self.probing
+        if _TWO * 4 * count * samples > left:
+            count = max(int(left // (_TWO * 4 * samples)), _LEAST)
+        return count, max(left / (4 * count * samples), _TWO)
 
 
 @dataclass(frozen=True)
@@ -113,16 +143,21 @@ class DitheredLadder:
         means: What the audit can pay for.
         field: Where features differ in scale, by how much each is moved for a step of 1, in units of ``input_std``. Values of the
             ladder are then those of standardised inputs.
+        rows: Keeps what was measured.
+        spent: Passes that the ladder took already.
     """
 
     def __init__(
         self, forward: Forward, reader: OutputReader, probe: Probe, directions: Directions, *, input_std: float, seed: int,
         level: float | None, limits: tuple[float, float] | None, means: Means, field: Array | None = None,
+        rows: LadderRows | None = None, spent: int = 0,
     ) -> None:  # fmt: skip
+        self._rows = LadderRows() if rows is None else rows
         self._field, self._unit = field, 1.0 if field is None else input_std**2
         self._forward, self._reader, self._probe, self._directions = forward, reader, probe, directions
         self._std, self._seed, self._level, self._limits = input_std, seed, level, limits
-        self.means, self.count = means, means.probing
+        self.means = means
+        self.count, self._most = means.plan(len(probe.X), spent)
         self.evaluations = 0
         self._tried: dict[float, Dithered] = {}
 
@@ -146,6 +181,10 @@ class DitheredLadder:
             self._tried[step] = self._probed(step)
         return self._tried[step]
 
+    def _payable(self, step: float) -> bool:
+        """Whether a step was probed, or may be."""
+        return step in self._tried or len(self._tried) + 1 <= self._most
+
     def choose(self, step: float | None) -> DitheredChoice:
         """The smallest step whose noise the audit's directions pay for, or the step given, with what is missing at it."""
         rungs = [q * self._std for q in DITHERED_LADDER]
@@ -157,9 +196,9 @@ class DitheredLadder:
             resolved = k is not None
             if k is None:
                 shares = {i: d.share for i, r in enumerate(rungs) if (d := self._tried.get(r)) is not None and d.share is not None}
-                k = min(shares, key=lambda i: shares[i]) if shares else len(rungs) - 1
+                k = min(shares, key=lambda i: shares[i]) if shares else max(i for i, r in enumerate(rungs) if r in self._tried)
             picked, above = rungs[k], rungs[k + 1 : k + 3]
-        upper = [self.at(r) for r in above] if self.at(picked).share is not None else []
+        upper = [self.at(r) for r in above if self._payable(r)] if self.at(picked).share is not None else []
         here = self.at(picked)
         bias = step_bias([here, *upper], self.count * len(self._probe.X)) if upper else None
         near = upper[0].rung.cross if upper else None
@@ -171,18 +210,24 @@ class DitheredLadder:
         k = _START
         while not self._paid(self.at(rungs[k])) or (k + 1 < len(rungs) and self._steep(rungs, k + 1)):
             k += 1
-            if k == len(rungs):
+            if k == len(rungs) or not self._payable(rungs[k]):
                 return None
-        while k > 0 and not self._settled(rungs, k) and self._paid(self.at(rungs[k - 1])) and not self._steep(rungs, k):
+        while k > 0 and not self._settled(rungs, k) and self._payable(rungs[k - 1]) and self._paid(self.at(rungs[k - 1])):
+            if self._steep(rungs, k):
+                break
             k -= 1
         return k
 
     def _steep(self, rungs: Sequence[float], k: int) -> bool:
         """Whether the value doubles from step ``k`` down: noise that both points share does so, a slope does not."""
-        return (self.at(rungs[k - 1]).rung.cross or 0.0) > _STEEP * (self.at(rungs[k]).rung.cross or 0.0)
+        return self._payable(rungs[k]) and (self.at(rungs[k - 1]).rung.cross or 0.0) > _STEEP * (
+            self.at(rungs[k]).rung.cross or 0.0
+        )
 
     def _settled(self, rungs: Sequence[float], k: int) -> bool:
-        here, above = (self._tried[r].rung.cross for r in rungs[k : k + 2]) if k + 1 < len(rungs) else (None, None)
+        if k + 1 == len(rungs) or rungs[k + 1] not in self._tried:
+            return False
+        here, above = (self._tried[r].rung.cross for r in rungs[k : k + 2])
         return bool(here and above) and abs((above or 0.0) / (here or 1.0) - 1) <= _SETTLED
 
     def _paid(self, at: Dithered) -> bool:
@@ -196,11 +241,14 @@ class DitheredLadder:
         dither = self.dither(step)
         jacobian = DifferenceJacobian(
             self._forward, self._directions, scheme="dithered", step=step, seed=self._seed, dither=dither, limits=self._limits,
-            field=self._field,
+            field=self._field, known=self._rows.of("dithered", step, dither),
         )  # fmt: skip
         X, base = self._probe.X, self._probe.base
         values, plain, still, noise = [], 0.0, [], []
-        for k, ends in enumerate(jacobian.ends(X, base, requests(self._probe, self.count))):
+        wanted = requests(self._probe, self.count)
+        self.evaluations += sum(4 * r.count - sum(map(len, jacobian.known(r))) for r in wanted)
+        for k, ends in enumerate(jacobian.ends(X, base, wanted)):
+            self._rows.keep(step, dither, ends)
             if not is_finite(ends) or ends.twin is None:  # says nothing of the step; the sample itself is skipped when measured
                 continue
             sketch = cross_sketch(self._reader, base[k], ends)
@@ -209,7 +257,6 @@ class DitheredLadder:
             still.append(unchanged_share(ends))
             # Either difference carries two variances of one output's noise.
             noise.append(float(np.mean((ends.plus - ends.minus - ends.twin.plus + ends.twin.minus) ** 2)) / 4)
-        self.evaluations += 4 * self.count * len(X)
         n = max(len(values), 1)
         cross = sum(values) / n
         share = max(plain / n / cross - 1.0, 0.0) if cross > 0 else None

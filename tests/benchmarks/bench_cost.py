@@ -115,6 +115,26 @@ def cost_row(subject: Subject, repeats: int) -> list[Any]:
     ]  # fmt: skip
 
 
+def passes_rows(*, quick: bool) -> Iterator[list[Any]]:
+    """Passes of the ladder and of the whole audit: of files that round, of a smooth one by differences, of a check of gradients."""
+    digits = np.load(SAMPLE_MODELS / "digits.npz")
+    plain = {"providers": ("cpu",), "bounds": False, "flip": False, "replay": 0}
+    cases = [
+        (SAMPLE_MODELS / "digits_resnet_int8.onnx", digits, Settings(samples=4, budget=24, **plain)),
+        (SAMPLE_MODELS / "digits_resnet_int8.onnx", digits, Settings(samples=32, **plain)),
+        (SAMPLE_MODELS / "digits_resnet.onnx", digits, Settings(samples=32, method="sketch", **plain)),
+        (SAMPLE_MODELS / "digits_resnet.onnx", digits, Settings(samples=32, **plain)),
+    ]
+    large = SHARED_MODELS.parent / "models_more" / "imagenet_mobilenetv1_025_qdq_int8.onnx"
+    if large.is_file() and not quick:
+        cases.append((large, np.load(large.parent / "data_imagenet_mobilenet_nhwc.npz"), Settings(samples=4, budget=24, **plain)))
+    for path, data, settings in cases:
+        few = slice(settings.samples)  # no others for the temperature
+        audit = onnxfim.audit(path, data["inputs"][few], data["labels"][few], settings)
+        ladder, whole = audit.step.evaluations, audit.run.evaluations
+        yield [path.stem, audit.run.method, settings.samples, settings.budget, f"{ladder:,}", f"{whole:,}", f"{ladder / whole:.0%}"]
+
+
 _CHILD = Path(__file__).with_name("peak_memory.py")
 
 
@@ -197,6 +217,8 @@ def main() -> None:
         large = [(s, b) for s in cases for b in ((16,) if s.inputs[0].nbytes > 2**16 else (256,)) if s.inputs[0].nbytes > 2**13]
         if not options.quick:
             print_table(headers, (memory_row(s, folder, b, repeats) for s, b in large), title="Peak memory")
+    headers = ("model", "measured by", "samples", "budget", "passes of the ladder", "of the audit", "share")
+    print_table(headers, passes_rows(quick=options.quick), title="Passes that choose the step")
     rows = [
         seconds_row("`onnxfim --help`, s", help_seconds(repeats + 2), 0.5),
         seconds_row("report of 200 samples, s", report_seconds(repeats), 1.0),

@@ -21,7 +21,7 @@ from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import Z95
 from onnxfim.record.steps import SurrogateCheck
-from onnxfim.slopes.exact import GradientRoute
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -30,6 +30,8 @@ _JITTER = 0.05  # standard deviations: a surrogate's clips have kinks where many
 _MARGIN = 0.05  # of the range that the file tells apart
 _STEP_ERROR = 1e-4  # relative: float32 passes
 _FEW, _MANY = 64, 12  # samples: whole Jacobians cost some 10 passes each, Lanczos iterations 100 and more
+_PART = 0.5  # of the passes of measuring that the check may take
+_ITERATED = 200  # passes of a sample by Lanczos iterations (195 at 1,001 classes)
 
 
 def has_surrogate(ground: Ground) -> bool:
@@ -42,6 +44,12 @@ def has_surrogate(ground: Ground) -> bool:
 @stage("checking against the surrogate", instead=lambda ground, reason, found: _without(found, reason))
 def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
+    classes = ground.base.shape[1]
+    cost = 2 + classes if classes <= FEW_CLASSES else _ITERATED
+    paid = int(_PART * ground.settings.budget * len(ground.clean.audited) // cost)
+    if paid == 0:
+        reason = f"the surrogate's derivative takes about {cost:,} passes a sample: too much beside an audit of so few passes"
+        return _without(found, reason)
     ground.say("checking against the surrogate")
     settings = replace(ground.settings, surrogate=True)
     rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
@@ -58,7 +66,7 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
         exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR, bias=None)
         route = GradientRoute(model, exact, settings.seed)
         wanted = [p for p in _spread(ground, found) if found.results[p].lambda_max.value is not None]
-        chosen = wanted[: _FEW if route.few else _MANY]
+        chosen = wanted[: min(paid, _FEW if route.few else _MANY)]
         values = dict(route.measure(ground.X, ground.base, [ground.sample(p) for p in chosen]))
     except OnnxFimError as error:
         return _without(found, " ".join(str(error).rstrip(".").split()))

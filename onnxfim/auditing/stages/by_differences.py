@@ -141,7 +141,7 @@ def without_step(ground: Ground, gradient: GradientInfo) -> Found:
 def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
-    ground.meter.expect(len(ground.clean.audited) * rows)
+    ground.meter.further(len(ground.clean.audited) * rows)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
     start = Round(found, kinked=kinked_samples(ground))
     done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Clean, Context
+from onnxfim.auditing.context import Clean, Context, Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.graph.quantised import computes_in_half, rounding_operators, rounds_inside_products
 from onnxfim.record.audit import Calibration
 from onnxfim.record.steps import StepChoice
+from onnxfim.runtime.rows import Rows
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.dithering import Means, Probe
+from onnxfim.slopes.exact import FEW_CLASSES
+from onnxfim.slopes.ladder_rows import LadderRows
 from onnxfim.slopes.step import QUANTISERS, calibration_positions, choose_step
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -50,10 +56,43 @@ def fit_temperature(context: Context, clean: Clean) -> Calibration:
     return calibrate(context.reader, clean.base[clean.usable], labels, context.settings.temperature)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The step, and what was measured to choose it.
+
+    Attributes:
+        step: The choice.
+        rows: Outputs along the ladder, which serve as measurements where step and scheme are the chosen ones.
+        brief: Whether the ladder was cut short, for gradients were to be had, which do not depend on the step.
+    """
+
+    step: StepChoice
+    rows: LadderRows = field(default_factory=LadderRows)
+    brief: bool = False
+
+
+def choose(context: Context, clean: Clean, ties: TiedSamples, *, brief: bool | None = None) -> Chosen:
+    """Step and scheme, by the ladder on a few of the audited samples; in brief where a derivative is to be expected."""
+    rows = LadderRows()
+    brief = _derivable(context) if brief is None else brief
+    step = _choose(context, clean, ties, rows, brief)
+    if not brief:  # else another choice may follow
+        rows.only(step.step, step.dither)
+    return Chosen(step, rows, brief)
+
+
+def with_care(ground: Ground) -> Ground:
+    """The ground with the step that differences need, where it was chosen in brief; what the ladder measured by then stays."""
+    before, rows = ground.step, ground.ladder
+    if not ground.brief or before.unchosen is not None:
+        return ground
+    step = _choose(ground, ground.clean, ground.ties, rows, False)
+    rows.only(step.step, step.dither)
+    return replace(ground, step=replace(step, evaluations=step.evaluations + before.evaluations), brief=False)
+
+
 @stage("choosing the step", instead=unchosen, told=(OnnxFimError,))
-def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
-    """Step and scheme, by the ladder on a few of the audited samples."""
-    context.say("choosing the step")
+def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows, brief: bool) -> StepChoice:
     settings = context.settings
     smooth = ties.untied(clean.audited)
     good = smooth if len(smooth) >= _ENOUGH else clean.audited  # at a tie no step has a plateau
@@ -64,11 +103,57 @@ def choose(context: Context, clean: Clean, ties: TiedSamples) -> StepChoice:
         undecided = np.zeros(len(good))
     chosen = good[calibration_positions(undecided)]
     probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
-    return choose_step(
-        context.forward, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
+    passes = len(clean.audited) * (_by_gradients(clean) if brief else settings.budget)
+    means = Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good), passes)
+    after = 0 if brief else passes
+    context.meter.further(int(means.ladder) + after)
+    context.say("choosing the step")
+    found = choose_step(
+        _Shown(context, after), context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
         scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
-        means=Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good)), field=clean.scales.random,
+        means=means, field=clean.scales.random, brief=brief, rows=rows,
     )  # fmt: skip
+    context.meter.further(after)
+    return found
+
+
+class _Shown:
+    """The audited model, whose rows show in the progress: before so many passes of measuring."""
+
+    def __init__(self, context: Context, after: int) -> None:
+        self._context, self._forward, self._after = context, context.forward, after
+
+    @property
+    def batch(self) -> int:
+        return self._forward.batch
+
+    def outputs(self, X: Array) -> Array:
+        return self._told(self._forward.outputs(X))
+
+    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+        with closing(self._forward.stream(X, batches)) as answers:  # type: ignore[type-var]  # generators all
+            yield from map(self._told, answers)
+
+    def _told(self, z: Array) -> Array:
+        meter = self._context.meter
+        meter.advance(len(z))
+        if meter.done + self._after > meter.total:  # no plateau: more steps than a quarter pays for
+            meter.further(self._after)
+        self._context.say("choosing the step")
+        return z
+
+
+def _derivable(context: Context) -> bool:
+    """Whether the samples will be measured by gradients, as far as that can be told before the derivative is made."""
+    settings, source = context.settings, context.subject.differentiable
+    if settings.method not in ("auto", "gradient") or source is None or context.hardware is None:
+        return False
+    return settings.surrogate or not rounding_operators(source.proto)
+
+
+def _by_gradients(clean: Clean) -> int:
+    """Passes of a sample by gradients: its Jacobian, or about as many products as many classes take."""
+    return 1 + min(clean.base.shape[1], FEW_CLASSES)
 
 
 def _rounding(context: Context, clean: Clean) -> str | None:
