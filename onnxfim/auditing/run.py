@@ -229,15 +229,15 @@ def opened(
     cache_dir: str | Path | None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
+    meter = Meter(report, current_stop())
+    meter.say("opening the model")
     file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
-    return Context(
-        subject, samples, settings, Meter(report, current_stop()), Memory(None if cache_dir is None else Cache(Path(cache_dir)))
-    )
+    return Context(subject, samples, settings, meter, Memory(None if cache_dir is None else Cache(Path(cache_dir))))
 
 
 def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +101,8 @@ def _median(results: Sequence[SampleResult], measure: str) -> float | None:
 
 def package_versions() -> dict[str, str]:
     """Versions of what computed the result."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"onnxruntime": runtime_version()}
     for package in ("onnxfim", "onnx", "numpy", "scipy"):
         try:

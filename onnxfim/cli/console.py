@@ -154,13 +154,18 @@ class Console:
 
     def _heartbeat(self) -> Callable[[Progress], None]:
         start = last = time.monotonic()
+        begun: set[str] = set()  # stages that had a line: some take turns
 
         def update(p: Progress) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last < _HEARTBEAT:
+            if p.stage in begun and now - last < _HEARTBEAT:
                 return
             last = now
+            if p.stage not in begun:
+                begun.add(p.stage)
+                self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}" if p.total else p.stage)
+                return
             rate = p.done / (now - start)
             left = (p.total - p.done) / rate if rate and p.total else 0.0
             self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}, {rate:,.0f}/s, about {left:,.0f} s left")

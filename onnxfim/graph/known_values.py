@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
 from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import MAX_FOLDED, STANDARD, constant_value
@@ -70,6 +69,8 @@ class KnownValues:
         return self._evaluated(node, feeds, name)
 
     def _evaluated(self, node: onnx.NodeProto, feeds: Mapping[str, Array], name: str) -> Array | None:
+        from onnx.reference import ReferenceEvaluator  # here: few models have such weights, and its import takes 0.1 s
+
         try:
             made = ReferenceEvaluator(node, opsets=self._opsets).run(None, dict(feeds))
         except Exception:  # noqa: BLE001 - a form that the reference does not know is a value that is not known

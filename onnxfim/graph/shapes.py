@@ -15,7 +15,6 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from onnxfim.errors import ModelError
 
@@ -291,6 +290,8 @@ def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:
         return
     if any(o not in found.shapes for o in outputs) and node.op_type not in ("NonZero", "Slice", "Reshape"):
         return
+    from onnx.reference import ReferenceEvaluator  # here: many models have nothing to compute ahead
+
     try:
         copy = node.op_type == "Sum"  # the evaluator adds into the first of them
         feeds = {n: np.array(found.value(n), copy=True) if copy else found.value(n) for n in names}

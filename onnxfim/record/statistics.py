@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import betainc, betaincinv, stdtrit
 
 from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate, Aggregates
 from onnxfim.record.sample import Kind, temperature_reach
+from onnxfim.record.special import betainc, betaincinv, stdtrit
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

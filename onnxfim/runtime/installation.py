@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxfim.errors import ProviderError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 _PLAIN, _GPU = "onnxruntime", "onnxruntime-gpu"
 #: What `pip` is told where no build of ONNX Runtime is there.
@@ -69,6 +71,8 @@ def _mixture(packages: Sequence[Package], what: str, kept: Package) -> Mixture:
 
 def installed(path: Sequence[str] | None = None) -> Installation:
     """What is installed on ``path`` (``sys.path`` where it is None): by the files that each distribution lists, not by its name."""
+    from importlib.metadata import distributions
+
     found = [(d, d.read_text("RECORD") or "") for d in (distributions() if path is None else distributions(path=list(path)))]
     return Installation(_holders(found, "onnxruntime"), _holders(found, "onnxfim"))
 

@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +183,8 @@ def _found(name: str) -> Iterator[tuple[Plugin, str]]:
 @cache
 def _installed() -> tuple[tuple[str, str, str], ...]:
     """Name, version and module of the installed packages ``onnxruntime-…`` that have a module of their own."""
+    from importlib.metadata import distributions
+
     found = []
     for package in distributions():
         name = package.metadata["Name"] or ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from onnxfim.record.audit import Calibration
 from onnxfim.record.statistics import wilson
+from onnxfim.slopes.bounded_minimum import least
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -109,17 +109,17 @@ class _Likelihood:
     def minimum(self) -> float | None:
         """The ln T of the least loss; None where it lies at an end of the range, or the loss does not rise towards both."""
         ends = math.log(_RANGE[0]), math.log(_RANGE[1])
-        log_t, least = _least(self.total, ends)
+        log_t, lowest = least(self.total, ends)
         # At either end of the range the likelihood still improves: T is not a minimum there, but where the search was stopped.
         inside = ends[0] + 0.05 < log_t < ends[1] - 0.05
-        return log_t if inside and min(self.total(end) for end in ends) > least + _RISE else None
+        return log_t if inside and min(self.total(end) for end in ends) > lowest + _RISE else None
 
     def most_probable(self, log_t: float) -> float:
         """The ln T of the least loss plus ``(ln T)²/2``: it lies between 0 and the loss's own minimum."""
         bounds = min(log_t, 0.0), max(log_t, 0.0)
         if bounds[1] - bounds[0] < 1e-6:
             return log_t
-        return _least(lambda t: self.total(t) + t**2 / 2, bounds)[0]
+        return least(lambda t: self.total(t) + t**2 / 2, bounds)[0]
 
     def influences(self, log_t: float, errors: int) -> Array:
         """What each sample adds to the error of ln T, (N,), scaled so that their root sum of squares is its standard error."""
@@ -133,11 +133,3 @@ class _Likelihood:
         sandwich, information = float(np.linalg.norm(shares)), 1 / math.sqrt(curvature)
         few = 1.0 if prior else math.sqrt(1 + 2 / errors)  # where no prior stands in for what few errors leave open
         return np.asarray(shares * few * max(1.0, information / max(sandwich, 1e-9)))
-
-
-def _least(loss: Callable[[float], float], bounds: tuple[float, float]) -> tuple[float, float]:
-    """Where a loss is least between two bounds, and how much it is there."""
-    from scipy.optimize import minimize_scalar  # here: its import takes longer than many an audit
-
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return float(found.x), float(found.fun)

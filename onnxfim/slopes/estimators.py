@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
 
 from onnxfim.record.sample import Estimate, Kind
+from onnxfim.record.special import stdtrit
 from onnxfim.slopes.difference_error import DifferenceError
 
 Array: TypeAlias = np.ndarray[Any, Any]

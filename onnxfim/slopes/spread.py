@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import gammaincinv
+
+from onnxfim.record.special import gammaincinv
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import blas, eigh, lapack
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from onnxfim.errors import ModelError
 
@@ -62,6 +60,9 @@ def _large_matrix_norm(W: np.ndarray) -> NormBound:
     A few Lanczos steps guess the largest eigenvalue of the Gram matrix G; a factorisation of ``μI − G`` that succeeds at a μ just
     above the guess proves it. G's upper triangle is left as it is while the lower one is factorised in its place.
     """
+    from scipy.linalg import blas, lapack  # here: their import takes longer than many an audit
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
     scale = max(float(W.max()), -float(W.min()))
     if not math.isfinite(scale):
         raise ModelError("weights: infinite or NaN values were found, finite ones were expected. Re-export the model.")
@@ -220,6 +221,8 @@ def _grams(M: np.ndarray, best: float) -> float:
     G = M @ M.conj().transpose(0, 2, 1)  # (f, o, o)
     if M.shape[1] <= _SMALL:
         return max(best, float(np.linalg.eigvalsh(G)[:, -1].max()))
+    from scipy.linalg import lapack
+
     order = np.argsort(-np.linalg.norm(G, axis=(1, 2)))
     for f in order:
         if best > 0:
@@ -260,6 +263,8 @@ def _top(G: np.ndarray) -> float:
         return float(G[0, 0].real)
     if n <= 128:
         return max(0.0, float(np.linalg.eigvalsh(G)[-1]))
+    from scipy.linalg import eigh
+
     return max(0.0, float(eigh(G, eigvals_only=True, subset_by_index=[n - 1, n - 1], check_finite=False)[0]))
 
 

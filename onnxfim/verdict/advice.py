@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import stdtrit
+from onnxfim.record.special import stdtrit
 
 _LEVEL = 0.975
 _HOPELESS = 1000.0  # times the samples: more than anyone will audit

@@ -253,7 +253,7 @@ def _confidence(audit: Audit) -> _Decidable:
     mean = float(values.mean())
     if len(values) < 2:
         return _Decidable(mean, None, None, 1, needed=2)
-    from scipy.special import stdtrit
+    from onnxfim.record.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 1 - _LEVEL) * values.std(ddof=1) / math.sqrt(len(values)))
     return _Decidable(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import stdtrit
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Reading
+from onnxfim.record.special import stdtrit
 from onnxfim.record.statistics import Z95, binomial_at_most
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from onnxfim.record import streams
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.special import stdtr, stdtrit
 from onnxfim.record.statistics import Z95, clopper_pearson
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 from onnxfim.record.sample import Estimate
+from onnxfim.record.special import ndtri, stdtrit
 
 # What float32 outputs and differences may add to a measurement: a violation beyond it is one.
 _SLACK = 1e-3
