@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,9 @@ _GAIN = 1.10  # a size that gains less on the one before misses
 _MISSES = 2  # in a row end the search
 _TIE = 1.05  # times the least cost: among such sizes a large one wins, for each call has a cost of ours too
 _USUAL, _USUAL_TIE = 64, 1.12  # rows up to which a larger size costs less for all that is known, and measured no more than this
-_LONG = 0.05  # seconds of a call beside which our own cost is nothing: of equals no larger one is taken
+_MANY = 256  # rows past which a size must cost less to be taken: its memory is worth more than a tie
+_CHEAP = 5e-3  # seconds of a call up to which misses do not end the search: to look on costs little
+_LONG = 0.025  # seconds of a call beside which our own cost is nothing: of equals no larger one is taken
 _LONGEST = 0.5  # seconds that a call which is tried may take
 _SHORT = 1e-3  # seconds that a size is called for at a time: less is within the clock's noise
 _BUDGET = 0.15  # seconds in all, after which sizes are not repeated
@@ -59,10 +62,12 @@ class BatchFinder:
         self.calls = 0
         self._clock, self._at_once = clock, at_once
 
-    def remember(self, batch: int) -> None:
-        """Take a batch that was found before, where one is to be found and this one can be."""
-        if self.searching and 1 <= batch <= self.most:
-            self.searching, self.batch = False, batch
+    def remember(self, batch: int) -> bool:
+        """Take a batch that was found before, where one is to be found and this one can be; whether it was taken."""
+        if not self.searching or not 1 <= batch <= self.most:
+            return False
+        self.searching, self.batch = False, batch
+        return True
 
     def search(self, call: Callable[[int], Any]) -> None:
         """Find the batch by timing ``call(rows)``."""
@@ -95,13 +100,13 @@ class BatchFinder:
             if not self.few_shapes and took_much(memory):
                 del turns.costs[size]
                 return
-            if before is not None and cost * size < long:
+            if before is not None and cost * size < 2 * long:
                 turns.visit(before, size)
                 turns.visit(size, size)
             best = min((typical(c) for n, c in turns.costs.items() if n < size), default=None)
             missed = best is not None and typical(turns.costs[size]) * _GAIN > best
             misses = misses + 1 if missed else 0
-            if misses == _MISSES or (missed and cost * size > long):
+            if (misses >= _MISSES and cost * size > _CHEAP) or (missed and cost * size > 2 * long):
                 return
             before = size
 
@@ -172,6 +177,8 @@ def chosen(costs: Mapping[int, list[float]], long: float = _LONG) -> int:
     if not costs:
         return 1
     middle = {n: typical(c) for n, c in costs.items()}
+    fewer = min((c for n, c in middle.items() if n <= _MANY), default=math.inf)
+    middle = {n: c for n, c in middle.items() if n <= _MANY or c * _TIE < fewer}
     best = min(middle.values())
     tied = sorted(n for n, c in middle.items() if c <= best * (_TIE if n > _USUAL else _USUAL_TIE))
     return max((n for n in tied if middle[n] * n <= long), default=min(n for n in tied if middle[n] <= best * _TIE))
