@@ -24,7 +24,7 @@ _GROWTH = 4  # from a size to the next: what lies between two of them that cost 
 _GAIN = 1.10  # a size that gains less on the one before misses
 _MISSES = 2  # in a row end the search
 _TIE = 1.05  # times the least cost: among such sizes a large one wins, for each call has a cost of ours too
-_USUAL, _USUAL_TIE = 64, 1.12  # rows up to which a larger size costs less for all that is known, and measured no more than this
+_USUAL, _USUAL_TIE = 64, 1.15  # rows up to which a larger size costs less for all that is known, and measured no more than this
 _MANY = 256  # rows past which a size must cost less to be taken: its memory is worth more than a tie
 _CHEAP = 5e-3  # seconds of a call up to which misses do not end the search: to look on costs little
 _LONG = 0.025  # seconds of a call beside which our own cost is nothing: of equals no larger one is taken
@@ -107,6 +107,8 @@ class BatchFinder:
             missed = best is not None and typical(turns.costs[size]) * _GAIN > best
             misses = misses + 1 if missed else 0
             if (misses >= _MISSES and cost * size > _CHEAP) or (missed and cost * size > 2 * long):
+                return
+            if size >= _MANY and cost * size > 2 * _CHEAP * self._at_once:  # our own cost is nothing beside it
                 return
             before = size
 

@@ -26,7 +26,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _FIRST_ROWS = 8  # of the calls that tell how the outputs are read, whatever the batch
 _USUAL_ROWS = 64  # what a compiler of whole graphs tunes for where the batch is not known yet
-_WORTH = 100  # rows whose time a session may take to open anew
+_WORTH = 300  # rows whose time a session may take to open anew
 _KEPT_BYTES = 2**25  # of a model that is held to open it anew
 
 
