@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
+from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     against_surrogate,
@@ -43,7 +44,6 @@ from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
 
@@ -236,8 +236,10 @@ def opened(
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
-    subject.forward.find_batch(rows_that_run(subject.forward.outputs, samples.inputs, 1))
-    return Context(subject, samples, settings, meter, Memory(None if cache_dir is None else Cache(Path(cache_dir))))
+    memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
+    context = Context(subject, samples, settings, meter, memory)
+    find_batch(context)
+    return context
 
 
 def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -12,25 +11,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.errors import InputError, ModelError
-from onnxfim.runtime.available_memory import highest_memory, resident_memory
-from onnxfim.runtime.call_memory import took_much
-from onnxfim.runtime.failures import OutOfMemory, ProviderFailed
+from onnxfim.runtime.batch_finder import BatchFinder, most_rows, own_clock
+from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
-from onnxfim.runtime.row_counts import FEWEST, filled, has_own_device, padded_size, sizes
+from onnxfim.runtime.providers import CPU
+from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
-from onnxfim.runtime.watching import current_watch, watched
+from onnxfim.runtime.shared_cores import SharedCores, usable_cores
+from onnxfim.runtime.watching import watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_MAX_ROWS = 1024
-_MAX_BYTES = 2**26  # of rows in one batch: past this no runtime gains, and memory is worth more
 _FIRST_ROWS = 8  # of the calls that tell how the outputs are read, whatever the batch
 _USUAL_ROWS = 64  # what a compiler of whole graphs tunes for where the batch is not known yet
-_GAIN = 1.05  # a doubling that gains less throughput is not worth its memory
-_MISSES = 2  # doublings in a row without a gain that end the search: one may be another process's doing
-_TIE = 0.97  # of the best throughput: the larger of two such batches wins, for each call has a cost of ours too
+_WORTH = 300  # rows whose time a session may take to open anew
+_KEPT_BYTES = 2**25  # of a model that is held to open it anew
 
 
 def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> Array:
@@ -49,67 +46,6 @@ def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> 
     return z.reshape(len(z), z.shape[1], -1).astype(np.float64)
 
 
-class _BatchFinder:
-    """Doubles the batch until throughput stops growing; halves it when memory runs out.
-
-    Args:
-        fixed: The batch, where it is not to be found.
-        row_bytes: Size of a row.
-        few_shapes: Each new batch size costs the provider: only the sizes that calls have anyway are tried.
-    """
-
-    def __init__(self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False) -> None:
-        self.searching = fixed is None
-        limit = current_watch().most_rows
-        self.most = min(_most_rows(row_bytes), limit or _MAX_ROWS)
-        self.few_shapes = few_shapes
-        self.batch = fixed or (min(FEWEST, self.most) if few_shapes else 1)
-        if limit is not None:
-            self.batch = min(self.batch, limit)
-        self.calls = 0
-
-    def search(self, call: Callable[[int], Any]) -> None:
-        """Find the batch by timing ``call(rows)``; each size runs twice and the faster run counts."""
-        if not self.searching:
-            return
-        self.searching = False
-        if self.most < FEWEST and self.few_shapes:
-            return
-        rates: dict[int, float] = {}
-        best, misses = 0.0, 0
-        for batch in self._tried():
-            if misses == _MISSES:
-                break
-            before = highest_memory(), resident_memory()
-            try:
-                seconds = min(_timed(call, batch) for _ in range(2))
-            except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
-                break
-            self.calls += 2
-            if not self.few_shapes and took_much(before):
-                break
-            rate = batch / seconds
-            missed = rate < best * _GAIN and batch > 4
-            misses = misses + 1 if missed else 0
-            if not missed:  # a doubling without a gain is not worth its memory
-                rates[batch] = rate
-            best = max(best, rate)
-        self.batch = max((n for n, rate in rates.items() if rate >= _TIE * max(rates.values())), default=1)
-
-    def _tried(self) -> Iterator[int]:
-        """The sizes to try, from the smallest."""
-        if self.few_shapes:
-            yield from (n for n in sizes(_MAX_ROWS)[:-1] if n <= self.most)
-            return
-        batch = 1
-        while batch <= self.most:
-            yield batch
-            batch *= 2
-
-    def halve(self) -> None:
-        self.batch = max(1, self.batch // 2)
-
-
 def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: int | None) -> InputProfile:
     """The shapes that an input is called with: up to the batch, or to the largest that is tried where it is to be found.
 
@@ -119,19 +55,8 @@ def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: i
         dtype: Its element type.
         batch: Rows per call, or None where they are to be found.
     """
-    most = batch or _most_rows(int(np.prod(shape)) * dtype.itemsize)
+    most = batch or most_rows(int(np.prod(shape)) * dtype.itemsize)
     return InputProfile(name, shape, usual=batch or min(_USUAL_ROWS, most), most=max(most, _FIRST_ROWS))
-
-
-def _most_rows(row_bytes: int) -> int:
-    """Rows of the largest batch that is tried."""
-    return max(1, min(_MAX_ROWS, _MAX_BYTES // max(row_bytes, 1)))
-
-
-def _timed(call: Callable[[int], Any], rows: int) -> float:
-    start = time.perf_counter()
-    call(rows)
-    return max(time.perf_counter() - start, 1e-9)
 
 
 class OnnxForward:
@@ -164,13 +89,18 @@ class OnnxForward:
         batch_axis: int = 0,
         base_dir: Any = None,
     ) -> None:
+        clock = own_clock()
+        start = clock()
         self.session, self.report = open_session(source, hardware, base_dir=base_dir)
+        self._opening = clock() - start
+        self._again = (source, hardware, base_dir) if not isinstance(source, bytes) or len(source) <= _KEPT_BYTES else None
         self.hardware = hardware.on(self.report.obtained)  # for graphs of ours beside it
         self._input, self._output = input_name, output_name
         self._shape, self._dtype = shape, dtype
         self.class_axis, self.batch_axis = class_axis, batch_axis
         self.one_shape = False  # whether every call has the same number of rows
         self.few_shapes = has_own_device(self.report.obtained)  # whether calls are filled up to one of a few numbers of rows
+        self.reopened = False  # whether the session was opened anew, without threads that spin
         self.packs = self.few_shapes  # whether signs are unpacked on the device
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
@@ -179,7 +109,8 @@ class OnnxForward:
         self._buffer = RowBuffer(*self._place)
         self.ahead = self._place[0] != "cpu"  # whether rows are made while the model answers others
         row_bytes = int(np.prod(shape)) * dtype.itemsize
-        self.finder = _BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes)
+        on_cpu: dict[str, Any] = {"clock": clock, "at_once": usable_cores()} if self.report.obtained == CPU else {}
+        self.finder = BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes, **on_cpu)
 
     @property
     def batch(self) -> int:
@@ -191,9 +122,33 @@ class OnnxForward:
         return self._fixed
 
     def find_batch(self, X: Array) -> None:
-        """Find the batch size on repeats of the first sample."""
+        """Find the batch size on repeats of the first sample, and stop threads from spinning where other work shares the cores.
+
+        That is looked at before, for calls are steadier then, and once more after it: a quota ends a process in turns of 0.1 s.
+        """
         row = X[:1].astype(self._dtype)
-        self.finder.search(lambda n: self._call(np.repeat(row, n, axis=0)))
+        shared = SharedCores()
+
+        def call(rows: int) -> None:
+            shared.during(lambda: self._call(np.repeat(row, rows, axis=0)), rows)
+
+        looks = self.report.obtained == CPU and self.hardware.spinning and usable_cores() > 1
+        while looks and not shared.enough:
+            call(self._fixed or 1)
+        for searched in (False, True):
+            if looks and self.hardware.spinning and shared.seen():
+                self.stop_spinning(reopen=self._opening <= _WORTH * shared.seconds / shared.rows)
+            if not searched:
+                self.finder.search(call)
+
+    def stop_spinning(self, *, reopen: bool) -> None:
+        """Open graphs beside the model without threads that spin; open the model again without them where that is worth it."""
+        self.hardware = replace(self.hardware, spinning=False)
+        if reopen and self._again is not None:
+            source, hardware, base_dir = self._again
+            self.session, _ = open_session(source, replace(hardware, spinning=False), base_dir=base_dir)
+            self.reopened = True
+            self._pairs.clear()
 
     def _call(self, X: Array) -> Array:
         return run(self.session, [self._output], {self._input: X})[0]
@@ -364,7 +319,7 @@ class CallableForward:
         self.class_axis, self.batch_axis = class_axis, batch_axis
         self._fn, self._shape, self._num_outputs = fn, tuple(input_shape), num_outputs
         self._dtype = np.dtype(dtype)
-        self.finder = _BatchFinder(batch, int(np.prod(input_shape)) * self._dtype.itemsize)
+        self.finder = BatchFinder(batch, int(np.prod(input_shape)) * self._dtype.itemsize)
 
     @property
     def batch(self) -> int:

@@ -50,6 +50,7 @@ class Hardware:
         engines: Folder in which compilers of whole graphs may keep what they built, or None.
         profile: The shapes that the model is called with, where its batch is free.
         custom_operators: Libraries of custom operators that sessions are opened with.
+        spinning: Threads of ONNX Runtime's pool that wait may spin: the least delay where the cores are theirs alone.
     """
 
     providers: tuple[str, ...] = ("auto",)
@@ -60,6 +61,7 @@ class Hardware:
     engines: Path | None = None
     profile: InputProfile | None = None
     custom_operators: tuple[str, ...] = ()
+    spinning: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

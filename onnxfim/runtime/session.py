@@ -64,7 +64,7 @@ def open_session(
     mapped = mapped and chain.links[0].provider == CPU
 
     def options() -> Any:
-        return _session_options(threads, base_dir, libraries, lean, mapped)
+        return _session_options(threads, base_dir, libraries, lean, mapped, spinning=hardware.spinning)
 
     try:
         session, said, failed = _opened(model, chain, options, _FOLDS if mapped else ())
@@ -152,8 +152,9 @@ def _opened(
 
 
 def _session_options(
-    threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, mapped: bool = False
-) -> Any:
+    threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, mapped: bool = False, *,
+    spinning: bool = True,
+) -> Any:  # fmt: skip
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
@@ -166,8 +167,8 @@ def _session_options(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
     if threads is not None:
         options.intra_op_num_threads = threads
-        if threads == 1:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads == 1 or not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for library in libraries:
         _register(options, library)
     return options

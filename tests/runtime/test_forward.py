@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.runtime import batch_finder as finder_module
 from onnxfim.runtime import forward as forward_module
+from onnxfim.runtime import shared_cores as shared_module
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forward import CallableForward, OnnxForward, as_classes
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Rademacher
+from onnxfim.runtime.session import open_session
+from onnxfim.runtime.shared_cores import SharedCores
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support import models
 from tests.support.models import Linear, Mlp
@@ -111,26 +118,122 @@ class TestMemory:
 
 class TestSearch:
     def time_by(self, monkeypatch, seconds):
-        monkeypatch.setattr(forward_module, "_timed", lambda call, rows: (call(rows), seconds(rows))[1])
+        asked = []
+        monkeypatch.setattr(
+            finder_module, "timed", lambda call, rows, clock: (call(rows), asked.append(rows), seconds(rows, len(asked)))[2]
+        )
+        return asked
 
     def test_a_batch_that_gains_is_taken(self, monkeypatch):  # 1 ms a call and nothing per row: the larger the better
-        self.time_by(monkeypatch, lambda rows: 1e-3)
+        self.time_by(monkeypatch, lambda rows, turn: 1e-3)
         forward = CallableForward(MLP.logits, (6,), 3)
         forward.find_batch(MLP.samples(1))
         assert forward.batch == 1024
 
     def test_a_batch_that_does_not_is_not(self, monkeypatch):  # as long for two rows as for twice one
-        self.time_by(monkeypatch, lambda rows: 1e-3 * rows)
+        self.time_by(monkeypatch, lambda rows, turn: 1e-2 * rows)
         forward = CallableForward(MLP.logits, (6,), 3)
         forward.find_batch(MLP.samples(1))
-        assert forward.batch <= 16, "two doublings without a gain end the search; of equals the larger is taken"
+        assert forward.batch <= 16, "two sizes without a gain end the search"
 
-    def test_one_slow_call_does_not_end_the_search(self, monkeypatch):
-        self.time_by(monkeypatch, lambda rows: 1.0 if rows == 8 else 1e-3)
+    def test_equal_turns_are_of_equal_rows_or_a_millisecond(self, monkeypatch):
+        asked = self.time_by(monkeypatch, lambda rows, turn: 1e-5 + 1e-6 * rows)
+        CallableForward(MLP.logits, (6,), 3).find_batch(MLP.samples(1))
+        first = asked.index(64)
+        assert asked[first : first + 6] == [64, 16, 16, 16, 16, 64], "16 rows four times against 64 once"
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_calls_that_another_process_holds_up_do_not_decide(self, monkeypatch, seed):
+        rng = np.random.default_rng(seed)  # 0.1 ms a call and 10 us a row; every fourth call takes three times as long
+        cost = lambda rows: 1e-4 + 1e-5 * rows  # noqa: E731
+        self.time_by(monkeypatch, lambda rows, turn: cost(rows) * (3 if rng.random() < 0.25 else rng.uniform(1, 1.1)))
         forward = CallableForward(MLP.logits, (6,), 3)
         forward.find_batch(MLP.samples(1))
-        assert forward.batch == 1024
+        rate = lambda rows: rows / cost(rows)  # noqa: E731
+        assert rate(forward.batch) >= 0.85 * rate(1024)  # 64 rows reach 0.87 of it
 
+    def test_a_long_call_is_not_made_longer(self, monkeypatch):
+        asked = self.time_by(monkeypatch, lambda rows, turn: 0.2 * rows)
+        CallableForward(MLP.logits, (6,), 3).find_batch(MLP.samples(1))
+        assert set(asked) == {1}
+
+    def test_what_was_found_before_is_taken_where_it_can_be(self):
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.finder.remember(0)
+        forward.finder.remember(2048)
+        assert forward.finder.searching
+        forward.finder.remember(48)
+        forward.find_batch(MLP.samples(1))
+        assert (forward.batch, forward.finder.calls) == (48, 0)
+        given = CallableForward(MLP.logits, (6,), 3, batch=7)
+        given.finder.remember(48)
+        assert given.batch == 7
+
+
+class TestSpinning:
+    """Threads of the runtime that wait may spin, but where other work shares the cores."""
+
+    @pytest.fixture
+    def spinning(self, monkeypatch):
+        """What sessions were opened with, and a machine whose cores are shared or not."""
+        seen = []
+        plain = forward_module.open_session
+
+        def noted(source, hardware, **options):
+            seen.append(hardware.spinning)
+            return plain(source, hardware, **options)
+
+        monkeypatch.setattr(forward_module, "open_session", noted)
+
+        def machine(*, cores, shared):
+            monkeypatch.setattr(forward_module, "usable_cores", lambda: cores)
+            monkeypatch.setattr(SharedCores, "seen", lambda self: self.enough and shared)
+            return seen
+
+        return machine
+
+    @pytest.mark.parametrize(("cores", "shared", "off"), [(2, True, True), (2, False, False), (1, True, False)])
+    def test_it_ends_where_cores_are_shared(self, file, spinning, cores, shared, off):
+        spinning(cores=cores, shared=shared)
+        forward = opened(file)
+        forward.find_batch(MLP.samples(1))
+        assert forward.hardware.spinning is not off
+
+    def test_the_model_is_opened_again_where_that_is_worth_it(self, file, spinning, monkeypatch):
+        seen = spinning(cores=2, shared=True)
+        X = MLP.samples(3)
+        for worth, sessions in ((0.0, [True]), (np.inf, [True, False])):
+            monkeypatch.setattr(forward_module, "_WORTH", worth)
+            seen.clear()
+            forward = opened(file)
+            before = forward.outputs(X)
+            forward.find_batch(X)
+            assert (seen, forward.reopened) == (sessions, len(sessions) == 2)
+            assert_array_equal(forward.outputs(X), before)
+
+    def test_the_option_reaches_the_runtime(self, file):
+        session, _ = open_session(file, Hardware(("cpu",), spinning=False))
+        assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+    @pytest.mark.skipif(not hasattr(time, "thread_time"), reason="no clock of threads")
+    def test_what_the_thread_ran_of_the_time_that_passed_tells_it(self, monkeypatch):
+        for ran, shared in ((0.5, True), (0.95, False)):
+            now = [0.0]
+            monkeypatch.setattr(shared_module.time, "perf_counter", lambda now=now: now[0])
+            monkeypatch.setattr(shared_module.time, "thread_time", lambda now=now, ran=ran: ran * now[0])
+            cores = SharedCores()
+
+            def call(now=now):
+                now[0] += 0.01
+
+            cores.during(call, 1)
+            assert not cores.seen(), "too little to tell"
+            for _ in range(3):
+                cores.during(call, 1)
+            assert cores.seen() is (shared and sys.platform != "win32")
+
+
+class TestGivenBatch:
     def test_a_given_batch_is_kept(self, file):
         forward = opened(file, batch=13)
         forward.find_batch(MLP.samples(1))

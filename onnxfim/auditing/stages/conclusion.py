@@ -24,6 +24,7 @@ from onnxfim.record.running import UNMEASURED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
+from onnxfim.runtime.providers import CPU
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
@@ -185,6 +186,8 @@ def _times(ground: Ground, seconds: float) -> dict[str, Any]:
     meter, memory = ground.meter, ground.memory
     rate = (meter.passes - meter.cached) / max(seconds, 1e-9)
     times: dict[str, Any] = {"batch": ground.subject.forward.batch, "rows_per_second": rate}
+    if ground.hardware is not None and ground.provider == CPU:
+        times["spinning"] = ground.hardware.spinning
     memory.close()  # some disks tell only now that they are full
     if memory.used:
         times |= {"cached_rows": meter.cached, "cache_damaged": memory.damaged, "cache_trouble": memory.trouble}
