@@ -30,6 +30,7 @@ _TOLERANCE = 1e-4
 _ROUGH = 1e-2  # of a start: better ones save no more products
 _MOST_PRODUCTS = 60
 _RUNNERS_UP = 9
+_KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
 
 
 class GradientRoute:
@@ -49,6 +50,7 @@ class GradientRoute:
     def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
         self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
         self.leads: dict[int, Array] = {}
+        self._worst: dict[int, Array] = {}  # float32, by position
 
     def apart(self) -> GradientRoute:
         """A route that leaves its leads elsewhere: for points that are no samples, whatever their positions."""
@@ -125,6 +127,9 @@ class GradientRoute:
             g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
             found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
+            if temperature == 1.0:
+                room = max(0, _KEPT_BYTES // (4 * found[-1].shape[2]) - len(self._worst))
+                self._worst |= {s.position: v[0].astype(np.float32) for s, v in zip(block[:room], found[-1], strict=False)}
         return np.concatenate(found)
 
     def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
@@ -145,8 +150,16 @@ class GradientRoute:
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
     def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each sample, (n, d). Its sign is free; the entry of largest magnitude is made positive."""
-        v = self.directions(X, base, samples, temperature)[:, 0]
+        """Unit worst direction of each sample, (n, d), rounded to float32; those that `directions` found before cost nothing more.
+
+        Its sign is free; the entry of largest magnitude is made positive.
+        """
+        held = {s.position: self._worst[s.position] for s in samples if s.position in self._worst and temperature == 1.0}
+        missing = [s for s in samples if s.position not in held]
+        if missing:
+            found = self.directions(X, base, missing, temperature)[:, 0].astype(np.float32)
+            held |= {s.position: v for s, v in zip(missing, found, strict=True)}
+        v = np.stack([held[s.position] for s in samples]).astype(np.float64)
         return np.asarray(v * np.where(np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], 1) < 0, -1.0, 1.0))
 
     # many classes

@@ -8,18 +8,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.rungs import RATIO, RungSearch, distance_of
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Predictions (B,) at rows (B, *shape); -1 where an output is not a number, which is no change of a decision.
-Decide: TypeAlias = Callable[[Array], Array]
+#: Of rows (B, *shape), and the class (B,) that each was decided for before: the classes that they are decided for, (B,), -1 where
+#: an output is not a number, which is no change of a decision; and the margin of the class before, (B,), NaN where it is not known.
+Decide: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 
-#: Distances of the ladder, in multiples of the distance at which a flip is expected: fine about it, coarse far beyond.
-LADDER = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1000.0)
-#: Relative width of the bracket at which the bisection ends.
-PRECISION = 0.02
-_HALVINGS = 12  # enough for the widest bracket; where the input's type rounds coarsely no number of them is
-_DOWN = 0.25  # of the distance, where the first rung flips already
-_LEAST = 1e-6  # of the expected distance: nearer than that the sample lies on the boundary
+#: Relative width of the bracket at which the search ends.
+PRECISION = RATIO - 1
 _SOLVED = 1e-6  # relative error of a step's length
 _PIECE = 2**17  # numbers of a piece of the points that is made at a time
 _WIDE = 10.0  # ratio of ranges from which on coordinates are of different scale
@@ -53,6 +52,18 @@ def valid_range(X: Array, given: tuple[float, float] | None, limits: tuple[float
     return ValidRange(np.full(d, least), np.full(d, most), f"the data's range, {least:.4g} to {most:.4g}")
 
 
+def margins(reader: OutputReader, outputs: Array, classes: Array) -> Array:
+    """By how much the logits of ``classes`` (n,) lead all others at ``outputs`` (n, K, P), (n,): below 0 where another has won.
+
+    A lone logit is that of class 1 against one of 0.
+    """
+    z = reader.logits(outputs)[:, :, 0]
+    if z.shape[1] == 1:
+        return np.asarray(np.where(classes == 1, z[:, 0], -z[:, 0]))
+    own = np.arange(z.shape[1]) == np.asarray(classes)[:, None]
+    return np.asarray(z[own] - np.where(own, -np.inf, z).max(axis=1))
+
+
 @dataclass(frozen=True)
 class Flips:
     """What was found for n samples.
@@ -68,13 +79,16 @@ class Flips:
     passes: Array
 
 
-def smallest_flips(decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, expected: Array) -> Flips:
+def smallest_flips(
+    decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, expected: Array, margin: Array | None = None
+) -> Flips:
     """The smallest distance at which the prediction changes along any of a sample's rays; all samples are searched together.
 
     A point of a ray is ``x + t·v`` projected on the valid range and rounded to the type of x; its distance is the length of that
-    move. A ladder of distances goes up until a ray flips; the bracket is then halved, on the rays that flipped, to a width of 2 %.
-    What comes back is the length of a move that was tried and did change the prediction: an upper bound of the distance to the
-    boundary. A flip nearer than the ladder's rungs show is not looked for.
+    move. Distances are rungs of a ladder of 2 %, in units of the expected distance, which is tried first. What the class has left
+    of its margin there says which rung is next (`RungSearch`), until a ray flips at one and no ray that is a rival does at the
+    rung below. What comes back is the length of a move that was tried and did change the prediction: an upper bound of the
+    distance to the boundary. A flip nearer than the rungs that were tried show is not looked for.
 
     Args:
         decide: The model.
@@ -83,42 +97,22 @@ def smallest_flips(decide: Decide, X: Array, before: Array, rays: Array, box: Va
         rays: Directions of any length, (n, R, d); a ray of zeros is left out.
         box: The valid range. A sample outside it may stay where it is, and only move inwards.
         expected: Distance at which a flip is expected, (n,), such as the first-order distance to the boundary.
+        margin: Margin of the class decided for at the samples, (n,); None where it is not known.
     """
     search = _Search(decide, X, before, rays, box)
-    n = len(X)
-    low, rung = np.zeros(n), np.zeros(n, int)
-    going = np.flatnonzero(search.alive.any(axis=1))
-    down = expected * LADDER[0]
-    while len(going):  # up the ladder, and down where its first rung flips
-        found = np.isfinite(search.best)
-        radius = np.where(found, down, expected * np.array(LADDER)[np.minimum(rung, len(LADDER) - 1)])
-        flipped, exhausted = search.look(going, radius[going])
-        up, deep = ~found[going], found[going]
-        hit = flipped.any(axis=1)
-        # Without a flip: this is the lower end. A search upwards goes on while a ray has room, one downwards is done.
-        low[going[~hit]] = radius[going[~hit]]
-        search.alive[going[hit]] = flipped[hit]
-        search.alive[going[up & ~hit]] &= ~exhausted[up & ~hit]
-        down[going[hit]] = search.best[going[hit]] * _DOWN
-        rung[going] += 1
-        first = up & hit & (low[going] == 0)
-        more_up = up & ~hit & search.alive[going].any(axis=1) & (rung[going] < len(LADDER))
-        more_down = (first | (deep & hit)) & (down[going] > _LEAST * expected[going])
-        going = going[more_up | more_down]
-    for _ in range(_HALVINGS):
-        going = np.flatnonzero(np.isfinite(search.best) & (low > 0) & (search.best > (1 + PRECISION) * low))
-        if len(going) == 0:
-            break
-        middle = np.sqrt(low[going] * search.best[going])
-        flipped, _ = search.look(going, middle)
-        hit = flipped.any(axis=1)
-        low[going[~hit]] = middle[~hit]
-        search.alive[going[hit]] = flipped[hit]
-    return Flips(search.best, search.ray, search.passes)
+    rungs = RungSearch(search.alive, np.full(len(X), np.nan) if margin is None else np.asarray(margin, np.float64))
+    while True:
+        i, k, rung = rungs.tries()
+        if len(i) == 0:
+            return Flips(search.best, search.ray, search.passes)
+        wanted = expected[i] * distance_of(rung)
+        radius = np.minimum(wanted, search.reach[i, k])
+        flips, left = search.look(i, k, radius)
+        rungs.learn(i, k, rung, radius / expected[i], left, flips, wanted >= search.reach[i, k])
 
 
 class _Search:
-    """The rays under test and the shortest flips so far."""
+    """The rays and the shortest flips so far."""
 
     def __init__(self, decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange) -> None:
         self.decide, self.X, self.before = decide, X, before
@@ -128,30 +122,24 @@ class _Search:
         self.rays = np.where(usable[:, :, None], rays / np.where(usable[:, :, None], size, 1.0), 0.0)
         self.low, self.high = np.minimum(box.low, self.flat), np.maximum(box.high, self.flat)
         self.reach = np.zeros(usable.shape)
-        for i in range(len(X)):
-            for k in np.flatnonzero(usable[i]):
-                room = self._room(i, self.rays[i, k])
-                self.reach[i, k] = np.sqrt((np.where(self.rays[i, k] != 0, room, 0.0) ** 2).sum())
+        for k in range(usable.shape[1]):
+            v = self.rays[:, k]
+            self.reach[:, k] = np.sqrt(np.square(np.where(v != 0, self._room(slice(None), v), 0.0)).sum(axis=1))
         self.alive = usable & (self.reach > 0)
         n = len(X)
         self.best, self.ray, self.passes = np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int)
 
-    def look(self, going: Array, radius: Array) -> tuple[Array, Array]:
-        """Which rays of the samples ``going`` flip at a move of length ``radius``, and which have no more room, (g, R) bool."""
-        g, k = np.nonzero(self.alive[going])
-        i = going[g]
-        rows, moved = self._points(i, k, np.minimum(radius[g], self.reach[i, k]))
-        after = self.decide(rows.reshape(-1, *self.X.shape[1:]))
+    def look(self, i: Array, k: Array, radius: Array) -> tuple[Array, Array]:
+        """Whether rays k of the samples i flip at moves of these lengths, and the margins of the class before there, (T,) each."""
+        rows, moved = self._points(i, k, radius)
+        after, margin = self.decide(rows.reshape(-1, *self.X.shape[1:]), self.before[i])
         self.passes += np.bincount(i, minlength=len(self.X))
         flips = (after >= 0) & (after != self.before[i])
         order = np.flatnonzero(flips)
         for at in order[np.argsort(-moved[order], kind="stable")]:  # the shortest last
             if moved[at] <= self.best[i[at]]:
                 self.best[i[at]], self.ray[i[at]] = moved[at], k[at]
-        flipped, exhausted = np.zeros((2, len(going), self.alive.shape[1]), bool)
-        flipped[g, k] = flips
-        exhausted[g, k] = radius[g] >= self.reach[i, k]
-        return flipped, exhausted
+        return flips, margin
 
     def _points(self, i: Array, k: Array, length: Array) -> tuple[Array, Array]:
         """Points of the samples' rays at moves of given lengths, (B, d) in the samples' type, and the moves' true lengths (B,)."""

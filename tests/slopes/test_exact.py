@@ -167,8 +167,9 @@ class TestDirection:
         for t, v in zip(kept["t"], kept["v"], strict=True):
             assert_allclose(v @ model.fisher(X[t.position]) @ v, lam[t.index], rtol=1e-4)
         for s in found.samples:  # and it is what the replay moves along
-            assert s.kl_curve.points[0].along == pytest.approx(s.kl_curve.points[0].quadratic, rel=0.05)
-            assert s.kl_curve.points[0].random < s.kl_curve.points[0].along
+            p = s.kl_curve.points[0]  # both ways together: what is odd in ε cancels, at a tenth of the boundary distance or nearer
+            assert (p.along + p.against) / 2 == pytest.approx(p.quadratic, rel=0.05)
+            assert p.random < p.along
 
 
 class TestStart:

@@ -11,7 +11,7 @@ from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher
 from onnxfim.slopes.blocks import Block
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample
-from onnxfim.slopes.flips import PRECISION, ValidRange, smallest_flips, valid_range
+from onnxfim.slopes.flips import PRECISION, ValidRange, margins, smallest_flips, valid_range
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
 from onnxfim.slopes.leads import lead_of_directions, nearest_boundary
@@ -21,15 +21,17 @@ FOUND = PRECISION + 1e-4  # the bracket's width, and float32 rows
 
 
 class Model:
-    """A decision function that counts its rows."""
+    """A decision function that counts its rows; it tells no margins unless it has logits."""
 
-    def __init__(self, decide):
-        self.decide, self.rows, self.calls = decide, 0, 0
+    def __init__(self, decide, logits=None):
+        self.decide, self.logits, self.rows, self.calls = decide, logits, 0, 0
 
-    def __call__(self, X):
+    def __call__(self, X, before):
         self.rows += len(X)
         self.calls += 1
-        return self.decide(X.reshape(len(X), -1).astype(np.float64))
+        X = X.reshape(len(X), -1).astype(np.float64)
+        margin = np.full(len(X), np.nan) if self.logits is None else margins(SoftmaxLogits(), self.logits(X)[:, :, None], before)
+        return self.decide(X), margin
 
 
 def box(d, low=-1e3, high=1e3):
@@ -57,15 +59,17 @@ class TestLinear:
             V.append([v, -v])
         return np.array(V)
 
-    def search(self, expected=1.0, chosen=slice(None), decide=None):
+    def search(self, expected=1.0, chosen=slice(None), decide=None, guided=True):
         X = self.X[chosen]
-        model = Model(decide or (lambda x: self.MODEL.logits(x).argmax(axis=1)))
+        model = Model(decide or (lambda x: self.MODEL.logits(x).argmax(axis=1)), self.MODEL.logits if guided else None)
         before = self.MODEL.logits(X).argmax(axis=1)
-        return smallest_flips(model, X, before, self.rays()[chosen], box(12), np.full(len(X), expected)), model
+        margin = margins(SoftmaxLogits(), self.MODEL.logits(X)[:, :, None], before) if guided else None
+        return smallest_flips(model, X, before, self.rays()[chosen], box(12), np.full(len(X), expected), margin), model
 
+    @pytest.mark.parametrize("guided", [True, False])  # by margins, or blindly
     @pytest.mark.parametrize("expected", [1e-3, 0.3, 30.0])  # the ladder starts far below, near, and far above
-    def test_both_signs_along_the_fisher_direction(self, expected):
-        found, _ = self.search(expected)
+    def test_both_signs_along_the_fisher_direction(self, expected, guided):
+        found, _ = self.search(expected, guided=guided)
         truth = np.array(
             [
                 min(linear_flip(self.MODEL, x, v), linear_flip(self.MODEL, x, w))
@@ -88,10 +92,23 @@ class TestLinear:
         assert_array_equal(together.passes, np.concatenate([a.passes for a in alone]))
         assert model.calls <= 40, "samples share their calls"
 
-    def test_every_row_is_counted_and_they_are_few(self):
-        found, model = self.search(0.5)
+    @pytest.mark.parametrize(("guided", "rows"), [(True, 6), (False, 26)])
+    def test_every_row_is_counted_and_they_are_few(self, guided, rows):
+        found, model = self.search(0.5, guided=guided)
         assert model.rows == found.passes.sum()
-        assert found.passes.mean() < 26
+        assert found.passes.mean() < rows
+
+    def test_margins_that_are_rounded_otherwise_change_nothing(self):
+        whole, _ = self.search(0.5)
+
+        def rounded(x):
+            return self.MODEL.logits(x).astype(np.float32)
+
+        before = self.MODEL.logits(self.X).argmax(axis=1)
+        model = Model(lambda x: self.MODEL.logits(x).argmax(axis=1), rounded)
+        margin = margins(SoftmaxLogits(), rounded(self.X)[:, :, None], before)
+        found = smallest_flips(model, self.X, before, self.rays(), box(12), np.full(len(self.X), 0.5), margin)
+        assert_array_equal(found.distance, whole.distance)
 
     def test_what_is_not_a_number_is_no_flip(self):
         def broken(x):

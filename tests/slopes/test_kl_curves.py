@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.special import expit, softmax
 
 from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
-from onnxfim.slopes.kl_curves import kl_curve, rows_along
+from onnxfim.slopes.kl_curves import DISTANCES, KLSearch, kl_curve, rows_along
 from tests.support.models import Linear
 
 
@@ -118,3 +118,61 @@ class TestCurve:
         curve = kl_curve(Gaussian(), outputs([0.0]), outputs([[1.0], [1.0], [0.0]]), np.array([1.0]), 1.0)
         assert curve.flips_at is None
         assert curve.holds_to == 1.0
+
+
+class TestSearch:
+    model = Linear.draw(4, 6)
+    X = model.samples(20).astype(np.float64)
+
+    def search(self, x, *, factor=1.0, noise=0.0):
+        """The curve that is found at x, the distances asked for, in boundary distances, and the boundary distance."""
+        values, vectors = np.linalg.eigh(self.model.fisher(x))
+        z = self.model.logits(x[None])[0]
+        norms = np.linalg.norm(self.model.W - self.model.W[z.argmax()], axis=1)
+        distance = min((z.max() - a) / n for a, n in zip(z, norms, strict=True) if n > 0)
+        search, asked = KLSearch(SoftmaxLogits(), outputs(z), factor * values[-1], distance), []
+        rng = np.random.default_rng(0)
+        while len(epsilons := search.next()):
+            asked += list(epsilons / distance)
+            moved = self.model.logits(rows_along(x, vectors[:, -1], vectors[:, 0], epsilons))
+            search.learn(outputs(moved * (1 + noise * rng.standard_normal(moved.shape))))
+        return search.curve(), asked, distance
+
+    def test_twelve_rows_and_the_distances_that_are_quoted(self):
+        for x in self.X:
+            curve, asked, _ = self.search(x)
+            assert len(curve.points) == len(asked) <= DISTANCES == 4
+            assert_allclose(asked[:2], [0.1, 1.0])
+            assert 0.009 < min(asked)
+            assert max(asked) < 3.2
+
+    def test_it_is_near_where_the_form_ceases_to_hold(self):
+        # Three steps of the grid, 10^(3/12): two on the safe side, and what the deviation's higher orders move the guess by.
+        v = [np.linalg.eigh(self.model.fisher(x))[1][:, -1] for x in self.X]
+        near = []
+        for x, direction in zip(self.X, v, strict=True):
+            curve, _, distance = self.search(x)
+            fine = distance * np.geomspace(0.01, 3.2, 400)
+            moved = self.model.logits(rows_along(x, direction, direction, fine))
+            lam = self.model.lambda_max([x])[0]
+            truth = kl_curve(SoftmaxLogits(), outputs(self.model.logits(x[None])[0]), outputs(moved), fine, lam)
+            if truth.holds_to is None:
+                continue
+            assert curve.holds_to is None or curve.holds_to <= truth.holds_to * 1.02, "no farther than it holds"
+            near.append(curve.holds_to is not None and curve.holds_to > 10 ** (-3 / 12) * truth.holds_to)
+        assert np.mean(near) > 0.7
+
+    def test_a_rounding_of_the_outputs_moves_no_distance(self):
+        for x in self.X:
+            assert self.search(x)[1] == self.search(x, noise=1e-12)[1]
+
+    def test_a_form_that_holds_nowhere_is_looked_for_nearer(self):
+        curve, asked, _ = self.search(self.X[0], factor=3.0)
+        assert curve.holds_to is None
+        assert min(asked) < 0.1
+
+    def test_what_is_not_a_number_gives_no_curve(self):
+        search = KLSearch(SoftmaxLogits(), outputs([1.0, 0.0]), 1.0, 1.0)
+        search.learn(outputs(np.full((6, 2), np.nan)))
+        assert search.curve() is None
+        assert len(search.next()) == 0

@@ -16,7 +16,7 @@ from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
-from onnxfim.slopes.flips import Flips, ValidRange, smallest_flips
+from onnxfim.slopes.flips import Flips, ValidRange, margins, smallest_flips
 from onnxfim.slopes.measurer import NO_CLASSES
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -114,16 +114,16 @@ class _FlipSearch:
     ) -> Flips:
         before = np.array([r.prediction for r in results])
         stacked = np.stack([ray for ray, _ in rays], axis=1)
-        return smallest_flips(self._decide, self.ground.X[list(positions)], before, stacked, self.box, expected)
+        margin = margins(self.ground.reader, self.ground.base[list(positions)], before)
+        return smallest_flips(self._decide, self.ground.X[list(positions)], before, stacked, self.box, expected, margin)
 
-    def _decide(self, rows: Array) -> Array:
-        """Predictions at rows; -1 where an output is not a number."""
-        if len(rows) == 0:
-            return np.zeros(0, int)
+    def _decide(self, rows: Array, before: Array) -> tuple[Array, Array]:
+        """Predictions at rows, -1 where an output is not a number, and the margins of the classes ``before`` there."""
         z = self.ground.forward.outputs(rows)
         finite = np.isfinite(z.reshape(len(z), -1)).all(axis=1)
-        decided = self.ground.reader.predictions(np.where(np.reshape(finite, (-1, 1, 1)), z, 0.0))
-        return np.asarray(np.where(finite, decided, -1))
+        z = np.where(np.reshape(finite, (-1, 1, 1)), z, 0.0)
+        decided = np.where(finite, self.ground.reader.predictions(z), -1)
+        return decided, np.where(finite, margins(self.ground.reader, z, before), np.nan)
 
     def _estimate(self, found: Flips, k: int, rays: Sequence[tuple[Array, str]]) -> Estimate:
         distance, passes = float(found.distance[k]), int(found.passes[k])

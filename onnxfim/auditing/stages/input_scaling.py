@@ -18,7 +18,7 @@ from onnxfim.record.statistics import binomial_at_least
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_ROUNDS = ((16, 4), (48, 3))  # on so many samples, so many changes are left
+_ROUNDS = ((8, 8), (16, 4), (48, 3))  # on so many samples, so many changes are left
 _MOST = 200  # labelled samples on which the last ones are compared
 _WINS = 0.9  # of the log-loss as given, that the best change must be below on the way, or all are given up
 _ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
@@ -35,8 +35,9 @@ def check(ground: Ground) -> ScalingCheck | None:
     """The usual changes of the inputs compared on labelled samples, and what the graph says against the data.
 
     A change is tried only where it could matter: not where the model is right on nine samples of ten at a loss that leaves nothing
-    to win. Fewer and fewer changes are compared on more and more samples by their log-loss: about 20·16 + 4·32 passes, and
-    3·152 more where one of them is better than the data as given. None for synthetic data and for outputs without classes.
+    to win. Fewer and fewer changes are compared on more and more samples by their log-loss, until none is below that of the data
+    as given: about 20·8 passes where they are right; 8·8 + 4·32 more, and 3·152 for those that win, where they are not.
+    None for synthetic data and for outputs without classes.
     """
     if ground.samples.synthetic or not ground.reader.has_classes or ground.base.shape[2] != 1:
         return None
@@ -89,8 +90,11 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
         so_far = min(count, len(few))
         losses = {change: answers(change, so_far).log_loss for change in left}
         left = sorted(left, key=losses.__getitem__)[:keep]
-    if losses[left[0]] > _WINS * _Answers.of(ground, ground.base[few[:so_far]], labels[few[:so_far]]).log_loss:
-        return replace(found, tried=len(changes), samples=so_far)
+        wanted = (_WINS if count == _ROUNDS[-1][0] else 1.0) * _Answers.of(
+            ground, ground.base[few[:so_far]], labels[few[:so_far]]
+        ).log_loss
+        if losses[left[0]] > wanted:
+            return replace(found, tried=len(changes), samples=so_far)
     losses = {change: answers(change, len(few)).log_loss for change in left if losses[change] <= _ALIKE * losses[left[0]]}
     left = sorted(losses, key=losses.__getitem__)
     best = answers(left[0], len(few))

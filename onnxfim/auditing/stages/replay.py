@@ -17,10 +17,12 @@ from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import GradientRoute
-from onnxfim.slopes.kl_curves import LADDER, kl_curve, rows_along
+from onnxfim.slopes.kl_curves import POINTS, KLSearch, rows_along
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_BYTES = 2**26  # of the rows of a block of samples
+_COPIES = 3  # of them: two distances of each sample come first, and are joined
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
 
 
@@ -31,15 +33,23 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
     targets = [ground.sample(positions[r.index]) for r in replayed(list(found.results.values()), ground.settings.replay)]
     if not targets:
         return found
-    ground.say("replaying the worst directions")
-    worst = route.worst_directions(ground.X, ground.base, targets)
+    shown = _shown(targets)
+    worst: dict[int, Array] = {}
     results = dict(found.results)
-    for t, v in zip(targets, worst, strict=True):
-        with current_watch().about([t.position]):
-            curve = _curve(ground, t, v, results[t.position])
-        if curve is not None:
-            results[t.position] = replace(results[t.position], kl_curve=curve)
-    return replace(found, results=results, pictures=_pictures(ground, targets, worst, found))
+    rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * ground.dimension))
+    for start in range(0, len(targets), rows):
+        ground.say("replaying the worst directions")
+        block = targets[start : start + rows]
+        with current_watch().about([t.position for t in block]):
+            directions = route.worst_directions(ground.X, ground.base, block)
+            curves = _curves(ground, block, directions, found)
+        for t, v, curve in zip(block, directions, curves, strict=True):
+            if curve is not None:
+                results[t.position] = replace(results[t.position], kl_curve=curve)
+            if t in shown.values():
+                worst[t.position] = v
+    pictures = tuple(_picture(ground, role, t, worst[t.position], found.results[t.position]) for role, t in shown.items())
+    return replace(found, results=results, pictures=pictures)
 
 
 def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
@@ -50,27 +60,34 @@ def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
     return [ranked[i] for i in sorted(set(np.linspace(0, len(ranked) - 1, count).round().astype(int).tolist()))]
 
 
-def _curve(ground: Ground, sample: Sample, v: Array, result: SampleResult) -> KLCurve | None:
-    """KL curve along the worst direction v (d,); its ladder is in boundary distances. None for a sample without a slope."""
-    lam = result.lambda_max.value
-    if not lam:
-        return None
-    distance = result.boundary_distance.value or 1.0 / np.sqrt(lam)
-    epsilons = np.array(LADDER) * distance
-    other = np.random.default_rng([ground.settings.seed, sample.index, streams.REPLAY]).standard_normal(v.shape)
-    rows = rows_along(ground.X[sample.position], v, other / np.linalg.norm(other), epsilons)
-    outputs = ground.forward.outputs(rows)
-    if not np.isfinite(outputs).all():
-        return None
-    return kl_curve(ground.reader, ground.base[sample.position], outputs, epsilons, lam)
+def _curves(ground: Ground, block: Sequence[Sample], worst: Array, found: Found) -> list[KLCurve | None]:
+    """KL curves of the samples along their worst directions (n, d), whose rows share their calls; None for one without a slope."""
+    searches: dict[int, KLSearch] = {}
+    others = np.zeros_like(worst)
+    for k, t in enumerate(block):
+        result = found.results[t.position]
+        if not (lam := result.lambda_max.value):
+            continue
+        distance = float(result.boundary_distance.value or 1.0 / np.sqrt(lam))
+        searches[k] = KLSearch(ground.reader, ground.base[t.position], lam, distance)
+        drawn = np.random.default_rng([ground.settings.seed, t.index, streams.REPLAY]).standard_normal(worst.shape[1])
+        others[k] = drawn / np.linalg.norm(drawn)
+    while True:
+        asked = [(k, epsilons) for k, s in searches.items() if len(epsilons := s.next())]
+        if not asked:
+            return [searches[k].curve() if k in searches else None for k in range(len(block))]
+        rows = [rows_along(ground.X[block[k].position], worst[k], others[k], epsilons) for k, epsilons in asked]
+        outputs = ground.forward.outputs(np.concatenate(rows))
+        for (k, _), z in zip(asked, np.split(outputs, np.cumsum([len(r) for r in rows])[:-1]), strict=True):
+            searches[k].learn(z)
 
 
-def _pictures(ground: Ground, targets: Sequence[Sample], worst: Array, found: Found) -> tuple[DirectionPicture, ...]:
-    """Of the most, the middle and the least sensitive of the targets, which are in ranking order."""
-    shown: list[tuple[Literal["worst", "median", "best"], int]] = [("worst", len(targets) - 1)]
+def _shown(targets: Sequence[Sample]) -> dict[Literal["worst", "median", "best"], Sample]:
+    """The most, the middle and the least sensitive of the targets, which are in ranking order."""
+    shown: dict[Literal["worst", "median", "best"], Sample] = {"worst": targets[-1]}
     if len(targets) >= 3:
-        shown += [("median", (len(targets) - 1) // 2), ("best", 0)]
-    return tuple(_picture(ground, role, targets[k], worst[k], found.results[targets[k].position]) for role, k in shown)
+        shown |= {"median": targets[(len(targets) - 1) // 2], "best": targets[0]}
+    return shown
 
 
 def _picture(

@@ -180,7 +180,8 @@ def _reach_note(audit: Audit, replayed: Sequence[tuple[SampleResult, KLCurve]]) 
             "boundary distance is expected; a flip well before it would contradict the first-order distance."
         )
     parts.append(
-        "Both shares are known to one rung: between two rungs the form counts as not holding, the prediction as not flipped."
+        "Both shares are known to the distances that were measured, a few on each sample, chosen about where the form ceases to "
+        "hold and where the prediction flips. Between two of them the form counts as not holding, the prediction as not flipped."
     )
     return " ".join(parts)
 
