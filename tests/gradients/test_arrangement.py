@@ -72,6 +72,28 @@ def test_the_place_of_a_maximum_is_looked_up_once_for_all_seeds():
     assert won.shape == (2, 3, 64)  # samples, not seeds times samples
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        {"kernel_shape": [3, 2], "strides": [3, 2], "pads": [1, 1, 1, 0]},
+        {"kernel_shape": [3, 2], "strides": [3, 2], "pads": [1, 1, 1, 0], "count_include_pad": 1},
+        {"kernel_shape": [3, 3], "strides": [3, 3], "ceil_mode": 1},
+        {"kernel_shape": [1, 1], "strides": [1, 1]},
+    ],
+)
+def test_averages_without_overlap_hand_each_cotangent_to_their_cells(geometry):
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((2, 3, 7, 8)).astype(np.float32)
+    net = Net(x.shape[1:])
+    output = net.op("AveragePool", "x", **geometry)
+    (y,) = run(net.model(output), {"x": x})
+    u = rng.standard_normal((SEEDS, *y.shape)).astype(np.float32)
+    g, ops = pulled_back(net, output, x, u)
+    assert_allclose(g, of_linear(net, output, x, u), rtol=1e-6)  # one product of float32 a cell
+    assert ops["ConvTranspose"] == 0
+
+
 CUTS = {
     "tiles": [(0, 4), (4, 8), (8, 12)],
     "out of order": [(8, 12), (0, 4), (4, 8)],

@@ -123,6 +123,8 @@ def _average_transpose(n: Site, u: str) -> str:
     rank = len(size)
     if out == [1] * rank and not any(w.flat_pads) and list(w.kernel) == size:
         return n.write("Expand", n.mul(u, 1 / numel(size)), [1] * (len(x) - rank + 1) + size)
+    if n.dtype == np.float32 and w.kernel == w.strides and all(d == 1 for d in w.dilations):  # Resize takes no doubles
+        return _spread(n, n.mul(u, _share(n, w)), w)
     folded = n.write("Reshape", n.mul(u, _share(n, w)), [-1, 1, *out])  # (S·N·C, 1, *out)
     padded = [h + b + max((o - 1) * s + e - h - b, 0) for h, o, s, e, (b, _) in _cells(w, out)]
     ones = n.emitter.constant(np.ones((1, 1, *w.kernel), n.dtype))
