@@ -1,6 +1,6 @@
 """Whole Jacobians of ten classes against the best way of PyTorch, on seven networks; and their cost in forward passes.
 
-Run by hand: ``python tests/benchmarks/bench_gradients.py [--batch N ...] [--threads N ...] [--seconds S] [--quick] [NET ...]``.
+Run by hand: ``python tests/benchmarks/bench_gradients.py [NET ...] [--batch N ...] [--threads N ...] [--seconds S] [--quick]``.
 Needs torch (weights are random) and onnxruntime.
 
 A line per network, batch and number of threads: processor time and wall time of the derivative graph over the smallest of six
