@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
-from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Placed, Pointwise, Scaled, Site, refusal
+from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Stretch, Pointwise, Scaled, Site, refusal
 from onnxfim.gradients.fisher import Softmax
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit
@@ -290,8 +290,8 @@ class DerivativeWriter:
         """Sum of cotangents; those of one value add their factors, which are of the size of one seed."""
         factors: dict[str, list[str | None]] = {}
         for p in (
-            *(p for p in parts if not isinstance(p, Placed)),
-            *_end_to_end(site, [p for p in parts if isinstance(p, Placed)]),
+            *(p for p in parts if not isinstance(p, Stretch)),
+            *_end_to_end(site, [p for p in parts if isinstance(p, Stretch)]),
         ):
             given = p if isinstance(p, Scaled) else Scaled(p)
             factors.setdefault(given.value, []).append(given.factor)
@@ -309,13 +309,13 @@ class DerivativeWriter:
         return total
 
 
-def _end_to_end(site: Site, placed: Sequence[Placed]) -> list[str]:
+def _end_to_end(site: Site, placed: Sequence[Stretch]) -> list[str]:
     """The sum of cotangents of stretches, in as few terms as their overlaps allow.
 
     Stretches of one axis that do not overlap are concatenated, with zeros where none lies: one value is written where a sum of
     padded ones writes each at full size.
     """
-    rows: list[list[Placed]] = []
+    rows: list[list[Stretch]] = []
     for p in sorted(placed, key=lambda p: (p.axis, p.start)):
         row = next((r for r in rows if r[-1].axis == p.axis and r[-1].stop <= p.start), None)
         if row is None:
@@ -325,7 +325,7 @@ def _end_to_end(site: Site, placed: Sequence[Placed]) -> list[str]:
     return [_row(site, row) for row in rows]
 
 
-def _row(site: Site, row: Sequence[Placed]) -> str:
+def _row(site: Site, row: Sequence[Stretch]) -> str:
     """Stretches of one axis in rising order as one value, zero elsewhere."""
     axis, rank, size = row[0].axis, row[0].rank, row[0].size
     before = [0] * rank

@@ -205,7 +205,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Stretch:
     """A cotangent ``(S, ...)`` of a stretch of a value, zero elsewhere: stretches that meet are joined end to end, not summed.
 
     ``axis`` counts without the seeds; ``start`` and ``stop`` are where the stretch lies on it, ``size`` is the whole axis.
@@ -219,7 +219,7 @@ class Placed:
     size: int
 
 
-Cotangent: TypeAlias = "str | Scaled | Placed"
+Cotangent: TypeAlias = "str | Scaled | Stretch"
 Vjp: TypeAlias = "Callable[[Site, Sequence[str | None]], Mapping[int, Cotangent]]"
 Jvp: TypeAlias = "Callable[[Site, Mapping[int, str]], Sequence[str | None]]"
 Partial: TypeAlias = "str | float"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Placed, Site, linear, numel
+from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Stretch, Site, linear, numel
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Batch, Dim
 
@@ -169,7 +169,7 @@ def _slice_transpose(n: Site, u: str) -> Cotangent:
     if len(grown) == 1 and after[grown[0]] >= 0:
         (axis,) = grown
         (size,) = n.static([dims[axis]])
-        return Placed(u, axis, rank, before[axis], size - after[axis], size)
+        return Stretch(u, axis, rank, before[axis], size - after[axis], size)
     return n.pad(u, before, [max(a, 0) for a in after])
 
 
@@ -235,7 +235,7 @@ def _gather_transpose(n: Site, u: str) -> Cotangent:
     if known is not None:
         flat = known.reshape(-1) % size
         if len(flat) and (np.diff(flat) == 1).all():
-            return Placed(u, axis, len(dims), int(flat[0]), int(flat[-1]) + 1, size)
+            return Stretch(u, axis, len(dims), int(flat[0]), int(flat[-1]) + 1, size)
         if np.array_equal(np.sort(flat), np.arange(size)):
             return n.write("Gather", u, [int(i) for i in np.argsort(flat)], axis=axis + 1)
     column = n.write("Reshape", n.write("Cast", indices, to=TensorProto.INT64), [-1, *[1] * (len(dims) - axis - 1)])
