@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
-from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Stretch, Pointwise, Scaled, Site, refusal
+from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Pointwise, Scaled, Site, Stretch, refusal
 from onnxfim.gradients.fisher import Softmax
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Stretch, Site, linear, numel
+from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Site, Stretch, linear, numel
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Batch, Dim
 
