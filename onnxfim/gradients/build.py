@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -13,7 +12,7 @@ from onnx import TensorProto, helper
 
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
-from onnxfim.gradients.derivative_rules import REFUSED, RULES, DerivativeRule, Pointwise, Site, refusal
+from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Pointwise, Scaled, Site, Stretch, refusal
 from onnxfim.gradients.fisher import Softmax
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit
@@ -29,14 +28,6 @@ _STEPS = {
     *("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "IsNaN", "IsInf", "Not", "And", "Or", "Xor"),
     *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
 }
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A tangent or cotangent with a diagonal factor not yet multiplied: chains of factors join at the size of one sample."""
-
-    value: str
-    factor: str | None = None
 
 
 @told_unfit
@@ -211,14 +202,15 @@ class DerivativeWriter:
         """Jᵀu for the cotangent ``u`` (S, N, K)."""
         if len(z_shape) != 2:
             u = self.emitter.emit("Reshape", u, self.emitter.operand([0, -1, *map(_number, z_shape[1:])], _INT))
-        found: dict[str, list[Scaled]] = {self.graph.z: [Scaled(u)]}
+        found: dict[str, list[Cotangent]] = {self.graph.z: [Scaled(u)]}
         for node in reversed(self.path):
             site = self.site(node, seeds)
             us = [self._joined(found.pop(o, []), site) for o in node.output]
             rule = RULES[site.op]
+            back: dict[int, Cotangent]
             if isinstance(rule, DerivativeRule):
                 given = [self.multiplied(s, site) if s else None for s in us]
-                back = {i: Scaled(g) for i, g in rule.vjp(site, given).items()} if any(given) else {}
+                back = dict(rule.vjp(site, given)) if any(given) else {}
             else:
                 back = self._pointwise_vjp(site, rule, us[0]) if us[0] else {}
             for i, g in back.items():
@@ -229,8 +221,8 @@ class DerivativeWriter:
         assert total is not None
         return self.multiplied(total, last)
 
-    def _pointwise_vjp(self, site: Site, rule: Pointwise, u: Scaled) -> dict[int, Scaled]:
-        back = {}
+    def _pointwise_vjp(self, site: Site, rule: Pointwise, u: Scaled) -> dict[int, Cotangent]:
+        back: dict[int, Cotangent] = {}
         for i, factor in rule.partials(site).items():
             if not site.varies[i]:
                 continue
@@ -294,11 +286,15 @@ class DerivativeWriter:
     def multiplied(self, t: Scaled, site: Site) -> str:
         return t.value if t.factor is None else site.mul(t.value, t.factor)
 
-    def _joined(self, parts: Sequence[Scaled], site: Site) -> Scaled | None:
+    def _joined(self, parts: Sequence[Cotangent], site: Site) -> Scaled | None:
         """Sum of cotangents; those of one value add their factors, which are of the size of one seed."""
         factors: dict[str, list[str | None]] = {}
-        for p in parts:
-            factors.setdefault(p.value, []).append(p.factor)
+        for p in (
+            *(p for p in parts if not isinstance(p, Stretch)),
+            *_end_to_end(site, [p for p in parts if isinstance(p, Stretch)]),
+        ):
+            given = p if isinstance(p, Scaled) else Scaled(p)
+            factors.setdefault(given.value, []).append(given.factor)
         sums = [Scaled(value, self._added(given, site)) for value, given in factors.items()]
         if len(sums) < 2:
             return sums[0] if sums else None
@@ -311,6 +307,36 @@ class DerivativeWriter:
         for other in others:
             total = site.add(total, other)
         return total
+
+
+def _end_to_end(site: Site, placed: Sequence[Stretch]) -> list[str]:
+    """The sum of cotangents of stretches, in as few terms as their overlaps allow.
+
+    Stretches of one axis that do not overlap are concatenated, with zeros where none lies: one value is written where a sum of
+    padded ones writes each at full size.
+    """
+    rows: list[list[Stretch]] = []
+    for p in sorted(placed, key=lambda p: (p.axis, p.start)):
+        row = next((r for r in rows if r[-1].axis == p.axis and r[-1].stop <= p.start), None)
+        if row is None:
+            rows.append([p])
+        else:
+            row.append(p)
+    return [_row(site, row) for row in rows]
+
+
+def _row(site: Site, row: Sequence[Stretch]) -> str:
+    """Stretches of one axis in rising order as one value, zero elsewhere."""
+    axis, rank, size = row[0].axis, row[0].rank, row[0].size
+    before = [0] * rank
+    before[axis] = row[0].start
+    parts = []
+    for p, until in zip(row, [*(q.start for q in row[1:]), size], strict=True):
+        after = [0] * rank
+        after[axis] = until - p.stop
+        parts.append(site.pad(p.value, before, after))
+        before = [0] * rank
+    return parts[0] if len(parts) == 1 else site.write("Concat", *parts, axis=axis + 1)
 
 
 def _written(shape: Shape | None) -> str:

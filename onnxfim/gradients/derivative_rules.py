@@ -142,6 +142,12 @@ class Site:
     def total(self, t: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
         return self.write("ReduceSum", t, list(axes), keepdims=int(keepdims)) if axes else t
 
+    def pad(self, t: str, before: Sequence[int], after: Sequence[int]) -> str:
+        """Zeros before and behind each axis of a value (S, ...), the seeds not counted."""
+        if not any(before) and not any(after):
+            return t
+        return self.write("Pad", t, [0, *before, 0, *after], 0.0)
+
     # the seed axis
 
     def reshape(self, t: str, dims: Sequence[Dim]) -> str:
@@ -190,7 +196,31 @@ def refusal(node: onnx.NodeProto, op: str, opset: int, reason: str) -> Unsupport
     return UnsupportedOperator(f"node {label!r}: {op} (opset {opset}) cannot be differentiated: {reason}. Way out: {AUTO}.")
 
 
-Vjp: TypeAlias = "Callable[[Site, Sequence[str | None]], Mapping[int, str]]"
+@dataclass(frozen=True)
+class Scaled:
+    """A tangent or cotangent with a diagonal factor not yet multiplied: chains of factors join at the size of one sample."""
+
+    value: str
+    factor: str | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A cotangent ``(S, ...)`` of a stretch of a value, zero elsewhere: stretches that meet are joined end to end, not summed.
+
+    ``axis`` counts without the seeds; ``start`` and ``stop`` are where the stretch lies on it, ``size`` is the whole axis.
+    """
+
+    value: str
+    axis: int
+    rank: int
+    start: int
+    stop: int
+    size: int
+
+
+Cotangent: TypeAlias = "str | Scaled | Stretch"
+Vjp: TypeAlias = "Callable[[Site, Sequence[str | None]], Mapping[int, Cotangent]]"
 Jvp: TypeAlias = "Callable[[Site, Mapping[int, str]], Sequence[str | None]]"
 Partial: TypeAlias = "str | float"
 
@@ -236,10 +266,10 @@ def derivative(*ops: str) -> Callable[[Callable[[Site], Partial]], Callable[[Sit
     return register
 
 
-def rule(op: str, vjp: Callable[[Site, str], Mapping[int, str]], jvp: Callable[[Site, Mapping[int, str]], str]) -> None:
+def rule(op: str, vjp: Callable[[Site, str], Mapping[int, Cotangent]], jvp: Callable[[Site, Mapping[int, str]], str]) -> None:
     """Register a rule of an operator with one differentiated output."""
 
-    def vjp_of(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
+    def vjp_of(n: Site, us: Sequence[str | None]) -> Mapping[int, Cotangent]:
         if us[0] is None or any(u is not None for u in us[1:]):
             raise n.refuse("an output other than the first is used")
         return vjp(n, us[0])
@@ -247,14 +277,14 @@ def rule(op: str, vjp: Callable[[Site, str], Mapping[int, str]], jvp: Callable[[
     RULES[op] = DerivativeRule(vjp_of, lambda n, vs: [jvp(n, vs)])
 
 
-def linear(op: str, *, transpose: Callable[[Site, str], str], apply: Callable[[Site, str], str]) -> None:
+def linear(op: str, *, transpose: Callable[[Site, str], Cotangent], apply: Callable[[Site, str], str]) -> None:
     """Register an operator that is linear in its first input and constant in the others."""
 
     def only_first(n: Site) -> None:
         if any(n.varies[1:]):
             raise n.refuse("an input other than the first depends on the differentiated input")
 
-    def vjp(n: Site, u: str) -> Mapping[int, str]:
+    def vjp(n: Site, u: str) -> Mapping[int, Cotangent]:
         only_first(n)
         return {0: transpose(n, u)}
 

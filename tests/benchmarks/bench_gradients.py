@@ -1,14 +1,18 @@
-"""Cost of ten cotangents in forward passes, against ten backward passes of PyTorch, on five networks.
+"""Whole Jacobians of ten classes against the best way of PyTorch, on seven networks; and their cost in forward passes.
 
-Run by hand: ``python tests/benchmarks/bench_gradients.py [--batch N] [NET ...]`` (batch 1 unless given).
+Run by hand: ``python tests/benchmarks/bench_gradients.py [NET ...] [--batch N ...] [--threads N ...] [--seconds S] [--quick]``.
 Needs torch (weights are random) and onnxruntime.
-Each figure is a ratio to a forward pass of the same batch in the same runtime, in one run, medians over repetitions of
-processor time on one thread, which other work on the machine disturbs little.
+
+A line per network, batch and number of threads: processor time and wall time of the derivative graph over the smallest of six
+ways of PyTorch (a loop of backward passes, one batched by ``is_grads_batched``, ``torch.func.vmap(jacrev)``; each in both memory
+formats), in one run, taken in turn, medians. Below 1 the graph is faster. ``--forward`` shows what the products cost in forward
+passes of the same batch in the same runtime instead. ``--quick`` makes networks thinner and images smaller.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
@@ -24,6 +28,7 @@ from torch import nn
 from onnxfim.gradients import derivative_graph
 
 SEEDS = 10
+BATCHES, THREADS = (1, 8, 32), (1, 2)
 
 
 class Residual(nn.Module):
@@ -40,22 +45,23 @@ class Residual(nn.Module):
         return torch.relu(self.body(x) + self.skip(x))
 
 
-def resnet18(size: int) -> nn.Module:
+def resnet18(size: int, width: int = 64) -> nn.Module:
     if size > 64:
-        stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        stem = [nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     else:
-        stem = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
-    return nn.Sequential(*stem, *(Residual(*w) for w in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+        stem = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    steps = [(1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1), (4, 8, 2), (8, 8, 1)]
+    blocks = (Residual(a * width, b * width, stride) for a, b, stride in steps)
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, 10))
 
 
-def vgg11() -> nn.Module:
+def vgg11(thin: int = 1) -> nn.Module:
     layers: list[nn.Module] = []
     c = 3
-    for width in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
+    for width in (n // thin for n in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)):
         layers += [nn.Conv2d(c, width, 3, 1, 1), nn.ReLU()] if width else [nn.MaxPool2d(2)]
         c = width or c
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(c, 512), nn.ReLU(), nn.Linear(512, 10))
 
 
 class DenseLayer(nn.Module):
@@ -70,11 +76,11 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.body(x)], 1)
 
 
-def densenet() -> nn.Module:
+def densenet(depth: int = 6) -> nn.Module:
     growth, c = 12, 24
     layers: list[nn.Module] = [nn.Conv2d(3, c, 3, 1, 1, bias=False)]
     for block in range(3):
-        for _ in range(6):
+        for _ in range(depth):
             layers.append(DenseLayer(c, growth))
             c += growth
         if block < 2:
@@ -114,12 +120,34 @@ class Vit(nn.Module):
         return self.head(self.norm(self.blocks(t))[:, 0])
 
 
+def resnet20() -> nn.Module:
+    widths = [(16, 16, 1), *[(16, 16, 1)] * 2, (16, 32, 2), *[(32, 32, 1)] * 2, (32, 64, 2), *[(64, 64, 1)] * 2]
+    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*stem, *(Residual(*w) for w in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def mlp(size: int = 32) -> nn.Module:
+    layers = [nn.Linear(3 * size**2, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "mlp-32": (mlp, 32),
+    "resnet20-32": (resnet20, 32),
     "resnet18-32": (lambda: resnet18(32), 32),
     "vit-32": (Vit, 32),
     "vgg11-32": (vgg11, 32),
     "densenet-32": (densenet, 32),
     "resnet18-224": (lambda: resnet18(224), 224),
+}
+QUICK: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "mlp-32": (mlp, 32),
+    "resnet20-32": (resnet20, 32),
+    "resnet18-32": (lambda: resnet18(32, width=16), 32),
+    "vit-32": (lambda: Vit(d=96, depth=2), 32),
+    "vgg11-32": (lambda: vgg11(thin=4), 32),
+    "densenet-32": (lambda: densenet(depth=2), 32),
+    "resnet18-224": (lambda: resnet18(224, width=16), 96),
 }
 
 
@@ -133,37 +161,95 @@ def export(net: nn.Module, size: int, folder: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
+def session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # as an audit opens it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def medians(calls: list[Callable[[], object]], seconds: float = 6.0) -> list[float]:
-    """Median times of calls made in turn, so that they meet the same disturbances."""
+def medians(calls: list[Callable[[], object]], seconds: float = 6.0) -> list[tuple[float, float]]:
+    """Median processor and wall times of calls made in turn, so that they meet the same disturbances."""
     for call in calls:
         call()
-    times: list[list[float]] = [[] for _ in calls]
+    times: list[list[tuple[float, float]]] = [[] for _ in calls]
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(times[0]) < 3:
         for call, taken in zip(calls, times, strict=True):
-            t = time.process_time()
+            cpu, wall = time.process_time(), time.perf_counter()
             call()
-            taken.append(time.process_time() - t)
-    return [statistics.median(t) for t in times]
+            taken.append((time.process_time() - cpu, time.perf_counter() - wall))
+    return [(statistics.median(c for c, _ in t), statistics.median(w for _, w in t)) for t in times]
 
 
-def measure(name: str, batch: int) -> None:
-    make, size = NETS[name]
+def ways(net: nn.Module, x: np.ndarray, u: np.ndarray) -> dict[str, Callable[[], torch.Tensor]]:
+    """The Jacobian in PyTorch, (SEEDS, N, *shape) or (N, SEEDS, *shape), by the way's name."""
+    return {**_ways(net, x, u, torch.contiguous_format, ""), **_ways(net, x, u, torch.channels_last, " channels_last")}
+
+
+def _ways(
+    net: nn.Module, x: np.ndarray, u: np.ndarray, layout: torch.memory_format, label: str
+) -> dict[str, Callable[[], torch.Tensor]]:
+    net = copy.deepcopy(net).requires_grad_(False).to(memory_format=layout)  # weights take no gradient: the input's alone counts
+    tx, tu = torch.tensor(x).to(memory_format=layout), torch.tensor(u)
+    leaf = tx.clone().requires_grad_(True)
+
+    def loop() -> torch.Tensor:
+        z = net(leaf)
+        return torch.stack([torch.autograd.grad(z, leaf, tu[i], retain_graph=i + 1 < len(tu))[0] for i in range(len(tu))])
+
+    def batched() -> torch.Tensor:
+        return torch.autograd.grad(net(leaf), leaf, tu, is_grads_batched=True)[0]
+
+    def one(row: torch.Tensor) -> torch.Tensor:
+        return net(row[None])[0]
+
+    by_rows = torch.func.vmap(torch.func.jacrev(one))
+    return {f"loop{label}": loop, f"batched{label}": batched, f"vmap(jacrev){label}": lambda: by_rows(tx)}
+
+
+def prepared(name: str, batch: int, quick: bool) -> tuple[nn.Module, onnx.ModelProto, np.ndarray]:
+    make, size = QUICK[name] if quick else NETS[name]
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     net = make().eval()
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
-    u = rng.standard_normal((SEEDS, batch, 10)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        model = export(net, size, Path(folder))
+        return net, export(net, size, Path(folder)), x
+
+
+def against_torch(name: str, batches: list[int], threads: list[int], seconds: float, *, quick: bool) -> None:
+    """Print a line per batch and number of threads."""
+    net, model, rows = prepared(name, max(batches), quick)
+    graph = derivative_graph(model, input_name="x", output_name="z", kind="vjp")
+    for number in threads:
+        torch.set_num_threads(number)
+        ours = session(graph, number)
+        for batch in batches:
+            x = rows[:batch]
+            u = np.ascontiguousarray(np.broadcast_to(np.eye(SEEDS, dtype=np.float32)[:, None], (SEEDS, batch, SEEDS)))
+            others = ways(net, x, u)
+
+            def jacobian(x: np.ndarray = x, u: np.ndarray = u, ours: ort.InferenceSession = ours) -> np.ndarray:
+                return ours.run(["z", "g"], {"x": x, "u": u})[1]
+
+            want = others["loop"]().numpy()
+            error = np.abs(jacobian() - want).max() / np.abs(want).max()
+            (cpu, wall), *found = medians([jacobian, *others.values()], seconds)
+            by_cpu, by_wall = (min(zip((f[i] for f in found), others, strict=True)) for i in (0, 1))
+            print(
+                f"{name:13s} batch {batch:2d}, threads {number} | {1e3 * cpu:8.1f} ms | processor {cpu / by_cpu[0]:4.2f} "
+                f"of {by_cpu[1]} | wall {wall / by_wall[0]:4.2f} of {by_wall[1]} | difference {error:.0e}",
+                flush=True,
+            )
+
+
+def in_forward_passes(name: str, batch: int, seconds: float, *, quick: bool) -> None:
+    """Print what products cost in forward passes of one thread."""
+    torch.set_num_threads(1)
+    net, model, x = prepared(name, batch, quick)
+    u = np.random.default_rng(1).standard_normal((SEEDS, batch, 10)).astype(np.float32)
     begin = time.perf_counter()
     graphs = {k: derivative_graph(model, input_name="x", output_name="z", kind=k) for k in ("vjp", "gram")}
     derive = time.perf_counter() - begin
@@ -182,15 +268,14 @@ def measure(name: str, batch: int) -> None:
     got = vjp.run(["g"], {"x": x, "u": u})[0]
     want = torch.autograd.grad(net(tx), tx, tu[0])[0].numpy()
     error = np.abs(got[0] - want).max() / np.abs(want).max()
-    f, ten, product, torch_f, torch_ten = medians(
-        [
-            lambda: forward.run(None, {"x": x}),
-            lambda: vjp.run(["g"], {"x": x, "u": u}),
-            lambda: gram.run(["w"], {"x": x, "u": u[:1]}),
-            plain,
-            backward,
-        ]
-    )
+    calls = [
+        lambda: forward.run(None, {"x": x}),
+        lambda: vjp.run(["g"], {"x": x, "u": u}),
+        lambda: gram.run(["w"], {"x": x, "u": u[:1]}),
+        plain,
+        backward,
+    ]
+    f, ten, product, torch_f, torch_ten = (cpu for cpu, _ in medians(calls, seconds))
     print(
         f"{name:13s} forward {1e3 * f:7.1f} ms | 10 Jᵀu {ten / f:5.1f} | u → JJᵀu {product / f:5.2f} | "
         f"torch forward {1e3 * torch_f:7.1f} ms, 10 backward {torch_ten / torch_f:5.1f} ({torch_ten / f:5.1f} of ours) | "
@@ -199,9 +284,19 @@ def measure(name: str, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("nets", nargs="*", default=list(NETS))
-    parser.add_argument("--batch", type=int, default=1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", default=list(NETS), metavar="NET")
+    parser.add_argument("--batch", type=int, nargs="+", help=f"default: {BATCHES}; with --quick 2")
+    parser.add_argument("--threads", type=int, nargs="+", help=f"default: {THREADS}; with --quick 1")
+    parser.add_argument("--seconds", type=float, help="of each line's measurement; default: 6, with --quick 0.3")
+    parser.add_argument("--forward", action="store_true", help="cost in forward passes, on one thread")
+    parser.add_argument("--quick", action="store_true", help="small networks, in some seconds")
     given = parser.parse_args()
+    sizes = given.batch or ([2] if given.quick else list(BATCHES))
+    spent = given.seconds or (0.3 if given.quick else 6.0)
     for chosen in given.nets:
-        measure(chosen, given.batch)
+        if given.forward:
+            for size in sizes:
+                in_forward_passes(chosen, size, spent, quick=given.quick)
+        else:
+            against_torch(chosen, sizes, given.threads or ([1] if given.quick else list(THREADS)), spent, quick=given.quick)

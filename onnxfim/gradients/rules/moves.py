@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto
 
-from onnxfim.gradients.derivative_rules import RULES, DerivativeRule, Site, linear, numel
+from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Site, Stretch, linear, numel
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Batch, Dim
 
@@ -145,7 +145,7 @@ def _range(start: int, end: int, step: int, size: int) -> range:
     return range(min(max(start, 0), high), min(max(end, low), high), step)
 
 
-def _slice_transpose(n: Site, u: str) -> str:
+def _slice_transpose(n: Site, u: str) -> Cotangent:
     """Put what was kept back in its place, zeros elsewhere."""
     dims = n.shape(n.x)
     now: list[Dim] = list(n.shape(n.y))
@@ -165,7 +165,12 @@ def _slice_transpose(n: Site, u: str) -> str:
     if any(a < 0 for a in after):
         axes = [i for i, a in enumerate(after) if a < 0]
         u = n.write("Slice", u, [0] * len(axes), [after[i] for i in axes], [i + 1 for i in axes])
-    return _pad(n, u, before, [max(a, 0) for a in after])
+    grown = [i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b > 0 or a > 0]
+    if len(grown) == 1 and after[grown[0]] >= 0:
+        (axis,) = grown
+        (size,) = n.static([dims[axis]])
+        return Stretch(u, axis, rank, before[axis], size - after[axis], size)
+    return n.pad(u, before, [max(a, 0) for a in after])
 
 
 def _interleave(n: Site, u: str, dims: list[Dim], axis: int, step: int) -> str:
@@ -174,14 +179,8 @@ def _interleave(n: Site, u: str, dims: list[Dim], axis: int, step: int) -> str:
     wide: list[Dim] = [*dims[: axis + 1], 1, *dims[axis + 1 :]]
     pads = [0] * len(wide)
     pads[axis + 1] = step - 1
-    u = _pad(n, n.reshape(u, wide), [0] * len(wide), pads)
+    u = n.pad(n.reshape(u, wide), [0] * len(wide), pads)
     return n.reshape(u, [*dims[:axis], size * step, *dims[axis + 1 :]])
-
-
-def _pad(n: Site, u: str, before: Sequence[int], after: Sequence[int]) -> str:
-    if not any(before) and not any(after):
-        return u
-    return n.write("Pad", u, [0, *before, 0, *after], 0.0)
 
 
 def _slice(n: Site, v: str) -> str:
@@ -216,16 +215,16 @@ def _pad_transpose(n: Site, u: str) -> str:
     if axes:
         ends = [-after[i] if after[i] > 0 else 2**62 for i in axes]
         u = n.write("Slice", u, [max(before[i], 0) for i in axes], ends, [i + 1 for i in axes])
-    return _pad(n, u, [max(-b, 0) for b in before], [max(-a, 0) for a in after])
+    return n.pad(u, [max(-b, 0) for b in before], [max(-a, 0) for a in after])
 
 
-linear("Pad", transpose=_pad_transpose, apply=lambda n, v: _pad(n, v, *_pads(n)))
+linear("Pad", transpose=_pad_transpose, apply=lambda n, v: n.pad(v, *_pads(n)))
 
 
 # picking by index
 
 
-def _gather_transpose(n: Site, u: str) -> str:
+def _gather_transpose(n: Site, u: str) -> Cotangent:
     dims = n.shape(n.x)
     axis = n.axis(0, len(dims))
     (size,) = n.static([dims[axis]])
@@ -236,9 +235,7 @@ def _gather_transpose(n: Site, u: str) -> str:
     if known is not None:
         flat = known.reshape(-1) % size
         if len(flat) and (np.diff(flat) == 1).all():
-            before, after = [0] * len(dims), [0] * len(dims)
-            before[axis], after[axis] = int(flat[0]), size - 1 - int(flat[-1])
-            return _pad(n, u, before, after)
+            return Stretch(u, axis, len(dims), int(flat[0]), int(flat[-1]) + 1, size)
         if np.array_equal(np.sort(flat), np.arange(size)):
             return n.write("Gather", u, [int(i) for i in np.argsort(flat)], axis=axis + 1)
     column = n.write("Reshape", n.write("Cast", indices, to=TensorProto.INT64), [-1, *[1] * (len(dims) - axis - 1)])

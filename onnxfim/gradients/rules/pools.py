@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxfim.gradients.derivative_rules import Site, linear, numel
+from onnxfim.gradients.derivative_rules import Cotangent, Scaled, Site, linear, numel
 from onnxfim.gradients.rules.windows import Window, window
 from onnxfim.graph.emitter import AttributeValue
 from onnxfim.graph.shapes import Dim
@@ -38,14 +38,42 @@ def _flat(n: Site, name: str) -> list[Dim]:
     return [*dims[:2], numel(n.static(dims[2:]))]
 
 
-def _max_transpose(n: Site, u: str) -> str:
+def _max_transpose(n: Site, u: str) -> Cotangent:
+    w = _window(n)
+    if n.dtype == np.float32 and all(e <= s for e, s in zip(w.extent, w.strides, strict=True)):  # Resize takes no doubles
+        return Scaled(_spread(n, u, w), _won(n))
     u = n.reshape(u, _flat(n, n.y))
     where = n.write("Expand", _winners(n), n.write("Shape", u))
     shape = n.write("Concat", n.seeds, n.write("Shape", n.x, start=0, end=2), [_plane(n)], axis=0)
-    w = _window(n)
     overlapping = any(k > s or d > 1 for k, s, d in zip(w.kernel, w.strides, w.dilations, strict=True))
     g = n.write("ScatterElements", n.write("Expand", 0.0, shape), where, u, axis=3, reduction="add" if overlapping else None)
     return n.reshape(g, n.shape(n.x))
+
+
+def _won(n: Site) -> str:
+    """1 at the first maximum of each window that overlaps no other, 0 elsewhere, (N, C, *spatial): found once for all seeds."""
+    winners = _winners(n)
+    rows = n.write("Shape", n.x, start=0, end=2)
+    zeros = n.write("Expand", 0.0, n.write("Concat", rows, [_plane(n)], axis=0))
+    won = n.write("ScatterElements", zeros, winners, n.write("Expand", 1.0, n.write("Shape", winners)), axis=2)
+    return n.write("Reshape", won, n.write("Shape", n.x))
+
+
+def _spread(n: Site, u: str, w: Window) -> str:
+    """The cotangent of each window at all cells from its first to the next window's, (S, N, C, *spatial)."""
+    y = n.shape(n.y)
+    u = n.fold(u, y)
+    if any(s > 1 for s in w.strides):
+        scales = np.asarray([1, 1, *w.strides], np.float32)
+        nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        u = n.write("Resize", u, None, scales, **nearest)
+    covered = [o * s for o, s in zip(n.static(y[2:]), w.strides, strict=True)]  # from the first padded cell
+    starts = [b for b, _ in w.pads]
+    ends = [min(b + h, c) for b, h, c in zip(starts, w.size, covered, strict=True)]
+    if any(starts) or ends != covered:
+        u = n.write("Slice", u, starts, ends, [i + 2 for i in range(len(ends))])
+    behind = [b + h - e for b, h, e in zip(starts, w.size, ends, strict=True)]
+    return n.unfold(n.pad(u, [0] * (1 + len(ends)), [0, *behind]), n.shape(n.x))
 
 
 def _plane(n: Site) -> int:
@@ -95,6 +123,8 @@ def _average_transpose(n: Site, u: str) -> str:
     rank = len(size)
     if out == [1] * rank and not any(w.flat_pads) and list(w.kernel) == size:
         return n.write("Expand", n.mul(u, 1 / numel(size)), [1] * (len(x) - rank + 1) + size)
+    if n.dtype == np.float32 and w.kernel == w.strides and all(d == 1 for d in w.dilations):  # Resize takes no doubles
+        return _spread(n, n.mul(u, _share(n, w)), w)
     folded = n.write("Reshape", n.mul(u, _share(n, w)), [-1, 1, *out])  # (S·N·C, 1, *out)
     padded = [h + b + max((o - 1) * s + e - h - b, 0) for h, o, s, e, (b, _) in _cells(w, out)]
     ones = n.emitter.constant(np.ones((1, 1, *w.kernel), n.dtype))

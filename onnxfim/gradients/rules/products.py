@@ -5,7 +5,9 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 
-from onnxfim.gradients.derivative_rules import Site, linear, rule
+import numpy as np
+
+from onnxfim.gradients.derivative_rules import Site, linear, numel, rule
 from onnxfim.gradients.rules.windows import Window, window
 from onnxfim.graph.shapes import Shape
 
@@ -150,6 +152,8 @@ rule("Einsum", _einsum_vjp, _einsum_jvp)
 
 # convolutions
 
+_GROWTH = 2  # at most, of the weights of a convolution written as a dense layer
+
 
 def _conv_window(n: Site, wide: Shape, narrow: Shape) -> tuple[Window, int, list[int]]:
     """Window, groups and weight shape of a convolution from the ``wide`` side to the ``narrow`` one."""
@@ -158,9 +162,17 @@ def _conv_window(n: Site, wide: Shape, narrow: Shape) -> tuple[Window, int, list
 
 
 def _conv_transpose_of(n: Site, u: str) -> str:
-    """Cotangent of a convolution's input: a convolution with flipped weights at stride 1, a transposed one otherwise."""
+    """Cotangent of a convolution's input: a convolution with flipped weights at stride 1, a transposed one otherwise.
+
+    Where the window reaches every cell from every position, the convolution is a dense layer, and a matrix product does the same
+    multiplications without the border that convolutions of a few cells mostly consist of.
+    """
     x, y = n.shape(n.x), n.shape(n.y)
     w, groups, weight = _conv_window(n, x, y)
+    taps = w.taps(n.static(y[2:]))
+    if groups == 1 and taps is not None and taps.size <= _GROWTH * numel(w.kernel):
+        g = n.write("MatMul", n.reshape(u, [y[0], numel(n.static(y[1:]))]), _dense(n, weight, taps))
+        return n.reshape(g, x)
     folded = n.fold(u, y)
     pads = [(e - 1 - b, e - 1 - a) for (b, a), e in zip(w.pads, w.extent, strict=True)]
     if all(s == 1 for s in w.strides) and all(b >= 0 and a >= 0 for b, a in pads):
@@ -173,6 +185,15 @@ def _conv_transpose_of(n: Site, u: str) -> str:
         kernel_shape=list(w.kernel), pads=w.flat_pads, output_padding=w.output_padding(n.static(y[2:])),
     )  # fmt: skip
     return n.unfold(g, x)
+
+
+def _dense(n: Site, weight: Sequence[int], taps: np.ndarray) -> str:
+    """Weights (M, C, *k) as the matrix (M·positions, C·cells) of a dense layer; constant, so computed once at load time."""
+    m, c = weight[:2]
+    positions, cells = taps.shape
+    w = n.write("Gather", n.write("Reshape", n.inputs[1], [m, c, -1]), taps.reshape(-1), axis=2)
+    w = n.write("Transpose", n.write("Reshape", w, [m, c, positions, cells]), perm=[0, 2, 1, 3])
+    return n.write("Reshape", w, [m * positions, c * cells])
 
 
 def _flipped(n: Site, w: str, shape: Sequence[int], groups: int) -> str:

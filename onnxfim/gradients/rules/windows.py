@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnxfim.gradients.derivative_rules import Site
 
 
@@ -32,6 +34,22 @@ class Window:
         """Cells behind the last window, which a transposed convolution back to ``size`` must add."""
         needed = zip(self.size, out, self.strides, self.extent, self.pads, strict=True)
         return [h + sum(p) - e - (o - 1) * s for h, o, s, e, p in needed]
+
+    def taps(self, out: Sequence[int]) -> np.ndarray | None:
+        """Which tap, counted through the kernel, joins each of ``out`` positions to each cell, (positions, cells).
+
+        None where the window does not reach every cell from every position.
+        """
+        found = np.zeros((1, 1), np.int64)
+        for h, o, k, s, d, (begin, _) in zip(self.size, out, self.kernel, self.strides, self.dilations, self.pads, strict=True):
+            if s * (o - 1) + h > 1 + d * (k - 1) or (d > 1 and h > 1):  # too far apart, or cells between the taps
+                return None
+            distance = np.arange(h)[None] + begin - s * np.arange(o)[:, None]
+            if (distance < 0).any() or (distance % d).any() or (distance >= k * d).any():
+                return None
+            axis = found[:, None, :, None] * k + distance[None, :, None, :] // d
+            found = axis.reshape(len(found) * o, -1)
+        return found
 
 
 def window(n: Site, size: Sequence[int], out: Sequence[int], kernel: Sequence[int]) -> Window:
