@@ -53,8 +53,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if outputs.to_stdout:
         console.take_stdout()
     checks = read_checks(options)
-    console.say("reading the model and the samples")
-    prepared = prepare(model, as_baseline(options, given, checks.baseline))
+    with console.said_where_slow("reading the model and the samples"):
+        prepared = prepare(model, as_baseline(options, given, checks.baseline))
     outputs.check_apart(prepared.file.files)
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])

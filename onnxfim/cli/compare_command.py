@@ -97,7 +97,7 @@ def compare_command(
     assets: str | None = None,
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
-    from onnxfim.cli.gating import INCONCLUSIVE
+    from onnxfim.cli.gating import INCONCLUSIVE, NOTHING
     from onnxfim.cli.outputs import Outputs, write_each
     from onnxfim.cli.signals import words_of
     from onnxfim.errors import OnnxFimError, ProviderError
@@ -117,7 +117,7 @@ def compare_command(
     sides = _measured_subjects(subjects, console, options, started)
     audits = sides.audits
     if len(audits) < 2:
-        return _code_of_missing(sides.missing)
+        return _code_of_missing(sides.missing, NOTHING)
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     partial = next((a for a in audits if a.run.partial), None)
@@ -144,7 +144,7 @@ def compare_command(
     if partial is not None:
         return _code_of_partial(partial)
     if sides.missing:
-        return _code_of_missing(sides.missing)
+        return _code_of_missing(sides.missing, INCONCLUSIVE)
     outcomes = {g.verdict for g in result.gates}
     if "fail" in outcomes:
         return 1
@@ -161,10 +161,9 @@ def _code_of_partial(partial: Audit) -> int:
     return INCONCLUSIVE if by == TIME_LIMIT else code_of(by)
 
 
-def _code_of_missing(missing: Sequence[OnnxFimError]) -> int:
-    """The exit code where models have no audit, each of which was told already: 2, or 4 where their time was up."""
+def _code_of_missing(missing: Sequence[OnnxFimError], late: int) -> int:
+    """The exit code where models have no audit, each of which was told already: 2, or ``late`` where their time was up."""
     from onnxfim.auditing.isolation import OutOfTime
-    from onnxfim.cli.gating import INCONCLUSIVE
     from onnxfim.cli.signals import code_of
     from onnxfim.record.running import TIME_LIMIT
     from onnxfim.runtime.stopping import current_stop
@@ -172,7 +171,7 @@ def _code_of_missing(missing: Sequence[OnnxFimError]) -> int:
     stop = current_stop()
     if stop is not None and stop.asked and stop.by != TIME_LIMIT:
         return code_of(stop.by)
-    return INCONCLUSIVE if all(isinstance(why, OutOfTime) for why in missing) else 2
+    return late if all(isinstance(why, OutOfTime) for why in missing) else 2
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:

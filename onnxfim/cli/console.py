@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from onnxfim.auditing.run import Progress
 
+_SILENT = 1.0  # seconds: who waits no longer needs no line, and an error that comes at once is the only one
 _HEARTBEAT = 10.0  # seconds between lines where there is no terminal
 
 
@@ -46,6 +48,7 @@ class Console:
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
         self._stdout_taken = False
+        self._began = time.monotonic()
 
     def take_stdout(self) -> None:
         """Keep stdout for a report: all else is printed on stderr from here on.
@@ -61,6 +64,18 @@ class Console:
         """A line of information; not printed with --quiet."""
         if not self.quiet:
             _print(visible(text), to_stderr=True, fg=colour)
+
+    @contextmanager
+    def said_where_slow(self, text: str, *, after: float = _SILENT) -> Iterator[None]:
+        """A line of information where what is done takes longer than so many seconds."""
+        timer = threading.Timer(after, self.say, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # no thread is left when a worker is forked
 
     def detail(self, text: str) -> None:
         """A line for --verbose."""
@@ -159,7 +174,7 @@ class Console:
         def update(p: Progress) -> None:
             nonlocal last
             now = time.monotonic()
-            if p.stage in begun and now - last < _HEARTBEAT:
+            if now - self._began < _SILENT or (p.stage in begun and now - last < _HEARTBEAT):
                 return
             last = now
             if p.stage not in begun:

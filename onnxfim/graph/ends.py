@@ -175,6 +175,8 @@ def normalisation(graph: Graph, input_name: str) -> Normalisation | None:
                 continue
             break
         a, b = step
+        if a.size not in (1, scale.size) and scale.size != 1:
+            break  # the file does not run, or its channels are not what they seem
         scale, shift = a * scale, a * shift + b
         nodes.append(readers[0].label)
         name = readers[0].outputs[0]
@@ -191,7 +193,7 @@ def _affine_step(graph: Graph, node: Node, name: str) -> tuple[Array, Array] | N
         return None
     first = node.inputs[0] == name
     constant = graph.constant(node.inputs[1 if first else 0])
-    if constant is None or constant.size > 4096 or sum(n > 1 for n in constant.shape) > 1 or constant.dtype.kind != "f":
+    if constant is None or not 0 < constant.size <= 4096 or sum(n > 1 for n in constant.shape) > 1 or constant.dtype.kind != "f":
         return None
     c = constant.astype(np.float64).ravel()
     one, zero = np.ones_like(c), np.zeros_like(c)

@@ -132,7 +132,7 @@ class Setting:
             and (f.most is None or value <= f.most)
             and (f.over is None or value > f.over)
             and (f.under is None or value < f.under)
-            and math.isfinite(value)
+            and (isinstance(value, int) or math.isfinite(value))
         )
 
     def _expected(self) -> str:

@@ -42,6 +42,7 @@ def open_session(
     base_dir: Path | None = None,
     lean: bool = False,
     mapped: bool = False,
+    plain: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -54,6 +55,7 @@ def open_session(
             call took, and derivative graphs gain no time by it.
         mapped: Leave the weights in their files on the CPU, as they are: neither packed for its kernels nor turned, which each take
             them into memory once more.
+        plain: Run the graph as it is written: for a single call, or where the runtime would take long to rearrange it.
 
     Raises:
         ModelError: the runtime does not take the model.
@@ -64,7 +66,7 @@ def open_session(
     mapped = mapped and chain.links[0].provider == CPU
 
     def options() -> Any:
-        return _session_options(threads, base_dir, libraries, lean, mapped, spinning=hardware.spinning)
+        return _session_options(threads, base_dir, libraries, lean, mapped, spinning=hardware.spinning, plain=plain)
 
     try:
         session, said, failed = _opened(model, chain, options, _FOLDS if mapped else ())
@@ -153,7 +155,7 @@ def _opened(
 
 def _session_options(
     threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, mapped: bool = False, *,
-    spinning: bool = True,
+    spinning: bool = True, plain: bool = False,
 ) -> Any:  # fmt: skip
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
@@ -161,6 +163,8 @@ def _session_options(
     options.log_severity_level = 4  # errors are raised, and then told in one line
     options.add_session_config_entry(RECORD, "1")
     options.enable_mem_pattern = not lean
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if mapped:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if base_dir is not None:

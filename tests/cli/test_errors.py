@@ -119,6 +119,11 @@ CASES = {
         (*GOOD, "--custom-op-library", "x" * 5000),
         r"x: no such file, expected a library of custom operators",
     ),
+    "a number of over 1,000 bits": (
+        NOTHING,
+        (*GOOD, "--attack-samples", "1" + "0" * 400),
+        r"attack_samples: a whole number of 1,329 bits is too",
+    ),
     "a number of over 64 bits": (
         NOTHING,
         (*GOOD, "--batch", str(2**63)),

@@ -7,6 +7,8 @@ import itertools
 import json
 import logging
 import sys
+import threading
+import time
 import warnings
 
 import numpy as np
@@ -227,6 +229,7 @@ def test_a_terminal_gets_colours_and_no_others(hostile, monkeypatch):
 
 
 def test_heartbeats_are_visible(monkeypatch):
+    monkeypatch.setattr("onnxfim.cli.console._SILENT", 0.0)
     monkeypatch.setattr("onnxfim.cli.console._HEARTBEAT", 0.0)
     sink = io.StringIO()
     monkeypatch.setattr("sys.stderr", sink)
@@ -249,3 +252,14 @@ def test_warnings_and_logs_of_others_are_visible(monkeypatch):
     ended_as(done, 0)
     assert len(done.stderr.splitlines()) >= 2
     assert not FORBIDDEN & set(done.stderr)
+
+
+def test_a_line_comes_where_reading_is_slow_alone(capsys):
+    console = Console()
+    with console.said_where_slow("reading", after=60.0):
+        pass
+    assert capsys.readouterr().err == ""
+    with console.said_where_slow("reading", after=0.01):
+        time.sleep(0.3)
+    assert capsys.readouterr().err == "reading\n"
+    assert threading.active_count() == 1

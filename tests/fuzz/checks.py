@@ -24,6 +24,7 @@ _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _FRAME = re.compile(r'File "[^"]*?((?:onnxfim|tests)/[^"]+)", line (\d+),? in (\S+)')
 #: What ONNX Runtime itself leaves in the folder for temporary files.
 _LIBRARIES = (".ses",)
+_TOO_LATE = b"the time limit came before"
 _DEFAULTS = {"audit": [("html", "report.html")], "convert": [("html", "report.html")], "compare": [("html", "comparison.html")]}
 _GATES = ("--fail-on", "--baseline", "--max-regression")
 
@@ -108,7 +109,8 @@ def _outputs(case: Case, ended: Ended, folder: Path, before: Mapping[str, str]) 
     for kind, path in asked:
         where = folder / path
         if not where.is_file():
-            if ended.code in (0, 1, 3, 4):
+            nothing = ended.code == 3 and _TOO_LATE in ended.stderr  # no audit to write
+            if ended.code in (0, 1, 3, 4) and not nothing:
                 yield f"{path}: exit code {ended.code}, but not written", ()
             continue
         if path in before and ended.code == 2:

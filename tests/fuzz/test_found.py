@@ -11,10 +11,11 @@ from onnx import TensorProto, helper
 from onnxfim.auditing.description import describe
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.stages import by_differences
-from onnxfim.errors import ModelError, OnnxFimError, OutputError, UnsupportedOperator
+from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
-from onnxfim.graph.ends import ending
+from onnxfim.graph.ends import ending, normalisation
+from onnxfim.graph.graph import Graph
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
@@ -159,3 +160,19 @@ def test_a_schema_version_of_one_number_is_refused():
     record = json.loads(make_audit().to_json()) | {"schema_version": "2"}
     with pytest.raises(OutputError, match="schema_version is 2, expected"):
         Audit.from_json(json.dumps(record))
+
+
+def test_channel_constants_that_do_not_fit_each_other_are_no_normalisation():
+    nodes = [("Sub", ["x", "mean"], ["h"], {}), ("Mul", ["h", "scale"], ["z"], {})]
+    for mean, scale in ((np.zeros((2, 1)), np.zeros((0, 1))), (np.zeros((2, 1)), np.ones((3, 1)))):
+        weights = {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
+        made = models.model(nodes, weights, shape=(2, 4), out=(2, 4))
+        found = normalisation(Graph(made), "x")
+        assert found is None or len(found.mean) == 2
+
+
+def test_labels_of_a_softmax_over_one_number(saved, cpu):
+    made = models.model([("MatMul", ["x", "W"], ["z"], {})], {"W": np.ones((3, 1), np.float32)}, shape=(3,), out=(1,))
+    X = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    with pytest.raises(InputError, match=r"label 1 of sample 1, expected 0 for 1 output\. Check the labels"):
+        audit(saved(made), X, np.arange(8) % 2, cpu(output_kind="probabilities", replay=0))

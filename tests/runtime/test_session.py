@@ -13,7 +13,7 @@ from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import available_providers, provider_names
-from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.session import _session_options, open_session, run
 from tests.support import models
 from tests.support.models import Linear
 
@@ -157,3 +157,11 @@ def test_what_the_runtime_says_stays_off_the_output(capfd):
 
 def test_version_is_the_runtimes():
     assert providers.runtime_version() == onnxruntime.__version__
+
+
+def test_a_plain_session_runs_the_graph_as_it_is_written():
+    import onnxruntime
+
+    level = onnxruntime.GraphOptimizationLevel
+    assert _session_options(None, None, plain=True).graph_optimization_level == level.ORT_DISABLE_ALL
+    assert _session_options(None, None).graph_optimization_level != level.ORT_DISABLE_ALL
