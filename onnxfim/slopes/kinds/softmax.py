@@ -169,8 +169,8 @@ def softmax_scores(p: Array, D: Array, temperature: float = 1.0) -> Array:
     Returns:
         Scores, (m, K·P).
     """
-    c = p.argmax(axis=-2, keepdims=True)  # (1, P)
-    E = D - np.take_along_axis(D, np.broadcast_to(c, (*D.shape[:-2], *c.shape[-2:])), axis=-2)  # (m, K, P)
+    c = p.argmax(axis=0)  # (P,)
+    E = D - D[..., c, np.arange(len(c))][..., None, :]  # (m, K, P)
     Y = np.sqrt(p) * (E - (p * E).sum(axis=-2, keepdims=True)) / temperature
     return np.asarray(Y.reshape(*D.shape[:-2], -1))  # (m, K·P)
 
