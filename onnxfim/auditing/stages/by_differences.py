@@ -226,14 +226,14 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _ResultAndLead:
     """A sample's result, and the weights of its directions where flips are looked for."""
 
     result: SampleResult
     lead: Array | None
 
 
-def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _Measured | str:
+def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _ResultAndLead | str:
     """What a sample's ends of steps give, or why they give nothing."""
     base = ground.base[sample.position]
     try:
@@ -244,7 +244,7 @@ def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], k
         elif not plan.exact and has_no_slope(scored):
             result = without_slope(result, BESIDE_A_JUMP)
         leads = ground.settings.flip and plan.measurer.parts == 1
-        return _Measured(result, lead_of_directions(scored) if leads else None)
+        return _ResultAndLead(result, lead_of_directions(scored) if leads else None)
     except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured
         return ground.faults.note(_MEASURING, error)
 
