@@ -12,21 +12,24 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.sample import Estimate, Kind
-from onnxfim.record.special import stdtrit
 from onnxfim.slopes.difference_error import DifferenceError
+from onnxfim.slopes.sketches import (
+    as_multiples,
+    cross_fit,
+    group_sums,
+    jackknife,
+    lambda_max_sketches,
+    leading_parts,
+    plain_tops,
+    scales,
+    student_quantile,
+)
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Why there is no boundary distance.
 NO_SLOPE = "no slope towards another class was resolved"
-_LEVEL = 0.975  # of the upper end of a two-sided 95 % interval
-# Share of lambda_max that the part of the spectrum left out of the jackknife's replicates may hold. By second-order
-# perturbation it moves the corrected value by tail · (groups − 1) · m_g / m², under 0.3 % at 100 directions in 20 groups.
-_TAIL = 0.25
 _SHARP = 0.1  # of the largest singular value: errors of the differences below this leave a value exact
-# Half-width of the cross-fit value's error over that of the sketch's. Over spectra of 2, 5, 9, 20 and 100 equal eigenvalues the
-# interval then covers 93.5 % and more from 16 directions on (53 to 97 % without), and 95 % and more of spectra that decay.
-_CROSS_FIT_ERROR = 0.9
 # Pairings of different directions that a cross-Gram value must exceed: by chance the largest of nine is the true one in 11 %.
 _SHIFTS = 8
 
@@ -52,13 +55,8 @@ def gram(Y: Array) -> Gram:
     For K > m the m×m form is used, so no K×K matrix is ever made. The part of the spectrum that is dropped from ``Z`` holds
     less than a quarter of the largest eigenvalue in total.
     """
-    m, K = Y.shape
-    wide = K > m
-    w, V = np.linalg.eigh(Y @ Y.T if wide else Y.T @ Y)
-    w = np.maximum(w, 0.0)
-    q = max(1, len(w) - int(np.searchsorted(np.cumsum(w), _TAIL * w[-1])))
-    Z = V[:, -q:] * np.sqrt(w[-q:]) if wide else Y @ V[:, -q:]
-    return Gram(Z, float(w[-1]), float(w.sum()))
+    Z, w = leading_parts(Y[None])
+    return Gram(Z[0], float(w[0, -1]), float(w[0].sum()))
 
 
 def lambda_max_exact(Y: Array, *, error: float = 0.0, evaluations: int = 0, method: str = "all coordinates") -> Estimate:
@@ -99,28 +97,7 @@ def lambda_max_sketch(Y: Array, *, groups: int = 20, evaluations: int = 0, metho
 
     Source: Miller (1974), Biometrika 61(1), for the jackknife.
     """
-    scale = _scale(Y)
-    Y = Y / scale
-    m = len(Y)
-    groups = max(2, min(groups, m))
-    parts = gram(Y)
-    plain = parts.top / m
-    if plain <= 0.0:
-        return Estimate(0.0, 0.0, 0.0, "estimate", method, evaluations, plain=0.0, cross_fit=0.0)
-    sums = _group_sums(parts.Z, parts.Z, groups)  # (groups, q, q)
-    sizes = np.bincount(np.arange(m) % groups, minlength=groups)
-    pseudo = _jackknife(sums, sizes, parts.top)
-    value, error = _mean_and_error(pseudo)
-    cross_fit = _cross_fit(sums, sizes)
-    # A correction below the cross-fit value (itself biased downwards) has overshot.
-    value = max(value, min(cross_fit, plain))
-    error = max(error, value * math.sqrt(2 / m))
-    half = stdtrit(groups - 1, _LEVEL) * error / value
-    low, high = value * math.exp(-half), value * math.exp(half)
-    unit = scale**2
-    low = min(low, max(cross_fit, 0.0) * math.exp(-_CROSS_FIT_ERROR * half))
-    estimate = Estimate(value * unit, low * unit, high * unit, "estimate", method, evaluations)
-    return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
+    return lambda_max_sketches(Y[None], [method], groups=groups, evaluations=evaluations)[0]
 
 
 def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: int = 0) -> Estimate:
@@ -144,7 +121,7 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     m = len(Y)
     groups = max(2, min(groups, m))
     Z1, Z2 = both.Z[:m], both.Z[m:]
-    sums = _group_sums(Z1, Z2, groups)
+    sums = group_sums(Z1[None], Z2[None], groups)[0]
     sums = (sums + sums.transpose(0, 2, 1)) / 2
     sizes = np.bincount(np.arange(m) % groups, minlength=groups)
     top = float(np.linalg.eigvalsh(sums.sum(axis=0))[-1])
@@ -153,27 +130,27 @@ def lambda_max_cross(Y: Array, twin: Array, *, groups: int = 20, evaluations: in
     if top <= 0.0:
         reason = "no slope was resolved above the model's own rounding at this step"
         return Estimate(None, None, None, "estimate", method, evaluations, reason, plain=plain * unit)
-    pseudo = _jackknife(sums, sizes, top)
+    pseudo = jackknife(sums[None], sizes, np.array([top]))[0]
     value, error = _mean_and_error(pseudo)
-    cross_fit = _cross_fit(sums, sizes)
-    value = max(value, min(max(cross_fit, 0.0), top / m))
+    crossed = float(cross_fit(sums[None], sizes)[0])
+    value = max(value, min(max(crossed, 0.0), top / m))
     error = max(error, top / m * math.sqrt(2 / m))
-    half = float(stdtrit(groups - 1, _LEVEL)) * error
+    half = student_quantile(groups - 1) * error
     if value <= 0.0 or half > 3 * value or top <= _unrelated_top(Z1, Z2):
         reason = (
             "the cross-Gram estimate is no larger than noise alone makes it: the model's own rounding hides the slope at this step"
         )
         return Estimate(None, 0.0, (max(value, 0.0) + half) * unit, "estimate", method, evaluations, reason, plain=plain * unit)
     low, high = value * math.exp(-half / value), value * math.exp(half / value)
-    estimate = Estimate(value * unit, max(min(low, cross_fit), 0.0) * unit, high * unit, "estimate", method, evaluations)
-    return replace(estimate, plain=plain * unit, cross_fit=cross_fit * unit, replicates=_relative(pseudo, value))
+    estimate = Estimate(value * unit, max(min(low, crossed), 0.0) * unit, high * unit, "estimate", method, evaluations)
+    return replace(estimate, plain=plain * unit, cross_fit=crossed * unit, replicates=as_multiples(pseudo, value))
 
 
 def plain_top(Y: Array, twin: Array | None = None) -> float:
     """The top eigenvalue of ``YᵀY``, or of ``sym(YᵀY₂)`` with the scores at dithered twins; not negative."""
-    scale = _scale(Y) if twin is None else max(_scale(Y), _scale(twin))
     if twin is None:
-        return gram(Y / scale).top * scale**2
+        return float(plain_tops(Y[None])[0])
+    scale = max(_scale(Y), _scale(twin))
     both = gram(np.concatenate([Y, twin]) / scale)
     product = both.Z[: len(Y)].T @ both.Z[len(Y) :]
     return max(float(np.linalg.eigvalsh((product + product.T) / 2)[-1]), 0.0) * scale**2
@@ -192,7 +169,7 @@ def trace_estimate(
         low, high = _ends(total, error)
         return Estimate(total, low, high, "exact", "all coordinates", evaluations)
     value = float(squares.mean())
-    half = stdtrit(len(squares) - 1, _LEVEL) * float(squares.std(ddof=1)) / math.sqrt(len(squares))
+    half = student_quantile(len(squares) - 1) * float(squares.std(ddof=1)) / math.sqrt(len(squares))
     if value <= 0:
         return Estimate(None, None, None, "estimate", "Hutchinson", evaluations, "no slope was resolved at this step")
     low, high = value * math.exp(-half / value), value * math.exp(min(half / value, 50.0))
@@ -217,6 +194,11 @@ def sensitivity_estimate(
     ``error`` is as in `lambda_max_exact`.
     """
     square = lambda_max_exact(D, error=error) if exact else lambda_max_sketch(D) if twin is None else lambda_max_cross(D, twin)
+    return root_of(square, evaluations)
+
+
+def root_of(square: Estimate, evaluations: int) -> Estimate:
+    """The root of an estimate of a square, with its interval."""
     roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (square.value, square.low, square.high)]
     return Estimate(roots[0], roots[1], roots[2], square.kind, square.method, evaluations, square.reason)
 
@@ -266,7 +248,7 @@ def boundary_distance_estimate(
     # d = gap / √q: half of q's relative error, and q is a mean of m squares.
     relative = float(nearest.std(ddof=1) / nearest.mean() / math.sqrt(len(nearest))) / 2
     relative = max(relative, math.sqrt(2 / len(nearest)) / 2)
-    factor = math.exp(float(stdtrit(len(nearest) - 1, _LEVEL)) * relative)
+    factor = math.exp(student_quantile(len(nearest) - 1) * relative)
     return Estimate(value, value / factor, value * factor, "estimate", "mean squared slope", evaluations)
 
 
@@ -293,8 +275,7 @@ def worst_direction(Y: Array) -> Array:
 
 def _top(Y: Array) -> float:
     """Largest eigenvalue of ``YᵀY``."""
-    scale = _scale(Y)
-    return gram(Y / scale).top * scale**2
+    return float(plain_tops(Y[None])[0])
 
 
 def _ends(square: float, error: float) -> tuple[float, float]:
@@ -307,27 +288,7 @@ def _ends(square: float, error: float) -> tuple[float, float]:
 
 def _scale(Y: Array) -> float:
     """A power of ten that keeps squares of scores away from under- and overflow."""
-    largest = float(np.abs(Y).max(initial=0.0))
-    return largest if largest > 0 and math.isfinite(largest) else 1.0
-
-
-def _group_sums(Z1: Array, Z2: Array, groups: int) -> Array:
-    """``Σ z⁽¹⁾z⁽²⁾ᵀ`` of each group (directions g, g + groups, …), (groups, q, q)."""
-    m, q = Z1.shape
-    padded = -(-m // groups) * groups
-    if padded != m:
-        fill = np.zeros((padded - m, q))
-        Z1, Z2 = np.concatenate([Z1, fill]), np.concatenate([Z2, fill])
-    A = Z1.reshape(-1, groups, q).transpose(1, 2, 0)  # (groups, q, m/groups)
-    B = Z2.reshape(-1, groups, q).transpose(1, 0, 2)  # (groups, m/groups, q)
-    return A @ B
-
-
-def _jackknife(sums: Array, sizes: Array, top: float) -> Array:
-    """Pseudo-values of the top eigenvalue of the mean, from deleting one group at a time, (groups,)."""
-    m, groups = int(sizes.sum()), len(sizes)
-    without = np.linalg.eigvalsh((sums.sum(axis=0) - sums) / (m - sizes)[:, None, None])[:, -1]
-    return groups * (top / m) - (groups - 1) * without
+    return float(scales(Y[None])[0])
 
 
 def _mean_and_error(pseudo: Array) -> tuple[float, float]:
@@ -335,20 +296,7 @@ def _mean_and_error(pseudo: Array) -> tuple[float, float]:
     return float(pseudo.mean()), float(pseudo.std(ddof=1)) / math.sqrt(len(pseudo))
 
 
-def _relative(pseudo: Array, value: float) -> tuple[float, ...]:
-    """Pseudo-values as multiples of the value; four decimals are a hundredth of their spread at 10,000 directions."""
-    return tuple(round(float(v), 4) for v in pseudo / value)
-
-
 def _unrelated_top(Z1: Array, Z2: Array) -> float:
     """Largest top eigenvalue of ``sym(Σ z⁽¹⁾_i z⁽²⁾_{i+s}ᵀ)`` over shifts s: what pairs with no common signal give."""
     products = np.stack([Z1.T @ np.roll(Z2, shift, axis=0) for shift in range(1, min(_SHIFTS, len(Z1) - 1) + 1)])  # (s, q, q)
     return float(np.linalg.eigvalsh((products + products.transpose(0, 2, 1)) / 2)[:, -1].max())
-
-
-def _cross_fit(sums: Array, sizes: Array) -> float:
-    """Top direction of one half of the groups, value of the other, and the reverse; their mean."""
-    half = len(sizes) // 2
-    parts = [(sums[:half].sum(axis=0), sizes[:half].sum()), (sums[half:].sum(axis=0), sizes[half:].sum())]
-    vectors = [np.linalg.eigh(G)[1][:, -1] for G, _ in parts]
-    return float(np.mean([vectors[1 - i] @ G @ vectors[1 - i] / n for i, (G, n) in enumerate(parts)]))

@@ -10,26 +10,26 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.slopes.differences import Ends
 from onnxfim.slopes.estimators import worst_direction
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.scored import Scored
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-def lead_of_directions(reader: OutputReader, base: Array, ends: Ends) -> Array:
+def lead_of_directions(scored: Scored) -> Array:
     """Weights of the directions that were measured, (2, m): of the sketch's worst direction, and of the nearest boundary's slope.
 
     The worst direction of ``F ≈ VᵀYYᵀV`` is ``Vᵀc`` with c the top left singular vector of the scores Y (m, K); from m random
     directions of d coordinates it is about ``√(m/(m + d))`` of the true one. A sample without a slope has zeros.
     """
-    pairs = [ends] if ends.twin is None else [ends, ends.twin]
-    Y = np.mean([reader.scores(base, e.plus, e.minus, e.h) for e in pairs], axis=0)
+    reader, base, pairs = scored.reader, scored.base, scored.pairs
+    Y = np.mean([s.scores for s in pairs], axis=0)
     lead = np.zeros((2, len(Y)))
     if Y.any():
         lead[0] = worst_direction(Y)
     if reader.has_classes and base.shape[1] == 1:
-        z, D = reader.contest(base, np.mean([reader.slopes(e.plus, e.minus, e.h) for e in pairs], axis=0))
+        z, D = reader.contest(base, np.mean([s.slopes for s in pairs], axis=0))
         if (pair := nearest_boundary(z, D)) is not None:
             lead[1] = D[:, pair[1]] - D[:, pair[0]]
     return lead

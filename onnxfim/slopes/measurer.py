@@ -20,8 +20,8 @@ from onnxfim.slopes.estimators import (
     effective_rank,
     lambda_max_cross,
     lambda_max_exact,
-    lambda_max_sketch,
     plain_top,
+    root_of,
     sensitivity_estimate,
     top_eigenvalues,
     trace_estimate,
@@ -29,6 +29,8 @@ from onnxfim.slopes.estimators import (
 )
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.rescaling import Rescaling, times
+from onnxfim.slopes.scored import Scored, joined
+from onnxfim.slopes.sketches import lambda_max_sketches, plain_tops
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -84,32 +86,32 @@ class Measurer:
     parts: int = 1
     bias: StepBias | None = None
 
-    def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends]) -> SampleResult:
+    def __call__(self, sample: Sample, base: Array, parts: Sequence[Ends], scored: Scored | None = None) -> SampleResult:
         """The result of one sample.
 
         Args:
             sample: Whose it is.
             base: Its outputs, (K, P).
             parts: Ends along disjoint ranges of its directions.
+            scored: Their slopes and scores, where others look at them too.
         """
         directions = sum(e.request.count for e in parts)
         # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
         passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
         evaluations = 1 + passes
-        ends = joined(parts)
-        found = self._lambda(base, ends, 1.0, evaluations)
+        scored = Scored(self.reader, base, joined(parts)) if scored is None else scored
+        found, hot = self._lambdas(scored, evaluations)
         if self.unit is not None:
             return self._standardised_only(sample, base, found, parts, evaluations, directions)
         raw = found.estimate
         calibrated = None
-        if self.temperature is not None:
-            hot = self._lambda(base, ends, self.temperature, evaluations)
-            calibrated = with_temperature_error(hot.estimate, self._at_ends(base, ends, hot.estimate, hot.Y, hot.twin))
+        if hot is not None:
+            calibrated = with_temperature_error(hot.estimate, self._at_ends(scored, hot))
         resolved = raw.value is not None
         error = 0.0 if found.error is None else found.error.frobenius()
         trace = trace_estimate(found.Y, found.twin, exact=self.exact, error=error, evaluations=evaluations)
         trace = self._widened(trace) if resolved else _without(raw.reason)
-        distance, sensitivity = self._slopes(base, ends, evaluations, raw.reason)
+        distance, sensitivity = self._slopes(scored, evaluations, found)
         # What follows from lambda_max carries its factor; what is measured beside it takes its own.
         trace, distance, sensitivity = self._at_no_step(trace), self._at_no_step(distance, -0.5), self._at_no_step(sensitivity, 0.5)
         return self.result(
@@ -216,21 +218,20 @@ class Measurer:
             return ()
         return tuple(self.temperature * math.exp(sign * Z95 * self.temperature_error) for sign in (-1, 1))
 
-    def _at_ends(self, base: Array, ends: Ends, calibrated: Estimate, scores: Array, twin: Array | None) -> tuple[float, ...]:
+    def _at_ends(self, scored: Scored, hot: _Found) -> tuple[float, ...]:
         """lambda_max at the ends of the temperature's interval over that at the temperature, from the same slopes.
 
         Along the same directions: the noise of the estimate is nearly that of the fitted temperature's, and cancels in the ratio of
         plain values.
         """
-        if not calibrated.value:
+        if not hot.estimate.value or not self.temperature_ends:
             return ()
-        here = plain_top(scores, twin)
-        found = []
-        for temperature in self.temperature_ends:
-            Y = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
-            other = None if ends.twin is None else self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature)
-            found.append(plain_top(Y, other) / here if here > 0 else 1.0)
-        return tuple(found)
+        if scored.twin is None and not self.exact:
+            tops = plain_tops(np.stack([hot.Y, *(self._wholes(scored.at(t)) for t in self.temperature_ends)])).tolist()
+        else:  # one at a time, for those along all coordinates are long
+            others = (plain_top(*(self._wholes(s.at(t)) for s in scored.pairs)) for t in self.temperature_ends)
+            tops = [plain_top(hot.Y, hot.twin), *others]
+        return tuple(top / tops[0] if tops[0] > 0 else 1.0 for top in tops[1:])
 
     def _unchanged(self, parts: Sequence[Ends]) -> float:
         """Share of random directions that changed nothing; a coordinate without influence is no sign of rounding."""
@@ -238,23 +239,32 @@ class Measurer:
             return 0.0
         return float(np.average([unchanged_share(e) for e in parts], weights=[e.request.count for e in parts]))
 
-    def _lambda(self, base: Array, ends: Ends, temperature: float, evaluations: int) -> _Found:
+    def _lambdas(self, scored: Scored, evaluations: int) -> tuple[_Found, _Found | None]:
+        """lambda_max at the model's own temperature, and at the fitted one."""
+        ends, T = scored.ends, self.temperature
+        if ends.twin is not None or self.exact or not (ends.plus != ends.minus).any():
+            return self._lambda(scored, 1.0, evaluations), None if T is None else self._lambda(scored, T, evaluations)
+        Ys = [self._wholes(scored.scores), *([] if T is None else [self._wholes(scored.at(T))])]
+        D = self._wholes(scored.slopes).reshape(len(Ys[0]), -1)
+        if D.shape == Ys[0].shape and self.unit is None:
+            Ys.append(D)
+        methods = [f"Gram sketch, {self.scheme} differences"] * len(Ys)
+        made = lambda_max_sketches(np.stack(Ys), methods, evaluations=evaluations)
+        stretch = replace(made[-1], method="Gram sketch") if Ys[-1] is D else None
+        return _Found(made[0], Ys[0], stretch=stretch), None if T is None else _Found(made[1], Ys[1])
+
+    def _lambda(self, scored: Scored, temperature: float, evaluations: int) -> _Found:
         """lambda_max at a temperature, with the scores (and their dithered twins, or their errors) it came from."""
-        scores = self.reader.scores(base, ends.plus, ends.minus, ends.h, temperature)
-        if ends.twin is not None:
-            twin = self._wholes(self.reader.scores(base, ends.twin.plus, ends.twin.minus, ends.h, temperature))
-            scores = self._wholes(scores)
+        ends = scored.ends
+        scores, *twins = (s.scores if temperature == 1.0 else s.at(temperature) for s in scored.pairs)
+        if twins:
+            scores, twin = self._wholes(scores), self._wholes(twins[0])
             return _Found(self._at_no_step(lambda_max_cross(scores, twin, evaluations=evaluations)), scores, twin)
         if not (ends.plus != ends.minus).any():
             reason = "no direction changed any output at this step: the model's own rounding hides the slope"
             return _Found(Estimate(None, None, None, "estimate", "", evaluations, reason), scores)
-        if not self.exact:
-            scores = self._wholes(scores)
-            return _Found(
-                lambda_max_sketch(scores, evaluations=evaluations, method=f"Gram sketch, {self.scheme} differences"), scores
-            )
         method = GRADIENT if self.gradient else f"all coordinates, {self.scheme} differences"
-        error = self._error(base, ends, partial(self.reader.scores, base, temperature=temperature))
+        error = self._error(scored.base, ends, partial(self.reader.scores, scored.base, temperature=temperature))
         size = 0.0 if error is None else error.norm()
         exact = lambda_max_exact(scores, error=size, evaluations=evaluations, method=method)
         return _Found(self._widened(exact), scores, error=error)
@@ -286,24 +296,28 @@ class Measurer:
         lengths = [np.linalg.norm(a.reshape(len(a), -1), axis=1) for a in (floor, inside)]
         return DifferenceError((forward - backward).reshape(len(forward), -1) / 2, lengths[0] + lengths[1])
 
-    def _slopes(self, base: Array, ends: Ends, evaluations: int, reason: str | None) -> tuple[Estimate, Estimate]:
+    def _slopes(self, scored: Scored, evaluations: int, found: _Found) -> tuple[Estimate, Estimate]:
         """Boundary distance and logit sensitivity, both independent of temperature."""
-        if reason is not None:
+        if (reason := found.estimate.reason) is not None:
             return _without(reason), _without(reason)
-        D = self._wholes(self.reader.slopes(ends.plus, ends.minus, ends.h))  # (m, K, P)
-        twin = None if ends.twin is None else self._wholes(self.reader.slopes(ends.twin.plus, ends.twin.minus, ends.h))
+        base, ends = scored.base, scored.ends
+        D, *twins = (self._wholes(s.slopes) for s in scored.pairs)  # (m, K, P)
+        twin = twins[0] if twins else None
         other = None if twin is None else twin.reshape(len(D), -1)
         error = self._error(base, ends, self.reader.slopes) if self.exact else None
         size = 0.0 if error is None else error.norm()
-        stretch = sensitivity_estimate(D.reshape(len(D), -1), other, exact=self.exact, error=size, evaluations=evaluations)
+        if found.stretch is not None:
+            stretch = root_of(found.stretch, evaluations)
+        else:
+            stretch = sensitivity_estimate(D.reshape(len(D), -1), other, exact=self.exact, error=size, evaluations=evaluations)
         sensitivity = self._widened(stretch)
         if not self.reader.has_classes or base.shape[1] != 1:
             return _without(NO_CLASSES), sensitivity
         z, slopes = self.reader.contest(base, D)
-        twins = None if twin is None else self.reader.contest(base, twin)[1]
+        other = None if twin is None else self.reader.contest(base, twin)[1]
         if error is not None:
             error = replace(error, half=self.reader.contest(base, error.half[:, :, None])[1])
-        distance = boundary_distance_estimate(z, slopes, twins, exact=self.exact, error=error, evaluations=evaluations)
+        distance = boundary_distance_estimate(z, slopes, other, exact=self.exact, error=error, evaluations=evaluations)
         return self._widened(distance), sensitivity
 
     def _at_no_step(self, estimate: Estimate, power: float = 1.0) -> Estimate:
@@ -365,31 +379,17 @@ class Measurer:
 
 @dataclass(frozen=True)
 class _Found:
-    """lambda_max with the scores it came from, their dithered twins, and what they may be off by."""
+    """lambda_max with the scores it came from, their dithered twins, and what they may be off by.
+
+    ``stretch`` is the sketch of the slopes' own Gram matrix, where it was made along with it.
+    """
 
     estimate: Estimate
     Y: Array
     twin: Array | None = None
     error: DifferenceError | None = None
+    stretch: Estimate | None = None
 
 
 def _without(reason: str | None) -> Estimate:
     return Estimate(None, reason=reason)
-
-
-def joined(parts: Sequence[Ends]) -> Ends:
-    """Ends along all directions of a sample, from those along disjoint ranges of them."""
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0]
-    minus = first.minus if len(first.minus) == 1 else np.concatenate([e.minus for e in parts])
-    twins = [e.twin for e in parts if e.twin is not None]
-    own = first.ahead is not None
-    return Ends(
-        first.request,
-        np.concatenate([e.plus for e in parts]),
-        minus,
-        np.concatenate([np.asarray(e.h) for e in parts]) if isinstance(first.h, np.ndarray) else first.h,
-        joined(twins) if twins else None,
-        np.concatenate([e.ahead for e in parts if e.ahead is not None]) if own else None,
-    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxfim.slopes.differences import Ends
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.scored import Scored
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -17,7 +18,7 @@ _EVEN = 0.25  # share of the even part in the odd one's energy, where both sides
 _FEWEST = 16  # directions that tell
 
 
-def has_no_slope(reader: OutputReader, base: Array, ends: Ends) -> bool:
+def has_no_slope(scored: Scored) -> bool:
     """Whether the outputs jump or bend within a step of a sample, so that differences along random directions are no slopes.
 
     Forward differences of a smooth function change their sign with the direction; where a jump or a kink lies within the step their
@@ -25,16 +26,15 @@ def has_no_slope(reader: OutputReader, base: Array, ends: Ends) -> bool:
     halves together. Central differences are odd whatever the function does; there the even part of the two sides tells.
 
     Args:
-        reader: What the outputs are.
-        base: Outputs at the sample, (K, P).
-        ends: Of forward or central differences along all directions of the sample.
+        scored: Of forward or central differences along all directions of the sample.
     """
+    reader, base, ends = scored.reader, scored.base, scored.ends
     if ends.twin is not None or len(ends.plus) < _FEWEST:
         return False
     middle = np.broadcast_to(base, ends.plus.shape)
     if len(ends.minus) == len(ends.plus) and not np.array_equal(ends.minus, middle):
         return even_share(reader, base, ends) > _EVEN
-    Y = reader.scores(base, ends.plus, middle, ends.h)
+    Y = scored.scores  # the other end of each step has the outputs of the sample
     scale = float(np.abs(Y).max(initial=0.0))
     if scale <= 0 or not math.isfinite(scale):
         return False

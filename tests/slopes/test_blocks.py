@@ -18,6 +18,7 @@ from onnxfim.slopes.kinds import Gaussian, SigmoidLogits, SoftmaxLogits
 from onnxfim.slopes.leads import lead_of_directions
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.rescaling import Rescaling
+from onnxfim.slopes.scored import Scored
 from tests.support.models import precise_lambda
 
 READERS = [(SoftmaxLogits(), 2), (SoftmaxLogits(), 10), (SigmoidLogits(), 4), (SigmoidLogits(), 1), (Gaussian(0.5), 3)]
@@ -135,7 +136,7 @@ def test_leads_are_those_of_all_coordinates(reader, K):  # float64 sums in anoth
     J, z = drawn(n, K, d, seed=5), outputs(n, K)
     x = np.full((n, d), 0.5)
     for ours, sample, base, slopes in zip(Block(reader, x, z, J).leads(), samples(n), z, J, strict=True):
-        truth = lead_of_directions(reader, base, whole(sample, slopes))
+        truth = lead_of_directions(Scored(reader, base, whole(sample, slopes)))
         for c, v in zip(ours, truth, strict=True):
             g = c @ slopes.astype(np.float64)
             assert abs(g @ v) == pytest.approx(np.linalg.norm(g) * np.linalg.norm(v), rel=1e-12)

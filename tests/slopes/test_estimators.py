@@ -16,9 +16,11 @@ from onnxfim.slopes.estimators import (
     lambda_max_cross,
     lambda_max_exact,
     lambda_max_sketch,
+    plain_top,
     sensitivity_estimate,
     trace_estimate,
 )
+from onnxfim.slopes.sketches import lambda_max_sketches, plain_tops, scales
 
 #: Eigenvalues of F, the largest one 1: tr/λ of 1, 1.5, 2.9 and 20.
 SPECTRA = {
@@ -49,6 +51,40 @@ def draws(A, m, count=DRAWS, seed=1):
 def sketches(name, m=100, K=None):
     values = SPECTRA[name]
     return [lambda_max_sketch(Y) for Y in draws(factor(values, K or len(values) + 2), m)]
+
+
+class TestSeveralAtOnce:
+    @pytest.mark.parametrize(("m", "K"), [(40, 7), (43, 7), (12, 30), (2, 5)])
+    def test_the_same_as_one_by_one(self, m, K):
+        """Spectra of one and of many directions keep different numbers of columns; scores of zero and tiny ones are among them."""
+        rng = np.random.default_rng([m, K])
+        one = rng.standard_normal((m, 1)) * rng.standard_normal(K)
+        Ys = np.stack([rng.standard_normal((m, K)), one, np.zeros((m, K)), 1e-150 * rng.standard_normal((m, K)), 3.0 * one])
+        for Y, found in zip(Ys, lambda_max_sketches(Ys, list("abcde"), evaluations=9), strict=True):
+            alone = lambda_max_sketch(Y, evaluations=9, method=found.method)
+            for name in ("value", "low", "high", "plain", "cross_fit"):  # eigenvalues of matrices with rows of zeros beside
+                assert_allclose(getattr(found, name), getattr(alone, name), rtol=1e-11, atol=0)
+            assert_allclose(found.replicates, alone.replicates, atol=1.01e-4)  # rounded to four decimals
+            assert (found.method, found.evaluations) == (alone.method, 9)
+        assert_allclose(plain_tops(Ys), [plain_top(Y) for Y in Ys], rtol=1e-12)
+        assert_allclose(
+            plain_tops(Ys), [np.linalg.norm(Y / s, 2) ** 2 * s**2 for Y, s in zip(Ys, scales(Ys), strict=True)], rtol=1e-12
+        )
+
+    def test_against_the_definition(self):
+        """Deleting groups of directions from the whole matrix: nothing is projected, nothing stacked."""
+        m, K, groups = 40, 6, 20
+        Y = np.random.default_rng(4).standard_normal((m, 3)) @ np.random.default_rng(5).standard_normal((3, K))
+        top = [np.linalg.norm(Y[np.arange(m) % groups != g], 2) ** 2 / (m - m // groups) for g in range(groups)]
+        pseudo = groups * np.linalg.norm(Y, 2) ** 2 / m - (groups - 1) * np.array(top)
+        halves = [Y[np.arange(m) % groups < groups // 2], Y[np.arange(m) % groups >= groups // 2]]
+        us = [np.linalg.svd(h)[2][0] for h in halves]
+        crossed = np.mean([np.square(halves[0] @ us[1]).mean(), np.square(halves[1] @ us[0]).mean()])
+        found = lambda_max_sketches(Y[None], ["a"])[0]
+        # The tail that is left out of the replicates holds less than a quarter of the top: a few parts in a thousand.
+        assert_allclose(found.value, max(pseudo.mean(), crossed), rtol=3e-3)
+        assert_allclose(found.cross_fit, crossed, rtol=0.03)
+        assert_allclose(found.plain, np.linalg.norm(Y, 2) ** 2 / m, rtol=1e-12)
 
 
 class TestSketch:

@@ -15,6 +15,7 @@ from onnxfim.slopes.flips import PRECISION, ValidRange, margins, smallest_flips,
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
 from onnxfim.slopes.leads import lead_of_directions, nearest_boundary
+from onnxfim.slopes.scored import Scored
 from tests.support.models import Linear, covariance
 
 FOUND = PRECISION + 1e-4  # the bracket's width, and float32 rows
@@ -227,7 +228,7 @@ class TestLeads:
     def test_all_coordinates_give_both_directions(self):  # 1e-6: central differences of a linear function
         base, ends = self.ends(Coordinates(), 30)
         for x, z, e in zip(self.X, base, ends, strict=True):
-            fisher, towards = lead_of_directions(SoftmaxLogits(), z, e)
+            fisher, towards = lead_of_directions(Scored(SoftmaxLogits(), z, e))
             top = np.linalg.eigh(self.MODEL.fisher(x))[1][:, -1]
             assert abs(fisher @ top) == pytest.approx(np.linalg.norm(fisher), rel=1e-6)
             c = z[:, 0].argmax()
@@ -240,7 +241,7 @@ class TestLeads:
         for x, z, e in zip(self.X, base, ends, strict=True):
             for ours, theirs in zip(
                 leads(SoftmaxLogits(), z, self.MODEL.W, x) @ self.MODEL.W,
-                lead_of_directions(SoftmaxLogits(), z, e),
+                lead_of_directions(Scored(SoftmaxLogits(), z, e)),
                 strict=True,
             ):
                 cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
@@ -253,14 +254,14 @@ class TestLeads:
             z = model.logits(x[None])[0][:, None]
             ends = Ends(Request(Sample(0, 0), 0, 30), model.W.T[:, :, None], np.zeros((1, 6, 1)), 1.0)
             ours = leads(SoftmaxLogits(), z, model.W, x)[0] @ model.W
-            theirs = lead_of_directions(SoftmaxLogits(), z, ends)[0]
+            theirs = lead_of_directions(Scored(SoftmaxLogits(), z, ends))[0]
             assert abs(ours @ theirs) / np.linalg.norm(ours) / np.linalg.norm(theirs) == pytest.approx(1.0, rel=1e-9)
 
     def test_a_sketched_direction_has_the_cosine_it_is_said_to_have(self):  # a third of it: the spread over three samples
         m = 60
         base, ends = self.ends(Rademacher(0), m)
         for k, (x, z, e) in enumerate(zip(self.X, base, ends, strict=True)):
-            v = lead_of_directions(SoftmaxLogits(), z, e)[0] @ Rademacher(0).block(k, 0, m, 30)
+            v = lead_of_directions(Scored(SoftmaxLogits(), z, e))[0] @ Rademacher(0).block(k, 0, m, 30)
             top = np.linalg.eigh(self.MODEL.fisher(x))[1][:, -1]
             assert abs(v @ top) / np.linalg.norm(v) == pytest.approx(np.sqrt(m / (m + 30)), rel=1 / 3)
 
@@ -274,7 +275,7 @@ class TestLeads:
     def test_no_slope_no_lead(self):
         base, ends = self.ends(Coordinates(), 30)
         flat = ends[0].__class__(ends[0].request, 0 * ends[0].plus, 0 * ends[0].minus, ends[0].h)
-        assert not lead_of_directions(SoftmaxLogits(), base[0], flat).any()
+        assert not lead_of_directions(Scored(SoftmaxLogits(), base[0], flat)).any()
         assert not leads(SoftmaxLogits(), base[0], np.zeros((4, 30)), self.X[0]).any()
 
     def test_a_coordinate_without_room_does_not_count_on_the_way(self):

@@ -8,6 +8,7 @@ import pytest
 from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.oddness import has_no_slope
+from onnxfim.slopes.scored import Scored
 
 D, K, M, STEP = 40, 4, 88, 1e-3  # as many directions as the default budget has
 READER = SoftmaxLogits()
@@ -20,9 +21,9 @@ def told(function, seed, scheme="forward"):
     base = function(x)[:, None]
     plus = np.array([function(x + STEP * v) for v in V])[:, :, None]
     if scheme == "forward":
-        return has_no_slope(READER, base, Ends(Request(Sample(0, 0), 0, M), plus, base[None], STEP))
+        return has_no_slope(Scored(READER, base, Ends(Request(Sample(0, 0), 0, M), plus, base[None], STEP)))
     minus = np.array([function(x - STEP * v) for v in V])[:, :, None]
-    return has_no_slope(READER, base, Ends(Request(Sample(0, 0), 0, M), plus, minus, 2 * STEP))
+    return has_no_slope(Scored(READER, base, Ends(Request(Sample(0, 0), 0, M), plus, minus, 2 * STEP)))
 
 
 def network(seed, act=np.tanh):
@@ -64,4 +65,4 @@ def test_a_sample_on_a_kink_is_found(scheme):
 
 def test_few_directions_tell_nothing():
     base = np.zeros((K, 1))
-    assert not has_no_slope(READER, base, Ends(Request(Sample(0, 0), 0, 4), np.ones((4, K, 1)), base[None], STEP))
+    assert not has_no_slope(Scored(READER, base, Ends(Request(Sample(0, 0), 0, 4), np.ones((4, K, 1)), base[None], STEP)))

@@ -28,8 +28,9 @@ from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
 from onnxfim.slopes.leads import lead_of_directions
-from onnxfim.slopes.measurer import Measurer, joined
+from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.oddness import has_no_slope
+from onnxfim.slopes.scored import Scored, joined
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -225,24 +226,25 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _ResultAndLead:
     """A sample's result, and the weights of its directions where flips are looked for."""
 
     result: SampleResult
     lead: Array | None
 
 
-def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _Measured | str:
+def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _ResultAndLead | str:
     """What a sample's ends of steps give, or why they give nothing."""
     base = ground.base[sample.position]
     try:
-        result, whole = plan.measurer(sample, base, parts), joined(parts)
+        scored = Scored(ground.reader, base, joined(parts))
+        result = plan.measurer(sample, base, parts, scored)
         if kinked:
             result = without_slope(result)
-        elif not plan.exact and has_no_slope(ground.reader, base, whole):
+        elif not plan.exact and has_no_slope(scored):
             result = without_slope(result, BESIDE_A_JUMP)
         leads = ground.settings.flip and plan.measurer.parts == 1
-        return _Measured(result, lead_of_directions(ground.reader, base, whole) if leads else None)
+        return _ResultAndLead(result, lead_of_directions(scored) if leads else None)
     except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured
         return ground.faults.note(_MEASURING, error)
 

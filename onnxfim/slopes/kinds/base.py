@@ -36,6 +36,7 @@ class OutputReader(ABC):
         independent: Every output stands for itself, whichever axis it lies on.
         reads_logits: The outputs are what is differentiated, so that their Jacobian in the graph is that of `slopes`.
         differentiated: How slopes come about where they are not those of the outputs, in words.
+        scores_from_slopes: Scores are made of the slopes of the logits alone, see `scores_of`.
         no_temperature: Why a temperature has no meaning, in words; None where it has one.
         spread_formula: The largest eigenvalue of C, in symbols, times ``L²``.
     """
@@ -45,6 +46,7 @@ class OutputReader(ABC):
     independent: ClassVar[bool] = False
     reads_logits: ClassVar[bool] = True
     differentiated: ClassVar[str] = ""
+    scores_from_slopes: ClassVar[bool] = False
     no_temperature: ClassVar[str | None] = None
     spread_formula: ClassVar[str]
 
@@ -132,6 +134,10 @@ class OutputReader(ABC):
     @abstractmethod
     def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
         """Scores ``y(v)`` (m, K·P) over the same steps; ``base`` (K, P) are the outputs at x."""
+
+    def scores_of(self, base: Array, slopes: Array, temperature: float = 1.0) -> Array:
+        """The same from slopes of the logits (m, K, P), where ``scores_from_slopes``."""
+        raise NotImplementedError(f"scores of a {self.name} output are not made of its slopes")
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
         """The diagonal W of ``A = W J``, (n, K), for ``outputs`` (n, K, 1), where the outputs are independent.

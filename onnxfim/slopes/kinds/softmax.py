@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OutputKind
-from onnxfim.record.special import log_softmax, logsumexp, softmax
+from onnxfim.record.special import log_softmax, logsumexp
 from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, blocks, common_total, simplex, unit
 
 _MANY = 100  # values of one sign that no logits have by chance
@@ -58,6 +58,7 @@ class SoftmaxLogits(_Categorical):
     """Logits of a categorical distribution (log-probabilities too: a constant added to them changes nothing)."""
 
     name: ClassVar[OutputKind] = "logits"
+    scores_from_slopes: ClassVar[bool] = True
 
     @classmethod
     def recognise(cls, end: Ending, z: Array) -> Recognition | None:
@@ -83,10 +84,14 @@ class SoftmaxLogits(_Categorical):
         return None
 
     def probabilities(self, outputs: Array, temperature: float = 1.0) -> Array:
-        return np.asarray(softmax(outputs / temperature, axis=-2))
+        shares = np.exp((z := outputs / temperature) - z.max(axis=-2, keepdims=True))
+        return np.asarray(shares / shares.sum(axis=-2, keepdims=True))
 
     def scores(self, base: Array, plus: Array, minus: Array, h: float | Array, temperature: float = 1.0) -> Array:
-        return softmax_scores(self.probabilities(base, temperature), self.slopes(plus, minus, h), temperature)
+        return self.scores_of(base, self.slopes(plus, minus, h), temperature)
+
+    def scores_of(self, base: Array, slopes: Array, temperature: float = 1.0) -> Array:
+        return softmax_scores(self.probabilities(base, temperature), slopes, temperature)
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
         return None
@@ -164,8 +169,8 @@ def softmax_scores(p: Array, D: Array, temperature: float = 1.0) -> Array:
     Returns:
         Scores, (m, K·P).
     """
-    c = p.argmax(axis=-2, keepdims=True)  # (1, P)
-    E = D - np.take_along_axis(D, np.broadcast_to(c, (*D.shape[:-2], *c.shape[-2:])), axis=-2)  # (m, K, P)
+    c = p.argmax(axis=0)  # (P,)
+    E = D - D[..., c, np.arange(len(c))][..., None, :]  # (m, K, P)
     Y = np.sqrt(p) * (E - (p * E).sum(axis=-2, keepdims=True)) / temperature
     return np.asarray(Y.reshape(*D.shape[:-2], -1))  # (m, K·P)
 
