@@ -37,7 +37,7 @@ from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.provider_options import lost_options
 from onnxfim.runtime.providers import CPU
-from onnxfim.runtime.turns import Turns
+from onnxfim.runtime.turns import WeightTurns
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -92,7 +92,7 @@ class Subject:
     of_logarithm: bool = False
 
     @property
-    def turns(self) -> Turns | None:
+    def turns(self) -> WeightTurns | None:
         """In which the sessions of a model of large weights are open; None where they all stay open."""
         return self.forward.turns if isinstance(self.forward, OnnxForward) else None
 
@@ -208,7 +208,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             base_dir=None if isinstance(source, Path) else file.path.parent.resolve(), turns=turns,
         )  # fmt: skip
 
-    turns = Turns() if refers(file.proto) else None
+    turns = WeightTurns() if refers(file.proto) else None
     forward = opened(file.path, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)

@@ -35,7 +35,7 @@ from onnxfim.runtime.heap import give_back
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import has_own_device, padded_size
 from onnxfim.runtime.session import open_session, run
-from onnxfim.runtime.turns import Turns
+from onnxfim.runtime.turns import WeightTurns
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -68,7 +68,7 @@ class DifferentiableModel:
 
     def __init__(
         self, proto: onnx.ModelProto, *, input_name: str, output_name: str, shape: tuple[int, ...], num_outputs: int,
-        settings: Settings, base_dir: Path, hardware: Hardware, turns: Turns | None = None,
+        settings: Settings, base_dir: Path, hardware: Hardware, turns: WeightTurns | None = None,
     ) -> None:  # fmt: skip
         self.shape, self.num_outputs = shape, num_outputs
         self._turns, self.opening = turns, 0.0

@@ -20,7 +20,7 @@ from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shared_cores import SharedCores, usable_cores
-from onnxfim.runtime.turns import Turns
+from onnxfim.runtime.turns import WeightTurns
 from onnxfim.runtime.watching import watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -90,7 +90,7 @@ class OnnxForward:
         class_axis: int | None = None,
         batch_axis: int = 0,
         base_dir: Any = None,
-        turns: Turns | None = None,
+        turns: WeightTurns | None = None,
     ) -> None:
         clock = own_clock()
         if turns is not None:

@@ -24,7 +24,7 @@ class Holder(Protocol):
         """Close them."""
 
 
-class Turns:
+class WeightTurns:
     """At most one of several holders has its sessions open, while it costs little to open them again.
 
     A holder that takes its turn sends the others to rest. A session that opens again, with the options that it had, gives the
