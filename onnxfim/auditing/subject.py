@@ -27,6 +27,7 @@ from onnxfim.graph.load import (  # fmt: skip
 from onnxfim.graph.output_axes import input_batch_axis
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
+from onnxfim.graph.referring import refers
 from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
@@ -36,6 +37,7 @@ from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.provider_options import lost_options
 from onnxfim.runtime.providers import CPU
+from onnxfim.runtime.turns import WeightTurns
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -88,6 +90,11 @@ class Subject:
     file: ModelFile | None = None
     read: str = "output"
     of_logarithm: bool = False
+
+    @property
+    def turns(self) -> WeightTurns | None:
+        """In which the sessions of a model of large weights are open; None where they all stay open."""
+        return self.forward.turns if isinstance(self.forward, OnnxForward) else None
 
 
 def from_callable(
@@ -198,9 +205,10 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
             hardware=hardware_of(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
             class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
-            base_dir=None if isinstance(source, Path) else file.path.parent.resolve(),
+            base_dir=None if isinstance(source, Path) else file.path.parent.resolve(), turns=turns,
         )  # fmt: skip
 
+    turns = WeightTurns() if refers(file.proto) else None
     forward = opened(file.path, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)

@@ -5,6 +5,7 @@ The graphs come from `gradients`; here they meet the runtime, after a self-test 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -30,9 +31,11 @@ from onnxfim.record.settings import Settings
 from onnxfim.runtime.call_memory import CallMemory
 from onnxfim.runtime.failures import OutOfMemory, RowsFailed
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.heap import give_back
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import has_own_device, padded_size
 from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.turns import WeightTurns
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -42,6 +45,7 @@ _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 _TESTED_COPIES = 4  # of them: the runtime's, those that it gives out, and moved ones in float64
+_SESSIONS = ("_vjp", "_jvp", "_fisher", "_gram", "_loss")  # each holds the weights
 _PRODUCTS = 1e-3  # relative, of products in one graph against two
 
 
@@ -57,6 +61,7 @@ class DifferentiableModel:
         settings: Provider and arithmetic; ``surrogate`` differentiates the clip surrogate of a quantised file.
         base_dir: Folder of external data.
         hardware: Where the model itself runs.
+        turns: Of a model of large weights: its sessions close at another's turn, and open again when they are called.
 
     Raises:
         UnsupportedOperator, ModelError: the graph cannot be differentiated.
@@ -64,9 +69,10 @@ class DifferentiableModel:
 
     def __init__(
         self, proto: onnx.ModelProto, *, input_name: str, output_name: str, shape: tuple[int, ...], num_outputs: int,
-        settings: Settings, base_dir: Path, hardware: Hardware,
+        settings: Settings, base_dir: Path, hardware: Hardware, turns: WeightTurns | None = None,
     ) -> None:  # fmt: skip
         self.shape, self.num_outputs = shape, num_outputs
+        self._turns, self.opening = turns, 0.0
         self._proto, self._names = proto, (input_name, output_name)
         self._settings, self._base_dir, self._hardware = settings, base_dir.resolve(), hardware
         self.few_shapes = False  # until a session says where it runs
@@ -90,6 +96,8 @@ class DifferentiableModel:
         return DerivativeWriter(self._prepared()).build(kind)
 
     def _open(self, model: onnx.ModelProto) -> Any:
+        started = time.process_time()
+        self._take_turn()
         if self._runs_on("openvino"):
             model = for_openvino(model)
         session, report = open_session(
@@ -98,7 +106,17 @@ class DifferentiableModel:
         )  # fmt: skip
         self.few_shapes = has_own_device(report.obtained)
         self.calls.memory.measures = not self.few_shapes
+        self.opening = max(self.opening, time.process_time() - started)
         return session
+
+    def _take_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.take(self)
+
+    def rest(self) -> None:
+        """Close the sessions until they are needed."""
+        for name in _SESSIONS:
+            self.__dict__.pop(name, None)
 
     def _run(self, session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """One call, in parts where memory does not hold it; NaN at rows that the runtime fails on.
@@ -224,6 +242,8 @@ class DifferentiableModel:
         finally:  # tangents are needed again at ties alone, and each session holds the weights
             self.__dict__.pop("_jvp", None)
             self.__dict__.pop("_rules", None)
+            if self._turns is not None:
+                give_back()
 
     def _tested(
         self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None, products: bool, rounds: bool
@@ -304,11 +324,16 @@ class DifferentiableModel:
         A rule is right or wrong wherever it runs, and a session for every node is dear on other providers. ``Jv`` of this test,
         held against the one that is used, then shows whether the provider computes what the CPU does.
         """
+        self._take_turn()
         cast = {name: a.astype(self.dtype, copy=False) if name in ("x", "v") else a for name, a in feeds.items()}
         session, _ = open_session(
             model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir, lean=True, mapped=refers(model), plain=True
         )
-        return run(session, [o.name for o in model.graph.output], cast)
+        found = run(session, [o.name for o in model.graph.output], cast)
+        if self._turns is not None:  # many sessions follow each other, and what each leaves would stay
+            del session
+            give_back()
+        return found
 
 
 def loss_gradient_graph(vjp: onnx.ModelProto) -> onnx.ModelProto:

@@ -24,10 +24,10 @@ def as_json(value: Any, *, indent: int | None = None, unsaid: Unsaid | None = No
         indent: Spaces of each level, or None for one line.
         unsaid: What is left out.
     """
-    return _Writer(indent, unsaid or {}).text(value, 0)
+    return _JsonWriter(indent, unsaid or {}).text(value, 0)
 
 
-class _Writer:
+class _JsonWriter:
     """Writes values; what it needs of a record type is looked up once."""
 
     def __init__(self, indent: int | None, unsaid: Unsaid) -> None:

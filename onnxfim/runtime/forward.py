@@ -20,6 +20,7 @@ from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
 from onnxfim.runtime.rows import Rows, Signs, taken
 from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shared_cores import SharedCores, usable_cores
+from onnxfim.runtime.turns import WeightTurns
 from onnxfim.runtime.watching import watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -72,6 +73,7 @@ class OnnxForward:
         fixed: Batch size that the model insists on, or None.
         class_axis: Axis of the classes where it is not the second.
         batch_axis: Axis of the output that holds the batch.
+        turns: Of a model of large weights: the session closes at another's turn, and opens again when it is called.
     """
 
     def __init__(
@@ -88,12 +90,18 @@ class OnnxForward:
         class_axis: int | None = None,
         batch_axis: int = 0,
         base_dir: Any = None,
+        turns: WeightTurns | None = None,
     ) -> None:
         clock = own_clock()
+        if turns is not None:
+            turns.take(self)
         start = clock()
-        self.session, self.report = open_session(source, hardware, base_dir=base_dir)
-        self._opening = clock() - start
+        session, self.report = open_session(source, hardware, base_dir=base_dir, apart=turns is not None)
+        self._session: Any = session  # None while it rests
+        self.opening = clock() - start
         self._again = (source, hardware, base_dir) if not isinstance(source, bytes) or len(source) <= _KEPT_BYTES else None
+        #: None where it does not take turns.
+        self.turns = turns if self.report.obtained == CPU and self._again is not None else None
         self.hardware = hardware.on(self.report.obtained)  # for graphs of ours beside it
         self._input, self._output = input_name, output_name
         self._shape, self._dtype = shape, dtype
@@ -111,6 +119,24 @@ class OnnxForward:
         row_bytes = int(np.prod(shape)) * dtype.itemsize
         on_cpu: dict[str, Any] = {"clock": clock, "at_once": usable_cores()} if self.report.obtained == CPU else {}
         self.finder = BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes, **on_cpu)
+
+    @property
+    def session(self) -> Any:
+        """The model's session; opened again, as it was, where it rested."""
+        if self.turns is not None:
+            self.turns.take(self)
+        if self._session is None:
+            assert self._again is not None
+            source, hardware, base_dir = self._again
+            hardware = replace(hardware, spinning=self.hardware.spinning)
+            self._session, _ = open_session(source, hardware, base_dir=base_dir, apart=self.turns is not None)
+        return self._session
+
+    def rest(self) -> None:
+        """Close the session until it is needed."""
+        if self._again is not None:
+            self._pairs.clear()
+            self._session = None
 
     @property
     def batch(self) -> int:
@@ -137,7 +163,7 @@ class OnnxForward:
             call(self._fixed or 1)
         for searched in (False, True):
             if looks and self.hardware.spinning and shared.seen():
-                self.stop_spinning(reopen=self._opening <= _WORTH * shared.seconds / shared.rows)
+                self.stop_spinning(reopen=self.opening <= _WORTH * shared.seconds / shared.rows)
             if not searched:
                 self.finder.search(call)
 
@@ -145,10 +171,8 @@ class OnnxForward:
         """Open graphs beside the model without threads that spin; open the model again without them where that is worth it."""
         self.hardware = replace(self.hardware, spinning=False)
         if reopen and self._again is not None:
-            source, hardware, base_dir = self._again
-            self.session, _ = open_session(source, replace(hardware, spinning=False), base_dir=base_dir)
-            self.reopened = True
-            self._pairs.clear()
+            self.rest()  # first, so that there are no two
+            self.reopened = self.session is not None
 
     def _call(self, X: Array) -> Array:
         return run(self.session, [self._output], {self._input: X})[0]
@@ -281,11 +305,12 @@ class OnnxForward:
 
     def _pair(self, dithered: bool, shared: bool, scaled: bool, packed: bool) -> BoundPair:
         kind = (dithered, shared, scaled, packed)
+        session = self.session  # where it had rested there is no pair
         if kind not in self._pairs:
             graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled, packed=packed)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
             little, _ = open_session(graph, self.hardware.of_rows, threads=1)
-            self._pairs[kind] = BoundPair(self.session, little, self._input, [self._output], self._buffer)
+            self._pairs[kind] = BoundPair(session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
 
 

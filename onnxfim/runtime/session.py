@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from onnxfim.graph.referring import whole
 from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
+from onnxfim.runtime.heap import weights_apart
 from onnxfim.runtime.installation import import_runtime
 from onnxfim.runtime.placement import RECORD, placement
 from onnxfim.runtime.provider_options import Chain, added, provider_chain, ran_with, refused_option
@@ -43,6 +45,7 @@ def open_session(
     lean: bool = False,
     mapped: bool = False,
     plain: bool = False,
+    apart: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -56,6 +59,7 @@ def open_session(
         mapped: Leave the weights in their files on the CPU, as they are: neither packed for its kernels nor turned, which each take
             them into memory once more.
         plain: Run the graph as it is written: for a single call, or where the runtime would take long to rearrange it.
+        apart: Give large weights pages of their own, so that what opening takes beside them goes back to the system.
 
     Raises:
         ModelError: the runtime does not take the model.
@@ -69,7 +73,8 @@ def open_session(
         return _session_options(threads, base_dir, libraries, lean, mapped, spinning=hardware.spinning, plain=plain)
 
     try:
-        session, said, failed = _opened(model, chain, options, _FOLDS if mapped else ())
+        with weights_apart() if apart else nullcontext():
+            session, said, failed = _opened(model, chain, options, _FOLDS if mapped else ())
     except ModelError:  # runtimes before 1.22 or so, and some providers, do not take a copy whose weights are in files
         complete = whole(model, base_dir) if isinstance(model, bytes) and base_dir is not None else None
         if complete is None:

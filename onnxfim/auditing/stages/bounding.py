@@ -20,6 +20,8 @@ def read(context: Context) -> GraphReading | None:
     if file is None or not context.settings.bounds:
         return None
     context.say("bounding")
+    if context.subject.turns is not None:
+        context.subject.turns.none()
     store = context.memory.store({"bound of": file.sha256})
 
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:

@@ -86,7 +86,7 @@ def open_derivative(ground: Ground) -> Derivative:
 
     def test_on(model: MeteredModel, rows: Array) -> SelfTest:
         return model.self_test(
-            _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate),
+            _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate, rows),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
             products=ground.base.shape[1] > FEW_CLASSES,
         )  # fmt: skip
@@ -134,11 +134,18 @@ def ways(ground: Ground, route: GradientRoute) -> Ways:
     return Ways(lambda some: route.directions(ground.X, ground.base, some), names, lambda r: 1.0, others=False)
 
 
-def _original(ground: Ground, model: DifferentiableModel, surrogate: bool) -> Callable[[Array], Array]:
+def _original(ground: Ground, model: DifferentiableModel, surrogate: bool, tested: Array) -> Callable[[Array], Array]:
     """What the derivative is tested against; a surrogate differs from the file by design: it is tested against itself."""
     if surrogate:
         return lambda rows: model.vjp(rows, np.zeros((1, len(rows), model.num_outputs)))[0]
-    return lambda rows: ground.forward.outputs(rows)[:, :, 0]
+    if ground.subject.turns is None:
+        return lambda rows: ground.forward.outputs(rows)[:, :, 0]
+    known = ground.forward.outputs(tested)[:, :, 0]  # first, while the model's own session is open
+
+    def original(rows: Array) -> Array:
+        return known if rows is tested else ground.forward.outputs(rows)[:, :, 0]
+
+    return original
 
 
 def _inside(rows: Array, limits: tuple[float, float] | None) -> Array:

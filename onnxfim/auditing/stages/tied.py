@@ -67,6 +67,8 @@ def surrounding(context: Context, clean: Clean) -> Array:
 
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
     assert context.hardware is not None  # there is a file
+    if context.subject.turns is not None:
+        context.subject.turns.none()
     session = open_session(
         finder.model.SerializeToString(), context.hardware, base_dir=folder.resolve(), lean=True, mapped=refers(finder.model)
     )[0]
