@@ -58,4 +58,4 @@ def find_batch(context: Context) -> None:
 
 def _machine() -> tuple[str, str, int]:
     """What a batch depends on beside the model, its runtime and its provider."""
-    return platform.node(), platform.processor(), usable_cores()
+    return platform.node(), platform.machine(), usable_cores()

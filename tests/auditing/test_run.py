@@ -245,12 +245,13 @@ class TestBudget:
     X = MODEL.samples(24)
 
     @pytest.mark.parametrize("budget", [12, 50, 101, 400])
-    def test_it_is_kept(self, saved, cpu, budget):
+    def test_it_is_kept(self, saved, cpu, budget, reused):
         found = audit(saved(self.MODEL.onnx()), self.X, settings=cpu(budget=budget, method="sketch"))
         spent = [s.evaluations for s in found.samples]
         assert np.mean(spent) <= max(budget, 9 + 1)
         flips = sum(s.flip_radius.evaluations for s in found.samples)  # beside the budget
-        assert found.run.evaluations == sum(spent) - 24 + found.step.evaluations + 24 + flips
+        assert sum(reused.values()) in (6 * 4, 6 * 8)  # one row a direction at each of the ladder's samples
+        assert found.run.evaluations == sum(spent) - 24 + found.step.evaluations + 24 + flips - sum(reused.values())
         if budget >= 50:
             assert np.mean(spent) > 0.8 * budget, "what is paid for is used"
 
@@ -299,7 +300,7 @@ class TestMemory:
         monkeypatch.setattr(OnnxForward, "_bound", bound)
         found = audit(path, X, settings=cpu(batch=64, method="sketch"))
         assert found.run.times["batch"] <= 20
-        assert max(calls) == 64
+        assert max(calls) > 20, "the first failed"
         assert_allclose(values(found), values(whole), rtol=2e-3)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxfim.gradients.derivative_rules import DerivativeRule, Partial, Pointwise, Site
+from onnxfim.gradients.build import _end_to_end
+from onnxfim.gradients.derivative_rules import Cotangent, DerivativeRule, Partial, Pointwise, Scaled, Site, Stretch
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.shapes import Batch
 from tests.support.gradient_nets import Net
@@ -208,13 +209,22 @@ def both(change: Callable[[Site, str, str], str]) -> Plant:
     return plant
 
 
+def whole(n: Site, g: Cotangent) -> str:
+    """A cotangent as one value."""
+    if isinstance(g, Stretch):
+        return next(iter(_end_to_end(n, [g])))
+    if isinstance(g, Scaled):
+        return g.value if g.factor is None else n.mul(g.value, g.factor)
+    return g
+
+
 def backwards(change: Callable[[Site, str, str], str]) -> Plant:
     """A fault in the cotangents alone."""
 
     def plant(rule: Rule) -> Rule | None:
         if isinstance(rule, Pointwise):
             return None
-        return DerivativeRule(lambda n, us: {i: change(n, g, n.inputs[i]) for i, g in rule.vjp(n, us).items()}, rule.jvp)
+        return DerivativeRule(lambda n, us: {i: change(n, whole(n, g), n.inputs[i]) for i, g in rule.vjp(n, us).items()}, rule.jvp)
 
     return plant
 
