@@ -1,8 +1,7 @@
 """The least value of a function of one number between two bounds.
 
-Brent's search (Algorithms for Minimization without Derivatives, 1973, chapter 5; FMIN of Forsythe, Malcolm and Moler, 1977). Order
-of operations and constants are those of the bounded search of SciPy (BSD-3-Clause), whose import takes longer than many an audit:
-the points are bit for bit the same.
+Brent's search (Algorithms for Minimization without Derivatives, 1973, chapter 5; FMIN of Forsythe, Malcolm and Moler, 1977), as
+SciPy has it too, whose import takes longer than many an audit: tests hold the points against SciPy's, bit for bit.
 """
 
 from __future__ import annotations
