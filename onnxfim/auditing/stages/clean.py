@@ -11,7 +11,6 @@ from onnxfim.auditing.stages import stage
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 from onnxfim.runtime.forgiving import why_not
-from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
 from onnxfim.slopes.spread import spread_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -54,8 +53,7 @@ def _check_labels(context: Context, base: Array) -> None:
     labels = context.samples.labels
     if labels is None or not context.reader.has_classes:
         return
-    # One number may be the chance of the second of two classes; one number of a softmax is no choice at all.
-    classes = base.shape[1] if isinstance(context.reader, (SoftmaxLogits, Probabilities)) else max(base.shape[1], 2)
+    classes = context.reader.classes(base.shape[1])
     bad = np.flatnonzero(labels >= classes)
     allowed = "0" if classes == 1 else f"0 to {classes - 1}"
     if len(bad):

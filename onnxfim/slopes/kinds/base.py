@@ -96,6 +96,10 @@ class OutputReader(ABC):
 
     # what they mean
 
+    def classes(self, outputs: int) -> int:
+        """How many classes so many outputs tell apart: one number may be the chance of the second of two."""
+        return max(outputs, 2)
+
     def logits(self, outputs: Array) -> Array:
         """The natural parameters, in the shape of ``outputs``: what slopes and decision boundaries are taken of."""
         return outputs

@@ -31,6 +31,9 @@ class _Categorical(OutputReader):
     def divergence(self, base: Array, outputs: Array) -> Array:
         return softmax_divergence(self.logits(base), self.logits(outputs))
 
+    def classes(self, outputs: int) -> int:
+        return outputs  # one number of a softmax is no choice at all
+
     def log10_spread(self, outputs: Array) -> float:
         """``λ_max(C) ≤ max_k 2p_k(1 − p_k)``, in logarithms: no ``1 − p`` to cancel, no p to underflow."""
         return float(self.log10_spreads(outputs[None])[0])
