@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from onnxfim.runtime.installation import Installation
 from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import _CUDA, available_providers, build_info, runtime_version
 from onnxfim.runtime.session import open_session
+from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.runtime.shared_libraries import Library
 
 # One Identity node on one float, opset 13: enough to make a provider load. Written out, so that no ONNX library has to.
@@ -96,7 +96,7 @@ def examine() -> Machine:
         libraries=cuda_libraries(facts.cuda),
         cuda=advise(facts),
         tf32="off unless --tf32 is given (ONNX Runtime's own default is on)",
-        cores=cores(),
+        cores=usable_cores(),
         memory=total_memory(),
         available=available_memory(),
         extras=tuple(Extra(name, _version(name), purpose) for name, purpose in _EXTRAS.items()),
@@ -118,9 +118,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

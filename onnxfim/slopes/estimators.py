@@ -287,7 +287,7 @@ def _ends(square: float, error: float) -> tuple[float, float]:
 
 
 def _scale(Y: Array) -> float:
-    """A power of ten that keeps squares of scores away from under- and overflow."""
+    """A factor that keeps squares of scores away from under- and overflow."""
     return float(scales(Y[None])[0])
 
 

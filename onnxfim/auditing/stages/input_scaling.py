@@ -15,6 +15,7 @@ from onnxfim.data.usual_scalings import InputChange, usual_changes
 from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.record.audit import ScalingCheck
 from onnxfim.record.statistics import binomial_at_least
+from onnxfim.slopes.flips import margins
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -117,9 +118,8 @@ def _words(alike: Sequence[InputChange]) -> str:
 
 def _margin(ground: Ground) -> float:
     """Median over the usable samples of the largest logit above the next; a single logit's distance from zero."""
-    logits = ground.reader.logits(ground.base[ground.clean.usable])[:, :, 0]
-    top = np.sort(logits, axis=1)
-    return float(np.median(top[:, -1] - top[:, -2] if top.shape[1] > 1 else np.abs(top[:, 0])))
+    base = ground.base[ground.clean.usable]
+    return float(np.median(np.abs(margins(ground.reader, base, ground.reader.predictions(base)))))
 
 
 def _contradiction(ground: Ground) -> str | None:
