@@ -179,7 +179,7 @@ class Console:
             last = now
             if p.stage not in begun:
                 begun.add(p.stage)
-                self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}" if p.total else p.stage)
+                self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}" if p.done < p.total else p.stage)
                 return
             rate = p.done / (now - start)
             left = (p.total - p.done) / rate if rate and p.total else 0.0

@@ -263,3 +263,11 @@ def test_a_line_comes_where_reading_is_slow_alone(capsys):
         time.sleep(0.3)
     assert capsys.readouterr().err == "reading\n"
     assert threading.active_count() == 1
+
+
+def test_a_stage_that_begins_tells_no_count_of_the_one_before(monkeypatch, capsys):
+    monkeypatch.setattr("onnxfim.cli.console._SILENT", 0.0)
+    with Console().progress() as told:
+        told(Progress("measuring", 1, 500, "samples"))
+        told(Progress("bounding", 500, 500, "samples"))
+    assert capsys.readouterr().err.splitlines() == ["measuring: 1 of 500 samples", "bounding"]
