@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -37,7 +38,7 @@ from onnxfim.auditing.stages import (
 from onnxfim.auditing.subject import CallableModel, open_subject
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
@@ -235,11 +236,19 @@ def opened(
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
+    _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)
     return context
+
+
+def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:
+    """Refuse a step that leads beyond the numbers of the model's input; several of it are taken at a time."""
+    most = float(np.finfo(dtype).max) / 16 if dtype.kind == "f" else math.inf
+    if step is not None and step > most:
+        raise SettingsError(f"step: {step:.3g} leads beyond the numbers of {dtype}, expected at most {most:.3g}. Give less.")
 
 
 def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:

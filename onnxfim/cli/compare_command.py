@@ -139,8 +139,8 @@ def compare_command(
     _print(result, written.files, console)
     if written.problem is not None:
         raise written.problem
-    if (stopped := next((a.run.stopped for a in audits if a.run.stopped is not None), None)) is not None:
-        raise ProviderError(stopped)
+    if (stopped := next((a for a in audits if a.run.stopped is not None), None)) is not None:
+        raise ProviderError(f"{stopped.model.name}: its audit ended early, for its provider failed. {stopped.run.stopped}")
     if partial is not None:
         return _code_of_partial(partial)
     if sides.missing:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from onnxfim.data.samples import Array, SampleShape, shape_text
 from onnxfim.errors import InputError
+from onnxfim.record.limits import SIZES, sized
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -47,6 +48,9 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std), ("input range", self.input_range)):
             if values is not None and not (values and all(math.isfinite(v) for v in values)):
                 raise InputError(f"{name}: found {_listed(values)}, expected finite numbers. Pass one, or one for each channel.")
+            if wild := [v for v in values or () if not sized(v)]:
+                least, most = SIZES
+                raise InputError(f"{name}: found {wild[0]:.3g}, expected 0 or {least:g} to {most:g}. Change the unit.")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"std: found {_listed(self.std)}, expected numbers above 0. Pass the training data's deviations.")
         if self.mean and self.std and len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):

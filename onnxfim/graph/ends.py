@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -234,8 +235,8 @@ def _input_quantiser(graph: Graph, input_name: str) -> tuple[Node, float] | None
     for node in graph.consumers.get(input_name, ()):
         if node.op in _QUANTISERS:
             scale = graph.constant(node.inputs[1])
-            if scale is not None and scale.size == 1:
-                return node, float(scale.ravel()[0])
+            if scale is not None and scale.size == 1 and 0 < (size := float(scale.ravel()[0])) < math.inf:
+                return node, size
         elif node.op in _MOVED and node.inputs[0] == input_name:
             found = _input_quantiser(graph, node.outputs[0])
             if found is not None:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from onnxfim.errors import SettingsError
-from onnxfim.record.limits import LARGEST
+from onnxfim.record.limits import LARGEST, SIZES, sized
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -113,9 +113,11 @@ class Setting:
         """Why its value among ``settings`` cannot be, in one line, or None where it can."""
         value = getattr(settings, self.name)
         if self._within(value) and (self.facts.good is None or self.facts.good(settings)):
-            if not isinstance(value, int) or abs(value) <= LARGEST:
-                return None
-            return f"{self.name}: a whole number of {value.bit_length():,} bits is too large. Give at most 2^63 - 1."
+            if isinstance(value, int) and abs(value) > LARGEST:
+                return f"{self.name}: a whole number of {value.bit_length():,} bits is too large. Give at most 2^63 - 1."
+            wild = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, float) and not sized(v)]
+            least, most = SIZES
+            return f"{self.name}: {wild[0]:.3g} is no size to compute with. Give one from {least:g} to {most:g}." if wild else None
         wrong = self.facts.wrong or f"{{value!r}} is not {self._expected()}."
         return f"{self.name}: " + wrong.format(value=value, least=self.facts.least, settings=settings)
 

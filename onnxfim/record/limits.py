@@ -30,6 +30,8 @@ class Limits:
 
 #: The largest whole number: what other readers of JSON and the runtime's own integers hold.
 LARGEST = 2**63 - 1
+#: What a size in some unit can be, but for zero: the fourth powers of what is computed with it are still numbers of float64.
+SIZES = (1e-30, 1e30)
 Count: TypeAlias = Annotated[int, Limits(least=0)]
 Positive: TypeAlias = Annotated[int, Limits(least=1)]
 Byte: TypeAlias = Annotated[int, Limits(least=0, most=255)]
@@ -53,3 +55,9 @@ def closed(record: Record) -> Record:
     """Marks a record that takes no field beside its own, not even from a later minor version."""
     record.takes_no_other_field = True
     return record
+
+
+def sized(value: float) -> bool:
+    """Whether a number is zero or has a size to compute with; infinities and NaN have none."""
+    least, most = SIZES
+    return value == 0 or least <= abs(value) <= most

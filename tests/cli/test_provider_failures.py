@@ -146,6 +146,7 @@ class TestFailures:
         done = command("compare", "whole.json", "a.json", "-o", "json=both.json")
         assert done.exit_code == 2
         assert "the device broke" in last(done)
+        assert "model.onnx: its audit ended early, for its provider failed." in last(done)
         assert (here / "both.json").exists()
 
     def test_memory_halves_the_batch(self, here, command, monkeypatch):

@@ -221,6 +221,8 @@ class TestPreprocessing:
         ("options", "words"),
         [
             ({"std": (0.1, 0.0)}, ("std: found 0.1, 0,", "above 0")),
+            ({"std": (0.1, 1e-300)}, ("std: found 1e-300,", "expected 0 or 1e-30 to 1e+30", "Change the unit")),
+            ({"input_range": (0.0, 1e300)}, ("input range: found 1e+300,", "expected 0 or 1e-30 to 1e+30", "Change the unit")),
             ({"mean": (float("nan"),)}, ("mean: found nan", "finite numbers")),
             ({"mean": ()}, ("mean: found nothing", "finite numbers")),
             ({"mean": (0.1, 0.2), "std": (1.0, 1.0, 1.0)}, ("found 2 and 3 numbers", "as many of each")),

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnxfim.auditing.description import describe
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.stages import by_differences
-from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, UnsupportedOperator
+from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, SettingsError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.graph.ends import ending, normalisation
@@ -176,3 +176,13 @@ def test_labels_of_a_softmax_over_one_number(saved, cpu):
     X = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     with pytest.raises(InputError, match=r"label 1 of sample 1, expected 0 for 1 output\. Check the labels"):
         audit(saved(made), X, np.arange(8) % 2, cpu(output_kind="probabilities", replay=0))
+
+
+def test_a_step_that_leads_beyond_the_numbers_of_the_input(saved, cpu, told):
+    path = saved(
+        models.model(
+            [("MatMul", ["x", "W"], ["z"], {})], {"W": np.eye(4, 3, dtype=np.float16)}, shape=(4,), out=(3,), dtype="float16"
+        )
+    )
+    with pytest.raises(SettingsError, match=told("step: 5e+03 leads beyond the numbers of float16", "at most 4.09e", "Give less")):
+        audit(path, np.ones((2, 4), np.float16), settings=cpu(step=5e3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -119,3 +120,25 @@ def test_a_case_is_always_the_same(tmp_path, family):
         files = {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".npz"}
         made.append((case, files))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(("waited", "hung"), [(0.0, True), (60.0, False)], ids=["of its own", "for a processor"])
+def test_time_without_a_processor_is_no_hang(tmp_path, monkeypatch, waited, hung):
+    monkeypatch.setattr(harness, "starved", lambda pid: waited)
+    assert _outcome(tmp_path, lambda: time.sleep(2.5), Case(_AUDIT, "")).ended.hung is hung
+
+
+def test_waiting_for_a_processor_is_counted():
+    """Two loops on one processor each wait for the other; what sleeps waits for none."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        for loop in loops:
+            os.sched_setaffinity(loop.pid, {min(os.sched_getaffinity(0))})
+        before = [harness.starved(loop.pid) for loop in loops]
+        time.sleep(1.0)
+        assert sum(harness.starved(loop.pid) for loop in loops) - sum(before) > 0.5
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert harness.starved(os.getpid()) >= 0

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 
 from onnxfim.errors import InputError, ModelError
-from onnxfim.graph.ends import ending, input_level, normalisation
+from onnxfim.graph.ends import ending, input_level, input_limits, normalisation
 from onnxfim.graph.load import choose_input, choose_output, fixed_batch, load_model, sample_shape
 from tests.support import models
 from tests.support.models import Linear
@@ -233,6 +233,14 @@ def test_levels_of_a_quantised_input(saved):
     made = models.model(nodes, {"s": np.float32(0.02), "o": np.int8(0)}, shape=(4,), out=(4,))
     assert_allclose(input_level(load_model(saved(made)).graph, "x"), 0.02, rtol=1e-6)
     assert input_level(load_model(saved(LINEAR.onnx(), "plain.onnx")).graph, "x") is None
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -0.02])
+def test_no_levels_where_the_scale_is_no_size(saved, scale):
+    nodes = [("QuantizeLinear", ["x", "s", "o"], ["q"], {}), ("DequantizeLinear", ["q", "s", "o"], ["z"], {})]
+    graph = load_model(saved(models.model(nodes, {"s": np.float32(scale), "o": np.int8(0)}, shape=(4,), out=(4,)))).graph
+    assert input_level(graph, "x") is None
+    assert input_limits(graph, "x") is None
 
 
 def test_the_builders_build_what_the_checker_takes():

@@ -29,6 +29,10 @@ POSITIVE = "is not a positive number."
         ({"step": 0.0}, f"step: 0.0 {POSITIVE}"),
         ({"step": math.inf}, f"step: inf {POSITIVE}"),
         ({"step": math.nan}, f"step: nan {POSITIVE}"),
+        ({"step": 1e-31}, "step: 1e-31 is no size to compute with. Give one from 1e-30 to 1e+30."),
+        ({"sigma": 1e300}, "sigma: 1e+300 is no size to compute with. Give one from 1e-30 to 1e+30."),
+        ({"temperature": 1e-300}, "temperature: 1e-300 is no size to compute with. Give one from 1e-30 to 1e+30."),
+        ({"attack_range": (-1e300, 1.0)}, "attack_range: -1e+300 is no size to compute with. Give one from 1e-30 to 1e+30."),
         ({"scheme": "sideways"}, "scheme: 'sideways' is not auto, forward, central or dithered."),
         ({"seed": -1}, "seed: -1 is not between 0 and 2^63 - 1."),
         ({"seed": 2**63}, f"seed: {2**63} is not between 0 and 2^63 - 1."),
@@ -53,7 +57,7 @@ def test_what_cannot_be(given, message):
 @pytest.mark.parametrize(
     "given",
     [
-        {"samples": 1}, {"budget": 12}, {"precision": 0.1, "max_budget": 101}, {"max_budget": 50}, {"step": 1e-300},
+        {"samples": 1}, {"budget": 12}, {"precision": 0.1, "max_budget": 101}, {"max_budget": 50}, {"step": 1e-30},
         {"seed": 2**63 - 1}, {"batch": 1}, {"replay": 0}, {"attack_range": (0.0, 1.0)}, {"attack_samples": 1},
     ],
     ids=str,
