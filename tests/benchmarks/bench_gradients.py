@@ -6,9 +6,10 @@ Needs torch (weights are random) and onnxruntime.
 A line per network, batch and number of threads: processor time and wall time of the derivative graph, called as an audit calls it,
 over the smallest of six ways of PyTorch (a loop of backward passes, one batched by ``is_grads_batched``,
 ``torch.func.vmap(jacrev)``; each in both memory formats), in one run, taken in turn, medians. Below 1 the graph is faster. A way
-that takes twice the time of the best at its first call is not measured further. ``--keep FILE`` keeps each line in a JSON file and
-measures those that it lacks; ``--table FILE`` prints what it holds as Markdown. ``--forward`` shows what the products cost in
-forward passes of the same batch in the same runtime instead. ``--quick`` makes networks thinner and images smaller.
+that takes 1.2 times the best's processor time in a trial of four rows is not measured further. Threads of both wait without spinning, for
+processor time on a shared machine is not to count idle turns. ``--keep FILE`` keeps each line in a JSON file and measures those that
+it lacks; ``--table FILE`` prints what it holds as Markdown. ``--forward`` shows what the products cost in forward passes of the same
+batch in the same runtime instead. ``--quick`` makes networks thinner and images smaller.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -26,6 +28,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
 import torch
 from torch import nn
 
@@ -37,6 +41,7 @@ from onnxfim.runtime.call_memory import CallMemory
 
 SEEDS = 10
 AIM = 0.85  # of the best way of PyTorch
+_TRIAL, _HOPELESS = 4, 1.2  # rows of the trial of the ways, and times of the best in it that are too many
 BATCHES, THREADS = (1, 8, 32), (1, 2)
 
 
@@ -190,8 +195,10 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def medians(calls: Sequence[Callable[[], object]], seconds: float = 6.0) -> Times:
-    """Median processor and wall times of calls made in turn, so that they meet the same disturbances."""
-    times: list[Times] = [[] for _ in calls]
+    """Median processor and wall times of calls made in turn, so that they meet the same disturbances; at least three of each."""
+    first = [timed(call) for call in calls]
+    long = sum(wall for _, wall in first) > seconds  # what a first call does beside is little then
+    times = [[f] if long else [] for f in first]
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(times[0]) < 3:
         for call, taken in zip(calls, times, strict=True):
@@ -246,6 +253,12 @@ def jacobians(model: onnx.ModelProto, threads: int) -> Callable[[np.ndarray, np.
     return lambda x, u: calls(opened, ["z", "g"], {"x": x, "u": u})[1]
 
 
+def called(net: nn.Module, ours: Callable[[np.ndarray, np.ndarray], np.ndarray], x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Calls of the Jacobian at the rows x, ours and those of PyTorch."""
+    u = np.ascontiguousarray(np.broadcast_to(np.eye(SEEDS, dtype=np.float32)[:, None], (SEEDS, len(x), SEEDS)))
+    return {"ours": lambda: ours(x, u), **ways(net, x, u)}
+
+
 def against_torch(name: str, batches: list[int], threads: list[int], seconds: float, *, quick: bool, keep: Path | None) -> None:
     """Print a line per batch and number of threads, and keep it."""
     kept = read(keep)
@@ -256,20 +269,16 @@ def against_torch(name: str, batches: list[int], threads: list[int], seconds: fl
     for number, batch in missing:
         torch.set_num_threads(number)
         ours = jacobians(model, number)
-        x = rows[:batch]
-        u = np.ascontiguousarray(np.broadcast_to(np.eye(SEEDS, dtype=np.float32)[:, None], (SEEDS, batch, SEEDS)))
-        others = ways(net, x, u)
-
-        def jacobian(x: np.ndarray = x, u: np.ndarray = u, ours: Callable[..., np.ndarray] = ours) -> np.ndarray:
-            return ours(x, u)
-
-        want = others["loop"]().numpy()
-        error = np.abs(jacobian() - want).max() / np.abs(want).max()
-        jacobian()
-        first = {way: timed(call) for way, call in others.items()}
-        good = [way for way in others if any(first[way][i] <= 2 * min(f[i] for f in first.values()) for i in (0, 1))]
-        mine, *found = medians([jacobian, *(others[way] for way in good)], seconds)
-        cell = {"ours": mine, "ways": dict(zip(good, found, strict=True)), "error": float(error)}
+        calls = called(net, ours, rows[: min(batch, _TRIAL)])
+        calls["ours"]()
+        want = calls["loop"]()
+        error = float(np.abs(calls["ours"]() - want.numpy()).max() / np.abs(want.numpy()).max())
+        first = {way: timed(call)[0] for way, call in calls.items() if way != "ours"}
+        most = _HOPELESS * min(first.values())
+        measured = ["ours", *(way for way, cpu in first.items() if cpu <= most)]
+        calls = called(net, ours, rows[:batch])
+        mine, *found = medians([calls[way] for way in measured], seconds)
+        cell = {"ours": mine, "ways": dict(zip(measured[1:], found, strict=True)), "error": error}
         print(line(name, batch, number, cell), flush=True)
         if keep is not None:
             keep.write_text(json.dumps({**read(keep), f"{name}/{batch}/{number}": cell}, indent=1))
@@ -337,8 +346,6 @@ def in_forward_passes(name: str, batch: int, seconds: float, *, quick: bool) -> 
         plain,
         backward,
     ]
-    for call in calls:
-        call()
     f, ten, product, torch_f, torch_ten = (cpu for cpu, _ in medians(calls, seconds))
     print(
         f"{name:13s} forward {1e3 * f:7.1f} ms | 10 Jᵀu {ten / f:5.1f} | u → JJᵀu {product / f:5.2f} | "

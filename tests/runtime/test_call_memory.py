@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxfim.runtime import call_memory as module
-from onnxfim.runtime.call_memory import MOST, CallCost, CallMemory, took_much
+from onnxfim.runtime.call_memory import CACHED, MOST, CallCost, CallMemory, took_much
 
 MB = 2**20
 
@@ -27,7 +27,7 @@ def call(memory, machine, rows, seeds, grows=0):
 
 
 def test_blocks_double_up_to_the_stated_bound(machine):
-    memory, rows = CallMemory(CallCost(MB, MB)), []
+    memory, rows = CallMemory(CallCost(2 * MB, 0)), []
     for _ in range(8):
         rows.append(memory.rows(1))
         call(memory, machine, rows[-1], 1, grows=0)
@@ -35,8 +35,17 @@ def test_blocks_double_up_to_the_stated_bound(machine):
     assert memory.cost.of(rows[-1], 1) == MOST
 
 
+def test_cotangents_of_a_call_stay_in_the_caches_or_are_as_many_as_the_weights(machine):
+    assert CACHED == 8 * MB
+    assert CallMemory(CallCost(0, MB)).rows(1) == 8
+    assert CallMemory(CallCost(0, MB)).rows(4) == 2
+    assert CallMemory(CallCost(0, MB)).rows(10) == 1
+    assert CallMemory(CallCost(0, MB, weights=30 * MB)).rows(10) == 3
+    assert CallMemory(CallCost(0, MB, weights=500 * MB)).rows(1) == 32  # of the first call's memory
+
+
 def test_a_small_call_does_not_let_the_next_grow(machine):
-    memory = CallMemory(CallCost(MB, MB))
+    memory = CallMemory(CallCost(2 * MB, 0))
     call(memory, machine, 1, 1)
     assert memory.rows(1) == 16
 
