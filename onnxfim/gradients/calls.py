@@ -75,7 +75,7 @@ class BoundedCalls:
         rows, seeds = counts(feeds, SAMPLES)
         parts, start = [], 0
         while start < rows:
-            stop = min(rows, start + self.memory.rows(seeds))
+            stop = min(rows, start + self.memory.rows(seeds, rows - start))
             part = dict(feeds) if stop - start == rows else stretch(feeds, SAMPLES, 1, start, stop)
             try:
                 parts.append(self._forgiving(session, outputs, part, padded))

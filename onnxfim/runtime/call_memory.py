@@ -68,11 +68,15 @@ class CallMemory:
             return None
         return f"one sample with one seed needs about {needed / _MB:,.0f} MB, and {left / _MB:,.0f} MB are available to the process"
 
-    def rows(self, seeds: int) -> int:
-        """Samples that a call with so many seeds each may have; at least 1."""
+    def rows(self, seeds: int, left: int) -> int:
+        """Samples that the next call may have, of those ``left`` with so many seeds each; at least 1.
+
+        Memory bounds them; for the caches they come in as many even calls as is nearest, so that no small rest is called for.
+        """
         rows = self._bound() / max(self.cost.of(1, seeds) * self._more, 1.0)
         if self.measures:
-            rows = min(rows, max(CACHED, self.cost.weights) / max(self.cost.seed * seeds, 1))
+            cached = max(CACHED, self.cost.weights) / max(self.cost.seed * seeds, 1)
+            rows = min(rows, left // max(round(left / cached), 1))
         return int(max(1, min(rows, (self._failed - 1) // max(seeds, 1), self._most_rows or math.inf, 2**31)))
 
     def seeds(self, wanted: int) -> int:
