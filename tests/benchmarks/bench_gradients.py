@@ -304,11 +304,20 @@ def line(name: str, batch: int, threads: int, cell: Mapping[str, Any]) -> str:
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown of kept lines: processor time over the best way's and wall time over the best way's, those beyond the aim bold."""
+    """Markdown of kept lines, those beyond the aim bold."""
     columns = sorted({tuple(map(int, key.split("/")[1:])) for key in cells}, key=lambda c: (c[1], c[0]))
     names = [name for name in NETS if any(key.startswith(f"{name}/") for key in cells)]
     heads = [f"batch {batch}, {threads} thread{'s' * (threads > 1)}" for batch, threads in columns]
-    lines = ["| network | " + " | ".join(heads) + " |", "|---|" + "---|" * len(columns)]
+    measured = sum(all(r <= AIM for r, _ in ratios(cell)) for cell in cells.values())
+    lines = [
+        f"A Jacobian of {SEEDS} classes against the best way of PyTorch {torch.__version__.partition('+')[0]} (ONNX Runtime "
+        f"{ort.__version__}, CPU): processor time / wall time, medians of calls in turn; below 1 the derivative graph is faster. "
+        f"{measured} of {len(cells)} at most {AIM} in both; what is above is bold. Made by `python tests/benchmarks/bench_gradients.py "
+        "--keep FILE`, printed by `--table FILE`.",
+        "",
+        "| network | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
     for name in names:
         found = (cells.get(f"{name}/{batch}/{threads}") for batch, threads in columns)
         told = (" / ".join(f"**{r:.2f}**" if r > AIM else f"{r:.2f}" for r, _ in ratios(c)) if c else "–" for c in found)
