@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -32,7 +33,8 @@ def cost_of(prepared: Prepared) -> CallCost:
     shapes = prepared.trace.shapes
     sizes = [_size(shapes[o]) for n in prepared.nodes for o in n.output if o in shapes]
     largest = max([*sizes, _size(shapes.get(prepared.x, ()))])
-    return CallCost(_BYTES * sum(sizes), _BYTES * _AT_ONCE * largest)
+    weights = sum(math.prod(t.dims) for t in prepared.initializers)
+    return CallCost(_BYTES * sum(sizes), _BYTES * _AT_ONCE * largest, _BYTES * weights)
 
 
 def _size(shape: Sequence[Any]) -> int:
@@ -73,7 +75,7 @@ class BoundedCalls:
         rows, seeds = counts(feeds, SAMPLES)
         parts, start = [], 0
         while start < rows:
-            stop = min(rows, start + self.memory.rows(seeds))
+            stop = min(rows, start + self.memory.rows(seeds, rows - start))
             part = dict(feeds) if stop - start == rows else stretch(feeds, SAMPLES, 1, start, stop)
             try:
                 parts.append(self._forgiving(session, outputs, part, padded))

@@ -143,6 +143,16 @@ def known_hard_convolutions(rng: Rng) -> tuple[Net, str]:
     return net, net.op("Conv", "x", rng.standard_normal((3, 2, k, k)), strides=[s, s], pads=pads, dilations=[d, d])
 
 
+@case("Conv", repeats=3)
+def few_cells_of_many_channels(rng: Rng) -> tuple[Net, str]:
+    """What is transposed by minimal filtering: 3 × 3 at stride 1, with pads of all kinds and unequal sides."""
+    size = ints(rng, 3, 6, 2)
+    pads = [1] * 4 if rng.random() < 0.5 else [int(p) for p in rng.integers(0, 2, 4)]
+    net = Net((384, *size), opset=18, ir_version=8)
+    weight = rng.standard_normal((384, 384, 3, 3)) / 60
+    return net, net.op("Conv", "x", weight, pads=pads)
+
+
 @case("ConvTranspose", repeats=60)
 def transposed_convolution(rng: Rng) -> tuple[Net, str]:
     rank = int(pick(rng, [1, 2, 2, 3]))

@@ -169,3 +169,33 @@ def test_convolutions_whose_window_reaches_all_are_matrix_products(size, kernel,
     want = of_linear(net, output, x, u)
     assert_allclose(g, want, rtol=0, atol=1e-6 * np.abs(want).max())  # sums of some hundred float32 products
     assert (ops["MatMul"] == 1) is dense
+
+
+SMALL = {  # size, pads, channels (in, out), whether minimal filtering saves
+    "as large as the input": ((4, 4), [1, 1, 1, 1], (256, 320), True),
+    "unequal sides": ((3, 5), [1, 1, 1, 1], (320, 384), True),
+    "no pads": ((6, 5), [0, 0, 0, 0], (384, 384), True),
+    "unequal pads": ((4, 3), [0, 2, 2, 1], (320, 320), True),
+    "few channels": ((4, 4), [1, 1, 1, 1], (64, 320), False),
+    "many cells": ((8, 8), [1, 1, 1, 1], (512, 512), False),
+}
+
+
+@pytest.mark.parametrize(("size", "pads", "channels", "minimal"), SMALL.values(), ids=list(SMALL))
+def test_convolutions_of_few_cells_and_many_channels_take_fewer_products(size, pads, channels, minimal):
+    rng = np.random.default_rng(5)
+    c, m = channels
+    net = Net((c, *size))
+    w = rng.standard_normal((m, c, 3, 3)).astype(np.float32)
+    output = net.op("Conv", "x", w, pads=pads)
+    x = np.zeros((2, c, *size), np.float32)
+    o, p = (d + pads[i] + pads[i + 2] - 2 for i, d in enumerate(size))
+    u = rng.standard_normal((SEEDS, 2, m, o, p)).astype(np.float32)
+    g, ops = pulled_back(net, output, x, u)
+    padded = np.zeros((SEEDS, 2, c, o + 2, p + 2))
+    for i, j in np.ndindex(3, 3):  # each tap hands every cotangent to the cell it read
+        padded[..., i : i + o, j : j + p] += np.einsum("snmop,mc->sncop", u.astype(np.float64), w[:, :, i, j].astype(np.float64))
+    want = padded[..., pads[0] : pads[0] + size[0], pads[1] : pads[1] + size[1]]
+    assert_allclose(g, want, rtol=0, atol=2e-6 * np.abs(want).max())  # sums of some thousand float32 products
+    assert (ops["MatMul"] > 16) is minimal
+    assert (ops["Conv"] == 2) is not minimal

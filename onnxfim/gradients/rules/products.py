@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxfim.gradients.derivative_rules import Site, linear, numel, rule
+from onnxfim.gradients.rules import minimal
 from onnxfim.gradients.rules.windows import Window, window
 from onnxfim.graph.shapes import Shape
 
@@ -164,6 +165,9 @@ def _conv_window(n: Site, wide: Shape, narrow: Shape) -> tuple[Window, int, list
 def _conv_transpose_of(n: Site, u: str) -> str:
     """Cotangent of a convolution's input: a convolution with flipped weights at stride 1, a transposed one otherwise.
 
+    At stride 1 few cells of many channels take minimal filtering. Transposed convolutions stay: written as convolutions of each
+    phase, or of all at once, they measured from 0.65 to 6 times as long, most of them twice.
+
     Where the window reaches every cell from every position, the convolution is a dense layer, and a matrix product does the same
     multiplications without the border that convolutions of a few cells mostly consist of.
     """
@@ -177,6 +181,10 @@ def _conv_transpose_of(n: Site, u: str) -> str:
     pads = [(e - 1 - b, e - 1 - a) for (b, a), e in zip(w.pads, w.extent, strict=True)]
     if all(s == 1 for s in w.strides) and all(b >= 0 and a >= 0 for b, a in pads):
         flat = [b for b, _ in pads] + [a for _, a in pads]
+        size, out = n.static(y[2:]), n.static(x[2:])
+        plain = groups == 1 and all(k == 3 and d == 1 for k, d in zip(w.kernel, w.dilations, strict=True))
+        if plain and minimal.pays(weight[:2], size, out):
+            return n.unfold(minimal.flipped(n, folded, weight, size, out, flat[: len(pads)]), x)
         flipped = _flipped(n, n.inputs[1], weight, groups)
         g = n.write("Conv", folded, flipped, pads=flat, dilations=list(w.dilations), group=groups, kernel_shape=list(w.kernel))
         return n.unfold(g, x)
