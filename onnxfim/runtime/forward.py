@@ -14,6 +14,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.batch_finder import BatchFinder, most_rows, own_clock
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
+from onnxfim.runtime.host_rows import made_rows, makes
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
@@ -61,7 +62,7 @@ def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: i
 
 
 class OnnxForward:
-    """The audited file on ONNX Runtime; perturbed rows are made on the device by a bound graph of ours.
+    """The audited file on ONNX Runtime; perturbed rows are made on the device by a bound graph of ours, on the CPU by NumPy.
 
     Args:
         source: The file, or bytes of a copy that reproduced it.
@@ -110,6 +111,7 @@ class OnnxForward:
         self.few_shapes = has_own_device(self.report.obtained)  # whether calls are filled up to one of a few numbers of rows
         self.reopened = False  # whether the session was opened anew, without threads that spin
         self.packs = self.few_shapes  # whether signs are unpacked on the device
+        self._makes = self.report.obtained == CPU and makes(np.dtype(dtype))  # whether NumPy makes rows
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
         self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
@@ -276,6 +278,8 @@ class OnnxForward:
         return self._classes(z, len(rows.sample))
 
     def _bound(self, X: Array, rows: Rows) -> Array:
+        if self._makes and not (self.ahead or self.packs):
+            return self._call(filled(made_rows(X, rows, self._dtype), self._size(len(rows.sample))))
         pair, feeds = self.fed(X, rows)
         return pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0]
 

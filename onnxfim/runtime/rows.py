@@ -37,6 +37,10 @@ class Signs:
         """The directions of some rows."""
         return replace(self, of=self.of[which])
 
+    def stretch(self, start: int, stop: int) -> Signs:
+        """The directions ``start … stop`` of those that were drawn, a row for each."""
+        return Signs(self.packed[start:stop], np.arange(stop - start), self.d)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """The directions of the rows, int8 (B, d)."""
         signs = np.unpackbits(self.packed, axis=1, count=self.d).view(np.int8)

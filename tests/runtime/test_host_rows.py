@@ -1,0 +1,71 @@
+"""Rows that NumPy makes on the CPU: bit by bit those of the graph that makes them on a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.host_rows import made_rows, makes
+from onnxfim.runtime.perturb import BoundPair
+from onnxfim.runtime.rows import Rademacher, Rows, dither_noise
+from tests.support.models import Mlp
+
+SHAPE = (2, 3, 2)
+X = np.random.default_rng(0).standard_normal((5, *SHAPE))
+
+
+@pytest.fixture(scope="module")
+def forward(tmp_path_factory):
+    path = tmp_path_factory.mktemp("host") / "mlp.onnx"
+    path.write_bytes(Mlp.draw(3, 12).onnx().SerializeToString())
+    return OnnxForward(
+        path, input_name="x", output_name="z", shape=SHAPE, dtype=np.dtype(np.float32), hardware=Hardware(("cpu",)), batch=8
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [None, (-0.5, 0.5)])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("dithered", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("sample", [[3, 3, 3, 3, 3, 3], [4, 0, 0, 2, 4, 1]], ids=["of one sample", "of several"])
+def test_rows_are_those_of_the_graph(forward, monkeypatch, sample, dtype, dithered, scaled, inside):
+    dtype, count = np.dtype(dtype), len(sample)
+    monkeypatch.setattr(forward, "_dtype", dtype)
+    monkeypatch.setattr(forward, "_wide", np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32))
+    monkeypatch.setattr(forward, "_pairs", {})
+    rng = np.random.default_rng(1)
+    rows = Rows(
+        sample=np.array(sample, np.int64), v=Rademacher(1).signs(0, 3, count, 12), scale=rng.standard_normal(count),
+        w=dither_noise((1, 2), 0, count, 12)[:, 0] if dithered else None, dither=0.3 if dithered else 0.0, inside=inside,
+        field=rng.uniform(0.01, 3, SHAPE) if scaled else None,
+    )  # fmt: skip
+    given = X.astype(dtype)
+    pair, feeds = forward.fed(given, rows)
+    of_graph = pair.filled(feeds, (count, *SHAPE), dtype).numpy()
+    made = made_rows(given, rows, dtype)
+    assert made.dtype == dtype
+    assert made.flags.c_contiguous
+    assert_array_equal(made, of_graph)
+    assert not np.array_equal(made, given[rows.sample])
+
+
+def test_float16_rows_beyond_its_range_are_infinite():
+    rows = Rows(np.zeros(1, np.int64), np.ones((1, 12), np.int8), np.array([1e5]))
+    assert np.isinf(made_rows(X.astype(np.float16), rows, np.dtype(np.float16))).all()
+
+
+def test_the_cpu_needs_no_session_for_rows(forward, monkeypatch):
+    monkeypatch.setattr(BoundPair, "filled", None)
+    monkeypatch.setattr(forward, "_shape", (12,))
+    flat = X.astype(np.float32).reshape(5, 12)
+    rows = Rows(np.array([0, 1]), np.ones((2, 12), np.int8), np.array([0.1, 0.2]))
+    (z,) = forward.stream(flat, [rows])
+    assert_array_equal(z, forward.outputs(made_rows(flat, rows, np.dtype(np.float32))))
+
+
+@pytest.mark.parametrize(("dtype", "here"), [(np.float32, True), (np.float16, True), (np.uint8, False), (np.int64, False)])
+def test_other_types_are_left_to_the_graph(dtype, here):
+    assert makes(np.dtype(dtype)) is here
