@@ -1,4 +1,4 @@
-"""Makes perturbed rows in the processor's own memory, in the arithmetic of the perturbation graph: the same numbers, without a session."""
+"""Makes perturbed rows in the processor's own memory: the numbers of the perturbation graph, without a session."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
     v, scale = np.asarray(rows.v).reshape(count, -1), rows.scale.astype(wide)[:, None]
     w = None if rows.w is None else rows.w.reshape(count, -1)
     dither = wide.type(rows.dither / 127.0)
-    field = None if rows.field is None else np.broadcast_to(rows.field, shape).reshape(1, -1).astype(wide)
+    field: Array | None = None if rows.field is None else np.broadcast_to(rows.field, shape).reshape(1, -1).astype(wide)
     made = np.empty((count, base.shape[1]), dtype)
     size = max(1, _PIECE // max(base.shape[1], 1))
     for start in range(0, count, size):
         part = slice(start, start + size)
-        moved = made[part] if dtype == wide else np.empty(made[part].shape, wide)
+        moved: Array = made[part] if dtype == wide else np.empty(made[part].shape, wide)
         moved[...] = v[part]
         moved *= scale[part]
         if field is not None:
             moved *= field
         moved += base if which is None else base[which[part]]
         if w is not None:
-            shift = w[part].astype(wide)
+            shift: Array = w[part].astype(wide)
             shift *= dither
             if field is not None:
                 shift *= field

@@ -27,6 +27,7 @@ from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
+from onnxfim.slopes.dithering import LEAST_DIRECTIONS
 from onnxfim.slopes.leads import lead_of_directions
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.oddness import has_no_slope
@@ -101,7 +102,8 @@ def plan(ground: Ground) -> Plan:
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
-    return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
+    least = LEAST_DIRECTIONS if step.scheme == "dithered" else _FEW_DIRECTIONS  # four passes each: the budget is kept from 21 on
+    return Plan(jacobian, sketch_measurer(ground), max(least, passes // per_direction))
 
 
 def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
