@@ -176,10 +176,11 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
     return Round(replace(found, results=whole, leads=done.found.leads))
 
 
-def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
+def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request], *, last: bool = False) -> Round:
     """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
-    An unexpected failure at one sample skips it; one of the evaluation itself ends this round, with what was finished.
+    Outputs are kept for further rounds, unless this is the ``last``. An unexpected failure at one sample skips it; one of the
+    evaluation itself ends this round, with what was finished.
 
     Raises:
         KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet; any other error before that too.
@@ -210,7 +211,9 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             results[position] = measured.result
             if measured.lead is not None:
                 leads[position] = measured.lead
-            if not plan.exact:
+            if last:
+                kept.pop(position, None)
+            elif not plan.exact:
                 _keep(kept, results, position, parts)
     except ENDS as end:
         if not results:
