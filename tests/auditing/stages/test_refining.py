@@ -25,7 +25,7 @@ def audited(**options):
 @pytest.mark.parametrize("affordable", [0, 1, 7, 30, 10_000])
 def test_the_plan_is_that_of_the_rounds_one_by_one(affordable):
     weights = np.random.default_rng(0).exponential(size=20)
-    now, left = {i: 24 for i in range(0, 20, 2)}, affordable
+    now, left = dict.fromkeys(range(0, 20, 2), 24), affordable
     plan = refining._planned(now, weights, 24, affordable)
     while left and (chosen := refining._most_deciding(now, weights, 24, left)):
         left -= len(chosen)
