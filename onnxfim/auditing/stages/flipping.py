@@ -81,7 +81,7 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
 
 
 def _near(from_: Array, others: Array) -> Callable[[int, Array], Array]:
-    """Tells which of some ``others`` (m, d) may be the nearest to a point of ``from_`` (n, d): those that rounding does not tell apart.
+    """Tells which of some ``others`` (m, d) may be the nearest to a point of ``from_`` (n, d), as far as rounding tells.
 
     By ``‖o‖² + ‖x‖² − 2 oᵀx``, one product for all of them; a few are left, of which the differences themselves tell.
     """
