@@ -106,6 +106,10 @@ class Forward(Protocol):
     def batch(self) -> int:
         """Rows per call."""
 
+    @property
+    def stretch(self) -> int:
+        """Rows of a batch of `stream`: those of one call, or of several that are made at once where a call is short."""
+
     def outputs(self, X: Array) -> Array:
         """Outputs at the samples themselves: X (N, *shape) to (N, K, P) float64."""
 

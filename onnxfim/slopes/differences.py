@@ -234,7 +234,7 @@ class DifferenceJacobian:
         per_direction = ROWS_PER_DIRECTION[self.scheme]
         signs = np.array([self.step] if self.scheme == "forward" else [self.step, -self.step] * (per_direction // 2))
         pieces: list[tuple[Request, int, int]] = []  # (request, first row, rows)
-        free, draws = self.forward.batch, self._draws(d)
+        free, draws = self.forward.stretch, self._draws(d)
         for request in requests:
             first = sum(map(len, self.known(request)))
             left = request.count * per_direction - first
@@ -244,7 +244,7 @@ class DifferenceJacobian:
                 first, left, free = first + take, left - take, free - take
                 if not free:
                     yield self._batch(pieces, signs, draws)
-                    pieces, free = [], self.forward.batch
+                    pieces, free = [], self.forward.stretch
         if pieces:
             yield self._batch(pieces, signs, draws)
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.host_rows import made_rows, makes
 from onnxfim.runtime.perturb import BoundPair
 from onnxfim.runtime.rows import Rademacher, Rows, dither_noise
+from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support.models import Mlp
 
 SHAPE = (2, 3, 2)
@@ -69,3 +71,24 @@ def test_the_cpu_needs_no_session_for_rows(forward, monkeypatch):
 @pytest.mark.parametrize(("dtype", "here"), [(np.float32, True), (np.float16, True), (np.uint8, False), (np.int64, False)])
 def test_other_types_are_left_to_the_graph(dtype, here):
     assert makes(np.dtype(dtype)) is here
+
+
+def test_rows_of_several_short_calls_are_made_at_once(forward, monkeypatch):
+    calls, made = [], []
+    call, make = OnnxForward._call, forward_module.made_rows
+    monkeypatch.setattr(OnnxForward, "_call", lambda self, Y: (calls.append(len(Y)), call(self, Y))[1])
+    monkeypatch.setattr(forward_module, "made_rows", lambda *given: (made.append(len(given[1].sample)), make(*given))[1])
+    monkeypatch.setattr(forward, "_shape", (12,))
+    monkeypatch.setattr(forward.finder, "batch", 3)
+    flat, jacobian = X.astype(np.float32).reshape(5, 12), DifferenceJacobian(forward, Rademacher(0), scheme="forward", step=0.1)
+    requests = [Request(Sample(k, k), 0, 20) for k in range(5)]
+    monkeypatch.setattr(forward, "_row_seconds", 1e-6)
+    found = [e.plus for e in jacobian.ends(flat, np.zeros((5, 3, 1)), requests)]
+    assert made == [30, 30, 30, 10]  # whole calls, at most 32 rows
+    assert calls == [3] * 33 + [1]
+    monkeypatch.setattr(forward_module, "_STRETCH_SECONDS", 0.0)  # long calls: an audit can end after each
+    made.clear()
+    calls.clear()
+    again = [e.plus for e in jacobian.ends(flat, np.zeros((5, 3, 1)), requests)]
+    assert made == calls == [3] * 33 + [1]
+    assert_array_equal(np.stack(found), np.stack(again))

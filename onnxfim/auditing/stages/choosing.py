@@ -132,6 +132,10 @@ class _Shown:
     def batch(self) -> int:
         return self._forward.batch
 
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
+
     def outputs(self, X: Array) -> Array:
         return self._told(self._forward.outputs(X))
 
