@@ -111,6 +111,10 @@ class MeteredForward:
     def batch(self) -> int:
         return self._forward.batch
 
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
+
     def outputs(self, X: Array) -> Array:
         found: list[Array] = []
         start = 0

@@ -34,7 +34,7 @@ def thumbnail(index: int, picture: Array | None) -> Thumbnail | None:
     if picture is None:
         return None
     height, width, channels = picture.shape
-    return Thumbnail(index, height, width, channels, tuple(int(v) for v in picture.ravel()))
+    return Thumbnail(index, height, width, channels, tuple(picture.ravel().tolist()))
 
 
 def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:

@@ -121,10 +121,12 @@ def _sources(X: Array, named: Sequence[PixelUnits], axis: int | None) -> list[Pi
     """The units that the data can have: read in them, pictures reach from black to white and not beyond."""
     twice = [PixelUnits(f"{u.name} twice", _plus(u.mean, _times(u.mean, u.std)), _times(u.std, u.std)) for u in (*named, _PLAIN[2])]
     of_bytes = [PixelUnits(f"{u.name}, of bytes not divided by 255", _over(u.mean), _over(u.std)) for u in named]
+    within = tuple(k for k in range(X.ndim) if k != axis)
+    ends = X.min(axis=within, keepdims=True), X.max(axis=within, keepdims=True)  # of each channel: deviations are positive
     found: list[tuple[float, int, PixelUnits]] = []
     for units in (*_PLAIN, *named, *twice, *of_bytes, PixelUnits("divided by 255 twice", (0.0,), (255.0,))):
-        pixels = X * _along(np.array(units.std), X.ndim, axis) + _along(np.array(units.mean), X.ndim, axis)
-        low, high = float(pixels.min()), float(pixels.max())
+        std, mean = _along(np.array(units.std), X.ndim, axis), _along(np.array(units.mean), X.ndim, axis)
+        low, high = float((ends[0] * std + mean).min()), float((ends[1] * std + mean).max())
         if low > -_SLACK and high < 1 + _SLACK and high - low > _SPREAD:
             found.append((round(abs(low) + abs(1 - high), 2), len(found), units))
     return [units for *_, units in sorted(found)[:_SOURCES]]

@@ -63,7 +63,8 @@ class ScalingCheck:
     ``options`` how to ask for it. ``accuracy`` and ``log_loss`` are those as the data were given, ``…_changed`` those after it;
     ``gained`` and ``lost`` count the samples that are right only after and only before, ``p`` is McNemar's exact test of the two,
     corrected for all that was tried. ``contradiction`` is what the graph itself says against the data. ``margin`` is the median
-    over the samples of the logit of the predicted class above the next, in nats.
+    over the samples of the logit of the predicted class above the next, in nats. ``unchecked`` says why no change was tried where
+    labels are there and one might matter.
     """
 
     tried: Count
@@ -79,6 +80,7 @@ class ScalingCheck:
     p: Part | None = field(default=None, metadata=ALWAYS)
     contradiction: str | None = field(default=None, metadata=ALWAYS)
     margin: float | None = field(default=None, metadata=ALWAYS)
+    unchecked: str | None = None
 
 
 @dataclass(frozen=True)

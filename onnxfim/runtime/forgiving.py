@@ -30,6 +30,10 @@ class ForgivingForward:
     def batch(self) -> int:
         return self._forward.batch
 
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
+
     def outputs(self, X: Array) -> Array:
         return self._halved(lambda part: self._forward.outputs(X[part]), np.arange(len(X)))
 

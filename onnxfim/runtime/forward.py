@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +16,8 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime.batch_finder import BatchFinder, most_rows, own_clock
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
+from onnxfim.runtime.host_rows import made_rows, makes
+from onnxfim.runtime.output_layout import as_classes
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
@@ -27,24 +31,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _FIRST_ROWS = 8  # of the calls that tell how the outputs are read, whatever the batch
 _USUAL_ROWS = 64  # what a compiler of whole graphs tunes for where the batch is not known yet
+#: Rows that are made at once for several calls, their bytes, and the seconds of these calls: an audit can end after each stretch.
+_STRETCH, _STRETCH_BYTES, _STRETCH_SECONDS = 32, 2**20, 0.1
 _WORTH = 300  # rows whose time a session may take to open anew
 _KEPT_BYTES = 2**25  # of a model that is held to open it anew
-
-
-def as_classes(z: Array, class_axis: int | None = None, batch_axis: int = 0) -> Array:
-    """Outputs (N, K), (N, K, 1, …) or (N, K, H, W) as (N, K, P) float64; axes that lie elsewhere are moved into N's and K's place.
-
-    Raises:
-        ModelError: outputs without a class axis.
-    """
-    if z.ndim < 2:
-        raise ModelError(f"output has shape {z.shape}, expected a batch axis and a class axis. Export one score per class.")
-    if z.size == 0:
-        raise ModelError(f"output has shape {z.shape} and holds no numbers, expected a class at least. Export one score per class.")
-    places = (batch_axis % z.ndim, (1 if class_axis is None else class_axis) % z.ndim)
-    if places != (0, 1):
-        z = np.moveaxis(z, places, (0, 1))
-    return z.reshape(len(z), z.shape[1], -1).astype(np.float64)
 
 
 def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: int | None) -> InputProfile:
@@ -61,7 +51,7 @@ def profile_of(name: str, shape: tuple[int, ...], dtype: np.dtype[Any], batch: i
 
 
 class OnnxForward:
-    """The audited file on ONNX Runtime; perturbed rows are made on the device by a bound graph of ours.
+    """The audited file on ONNX Runtime; perturbed rows are made on the device by a bound graph of ours, on the CPU by NumPy.
 
     Args:
         source: The file, or bytes of a copy that reproduced it.
@@ -110,13 +100,15 @@ class OnnxForward:
         self.few_shapes = has_own_device(self.report.obtained)  # whether calls are filled up to one of a few numbers of rows
         self.reopened = False  # whether the session was opened anew, without threads that spin
         self.packs = self.few_shapes  # whether signs are unpacked on the device
+        self._makes = self.report.obtained == CPU and makes(np.dtype(dtype))  # whether NumPy can make rows
+        self._row_seconds = math.inf  # of a row, as the last ones took
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
         self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
         self._place = self.hardware.device
         self._buffer = RowBuffer(*self._place)
         self.ahead = self._place[0] != "cpu"  # whether rows are made while the model answers others
-        row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self._row_bytes = row_bytes = max(int(np.prod(shape)) * dtype.itemsize, 1)
         on_cpu: dict[str, Any] = {"clock": clock, "at_once": usable_cores()} if self.report.obtained == CPU else {}
         self.finder = BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes, **on_cpu)
 
@@ -141,6 +133,18 @@ class OnnxForward:
     @property
     def batch(self) -> int:
         return self.finder.batch
+
+    @property
+    def stretch(self) -> int:
+        if not self._on_host:
+            return self.batch
+        rows = min(_STRETCH, int(_STRETCH_SECONDS / self._row_seconds), _STRETCH_BYTES // self._row_bytes)
+        return max(rows // self.batch, 1) * self.batch
+
+    @property
+    def _on_host(self) -> bool:
+        """Whether NumPy makes rows."""
+        return self._makes and not (self.ahead or self.packs)
 
     @property
     def fixed(self) -> int | None:
@@ -265,7 +269,7 @@ class OnnxForward:
     def _perturbed(self, X: Array, rows: Rows) -> Array:
         """Outputs at one batch of perturbed rows; in halves where memory does not suffice."""
         try:
-            z = self._bound(X, rows)
+            return self._bound(X, rows)
         except OutOfMemory:
             if len(rows.sample) == 1 or self._fixed:
                 raise
@@ -273,11 +277,22 @@ class OnnxForward:
                 self.finder.halve()
             half = len(rows.sample) // 2
             return np.concatenate([self._perturbed(X, _cut(rows, 0, half)), self._perturbed(X, _cut(rows, half, None))])
-        return self._classes(z, len(rows.sample))
+
+    def _made_here(self, X: Array, rows: Rows) -> Array:
+        """Outputs at rows that NumPy makes, all at once, a call after the other."""
+        made, batch, found = made_rows(X, rows, self._dtype), self.batch, []
+        start = time.perf_counter()
+        for first in range(0, len(made), batch):
+            piece = made[first : first + batch]
+            found.append(self._classes(self._call(filled(piece, self._size(len(piece)))), len(piece)))
+        self._row_seconds = max((time.perf_counter() - start) / len(made), 1e-9)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _bound(self, X: Array, rows: Rows) -> Array:
+        if self._on_host:
+            return self._made_here(X, rows)
         pair, feeds = self.fed(X, rows)
-        return pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0]
+        return self._classes(pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0], len(rows.sample))
 
     def fed(self, X: Array, rows: Rows) -> tuple[BoundPair, dict[str, Array]]:
         """The pair that makes these rows of X and answers them, and what is fed to it; filled up to the rows of a call."""
@@ -349,6 +364,10 @@ class CallableForward:
     @property
     def batch(self) -> int:
         return self.finder.batch
+
+    @property
+    def stretch(self) -> int:
+        return self.batch
 
     def find_batch(self, X: Array) -> None:
         """Find the batch size on repeats of the first sample."""

@@ -37,6 +37,10 @@ class Signs:
         """The directions of some rows."""
         return replace(self, of=self.of[which])
 
+    def stretch(self, start: int, stop: int) -> Signs:
+        """The directions ``start … stop`` of those that were drawn, a row for each."""
+        return Signs(self.packed[start:stop], np.arange(stop - start), self.d)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """The directions of the rows, int8 (B, d)."""
         signs = np.unpackbits(self.packed, axis=1, count=self.d).view(np.int8)
@@ -101,6 +105,10 @@ class Forward(Protocol):
     @property
     def batch(self) -> int:
         """Rows per call."""
+
+    @property
+    def stretch(self) -> int:
+        """Rows of a batch of `stream`: those of one call, or of several that are made at once where a call is short."""
 
     def outputs(self, X: Array) -> Array:
         """Outputs at the samples themselves: X (N, *shape) to (N, K, P) float64."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -21,6 +21,7 @@ Scheme: TypeAlias = Literal["forward", "central", "dithered"]
 ROWS_PER_DIRECTION: dict[Scheme, int] = {"forward": 1, "central": 2, "dithered": 4}
 
 
+_AHEAD = 2**18  # bytes of directions, and of dither, that are drawn at once
 _LEAST_CUT = 8  # directions of a request that was cut short, for them to tell anything
 
 
@@ -79,6 +80,29 @@ class Differences(Protocol):
 
     def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
         """Outputs along the requested directions, one result per request, in order."""
+
+
+class _Ahead:
+    """Draws of a request, many at once: setting up its stream costs more than drawing a direction of a few thousand coordinates.
+
+    Args:
+        draw: Draws ``start … start + count`` of a request, counted from its own start.
+        size: Bytes of a draw.
+    """
+
+    def __init__(self, draw: Callable[[Request, int, int], Array | Signs], size: int) -> None:
+        self._draw, self._most = draw, max(1, _AHEAD // max(size, 1))
+        self._of: tuple[Request | None, int, int] = None, 0, 0
+        self._block: Array | Signs = np.empty(0)
+
+    def drawn(self, request: Request, start: int, count: int) -> Array | Signs:
+        """The draws ``start … start + count`` of a request."""
+        of, first, after = self._of
+        if of is not request or start < first or start + count > after:
+            first, after = start, min(start + max(count, self._most), request.count)
+            self._block, self._of = self._draw(request, first, after - first), (request, first, after)
+        part = start - first, start - first + count
+        return self._block.stretch(*part) if isinstance(self._block, Signs) else self._block[slice(*part)]
 
 
 class DifferenceJacobian:
@@ -210,7 +234,7 @@ class DifferenceJacobian:
         per_direction = ROWS_PER_DIRECTION[self.scheme]
         signs = np.array([self.step] if self.scheme == "forward" else [self.step, -self.step] * (per_direction // 2))
         pieces: list[tuple[Request, int, int]] = []  # (request, first row, rows)
-        free = self.forward.batch
+        free, draws = self.forward.stretch, self._draws(d)
         for request in requests:
             first = sum(map(len, self.known(request)))
             left = request.count * per_direction - first
@@ -219,14 +243,26 @@ class DifferenceJacobian:
                 pieces.append((request, first, take))
                 first, left, free = first + take, left - take, free - take
                 if not free:
-                    yield self._batch(pieces, signs, d)
-                    pieces, free = [], self.forward.batch
+                    yield self._batch(pieces, signs, draws)
+                    pieces, free = [], self.forward.stretch
         if pieces:
-            yield self._batch(pieces, signs, d)
+            yield self._batch(pieces, signs, draws)
 
-    def _batch(self, pieces: Sequence[tuple[Request, int, int]], signs: Array, d: int) -> Rows:
-        per_direction = len(signs)
+    def _draws(self, d: int) -> tuple[_Ahead, _Ahead]:
+        """Where rows get their directions from, and their dither."""
+        packed = isinstance(self.directions, Rademacher)
         draw = self.directions.signs if isinstance(self.directions, Rademacher) else self.directions.block
+
+        def directions(request: Request, start: int, count: int) -> Array | Signs:
+            return draw(request.sample.index, request.start + start, count, d)
+
+        def noise(request: Request, start: int, count: int) -> Array:
+            return dither_noise((self.seed, request.sample.index, streams.DITHER), request.start + start, count, d)
+
+        return _Ahead(directions, d // 8 if packed else d), _Ahead(noise, 2 * d)
+
+    def _batch(self, pieces: Sequence[tuple[Request, int, int]], signs: Array, draws: tuple[_Ahead, _Ahead]) -> Rows:
+        per_direction = len(signs)
         v: list[Array | Signs] = []
         w: list[Array] = []
         scale: list[Array] = []
@@ -234,12 +270,11 @@ class DifferenceJacobian:
             row = np.arange(first, first + count)
             of = row // per_direction  # direction of each row
             lowest = int(of[0])
-            block = draw(request.sample.index, request.start + lowest, int(of[-1]) - lowest + 1, d)
+            block = draws[0].drawn(request, lowest, int(of[-1]) - lowest + 1)
             v.append(block if per_direction == 1 else block[of - lowest])
             scale.append(signs[row % per_direction])
             if self.scheme == "dithered":
-                stream = self.seed, request.sample.index, streams.DITHER
-                noise = dither_noise(stream, request.start + lowest, int(of[-1]) - lowest + 1, d)
+                noise = np.asarray(draws[1].drawn(request, lowest, int(of[-1]) - lowest + 1))
                 w.append(noise[of - lowest, row % per_direction // 2])
         return Rows(
             sample=np.concatenate([np.full(n, r.sample.position, np.int64) for r, _, n in pieces]),

@@ -168,7 +168,9 @@ class _Search:
         t = length / np.maximum(np.sqrt(free), np.finfo(float).tiny)
         t = np.maximum(t, np.sqrt(length**2 / np.where(free > 0, free, 1.0)))
         cut = t[:, None] * size >= room
-        for _ in range(100 if cut.any() else 0):  # most moves reach no end
+        if not cut.any():  # most moves reach no end
+            return np.asarray(t[:, None] * v)
+        for _ in range(100):
             spent = (np.where(cut, room, 0.0) ** 2 * (size > 0)).sum(axis=1)
             free = (np.where(cut, 0.0, size) ** 2).sum(axis=1)
             left = np.maximum(length**2 - spent, 0.0)

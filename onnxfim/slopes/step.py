@@ -29,7 +29,8 @@ LADDER = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 #: How the reason begins that a file with quantisers rounds.
 QUANTISERS = "the graph quantises"
 
-_SAMPLES = 6
+#: Samples that the ladder climbs at.
+MOST_SAMPLES = 6
 _DIRECTIONS, _FEWEST = 8, 4  # at a step; few tell as well whether values at two steps agree: they are taken along the same ones
 _FIRST = 3  # smallest steps: float32 and float64 files mostly have their plateau there (12 of 14 real ones)
 _FORWARD_ERROR = 0.02  # share of curvature and noise in the Gram matrix that a forward sketch may carry
@@ -82,7 +83,7 @@ def choose_step(
     dirs, rows, means = Rademacher(seed), LadderRows() if rows is None else rows, means or Means()
     repeat_noise = float(np.sqrt(np.mean((forward.outputs(probe.X) - probe.base) ** 2)))
     evaluations = len(probe.X)
-    quantised = level is not None or (rounding is not None and rounding.startswith(QUANTISERS))
+    quantised = is_quantised(level, rounding)
     smoothly = not quantised or scheme in ("forward", "central")
     steps = sorted({*(q * input_std for q in LADDER), *([step] if step else [])}) if smoothly else []
     first, count = _begun_with(steps, step, len(probe.X), means, brief)
@@ -149,6 +150,16 @@ def choose_step(
     )
 
 
+def is_quantised(level: float | None, rounding: str | None) -> bool:
+    """Whether a file has quantisers, so that it has no slope at a point.
+
+    Args:
+        level: Spacing of the input levels, or None.
+        rounding: What shows that the file rounds, in words.
+    """
+    return level is not None or (rounding is not None and rounding.startswith(QUANTISERS))
+
+
 def truncation(choice: StepChoice) -> float:
     """Relative error that a third derivative leaves in lambda_max by central differences at the chosen step, from the ladder.
 
@@ -162,7 +173,7 @@ def truncation(choice: StepChoice) -> float:
     return max(changes, default=0.0)
 
 
-def calibration_positions(weights: Array, count: int = _SAMPLES) -> Array:
+def calibration_positions(weights: Array, count: int = MOST_SAMPLES) -> Array:
     """Positions of the calibration samples: half of them where the outputs are most undecided (they carry the mean), half spread.
 
     Args:

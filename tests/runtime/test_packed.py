@@ -133,7 +133,7 @@ class TestForward:
         for packs in (False, True):
             kinds.clear()
             differences(opened(file, packs=packs, batch=8), X, "central")
-            assert set(kinds) == {packs}
+            assert set(kinds) == ({True} if packs else set())  # without a device of its own NumPy makes the rows
 
     def test_coordinates_stay_bytes(self, saved):
         forward, X = opened(saved(MLP.onnx()), packs=True, batch=8), MLP.samples(1)

@@ -207,3 +207,26 @@ class TestScales:
         (ends,) = jacobian.ends(X, forward.outputs(X), [Request(Sample(0, 0), 0, 2)])
         assert_allclose(((ends.plus - ends.minus) / ends.h)[:, :, 0], np.eye(2), rtol=1e-12, atol=1e-12)
         assert abs(float(np.ravel(ends.h)[0]) / (3e-4 * ROWS_PER_DIRECTION[scheme]) - 1) > 0.1
+
+
+def test_directions_and_dither_are_drawn_many_at_once(monkeypatch):  # however few rows a call has
+    from onnxfim.slopes import differences as module
+
+    drawn = []
+    true = module.dither_noise
+    monkeypatch.setattr(
+        module, "dither_noise", lambda stream, start, count, d: (drawn.append(count), true(stream, start, count, d))[1]
+    )
+    found = {}
+    for batch in (1, 3, 64):
+        drawn.clear()
+        mlp = Mlp.draw(3, 6)
+        forward = CallableForward(mlp.logits, (6,), 3, dtype="float64", batch=batch)
+        jacobian = DifferenceJacobian(forward, Rademacher(0), scheme="dithered", step=0.01, dither=0.02)
+        X = mlp.samples(2)
+        requests = [Request(Sample(k, k), start, 9) for k, start in ((0, 0), (0, 9), (1, 2))]
+        found[batch] = [e.plus for e in jacobian.ends(X, mlp.logits(X)[:, :, None], requests)]
+        assert drawn == [9, 9, 9]
+    for batch in (1, 3):
+        for a, b in zip(found[batch], found[64], strict=True):
+            assert_allclose(a, b, rtol=0, atol=1e-13)  # NumPy's products round by their number of rows

@@ -12,7 +12,7 @@ from onnxfim.runtime.forward import CallableForward
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes import ladder_rows
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample
-from onnxfim.slopes.dithering import LEAST_PASSES, Means
+from onnxfim.slopes.dithering import LEAST_DIRECTIONS, LEAST_PASSES, LEAST_QUANTISED, Means
 from onnxfim.slopes.ladder_rows import LadderRows
 from onnxfim.slopes.step import LADDER
 from tests.slopes.test_dithering import NETS, saved
@@ -118,6 +118,16 @@ class TestSmallLadders:
         if count > 4:
             assert 4 * count * samples * 2 <= max(passes / 3, LEAST_PASSES)
 
+    @pytest.mark.parametrize(("passes", "samples"), [(96, 2), (192, 2), (300, 3), (576, 6), (20_000, 6), (None, 6)])
+    def test_a_quantised_file_is_climbed_at_as_many_samples_as_are_paid_for(self, passes, samples):
+        means = Means(8, 8, passes, LEAST_QUANTISED)
+        assert means.climbers(6) == samples
+        count, steps = means.plan(samples, 0)
+        assert count >= 4
+        assert 4 * count * samples * 2 <= means.ladder
+        assert steps >= 2
+        assert means.climbers(1) == 1  # there may be no more
+
     def test_what_pays_for_all_of_it_is_as_without_a_limit(self):
         assert Means(25, 1000, 100_000).plan(6, 0)[0] == Means(25, 1000).plan(6, 0)[0]
 
@@ -127,11 +137,13 @@ class TestAudits:
         net = NETS["relu"]
         X = net.samples(64)
         found = audit(saved(tmp_path, net, X, "qdq"), X[:4], settings=Settings(bounds=False, flip=False, budget=24))
-        assert found.step.evaluations <= LEAST_PASSES
+        # Two steps along four directions of two samples, and the noise of repeated calls.
+        assert found.step.evaluations == LEAST_QUANTISED + 2
+        assert len(found.step.samples) == 2
         measuring = sum(s.evaluations - 1 for s in found.samples)
-        assert measuring == 4 * 32
+        assert measuring == 4 * 4 * LEAST_DIRECTIONS <= 4 * 24
         # Beside the surrogate's check: the clean pass, the ladder, and what the ladder did not measure already.
-        assert found.step.evaluations + measuring < 4 * 24 * 3
+        assert found.step.evaluations + measuring < 4 * 24 * 2
 
     def test_a_check_of_gradients_takes_a_brief_ladder(self):
         with np.load(SAMPLES / "digits.npz") as data:

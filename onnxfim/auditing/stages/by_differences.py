@@ -27,6 +27,7 @@ from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
+from onnxfim.slopes.dithering import LEAST_DIRECTIONS
 from onnxfim.slopes.leads import lead_of_directions
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.oddness import has_no_slope
@@ -101,7 +102,8 @@ def plan(ground: Ground) -> Plan:
     if len(ground.clean.audited) >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
-    return Plan(jacobian, sketch_measurer(ground), max(_FEW_DIRECTIONS, passes // per_direction))
+    least = LEAST_DIRECTIONS if step.scheme == "dithered" else _FEW_DIRECTIONS  # four passes each: the budget is kept from 21 on
+    return Plan(jacobian, sketch_measurer(ground), max(least, passes // per_direction))
 
 
 def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
@@ -174,10 +176,11 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
     return Round(replace(found, results=whole, leads=done.found.leads))
 
 
-def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request]) -> Round:
+def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request], *, last: bool = False) -> Round:
     """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
-    An unexpected failure at one sample skips it; one of the evaluation itself ends this round, with what was finished.
+    Outputs are kept for further rounds, unless this is the ``last``. An unexpected failure at one sample skips it; one of the
+    evaluation itself ends this round, with what was finished.
 
     Raises:
         KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet; any other error before that too.
@@ -208,7 +211,9 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
             results[position] = measured.result
             if measured.lead is not None:
                 leads[position] = measured.lead
-            if not plan.exact:
+            if last:
+                kept.pop(position, None)
+            elif not plan.exact:
                 _keep(kept, results, position, parts)
     except ENDS as end:
         if not results:

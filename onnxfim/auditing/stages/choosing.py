@@ -19,10 +19,10 @@ from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.rows import Rows
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
-from onnxfim.slopes.dithering import Means, Probe
+from onnxfim.slopes.dithering import LEAST_DIRECTIONS, LEAST_PASSES, LEAST_QUANTISED, Means, Probe
 from onnxfim.slopes.exact import FEW_CLASSES
 from onnxfim.slopes.ladder_rows import LadderRows
-from onnxfim.slopes.step import QUANTISERS, calibration_positions, choose_step
+from onnxfim.slopes.step import MOST_SAMPLES, QUANTISERS, calibration_positions, choose_step, is_quantised
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -101,16 +101,21 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
         undecided = (p * (1 - p)).sum(axis=(1, 2))
     else:
         undecided = np.zeros(len(good))
-    chosen = good[calibration_positions(undecided)]
-    probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     passes = len(clean.audited) * (_by_gradients(clean) if brief else settings.budget)
-    means = Means(max(8, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good), passes)
+    rounding = _rounding(context, clean)
+    dithered = is_quantised(context.subject.level, rounding) and settings.scheme in ("auto", "dithered")
+    means = Means(
+        max(LEAST_DIRECTIONS, (settings.budget - 1) // ROWS_PER_DIRECTION["dithered"]), len(good), passes,
+        LEAST_QUANTISED if dithered else LEAST_PASSES,
+    )  # fmt: skip
+    chosen = good[calibration_positions(undecided, means.climbers(MOST_SAMPLES) if dithered else MOST_SAMPLES)]
+    probe = Probe(context.X[chosen], clean.base[chosen], tuple(context.index(i) for i in chosen))
     after = 0 if brief else passes
     context.meter.further(int(means.ladder) + after)
     context.say("choosing the step")
     found = choose_step(
         _Shown(context, after), context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=_rounding(context, clean),
+        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=rounding,
         means=means, field=clean.scales.random, brief=brief, rows=rows,
     )  # fmt: skip
     context.meter.further(after)
@@ -126,6 +131,10 @@ class _Shown:
     @property
     def batch(self) -> int:
         return self._forward.batch
+
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
 
     def outputs(self, X: Array) -> Array:
         return self._told(self._forward.outputs(X))

@@ -23,6 +23,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**25  # of the rays of a block of samples
 _OTHERS = 256  # samples among which the nearest one that is decided otherwise is sought
+_ROUNDED = 1e-4  # of the squared lengths: more than a product of float32 loses
 _RANDOM = 2  # random directions where there is no slope
 _BLIND = 1 / 64  # of the way across the valid range: where a flip is expected of a sample without a slope
 
@@ -77,6 +78,23 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     except ENDS as end:
         return replace(found, results=results).ended(end)
     return replace(found, results=results)
+
+
+def _near(from_: Array, others: Array) -> Callable[[int, Array], Array]:
+    """Tells which of some ``others`` (m, d) may be the nearest to a point of ``from_`` (n, d), as far as rounding tells.
+
+    By ``‖o‖² + ‖x‖² − 2 oᵀx``, one product for all of them; a few are left, of which the differences themselves tell.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = [np.square(a).sum(axis=1, dtype=np.float64) for a in (from_, others)]
+        size = sizes[0][:, None] + sizes[1]  # (n, m)
+        squares = size - 2.0 * (from_ @ others.T)
+
+    def candidates(k: int, allowed: Array) -> Array:
+        least = np.min((squares[k] + _ROUNDED * size[k])[allowed], initial=np.inf)
+        return np.flatnonzero(allowed & ~(squares[k] - _ROUNDED * size[k] > least))
+
+    return candidates
 
 
 @dataclass(frozen=True)
@@ -148,11 +166,13 @@ class _FlipSearch:
         width = self.box.high - self.box.low
         scale = np.where(width > 0, width, 1.0).astype(np.float32)
         others = ground.X[usable].reshape(len(usable), -1).astype(np.float32)
+        from_ = ground.X[list(positions)].reshape(len(positions), -1).astype(np.float32)
+        near = _near(from_ / scale, others / scale)
         ways = np.zeros((len(positions), ground.dimension))
-        for k, (p, r) in enumerate(zip(positions, results, strict=True)):
-            apart = np.flatnonzero(decided != (-1 if r.prediction is None else r.prediction))
+        for k, r in enumerate(results):
+            apart = near(k, decided != (-1 if r.prediction is None else r.prediction))
             if len(apart):
-                moves = others[apart] - ground.X[p].ravel().astype(np.float32)
+                moves = others[apart] - from_[k]
                 ways[k] = moves[((moves / scale) ** 2).sum(axis=1).argmin()]
         return ways, "the way to the nearest sample that is decided otherwise"
 

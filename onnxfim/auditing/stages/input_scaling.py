@@ -19,7 +19,9 @@ from onnxfim.slopes.flips import margins
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_FIRST, _WORSE = 4, 4.0  # samples, and nats over them above the data as given, by which a change is out at once
 _ROUNDS = ((8, 8), (16, 4), (48, 3))  # on so many samples, so many changes are left
+_PART = 0.5  # of the audit's other passes, that trying all changes on the first round's samples may take
 _MOST = 200  # labelled samples on which the last ones are compared
 _WINS = 0.9  # of the log-loss as given, that the best change must be below on the way, or all are given up
 _ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
@@ -37,7 +39,8 @@ def check(ground: Ground) -> ScalingCheck | None:
 
     A change is tried only where it could matter: not where the model is right on nine samples of ten at a loss that leaves nothing
     to win. Fewer and fewer changes are compared on more and more samples by their log-loss, until none is below that of the data
-    as given: about 20·8 passes where they are right; 8·8 + 4·32 more, and 3·152 for those that win, where they are not.
+    as given: 20·4 to 20·8 passes where they are right; 8·8 + 4·32 more, and 3·152 for those that win, where they are not. Where the
+    first of these would be more than half of what the audit took beside it, no change is tried, and the check says so.
     None for synthetic data and for outputs without classes.
     """
     if ground.samples.synthetic or not ground.reader.has_classes or ground.base.shape[2] != 1:
@@ -55,6 +58,10 @@ def check(ground: Ground) -> ScalingCheck | None:
     changes = list(usual_changes(ground.X[few]))
     if not changes:
         return found
+    cost, spent = len(changes) * min(_ROUNDS[0][0], len(few)), ground.meter.passes
+    if cost > _PART * spent:
+        tries = f"trying {len(changes)} usual changes of the inputs takes {cost:,} forward passes"
+        return replace(found, unchecked=f"{tries}, and the audit took {spent:,}")
     return _compared(ground, found, few, given, changes)
 
 
@@ -87,6 +94,11 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
         return _Answers.of(ground, outputs[change][:count], labels[few[:count]])
 
     ground.say("checking the scaling")
+    begun = min(_FIRST, len(few))
+    clearly = _Answers.of(ground, ground.base[few[:begun]], labels[few[:begun]]).log_loss + _WORSE / begun
+    left = [change for change in left if answers(change, begun).log_loss <= clearly]
+    if not left:
+        return replace(found, tried=len(changes), samples=begun)
     for count, keep in _ROUNDS:
         so_far = min(count, len(few))
         losses = {change: answers(change, so_far).log_loss for change in left}

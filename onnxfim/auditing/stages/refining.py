@@ -2,12 +2,14 @@
 
 Which samples get more directions must not depend on the noise of their first estimates: what was too large by chance would be
 measured again and mended, what was too small would not, and the mean would come out too low (by 1.4 % at the usual budget). So they
-are chosen by what their clean outputs alone tell: how far their probabilities leave room to move.
+are chosen by what their clean outputs alone tell: how far their probabilities leave room to move. Where no precision is to be
+reached, all of them are therefore known before the first is measured again, and each is estimated once, from all of its directions.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,18 +29,27 @@ _MOST = 8  # times the first round's directions that one sample may get
 
 @stage("refining", instead=lambda ground, reason, plan, first: first.found)
 def refine(ground: Ground, plan: Plan, first: Round) -> Found:
-    """Add directions to the samples whose noise is likely to decide that of the mean and of the tail, while there is budget."""
+    """Add directions to the samples whose noise is likely to decide that of the mean and of the tail, while there is budget.
+
+    To reach a precision the samples' values are looked at after every round; else the rounds are planned, and measured as one.
+    """
     settings, meter, found = ground.settings, ground.meter, first.found
     cost = _ROUND * plan.per_direction  # of a sample in a round
     limit = settings.budget if settings.precision is None else settings.max_budget
     pool = max(limit * len(found.results) - sum(r.evaluations for r in found.results.values()), 0)
     meter.expect(meter.done + (pool if settings.precision is None else 0))
     now, weights = first, _weights(ground)
+    if settings.precision is None:
+        directions = {i: found.results[i].directions for i in first.kept}
+        added = _planned(directions, weights, plan.first, pool // cost)
+        wanted = [ground.request(i, directions[i], count) for i, count in sorted(added.items())]
+        return evaluate(ground, plan, first, wanted, last=True).found if wanted else found
     try:
         while pool >= cost and now.kept and not now.found.interrupted:
-            if settings.precision is not None and _precise_enough(now.found, settings.precision, settings.seed):
+            if _precise_enough(now.found, settings.precision, settings.seed):
                 break
-            chosen = _most_deciding(now, weights, plan.first, pool // cost)
+            directions = {i: now.found.results[i].directions for i in now.kept}
+            chosen = _most_deciding(directions, weights, plan.first, pool // cost)
             if not chosen:
                 break
             meter.expect(max(meter.total, meter.done + len(chosen) * cost))
@@ -64,11 +75,20 @@ def _weights(ground: Ground) -> Array:
     return found
 
 
-def _most_deciding(now: Round, weights: Array, first: int, affordable: int) -> list[int]:
-    """Samples whose noise is likely to weigh most in the mean: ``λ²/m`` with λ in proportion to ``weights``."""
-    results = now.found.results
-    positions = [i for i in now.kept if results[i].directions < _MOST * first]
-    weight = {i: float(weights[i]) ** 2 / results[i].directions for i in positions}
+def _planned(directions: Mapping[int, int], weights: Array, first: int, affordable: int) -> dict[int, int]:
+    """Directions that each sample gets beside those it has, while some are affordable: of so many times `_ROUND` of one sample."""
+    now = dict(directions)
+    while affordable >= 1 and (chosen := _most_deciding(now, weights, first, affordable)):
+        for i in chosen:
+            now[i] += _ROUND
+        affordable -= len(chosen)
+    return {i: now[i] - count for i, count in directions.items() if now[i] > count}
+
+
+def _most_deciding(directions: Mapping[int, int], weights: Array, first: int, affordable: int) -> list[int]:
+    """Samples whose noise is likely to weigh most in the mean: ``λ²/m`` of m directions, λ in proportion to ``weights``."""
+    positions = [i for i, m in directions.items() if m < _MOST * first]
+    weight = {i: float(weights[i]) ** 2 / directions[i] for i in positions}
     ranked = sorted(positions, key=lambda i: (-weight[i], i))
     # Those that weigh about as much as the first, a few at a time.
     equal = [i for i in ranked if weight[i] >= 0.5 * weight[ranked[0]]]

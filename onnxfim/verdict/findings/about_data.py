@@ -68,4 +68,17 @@ def _less_certain(audit: Audit) -> bool:
     return found.margin is not None and found.margin <= _SURE[1]
 
 
-CHECKS = (Check("input-scaling", "error", "The inputs are not in the model's units", _input_scaling, _no_classes, _less_certain),)
+def _unchecked(audit: Audit) -> str | None:
+    found = audit.data.scaling
+    if found is None or found.unchecked is None:
+        return None
+    return (
+        f"Whether the labels prefer the inputs in other units was not tried: {found.unchecked}. Audit more samples, or see that --mean, "
+        "--std and --input-range are those of the training."
+    )
+
+
+CHECKS = (
+    Check("input-scaling", "error", "The inputs are not in the model's units", _input_scaling, _no_classes, _less_certain),
+    Check("scaling-untried", "note", "The usual scalings of the inputs were not tried", _unchecked, _no_classes),
+)
