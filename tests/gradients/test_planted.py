@@ -83,6 +83,7 @@ def judged(request):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_planted_faults_are_refused(judged):
     accepted = [key for key, test in judged.items() if test.passed]
     print(f"\n{len(judged) - len(accepted)} of {len(judged)} planted faults refused")
