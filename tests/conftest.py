@@ -16,6 +16,7 @@ from onnxfim.record.settings import Settings
 from tests.support import models
 from tests.support.places import lacking
 from tests.support.scheduling import FilesTogether, long_first
+from tests.support.tracing import as_needed
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -29,6 +30,12 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         long_first(items)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    with as_needed(item):
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -30,6 +30,7 @@ def test_all_is_what_there_is():
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_function_is_no_module_whatever_was_imported_before():
     modules = [
         p.relative_to(SAMPLES.parent).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")

@@ -22,6 +22,8 @@ else:
 
 yaml = DEV.load("yaml")
 
+pytestmark = pytest.mark.untraced  # of the package it runs the commands' names alone
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))

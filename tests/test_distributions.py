@@ -126,7 +126,8 @@ class Environment:
         return said
 
     def versions(self):
-        return {item["name"]: item["version"] for item in json.loads(self.pip("list", "--format", "json"))}
+        told = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+        return json.loads(self.run("python", "-c", told)[1])
 
     def audit(self):
         model = SAMPLES / "digits_mlp.onnx"
@@ -148,8 +149,9 @@ class Environment:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("fresh") / "env")
-    # An older pip fetches the wheels themselves in a dry run. The one in the environment is its own.
-    if environment.run("python", "-m", "pip", "install", "-q", "--timeout", "20", "--retries", "0", "-U", "pip>=24")[0] != 0:
+    # An older pip fetches the wheels themselves in a dry run. The one in the environment is its own. With it comes what builds.
+    wanted = ("-U", "pip>=24", "build", *WHOLE["build-system"]["requires"])
+    if environment.run("python", "-m", "pip", "install", "-q", "--timeout", "20", "--retries", "0", *wanted)[0] != 0:
         REGISTRY.skip()
     return environment
 
@@ -158,7 +160,6 @@ def fresh(tmp_path_factory):
 def wheels(fresh, tmp_path_factory):
     """Both wheels, each built from its source archive."""
     folder = tmp_path_factory.mktemp("dist")
-    fresh.pip("install", "-q", "build", *WHOLE["build-system"]["requires"])
     for source in (ROOT, ROOT / "onnxfim-core"):
         code, _, failed = fresh.run("python", "-m", "build", "--no-isolation", "--outdir", folder, source)
         assert code == 0, failed

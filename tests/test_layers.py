@@ -13,6 +13,8 @@ import pytest
 import onnxfim
 from tests.support.places import SAMPLES
 
+pytestmark = pytest.mark.untraced
+
 ROOT = Path(onnxfim.__file__).parent
 
 #: A wing may import from itself and from wings before it only; modules of the top level stand as wings of their own.

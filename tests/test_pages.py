@@ -10,6 +10,7 @@ import pytest
 
 import onnxfim
 from tests.support.places import DEV, ROOT
+from tests.support.tracing import untraced
 
 markdown_it = DEV.load("markdown_it")
 
@@ -17,6 +18,7 @@ PAGES = sorted(p for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", "sam
 SECTIONS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 
 
+@untraced()
 def parse(text):
     return markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
 

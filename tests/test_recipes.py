@@ -89,6 +89,7 @@ def test_commands_of_the_readme_run(samples):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_python_of_the_readme_runs(samples):
     plain = [block for block in blocks("python") if "def test_" not in block]
     assert plain
@@ -182,6 +183,7 @@ needs_bash = BASH.unless(shutil.which("bash") is not None)
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_action_writes_its_reports(machine, samples):
     done, outputs, summary = run_action(
@@ -197,6 +199,7 @@ def test_action_writes_its_reports(machine, samples):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_action_passes_the_exit_code_on(machine, samples):
     done, outputs, summary = run_action(machine, samples, model="no.onnx", data="samples.npz", install="skip")
@@ -205,6 +208,7 @@ def test_action_passes_the_exit_code_on(machine, samples):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_action_reads_nothing_as_shell(machine, samples):
     text = '$(touch pwned) `touch pwned`; touch pwned "'
@@ -215,6 +219,7 @@ def test_action_reads_nothing_as_shell(machine, samples):
     assert "${{" not in scripts
 
 
+@pytest.mark.untraced
 @needs_bash
 @pytest.mark.parametrize(
     ("install", "taken"), [("", str(ROOT)), ("cpu", f"{ROOT}/onnxfim-core[cpu]"), ("onnxfim==9.9", "onnxfim==9.9"), ("skip", None)]
@@ -236,6 +241,7 @@ def test_variables_of_the_action_are_options():
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_action_fails_where_a_gate_does(machine, samples):
     gates = "lambda_max.p95 > 1e-9\nclean_accuracy < 1%"
@@ -250,6 +256,7 @@ def test_action_fails_where_a_gate_does(machine, samples):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_gitlab_recipe_runs(machine, samples):
     (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "robustness" in r]
@@ -264,6 +271,7 @@ def test_gitlab_recipe_runs(machine, samples):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @needs_bash
 def test_pre_commit_hook_runs(machine, samples):
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))

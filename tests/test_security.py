@@ -61,6 +61,7 @@ def outside(seen, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_an_audit_touches_nothing_else(watched, tmp_path):
     model, data = str(MODELS / "digits_mlp.onnx"), str(MODELS / "digits.npz")
     seen = watched(f"""
@@ -93,6 +94,7 @@ for words in (
         ("import os\nos.mkdir('../../folder')", "os.mkdir"),
     ],
 )  # fmt: skip
+@pytest.mark.untraced
 def test_the_watch_sees_it(watched, tmp_path, code, event):
     code = code.replace("../../", f"{(tmp_path / 'beside').as_posix()}")
     assert event in {e[0] for e in outside(watched(code), tmp_path.resolve() / "work")}

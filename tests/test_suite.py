@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +17,7 @@ import pytest
 import onnxfim
 from tests.support.places import BROWSER, DEV, OTHERS, ROOT, TORCH, lacking
 from tests.support.scheduling import LONG, long_first
+from tests.support.tracing import CHILDREN, EVERY, PATIENCE, Saturation
 
 pytest_plugins = ["pytester"]
 
@@ -83,6 +87,49 @@ def test_long_files_come_first_then_those_with_most_tests():
     items = [SimpleNamespace(path=ROOT / file, name=str(i)) for i, file in enumerate(files)]
     long_first(items)
     assert [item.name for item in items] == ["4", "2", "5", "1", "3", "0"]
+
+
+# What is traced.
+
+
+def test_cases_that_bring_nothing_new_are_traced_now_and_then():
+    cases, traced = Saturation(), []
+    for _ in range(PATIENCE + 2 * EVERY):
+        traced.append(cases.traces("a"))
+        cases.ran("a", new=False)
+        assert cases.traces("b"), "another test has its own cases"
+    assert traced == [k < PATIENCE or (k - PATIENCE + 1) % EVERY == 0 for k in range(PATIENCE + 2 * EVERY)]
+    cases.ran("a", new=True)
+    assert all(cases.traces("a") or cases.ran("a", new=False) for _ in range(PATIENCE)), "something new: all are again"
+
+
+_TRACED = """
+import os, coverage
+from onnxfim.record.foreign_text import visible
+from tests.support import tracing
+measuring = coverage.Coverage(data_file=None, branch=True, source_pkgs=["onnxfim"])
+measuring.start()
+collects = tracing.collector()
+os.environ[tracing.CHILDREN] = "config"
+before = tracing.seen(collects)
+with tracing.untraced(children=True):
+    visible("a")
+    assert tracing.CHILDREN not in os.environ
+for _ in tracing.at_first(range(3), 0):
+    visible("a")
+assert tracing.seen(collects) == before and os.environ[tracing.CHILDREN] == "config"
+for _ in tracing.at_first(range(3), 1):
+    visible("a")
+assert tracing.seen(collects) > before
+"""
+
+
+def test_what_is_traced_is_seen_and_what_is_not_is_not():
+    """By what coverage keeps for itself: were it renamed, every test would be traced, and the checks take a quarter longer."""
+    DEV.load("coverage")
+    env = {k: v for k, v in os.environ.items() if k != CHILDREN}
+    done = subprocess.run([sys.executable, "-c", _TRACED], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # The benchmarks, which no test runs.

@@ -173,7 +173,9 @@ class Composition:
                 merged = None
                 for k, (other, theirs) in enumerate(terms):
                     if other is anchor and (merged := add(theirs, chain, shape)) is not None:
-                        merged = tuple(replace(e, nodes=(*e.nodes, node)) if e is merged[-1] else e for e in merged)
+                        last = merged[-1]
+                        if not last.nodes or last.nodes[-1] is not node:  # a part that was scaled by this node names it already
+                            merged = (*merged[:-1], replace(last, nodes=(*last.nodes, node)))
                         terms[k] = (anchor, merged)
                         break
                 if merged is None:

@@ -4,6 +4,7 @@ branches."""
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import is_
 
 import numpy as np
 
@@ -44,7 +45,11 @@ def _same_move(prefix: Chain, a: Chain, b: Chain, shape: OpenShape | None) -> Ch
 
 def _nodes(a: Element | None, b: Element | None) -> tuple:  # type: ignore[type-arg]
     """The nodes of both, each once: sums of sums would double them at every node."""
-    return tuple({id(n): n for n in (*(a.nodes if a else ()), *(b.nodes if b else ()))}.values())
+    first, second = (a.nodes if a else ()), (b.nodes if b else ())
+    short, long = sorted((first, second), key=len)
+    if all(map(is_, short, long)):  # ten thousand sums in a row have ten thousand nodes each
+        return long
+    return tuple({id(n): n for n in (*first, *second)}.values())
 
 
 def _factor(a: Element | None) -> np.ndarray | None:

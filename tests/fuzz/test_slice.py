@@ -15,6 +15,8 @@ from tests.support.places import ROOT
 SECONDS = float(os.environ.get("ONNXFIM_FUZZ_SECONDS", "20"))
 SEED = 11
 
+pytestmark = pytest.mark.untraced
+
 _PLANTED = """
 import sys
 from tests.fuzz.__main__ import main

@@ -7,7 +7,7 @@ import pytest
 
 from tests.gpu.lines import ROOT, Bench, Line, read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]
 
 
 def check(*flags):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.places import OPENVINO, ROOT
+from tests.support.tracing import untraced
 
 #: It carries OpenVINO 2025.4.1 and needs nothing that the running environment has not.
 PACKAGE = "onnxruntime-openvino==1.24.1"
@@ -52,9 +53,22 @@ def openvino(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """The OpenVINO build in a folder of its own, installed once a session (84 MB)."""
     folder = tmp_path_factory.mktemp("openvino")
     # Alone: a second build that lay in the folder would be imported in its place, or half of each.
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", "--target", str(folder), PACKAGE]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--only-binary=:all:",
+        "--target",
+        str(folder),
+        PACKAGE,
+    ]
     try:
-        done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
+        with untraced(children=True):
+            done = subprocess.run(install, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
     except subprocess.TimeoutExpired:
         OPENVINO.skip()
     if done.returncode:

@@ -13,6 +13,7 @@ from onnxfim.verdict import compare
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.hostile import TRICKS
 from tests.support.places import DEV
+from tests.support.tracing import untraced
 
 SHA = "9ba12248b19a04f5c11e00aa9ba12248b19a04f5"
 #: What hosts link, mention or replace, by their manuals: GitHub on autolinked references, GitLab on its special references.
@@ -45,6 +46,7 @@ PATTERNS = (
 )  # fmt: skip
 
 
+@untraced()
 def pieces(source):
     """The pieces of text of a document as hosts see them: what is between any two of tags, comments and code."""
     md = DEV.load("markdown_it")

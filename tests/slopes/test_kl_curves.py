@@ -11,8 +11,10 @@ from scipy.special import expit, softmax
 from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
 from onnxfim.slopes.kl_curves import DISTANCES, KLSearch, kl_curve, rows_along
 from tests.support.models import Linear
+from tests.support.tracing import untraced
 
 
+@untraced()
 def precise_kl(z, moved):
     with mpmath.workdps(400):
 

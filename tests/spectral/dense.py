@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.graph.graph import Graph
 from onnxfim.spectral import Bound, spectral_bound
+from tests.support.tracing import untraced
 
 
 @dataclass
@@ -81,6 +82,7 @@ def jacobian(function, x: np.ndarray, step: float) -> np.ndarray:
     return (Y[:d] - Y[d:]) / (2 * step)
 
 
+@untraced()
 def largest_norm(case: Case, rng: np.random.Generator, *, climbs: int = 2) -> float:
     """Largest singular value of the Jacobian seen: at a random point, and where steps along its top direction lead."""
     function = runner(case)

@@ -183,6 +183,7 @@ def test_a_deep_network_does_not_overflow():
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("op", ["Relu", "Add", "Sub", "MatMul", "Identity"])
 def test_ten_thousand_nodes_end(op):
     nodes, x = [], "x"

@@ -85,9 +85,10 @@ def check_laws(net: Net, output: str, rng: np.random.Generator, *, single: bool 
     model = net.model(output)
     x = net.x if net.x is not None else spread(rng, ROWS, *net.shape)
     x = x.astype(net.dtype)
+    opened = session(model)
 
     def original(rows: np.ndarray) -> np.ndarray:
-        parts = [run(model, {"x": row[None]})[0] for row in rows] if single else run(model, {"x": rows})
+        parts = [opened.run(None, {"x": row[None]})[0] for row in rows] if single else opened.run(None, {"x": rows})
         return np.concatenate(parts).reshape(len(rows), -1)
 
     y = original(x)

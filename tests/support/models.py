@@ -11,6 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from scipy.special import softmax
 
+from tests.support.tracing import untraced
+
 OPSET = 17
 TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}
 
@@ -68,6 +70,7 @@ def covariance(p):
     return np.diag(p) - np.outer(p, p)
 
 
+@untraced()
 def precise_lambda(z, J):
     """``λ_max(JᵀCJ)`` for one row of logits, through the K×K form, in 120 digits."""
     with mpmath.workdps(120):

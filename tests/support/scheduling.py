@@ -11,15 +11,21 @@ from tests.support.places import ROOT
 
 #: Files that measure the same trained models in the same way: `trained.audited` keeps an audit for all tests of one process.
 TOGETHER = ("tests/test_reference.py", "tests/slopes/test_exact.py")
-#: Files of much work, longest first. Were one the last, the other workers would wait for it.
+#: Files of much work, longest first. Were one the last, as of few tests it would be, the other workers would wait for it.
 LONG = (
     "tests/test_distributions.py",
+    "tests/gradients/test_planted.py",
     *TOGETHER,
     "tests/auditing/test_cache.py",
     "tests/spectral/test_rules.py",
     "tests/auditing/test_run.py",
     "tests/test_recipes.py",
     "tests/openvino/test_openvino.py",
+    "tests/auditing/test_isolation.py",
+    "tests/gpu/test_check.py",
+    "tests/fuzz/test_slice.py",
+    "tests/slopes/test_dithering.py",
+    "tests/spectral/test_compose.py",
 )
 
 
