@@ -90,7 +90,7 @@ class Weighing:
         return np.asarray(self.root[rows][:, None] * (E - (p[:, None] * E).sum(axis=2, keepdims=True)))
 
     def starts(self, noise: Array) -> Array:
-        """Starts for products with ``A Aᵀ`` from unit noise (n, S, K): what ``J Jᵀ = I`` would make of it, and a tenth of it as it is.
+        """Starts for products with ``A Aᵀ`` from unit noise (n, S, K): what ``J Jᵀ = I`` would make of it, and a tenth of it.
 
         They lie where the probabilities do, which saves products and takes no pass through the network. The noise itself keeps a
         part along every eigenvector, whatever p and the slopes are.

@@ -19,6 +19,7 @@ from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import TopEigenpairs, lanczos
 from onnxfim.slopes.leads import output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
+from onnxfim.slopes.rivals import distances_to_rivals
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -32,7 +33,6 @@ _MOST_PRODUCTS = 60  # with each start
 _STARTS, _STARTS_OF_STRETCH = 3, 2
 _INDEPENDENT = 1e-4  # of the longest: a direction, for slopes that float32 rounds
 _BASES = 2**26  # bytes of the bases of the samples that are measured together, at twenty steps
-_RUNNERS_UP = 9
 _KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
 
 
@@ -151,8 +151,8 @@ class GradientRoute:
             return found
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
-        vectors = self._tops(x, z, block, [temperature], stretch=False)[0][0].vectors
-        nearest = self._nearest(x, z)[1]
+        top, stretch = self._tops(x, z, block, [temperature])[0]
+        vectors, nearest = top.vectors, self._nearest(x, z, stretch)[1]
         reader = self.measurer.reader
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
@@ -176,14 +176,13 @@ class GradientRoute:
         x, z = X[positions], base[positions]
         reader = self.measurer.reader
         hotter = [] if self.measurer.temperature is None else [self.measurer.temperature]
-        found, products = self._tops(x, z, block, [1.0, *hotter], stretch=True)
+        found, products = self._tops(x, z, block, [1.0, *hotter])
         raw, hot, stretch = found[0], found[1] if hotter else None, found[-1]
         shares = None if hot is None else self._shares_at_ends(z, hot, products)
-        distances, nearest = self._nearest(x, z)
+        distances, nearest, rivals = self._nearest(x, z, stretch)
         for k, sample in enumerate(block):
             self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
-            spent = int(products.passes[k])
-            spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
+            spent = int(products.passes[k] + rivals[k])
             error = self.measurer.step_error
             lam = _estimate(raw, k, spent, error)
             total = float(np.maximum(raw.ritz[k], 0).sum())
@@ -208,16 +207,15 @@ class GradientRoute:
             )
 
     def _tops(
-        self, x: Array, z: Array, block: Sequence[Sample], temperatures: Sequence[float], *, stretch: bool
+        self, x: Array, z: Array, block: Sequence[Sample], temperatures: Sequence[float]
     ) -> tuple[list[TopEigenpairs], JointProducts]:  # fmt: skip
-        """Top eigenpairs of ``A Aᵀ`` at the temperatures, and of ``J Jᵀ``, for samples x with outputs z (n, K, 1)."""
-        n, K = len(x), self.model.num_outputs
+        """Top eigenpairs of ``A Aᵀ`` at the temperatures, then of ``J Jᵀ``, for samples x with outputs z (n, K, 1)."""
+        n = len(x)
         noise = self._noise(block)
         weighings = [Weighing.of(self.measurer.reader, z, t) for t in temperatures]
         starts = [w.starts(noise) for w in weighings]
-        if stretch:
-            weighings.append(Weighing.none(n, K))
-            starts.append(np.where(np.arange(_STARTS)[:, None] < _STARTS_OF_STRETCH, noise, 0.0))
+        weighings.append(Weighing.none(n, self.model.num_outputs))
+        starts.append(np.where(np.arange(_STARTS)[:, None] < _STARTS_OF_STRETCH, noise, 0.0))
         products = JointProducts(self.model, x, weighings)
         found = lanczos(products, np.concatenate(starts), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
         return [_part(found, slice(m * n, (m + 1) * n), w.factor) for m, w in enumerate(weighings)], products
@@ -234,43 +232,22 @@ class GradientRoute:
         The largest Rayleigh quotients at either end among the input directions ``Jᵀc`` that led to the value at the temperature,
         whose slopes are known: no pass more. Below the truth, if anything.
         """
-        reader, temperature = self.measurer.reader, self.measurer.temperature
-        n, ends = len(z), self.measurer.temperature_ends
-        if temperature is None or not ends:
-            return np.empty((n, 0))
+        n, ends = len(z), [Weighing.of(self.measurer.reader, z, end) for end in self.measurer.temperature_ends]
         shares = np.ones((n, len(ends)))
         for k in np.flatnonzero(top.values > 0).tolist():
             c, d = (np.concatenate(kept[n + k]) for kept in (products.cotangents, products.slopes))  # (m, K)
             for e, end in enumerate(ends):
-                y = reader.scores_of(z[k], d[:, :, None], end)  # (m, K)
-                shares[k, e] = largest_quotient(y @ y.T, c @ d.T) / top.values[k]
+                y = end.scores(np.array([k]), d[None])[0]  # (m, K)
+                shares[k, e] = largest_quotient(y @ y.T, c @ d.T) * end.factor[k] / top.values[k]
         return shares
 
-    def _nearest(self, x: Array, z: Array) -> tuple[list[Estimate], list[Array] | list[None]]:
-        """Boundary distances, and the weights of the logits whose sum rises towards the nearest boundary."""
+    def _nearest(self, x: Array, z: Array, stretch: TopEigenpairs) -> tuple[list[Estimate], list[Array] | list[None], Array]:
+        """Boundary distances, weights of the logits whose sum rises towards the nearest boundary, and the passes spent, (n,)."""
+        n = len(x)
         if not self.measurer.reader.has_classes:
-            return [Estimate(None, reason=NO_CLASSES)] * len(x), [None] * len(x)
-        return self._distances(x, z)
-
-    def _distances(self, x: Array, base: Array) -> tuple[list[Estimate], list[Array]]:
-        """Boundary distances to the classes with the largest logits, and the ways there (K,); no others: an upper bound."""
-        z = base[:, :, 0]
-        order = np.argsort(-z, axis=1)[:, : _RUNNERS_UP + 1]  # (n, 10)
-        U = np.zeros((order.shape[1] - 1, *z.shape))
-        rows = np.arange(len(z))
-        for j in range(1, order.shape[1]):
-            U[j - 1, rows, order[:, 0]] = 1.0
-            U[j - 1, rows, order[:, j]] = -1.0
-        norms = np.linalg.norm(self.model.vjp(x, U)[1].reshape(len(U), len(x), -1).astype(np.float64), axis=2)  # (9, n)
-        gaps = np.take_along_axis(z, order[:, :1], 1) - np.take_along_axis(z, order[:, 1:], 1)  # (n, 9)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(norms.T > 0, gaps / norms.T, np.inf)  # (n, 9)
-        d = ratios.min(axis=1)
-        kind = "exact" if order.shape[1] == z.shape[1] else "upper bound"
-        method = f"first-order, over the {order.shape[1] - 1} classes next in logit"
-        none = Estimate(None, reason="no slope towards another class")
-        estimates = [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
-        return estimates, list(-U[ratios.argmin(axis=1), rows])
+            return [Estimate(None, reason=NO_CLASSES)] * n, [None] * n, np.zeros(n, int)
+        most = np.sqrt(np.maximum(stretch.values + stretch.errors, 0.0))
+        return distances_to_rivals(self.model, x, z[:, :, 0], most, max(_TOLERANCE, self.measurer.step_error))
 
 
 def largest_quotient(F: Array, G: Array) -> float:

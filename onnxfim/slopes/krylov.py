@@ -29,8 +29,8 @@ class TopEigenpairs:
     """The top of the spectrum of each operator ``M = A Aᵀ``.
 
     Attributes:
-        values: ``θ + ‖r‖²/θ`` of the largest Ritz value θ with its residual r: the Rayleigh quotient of ``Aᵀu`` under ``AᵀA``, half a
-            step ahead of θ, and a lower bound of lambda_max too, (N,).
+        values: ``θ + ‖r‖²/θ`` of the largest Ritz value θ with its residual r: the Rayleigh quotient of ``Aᵀu`` under ``AᵀA``, half
+            a step ahead of θ, and a lower bound of lambda_max too, (N,).
         residuals: ``‖M u − θu‖``: there is an eigenvalue within this of θ, (N,).
         errors: How far lambda_max may lie above the value (`value_errors`), (N,).
         vectors: Ritz vectors, unit length, (N, K).
@@ -47,12 +47,12 @@ class TopEigenpairs:
 
 
 def lanczos(product: Product, starts: Array, *, tolerance: float, most: int) -> TopEigenpairs:
-    """Top eigenpairs of each of ``count`` operators of ``size`` × ``size``, until the error of the value is below ``tolerance`` of it.
+    """Top eigenpairs of ``count`` operators of ``size`` × ``size``, each until the error of its value is below ``tolerance`` of it.
 
-    Several independent random starts in one Krylov space find what one misses: from near the second eigenvector one start returned
-    that as the largest in up to 85 % of the runs at a gap of 1 %. A cluster shows as many members as there are starts, so that a gap
-    below the first is a gap, and not the distance from the cluster's mean to the rest. Full reorthogonalisation (twice) keeps the
-    bases orthonormal, so Ritz values do not repeat.
+    Several independent random starts in one Krylov space find what one misses: from near the second eigenvector one start that
+    stopped at its residual returned that as the largest in up to 85 % of the runs at a gap of 1 %. A cluster shows as many members
+    as there are starts, so that a gap below the first is a gap, and not the distance from the cluster's mean to the rest. Full
+    reorthogonalisation (twice) keeps the bases orthonormal, so Ritz values do not repeat.
 
     Args:
         product: ``u ↦ M u`` for blocks of vectors of some of the operators.
@@ -104,9 +104,9 @@ def lanczos(product: Product, starts: Array, *, tolerance: float, most: int) -> 
 def value_errors(theta: Array, residuals: Array, *, gaps: Array) -> Array:
     """How far the largest eigenvalue may lie above ``θ + ‖r‖²/θ``, (n,), with a margin for what Ritz values do not show.
 
-    ``‖r‖``, of the second Ritz value too while that may still rise above the first; or the Kato-Temple bound where a gap is shown: all eigenvalues but the largest are at most ``b < θ``, so that it is at
-    most ``θ + ‖r‖²/(θ − b)``. The second Ritz value and its residual stand for b, and are believed once the residual is small
-    beside their distance.
+    ``‖r‖``, of the second Ritz value too while that may still rise above the first; or the Kato-Temple bound where a gap shows: if
+    all eigenvalues but the largest are at most ``b < θ``, that is at most ``θ + ‖r‖²/(θ − b)``. The second Ritz value and its
+    residual stand for b, and are believed once the residual is small beside their distance.
 
     Args:
         theta: Ritz values, descending, (n, m).
