@@ -13,7 +13,7 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.gradients.nodewise import PASSES, NodeError
 from onnxfim.runtime.rows import Forward, Rows
 from onnxfim.runtime.stopping import Stop
-from onnxfim.slopes.exact import PASSES_PER_PRODUCT
+from onnxfim.slopes.class_space import passes_of_products
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Unit: TypeAlias = Literal["passes", "samples"]
@@ -44,7 +44,7 @@ class Meter:
       the rows that fill a batch up to a size the model insists on, measure nothing and do not count;
     - a call of a derivative graph with S cotangents or tangents is ``1 + S`` passes a sample: the forward pass that the graph
       makes, and one for each seed, which costs about as much (tests/benchmarks/bench_gradients.py);
-    - a product with the Fisher matrix, or with ``J Jᵀ``, is `PASSES_PER_PRODUCT` passes a sample;
+    - a call of S products with ``J Jᵀ`` is `passes_of_products` passes a sample: ``2 + 3S``;
     - the test of derivative rules at their own nodes is one pass for the values of a row, one for its tangents, and one for every
       evaluation of all nodes; looking for ties is two passes a sample, at the sample and beside it;
     - rows of the ladder that serve as measurements too ran once and count once;
@@ -166,13 +166,13 @@ class MeteredModel(DifferentiableModel):
     def fisher(self, X: Array, U: Array, temperature: float) -> Array:
         self._meter.check()
         found = super().fisher(X, U, temperature)
-        self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
+        self._meter.spent(len(X) * passes_of_products(len(U)))
         return found
 
     def gram(self, X: Array, U: Array) -> Array:
         self._meter.check()
         found = super().gram(X, U)
-        self._meter.spent(len(X) * len(U) * PASSES_PER_PRODUCT)
+        self._meter.spent(len(X) * passes_of_products(len(U)))
         return found
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:

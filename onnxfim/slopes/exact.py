@@ -1,4 +1,4 @@
-"""Exact measures from the derivative graph: whole Jacobians for few classes, Lanczos iteration for many."""
+"""Exact measures from the derivative graph: whole Jacobians for few classes, block Lanczos iteration for many."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
 from onnxfim.slopes.blocks import WORK, Block, measurable, results
+from onnxfim.slopes.class_space import JointProducts, Weighing
 from onnxfim.slopes.differences import Ends, Request, Sample
 from onnxfim.slopes.flips import ValidRange
-from onnxfim.slopes.krylov import Product, TopEigenpairs, confirmed, lanczos
+from onnxfim.slopes.krylov import TopEigenpairs, lanczos
 from onnxfim.slopes.leads import output_weights
 from onnxfim.slopes.measurer import NO_CLASSES, Measurer
+from onnxfim.slopes.rivals import distances_to_rivals
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Up to so many classes the whole Jacobian costs less than Lanczos iteration for all measures together: at 50 classes 73 passes
 #: against 136 to 181 (without and with a temperature), at 100 148 against 130 to 172 (tests/benchmarks/bench_large.py).
 FEW_CLASSES = 80
-#: Forward passes that one product with the Fisher matrix costs (measured 4.4-5.6 at K = 1,000).
-PASSES_PER_PRODUCT = 5
 _TOLERANCE = 1e-4
-_ROUGH = 1e-2  # of a start: better ones save no more products
-_MOST_PRODUCTS = 60
-_RUNNERS_UP = 9
+_MOST_PRODUCTS = 60  # with each start
+#: Random starts: in three dimensions chance hides neither member of a pair of eigenvalues close together, which it did in 1 of 200
+#: runs with two. An error of ‖J‖² is twice that of ‖J‖, for which two are enough.
+_STARTS, _STARTS_OF_STRETCH = 3, 2
+_INDEPENDENT = 1e-4  # of the longest: a direction, for slopes that float32 rounds
+_BASES = 2**26  # bytes of the bases of the samples that are measured together, at twenty steps
 _KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
 
 
@@ -65,7 +68,11 @@ class GradientRoute:
     @property
     def samples_per_call(self) -> int:
         """Samples that are measured together."""
-        return self.model.rows_per_call(self.model.num_outputs if self.few else 2)
+        K = self.model.num_outputs
+        if self.few:
+            return self.model.rows_per_call(K)
+        vectors = 2 * _STARTS + _STARTS_OF_STRETCH
+        return min(self.model.rows_per_call(vectors), max(1, _BASES // (8 * K * 20 * vectors)))
 
     def measure(self, X: Array, base: Array, samples: Sequence[Sample]) -> Iterator[tuple[int, SampleResult]]:
         """Results of the samples as they come, with their positions."""
@@ -144,8 +151,8 @@ class GradientRoute:
             return found
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
-        vectors = self._lanczos(x, z, block, temperature, None).vectors
-        nearest = self._nearest(x, z)[1]
+        top, stretch = self._tops(x, z, block, [temperature])[0]
+        vectors, nearest = top.vectors, self._nearest(x, z, stretch)[1]
         reader = self.measurer.reader
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
@@ -168,17 +175,14 @@ class GradientRoute:
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
         reader = self.measurer.reader
-        raw = self._lanczos(x, z, block, 1.0, None)
-        hot = None if self.measurer.temperature is None else self._lanczos(x, z, block, self.measurer.temperature, raw.vectors)
-        shares = None if hot is None else self._shares_at_ends(x, z, hot)
-        stretch = self._stretch(x, block)
-        distances, nearest = self._nearest(x, z)
+        hotter = [] if self.measurer.temperature is None else [self.measurer.temperature]
+        found, products = self._tops(x, z, block, [1.0, *hotter])
+        raw, hot, stretch = found[0], found[1] if hotter else None, found[-1]
+        shares = None if hot is None else self._shares_at_ends(z, hot, products)
+        distances, nearest, rivals = self._nearest(x, z, stretch)
         for k, sample in enumerate(block):
             self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
-            products = int(raw.products[k])
-            spent = PASSES_PER_PRODUCT * (products + (int(hot.products[k]) if hot is not None else 0))
-            spent += 1 + min(_RUNNERS_UP, self.model.num_outputs - 1) if reader.has_classes else 0
-            spent += PASSES_PER_PRODUCT * (int(stretch.products[k]) + (3 if shares is not None and shares.shape[1] else 0))
+            spent = int(products.passes[k] + rivals[k])
             error = self.measurer.step_error
             lam = _estimate(raw, k, spent, error)
             total = float(np.maximum(raw.ritz[k], 0).sum())
@@ -199,129 +203,84 @@ class GradientRoute:
                 logit_sensitivity=replace(s, value=roots[0], low=roots[1], high=roots[2]),
                 eigenvalues=tuple(float(v) for v in raw.ritz[k][:5]),
                 evaluations=spent,
-                directions=products,
+                directions=int(raw.products[k]),
             )
 
-    def _noise(self, block: Sequence[Sample]) -> Array:
-        """Three independent random starts, (3, n, K), each sample's from its own stream."""
-        shape = (3, self.model.num_outputs)
-        drawn = [np.random.default_rng([self.seed, s.index, streams.LANCZOS]).standard_normal(shape) for s in block]
-        return np.stack(drawn, axis=1)
-
-    def _lanczos(self, x: Array, z: Array, block: Sequence[Sample], temperature: float, start: Array | None) -> TopEigenpairs:
-        """Top eigenpairs of ``A Aᵀ`` for samples x with outputs z (n, K, 1)."""
+    def _tops(
+        self, x: Array, z: Array, block: Sequence[Sample], temperatures: Sequence[float]
+    ) -> tuple[list[TopEigenpairs], JointProducts]:  # fmt: skip
+        """Top eigenpairs of ``A Aᵀ`` at the temperatures, then of ``J Jᵀ``, for samples x with outputs z (n, K, 1)."""
+        n = len(x)
         noise = self._noise(block)
-        weights = self.measurer.reader.weights(z, temperature)
-        if weights is None:
-            product = self._softmax_product(x, temperature)
-            if start is None:
-                start = isotropic_start(self.measurer.reader.probabilities(z, temperature)[:, :, 0], noise[0])
-        else:
-            product = self._diagonal_product(x, weights)
-        return confirmed(product, noise, tolerance=_TOLERANCE, most=_MOST_PRODUCTS, start=start)
+        weighings = [Weighing.of(self.measurer.reader, z, t) for t in temperatures]
+        starts = [w.starts(noise) for w in weighings]
+        weighings.append(Weighing.none(n, self.model.num_outputs))
+        starts.append(np.where(np.arange(_STARTS)[:, None] < _STARTS_OF_STRETCH, noise, 0.0))
+        products = JointProducts(self.model, x, weighings)
+        found = lanczos(products, np.concatenate(starts), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
+        return [_part(found, slice(m * n, (m + 1) * n), w.factor) for m, w in enumerate(weighings)], products
 
-    def _softmax_product(self, x: Array, temperature: float) -> Product:
-        return lambda rows, u: self.model.fisher(x[rows], u[None], temperature)[0]
+    def _noise(self, block: Sequence[Sample]) -> Array:
+        """Independent random starts of unit length, (n, S, K), each sample's from its own stream."""
+        shape = (_STARTS, self.model.num_outputs)
+        noise = np.stack([np.random.default_rng([self.seed, s.index, streams.LANCZOS]).standard_normal(shape) for s in block])
+        return np.asarray(noise / np.linalg.norm(noise, axis=2, keepdims=True))
 
-    def _diagonal_product(self, x: Array, weights: Array) -> Product:
-        """``A = W J`` with the diagonal W (n, K) of independent outputs."""
-
-        def product(rows: Array, u: Array) -> Array:
-            c = weights[rows] * u  # (n, K)
-            scale = np.abs(c).max(axis=1, keepdims=True)
-            scale[scale == 0] = 1.0  # cotangents of unit size through the network, whatever the weights
-            return weights[rows] * scale * self.model.gram(x[rows], (c / scale)[None])[0].astype(np.float64)
-
-        return product
-
-    def _shares_at_ends(self, x: Array, z: Array, top: TopEigenpairs) -> Array:
+    def _shares_at_ends(self, z: Array, top: TopEigenpairs, products: JointProducts) -> Array:
         """lambda_max at the ends of the temperature's interval over that at the temperature, (n, 2); (n, 0) where it has no error.
 
-        From the direction that is the worst at the temperature: its slopes ``Jv`` give the scores at any other, and one product
-        there turns them towards its own worst direction. Below the truth, by 1 to 7 % on a spectrum without a gap.
+        The largest Rayleigh quotients at either end among the input directions ``Jᵀc`` that led to the value at the temperature,
+        whose slopes are known: no pass more. Below the truth, if anything.
         """
-        reader, temperature = self.measurer.reader, self.measurer.temperature
-        if temperature is None or not self.measurer.temperature_ends:
-            return np.empty((len(x), 0))
-        w, root = self._product_at(x, z, temperature, top.vectors)
-        slopes = np.divide(w, root, out=np.zeros_like(w), where=root > 0)  # of the logits, up to a constant and a factor, (n, K)
-        still, found = np.zeros((1, z.shape[1], 1)), []
-        for end in self.measurer.temperature_ends:
-            y = np.array([reader.scores(z[k], D[None, :, None], still, 1.0, end)[0] for k, D in enumerate(slopes)])  # (n, K)
-            size = np.linalg.norm(y, axis=1, keepdims=True)
-            y = np.divide(y, size, out=np.zeros_like(y), where=size > 0)
-            found.append(np.linalg.norm(self._product_at(x, z, end, y)[0], axis=1))
-        return np.divide(np.array(found).T, top.values[:, None], out=np.ones((len(x), 2)), where=top.values[:, None] > 0)
+        n, ends = len(z), [Weighing.of(self.measurer.reader, z, end) for end in self.measurer.temperature_ends]
+        shares = np.ones((n, len(ends)))
+        for k in np.flatnonzero(top.values > 0).tolist():
+            c, d = (np.concatenate(kept[n + k]) for kept in (products.cotangents, products.slopes))  # (m, K)
+            for e, end in enumerate(ends):
+                y = end.scores(np.array([k]), d[None])[0]  # (m, K)
+                shares[k, e] = largest_quotient(y @ y.T, c @ d.T) * end.factor[k] / top.values[k]
+        return shares
 
-    def _product_at(self, x: Array, z: Array, temperature: float, u: Array) -> tuple[Array, Array]:
-        """``A Aᵀ u`` at a temperature, (n, K), and what the rows of A hold beside the slopes, (n, K)."""
-        weights, rows = self.measurer.reader.weights(z, temperature), np.arange(len(x))
-        if weights is None:
-            root = np.sqrt(self.measurer.reader.probabilities(z, temperature)[:, :, 0])
-            return self._softmax_product(x, temperature)(rows, u), root
-        return self._diagonal_product(x, weights)(rows, u), weights
-
-    def _stretch(self, x: Array, block: Sequence[Sample]) -> TopEigenpairs:
-        """Top eigenpairs of ``J Jᵀ``, whose root is the logit sensitivity."""
-
-        def product(rows: Array, u: Array) -> Array:
-            return self.model.gram(x[rows], u[None])[0].astype(np.float64)
-
-        return confirmed(product, self._noise(block), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
-
-    def _nearest(self, x: Array, z: Array) -> tuple[list[Estimate], list[Array] | list[None]]:
-        """Boundary distances, and the weights of the logits whose sum rises towards the nearest boundary."""
+    def _nearest(self, x: Array, z: Array, stretch: TopEigenpairs) -> tuple[list[Estimate], list[Array] | list[None], Array]:
+        """Boundary distances, weights of the logits whose sum rises towards the nearest boundary, and the passes spent, (n,)."""
+        n = len(x)
         if not self.measurer.reader.has_classes:
-            return [Estimate(None, reason=NO_CLASSES)] * len(x), [None] * len(x)
-        return self._distances(x, z)
-
-    def _distances(self, x: Array, base: Array) -> tuple[list[Estimate], list[Array]]:
-        """Boundary distances to the classes with the largest logits, and the ways there (K,); no others: an upper bound."""
-        z = base[:, :, 0]
-        order = np.argsort(-z, axis=1)[:, : _RUNNERS_UP + 1]  # (n, 10)
-        U = np.zeros((order.shape[1] - 1, *z.shape))
-        rows = np.arange(len(z))
-        for j in range(1, order.shape[1]):
-            U[j - 1, rows, order[:, 0]] = 1.0
-            U[j - 1, rows, order[:, j]] = -1.0
-        norms = np.linalg.norm(self.model.vjp(x, U)[1].reshape(len(U), len(x), -1).astype(np.float64), axis=2)  # (9, n)
-        gaps = np.take_along_axis(z, order[:, :1], 1) - np.take_along_axis(z, order[:, 1:], 1)  # (n, 9)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(norms.T > 0, gaps / norms.T, np.inf)  # (n, 9)
-        d = ratios.min(axis=1)
-        kind = "exact" if order.shape[1] == z.shape[1] else "upper bound"
-        method = f"first-order, over the {order.shape[1] - 1} classes next in logit"
-        none = Estimate(None, reason="no slope towards another class")
-        estimates = [Estimate(float(v), None, float(v), kind, method) if math.isfinite(v) else none for v in d]  # type: ignore[arg-type]
-        return estimates, list(-U[ratios.argmin(axis=1), rows])
+            return [Estimate(None, reason=NO_CLASSES)] * n, [None] * n, np.zeros(n, int)
+        most = np.sqrt(np.maximum(stretch.values + stretch.errors, 0.0))
+        return distances_to_rivals(self.model, x, z[:, :, 0], most, max(_TOLERANCE, self.measurer.step_error))
 
 
-def isotropic_start(p: Array, noise: Array) -> Array:
-    """Top eigenvectors of ``A Aᵀ`` if ``J Jᵀ`` were the identity, (n, K), for p (n, K): close enough to save products.
+def largest_quotient(F: Array, G: Array) -> float:
+    """The largest ``yᵀFy / yᵀGy`` for F, G (m, m), both symmetric and without negative eigenvalues but for rounding.
 
-    No pass through the network is needed: ``A Aᵀ u = √p ⊙ (w − pᵀw)`` with ``w = c − p·1ᵀc``, ``c = √p ⊙ u``.
+    Directions along which G is within float32 of nothing are left out: there the quotient is of roundings.
     """
-    root = np.sqrt(p)
+    unit = np.sqrt(np.maximum(np.diag(G), np.finfo(float).tiny))
+    F, G = F / unit[:, None] / unit, (G + G.T) / 2 / unit[:, None] / unit
+    lengths, axes = np.linalg.eigh(G)
+    good = lengths > _INDEPENDENT * lengths[-1]
+    whitened = axes[:, good] / np.sqrt(lengths[good])
+    return float(max(np.linalg.eigvalsh(whitened.T @ F @ whitened)[-1], 0.0))
 
-    def product(rows: Array, u: Array) -> Array:
-        q, c = p[rows], root[rows] * u
-        w = c - q * c.sum(axis=1, keepdims=True)
-        return root[rows] * (w - (q * w).sum(axis=1, keepdims=True))
 
-    return lanczos(product, noise, tolerance=_ROUGH, most=_MOST_PRODUCTS).vectors
+def _part(pairs: TopEigenpairs, some: slice, factor: Array) -> TopEigenpairs:
+    """The pairs of some of the operators, which are this much larger."""
+    return TopEigenpairs(
+        pairs.values[some] * factor, pairs.residuals[some] * factor, pairs.errors[some] * factor, pairs.vectors[some],
+        tuple(v * f for v, f in zip(pairs.ritz[some], factor, strict=True)), pairs.products[some],
+    )  # fmt: skip
 
 
 def _estimate(pairs: TopEigenpairs, k: int, evaluations: int, rounding: float) -> Estimate:
-    """A Ritz value with its residual bound; exact only where that is within the tolerance and two starts agree."""
-    value, residual = float(pairs.values[k]), float(pairs.residuals[k])
-    sharp = residual <= _TOLERANCE * value
+    """A value with its bound; exact only where that is within the tolerance."""
+    value, error = float(pairs.values[k]), float(pairs.errors[k])
     # float32 passes leave an error whatever the residual says.
     least = max(_TOLERANCE, rounding) * value
     return Estimate(
         value,
         value - least,
-        value + max(residual, least),
-        "exact" if sharp and pairs.starts[k] > 1 else "lower bound",
+        value + max(error, least),
+        "exact" if error <= _TOLERANCE * value else "lower bound",
         "Lanczos iteration",
         evaluations,
     )
