@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -186,15 +187,17 @@ def remembered_results(
     measure: Callable[[Sequence[Sample]], Iterator[tuple[int, SampleResult]]],
     meter: Meter,
     leads: MutableMapping[int, Array],
+    held: MutableMapping[int, Array],
     within: Sequence[Array],
     *,
     block: int = 1,
 ) -> Generator[tuple[int, SampleResult], None, None]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold.
 
-    ``measure`` leaves a sample's lead in ``leads`` by position; it is kept with the result, for the range of inputs ``within``
-    which it was chosen, and put there again with it. ``measure`` runs the model for ``block`` samples at once: their results are
-    on disk, all in one write, before it does so for the next, and those of a long block every `_OFTEN` seconds.
+    ``measure`` leaves a sample's lead in ``leads`` by position, and of some samples the directions, float32, in ``held``; they are
+    kept with the result, for the range of inputs ``within`` which they were chosen, and put there again with it. ``measure`` runs
+    the model for ``block`` samples at once: their results are on disk, all in one write, before it does so for the next, and those
+    of a long block every `_OFTEN` seconds.
     """
     if store is None:
         yield from measure(targets)
@@ -217,6 +220,10 @@ def remembered_results(
                 kept = known.pop(target.position)
                 if kept.within == about:
                     leads[target.position] = np.array(kept.lead)
+                    shape = (len(kept.lead), math.prod(X.shape[1:]))
+                    directions = store.content(_beside(keys[target.position], about), partial(_floats, shape))
+                    if directions is not None:
+                        held[target.position] = directions
                 meter.remembered(kept.result.evaluations)
                 yield target.position, replace(kept.result, name=target.name, label=target.label)
                 meter.check()
@@ -225,6 +232,8 @@ def remembered_results(
             lead = leads.get(position)
             told = () if lead is None else tuple(map(tuple, lead.tolist()))
             if (content := packed(_Measured(result, about if told else "", told))) is not None:  # None: not finite, so not kept
+                if told and position in held:  # first: where there is a result, its directions are too
+                    waiting.append((_beside(keys[position], about), held[position].astype("<f4").tobytes()))
                 waiting.append((keys[position], content))
             done += 1
             if done % block == 0 or time.monotonic() - since > _OFTEN:
@@ -233,6 +242,15 @@ def remembered_results(
             yield position, result
     finally:  # whatever ends it: what was measured is kept
         keep()
+
+
+def _beside(key: str, about: str) -> str:
+    """The key of a sample's directions, for a range of inputs."""
+    return f"{key}:directions:{about}"
+
+
+def _floats(shape: tuple[int, ...], content: bytes) -> Array:
+    return np.frombuffer(content, "<f4").reshape(shape)
 
 
 def remembered_bound(store: FileStore, key: str, compute: Callable[[], Bound]) -> Bound:

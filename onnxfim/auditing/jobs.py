@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from onnxfim.auditing.attribution import attribute
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.in_flight import Orders
 from onnxfim.auditing.meter import Progress, Report
@@ -158,6 +157,8 @@ class AttributionJob(Job[Attribution]):
             report(Progress(name, done, total, "samples"))
 
         with stop.current():
+            from onnxfim.auditing.attribution import attribute  # no other job needs it
+
             return attribute(self.first, self.second, self.audits, samples=self.samples, told=told)
 
     def written(self, result: Attribution) -> str:

@@ -18,11 +18,8 @@ from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
-    against_surrogate,
-    attack,
     batch_rows,
     bounding,
-    by_differences,
     by_gradients,
     choosing,
     clean,
@@ -30,7 +27,6 @@ from onnxfim.auditing.stages import (
     crosscheck,
     flipping,
     input_scaling,
-    refining,
     replay,
     tied,
     unmeasurable,
@@ -191,6 +187,8 @@ def _measured(ground: Ground) -> tuple[Ground, Found]:
     if ground.settings.replay:
         later.append(lambda found: replay.replay(ground, route, found))
     if ground.settings.attack is not None:
+        from onnxfim.auditing.stages import attack
+
         later.append(lambda found: attack.attack(ground, route, found))
     return ground, _unless_interrupted(measured, later)
 
@@ -200,6 +198,8 @@ def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
     failed = ground.faults.stages
     if gradient.used and failed:  # the derivative was there, and measuring with it failed
         gradient = replace(gradient, used=False, reason=f"{failed[-1].stage} failed unexpectedly ({failed[-1].error})")
+    from onnxfim.auditing.stages import against_surrogate, by_differences, refining  # most audits need gradients alone
+
     if ground.step.unchosen is not None:
         return by_differences.without_step(ground, gradient)
     plan = by_differences.plan(ground)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxfim.errors import OnnxFimError
     from onnxfim.record.audit import Audit
     from onnxfim.record.deployment import Attribution, Deployment, MovedOutput
-    from onnxfim.verdict import Comparison
+    from onnxfim.verdict.comparison import Comparison
 
 
 _COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
@@ -101,7 +101,7 @@ def compare_command(
     from onnxfim.cli.outputs import Outputs, write_each
     from onnxfim.cli.signals import words_of
     from onnxfim.errors import OnnxFimError, ProviderError
-    from onnxfim.verdict import compare as compared
+    from onnxfim.verdict.compare import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
     if len(subjects) < 2:
@@ -177,7 +177,7 @@ def _code_of_missing(missing: Sequence[OnnxFimError], late: int) -> int:
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
     from onnxfim.report.comparison_html import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
-    from onnxfim.verdict import Comparison
+    from onnxfim.verdict.comparison import Comparison
 
     return {
         "html": partial(render_comparison_html, assets_dir=assets),

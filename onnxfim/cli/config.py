@@ -6,7 +6,6 @@ options of ``audit``; those of another command stand in a table named for it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -204,6 +203,8 @@ def _known(where: str, key: str, known: Iterable[str]) -> None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib  # for a message alone
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -67,8 +67,8 @@ class Console:
 
     @contextmanager
     def said_where_slow(self, text: str, *, after: float = _SILENT) -> Iterator[None]:
-        """A line of information where what is done takes longer than so many seconds."""
-        timer = threading.Timer(after, self.say, (text,))
+        """A line of information where what is done goes on so many seconds after the command began."""
+        timer = threading.Timer(max(self._began + after - time.monotonic(), 0.0), self.say, (text,))
         timer.daemon = True
         timer.start()
         try:

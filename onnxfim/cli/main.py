@@ -60,11 +60,13 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
     of images, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
-    from onnxfim.cli.audit_command import audit_command
-    from onnxfim.cli.outputs import DEFAULT, Outputs
+    console = Console(quiet, verbose)
+    with console.said_where_slow("loading ONNX Runtime"):
+        from onnxfim.cli.audit_command import audit_command
+        from onnxfim.cli.outputs import DEFAULT, Outputs
 
     given = given_options(click.get_current_context())
-    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), Console(quiet, verbose), given, **options))
+    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), console, given, **options))
 
 
 @main.command()

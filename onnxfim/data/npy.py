@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import lzma
 import math
 import struct
@@ -115,6 +114,8 @@ class Archive:
     def rows(self, key: str, *, option: str) -> StoredRows:
         """The array under ``key``; ``option`` is what the user passes to name another one."""
         if key not in self.keys:
+            import difflib  # for a message alone
+
             nearest = difflib.get_close_matches(key, self.keys, 1) or self.keys[:1]
             listed = ", ".join(map(repr, self.keys[:8])) + ", …" * (len(self.keys) > 8)
             raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import mmap
 import os
@@ -213,6 +212,8 @@ def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what:
             return values[0]
         raise InputError(f"{file.path}: {len(values)} {what}s ({', '.join(names)}), expected one. Name it with --{what}.")
     if name not in names:
+        import difflib  # for a message alone
+
         near = difflib.get_close_matches(name, names, 1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(names)}."
         raise InputError(f"{file.path}: no {what} is called {name!r}. {hint}")

@@ -14,6 +14,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.assets import Assets, placed
+from onnxfim.report.compiled_templates import CompiledTemplates
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.bound_section import bound_view
 
@@ -86,6 +87,7 @@ def environment() -> Environment:
     """The templates' environment: escaped, strict, with the filters for symbols."""
     made = Environment(
         loader=FileSystemLoader([str(folder) for folder in TEMPLATE_FOLDERS]),
+        bytecode_cache=CompiledTemplates(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -6,9 +6,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +25,9 @@ from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shared_cores import SharedCores, usable_cores
 from onnxfim.runtime.turns import WeightTurns
 from onnxfim.runtime.watching import watched
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -223,6 +225,8 @@ class OnnxForward:
     def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
         # The next batch of directions is drawn, and unpacked where that is to be, while this one runs.
         source = iter(batches) if self.packs else (replace(rows, v=np.asarray(rows.v)) for rows in batches)
+        from concurrent.futures import ThreadPoolExecutor  # of sketches alone
+
         with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
             if self.ahead:
                 yield from self._stream_ahead(pool, X, source)

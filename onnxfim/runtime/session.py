@@ -12,7 +12,6 @@ import numpy as np
 
 from onnxfim.errors import ModelError, ProviderError
 from onnxfim.graph.referring import whole
-from onnxfim.runtime.cuda import why_not_cuda
 from onnxfim.runtime.failures import explained, model_error, plain, run_error
 from onnxfim.runtime.hardware import ANY, Hardware
 from onnxfim.runtime.heap import weights_apart
@@ -90,6 +89,8 @@ def open_session(
     elif names[0] != obtained:
         reason = chain.missing.get(names[0]) or explained(failed or _load_failure(names[0], said))
         if names[0] == _CUDA:
+            from onnxfim.runtime.cuda import why_not_cuda  # no other run needs it
+
             reason, remedy = why_not_cuda(reason, named=missed)
     report = ProviderReport(
         tuple(hardware.providers), obtained, registered, reason, explicit=missed, options=ran_with(chain, session),

@@ -34,6 +34,7 @@ _STARTS, _STARTS_OF_STRETCH = 3, 2
 _INDEPENDENT = 1e-4  # of the longest: a direction, for slopes that float32 rounds
 _BASES = 2**26  # bytes of the bases of the samples that are measured together, at twenty steps
 _KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
+_HELD_BYTES = 2**24  # of directions that are made where the Jacobian is at hand
 
 
 class GradientRoute:
@@ -48,11 +49,13 @@ class GradientRoute:
     Attributes:
         leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K), by its position; left there by
             `measure`.
+        held: The `directions` themselves, (2, d) float32, by position, of the first samples of the data; left there by `measure`.
     """
 
     def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
         self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
         self.leads: dict[int, Array] = {}
+        self.held: dict[int, Array] = {}
         self._worst: dict[int, Array] = {}  # float32, by position
 
     def apart(self) -> GradientRoute:
@@ -93,8 +96,19 @@ class GradientRoute:
                 found, leads = results(self.measurer, Block(self.measurer.reader, x[good], z[good], J[good], self._box), chosen)
                 made = dict(zip(which, found, strict=True))
                 self.leads |= {s.position: lead for s, lead in zip(chosen, leads, strict=True)}
+                self.held |= self._held(chosen, leads, J[good])
             for k, s in enumerate(part):
                 yield made[k] if k in made else self._without_slopes(s, z[k], finite=not J[k].any())
+
+    def _held(self, samples: Sequence[Sample], leads: Array, J: Array) -> dict[int, Array]:
+        """Directions of the samples by their positions, from leads (n, 2, K) and Jacobians (n, K, d).
+
+        Which samples these are depends on their positions alone, so that a resumed audit takes its directions from where the first
+        took them.
+        """
+        first = _HELD_BYTES // (8 * J.shape[2])
+        made = ((s.position, lead @ slopes.astype(np.float64)) for s, lead, slopes in zip(samples, leads, J, strict=True))
+        return {p: _units(g).astype(np.float32) for p, g in made if p < first}
 
     def _jacobians(self, X: Array, block: Sequence[Sample]) -> Iterator[tuple[Sequence[Sample], Array]]:
         """Slopes of the logits along all coordinates, (n, K, d), of so many samples as are worked on together."""
@@ -118,9 +132,16 @@ class GradientRoute:
     def directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
         """Directions of each sample, (n, 2, d): the unit worst direction, and the slope towards the nearest boundary.
 
-        They cost three passes a sample that was measured by this route; one whose result was remembered is measured again. A sample
-        without a slope has zeros.
+        Those that `measure` held cost nothing, others three passes where their leads are known, else the sample is measured again.
+        A sample without a slope has zeros.
         """
+        held = self.held if temperature == 1.0 else {}
+        some = [s for s in samples if s.position not in held]
+        made = dict(zip((s.position for s in some), self._by_passes(X, base, some, temperature), strict=True)) if some else {}
+        return np.stack([held[p] if (p := s.position) in held else made[p] for s in samples]).astype(np.float64)
+
+    def _by_passes(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float) -> Array:
+        """Directions of each sample, (n, 2, d), by passes backwards."""
         missing = [s for s in samples if s.position not in self.leads] if temperature == 1.0 else list(samples)
         leads = self.leads if temperature == 1.0 else {}
         rows = self.model.rows_per_call(self.model.num_outputs if self.few else 2)
@@ -132,8 +153,7 @@ class GradientRoute:
             U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
             g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
             g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
-            g /= np.abs(g).max(axis=2, keepdims=True) + np.finfo(float).tiny
-            found.append(np.moveaxis(g / np.maximum(np.linalg.norm(g, axis=2, keepdims=True), np.finfo(float).tiny), 0, 1))
+            found.append(np.moveaxis(_units(g), 0, 1))
             if temperature == 1.0:
                 room = max(0, _KEPT_BYTES // (4 * found[-1].shape[2]) - len(self._worst))
                 self._worst |= {s.position: v[0].astype(np.float32) for s, v in zip(block[:room], found[-1], strict=False)}
@@ -248,6 +268,12 @@ class GradientRoute:
             return [Estimate(None, reason=NO_CLASSES)] * n, [None] * n, np.zeros(n, int)
         most = np.sqrt(np.maximum(stretch.values + stretch.errors, 0.0))
         return distances_to_rivals(self.model, x, z[:, :, 0], most, max(_TOLERANCE, self.measurer.step_error))
+
+
+def _units(g: Array) -> Array:
+    """Unit vectors along the last axis; zeros stay."""
+    g = g / (np.abs(g).max(axis=-1, keepdims=True) + np.finfo(float).tiny)
+    return np.asarray(g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), np.finfo(float).tiny))
 
 
 def largest_quotient(F: Array, G: Array) -> float:

@@ -221,17 +221,24 @@ def _grams(M: np.ndarray, best: float) -> float:
     G = M @ M.conj().transpose(0, 2, 1)  # (f, o, o)
     if M.shape[1] <= _SMALL:
         return max(best, float(np.linalg.eigvalsh(G)[:, -1].max()))
-    from scipy.linalg import lapack
-
     order = np.argsort(-np.linalg.norm(G, axis=(1, 2)))
     for f in order:
         if best > 0:
             shifted = -G[f]
             shifted[np.diag_indices(len(shifted))] += best
-            if lapack.zpotrf(shifted, lower=1, overwrite_a=1, clean=0)[1] == 0:
+            if _positive(shifted):
                 continue
         best = max(best, _top(G[f]) * (1 + 1e-12))
     return best
+
+
+def _positive(G: np.ndarray) -> bool:
+    """Whether a Cholesky factorisation of a Hermitian matrix succeeds."""
+    try:
+        np.linalg.cholesky(G)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _gram_iteration(M: np.ndarray, best: float, *, steps: int = 4) -> float:
@@ -261,11 +268,7 @@ def _top(G: np.ndarray) -> float:
     n = len(G)
     if n == 1:
         return float(G[0, 0].real)
-    if n <= 128:
-        return max(0.0, float(np.linalg.eigvalsh(G)[-1]))
-    from scipy.linalg import eigh
-
-    return max(0.0, float(eigh(G, eigvals_only=True, subset_by_index=[n - 1, n - 1], check_finite=False)[0]))
+    return max(0.0, float(np.linalg.eigvalsh(G)[-1]))
 
 
 def _scaled(W: np.ndarray) -> tuple[np.ndarray, float]:

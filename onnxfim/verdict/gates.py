@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -95,6 +94,8 @@ def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[s
     name, operator, number, percent = match.groups()
     known = gate_names(measures) if known is None else known
     if name not in known:
+        import difflib  # for a message alone
+
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise SettingsError(f"gate {text!r}: {name!r} is no measure. The nearest name is {near!r}; name one such as {known[0]}.")
     if operator is None:

@@ -15,7 +15,7 @@ import numpy as np
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.spectral.reading import GraphReading
-from onnxfim.verdict import compare
+from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
 from tests.support.small_audits import heavy, with_values
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -263,6 +264,16 @@ def test_a_line_comes_where_reading_is_slow_alone(capsys):
         time.sleep(0.3)
     assert capsys.readouterr().err == "reading\n"
     assert threading.active_count() == 1
+    with console.said_where_slow("loading", after=0.01):  # counted from when the command began
+        time.sleep(0.1)
+    assert capsys.readouterr().err == "loading\n"
+
+
+def test_an_audit_says_that_it_loads_before_it_imports_what_is_slow(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Console, "said_where_slow", lambda self, text: seen.append(text) or nullcontext())
+    assert CliRunner().invoke(main, ["audit", "none.onnx", "--data", "none.npz"]).exit_code == 2
+    assert seen == ["loading ONNX Runtime", "reading the model and the samples"]
 
 
 def test_a_stage_that_begins_tells_no_count_of_the_one_before(monkeypatch, capsys):

@@ -19,7 +19,8 @@ from onnxfim.record.sample import Estimate
 from onnxfim.record.schema import audit_schema
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.formats import FORMATS
-from onnxfim.verdict import compare, judge
+from onnxfim.verdict import judge
+from onnxfim.verdict.compare import compare
 from tests.support.audits import gated, make_audit, with_bound, with_flips, with_replay
 from tests.support.places import SUPPORT
 

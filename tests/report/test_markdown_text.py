@@ -9,7 +9,7 @@ import pytest
 from onnxfim.record.foreign_text import visible
 from onnxfim.report import comparison_markdown, markdown
 from onnxfim.report.markdown_text import code, prose
-from onnxfim.verdict import compare
+from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
 from tests.support.hostile import TRICKS
 from tests.support.places import DEV

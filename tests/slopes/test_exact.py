@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from onnxfim.auditing.run import audit
 from onnxfim.errors import ModelError
+from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.exact import FEW_CLASSES
 from tests.support import models, trained
 from tests.support.models import Linear, Mlp
@@ -170,6 +171,47 @@ class TestDirection:
             p = s.kl_curve.points[0]  # both ways together: what is odd in ε cancels, at a tenth of the boundary distance or nearer
             assert (p.along + p.against) / 2 == pytest.approx(p.quadratic, rel=0.05)
             assert p.random < p.along
+
+    def test_those_of_the_jacobian_are_those_of_passes_and_cost_none(self, saved, cpu, monkeypatch):  # 1e-5: float32 twice
+        from onnxfim.slopes.exact import GradientRoute
+
+        routes = []
+        measured = GradientRoute.measure
+        monkeypatch.setattr(GradientRoute, "measure", lambda self, *a: (routes.append(self), measured(self, *a))[1])
+        model = Mlp.draw(5, 12)
+        X = model.samples(6)
+        path = saved(model.onnx())
+        held = audit(path, X, settings=gradient(cpu, replay=6))
+        route, calls = routes[0], []
+        samples = [Sample(k, k, str(k), None) for k in range(6)]
+        vjp = route.model.vjp
+        monkeypatch.setattr(route.model, "vjp", lambda *a: calls.append(a) or vjp(*a))
+        at_hand = route.directions(X, None, samples)
+        assert calls == []
+        assert_allclose(at_hand, route._by_passes(X, None, samples, 1.0), atol=1e-5)
+        assert len(calls) == 1
+        monkeypatch.setattr("onnxfim.slopes.exact._HELD_BYTES", 0)
+        by_passes = audit(path, X, settings=gradient(cpu, replay=6))
+        assert by_passes.run.evaluations - held.run.evaluations == 3 * 6
+        radii = [[s.flip_radius.value for s in found.samples] for found in (held, by_passes)]
+        assert_allclose(*radii, rtol=1e-4)
+
+    def test_a_resumed_audit_takes_them_from_where_the_first_did(self, saved, cpu, tmp_path, monkeypatch):
+        from onnxfim.slopes.exact import GradientRoute
+
+        model = Mlp.draw(5, 12)
+        X = model.samples(6)
+        path, settings = saved(model.onnx()), gradient(cpu, replay=6)
+        monkeypatch.setattr("onnxfim.slopes.exact._HELD_BYTES", 4 * 8 * model.samples(1)[0].size)  # of four samples
+        first = audit(path, X, settings=settings, cache_dir=tmp_path)
+        asked, by_passes = [], GradientRoute._by_passes
+        monkeypatch.setattr(
+            GradientRoute, "_by_passes", lambda self, X, base, some, T: (asked.extend(some), by_passes(self, X, base, some, T))[1]
+        )
+        second = audit(path, X, settings=settings, cache_dir=tmp_path)
+        assert {s.position for s in asked} == {4, 5}
+        assert [s.flip_radius for s in second.samples] == [s.flip_radius for s in first.samples]
+        assert [s.kl_curve for s in second.samples] == [s.kl_curve for s in first.samples]
 
 
 class TestKind:

@@ -10,7 +10,7 @@ from onnxfim.record.sample import Estimate
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.page.comparison_page import build_comparison_page
-from onnxfim.verdict import compare
+from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
 from tests.support.pages import read
 from tests.support.small_audits import heavy, with_values

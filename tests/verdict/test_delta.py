@@ -15,7 +15,7 @@ from onnxfim.record.deployment import Attribution, Carrier, MovedOutput, NotRest
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.delta_words import attribution_words, headline
-from onnxfim.verdict import compare
+from onnxfim.verdict.compare import compare
 from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
 from tests.support.pages import read

@@ -1,5 +1,5 @@
 from onnxfim.report.comparison_markdown import render_comparison_markdown
-from onnxfim.verdict import compare
+from onnxfim.verdict.compare import compare
 from tests.support.audits import make_audit
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.verdict import compare, decide, parse_gate
+from onnxfim.verdict import decide, parse_gate
+from onnxfim.verdict.compare import compare
 from onnxfim.verdict.pairs import is_paired
 from tests.support.audits import make_audit
 from tests.support.small_audits import seeded

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from onnxfim.auditing.cache import remembered_bound
 from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
 from onnxfim.graph.ends import Ending, ending
 from onnxfim.record.bound import Bound
-from onnxfim.spectral.reading import GraphReading, bound_for, read_graph
+
+if TYPE_CHECKING:
+    from onnxfim.spectral.reading import GraphReading
 
 
 @stage("bounding", instead=lambda context, reason: None)
@@ -19,6 +22,8 @@ def read(context: Context) -> GraphReading | None:
     file, info = context.subject.file, context.subject.info
     if file is None or not context.settings.bounds:
         return None
+    from onnxfim.spectral.reading import read_graph  # once the first line is out
+
     context.say("bounding")
     if context.subject.turns is not None:
         context.subject.turns.none()
@@ -53,4 +58,6 @@ def _of_audit(bound: Bound, context: Context, end: Ending, *, logits: bool) -> B
         why = "the output holds its batch on another axis than the first, which the rules of the bound do not follow"
     if why:
         return replace(bound, available=False, reason=why, log10_lipschitz=None, log10_fisher=None, shares=())
+    from onnxfim.spectral.reading import bound_for
+
     return replace(bound_for(bound, context.reader.log10_largest_spread), of_what_was_read=target == context.subject.read)

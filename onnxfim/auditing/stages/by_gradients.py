@@ -175,7 +175,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     results: dict[int, SampleResult] = {}
     skipped, ended = list(ground.clean.skipped), None
     kept = remembered_results(
-        store, ground.X, targets, measured, ground.meter, route.leads, (box.low, box.high), block=route.samples_per_call
+        store, ground.X, targets, measured, ground.meter, route.leads, route.held, (box.low, box.high), block=route.samples_per_call
     )
     try:
         for position, result in kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,8 +26,10 @@ from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
 from onnxfim.runtime.providers import CPU
 from onnxfim.slopes.spread import pooled_deviation
-from onnxfim.spectral.reading import GraphReading, with_bounds
 from onnxfim.verdict.judge import judge
+
+if TYPE_CHECKING:
+    from onnxfim.spectral.reading import GraphReading
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -101,6 +103,8 @@ def _all_told(ground: Ground, found: Found) -> Found:
 @stage("bounding the samples", small=True, instead=lambda ground, reason, samples, reading: samples)
 def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphReading) -> tuple[SampleResult, ...]:
     """The samples with bounds of their own."""
+    from onnxfim.spectral.reading import with_bounds  # here, as where the reading is made
+
     return with_bounds(
         samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
         log10_largest_spread=ground.reader.log10_largest_spread,

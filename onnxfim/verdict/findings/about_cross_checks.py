@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
+
+import numpy as np
 
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.row_check import RowCheck
@@ -150,7 +151,7 @@ def difference_signal(audit: Audit) -> float | None:
         return None
     slopes = [s.logit_sensitivity.value for s in audit.samples if s.logit_sensitivity.value]
     outputs = max(audit.model.num_outputs * audit.model.positions, 1)
-    return audit.step.step * statistics.median(slopes) / math.sqrt(outputs) if slopes else None
+    return audit.step.step * float(np.median(slopes)) / math.sqrt(outputs) if slopes else None
 
 
 def _no_gradient(audit: Audit) -> str | None:
