@@ -151,9 +151,7 @@ class _Scales:
         """
         if not self.dense.any():  # one sample: the values themselves are all there is
             sizes = self.size[self.size > 0]
-            return (
-                float(sizes.max() / sizes.min()) * math.sqrt(2 * float(gammaincinv(np.array(0.5), _CHANCE))) if len(sizes) else 1.0
-            )
+            return float(sizes.max() / sizes.min()) * math.sqrt(2 * gammaincinv(0.5, _CHANCE)) if len(sizes) else 1.0
         free = np.maximum(self.count[self.dense] - 1, 1)
         chance = np.sqrt(2 * gammaincinv(free / 2, _CHANCE) / free)  # of a chi-squared variable
         return float(self.bulk.max() / (self.apart[self.dense] / chance).min())

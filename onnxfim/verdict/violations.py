@@ -44,8 +44,8 @@ def violations(test: ViolationTest, *, level: float) -> tuple[int, ...]:
             [max(len(test.values[k].replicates), 2) - 1 if test.values[k].replicates else _GROUPS - 1 for k in noisy]
         )
         half = np.array([math.log((test.values[k].high or 1.0) / (test.values[k].value or 1.0)) for k in noisy])
-        error = half / np.array([stdtrit(f, 0.975) for f in freedom.tolist()])
-        limits = np.array([stdtrit(f, 1 - level / 2 / len(noisy)) for f in freedom.tolist()])
+        error = half / stdtrit(freedom, 0.975)
+        limits = stdtrit(freedom, 1 - level / 2 / len(noisy))
         broken |= {noisy[i] for i in np.flatnonzero(excess > limits * error).tolist()}
         # Student's t of few groups has heavier tails than the sum of many: its variance is f / (f − 2).
         spread = math.sqrt(float(np.sum(error**2 * freedom / np.maximum(freedom - 2, 1))))
