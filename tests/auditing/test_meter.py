@@ -42,7 +42,7 @@ def counter(monkeypatch):
         return call(self, X)
 
     def counted_bound(self, X, rows):
-        counter.passes += len(rows.sample)
+        counter.passes += 0 if self._on_host else len(rows.sample)  # rows that NumPy makes are answered by calls
         return bound(self, X, rows)
 
     def counted_run(session, outputs, feeds, along=None):

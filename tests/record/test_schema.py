@@ -32,6 +32,7 @@ SCHEMA = audit_schema()
 
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
+    "ScalingCheck": {"unchecked"},
     "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
     "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
