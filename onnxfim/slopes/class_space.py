@@ -20,7 +20,7 @@ _LARGEST = 700.0  # exponent of a float64
 def passes_of_products(seeds: int) -> int:
     """Forward passes that a call of so many products ``u ↦ J Jᵀu`` costs a sample: values once, slopes both ways for each.
 
-    Measured 4.4 to 5.6 with one, 11 to 12 with three (tests/benchmarks/bench_large.py).
+    By count: a product alone took 4.4 to 5.6 passes (tests/benchmarks/bench_large.py, which times calls of three and eight too).
     """
     return 2 + 3 * seeds
 

@@ -114,7 +114,7 @@ def row_of(name: str, model: DifferentiableModel, forward: Callable, X: np.ndarr
         u = np.random.default_rng(2).standard_normal((seeds, *z.shape))
         row.append(f"{seconds(lambda: model.gram(X, u), repeats) / once:.1f}")  # noqa: B023
     weighings, starts = weighings_of(z, [1.0])
-    sharp = lanczos(JointProducts(model, X, weighings[:1]), starts[: len(z)], tolerance=1e-7, most=60)
+    sharp = lanczos(JointProducts(model, X, weighings[:1]), starts[: len(z)], tolerance=1e-6, most=30)
     for every in (False, True):
         values, products, passes = measured(model, X, z, every=every)
         spent = seconds(lambda: measured(model, X, z, every=every), repeats) / once  # noqa: B023
@@ -129,22 +129,22 @@ def row_of(name: str, model: DifferentiableModel, forward: Callable, X: np.ndarr
     return row
 
 
-def many_classes(classes: int, sizes: list[int], repeats: int) -> Iterator[list[object]]:
+def many_classes(classes: int, sizes: list[int], gains: list[float], repeats: int) -> Iterator[list[object]]:
     if IMAGENET.exists():
-        yield row_of("trained MobileNet 224²", *imagenet(), repeats)
+        yield row_of("trained MobileNet 224²", *imagenet(2 if repeats == 1 else 2 * BATCH), repeats)
     for size in sizes:
-        for gain in (1.0, 4.0, 12.0):
+        for gain in gains:
             model, forward = opened(convolutional(classes, size, gain=gain), classes, size)
             X = np.random.default_rng(1).standard_normal((BATCH, 3, size, size)).astype(np.float32)
             yield row_of(f"random {size}², logits ±{gain:.0f}", model, forward, X, repeats)
 
 
-def imagenet() -> tuple[DifferentiableModel, Callable[[np.ndarray], np.ndarray], np.ndarray]:
+def imagenet(images: int) -> tuple[DifferentiableModel, Callable[[np.ndarray], np.ndarray], np.ndarray]:
     """A trained network of 1,000 classes before its softmax, and its images."""
     proto = onnx.load(IMAGENET)
     logits = proto.graph.node[-1].input[0]
     name, classes = proto.graph.input[0].name, 1000
-    X = np.load(IMAGENET.with_name("data_imagenet_mobilenet_nhwc.npz"))["inputs"][: 2 * BATCH].astype(np.float32)
+    X = np.load(IMAGENET.with_name("data_imagenet_mobilenet_nhwc.npz"))["inputs"][:images].astype(np.float32)
     model = DifferentiableModel(
         proto, input_name=name, output_name=logits, shape=X.shape[1:], num_outputs=classes, settings=Settings(providers=("cpu",)),
         base_dir=IMAGENET.parent, hardware=Hardware(("cpu",)),
@@ -172,8 +172,9 @@ if __name__ == "__main__":
     for what in ("λ", "all"):
         headers += [f"{what}: products", "passes counted: mean (most)", "in fives", "passes timed"]
         headers += ["largest error of λ"] if what == "λ" else []
+    sizes, gains = ([32], [12.0]) if options.quick else ([64, 224], [1.0, 4.0, 12.0])
     title = "K = 1000: products and forward passes per sample to 1e-4 of the values; a single product is five passes"
-    print_table(headers, many_classes(1000, [64] if options.quick else [64, 224], repeats), title=title)
+    print_table(headers, many_classes(1000, sizes, gains, repeats), title=title)
     headers = ["K", "whole Jacobian (all measures)", "Lanczos to 1e-4 (raw λ alone)", "Lanczos, all measures"]
-    counts = [10, 30] if options.quick else [10, 20, 30, 50, 100]
-    print_table(headers, crossover(counts, 64, repeats), title="Crossover, input 3×64×64, forward passes per sample")
+    counts = [10] if options.quick else [10, 20, 30, 50, 100]
+    print_table(headers, crossover(counts, 32 if options.quick else 64, repeats), title="Crossover, forward passes per sample")
