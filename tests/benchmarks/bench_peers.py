@@ -6,7 +6,7 @@ PyTorch has the same weights (onnx2torch reads the file) and its fastest way to 
 bench_published.py; foolbox's DDN attacks the images; ART gives CLEVER. A peer that is not installed is a row that says so
 (``pip install 'onnxfim[peers]'``). Ways that are compared are timed in turn, medians. λ_max is judged by float64 values, distances
 by the smallest L2 change that any of the tools found on that image, confirmed on the file. ``--keep`` keeps the rows of each model
-in a folder, and measures those that it lacks; ``--write`` puts the tables into README.md and docs/peers.md.
+in a folder, and measures what it lacks; ``--write`` puts the tables into README.md and docs/peers.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import onnxruntime
 from _common import ROOT, Case, arguments, have_shared, print_table, sample_case, shared_cases
-from _peer_rows import Row, measured, one_thread
+from _peer_rows import PARTS, Row, measured, one_thread
 from _peers import ALL
 
 MODELS = ("digits_resnet", "cifar_cnna_sgd")
@@ -106,13 +106,17 @@ def cases(text: str, *, quick: bool) -> Iterator[Case]:
 
 
 def rows_of(case: Case, folder: Path | None, *, quick: bool) -> list[Row]:
-    """The rows of a model, measured or from the folder that keeps them."""
-    kept = folder / f"{case.name}.json" if folder else None
-    if kept and kept.is_file():
-        return [Row(**row) for row in json.loads(kept.read_text("utf-8"))]
-    rows = measured(case, quick=quick)
-    if kept:
-        kept.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
+    """The rows of a model, each part measured or from the folder that keeps it."""
+    rows = []
+    for part in PARTS:
+        kept = folder / f"{case.name}-{part}.json" if folder else None
+        if kept and kept.is_file():
+            rows += [Row(**row) for row in json.loads(kept.read_text("utf-8"))]
+            continue
+        found = measured(case, part, quick=quick)
+        if kept:
+            kept.write_text(json.dumps([asdict(row) for row in found], indent=1), "utf-8")
+        rows += found
     return rows
 
 
