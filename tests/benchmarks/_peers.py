@@ -106,7 +106,7 @@ def from_pixels(net: Any, scale: float, shift: Array) -> Any:
 
 def ways(net: Any, X: Array, cotangents: Array) -> dict[str, Callable[[], Any]]:
     """Ways of PyTorch to ``Jᵀu`` on rows X, by name; cotangents (S, K)."""
-    from tests.benchmarks.bench_gradients import ways as all_ways
+    from bench_gradients import ways as all_ways
 
     u = np.ascontiguousarray(
         np.broadcast_to(cotangents.astype(np.float32)[:, None], (len(cotangents), len(X), cotangents.shape[1]))

@@ -24,7 +24,7 @@ from _common import ROOT, Case, arguments, have_shared, print_table, sample_case
 from _peer_rows import PARTS, Row, measured, one_thread
 from _peers import ALL
 
-MODELS = ("digits_resnet", "cifar_cnna_sgd")
+MODELS, QUICK = ("digits_resnet", "cifar_cnna_sgd"), ("digits_mlp",)
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "peers.md"
 BEGIN, END = "<!-- table: bench_peers --write -->", "<!-- end of the table -->"
 
@@ -100,7 +100,7 @@ def write(found: Mapping[str, Sequence[Row]], readme: Path = README, page: Path 
 
 def cases(text: str, *, quick: bool) -> Iterator[Case]:
     """The models that are there."""
-    yield from (sample_case(name) for name in MODELS[:1] if text in name)
+    yield from (sample_case(name) for name in (QUICK if quick else MODELS[:1]) if text in name)
     if not quick and have_shared():
         yield from (case for case in shared_cases() if case.name in MODELS and text in case.name)
 
