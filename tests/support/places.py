@@ -46,6 +46,7 @@ class Thing:
 _NEEDS = "needs "
 OTHERS = Thing("others' trained models", f"they go to {MODELS}; the sample models are tested all the same")
 TORCH = Thing("torch and onnxscript", "pip install '.[train]'")
+PEERS = Thing("the tools that onnxfim is compared with", "pip install '.[peers]'")
 DEV = Thing("the development tools", "pip install '.[dev]'")
 BROWSER = Thing("Chromium and its driver", ".ci/browser.sh")
 AXE = Thing("axe-core", ".ci/browser.sh")
