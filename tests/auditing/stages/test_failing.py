@@ -161,13 +161,13 @@ def test_one_sample_that_fails_is_skipped_and_the_others_are_measured(monkeypatc
 
 
 def test_the_node_is_told_where_it_is_known(monkeypatch, cpu, whole):
-    from onnxfim.auditing.stages import bounding
+    from onnxfim.spectral import reading
 
     def read(graph, **_):
         for node in graph.nodes:  # noqa: B007 - what the frame that fails knows
             raise Unforeseen("at a node")
 
-    monkeypatch.setattr(bounding, "read_graph", read)
+    monkeypatch.setattr(reading, "read_graph", read)
     found = audit(whole[0], X, LABELS, cpu(batch=8))
     node = found.run.failed_stages[0].node
     assert node.split()[0] in {n.op_type for n in MODEL.onnx().graph.node}
