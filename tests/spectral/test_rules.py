@@ -26,6 +26,7 @@ def test_every_rule_has_cases():
 
 
 @pytest.mark.slow
+@pytest.mark.traced
 @pytest.mark.parametrize("op", sorted(CASES))
 def test_bound_is_never_below_the_jacobian(op):  # 1e-4: differences in float32 of linear maps, kinks and curvature elsewhere
     rng = np.random.default_rng(zlib.crc32(op.encode()))

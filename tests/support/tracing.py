@@ -18,7 +18,7 @@ import pytest
 T = TypeVar("T")
 
 PATIENCE = 3  # cases in a row that brought nothing new
-EVERY = 5  # of the cases after them is traced
+EVERY = 4  # of the cases after them is traced
 CHILDREN = "COVERAGE_PROCESS_CONFIG"  # tells a process that a test starts to measure itself
 
 _paused: list[Any] = []  # the collector, while it rests
@@ -88,7 +88,10 @@ _SATURATION = Saturation()
 
 @contextmanager
 def as_needed(item: pytest.Item) -> Iterator[None]:
-    """A test with its fixtures; what is marked ``untraced`` is not traced, nor a process that it starts."""
+    """A test with its fixtures; what is marked ``untraced`` is not traced, nor a process that it starts.
+
+    Where each case has a subject of its own, as rules of operators are, it is marked ``traced``.
+    """
     collects = collector()
     before = seen(collects) if collects else 0
     function, case, _ = item.nodeid.partition("[")
@@ -97,7 +100,7 @@ def as_needed(item: pytest.Item) -> Iterator[None]:
     elif item.get_closest_marker("untraced"):
         with untraced(children=True):
             yield
-    elif case and not _SATURATION.traces(function):
+    elif case and not item.get_closest_marker("traced") and not _SATURATION.traces(function):
         with untraced():
             yield
         _SATURATION.ran(function, False)
