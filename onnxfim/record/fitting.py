@@ -286,7 +286,7 @@ def _mapping(kind: Any, older: bool, expected: str) -> Read:
 def _record(kind: type, older: bool, expected: str) -> Read:
     hints = typing.get_type_hints(kind, include_extras=True)
     readers: dict[str, Read] = {}
-    plan: list[tuple[str, Read, AsItIs]] = []
+    plan: dict[str, tuple[Read, AsItIs]] = {}
     needed: dict[str, str] = {}
     reasons: list[tuple[str, str, object]] = []
     defaults: dict[str, Any] = {}
@@ -294,7 +294,7 @@ def _record(kind: type, older: bool, expected: str) -> Read:
         limits = Limits(**{k: f.metadata[k] for k in _LIMITS if k in f.metadata})
         wanted = words(hints[f.name], limits)
         readers[f.name] = _read(hints[f.name], limits, older, wanted)
-        plan.append((f.name, readers[f.name], as_it_is(hints[f.name], limits)))
+        plan[f.name] = readers[f.name], as_it_is(hints[f.name], limits)
         if f.default is not dataclasses.MISSING:
             defaults[f.name] = f.default
         bare = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
@@ -314,10 +314,10 @@ def _record(kind: type, older: bool, expected: str) -> Read:
         built = dict(defaults)
         name = ""
         try:
-            for name, one, (types_, among, low, high, least, most) in plan:
-                if name not in value:
+            for name, found in value.items():
+                if name not in plan:
                     continue
-                found = value[name]
+                one, (types_, among, low, high, least, most) = plan[name]
                 taken = type(found)
                 if taken is float:
                     fits = low <= found <= high
