@@ -68,7 +68,7 @@ class _JsonWriter:
             return ends
         if self._indent is None:
             return f"{ends[0]}{_ITEM.join(parts)}{ends[1]}"
-        line, between, last = self._lines(depth)
+        line, between, last = self._begun[depth] if depth < len(self._begun) else self._lines(depth)
         return f"{ends[0]}{line}{between.join(parts)}{last}{ends[1]}"
 
     def _lines(self, depth: int) -> tuple[str, str, str]:
