@@ -19,7 +19,7 @@ from onnxfim import errors
 from onnxfim.auditing.in_flight import GROUND, NEEDED, OPENING, InFlight, Orders, during
 from onnxfim.auditing.jobs import AuditJob, Job, Task, without
 from onnxfim.auditing.meter import Progress, Report
-from onnxfim.auditing.process import Worker, can_fork
+from onnxfim.auditing.process import Hurry, Worker, can_fork
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError
 from onnxfim.record.audit import Audit
@@ -42,7 +42,7 @@ QUIET, LONGER = 300.0, 100.0
 _LOOKS = 0.02  # seconds between two looks at the memory
 _PATIENCE = 4.0  # seconds from a request to end to the end of a call that does not heed it
 _SLOW = 30.0  # the same where the runtime is not at work
-_HURRY = 3.0  # seconds from the second request
+_HURRY = 3.0  # seconds from the second request: by the clock in a call, of a processor elsewhere, which others may keep busy
 _FINISHING = 60.0  # seconds for making a result of what is kept
 _MENDS = {
     "time": "Give a longer --timeout.", "request": "Run it again.", "memory": "Give it a smaller --batch, or more memory.",
@@ -217,7 +217,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
         OnnxFimError, KeyboardInterrupt: what it ended with.
     """
     asked = stop.asked if course.orders.finish is not None else 0
-    since, hurried, timed_out, started = 0.0, 0.0, False, time.monotonic()
+    since, timed_out, started = 0.0, False, time.monotonic()
+    hurried: Hurry | None = None
     kills = memory_kills()
     while True:
         try:
@@ -231,7 +232,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
                     return result
             now = time.monotonic()
             if stop.asked > asked:
-                asked, since, hurried = stop.asked, since or now, now if stop.hurried else 0.0
+                asked, since = stop.asked, since or now
+                hurried = Hurry(now, worker.spent) if stop.hurried else None
                 worker.ask(stop.by)
             if isolation.deadline is not None and now > isolation.deadline and not since and course.orders.finish is None:
                 since, timed_out = now, True
@@ -273,7 +275,7 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
 
 
 def _overdue(
-    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: float, started: float
+    worker: Worker, course: _Course, isolation: Isolation, *, since: float, hurried: Hurry | None, started: float
 ) -> tuple[_Ended, str] | None:
     """Why a process is to be ended now, and in words; None where it may go on."""
     at, now = worker.in_flight, time.monotonic()
@@ -283,7 +285,7 @@ def _overdue(
     if at.kind == "call" and now - at.since > quiet:
         return "hang", f"was ended in a call that took over {quiet:.0f} s"
     patience = _PATIENCE if at.kind is not None and at.since < since else _SLOW
-    if (since and now - since > patience) or (hurried and now - hurried > _HURRY):
+    if (since and now - since > patience) or (hurried is not None and hurried.over(worker, at, now, soon=_HURRY, late=_SLOW)):
         return "request", "was asked to end, and did not"
     if course.orders.finish is not None and now - started > _FINISHING:
         return "request", "was asked to end, and did not"
@@ -313,9 +315,9 @@ def _go_on(course: _Course, death: _Death, stop: Stop) -> None:
         WorkerEnded: there is no use in another. Stopped: it was asked to end, and there is nothing to be kept.
     """
     at, orders = death.at, course.orders
-    if death.by_us == "request" and stop.hurried:
-        raise Stopped(stop.by)
     useless = not course.job.resumes or at.stage in GROUND
+    if death.by_us == "request" and stop.hurried and (useless or orders.finish is not None):
+        raise Stopped(stop.by)
     if orders.finish is not None or (death.by_us in ("request", "time") and useless):
         raise _given_up(course, death, "there is no result")
     if death.by_us in ("request", "time"):

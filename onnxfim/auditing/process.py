@@ -13,6 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -152,11 +153,45 @@ class Worker:
         return read_record(self._memory)
 
     @property
+    def spent(self) -> float | None:
+        """Seconds of a processor that it has taken; None where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError, AttributeError):
+            return None
+
+    @property
     def resident(self) -> int | None:
         """Bytes of memory that it and what it started hold; None where the system does not tell."""
         found = [resident_memory(pid) for pid in _with_children(self.pid)]
         known = [f for f in found if f is not None]
         return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class Hurry:
+    """When a process was asked to end at once, and the seconds of a processor that it had taken by then, where they are told."""
+
+    since: float
+    spent: float | None
+
+    def over(self, worker: Worker, at: InFlight, now: float, *, soon: float, late: float) -> bool:
+        """Whether the process had its time to end, and did not.
+
+        By the clock in a call of the runtime, which may sleep; elsewhere by the processor, for it may not have been its turn on a
+        busy machine.
+
+        Args:
+            worker: The process.
+            at: What it is doing.
+            now: The time, by `time.monotonic`.
+            soon: Seconds that it has, by the clock or of a processor.
+            late: Seconds by the clock after which no more is asked.
+        """
+        spent = worker.spent if at.kind is None else None
+        taken = now - self.since if spent is None or self.spent is None else spent - self.spent
+        return taken > soon or now - self.since > late
 
 
 def _with_children(pid: int) -> Iterator[int]:
@@ -168,4 +203,4 @@ def _with_children(pid: int) -> Iterator[int]:
                     yield from _with_children(int(child))
 
 
-__all__ = ["Worker", "can_fork"]
+__all__ = ["Hurry", "Worker", "can_fork"]

@@ -242,8 +242,7 @@ class DifferentiableModel:
         finally:  # tangents are needed again at ties alone, and each session holds the weights
             self.__dict__.pop("_jvp", None)
             self.__dict__.pop("_rules", None)
-            if self._turns is not None:
-                give_back()
+            give_back()
 
     def _tested(
         self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None, products: bool, rounds: bool
@@ -327,12 +326,17 @@ class DifferentiableModel:
         self._take_turn()
         cast = {name: a.astype(self.dtype, copy=False) if name in ("x", "v") else a for name, a in feeds.items()}
         session, _ = open_session(
-            model.SerializeToString(), self._hardware.on(CPU), base_dir=self._base_dir, lean=True, mapped=refers(model), plain=True
+            model.SerializeToString(),
+            self._hardware.on(CPU),
+            base_dir=self._base_dir,
+            lean=True,
+            mapped=refers(model),
+            plain=True,
+            packed=False,
         )
         found = run(session, [o.name for o in model.graph.output], cast)
-        if self._turns is not None:  # many sessions follow each other, and what each leaves would stay
-            del session
-            give_back()
+        del session  # many follow each other, and what each leaves would stay
+        give_back()
         return found
 
 

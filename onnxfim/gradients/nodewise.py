@@ -33,7 +33,7 @@ STEPS = (1e-1, 1e-2)
 NARROW = 1e-3
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
-_TOGETHER_BYTES = 64 << 20  # bytes that they and their weights take, where they are several
+_TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
 #: Passes that the test costs a row: its values with their tangents, and two evaluations of every node at each step.
 PASSES = 2 + 2 * (len(STEPS) + 1)
 
@@ -58,6 +58,11 @@ class _Test:
     outgoing: str
     read: tuple[str, ...]  # computed inputs
     weights: tuple[onnx.TensorProto, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All computed values and tangents that it needs."""
+        return (*self.read, self.output, self.outgoing, *self.incoming.values())
 
 
 class NodeTests:
@@ -107,19 +112,22 @@ class NodeTests:
         Returns:
             ``Jv`` (N, K), and what was found at each node.
         """
-        names = {self._graph.z, *(name for t in self._tests for name in (*t.read, t.output, t.outgoing, *t.incoming.values()))}
+        names = {self._graph.z, *(name for t in self._tests for name in t.names)}
         given = {i.name for i in self._graph.inputs}
         wanted = sorted(names - given)
         dtype = helper.tensor_dtype_to_np_dtype(self._graph.trace.elem[self._graph.x])
         X, v = X.astype(dtype, copy=False), v.astype(dtype, copy=False)
         values = self._values(wanted, {"x": X, "v": v[None]}, evaluate)
         last = next(t.outgoing for t in reversed(self._tests) if t.output == self._graph.z)
-        moved = [_moved(t, values) for t in self._tests]
-        ends: dict[int, list[Array]] = {}
+        w = values[last][0].reshape(len(X), -1)
+        read_last = {name: place for place, t in enumerate(self._tests) for name in t.names}
+        found: list[NodeError] = []
         for some in _groups(self._tests, values):
-            ends |= self._ends({k: m for k in some if (m := moved[k]) is not None}, values, evaluate)
-        found = [_judged(t, values, m, ends.get(k, [])) for k, (t, m) in enumerate(zip(self._tests, moved, strict=True))]
-        return values[last][0].reshape(len(X), -1), found
+            moved = {place: _moved(self._tests[place], values) for place in some}
+            ends = self._ends({place: m for place, m in moved.items() if m is not None}, values, evaluate)
+            found += [_judged(self._tests[place], values, m, ends.get(place, [])) for place, m in moved.items()]
+            values = {name: a for name, a in values.items() if read_last.get(name, -1) > some[-1]}
+        return w, found
 
     def _values(self, names: Sequence[str], feeds: Mapping[str, Array], evaluate: Evaluate) -> dict[str, Array]:
         """Values and tangents of the graph.
@@ -181,7 +189,7 @@ class NodeTests:
         inputs = [_info(n, a) for n, a in feeds.items() if n in used]
         model = _model(self._graph, nodes, inputs, outputs, list(weights.values()))
         found = iter(evaluate(model, {n: a for n, a in feeds.items() if n in used}))
-        return {place: [np.asarray(next(found), np.float64) for _ in move.steps()] for place, move in moved.items()}
+        return {place: [next(found) for _ in move.steps()] for place, move in moved.items()}
 
 
 def _groups(tests: Sequence[_Test], values: Mapping[str, Array]) -> Iterator[list[int]]:
@@ -229,7 +237,7 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     scale = _length(t)
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
-            slope = (ends[2 * k] - ends[2 * k + 1]) / (2 * unit * step)
+            slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
             best = np.fmin(best, np.abs(t - slope))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)

@@ -185,6 +185,15 @@ def array_of(tensor: TensorProto, base_dir: str | os.PathLike[str]) -> Array:
     return np.memmap(where, dtype, "r", int(told.get("offset", 0)), tuple(tensor.dims)).view(np.ndarray)
 
 
+def let_go(array: Array) -> None:
+    """Take the pages of a mapped weight out of this process's memory; the system gives them again when they are read."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def refers(model: onnx.ModelProto) -> bool:
     """Whether many of a model's weights are left in files as what it computes with, so that they can be mapped from there."""
     held = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL and t.data_type == TensorProto.FLOAT]

@@ -286,7 +286,7 @@ def _mapping(kind: Any, older: bool, expected: str) -> Read:
 def _record(kind: type, older: bool, expected: str) -> Read:
     hints = typing.get_type_hints(kind, include_extras=True)
     readers: dict[str, Read] = {}
-    plan: list[tuple[str, Read, AsItIs]] = []
+    plan: dict[str, tuple[Read, AsItIs]] = {}
     needed: dict[str, str] = {}
     reasons: list[tuple[str, str, object]] = []
     defaults: dict[str, Any] = {}
@@ -294,7 +294,7 @@ def _record(kind: type, older: bool, expected: str) -> Read:
         limits = Limits(**{k: f.metadata[k] for k in _LIMITS if k in f.metadata})
         wanted = words(hints[f.name], limits)
         readers[f.name] = _read(hints[f.name], limits, older, wanted)
-        plan.append((f.name, readers[f.name], as_it_is(hints[f.name], limits)))
+        plan[f.name] = readers[f.name], as_it_is(hints[f.name], limits)
         if f.default is not dataclasses.MISSING:
             defaults[f.name] = f.default
         bare = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
@@ -311,13 +311,15 @@ def _record(kind: type, older: bool, expected: str) -> Read:
             raise _misfit(value, expected)
         if closed and not value.keys() <= readers.keys():
             raise Misfit("is not a field that is known", "none of its name").inside(next(k for k in value if k not in readers))
-        built = dict(defaults)
+        record: Any = object.__new__(kind) if bare_of_checks else None
+        built: dict[str, Any] = {} if record is None else record.__dict__  # what the frozen __init__ does, one field at a time
+        built.update(defaults)
         name = ""
         try:
-            for name, one, (types_, among, low, high, least, most) in plan:
-                if name not in value:
+            for name, found in value.items():
+                if name not in plan:
                     continue
-                found = value[name]
+                one, (types_, among, low, high, least, most) = plan[name]
                 taken = type(found)
                 if taken is float:
                     fits = low <= found <= high
@@ -328,17 +330,15 @@ def _record(kind: type, older: bool, expected: str) -> Read:
                 built[name] = found if fits else one(found)
         except Misfit as misfit:
             raise misfit.inside(name) from None
-        for name, wanted in needed.items():
-            if name not in value:
-                raise Misfit("is missing", wanted).inside(name)
+        if not needed.keys() <= value.keys():
+            name = next(n for n in needed if n not in value)
+            raise Misfit("is missing", needed[name]).inside(name)
         for name, other, reason_of in reasons:
             if other in value and built[other] is reason_of and not built.get(name):
                 raise Misfit("says nothing", f"why {other} is {'null' if reason_of is None else str(reason_of).lower()}").inside(
                     name
                 )
-        if bare_of_checks:
-            record: Any = object.__new__(kind)  # what the frozen __init__ does, one field at a time
-            record.__dict__.update(built)
+        if record is not None:
             return record
         try:
             return kind(**built)

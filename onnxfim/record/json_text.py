@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,13 +51,46 @@ def parsed(text: str | bytes, *, where: str) -> Any:
     if not head.strip():
         raise OutputError(f"{where}: is empty, expected JSON. {_ADVICE}")
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_refused)
+        with uncollected():
+            return _loaded(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
     except RecursionError as error:
         raise OutputError(f"{where}: cannot be parsed (it is nested too deeply). {_ADVICE}") from error
     except MemoryError as error:
         raise OutputError(f"{where}: cannot be parsed (it does not fit in memory). {_ADVICE}") from error
     except ValueError as error:
         raise OutputError(f"{where}: cannot be parsed ({error}). {_ADVICE}") from error
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without searches for cycles: what is read has none, and its objects are so many that the searches took half of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _loaded(text: str) -> Any:
+    """What the text holds; keys that stand twice are told by their number where no space stands before a colon.
+
+    Every key then ends in ``":``, and so may a text with a quote in it: there are no more keys than these. As many in the objects
+    means that none got lost.
+    """
+    if not any(f"{space}:" in text for space in " \t\n\r"):
+        keys = 0
+
+        def counted(found: dict[str, Any]) -> dict[str, Any]:
+            nonlocal keys
+            keys += len(found)
+            return found
+
+        value = json.loads(text, object_hook=counted, parse_constant=_refused)
+        if keys == text.count('":'):
+            return value
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refused)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from onnxfim.record.plain import to_plain
 #: By record type, the fields that are left out where they say nothing: None, a text or a list without content, a whole 0.
 Unsaid: TypeAlias = Mapping[type, frozenset[str]]
 _ITEM = ", "
+_EMPTY_OR_NOT = frozenset({type(None), str, tuple, list, dict, int, bool})  # of these, what is false says nothing
 
 
 def as_json(value: Any, *, indent: int | None = None, unsaid: Unsaid | None = None) -> str:
@@ -32,6 +33,7 @@ class _JsonWriter:
 
     def __init__(self, indent: int | None, unsaid: Unsaid) -> None:
         self._indent, self._unsaid = indent, unsaid
+        self._begun: list[tuple[str, str, str]] = []  # by depth
         self._of_type: dict[type, Callable[[Any, int], str]] = {
             float: lambda value, _: float.__repr__(value) if math.isfinite(value) else "null",
             str: lambda value, _: quoted(value),
@@ -66,8 +68,15 @@ class _JsonWriter:
             return ends
         if self._indent is None:
             return f"{ends[0]}{_ITEM.join(parts)}{ends[1]}"
-        line = "\n" + " " * (self._indent * (depth + 1))
-        return f"{ends[0]}{line}{(',' + line).join(parts)}{line[: len(line) - self._indent]}{ends[1]}"
+        line, between, last = self._begun[depth] if depth < len(self._begun) else self._lines(depth)
+        return f"{ends[0]}{line}{between.join(parts)}{last}{ends[1]}"
+
+    def _lines(self, depth: int) -> tuple[str, str, str]:
+        """How a line begins before the first part of a value at a depth, between two, and after the last."""
+        while len(self._begun) <= depth:
+            line = "\n" + " " * ((self._indent or 0) * (len(self._begun) + 1))
+            self._begun.append((line, f",{line}", line[: len(line) - (self._indent or 0)]))
+        return self._begun[depth]
 
     def _list(self, value: Any, depth: int) -> str:
         if set(map(type, value)) == {float} and math.isfinite(sum(value)):  # most lists, at once
@@ -96,7 +105,13 @@ class _JsonWriter:
                         parts.append(head + repr(one))
                     elif not optional:
                         parts.append(head + "null")
-                elif not (optional and _nothing(one)):
+                elif optional and (not one if kind in _EMPTY_OR_NOT else _nothing(one)):
+                    continue
+                elif kind is str:
+                    parts.append(head + quoted(one))
+                elif one is None:
+                    parts.append(head + "null")
+                else:
                     found = known.get(kind)
                     parts.append(head + (self.text(one, depth + 1) if found is None else found(one, depth + 1)))
             return self._within(parts, "{}", depth)

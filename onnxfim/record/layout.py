@@ -16,6 +16,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import SCHEMA_VERSION, Audit
 from onnxfim.record.coherence import require_coherent
 from onnxfim.record.fitting import Misfit, from_plain
+from onnxfim.record.json_text import uncollected
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.measures import MEASURES, Sign
 from onnxfim.record.sample import Estimate, SampleResult
@@ -78,8 +79,9 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
             raise Misfit("is missing", "an object").inside("measures")
         else:
             _told_of_measures(record["measures"])
-        audit: Audit = from_plain(Audit, record, older=older)
-        require_coherent(audit)
+        with uncollected():
+            audit: Audit = from_plain(Audit, record, older=older)
+            require_coherent(audit)
     except Misfit as misfit:
         raise OutputError(f"{where}: {misfit}. Write it again with -o json=…") from None
     return audit

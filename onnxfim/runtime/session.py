@@ -44,6 +44,7 @@ def open_session(
     lean: bool = False,
     mapped: bool = False,
     plain: bool = False,
+    packed: bool = True,
     apart: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
@@ -58,6 +59,7 @@ def open_session(
         mapped: Leave the weights in their files on the CPU, as they are: neither packed for its kernels nor turned, which each take
             them into memory once more.
         plain: Run the graph as it is written: for a single call, or where the runtime would take long to rearrange it.
+        packed: Let the runtime pack weights for its kernels, once for every node that reads one; not worth it for a single call.
         apart: Give large weights pages of their own, so that what opening takes beside them goes back to the system.
 
     Raises:
@@ -69,7 +71,7 @@ def open_session(
     mapped = mapped and chain.links[0].provider == CPU
 
     def options() -> Any:
-        return _session_options(threads, base_dir, libraries, lean, mapped, spinning=hardware.spinning, plain=plain)
+        return _session_options(threads, base_dir, libraries, lean, packed and not mapped, spinning=hardware.spinning, plain=plain)
 
     try:
         with weights_apart() if apart else nullcontext():
@@ -160,7 +162,7 @@ def _opened(
 
 
 def _session_options(
-    threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, mapped: bool = False, *,
+    threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, packed: bool = True, *,
     spinning: bool = True, plain: bool = False,
 ) -> Any:  # fmt: skip
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
@@ -171,7 +173,7 @@ def _session_options(
     options.enable_mem_pattern = not lean
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if mapped:
+    if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))

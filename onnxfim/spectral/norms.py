@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxfim.errors import ModelError
+from onnxfim.graph.referring import let_go
 
 #: Relative allowance for rounding in float64: backward errors of products, eigenvalues and Cholesky are below n²·u ≈
 #: 1e-9 (n ≤ 3000).
@@ -75,6 +76,7 @@ def _large_matrix_norm(W: np.ndarray) -> NormBound:
         part = np.asfortranarray(wide[:, start : start + _BLOCK], np.float64)
         part /= scale
         G = blas.dsyrk(1.0, part, beta=1.0, c=G, overwrite_c=1)  # the upper triangle
+    let_go(W)
     diagonal = G.diagonal().copy()
     product = LinearOperator((n, n), lambda v: blas.dsymv(1.0, G, v), dtype=np.float64)
     start_at = np.random.default_rng(0).standard_normal(n)

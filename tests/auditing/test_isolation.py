@@ -267,9 +267,57 @@ def test_a_hang_at_an_interrupt_makes_a_result_of_what_is_kept(course):
     stop.ask("SIGTERM")
     _go_on(course, death("measuring by differences", by_us="request"), stop)
     assert course.orders.finish == "SIGTERM"
-    stop.ask("SIGTERM")
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkerEnded, match="nothing was measured"):  # that came to no end either
         _go_on(course, death("measuring by differences", by_us="request"), stop)
+
+
+def test_a_second_request_that_is_not_heeded_makes_a_result_of_what_is_kept_too(course):
+    stop = Stop()
+    stop.ask("SIGINT")
+    stop.ask("SIGINT")
+    _go_on(course, death("bounding", kind=None, by_us="request"), stop)
+    assert course.orders.finish == "SIGINT"
+    with pytest.raises(Stopped):  # once only
+        _go_on(course, death("bounding", kind=None, by_us="request"), stop)
+
+
+def test_a_second_request_before_anything_was_measured_ends_at_once(course):
+    stop = Stop()
+    stop.ask("SIGINT")
+    stop.ask("SIGINT")
+    with pytest.raises(Stopped):
+        _go_on(course, death("clean pass", by_us="request"), stop)
+
+
+class Busy:
+    """A process that took so many seconds of a processor."""
+
+    def __init__(self, spent):
+        self.spent = spent
+
+
+@pytest.mark.parametrize(
+    ("kind", "spent", "clock", "over"),
+    [
+        (None, 1.0, 20.0, False),  # it was not its turn
+        (None, 4.0, 5.0, True),
+        (None, 1.0, 40.0, True),
+        ("call", 1.0, 4.0, True),  # a call that sleeps takes no processor
+        (None, None, 4.0, True),  # a system that tells no times
+    ],
+)
+def test_the_time_after_a_second_request_is_that_of_a_processor(kind, spent, clock, over):
+    hurry = isolation.Hurry(100.0, None if spent is None else 0.5)
+    at = death("bounding", kind=kind).at
+    assert hurry.over(Busy(None if spent is None else 0.5 + spent), at, 100.0 + clock, soon=3.0, late=30.0) is over
+
+
+def test_a_process_tells_its_seconds_of_a_processor():
+    worker = isolation.Worker.__new__(isolation.Worker)
+    worker.pid = os.getpid()
+    assert worker.spent == pytest.approx(time.process_time(), abs=0.5)
+    worker.pid = 2**30
+    assert worker.spent is None
 
 
 # The record of what is in flight.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -73,6 +76,29 @@ def test_a_copy_gets_its_weights_back(model, small_is_large):
     back = onnx.load_model_from_string(referring.whole(file.proto.SerializeToString(), file.path.parent))
     assert back.graph.initializer == onnx.load(model).graph.initializer
     assert referring.whole(onnx.load(model).SerializeToString(), file.path.parent) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's /proc")
+def test_pages_of_a_mapped_weight_leave_memory_and_come_back(tmp_path):
+    content = np.arange(2**20, dtype=np.float32)
+    path = tmp_path / "weights.bin"
+    path.write_bytes(content.tobytes())
+    tensor = TensorProto(name="w", dims=content.shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", path.name), ("length", str(content.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+
+    def kilobytes():
+        _, _, mapping = Path("/proc/self/smaps").read_text().partition(str(path))
+        return int(re.search(r"^Rss: +(\d+)", mapping, re.M)[1])
+
+    array = referring.array_of(tensor, tmp_path)
+    array.sum()
+    assert kilobytes() == content.nbytes // 1024
+    referring.let_go(array[: 2**19].reshape(2, -1))  # a part of it tells of the whole
+    assert kilobytes() == 0
+    np.testing.assert_array_equal(array, content)
+    referring.let_go(content)  # is not mapped
+    np.testing.assert_array_equal(array, content)
 
 
 def test_a_runtime_that_takes_no_references_is_given_the_weights(model, samples, small_is_large, monkeypatch):

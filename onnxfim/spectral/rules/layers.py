@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxfim.errors import ModelError
 from onnxfim.graph.graph import Node
+from onnxfim.graph.referring import let_go
 from onnxfim.spectral.bound_rules import rule
 from onnxfim.spectral.linear import LARGE, Convolution, Dense, Other, Rearrange, Scaling
 from onnxfim.spectral.norms import ConvGeometry, NormBound, matrix_norm, outward
@@ -35,6 +36,7 @@ def weight(ctx: Composition, node: Node, index: int, *, stored: bool = False) ->
     array = value if stored and value.size >= LARGE and value.dtype == np.float32 else value.astype(np.float64)
     if not np.all(np.isfinite(array)):
         raise ModelError("weights: infinite or NaN values were found, finite ones were expected. Re-export the model.")
+    let_go(array)
     return array
 
 
@@ -94,6 +96,7 @@ def dense(ctx: Composition, node: Node, x: Value, W: np.ndarray, *, output: int 
         known |= affine_range(W.T, x.low, x.high, bias)
         if x.ball is not None and x.ball.axis == -1:
             known["ball"] = _moved_ball(x.ball, W, bias)
+    let_go(W)
     return ctx.linear(node, x, Dense((node,), x.shape, shape, W), output=output, **known)
 
 
