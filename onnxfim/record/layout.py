@@ -83,7 +83,7 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
             audit: Audit = from_plain(Audit, record, older=older)
             require_coherent(audit)
     except Misfit as misfit:
-        raise OutputError(f"{where}: {misfit}. Write it again with -o json=…") from None
+        raise OutputError(f"{where}: {str(misfit).rstrip('.')}. Write it again with -o json=…") from None
     return audit
 
 

@@ -280,7 +280,7 @@ class OnnxForward:
             if len(rows.sample) <= self.batch:  # others were drawn before the batch was halved
                 self.finder.halve()
             half = len(rows.sample) // 2
-            return np.concatenate([self._perturbed(X, _cut(rows, 0, half)), self._perturbed(X, _cut(rows, half, None))])
+            return np.concatenate([self._perturbed(X, taken(rows, part)) for part in (slice(half), slice(half, None))])
 
     def _made_here(self, X: Array, rows: Rows) -> Array:
         """Outputs at rows that NumPy makes, all at once, a call after the other."""
@@ -331,10 +331,6 @@ class OnnxForward:
             little, _ = open_session(graph, self.hardware.of_rows, threads=1)
             self._pairs[kind] = BoundPair(session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
-
-
-def _cut(rows: Rows, start: int, stop: int | None) -> Rows:
-    return taken(rows, slice(start, stop))
 
 
 def _repeat_last(rows: Rows, count: int) -> Rows:

@@ -185,7 +185,7 @@ def test_a_record_alone():
         (("aggregates", "lambda_max_calibrated", "mean", "high"), -1.0),
         (("aggregates", "lambda_max_calibrated", "mean", "high"), -1e308),
         (("step", "step"), 0.0),
-        (("settings", "epsilon"), 5e-324),
+        (("settings", "epsilon"), 1e-30),
         (("samples", 0, "lambda_max", "value"), -1e308),
         (("samples", 0, "lambda_max", "value"), 1e308),
         (("samples", 0, "lambda_max", "high"), -1e308),
