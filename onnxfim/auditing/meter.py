@@ -163,12 +163,6 @@ class MeteredModel(DifferentiableModel):
         self._meter.spent(len(X) * (1 + len(V)))
         return found
 
-    def fisher(self, X: Array, U: Array, temperature: float) -> Array:
-        self._meter.check()
-        found = super().fisher(X, U, temperature)
-        self._meter.spent(len(X) * passes_of_products(len(U)))
-        return found
-
     def gram(self, X: Array, U: Array) -> Array:
         self._meter.check()
         found = super().gram(X, U)
