@@ -138,6 +138,4 @@ def test_graphs_of_products_are_tested_on_another_provider(path, cpu, elsewhere,
 
     elsewhere(spoiled)
     found = audit(path, X, settings=cpu(replay=0))
-    assert found.gradient.provider_reason.startswith(
-        "Strange computes them otherwise: products with J Jᵀ differ"
-    )
+    assert found.gradient.provider_reason.startswith("Strange computes them otherwise: products with J Jᵀ differ")
