@@ -166,13 +166,13 @@ class DerivativeWriter:
         nodes = [helper.make_node("Identity", ["x"], [x], name="x"), *self.graph.nodes, *self.emitter.nodes]
         nodes += [helper.make_node("Identity", [results[o.name]], [o.name], name=o.name) for o in outputs]
         nodes = pruned(nodes, [o.name for o in outputs])
-        for i, node in enumerate(nodes):
-            node.name = f"{i}/{node.name}"  # the runtime wants them distinct, which files need not be
         used = {r for n in nodes for r in reads(n)}
         model = onnx.ModelProto(ir_version=self.graph.ir_version, producer_name="onnxfim")
         model.opset_import.extend(self.graph.opset_imports)
         model.graph.name = "derivative"
         model.graph.node.extend(nodes)
+        for i, node in enumerate(model.graph.node):
+            node.name = f"{i}/{node.name}"  # the runtime wants them distinct, which files need not be
         model.graph.input.extend([*inputs, *self.graph.inputs])
         model.graph.output.extend(outputs)
         tensors = [*self.graph.initializers, *self.emitter.constants]

@@ -34,13 +34,12 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.heap import give_back
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import has_own_device, padded_size
-from onnxfim.runtime.session import open_session, run
+from onnxfim.runtime.session import open_session, run, slow_to_rearrange
 from onnxfim.runtime.turns import WeightTurns
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**26  # of cotangents' results in one call
-_MOST_REARRANGED = 8000  # nodes: ONNX Runtime rearranges 12,000 in 18 s, by steps that take the square of their number
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
@@ -76,6 +75,7 @@ class DifferentiableModel:
         self._proto, self._names = proto, (input_name, output_name)
         self._settings, self._base_dir, self._hardware = settings, base_dir.resolve(), hardware
         self.few_shapes = False  # until a session says where it runs
+        self._graph: Prepared | None = None
         prepared = self._prepared()
         self.calls = BoundedCalls(
             CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape,
@@ -87,10 +87,13 @@ class DifferentiableModel:
         self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
 
     def _prepared(self) -> Prepared:
-        return prepare(
+        """The graph, ready to be differentiated; kept where its weights are small."""
+        graph = self._graph or prepare(
             self._proto, input_name=self._names[0], output_name=self._names[1], reserved=RESERVED, sample_shape=self.shape,
             surrogate="clip" if self._settings.surrogate else None, base_dir=self._base_dir,
         )  # fmt: skip
+        self._graph = graph if self._turns is None else None
+        return graph
 
     def _derive(self, kind: DerivativeKind) -> onnx.ModelProto:
         return DerivativeWriter(self._prepared()).build(kind)
@@ -102,7 +105,7 @@ class DifferentiableModel:
             model = for_openvino(model)
         session, report = open_session(
             model.SerializeToString(), self._hardware, base_dir=self._base_dir, lean=True, mapped=refers(model),
-            plain=len(model.graph.node) > _MOST_REARRANGED,
+            plain=slow_to_rearrange(model.graph),
         )  # fmt: skip
         self.few_shapes = has_own_device(report.obtained)
         self.calls.memory.measures = not self.few_shapes
@@ -273,10 +276,7 @@ class DifferentiableModel:
 
     @cached_property
     def _rules(self) -> NodeTests:
-        return NodeTests(
-            self._proto, input_name=self._names[0], output_name=self._names[1], sample_shape=self.shape,
-            surrogate="clip" if self._settings.surrogate else None, base_dir=self._base_dir,
-        )  # fmt: skip
+        return NodeTests.of(self._prepared())
 
     def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
         """``Jv`` (N, K) at the rows X along v (N, *shape), and all rules' errors; of fewer rows where memory is short."""

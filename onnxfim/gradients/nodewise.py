@@ -80,10 +80,19 @@ class NodeTests:
         surrogate: Literal["clip"] | None = None,
         base_dir: str | os.PathLike[str] = ".",
     ) -> None:
-        graph = prepare(
+        self._plan(prepare(
             model, input_name=input_name, output_name=output_name, reserved=RESERVED,
             sample_shape=sample_shape, dimensions=dimensions, surrogate=surrogate, base_dir=base_dir,
-        )  # fmt: skip
+        ))  # fmt: skip
+
+    @classmethod
+    def of(cls, graph: Prepared) -> NodeTests:
+        """The tests of a graph that is prepared already; it is not changed."""
+        self = cls.__new__(cls)
+        self._plan(graph)
+        return self
+
+    def _plan(self, graph: Prepared) -> None:
         self._graph, self._writer = graph, DerivativeWriter(graph)
         self._seeds = self._writer.emitter.emit("Shape", "v", start=0, end=1)
         self._tests = list(self._planned())

@@ -10,9 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
+from onnxfim.gradients.build import RESERVED, DerivativeWriter
+from onnxfim.gradients.nodewise import NodeTests
 from onnxfim.graph.ends import ending
 from onnxfim.graph.graph import Graph
-from tests.support.gradient_nets import ROWS, SEEDS, Net, check_laws, run, spread
+from onnxfim.graph.prepare import prepare
+from tests.support.gradient_nets import ROWS, SEEDS, Net, check_laws, run, session, spread
 
 
 def mlp(rng, *, K=5, scale=1.0, **options):
@@ -30,6 +33,24 @@ def jacobian(model, x, K, output):
 
 
 # kinds
+
+
+def test_a_graph_that_is_prepared_serves_all_kinds_and_the_tests_of_rules(rng):
+    net, output = mlp(rng)
+    model = net.model(output)
+    prepared = prepare(model, input_name="x", output_name=output, reserved=RESERVED)
+    before = [n.SerializeToString() for n in prepared.nodes]
+    for kind in ("vjp", "gram", "jvp", "vjp"):
+        anew = derivative_graph(model, input_name="x", output_name=output, kind=kind)
+        assert DerivativeWriter(prepared).build(kind) == anew
+    X, v = rng.standard_normal((2, ROWS, 6)).astype(np.float32)
+    both = [tests(evaluated, X, v) for tests in (NodeTests.of(prepared), NodeTests(model, input_name="x", output_name=output))]
+    np.testing.assert_array_equal(both[0][0], both[1][0])
+    assert [n.SerializeToString() for n in prepared.nodes] == before
+
+
+def evaluated(model, feeds):
+    return session(model).run([o.name for o in model.graph.output], dict(feeds))
 
 
 def test_gram_is_the_product_with_its_transpose(rng):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.testing import assert_allclose
@@ -13,7 +14,7 @@ from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import available_providers, provider_names
-from onnxfim.runtime.session import _session_options, open_session, run
+from onnxfim.runtime.session import _session_options, open_session, run, slow_to_rearrange
 from tests.support import models
 from tests.support.models import Linear
 
@@ -165,3 +166,13 @@ def test_a_plain_session_runs_the_graph_as_it_is_written():
     level = onnxruntime.GraphOptimizationLevel
     assert _session_options(None, None, plain=True).graph_optimization_level == level.ORT_DISABLE_ALL
     assert _session_options(None, None).graph_optimization_level != level.ORT_DISABLE_ALL
+
+
+@pytest.mark.parametrize(("nodes", "outputs", "slow"), [(8000, 1000, False), (8001, 1, True), (2000, 1001, True)])
+def test_graphs_that_take_long_to_rearrange(nodes, outputs, slow):
+    graph = onnx.GraphProto()
+    for _ in range(nodes):
+        graph.node.add()
+    for _ in range(outputs):
+        graph.output.add()
+    assert slow_to_rearrange(graph) is slow
