@@ -12,6 +12,7 @@ import numpy as np
 from onnxfim.auditing.run import planned_step
 from onnxfim.auditing.subject import CallableModel
 from onnxfim.data import Samples
+from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
@@ -49,11 +50,9 @@ def at_common_step(
     """
     settings = [s.settings for s in subjects]
     if saved:
-        coarsest = max(saved, key=lambda a: (_SCHEMES.index(_scheme(a.run.scheme)), a.run.step))
+        coarsest = max(saved, key=lambda a: (_SCHEMES.index(_scheme(a)), a.run.step))
         return [
-            replace(
-                s, step=coarsest.run.step, scheme=_scheme(coarsest.run.scheme), seed=coarsest.run.seed, method=_method(coarsest)
-            )
+            replace(s, step=coarsest.run.step, scheme=_scheme(coarsest), seed=coarsest.run.seed, method=_method(coarsest))
             for s in settings
         ]
     if len(subjects) < 2:
@@ -67,8 +66,12 @@ def at_common_step(
     return [replace(s, step=step, scheme=scheme, method=m) for s, m in zip(settings, methods, strict=True)]
 
 
-def _scheme(name: str) -> Scheme:
-    return next(s for s in _SCHEMES if s == name)
+def _scheme(audit: Audit) -> Scheme:
+    for scheme in _SCHEMES:
+        if scheme == audit.run.scheme:
+            return scheme
+    known = f"{', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}"
+    raise InputError(f"{audit.model.name}: its audit took {audit.run.scheme!r} differences, expected {known}. Audit it again.")
 
 
 def _method(audit: Audit) -> Any:

@@ -17,6 +17,7 @@ from onnx import helper
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
 from onnxfim.graph.referring import array_of
+from onnxfim.graph.shapes import Batch
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Values: TypeAlias = Callable[[str], Array]
@@ -39,10 +40,11 @@ class KinkNode:
 
 @dataclass(frozen=True)
 class _Node:
-    """A node with its attributes and the weights it reads."""
+    """A node with its attributes and the weights it reads; ``rows`` of its output are of one sample."""
 
     proto: onnx.NodeProto
     weights: Mapping[str, Array]
+    rows: int
 
     def given(self, index: int, values: Values) -> Array | None:
         """An input's value; None where there is none."""
@@ -196,13 +198,13 @@ class KinkFinder:
         )  # fmt: skip
         weights = {t.name: t for t in graph.initializers}
         self.rounds = any(n.op_type in _ROUNDING for n in graph.nodes)
-        # A value without axes, made of the whole batch, is tied at no sample of its own.
-        scalar = {name for name, shape in graph.trace.shapes.items() if not shape}
-        found = [] if self.rounds else [n for n in _varying(graph) if op_name(n) in _RULES and n.output[0] not in scalar]
+        # A value whose rows are not the batch's, made of all of it or turned, is tied at no sample of its own.
+        rows = {name: shape[0].factor for name, shape in graph.trace.shapes.items() if shape and isinstance(shape[0], Batch)}
+        found = [] if self.rounds else [n for n in _varying(graph) if op_name(n) in _RULES and n.output[0] in rows]
         self._nodes = []
         for node in found:
             read = {i: weights[i] for i in node.input if i in weights}
-            self._nodes.append(_Node(node, {k: _array(t, base_dir) for k, t in read.items()}))
+            self._nodes.append(_Node(node, {k: _array(t, base_dir) for k, t in read.items()}, rows[node.output[0]]))
         self.nodes = tuple(KinkNode(op_name(n.proto), n.proto.name) for n in self._nodes)
         pools = {n.proto.output[0] for n in self._nodes if op_name(n.proto) == "MaxPool"}
         computed = {i for n in self._nodes for i in n.proto.input if i and i not in n.weights}
@@ -221,7 +223,10 @@ class KinkFinder:
         """
         at, beside = (dict(zip(self._names, values, strict=True)) for values in (here, there))
         return np.array(
-            [_mean(rule(n, at.__getitem__, beside.__getitem__)) for n in self._nodes for rule in [_RULES[op_name(n.proto)]]]
+            [
+                _mean(_RULES[op_name(n.proto)](n, at.__getitem__, beside.__getitem__)).reshape(-1, n.rows).mean(axis=1)
+                for n in self._nodes
+            ]
         )
 
 

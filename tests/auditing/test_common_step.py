@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim import Settings, audit
 from onnxfim.auditing.common_step import Candidate, at_common_step
-from onnxfim.errors import SettingsError
+from onnxfim.errors import InputError, SettingsError
 from onnxfim.slopes.estimators import lambda_max_sketch
 from onnxfim.verdict import compare_to_baseline
 from tests.support.places import SAMPLES as MODELS
@@ -42,6 +44,15 @@ def test_saved_audits_are_followed(digits):
     saved = audit(MODELS / "digits_mlp.onnx", *digits, settings(seed=9, step=2e-3))
     (chosen,) = at_common_step([Candidate(MODELS / "digits_vgg.onnx", digits[0], settings())], [saved])
     assert (chosen.step, chosen.scheme, chosen.seed, chosen.method) == (2e-3, saved.run.scheme, 9, "sketch")
+
+
+def test_a_saved_audit_of_no_known_scheme_is_refused(digits):
+    saved = audit(MODELS / "digits_mlp.onnx", *digits, settings(step=2e-3))
+    odd = replace(saved, run=replace(saved.run, scheme="other"))
+    with pytest.raises(
+        InputError, match=r"its audit took 'other' differences, expected forward, central or dithered\. Audit it again"
+    ):
+        at_common_step([Candidate(MODELS / "digits_vgg.onnx", digits[0], settings())], [odd])
 
 
 @pytest.mark.parametrize("scheme", ["forward", "central", "dithered"])

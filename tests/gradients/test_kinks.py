@@ -50,6 +50,22 @@ def test_elements_at_the_kink_are_counted(op, inputs, attributes, points):
     assert_allclose(shares(net, logits(net, h, 8), X)[op], [0, 0.5], atol=1e-7)
 
 
+def test_rows_of_one_sample_are_taken_together():
+    net = Net((8,))
+    h = net.op("Relu", net.op("Reshape", "x", np.int64([-1, 4])))
+    X = np.full((3, 8), 0.1, np.float32)
+    X[1, :2], X[2] = 0, 0
+    assert_allclose(shares(net, logits(net, net.op("Reshape", h, np.int64([-1, 8])), 8), X)["Relu"], [0, 0.25, 1], atol=1e-7)
+
+
+def test_values_whose_rows_are_no_samples_are_left_out():
+    net = Net((4,))
+    wide = net.op("Relu", net.op("Add", "x", np.zeros((3, 1, 4), np.float32)))  # (3, N, 4)
+    h = net.op("Add", net.op("Relu", "x"), net.op("ReduceSum", wide, np.int64([0]), keepdims=0))
+    X = np.zeros((2, 4), np.float32)
+    assert_allclose(shares(net, logits(net, h, 4), X)["Relu"], [1, 1])
+
+
 def test_a_smooth_elu_has_no_kink():
     net = Net((8,))
     assert shares(net, logits(net, net.op("Elu", "x"), 8), np.zeros((2, 8), np.float32))["Elu"].tolist() == [0, 0]
