@@ -171,19 +171,19 @@ def spoilt(place):
 def two_at_once(place):
     runs, failures = [], []
 
-    def one():
+    def one(number):
         try:
             X = stores.np.ones((50, 4, 1))
             for name in ("0" * 32, "1" * 32):
                 store = stores.FileStore(place.folder / "kept" / name)
                 for i in range(40):
-                    store.put(f"{threading.get_ident()}:{i}", X * i)
-                    assert store.holds(f"{threading.get_ident()}:{i}")
+                    store.put(f"{number}:{i}", X * i)
+                    assert store.holds(f"{number}:{i}")
                 store.close()
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=one) for _ in range(4)]
+    threads = [threading.Thread(target=one, args=[number]) for number in range(4)]
     for thread in threads:
         thread.start()
     runs.append(audit(place))

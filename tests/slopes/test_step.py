@@ -180,7 +180,9 @@ class TestNoisy:
     def test_noise_is_no_slope_by_coordinates_either(self, d, method):  # 25 %: what the ladder's 2 % of noise and kinks may become
         model = Mlp.draw(K, d)
         X = model.samples(12)
-        found = audit(from_callable(Jittery(model.logits, 1e-2), (d,), K), X, settings=Settings(method=method, budget=201))
+        found = audit(
+            from_callable(Jittery(model.logits, 1e-2), (d,), K), X, settings=Settings(method=method, budget=201, batch=64)
+        )
         assert_allclose(found.aggregates["lambda_max"].mean.value, model.lambda_max(X).mean(), rtol=0.25)
 
     def test_a_quiet_model_is_not_accused(self, mlp):
