@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -78,7 +80,8 @@ class DerivativeWriter:
     """One derivative model being written."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.graph = prepared
+        # Rules ask nodes for further outputs: what was prepared serves other derivatives too.
+        self.graph = prepared = replace(prepared, nodes=tuple(map(deepcopy, prepared.nodes)))
         self.trace = prepared.trace
         taken = {
             *RESERVED,

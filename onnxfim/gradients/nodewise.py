@@ -93,7 +93,8 @@ class NodeTests:
         return self
 
     def _plan(self, graph: Prepared) -> None:
-        self._graph, self._writer = graph, DerivativeWriter(graph)
+        self._writer = DerivativeWriter(graph)
+        self._graph = self._writer.graph
         self._seeds = self._writer.emitter.emit("Shape", "v", start=0, end=1)
         self._tests = list(self._planned())
 

@@ -16,6 +16,7 @@ from onnxfim.graph.ends import ending
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.prepare import prepare
 from tests.support.gradient_nets import ROWS, SEEDS, Net, check_laws, run, session, spread
+from tests.support.planted import NETS
 
 
 def mlp(rng, *, K=5, scale=1.0, **options):
@@ -35,15 +36,17 @@ def jacobian(model, x, K, output):
 # kinds
 
 
-def test_a_graph_that_is_prepared_serves_all_kinds_and_the_tests_of_rules(rng):
-    net, output = mlp(rng)
+@pytest.mark.parametrize("name", NETS)
+def test_a_graph_that_is_prepared_serves_all_kinds_and_the_tests_of_rules(name):
+    rng = np.random.default_rng(0)
+    net, output = NETS[name](rng)
     model = net.model(output)
     prepared = prepare(model, input_name="x", output_name=output, reserved=RESERVED)
     before = [n.SerializeToString() for n in prepared.nodes]
     for kind in ("vjp", "gram", "jvp", "vjp"):
         anew = derivative_graph(model, input_name="x", output_name=output, kind=kind)
         assert DerivativeWriter(prepared).build(kind) == anew
-    X, v = rng.standard_normal((2, ROWS, 6)).astype(np.float32)
+    X, v = rng.standard_normal((2, ROWS, *net.shape)).astype(np.float32)
     both = [tests(evaluated, X, v) for tests in (NodeTests.of(prepared), NodeTests(model, input_name="x", output_name=output))]
     np.testing.assert_array_equal(both[0][0], both[1][0])
     assert [n.SerializeToString() for n in prepared.nodes] == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -179,8 +180,9 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
 def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request], *, last: bool = False) -> Round:
     """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
-    Outputs are kept for further rounds, unless this is the ``last``. An unexpected failure at one sample skips it; one of the
-    evaluation itself ends this round, with what was finished.
+    Outputs are kept for further rounds, unless this is the ``last``: a sample of several requests is then estimated once, after
+    the last of them. An unexpected failure at one sample skips it; one of the evaluation itself ends this round, with what was
+    finished.
 
     Raises:
         KeyboardInterrupt, ProviderFailed, OutOfMemory: nothing was finished yet; any other error before that too.
@@ -188,13 +190,16 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
     results, kept, leads = dict(before.found.results), dict(before.kept), dict(before.found.leads)
     skipped, ended = list(before.found.skipped), None
     kinked = before.kinked
+    left = Counter(r.sample.position for r in requests)
     try:
         for ends in plan.jacobian.ends(ground.X, ground.base, requests):
             position = ends.request.sample.position
             refining = position in results
             ground.meter.advance(ends.request.count * plan.per_direction)
             ground.say("refining" if refining else "measuring")
-            if refining and position not in kept:  # its first outputs made room for others meanwhile
+            left[position] -= 1
+            # Its first outputs made room for others meanwhile, or part of it was no number.
+            if position not in kept if refining else ends.request.start > 0:
                 continue
             if not is_finite(ends):
                 results.pop(position, None)
@@ -203,6 +208,9 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 skipped.append(Skipped(ground.index(position), _BREAKS))
                 continue
             parts = (*kept.get(position, ()), ends)
+            if last and left[position]:
+                kept[position] = parts
+                continue
             measured = _result(ground, plan, ends.request.sample, parts, position in kinked)
             if isinstance(measured, str):
                 if not refining:

@@ -42,7 +42,12 @@ def refine(ground: Ground, plan: Plan, first: Round) -> Found:
     if settings.precision is None:
         directions = {i: found.results[i].directions for i in first.kept}
         added = _planned(directions, weights, plan.first, pool // cost)
-        wanted = [ground.request(i, directions[i], count) for i, count in sorted(added.items())]
+        # Piece by piece, so that one that is on disk serves another plan too.
+        wanted = [
+            ground.request(i, start, _ROUND)
+            for i, count in sorted(added.items())
+            for start in range(directions[i], directions[i] + count, _ROUND)
+        ]
         return evaluate(ground, plan, first, wanted, last=True).found if wanted else found
     try:
         while pool >= cost and now.kept and not now.found.interrupted:
