@@ -47,6 +47,7 @@ _PAID = 0.1  # what rounding may add to the relative noise of the audit's mean
 _SETTLED = 0.05  # change of the value from the step above at which a smaller one would gain nothing
 _STILL = 0.15  # directions that may change nothing
 _STEEP = 2.0  # rise of the value at half the step
+_HIDDEN = 1e6  # of the value: what rounding adds where a value says nothing of the next
 _MODEL_ERROR = 0.02  # of a rung's logarithm, beside its noise
 _SHARP, _BLUNT = 0.5, 1.0  # powers of the step that the logarithm of the value may fall with: of deep and of shallow nets
 
@@ -293,9 +294,9 @@ def step_bias(points: Sequence[Dithered], directions: int) -> StepBias | None:
         directions: Directions at each of them, over all samples.
 
     Returns:
-        The factor with its range; None where fewer than two steps have a value.
+        The factor with its range; None where fewer than two steps have a value that rounding leaves anything of.
     """
-    good = [p for p in points if p.share is not None and p.rung.cross]
+    good = [p for p in points if p.share is not None and p.share < _HIDDEN and p.rung.cross]
     if len(good) < 2 or good[0] is not points[0]:
         return None
     y = np.log([p.rung.cross or 1.0 for p in good])

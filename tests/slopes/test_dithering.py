@@ -62,6 +62,7 @@ class TestBias:
         first, *rest = points(lambda r: 1.0)
         assert step_bias([first], 100) is None
         assert step_bias([replace(first, share=None), *rest], 100) is None
+        assert step_bias([replace(first, share=5e185), *(replace(p, share=5e185) for p in rest)], 100) is None
 
 
 class TestFiles:
