@@ -191,6 +191,8 @@ def _isolated(job: Job[T], isolation: Isolation, show: Showing, level: int, stop
     try:
         kept = job.kept_in(folder / "store")
         course = _Course(kept)
+        if forks:
+            import scipy.special  # noqa: F401 - once for this process and those it forks, all of which need it
         while True:
             worker = Worker(Task(course.now, course.orders, level), fork=forks, folder=folder, memory=isolation.memory)
             try:

@@ -1,4 +1,4 @@
-"""Derivatives of an ONNX graph, written as ONNX graphs: Jᵀu, Jv, and products with JJᵀ or the Fisher matrix."""
+"""Derivatives of an ONNX graph, written as ONNX graphs: Jᵀu, Jv, and products with JJᵀ."""
 
 from onnxfim.gradients.build import derivative_graph
 from onnxfim.gradients.nodewise import NodeTests

@@ -1,4 +1,4 @@
-"""Write derivative graphs: Jᵀu, Jv and products with JJᵀ or the Fisher matrix, as plain ONNX models."""
+"""Write derivative graphs: Jᵀu, Jv and products with JJᵀ, as plain ONNX models."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from onnx import TensorProto, helper
 import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.errors import ModelError
 from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Pointwise, Scaled, Site, Stretch, refusal
-from onnxfim.gradients.fisher import Softmax
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
 from onnxfim.graph.shapes import Batch, Shape
 
-DerivativeKind: TypeAlias = Literal["vjp", "jvp", "gram", "fisher"]
+DerivativeKind: TypeAlias = Literal["vjp", "jvp", "gram"]
 RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")
 _INT = np.dtype(np.int64)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
@@ -51,9 +50,6 @@ def derivative_graph(
     - ``vjp``: ``x (N, *shape)``, ``u (S, N, K)`` → ``z (N, K)``, ``g = Jᵀu (S, N, *shape)``
     - ``jvp``: ``x``, ``v (S, N, *shape)`` → ``z``, ``w = Jv (S, N, K)``
     - ``gram``: ``x``, ``u`` → ``z``, ``g = Jᵀu``, ``w = J Jᵀ u (S, N, K)``
-    - ``fisher``: ``x``, ``u`` (float64), ``temperature`` (float64, no axes) → ``z``, ``g = Aᵀu``, ``w = A Aᵀ u`` (float64),
-      with ``A = diag(√p)(I − 1pᵀ)J / T`` and ``p = softmax(z / T)``, so ``λ_max(F) = λ_max(A Aᵀ)``. What concerns p is done
-      in float64 without cancellation, and the float32 passes see cotangents of unit size, so saturated p do no harm.
 
     Args:
         model: The model; it is not changed. External data keeps its references.
@@ -137,10 +133,6 @@ class DerivativeWriter:
             inputs.append(info("v", elem_x, ["S", *n_x]))
             outputs.append(info("w", elem_z, ["S", "N", classes]))
             results = {"w": self.jvp("v", seeds=self._seeds("v"), classes=classes)}
-        elif kind == "fisher":
-            inputs += [info("u", TensorProto.DOUBLE, ["S", "N", classes]), info("temperature", TensorProto.DOUBLE, [])]
-            outputs += [info("g", elem_x, ["S", *n_x]), info("w", TensorProto.DOUBLE, ["S", "N", classes])]
-            results = self.fisher(z, z_shape, classes, rank=len(x_shape))
         else:
             seeds = self._seeds("u")
             inputs.append(info("u", elem_z, ["S", "N", classes]))
@@ -181,19 +173,6 @@ class DerivativeWriter:
         tensors = [*self.graph.initializers, *self.emitter.constants]
         model.graph.initializer.extend(t for t in tensors if t.name in used)
         return model
-
-    def fisher(self, z: str, z_shape: Shape, classes: int, *, rank: int) -> dict[str, str]:
-        """Aᵀu and A Aᵀ u: float64 where p matters, cotangents of unit size through the network."""
-        e = self.emitter
-        seeds = self._seeds("u")
-        p = Softmax.of(e, z, "temperature", classes)
-        c = p.cotangent("u")
-        scale = p.scale(c)
-        unit = p.write("Cast", p.write("Div", c, scale), to=self.trace.elem[self.graph.z])
-        g = self.vjp(unit, seeds=seeds, z_shape=z_shape)
-        w = p.write("Cast", self.jvp(g, seeds=seeds, classes=classes), to=TensorProto.DOUBLE)
-        columns = p.write("Cast", p.write("Reshape", scale, [0, 0, *[1] * (rank - 1)]), to=self.trace.elem[self.graph.x])
-        return {"g": e.emit("Mul", g, columns), "w": p.scores(p.write("Mul", w, scale))}
 
     # reverse and forward sweeps
 

@@ -1,4 +1,4 @@
-"""Runs the derivative graphs of a model on the model's own provider: Jacobians, products with the Fisher matrix, loss gradients.
+"""Runs the derivative graphs of a model on the model's own provider: Jacobians, products with JJᵀ, loss gradients.
 
 The graphs come from `gradients`; here they meet the runtime, after a self-test against the file itself.
 """

@@ -22,7 +22,10 @@ def _late(name: str) -> Callable[..., Any]:
 
 betainc = _late("betainc")
 betaincinv = _late("betaincinv")
+expit = _late("expit")
 gammaincinv = _late("gammaincinv")
+log_softmax = _late("log_softmax")
+logsumexp = _late("logsumexp")
 ndtri = _late("ndtri")
 stdtr = _late("stdtr")
 stdtrit = _late("stdtrit")

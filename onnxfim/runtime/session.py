@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from onnxfim.runtime.providers import (
 from onnxfim.runtime.stopping import breakable, broken_off
 from onnxfim.runtime.watching import try_rows, watched
 
+if TYPE_CHECKING:
+    import onnx
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FOLDS = ("ConstantFolding",)  # products with a turned weight are then fused, and read it as it is
@@ -38,8 +41,8 @@ _LONGEST = 300  # of what the runtime says of a provider that it leaves out
 _FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on with other providers
 
 
-def slow_to_rearrange(graph: Any) -> bool:
-    """Whether ONNX Runtime takes longer to rearrange this graph (an ``onnx.GraphProto``) than a run of it can gain."""
+def slow_to_rearrange(graph: onnx.GraphProto) -> bool:
+    """Whether ONNX Runtime takes longer to rearrange this graph than a run of it can gain."""
     return len(graph.node) > MOST_NODES or len(graph.output) > MOST_OUTPUTS
 
 

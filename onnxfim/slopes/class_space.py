@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.gradients.differentiable import DifferentiableModel
-from onnxfim.slopes.exponentials import log_softmax
+from onnxfim.record.special import log_softmax
 from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -7,11 +7,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
 
+from onnxfim.gradients import derivative_graph
 from onnxfim.slopes.class_space import JointProducts, Weighing, passes_of_products
 from onnxfim.slopes.exact import largest_quotient
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
 from onnxfim.slopes.krylov import lanczos
+from tests.support.gradient_nets import ROWS, SEEDS, Net, run, spread
 
 K = 90
 
@@ -27,6 +29,22 @@ class Slopes:
         J = self.J[X[:, 0].astype(int)]
         g = np.einsum("nkd,snk->snd", J, U.astype(J.dtype))
         return np.einsum("nkd,snd->snk", J, g)
+
+
+class Graphs:
+    """The derivative graphs of a model with the input ``x``, run."""
+
+    def __init__(self, model, output):
+        self.of = {k: derivative_graph(model, input_name="x", output_name=output, kind=k) for k in ("vjp", "gram")}
+
+    def gram(self, X, U):
+        return run(self.of["gram"], {"x": X, "u": U.astype(np.float32)}, ["w"])[0]
+
+    def jacobian(self, X, classes):
+        """Logits (N, K) and J (N, K, d), by K cotangents."""
+        u = np.repeat(np.eye(classes, dtype=np.float32)[:, None], len(X), axis=1)
+        z, g = run(self.of["vjp"], {"x": X, "u": u}, ["z", "g"])
+        return z.astype(np.float64), g.reshape(classes, len(X), -1).transpose(1, 0, 2).astype(np.float64)
 
 
 def softmax(z):
@@ -70,6 +88,45 @@ def test_products_are_those_of_the_definition(spread, temperature):  # 1e-9 of t
         assert_allclose(back, u[k] @ A, atol=1e-9 * np.abs(u[k] @ A).max())
         v = rng.standard_normal((1, 3, 30))
         assert_allclose(root[k] * w.scores(at[[k]], v @ J[k].T)[0], v[0] @ A.T, atol=1e-9 * np.abs(v[0] @ A.T).max())
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0, 300.0])  # saturated: 1 − p below the float64 rounding of 1 at the last
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_products_through_a_derivative_graph_match_the_dense_matrix(scale, temperature):
+    rng = np.random.default_rng(7)
+    net = Net((6,))
+    h = net.op("Tanh", net.op("Gemm", "x", rng.standard_normal((6, 8)), rng.standard_normal(8)))
+    output = net.op("Gemm", h, scale * rng.standard_normal((8, 5)), rng.standard_normal(5))
+    model, x = Graphs(net.model(output), output), spread(rng, ROWS, 6)
+    z, J = model.jacobian(x, 5)
+    log_p = z / temperature - (z / temperature).max(1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
+    p = np.exp(log_p)
+    # y_k = √p_k Σ_j p_j (J_k − J_j): differences first, so nothing cancels
+    A = np.sqrt(p)[:, :, None] * np.einsum("nj,nkjd->nkd", p, J[:, :, None] - J[:, None]) / temperature
+    u = rng.standard_normal((ROWS, SEEDS, 5))
+    w = Weighing.of(SoftmaxLogits(), z[:, :, None], temperature)
+    got = JointProducts(model, x, [w])(np.arange(ROWS), u) * w.factor[:, None, None]
+    back = w.cotangents(np.arange(ROWS), u) @ J * np.sqrt(w.factor)[:, None, None]
+    want_g = np.einsum("nkd,nsk->nsd", A, u)
+    want_w = np.einsum("nkd,nsd->nsk", A, want_g)
+    norm = np.linalg.norm
+    assert (norm(back - want_g, axis=-1) <= 1e-4 * norm(want_g, axis=-1)).all()
+    assert (norm(got - want_w, axis=-1) <= 1e-4 * norm(want_w, axis=-1)).all()  # float32 passes
+
+
+def test_those_of_a_linear_model_have_its_closed_form():
+    rng = np.random.default_rng(8)
+    W = rng.standard_normal((6, 4)).astype(np.float32)
+    net = Net((6,))
+    output = net.op("MatMul", "x", W)
+    model, x = Graphs(net.model(output), output), spread(rng, ROWS, 6)
+    z = (x @ W).astype(np.float64)
+    w = Weighing.of(SoftmaxLogits(), z[:, :, None], 1.0)
+    found = JointProducts(model, x, [w])(np.arange(ROWS), np.repeat(np.eye(4)[None], ROWS, axis=0)) * w.factor[:, None, None]
+    p = np.array([softmax(row) for row in z])
+    F = [W.T.T @ (np.diag(q) - np.outer(q, q)) @ W.T for q in p]
+    assert_allclose(np.linalg.eigvalsh(found)[:, -1], [np.linalg.eigvalsh(f)[-1] for f in F], rtol=1e-5)  # float32 forward
 
 
 def test_independent_outputs_have_a_diagonal():  # 1e-12: float64

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OutputKind
-from onnxfim.slopes.exponentials import expit
+from onnxfim.record.special import expit
 from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, unit
 from onnxfim.slopes.kinds.softmax import softmax_divergence
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OutputKind
-from onnxfim.slopes.exponentials import log_softmax, logsumexp
+from onnxfim.record.special import log_softmax, logsumexp
 from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, blocks, common_total, simplex, unit
 
 _MANY = 100  # values of one sign that no logits have by chance
