@@ -21,7 +21,8 @@ from onnxfim.graph.shapes import Batch
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Values: TypeAlias = Callable[[str], Array]
-#: Marks the tied elements of a node's result from its inputs at the samples and at points beside them, (N, ...) bool.
+#: Marks the tied elements of a node's result from its inputs at the samples and at points beside them, (N, ...) bool. The points
+#: beside are asked for only where something at the samples may be tied: mostly nothing is, and their pass is saved.
 Tied: TypeAlias = Callable[["_Node", Values, Values], Array]
 
 #: Two maxima are equal to rounding: sums over one constant background differ in their last bits with their order.
@@ -76,11 +77,11 @@ def _at(points: Callable[[_Node, Values], Sequence[Array | float | None]]) -> Ti
     """Kinks of an operator of one input at these values of it."""
 
     def tied(node: _Node, here: Values, there: Values) -> Array:
-        a, b = node.value(0, here), node.value(0, there)
+        a = node.value(0, here)
         found = np.zeros(a.shape, bool)
         for point in points(node, here):
-            if point is not None:
-                found |= (a == point) & (b != point)
+            if point is not None and (on := a == point).any():
+                found |= on & (node.value(0, there) != point)
         return found
 
     return tied
@@ -98,21 +99,22 @@ _rule("HardSigmoid")(
 
 @_rule("Max", "Min")
 def _extremum(node: _Node, here: Values, there: Values) -> Array:
-    count = len(node.proto.input)
-    a = np.stack(np.broadcast_arrays(*(node.value(i, here) for i in range(count))))
-    b = np.stack(np.broadcast_arrays(*(node.value(i, there) for i in range(count))))
-    return _shared(a if op_name(node.proto) == "Max" else -a, b)
+    def stacked(values: Values) -> Array:
+        return np.stack(np.broadcast_arrays(*(node.value(i, values) for i in range(len(node.proto.input)))))
+
+    a = stacked(here)
+    return _shared(a if op_name(node.proto) == "Max" else -a, lambda: stacked(there))
 
 
 @_rule("Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 def _comparison(node: _Node, here: Values, there: Values) -> Array:
-    a, b = ((node.value(0, v), node.value(1, v)) for v in (here, there))
-    return np.asarray((a[0] == a[1]) & (b[0] != b[1]))
+    even = np.asarray(node.value(0, here) == node.value(1, here))
+    return even & (node.value(0, there) != node.value(1, there)) if even.any() else even
 
 
 @_rule("ReduceMax", "ReduceMin")
 def _reduced(node: _Node, here: Values, there: Values) -> Array:
-    a, b = node.value(0, here), node.value(0, there)
+    a = node.value(0, here)
     axes = node.given(1, here)
     kept = [i for i in range(a.ndim) if axes is not None and axes.size and i not in {int(k) % a.ndim for k in axes.reshape(-1)}]
     if axes is None or not axes.size:
@@ -123,12 +125,12 @@ def _reduced(node: _Node, here: Values, there: Values) -> Array:
     def first(t: Array) -> Array:
         return np.moveaxis(t, kept, range(-len(kept), 0)).reshape(-1, *(t.shape[k] for k in kept))
 
-    return _shared(first(a if op_name(node.proto) == "ReduceMax" else -a), first(b))
+    return _shared(first(a if op_name(node.proto) == "ReduceMax" else -a), lambda: first(node.value(0, there)))
 
 
 @_rule("MaxPool")
 def _pooled(node: _Node, here: Values, there: Values) -> Array:
-    a, b = node.value(0, here), node.value(0, there)
+    a = node.value(0, here)
     y = here(node.proto.output[0])
     kernel = [int(k) for k in node.attribute("kernel_shape")]
     rank = len(kernel)
@@ -150,7 +152,7 @@ def _pooled(node: _Node, here: Values, there: Values) -> Array:
             parts.append(padded[tuple(spans)])
         return np.stack(parts)
 
-    return _shared(cells(a, -np.inf), cells(b, 0.0))
+    return _shared(cells(a, -np.inf), lambda: cells(node.value(0, there), 0.0))
 
 
 def _begins(
@@ -165,15 +167,19 @@ def _begins(
     return [t // 2 if automatic == "SAME_UPPER" else t - t // 2 for t in total]
 
 
-def _shared(a: Array, b: Array) -> Array:
-    """Whether entries along the first axis share the maximum of a, and are apart in b."""
+def _shared(a: Array, beside: Callable[[], Array]) -> Array:
+    """Whether entries along the first axis share the maximum of a, and are apart beside it."""
     top = a.max(axis=0)
     with np.errstate(invalid="ignore"):
         winners = a >= top - _EQUAL * np.abs(top)
+    several = np.asarray(winners.sum(axis=0) > 1)
+    if not several.any():
+        return several
+    b = beside()
     high = np.where(winners, b, -np.inf).max(axis=0)
     low = np.where(winners, b, np.inf).min(axis=0)
     apart = high - low > _EQUAL * np.maximum(np.abs(high), np.abs(low))
-    return np.asarray((winners.sum(axis=0) > 1) & apart)
+    return np.asarray(several & apart)
 
 
 class KinkFinder:
@@ -214,19 +220,23 @@ class KinkFinder:
         #: Memory that the values of one row take, in bytes.
         self.bytes_per_row = 4 * sum(int(np.prod([d for d in shapes.get(n, ()) if isinstance(d, int)])) for n in self._names)
 
-    def shares(self, here: Sequence[Array], there: Sequence[Array]) -> Array:
+    def shares(self, here: Sequence[Array], there: Callable[[], Sequence[Array]]) -> Array:
         """Share of each node's elements that are tied at each sample, (nodes, N).
 
         Args:
             here: What the model returns for the samples.
-            there: The same for points beside them.
+            there: Gives the same for points beside them; called once, and only where something may be tied at the samples.
         """
-        at, beside = (dict(zip(self._names, values, strict=True)) for values in (here, there))
+        at = dict(zip(self._names, here, strict=True))
+        found: dict[str, Array] = {}
+
+        def beside(name: str) -> Array:
+            if not found:
+                found.update(zip(self._names, there(), strict=True))
+            return found[name]
+
         return np.array(
-            [
-                _mean(_RULES[op_name(n.proto)](n, at.__getitem__, beside.__getitem__)).reshape(-1, n.rows).mean(axis=1)
-                for n in self._nodes
-            ]
+            [_mean(_RULES[op_name(n.proto)](n, at.__getitem__, beside)).reshape(-1, n.rows).mean(axis=1) for n in self._nodes]
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, TensorProto, numpy_helper
 
 from onnxfim.errors import ModelError
 
@@ -42,6 +42,8 @@ _BITS = {
     "UINT2": 2, "INT2": 2,
 }  # fmt: skip
 _MOST_NODES = 15_000  # that the file's own functions may stand for: larger graphs take minutes to differentiate
+#: Axes and numbers of the largest array that NumPy can make; it counts those of an empty one without its zeros.
+_MOST_AXES, _MOST_NUMBERS = 64, 2**59
 _CONSTANTS = frozenset(
     {"value", "sparse_value", "value_int", "value_ints", "value_float", "value_floats", "value_string", "value_strings"}
 )
@@ -134,17 +136,23 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
         raise ModelError(f"{place} has element type {tensor.data_type}, which ONNX does not know. {_AGAIN}")
     if any(n < 0 for n in tensor.dims):
         raise ModelError(f"{place} has shape {_dims(tensor)}, expected no negative length. {_AGAIN}")
+    if len(tensor.dims) > _MOST_AXES or math.prod(n for n in tensor.dims if n) > _MOST_NUMBERS:  # zeros do not make it less
+        raise ModelError(
+            f"{place} has shape {_dims(tensor)}, expected at most {_MOST_AXES} axes and {_MOST_NUMBERS:.1e} numbers. {_AGAIN}"
+        )
     if tensor.data_location == TensorProto.EXTERNAL:
         return
     count, bits = math.prod(tensor.dims), _BITS.get(TensorProto.DataType.Name(tensor.data_type))
-    if bits is None:
+    if bits is None:  # of a later version
+        _check_readable(tensor, place)
         return
     if tensor.HasField("raw_data"):
         found, expected, what = len(tensor.raw_data), -(-count * bits // 8), "bytes"
         if bits == 0:
             raise ModelError(f"{place} holds text as raw bytes, expected a list of texts. {_AGAIN}")
-    elif 0 < bits < 8:
-        return  # packed in ways that differ between versions; read where it is needed
+    elif 0 < bits < 8:  # packed in ways that differ between versions
+        _check_readable(tensor, place)
+        return
     else:
         field, each = _typed(tensor.data_type)
         found, expected, what = len(getattr(tensor, field)), count * each, f"numbers in {field}"
@@ -153,6 +161,17 @@ def check_tensor(tensor: TensorProto, where: str) -> None:
         raise ModelError(f"{place} holds {found:,} {what}, {wanted}. The file is damaged: export it again.")
     if tensor.data_type == TensorProto.STRING and not all(_is_utf8(text) for text in tensor.string_data):
         raise ModelError(f"{place} holds text that is no UTF-8, expected UTF-8. {_AGAIN}")
+
+
+def _check_readable(tensor: TensorProto, place: str) -> None:
+    """Raise where a tensor's data cannot be read as its type and shape say, as onnx reads them."""
+    try:
+        numpy_helper.to_array(tensor)
+    except Exception as error:
+        kind = TensorProto.DataType.Name(tensor.data_type)
+        reason = " ".join(str(error).split()).rstrip(".")
+        wanted = f"expected numbers of type {kind} for shape {_dims(tensor)}"
+        raise ModelError(f"{place} cannot be read ({reason}), {wanted}. The file is damaged: export it again.") from error
 
 
 def _is_utf8(text: bytes) -> bool:

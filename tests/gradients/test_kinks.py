@@ -17,7 +17,7 @@ def shares(net, output, X, *, move=1e-3):
     run = session(finder.model)
     outputs = [o.name for o in finder.model.graph.output]
     beside = X + np.float32(move) * np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
-    found = finder.shares(run.run(outputs, {"x": X}), run.run(outputs, {"x": beside}))
+    found = finder.shares(run.run(outputs, {"x": X}), lambda: run.run(outputs, {"x": beside}))
     return {n.op: found[k] for k, n in enumerate(finder.nodes)}
 
 
@@ -48,6 +48,34 @@ def test_elements_at_the_kink_are_counted(op, inputs, attributes, points):
     X[1, :3] = points[0]
     X[1, 3] = points[-1]
     assert_allclose(shares(net, logits(net, h, 8), X)[op], [0, 0.5], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "tied"),
+    [
+        ("Relu", (), {}, 0.0),
+        ("Clip", (np.float32(-9), np.float32(4)), {}, 4.0),
+        ("Max", (np.float32(0.25),), {}, 0.25),
+        ("MaxPool", (), {"kernel_shape": [1, 8]}, 20.0),
+        ("ReduceMax", (np.int64([3]),), {"keepdims": 0}, 20.0),
+    ],
+)
+def test_points_beside_are_asked_for_only_where_something_may_be_tied(op, inputs, attributes, tied):
+    net = Net((1, 2, 8))
+    finder = KinkFinder(net.model(net.op(op, "x", *inputs, **attributes)), input_name="x", output_name="v0_0")
+    model, outputs = session(finder.model), [o.name for o in finder.model.graph.output]
+    asked = []
+
+    def there():
+        asked.append(1)
+        return model.run(outputs, {"x": X + np.float32(0.01) * RNG.random(X.shape).astype(np.float32)})
+
+    X = np.arange(1.5, 17, dtype=np.float32).reshape(1, 1, 2, 8)
+    assert_allclose(finder.shares(model.run(outputs, {"x": X}), there), 0)
+    assert not asked
+    X[0, 0, 0, :2] = tied
+    assert finder.shares(model.run(outputs, {"x": X}), there).min() > 0
+    assert asked == [1]
 
 
 def test_rows_of_one_sample_are_taken_together():

@@ -72,9 +72,18 @@ BROKEN = {
     "no operator": (lambda m: m.graph.node[0].ClearField("op_type"), ("names no operator",)),
     "an attribute that must be there": (lambda m: m.graph.node.append(helper.make_node("Cast", ["x"], ["y"])), ("lacks attribute 'to'",)),
     "a negative length": (changed(lambda n, t, m: t.dims.append(-1)), ("tensor 'W'", "has shape (4, 3, -1)", "no negative length")),
+    "an empty tensor too large for an array": (
+        changed(lambda n, t, m: (t.ClearField("raw_data"), t.dims.__setitem__(slice(None), [2**63 - 1, 0, 3]))),
+        ("tensor 'W'", "has shape (9223372036854775807, 0, 3)", "expected at most 64 axes and 5.8e+17 numbers"),
+    ),
+    "more axes than an array has": (changed(lambda n, t, m: t.dims.extend([1] * 63)), ("tensor 'W'", "expected at most 64 axes")),
     "too few bytes": (changed(lambda n, t, m: setattr(t, "raw_data", t.raw_data[:7])), ("holds 7 bytes", "expected 48 for shape (4, 3)")),
     "too many numbers": (
         changed(lambda n, t, m: (t.ClearField("raw_data"), t.float_data.extend([1.0] * 13))), ("holds 13 numbers in float_data", "expected 12"),
+    ),
+    "packed numbers that are too few": (
+        constant(value={"type": _A.TENSOR, "t": TensorProto(data_type=TensorProto.INT4, dims=[5], int32_data=[1])}),
+        ("its tensor cannot be read", "of type INT4 for shape (5)"),
     ),
     "raw text": (changed(lambda n, t, m: setattr(t, "data_type", TensorProto.STRING)), ("holds text as raw bytes",)),
     "an output that nobody writes": (lambda m: setattr(m.graph.output[0], "name", "nobody"), ("no node writes the output 'nobody'",)),

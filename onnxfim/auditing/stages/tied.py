@@ -92,10 +92,12 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
         near = beside(X, spread, rng, _BESIDE)
 
         def shares(part: Array) -> Array:
-            values = (run(session, outputs, {"x": points[part]}) for points in (X, near))  # noqa: B023 - called at once
-            return finder.shares(*values)  # (nodes, n)
+            def values(points: Array) -> list[Array]:
+                context.meter.spent(len(part))
+                return run(session, outputs, {"x": points[part]})
 
-        context.meter.spent(2 * len(block))
+            return finder.shares(values(X), lambda: values(near))  # noqa: B023 - called at once; (nodes, n)
+
         for part, found in _in_halves(shares, np.arange(len(block))):
             tied |= {int(block[p]): found[:, k] for k, p in enumerate(part) if (found[:, k] > LEAST_SHARE).any()}
     return TiedSamples(tied, finder.nodes, len(clean.audited))
