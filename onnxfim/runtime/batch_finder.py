@@ -45,13 +45,9 @@ class BatchFinder:
         fixed: The batch, where it is not to be found.
         row_bytes: Size of a row.
         few_shapes: Each new batch size costs the provider: only the sizes that calls have anyway are tried.
-        clock: Seconds; those of the processor where the calls run in this process, for others' work does not count in them.
-        at_once: Of such seconds that pass at a time: the threads of a call.
     """
 
-    def __init__(
-        self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False, clock: Clock = time.perf_counter, at_once: int = 1
-    ) -> None:  # fmt: skip
+    def __init__(self, fixed: int | None, row_bytes: int, *, few_shapes: bool = False) -> None:
         self.searching = fixed is None
         limit = current_watch().most_rows
         self.most = min(most_rows(row_bytes), limit or MAX_ROWS)
@@ -60,7 +56,8 @@ class BatchFinder:
         if limit is not None:
             self.batch = min(self.batch, limit)
         self.calls = 0
-        self._clock, self._at_once = clock, at_once
+        self._clock: Clock = time.perf_counter
+        self._at_once = 1
 
     def remember(self, batch: int) -> bool:
         """Take a batch that was found before, where one is to be found and this one can be; whether it was taken."""
@@ -69,11 +66,17 @@ class BatchFinder:
         self.searching, self.batch = False, batch
         return True
 
-    def search(self, call: Callable[[int], Any]) -> None:
-        """Find the batch by timing ``call(rows)``."""
+    def search(self, call: Callable[[int], Any], clock: Clock = time.perf_counter, at_once: int = 1) -> None:
+        """Find the batch, where it is to be found, by timing ``call(rows)``.
+
+        Args:
+            call: Runs the model on so many rows.
+            clock: Seconds.
+            at_once: Of such seconds that pass at a time: the threads of a call, where they are seconds of the processor.
+        """
         if not self.searching:
             return
-        self.searching = False
+        self.searching, self._clock, self._at_once = False, clock, at_once
         if self.most < FEWEST and self.few_shapes:
             return
         turns = _Turns(call, self._clock)
@@ -204,5 +207,9 @@ def most_rows(row_bytes: int) -> int:
 
 
 def own_clock() -> Clock:
-    """The processor time of this process, where the system tells it finely; else the time that passes."""
+    """The processor time of this process, where the system tells it finely; else the time that passes.
+
+    Others' work does not count in it. Of a thread that runs on another core just now it knows what the last tick told, some
+    milliseconds ago: it tells nothing of short calls whose threads spin.
+    """
     return time.perf_counter if sys.platform == "win32" else time.process_time

@@ -84,10 +84,9 @@ class OnnxForward:
         base_dir: Any = None,
         turns: WeightTurns | None = None,
     ) -> None:
-        clock = own_clock()
         if turns is not None:
             turns.take(self)
-        start = clock()
+        start = (clock := own_clock())()
         session, self.report = open_session(source, hardware, base_dir=base_dir, apart=turns is not None)
         self._session: Any = session  # None while it rests
         self.opening = clock() - start
@@ -111,8 +110,7 @@ class OnnxForward:
         self._buffer = RowBuffer(*self._place)
         self.ahead = self._place[0] != "cpu"  # whether rows are made while the model answers others
         self._row_bytes = row_bytes = max(int(np.prod(shape)) * dtype.itemsize, 1)
-        on_cpu: dict[str, Any] = {"clock": clock, "at_once": usable_cores()} if self.report.obtained == CPU else {}
-        self.finder = BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes, **on_cpu)
+        self.finder = BatchFinder(fixed or batch, row_bytes, few_shapes=self.few_shapes)
 
     @property
     def session(self) -> Any:
@@ -156,22 +154,25 @@ class OnnxForward:
     def find_batch(self, X: Array) -> None:
         """Find the batch size on repeats of the first sample, and stop threads from spinning where other work shares the cores.
 
-        That is looked at before, for calls are steadier then, and once more after it: a quota ends a process in turns of 0.1 s.
+        That is looked at before, for calls are steadier then, and once more after it, for a quota ends a process in turns of 0.1 s:
+        the batch is found again then.
         """
-        row = X[:1].astype(self._dtype)
-        shared = SharedCores()
+        row, shared = X[:1].astype(self._dtype), SharedCores()
 
         def call(rows: int) -> None:
             shared.during(lambda: self._call(np.repeat(row, rows, axis=0)), rows)
 
-        looks = self.report.obtained == CPU and self.hardware.spinning and usable_cores() > 1
-        while looks and not shared.enough:
+        on_cpu, searching, cores = self.report.obtained == CPU, self.finder.searching, usable_cores()
+        spins = on_cpu and self.hardware.spinning and cores > 1
+        while spins and not shared.enough:
             call(self._fixed or 1)
         for searched in (False, True):
-            if looks and self.hardware.spinning and shared.seen():
+            if stops := spins and shared.seen():
+                spins = False
                 self.stop_spinning(reopen=self.opening <= _WORTH * shared.seconds / shared.rows)
-            if not searched:
-                self.finder.search(call)
+            if stops or not searched:
+                self.finder.searching = searching
+                self.finder.search(call, *((own_clock(), cores) if on_cpu and not spins else ()))
 
     def stop_spinning(self, *, reopen: bool) -> None:
         """Open graphs beside the model without threads that spin; open the model again without them where that is worth it."""

@@ -37,6 +37,9 @@ _FOLDS = ("ConstantFolding",)  # products with a turned weight are then fused, a
 #: Nodes and outputs of a graph beyond which it runs as it is written: ONNX Runtime rearranges 12,000 nodes in 18 s, and 8,000 that
 #: are all outputs in 100 s, by steps that take the square of their number.
 MOST_NODES, MOST_OUTPUTS = 8000, 1000
+#: For how long a thread without work spins before it sleeps: between two nodes of a call there is work sooner. The runtime's own is
+#: some 50 ms, after every call and for every session, in which a core is kept from others. Versions before 1.26 keep to it.
+SPIN_MICROSECONDS = 1000
 _LONGEST = 300  # of what the runtime says of a provider that it leaves out
 _FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on with other providers
 
@@ -192,6 +195,8 @@ def _session_options(
         options.intra_op_num_threads = threads
     if threads == 1 or not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    else:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
     for library in libraries:
         _register(options, library)
     return options

@@ -13,12 +13,13 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.runtime import batch_finder as finder_module
 from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime import shared_cores as shared_module
+from onnxfim.runtime.batch_finder import BatchFinder
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.forward import CallableForward, OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.output_layout import as_classes
 from onnxfim.runtime.rows import Rademacher
-from onnxfim.runtime.session import open_session
+from onnxfim.runtime.session import SPIN_MICROSECONDS, open_session
 from onnxfim.runtime.shared_cores import SharedCores
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support import models
@@ -213,8 +214,39 @@ class TestSpinning:
             assert_array_equal(forward.outputs(X), before)
 
     def test_the_option_reaches_the_runtime(self, file):
-        session, _ = open_session(file, Hardware(("cpu",), spinning=False))
-        assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        for spinning, key, value in (
+            (False, "session.intra_op.allow_spinning", "0"),
+            (True, "session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS)),
+        ):
+            session, _ = open_session(file, Hardware(("cpu",), spinning=spinning))
+            assert session.get_session_options().get_session_config_entry(key) == value
+
+    @pytest.mark.parametrize(
+        ("cores", "shared", "clocks"),
+        [
+            (2, [False, False], ["passed"]),  # what spins on another core is told a tick late
+            (2, [True], ["processor"]),
+            (2, [False, True], ["passed", "processor"]),
+            (1, [], ["processor"]),
+        ],
+    )
+    def test_the_clock_that_finds_the_batch(self, file, monkeypatch, cores, shared, clocks):
+        """The batch is found again where cores turn out to be shared while it is found."""
+        seen, told = iter(shared), []
+
+        def search(finder, call, clock=time.perf_counter, at_once=1):
+            assert finder.searching
+            finder.searching = False
+            told.append("passed" if clock is time.perf_counter else "processor")
+            assert at_once == (1 if clock is time.perf_counter else cores)
+
+        monkeypatch.setattr(forward_module, "usable_cores", lambda: cores)
+        monkeypatch.setattr(forward_module, "own_clock", lambda: time.process_time)
+        monkeypatch.setattr(SharedCores, "seen", lambda self: next(seen))
+        monkeypatch.setattr(BatchFinder, "search", search)
+        opened(file).find_batch(MLP.samples(1))
+        assert told == clocks
+        assert next(seen, None) is None
 
     @pytest.mark.skipif(not hasattr(time, "thread_time"), reason="no clock of threads")
     def test_what_the_thread_ran_of_the_time_that_passed_tells_it(self, monkeypatch):
