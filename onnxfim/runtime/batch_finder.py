@@ -31,7 +31,7 @@ _LONG = 0.025  # seconds of a call beside which our own cost is nothing: of equa
 _LONGEST = 0.5  # seconds that a call which is tried may take
 _SHORT = 1e-3  # seconds that a size is called for at a time: less is within the clock's noise
 _BUDGET = 0.15  # seconds in all, after which sizes are not repeated
-_VISITS = 5  # of a size whose place is not clear
+_VISITS = 9  # of a size whose place is not clear
 _NEAR = 1.25  # times the least cost: what may still be the best
 
 
@@ -39,7 +39,7 @@ class BatchFinder:
     """Raises the batch until throughput stops growing; halves it when memory runs out.
 
     Sizes take turns. In a turn each is called for as many rows as the largest of them, or for a millisecond where that is sooner,
-    and the median of its turns counts.
+    and the turn that took least counts: what other work does to a clock, it adds.
 
     Args:
         fixed: The batch, where it is not to be found.
@@ -82,6 +82,7 @@ class BatchFinder:
         turns = _Turns(call, self._clock)
         try:
             self._climb(turns)
+            self._look_between(turns)
             turns.settle()
         except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
             pass
@@ -106,14 +107,28 @@ class BatchFinder:
             if before is not None and cost * size < 2 * long:
                 turns.visit(before, size)
                 turns.visit(size, size)
-            best = min((typical(c) for n, c in turns.costs.items() if n < size), default=None)
-            missed = best is not None and typical(turns.costs[size]) * _GAIN > best
+            best = min((min(c) for n, c in turns.costs.items() if n < size), default=None)
+            missed = best is not None and min(turns.costs[size]) * _GAIN > best
             misses = misses + 1 if missed else 0
             if (misses >= _MISSES and cost * size > _CHEAP) or (missed and cost * size > 2 * long):
                 return
             if size >= _MANY and cost * size > 2 * _CHEAP * self._at_once:  # our own cost is nothing beside it
                 return
             before = size
+
+    def _look_between(self, turns: _Turns) -> None:
+        """Call the sizes between the best one and those next to it, which the climb left out."""
+        if self.few_shapes or not turns.costs:
+            return
+        best = min(turns.costs, key=lambda n: min(turns.costs[n]))
+        for size in (best // 2, best * 2):
+            known = size in turns.costs or not 1 <= size <= self.most
+            if known or min(turns.costs[best]) * size > _LONGEST * self._at_once / _GROWTH:
+                continue
+            memory = highest_memory(), resident_memory()
+            turns.visit(size, max(size, best))
+            if took_much(memory):
+                del turns.costs[size]
 
     def _sizes(self) -> Iterator[int]:
         """The sizes to try, from the smallest."""
@@ -162,8 +177,8 @@ class _Turns:
     def settle(self) -> None:
         """Turns of the sizes that may be the best, as many for each, while they cost little."""
         while self._spent < _BUDGET:
-            best = min(typical(c) for c in self.costs.values())
-            near = [n for n, c in self.costs.items() if typical(c) <= _NEAR * best]
+            best = min(min(c) for c in self.costs.values())
+            near = [n for n, c in self.costs.items() if min(c) <= _NEAR * best]
             fewest = min(len(self.costs[n]) for n in near)
             if len(near) < 2 or fewest >= _VISITS:
                 return
@@ -181,17 +196,12 @@ def chosen(costs: Mapping[int, list[float]], long: float = _LONG) -> int:
     """
     if not costs:
         return 1
-    middle = {n: typical(c) for n, c in costs.items()}
-    fewer = min((c for n, c in middle.items() if n <= _MANY), default=math.inf)
-    middle = {n: c for n, c in middle.items() if n <= _MANY or c * _TIE < fewer}
-    best = min(middle.values())
-    tied = sorted(n for n, c in middle.items() if c <= best * (_TIE if n > _USUAL else _USUAL_TIE))
-    return max((n for n in tied if middle[n] * n <= long), default=min(n for n in tied if middle[n] <= best * _TIE))
-
-
-def typical(costs: list[float]) -> float:
-    """The median, the lower one of two."""
-    return sorted(costs)[(len(costs) - 1) // 2]
+    cost = {n: min(c) for n, c in costs.items()}
+    fewer = min((c for n, c in cost.items() if n <= _MANY), default=math.inf)
+    cost = {n: c for n, c in cost.items() if n <= _MANY or c * _TIE < fewer}
+    best = min(cost.values())
+    tied = sorted(n for n, c in cost.items() if c <= best * (_TIE if n > _USUAL else _USUAL_TIE))
+    return max((n for n in tied if cost[n] * n <= long), default=min(n for n in tied if cost[n] <= best * _TIE))
 
 
 def timed(call: Callable[[int], Any], rows: int, clock: Clock) -> float:

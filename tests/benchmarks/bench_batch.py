@@ -147,7 +147,7 @@ def audits(path: Path, data: Path, samples: int, busy: int, repeats: int) -> lis
 
 def main() -> None:
     given = arguments(__doc__, ("--runs", {"type": int, "default": 10}), ("--no-audits", {"action": "store_true"}))
-    runs, turns = (2, 2) if given.quick else (given.runs, 9)
+    runs, turns = (2, 2) if given.quick else (given.runs, 25)
     models = [path for path in MODELS if path.exists() and given.models in path.stem][: 1 if given.quick else None]
     kinds = (f"{what}{of}" for of in ("", ", processor") for what in ("best: rows/s", "least share", "within 10 %"))
     head = ["model", "cores", "found", *kinds, "spinning off", "processor s of a search"]

@@ -154,6 +154,12 @@ class TestSearch:
         rate = lambda rows: rows / cost(rows)  # noqa: E731
         assert rate(forward.batch) >= 0.85 * rate(1024)  # 64 rows reach 0.87 of it
 
+    def test_sizes_beside_the_best_are_tried_too(self, monkeypatch):  # 512 rows lie between two steps of the search
+        self.time_by(monkeypatch, lambda rows, turn: (1e-4 + 1e-6 * rows) * (1 if rows <= 512 else 1.3))
+        forward = CallableForward(MLP.logits, (6,), 3)
+        forward.find_batch(MLP.samples(1))
+        assert forward.batch == 512
+
     def test_a_long_call_is_not_made_longer(self, monkeypatch):
         asked = self.time_by(monkeypatch, lambda rows, turn: 0.2 * rows)
         CallableForward(MLP.logits, (6,), 3).find_batch(MLP.samples(1))

@@ -28,6 +28,7 @@ _ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
 _LEAST = 8  # labelled samples without which nothing is told apart
 _RIGHT = 0.9  # accuracy from which no change can lift it by a tenth
 _LOSS = 20.0  # nats in all: less cannot be won by a change
+_TOGETHER = 2**24  # bytes of inputs that are changed and held at a time
 _FILLED = 0.1  # of the quantiser's range, that the data must reach over
 _CLIPPED = 0.1  # of the values, that may lie beyond it
 _NORMALISED = (0.02, 4.0)  # deviation of inputs after the graph's own normalisation
@@ -86,31 +87,37 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
     outputs: dict[int, Array] = {}
     left = list(range(len(changes)))
 
-    def answers(change: int, count: int) -> _Answers:
-        known = outputs.get(change)
-        begin = 0 if known is None else len(known)
-        new = ground.forward.outputs(changes[change].apply(ground.X[few[begin:count]])) if begin < count else None
-        outputs[change] = np.concatenate([z for z in (known, new) if z is not None])
-        return _Answers.of(ground, outputs[change][:count], labels[few[:count]])
+    def answers(some: Sequence[int], count: int) -> dict[int, _Answers]:
+        """Of these changes on the first samples; rows of several changes share their calls."""
+        while missing := [c for c in some if len(outputs.get(c, ())) < count]:
+            begin = min(len(outputs.get(c, ())) for c in missing)
+            few_rows = max(1, _TOGETHER // max(ground.X[0].nbytes * (count - begin), 1))
+            part = [c for c in missing if len(outputs.get(c, ())) == begin][:few_rows]
+            X = ground.X[few[begin:count]]
+            new = ground.forward.outputs(np.concatenate([changes[c].apply(X) for c in part]))
+            for c, z in zip(part, np.split(new, len(part)), strict=True):
+                outputs[c] = np.concatenate([outputs[c], z]) if c in outputs else z
+        return {c: _Answers.of(ground, outputs[c][:count], labels[few[:count]]) for c in some}
 
     ground.say("checking the scaling")
     begun = min(_FIRST, len(few))
     clearly = _Answers.of(ground, ground.base[few[:begun]], labels[few[:begun]]).log_loss + _WORSE / begun
-    left = [change for change in left if answers(change, begun).log_loss <= clearly]
+    left = [change for change, of in answers(left, begun).items() if of.log_loss <= clearly]
     if not left:
         return replace(found, tried=len(changes), samples=begun)
     for count, keep in _ROUNDS:
         so_far = min(count, len(few))
-        losses = {change: answers(change, so_far).log_loss for change in left}
+        losses = {change: of.log_loss for change, of in answers(left, so_far).items()}
         left = sorted(left, key=losses.__getitem__)[:keep]
         wanted = (_WINS if count == _ROUNDS[-1][0] else 1.0) * _Answers.of(
             ground, ground.base[few[:so_far]], labels[few[:so_far]]
         ).log_loss
         if losses[left[0]] > wanted:
             return replace(found, tried=len(changes), samples=so_far)
-    losses = {change: answers(change, len(few)).log_loss for change in left if losses[change] <= _ALIKE * losses[left[0]]}
+    near = [change for change in left if losses[change] <= _ALIKE * losses[left[0]]]
+    losses = {change: of.log_loss for change, of in answers(near, len(few)).items()}
     left = sorted(losses, key=losses.__getitem__)
-    best = answers(left[0], len(few))
+    best = answers(left[:1], len(few))[left[0]]
     gained, lost = int((best.right & ~given.right).sum()), int((given.right & ~best.right).sum())
     p = binomial_at_least(gained, gained + lost, 0.5)
     return ScalingCheck(
