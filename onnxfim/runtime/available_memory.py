@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from onnxfim.runtime import control_groups
+from onnxfim.runtime.control_groups import groups, lines, number
+
 #: Names a limit of the process's resident memory in bytes, beside those that the system sets.
 LIMIT = "ONNXFIM_MEMORY_LIMIT"
 _NONE = 2**60  # a control group without a limit tells a number above this, or a word
-_GROUPS = Path("/sys/fs/cgroup")
-_PROCESS = Path("/proc/self")
 
 
 def available_memory() -> int | None:
@@ -35,13 +36,13 @@ def total_memory() -> int | None:
 
 def resident_memory(pid: int | None = None) -> int | None:
     """Bytes of this process, or of another one, that are in memory now; None where the system does not say."""
-    return _status("VmRSS", _PROCESS if pid is None else Path(f"/proc/{pid}"))
+    return _status("VmRSS", control_groups.PROCESS if pid is None else Path(f"/proc/{pid}"))
 
 
 def memory_kills() -> int | None:
     """How many processes the system has ended for want of memory: of this control group, else of the machine; None where untold."""
-    events = [folder / ("memory.events" if unified else "memory.oom_control") for _, folder, unified in _groups()]
-    found = [int(s.split()[1]) for path in (*events, Path("/proc/vmstat")) for s in _lines(path) if s.startswith("oom_kill ")]
+    told = [folder / ("memory.events" if unified else "memory.oom_control") for _, folder, unified in groups("memory")]
+    found = [int(s.split()[1]) for path in (*told, Path("/proc/vmstat")) for s in lines(path) if s.startswith("oom_kill ")]
     return sum(found) if found else None
 
 
@@ -70,7 +71,7 @@ def _remains() -> Iterator[int]:
 
 def _free() -> int | None:
     """What the system can give without swapping."""
-    for line in _lines(Path("/proc/meminfo")):
+    for line in lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     if sys.platform == "win32":
@@ -97,27 +98,15 @@ def _free_on_windows() -> int | None:
 
 def _group_limits() -> Iterator[tuple[int, int]]:
     """Limit and use of every control group around this process that has a limit; files that can be dropped are no use."""
-    for root, inside, unified in _groups():
+    for folder, unified in control_groups.around("memory"):
         if unified:
             limit, use, cached = "memory.max", "memory.current", "inactive_file "
         else:
             limit, use, cached = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "
-        # In a container the path may be one of the host's: its own group is then the root of what is mounted.
-        for folder in [p for p in (inside, *inside.parents) if p == root or root in p.parents]:
-            most, used = _number(folder / limit), _number(folder / use)
-            if most is not None and used is not None and most < _NONE:
-                dropped = next((int(s.split()[1]) for s in _lines(folder / "memory.stat") if s.startswith(cached)), 0)
-                yield most, max(0, used - dropped)
-
-
-def _groups() -> Iterator[tuple[Path, Path, bool]]:
-    """The control groups that count this process's memory: the root of their kind, their folder, and whether it is of version 2."""
-    for line in _lines(_PROCESS / "cgroup"):
-        number, kinds, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not kinds:
-            yield _GROUPS, _GROUPS / path.strip("/"), True
-        elif "memory" in kinds.split(","):
-            yield _GROUPS / "memory", _GROUPS / "memory" / path.strip("/"), False
+        most, used = number(folder / limit), number(folder / use)
+        if most is not None and used is not None and most < _NONE:
+            dropped = next((int(s.split()[1]) for s in lines(folder / "memory.stat") if s.startswith(cached)), 0)
+            yield most, max(0, used - dropped)
 
 
 def _rlimits() -> Iterator[int]:
@@ -133,16 +122,5 @@ def _rlimits() -> Iterator[int]:
 
 def _status(name: str, process: Path | None = None) -> int | None:
     """A size that the system tells of a process, this one where none is named, in bytes."""
-    return next((int(s.split()[1]) * 1024 for s in _lines((process or _PROCESS) / "status") if s.startswith(f"{name}:")), None)
-
-
-def _number(path: Path) -> int | None:
-    lines = _lines(path)
-    return int(lines[0]) if lines and lines[0].strip().isdecimal() else None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except (OSError, ValueError):
-        return []
+    told = lines((process or control_groups.PROCESS) / "status")
+    return next((int(s.split()[1]) * 1024 for s in told if s.startswith(f"{name}:")), None)

@@ -25,6 +25,7 @@ from onnxfim.runtime.providers import (
     _captured_stderr,
     _load_failure,
 )
+from onnxfim.runtime.shared_cores import limited_cores
 from onnxfim.runtime.stopping import breakable, broken_off
 from onnxfim.runtime.watching import try_rows, watched
 
@@ -66,7 +67,8 @@ def open_session(
     Args:
         model: File to run as it is, or serialised bytes of a copy.
         hardware: Where it is to run.
-        threads: Threads inside an operator; None for ONNX Runtime's default. One thread also stops spinning.
+        threads: Threads inside an operator; None for as many as there are cores for this process: ONNX Runtime's own default is one
+            for each core of the machine, whatever a container or a batch system leaves of them. One thread also stops spinning.
         base_dir: Folder of the external data of a model given as bytes.
         lean: Take memory call by call. A plan of it, made at the first call of each shape, takes as much again beside what that
             call took, and derivative graphs gain no time by it.
@@ -191,6 +193,7 @@ def _session_options(
         options.add_session_config_entry("session.disable_prepacking", "1")
     if base_dir is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir))
+    threads = limited_cores() if threads is None else threads
     if threads is not None:
         options.intra_op_num_threads = threads
     if threads == 1 or not spinning:

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from onnxfim.runtime import control_groups
+from onnxfim.runtime.control_groups import lines
 
 _SHARED = 0.85  # of the time of a call, the share that its own thread runs, where the cores are its own
 _EVIDENCE = 0.02  # seconds of calls that tell it
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Cores that this process may run on at a time: what its affinity leaves, and the quotas of the control groups around it."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(share) for share in _quotas())]))
+
+
+def limited_cores() -> int | None:
+    """`usable_cores` where they are fewer than the machine has, else None: ONNX Runtime counts those of the machine."""
+    usable = usable_cores()
+    return usable if usable < (os.cpu_count() or 1) else None
+
+
+def _quotas() -> Iterator[float]:
+    """Cores' worth of time that the control groups around this process give it."""
+    for folder, unified in control_groups.around("cpu"):
+        if unified:
+            quota, period = [*" ".join(lines(folder / "cpu.max")).split(), "", ""][:2]
+        else:
+            quota, period = (" ".join(lines(folder / f"cpu.cfs_{what}_us")) for what in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:  # without one: max, or -1
+            yield int(quota) / int(period)
 
 
 class SharedCores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxfim.runtime import available_memory as module
+from onnxfim.runtime import control_groups
 from onnxfim.runtime.available_memory import available_memory, highest_memory, memory_kills, resident_memory, total_memory
 
 GIB = 2**30
@@ -17,8 +18,8 @@ def system(tmp_path, monkeypatch):
     process.mkdir()
     groups.mkdir()
     (process / "status").write_text(f"VmHWM:\t{2 * GIB // 1024} kB\nVmRSS:\t{GIB // 1024} kB\nVmSize:\t{GIB // 1024} kB\n")
-    monkeypatch.setattr(module, "_PROCESS", process)
-    monkeypatch.setattr(module, "_GROUPS", groups)
+    monkeypatch.setattr(control_groups, "PROCESS", process)
+    monkeypatch.setattr(control_groups, "GROUPS", groups)
     monkeypatch.setattr(module, "_free", lambda: 8 * GIB)
     monkeypatch.delenv(module.LIMIT, raising=False)
     return tmp_path
