@@ -21,11 +21,14 @@ _TAIL = 0.25
 # Half-width of the cross-fit value's error over that of the sketch's. Over spectra of 2, 5, 9, 20 and 100 equal eigenvalues the
 # interval then covers 93.5 % and more from 16 directions on (53 to 97 % without), and 95 % and more of spectra that decay.
 _CROSS_FIT_ERROR = 0.9
+# Of the least value that the bias explains, ``plain / (1 + √(K/m))²``, which is that of K equal eigenvalues (Marchenko and Pastur,
+# 1967): below it the correction has overshot. Two orthogonal slopes among directions without one leave it nothing at all.
+_OVERSHOT = 0.5
 
 
 def lambda_max_sketches(Ys: Array, methods: Sequence[str], *, groups: int = 20, evaluations: int = 0) -> list[Estimate]:
     """`estimators.lambda_max_sketch` of n score matrices, (n, m, K), each with its method: the same values as one by one."""
-    n, m, _ = Ys.shape
+    n, m, K = Ys.shape
     scale = scales(Ys)
     groups = max(2, min(groups, m))
     Z, w = leading_parts(Ys / scale[:, None, None])
@@ -43,8 +46,10 @@ def lambda_max_sketches(Ys: Array, methods: Sequence[str], *, groups: int = 20, 
             found.append(Estimate(0.0, 0.0, 0.0, "estimate", methods[k], evaluations, plain=0.0, cross_fit=0.0))
             continue
         # A correction below the cross-fit value (itself biased downwards) has overshot.
-        value = max(float(means[k]), min(crossed, plain))
-        half = quantile * max(float(errors[k]), value * math.sqrt(2 / m)) / value
+        value, error = max(float(means[k]), min(crossed, plain)), float(errors[k])
+        if value < _OVERSHOT * plain / (1 + math.sqrt(K / m)) ** 2:  # no bias is so large: few directions alone have a slope
+            value, error = plain, max(error, plain)
+        half = quantile * max(error, value * math.sqrt(2 / m)) / value
         low = min(value * math.exp(-half), max(crossed, 0.0) * math.exp(-_CROSS_FIT_ERROR * half))
         found.append(
             Estimate(

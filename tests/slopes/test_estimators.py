@@ -160,6 +160,16 @@ class TestSketch:
         found = lambda_max_sketch(np.zeros((16, 4)))
         assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
 
+    @pytest.mark.parametrize("m", [3, 8, 12, 20, 41])
+    @pytest.mark.parametrize("noise", [0.0, 1e-17, 1e-6])
+    def test_two_orthogonal_slopes_among_directions_without(self, m, noise):
+        """The jackknife leaves nothing of such a value: deleting one of the two takes as little away as deleting another."""
+        Y = noise * np.random.default_rng(1).standard_normal((m, 4))
+        Y[0, 0], Y[m // 2 + 1, 1] = 3.0, 3.0
+        estimate = lambda_max_sketch(Y)
+        assert 0.9 * estimate.plain < estimate.value <= estimate.plain
+        assert 0.0 <= estimate.low < 9 / m < estimate.high < np.inf
+
     def test_input_stays_as_it_was(self):
         Y = next(draws(factor(SPECTRA["two"], 5), 32))
         before = Y.copy()
