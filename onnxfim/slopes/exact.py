@@ -23,8 +23,8 @@ from onnxfim.slopes.rivals import distances_to_rivals
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Up to so many classes the whole Jacobian costs less than Lanczos iteration for all measures together: at 50 classes 73 passes
-#: against 136 to 181 (without and with a temperature), at 100 148 against 130 to 172 (tests/benchmarks/bench_large.py).
+#: Up to so many classes the whole Jacobian costs no more than Lanczos iteration for all measures together: 73 passes at 50 classes,
+#: 148 at 100, against 94 to 130 of a trained net, however many classes it has (tests/benchmarks/bench_large.py).
 FEW_CLASSES = 80
 _TOLERANCE = 1e-4
 _MOST_PRODUCTS = 60  # with each start
