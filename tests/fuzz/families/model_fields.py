@@ -90,7 +90,8 @@ def _weights(rng: Rng, m: Model) -> str:
     stored = one(rng, list(m.graph.initializer))
     try:
         value = np.array(numpy_helper.to_array(stored))
-    except (TypeError, ValueError, KeyError):  # an earlier change made it no tensor
+        value.astype(np.float32)
+    except (TypeError, ValueError, KeyError):  # an earlier change made it no tensor, or one of text
         return f"{stored.name} left as it is"
     how = one(
         rng,
