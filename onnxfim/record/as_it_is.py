@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any
 
-from onnxfim.record.limits import LARGEST, Limits
+from onnxfim.record.limits import LARGEST, LEAST, Limits
 
 
 class AsItIs(typing.NamedTuple):
@@ -41,7 +41,7 @@ def as_it_is(kind: Any, limits: Limits) -> AsItIs:
         largest = sys.float_info.max
         return _NOTHING._replace(low=-largest if least is None else least, high=largest if most is None else most)
     if kind is int:
-        return _NOTHING._replace(least=-LARGEST if least is None else least, most=LARGEST if most is None else most)
+        return _NOTHING._replace(least=LEAST if least is None else least, most=LARGEST if most is None else most)
     return _NOTHING._replace(types=frozenset({kind})) if kind in (str, bool, type(None)) else _NOTHING
 
 

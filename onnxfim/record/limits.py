@@ -28,8 +28,8 @@ class Limits:
     choices: tuple[object, ...] = ()
 
 
-#: The largest whole number: what other readers of JSON and the runtime's own integers hold.
-LARGEST = 2**63 - 1
+#: The whole numbers that other readers of JSON and the runtime's own integers hold.
+LEAST, LARGEST = -(2**63), 2**63 - 1
 #: What a size in some unit can be, but for zero: the fourth powers of what is computed with it are still numbers of float64.
 SIZES = (1e-30, 1e30)
 Count: TypeAlias = Annotated[int, Limits(least=0)]

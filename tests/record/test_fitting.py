@@ -116,6 +116,16 @@ def test_what_is_missing_is_told(told, path, words):
         Audit.from_json(json.dumps(without(json.loads(TEXTS["today"]), path)))
 
 
+@pytest.mark.parametrize("path", [("model", "opset"), ("model", "input_shape", 0)])
+def test_whole_numbers_of_64_bits_are_read(told, path):  # a file may name any version of its operators
+    record = json.loads(TEXTS["today"])
+    for good in (-(2**63), 2**63 - 1):
+        Audit.from_json(json.dumps(put(record, path, good)))
+    for bad in (-(2**63) - 1, 2**63):
+        with pytest.raises(OutputError, match=told("64 bits")):
+            Audit.from_json(json.dumps(put(record, path, bad)))
+
+
 def test_a_value_that_is_null_says_why(told):
     record = put(json.loads(TEXTS["today"]), ("samples", 0, "trace"), {"value": None, "low": None, "high": None, "kind": "exact"})
     with pytest.raises(OutputError, match=told("samples[0].trace.reason says nothing", "expected why value is null")):
