@@ -66,9 +66,10 @@ class Console:
             _print(visible(text), to_stderr=True, fg=colour)
 
     @contextmanager
-    def said_where_slow(self, text: str, *, after: float = _SILENT) -> Iterator[None]:
-        """A line of information where what is done goes on so many seconds after the command began."""
-        timer = threading.Timer(max(self._began + after - time.monotonic(), 0.0), self.say, (text,))
+    def said_where_slow(self, text: str, *, after: float | None = None) -> Iterator[None]:
+        """A line of information where what is done goes on so many seconds after the command began, `_SILENT` by default."""
+        wait = self._began + (_SILENT if after is None else after) - time.monotonic()
+        timer = threading.Timer(max(wait, 0.0), self.say, (text,))
         timer.daemon = True
         timer.start()
         try:
