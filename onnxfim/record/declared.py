@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from onnxfim.errors import SettingsError
-from onnxfim.record.limits import LARGEST, LEAST, SIZES, sized
+from onnxfim.record.limits import SIZES, in_64_bits, sized
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -113,7 +113,7 @@ class Setting:
         """Why its value among ``settings`` cannot be, in one line, or None where it can."""
         value = getattr(settings, self.name)
         if self._within(value) and (self.facts.good is None or self.facts.good(settings)):
-            if isinstance(value, int) and not LEAST <= value <= LARGEST:
+            if isinstance(value, int) and not in_64_bits(value):
                 return f"{self.name}: a whole number of {value.bit_length():,} bits is too large. Give at most 2^63 - 1."
             wild = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, float) and not sized(v)]
             least, most = SIZES

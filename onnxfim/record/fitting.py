@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from onnxfim.errors import OnnxFimError
 from onnxfim.record.as_it_is import AsItIs, as_it_is
-from onnxfim.record.limits import LARGEST, LEAST, Limits
+from onnxfim.record.limits import Limits, in_64_bits
 
 #: Builds a value from what JSON holds; raises `Misfit`.
 Read: TypeAlias = Callable[[Any], Any]
@@ -176,7 +176,7 @@ def _number(limits: Limits, expected: str) -> Read:
         if type(value) is not float:
             if type(value) is not int:
                 raise _misfit(value, expected)
-            if not LEAST <= value <= LARGEST:
+            if not in_64_bits(value):
                 raise _misfit(value, expected, shown=True)
             value = float(value)
         if not math.isfinite(value) or not within(value):
@@ -196,7 +196,7 @@ def _whole(limits: Limits, expected: str) -> Read:
             if not value.is_integer():
                 raise _misfit(value, expected, shown=True)
             value = int(value)  # as other writers of JSON may put it
-        if not LEAST <= value <= LARGEST or not within(value):
+        if not in_64_bits(value) or not within(value):
             raise _misfit(value, expected, shown=True)
         return value
 
@@ -213,8 +213,7 @@ def _free(_: Limits, expected: str) -> Read:
             return {key: _inside(key, read, inner, deep + 1) for key, inner in value.items()}
         if isinstance(value, list):
             return [_inside(at, read, inner, deep + 1) for at, inner in enumerate(value)]
-        good = math.isfinite(value) if isinstance(value, float) else not isinstance(value, int) or LEAST <= value <= LARGEST
-        if not good:
+        if isinstance(value, (int, float)) and not (math.isfinite(value) if isinstance(value, float) else in_64_bits(value)):
             raise _misfit(value, "a number", shown=True)
         return value
 
@@ -351,7 +350,7 @@ def _record(kind: type, older: bool, expected: str) -> Read:
 
 def _misfit(value: Any, expected: str, *, shown: bool = False) -> Misfit:
     """The error about a value; numbers and words are shown where their type is right."""
-    if isinstance(value, int) and not isinstance(value, bool) and not LEAST <= value <= LARGEST:
+    if isinstance(value, int) and not isinstance(value, bool) and not in_64_bits(value):
         return Misfit(f"is a whole number of {value.bit_length():,} bits", f"{expected} that fits into 64 bits")
     if isinstance(value, float) and not math.isfinite(value):
         return Misfit("is not a finite number", expected)

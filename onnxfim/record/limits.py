@@ -57,6 +57,11 @@ def closed(record: Record) -> Record:
     return record
 
 
+def in_64_bits(value: int) -> bool:
+    """Whether a whole number lies from `LEAST` to `LARGEST`."""
+    return LEAST <= value <= LARGEST
+
+
 def sized(value: float) -> bool:
     """Whether a number is zero or has a size to compute with; infinities and NaN have none."""
     least, most = SIZES

@@ -56,8 +56,6 @@ class BatchFinder:
         if limit is not None:
             self.batch = min(self.batch, limit)
         self.calls = 0
-        self._clock: Clock = time.perf_counter
-        self._at_once = 1
 
     def remember(self, batch: int) -> bool:
         """Take a batch that was found before, where one is to be found and this one can be; whether it was taken."""
@@ -76,10 +74,10 @@ class BatchFinder:
         """
         if not self.searching:
             return
-        self.searching, self._clock, self._at_once = False, clock, at_once
+        self.searching = False
         if self.most < FEWEST and self.few_shapes:
             return
-        turns = _Turns(call, self._clock)
+        turns = _Turns(call, clock, at_once)
         try:
             self._climb(turns)
             self._look_between(turns)
@@ -87,22 +85,20 @@ class BatchFinder:
         except (OutOfMemory, ProviderFailed):  # one that is broken for good fails in the next call too, and is told then
             pass
         self.calls += turns.calls
-        self.batch = chosen(turns.costs, _LONG * self._at_once)
+        self.batch = chosen(turns.costs, _LONG * at_once)
 
     def _climb(self, turns: _Turns) -> None:
         """Call ever larger sizes, until they gain nothing or take too much."""
         before: int | None = None
         misses = 0
-        long = _LONG * self._at_once
+        long = _LONG * turns.at_once
         for size in self._sizes():
-            if before is not None and turns.costs[before][-1] * size > _LONGEST * self._at_once:
+            if before is not None and turns.costs[before][-1] * size > _LONGEST * turns.at_once:
                 return
-            memory = highest_memory(), resident_memory()
             if self.few_shapes:
                 turns.warm_up(size)
-            cost = turns.visit(size, size)
-            if not self.few_shapes and took_much(memory):
-                del turns.costs[size]
+            cost = turns.visit(size, size) if self.few_shapes else turns.first(size, size)
+            if cost is None:
                 return
             if before is not None and cost * size < 2 * long:
                 turns.visit(before, size)
@@ -112,7 +108,7 @@ class BatchFinder:
             misses = misses + 1 if missed else 0
             if (misses >= _MISSES and cost * size > _CHEAP) or (missed and cost * size > 2 * long):
                 return
-            if size >= _MANY and cost * size > 2 * _CHEAP * self._at_once:  # our own cost is nothing beside it
+            if size >= _MANY and cost * size > 2 * _CHEAP * turns.at_once:  # our own cost is nothing beside it
                 return
             before = size
 
@@ -123,12 +119,9 @@ class BatchFinder:
         best = min(turns.costs, key=lambda n: min(turns.costs[n]))
         for size in (best // 2, best * 2):
             known = size in turns.costs or not 1 <= size <= self.most
-            if known or min(turns.costs[best]) * size > _LONGEST * self._at_once / _GROWTH:
+            if known or min(turns.costs[best]) * size > _LONGEST * turns.at_once / _GROWTH:
                 continue
-            memory = highest_memory(), resident_memory()
-            turns.visit(size, max(size, best))
-            if took_much(memory):
-                del turns.costs[size]
+            turns.first(size, max(size, best))
 
     def _sizes(self) -> Iterator[int]:
         """The sizes to try, from the smallest."""
@@ -150,11 +143,12 @@ class _Turns:
 
     Attributes:
         costs: Seconds a row, by size, of each of its turns.
+        at_once: Of such seconds that pass at a time.
         calls: How many were made.
     """
 
-    def __init__(self, call: Callable[[int], Any], clock: Clock) -> None:
-        self._call, self._clock = call, clock
+    def __init__(self, call: Callable[[int], Any], clock: Clock, at_once: int) -> None:
+        self._call, self._clock, self.at_once = call, clock, at_once
         self.costs: dict[int, list[float]] = {}
         self.calls, self._spent = 0, 0.0
 
@@ -162,6 +156,15 @@ class _Turns:
         """A call that does not count."""
         self._spent += timed(self._call, size, self._clock)
         self.calls += 1
+
+    def first(self, size: int, rows: int) -> float | None:
+        """The same as `visit`, of a size that is new; None, and it is left out, where its calls took too much memory."""
+        memory = highest_memory(), resident_memory()
+        cost = self.visit(size, rows)
+        if took_much(memory):
+            del self.costs[size]
+            return None
+        return cost
 
     def visit(self, size: int, rows: int) -> float:
         """Seconds a row, of a turn of at most so many rows."""

@@ -166,13 +166,14 @@ class OnnxForward:
         spins = on_cpu and self.hardware.spinning and cores > 1
         while spins and not shared.enough:
             call(self._fixed or 1)
-        for searched in (False, True):
-            if stops := spins and shared.seen():
+        for again in (False, True):
+            if spins and shared.seen():
                 spins = False
                 self.stop_spinning(reopen=self.opening <= _WORTH * shared.seconds / shared.rows)
-            if stops or not searched:
-                self.finder.searching = searching
-                self.finder.search(call, *((own_clock(), cores) if on_cpu and not spins else ()))
+            elif again:
+                return
+            self.finder.searching = searching
+            self.finder.search(call, *((own_clock(), cores) if on_cpu and not spins else ()))
 
     def stop_spinning(self, *, reopen: bool) -> None:
         """Open graphs beside the model without threads that spin; open the model again without them where that is worth it."""

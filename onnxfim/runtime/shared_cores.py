@@ -1,4 +1,4 @@
-"""Tells whether other work shares the cores with a model's calls: threads that spin then cost more than they save."""
+"""How many cores this process has, and whether other work shares them: threads that spin then cost more than they save."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ def limited_cores() -> int | None:
 def _quotas() -> Iterator[float]:
     """Cores' worth of time that the control groups around this process give it."""
     for folder, unified in control_groups.around("cpu"):
-        if unified:
-            quota, period = [*" ".join(lines(folder / "cpu.max")).split(), "", ""][:2]
-        else:
-            quota, period = (" ".join(lines(folder / f"cpu.cfs_{what}_us")) for what in ("quota", "period"))
-        if quota.isdecimal() and period.isdecimal() and int(quota) > 0 and int(period) > 0:  # without one: max, or -1
-            yield int(quota) / int(period)
+        files = ("cpu.max",) if unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        told = [word for name in files for line in lines(folder / name) for word in line.split()]
+        quota, period = (int(word) if word.isdecimal() else 0 for word in (*told, "", "")[:2])  # without one: max, or -1
+        if quota and period:
+            yield quota / period
 
 
 class SharedCores:

@@ -21,10 +21,10 @@ def system(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
 
-    def tell(lines, **files):
+    def tell(lines, files):
         (tmp_path / "self" / "cgroup").write_text(lines)
         for name, content in files.items():
-            path = tmp_path / "cgroup" / name.replace("__", "/").replace("_max", ".max").replace("cpu_cfs", "cpu.cfs")
+            path = tmp_path / "cgroup" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{content}\n")
 
@@ -33,24 +33,24 @@ def system(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 64), ("200000 100000", 2), ("150000 100000", 2), ("20000 100000", 1)])
 def test_a_quota_of_version_2(system, quota, cores):
-    system("0::/pod/container\n", pod__container__cpu_max=quota)
+    system("0::/pod/container\n", {"pod/container/cpu.max": quota})
     assert usable_cores() == cores
     assert limited_cores() == (None if cores == 64 else cores)
 
 
 def test_the_quota_of_a_group_around_it_holds(system):
-    system("0::/pod/container\n", pod__cpu_max="300000 100000", pod__container__cpu_max="max 100000")
+    system("0::/pod/container\n", {"pod/cpu.max": "300000 100000", "pod/container/cpu.max": "max 100000"})
     assert usable_cores() == 3
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(-1, 64), (400000, 4)])
 def test_a_quota_of_version_1_inside_a_container_that_shows_it_as_the_root(system, quota, cores):
-    system("3:cpu,cpuacct:/docker/abc\n0::/\n", cpu__cpu_cfs_quota_us=quota, cpu__cpu_cfs_period_us=100000)
+    system("3:cpu,cpuacct:/docker/abc\n0::/\n", {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": 100000})
     assert usable_cores() == cores
 
 
 def test_an_affinity_holds_too(system, monkeypatch):
-    system("0::/\n", cpu_max="800000 100000")
+    system("0::/\n", {"cpu.max": "800000 100000"})
     assert usable_cores() == 8
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
     assert usable_cores() == limited_cores() == 2
@@ -58,7 +58,7 @@ def test_an_affinity_holds_too(system, monkeypatch):
 
 @pytest.mark.parametrize("content", ["", "many few", "100000", "0 0", "\xff"])
 def test_what_is_no_quota_limits_nothing(system, content):
-    system("0::/\n", cpu_max=content)
+    system("0::/\n", {"cpu.max": content})
     assert usable_cores() == 64
 
 

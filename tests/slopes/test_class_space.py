@@ -125,7 +125,7 @@ def test_those_of_a_linear_model_have_its_closed_form():
     w = Weighing.of(SoftmaxLogits(), z[:, :, None], 1.0)
     found = JointProducts(model, x, [w])(np.arange(ROWS), np.repeat(np.eye(4)[None], ROWS, axis=0)) * w.factor[:, None, None]
     p = np.array([softmax(row) for row in z])
-    F = [W.T.T @ (np.diag(q) - np.outer(q, q)) @ W.T for q in p]
+    F = [W @ (np.diag(q) - np.outer(q, q)) @ W.T for q in p]
     assert_allclose(np.linalg.eigvalsh(found)[:, -1], [np.linalg.eigvalsh(f)[-1] for f in F], rtol=1e-5)  # float32 forward
 
 

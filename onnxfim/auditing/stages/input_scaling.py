@@ -88,12 +88,11 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
     left = list(range(len(changes)))
 
     def answers(some: Sequence[int], count: int) -> dict[int, _Answers]:
-        """Of these changes on the first samples; rows of several changes share their calls."""
-        while missing := [c for c in some if len(outputs.get(c, ())) < count]:
-            begin = min(len(outputs.get(c, ())) for c in missing)
-            few_rows = max(1, _TOGETHER // max(ground.X[0].nbytes * (count - begin), 1))
-            part = [c for c in missing if len(outputs.get(c, ())) == begin][:few_rows]
-            X = ground.X[few[begin:count]]
+        """Of these changes, which came through the same rounds, on the first samples; rows of several changes share their calls."""
+        X = ground.X[few[len(outputs.get(some[0], ())) : count]]
+        together = max(1, _TOGETHER // max(X.nbytes, 1))
+        for start in range(0, len(some) if len(X) else 0, together):
+            part = some[start : start + together]
             new = ground.forward.outputs(np.concatenate([changes[c].apply(X) for c in part]))
             for c, z in zip(part, np.split(new, len(part)), strict=True):
                 outputs[c] = np.concatenate([outputs[c], z]) if c in outputs else z
