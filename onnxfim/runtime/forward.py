@@ -154,8 +154,7 @@ class OnnxForward:
     def find_batch(self, X: Array) -> None:
         """Find the batch size on repeats of the first sample, and stop threads from spinning where other work shares the cores.
 
-        That is looked at before, for calls are steadier then, and once more after it, for a quota ends a process in turns of 0.1 s:
-        the batch is found again then.
+        It looks before, when calls are steadier, and after, for a quota ends a process in turns of 0.1 s: then it searches again.
         """
         row, shared = X[:1].astype(self._dtype), SharedCores()
 
