@@ -42,6 +42,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _BYTES = 2**26  # of cotangents' results in one call
 _OUTPUTS = 1e-4  # relative, of a float32 file
 _COTANGENTS = 4  # that tell the rounding of a row
+_UNITS = (1, 4, 4, 4)  # in the last place, by which rows move to tell it
+_KINKED = 1e-5  # relative: slopes of a smooth network change by less
 _TESTED_BYTES = 2**25  # of the values that the test of the rules holds at a time
 _TESTED_COPIES = 4  # of them: the runtime's, those that it gives out, and moved ones in float64
 _SESSIONS = ("_vjp", "_jvp", "_gram", "_loss")  # each holds the weights
@@ -260,19 +262,28 @@ class DifferentiableModel:
     def rounding(self, X: Array, *, seed: int) -> float:
         """Relative error that float32 leaves in ``‖Jᵀu‖²`` at the worst of the rows X (N, *shape), and so in lambda_max.
 
-        Where a row stands within rounding of a kink, which side it is on is chance: the rows are moved by one unit in the last
-        place, which no derivative should notice.
+        Where a row stands within rounding of a kink, which side it is on is chance: the rows are moved by a few units in the last
+        place, which no derivative should notice. One move tells whether any does; a network rounds at every node, so that where
+        one does, more of them of more units are tried.
         """
         rng = np.random.default_rng([seed, streams.SELF_TEST, 1])
         u = rng.standard_normal((_COTANGENTS, len(X), self.num_outputs))
         X = X.astype(self.dtype)
-        moved = np.nextafter(X, np.where(rng.random(X.shape) < 0.5, np.inf, -np.inf).astype(self.dtype))
-        moved = np.where(X == 0, X, moved)  # a zero's neighbour is no rounding of anything
-        before, after = (
-            np.square(self.vjp(rows, u)[1].astype(np.float64)).reshape(_COTANGENTS, len(X), -1).sum(axis=-1) for rows in (X, moved)
-        )
-        known = (before > 0) & np.isfinite(before) & np.isfinite(after)
-        return float(np.abs(after[known] / before[known] - 1).max(initial=0.0))
+        ulp = np.nextafter(np.abs(X), self.dtype.type(np.inf)) - np.abs(X)
+        ulp = np.where(X == 0, 0, ulp)  # a zero's neighbour is no rounding of anything
+
+        def sizes(rows: Array) -> Array:
+            g = self.vjp(rows.astype(self.dtype), u)[1].astype(np.float64)
+            return np.asarray(np.square(g).reshape(_COTANGENTS, len(X), -1).sum(axis=-1))
+
+        before, worst = sizes(X), 0.0
+        for units in _UNITS:
+            after = sizes(X + units * ulp * np.where(rng.random(X.shape) < 0.5, 1, -1))
+            known = (before > 0) & np.isfinite(before) & np.isfinite(after)
+            worst = max(worst, float(np.abs(after[known] / before[known] - 1).max(initial=0.0)))
+            if worst < _KINKED:
+                break
+        return worst
 
     @cached_property
     def _rules(self) -> NodeTests:

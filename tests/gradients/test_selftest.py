@@ -79,3 +79,26 @@ def test_empty_derivatives_fail(value, words):
     result = judged(original, lambda r, u: (vjp(r, u)[0], np.full((2, *r.shape), value, np.float32)), jvp)
     assert not result.passed
     assert words in result.reason
+
+
+def by_chance(w, rows, size, *, seed):
+    """Tangents of rows of which some are off by ``size``: which, the last bits of the rows decide, as for kinks within rounding."""
+    bits = np.frombuffer(np.ascontiguousarray(rows).tobytes(), np.uint32).reshape(len(rows), -1).sum(axis=1, dtype=np.uint64)
+    return w * (1 + size * ((bits * 2654435761 + seed) % 7 < 3)).astype(w.dtype)[:, None]
+
+
+@pytest.mark.parametrize(("chance", "always", "passes"), [(0.02, 0.0, True), (0.0, 0.02, False), (0.002, 0.05, False)])
+def test_slopes_that_rounding_changes_are_told_from_another_derivative(chance, always, passes):
+    original, vjp, jvp = parts()
+
+    def chancy(rows, v):
+        z, w = jvp(rows, v)
+        # ⟨u, Jv⟩ is asked with two tangents, where nothing is by chance here
+        return z, (np.stack([by_chance(one, rows, chance, seed=0) for one in w]) if len(v) == 1 else w)
+
+    def rules(rows, v):
+        return by_chance(jvp(rows, v[None])[1][0], rows, chance, seed=3) * (1 + always), []
+
+    result = judged(original, vjp, chancy, rules=rules)
+    assert result.passed is passes, result
+    assert passes or "Jv of the tested graph differs from the one that is used" in result.reason
