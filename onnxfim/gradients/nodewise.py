@@ -250,7 +250,7 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
-    # Of a value of -1e9 (a mask that was added) rounding leaves no difference at all: no error is told where it could be rounding's.
+    # Of a value of -1e9 (an added mask) rounding leaves no difference at all: no error is told where it could be rounding's.
     rounding = np.abs(y) * float(np.finfo(values[test.output].dtype).eps) if values[test.output].dtype.kind == "f" else 0.0
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):

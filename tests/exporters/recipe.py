@@ -42,6 +42,8 @@ class Made:
         inputs: What is fed, by the name of the input; ``inputs`` for the only one, (n, *shape).
         labels: Classes, (n,), or None.
         truth: Of this file's function, or None where it has no derivative.
+        own: What the exporter's framework finds in float32: where deep networks have kinks within rounding, float32 itself does not
+            tell the slope.
         parent: Of the float32 parent of a quantised file: how far quantisation moves the value.
         options: Of the command line, where the file needs some.
     """
@@ -49,6 +51,7 @@ class Made:
     inputs: Mapping[str, Array]
     labels: Array | None = None
     truth: Truth | None = None
+    own: Truth | None = None
     parent: Truth | None = None
     options: tuple[str, ...] = ()
 
@@ -61,14 +64,12 @@ class Recipe:
         name: Of the file.
         exporter: What writes it.
         make: Writes the file, and returns its samples and truth.
-        quick: Whether every run of the tests makes it.
         family: The class of the architecture that it has, where there is no doubt.
     """
 
     name: str
     exporter: str
     make: Callable[[Path], Made]
-    quick: bool = False
     family: str | None = None
 
 
@@ -79,10 +80,10 @@ class Recipes:
     exporter: str
     all: dict[str, Recipe] = field(default_factory=dict)
 
-    def add(self, name: str, make: Callable[[Path], Made], *, quick: bool = False, family: str | None = None, by: str = "") -> None:
+    def add(self, name: str, make: Callable[[Path], Made], *, family: str | None = None, by: str = "") -> None:
         """Put one in; ``by`` where another exporter than the module's usual writes it."""
         assert name not in self.all, name
-        self.all[name] = Recipe(name, by or self.exporter, make, quick, family)
+        self.all[name] = Recipe(name, by or self.exporter, make, family)
 
 
 def missing(module: str) -> list[str]:

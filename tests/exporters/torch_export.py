@@ -59,17 +59,19 @@ def fit(module: nn.Module, X: Array, y: Array, steps: int, *, rate: float = 3e-3
 
 def of_module(
     module: nn.Module, X: Array, *, logits: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
-    lam: Callable[[Array, Array], float] = truth.softmax_lambda,
+    lam: Callable[[Array, Array], float] = truth.softmax_lambda, double: bool = True,
 ) -> truth.Truth:  # fmt: skip
-    """The truth of a module's logits, or of what ``logits`` makes of the float64 module and a row."""
-    double = copy.deepcopy(module).double().eval()
-    return truth.by_torch(lambda t: double(t) if logits is None else logits(double, t), X, lam)
+    """The truth of a module's logits, or of what ``logits`` makes of the float64 module and a row; without ``double``, in float32."""
+    found = copy.deepcopy(module).eval()
+    found = found.double() if double else found
+    return truth.by_torch(lambda t: found(t) if logits is None else logits(found, t), X, lam, double=double)
 
 
 def trained(
     build: Callable[[], nn.Module], X: Array, y: Array, path: Path, *, steps: int = 30, n: int = 12,
     logits: Callable[[nn.Module, torch.Tensor], torch.Tensor] | None = None,
-    lam: Callable[[Array, Array], float] = truth.softmax_lambda, known: bool = True, rows: int = 2, **how: Any,
+    lam: Callable[[Array, Array], float] = truth.softmax_lambda, known: bool = True, labelled: bool = True, rows: int = 2,
+    **how: Any,
 ) -> Made:  # fmt: skip
     """Build, train a little, export, and take the truth at the first n samples; ``known`` is False where there is none."""
     torch.manual_seed(0)
@@ -77,4 +79,4 @@ def trained(
     module = fit(module, X, y, steps) if steps else module.eval()
     export(module, [torch.tensor(X[:rows])], path, **how)
     found = of_module(module, X[:n], logits=logits, lam=lam) if known else None
-    return Made({"inputs": X[:n]}, y[:n], found)
+    return Made({"inputs": X[:n]}, y[:n] if labelled else None, found)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from tests.exporters import truth
 from tests.exporters.data import digits, levels
@@ -28,9 +28,9 @@ def block(channels: int = 8) -> nn.Module:
 class Base(nn.Module):
     """A convolution, a pool, a layer; others change what is in front of it or behind."""
 
-    def __init__(self, classes: int = 10):
+    def __init__(self, classes: int = 10, *, any_size: bool = False):
         super().__init__()
-        self.b, self.p, self.f = block(), nn.AdaptiveAvgPool2d(4), nn.Linear(128, classes)
+        self.b, self.p, self.f = block(), nn.AdaptiveAvgPool2d(4) if any_size else nn.AvgPool2d(4), nn.Linear(128, classes)
 
     def forward(self, x):
         return self.f(self.p(self.b(x)).flatten(1))
@@ -44,19 +44,19 @@ class GridSample(Base):
         self.loc.bias.data = torch.tensor([1.0, 0.05, 0.03, -0.05, 1.0, 0.02])
 
     def forward(self, x):
-        grid = F.affine_grid(self.loc(x.flatten(1)).view(-1, 2, 3), x.shape, align_corners=False)
-        return super().forward(F.grid_sample(x, grid, align_corners=False))
+        grid = functional.affine_grid(self.loc(x.flatten(1)).view(-1, 2, 3), x.shape, align_corners=False)
+        return super().forward(functional.grid_sample(x, grid, align_corners=False))
 
 
 class GridConstant(Base):
     def __init__(self):
         super().__init__()
         self.register_buffer(
-            "g", F.affine_grid(torch.tensor([[[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]]), (1, 1, 16, 16), align_corners=False)
+            "g", functional.affine_grid(torch.tensor([[[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]]), (1, 1, 16, 16), align_corners=False)
         )
 
     def forward(self, x):
-        return super().forward(F.grid_sample(x, self.g.expand(x.shape[0], -1, -1, -1), align_corners=False))
+        return super().forward(functional.grid_sample(x, self.g.expand(x.shape[0], -1, -1, -1), align_corners=False))
 
 
 class Scatter(Base):
@@ -170,7 +170,7 @@ class Segmenter(nn.Module):
 
     def forward(self, x):
         h = self.a(x)
-        return self.o(torch.cat([h, self.u(F.relu(self.d(h)))], 1))
+        return self.o(torch.cat([h, self.u(functional.relu(self.d(h)))], 1))
 
 
 class Upsampler(nn.Module):
@@ -179,7 +179,9 @@ class Upsampler(nn.Module):
         self.a, self.o = block(), nn.Conv2d(8, 4, 1)
 
     def forward(self, x):
-        return F.interpolate(self.o(F.max_pool2d(self.a(x), 2)), size=x.shape[2:], mode="bilinear", align_corners=False)
+        return functional.interpolate(
+            self.o(functional.max_pool2d(self.a(x), 2)), size=x.shape[2:], mode="bilinear", align_corners=False
+        )
 
 
 class Yolo(nn.Module):
@@ -190,7 +192,7 @@ class Yolo(nn.Module):
         self.a, self.o = block(), nn.Conv2d(8, 7, 1)
 
     def forward(self, x):
-        q = self.o(F.max_pool2d(self.a(x), 4)).flatten(2)
+        q = self.o(functional.max_pool2d(self.a(x), 4)).flatten(2)
         return torch.cat([q[:, :4] * 16, q[:, 4:].sigmoid()], 1)
 
 
@@ -254,8 +256,8 @@ class Norms(nn.Module):
         self.p, self.f = nn.PReLU(8), nn.Linear(200, 10)
 
     def forward(self, x):
-        h = self.p(self.l(self.i(F.mish(self.g(self.c(x))))))
-        return self.f(F.lp_pool2d(h.abs() + 0.1, 2, 3, 3).flatten(1))
+        h = self.p(self.l(self.i(functional.mish(self.g(self.c(x))))))
+        return self.f(functional.lp_pool2d(h.abs() + 0.1, 2, 3, 3).flatten(1))
 
 
 class Unfold(nn.Module):
@@ -264,7 +266,7 @@ class Unfold(nn.Module):
         self.f = nn.Linear(72, 10)
 
     def forward(self, x):
-        return self.f(F.normalize(F.unfold(x, 3, stride=2).mean(2).repeat(1, 8), dim=1))
+        return self.f(functional.normalize(functional.unfold(x, 3, stride=2).mean(2).repeat(1, 8), dim=1))
 
 
 class Distances(nn.Module):
@@ -278,7 +280,7 @@ class Distances(nn.Module):
 
 class Moved(Base):
     def forward(self, x):
-        return super().forward(F.pixel_shuffle(F.pixel_unshuffle(torch.roll(x.flip(3), 3, 2), 2), 2).clamp(-2, 2))
+        return super().forward(functional.pixel_shuffle(functional.pixel_unshuffle(torch.roll(x.flip(3), 3, 2), 2), 2).clamp(-2, 2))
 
 
 class Bytes(Base):
@@ -292,43 +294,42 @@ def _small(
     data: Array = X,
     *,
     labels: Array = Y,
-    quick: bool = False,
     family: str | None = None,
     **how: Any,
 ) -> None:
     script = how.get("script", False)
     RECIPES.add(
-        name, lambda path: trained(build, data, labels, path, **how), quick=quick, family=family,
+        name, lambda path: trained(build, data, labels, path, **how), family=family,
         by="PyTorch, TorchScript" if script else "PyTorch",
     )  # fmt: skip
 
 
-_small("t_base", Base, quick=True)
+_small("t_base", Base)
 for _name, _build in (
     ("gridsample", GridSample), ("gridconst", GridConstant), ("scatter", Scatter), ("indexput", IndexPut), ("scatteradd", ScatterAdd),
     ("topk", TopK), ("sort", Sort), ("gathernd", GatherND), ("gather_argsort_cumsum", GatherSorted), ("einsum", Einsum), ("fft", Fourier),
     ("stft", ShortTime), ("loop", Loop), ("norms", Norms), ("unfold", Unfold), ("distances", Distances), ("roi", Moved), ("logsoftmax", LogSoftmax),
 ):  # fmt: skip
-    _small(f"t_{_name}", _build, quick=_name in ("scatter", "topk"))
+    _small(f"t_{_name}", _build)
 _small("t_scatter_script_op11", Scatter, script=True, opset=11)
 _small("t_gridconst_script_op16", GridConstant, script=True, opset=16)
-_small("t_mha", Attention, STEPS, family="transformer", quick=True)
+_small("t_mha", Attention, STEPS, family="transformer")
 _small("t_mha_script_op14", Attention, STEPS, script=True, opset=14, family="transformer")
 _small("t_mha_op23", Attention, STEPS, opset=23, family="transformer")
 _small("t_encoder", Encoder, STEPS, family="transformer")
 _small("t_encoder_script", Encoder, STEPS, script=True, family="transformer")
 for _kind in ("LSTM", "GRU", "RNN"):
-    _small(f"t_{_kind.lower()}", lambda kind=_kind: Recurrent(kind), STEPS, family="recurrent", quick=_kind == "LSTM")
+    _small(f"t_{_kind.lower()}", lambda kind=_kind: Recurrent(kind), STEPS, family="recurrent")
 _small("t_lstm_script", Recurrent, STEPS, script=True, family="recurrent")
 _small("t_bilstm_script", lambda: Recurrent("LSTM", bidirectional=True), STEPS, script=True, family="recurrent")
 _small("t_lstm_two_layers", lambda: Recurrent("LSTM", num_layers=2), STEPS, family="recurrent")
 for _name, _build in (("seg", Segmenter), ("segup", Upsampler)):
-    _small(f"t_{_name}", _build, X, steps=0, n=6, quick=_name == "seg", **({} if _name == "seg" else {"free": (0, 2, 3)}))
+    _small(f"t_{_name}", _build, X, steps=0, n=6, labelled=False, **({} if _name == "seg" else {"free": (0, 2, 3)}))
 _small("t_normin_softmax", Normalised, levels(X).astype(np.float32), steps=0, logits=lambda m, t: m(t).log())
 _small("t_sigmoid", Sigmoid, steps=0, logits=lambda m, t: torch.logit(m(t)), lam=truth.sigmoid_lambda)
 _small("t_binary", lambda: Base(1), labels=(Y > 4).astype(np.int64), steps=0, lam=truth.sigmoid_lambda)
 _small("t_twoout", TwoOutputs, steps=0, logits=lambda m, t: m(t)[0], outputs=("y", "p"))
-_small("t_dynHW", Base, free=(0, 2, 3))
+_small("t_dynHW", lambda: Base(any_size=True), free=(0, 2, 3))
 for _rows in (1, 3, 4, 8):
     _small(f"t_fixed{_rows}", Base, free=False, rows=_rows)
 _small("t_fixed8_mha", Attention, STEPS, free=False, rows=8, family="transformer")
@@ -360,7 +361,7 @@ def _five_heads(path: Path) -> Made:
             self.b, self.heads = block(), nn.ModuleList(nn.Linear(128, 12) for _ in range(5))
 
         def forward(self, x):
-            h = F.adaptive_avg_pool2d(self.b(x), 4).flatten(1)
+            h = functional.adaptive_avg_pool2d(self.b(x), 4).flatten(1)
             return tuple(head(h) for head in self.heads)
 
     module = Captcha().eval()
@@ -388,7 +389,7 @@ def _bytes(path: Path) -> Made:
     return Made({"inputs": rows[:12]}, Y[:12], known)
 
 
-RECIPES.add("t_two_inputs", _two_inputs, quick=True)
+RECIPES.add("t_two_inputs", _two_inputs)
 RECIPES.add("t_five_heads", _five_heads)
 RECIPES.add("t_yolo", _yolo)
 RECIPES.add("t_reg", _regression)

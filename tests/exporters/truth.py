@@ -39,17 +39,19 @@ def of_jacobians(pairs: Any, lam: Callable[[Array, Array], float] = softmax_lamb
     return Truth(np.array([lam(J, z) for J, z in pairs]), np.array(norms))
 
 
-def by_torch(logits: Callable[[Any], Any], X: Array, lam: Callable[[Array, Array], float] = softmax_lambda) -> Truth:
-    """The truth of a function of a float64 tensor (1, *shape), whose logits are (1, K) or (1, K, *positions)."""
+def by_torch(
+    logits: Callable[[Any], Any], X: Array, lam: Callable[[Array, Array], float] = softmax_lambda, *, double: bool = True
+) -> Truth:
+    """The truth of a function of a float64 tensor (1, *shape), whose logits are (1, K) or (1, K, *positions); or of a float32 one."""
     import torch
 
     def pair(x: Array) -> tuple[Array, Array]:
-        t = torch.tensor(x[None], dtype=torch.float64, requires_grad=True)
+        t = torch.tensor(x[None], dtype=torch.float64 if double else torch.float32, requires_grad=True)
         z = logits(t)[0]
         flat = z.reshape(-1)
-        rows = [torch.autograd.grad(flat[k], t, retain_graph=True)[0].reshape(-1).numpy() for k in range(len(flat))]
+        rows = [torch.autograd.grad(flat[k], t, retain_graph=True)[0].reshape(-1).double().numpy() for k in range(len(flat))]
         J = np.stack(rows).reshape(*z.shape, -1)
-        values = z.detach().numpy()
+        values = z.detach().double().numpy()
         if values.ndim == 1:
             return J, values
         K = len(values)
