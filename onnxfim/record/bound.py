@@ -12,7 +12,7 @@ from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.limits import ALWAYS, Count, Limits, Log10, needed_where
 
 #: Families of networks, as `architecture` tells them apart.
-FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "hybrid", "unknown")
+FAMILIES = ("mlp", "vgg", "resnet", "densenet", "transformer", "recurrent", "hybrid", "unknown")
 
 
 #: Written for log10 of zero (a map that is constant): an upper bound of it, and a number in every JSON reader.

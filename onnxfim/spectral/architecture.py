@@ -8,6 +8,7 @@ from typing import TypeAlias
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.record.bound import Architecture
+from onnxfim.spectral import motifs
 from onnxfim.spectral.prepared import prepared_view
 
 _CONV = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "NhwcConv", "ConvInteger", "QLinearConv", "ConvTranspose"})
@@ -16,11 +17,13 @@ _DENSE = frozenset({"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "QLinearMatMul
 _ATTENTION = frozenset(
     {"Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention", "PackedAttention", "PackedMultiHeadAttention"}
 )
+_SOFTMAX = frozenset({"Softmax", "QLinearSoftmax"})
+_FACTORS = {"QLinearMatMul": (0, 3), "MatMulIntegerToFloat": (0, 1), "MatMulInteger": (0, 1)}  # inputs that are no scales
 _SUM = frozenset({"Add", "Sum", "QLinearAdd", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
 _PASS = frozenset(
     {"Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Reshape", "Unsqueeze", "Squeeze", "Transpose"}
 )
-_ON_SCORES = _PASS | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Softmax", "Max", "Clip"}
+_ON_SCORES = _PASS | _SOFTMAX | {"Mul", "Div", "Add", "Sub", "Where", "Expand", "Max", "Clip", "QLinearMul", "QLinearAdd"}
 
 Skip: TypeAlias = "tuple[Node, str]"
 
@@ -28,14 +31,14 @@ Skip: TypeAlias = "tuple[Node, str]"
 def infer_architecture(graph: Graph | Flow) -> Architecture:
     """Family and evidence of a network.
 
-    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices,
-    softmax in between,
-    or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was
-    computed from it,
-    sums of a value with what was computed from it, and plain chains of convolutions or dense layers. Depthwise and inverted
-    bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable
-    chain without
-    skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``.
+    Families are told apart by what decides their closed-form bound: attention (a product of two varying matrices, softmax in
+    between, or a fused operator), channels multiplied by gates from pooled values, concatenation of a value with what was computed
+    from it, sums of a value with what was computed from it, and plain chains of convolutions or dense layers. Depthwise and
+    inverted bottlenecks are no family of their own: MobileNetV2 and ConvNeXt sum, so they are ``resnet``; a depthwise-separable
+    chain without skips is ``vgg``; EfficientNet and MobileNetV3 gate and sum, so they are ``hybrid``. So are nets whose
+    concatenations make no DenseNet: U-Nets, whose second part came back from a coarser resolution, and ShuffleNets, which join a
+    half of the channels with what was made of the other. Nets with recurrent operators, loops, or layers above each other that
+    share their weights are ``recurrent``, unless they attend.
 
     Args:
         graph: The model's graph, or its view by `prepared_view`; names play no part.
@@ -53,7 +56,7 @@ class _TopologyReading:
         self.bit: dict[str, int] = {view.source.name: 1}
         self.depth: dict[str, int] = {view.source.name: 0}
         self.convs = [n for n in self.nodes if _base(n) in _CONV and self._varying(n)[:1] == [n.inputs[0]]]
-        self.dense = [n for n in self.nodes if _base(n) in _DENSE and len(self._varying(n)) == 1]
+        self.dense = [n for n in self.nodes if _base(n) in _DENSE and len(self._factors(n)) == 1]
         weighted = {n.index for n in (*self.convs, *self.dense)} | {n.index for n in self.nodes if _base(n) in _ATTENTION}
         for k, node in enumerate(self.nodes, start=1):
             inputs = [n for n in node.inputs if n in self.depth]
@@ -69,19 +72,30 @@ class _TopologyReading:
         attention = self._attention()
         skips, projected = self._skips(attention)
         growth, parallel = self._concats()
-        gates = self._gates()
-        facts = self._facts(attention, skips, projected, growth, parallel, gates)
-        return Architecture(
-            self._family(attention, len(skips) + len(projected), len(growth), len(parallel), len(gates)), tuple(facts)
-        )
+        coarser = motifs.coarser(growth, self.nodes, self._between)
+        growth = [n for n in growth if n not in coarser]
+        gates, steps = self._gates(), motifs.recurrent(self.nodes, [*self.convs, *self.dense], self._below)
+        facts = self._facts(attention, skips, projected, growth, parallel, gates, coarser, steps)
+        counts = (len(skips) + len(projected), len(growth), len(parallel), len(gates))
+        return Architecture(self._family(attention, *counts, len(coarser), len(steps)), tuple(facts))
 
-    def _family(self, attention: Sequence[tuple[Node, int | None]], skips: int, growth: int, parallel: int, gates: int) -> str:
-        recurrent = any(_base(n) in ("LSTM", "GRU", "RNN", "Loop", "Scan", "If") for n in self.nodes)
-        if recurrent or not (self.convs or self.dense or attention):
-            return "unknown"
+    def _family(
+        self,
+        attention: Sequence[tuple[Node, int | None]],
+        skips: int,
+        growth: int,
+        parallel: int,
+        gates: int,
+        coarser: int,
+        steps: int,
+    ) -> str:
         if attention:
-            return "hybrid" if len(self._spatial()) > len(attention) else "transformer"
-        if gates or (growth > 1 and skips > 1) or (parallel > 1 and growth <= parallel):
+            return "hybrid" if len(self._spatial()) > len(attention) or steps else "transformer"
+        if steps:
+            return "recurrent"
+        if any(_base(n) == "If" for n in self.nodes) or not (self.convs or self.dense):
+            return "unknown"
+        if coarser or gates or (growth > 1 and skips > 1) or (parallel > 1 and growth <= parallel):
             return "hybrid"
         if growth > 1 or (growth and not skips):
             return "densenet"
@@ -93,6 +107,24 @@ class _TopologyReading:
 
     def _varying(self, node: Node) -> list[str]:
         return [n for n in node.inputs if n in self.view.varying]
+
+    def _factors(self, node: Node) -> list[str]:
+        """Varying inputs that are multiplied: of a quantised product, not its scales."""
+        places = _FACTORS.get(_base(node))
+        return [n for k, n in enumerate(node.inputs) if n in self.view.varying and (places is None or k in places)]
+
+    def _below(self, first: Node, second: Node) -> bool:
+        """Whether the second node depends on the first."""
+        bit = self.bit[first.outputs[0]]
+        return any((self.ancestors.get(n, 0) | self.bit.get(n, 0)) & bit for n in second.inputs)
+
+    def _between(self, middle: Node, join: Node) -> bool:
+        """Whether a node lies on the way from one input of a join, which another was computed from, to that other."""
+        names = [n for n in dict.fromkeys(join.inputs) if n in self.depth]
+        last = max(names, key=lambda n: self.depth[n])
+        bit, seen = self.bit[middle.outputs[0]], self.ancestors[middle.outputs[0]]
+        on_the_way = (self.ancestors[last] | self.bit[last]) & bit
+        return bool(on_the_way) and any(seen & self.bit.get(self._plain(n), 0) for n in names if n != last)
 
     def _spatial(self) -> list[Node]:
         """Convolutions that mix pixels and overlap: kernels larger than 1 and larger than their stride."""
@@ -116,12 +148,12 @@ class _TopologyReading:
             if _base(node) in _ATTENTION:
                 heads = node.attributes.get("num_heads", node.attributes.get("q_num_heads"))
                 found.append((node, int(heads) if isinstance(heads, int) else None))
-            elif _base(node) in _DENSE and len(self._varying(node)) == 2:
-                softmax = self._up(self._varying(node), _PASS | {"Where"}, {"Softmax"})
+            elif _base(node) in _DENSE and len(self._factors(node)) == 2:
+                softmax = self._up(self._factors(node), _PASS | {"Where"}, _SOFTMAX)
                 if softmax is None:
                     continue
-                scores = self._up(self._varying(softmax), _ON_SCORES, _DENSE)
-                if scores is not None and len(self._varying(scores)) == 2:
+                scores = self._up(softmax.inputs[:1], _ON_SCORES, _DENSE)
+                if scores is not None and len(self._factors(scores)) == 2:
                     shape = self.view.shape(scores.outputs[0])
                     found.append((node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None))
         return found
@@ -134,7 +166,7 @@ class _TopologyReading:
             node = self.view.graph.producers.get(queue.pop(0))
             if node is None:
                 continue
-            if _base(node) in wanted and not (_base(node) == "Softmax" and "Softmax" in through and "Softmax" not in wanted):
+            if _base(node) in wanted:
                 return node
             if _base(node) in through:
                 queue += [n for n in node.inputs if n in self.view.varying]
@@ -190,11 +222,26 @@ class _TopologyReading:
             if len(names) < 2 or (len({self.depth[n] for n in names}) == 1 and len({self._weight_above(n) for n in names}) < 2):
                 continue
             last = max(names, key=lambda n: self.depth[n])
-            if any(self.depth[n] < self.depth[last] and self.ancestors[last] & self.bit.get(self._plain(n), 0) for n in names):
+            kept = [n for n in names if self.depth[n] < self.depth[last]]
+            if any(self.ancestors[last] & self.bit.get(self._plain(n), 0) and not self._part(n) for n in kept):
                 growth.append(node)
             else:
                 parallel.append(node)
         return growth, parallel
+
+    def _part(self, name: str) -> bool:
+        """Whether a value is a part of the channels of another, which are split: what is joined with it is no growth."""
+        node = self.view.graph.producers.get(name)
+        while node is not None and _base(node) in ("Identity", "QuantizeLinear", "DequantizeLinear"):
+            node = self.view.graph.producers.get(node.inputs[0])
+        return node is not None and _base(node) in ("Split", "Slice", "Gather") and self._halves(node)
+
+    def _halves(self, node: Node) -> bool:
+        """Whether a Split, Slice or Gather takes a part of the second or the last axis."""
+        whole, part = self.view.shape(node.inputs[0]), self.view.shape(node.outputs[0])
+        if whole is None or part is None or len(whole) != len(part):
+            return True
+        return any(a != b for a, b in zip(whole, part, strict=True))
 
     def _gates(self) -> list[Node]:
         """Products of a value with a pooled one: every axis after the channels (or before them) is 1 on one side only."""
@@ -213,20 +260,29 @@ class _TopologyReading:
 
     def _facts(
         self, attention: Sequence[tuple[Node, int | None]], skips: list[Node], projected: list[Node], growth: list[Node],
-        parallel: list[Node], gates: list[Node],
+        parallel: list[Node], gates: list[Node], coarser: list[Node], steps: list[Node],
     ) -> list[str]:  # fmt: skip
         lines = []
         if self.convs:
             depthwise = [n for n in self.convs if (g := n.attributes.get("group", 1)) != 1 and self._kernel(n)[1:2] == (1,) and g]
             extra = f"; {len(depthwise)} of them depthwise" if depthwise else ""
             lines.append(f"{_count(self.convs, 'convolution')}{extra}.")
+            kernels = {n.index: self._kernel(n) for n in self.convs} | {n.index: () for n in self.dense}
+            pairs = motifs.separable(self.view, depthwise, kernels)
+            if pairs:
+                lines.append(f"{_count(pairs, 'depthwise-separable pair', '(depthwise, then 1 × 1)')}.")
         if self.dense:
             lines.append(f"{_count(self.dense, 'dense layer')}.")
         if attention:
             heads = sorted({h for _, h in attention if h})
             told = f"; heads per block: {', '.join(map(str, heads))}" if heads else ""
             lines.append(f"{_count([n for n, _ in attention], 'attention block')}{told}.")
+        shuffles = motifs.shuffles(self.view, self.nodes) if self.convs else []
+        layers = any(_base(n) in motifs.RECURRENT for n in steps)
         for nodes, what in (
+            (steps, "recurrent layer" if layers else "step of a loop or of layers that share their weights (recurrent)"),
+            (coarser, "concatenation of a value with what came back from a coarser resolution (U-Net skip)"),
+            (shuffles, "shuffle of groups of channels (channel shuffle)"),
             (skips, "sum of a value with what weight layers made of it (identity skip)"),
             (projected, "sum of two branches (projected skip)"),
             (growth, "concatenation of a value with what weight layers made of it"),
@@ -236,7 +292,7 @@ class _TopologyReading:
             if nodes:
                 head, _, tail = what.partition(" ")
                 lines.append(f"{_count(nodes, head, tail)}.")
-        if self.convs and not (skips or projected or growth or parallel or gates or attention):
+        if self.convs and not (skips or projected or growth or parallel or gates or attention or coarser or steps):
             lines.append("No skips, concatenations or attention: one chain from input to output.")
         return lines or ["No convolution, dense layer or attention was found between input and output."]
 

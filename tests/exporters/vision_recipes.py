@@ -48,28 +48,28 @@ def _plain(name: str, **how: object) -> Callable[[], nn.Module]:
 
 #: Name: what builds it, the side of its pictures, and the class of the architecture.
 TORCHVISION: dict[str, tuple[Callable[[], nn.Module], int, str | None]] = {
-    "alexnet": (_plain("alexnet"), 64, None),
+    "alexnet": (_plain("alexnet"), 64, "vgg"),
     "vgg11_bn": (_vgg, 64, "vgg"),
     "resnet18": (_plain("resnet18"), 64, "resnet"),
     "resnet50": (_plain("resnet50"), 64, "resnet"),
     "resnext50_32x4d": (_plain("resnext50_32x4d"), 64, "resnet"),
     "wide_resnet50_2": (_plain("wide_resnet50_2"), 64, "resnet"),
     "densenet121": (_plain("densenet121"), 64, "densenet"),
-    "mobilenet_v2": (_plain("mobilenet_v2"), 64, None),
-    "mobilenet_v3_small": (_plain("mobilenet_v3_small"), 64, None),
-    "efficientnet_b0": (_plain("efficientnet_b0"), 64, None),
-    "googlenet": (_plain("googlenet", aux_logits=False, init_weights=False), 64, None),
-    "inception_v3": (_plain("inception_v3", aux_logits=False, init_weights=False), 96, None),
-    "squeezenet1_1": (_plain("squeezenet1_1"), 64, None),
-    "shufflenet_v2": (_plain("shufflenet_v2_x0_5"), 64, None),
-    "mnasnet0_5": (_plain("mnasnet0_5"), 64, None),
-    "regnet_y_400mf": (_plain("regnet_y_400mf"), 64, "resnet"),
-    "convnext_tiny": (_plain("convnext_tiny"), 64, None),
+    "mobilenet_v2": (_plain("mobilenet_v2"), 64, "resnet"),
+    "mobilenet_v3_small": (_plain("mobilenet_v3_small"), 64, "hybrid"),
+    "efficientnet_b0": (_plain("efficientnet_b0"), 64, "hybrid"),
+    "googlenet": (_plain("googlenet", aux_logits=False, init_weights=False), 64, "hybrid"),
+    "inception_v3": (_plain("inception_v3", aux_logits=False, init_weights=False), 96, "hybrid"),
+    "squeezenet1_1": (_plain("squeezenet1_1"), 64, "hybrid"),
+    "shufflenet_v2": (_plain("shufflenet_v2_x0_5"), 64, "hybrid"),
+    "mnasnet0_5": (_plain("mnasnet0_5"), 64, "resnet"),
+    "regnet_y_400mf": (_plain("regnet_y_400mf"), 64, "hybrid"),
+    "convnext_tiny": (_plain("convnext_tiny"), 64, "resnet"),
     "swin_t": (_plain("swin_t"), 64, "transformer"),
     "vit_b_16": (_vit, 64, "transformer"),
-    "maxvit_t": (_plain("maxvit_t", input_size=(64, 64), partition_size=2), 64, None),
+    "maxvit_t": (_plain("maxvit_t", input_size=(64, 64), partition_size=2), 64, "hybrid"),
 }
-TIMM = ("mobilenetv4_conv_small", "efficientvit_b0", "ghostnet_050")
+TIMM = {"mobilenetv4_conv_small": "resnet", "efficientvit_b0": "hybrid", "ghostnet_050": "hybrid"}
 
 
 def settled(net: nn.Module, size: int, steps: int) -> nn.Module:
@@ -115,8 +115,8 @@ for _name in ("resnet18", "mobilenet_v2"):
         family=_family,
         by="torchvision, TorchScript",
     )
-for _name in TIMM:
+for _name, _family in TIMM.items():
     RECIPES.add(
         f"timm_{_name}", lambda path, n=_name: _made(path, lambda: timm.create_model(n, pretrained=False, num_classes=CLASSES), 64, steps=0),
-        by="timm, PyTorch",
+        by="timm, PyTorch", family=_family,
     )  # fmt: skip
