@@ -20,6 +20,7 @@ FAMILY_WORDS: Mapping[str, str] = {
     "resnet": "ResNet-like",
     "densenet": "DenseNet-like",
     "transformer": "Transformer",
+    "recurrent": "Recurrent",
     "hybrid": "Hybrid",
     "unknown": "Unknown",
 }

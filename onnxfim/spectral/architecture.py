@@ -152,7 +152,7 @@ class _TopologyReading:
                 softmax = self._up(self._factors(node), _PASS | {"Where"}, _SOFTMAX)
                 if softmax is None:
                     continue
-                scores = self._up(softmax.inputs[:1], _ON_SCORES, _DENSE)
+                scores = self._up(list(softmax.inputs[:1]), _ON_SCORES, _DENSE)
                 if scores is not None and len(self._factors(scores)) == 2:
                     shape = self.view.shape(scores.outputs[0])
                     found.append((node, shape[-3] if shape is not None and len(shape) >= 4 else 1 if shape is not None else None))

@@ -10,6 +10,8 @@ import pytest
 
 from onnxfim.errors import OutputError
 from onnxfim.graph.graph import Graph
+from onnxfim.record.bound import FAMILIES as FAMILIES_KNOWN
+from onnxfim.report.vocabulary import FAMILY_WORDS
 from onnxfim.spectral.architecture import Architecture, infer_architecture
 from tests.support import trained
 from tests.support.gradient_nets import Net as GradientNet
@@ -156,3 +158,7 @@ def test_attention_of_quantised_operators_is_seen():
     family, evidence = _told(net, net.op("DequantizeLinear", out, scale, zero))
     assert family == "transformer", evidence
     assert "1 attention block" in evidence
+
+
+def test_every_class_has_a_word_on_the_page():
+    assert set(FAMILY_WORDS) == set(FAMILIES_KNOWN)
