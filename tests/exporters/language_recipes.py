@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
+
+import tests.exporters.torchvision_operators  # noqa: F401 - transformers imports torchvision where it is
+
+import transformers  # isort: skip
 
 from tests.exporters.data import digits
 from tests.exporters.recipe import Made, Recipes

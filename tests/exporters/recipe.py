@@ -21,7 +21,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "classical_recipes": ("skl2onnx", "sklearn"),
     "tree_recipes": ("onnxmltools", "xgboost", "lightgbm", "sklearn"),
     "vision_recipes": ("torch", "onnxscript", "torchvision", "timm", "sklearn"),
-    "language_recipes": ("torch", "onnxscript", "transformers", "sklearn"),
+    "language_recipes": ("torch", "onnxscript", "transformers", "torchvision", "sklearn"),
     "keras_recipes": ("tensorflow", "keras", "tf2onnx", "sklearn"),
 }
 

@@ -8,23 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-# torchvision's C++ operators need the very build of torch; its models do not.
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-for _signature in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-    try:
-        _LIBRARY.define(_signature)
-    except RuntimeError:  # this build has them
-        break
+import tests.exporters.torchvision_operators  # noqa: F401 - before torchvision, which needs them
 
-import timm  # noqa: E402
-from torchvision import models  # noqa: E402
+import timm  # isort: skip
+from torchvision import models  # isort: skip
 
-from tests.exporters.data import digits  # noqa: E402
-from tests.exporters.recipe import Made, Recipes  # noqa: E402
-from tests.exporters.torch_export import export, fit, of_module  # noqa: E402
+from tests.exporters.data import digits
+from tests.exporters.recipe import Made, Recipes
+from tests.exporters.torch_export import export, fit, of_module
 
 RECIPES = Recipes("torchvision, PyTorch")
 CLASSES = 10
