@@ -91,6 +91,9 @@ def _made(
 ) -> Made:
     keras.utils.set_random_seed(0)
     model = build()
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.5  # so that a few steps tell the statistics of the data
     if steps:
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax))
         model.fit(rows, labels, batch_size=32, steps_per_epoch=min(steps, len(rows) // 32), epochs=1, verbose=0)

@@ -68,7 +68,7 @@ def _resnet() -> nn.Module:
 
 
 def _mobilevit() -> nn.Module:
-    return larger(transformers.MobileViTForImageClassification(transformers.MobileViTConfig(
+    return (transformers.MobileViTForImageClassification(transformers.MobileViTConfig(
         image_size=64, patch_size=2, hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 24, 32, 32, 48], num_attention_heads=2,
         num_labels=_CLASSES,
     )))  # fmt: skip
@@ -78,8 +78,12 @@ def _pictures(path: Path, build, side: int, **how) -> Made:
     torch.manual_seed(0)
     net = Pictures(build()).train()
     X, y = digits(_SHOWN, side, seed=7)
-    with torch.no_grad():  # batch statistics of the data
-        for _ in range(20):
+    for part in net.modules():  # batch statistics of the data, over all passes alike
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+            part.reset_running_stats()
+    with torch.no_grad():
+        for _ in range(4):
             net(torch.tensor(digits(32, side, seed=3)[0]))
     net = net.eval()
     export(net, [torch.tensor(X[:2])], path, **how)
