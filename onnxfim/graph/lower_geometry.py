@@ -126,9 +126,8 @@ def _affine_grid(s: Scratch) -> str:
     """A product of each row's matrix with the fixed grid, the last axis first."""
     size = [int(v) for v in _constant(s, 1, "size").reshape(-1)[2:]]
     corners = s.integer("align_corners", 0) == 1
-    axes = [
-        (np.linspace(-1, 1, n) if n > 1 else np.full(1, -1.0)) if corners else (2 * np.arange(n) + 1) / n - 1 for n in size
-    ]
+    # one cell between corners is the last one to the runtime
+    axes = [np.linspace(-1, 1, n) if corners and n > 1 else np.ones(1) if corners else (2 * np.arange(n) + 1) / n - 1 for n in size]
     mesh = np.meshgrid(*axes, indexing="ij")
     grid = np.stack([*mesh[::-1], np.ones(size)], axis=-1).reshape(-1, len(size) + 1).astype(s.dtype)
     turned = s.write("Transpose", s.inputs[0], perm=[0, 2, 1])

@@ -63,6 +63,7 @@ def scattered_elements(rng: Rng) -> tuple[Net, str]:
     which = int(rng.integers(3))
     if which == 0:
         data = rows_of(net, rng.uniform(0.5, 1.5, (1, 5, 4)).astype(np.float32))
+        net.may_vanish = reduction in ("max", "min")
     if which == 1:
         news = rows_of(net, rng.uniform(0.5, 1.5, dims).astype(np.float32))
         net.may_vanish = reduction in ("max", "min", "none")  # the constants may take every place

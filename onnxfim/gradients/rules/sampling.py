@@ -37,7 +37,10 @@ def _scales(n: Site) -> dict[int, float]:
     if sizes is None or any(isinstance(n.shape(n.x)[a], Batch) for a in axes):
         raise n.refuse("it keeps a ratio to the batch")
     ratios = np.asarray(sizes.reshape(-1), np.float32) / np.asarray(n.static([n.shape(n.x)[a] for a in axes]), np.float32)
-    return dict.fromkeys(axes, float(ratios.min() if policy == "not_larger" else ratios.max()))
+    scale = float(ratios.min() if policy == "not_larger" else ratios.max())
+    if any(int(d * scale) != o for a in axes for d, o in [n.static([n.shape(n.x)[a], n.shape(n.y)[a]])]):
+        raise n.refuse("it keeps a ratio that leaves no whole size")
+    return dict.fromkeys(axes, scale)
 
 
 def _resampled(n: Site) -> list[int]:
@@ -145,7 +148,7 @@ def _axis_taps(n: Site, axis: int, size: int) -> tuple[str, str, str]:
         t = n.write("Round", t)
     slope = n.emitter.operand(scale, n.dtype)
     outside = n.write("Or", n.write("Less", t, low), n.write("Greater", t, low + width))
-    if padding == "border":
+    if padding == "border" and mode != "cubic":  # whose taps are moved to the border one by one
         slope = n.mul(slope, n.mask(n.write("Not", outside)))
         t = n.write("Where", outside, n.write("Min", n.write("Max", t, 0.0), size - 1.0), t)
     elif padding == "reflection":
