@@ -239,16 +239,21 @@ def unpooled(rng: Rng) -> tuple[Net, str]:
 # steps beside a slope
 
 
-@case("Sign", "Floor", "Ceil", "Hardmax", repeats=10)
-def steps_beside_a_slope(rng: Rng) -> tuple[Net, str]:
-    """Their derivative is zero, the other way's is not."""
-    op = str(pick(rng, ["Sign", "Floor", "Ceil", "Hardmax"]))
-    net = Net((3, 4), x=away(rng, spread(rng, ROWS, 3, 4), (-2, -1, 0, 1, 2)))
-    net.step = 5e-3
-    if op == "Hardmax":
-        net.x = spread(rng, ROWS, 3, 4, low=-4, high=4)
-    stepped = net.op(op, "x")
-    return net, net.op("Mul", stepped, net.op("Exp", "x")) if rng.random() < 0.5 else net.op("Sub", net.op("Tanh", "x"), stepped)
+def _step(op: str):
+    def make(rng: Rng) -> tuple[Net, str]:
+        """Its derivative is zero, the other way's is not."""
+        net = Net((3, 4), x=away(rng, spread(rng, ROWS, 3, 4), (-2, -1, 0, 1, 2)), step=5e-3)
+        if op == "Hardmax":
+            net.x = spread(rng, ROWS, 3, 4, low=-4, high=4)
+        stepped = net.op(op, "x")
+        if rng.random() < 0.5:
+            return net, net.op("Mul", stepped, net.op("Exp", "x"))
+        return net, net.op("Sub", net.op("Tanh", "x"), stepped)
+
+    return make
+
+
+CASES.extend(Case((_op,), f"{_op} beside a slope", _step(_op), 3) for _op in ("Sign", "Floor", "Ceil", "Hardmax"))
 
 
 @case("Floor", "Cast", "Gather", repeats=2)

@@ -34,7 +34,7 @@ def test_rule_keeps_the_laws(case, index):
 
 GEOMETRIC = [
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "Slice", "Pad", "Gather", "Concat", "Split", "Transpose"),
-    *("MatMul", "Gemm", "Einsum", "Reshape"),
+    *("MatMul", "Gemm", "Einsum", "Reshape", "GridSample", "ScatterElements", "ScatterND"),
 ]
 
 
