@@ -58,7 +58,9 @@ def scattered_elements(rng: Rng) -> tuple[Net, str]:
     else:
         index = rng.integers(-size, size, dims)
     indices = rows_of(net, index.astype(pick(rng, [np.int64, np.int32])))
-    news = net.op("Slice", net.op("Mul", "x", rng.uniform(0.5, 1.5, (5, 4))), np.zeros(2, np.int64), np.asarray(dims[1:]), np.asarray([1, 2]))
+    news = net.op(
+        "Slice", net.op("Mul", "x", rng.uniform(0.5, 1.5, (5, 4))), np.zeros(2, np.int64), np.asarray(dims[1:]), np.asarray([1, 2])
+    )
     data = scaled(net, rng)
     which = int(rng.integers(3))
     if which == 0:
@@ -94,7 +96,9 @@ def scattered_rows(rng: Rng) -> tuple[Net, str]:
         count = int(rng.integers(1, 5))
         places = rng.permutation(5)[:count] if unique else rng.integers(-5, 5, count)
         turned = net.op("Transpose", data, perm=[1, 0, 2])
-        news = net.op("Slice", net.op("Transpose", net.op("Sin", "x"), perm=[1, 0, 2]), np.asarray([0]), np.asarray([count]), np.asarray([0]))
+        news = net.op(
+            "Slice", net.op("Transpose", net.op("Sin", "x"), perm=[1, 0, 2]), np.asarray([0]), np.asarray([count]), np.asarray([0])
+        )
         got = net.op("ScatterND", turned, places.reshape(-1, 1).astype(np.int64), news, **attributes)
         return net, net.op("Transpose", got, perm=[1, 0, 2])
     depth = int(rng.integers(1, 3))
@@ -106,7 +110,13 @@ def scattered_rows(rng: Rng) -> tuple[Net, str]:
         flat = rng.permutation(20)[:count] if unique else rng.integers(0, 20, count)
         places = np.stack(np.unravel_index(flat, (5, 4)), axis=-1)[None]
         places[..., 1] -= 4 * int(rng.integers(2))
-        news = net.op("Slice", net.op("Reshape", net.op("Sin", "x"), np.asarray([0, 20])), np.asarray([0]), np.asarray([count]), np.asarray([1]))
+        news = net.op(
+            "Slice",
+            net.op("Reshape", net.op("Sin", "x"), np.asarray([0, 20])),
+            np.asarray([0]),
+            np.asarray([count]),
+            np.asarray([1]),
+        )
     lead = net.op("Squeeze", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), np.asarray([0]))
     batch = net.op("Reshape", net.op("Range", np.asarray(0), lead, np.asarray(1)), np.asarray([-1, 1, 1]))
     batch = net.op("Mul", batch, np.ones((1, count, 1), np.int64))
@@ -147,10 +157,18 @@ def gathered_rows(rng: Rng) -> tuple[Net, str]:
         turned = net.op("Transpose", t, perm=[1, 2, 0, 3])
         index = np.stack([rng.integers(-5, 5, 6), rng.integers(0, 4, 6)], axis=-1)
         return net, net.op("Transpose", net.op("GatherND", turned, index), perm=[1, 0, 2])
-    lead = net.op("Squeeze", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), np.asarray([0])) if net.opset >= 13 else None
+    lead = (
+        net.op("Squeeze", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), np.asarray([0]))
+        if net.opset >= 13
+        else None
+    )
     if lead is None:
         lead = net.op("Squeeze", net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1])), axes=[0])
-    batch = net.op("Mul", net.op("Reshape", net.op("Range", np.asarray(0), lead, np.asarray(1)), np.asarray([-1, 1, 1])), np.ones((1, 4, 1), np.int64))
+    batch = net.op(
+        "Mul",
+        net.op("Reshape", net.op("Range", np.asarray(0), lead, np.asarray(1)), np.asarray([-1, 1, 1])),
+        np.ones((1, 4, 1), np.int64),
+    )
     index = np.stack([rng.integers(-5, 5, 4), rng.integers(0, 4, 4)], axis=-1)[None]
     return net, net.op("GatherND", t, net.op("Concat", batch, rows_of(net, index), axis=2))
 
@@ -187,7 +205,9 @@ def largest(rng: Rng) -> tuple[Net, str]:
     attributes: dict = {"axis": axis}
     if opset >= 11:
         attributes |= {"largest": int(rng.integers(2)), "sorted": int(rng.integers(2))}
-    values, places = net.ops("TopK", "x", *([] if opset < 10 else [np.asarray([k])]), outputs=2, **attributes, **({"k": k} if opset < 10 else {}))
+    values, places = net.ops(
+        "TopK", "x", *([] if opset < 10 else [np.asarray([k])]), outputs=2, **attributes, **({"k": k} if opset < 10 else {})
+    )
     if opset < 11 or rng.random() < 0.5:
         return net, values if attributes.get("sorted", 1) else net.op("Tanh", values)
     others = net.op("GatherElements", net.op("Exp", "x"), places, axis=axis)

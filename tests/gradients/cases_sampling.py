@@ -60,7 +60,9 @@ def reduced_products(rng: Rng) -> tuple[Net, str]:
     axes, keepdims = pick(rng, [[1], [2], [-1], [1, 2], [2, 1]]), int(rng.integers(2))
     keepdims = 1 if len(axes) == 2 else keepdims
     axes_given = {"axes": axes} if opset < 18 else {}
-    return net, net.op("ReduceProd", scaled(net, rng), *([np.asarray(axes)] if opset >= 18 else []), keepdims=keepdims, **axes_given)
+    return net, net.op(
+        "ReduceProd", scaled(net, rng), *([np.asarray(axes)] if opset >= 18 else []), keepdims=keepdims, **axes_given
+    )
 
 
 @case("CumProd", repeats=16)
@@ -162,7 +164,9 @@ def turned_images(rng: Rng) -> tuple[Net, str]:
     if rng.random() < 0.6:
         return net, grid
     net.may_vanish, net.step, net.rtol = True, 2e-4, 5e-2  # a place may cross the border of a cell within the step
-    return net, net.op("GridSample", rows_of(net, rng.standard_normal((1, 1, *[4] * axes)).astype(np.float32)), grid, align_corners=corners)
+    return net, net.op(
+        "GridSample", rows_of(net, rng.standard_normal((1, 1, *[4] * axes)).astype(np.float32)), grid, align_corners=corners
+    )
 
 
 @case("RoiAlign", repeats=10)
@@ -178,7 +182,12 @@ def aligned_regions(rng: Rng) -> tuple[Net, str]:
     first = net.op("Gather", lead, np.asarray(0), axis=0)
     number = net.op("Reshape", net.op("Range", np.asarray(0), first, np.asarray(1)), np.asarray([-1, 1]))
     owner = net.op("Reshape", net.op("Mul", number, np.ones((1, count), np.int64)), np.asarray([-1]))
-    attributes: dict = {"output_height": 2, "output_width": 3, "sampling_ratio": int(pick(rng, [0, 2])), "spatial_scale": float(pick(rng, [1.0, 0.5]))}
+    attributes: dict = {
+        "output_height": 2,
+        "output_width": 3,
+        "sampling_ratio": int(pick(rng, [0, 2])),
+        "spatial_scale": float(pick(rng, [1.0, 0.5])),
+    }
     if opset >= 16:
         attributes["coordinate_transformation_mode"] = str(pick(rng, ["half_pixel", "output_half_pixel"]))
     y = net.op("RoiAlign", scaled(net, rng), rois, owner, **attributes)
@@ -192,9 +201,7 @@ def deformed_convolution(rng: Rng) -> tuple[Net, str]:
     k, stride, dilation = ints(rng, 1, 3, 2), ints(rng, 1, 2, 2), ints(rng, 1, 2, 2)
     pads = ints(rng, 0, 1, 4)
     net = Net((4, 7, 6), opset=int(pick(rng, [19, 22])), step=2e-3, rtol=1e-2)
-    out = [
-        (h + pads[a] + pads[a + 2] - (k[a] - 1) * dilation[a] - 1) // stride[a] + 1 for a, h in enumerate((7, 6))
-    ]
+    out = [(h + pads[a] + pads[a + 2] - (k[a] - 1) * dilation[a] - 1) // stride[a] + 1 for a, h in enumerate((7, 6))]
     channels, weight = parts * k[0] * k[1], rng.standard_normal((4, 4 // groups, *k)) / 3
     cells = np.floor(rng.uniform(-1, 2, (1, 2 * channels, *out))) + rng.uniform(0.2, 0.8, (1, 2 * channels, *out))
     offset = rows_of(net, cells.astype(np.float32))
@@ -235,7 +242,16 @@ def other_forms_of_resize(rng: Rng) -> tuple[Net, str]:
         return net, net.op("Resize", t, none, none, np.asarray(ints(rng, 2, 9, len(axes))), axes=axes, mode="linear")
     if kind == 3:
         policy = str(pick(rng, ["not_larger", "not_smaller"]))
-        return net, net.op("Resize", t, none, none, np.asarray(pick(rng, [[12, 20], [24, 10]])), axes=[2, 3], keep_aspect_ratio_policy=policy, mode="linear")
+        return net, net.op(
+            "Resize",
+            t,
+            none,
+            none,
+            np.asarray(pick(rng, [[12, 20], [24, 10]])),
+            axes=[2, 3],
+            keep_aspect_ratio_policy=policy,
+            mode="linear",
+        )
     return net, net.op("Resize", t, none, np.asarray([1, 1, 1.1, 1.1], np.float32), mode="linear")
 
 
