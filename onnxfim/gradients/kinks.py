@@ -216,7 +216,7 @@ def _placed(node: _Node, here: Values, there: Values) -> Array:
         where = cells[tuple(np.moveaxis(index, -1, 0))].reshape(-1)
     else:
         axis = int(node.attribute("axis", 0)) % data.ndim
-        own = list(np.indices(index.shape, sparse=True))
+        own: list[Array] = list(np.indices(index.shape, sparse=True))
         own[axis] = index
         where = cells[tuple(own)].reshape(-1)
 

@@ -149,9 +149,9 @@ def _deformed(s: Scratch) -> str:
     for a in range(2):
         tap = np.arange(kernel[a]) * dilations[a]
         at = np.arange(out[a]) * strides[a] - pads[a]
-        grid = at.reshape(-1, 1) if a == 0 else at.reshape(1, -1)
+        along = at.reshape(-1, 1) if a == 0 else at.reshape(1, -1)
         column = np.repeat(tap, kernel[1]) if a == 0 else np.tile(tap, kernel[0])
-        places.append(np.broadcast_to(column[:, None, None] + grid, (taps, *out)))
+        places.append(np.broadcast_to(column[:, None, None] + along, (taps, *out)))
     base = np.stack(places, axis=1).astype(s.dtype)  # (taps, 2, *out), rows first
     moved = s.write("Add", s.write("Reshape", s.inputs[2], [-1, taps, 2, *out]), base)  # (N·parts, taps, 2, *out)
     scale = np.asarray([2 / rows, 2 / columns], s.dtype).reshape(2, 1, 1)
@@ -239,10 +239,8 @@ def _cache(s: Scratch) -> str:
     """The update goes to consecutive places along an axis, from a place of its own in each row."""
     shape, news = s.shape(), s.shape(1)
     axis = s.integer("axis", -2) % len(shape)
-    steps = np.arange(news[axis], dtype=np.int64)
-    places: str | np.ndarray = steps.reshape(1, -1)
-    if s.get(2):
-        places = s.write("Add", s.write("Unsqueeze", s.inputs[2], [1]), places)
+    steps = np.arange(news[axis], dtype=np.int64).reshape(1, -1)
+    places: str = s.write("Add", s.write("Unsqueeze", s.inputs[2], [1]), steps) if s.get(2) else s.write("Identity", steps)
     if s.attributes.get("mode", "linear") == "circular":
         places = s.write("Mod", places, np.asarray(shape[axis], np.int64))
     places = s.write("Reshape", places, [-1, *(news[axis] if a == axis else 1 for a in range(1, len(shape)))])

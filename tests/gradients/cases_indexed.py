@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.gradients.cases import Case, Rng, away, ints, pick
+from tests.gradients.cases import Case, Rng, away, pick
 from tests.support.gradient_nets import ROWS, Net, spread
 
 CASES: list[Case] = []

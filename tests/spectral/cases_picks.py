@@ -109,7 +109,9 @@ def fourier(rng, op):
     onesided = int(rng.integers(2)) if parts == 1 and not inverse else 0
     whole = parts == 2 and length <= 4
     attributes = {"axis": 1, "inverse": inverse, "onesided": onesided}
-    return Case([node(op, ["x", "n"], **attributes)], (4, parts), {"n": np.array(length)}, linear=True, within=0.01 if whole else None)
+    return Case(
+        [node(op, ["x", "n"], **attributes)], (4, parts), {"n": np.array(length)}, linear=True, within=0.01 if whole else None
+    )
 
 
 @case("STFT")
@@ -129,8 +131,17 @@ def sampled(rng, op):
     corners = int(rng.integers(2))
     if op == "AffineGrid":
         nodes = [node("Reshape", ["x", "s"], ["t"]), node(op, ["t", "n"], align_corners=corners)]
-        head = [node("Shape", ["x"], ["dims"]), node("Slice", ["dims", "zero", "one"], ["lead"]), node("Concat", ["lead", "size"], ["n"], axis=0)]
-        weights = {"s": np.array([-1, 2, 3]), "size": np.array([1, *ints(rng, 1, 4, 2)]), "zero": np.array([0]), "one": np.array([1])}
+        head = [
+            node("Shape", ["x"], ["dims"]),
+            node("Slice", ["dims", "zero", "one"], ["lead"]),
+            node("Concat", ["lead", "size"], ["n"], axis=0),
+        ]
+        weights = {
+            "s": np.array([-1, 2, 3]),
+            "size": np.array([1, *ints(rng, 1, 4, 2)]),
+            "zero": np.array([0]),
+            "one": np.array([1]),
+        }
         return Case([*head, *nodes], (6,), weights, opset=20, linear=True, within=0.01)
     attributes = {
         "mode": str(rng.choice(["linear", "nearest", "cubic"])),
@@ -155,7 +166,11 @@ def aligned(rng, op):
         "zero": np.array([0]), "one": np.array([1]), "first": np.array(0), "step": np.array(1), "two": np.ones((1, 2), np.int64),
         "flat": np.array([-1]), "four": np.array([2, 4]), "boxes": boxes[None], "rows": np.array([-1, 4]), "out": np.array([-1, 8]),
     }  # fmt: skip
-    nodes = [*head, node(op, ["x", "rois", "owner"], ["a"], output_height=2, output_width=2, sampling_ratio=2), node("Reshape", ["a", "out"])]
+    nodes = [
+        *head,
+        node(op, ["x", "rois", "owner"], ["a"], output_height=2, output_width=2, sampling_ratio=2),
+        node("Reshape", ["a", "out"]),
+    ]
     return Case(nodes, (1, 4, 5), weights, linear=True)
 
 

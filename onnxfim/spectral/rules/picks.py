@@ -101,7 +101,7 @@ def _targets(node: Node, index: np.ndarray | None, shape: tuple[int | None, ...]
     cells = np.arange(math.prod(d or 0 for d in shape)).reshape([d or 0 for d in shape])
     if node.op == "ScatterND":
         return np.asarray(cells[tuple(np.moveaxis(index.astype(np.int64), -1, 0))])
-    own = list(np.indices(index.shape, sparse=True))
+    own: list[np.ndarray] = list(np.indices(index.shape, sparse=True))
     own[axis % cells.ndim] = index.astype(np.int64)
     return np.asarray(cells[tuple(own)])
 
