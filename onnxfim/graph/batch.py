@@ -11,7 +11,6 @@ from onnx import helper
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk, walk
 
-
 #: Operators that take as many rows of each input.
 _ROW_BY_ROW = ("GatherElements", "GridSample", "ScatterElements", "ScatterND")
 
@@ -27,8 +26,8 @@ def walk_freed(
 ) -> tuple[Walk, list[onnx.NodeProto]]:
     """Walk the graph at a larger batch and correct the constants that hold the old one.
 
-    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated, as are indices, grids and
-    updates that are the same for each row, and positions that count the rows count all of them. Where an axis of
+    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated, as are indices, grids
+    and updates that are the same for each row, and positions that count the rows count all of them. Where an axis of
     length one was dropped and the batch may have gone to either neighbour, it goes to the right if axes there are split
     (heads), else to the left (rows of a matrix product). The outputs must be compared with the file's, row by row.
 

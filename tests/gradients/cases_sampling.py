@@ -145,10 +145,18 @@ def sampled_by_a_grid_that_varies(rng: Rng) -> tuple[Net, str]:
 
 
 @case("GridSample", repeats=3)
+def many_channels_are_multiplied(rng: Rng) -> tuple[Net, str]:
+    """What is faster by a matrix than by placing."""
+    net = Net((16, 18, 17), opset=20, ir_version=8)
+    grid = _off_cells(rng, (1, 19, 18, 2), [18, 17], corners=False, reach=1.1)
+    return net, net.op("GridSample", scaled(net, rng), rows_of(net, grid), mode=str(pick(rng, ["linear", "cubic"])))
+
+
+@case("GridSample", repeats=3)
 def large_maps_are_placed(rng: Rng) -> tuple[Net, str]:
     """What is too large for a matrix from cells to results."""
-    net = Net((1, 24, 24), opset=20, ir_version=8)
-    grid = _off_cells(rng, (1, 23, 22, 2), [24, 24], corners=False, reach=1.1)
+    net = Net((1, 40, 40), opset=20, ir_version=8)
+    grid = _off_cells(rng, (1, 39, 38, 2), [40, 40], corners=False, reach=1.1)
     return net, net.op("GridSample", scaled(net, rng), rows_of(net, grid), mode=str(pick(rng, ["linear", "cubic"])))
 
 
