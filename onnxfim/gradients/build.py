@@ -19,16 +19,19 @@ from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit
 from onnxfim.graph.lower import op_name
 from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.reach import INDICES, STEPS, WHOLE
 from onnxfim.graph.shapes import Batch, Shape
 
 DerivativeKind: TypeAlias = Literal["vjp", "jvp", "gram"]
 RESERVED = ("x", "u", "v", "z", "g", "w", "temperature")
 _INT = np.dtype(np.int64)
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-_STEPS = {
-    *("Shape", "Size", "ArgMax", "ArgMin", "NonZero", "IsNaN", "IsInf", "Not", "And", "Or", "Xor"),
-    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-}
+_STATIC = ("Shape", "Size")
+#: Rounding that stands for a real number, as a quantiser's does: refused, not taken as flat, for finite steps see its slope.
+_ROUNDING = frozenset({"Round"})
+_RANDOM = frozenset({
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial",
+})  # fmt: skip
 
 
 @told_unfit
@@ -88,17 +91,22 @@ class DerivativeWriter:
         }
         taken.update(o for n in prepared.nodes for o in n.output)
         self.emitter = Emitter(taken)
-        self.varying = _varying(prepared)
+        self.varying, self.rounded = _varying(prepared)
         self.path = self._path()
 
     def _path(self) -> list[onnx.NodeProto]:
         """Nodes that carry the derivative, each known to have a rule."""
+        for node in pruned(self.graph.nodes, [self.graph.z]):
+            if op_name(node) in _RANDOM:
+                raise refusal(node, op_name(node), self.graph.opset, "it is random, so no derivative of it can be tested")
         if self.graph.z not in self.varying:
+            self._refuse_steps()
             raise ModelError(
                 f"output {self.graph.output_name!r} does not depend on {self.graph.input_name!r}: "
                 "there is nothing to differentiate. Name another output, or another input."
             )
-        path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and self.varying.intersection(reads(n))]
+        read = self.varying | self.rounded
+        path = [n for n in self.graph.nodes if self.varying.intersection(n.output) and read.intersection(reads(n))]
         path = pruned(path, [self.graph.z], stop=[self.graph.x])
         if not path:
             raise ModelError(
@@ -106,6 +114,9 @@ class DerivativeWriter:
             )
         for node in path:
             op = op_name(node)
+            if op == "Cast" and node.input[0] in self.rounded:
+                reason = "it reads a number rounded to an integer: the true derivative is zero almost everywhere"
+                raise refusal(node, op, self.graph.opset, reason)
             if op not in RULES:
                 reason = REFUSED.get(op, "this operator has no derivative rule")
                 raise refusal(node, op, self.graph.opset, reason)
@@ -115,6 +126,18 @@ class DerivativeWriter:
             if self.trace.elem.get(name) not in _FLOATS:
                 raise ModelError(f"value {label!r} is not a tensor of floating point numbers; only those can be differentiated.")
         return path
+
+    def _refuse_steps(self) -> None:
+        """Name the first node that every slope ends in, where the output depends on the input by steps alone."""
+        found = {self.graph.x}
+        needed = pruned(self.graph.nodes, [self.graph.z], stop=[self.graph.x])
+        for node in needed:
+            if found.isdisjoint(reads(node)) or op_name(node) in _STATIC:
+                continue
+            found.update(o for o in node.output if o)
+            op = op_name(node)
+            if self.varying.isdisjoint(node.output) and not self.varying.isdisjoint(reads(node)):
+                raise refusal(node, op, self.graph.opset, REFUSED.get(op, "the true derivative is zero almost everywhere"))
 
     def build(self, kind: DerivativeKind) -> onnx.ModelProto:
         x_shape = self._rows(self.graph.x, self.graph.input_name)
@@ -333,11 +356,25 @@ def _number(d: object) -> int:
     return d
 
 
-def _varying(prepared: Prepared) -> set[str]:
-    """Values that depend on x other than through shapes and comparisons."""
-    varying = {prepared.x}
+def _varying(prepared: Prepared) -> tuple[set[str], set[str]]:
+    """Values that a slope of x reaches, and numbers rounded to integers.
+
+    Results of steps have no slope, nor have positions and comparisons. A number that was rounded and is a float again stands for a
+    real one: it counts, and is refused.
+    """
+    elem = prepared.trace.elem
+    varying, rounded = {prepared.x}, set[str]()
     for node in prepared.nodes:
-        if varying.isdisjoint(reads(node)) or op_name(node) in _STEPS:
+        op, read = op_name(node), set(reads(node))
+        if op in STEPS - _ROUNDING or (varying | rounded).isdisjoint(read):
             continue
-        varying.update(o for o in node.output if o and prepared.trace.elem.get(o) != TensorProto.BOOL)
-    return varying
+        slopes = not varying.isdisjoint(read)
+        for k, o in enumerate(node.output):
+            kind = elem.get(o)
+            if not o or kind == TensorProto.BOOL or k in INDICES.get(op, ()):
+                continue
+            if kind in WHOLE and not (slopes and op in REFUSED):
+                rounded.add(o)
+            elif slopes or op == "Cast":
+                varying.add(o)
+    return varying, rounded

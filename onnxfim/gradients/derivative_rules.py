@@ -148,6 +148,10 @@ class Site:
             return t
         return self.write("Pad", t, [0, *before, 0, *after], 0.0)
 
+    def zeros(self, like: str) -> str:
+        """Zeros of the shape of a tangent or cotangent of the value ``like``."""
+        return self.write("Expand", 0.0, self.write("Concat", self.seeds, self.write("Shape", like), axis=0))
+
     # the seed axis
 
     def reshape(self, t: str, dims: Sequence[Dim]) -> str:
@@ -303,3 +307,24 @@ def refuse(reason: str, *ops: str) -> None:
 def numel(dims: Sequence[int]) -> int:
     """Product of static dimensions."""
     return math.prod(dims)
+
+
+def merged(n: Site, dims: Sequence[Dim]) -> Dim:
+    """Product of dimensions, one of which may hold the batch.
+
+    Raises:
+        UnsupportedOperator: two of them do.
+    """
+    batches = [d.factor for d in dims if isinstance(d, Batch)]
+    if len(batches) > 1:
+        raise n.refuse("two axes depend on the batch")
+    size = math.prod(d for d in dims if isinstance(d, int))
+    return Batch(size * batches[0]) if batches else size
+
+
+def target(n: Site, dims: Sequence[Dim]) -> list[int]:
+    """What Reshape takes for a value without seed axis."""
+    found = [d if isinstance(d, int) else -1 for d in dims]
+    if found.count(-1) > 1:
+        raise n.refuse("two axes depend on the batch")
+    return found

@@ -88,6 +88,7 @@ def _at(points: Callable[[_Node, Values], Sequence[Array | float | None]]) -> Ti
 
 
 _rule("Relu", "Abs", "LeakyRelu", "PRelu", "Selu", "ReduceL1")(_at(lambda n, _: [0.0]))
+_rule("Shrink")(_at(lambda n, _: [sign * np.float32(n.attribute("lambd", 0.5)) for sign in (-1, 1)]))
 _rule("Elu")(_at(lambda n, _: [0.0] if n.attribute("alpha", 1.0) != 1.0 else []))
 _rule("ThresholdedRelu")(_at(lambda n, _: [np.float32(n.attribute("alpha", 1.0))]))
 _rule("Clip")(_at(lambda n, values: [n.given(1, values), n.given(2, values)]))
@@ -165,6 +166,80 @@ def _begins(
         return [0] * len(kernel) if automatic == "VALID" else flat[: len(kernel)]
     total = [max((o - 1) * s + (k - 1) * d + 1 - n, 0) for o, s, k, d, n in zip(out, strides, kernel, dilations, size, strict=True)]
     return [t // 2 if automatic == "SAME_UPPER" else t - t // 2 for t in total]
+
+
+@_rule("TopK")
+def _ordered(node: _Node, here: Values, there: Values) -> Array:
+    """Results that equal the next in order, and the last where it equals what is left out."""
+    a, axis = node.value(0, here), int(node.attribute("axis", -1))
+    count = int(node.value(1, here).reshape(())) if node.given(1, here) is not None else a.shape[axis]
+    sign = -1 if node.attribute("largest", 1) else 1
+    order = np.argsort(sign * a, axis=axis, kind="stable").take(range(min(count + 1, a.shape[axis])), axis=axis)
+
+    def close(t: Array) -> Array:
+        t = np.moveaxis(np.take_along_axis(t, order, axis), axis, -1)
+        first, second = t[..., :-1], t[..., 1:]
+        return np.asarray(np.abs(first - second) <= _EQUAL * np.maximum(np.abs(first), np.abs(second)))
+
+    even = close(a)
+    return even & ~close(node.value(0, there)) if even.any() else even
+
+
+@_rule("GridSample")
+def _between_cells(node: _Node, here: Values, there: Values) -> Array:
+    """Places of a linear sampling at the centre of a cell, where it goes from one pair of cells to the next, (N, results, axes)."""
+    if node.attribute("mode", b"linear").decode() not in ("linear", "bilinear"):
+        return np.zeros((len(here(node.proto.output[0])), 1), bool)
+    size = np.array(node.value(0, here).shape[:1:-1])
+
+    def places(values: Values) -> Array:
+        grid = node.value(1, values)
+        moved = (grid + 1) * (size - 1) / 2 if node.attribute("align_corners", 0) else ((grid + 1) * size - 1) / 2
+        return np.asarray(moved.reshape(len(moved), -1, len(size)))
+
+    t = places(here)
+    room = _EQUAL * np.maximum(1.0, np.abs(t))
+    even = np.asarray(np.abs(t - np.round(t)) <= room)
+    return even & (np.abs(places(there) - t) > room) if even.any() else even
+
+
+@_rule("ScatterElements", "ScatterND")
+def _placed(node: _Node, here: Values, there: Values) -> Array:
+    """Cells where two of what goes there are the largest, (N, ...)."""
+    data, index, news = (node.value(i, here) for i in range(3))
+    reduction = node.attribute("reduction", b"none").decode()
+    if reduction not in ("max", "min"):
+        return np.zeros((len(data), 1), bool)
+    sign = 1 if reduction == "max" else -1
+    cells = np.arange(data.size).reshape(data.shape)
+    if op_name(node.proto) == "ScatterND":
+        where = cells[tuple(np.moveaxis(index, -1, 0))].reshape(-1)
+    else:
+        axis = int(node.attribute("axis", 0)) % data.ndim
+        own: list[Array] = list(np.indices(index.shape, sparse=True))
+        own[axis] = index
+        where = cells[tuple(own)].reshape(-1)
+
+    def flat(t: Array) -> Array:
+        return sign * t.reshape(-1).astype(np.float64)
+
+    a, b = flat(data), flat(news)
+    top = a.copy()
+    np.maximum.at(top, where, b)
+    room = _EQUAL * np.abs(top)
+    first, others = a >= top - room, b >= (top - room)[where]
+    count = first.astype(np.int64)
+    np.add.at(count, where[others], 1)
+    even = (count > 1).reshape(data.shape)
+    if not even.any():
+        return even
+    a, b = flat(node.value(0, there)), flat(node.value(2, there))
+    high, low = np.where(first, a, -np.inf), np.where(first, a, np.inf)
+    np.maximum.at(high, where[others], b[others])
+    np.minimum.at(low, where[others], b[others])
+    with np.errstate(invalid="ignore"):
+        apart = high - low > _EQUAL * np.maximum(np.abs(high), np.abs(low))
+    return even & apart.reshape(data.shape)
 
 
 def _shared(a: Array, beside: Callable[[], Array]) -> Array:

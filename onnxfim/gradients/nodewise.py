@@ -35,6 +35,9 @@ NARROW = 1e-3
 _BENDS_WITHIN_ONE = frozenset(
     {"Softmax", "LogSoftmax", "Exp", "Sigmoid", "Tanh", "Softplus", "Erf", "Gelu", "Sinh", "Cosh", "Sin", "Cos"}
 )
+_TINY = float(np.finfo(np.float64).tiny)
+#: Of an input's size, where its spread is less: a smaller step is lost in float32.
+_LEAST = 2e-3
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -247,21 +250,37 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     y = values[test.output].astype(np.float64)
     if moved is None:
         return NodeError(op_name(test.node), test.name, np.where(_length(t) > 0, np.inf, 0.0))
+    if op_name(test.node) == "TopK":
+        errors = _length(t - _in_order(test.node, values[test.node.input[0]], moved.along[0], y)) / np.maximum(_length(t), _TINY)
+        return NodeError(op_name(test.node), test.name, errors)
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
-    # Of a value of -1e9 (an added mask) rounding leaves no difference at all: no error is told where it could be rounding's.
-    rounding = np.abs(y) * float(np.finfo(values[test.output].dtype).eps) if values[test.output].dtype.kind == "f" else 0.0
+    rounding = np.abs(y) * float(np.finfo(values[test.output].dtype).eps) / 2  # of the difference of two ends, over two steps
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
-            best = np.fmin(best, np.abs(t - slope) - rounding / (unit * step))
+            best = np.fmin(best, np.maximum(np.abs(t - slope) - rounding / (unit * step), 0.0))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
         beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
-        best = np.maximum(np.fmin(best, beyond), 0.0)
-    errors = _length(best) / np.maximum(scale, np.finfo(np.float64).tiny)
+        best = np.fmin(best, np.maximum(beyond, 0.0))
+    errors = _length(best) / np.maximum(scale, _TINY)
     return NodeError(op_name(test.node), test.name, errors)
+
+
+def _in_order(node: onnx.NodeProto, x: Array, along: Array, y: Array) -> Array:
+    """The slopes that TopK's results y have: those of the entries of x that they are.
+
+    Differences do not tell: of many values in order, some change places within any step that float32 can take.
+    """
+    given = {a.name: a.i for a in node.attribute}
+    axis = given.get("axis", -1)
+    sign = -1 if given.get("largest", 1) else 1
+    chosen = np.argsort(sign * x, axis=axis, kind="stable").take(range(y.shape[axis]), axis=axis)
+    slopes = np.empty(y.shape)
+    np.put_along_axis(slopes, np.argsort(sign * y, axis=axis, kind="stable"), np.take_along_axis(along, chosen, axis), axis)
+    return slopes
 
 
 def _info(name: str, value: Array) -> onnx.ValueInfoProto:
@@ -284,9 +303,9 @@ def _model(
 
 
 def _unit(values: Sequence[Array], moves: Sequence[Array], most: float) -> float | None:
-    """The step that moves no input by more than its standard deviation, nor by more than ``most``; None where nothing moves.
+    """The step that moves no input by more than its standard deviation (or `_LEAST` of its size), nor by more than ``most``.
 
-    An input without spread moves by its own size, or by 1.
+    An input without spread moves by its own size, or by 1. None where nothing moves.
     """
     units = []
     for a, t in zip(values, moves, strict=True):
@@ -294,7 +313,7 @@ def _unit(values: Sequence[Array], moves: Sequence[Array], most: float) -> float
         if length > 0 and np.isfinite(length):
             size = _rms(a.astype(np.float64))
             spread = float(a.std(dtype=np.float64))
-            units.append(min(spread if spread > 1e-6 * size else size or 1.0, most) / length)
+            units.append(min(max(spread, _LEAST * size) if spread > 1e-6 * size else size or 1.0, most) / length)
     return min(units, default=None)
 
 

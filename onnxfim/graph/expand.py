@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import onnx
 from onnx import TensorProto, numpy_helper
 
-import onnxfim.graph.packed_weights  # noqa: F401 - its operators can be written out too
+import onnxfim.graph.lower_geometry
+import onnxfim.graph.packed_weights  # noqa: F401 - and its
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function
@@ -57,7 +58,7 @@ def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Co
         else:
             instead = settled(node, found, emitter)
             if instead is None and not kept:
-                instead = lowered(node, found, emitter)
+                instead = lowered(node, found, emitter, opset)
         for tensor in emitter.constants[before:]:
             found.put(tensor.name, numpy_helper.to_array(tensor))
         return instead

@@ -12,7 +12,10 @@ from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk
 from onnxfim.graph.upgrade import upgrade
 
-SCHEMA_FUNCTIONS = frozenset({"Attention", "MeanVarianceNormalization", "RotaryEmbedding"})
+SCHEMA_FUNCTIONS = frozenset({
+    "Attention", "CenterCropPad", "MeanVarianceNormalization", "NegativeLogLikelihoodLoss", "RotaryEmbedding",
+    "SoftmaxCrossEntropyLoss",
+})  # fmt: skip
 
 
 def schema_function(node: onnx.NodeProto, found: Walk, opset: int) -> onnx.FunctionProto | None:

@@ -12,14 +12,15 @@ from onnx import TensorProto, helper
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.graph.emitter import AttributeValue, Emitter, Operand
 from onnxfim.graph.shapes import STANDARD, Walk
-from onnxfim.graph.upgrade import attributes_of
+from onnxfim.graph.upgrade import TARGET, attributes_of
 
 
 class Scratch:
     """A node to write out: its attributes, what is known of its inputs, and a pen."""
 
-    def __init__(self, node: onnx.NodeProto, found: Walk, emitter: Emitter) -> None:
+    def __init__(self, node: onnx.NodeProto, found: Walk, emitter: Emitter, opset: int) -> None:
         self.node = node
+        self.opset = opset
         self.found = found
         self.emitter = emitter
         self.attributes = attributes_of(node)
@@ -79,14 +80,14 @@ def op_name(node: onnx.NodeProto) -> str:
     return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
 
 
-def lowered(node: onnx.NodeProto, found: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
-    """The nodes to put in place of a node, or None to keep it."""
+def lowered(node: onnx.NodeProto, found: Walk, emitter: Emitter, opset: int = TARGET) -> list[onnx.NodeProto] | None:
+    """The nodes of the standard operators of set ``opset`` to put in place of a node, or None to keep it."""
     function = LOWERINGS.get(op_name(node))
     if function is None:
         return None
     emitter.forget()
     start = len(emitter.nodes)
-    scratch = Scratch(node, found, emitter)
+    scratch = Scratch(node, found, emitter, opset)
     result = function(scratch)
     further = {i: o for i, o in enumerate(node.output) if i and o}
     if result is None or not scratch.further.keys() >= further.keys():
@@ -245,7 +246,11 @@ def _cast_like(s: Scratch) -> str:
 @lowering("Dropout")
 def _dropout(s: Scratch) -> str | None:
     training = s.found.values.get(s.get(2)) if s.get(2) else np.asarray(False)
-    return s.inputs[0] if training is not None and not training.any() else None
+    if training is None or training.any():
+        return None
+    if any(s.node.output[1:]):
+        s.further[1] = s.write("Expand", np.asarray(True), s.write("Shape", s.inputs[0]))  # everything is kept
+    return s.inputs[0]
 
 
 @lowering("ReduceLogSum")

@@ -6,9 +6,9 @@ from onnx import TensorProto
 
 from onnxfim.graph.graph import Graph, Node
 
-# Results that jump or stay: their derivative is zero almost everywhere. Quantisers are not among them: what they round stands for a
-# real number, and finite steps see its slope.
-_STEPS = frozenset({
+#: Results that jump or stay: their derivative is zero almost everywhere. Quantisers are not among them: what they round stands for
+#: a real number, and finite steps see its slope.
+STEPS = frozenset({
     "ArgMax", "ArgMin", "Round", "Floor", "Ceil", "Sign", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And",
     "Or", "Xor", "IsNaN", "IsInf", "NonZero", "Shape", "Size", "Hardmax", "Unique", "BitShift", "BitwiseAnd", "BitwiseOr",
     "BitwiseXor", "BitwiseNot", "Range", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
@@ -25,11 +25,12 @@ _CHOOSING: dict[str, tuple[int, ...]] = {
     "com.microsoft.DequantizeLinear": (2,), "com.microsoft.QuantizeLinear": (2,), "ReduceSum": (1,),
     "ReduceMean": (1,), "ReduceMax": (1,), "CumSum": (1,), "If": (0,),
 }  # fmt: skip
-# Outputs that carry no slope, by the operator.
-_INDICES: dict[str, tuple[int, ...]] = {
+#: Outputs that carry no slope, by the operator.
+INDICES: dict[str, tuple[int, ...]] = {
     "TopK": (1,), "MaxPool": (1,), "ai.onnx.ml.LinearClassifier": (0,), "ai.onnx.ml.SVMClassifier": (0,), "Dropout": (1,),
 }  # fmt: skip
-_WHOLE = frozenset({
+#: Element types that hold no real numbers.
+WHOLE = frozenset({
     TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16,
     TensorProto.UINT32, TensorProto.UINT64, TensorProto.BOOL, TensorProto.STRING,
 })  # fmt: skip
@@ -46,7 +47,7 @@ def no_slope(graph: Graph, input_name: str, output: str) -> str | None:
             continue
         reached.update(o for o in node.outputs if o)
         passing = _passes(node, live)
-        blocked = _INDICES.get(node.op, ())
+        blocked = INDICES.get(node.op, ())
         live.update(o for k, o in enumerate(node.outputs) if o and passing and k not in blocked)
         if any(i in live for i in node.inputs) and (not passing or blocked):
             ends.update({o: node for k, o in enumerate(node.outputs) if o and (not passing or k in blocked)})
@@ -63,7 +64,7 @@ def _passes(node: Node, live: set[str]) -> bool:
     """Whether a slope of some input reaches the node's results."""
     if node.has_subgraph and node.op != "If":
         return True  # what happens inside is not followed: it may
-    if node.op in _STEPS or (node.op == "Cast" and node.attributes.get("to") in _WHOLE):
+    if node.op in STEPS or (node.op == "Cast" and node.attributes.get("to") in WHOLE):
         return False
     choosing = _CHOOSING.get(node.op, ())
     return node.has_subgraph or any(i in live for k, i in enumerate(node.inputs) if k not in choosing)

@@ -174,6 +174,12 @@ def _scatter(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.
     return [_again(node, "ScatterElements", list(node.input), **attributes_of(node))]
 
 
+def _roi_align(node: onnx.NodeProto, version: int, emitter: Emitter) -> list[onnx.NodeProto]:
+    """Before set 16 regions were not moved by half a pixel."""
+    attributes = {**attributes_of(node), "coordinate_transformation_mode": "output_half_pixel"}
+    return [_again(node, "RoiAlign", list(node.input), **attributes)]
+
+
 _CHANGES: dict[str, tuple[int, Change]] = {
     "Squeeze": (13, _axes_input),
     "Unsqueeze": (13, _axes_input),
@@ -188,5 +194,6 @@ _CHANGES: dict[str, tuple[int, Change]] = {
     "Resize": (13, _resize_11),
     **dict.fromkeys(_COERCED, (13, _coerced)),
     "TopK": (10, _topk),
+    "RoiAlign": (16, _roi_align),
     "Scatter": (11, _scatter),
 }

@@ -145,6 +145,57 @@ def test_a_reduced_maximum():
     assert_allclose(shares(net, logits(net, h, 4), X)["ReduceMax"], [0, 0.25, 0])
 
 
+@pytest.mark.parametrize(("k", "tied"), [(3, [0, 2 / 3, 1 / 3]), (2, [0, 1, 1 / 2])])
+def test_equal_values_in_order(k, tied):
+    """Two of the first in order, and the last chosen against what is left out."""
+    net = Net((5,))
+    h = net.ops("TopK", "x", np.array([k]), outputs=2)[0]
+    X = np.array([[5, 4, 3, 2, 1], [5, 5, 5, 2, 1], [5, 4, 4, 2, 1]], np.float32)
+    assert_allclose(shares(net, logits(net, h, k), X)["TopK"], tied)
+
+
+@pytest.mark.parametrize("align", [0, 1])
+def test_a_grid_on_the_centres_of_cells(align):
+    net = Net((2, 2, 2))
+    image = net.op(
+        "Expand",
+        RNG.standard_normal((1, 1, 4, 4)).astype(np.float32),
+        net.op("Concat", net.op("Shape", "x", end=1), np.int64([1, 4, 4]), axis=0),
+    )
+    h = net.op("GridSample", image, "x", align_corners=align)
+    X = RNG.uniform(0.05, 0.2, (2, 2, 2, 2)).astype(np.float32)  # between two cells
+    X[1, 0, 0, 0] = 1 / 3 if align else 0.25
+    assert_allclose(shares(net, logits(net, h, 4), X)["GridSample"], [0, 1 / 8])
+
+
+@pytest.mark.parametrize("reduction", ["max", "min"])
+@pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
+def test_values_placed_on_one_another(op, reduction):
+    net = Net((4,))
+    rows, news = net.op("Shape", "x", end=1), net.op("Mul", "x", np.float32(2))
+    index = net.op("Expand", np.int64([[0, 0, 1, 2]]), net.op("Concat", rows, np.int64([4]), axis=0))
+    if op == "ScatterElements":
+        h = net.op(op, "x", index, news, axis=1, reduction=reduction)
+    else:
+        number = net.op("Range", np.int64(0), net.op("Squeeze", rows), np.int64(1))
+        number = net.op("Mul", net.op("Unsqueeze", number, np.int64([1])), np.ones((1, 4), np.int64))
+        places = net.op("Concat", *(net.op("Unsqueeze", t, np.int64([2])) for t in (number, index)), axis=2)
+        h = net.op(op, "x", places, news, reduction=reduction)
+    X = np.array([[1, 1.5, 2, 7], [1, 1.5, 0.75, 7], [3, 3, 9, 1]], np.float32)
+    X[1, 1] = X[1, 2] * 2  # what goes there against what is there
+    found = shares(net, logits(net, h, 4), X if reduction == "max" else -X)[op]
+    assert_allclose(found, [0, 1 / 4, 1 / 4])  # the third row: two at one place
+
+
+def test_placing_without_a_largest_has_no_kink():
+    net = Net((4,))
+    index = net.op("Expand", np.int64([[0, 0]]), net.op("Concat", net.op("Shape", "x", end=1), np.int64([2]), axis=0))
+    h = net.op(
+        "ScatterElements", "x", index, net.op("Slice", "x", np.int64([0]), np.int64([2]), np.int64([1])), axis=1, reduction="add"
+    )
+    assert not shares(net, logits(net, h, 4), np.ones((2, 4), np.float32))["ScatterElements"].any()
+
+
 def test_files_that_round_are_not_looked_at():
     net = Net((4,))
     h = net.op("DequantizeLinear", net.op("QuantizeLinear", "x", np.float32(0.1), np.uint8(3)), np.float32(0.1), np.uint8(3))

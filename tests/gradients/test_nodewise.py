@@ -1,4 +1,4 @@
-"""What the test of derivative rules holds at a time."""
+"""What the test of derivative rules holds at a time, and what it sees of order and of rounding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxfim.gradients import nodewise
+from onnxfim.gradients.derivative_rules import RULES, DerivativeRule
 from onnxfim.gradients.nodewise import NodeTests
 from tests.support.gradient_nets import Net, session
 from tests.support.planted import NETS
@@ -47,3 +48,55 @@ def test_masked_scores_are_tested_within_a_unit_of_them(mask):
     # The tolerance of a rule. They were 0.015 at -100, and infinite at the least float32.
     assert errors["Softmax"] < 1e-3
     assert errors["Add"] < 1e-3
+
+
+def worst(net, output, X, v):
+    """The largest error at any node, by its operator."""
+
+    def evaluate(model, feeds):
+        return session(model).run([o.name for o in model.graph.output], dict(feeds))
+
+    _, found = NodeTests(net.model(output), input_name="x", output_name=output, sample_shape=net.shape)(evaluate, X, v)
+    return {e.op: float(e.errors.max()) for e in found}
+
+
+@pytest.mark.parametrize("largest", [0, 1])
+@pytest.mark.parametrize("ordered", [0, 1])
+def test_many_values_in_order_are_no_wrong_rule(largest, ordered):
+    """Some of 300 change places within any step that float32 can take."""
+    net = Net((300,))
+    output = net.ops("TopK", "x", np.array([200]), outputs=2, largest=largest, sorted=ordered)[0]
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 300)).astype(np.float32)
+    assert worst(net, output, X, v)["TopK"] == 0
+
+
+def test_a_wrong_order_is_seen(monkeypatch):
+    right = RULES["TopK"]
+    assert isinstance(right, DerivativeRule)
+
+    def turned(n, vs):
+        return [n.write("Slice", right.jvp(n, vs)[0], [-1], [-(2**62)], [2], [-1]), None]
+
+    monkeypatch.setitem(RULES, "TopK", DerivativeRule(right.vjp, turned))
+    net = Net((300,))
+    output = net.ops("TopK", "x", np.array([200]), outputs=2)[0]
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 300)).astype(np.float32)
+    assert worst(net, output, X, v)["TopK"] > 0.5
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Pow"])
+def test_a_small_part_of_a_large_value_is_no_wrong_rule(op):
+    """Local response: 1 and a ten-thousandth of the squares, which float32 rounds; a slope of half the size would be seen."""
+    net = Net((50,))
+    t = net.op("Add", net.op("Mul", net.op("Mul", "x", "x"), np.float32(1e-4)), np.float32(1))
+    output = net.op("Pow", t, np.float32(0.75)) if op == "Pow" else t
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 50)).astype(np.float32)
+    assert worst(net, output, X, v)[op] < 1e-3  # the tolerance of the self-test
+
+
+def test_a_wrong_slope_beside_a_large_value_is_seen(monkeypatch):
+    net = Net((50,))
+    output = net.op("Add", net.op("Tanh", net.op("Mul", "x", np.float32(1e-2))), np.float32(1))
+    monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: 0.95, 1: 1.0}))
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 50)).astype(np.float32)
+    assert worst(net, output, X, v)["Add"] > 0.02

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
+import tests.spectral.cases_picks  # noqa: F401 - enters its cases
 from onnxfim.graph.lower import LOWERINGS
 from onnxfim.spectral import RULES
 from tests.spectral.cases import CASES, REFUSED

@@ -1,13 +1,13 @@
 """All rules: importing this module fills the registry; and why some operators have none."""
 
 from onnxfim.gradients.derivative_rules import refuse
-from onnxfim.gradients.rules import elementwise, moves, pools, products, reductions
+from onnxfim.gradients.rules import elementwise, indexed, moves, pools, products, reductions, sampling, transforms
 
-__all__ = ["elementwise", "moves", "pools", "products", "reductions"]
+__all__ = ["elementwise", "indexed", "moves", "pools", "products", "reductions", "sampling", "transforms"]
 
 refuse(
     "the true derivative is zero almost everywhere",
-    *("Round", "Floor", "Ceil", "Sign", "Hardmax", "Mod", "BitShift"),
+    *("Round", "Floor", "Ceil", "Sign", "Hardmax", "BitShift"),
 )
 refuse(
     "it rounds to integers, so the true derivative is zero almost everywhere (a clip surrogate can be asked for)",
@@ -22,5 +22,9 @@ refuse(
     "trees are piecewise constant, the true derivative is zero almost everywhere",
     *("ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.TreeEnsemble"),
 )
+refuse("each cell takes a maximum over a region that is rounded to whole cells, for which there is no rule", "MaxRoiPool")
+refuse("its two values belong to all rows alike", "OneHot")
+refuse("how many values it returns depends on them", "Unique")
+refuse("in training mode it is random, so no derivative of it can be tested", "Dropout")
 refuse("control flow is not differentiated", "If", "Loop", "Scan", "SequenceMap")
 refuse("recurrent operators have no derivative rule", "LSTM", "GRU", "RNN")

@@ -37,6 +37,15 @@ derivative("Reciprocal")(lambda n: n.write("Neg", _square(n, n.y)))
 derivative("Sin")(lambda n: n.write("Cos", n.x))
 derivative("Cos")(lambda n: n.write("Neg", n.write("Sin", n.x)))
 derivative("Atan")(lambda n: n.write("Reciprocal", n.add(_square(n, n.x), 1.0)))
+derivative("Tan")(lambda n: n.add(_square(n, n.y), 1.0))
+derivative("Asin")(lambda n: n.write("Reciprocal", n.write("Sqrt", _one_less_square(n))))
+derivative("Acos")(lambda n: n.write("Neg", n.write("Reciprocal", n.write("Sqrt", _one_less_square(n)))))
+derivative("Sinh")(lambda n: n.write("Cosh", n.x))
+derivative("Cosh")(lambda n: n.write("Sinh", n.x))
+derivative("Asinh")(lambda n: n.write("Reciprocal", n.write("Sqrt", n.add(_square(n, n.x), 1.0))))
+derivative("Acosh")(lambda n: n.write("Reciprocal", n.write("Sqrt", n.write("Neg", _one_less_square(n)))))
+derivative("Atanh")(lambda n: n.write("Reciprocal", _one_less_square(n)))
+derivative("Shrink")(lambda n: _step(n, "Greater", n.write("Abs", n.x), n.real("lambd", 0.5)))
 derivative("Erf")(lambda n: n.mul(n.write("Exp", n.write("Neg", _square(n, n.x))), 2 / math.sqrt(math.pi)))
 derivative("Softplus")(lambda n: n.write("Sigmoid", n.x))
 derivative("Softsign")(lambda n: _square(n, n.write("Reciprocal", n.add(n.write("Abs", n.x), 1.0))))
@@ -48,6 +57,11 @@ derivative("Celu")(lambda n: _exponential_unit(n, gamma=1.0, alpha=1.0, scale=n.
 derivative("Selu")(
     lambda n: _exponential_unit(n, gamma=n.real("gamma", 1.0507009873554804), alpha=n.real("alpha", 1.6732632423543772), scale=1.0)
 )
+
+
+def _one_less_square(n: Site) -> str:
+    """1 − x², without the cancellation near ±1."""
+    return n.mul(n.sub(1.0, n.x), n.add(n.x, 1.0))
 
 
 def _exponential_unit(n: Site, *, gamma: float, alpha: float, scale: float) -> str:
@@ -138,6 +152,15 @@ def _div(n: Site) -> Mapping[int, Partial]:
     factors: dict[int, Partial] = {0: n.write("Reciprocal", b)}
     if n.varies[1]:
         factors[1] = n.write("Neg", n.div(n.y, b))
+    return factors
+
+
+@pointwise("Mod")
+def _remainder(n: Site) -> Mapping[int, Partial]:
+    """1, and minus the whole quotient that was taken away."""
+    factors: dict[int, Partial] = {0: 1.0}
+    if n.varies[1]:
+        factors[1] = n.div(n.sub(n.y, n.x), n.inputs[1])
     return factors
 
 

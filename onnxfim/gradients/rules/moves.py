@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from onnx import TensorProto
 
-from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Site, Stretch, linear, numel
-from onnxfim.graph.emitter import AttributeValue
+from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Site, Stretch, linear
 from onnxfim.graph.shapes import Batch, Dim
-
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def _to_output(n: Site, v: str) -> str:
@@ -47,13 +43,11 @@ linear(
 )
 
 
-def _cast(n: Site, t: str, like: str) -> str:
-    if n.trace.elem[n.x] not in _FLOATS:
-        raise n.refuse("it reads a number rounded to an integer: the true derivative is zero almost everywhere")
-    return n.write("Cast", t, to=n.trace.elem[like])
-
-
-linear("Cast", transpose=lambda n, u: _cast(n, u, n.x), apply=lambda n, v: _cast(n, v, n.y))
+linear(
+    "Cast",
+    transpose=lambda n, u: n.write("Cast", u, to=n.trace.elem[n.x]),
+    apply=lambda n, v: n.write("Cast", v, to=n.trace.elem[n.y]),
+)
 
 
 def _tile_transpose(n: Site, u: str) -> str:
@@ -80,11 +74,6 @@ linear("Tile", transpose=_tile_transpose, apply=_tile)
 # joining and cutting
 
 
-def _zero(n: Site, like: str) -> str:
-    """A zero tangent or cotangent of the value ``like``."""
-    return n.write("Expand", 0.0, n.write("Concat", n.seeds, n.write("Shape", like), axis=0))
-
-
 def _pieces(n: Site, t: str, axis: int, names: Sequence[str]) -> tuple[str, ...]:
     """Cut along ``axis`` into parts of the sizes of ``names``."""
     sizes = n.static([n.shape(name)[axis] for name in names])
@@ -101,14 +90,14 @@ def _concat_vjp(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
 def _concat_jvp(n: Site, vs: Mapping[int, str]) -> Sequence[str]:
     axis = n.axis(0, n.rank(n.y))
     n.static([n.shape(name)[axis] for name in n.inputs])
-    parts = [vs[i] if n.varies[i] else _zero(n, name) for i, name in enumerate(n.inputs)]
+    parts = [vs[i] if n.varies[i] else n.zeros(name) for i, name in enumerate(n.inputs)]
     return [n.write("Concat", *parts, axis=axis + 1)]
 
 
 def _split_vjp(n: Site, us: Sequence[str | None]) -> Mapping[int, str]:
     axis = n.axis(0, n.rank(n.x))
     n.static([n.shape(n.x)[axis]])
-    parts = [u if u is not None else _zero(n, name) for u, name in zip(us, n.node.output, strict=True) if name]
+    parts = [u if u is not None else n.zeros(name) for u, name in zip(us, n.node.output, strict=True) if name]
     return {0: n.write("Concat", *parts, axis=axis + 1)}
 
 
@@ -221,107 +210,7 @@ def _pad_transpose(n: Site, u: str) -> str:
 linear("Pad", transpose=_pad_transpose, apply=lambda n, v: n.pad(v, *_pads(n)))
 
 
-# picking by index
-
-
-def _gather_transpose(n: Site, u: str) -> Cotangent:
-    dims = n.shape(n.x)
-    axis = n.axis(0, len(dims))
-    (size,) = n.static([dims[axis]])
-    indices = n.inputs[1]
-    picked: list[Dim] = [*dims[:axis], numel(n.static(n.shape(indices))), *dims[axis + 1 :]]
-    u = n.reshape(u, picked)  # (S, before, picked, behind)
-    known = n.value(1)
-    if known is not None:
-        flat = known.reshape(-1) % size
-        if len(flat) and (np.diff(flat) == 1).all():
-            return Stretch(u, axis, len(dims), int(flat[0]), int(flat[-1]) + 1, size)
-        if np.array_equal(np.sort(flat), np.arange(size)):
-            return n.write("Gather", u, [int(i) for i in np.argsort(flat)], axis=axis + 1)
-    column = n.write("Reshape", n.write("Cast", indices, to=TensorProto.INT64), [-1, *[1] * (len(dims) - axis - 1)])
-    return _scatter(n, u, column, axis)
-
-
-def _scatter(n: Site, u: str, indices: str, axis: int) -> str:
-    """Add the elements of ``u`` to zeros of the input's shape at the indices along ``axis``."""
-    where = n.write("Expand", indices, n.write("Shape", u))
-    return n.write("ScatterElements", _zero(n, n.x), where, u, axis=axis + 1, reduction="add")
-
-
-def _gather(n: Site, v: str) -> str:
-    return n.write("Gather", v, n.inputs[1], axis=n.axis(0, n.rank(n.x)) + 1)
-
-
-def _gather_elements(n: Site, v: str) -> str:
-    dims = n.shape(n.inputs[1])
-    cut = [i for i, (a, b) in enumerate(zip(n.shape(n.x), dims, strict=True)) if a != b and i != n.axis(0, len(dims))]
-    if cut:
-        raise n.refuse("its indices are smaller than its data on another axis")
-    shape = n.write("Concat", n.seeds, n.write("Shape", n.inputs[1]), axis=0)
-    return n.write("GatherElements", v, n.write("Expand", n.inputs[1], shape), axis=n.axis(0, len(dims)) + 1)
-
-
-linear("Gather", transpose=_gather_transpose, apply=_gather)
-linear(
-    "GatherElements",
-    transpose=lambda n, u: _scatter(n, u, n.inputs[1], n.axis(0, n.rank(n.x))),
-    apply=_gather_elements,
-)
-
-
-# resampling
-
-
-def _resampled(n: Site) -> list[int]:
-    """Axes that a Resize changes."""
-    if str(n.attribute("coordinate_transformation_mode", "half_pixel")) == "tf_crop_and_resize":
-        raise n.refuse("cropping while resizing has no rule")
-    if n.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise n.refuse("its keep_aspect_ratio_policy has no rule")
-    dims, out = n.shape(n.x), n.shape(n.y)
-    axes = [i for i, (a, b) in enumerate(zip(dims, out, strict=True)) if a != b]
-    n.static([dims[i] for i in axes])
-    return axes
-
-
-def _resize_attributes(n: Site) -> dict[str, AttributeValue]:
-    names = ("coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a", "exclude_outside", "antialias")
-    found = {name: n.attribute(name) for name in names}
-    return {k: v for k, v in found.items() if isinstance(v, (int, float, str))}
-
-
-def _resize_matrix(n: Site, axis: int) -> str:
-    """The operator along one axis as a matrix (in, out): itself applied to the identity, computed once at load time."""
-    dims, out = n.static([n.shape(n.x)[axis]])[0], n.static([n.shape(n.y)[axis]])[0]
-    eye = n.emitter.constant(np.eye(dims, dtype=n.dtype)[None, None])
-    scales = n.value(2)
-    if scales is not None and scales.size:
-        axes = n.integers("axes") or list(range(n.rank(n.x)))
-        scale = float(scales.reshape(-1)[[a % n.rank(n.x) for a in axes].index(axis)])
-        got = n.write("Resize", eye, None, np.asarray([1, 1, 1, scale], np.float32), **_resize_attributes(n))
-    else:
-        got = n.write("Resize", eye, None, None, [1, 1, dims, out], **_resize_attributes(n))
-    return n.write("Reshape", got, [dims, out])
-
-
-def _resize(n: Site, t: str, *, back: bool) -> str:
-    """Multiply each changed axis by its matrix."""
-    for axis in _resampled(n):
-        matrix = _resize_matrix(n, axis)
-        rank = n.rank(n.x)
-        if axis == rank - 1:
-            t = n.write("MatMul", t, n.write("Transpose", matrix, perm=[1, 0]) if back else matrix)
-        elif axis == rank - 2:
-            t = n.write("MatMul", matrix if back else n.write("Transpose", matrix, perm=[1, 0]), t)
-        else:
-            order = [*(i for i in range(rank + 1) if i != axis + 1), axis + 1]
-            t = n.write("Transpose", t, perm=order)
-            t = n.write("MatMul", t, n.write("Transpose", matrix, perm=[1, 0]) if back else matrix)
-            t = n.write("Transpose", t, perm=[int(i) for i in np.argsort(order)])
-    return t
-
-
-linear("Resize", transpose=lambda n, u: _resize(n, u, back=True), apply=lambda n, v: _resize(n, v, back=False))
+# triangles and sums
 
 
 def _trilu(n: Site, t: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnxfim.gradients.derivative_rules import Partial, Site, linear, numel
-from onnxfim.graph.shapes import Dim
+from onnxfim.gradients.derivative_rules import Partial, Site, linear, numel, target
 
 
 def _axes(n: Site) -> list[int]:
@@ -53,6 +52,16 @@ def _reduction(op: str, slope: Callable[[Site, str, list[int]], Partial]) -> Non
     linear(op, transpose=back, apply=forth)
 
 
+def _product_of_others(n: Site, y: str, axes: Sequence[int]) -> str:
+    """∂y/∂x_i, the product of the others, where entries may be zero: it is zero wherever one of the others is."""
+    if not axes:
+        return n.mask(n.write("Equal", n.x, n.x))
+    zero = n.mask(n.write("Equal", n.x, 0.0))
+    filled = n.add(n.x, zero)
+    others = n.div(n.write("ReduceProd", filled, list(axes)), filled)
+    return n.mul(others, n.mask(n.write("Equal", n.total(zero, axes), zero)))
+
+
 def _count(n: Site, axes: Sequence[int]) -> int:
     return numel(n.static([n.shape(n.x)[a] for a in axes]))
 
@@ -67,19 +76,11 @@ def _extremum_mask(n: Site, y: str, axes: Sequence[int]) -> str:
         return n.div(tied, n.total(tied, axes))
     size = _count(n, axes)
     merged = [*dims[: axes[0]], size, *dims[axes[-1] + 1 :]]
-    flat = n.write("Reshape", n.x, _target(n, merged)) if len(axes) > 1 else n.x
+    flat = n.write("Reshape", n.x, target(n, merged)) if len(axes) > 1 else n.x
     which = n.write("ArgMax" if n.op == "ReduceMax" else "ArgMin", flat, axis=axes[0], keepdims=1)
     positions = n.emitter.constant(np.arange(size).reshape(-1, *[1] * (len(merged) - axes[0] - 1)))
     mask = n.mask(n.write("Equal", which, positions))
-    return n.write("Reshape", mask, _target(n, dims)) if len(axes) > 1 else mask
-
-
-def _target(n: Site, dims: Sequence[Dim]) -> list[int]:
-    """Reshape target of a value without seed axis."""
-    target = [d if isinstance(d, int) else -1 for d in dims]
-    if target.count(-1) > 1:
-        raise n.refuse("two axes depend on the batch")
-    return target
+    return n.write("Reshape", mask, target(n, dims)) if len(axes) > 1 else mask
 
 
 _reduction("ReduceSum", lambda n, y, axes: 1.0)
@@ -88,6 +89,7 @@ _reduction("ReduceL1", lambda n, y, axes: n.write("Sign", n.x))
 _reduction("ReduceL2", lambda n, y, axes: n.div(n.x, n.write("Max", y, float(np.finfo(n.dtype).tiny))))
 _reduction("ReduceSumSquare", lambda n, y, axes: n.mul(n.x, 2.0))
 _reduction("ReduceLogSumExp", lambda n, y, axes: n.write("Exp", n.sub(n.x, y)))
+_reduction("ReduceProd", _product_of_others)
 _reduction("ReduceMax", _extremum_mask)
 _reduction("ReduceMin", _extremum_mask)
 

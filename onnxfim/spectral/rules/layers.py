@@ -232,6 +232,31 @@ def _conv_transpose(ctx: Composition, node: Node) -> Value:
     return ctx.linear(node, x, element)
 
 
+@rule("Einsum")
+def _einsum(ctx: Composition, node: Node) -> Value:
+    """With one operand that varies, once, a linear map: written out where it is small."""
+    moving = [i for i, name in enumerate(node.inputs) if ctx.varying(name)]
+    if len(moving) != 1:
+        return _no(ctx, node, "products of values that vary have no rule in this form")
+    x, out = ctx.values[node.inputs[moving[0]]], ctx.shape(node.outputs[0])
+    others = [weight(ctx, node, i) for i in range(len(node.inputs)) if i != moving[0]]
+    if x.size is None or out is None or None in out or any(w is None for w in others):
+        return _no(ctx, node, "its weights or shapes are not known before the model runs")
+    if x.size * math.prod(d or 0 for d in out) > LARGE:
+        return _no(ctx, node, "it is too large to be written out as a matrix")
+    equation = str(node.attributes.get("equation", ""))
+    shape = [d or 0 for d in x.shape or ()]
+
+    def product(X: np.ndarray) -> np.ndarray:
+        operands: list[list[np.ndarray]] = [[w for w in others if w is not None] for _ in X]
+        for row, own in zip(X, operands, strict=True):
+            own.insert(moving[0], row)
+        return np.stack([np.einsum(equation, *own) for own in operands])
+
+    matrix = product(np.eye(x.size).reshape(-1, *shape)).reshape(x.size, -1)
+    return ctx.linear(node, x, Other((node,), x.shape, out, matrix_norm(matrix), product))
+
+
 @rule("BatchNormalization")
 def _batch_normalization(ctx: Composition, node: Node) -> Value:
     parts = [weight(ctx, node, k) for k in range(1, 5)]

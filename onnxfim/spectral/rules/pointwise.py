@@ -153,6 +153,18 @@ def _mish(ctx: Composition, node: Node) -> Value:
     return _pointwise(ctx, node, MISH, low=-0.31)
 
 
+@rule("Swish")
+def _swish(ctx: Composition, node: Node) -> Value:
+    return _pointwise(ctx, node, SILU)  # x·σ(αx) has the slope of x·σ(x) at αx
+
+
+@rule("Shrink")
+def _shrink(ctx: Composition, node: Node) -> Value:
+    if attribute(node, "bias", 0.0) != attribute(node, "lambd", 0.5):
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "jumps at its threshold, so it has no Lipschitz constant"))
+    return _pointwise(ctx, node, 1.0)
+
+
 @rule("Gelu", "com.microsoft.Gelu")
 def _gelu(ctx: Composition, node: Node) -> Value:
     return _pointwise(ctx, node, max(GELU, GELU_TANH), low=-0.171)
@@ -259,7 +271,7 @@ def _same_unknown(ctx: Composition, node: Node) -> bool:
 @rule(
     "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
     "GreaterOrEqual",
-    "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
+    "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "Mod", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
 def _jumps(ctx: Composition, node: Node) -> tuple[Value, ...]:
     first = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")

@@ -20,7 +20,7 @@ from onnxfim.spectral.site import Ball, Composition, KnownOfValue, Value, unboun
 _LARGE = 1 << 22
 
 
-def _index(value: Value) -> np.ndarray | None:
+def flat_places(value: Value) -> np.ndarray | None:
     """The flat positions of the value's entries in its own shape, or None when unknown or too many."""
     if value.size is None or value.size > _LARGE:
         return None
@@ -92,7 +92,7 @@ def _identity(ctx: Composition, node: Node) -> Value | tuple[Value, ...]:
 def _transpose(ctx: Composition, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     perm = node.attributes.get("perm")
-    index = _index(x)
+    index = flat_places(x)
     if index is not None:
         index = np.transpose(index, cast("tuple[int, ...] | None", perm))
     ball = None
@@ -107,7 +107,7 @@ def _transpose(ctx: Composition, node: Node) -> Value:
 def _slice(ctx: Composition, node: Node) -> Value:
     x, index = ctx.values[node.inputs[0]], None
     if x.shape is not None:
-        where, full = _slices(ctx, node, len(x.shape)), _index(x)
+        where, full = _slices(ctx, node, len(x.shape)), flat_places(x)
         index = None if full is None or where is None else full[where]
     return moved(ctx, node, x, index, ball=_part(x))
 
@@ -135,7 +135,7 @@ def _part(x: Value) -> Ball | None:
 @rule("Split")
 def _split(ctx: Composition, node: Node) -> tuple[Value, ...]:
     x, axis = ctx.values[node.inputs[0]], int(attribute(node, "axis", 0))
-    full = _index(x)
+    full = flat_places(x)
     results, start = [], 0
     for k, name in enumerate(node.outputs):
         shape = ctx.shape(name) if name else None
@@ -159,7 +159,7 @@ def _gather(ctx: Composition, node: Node) -> Value:
     if where is None:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its index is unknown before the model runs"))
     positions = where.astype(np.int64)
-    full = _index(x)
+    full = flat_places(x)
     index = None if full is None else np.take(full, positions, axis=axis)
     copies = float(np.unique(positions, return_counts=True)[1].max()) if positions.size else 0.0
     ball = None
@@ -175,7 +175,7 @@ def _gather(ctx: Composition, node: Node) -> Value:
 @rule("Expand", "Tile")
 def _expand(ctx: Composition, node: Node) -> Value:
     x, target = ctx.values[node.inputs[0]], ctx.constant(node.inputs[1])
-    full = _index(x)
+    full = flat_places(x)
     if full is None or target is None or ctx.varying(node.inputs[1]):
         return ctx.fresh(node, math.inf, reason=ctx.reason(x) or unbounded(node, "the number of copies it makes is not known"))
     repeats = tuple(int(t) for t in target)
@@ -199,7 +199,7 @@ def _pad(ctx: Composition, node: Node) -> Value:
     if len(node.inputs) > 2 and node.inputs[2] and ctx.varying(node.inputs[2]):
         return ctx.fresh(node, math.inf, reason=unbounded(node, "pads with a value that varies with the input"))
     array = ctx.constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    full, index = _index(x), None
+    full, index = flat_places(x), None
     axes = ctx.constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
     if full is not None and array is not None:
         where = range(full.ndim) if axes is None else [int(a) % full.ndim for a in axes]
@@ -227,7 +227,7 @@ def _pad(ctx: Composition, node: Node) -> Value:
 @rule("DepthToSpace", "SpaceToDepth")
 def _blocks(ctx: Composition, node: Node) -> Value:
     x, block, index = ctx.values[node.inputs[0]], int(attribute(node, "blocksize", 1)), None
-    full = _index(x)
+    full = flat_places(x)
     if full is not None and full.ndim == 4:
         n, c, h, w = full.shape
         if node.op == "SpaceToDepth":
@@ -289,7 +289,7 @@ def _joined(ctx: Composition, node: Node, axis: int, shapes: list[OpenShape | No
         moves = [e for e in chain if isinstance(e, Rearrange)]
         if len(moves) != len(chain) or len(chain) > 1:
             return None
-        index = moves[0].full() if moves else _index(anchor)
+        index = moves[0].full() if moves else flat_places(anchor)
         if index is None or index.size != math.prod(dims):
             return None
         anchors.append(anchor)
