@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import onnx
 from onnx import TensorProto, numpy_helper
 
-import onnxfim.graph.packed_weights  # noqa: F401 - its operators can be written out too
+import onnxfim.graph.lower_ml
+import onnxfim.graph.packed_weights  # noqa: F401
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function

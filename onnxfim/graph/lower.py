@@ -345,9 +345,3 @@ def _skip_rms(s: Scratch) -> str:
     t = s.write("Add", s.inputs[0], s.inputs[1])
     t = s.further[3] = s.write("Add", t, s.inputs[3]) if s.get(3) else t
     return _root_mean_square(s, t, s.inputs[2], -1, s.real("epsilon", 1e-12))
-
-
-@lowering("ai.onnx.ml.Scaler")
-def _scaler(s: Scratch) -> str:
-    offset, scale = (np.asarray(s.attributes.get(k, d), s.dtype) for k, d in (("offset", 0.0), ("scale", 1.0)))
-    return s.write("Mul", s.write("Sub", s.inputs[0], offset), scale)
