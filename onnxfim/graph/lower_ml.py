@@ -17,7 +17,7 @@ from onnxfim.graph.lower import Scratch, lowering
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 _NEARLY_ZERO = 1e-7  # what SOFTMAX_ZERO takes for zero
 _ROUNDS = 6  # of the coupling of pairs that are written out; 200 random draws of up to 50 classes took 6 at most
 _MOST_COUPLED = 32  # classes, past which that many rounds are too many nodes
@@ -223,24 +223,24 @@ def _coupled(s: Scratch, decided: str, classes: int, pairs: list[tuple[int, int]
     """
     if classes > _MOST_COUPLED:
         raise s.refuse(f"probabilities of {classes} classes are coupled by an iteration that is too long to be written out")
-    a, b = (_numbers(s, n)[: len(pairs)] for n in ("prob_a", "prob_b"))
-    t = s.write("Add", s.write("Mul", decided, a), b)
-    r = s.write("Min", s.write("Max", s.write("Sigmoid", s.write("Neg", t)), 1e-7), float(np.float32(1) - np.float32(1e-7)))
+    s.dtype = _DOUBLE  # numbers next to 1 in float32 would hide the slopes of the last rounds
+    a, b = (_numbers(s, n)[: len(pairs)].astype(_DOUBLE) for n in ("prob_a", "prob_b"))
+    t = s.write("Add", s.write("Mul", s.write("Cast", decided, to=TensorProto.DOUBLE), a), b)
+    r = s.write("Min", s.write("Max", s.write("Sigmoid", s.write("Neg", t)), 1e-7), 1 - 1e-7)
     against = s.write("Sub", 1.0, r)
     # Of the matrix r with zero diagonal, entry (i, j) the probability of i against j, and its transpose, as rows of K² numbers.
-    upper, lower = (np.zeros((len(pairs), classes * classes), np.float32) for _ in range(2))
+    upper, lower = (np.zeros((len(pairs), classes * classes)) for _ in range(2))
     for k, (i, j) in enumerate(pairs):
         upper[k, i * classes + j] = lower[k, j * classes + i] = 1
     square = [0, classes, classes]
     ours = s.write("Reshape", s.write("Add", s.write("MatMul", r, upper), s.write("MatMul", against, lower)), square)
     theirs = s.write("Transpose", ours, perm=[0, 2, 1])
-    diagonal = s.write("ReduceSum", s.write("Mul", theirs, theirs), [2])
-    eye = np.eye(classes, dtype=np.float32)
-    Q = s.write("Sub", s.write("Mul", diagonal, eye), s.write("Mul", ours, theirs))
-    p = s.write("Add", s.write("Mul", s.write("Squeeze", diagonal, [2]), 0.0), 1 / classes)  # (N, K), of the batch's length
-    own = [s.write("Gather", s.write("Squeeze", diagonal, [2]), [i], axis=1) for i in range(classes)]
+    diagonal = s.write("ReduceSum", s.write("Mul", theirs, theirs), [2], keepdims=0)  # (N, K): Q_ii = Σ_j r_ji²
+    eye = np.eye(classes)
+    Q = s.write("Sub", s.write("Mul", s.write("Unsqueeze", diagonal, [2]), eye), s.write("Mul", ours, theirs))
+    p = s.write("Add", s.write("Mul", diagonal, 0.0), 1 / classes)  # (N, K), of the batch's length
+    own = [s.write("Gather", diagonal, [i], axis=1) for i in range(classes)]
     rows = [s.write("Squeeze", s.write("Gather", Q, [i], axis=1), [1]) for i in range(classes)]
-    done = ""
     for _ in range(_ROUNDS):
         Qp, pQp, done = _conditions(s, Q, p, classes)
         moved = p
@@ -253,7 +253,9 @@ def _coupled(s: Scratch, decided: str, classes: int, pairs: list[tuple[int, int]
             moved = s.write("Div", s.write("Add", moved, s.write("Mul", step, eye[i])), grown)
         p = s.write("Where", done, p, moved)
     *_, done = _conditions(s, Q, p, classes)
-    return s.write("Where", done, p, float("nan"))
+    p = s.write("Cast", s.write("Where", done, p, float("nan")), to=TensorProto.FLOAT)
+    s.dtype = _FLOAT
+    return p
 
 
 def _conditions(s: Scratch, Q: str, p: str, classes: int) -> tuple[str, str, str]:
