@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, cast
 
@@ -60,6 +61,7 @@ class Scratch:
 
 
 _MIRRORS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_FACTORS = 256  # of a product that is written out
 Lowering: TypeAlias = "Callable[[Scratch], str | None]"
 LOWERINGS: dict[str, Lowering] = {}
 
@@ -251,6 +253,23 @@ def _dropout(s: Scratch) -> str | None:
 @lowering("ReduceLogSum")
 def _log_sum(s: Scratch) -> str:
     return s.write("Log", s.write("ReduceSum", *s.inputs, keepdims=int(s.integer("keepdims", 1) == 1)))
+
+
+@lowering("ReduceProd")
+def _product(s: Scratch) -> str | None:
+    """The factors multiplied one by one: a quotient of the product has no value where a factor is zero."""
+    x, rank = s.inputs[0], s.rank()
+    axes = s.found.values.get(s.get(1)) if s.get(1) else np.arange(0 if s.integer("noop_with_empty_axes", 0) else rank)
+    if axes is None:
+        raise s.refuse("its axes are computed at run time")
+    along = sorted(int(a) % rank for a in axes.reshape(-1))
+    count = int(np.prod([s.shape()[a] for a in along]))
+    if count > _FACTORS:
+        raise s.refuse(f"it multiplies {count} numbers, at most {_FACTORS} are written out")
+    for axis in along:
+        factors = [s.write("Gather", x, [i], axis=axis) for i in range(s.shape()[axis])]
+        x = functools.reduce(lambda a, b: s.write("Mul", a, b), factors)
+    return x if s.integer("keepdims", 1) == 1 or not along else s.write("Squeeze", x, along)
 
 
 # fused operators of ONNX Runtime

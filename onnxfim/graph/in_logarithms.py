@@ -1,0 +1,246 @@
+"""Probabilities of a file written once more as their logarithms, from the nearest values that are not rounded to 0 or 1.
+
+``log softmax(z)``, ``log σ(s) = −softplus(−s)``, ``log(a b) = log a + log b``, ``log Σ a = logsumexp(log a)``: what makes
+probabilities of scores is replaced, operator by operator, back to where a logarithm is known. Saturated probabilities lose their
+slope in float32, their logarithms do not. The operators are those of the file's own set, so that the copy runs beside what it
+stands for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxfim.graph.graph import Node
+from onnxfim.graph.logarithm_pen import DEEPEST, ML, Pen, raw_scores, rule, two_opposite_rows
+
+
+def in_logarithms(
+    model: onnx.ModelProto, tensor: str, *, odds: bool = False, base_dir: str | os.PathLike[str] = "."
+) -> tuple[onnx.ModelProto, str] | None:
+    """A copy whose first output is the logarithm of the value ``tensor``, and that output's name.
+
+    Args:
+        model: The model; it is not changed.
+        tensor: An output that holds probabilities.
+        odds: The logarithm of p / (1 − p) in place of that of p.
+        base_dir: Folder of external data.
+
+    Returns:
+        The copy, or None where some of what makes the value has no logarithm that is known without computing it first.
+    """
+    pen = Pen(model, tensor, base_dir)
+    log = None if pen.unfit else pen.odds(tensor, 0) if odds else pen.log(tensor, 0)
+    if log is None:
+        return None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    name = pen.emitter.emit("Identity", log)  # its name is one of no file's values
+    copy.graph.node.extend(_needed(pen.emitter.nodes, name))
+    copy.graph.initializer.extend(pen.emitter.constants)
+    copy.graph.output.insert(0, helper.make_tensor_value_info(name, pen.elem(tensor), None))
+    if not any(o.domain in ("", "ai.onnx") for o in copy.opset_import):
+        copy.opset_import.append(helper.make_opsetid("", pen.opset))
+    return copy, name
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
+    wanted, kept = {output}, []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]
+
+
+# rules: the logarithm of a node's output
+
+
+@rule("Exp")
+def _exp(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    return node.inputs[0]
+
+
+@rule("Softmax")
+def _softmax(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    return pen.again(node, {}, name, "LogSoftmax")
+
+
+@rule("Sigmoid")
+def _sigmoid(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    return pen.log_sigmoid(node.inputs[0], of=name)
+
+
+@rule("Concat", "Max", "Min")
+def _each(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    """Side by side, or the largest: a logarithm keeps the order."""
+    parts = [pen.log(i, depth) for i in node.inputs]
+    return None if None in parts else pen.again(node, dict(enumerate(cast("list[str]", parts))), name)
+
+
+@rule("Where")
+def _where(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    parts = [pen.log(i, depth) for i in node.inputs[1:]]
+    return None if None in parts else pen.write(name, "Where", node.inputs[0], *parts)
+
+
+@rule("Clip")
+def _clip(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    log = pen.log(node.inputs[0], depth)
+    for k, (end, op) in enumerate((("min", "Max"), ("max", "Min"))):
+        given = node.inputs[k + 1] if len(node.inputs) > k + 1 else ""
+        limit = pen.number(given) if given else cast("float | None", node.attributes.get(end))
+        if log is None or (given and limit is None) or (limit is not None and limit <= 0 and op == "Min"):
+            return None
+        if limit is not None and 0 < limit < math.inf:
+            log = pen.write(name, op, log, math.log(limit))
+    return log
+
+
+@rule("Mul")
+def _mul(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    a, b = (pen.log(i, depth) for i in node.inputs)
+    return None if a is None or b is None else pen.write(name, "Add", a, b)
+
+
+@rule("Div")
+def _div(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    a, b = (pen.log(i, depth) for i in node.inputs)
+    if a is None or b is None:
+        return None
+    if _total_of(pen, node.inputs[1], node.inputs[0]) and _distribution(pen, node.inputs[0], depth):
+        return a
+    return pen.write(name, "Neg", b) if pen.number(node.inputs[0]) == 1 else pen.write(name, "Sub", a, b)
+
+
+@rule("Reciprocal")
+def _reciprocal(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    a = pen.log(node.inputs[0], depth)
+    return None if a is None else pen.write(name, "Neg", a)
+
+
+@rule("Sqrt")
+def _sqrt(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    a = pen.log(node.inputs[0], depth)
+    return None if a is None else pen.write(name, "Mul", a, 0.5)
+
+
+@rule("Pow")
+def _pow(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    a, power = pen.log(node.inputs[0], depth), pen.number(node.inputs[1])
+    return None if a is None or power is None else pen.write(name, "Mul", a, power)
+
+
+@rule("Sub")
+def _sub(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    return pen.complement(node.inputs[1], depth) if pen.number(node.inputs[0]) == 1 else None
+
+
+@rule("Add", "Sum", "Mean")
+def _add(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    masks = [_mask(pen, i) for i in node.inputs]
+    if len(node.inputs) == 2 and any(masks):
+        return _masked(pen, node, name, masks, depth)
+    first, *others = sorted(node.inputs, key=lambda i: pen.known(i) is None)  # a constant first
+    total, fixed = pen.log(first, depth), pen.known(first) is not None
+    for other in others:
+        log = pen.log(other, depth)
+        if total is None or log is None:
+            return None
+        total, fixed = pen.plus(total, log, fixed=fixed), False
+    if total is None or node.op != "Mean":
+        return total
+    return pen.write(name, "Sub", total, math.log(len(node.inputs)))
+
+
+def _mask(pen: Pen, name: str) -> str | None:
+    """The truth value that a number stands for, or a multiple of which it is: some exporters add it where all else is zero."""
+    node = pen.graph.producers.get(name)
+    if node is not None and node.op == "Mul":
+        rest = [i for i in node.inputs if pen.number(i) is None]
+        node = pen.graph.producers.get(rest[0]) if len(rest) == 1 else None
+    return node.inputs[0] if node is not None and node.op == "Cast" and pen.elem(node.inputs[0]) == TensorProto.BOOL else None
+
+
+def _masked(pen: Pen, node: Node, name: str, masks: Sequence[str | None], depth: int) -> str | None:
+    """The other summand's logarithm; where the mask is set, that of the sum as it is."""
+    at = 0 if masks[0] else 1
+    log = pen.log(node.inputs[1 - at], depth)
+    if log is None:
+        return None
+    tiny = float(np.finfo(helper.tensor_dtype_to_np_dtype(pen.elem(name))).tiny)
+    as_it_is = pen.write(name, "Log", pen.write(name, "Max", name, tiny))
+    return pen.write(name, "Where", masks[at], as_it_is, log)
+
+
+@rule("ReduceSum", "ReduceMean", "ReduceL1")
+def _reduce(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    log = pen.log(node.inputs[0], depth)
+    given = pen.known(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else node.attributes.get("axes")
+    if log is None or given is None or (len(node.inputs) > 1 and not node.inputs[1]):
+        return None
+    axes = [int(a) for a in np.asarray(given).reshape(-1)]
+    shape = pen.graph.shapes.get(node.inputs[0], ())
+    sizes = [shape[a] if -len(shape) <= a < len(shape) else None for a in axes]
+    total = pen.sum_of(log, axes, keepdims=int(cast("int", node.attributes.get("keepdims", 1)) == 1)) if axes else None
+    if total is None or node.op != "ReduceMean":
+        return total
+    count = math.prod(n for n in sizes if isinstance(n, int)) if all(isinstance(n, int) for n in sizes) else 0
+    return pen.write(name, "Sub", total, math.log(count)) if count else None
+
+
+def _total_of(pen: Pen, name: str, summands: str) -> bool:
+    node = pen.graph.producers.get(name)
+    return node is not None and node.op == "ReduceSum" and node.inputs[0] == summands
+
+
+def _distribution(pen: Pen, name: str, depth: int) -> bool:
+    """Whether rows of a value sum to 1 as they are: divided by their sum they stay, and its logarithm is rounding."""
+    node = pen.graph.producers.get(name)
+    if node is None or depth > DEEPEST:
+        return False
+    if node.op in ("Identity", "Cast"):
+        return _distribution(pen, node.inputs[0], depth + 1)
+    if node.op == "Concat":  # 1 − p and p
+        makers = [pen.graph.producers.get(i) for i in node.inputs]
+        return len(makers) == 2 and any(
+            m is not None and m.op == "Sub" and m.inputs[1] == other and pen.number(m.inputs[0]) == 1
+            for m, other in zip(makers, node.inputs[::-1], strict=True)
+        )
+    if node.op in (f"{ML}.LinearClassifier", f"{ML}.SVMClassifier"):
+        return node.attributes.get("post_transform") == "SOFTMAX" or two_opposite_rows(node)
+    return node.op == "Softmax" or (node.op == f"{ML}.Normalizer" and node.attributes.get("norm") == "L1")
+
+
+# operators of classical models
+
+
+@rule(f"{ML}.Normalizer")
+def _normalizer(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    log, norm = pen.log(node.inputs[0], depth), node.attributes.get("norm", "MAX")
+    if log is None or len(pen.graph.shapes.get(node.inputs[0], (0, 0))) != 2:
+        return None
+    if norm == "MAX":
+        axes = {"axes": [1]} if pen.opset < 18 else {}
+        top = pen.write(name, "ReduceMax", log, *([] if axes else [[1]]), **axes)
+        return pen.write(name, "Sub", log, top)
+    if norm == "L2":
+        return pen.write(name, "Sub", log, pen.write(name, "Mul", pen.sum_of(pen.write(name, "Mul", log, 2.0), [1]), 0.5))
+    return log if _distribution(pen, node.inputs[0], depth) else pen.write(name, "Sub", log, pen.sum_of(log, [1]))
+
+
+@rule(f"{ML}.LinearClassifier", f"{ML}.LinearRegressor", f"{ML}.SVMClassifier")
+def _scored(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    transform = node.attributes.get("post_transform")
+    if transform not in ("SOFTMAX", "LOGISTIC"):
+        return None
+    scores = raw_scores(pen, node, name)
+    if scores is None:
+        return None
+    return pen.write(name, "LogSoftmax", scores, axis=1) if transform == "SOFTMAX" else pen.log_sigmoid(scores, of=name)
