@@ -31,6 +31,7 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 STEPS = (1e-1, 1e-2)
 #: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
 NARROW = 1e-3
+_ROUNDED = 4  # units in the last place of a node's results, below which a difference of them says nothing
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -248,7 +249,8 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
-            best = np.fmin(best, np.abs(t - slope))
+            rounding = _ROUNDED * np.finfo(values[test.output].dtype).eps * np.abs(y) / (2 * unit * step)
+            best = np.fmin(best, np.maximum(np.abs(t - slope) - rounding, 0.0))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
         beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)

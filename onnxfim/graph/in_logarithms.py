@@ -80,8 +80,7 @@ def _sigmoid(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 @rule("Concat", "Max", "Min")
 def _each(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     """Side by side, or the largest: a logarithm keeps the order."""
-    parts = [pen.log(i, depth) for i in node.inputs]
-    return None if None in parts else pen.again(node, dict(enumerate(cast("list[str]", parts))), name)
+    return pen.each(node, name, pen.log, depth)
 
 
 @rule("Where")
@@ -144,9 +143,8 @@ def _sub(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 @rule("Add", "Sum", "Mean")
 def _add(pen: Pen, node: Node, name: str, depth: int) -> str | None:
-    masks = [_mask(pen, i) for i in node.inputs]
-    if len(node.inputs) == 2 and any(masks):
-        return _masked(pen, node, name, masks, depth)
+    if node.op == "Add" and (masked := _masked(pen, node, name, depth)) is not None:
+        return masked
     first, *others = sorted(node.inputs, key=lambda i: pen.known(i) is None)  # a constant first
     total, fixed = pen.log(first, depth), pen.known(first) is not None
     for other in others:
@@ -159,24 +157,34 @@ def _add(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     return pen.write(name, "Sub", total, math.log(len(node.inputs)))
 
 
-def _mask(pen: Pen, name: str) -> str | None:
-    """The truth value that a number stands for, or a multiple of which it is: some exporters add it where all else is zero."""
-    node = pen.graph.producers.get(name)
+def _mask(pen: Pen, name: str) -> tuple[str, float] | None:
+    """The truth value whose number, times a constant, a value is, and that constant."""
+    node, factor = pen.graph.producers.get(name), 1.0
     if node is not None and node.op == "Mul":
-        rest = [i for i in node.inputs if pen.number(i) is None]
-        node = pen.graph.producers.get(rest[0]) if len(rest) == 1 else None
-    return node.inputs[0] if node is not None and node.op == "Cast" and pen.elem(node.inputs[0]) == TensorProto.BOOL else None
-
-
-def _masked(pen: Pen, node: Node, name: str, masks: Sequence[str | None], depth: int) -> str | None:
-    """The other summand's logarithm; where the mask is set, that of the sum as it is."""
-    at = 0 if masks[0] else 1
-    log = pen.log(node.inputs[1 - at], depth)
-    if log is None:
+        rest = [(i, pen.number(o)) for i, o in (node.inputs, node.inputs[::-1])]
+        other, found = next(((i, c) for i, c in rest if c is not None), ("", None))
+        node, factor = pen.graph.producers.get(other), found or 0.0
+    if node is None or node.op != "Cast" or pen.elem(node.inputs[0]) != TensorProto.BOOL or factor <= 0:
         return None
-    tiny = float(np.finfo(helper.tensor_dtype_to_np_dtype(pen.elem(name))).tiny)
-    as_it_is = pen.write(name, "Log", pen.write(name, "Max", name, tiny))
-    return pen.write(name, "Where", masks[at], as_it_is, log)
+    return node.inputs[0], factor
+
+
+def _where_zero(pen: Pen, name: str, condition: str) -> bool:
+    """Whether a condition is that all of a non-negative value is zero: ``not bool(Σ a)``."""
+    node = pen.graph.producers.get(condition)
+    cast_to = pen.graph.producers.get(node.inputs[0]) if node is not None and node.op == "Not" else None
+    if cast_to is None or cast_to.op != "Cast" or cast_to.attributes.get("to") != TensorProto.BOOL:
+        return False
+    return cast_to.inputs[0] == name or _total_of(pen, cast_to.inputs[0], name)
+
+
+def _masked(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    """Some exporters add a constant where all else is zero, lest a sum be that is divided by."""
+    for a, other in (node.inputs, node.inputs[::-1]):
+        mask = _mask(pen, other)
+        if mask is not None and _where_zero(pen, a, mask[0]) and (log := pen.log(a, depth)) is not None:
+            return pen.write(name, "Where", mask[0], math.log(mask[1]), log)
+    return None
 
 
 @rule("ReduceSum", "ReduceMean", "ReduceL1")
@@ -186,13 +194,12 @@ def _reduce(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     if log is None or given is None or (len(node.inputs) > 1 and not node.inputs[1]):
         return None
     axes = [int(a) for a in np.asarray(given).reshape(-1)]
-    shape = pen.graph.shapes.get(node.inputs[0], ())
-    sizes = [shape[a] if -len(shape) <= a < len(shape) else None for a in axes]
     total = pen.sum_of(log, axes, keepdims=int(cast("int", node.attributes.get("keepdims", 1)) == 1)) if axes else None
     if total is None or node.op != "ReduceMean":
         return total
-    count = math.prod(n for n in sizes if isinstance(n, int)) if all(isinstance(n, int) for n in sizes) else 0
-    return pen.write(name, "Sub", total, math.log(count)) if count else None
+    sizes = pen.emitter.emit("Gather", pen.emitter.emit("Shape", log), pen.emitter.constant(np.asarray(axes, np.int64)))
+    count = pen.emitter.emit("Cast", pen.emitter.emit("ReduceProd", sizes, keepdims=0), to=pen.elem(name))
+    return pen.write(name, "Sub", total, pen.write(name, "Log", count))
 
 
 def _total_of(pen: Pen, name: str, summands: str) -> bool:
@@ -205,7 +212,7 @@ def _distribution(pen: Pen, name: str, depth: int) -> bool:
     node = pen.graph.producers.get(name)
     if node is None or depth > DEEPEST:
         return False
-    if node.op in ("Identity", "Cast"):
+    if node.op in ("Identity", "Cast") or (node.op == "Concat" and len(node.inputs) == 1):
         return _distribution(pen, node.inputs[0], depth + 1)
     if node.op == "Concat":  # 1 − p and p
         makers = [pen.graph.producers.get(i) for i in node.inputs]
@@ -216,6 +223,12 @@ def _distribution(pen: Pen, name: str, depth: int) -> bool:
     if node.op in (f"{ML}.LinearClassifier", f"{ML}.SVMClassifier"):
         return node.attributes.get("post_transform") == "SOFTMAX" or two_opposite_rows(node)
     return node.op == "Softmax" or (node.op == f"{ML}.Normalizer" and node.attributes.get("norm") == "L1")
+
+
+@rule("LpNormalization")
+def _lp(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+    log, axis = pen.log(node.inputs[0], depth), int(cast("int", node.attributes.get("axis", -1)))
+    return None if log is None or node.attributes.get("p", 2) != 1 else pen.write(name, "Sub", log, pen.sum_of(log, [axis]))
 
 
 # operators of classical models

@@ -134,6 +134,11 @@ class Pen:
         inner = find(node.inputs[0], depth + 1)
         return None if inner is None else self.again(node, {0: inner}, name)
 
+    def each(self, node: Node, name: str, find: Callable[[str, int], str | None], depth: int) -> str | None:
+        """The node again, of what was found of each of its inputs."""
+        parts = [find(i, depth + 1) for i in node.inputs]
+        return None if None in parts else self.again(node, dict(enumerate(cast("list[str]", parts))), name)
+
     def complement(self, name: str, depth: int) -> str | None:
         """The logarithm of 1 less a value, None where none is known."""
         node = self.graph.producers.get(name)
@@ -141,6 +146,8 @@ class Pen:
             return None
         if node.op in _MOVES:
             return self.moved(node, name, self.complement, depth)
+        if node.op == "Concat":
+            return self.each(node, name, self.complement, depth)
         if node.op == "Sub" and self.number(node.inputs[0]) == 1:
             return self.log(node.inputs[1], depth + 1)
         s = self.logit(node, name, depth)
@@ -156,8 +163,7 @@ class Pen:
         if node.op in _MOVES:
             return self.moved(node, name, self.odds, depth)
         if node.op == "Concat":
-            parts = [self.odds(i, depth + 1) for i in node.inputs]
-            return None if None in parts else self.again(node, dict(enumerate(cast("list[str]", parts))), name)
+            return self.each(node, name, self.odds, depth)
         if node.op == "Sub" and self.number(node.inputs[0]) == 1:
             inner = self.odds(node.inputs[1], depth + 1)
             return None if inner is None else self.write(name, "Neg", inner)
