@@ -18,7 +18,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxfim.graph.graph import Node
-from onnxfim.graph.logarithm_pen import DEEPEST, ML, Pen, raw_scores, rule, two_opposite_rows
+from onnxfim.graph.logarithm_pen import DEEPEST, Pen, raw_scores, rule
+from onnxfim.graph.making_probabilities import ML, total_of, two_opposite_rows
 
 
 def in_logarithms(
@@ -113,7 +114,7 @@ def _div(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     a, b = (pen.log(i, depth) for i in node.inputs)
     if a is None or b is None:
         return None
-    if _total_of(pen, node.inputs[1], node.inputs[0]) and _distribution(pen, node.inputs[0], depth):
+    if total_of(pen.graph, node.inputs[1], node.inputs[0]) and _distribution(pen, node.inputs[0], depth):
         return a
     return pen.write(name, "Neg", b) if pen.number(node.inputs[0]) == 1 else pen.write(name, "Sub", a, b)
 
@@ -175,7 +176,7 @@ def _where_zero(pen: Pen, name: str, condition: str) -> bool:
     cast_to = pen.graph.producers.get(node.inputs[0]) if node is not None and node.op == "Not" else None
     if cast_to is None or cast_to.op != "Cast" or cast_to.attributes.get("to") != TensorProto.BOOL:
         return False
-    return cast_to.inputs[0] == name or _total_of(pen, cast_to.inputs[0], name)
+    return cast_to.inputs[0] == name or total_of(pen.graph, cast_to.inputs[0], name)
 
 
 def _masked(pen: Pen, node: Node, name: str, depth: int) -> str | None:
@@ -200,11 +201,6 @@ def _reduce(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     sizes = pen.emitter.emit("Gather", pen.emitter.emit("Shape", log), pen.emitter.constant(np.asarray(axes, np.int64)))
     count = pen.emitter.emit("Cast", pen.emitter.emit("ReduceProd", sizes, keepdims=0), to=pen.elem(name))
     return pen.write(name, "Sub", total, pen.write(name, "Log", count))
-
-
-def _total_of(pen: Pen, name: str, summands: str) -> bool:
-    node = pen.graph.producers.get(name)
-    return node is not None and node.op == "ReduceSum" and node.inputs[0] == summands
 
 
 def _distribution(pen: Pen, name: str, depth: int) -> bool:

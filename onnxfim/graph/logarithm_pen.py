@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 
 from onnxfim.graph.emitter import AttributeValue, Emitter, Operand
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.making_probabilities import ML, number, one_and, rows_of_scores
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
-ML = "ai.onnx.ml"
 _OLDEST = 9  # of the operator sets that have Where
 DEEPEST = 200  # operators between the outputs and the scores
 _LARGEST = 65_536  # numbers of a constant that is written as its logarithm
@@ -88,8 +88,7 @@ class Pen:
 
     def number(self, name: str) -> float | None:
         """The value of a constant of one number."""
-        value = self.known(name)
-        return float(value.reshape(-1)[0]) if value is not None and value.size == 1 and value.dtype.kind in "fiu" else None
+        return number(self.graph, name)
 
     def sum_of(self, logs: str, axes: Sequence[int], *, keepdims: int = 1) -> str:
         """The logarithm of the sum of what ``logs`` are the logarithms of."""
@@ -175,25 +174,11 @@ class Pen:
             return node.inputs[0]
         if node.op in (f"{ML}.LinearClassifier", f"{ML}.LinearRegressor"):
             return raw_scores(self, node, name) if node.attributes.get("post_transform") == "LOGISTIC" else None
-        parts = _one_and(self, node)
+        parts = one_and(self.graph, node)
         if parts is None:
             return None
         log = self.log(parts, depth + 1)  # 1 / (1 + e)
         return None if log is None else self.write(name, "Neg", log)
-
-
-def _one_and(pen: Pen, node: Node) -> str | None:
-    """The value e of a node that computes 1 / (1 + e)."""
-    if node.op == "Reciprocal":
-        whole = node.inputs[0]
-    elif node.op == "Div" and pen.number(node.inputs[0]) == 1:
-        whole = node.inputs[1]
-    else:
-        return None
-    total = pen.graph.producers.get(whole)
-    if total is None or total.op != "Add":
-        return None
-    return next((total.inputs[1 - k] for k in (0, 1) if pen.number(total.inputs[k]) == 1), None)
 
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -214,26 +199,10 @@ def raw_scores(pen: Pen, node: Node, name: str) -> str | None:
         labels = given.get("classlabels_ints") or given.get("classlabels_strings") or ()
         two_sided = len(cast("Any", labels)) == 2 and given.get("vectors_per_class") and not given.get("prob_a")
         return None if two_sided and given["post_transform"] != "LOGISTIC" else pen.again(node, {}, name, post_transform="NONE")
-    rows = (
-        len(cast("Any", given.get("intercepts") or ()))
-        if node.op.endswith("Classifier")
-        else int(cast("int", given.get("targets", 1)))
-    )
+    rows = rows_of_scores(node)
     if rows > 1:
         return pen.again(node, {}, name, post_transform="NONE")
     if node.op.endswith("Regressor") or given["post_transform"] != "LOGISTIC":
         return None  # of one row the runtime makes no softmax
     both = {k: [-v for v in cast("Any", given[k])] + list(cast("Any", given[k])) for k in ("coefficients", "intercepts")}
     return pen.again(node, {}, name, post_transform="NONE", **both)
-
-
-def two_opposite_rows(node: Node) -> bool:
-    """Whether a classifier's sigmoids are those of a score and of its negative, and so a distribution over two classes."""
-    given = node.attributes
-    if given.get("post_transform") != "LOGISTIC" or node.op != f"{ML}.LinearClassifier":
-        return False
-    b, W = (np.asarray(given.get(k) or (), np.float64) for k in ("intercepts", "coefficients"))
-    if b.size == 1:
-        labels = given.get("classlabels_ints") or given.get("classlabels_strings") or ()
-        return len(cast("Any", labels)) == 2
-    return b.size == 2 and W.size % 2 == 0 and bool(b[0] == -b[1] and (W[: W.size // 2] == -W[W.size // 2 :]).all())

@@ -22,6 +22,7 @@ def read(context: Context) -> GraphReading | None:
     file, info = context.subject.file, context.subject.info
     if file is None or not context.settings.bounds:
         return None
+    from onnxfim.spectral.prepared import prepared_view
     from onnxfim.spectral.reading import read_graph  # once the first line is out
 
     context.say("bounding")
@@ -32,10 +33,11 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
-    end = ending(file.graph, info.output)
+    view = prepared_view(file.graph, info.input)
+    end = ending(view.graph, info.output)  # of the graph that is bounded: some scores are values of it alone
     logits = context.subject.kind.made_by(end)
     reading = read_graph(
-        file.graph,
+        view,
         input_name=info.input,
         output_name=info.output,
         logits=logits,
