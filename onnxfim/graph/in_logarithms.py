@@ -27,6 +27,8 @@ def in_logarithms(
 ) -> tuple[onnx.ModelProto, str] | None:
     """A copy whose first output is the logarithm of the value ``tensor``, and that output's name.
 
+    Where the value is a softmax of scores, the output is the scores: they differ by one number in a row.
+
     Args:
         model: The model; it is not changed.
         tensor: An output that holds probabilities.
@@ -40,6 +42,9 @@ def in_logarithms(
     log = None if pen.unfit else pen.odds(tensor, 0) if odds else pen.log(tensor, 0)
     if log is None:
         return None
+    last = pen.emitter.nodes[-1] if pen.emitter.nodes else None
+    if last is not None and last.op_type == "LogSoftmax" and last.output[0] == log:
+        log = last.input[0]  # the scores: as good as logarithms, and what a file that ends in them gives
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     name = pen.emitter.emit("Identity", log)  # its name is one of no file's values

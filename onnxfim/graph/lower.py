@@ -259,7 +259,7 @@ def _log_sum(s: Scratch) -> str:
 def _product(s: Scratch) -> str | None:
     """The factors multiplied one by one: a quotient of the product has no value where a factor is zero."""
     x, rank = s.inputs[0], s.rank()
-    axes = s.found.values.get(s.get(1)) if s.get(1) else np.arange(0 if s.integer("noop_with_empty_axes", 0) else rank)
+    axes = s.found.value(s.get(1)) if s.get(1) else np.arange(0 if s.integer("noop_with_empty_axes", 0) else rank)
     if axes is None:
         raise s.refuse("its axes are computed at run time")
     along = sorted(int(a) % rank for a in axes.reshape(-1))

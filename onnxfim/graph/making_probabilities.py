@@ -69,7 +69,7 @@ def classical_kind(node: Node) -> str | None:
         return "probabilities" if rows > 1 else None
     if transform != "LOGISTIC":
         return None
-    return "probabilities" if two_opposite_rows(node) else "sigmoid" if rows > 1 else None
+    return "sigmoid" if rows > 1 and not two_opposite_rows(node) else None
 
 
 def two_opposite_rows(node: Node) -> bool:
