@@ -249,8 +249,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )
         if inner is not None and found[1] is not None:
             forward, reader, (source, read) = inner, before, found[1]
-            rewritten.append("one more output, the logarithm of the probabilities, up to one number in each sample, written out from the scores")
-            how += "; differentiated at their logarithm, up to one number in each sample, written out from the scores"
+            rewritten.append("one more output, the logarithm of the probabilities up to one number a sample, from the scores")
+            how += "; differentiated at their logarithm, written out from the scores"
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
