@@ -15,6 +15,7 @@ from onnxfim.auditing.finding_axes import OutputAxes, find_axes
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
 from onnxfim.graph.ends import Ending, ending, input_level, input_limits
+from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
     choose_input,
@@ -239,6 +240,17 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             forward, reader, read = inner, before, end.logits
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
+    if before is not None and reader is kind and still is None:
+        found = [in_logarithms(m, out.name, odds=kind.independent, base_dir=file.path.parent) for m in (proto, file.proto)]
+        inner = (
+            None
+            if found[0] is None
+            else _inner_forward(_Copy(*found[0]), file, proto, opened, axes, few, kind.probabilities(truth), before, batch)
+        )
+        if inner is not None and found[1] is not None:
+            forward, reader, (source, read) = inner, before, found[1]
+            rewritten.append("one more output, the logarithm of the probabilities up to one number a sample, from the scores")
+            how += "; differentiated at their logarithm, written out from the scores"
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)

@@ -38,6 +38,7 @@ _BENDS_WITHIN_ONE = frozenset(
 _TINY = float(np.finfo(np.float64).tiny)
 #: Of an input's size, where its spread is less: a smaller step is lost in float32.
 _LEAST = 2e-3
+_ROUNDED = 4  # units in the last place of a node's results, below which a difference of them says nothing
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -256,7 +257,7 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
-    rounding = np.abs(y) * float(np.finfo(values[test.output].dtype).eps) / 2  # of the difference of two ends, over two steps
+    rounding = _ROUNDED / 2 * np.abs(y) * float(np.finfo(values[test.output].dtype).eps)
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)

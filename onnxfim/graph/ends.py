@@ -10,6 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.making_probabilities import classical_kind, one_and, softmax_written_out
 from onnxfim.graph.output_axes import AxisMap, back, softmax_axis
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -29,7 +30,7 @@ _LINEAR = frozenset({
     "MatMul", "Gemm", "Conv", "MatMulInteger", "QLinearMatMul", "QLinearConv", "BatchNormalization", "LSTM", "GRU",
     "RNN", "ConvTranspose", "com.microsoft.FusedMatMul", "com.microsoft.QGemm", "com.microsoft.MatMulNBits", "Einsum",
     "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat", "ai.onnx.ml.LinearClassifier",
-    "ai.onnx.ml.LinearRegressor",
+    "ai.onnx.ml.LinearRegressor", "ai.onnx.ml.SVMClassifier", "ai.onnx.ml.SVMRegressor",
 })  # fmt: skip
 
 
@@ -77,13 +78,13 @@ def ending(graph: Graph, output: str) -> Ending:
     A Softmax or Sigmoid before the output makes probabilities, through casts, moves of axes, quantisation, a constant factor and
     a Clip; the value before it holds the logits, unless a Clip stands between. Log-probabilities are logits, and the value before
     the LogSoftmax holds them as well: a constant added to all of them changes nothing. Exp after it makes probabilities. A softmax
-    over the batch is no such end.
+    over the batch is no such end. Both are seen where they are written out, and where a node of a classical model makes them.
     """
-    name, total, rounding, clipped, exponential = output, 1.0, 0.0, None, False
+    name, total, rounding, clipped, exponential, divided = output, 1.0, 0.0, None, False, False
     shape = graph.shapes.get(output)
     axes: AxisMap | None = None if shape is None else tuple(range(len(shape)))
     while (node := graph.producers.get(name)) is not None and node.inputs:
-        if node.op in _KINDS and (not exponential or node.op == "LogSoftmax"):
+        if node.op in _KINDS and (not exponential or node.op == "LogSoftmax") and not (divided and node.op != "Softmax"):
             axis = None if node.op == "Sigmoid" else softmax_axis(graph, node)
             if _over_the_batch(graph, node, axis):
                 break
@@ -94,8 +95,15 @@ def ending(graph: Graph, output: str) -> Ending:
             )  # fmt: skip
         if exponential:
             break
+        made = _made_otherwise(graph, node, name)
+        if made is not None and not (divided and made[0] == "sigmoid"):
+            kind, before = made
+            logits = before if clipped is None and (total == 1.0 or kind == "probabilities") else None
+            return Ending(kind, node.label, logits, None, axes, total, rounding, clipped)
         if node.op == "Exp":
             exponential = True
+        elif node.op == "ai.onnx.ml.Normalizer" and node.attributes.get("norm") == "L1" and clipped is None:
+            divided, total = True, 1.0  # by their sum, which does not change what sums to 1
         elif node.op == "Clip":
             clipped = _clip_range(graph, node)
         elif node.op in ("Mul", "Div"):
@@ -113,6 +121,26 @@ def ending(graph: Graph, output: str) -> Ending:
         name = node.inputs[0]
     last = graph.producers.get(name)
     return Ending(linear=not exponential and _is_linear(graph, last), concatenates=last is not None and last.op == "Concat")
+
+
+def _made_otherwise(graph: Graph, node: Node, name: str) -> tuple[str, str | None] | None:
+    """The kind of what a node makes of scores without a Softmax or Sigmoid, and the scores where they are a value of the graph."""
+    if node.op in ("ai.onnx.ml.LinearClassifier", "ai.onnx.ml.LinearRegressor"):
+        kind = classical_kind(node) if name == node.outputs[-1] else None
+        return None if kind is None else (kind, None)
+    shares = softmax_written_out(graph, node)
+    if shares is not None:
+        return "probabilities", shares
+    odds = one_and(graph, node)
+    if odds is None or (exp := graph.producers.get(odds)) is None or exp.op != "Exp":
+        return None
+    turned = graph.producers.get(exp.inputs[0])
+    if turned is not None and turned.op == "Neg":
+        return "sigmoid", turned.inputs[0]
+    if turned is not None and turned.op == "Mul":
+        scores = [a for a, b in (turned.inputs, turned.inputs[::-1]) if (c := graph.constant(b)) is not None and (c == -1).all()]
+        return "sigmoid", scores[0] if scores else None
+    return "sigmoid", None
 
 
 def _is_linear(graph: Graph, node: Node | None) -> bool:

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 import onnxfim.graph.lower_geometry
+import onnxfim.graph.lower_ml
 import onnxfim.graph.packed_weights  # noqa: F401 - and its
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter

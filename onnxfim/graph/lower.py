@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, cast
 
@@ -61,6 +62,7 @@ class Scratch:
 
 
 _MIRRORS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_FACTORS = 256  # of a product that is written out
 Lowering: TypeAlias = "Callable[[Scratch], str | None]"
 LOWERINGS: dict[str, Lowering] = {}
 
@@ -258,6 +260,23 @@ def _log_sum(s: Scratch) -> str:
     return s.write("Log", s.write("ReduceSum", *s.inputs, keepdims=int(s.integer("keepdims", 1) == 1)))
 
 
+@lowering("ReduceProd")
+def _product(s: Scratch) -> str | None:
+    """The factors multiplied one by one: a quotient of the product has no value where a factor is zero."""
+    x, rank = s.inputs[0], s.rank()
+    axes = s.found.value(s.get(1)) if s.get(1) else np.arange(0 if s.integer("noop_with_empty_axes", 0) else rank)
+    if axes is None:
+        raise s.refuse("its axes are computed at run time")
+    along = sorted(int(a) % rank for a in axes.reshape(-1))
+    count = int(np.prod([s.shape()[a] for a in along]))
+    if count > _FACTORS:
+        raise s.refuse(f"it multiplies {count} numbers, at most {_FACTORS} are written out")
+    for axis in along:
+        factors = [s.write("Gather", x, [i], axis=axis) for i in range(s.shape()[axis])]
+        x = functools.reduce(lambda a, b: s.write("Mul", a, b), factors)
+    return x if s.integer("keepdims", 1) == 1 or not along else s.write("Squeeze", x, along)
+
+
 # fused operators of ONNX Runtime
 
 
@@ -350,9 +369,3 @@ def _skip_rms(s: Scratch) -> str:
     t = s.write("Add", s.inputs[0], s.inputs[1])
     t = s.further[3] = s.write("Add", t, s.inputs[3]) if s.get(3) else t
     return _root_mean_square(s, t, s.inputs[2], -1, s.real("epsilon", 1e-12))
-
-
-@lowering("ai.onnx.ml.Scaler")
-def _scaler(s: Scratch) -> str:
-    offset, scale = (np.asarray(s.attributes.get(k, d), s.dtype) for k, d in (("offset", 0.0), ("scale", 1.0)))
-    return s.write("Mul", s.write("Sub", s.inputs[0], offset), scale)

@@ -46,7 +46,7 @@ _LIKE_INPUT = frozenset(
     [
         *("SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "MultiHeadAttention"),
         *("Gelu", "HardSwish", "Mish", "Celu", "ThresholdedRelu", "GroupNormalization", "RMSNormalization"),
-        *("MeanVarianceNormalization", "LpNormalization"),
+        *("MeanVarianceNormalization", "LpNormalization", "Normalizer", "Imputer"),
     ]
 )
 
@@ -240,7 +240,7 @@ def _infer(node: onnx.NodeProto, found: Walk, opset: int) -> None:
 
 def _infer_alone(node: onnx.NodeProto, found: Walk) -> None:
     """Shapes that the standard's inference does not tell."""
-    if node.domain not in (*STANDARD, "com.microsoft") or not node.input or not node.output:
+    if node.domain not in (*STANDARD, "com.microsoft", "ai.onnx.ml") or not node.input or not node.output:
         return
     x = found.shape(node.input[0])
     if node.op_type == "Attention" and x is not None and len(node.input) > 1:

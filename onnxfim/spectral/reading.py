@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.sample import Estimate, SampleResult
@@ -32,7 +33,7 @@ class GraphReading:
 
 
 def read_graph(
-    graph: Graph,
+    graph: Graph | Flow,
     *,
     input_name: str | None = None,
     output_name: str | None = None,
@@ -43,7 +44,7 @@ def read_graph(
     """Family and bound of a graph.
 
     Args:
-        graph: The model's graph.
+        graph: The model's graph, or its view by `prepared_view`.
         input_name, output_name: What is audited; the first floating-point ones by default.
         logits: The bound is of the value before a final Softmax, LogSoftmax or Sigmoid, whose slopes are taken as logits; False
             where the outputs are not read as what that activation makes.

@@ -391,9 +391,3 @@ def skip_normalisations(rng: Rng) -> tuple[Net, str]:
 def simplified(rng: Rng) -> tuple[Net, str]:
     net = Net((3, 4))
     return net, net.op("SimplifiedLayerNormalization", "x", rng.uniform(0.5, 1.5, 4), axis=-1, epsilon=1e-3)
-
-
-@case("ai.onnx.ml.Scaler")
-def scaler(rng: Rng) -> tuple[Net, str]:
-    net = Net((4,))
-    return net, net.op("Scaler", "x", domain="ai.onnx.ml", offset=[0.1, 0.2, 0.3, 0.4], scale=[1.0, 2.0, 0.5, 1.5])

@@ -10,6 +10,7 @@ from onnxfim.auditing.cache import remembered_bound
 from onnxfim.auditing.context import Context
 from onnxfim.auditing.stages import stage
 from onnxfim.graph.ends import Ending, ending
+from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import Bound
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def read(context: Context) -> GraphReading | None:
     file, info = context.subject.file, context.subject.info
     if file is None or not context.settings.bounds:
         return None
+    from onnxfim.spectral.prepared import prepared_view
     from onnxfim.spectral.reading import read_graph  # once the first line is out
 
     context.say("bounding")
@@ -32,22 +34,31 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
-    end = ending(file.graph, info.output)
-    logits = context.subject.kind.made_by(end)
+    view = prepared_view(file.graph, info.input)
+    end = ending(view.graph, info.output)  # of the graph that is bounded: some scores are values of it alone
+    logits, output = context.subject.kind.made_by(end), info.output
+    source = context.subject.differentiable
+    if source is not None and _written_out(context, end, logits=logits):
+        view, logits, output = prepared_view(Graph(source.proto, base_dir=source.base_dir), info.input), False, source.logits
     reading = read_graph(
-        file.graph,
+        view,
         input_name=info.input,
-        output_name=info.output,
+        output_name=output,
         logits=logits,
         remember=remember,
         progress=lambda *_: context.meter.check(),
     )
-    return replace(reading, bound=_of_audit(reading.bound, context, end, logits=logits))
+    return replace(reading, bound=_of_audit(reading.bound, context, end.logits if logits and end.logits is not None else output))
 
 
-def _of_audit(bound: Bound, context: Context, end: Ending, *, logits: bool) -> Bound:
+def _written_out(context: Context, end: Ending, *, logits: bool) -> bool:
+    """Whether the audit read logarithms that stand in its copy alone, where the file holds no logits."""
+    subject = context.subject
+    return not (logits and end.logits) and subject.read != subject.info.output and not subject.of_logarithm
+
+
+def _of_audit(bound: Bound, context: Context, target: str) -> Bound:
     """The bound of what the audit measured; not available where that is another quantity than the one that was bounded."""
-    target = end.logits if logits and end.logits is not None else context.subject.info.output
     why = ""
     if not context.subject.kind.reads_logits and target == context.subject.info.output:
         why = (
