@@ -88,7 +88,7 @@ def open_derivative(ground: Ground) -> Derivative:
         return model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate, rows),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
-            products=ground.base.shape[1] > FEW_CLASSES,
+            products=ground.base[0].size > FEW_CLASSES,
         )  # fmt: skip
 
     def tested(model: MeteredModel) -> SelfTest:
@@ -118,7 +118,8 @@ def open_derivative(ground: Ground) -> Derivative:
     rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
     rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
-    return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
+    route = GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground), positions=ground.base.shape[2])
+    return Derivative(info, route)
 
 
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
@@ -139,11 +140,11 @@ def _original(ground: Ground, model: DifferentiableModel, surrogate: bool, teste
     if surrogate:
         return lambda rows: model.vjp(rows, np.zeros((1, len(rows), model.num_outputs)))[0]
     if ground.subject.turns is None:
-        return lambda rows: ground.forward.outputs(rows)[:, :, 0]
-    known = ground.forward.outputs(tested)[:, :, 0]  # first, while the model's own session is open
+        return lambda rows: ground.forward.outputs(rows).reshape(len(rows), -1)
+    known = ground.forward.outputs(tested).reshape(len(tested), -1)  # first, while the model's own session is open
 
     def original(rows: Array) -> Array:
-        return known if rows is tested else ground.forward.outputs(rows)[:, :, 0]
+        return known if rows is tested else ground.forward.outputs(rows).reshape(len(rows), -1)
 
     return original
 
