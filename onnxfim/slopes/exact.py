@@ -28,6 +28,9 @@ Array: TypeAlias = np.ndarray[Any, Any]
 #: Up to so many classes the whole Jacobian costs no more than Lanczos iteration for all measures together: 73 passes at 50 classes,
 #: 148 at 100, against 94 to 130 of a trained net, however many classes it has (tests/benchmarks/bench_large.py).
 FEW_CLASSES = 80
+#: The same at many positions, whose eigenvalues lie closer: 257 passes with an exact trace, against 180 to 250 of two small U-nets.
+_FEW_AT_POSITIONS = 256
+_MOST_SLOPES = 2**25  # of one sample's whole Jacobian at many positions
 _TOLERANCE = 1e-4
 _MOST_PRODUCTS = 60  # with each start
 #: Random starts: in three dimensions chance hides neither member of a pair of eigenvalues close together, which it did in 1 of 200
@@ -73,7 +76,10 @@ class GradientRoute:
     def few(self) -> bool:
         """Whether whole Jacobians are computed."""
         # A bracket by the extreme scales says nothing where features differ in scale: all coordinates do.
-        return self._passes <= FEW_CLASSES or self.measurer.features is not None
+        if self._positions == 1:
+            return self._passes <= FEW_CLASSES or self.measurer.features is not None
+        small = self.model.num_outputs * math.prod(self.model.shape) <= _MOST_SLOPES
+        return (self._passes <= _FEW_AT_POSITIONS and small) or self.measurer.features is not None
 
     @property
     def _passes(self) -> int:
