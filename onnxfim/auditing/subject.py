@@ -287,7 +287,7 @@ def _inner_axes(end: Ending, axes: OutputAxes) -> OutputAxes | None:
 
 
 def _as_rows(proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: OutputAxes, few: Array) -> tuple[onnx.ModelProto, str]:
-    """A graph and its value whose flat rows are the forward's outputs (N, K, P): a copy that moves the axes where they lie otherwise.
+    """A graph and its value whose flat rows are the forward's outputs (N, K, P): a copy that moves axes which lie otherwise.
 
     The test of the derivative holds its outputs against the file's own.
     """

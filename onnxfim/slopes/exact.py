@@ -83,7 +83,7 @@ class GradientRoute:
 
     @property
     def _passes(self) -> int:
-        """Of a whole Jacobian: backwards from each output or, of many positions, forwards from each coordinate if they are fewer."""
+        """Of a whole Jacobian: backwards from each output or, at many positions, forwards from each coordinate if fewer."""
         K = self.model.num_outputs
         return K if self._positions == 1 else min(K, math.prod(self.model.shape))
 
@@ -295,7 +295,7 @@ class GradientRoute:
         """
         n, ends = len(z), [Weighing.of(self.measurer.reader, z, end) for end in self.measurer.temperature_ends]
         shares = np.ones((n, len(ends)))
-        for k in np.flatnonzero(top.values > 0).tolist():
+        for k in np.flatnonzero(top.values > 0).tolist() if ends else ():
             c, d = (np.concatenate(kept[n + k]) for kept in (products.cotangents, products.slopes))  # (m, K)
             for e, end in enumerate(ends):
                 y = end.scores(np.array([k]), d[None])[0]  # (m, K)
