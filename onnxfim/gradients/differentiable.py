@@ -205,15 +205,15 @@ class DifferentiableModel:
         z, g = self._run(self._vjp, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "u": u})
         return np.asarray(np.isfinite(z).all(axis=1) & np.isfinite(g[0]).reshape(len(X), -1).all(axis=1))
 
-    def jacobian(self, X: Array, *, forward: bool = False) -> Array:
-        """The Jacobian of the logits of a block of samples, (N, K, d) in the model's own precision.
+    def forward_jacobian(self, X: Array) -> Array:
+        """The same as `jacobian`, along each coordinate: cheaper where these are fewer than the outputs."""
+        d = int(np.prod(self.shape))
+        V = np.broadcast_to(np.eye(d, dtype=self.dtype)[:, None], (d, len(X), d)).reshape(d, *X.shape)
+        return np.moveaxis(self.jvp(X, V)[1], 0, 2)
 
-        ``forward`` takes it along each coordinate, which is cheaper where these are fewer than the outputs.
-        """
-        K, d = self.num_outputs, int(np.prod(self.shape))
-        if forward:
-            V = np.broadcast_to(np.eye(d, dtype=self.dtype)[:, None], (d, len(X), d)).reshape(d, *X.shape)
-            return np.moveaxis(self.jvp(X, V)[1], 0, 2)
+    def jacobian(self, X: Array) -> Array:
+        """The Jacobian of the logits of a block of samples, (N, K, d) in the model's own precision."""
+        K = self.num_outputs
         U = np.broadcast_to(np.eye(K, dtype=self.dtype)[:, None], (K, len(X), K))  # (K, N, K)
         g = self.vjp(X, np.ascontiguousarray(U))[1]  # (K, N, *shape)
         return np.moveaxis(g.reshape(K, len(X), -1), 0, 1)

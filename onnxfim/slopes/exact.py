@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -41,6 +42,7 @@ _VECTORS = 2 * _STARTS + _STARTS_OF_STRETCH  # of a step, at most
 _STEPS = 20  # that bases are reckoned with
 _BASES = 2**26  # bytes of the bases of the samples that are measured together
 _KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
+_LONGEST_LEAD = 2**13  # outputs of a lead that goes to disk with its sample's result
 _HELD_BYTES = 2**24  # of directions that are made where the Jacobian is at hand
 
 
@@ -56,7 +58,7 @@ class GradientRoute:
 
     Attributes:
         leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K·P), by its position; left there by
-            `measure`.
+            `measure`, but for long ones, which are kept apart as long as they are few.
         held: The `directions` themselves, (2, d) float32, by position, of the first samples of the data; left there by `measure`.
     """
 
@@ -67,6 +69,7 @@ class GradientRoute:
         self.leads: dict[int, Array] = {}
         self.held: dict[int, Array] = {}
         self._worst: dict[int, Array] = {}  # float32, by position
+        self._long: dict[int, Array] = {}  # leads of more than `_LONGEST_LEAD` outputs, the same
 
     def apart(self) -> GradientRoute:
         """A route that leaves its leads elsewhere: for points that are no samples, whatever their positions."""
@@ -110,7 +113,6 @@ class GradientRoute:
             made: dict[int, SampleResult] = {}
             if self._positions > 1:
                 made = {k: self._at_positions(part[k], z[k], J[k]) for k in which}
-                self.held |= self._held([part[k] for k in which], np.array([self.leads[part[k].position] for k in which]), J[good])
             elif which:
                 chosen = [part[k] for k in which]
                 found, leads = results(self.measurer, Block(self.measurer.reader, x[good], z[good], J[good], self._box), chosen)
@@ -126,15 +128,24 @@ class GradientRoute:
         Which samples these are depends on their positions alone, so that a resumed audit takes its directions from where the first
         took them.
         """
-        first = _HELD_BYTES // (8 * J.shape[2]) if len(leads) else 0
+        first = _HELD_BYTES // (8 * J.shape[2])
         made = ((s.position, lead @ slopes.astype(np.float64)) for s, lead, slopes in zip(samples, leads, J, strict=True))
         return {p: _units(g).astype(np.float32) for p, g in made if p < first}
 
     def _at_positions(self, sample: Sample, base: Array, J: Array) -> SampleResult:
         """The result of a sample with several positions from its outputs (K, P) and whole Jacobian (K·P, d), and its leads."""
-        ends = self._ends(sample, base, J.T)
-        self.leads[sample.position] = self._lead_at_positions(sample, base, J)
-        return self.measurer(sample, base, [ends])
+        lead = self._lead_at_positions(sample, base, J)
+        self._leave(sample.position, lead)
+        if self.leads.get(sample.position) is lead:
+            self.held |= self._held([sample], lead[None], J[None])
+        return self.measurer(sample, base, [self._ends(sample, base, J.T)])
+
+    def _leave(self, position: int, lead: Array) -> None:
+        """Keep a sample's lead (2, K·P), for who asks again."""
+        if lead.shape[1] <= _LONGEST_LEAD:
+            self.leads[position] = lead
+        elif (len(self._long) + 1) * 8 * lead.shape[1] <= _KEPT_BYTES:
+            self._long[position] = lead.astype(np.float32)
 
     def _lead_at_positions(self, sample: Sample, base: Array, J: Array, temperature: float = 1.0) -> Array:
         """Weights of the outputs, (2, K·P), whose slopes are the worst direction; there is no one boundary to go to."""
@@ -151,7 +162,8 @@ class GradientRoute:
 
     def _jacobians(self, X: Array, block: Sequence[Sample]) -> Iterator[tuple[Sequence[Sample], Array]]:
         """Slopes of the logits along all coordinates, (n, K·P, d), of so many samples as are worked on together."""
-        J = self.model.jacobian(X[[s.position for s in block]], forward=self._passes < self.model.num_outputs)
+        x = X[[s.position for s in block]]
+        J = self.model.forward_jacobian(x) if self._passes < self.model.num_outputs else self.model.jacobian(x)
         count = max(1, WORK // J.shape[1] ** 2)
         for start in range(0, len(block), count):
             yield block[start : start + count], J[start : start + count]
@@ -180,12 +192,13 @@ class GradientRoute:
 
     def _by_passes(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float) -> Array:
         """Directions of each sample, (n, 2, d), by passes backwards."""
-        missing = [s for s in samples if s.position not in self.leads] if temperature == 1.0 else list(samples)
-        leads = self.leads if temperature == 1.0 else {}
-        rows = self.model.rows_per_call(self._passes if self.few else 2)
+        own = self.leads if self._positions == 1 else {}
+        leads = ChainMap(own, self.leads, self._long) if temperature == 1.0 else ChainMap({})
+        missing = [s for s in samples if s.position not in leads]
+        rows = self.samples_per_call
         for start in range(0, len(missing), rows):
             leads.update(self._found_leads(X, base, missing[start : start + rows], temperature))
-        found = []
+        found, rows = [], self.model.rows_per_call(self._passes if self.few else 2)
         for start in range(0, len(samples), rows):
             block = samples[start : start + rows]
             U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
@@ -242,7 +255,7 @@ class GradientRoute:
         shares = None if hot is None else self._shares_at_ends(z, hot, products)
         distances, nearest, rivals = self._nearest(x, z, stretch)
         for k, sample in enumerate(block):
-            self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
+            self._leave(sample.position, output_weights(reader, z[k], raw.vectors[k], nearest[k]))
             spent = int(products.passes[k] + rivals[k])
             error = self.measurer.step_error
             lam = _estimate(raw, k, spent, error)
