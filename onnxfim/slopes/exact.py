@@ -16,7 +16,7 @@ from onnxfim.record.sample import Estimate, SampleResult, with_temperature_error
 from onnxfim.slopes.blocks import WORK, Block, measurable, results
 from onnxfim.slopes.class_space import JointProducts, Weighing
 from onnxfim.slopes.differences import Ends, Request, Sample
-from onnxfim.slopes.estimators import worst_direction
+from onnxfim.slopes.estimators import trace_estimate, worst_direction
 from onnxfim.slopes.flips import ValidRange
 from onnxfim.slopes.krylov import TopEigenpairs, lanczos
 from onnxfim.slopes.leads import output_weights
@@ -38,6 +38,7 @@ _MOST_PRODUCTS = 60  # with each start
 #: runs with two. An error of ‖J‖² is twice that of ‖J‖, for which two are enough.
 _STARTS, _STARTS_OF_STRETCH = 3, 2
 _INDEPENDENT = 1e-4  # of the longest: a direction, for slopes that float32 rounds
+_DRAWN = 16  # random cotangents that tell the trace, at many positions
 _VECTORS = 2 * _STARTS + _STARTS_OF_STRETCH  # of a step, at most
 _STEPS = 20  # that bases are reckoned with
 _BASES = 2**26  # bytes of the bases of the samples that are measured together
@@ -254,13 +255,15 @@ class GradientRoute:
         raw, hot, stretch = found[0], found[1] if hotter else None, found[-1]
         shares = None if hot is None else self._shares_at_ends(z, hot, products)
         distances, nearest, rivals = self._nearest(x, z, stretch)
+        drawn = self._traces(x, z, block) if self._positions > 1 else None
         for k, sample in enumerate(block):
             self._leave(sample.position, output_weights(reader, z[k], raw.vectors[k], nearest[k]))
-            spent = int(products.passes[k] + rivals[k])
+            spent = int(products.passes[k] + rivals[k]) + (0 if drawn is None else _DRAWN)
             error = self.measurer.step_error
             lam = _estimate(raw, k, spent, error)
             total = float(np.maximum(raw.ritz[k], 0).sum())
             trace = Estimate(total, total, None, "lower bound", "sum of Ritz values", spent)
+            trace = trace if drawn is None else trace_estimate(drawn[k], evaluations=spent)
             s = _estimate(stretch, k, spent, error)
             roots = [None if v is None else math.sqrt(max(v, 0.0)) for v in (s.value, s.low, s.high)]
             yield self.measurer.result(
@@ -293,6 +296,15 @@ class GradientRoute:
         products = JointProducts(self.model, x, weighings, keeps=bool(self.measurer.temperature_ends))
         found = lanczos(products, np.concatenate(starts), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
         return [_part(found, slice(m * n, (m + 1) * n), w.factor) for m, w in enumerate(weighings)], products
+
+    def _traces(self, x: Array, z: Array, block: Sequence[Sample]) -> list[Array]:
+        """``Aᵀu`` of each sample for random signs u, (S, d): their squares tell the trace, which the Ritz values fall short of."""
+        weighing = Weighing.of(self.measurer.reader, z, 1.0)
+        rngs = [np.random.default_rng([self.seed, s.index, streams.LANCZOS, 1]) for s in block]
+        c = weighing.cotangents(np.arange(len(x)), np.stack([rng.choice((-1.0, 1.0), (_DRAWN, z[0].size)) for rng in rngs]))
+        scale = np.maximum(np.abs(c).max(axis=(1, 2)), np.finfo(float).tiny)  # unit size through the network, whatever the weights
+        g = self.model.vjp(x, np.moveaxis(c / scale[:, None, None], 0, 1))[1].reshape(_DRAWN, len(x), -1)
+        return [g[:, k].astype(np.float64) * scale[k] * math.sqrt(weighing.factor[k]) for k in range(len(x))]
 
     def _noise(self, block: Sequence[Sample]) -> Array:
         """Independent random starts of unit length, (n, S, K·P), each sample's from its own stream."""

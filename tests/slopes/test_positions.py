@@ -169,8 +169,10 @@ class TestMaps:
         if how == "whole":
             assert_allclose(values(found, "trace"), trace, rtol=TOLERANCE)
         else:
-            assert kinds(found, "trace") == {"lower bound"}
-            assert (values(found, "trace") <= trace * (1 + TOLERANCE)).all()
+            held = [s.trace.low <= t <= s.trace.high for s, t in zip(found.samples, trace, strict=True)]
+            assert kinds(found, "trace") == {"estimate"}
+            assert np.mean(held) >= 0.75  # of 8 intervals of 95 %
+            assert_allclose(values(found, "trace").mean(), trace.mean(), rtol=0.1)  # 16 random cotangents of 8 samples
 
     def test_a_divergence_is_that_of_all_positions(self, saved, cpu, truth, how):
         """The measured KL along the worst direction is the quadratic form's within a tenth, as kinks leave; one position's is far less."""
