@@ -186,6 +186,24 @@ class TestMaps:
             assert s.kl_curve.flips_at is None  # there is no one decision
         assert not found.run.failed_stages
 
+    def test_long_leads_are_kept_apart(self, saved, cpu, how, monkeypatch, tmp_path):
+        """Neither on disk, nor at hand where they are many: the samples are then measured again, to what float32 rounds."""
+        nodes, weights = unet()
+        path = saved(models.model([*nodes, ("Identity", ["u"], ["z"], {})], weights, shape=(1, 16, 16), out=(4, 16, 16)))
+
+        def curves(**options):
+            found = audit(path, MAPS, settings=cpu(replay=4), **options)
+            assert not found.run.failed_stages
+            return np.array([[p.along for p in s.kl_curve.points] for s in found.samples if s.kl_curve is not None])
+
+        before = curves()
+        assert len(before) == 4
+        monkeypatch.setattr(exact, "_LONGEST_LEAD", 1)
+        for kept in (exact._KEPT_BYTES, 0):
+            monkeypatch.setattr(exact, "_KEPT_BYTES", kept)
+            for _ in range(2):  # the second time from the cache, which holds no leads
+                assert_allclose(curves(cache_dir=tmp_path / str(kept)), before, rtol=1e-4)
+
     def test_no_memory_for_the_vectors(self, saved, cpu, monkeypatch, told):
         nodes, weights = unet()
         path = saved(models.model([*nodes, ("Identity", ["u"], ["z"], {})], weights, shape=(1, 16, 16), out=(4, 16, 16)))
@@ -270,6 +288,20 @@ class TestSteps:
         else:
             held = [s.lambda_max_raw_units for s in found.samples]
             assert all(e.low <= t <= e.high for e, t in zip(held, wanted, strict=True))
+
+    def test_one_sided_slopes_at_ties(self, saved, cpu, how):
+        """Half of the coordinates stand on the kink of a Relu: the interval holds the value of every side that is drawn."""
+        X = np.where(np.arange(6) % 2, STEPS, 0).astype(np.float32)
+        nodes = [("Relu", ["x"], ["y"], {}), ("Reshape", ["y", "flat"], ["r"], {}), *MIXING[1:], ("Identity", ["u"], ["z"], {})]
+        found = audit(saved(models.model(nodes, WEIGHTS, shape=(5, 6), out=(5, 4))), X, settings=cpu(replay=0))
+        assert not found.run.failed_stages
+        assert kinds(found) == {"kinked"}
+        rng = np.random.default_rng(8)
+        for s, x in zip(found.samples, X.astype(float), strict=True):
+            for _ in range(4):
+                side = x + 1e-4 * rng.standard_normal(x.shape)
+                z, J = jacobian(lambda rows: self.logits(np.maximum(rows, 0)), side)
+                assert s.lambda_max.low <= np.linalg.eigvalsh(dense("softmax", z, J))[-1] <= s.lambda_max.high
 
     def test_a_position_that_is_sure_beside_one_that_is_not(self, saved, cpu, how):
         """Values of 1e-12 and below are values: every step alone, in 120 digits."""
