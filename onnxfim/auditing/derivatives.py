@@ -107,7 +107,7 @@ def _opened(ground: Ground, settings: Settings, hardware: Hardware) -> MeteredMo
     assert source is not None
     return MeteredModel(
         source.proto, meter=ground.meter, input_name=source.input_name, output_name=source.logits, shape=ground.X.shape[1:],
-        num_outputs=ground.base.shape[1], settings=settings, base_dir=source.base_dir, hardware=hardware,
+        num_outputs=ground.base[0].size, settings=settings, base_dir=source.base_dir, hardware=hardware,
         turns=ground.subject.turns,
     )  # fmt: skip
 

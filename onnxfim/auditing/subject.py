@@ -29,7 +29,7 @@ from onnxfim.graph.output_axes import input_batch_axis
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
-from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
+from onnxfim.graph.surgery import classes_first, free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import ProviderFailed
@@ -227,7 +227,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, source = kind, known.how, out.name, file.proto
+    reader, how, read, source, lie = kind, known.how, out.name, file.proto, axes
     before, inside = kind.before_activation(), _inner_axes(end, axes)
     if before is not None and end.logits is not None and inside is not None:
         make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
@@ -237,7 +237,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding)
         )
         if inner is not None:
-            forward, reader, read = inner, before, end.logits
+            forward, reader, read, lie = inner, before, end.logits, inside
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
     if before is not None and reader is kind and still is None:
@@ -252,7 +252,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten.append("one more output, the logarithm of the probabilities up to one number a sample, from the scores")
             how += "; differentiated at their logarithm, written out from the scores"
     by_log = kind.of_logarithm(truth)
-    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
+    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, forward, axes, few, settings):
         logarithm, name = read_logarithm(proto, out.name)
         inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
         if inner is not None:
@@ -269,12 +269,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     differentiable, reason = None, None
     if not reader.reads_logits:
         reason = "the logits before the output cannot be read"
-    elif truth.shape[2] != 1:
-        reason = "outputs with positions are measured by sketch"
-    elif axes.batch:
-        reason = f"the output's batch is its axis {axes.batch}, not the first"
     else:
-        differentiable = Differentiable(source, into.name, read, file.path.parent)
+        graph, value = _as_rows(source, read, forward, lie, few)
+        differentiable = Differentiable(graph, into.name, value, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
         info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
@@ -301,13 +298,28 @@ def _inner_axes(end: Ending, axes: OutputAxes) -> OutputAxes | None:
     return None if classes is None or batch is None else OutputAxes(classes, batch, axes.how)
 
 
-def _has_derivative(file: ModelFile, input_name: str, outputs: Array, settings: Settings) -> bool:
+def _as_rows(proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: OutputAxes, few: Array) -> tuple[onnx.ModelProto, str]:
+    """A graph and its value whose flat rows are the forward's outputs (N, K, P): a copy that moves axes which lie otherwise.
+
+    The test of the derivative holds its outputs against the file's own.
+    """
+    if axes.batch == 0 and (axes.classes == 1 or forward.outputs(few[:1]).shape[2] == 1):
+        return proto, value
+    return classes_first(proto, value, forward.raw(few[:1]).ndim, batch=axes.batch, classes=axes.classes)
+
+
+def _has_derivative(
+    file: ModelFile, input_name: str, forward: OnnxForward, axes: OutputAxes, few: Array, settings: Settings
+) -> bool:  # fmt: skip
     """Whether gradients may be used and the output can be differentiated as it stands."""
-    if settings.method not in ("auto", "gradient") or outputs.shape[2] != 1 or _rounds(file):
+    if settings.method not in ("auto", "gradient") or _rounds(file):
         return False
     logarithm, name = read_logarithm(file.proto, settings.output or choose_output(file, None).name)
+    logarithm, name = _as_rows(logarithm, name, forward, axes, few)
     try:
-        derivative_graph(logarithm, input_name=input_name, output_name=name, kind="vjp", base_dir=file.path.parent)
+        derivative_graph(
+            logarithm, input_name=input_name, output_name=name, kind="vjp", sample_shape=few.shape[1:], base_dir=file.path.parent
+        )
     except OnnxFimError:
         return False
     return True

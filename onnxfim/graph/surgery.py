@@ -1,4 +1,4 @@
-"""Small rewrites of a copy of the model: free a fixed batch axis, read a tensor from inside.
+"""Small rewrites of a copy of the model: free a fixed batch axis, read a tensor from inside, move its axes.
 
 No copy is used before it has reproduced the file's own outputs; the opening of a subject sees to that.
 """
@@ -47,6 +47,16 @@ def read_from(model: onnx.ModelProto, tensor: str, element_type: int) -> onnx.Mo
     copy.CopyFrom(model)
     copy.graph.output.insert(0, helper.make_tensor_value_info(tensor, element_type, None))
     return copy
+
+
+def classes_first(model: onnx.ModelProto, tensor: str, rank: int, *, batch: int, classes: int) -> tuple[onnx.ModelProto, str]:
+    """A copy that moves the axes of the value ``tensor``, the batch's first and the classes' second, and that value's name."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    moved = f"{tensor}__classes_first"
+    perm = [batch, classes, *(k for k in range(rank) if k not in (batch, classes))]
+    copy.graph.node.append(helper.make_node("Transpose", [tensor], [moved], name=moved, perm=perm))
+    return copy, moved
 
 
 def read_logarithm(model: onnx.ModelProto, tensor: str) -> tuple[onnx.ModelProto, str]:

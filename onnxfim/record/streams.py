@@ -13,7 +13,7 @@ AGGREGATES = 0x61676772
 REPLAY = 0x7265706C
 #: Random directions along which a sample without a slope is moved: ``[seed, sample, word]``.
 FLIPS = 0x666C6970
-#: Start vectors of Lanczos iterations: ``[seed, sample, word]``.
+#: Start vectors of Lanczos iterations: ``[seed, sample, word]``; cotangents that tell the trace, ``[seed, sample, word, 1]``.
 LANCZOS = 0x6C616E63
 #: Cotangents and tangents of the self-test of derivatives: ``[seed, word]``.
 SELF_TEST = 0x73656C66

@@ -29,11 +29,12 @@ def passes_of_products(seeds: int) -> int:
 class Weighing:
     """``A = diag(root)(I − 1pᵀ)J`` of n samples, or ``diag(root) J``, without its J and but for a factor.
 
+    With positions the K·P outputs are one vector, position by position within each class, and ``I − 1pᵀ`` acts at each position.
     The factor is taken out so that products have the size of the slopes however saturated p is.
 
     Attributes:
-        root: (n, K).
-        p: Probabilities, (n, K); None where the outputs are independent.
+        root: (n, K·P).
+        p: Probabilities, (n, K, P); None where the outputs are independent.
         factor: What eigenvalues of ``A Aᵀ`` are to be multiplied by, (n,).
     """
 
@@ -43,20 +44,20 @@ class Weighing:
 
     @classmethod
     def of(cls, reader: OutputReader, z: Array, temperature: float) -> Weighing:
-        """Of the Fisher information at outputs z (n, K, 1)."""
+        """Of the Fisher information at outputs z (n, K, P)."""
         diagonal = reader.weights(z, temperature)
         if diagonal is not None:
             return cls.diagonal(diagonal)
-        log_p = log_softmax(reader.logits(z)[:, :, 0] / temperature, axis=1)
+        log_p = log_softmax(reader.logits(z) / temperature, axis=1)
         others = log_p.copy()
         np.put_along_axis(others, log_p.argmax(axis=1)[:, None], -np.inf, axis=1)
-        largest = others.max(axis=1)  # of the classes but the first: all of A is of the size of its root
-        root = np.exp(np.minimum((log_p - largest[:, None]) / 2, _LARGEST))
+        largest = others.max(axis=(1, 2))  # of the classes but each position's first: all of A is of the size of its root
+        root = np.exp(np.minimum((log_p - largest[:, None, None]) / 2, _LARGEST)).reshape(len(z), -1)
         return cls(root, np.exp(log_p), np.exp(largest) / temperature**2)
 
     @classmethod
     def diagonal(cls, weights: Array) -> Weighing:
-        """Of independent outputs with the weights (n, K)."""
+        """Of independent outputs with the weights (n, K·P)."""
         size = np.abs(weights).max(axis=1)
         return cls(weights / np.where(size > 0, size, 1.0)[:, None], None, size**2)
 
@@ -66,28 +67,34 @@ class Weighing:
         return cls(np.ones((n, K)), None, np.ones(n))
 
     def cotangents(self, rows: Array, u: Array) -> Array:
-        """``c`` with ``Aᵀu = Jᵀc`` at some of the samples, for u (n, S, K).
+        """``c`` with ``Aᵀu = Jᵀc`` at some of the samples, for u (n, S, K·P).
 
         The entry of the dominant class is what the others have, for their sum is 0: nothing cancels.
         """
         c = self.root[rows][:, None] * u
         if self.p is None:
             return c
-        p = self.p[rows]
-        top = np.broadcast_to(p.argmax(axis=1)[:, None, None], (*c.shape[:2], 1))
-        c = c - p[:, None] * c.sum(axis=2, keepdims=True)
+        p, top, c = self._by_position(rows, c)
+        c = c - p * c.sum(axis=2, keepdims=True)
         np.put_along_axis(c, top, 0.0, axis=2)
         np.put_along_axis(c, top, -c.sum(axis=2, keepdims=True), axis=2)
-        return np.asarray(c)
+        return np.asarray(c.reshape(u.shape))
 
     def scores(self, rows: Array, slopes: Array) -> Array:
-        """``A v`` of slopes ``J v`` (n, S, K), taken relative to the dominant class first."""
+        """``A v`` of slopes ``J v`` (n, S, K·P), taken relative to each position's dominant class first."""
+        root = self.root[rows][:, None]
         if self.p is None:
-            return np.asarray(self.root[rows][:, None] * slopes)
+            return np.asarray(root * slopes)
+        p, top, D = self._by_position(rows, slopes)
+        E = D - np.take_along_axis(D, top, axis=2)
+        return np.asarray(root * (E - (p * E).sum(axis=2, keepdims=True)).reshape(slopes.shape))
+
+    def _by_position(self, rows: Array, v: Array) -> tuple[Array, Array, Array]:
+        """Probabilities (n, 1, K, P), dominant classes (n, S, 1, P), and the vectors v (n, S, K·P) as (n, S, K, P)."""
+        assert self.p is not None
         p = self.p[rows]
-        top = np.broadcast_to(p.argmax(axis=1)[:, None, None], (*slopes.shape[:2], 1))
-        E = slopes - np.take_along_axis(slopes, top, axis=2)
-        return np.asarray(self.root[rows][:, None] * (E - (p[:, None] * E).sum(axis=2, keepdims=True)))
+        top = np.broadcast_to(p.argmax(axis=1)[:, None, None], (*v.shape[:2], 1, p.shape[2]))
+        return p[:, None], top, v.reshape(*v.shape[:2], *p.shape[1:])
 
     def starts(self, noise: Array) -> Array:
         """Starts for products with ``A Aᵀ`` from unit noise (n, S, K): what ``J Jᵀ = I`` would make of it, and a tenth of it.
@@ -111,15 +118,17 @@ class JointProducts:
         model: The derivative graphs.
         x: The samples, (n, *shape).
         weighings: What each measure weighs the outputs by.
+        keeps: Whether vectors are kept for who asks later; they take as much memory as the bases of the iteration.
 
     Attributes:
         passes: Forward passes spent on each sample, (n,).
-        cotangents, slopes: Each operator's vectors ``c`` and ``J Jᵀc`` so far, (S, K) a step.
+        cotangents, slopes: Each operator's vectors ``c`` and ``J Jᵀc`` so far, (S, K·P) a step.
     """
 
     model: DifferentiableModel
     x: Array
     weighings: list[Weighing]
+    keeps: bool = True
     passes: Array = field(init=False)
     cotangents: dict[int, list[Array]] = field(default_factory=dict)
     slopes: dict[int, list[Array]] = field(default_factory=dict)
@@ -136,7 +145,7 @@ class JointProducts:
         scale = np.abs(c).max(axis=2, keepdims=True)
         c /= np.where(scale > 0, scale, 1.0)  # cotangents of unit size through the network, whatever the weights
         d = self._through(samples, c)
-        for i, operator in enumerate(operators.tolist()):
+        for i, operator in enumerate(operators.tolist() if self.keeps else ()):
             there = scale[i, :, 0] > 0
             self.cotangents.setdefault(operator, []).append(c[i, there])
             self.slopes.setdefault(operator, []).append(d[i, there])

@@ -41,14 +41,14 @@ class KLSearch:
 
     Args:
         reader: What the outputs are.
-        base: Outputs at x, (K, 1).
+        base: Outputs at x, (K, P); with several positions there is no one prediction to flip.
         lam: lambda_max at x, above 0.
         distance: First-order boundary distance, or a length that takes its place.
     """
 
     def __init__(self, reader: OutputReader, base: Array, lam: float, distance: float) -> None:
         self._reader, self._base, self._lam, self._distance = reader, base, lam, distance
-        self._class = reader.predictions(base[None]) if reader.has_classes else None
+        self._class = reader.predictions(base[None]) if _decides(reader, base) else None
         self._outputs: dict[int, Array] = {}
         self._places: Sequence[int] = _FIXED
         self._finite = True
@@ -58,7 +58,7 @@ class KLSearch:
         return np.array([self._epsilon(k) for k in self._places])
 
     def learn(self, outputs: Array) -> None:
-        """Take in the outputs (3·E, K, 1) at the points (`rows_along`) of the distances that `next` told."""
+        """Take in the outputs (3·E, K, P) at the points (`rows_along`) of the distances that `next` told."""
         self._finite = self._finite and bool(np.isfinite(outputs).all())
         held = dict(zip(self._places, outputs.reshape(-1, POINTS, *outputs.shape[1:]), strict=True))
         self._outputs |= held
@@ -141,8 +141,8 @@ def kl_curve(reader: OutputReader, base: Array, outputs: Array, epsilons: Array,
 
     Args:
         reader: What the outputs are.
-        base: Outputs at x, (K, 1).
-        outputs: Outputs at `rows_along`, (3·E, K, 1).
+        base: Outputs at x, (K, P).
+        outputs: Outputs at `rows_along`, (3·E, K, P).
         epsilons: Distances, ascending, (E,).
         lam: lambda_max at x.
     """
@@ -157,7 +157,12 @@ def kl_curve(reader: OutputReader, base: Array, outputs: Array, epsilons: Array,
             break
         holds = p.epsilon
     flips = None
-    if reader.has_classes:
+    if _decides(reader, base):
         changed = (reader.predictions(outputs) != reader.predictions(base[None])[0]).reshape(-1, 3)[:, :2].any(axis=1)
         flips = float(epsilons[int(changed.argmax())]) if changed.any() else None
     return KLCurve(points, holds, flips)
+
+
+def _decides(reader: OutputReader, base: Array) -> bool:
+    """Whether outputs (K, P) make one decision."""
+    return reader.has_classes and base.shape[1] == 1

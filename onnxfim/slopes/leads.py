@@ -36,31 +36,32 @@ def lead_of_directions(scored: Scored) -> Array:
 
 
 def output_weights(reader: OutputReader, base: Array, u: Array, towards: Array | None, temperature: float = 1.0) -> Array:
-    """Weights c of the outputs, (2, K), largest entry 1: ``Jᵀc`` is ``Aᵀu``, and the slope of what ``towards`` weighs.
+    """Weights c of the outputs, (2, K·P), largest entry 1: ``Jᵀc`` is ``Aᵀu``, and the slope of what ``towards`` weighs.
 
     Args:
         reader: What the outputs are.
-        base: Outputs at the sample, (K, 1).
-        u: Top eigenvector of ``A Aᵀ``, (K,).
-        towards: Weights of the logits, (K,), whose sum rises towards the nearest boundary; None where there is none.
+        base: Outputs at the sample, (K, P).
+        u: Top eigenvector of ``A Aᵀ``, (K·P,).
+        towards: Weights of the logits, (K·P,), whose sum rises towards the nearest boundary; None where there is none.
         temperature: T of the scores.
     """
-    towards = np.zeros(len(base)) if towards is None else towards
+    towards = np.zeros(base.size) if towards is None else towards
     return np.asarray(leads_of_outputs(reader, base[None], u[None], towards[None], temperature)[0])
 
 
 def leads_of_outputs(reader: OutputReader, base: Array, u: Array, towards: Array, temperature: float = 1.0) -> Array:
-    """`output_weights` of n samples, (n, 2, K), from outputs (n, K, 1), u and ``towards`` (n, K); zeros where there is none."""
+    """`output_weights` of n samples, (n, 2, K·P), from outputs (n, K, P), u and ``towards`` (n, K·P); zeros where there is none."""
     diagonal = reader.weights(base, temperature)
     if diagonal is not None:
         fisher = diagonal * u
     else:  # Aᵀu = Jᵀc with c = √p ⊙ u − p·(√pᵀu), whose sum is 0: the dominant class takes what the others have, nothing cancels
-        p = reader.probabilities(base, temperature)[:, :, 0]
-        c = np.sqrt(p) * u
+        p = reader.probabilities(base, temperature)  # (n, K, P)
+        c = np.sqrt(p) * u.reshape(p.shape)
         fisher = c - p * c.sum(axis=1, keepdims=True)
-        rows, top = np.arange(len(p)), p.argmax(axis=1)
-        fisher[rows, top] = 0.0
-        fisher[rows, top] = -fisher.sum(axis=1)
+        top = p.argmax(axis=1)[:, None]
+        np.put_along_axis(fisher, top, 0.0, axis=1)
+        np.put_along_axis(fisher, top, -fisher.sum(axis=1, keepdims=True), axis=1)
+        fisher = fisher.reshape(u.shape)
     weights = np.stack([fisher, towards], axis=1)
     largest = np.abs(weights).max(axis=2, keepdims=True)
     return np.asarray(weights / np.where(largest > 0, largest, 1.0))

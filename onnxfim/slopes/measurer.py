@@ -97,7 +97,7 @@ class Measurer:
         """
         directions = sum(e.request.count for e in parts)
         # A cotangent counts as one pass; it costs about as much (tests/benchmarks/bench_gradients.py).
-        passes = base.shape[0] if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
+        passes = min(base.size, max(directions, base.shape[0])) if self.gradient else directions * ROWS_PER_DIRECTION[self.scheme]
         evaluations = 1 + passes
         scored = Scored(self.reader, base, joined(parts)) if scored is None else scored
         found, hot = self._lambdas(scored, evaluations)

@@ -50,7 +50,7 @@ def one_sided(
     Args:
         route: Measures by gradients.
         x: The sample, (*shape).
-        base: Its outputs, (K, 1).
+        base: Its outputs, (K, P).
         sample: Whose it is.
         own: What was measured at x itself.
         surroundings: How far and where to look.
@@ -100,12 +100,12 @@ class _SidesOfAKink:
         """``vᵀFv`` on the side of v and of -v for each direction."""
         X, _, _ = self._block([sign * reach * v for v in directions for sign in (1.0, -1.0)])
         V = np.repeat(np.stack(directions), 2, axis=0)  # (2 directions, *shape)
-        w = self.route.model.jvp(X, V[None])[1][0].astype(np.float64)  # (rows, K)
+        w = self.route.model.jvp(X, V[None])[1][0].astype(np.float64)  # (rows, K·P)
         reader, temperature = self.route.measurer.reader, self.route.measurer.temperature
-        zeros = np.zeros((1, w.shape[1], 1))
+        zeros = np.zeros((1, *self.base.shape))
         for row in w[np.isfinite(w).all(axis=1)]:
             energies = [
-                float(np.square(reader.scores(self.base, row[None, :, None], zeros, 1.0, t)).sum())
+                float(np.square(reader.scores(self.base, row.reshape(zeros.shape), zeros, 1.0, t)).sum())
                 for t in (1.0, temperature)
                 if t is not None
             ]

@@ -44,8 +44,8 @@ def has_surrogate(ground: Ground) -> bool:
 @stage("checking against the surrogate", instead=lambda ground, reason, found: _without(found, reason))
 def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
-    classes = ground.base.shape[1]
-    cost = 2 + classes if classes <= FEW_CLASSES else _ITERATED
+    outputs = ground.base[0].size
+    cost = 2 + outputs if outputs <= FEW_CLASSES else _ITERATED
     paid = int(_PART * ground.settings.budget * len(ground.clean.audited) // cost)
     if paid == 0:
         reason = f"the surrogate's derivative takes about {cost:,} passes a sample: too much beside an audit of so few passes"
@@ -64,7 +64,7 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
     model = derived.model
     try:
         exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR, bias=None)
-        route = GradientRoute(model, exact, settings.seed)
+        route = GradientRoute(model, exact, settings.seed, positions=ground.base.shape[2])
         wanted = [p for p in _spread(ground, found) if found.results[p].lambda_max.value is not None]
         chosen = wanted[: min(paid, _FEW if route.few else _MANY)]
         values = dict(route.measure(ground.X, ground.base, [ground.sample(p) for p in chosen]))

@@ -24,9 +24,11 @@ from onnxfim.gradients.selftest import SelfTest, deviations
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.runtime.available_memory import available_memory
+from onnxfim.runtime.call_memory import SHARE
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.slopes.differences import Sample
-from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, bytes_of_bases
 from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.one_sided import Surroundings, one_sided
 
@@ -80,6 +82,8 @@ def open_derivative(ground: Ground) -> Derivative:
     source = ground.subject.differentiable
     if source is None or ground.hardware is None:
         return Derivative(GradientInfo(False, ground.subject.no_gradient, False, None, None, 0, None))
+    if (short := _short(ground)) is not None:
+        return Derivative(GradientInfo(False, short, False, None, None, 0, None))
     surrogate = ground.settings.surrogate and bool(rounding_operators(source.proto))
 
     audited, failing = ground.clean.audited, False
@@ -88,7 +92,7 @@ def open_derivative(ground: Ground) -> Derivative:
         return model.self_test(
             _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate, rows),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
-            products=ground.base.shape[1] > FEW_CLASSES,
+            products=ground.base[0].size > FEW_CLASSES,
         )  # fmt: skip
 
     def tested(model: MeteredModel) -> SelfTest:
@@ -118,7 +122,20 @@ def open_derivative(ground: Ground) -> Derivative:
     rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
     rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
-    return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
+    route = GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground), positions=ground.base.shape[2])
+    return Derivative(info, route)
+
+
+def _short(ground: Ground) -> str | None:
+    """Why the vectors of an iteration over all outputs at all positions have no memory; None where they have."""
+    _, classes, positions = ground.base.shape
+    needed, left = bytes_of_bases(classes * positions), available_memory()
+    if positions == 1 or left is None or needed <= SHARE * left:
+        return None
+    return (
+        f"{classes:,} outputs at {positions:,} positions: the vectors of their slopes need about {needed / 1e6:,.0f} MB, and "
+        f"{left / 1e6:,.0f} MB are available to the process"
+    )
 
 
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
@@ -139,11 +156,11 @@ def _original(ground: Ground, model: DifferentiableModel, surrogate: bool, teste
     if surrogate:
         return lambda rows: model.vjp(rows, np.zeros((1, len(rows), model.num_outputs)))[0]
     if ground.subject.turns is None:
-        return lambda rows: ground.forward.outputs(rows)[:, :, 0]
-    known = ground.forward.outputs(tested)[:, :, 0]  # first, while the model's own session is open
+        return lambda rows: ground.forward.outputs(rows).reshape(len(rows), -1)
+    known = ground.forward.outputs(tested).reshape(len(tested), -1)  # first, while the model's own session is open
 
     def original(rows: Array) -> Array:
-        return known if rows is tested else ground.forward.outputs(rows)[:, :, 0]
+        return known if rows is tested else ground.forward.outputs(rows).reshape(len(rows), -1)
 
     return original
 

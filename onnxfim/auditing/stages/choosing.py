@@ -162,7 +162,7 @@ def _derivable(context: Context) -> bool:
 
 def _by_gradients(clean: Clean) -> int:
     """Passes of a sample by gradients: its Jacobian, or about as many products as many classes take."""
-    return 1 + min(clean.base.shape[1], FEW_CLASSES)
+    return 1 + min(clean.base[0].size, FEW_CLASSES)
 
 
 def _rounding(context: Context, clean: Clean) -> str | None:

@@ -36,7 +36,7 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
     shown = _shown(targets)
     worst: dict[int, Array] = {}
     results = dict(found.results)
-    rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * ground.dimension))
+    rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * max(ground.dimension, ground.base[0].size)))
     for start in range(0, len(targets), rows):
         ground.say("replaying the worst directions")
         block = targets[start : start + rows]

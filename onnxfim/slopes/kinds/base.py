@@ -144,7 +144,7 @@ class OutputReader(ABC):
         raise NotImplementedError(f"scores of a {self.name} output are not made of its slopes")
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
-        """The diagonal W of ``A = W J``, (n, K), for ``outputs`` (n, K, 1), where the outputs are independent.
+        """The diagonal W of ``A = W J``, (n, K·P), for ``outputs`` (n, K, P), where the outputs are independent.
 
         None where they are not: the product with ``A Aᵀ`` is then the softmax's.
         """
@@ -153,7 +153,7 @@ class OutputReader(ABC):
 
     @abstractmethod
     def divergence(self, base: Array, outputs: Array) -> Array:
-        """``KL(p ‖ q)`` in nats, (R,), from outputs (K, 1) at x and (R, K, 1) at moved points, without cancellation."""
+        """``KL(p ‖ q)`` in nats, (R,), from outputs (K, P) at x and (R, K, P) at moved points, without cancellation."""
 
     @abstractmethod
     def log10_spread(self, outputs: Array) -> float:

@@ -49,13 +49,8 @@ class _Bernoulli(OutputReader):
 
     def divergence(self, base: Array, outputs: Array) -> Array:
         """The sum over the outputs; each is a softmax against a logit of 0."""
-        z, moved = self.logits(base), self.logits(outputs)
-        total = np.zeros(len(moved))
-        for k in range(len(z)):
-            pair = np.zeros((len(moved), 2, 1))
-            pair[:, 0, 0] = moved[:, k, 0]
-            total += softmax_divergence(np.array([[z[k, 0]], [0.0]]), pair)
-        return total
+        z, moved = self.logits(base).ravel(), self.logits(outputs).reshape(len(outputs), -1)
+        return softmax_divergence(np.stack([z, 0 * z]), np.stack([moved, 0 * moved], axis=1))
 
     def log10_spread(self, outputs: Array) -> float:
         nearest = float(np.abs(self.logits(outputs)).min())  # p(1 − p) falls with |z|

@@ -182,16 +182,15 @@ def softmax_divergence(base: Array, moved: Array) -> Array:
     """KL between softmax distributions: ``log1p Σ p (e^t − 1 − t)`` with ``t`` the change of the logits less its mean under p.
 
     Args:
-        base: Logits at x, (K, 1).
-        moved: Logits at the moved points, (R, K, 1).
+        base: Logits at x, (K, P); the distributions at the positions are independent, and their divergences add up.
+        moved: Logits at the moved points, (R, K, P).
     """
-    z = base[:, 0]
-    p = np.exp(z - z.max())
-    p /= p.sum()
-    change = moved[:, :, 0] - z  # (R, K)
-    t = change - change[:, [int(p.argmax())]]
+    p = np.exp(base - base.max(axis=0))
+    p /= p.sum(axis=0)
+    change = moved - base  # (R, K, P)
+    t = change - np.take_along_axis(change, p.argmax(axis=0)[None, None], axis=1)
     t = t - (t * p).sum(axis=1, keepdims=True)
-    return np.asarray(np.log1p((p * _excess(t)).sum(axis=1)))
+    return np.asarray(np.log1p((p * _excess(t)).sum(axis=1)).sum(axis=-1))
 
 
 def _excess(t: Array) -> Array:

@@ -92,11 +92,6 @@ class TestImpossible:
         with pytest.raises(ModelError, match=told("no gradients", "a function, not a graph")):
             audit(fn, X, settings=cpu(method="gradient"))
 
-    def test_nor_do_outputs_with_positions(self, saved, cpu, told):
-        made, _ = models.conv()
-        with pytest.raises(ModelError, match=told("no gradients", "positions")):
-            audit(saved(made), np.zeros((2, 2, 5, 5), np.float32), settings=cpu(method="gradient"))
-
     def test_sketch_never_differentiates(self, path, cpu, monkeypatch):
         monkeypatch.setattr(gradients, "open_derivative", lambda *_: pytest.fail("differentiated"))
         assert audit(path, X, settings=cpu(method="sketch")).run.method == "sketch"
