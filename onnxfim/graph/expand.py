@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 import onnx
 from onnx import TensorProto, numpy_helper
 
-import onnxfim.graph.packed_weights  # noqa: F401 - its operators can be written out too
+import onnxfim.graph.blocked_channels
+import onnxfim.graph.fused
+import onnxfim.graph.fused_attention
+import onnxfim.graph.packed_weights  # noqa: F401 - their operators can be written out too
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function
