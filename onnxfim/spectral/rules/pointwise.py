@@ -217,9 +217,20 @@ def _extreme(ctx: Composition, node: Node) -> Value:
     return ctx.fresh(node, root_sum(*logs), *parents, low=pick(lows), high=pick(highs))
 
 
+def unless_nan(ctx: Composition, node: Node) -> str | None:
+    """The value that a ``Where(IsNaN(value), constant, value)`` hands on; None for any other node.
+
+    PyTorch writes it behind a softmax, for rows that a mask hides whole. Numbers stay as they are, so that it does not jump.
+    """
+    if node.op != "Where" or ctx.varying(node.inputs[1]):
+        return None
+    asked = ctx.flow.graph.producers.get(node.inputs[0])
+    return node.inputs[2] if asked is not None and asked.op == "IsNaN" and asked.inputs[0] == node.inputs[2] else None
+
+
 @rule("Where")
 def _where(ctx: Composition, node: Node) -> Value:
-    if ctx.varying(node.inputs[0]):
+    if ctx.varying(node.inputs[0]) and unless_nan(ctx, node) is None:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its condition varies with the input, so it may jump"))
     values = [ctx.values[n] for n in node.inputs[1:] if ctx.varying(n)]
     constants = [ctx.constant(n) for n in node.inputs[1:] if not ctx.varying(n)]
