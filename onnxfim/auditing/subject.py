@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
+from onnxfim.auditing.rows_per_call import opened_for_rows, telling_rows
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
 from onnxfim.graph.ends import Ending, ending, input_level, input_limits
+from onnxfim.graph.freeing import declared, freed_copies
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
     choose_input,
@@ -28,11 +30,10 @@ from onnxfim.graph.output_axes import input_batch_axis
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
-from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
+from onnxfim.graph.surgery import read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import ProviderFailed
-from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.provider_options import lost_options
@@ -209,31 +210,38 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
-    forward = opened(file.path, out.name, fixed, batch)
-    few = rows_that_run(forward.raw, X, 8)
-    independent = stand_alone(settings, end)
-    axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
-    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
+    as_file = opened_for_rows(
+        lambda rows: opened(file.path, out.name, rows, batch), file, out, X, settings, fixed=fixed,
+        independent=stand_alone(settings, end),
+    )  # fmt: skip
+    forward, few, axes, fixed = as_file.forward, as_file.few, as_file.axes, as_file.fixed
     truth = forward.outputs(few)
     rewritten: list[str] = []
     proto = file.proto
     if fixed is not None:
-        freed = free_batch(proto, fixed)
-        rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, batch, axes), rows, forward.outputs(rows))
-        if other is not None:
-            forward, proto = other, freed
-            rewritten.append(f"batch axis freed (the file insists on {fixed})")
+        rows = telling_rows(few, fixed)
+        its_own = forward.outputs(rows)
+        for freed in freed_copies(proto, fixed, into.name, shape, base_dir=file.path.parent):
+            content = freed.SerializeToString()
+            other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own)  # type: ignore[misc]
+            if other is not None:
+                forward, proto = other, freed
+                rewritten.append(f"batch axis freed (the file {as_file.insists})")
+                break
+        else:
+            rewritten += [f"no copy: the file itself, {fixed} at a time ({as_file.insists})"] if as_file.hidden else []
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, source = kind, known.how, out.name, file.proto
+    reader, how, read = kind, known.how, out.name
+    as_run = declared(file.proto, fixed) if as_file.hidden and fixed is not None else file.proto
+    source = as_run
     before, inside = kind.before_activation(), _inner_axes(end, axes)
     if before is not None and end.logits is not None and inside is not None:
         make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
         inner = (
             None
             if make is None
-            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding)
+            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed)
         )
         if inner is not None:
             forward, reader, read = inner, before, end.logits
@@ -242,9 +250,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
+        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed)
         if inner is not None:
-            forward, reader, read, source = inner, by_log, name, read_logarithm(file.proto, out.name)[0]
+            forward, reader, read, source = inner, by_log, name, read_logarithm(as_run, out.name)[0]
             rewritten.append("one more output, the logarithm of the probabilities")
             how += "; differentiated at their logarithm"
     info = ModelInfo(
@@ -336,12 +344,11 @@ class _Copy:
 
 def _inner_forward(
     copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, batch: int | None, rounding: float = 0.0,
+    reader: OutputReader, batch: int | None, rounding: float, fixed: int | None,
 ) -> OnnxForward | None:  # fmt: skip
     """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
-    fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
     try:
-        made = opened(copy.model.SerializeToString(), copy.output, fixed, batch, axes)
+        made = opened(copy.model.SerializeToString(), copy.output, fixed if proto is file.proto else None, batch, axes)
         z = made.outputs(few)
     except OnnxFimError:
         return None

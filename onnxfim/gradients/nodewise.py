@@ -31,6 +31,8 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 STEPS = (1e-1, 1e-2)
 #: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
 NARROW = 1e-3
+_FINE = 0.1  # of the unit: a smaller one, by the entries that lie together, is tried too
+_LOOKED_AT = 4096  # entries that tell it
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -220,20 +222,30 @@ def _groups(tests: Sequence[_Test], values: Mapping[str, Array]) -> Iterator[lis
 
 @dataclass(frozen=True)
 class _Moved:
-    """The tangents of a node's varying inputs in float64, and the unit of the steps along them."""
+    """The tangents of a node's varying inputs in float64, and the units of the steps along them.
+
+    ``fine`` is the smaller one where entries lie in crowds far from each other, as hidden scores of attention lie from those seen.
+    """
 
     along: Mapping[int, Array]
     unit: float
+    fine: float | None = None
 
     def steps(self) -> list[float]:
-        return [sign * self.unit * s for s in (*STEPS, NARROW) for sign in (1, -1)]
+        """Of central differences, and last those of the one-sided ones."""
+        central = [self.unit * s for s in STEPS] + ([] if self.fine is None else [self.fine * s for s in STEPS])
+        return [sign * s for s in (*central, self.unit * NARROW) for sign in (1, -1)]
 
 
 def _moved(test: _Test, values: Mapping[str, Array]) -> _Moved | None:
     """How a node's inputs move; None where nothing does."""
     along = {i: values[name][0].astype(np.float64) for i, name in test.incoming.items()}
-    unit = _unit([values[test.node.input[i]] for i in along], list(along.values()))
-    return None if unit is None else _Moved(along, unit)
+    read = [values[test.node.input[i]] for i in along]
+    unit = _unit(read, list(along.values()))
+    if unit is None:
+        return None
+    fine = _unit(read, list(along.values()), _crowded)
+    return _Moved(along, unit, fine if fine is not None and fine < _FINE * unit else None)
 
 
 def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends: Sequence[Array]) -> NodeError:
@@ -245,10 +257,12 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
+    rounding = np.finfo(values[test.output].dtype).eps * np.abs(y)  # of both ends: large entries are far apart
     with np.errstate(invalid="ignore", over="ignore"):
-        for k, step in enumerate(STEPS):
-            slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
-            best = np.fmin(best, np.abs(t - slope))
+        for k, step in enumerate(moved.steps()[:-2:2]):
+            slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * step)
+            allowed = rounding / (2 * step) if k < len(STEPS) else 0.0
+            best = np.fmin(best, np.maximum(np.abs(t - slope) - allowed, 0.0))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
         beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
@@ -276,8 +290,20 @@ def _model(
     return model
 
 
-def _unit(values: Sequence[Array], moves: Sequence[Array]) -> float | None:
-    """The step that moves no input by more than its standard deviation; None where nothing moves.
+def _deviation(a: Array) -> float:
+    return float(a.std(dtype=np.float64))
+
+
+def _crowded(a: Array) -> float:
+    """Width of the narrowest range that holds a quarter of the different entries."""
+    some = a.reshape(-1)[:: max(a.size // _LOOKED_AT, 1)]
+    entries = np.unique(some[np.isfinite(some)].astype(np.float64))
+    quarter = len(entries) // 4
+    return float((entries[quarter:] - entries[: len(entries) - quarter]).min()) if quarter else 0.0
+
+
+def _unit(values: Sequence[Array], moves: Sequence[Array], spread_of: Callable[[Array], float] = _deviation) -> float | None:
+    """The step that moves no input by more than its spread; None where nothing moves.
 
     An input without spread moves by its own size, or by 1.
     """
@@ -286,7 +312,7 @@ def _unit(values: Sequence[Array], moves: Sequence[Array]) -> float | None:
         length = _rms(t)
         if length > 0 and np.isfinite(length):
             size = _rms(a.astype(np.float64))
-            spread = float(a.std(dtype=np.float64))
+            spread = spread_of(a)
             units.append((spread if spread > 1e-6 * size else size or 1.0) / length)
     return min(units, default=None)
 
