@@ -229,7 +229,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
                 rewritten.append(f"batch axis freed (the file {as_file.insists})")
                 break
         else:
-            rewritten += [f"no copy: the file itself, {fixed} at a time ({as_file.insists})"] if as_file.hidden else []
+            rewritten += [f"nothing: called with {fixed} at a time, for the file {as_file.insists}"] if as_file.hidden else []
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
     reader, how, read = kind, known.how, out.name

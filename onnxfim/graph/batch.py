@@ -20,6 +20,7 @@ _BROADCASTING = frozenset(
         *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Mod", "BitwiseAnd", "BitwiseOr"),
     ]
 )
+_ROUNDING = 1e-6  # relative: what an exporter computed ahead for each row is rounded for each
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # inputs that hold a state for each sample
 _LENGTHS = 4  # the input of these that holds a number for each sample
 
@@ -168,13 +169,15 @@ class _Freeing:
         if value is None:
             raise TraceError(f"value {name!r} has a row for each sample, and is not known before the model runs.")
         first = value.take([0], axis=axis)
-        if (value != first).any():
+        apart = np.abs(value - first).max(initial=0) if value.dtype.kind == "f" else float((value != first).any())
+        if not apart <= _ROUNDING * np.abs(value.astype(np.float64)).max(initial=0):
             raise TraceError(f"value {name!r} holds another row for each sample of the batch that the file was exported for.")
         return self.emitter.constant(first)
 
     def _broadcast(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
         """Constants keep one row where the other operand holds the batch."""
         axes = {(axis, self.fixed.shapes[n][axis]) for n in node.input if (axis := self.axis(n, found)) is not None}
+        axes = {(axis, size) for axis, size in axes if node.op_type != "MatMul" or axis < -2}  # its last two are no rows of both
         names = list(node.input)
         for k, name in enumerate(names):
             shape = self.fixed.shapes[name]
