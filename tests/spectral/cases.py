@@ -542,7 +542,11 @@ def of_shape(rng, op):
 
 
 @case("Round", "Floor", "Ceil", "Sign", "ArgMax", "ArgMin", "Hardmax", "LpNormalization", "Not", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "NonZero",
-      "And", "Or", "Xor", "IsNaN", "IsInf", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear", table=REFUSED)  # fmt: skip
+      "And", "Or", "Xor", "IsNaN", "IsInf", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear",
+      "com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
+      *(f"com.microsoft.{op}" for op in ("QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool",
+        "QLinearAveragePool", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat", "QAttention", "DynamicQuantizeLSTM")), table=REFUSED)  # fmt: skip
 def refused(rng, op):
     two = op in (
         "Equal",

@@ -268,7 +268,7 @@ def _same_unknown(ctx: Composition, node: Node) -> bool:
 
 
 @rule(
-    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
+    "QuantizeLinear", "com.microsoft.QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
     "GreaterOrEqual",
     "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
@@ -282,7 +282,24 @@ def _jumps(ctx: Composition, node: Node) -> tuple[Value, ...]:
     )
 
 
-@rule("DequantizeLinear")
+#: Operators on whole numbers, of static and dynamic quantisation, that the standard and the runtime define.
+_ON_INTEGERS = (
+    *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "com.microsoft.QGemm", "com.microsoft.QLinearAdd"),
+    *("com.microsoft.QLinearMul", "com.microsoft.QLinearConcat", "com.microsoft.QLinearGlobalAveragePool"),
+    *("com.microsoft.QLinearAveragePool", "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu"),
+    *("com.microsoft.QLinearSoftmax", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat"),
+    *("com.microsoft.QAttention", "com.microsoft.DynamicQuantizeLSTM"),
+)
+
+
+@rule(*_ON_INTEGERS)
+def _on_integers(ctx: Composition, node: Node) -> tuple[Value, ...]:
+    given = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")
+    reason = given or unbounded(node, "computes with whole numbers, so it has no Lipschitz constant")
+    return tuple(ctx.fresh(node, math.inf, reason=reason, output=k) for k, o in enumerate(node.outputs) if o)
+
+
+@rule("DequantizeLinear", "com.microsoft.DequantizeLinear")
 def _dequantize(ctx: Composition, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     return ctx.fresh(node, math.inf, x, reason=ctx.reason(x) or unbounded(node, "reads whole numbers that vary with the input"))
