@@ -27,7 +27,7 @@ from onnxfim.graph.load import (  # fmt: skip
     value_type,
 )
 from onnxfim.graph.output_axes import input_batch_axis
-from onnxfim.graph.quantised import takes_scales_from_the_batch
+from onnxfim.graph.quantised import computes_in_half, takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
 from onnxfim.graph.surgery import read_from, read_logarithm
@@ -45,6 +45,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
 _SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
+_SAME_16 = 2e-3  # the same in float16: two of its roundings
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,10 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     proto = file.proto
     if fixed is not None:
         rows = telling_rows(few, fixed)
-        its_own = forward.outputs(rows)
+        its_own, same = forward.outputs(rows), _SAME_16 if computes_in_half(file.proto) else _SAME
         for freed in freed_copies(proto, fixed, into.name, shape, base_dir=file.path.parent):
             content = freed.SerializeToString()
-            other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own)  # type: ignore[misc]
+            other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own, same)  # type: ignore[misc]
             if other is not None:
                 forward, proto = other, freed
                 rewritten.append(f"batch axis freed (the file {as_file.insists})")
@@ -241,7 +242,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         inner = (
             None
             if make is None
-            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed)
+            else _inner_forward(
+                make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed
+            )
         )
         if inner is not None:
             forward, reader, read = inner, before, end.logits
@@ -250,7 +253,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed)
+        inner = _inner_forward(
+            _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed
+        )
         if inner is not None:
             forward, reader, read, source = inner, by_log, name, read_logarithm(as_run, out.name)[0]
             rewritten.append("one more output, the logarithm of the probabilities")
@@ -311,12 +316,11 @@ def _has_derivative(file: ModelFile, input_name: str, outputs: Array, settings: 
 
 def _rounds(file: ModelFile) -> bool:
     """Whether the file computes in less than float32 somewhere: the logarithm of rounded probabilities is noise."""
-    return any("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes) or any(
-        "16" in v.dtype for v in (*file.graph.inputs, *file.graph.outputs)
-    )
+    rounding = ("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes)
+    return any(rounding) or computes_in_half(file.proto)
 
 
-def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
+def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array, same: float) -> OnnxForward | None:
     """The copy's forward where it gives the file's own outputs, else None."""
     try:
         copy = make()
@@ -326,7 +330,7 @@ def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> O
     except OnnxFimError:
         return None
     scale = float(np.abs(truth).max(initial=0.0)) or 1.0
-    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=_SAME * scale) else None
+    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=same * scale) else None
 
 
 def _read_from(how: str, reader: OutputReader) -> str:
@@ -353,7 +357,7 @@ def _inner_forward(
     except OnnxFimError:
         return None
     again = reader.probabilities(z)
-    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, _LEVELS * rounding)
+    tolerance = max(_SAME_16 if computes_in_half(file.proto) else _SAME, _LEVELS * rounding)
     return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 

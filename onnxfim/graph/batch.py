@@ -237,7 +237,9 @@ class _Freeing:
             axis = 0 if k == _LENGTHS or last else 1
             one = names[k] if shape[axis] == 1 else self.one_row(names[k], axis, found)
             whole, repeated = self.emitter.fresh("batch"), self.emitter.fresh("repeated")
-            parts = [self.emitter.constant(np.asarray(part, np.int64)) if part else "" for part in (shape[:axis], shape[axis + 1 :])]
+            parts = [
+                self.emitter.constant(np.asarray(part, np.int64)) if part else "" for part in (shape[:axis], shape[axis + 1 :])
+            ]
             nodes.append(helper.make_node("Concat", [n for n in (parts[0], count, parts[1]) if n], [whole], axis=0))
             nodes.append(helper.make_node("Expand", [one, whole], [repeated]))
             names[k] = repeated

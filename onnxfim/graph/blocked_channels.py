@@ -76,7 +76,9 @@ def _upsample(s: Scratch) -> str:
     scales = np.asarray(cast("Sequence[int]", s.attributes.get("scales", (1, 1, 1, 1))), np.float32)
     names = ("mode", "coordinate_transformation_mode")
     nearest = {"nearest_mode": "floor"} if s.attributes.get("mode", "nearest") == "nearest" else {}
-    return s.write("Resize", s.inputs[0], "", scales, **{"coordinate_transformation_mode": "asymmetric", **s.kept(*names), **nearest})
+    return s.write(
+        "Resize", s.inputs[0], "", scales, **{"coordinate_transformation_mode": "asymmetric", **s.kept(*names), **nearest}
+    )
 
 
 def _filled(s: Scratch, x: str, more: int) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 
 from onnxfim.graph.lower import Scratch, lowering, root_mean_square
 
-
 #: Activations that a fused node may end in: the names of their parameters, in the order of ``activation_params``.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish"), ()), "LeakyRelu": ("alpha",), "Elu": ("alpha",),

@@ -271,9 +271,7 @@ def _traced(
         except TraceError:
             fixed = 1  # declared free, but a constant in the graph holds the batch of the export
     first, flat = walk(nodes, [*weights, *emitter.constants], at(fixed), opset=opset, expand=simpler)
-    second, freed = walk_freed(
-        flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset, base_dir=base_dir
-    )
+    second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset, base_dir=base_dir)
     known, _ = walk(freed, [*weights, *emitter.constants], at(fixed), opset=opset)
     return freed, merge(known, second, first_batch=fixed, second_batch=2 * fixed)
 

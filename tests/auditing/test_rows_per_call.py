@@ -27,9 +27,7 @@ def holding(batch: int):
 def test_a_batch_that_is_not_declared_is_found_and_freed(saved, cpu, batch):  # float32
     opened = open_subject(saved(holding(batch)), X, cpu())
     rows = "1 row" if batch == 1 else f"{batch} rows"
-    assert opened.info.rewritten == (
-        f"batch axis freed (the file fails with other than {rows} in a call, though it declares none)"
-    )
+    assert opened.info.rewritten == (f"batch axis freed (the file fails with other than {rows} in a call, though it declares none)")
     assert opened.differentiable is not None
     assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X), atol=1e-5)
 

@@ -106,9 +106,7 @@ class TestRewriting:
         made = models.model(nodes, {"W": LINEAR.W.astype(np.float32), "c": each}, shape=(4,), out=(3,), batch=2)
         opened = open_subject(saved(made), X, cpu())
         assert opened.info.rewritten is None
-        assert_allclose(
-            opened.forward.outputs(X)[..., 0], LINEAR.logits(X) - LINEAR.b + each[np.arange(len(X)) % 2], atol=1e-5
-        )
+        assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X) - LINEAR.b + each[np.arange(len(X)) % 2], atol=1e-5)
 
     def test_both_rewritings_at_once(self, saved, cpu):
         opened = open_subject(saved(LINEAR.onnx(end="Softmax", batch=1)), X, cpu())

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.gradients.cases import Case, Rng, pick
 from tests.gradients.cases_tensor import scaled
-from tests.support.gradient_nets import ROWS, Net, optimised
+from tests.support.gradient_nets import Net, optimised
 from tests.support.packed_weights import four_bit_floats, n_bits
 
 CASES: list[Case] = []
@@ -60,10 +60,14 @@ def fused_matmul(rng: Rng) -> tuple[Net, str]:
 def fused_gemm(rng: Rng) -> tuple[Net, str]:
     net = Net((4,), step=2e-3, rtol=5e-3)
     plain = [("Tanh", {}), ("Softplus", {}), ("Softsign", {}), ("Sigmoid", {})]
-    name, given = pick(rng, [*plain, ("Elu", {"alpha": 0.7}), ("LeakyRelu", {"alpha": 0.3}), ("HardSigmoid", {"alpha": 0.3, "beta": 0.4})])
+    name, given = pick(
+        rng, [*plain, ("Elu", {"alpha": 0.7}), ("LeakyRelu", {"alpha": 0.3}), ("HardSigmoid", {"alpha": 0.3, "beta": 0.4})]
+    )
     net.rtol = 5e-2 if name in (*_KINKED, "Elu") else 5e-3
     attributes = {f"activation_{k}": v for k, v in given.items()}
-    return net, net.op("FusedGemm", "x", rng.standard_normal((4, 3)), rng.standard_normal(3), domain=MS, activation=name, **attributes)
+    return net, net.op(
+        "FusedGemm", "x", rng.standard_normal((4, 3)), rng.standard_normal(3), domain=MS, activation=name, **attributes
+    )
 
 
 @case(f"{MS}.MatMulNBits", repeats=12)

@@ -66,7 +66,9 @@ def resized(net: Net, rng, batch: int) -> str:
 def windows(net: Net, rng, batch: int) -> str:
     t = net.op("Reshape", "x", np.asarray([3 * batch, 4]))
     t = net.op("MatMul", t, rng.standard_normal((4, 16)))  # sixteen numbers, as many as the largest batch
-    return net.op("ReduceMean", net.op("Reshape", net.op("MatMul", t, rng.standard_normal((16, 3))), np.asarray([batch, 3, 3])), axes=[1])
+    return net.op(
+        "ReduceMean", net.op("Reshape", net.op("MatMul", t, rng.standard_normal((16, 3))), np.asarray([batch, 3, 3])), axes=[1]
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 16])

@@ -483,7 +483,9 @@ def rotary(rng, op):
         nodes += [node("Shape", ["x"], ["shape"]), node("Slice", ["shape", "0", "1"], ["N"]), node("Concat", ["N", "n"], ["Nn"], axis=0),
                   node("Expand", ["p", "Nn"], ["pN"])]  # fmt: skip
     turned = [node(op, [p, *order], [f"{p}t"], **given) for p in "qk"]
-    return Case([*nodes, *turned, node("com.microsoft.MultiHeadAttention", ["qt", "kt", "v"], num_heads=2)], (n, 4), weights, opset=23)
+    return Case(
+        [*nodes, *turned, node("com.microsoft.MultiHeadAttention", ["qt", "kt", "v"], num_heads=2)], (n, 4), weights, opset=23
+    )
 
 
 @case("Attention")
@@ -497,11 +499,19 @@ def attention(rng, op):
             weights |= {w: weights[w][..., :2] for w in ("Wk", "bk", "Wv", "bv")}
         given = {"softcap": float(rng.uniform(0.5, 3))} if rng.random() < 0.5 else {}
         if rng.random() < 0.5:
-            return Case([*nodes, node(op, ["q", "k", "v"], q_num_heads=h, kv_num_heads=shared, **given)], (n, 4), weights, opset=23, spread=0.5)
+            return Case(
+                [*nodes, node(op, ["q", "k", "v"], q_num_heads=h, kv_num_heads=shared, **given)],
+                (n, 4),
+                weights,
+                opset=23,
+                spread=0.5,
+            )
         for p, heads in zip("qkv", (h, shared, shared), strict=True):
             weights[f"split{p}"] = np.array([0, n, heads, -1])
             nodes += [node("Reshape", [p, f"split{p}"], [f"{p}r"]), node("Transpose", [f"{p}r"], [f"{p}h"], perm=[0, 2, 1, 3])]
-        return Case([*nodes, node(op, ["qh", "kh", "vh"], is_causal=int(rng.integers(2)), **given)], (n, 4), weights, opset=23, spread=0.5)
+        return Case(
+            [*nodes, node(op, ["qh", "kh", "vh"], is_causal=int(rng.integers(2)), **given)], (n, 4), weights, opset=23, spread=0.5
+        )
     weights |= {
         "split": np.array([0, n, h, 4 // h]),
         "join": np.array([0, n, 4]),
