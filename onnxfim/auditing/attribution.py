@@ -222,7 +222,7 @@ class _Copies:
         forward = subject.forward
         assert isinstance(forward, OnnxForward)
         into = next(i for i in self.file.graph.inputs if i.name == subject.info.input)
-        fixed = fixed_batch(into)
+        fixed = forward.fixed or fixed_batch(into)
         proto = self.found.restored(units)
         if fixed is not None and forward.finder.batch != fixed:
             proto, fixed = free_batch(proto, fixed), None

@@ -12,9 +12,11 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
+from onnxfim.auditing.rows_per_call import opened_for_rows, telling_rows
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
 from onnxfim.graph.ends import Ending, ending, input_level, input_limits
+from onnxfim.graph.freeing import declared, freed_copies
 from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
@@ -26,14 +28,13 @@ from onnxfim.graph.load import (  # fmt: skip
     value_type,
 )
 from onnxfim.graph.output_axes import input_batch_axis
-from onnxfim.graph.quantised import takes_scales_from_the_batch
+from onnxfim.graph.quantised import computes_in_half, takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
-from onnxfim.graph.surgery import classes_first, free_batch, read_from, read_logarithm
+from onnxfim.graph.surgery import classes_first, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import ProviderFailed
-from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.provider_options import lost_options
@@ -45,6 +46,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
 _SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
+_SAME_16 = 2e-3  # the same in float16: two of its roundings
 
 
 @dataclass(frozen=True)
@@ -210,42 +212,53 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
-    forward = opened(file.path, out.name, fixed, batch)
-    few = rows_that_run(forward.raw, X, 8)
-    independent = stand_alone(settings, end)
-    axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
-    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
+    as_file = opened_for_rows(
+        lambda rows: opened(file.path, out.name, rows, batch), file, out, X, settings, fixed=fixed,
+        independent=stand_alone(settings, end),
+    )  # fmt: skip
+    forward, few, axes, fixed = as_file.forward, as_file.few, as_file.axes, as_file.fixed
     truth = forward.outputs(few)
     rewritten: list[str] = []
     proto = file.proto
     if fixed is not None:
-        freed = free_batch(proto, fixed)
-        rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, batch, axes), rows, forward.outputs(rows))
-        if other is not None:
-            forward, proto = other, freed
-            rewritten.append(f"batch axis freed (the file insists on {fixed})")
+        rows = telling_rows(few, fixed)
+        its_own, same = forward.outputs(rows), _SAME_16 if computes_in_half(file.proto) else _SAME
+        for freed in freed_copies(proto, fixed, into.name, shape, base_dir=file.path.parent):
+            content = freed.SerializeToString()
+            other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own, same)  # type: ignore[misc]
+            if other is not None:
+                forward, proto = other, freed
+                rewritten.append(f"batch axis freed (the file {as_file.insists})")
+                break
+        else:
+            rewritten += [f"nothing: called with {fixed} at a time, for the file {as_file.insists}"] if as_file.hidden else []
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, source, lie = kind, known.how, out.name, file.proto, axes
+    reader, how, read, lie = kind, known.how, out.name, axes
+    as_run = declared(file.proto, fixed) if as_file.hidden and fixed is not None else file.proto
+    source = as_run
     before, inside = kind.before_activation(), _inner_axes(end, axes)
     if before is not None and end.logits is not None and inside is not None:
         make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
         inner = (
             None
             if make is None
-            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding)
+            else _inner_forward(
+                make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed
+            )
         )
         if inner is not None:
             forward, reader, read, lie = inner, before, end.logits, inside
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
     if before is not None and reader is kind and still is None:
-        found = [in_logarithms(m, out.name, odds=kind.independent, base_dir=file.path.parent) for m in (proto, file.proto)]
+        found = [in_logarithms(m, out.name, odds=kind.independent, base_dir=file.path.parent) for m in (proto, as_run)]
         inner = (
             None
             if found[0] is None
-            else _inner_forward(_Copy(*found[0]), file, proto, opened, axes, few, kind.probabilities(truth), before, batch)
+            else _inner_forward(
+                _Copy(*found[0]), file, proto, opened, axes, few, kind.probabilities(truth), before, batch, 0.0, fixed
+            )
         )
         if inner is not None and found[1] is not None:
             forward, reader, (source, read) = inner, before, found[1]
@@ -254,9 +267,11 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, forward, axes, few, settings):
         logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
+        inner = _inner_forward(
+            _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed
+        )
         if inner is not None:
-            forward, reader, read, source = inner, by_log, name, read_logarithm(file.proto, out.name)[0]
+            forward, reader, read, source = inner, by_log, name, read_logarithm(as_run, out.name)[0]
             rewritten.append("one more output, the logarithm of the probabilities")
             how += "; differentiated at their logarithm"
     info = ModelInfo(
@@ -327,12 +342,11 @@ def _has_derivative(
 
 def _rounds(file: ModelFile) -> bool:
     """Whether the file computes in less than float32 somewhere: the logarithm of rounded probabilities is noise."""
-    return any("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes) or any(
-        "16" in v.dtype for v in (*file.graph.inputs, *file.graph.outputs)
-    )
+    rounding = ("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes)
+    return any(rounding) or computes_in_half(file.proto)
 
 
-def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
+def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array, same: float) -> OnnxForward | None:
     """The copy's forward where it gives the file's own outputs, else None."""
     try:
         copy = make()
@@ -342,7 +356,7 @@ def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> O
     except OnnxFimError:
         return None
     scale = float(np.abs(truth).max(initial=0.0)) or 1.0
-    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=_SAME * scale) else None
+    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=same * scale) else None
 
 
 def _read_from(how: str, reader: OutputReader) -> str:
@@ -360,17 +374,16 @@ class _Copy:
 
 def _inner_forward(
     copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, batch: int | None, rounding: float = 0.0,
+    reader: OutputReader, batch: int | None, rounding: float, fixed: int | None,
 ) -> OnnxForward | None:  # fmt: skip
     """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
-    fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
     try:
-        made = opened(copy.model.SerializeToString(), copy.output, fixed, batch, axes)
+        made = opened(copy.model.SerializeToString(), copy.output, fixed if proto is file.proto else None, batch, axes)
         z = made.outputs(few)
     except OnnxFimError:
         return None
     again = reader.probabilities(z)
-    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, _LEVELS * rounding)
+    tolerance = max(_SAME_16 if computes_in_half(file.proto) else _SAME, _LEVELS * rounding)
     return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 

@@ -139,7 +139,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
 def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.rewritten:
-        console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
+        console.detail(f"a copy that reproduced the file was needed for: {result.model.rewritten}")
     for name, text in placement_lines(result):
         console.detail(f"{name}: {text}")
     step = result.step

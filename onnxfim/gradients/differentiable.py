@@ -22,9 +22,8 @@ from onnxfim.gradients.calls import SAMPLES, BoundedCalls, cost_of
 from onnxfim.gradients.nodewise import NodeError
 from onnxfim.gradients.openvino import for_openvino
 from onnxfim.gradients.selftest import HALF_TOLERANCE
-from onnxfim.graph.expand import HALF
 from onnxfim.graph.prepare import Prepared, prepare
-from onnxfim.graph.quantised import rounds_inside_products
+from onnxfim.graph.quantised import computes_in_half, rounds_inside_products
 from onnxfim.graph.referring import refers
 from onnxfim.record import streams
 from onnxfim.record.settings import Settings
@@ -235,7 +234,7 @@ class DifferentiableModel:
         """
         if (short := self.calls.memory.short()) is not None:
             raise OutOfMemory(f"derivative graph: {short}. Free memory, or raise the limit.")
-        rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
+        rounds = computes_in_half(self._proto) or rounds_inside_products(self._proto) is not None
         try:
             return self._tested(X, original, seed=seed, spread=spread, products=products, rounds=rounds)
         finally:  # tangents are needed again at ties alone, and each session holds the weights

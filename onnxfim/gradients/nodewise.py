@@ -228,13 +228,19 @@ def _groups(tests: Sequence[_Test], values: Mapping[str, Array]) -> Iterator[lis
 
 @dataclass(frozen=True)
 class _Moved:
-    """The tangents of a node's varying inputs in float64, and the unit of the steps along them."""
+    """The tangents of a node's varying inputs in float64, and the units of the steps along them.
+
+    ``fine`` is the smaller one where entries lie in crowds far from each other, as hidden scores of attention lie from those seen.
+    """
 
     along: Mapping[int, Array]
     unit: float
+    fine: float | None = None
 
     def steps(self) -> list[float]:
-        return [sign * self.unit * s for s in (*STEPS, NARROW) for sign in (1, -1)]
+        """Of central differences, and last those of the one-sided ones."""
+        central = [self.unit * s for s in STEPS] + ([] if self.fine is None else [self.fine * s for s in STEPS])
+        return [sign * s for s in (*central, self.unit * NARROW) for sign in (1, -1)]
 
 
 def _moved(test: _Test, values: Mapping[str, Array]) -> _Moved | None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.shapes import STANDARD, Walk, walk
+from onnxfim.graph.referring import array_of
+from onnxfim.graph.row_indices import ROW_BY_ROW, flattened_rows, row_by_row
+from onnxfim.graph.shapes import STANDARD, TraceError, Walk, walk
 
-#: Operators that take as many rows of each input.
-_ROW_BY_ROW = ("GatherElements", "GridSample", "ScatterElements", "ScatterND")
+_BROADCASTING = frozenset(
+    [
+        *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Where", "PRelu", "MatMul", "And", "Or", "Xor", "Equal"),
+        *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Mod", "BitwiseAnd", "BitwiseOr"),
+    ]
+)
+_ROUNDING = 1e-6  # relative: what an exporter computed ahead for each row is rounded for each
+_STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # inputs that hold a state for each sample
+_LENGTHS = 4  # the input of these that holds a number for each sample
+
+Correction: TypeAlias = "Callable[[onnx.NodeProto, Walk], list[onnx.NodeProto] | None]"
 
 
 def walk_freed(
@@ -23,11 +36,13 @@ def walk_freed(
     emitter: Emitter,
     *,
     opset: int,
+    base_dir: str | os.PathLike[str] = ".",
 ) -> tuple[Walk, list[onnx.NodeProto]]:
     """Walk the graph at a larger batch and correct the constants that hold the old one.
 
-    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated, as are indices, grids
-    and updates that are the same for each row, and positions that count the rows count all of them. Where an axis of
+    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat, or a state that a recurrent operator
+    begins with, is repeated, as are indices, grids and updates that are the same for each row, and positions that count the rows
+    count all of them; a constant that holds the same for every sample keeps one row, and is broadcast. Where an axis of
     length one was dropped and the batch may have gone to either neighbour, it goes to the right if axes there are split
     (heads), else to the left (rows of a matrix product). The outputs must be compared with the file's, row by row.
 
@@ -38,12 +53,17 @@ def walk_freed(
         fixed: The walk at the batch of the file.
         emitter: Gives names and constants.
         opset: Version of the standard operators.
+        base_dir: Folder of external data.
 
     Returns:
         The walk at the larger batch, and the corrected nodes.
+
+    Raises:
+        TraceError: a constant that differs between samples, or a shape that does not fit a larger batch.
     """
     seen: set[int] = set()
     outer: dict[str, int] = {}  # elements of the batch's axis that stand in front of the batch, where it is not in front
+    freeing = _Freeing(fixed, {t.name: t for t in initializers}, emitter, base_dir)
 
     def corrected(node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
         if id(node) in seen or node.domain not in STANDARD:
@@ -55,12 +75,12 @@ def walk_freed(
             outer.update(dict.fromkeys(node.output, within))
         if node.op_type == "Reshape":
             instead = _reshape(node, found, fixed, emitter, outer)
-        elif node.op_type == "Concat":
-            instead = _concat(node, found, fixed, emitter)
-        elif node.op_type in _ROW_BY_ROW:
-            instead = _row_by_row(node, found, fixed, emitter)
+        elif node.op_type in ROW_BY_ROW:
+            instead = row_by_row(node, found, fixed, emitter)
         elif node.op_type == "Gather":
-            instead = _flattened_rows(node, found, fixed, emitter)
+            instead = flattened_rows(node, found, fixed, emitter)
+        else:
+            instead = freeing.corrected(node, found)
         for tensor in emitter.constants[before:]:
             found.put(tensor.name, onnx.numpy_helper.to_array(tensor))
         seen.update(id(n) for n in instead or ())
@@ -108,114 +128,161 @@ def _place(old: Sequence[int], axis: int, within: int, out: Sequence[int]) -> tu
     return right - 1, out[right - 1]
 
 
-def _concat(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
-    """Repeat operands that do not hold the batch along the axis where the others do."""
-    if any(n not in w.shapes for n in node.input for w in (found, fixed)):
-        return None
-    axis = node.attribute[0].i % len(found.shapes[node.input[0]])
-    grown = [n for n in node.input if found.shapes[n] != fixed.shapes[n]]
-    still = [n for n in node.input if found.shapes[n] == fixed.shapes[n]]
-    if not grown or not still or len(found.shapes[grown[0]]) == 1:
-        return None
-    mask = np.ones(len(found.shapes[grown[0]]), np.int64)
-    mask[axis] = 0
-    shape, scaled, target = (emitter.fresh("batch") for _ in range(3))
-    nodes = [
-        helper.make_node("Shape", [grown[0]], [shape]),
-        helper.make_node("Mul", [shape, emitter.constant(mask)], [scaled]),
-        helper.make_node("Add", [scaled, emitter.constant(1 - mask)], [target]),
-    ]
-    repeated = {n: emitter.fresh("repeated") for n in still}
-    nodes += [helper.make_node("Expand", [n, target], [r]) for n, r in repeated.items()]
-    joined = helper.make_node("Concat", [repeated.get(n, n) for n in node.input], list(node.output), name=node.name, axis=axis)
-    return [*nodes, joined]
+class _Freeing:
+    """What stands in place of a node that reads a constant with a row for each sample of the old batch."""
 
+    def __init__(
+        self, fixed: Walk, weights: Mapping[str, onnx.TensorProto], emitter: Emitter, base_dir: str | os.PathLike[str]
+    ) -> None:  # fmt: skip
+        self.fixed, self.weights, self.emitter, self.base_dir = fixed, weights, emitter, base_dir
 
-def _row_by_row(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
-    """Repeat operands that do not hold the batch for each row of those that do."""
-    names = [n for n in node.input if n]
-    if any(n not in w.shapes or not w.shapes[n] for n in names for w in (found, fixed)):
-        return None
-    grown = [n for n in names if found.shapes[n] != fixed.shapes[n]]
-    still = [n for n in names if found.shapes[n] == fixed.shapes[n]]
-    if not grown or not still or any(found.shapes[n][1:] != fixed.shapes[n][1:] for n in grown):
-        return None
-    rows = fixed.shapes[grown[0]][0]
-    nodes, lead = _lead(grown[0], emitter)
-    instead = {}
-    for name in still:
-        shape, value = fixed.shapes[name], found.values.get(name)
-        counts = node.op_type == "ScatterND" and name == node.input[1]
-        if shape[0] != rows or (value is None and (rows > 1 or counts)):
+    def corrected(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        names = [n for n in node.input if n]
+        if any(n not in w.shapes for n in names for w in (found, self.fixed)):
             return None
-        first = name if value is None else _first_row(value, counts=counts, emitter=emitter)
-        if first is None:
+        if node.op_type == "Expand" and self.axis(node.input[0], found) is None:
+            return self._expand_constant(node, found)
+        if not any(self.axis(n, found) is not None for n in names):
             return None
-        target, instead[name] = emitter.fresh("batch"), emitter.fresh("repeated")
-        wide = emitter.fresh("wide") if counts else instead[name]
-        nodes.append(helper.make_node("Concat", [lead, emitter.constant(np.asarray(shape[1:], np.int64))], [target], axis=0))
-        nodes.append(helper.make_node("Expand", [first, target], [wide]))
-        if counts:
-            column = np.zeros(shape[-1], np.int64)
-            column[0] = 1
-            nodes += _numbered(lead, len(shape), wide, emitter.constant(column), instead[name], emitter)
-    again = onnx.NodeProto()
-    again.CopyFrom(node)
-    del again.input[:]
-    again.input.extend(instead.get(n, n) for n in node.input)
-    return [*nodes, again]
+        if node.op_type == "Concat":
+            return self._concat(node, found)
+        if node.op_type in _BROADCASTING:
+            return self._broadcast(node, found)
+        if node.op_type in _STATES:
+            return self._recurrent(node, found)
+        if node.op_type == "Expand" and node.input[1] in found.values:
+            return self._expand(node, found)
+        if node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in found.values:
+            return self._resize(node, found)
+        return None
 
-
-def _lead(name: str, emitter: Emitter) -> tuple[list[onnx.NodeProto], str]:
-    """The number of rows of a value, as a vector of one number."""
-    lead = emitter.fresh("rows")
-    return [helper.make_node("Shape", [name], [lead], start=0, end=1)], lead
-
-
-def _first_row(value: np.ndarray, *, counts: bool, emitter: Emitter) -> str | None:
-    """The row that all rows of a constant are, (1, ...); the number of the row in front of the last axis not counted."""
-    rows = value.copy()
-    if counts:
-        own = np.arange(len(rows)).reshape(-1, *[1] * (rows.ndim - 2))
-        if (rows[..., 0] != own).any():
+    def axis(self, name: str, found: Walk) -> int | None:
+        """The axis of a value that holds the batch, counted from its end; None where none does."""
+        old, new = self.fixed.shapes.get(name, ()), found.shapes.get(name, ())
+        if len(old) != len(new):
             return None
-        rows[..., 0] = 0
-    return emitter.constant(rows[:1]) if (rows == rows[:1]).all() else None
+        return next((k - len(old) for k, (a, b) in enumerate(zip(old, new, strict=True)) if a != b), None)
+
+    def one_row(self, name: str, axis: int, found: Walk) -> str:
+        """Name of a constant with one row along ``axis`` in place of one for each sample of the old batch.
+
+        Raises:
+            TraceError: its rows differ.
+        """
+        value = found.values.get(name)
+        if value is None and name in self.weights:
+            value = array_of(self.weights[name], self.base_dir)
+        if value is None:
+            raise TraceError(f"value {name!r} has a row for each sample, and is not known before the model runs.")
+        first = value.take([0], axis=axis)
+        apart = np.abs(value - first).max(initial=0) if value.dtype.kind == "f" else float((value != first).any())
+        if not apart <= _ROUNDING * np.abs(value.astype(np.float64)).max(initial=0):
+            raise TraceError(f"value {name!r} holds another row for each sample of the batch that the file was exported for.")
+        return self.emitter.constant(first)
+
+    def _broadcast(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """Constants keep one row where the other operand holds the batch."""
+        axes = {(axis, self.fixed.shapes[n][axis]) for n in node.input if (axis := self.axis(n, found)) is not None}
+        axes = {(axis, size) for axis, size in axes if node.op_type != "MatMul" or axis < -2}  # its last two are no rows of both
+        names = list(node.input)
+        for k, name in enumerate(names):
+            shape = self.fixed.shapes[name]
+            for axis, size in axes:
+                if self.axis(name, found) is None and size > 1 and len(shape) >= -axis and shape[axis] == size:
+                    names[k] = self.one_row(name, axis, found)
+        return None if names == list(node.input) else [_reading(node, names)]
+
+    def _expand(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """A target of one keeps the length that there is."""
+        x, target = node.input[0], found.values[node.input[1]].copy()
+        axis = self.axis(x, found)
+        if axis is None or target.size < -axis or target[axis] in (1, found.shapes[x][axis]):
+            return None
+        target[axis] = 1
+        return [_reading(node, [x, self.emitter.constant(target)])]
+
+    def _expand_constant(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """A constant of the old batch keeps one row where its target has grown."""
+        name, (old, new) = node.input[0], (w.values.get(node.input[1]) for w in (self.fixed, found))
+        shape = found.shapes[name]
+        if old is None or new is None or old.shape != new.shape or (old == new).all() or len(shape) > old.size:
+            return None
+        row = name
+        for axis in (int(k) for k in np.flatnonzero(old != new) - old.size):
+            if len(shape) >= -axis and shape[axis] != 1:
+                row = self.one_row(name, axis, found)
+        return None if row == name else [_reading(node, [row, node.input[1]])]
+
+    def _resize(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """Sizes that name the batch take it from the value."""
+        x, sizes = node.input[0], found.values[node.input[3]]
+        if self.axis(x, found) != -len(found.shapes[x]) or sizes.size != len(found.shapes[x]):
+            return None
+        size, first, whole = (self.emitter.fresh("batch") for _ in range(3))
+        ends = [self.emitter.constant(np.asarray([n], np.int64)) for n in (0, 1)]
+        return [
+            helper.make_node("Shape", [x], [size]),
+            helper.make_node("Slice", [size, *ends], [first]),
+            helper.make_node("Concat", [first, self.emitter.constant(sizes[1:])], [whole], axis=0),
+            _reading(node, [*node.input[:3], whole]),
+        ]
+
+    def _recurrent(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """States, and lengths, that are constants are repeated for each sample."""
+        last = any(a.name == "layout" and a.i == 1 for a in node.attribute)
+        x, names, nodes = node.input[0], list(node.input), list[onnx.NodeProto]()
+        batch = (0 if last else 1) - len(found.shapes[x])
+        if self.axis(x, found) != batch:
+            return None
+        size, count = self.emitter.fresh("batch"), self.emitter.fresh("batch")
+        ends = [self.emitter.constant(np.asarray([batch + len(found.shapes[x]) + n], np.int64)) for n in (0, 1)]
+        for k in (_LENGTHS, *_STATES[node.op_type]):
+            if k >= len(names) or not names[k] or self.axis(names[k], found) is not None:
+                continue
+            shape = self.fixed.shapes[names[k]]
+            axis = 0 if k == _LENGTHS or last else 1
+            one = names[k] if shape[axis] == 1 else self.one_row(names[k], axis, found)
+            whole, repeated = self.emitter.fresh("batch"), self.emitter.fresh("repeated")
+            parts = [
+                self.emitter.constant(np.asarray(part, np.int64)) if part else "" for part in (shape[:axis], shape[axis + 1 :])
+            ]
+            nodes.append(helper.make_node("Concat", [n for n in (parts[0], count, parts[1]) if n], [whole], axis=0))
+            nodes.append(helper.make_node("Expand", [one, whole], [repeated]))
+            names[k] = repeated
+        if not nodes:
+            return None
+        first = [helper.make_node("Shape", [x], [size]), helper.make_node("Slice", [size, *ends], [count])]
+        return [*first, *nodes, _reading(node, names)]
+
+    def _concat(self, node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
+        """Repeat operands that do not hold the batch along the axis where the others do."""
+        shapes, emitter = found.shapes, self.emitter
+        axis = node.attribute[0].i % len(shapes[node.input[0]])
+        grown = [n for n in node.input if self.axis(n, found) is not None]
+        still = [n for n in dict.fromkeys(node.input) if self.axis(n, found) is None]
+        if not still or len(shapes[grown[0]]) == 1:
+            return None
+        batch = (self.axis(grown[0], found) or 0) + len(shapes[grown[0]])
+        if batch == axis:
+            return None
+        mask = np.ones(len(shapes[grown[0]]), np.int64)
+        mask[axis] = 0
+        shape, scaled, target = (emitter.fresh("batch") for _ in range(3))
+        nodes = [
+            helper.make_node("Shape", [grown[0]], [shape]),
+            helper.make_node("Mul", [shape, emitter.constant(mask)], [scaled]),
+            helper.make_node("Add", [scaled, emitter.constant(1 - mask)], [target]),
+        ]
+        one = {n: n if shapes[n][batch] == 1 else self.one_row(n, batch, found) for n in still}
+        repeated = {n: emitter.fresh("repeated") for n in still}
+        nodes += [helper.make_node("Expand", [one[n], target], [r]) for n, r in repeated.items()]
+        return [*nodes, _reading(node, [repeated.get(n, n) for n in node.input])]
 
 
-def _numbered(lead: str, rank: int, to: str, factor: str, result: str, emitter: Emitter) -> list[onnx.NodeProto]:
-    """Add the number of each row, times a factor, to a value of this rank."""
-    count, number, column, steps = (emitter.fresh("row") for _ in range(4))
-    zero, one = (emitter.constant(np.asarray(k, np.int64)) for k in (0, 1))
-    shape = emitter.constant(np.asarray([-1, *[1] * (rank - 1)], np.int64))
-    return [
-        helper.make_node("Squeeze", [lead, emitter.constant(np.zeros(1, np.int64))], [count]),
-        helper.make_node("Range", [zero, count, one], [number]),
-        helper.make_node("Reshape", [number, shape], [column]),
-        helper.make_node("Mul", [column, factor], [steps]),
-        helper.make_node("Add", [to, steps], [result]),
-    ]
-
-
-def _flattened_rows(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
-    """Positions in a value whose first axis holds the batch and others, row after row: those of the first row, and so on."""
-    x, where = node.input
-    index = found.values.get(where)
-    if index is None or not index.ndim or any(a.name == "axis" and a.i != 0 for a in node.attribute):
-        return None
-    if any(n not in w.shapes for n in (x, where) for w in (found, fixed)) or found.shapes[where] != fixed.shapes[where]:
-        return None
-    old, new, rows = fixed.shapes[x], found.shapes[x], len(index)
-    if old == new or old[1:] != new[1:] or old[0] % rows or old[0] == rows:
-        return None
-    step = old[0] // rows
-    own = np.arange(rows).reshape(-1, *[1] * (index.ndim - 1)) * step
-    if (index // step * step != own).any() or (index - own != index[:1]).any():
-        return None
-    nodes, all_ = _lead(x, emitter)
-    lead, moved = (emitter.fresh("rows") for _ in range(2))
-    nodes.append(helper.make_node("Div", [all_, emitter.constant(np.asarray([step], np.int64))], [lead]))
-    first = emitter.constant(index[:1].astype(np.int64))
-    nodes += _numbered(lead, index.ndim, first, emitter.constant(np.asarray(step, np.int64)), moved, emitter)
-    again = helper.make_node("Gather", [x, moved], list(node.output), name=node.name, axis=0)
-    return [*nodes, again]
+def _reading(node: onnx.NodeProto, names: Sequence[str]) -> onnx.NodeProto:
+    """The node with other inputs."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.input[:]
+    copy.input.extend(names)
+    return copy

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import onnx
 from onnx import TensorProto, numpy_helper
 
+import onnxfim.graph.blocked_channels
+import onnxfim.graph.fused
+import onnxfim.graph.fused_attention
 import onnxfim.graph.lower_geometry
 import onnxfim.graph.lower_ml
-import onnxfim.graph.packed_weights  # noqa: F401 - and its
+import onnxfim.graph.packed_weights  # noqa: F401 - their operators can be written out too
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function

@@ -51,6 +51,10 @@ class Scratch:
             raise self.refuse(f"the rank of {self.get(index)!r} cannot be worked out")
         return len(found)
 
+    def kept(self, *names: str) -> dict[str, AttributeValue]:
+        """Those of the attributes that the node has."""
+        return {k: cast("AttributeValue", v) for k, v in self.attributes.items() if k in names}
+
     def refuse(self, reason: str) -> UnsupportedOperator:
         return UnsupportedOperator(f"node {self.node.name!r}: {self.node.op_type} cannot be written out: {reason}.")
 
@@ -140,7 +144,8 @@ def _group(s: Scratch) -> str:
     return _channelwise(s, unit, scale, bias, len(s.shape()))
 
 
-def _root_mean_square(s: Scratch, x: str, scale: str, axis: int, epsilon: float) -> str:
+def root_mean_square(s: Scratch, x: str, scale: str, axis: int, epsilon: float) -> str:
+    """x / √(mean of x² + ε) · scale over the axes from ``axis`` on."""
     rank = s.rank()
     mean = s.write("ReduceMean", s.write("Mul", x, x), list(range(axis % rank - rank, 0)))
     return s.write("Mul", s.write("Div", x, s.write("Sqrt", s.write("Add", mean, epsilon))), scale)
@@ -148,7 +153,7 @@ def _root_mean_square(s: Scratch, x: str, scale: str, axis: int, epsilon: float)
 
 @lowering("RMSNormalization", "SimplifiedLayerNormalization")
 def _rms(s: Scratch) -> str:
-    return _root_mean_square(s, s.inputs[0], s.inputs[1], s.integer("axis", -1), s.real("epsilon", 1e-5))
+    return root_mean_square(s, s.inputs[0], s.inputs[1], s.integer("axis", -1), s.real("epsilon", 1e-5))
 
 
 @lowering("LRN")
@@ -275,97 +280,3 @@ def _product(s: Scratch) -> str | None:
         factors = [s.write("Gather", x, [i], axis=axis) for i in range(s.shape()[axis])]
         x = functools.reduce(lambda a, b: s.write("Mul", a, b), factors)
     return x if s.integer("keepdims", 1) == 1 or not along else s.write("Squeeze", x, along)
-
-
-# fused operators of ONNX Runtime
-
-
-def _activated(s: Scratch, t: str) -> str:
-    """The activation that a fused node ends in."""
-    name = str(s.attributes.get("activation", ""))
-    params = cast("Sequence[float]", s.attributes.get("activation_params", ()))
-    if not name:
-        return t
-    if name in ("Relu", "Sigmoid", "Tanh"):
-        return s.write(name, t)
-    if name == "LeakyRelu":
-        alpha = params[0] if params else s.real("leaky_relu_alpha", 0.01)
-        return s.write(name, t, alpha=float(alpha))
-    if name == "Clip" and len(params) == 2:
-        return s.write(name, t, float(params[0]), float(params[1]))
-    if name == "HardSigmoid" and len(params) == 2:
-        return s.write(name, t, alpha=float(params[0]), beta=float(params[1]))
-    raise s.refuse(f"its activation {name!r} has no rule")
-
-
-@lowering("com.microsoft.FusedConv")
-def _fused_conv(s: Scratch) -> str:
-    names = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-    kept = {k: cast("AttributeValue", v) for k, v in s.attributes.items() if k in names}
-    t = s.write("Conv", s.inputs[0], s.inputs[1], s.get(2), **kept)
-    return _activated(s, s.write("Add", t, s.inputs[3]) if s.get(3) else t)
-
-
-@lowering("com.microsoft.FusedGemm")
-def _fused_gemm(s: Scratch) -> str:
-    kept = {k: cast("AttributeValue", v) for k, v in s.attributes.items() if k in ("alpha", "beta", "transA", "transB")}
-    return _activated(s, s.write("Gemm", s.inputs[0], s.inputs[1], s.get(2), **kept))
-
-
-@lowering("com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul")
-def _fused_matmul(s: Scratch) -> str:
-    if s.integer("transBatchA", 0) or s.integer("transBatchB", 0):
-        raise s.refuse("it transposes batch axes")
-    operands = []
-    for i, flag in enumerate(("transA", "transB")):
-        rank = s.rank(i)
-        turn = s.integer(flag, 0) and rank > 1
-        perm = [*range(rank - 2), rank - 1, rank - 2]
-        operands.append(s.write("Transpose", s.inputs[i], perm=perm) if turn else s.inputs[i])
-    product = s.write("MatMul", *operands)
-    alpha = s.real("alpha", 1.0)
-    return product if alpha == 1.0 else s.write("Mul", product, alpha)
-
-
-def _gelu(s: Scratch, x: str) -> str:
-    """x Φ(x), written out: the operator itself exists from set 20 on."""
-    cdf = s.write("Add", s.write("Erf", s.write("Mul", x, 2**-0.5)), 1.0)
-    return s.write("Mul", s.write("Mul", x, 0.5), cdf)
-
-
-@lowering("com.microsoft.Gelu")
-def _exact_gelu(s: Scratch) -> str:
-    return _gelu(s, s.inputs[0])
-
-
-@lowering("com.microsoft.BiasGelu")
-def _bias_gelu(s: Scratch) -> str:
-    return _gelu(s, s.write("Add", s.inputs[0], s.inputs[1]))
-
-
-@lowering("com.microsoft.FastGelu")
-def _fast_gelu(s: Scratch) -> str:
-    x = s.write("Add", s.inputs[0], s.inputs[1]) if s.get(1) else s.inputs[0]
-    cubed = s.write("Mul", s.write("Mul", x, x), x)
-    inner = s.write("Mul", s.write("Add", x, s.write("Mul", cubed, 0.044715)), (2 / np.pi) ** 0.5)
-    return s.write("Mul", s.write("Mul", x, 0.5), s.write("Add", s.write("Tanh", inner), 1.0))
-
-
-@lowering("com.microsoft.QuickGelu")
-def _quick_gelu(s: Scratch) -> str:
-    x = s.inputs[0]
-    return s.write("Mul", x, s.write("Sigmoid", s.write("Mul", x, s.real("alpha", 1.702))))
-
-
-@lowering("com.microsoft.SkipLayerNormalization")
-def _skip_layer_norm(s: Scratch) -> str:
-    t = s.write("Add", s.inputs[0], s.inputs[1])
-    t = s.further[3] = s.write("Add", t, s.inputs[4]) if s.get(4) else t
-    return s.write("LayerNormalization", t, s.inputs[2], s.get(3), axis=-1, epsilon=s.real("epsilon", 1e-12))
-
-
-@lowering("com.microsoft.SkipSimplifiedLayerNormalization")
-def _skip_rms(s: Scratch) -> str:
-    t = s.write("Add", s.inputs[0], s.inputs[1])
-    t = s.further[3] = s.write("Add", t, s.inputs[3]) if s.get(3) else t
-    return _root_mean_square(s, t, s.inputs[2], -1, s.real("epsilon", 1e-12))

@@ -128,7 +128,7 @@ def prepare(
     inputs = [i for i in model.graph.input if i.name in {g.name for g in graph.inputs}]
     nodes, trace = _traced(
         nodes, initializers, inputs, opset, expansion(model, opset, emitter, wide=True), emitter,
-        input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {},
+        input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {}, base_dir=base_dir,
     )  # fmt: skip
     nodes, initializers = simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
     nodes = pruned(nodes, [output_name], stop=[input_name])
@@ -250,6 +250,7 @@ def _traced(
     input_name: str,
     sample_shape: Sequence[int] | None,
     dimensions: Mapping[str, int],
+    base_dir: str | os.PathLike[str],
 ) -> tuple[list[onnx.NodeProto], Trace]:
     """Write composite operators out and learn all shapes; a batch axis of fixed size is freed."""
 
@@ -270,7 +271,7 @@ def _traced(
         except TraceError:
             fixed = 1  # declared free, but a constant in the graph holds the batch of the export
     first, flat = walk(nodes, [*weights, *emitter.constants], at(fixed), opset=opset, expand=simpler)
-    second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset)
+    second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset, base_dir=base_dir)
     known, _ = walk(freed, [*weights, *emitter.constants], at(fixed), opset=opset)
     return freed, merge(known, second, first_batch=fixed, second_batch=2 * fixed)
 

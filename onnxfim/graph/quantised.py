@@ -64,10 +64,12 @@ def rounds_inside_products(model: onnx.ModelProto) -> str | None:
 
 
 def computes_in_half(model: onnx.ModelProto) -> bool:
-    """Whether the graph holds float16 or bfloat16 weights, inputs or casts."""
+    """Whether the graph holds float16 or bfloat16 weights, constants, inputs or casts, those in its functions among them."""
     graph = model.graph
+    nodes = [*graph.node, *(n for f in model.functions for n in f.node)]
     typed = [t.data_type for t in graph.initializer] + [i.type.tensor_type.elem_type for i in graph.input]
-    casts = [a.i for n in graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"]
+    typed += [a.t.data_type for n in nodes for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
+    casts = [a.i for n in nodes if n.op_type == "Cast" for a in n.attribute if a.name == "to"]
     return bool(_HALF & {*typed, *casts})
 
 

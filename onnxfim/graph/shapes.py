@@ -45,6 +45,7 @@ _CHEAP = frozenset(
 _LIKE_INPUT = frozenset(
     [
         *("SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "MultiHeadAttention"),
+        "RotaryEmbedding",
         *("Gelu", "HardSwish", "Mish", "Celu", "ThresholdedRelu", "GroupNormalization", "RMSNormalization"),
         *("MeanVarianceNormalization", "LpNormalization", "Normalizer", "Imputer"),
     ]

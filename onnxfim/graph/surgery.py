@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxfim.graph.graph import Graph
 
 
-def free_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+def free_batch(model: onnx.ModelProto, batch: int, *, constants: bool = True) -> onnx.ModelProto:
     """A copy whose inputs and outputs have a symbolic first dimension in place of ``batch``.
 
-    Constants that repeat the old batch as the leading entry of a Reshape's target are freed too.
+    With ``constants``, those that repeat the old batch as the leading entry of a Reshape's target are freed too.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -27,10 +27,10 @@ def free_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
             dims[0].ClearField("dim_value")
             dims[0].dim_param = "batch"
     del graph.value_info[:]
-    constants = Graph(model)
-    for node in graph.node:
+    known = Graph(model)
+    for node in graph.node if constants else ():
         if node.op_type == "Reshape" and len(node.input) > 1:
-            target = constants.constant(node.input[1])
+            target = known.constant(node.input[1])
             if target is not None and target.ndim == 1 and target.size > 1 and target[0] == batch:
                 freed = target.astype(np.int64)
                 # 0 copies the input's own first dimension; after -1 elsewhere there is no other way to leave it open.

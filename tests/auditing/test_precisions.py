@@ -17,6 +17,7 @@ from scipy.special import softmax
 from onnxfim.auditing.run import audit
 from onnxfim.errors import InputError
 from onnxfim.record.settings import Settings
+from tests.support.gradient_nets import Net
 from tests.support.packed_weights import MS, n_bits
 from tests.support.precisions import BY_NAME, SCHEMES
 from tests.support.quantised_nets import Dense
@@ -195,3 +196,24 @@ def test_inputs_of_wide_range_in_sixteen_bits(saved, monkeypatch):
     assert "no-slope" not in {f.id for f in half.findings}
     assert_allclose([s.lambda_max.value for s in half.samples], [truth[s.index] for s in half.samples], rtol=2e-2)  # float16 logits
     assert "no-slope" in {f.id for f in found(TensorProto.FLOAT, np.float32).findings}
+
+
+@pytest.mark.parametrize("where", ["casts", "constants"])
+def test_halves_that_no_weight_shows(saved, where):
+    """A file may hold float32 weights and casts, or half precision in Constant nodes: it rounds as one with half weights does."""
+    rng = np.random.default_rng(5)
+    net = Net((64,), opset=17)
+    t = net.op("Cast", "x", to=int(TensorProto.FLOAT16))
+    for k, width in enumerate((256, 256, 256, 10)):
+        into = 64 if k == 0 else 256
+        weight = rng.standard_normal((into, width)) / into**0.5
+        if where == "casts":
+            half = net.op("Cast", weight, to=int(TensorProto.FLOAT16))
+        else:
+            half = net.op("Constant", value=numpy_helper.from_array(weight.astype(np.float16)))
+        t = net.op("MatMul", t, half)
+        t = net.op("Mul", t, t) if k < 2 else t
+    made = net.model(net.op("Cast", t, to=int(TensorProto.FLOAT)))
+    X = rng.standard_normal((8, 64)).astype(np.float32)
+    found = audit(saved(made), X, settings=SETTINGS)
+    assert found.run.method == "gradient", found.gradient.reason

@@ -92,21 +92,21 @@ class TestRewriting:
         assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X), atol=1e-5)
 
     def test_a_copy_that_does_not_reproduce_the_file_is_not_used(self, saved, cpu, monkeypatch):
-        def spoiled(model, batch):
-            return Linear(-LINEAR.W, LINEAR.b).onnx()
+        def spoiled(*args, **options):
+            yield Linear(-LINEAR.W, LINEAR.b).onnx()
 
-        monkeypatch.setattr(subject_module, "free_batch", spoiled)
+        monkeypatch.setattr(subject_module, "freed_copies", spoiled)
         opened = open_subject(saved(LINEAR.onnx(batch=1)), X, cpu())
         assert opened.info.rewritten is None
         assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X), atol=1e-5)
 
     def test_a_copy_that_does_not_run_is_not_used(self, saved, cpu):  # the batch is in the arithmetic, not in a Reshape
         nodes = [("Gemm", ["x", "W"], ["g"], {"transB": 1}), ("Add", ["g", "c"], ["z"], {})]
-        weights = {"W": LINEAR.W.astype(np.float32), "c": np.zeros((2, 3), np.float32)}
-        made = models.model(nodes, weights, shape=(4,), out=(3,), batch=2)
+        each = np.arange(6, dtype=np.float32).reshape(2, 3)
+        made = models.model(nodes, {"W": LINEAR.W.astype(np.float32), "c": each}, shape=(4,), out=(3,), batch=2)
         opened = open_subject(saved(made), X, cpu())
         assert opened.info.rewritten is None
-        assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X) - LINEAR.b, atol=1e-5)
+        assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X) - LINEAR.b + each[np.arange(len(X)) % 2], atol=1e-5)
 
     def test_both_rewritings_at_once(self, saved, cpu):
         opened = open_subject(saved(LINEAR.onnx(end="Softmax", batch=1)), X, cpu())

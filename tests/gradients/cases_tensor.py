@@ -6,7 +6,6 @@ import numpy as np
 
 from tests.gradients.cases import Case, Rng, away, ints, pick
 from tests.support.gradient_nets import ROWS, Net, spread
-from tests.support.packed_weights import four_bit_floats, n_bits
 
 CASES: list[Case] = []
 
@@ -313,81 +312,3 @@ def rotary(rng: Rng) -> tuple[Net, str]:
 def _positions(net: Net) -> str:
     lead = net.op("Slice", net.op("Shape", "x"), np.asarray([0]), np.asarray([1]))
     return net.op("Expand", np.arange(5)[None], net.op("Concat", lead, np.asarray([5]), axis=0))
-
-
-# fused operators of the runtime
-
-MS = "com.microsoft"
-
-
-@case(f"{MS}.FusedConv", repeats=5)
-def fused_conv(rng: Rng) -> tuple[Net, str]:
-    net = Net((2, 6, 6), step=2e-3)
-    name, params = pick(rng, [("Relu", []), ("LeakyRelu", [0.2]), ("Sigmoid", []), ("Tanh", []), ("Clip", [-1.0, 1.0])])
-    attributes = {"activation_params": params} if params else {}
-    net.rtol = 5e-2 if name in ("Relu", "LeakyRelu", "Clip") else 5e-3  # a kink may lie within the step
-    weight = rng.standard_normal((3, 2, 3, 3)) / 4
-    return net, net.op("FusedConv", "x", weight, rng.standard_normal(3), domain=MS, activation=name, pads=[1] * 4, **attributes)
-
-
-@case(f"{MS}.FusedMatMul", f"{MS}.TransposeMatMul", repeats=8)
-def fused_matmul(rng: Rng) -> tuple[Net, str]:
-    net = Net((3, 4))
-    a, b = int(rng.integers(2)), int(rng.integers(2))
-    t = net.op("Transpose", "x", perm=[0, 2, 1]) if a else "x"
-    w = rng.standard_normal((2, 4) if b else (4, 2))
-    op = str(pick(rng, ["FusedMatMul", "TransposeMatMul"]))
-    return net, net.op(op, t, w, domain=MS, alpha=0.5, transA=a, transB=b)
-
-
-@case(f"{MS}.FusedGemm")
-def fused_gemm(rng: Rng) -> tuple[Net, str]:
-    net = Net((4,))
-    return net, net.op("FusedGemm", "x", rng.standard_normal((4, 3)), rng.standard_normal(3), domain=MS, activation="Tanh")
-
-
-@case(f"{MS}.MatMulNBits", repeats=12)
-def weights_of_few_bits(rng: Rng) -> tuple[Net, str]:
-    k = int(pick(rng, [32, 48, 70]))
-    form = n_bits(
-        rng, int(rng.integers(1, 7)), k, bits=int(pick(rng, [4, 4, 8])), block=int(pick(rng, [16, 32, 64])),
-        zeros=str(pick(rng, ["none", "packed"])), bias=bool(rng.integers(2)),
-    )  # fmt: skip
-    net = Net((3, k) if rng.integers(2) else (k,))
-    return net, net.op("MatMulNBits", "x", *("" if i is None else i for i in form.inputs), domain=MS, **form.attributes)
-
-
-@case(f"{MS}.MatMulBnb4", repeats=4)
-def weights_of_four_bit_floats(rng: Rng) -> tuple[Net, str]:
-    k = int(pick(rng, [32, 64]))
-    form = four_bit_floats(rng, int(pick(rng, [1, 4, 6])), k, block=int(pick(rng, [16, 32])), kind=int(rng.integers(2)))
-    net = Net((k,))
-    return net, net.op("MatMulBnb4", "x", *form.inputs, domain=MS, **form.attributes)
-
-
-@case(f"{MS}.Gelu", f"{MS}.BiasGelu", f"{MS}.FastGelu", f"{MS}.QuickGelu", repeats=10)
-def fused_gelus(rng: Rng) -> tuple[Net, str]:
-    op = str(pick(rng, ["Gelu", "BiasGelu", "FastGelu", "QuickGelu"]))
-    net = Net((3, 4))
-    bias = [rng.standard_normal(4)] if op == "BiasGelu" or (op == "FastGelu" and rng.random() < 0.5) else []
-    return net, net.op(op, "x", *bias, domain=MS)
-
-
-@case(f"{MS}.SkipLayerNormalization", f"{MS}.SkipSimplifiedLayerNormalization", repeats=12)
-def skip_normalisations(rng: Rng) -> tuple[Net, str]:
-    net = Net((3, 4))
-    skip = scaled(net, rng)
-    if rng.random() < 0.5:
-        w = rng.uniform(0.5, 1.5, 4)
-        y, *_, total = net.ops("SkipSimplifiedLayerNormalization", "x", skip, w, outputs=4, domain=MS, epsilon=1e-3)
-        net.nodes[-1].output[1:3] = ["", ""]  # only the sum is asked for
-        return net, net.op("Mul", y, total)
-    tail = [rng.standard_normal(4)] if rng.random() < 0.5 else []
-    w = rng.uniform(0.5, 1.5, 4), rng.standard_normal(4)
-    return net, net.op("SkipLayerNormalization", "x", skip, *w, *tail, domain=MS, epsilon=1e-3)
-
-
-@case("SimplifiedLayerNormalization")
-def simplified(rng: Rng) -> tuple[Net, str]:
-    net = Net((3, 4))
-    return net, net.op("SimplifiedLayerNormalization", "x", rng.uniform(0.5, 1.5, 4), axis=-1, epsilon=1e-3)

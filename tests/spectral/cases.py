@@ -462,28 +462,70 @@ def _projections(rng, d):
 def multi_head(rng, op):
     n, h = int(rng.integers(2, 5)), int(rng.choice([1, 2]))
     nodes, weights = _projections(rng, 4)
-    return Case([*nodes, node(op, ["q", "k", "v"], num_heads=h)], (n, 4), weights)
+    weights["bias"] = rng.normal(size=12)
+    inputs = ["q", "k", "v", *(["bias"] if rng.random() < 0.5 else [])]
+    return Case([*nodes, node(op, inputs, num_heads=h, unidirectional=int(rng.integers(2)))], (n, 4), weights)
+
+
+@case("RotaryEmbedding", "com.microsoft.RotaryEmbedding")
+def rotary(rng, op):
+    """Tokens that are turned, before attention."""
+    n = int(rng.integers(2, 5))
+    nodes, weights = _projections(rng, 4)
+    weights |= {"cos": rng.normal(size=(n, 1)), "sin": rng.normal(size=(n, 1))}
+    own = op.startswith("com")
+    weights["p"] = np.array([0]) if own else np.arange(n)[None]
+    order = ["p", "cos", "sin"] if own else ["cos", "sin"]
+    given = {"num_heads": 2, "interleaved": int(rng.integers(2))}
+    if not own:
+        order = ["cos", "sin", "pN"]
+        weights |= {"0": np.array([0]), "1": np.array([1]), "n": np.array([n])}
+        nodes += [node("Shape", ["x"], ["shape"]), node("Slice", ["shape", "0", "1"], ["N"]), node("Concat", ["N", "n"], ["Nn"], axis=0),
+                  node("Expand", ["p", "Nn"], ["pN"])]  # fmt: skip
+    turned = [node(op, [p, *order], [f"{p}t"], **given) for p in "qk"]
+    return Case(
+        [*nodes, *turned, node("com.microsoft.MultiHeadAttention", ["qt", "kt", "v"], num_heads=2)], (n, 4), weights, opset=23
+    )
 
 
 @case("Attention")
 def attention(rng, op):
-    """Written out with heads, as exporters do, or the standard's own operator."""
+    """Written out with heads, as exporters do, or the standard's own operator, whose heads may share keys."""
     n, h = int(rng.integers(2, 5)), int(rng.choice([1, 2]))
     nodes, weights = _projections(rng, 4)
-    if rng.random() < 0.4:
-        return Case([*nodes, node(op, ["q", "k", "v"], q_num_heads=h, kv_num_heads=h)], (n, 4), weights, opset=23, spread=0.5)
+    if rng.random() < 0.6:
+        shared = int(rng.choice([1, h]))
+        if shared < h:  # keys and values of one head
+            weights |= {w: weights[w][..., :2] for w in ("Wk", "bk", "Wv", "bv")}
+        given = {"softcap": float(rng.uniform(0.5, 3))} if rng.random() < 0.5 else {}
+        if rng.random() < 0.5:
+            return Case(
+                [*nodes, node(op, ["q", "k", "v"], q_num_heads=h, kv_num_heads=shared, **given)],
+                (n, 4),
+                weights,
+                opset=23,
+                spread=0.5,
+            )
+        for p, heads in zip("qkv", (h, shared, shared), strict=True):
+            weights[f"split{p}"] = np.array([0, n, heads, -1])
+            nodes += [node("Reshape", [p, f"split{p}"], [f"{p}r"]), node("Transpose", [f"{p}r"], [f"{p}h"], perm=[0, 2, 1, 3])]
+        return Case(
+            [*nodes, node(op, ["qh", "kh", "vh"], is_causal=int(rng.integers(2)), **given)], (n, 4), weights, opset=23, spread=0.5
+        )
     weights |= {
         "split": np.array([0, n, h, 4 // h]),
         "join": np.array([0, n, 4]),
         "c": np.float64(1 / np.sqrt(4 // h)),
         "mask": rng.normal(size=(n, n)),
+        "zero": np.float64(0),
     }
     for p in "qkv":
         nodes += [
             node("Reshape", [p, "split"], [f"{p}r"]),
             node("Transpose", [f"{p}r"], [f"{p}h"], perm=[0, 2, 3, 1] if p == "k" else [0, 2, 1, 3]),
         ]
-    nodes += [node("MatMul", ["qh", "kh"], ["s"]), node("Mul", ["s", "c"], ["sc"]), node("Add", ["sc", "mask"], ["sm"]), node("Softmax", ["sm"], ["p"], axis=-1),
+    nodes += [node("MatMul", ["qh", "kh"], ["s"]), node("Mul", ["s", "c"], ["sc"]), node("Add", ["sc", "mask"], ["sm"]), node("Softmax", ["sm"], ["p0"], axis=-1),
+              node("IsNaN", ["p0"], ["nan"]), node("Where", ["nan", "zero", "p0"], ["p"]),
               node("MatMul", ["p", "vh"], ["o"]), node("Transpose", ["o"], ["ot"], perm=[0, 2, 1, 3]), node("Reshape", ["ot", "join"])]  # fmt: skip
     return Case(nodes, (n, 4), weights, spread=0.5)
 
@@ -510,7 +552,11 @@ def of_shape(rng, op):
 
 
 @case("Round", "Floor", "Ceil", "Sign", "ArgMax", "ArgMin", "Hardmax", "LpNormalization", "Not", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "NonZero",
-      "And", "Or", "Xor", "IsNaN", "IsInf", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear", table=REFUSED)  # fmt: skip
+      "And", "Or", "Xor", "IsNaN", "IsInf", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear",
+      "com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
+      *(f"com.microsoft.{op}" for op in ("QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearGlobalAveragePool",
+        "QLinearAveragePool", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "DynamicQuantizeMatMul",
+        "MatMulIntegerToFloat", "QAttention", "DynamicQuantizeLSTM")), table=REFUSED)  # fmt: skip
 def refused(rng, op):
     two = op in (
         "Equal",

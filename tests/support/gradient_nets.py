@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -68,6 +69,18 @@ class Net:
         opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in domains)]
         graph = helper.make_graph(self.nodes, "net", [x], [y], self.weights)
         return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version)
+
+
+def optimised(net: Net, output: str) -> tuple[Net, str]:
+    """The graph as ONNX Runtime's optimiser saves it for this processor, and its output."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/optimised.onnx"
+        ort.InferenceSession(net.model(output).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        saved = onnx.load(options.optimized_model_filepath)
+    return replace(net, nodes=list(saved.graph.node), weights=list(saved.graph.initializer)), saved.graph.output[0].name
 
 
 def spread(rng: np.random.Generator, *shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray:

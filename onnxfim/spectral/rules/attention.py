@@ -7,7 +7,11 @@ For one head with scores ``s_ij = c q_i·k_j + m_ij`` (``m`` fixed) and ``P = so
 - through k: ``∂o_i = c Σ_j P_ij (v_j − o_i) q_i·∂k_j``, so ``‖∂o_i‖² ≤ c² r_v² R_q² Σ_j P_ij ‖∂k_j‖²``,
   in total ``c r_v R_q √n``.
 
-Heads act on their own parts of q, k and v, so the largest constants of any head serve all of them.
+Heads act on their own parts of q, k and v, so the largest constants of any head serve all of them. Where g heads share keys and
+values, the parts through these are g times as many: √g.
+
+A cap of the scores, ``s' = t·tanh(s/t)``, has slopes of at most 1, one for each key; through q the centre of the keys' ball falls out
+no more, so that their reach R_k stands in place of r_k.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ import numpy as np
 
 from onnxfim.graph.graph import Node
 from onnxfim.spectral.bound_rules import rule
-from onnxfim.spectral.linear import Dense
-from onnxfim.spectral.norms import matrix_norm, outward
+from onnxfim.spectral.linear import Dense, Other
+from onnxfim.spectral.norms import NormBound, matrix_norm, outward
 from onnxfim.spectral.result import log10, plus, times
-from onnxfim.spectral.rules.pointwise import attribute
+from onnxfim.spectral.rules.pointwise import attribute, unless_nan
 from onnxfim.spectral.site import Ball, Composition, Value, unbounded
 
 NO_CONSTANT = "unbounded: dot-product attention has no global Lipschitz constant"
@@ -54,8 +58,8 @@ def varying_product(ctx: Composition, node: Node, a: Value, b: Value) -> Value:
 
 def _above(ctx: Composition, name: str, through: tuple[str, ...]) -> Node | None:
     node = ctx.flow.graph.producers.get(name)
-    while node is not None and node.op in through:
-        node = ctx.flow.graph.producers.get(node.inputs[0])
+    while node is not None and (node.op in through or unless_nan(ctx, node) is not None):
+        node = ctx.flow.graph.producers.get(unless_nan(ctx, node) or node.inputs[0])
     return node
 
 
@@ -87,13 +91,19 @@ def _scores(ctx: Composition, softmax: Node) -> tuple[Value, Value, float, int] 
     return None
 
 
-def attend(ctx: Composition, node: Node, q: Value, k: Value, v: Value, *, scale: float, k_axis: int = -1, heads: int = 1) -> Value:
-    """The output of attention on values in balls; leading axes and ``heads`` are independent problems."""
+def attend(
+    ctx: Composition, node: Node, q: Value, k: Value, v: Value, *, scale: float, k_axis: int = -1, heads: int = 1, sharing: int = 1,
+    capped: bool = False,
+) -> Value:  # fmt: skip
+    """The output of attention on values in balls; leading axes and ``heads`` are independent problems.
+
+    ``sharing`` heads have the same keys and values, which then have as many heads less; ``capped`` scores go through a tanh.
+    """
     balls = [ball_of(q, -1), ball_of(k, k_axis), ball_of(v, -1)]
     if any(b is None for b in balls) or not math.isfinite(scale):
         return ctx.fresh(node, math.inf, reason=unbounded(node, _NO_BALL))
     n = q.shape[-2] if q.shape is not None and len(q.shape) > 1 else None
-    leading = [None if x.shape is None else x.shape[:-2] for x in (q, k, v)]
+    leading = [None if x.shape is None else x.shape[:-2] if sharing == 1 else x.shape[:-3] for x in (q, k, v)]
     if n is None or len(set(leading)) != 1:
         return ctx.fresh(
             node,
@@ -101,14 +111,15 @@ def attend(ctx: Composition, node: Node, q: Value, k: Value, v: Value, *, scale:
             reason=unbounded(node, "the number of tokens is not known, or heads share keys; attention has no rule for that"),
         )
     ball_q, ball_k, ball_v = (b for b in balls if b is not None)
-    root = math.sqrt(n)
+    root = math.sqrt(n) if sharing == 1 else outward(math.sqrt(n * sharing))
+    keys = ball_k.reach if capped else ball_k.radius
     through_v = times(log10(root), ctx.log(v))
-    through_q = times(log10(scale * ball_v.radius * ball_k.radius), ctx.log(q))
+    through_q = times(log10(scale * ball_v.radius * keys), ctx.log(q))
     through_k = times(log10(scale * ball_v.radius * ball_q.reach * root), ctx.log(k))
     log = plus(through_v, through_q, through_k)
     note = (
         f"ball bound, {n} tokens: √n·L(v) + c·r_v·(r_k·L(q) + √n·R_q·L(k)), c = {scale:.3g}, r_v = {ball_v.radius:.3g}, "
-        f"r_k = {ball_k.radius:.3g}, R_q = {ball_q.reach:.3g}"
+        f"r_k = {keys:.3g}, R_q = {ball_q.reach:.3g}"
     )
     largest = max(ctx.log(x) for x in (q, k, v))
     ctx.record(
@@ -186,22 +197,44 @@ def _multi_head_attention(ctx: Composition, node: Node) -> Value | tuple[Value, 
     fused = node.op.startswith("com")
     attributes = ("num_heads", "num_heads") if fused else ("q_num_heads", "kv_num_heads")
     heads, key_heads = (int(attribute(node, a, 1)) for a in attributes)
-    odd = len(names) < 3 or not all(names) or not all(ctx.varying(n) for n in names) or attribute(node, "softcap", 0.0) != 0
-    odd = odd or any(ctx.varying(n) for n in node.inputs[3:] if n) or heads != key_heads
+    odd = len(names) < 3 or not all(names) or not all(ctx.varying(n) for n in names)
+    odd = odd or any(ctx.varying(n) for n in node.inputs[3:] if n) or any(node.inputs[6 if fused else 4 :])
     values = [ctx.values[n] for n in names if ctx.varying(n)]
-    if odd or any(v.shape is None for v in values):
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "packed, shared or unknown queries, keys and values have no rule"))
+    shapes = [v.shape for v in values if v.shape is not None]
+    if odd or len(shapes) < 3 or (fused and len({len(s) for s in shapes}) > 1):
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "packed, kept or unknown queries, keys and values have no rule"))
     shift = ctx.constant(node.inputs[3]) if fused and len(node.inputs) > 3 and node.inputs[3] else None
     q, k, v = values
-    width = (q.shape or (1,))[-1]
-    if width is None:
-        return ctx.fresh(node, math.inf, reason=unbounded(node, "the width of its tokens is not known"))
+    width, whole = shapes[0][-1], len(shapes[0]) == 4
+    if whole:
+        heads, key_heads = (s[1] or 0 for s in shapes[:2])
+    if width is None or heads < 1 or key_heads < 1 or heads % key_heads:
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "the width of its tokens, or of its heads, is not known"))
     if shift is not None and q.ball is not None:
         q = replace(q, ball=replace(q.ball, offset=q.ball.offset + float(np.linalg.norm(shift[:width])), centre=None))
     if q.magnitude < math.inf and shift is not None:
         q = replace(q, low=-math.inf, high=math.inf)
-    per_head = width if q.shape is not None and len(q.shape) == 4 else width // heads
-    result = attend(ctx, node, q, k, v, scale=attribute(node, "scale", 0.0) or 1 / math.sqrt(per_head), heads=heads)
+    scale = attribute(node, "scale", 0.0) or 1 / math.sqrt(width if whole else width // heads)
+    sharing = heads // key_heads
+    result = attend(
+        ctx, node, q, k, v, scale=scale, heads=1 if whole else heads, sharing=sharing, capped=attribute(node, "softcap", 0.0) != 0
+    )
     known = replace(result, low=-math.inf, high=math.inf, ball=None) if shift is not None else result
     return (known, *(ctx.fresh(node, math.inf, reason=unbounded(node, "only its first output has a rule"), output=i)
                      for i, o in enumerate(node.outputs) if i and o))  # fmt: skip
+
+
+@rule("RotaryEmbedding", "com.microsoft.RotaryEmbedding")
+def _rotary(ctx: Composition, node: Node) -> Value:
+    """Pairs of entries are turned: at most by the largest √(cos² + sin²), by another angle for each token."""
+    x = ctx.values[node.inputs[0]]
+    cos, sin = (ctx.constant(n) for n in (node.inputs[2:4] if node.op.startswith("com") else node.inputs[1:3]))
+    if cos is None or sin is None or cos.shape != sin.shape or any(ctx.varying(n) for n in node.inputs[1:]):
+        return ctx.fresh(node, math.inf, reason=unbounded(node, "its angles are not known constants"))
+    turn = np.hypot(cos.astype(np.float64), sin.astype(np.float64)).max(initial=0.0)
+    part = attribute(node, "rotary_embedding_dim", 0) > 0  # the other entries stay
+    norm = outward(max(float(turn), 1.0 if part else 0.0) * abs(attribute(node, "scale", 1.0)))
+    ball = ball_of(x, -1)
+    moved = None if ball is None else Ball(-1, outward(ball.reach * norm), 0.0)
+    element = Other((node,), x.shape, ctx.shape(node.outputs[0]) or x.shape, NormBound(norm, "largest √(cos² + sin²)"))
+    return ctx.linear(node, x, element, ball=moved)

@@ -229,9 +229,20 @@ def _extreme(ctx: Composition, node: Node) -> Value:
     return ctx.fresh(node, root_sum(*logs), *parents, low=pick(lows), high=pick(highs))
 
 
+def unless_nan(ctx: Composition, node: Node) -> str | None:
+    """The value that a ``Where(IsNaN(value), constant, value)`` hands on; None for any other node.
+
+    PyTorch writes it behind a softmax, for rows that a mask hides whole. Numbers stay as they are, so that it does not jump.
+    """
+    if node.op != "Where" or ctx.varying(node.inputs[1]):
+        return None
+    asked = ctx.flow.graph.producers.get(node.inputs[0])
+    return node.inputs[2] if asked is not None and asked.op == "IsNaN" and asked.inputs[0] == node.inputs[2] else None
+
+
 @rule("Where")
 def _where(ctx: Composition, node: Node) -> Value:
-    if ctx.varying(node.inputs[0]):
+    if ctx.varying(node.inputs[0]) and unless_nan(ctx, node) is None:
         return ctx.fresh(node, math.inf, reason=unbounded(node, "its condition varies with the input, so it may jump"))
     values = [ctx.values[n] for n in node.inputs[1:] if ctx.varying(n)]
     constants = [ctx.constant(n) for n in node.inputs[1:] if not ctx.varying(n)]
@@ -269,7 +280,7 @@ def _same_unknown(ctx: Composition, node: Node) -> bool:
 
 
 @rule(
-    "QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
+    "QuantizeLinear", "com.microsoft.QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
     "GreaterOrEqual",
     "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "Mod", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
@@ -283,7 +294,24 @@ def _jumps(ctx: Composition, node: Node) -> tuple[Value, ...]:
     )
 
 
-@rule("DequantizeLinear")
+#: Operators on whole numbers, of static and dynamic quantisation, that the standard and the runtime define.
+_ON_INTEGERS = (
+    *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "com.microsoft.QGemm", "com.microsoft.QLinearAdd"),
+    *("com.microsoft.QLinearMul", "com.microsoft.QLinearConcat", "com.microsoft.QLinearGlobalAveragePool"),
+    *("com.microsoft.QLinearAveragePool", "com.microsoft.QLinearSigmoid", "com.microsoft.QLinearLeakyRelu"),
+    *("com.microsoft.QLinearSoftmax", "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat"),
+    *("com.microsoft.QAttention", "com.microsoft.DynamicQuantizeLSTM"),
+)
+
+
+@rule(*_ON_INTEGERS)
+def _on_integers(ctx: Composition, node: Node) -> tuple[Value, ...]:
+    given = next((ctx.reason(ctx.values[n]) for n in node.inputs if ctx.varying(n) and ctx.log(ctx.values[n]) == math.inf), "")
+    reason = given or unbounded(node, "computes with whole numbers, so it has no Lipschitz constant")
+    return tuple(ctx.fresh(node, math.inf, reason=reason, output=k) for k, o in enumerate(node.outputs) if o)
+
+
+@rule("DequantizeLinear", "com.microsoft.DequantizeLinear")
 def _dequantize(ctx: Composition, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     return ctx.fresh(node, math.inf, x, reason=ctx.reason(x) or unbounded(node, "reads whole numbers that vary with the input"))
