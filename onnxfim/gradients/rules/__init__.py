@@ -23,4 +23,3 @@ refuse(
     *("ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.TreeEnsemble"),
 )
 refuse("control flow is not differentiated", "If", "Loop", "Scan", "SequenceMap")
-refuse("recurrent operators have no derivative rule", "LSTM", "GRU", "RNN")
