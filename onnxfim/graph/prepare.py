@@ -210,7 +210,9 @@ def for_one_sample(graph: Graph, inputs: Mapping[str, tuple[int, OpenShape | Non
         read=lambda n: numpy_helper.to_array(read[n]) if n in read else graph.constant(n),
     )  # fmt: skip
     order = sorted(range(len(done)), key=lambda i: places[found.origin[i]])
-    kept = {o: f"node {n.name!r}, op {op_name(n)}: {unroller.reasons[o]}" for n in done for o in n.output[:1] if o in unroller.reasons}
+    kept = {
+        o: f"node {n.name!r}, op {op_name(n)}: {unroller.reasons[o]}" for n in done for o in n.output[:1] if o in unroller.reasons
+    }
     return OneSample(tuple(done[i] for i in order), tuple(emitter.constants), found, opset, {**kept, **problems}, problem)
 
 

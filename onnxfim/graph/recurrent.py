@@ -13,15 +13,15 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from onnxfim.graph.lower import Scratch, lowering
-from onnxfim.graph.unrolled import too_long
+from onnxfim.graph.subgraphs import too_long
 
 #: State of a step: the hidden value and the cell's; None where it is zero.
 State: TypeAlias = "tuple[str | None, str | None]"
 Activation: TypeAlias = "Callable[[str], str]"
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-#: alpha and beta of activations that have them, where none are given.
-_ALPHA = {"affine": 1.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": 1.0, "hardsigmoid": 0.2, "elu": 1.0}
-_BETA = {"affine": 0.0, "scaledtanh": 1.0, "hardsigmoid": 0.5}
+#: alpha and beta of activations that have them, where none are given: those of the operator of that name, or ONNX Runtime's zero.
+_ALPHA = {"affine": 0.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": 0.0, "hardsigmoid": 0.2, "elu": 1.0}
+_BETA = {"affine": 0.0, "scaledtanh": 0.0, "hardsigmoid": 0.5}
 _PLAIN = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softsign": "Softsign", "softplus": "Softplus"}
 _WITH_ALPHA = {"leakyrelu": "LeakyRelu", "thresholdedrelu": "ThresholdedRelu", "elu": "Elu"}
 
@@ -66,7 +66,9 @@ class _Sequence:
         if direction not in _DIRECTIONS or self.steps < 1:
             raise s.refuse(f"direction {direction!r} over {self.steps} steps")
         self.reversed = _DIRECTIONS[direction]
-        names = [n.decode() if isinstance(n, bytes) else n for n in cast("Sequence[str | bytes]", s.attributes.get("activations", ()))]
+        names = [
+            n.decode() if isinstance(n, bytes) else n for n in cast("Sequence[str | bytes]", s.attributes.get("activations", ()))
+        ]
         forms = activation_forms(
             names, cast("Sequence[float]", s.attributes.get("activation_alpha", ())),
             cast("Sequence[float]", s.attributes.get("activation_beta", ())), activations, len(self.reversed),
@@ -176,6 +178,8 @@ class _Sequence:
             if (why := too_long(s.found, f"{self.length:,} steps", written * self.length // done)) is not None:
                 raise s.refuse(why)
         s.found.unrolled += len(s.emitter.nodes) - before
+        if self.masks:  # ONNX Runtime ends a sequence of no steps in zero, whatever it begins with
+            state = tuple(None if n is None else s.write("Where", self.masks[0], n, 0.0) for n in state)  # type: ignore[assignment]
         return self._together(outputs), state
 
     def _together(self, outputs: dict[int, str]) -> str:
