@@ -18,7 +18,7 @@ from onnxfim.graph.subgraphs import too_long
 #: State of a step: the hidden value and the cell's; None where it is zero.
 State: TypeAlias = "tuple[str | None, str | None]"
 Activation: TypeAlias = "Callable[[str], str]"
-_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 #: alpha and beta of activations that have them, where none are given: those of the operator of that name, or ONNX Runtime's zero.
 _ALPHA = {"affine": 0.0, "leakyrelu": 0.01, "thresholdedrelu": 1.0, "scaledtanh": 0.0, "hardsigmoid": 0.2, "elu": 1.0}
 _BETA = {"affine": 0.0, "scaledtanh": 0.0, "hardsigmoid": 0.5}
@@ -63,9 +63,9 @@ class _Sequence:
         self.hidden = weight[2]
         self.steps = shape[1 if self.batch_first else 0]
         direction = str(s.attributes.get("direction", "forward")).lower()
-        if direction not in _DIRECTIONS or self.steps < 1:
+        if direction not in DIRECTIONS or self.steps < 1:
             raise s.refuse(f"direction {direction!r} over {self.steps} steps")
-        self.reversed = _DIRECTIONS[direction]
+        self.reversed = DIRECTIONS[direction]
         names = [
             n.decode() if isinstance(n, bytes) else n for n in cast("Sequence[str | bytes]", s.attributes.get("activations", ()))
         ]
