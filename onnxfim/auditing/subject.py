@@ -220,6 +220,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     if fixed is not None:
         freed = free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
+        rows = rows if len(rows) != fixed else np.concatenate([rows, rows[:1] / 2])  # the copy must take another batch too
         other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, batch, axes), rows, forward.outputs(rows))
         if other is not None:
             forward, proto = other, freed
