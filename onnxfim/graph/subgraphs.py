@@ -15,7 +15,7 @@ from onnxfim.graph.simplify import rename
 from onnxfim.graph.upgrade import upgrade
 
 #: Nodes that loops and recurrent operators of one graph may be written out to: a derivative graph has four to six times as many.
-MOST_UNROLLED = 30_000
+MOST_UNROLLED = 20_000
 
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -38,7 +38,7 @@ _FOLDS = ("ConstantFolding",)  # products with a turned weight are then fused, a
 #: Nodes and outputs of a graph beyond which it runs as it is written: ONNX Runtime rearranges 12,000 nodes in 18 s, and 8,000 that
 #: are all outputs in 100 s, by steps that take the square of their number.
 MOST_NODES, MOST_OUTPUTS = 8000, 1000
-#: Nodes beyond which the runtime does not plan which value may take another's memory: with many values that wait for a backward sweep
+#: Nodes beyond which the runtime does not plan which value may take another's memory: where many values wait for a backward sweep,
 #: it looks through all of them for each, 6 s for 5,000 nodes and 200 s for 25,000. Calls take as long without the plan.
 MOST_PLANNED = 2500
 #: For how long a thread without work spins before it sleeps: between two nodes of a call there is work sooner. The runtime's own is

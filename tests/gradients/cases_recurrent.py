@@ -149,7 +149,11 @@ def branches(rng: Rng) -> tuple[Net, str]:
          _node("Add", ["a", "i"], ["s"])],
         [], ["s"], [("inside", np.asarray(bool(rng.integers(2))))],
     )  # fmt: skip
-    other = _graph([_node("Neg", [outer], ["s"])], [], ["s"]) if rng.random() < 0.5 else _graph([_node("Identity", ["x"], ["s"])], [], ["s"])
+    other = (
+        _graph([_node("Neg", [outer], ["s"])], [], ["s"])
+        if rng.random() < 0.5
+        else _graph([_node("Identity", ["x"], ["s"])], [], ["s"])
+    )
     if rng.random() < 0.5:
         size = net.op("Gather", net.op("Shape", "x"), np.asarray(int(rng.integers(1, 3))))
         condition = net.op("Equal", size, np.asarray(int(rng.integers(3, 5))))
@@ -174,9 +178,19 @@ def turns(rng: Rng) -> tuple[Net, str]:
              _node("Cast", ["turn"], ["t"], to=1), _node("Mul", ["t", "deep"], ["weighted"]), _node("Add", ["i", "one"], ["i2"])]  # fmt: skip
     nodes.append(_node("Less", ["i2", "most"], ["still"]) if kind in (1, 2) else _node("Identity", ["going"], ["still"]))
     inputs = [*_TURN, _float("s"), helper.make_tensor_value_info("i", TensorProto.INT64, [])]
-    weights = [("W", rng.standard_normal((4, 4)).astype(np.float32) / 2), ("one", np.asarray(1)), ("most", np.asarray(count)), ("two", np.asarray(2))]
+    weights = [
+        ("W", rng.standard_normal((4, 4)).astype(np.float32) / 2),
+        ("one", np.asarray(1)),
+        ("most", np.asarray(count)),
+        ("two", np.asarray(2)),
+    ]
     body = _graph(nodes, inputs, ["still", "s2", "i2", "weighted"], weights)
-    trips = {0: np.asarray(count), 1: "", 2: np.asarray(2**62), 3: net.op("Gather", net.op("Shape", "x"), np.asarray(1)) if kind == 3 else ""}[kind]
+    trips = {
+        0: np.asarray(count),
+        1: "",
+        2: np.asarray(2**62),
+        3: net.op("Gather", net.op("Shape", "x"), np.asarray(1)) if kind == 3 else "",
+    }[kind]
     condition = pick(rng, ["", "true"]) if kind != 1 else "true"
     condition = net.weight(np.asarray(True)) if condition else ""
     state, _, seen = net.ops("Loop", trips, condition, "x", np.asarray(0), outputs=3, body=body)

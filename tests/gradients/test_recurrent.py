@@ -14,7 +14,7 @@ from tests.support.gradient_nets import Net, run, session
 from tests.support.recurrent_reference import DEFAULT, WITH_ALPHA, WITH_BETA, recurrent
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-T, N, I, H = 4, 3, 2, 3
+T, N, WIDTH, H = 4, 3, 2, 3
 ACTIVATIONS = ["Relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ScaledTanh", "HardSigmoid", "Elu", "Softsign", "Softplus"]
 
 
@@ -38,7 +38,7 @@ def drawn(op: str, seed: int, *, layout: int = 0):
         for key, takers in (("activation_alpha", WITH_ALPHA), ("activation_beta", WITH_BETA)):
             values = [float(v) for v in rng.uniform(0.2, 0.6, sum(n in takers for n in names))]
             attributes[key] = values[: len(values) - int(rng.integers(2))] or [0.3]
-    weights = {"W": (D, GATES[op] * H, I), "R": (D, GATES[op] * H, H), "B": (D, 2 * GATES[op] * H), "h1": (D, 1, H), "c1": (D, 1, H),
+    weights = {"W": (D, GATES[op] * H, WIDTH), "R": (D, GATES[op] * H, H), "B": (D, 2 * GATES[op] * H), "h1": (D, 1, H), "c1": (D, 1, H),
                "P": (D, 3 * H)}  # fmt: skip
     values = {k: (0.6 * rng.standard_normal(s)).astype(np.float32) for k, s in weights.items()}
     if layout:
@@ -67,7 +67,7 @@ def drawn(op: str, seed: int, *, layout: int = 0):
     nodes.append(helper.make_node("Concat", [f"{o}f" for o in outputs], ["y"], axis=1))
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "net", [info("x", TensorProto.FLOAT, ["N", T, I])], [info("y", TensorProto.FLOAT, None)],
+        nodes, "net", [info("x", TensorProto.FLOAT, ["N", T, WIDTH])], [info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(v, k) for k, v in values.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
@@ -85,7 +85,7 @@ def drawn(op: str, seed: int, *, layout: int = 0):
             found = [f.transpose(1, 0, 2) if k else f.transpose(2, 0, 1, 3) for k, f in enumerate(found)]
         return np.concatenate([f.reshape(N, -1) for f in found], axis=1)
 
-    return model, twin, rng.standard_normal((N, T, I)).astype(np.float32), rng
+    return model, twin, rng.standard_normal((N, T, WIDTH)).astype(np.float32), rng
 
 
 def slopes(twin, x, v, step=1e-6):
@@ -101,7 +101,9 @@ def checked(model, twin, x, rng):
     want = slopes(twin, x.astype(np.float64), v[0])
     assert_allclose(z, twin(x), atol=2e-5 * max(1.0, np.abs(z).max()))
     assert_allclose(w[0], want, atol=2e-4 * np.abs(want).max() + 1e-6)
-    assert_allclose((g * v).reshape(N, -1).sum(1), (u[0] * want).sum(1), atol=2e-4 * (np.abs(u[0]) * np.abs(want)).sum(1).max() + 1e-6)
+    assert_allclose(
+        (g * v).reshape(N, -1).sum(1), (u[0] * want).sum(1), atol=2e-4 * (np.abs(u[0]) * np.abs(want)).sum(1).max() + 1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -117,3 +119,108 @@ def test_every_form_is_that_of_the_definition_in_float64(op, seed):
 def test_a_batch_in_front_is_that_of_the_definition_too(op, seed):
     """ONNX Runtime runs no such node; what is written out in its place it does."""
     checked(*drawn(op, seed, layout=1))
+
+
+# what stays, and what is said of it
+
+
+def _body(nodes, inputs, outputs, weights=()):
+    made = [onnx.ValueInfoProto(name=o) for o in outputs]
+    kinds = {"turn": (TensorProto.INT64, []), "going": (TensorProto.BOOL, [])}
+    said = [helper.make_tensor_value_info(i, *kinds.get(i, (TensorProto.FLOAT, None))) for i in inputs]
+    return helper.make_graph(nodes, "body", said, made, [numpy_helper.from_array(v, n) for n, v in weights])
+
+
+def _branches():
+    return {k: _body([helper.make_node(op, ["x"], ["b"])], [], ["b"]) for k, op in (("then_branch", "Sin"), ("else_branch", "Cos"))}
+
+
+def _turn(op="Identity", read="going"):
+    nodes = [helper.make_node("Tanh", ["s"], ["s2"]), helper.make_node(op, [read], ["still"])]
+    return _body(nodes, ["turn", "going", "s"], ["still", "s2"])
+
+
+def _derived(net: Net, output: str, kind: str = "vjp"):
+    return derivative_graph(net.model(output), input_name="x", output_name=output, kind=kind)
+
+
+def test_a_branch_that_depends_on_values_is_refused_with_the_reason():
+    net = Net((3,))
+    above = net.op("Greater", net.op("ReduceSum", "x", keepdims=0), np.float32(0))
+    output = net.op("If", above, **_branches())
+    with pytest.raises(UnsupportedOperator, match=r"'n2'.*If.*which branch it takes is not known before the model runs"):
+        _derived(net, output)
+
+
+def test_a_number_of_turns_that_depends_on_values_is_refused_with_the_reason():
+    net = Net((3,))
+    count = net.op("Cast", net.op("ReduceMax", "x", keepdims=0), to=TensorProto.INT64)
+    output = net.op("Loop", count, "", "x", body=_turn())
+    with pytest.raises(UnsupportedOperator, match=r"Loop.*how many turns it takes is not known before the model runs"):
+        _derived(net, output)
+
+
+def test_a_condition_that_depends_on_values_is_refused_with_the_turn():
+    body = _turn()
+    nodes = [helper.make_node("Tanh", ["s"], ["s2"]), helper.make_node("ReduceMax", ["s2"], ["m"], keepdims=0),
+             helper.make_node("Greater", ["m", "k"], ["still"])]  # fmt: skip
+    body = _body(nodes, ["turn", "going", "s"], ["still", "s2"], [("k", np.float32(0.5))])
+    net = Net((3,))
+    output = net.op("Loop", np.asarray(5), np.asarray(True), "x", body=body)
+    with pytest.raises(UnsupportedOperator, match=r"whether a turn follows turn 1 is not known before the model runs"):
+        _derived(net, output)
+
+
+def test_turns_that_depend_on_the_batch_are_refused():
+    net = Net((3,))
+    output = net.op("Loop", net.op("Gather", net.op("Shape", "x"), np.asarray(0)), "", "x", body=_turn())
+    with pytest.raises(ModelError, match=r"a number of turns depends on it, and it depends on the batch size"):
+        _derived(net, output)
+
+
+def test_a_sequence_of_too_many_steps_is_refused_with_its_size():
+    net = Net((9000, 2))
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    y = net.ops("LSTM", x, np.ones((1, 4, 2)), np.ones((1, 4, 1)), outputs=2, hidden_size=1)[1]
+    with pytest.raises(UnsupportedOperator, match=r"9,000 steps take about [\d,]+ nodes, over the [\d,]+ that are written"):
+        _derived(net, net.op("Squeeze", y, np.asarray([0])))
+
+
+def test_a_loop_of_too_many_turns_is_refused_with_its_size():
+    net = Net((3,))
+    output = net.op("Loop", np.asarray(10**6), "", "x", body=_turn())
+    with pytest.raises(UnsupportedOperator, match=r"1,000,000 turns take about 2,000,000 nodes, over the [\d,]+"):
+        _derived(net, output)
+
+
+def test_a_function_may_hold_a_branch_and_give_it_its_attributes():
+    """The branch captures the function's input, and a node in it takes the call's alpha."""
+    net = Net((3,), opset=18)
+    leaky = helper.make_node("LeakyRelu", ["a"], ["b"])
+    alpha = leaky.attribute.add()
+    alpha.name, alpha.ref_attr_name, alpha.type = "alpha", "slope", onnx.AttributeProto.FLOAT
+    branches = {"then_branch": _body([leaky], [], ["b"]), "else_branch": _body([helper.make_node("Neg", ["a"], ["b"])], [], ["b"])}
+    nodes = [helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.asarray(True))),
+             helper.make_node("If", ["c"], ["out"], **branches)]  # fmt: skip
+    function = helper.make_function("own", "F", ["a"], ["out"], nodes, [helper.make_opsetid("", 16)], ["slope"])
+    output = net.op("F", "x", domain="own", slope=0.25)
+    model = net.model(output)
+    model.functions.append(function)
+    x = np.asarray([[-2.0, 1.0, -3.0]], np.float32)
+    got = derivative_graph(model, input_name="x", output_name=output, kind="jvp")
+    z, w = run(got, {"x": x, "v": np.ones((1, 1, 3), np.float32)}, ["z", "w"])
+    assert_allclose(z, session(model).run(None, {"x": x})[0])
+    assert_allclose(w[0], [[0.25, 1.0, 0.25]])
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_batch_that_the_file_fixes_with_its_zero_states_is_freed(op):
+    rng = np.random.default_rng(0)
+    net = Net((T, WIDTH), batch=8)
+    states = [np.zeros((1, 8, H))] * (2 if op == "LSTM" else 1)
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    weights = [rng.standard_normal((1, GATES[op] * H, w)) for w in (WIDTH, H)]
+    y = net.op("Squeeze", net.ops(op, x, *weights, "", "", *states, outputs=2, hidden_size=H)[1], np.asarray([0]))
+    rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
+    z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
+    assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)

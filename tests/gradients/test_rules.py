@@ -13,12 +13,12 @@ import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.graph.inline import SCHEMA_FUNCTIONS
 from onnxfim.graph.lower import LOWERINGS, op_name
-from tests.gradients import cases, cases_shape, cases_tensor
+from tests.gradients import cases, cases_recurrent, cases_shape, cases_tensor
 from tests.support.gradient_nets import check_laws
 from tests.support.tracing import untraced
 
 TRACED = 5  # draws of each case; the others take the same ways through the rule
-ALL = [*cases.CASES, *cases_shape.CASES, *cases_tensor.CASES]
+ALL = [*cases.CASES, *cases_shape.CASES, *cases_tensor.CASES, *cases_recurrent.CASES]
 DRAWS = [pytest.param(c, i, id=f"{c.name}-{i}") for c in ALL for i in range(c.repeats)]
 
 

@@ -553,7 +553,7 @@ def _recurrent(rng: Rng, op: str, activations: list[str], **more) -> Case:
     if activations:
         more["activations"] = activations * d
     place = int(rng.integers(3 if op == "LSTM" else 2))
-    outputs = ["", "", ""][:place] + ["o"]
+    outputs = [*["", "", ""][:place], "o"]
     nodes += [node(op, names, outputs, hidden_size=hidden, direction=direction, **more),
               node("Transpose", ["o"], perm=[1, 0, 2] if place else [2, 0, 1, 3])]  # fmt: skip
     return Case(nodes, (time, features), {k: v for k, v in weights.items() if any(k in n.input for n in nodes)}, spread=0.5)

@@ -68,7 +68,11 @@ def recurrent(op: str, X, W, R, B=None, lens=None, h0=None, c0=None, P=None, **a
                     h = f(clipped(x + h @ R_ + rb))
                 elif op == "GRU":
                     z, r = np.split(f(clipped((x + h @ R_ + rb)[: 2 * H])), 2)
-                    inner = r * (h @ R_ + rb)[2 * H :] if attributes.get("linear_before_reset") else (r * h) @ R_[:, 2 * H :] + rb[2 * H :]
+                    inner = (
+                        r * (h @ R_ + rb)[2 * H :]
+                        if attributes.get("linear_before_reset")
+                        else (r * h) @ R_[:, 2 * H :] + rb[2 * H :]
+                    )
                     h = (1 - z) * g(clipped(x[2 * H :] + inner)) + z * h
                 else:
                     i, o, forget, new = np.split(x + h @ R_ + rb, 4)

@@ -75,7 +75,8 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
         base_dir=folder.resolve(),
         lean=True,
         mapped=refers(finder.model),
-        plain=slow_to_rearrange(finder.model.graph), planned=not slow_to_plan(finder.model.graph),
+        plain=slow_to_rearrange(finder.model.graph),
+        planned=not slow_to_plan(finder.model.graph),
     )[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
     if np.dtype(dtype).kind != "f":

@@ -1,9 +1,10 @@
 """Rules of LSTM, GRU and RNN: Lipschitz constants of one step from the gates, and a recurrence of them over the sequence.
 
 A step's perturbation is bounded in the norms ``q`` of the hidden value's, ``p`` of the cell's and ``u`` of the input's:
-``q_t ≤ Σ_s K_ts u_s`` with a lower triangular K of non-negative numbers, so all hidden values together have the constant ``‖K‖₂`` and
-the last one that of K's last row. The factors come from the slopes of the activations and from the ranges of the values that they are
-multiplied with: an LSTM's cell is at most ``|c_t| ≤ f|c_{t−1}| + i·g``, so at most t with sigmoid gates and tanh.
+``q_t ≤ Σ_s K_ts u_s`` with a lower triangular K of non-negative numbers, so all hidden values together have the constant
+``‖K‖₂`` and the last one that of K's last row. The factors come from the slopes of the activations and from the ranges of the
+values that they are multiplied with: an LSTM's cell is at most ``|c_t| ≤ f|c_{t−1}| + i·g``, so at most t with sigmoid gates and
+tanh.
 """
 
 from __future__ import annotations
@@ -257,7 +258,11 @@ def _run(advance: Advance, steps: int, h: float, c: float, *, cut: bool) -> _Run
     begun = 0.0 if cut else -math.inf  # a sequence of no steps ends where it begins, or at zero
 
     def lasting(found: Sequence[tuple[np.ndarray, float]], own: int) -> tuple[float, float, float]:
-        parts = [(slice(0, steps), -math.inf), (steps, begun if own == 1 else -math.inf), (steps + 1, begun if own == 2 else -math.inf)]
+        parts = [
+            (slice(0, steps), -math.inf),
+            (steps, begun if own == 1 else -math.inf),
+            (steps + 1, begun if own == 2 else -math.inf),
+        ]
         return cast("tuple[float, float, float]", tuple(max(least, *(_log_norm(v[k], s) for v, s in found)) for k, least in parts))
 
     return _Run(_together(rows, steps), lasting(ends[0], 1), lasting(ends[1], 2), top_h, top_c)
@@ -285,7 +290,7 @@ def _recurrent(ctx: Composition, node: Node) -> Value | tuple[Value, ...]:
         return _none(ctx, node, f"{known}, which has no rule")
     W, R = weight(ctx, node, 1), weight(ctx, node, 2)
     if len(node.inputs) > 4 and ctx.varying(node.inputs[4]):
-        return _none(ctx, node, "the lengths of its sequences vary with the input, and its outputs jump there: no Lipschitz constant")
+        return _none(ctx, node, "the lengths of its sequences vary with the input, and its outputs jump there")
     shape = ctx.shape(node.inputs[0])
     time = 1 if node.attributes.get("layout", 0) else 0
     steps = shape[time] if shape is not None and len(shape) == 3 else None
