@@ -118,7 +118,7 @@ class DerivativeWriter:
                 reason = "it reads a number rounded to an integer: the true derivative is zero almost everywhere"
                 raise refusal(node, op, self.graph.opset, reason)
             if op not in RULES:
-                reason = REFUSED.get(op, "this operator has no derivative rule")
+                reason = self.graph.kept.get(node.output[0]) or REFUSED.get(op, "this operator has no derivative rule")
                 raise refusal(node, op, self.graph.opset, reason)
             if any(o in self.varying and self.trace.elem.get(o) not in _FLOATS for o in node.output if o) and op != "Cast":
                 raise refusal(node, op, self.graph.opset, "it computes with integers that depend on the differentiated input")

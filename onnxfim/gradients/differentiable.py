@@ -33,7 +33,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.heap import give_back
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import has_own_device, padded_size
-from onnxfim.runtime.session import open_session, run, slow_to_rearrange
+from onnxfim.runtime.session import open_session, run, slow_to_plan, slow_to_rearrange
 from onnxfim.runtime.turns import WeightTurns
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -106,7 +106,7 @@ class DifferentiableModel:
             model = for_openvino(model)
         session, report = open_session(
             model.SerializeToString(), self._hardware, base_dir=self._base_dir, lean=True, mapped=refers(model),
-            plain=slow_to_rearrange(model.graph),
+            plain=slow_to_rearrange(model.graph), planned=not slow_to_plan(model.graph),
         )  # fmt: skip
         self.few_shapes = has_own_device(report.obtained)
         self.calls.memory.measures = not self.few_shapes

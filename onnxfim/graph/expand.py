@@ -14,13 +14,15 @@ import onnxfim.graph.fused
 import onnxfim.graph.fused_attention
 import onnxfim.graph.lower_geometry
 import onnxfim.graph.lower_ml
-import onnxfim.graph.packed_weights  # noqa: F401 - their operators can be written out too
+import onnxfim.graph.packed_weights
+import onnxfim.graph.recurrent  # noqa: F401 - their operators can be written out too
 from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function
 from onnxfim.graph.lower import lowered, op_name
-from onnxfim.graph.shapes import Expand, Walk
-from onnxfim.graph.upgrade import settled
+from onnxfim.graph.shapes import STANDARD, Expand, Walk
+from onnxfim.graph.unrolled import Unroller
+from onnxfim.graph.upgrade import TARGET, settled
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,13 +30,16 @@ _MOST = 1_000_000  # nodes that functions may expand to; a few short functions t
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
-def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Collection[str] = (), wide: bool = False) -> Expand:
+def expansion(
+    model: onnx.ModelProto, opset: int, emitter: Emitter, unroller: Unroller, *, keeps: Collection[str] = (), wide: bool = False
+) -> Expand:
     """What `walk` asks for the nodes to put in place of a node.
 
     Args:
         model: The model, for its local functions.
         opset: Version of the standard operators that is written.
         emitter: Gives names and constants.
+        unroller: Writes control flow out.
         keeps: Operators that the reader has rules for: they are not written out.
         wide: Whether half precision is computed in float32, in the bodies of functions too.
 
@@ -59,7 +64,8 @@ def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Co
             instead: list[onnx.NodeProto] | None = inlined(node, body, opset, emitter)
             for inner in instead if wide and instead is not None else ():
                 widen(inner)
-        else:
+            unroller.written_for(instead, _version(body, opset))
+        elif (instead := unroller(node, found)) is None:
             instead = settled(node, found, emitter)
             if instead is None and not kept:
                 instead = lowered(node, found, emitter, opset)
@@ -68,6 +74,16 @@ def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Co
         return instead
 
     return expand
+
+
+def unroller_of(model: onnx.ModelProto, emitter: Emitter, *, wide: bool = False) -> Unroller:
+    """What writes the control flow of a model out; ``wide`` is as in `expansion`."""
+    return Unroller(_version(model, TARGET), emitter, wide=wide, widen=widen)
+
+
+def _version(holder: onnx.ModelProto | onnx.FunctionProto, default: int) -> int:
+    """The operator set that a model or a function is written in."""
+    return next((int(o.version) for o in holder.opset_import if o.domain in STANDARD), default)
 
 
 def tolerant(expand: Expand, problems: dict[str, str]) -> Expand:

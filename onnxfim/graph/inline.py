@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 import onnx
 
-from onnxfim.errors import ModelError, UnsupportedOperator
+from onnxfim.errors import ModelError
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk
+from onnxfim.graph.simplify import rename
 from onnxfim.graph.upgrade import upgrade
 
 SCHEMA_FUNCTIONS = frozenset({
@@ -57,11 +58,7 @@ def local_functions(model: onnx.ModelProto) -> Functions:
 
 
 def inlined(node: onnx.NodeProto, body: onnx.FunctionProto, opset: int, emitter: Emitter) -> list[onnx.NodeProto]:
-    """The function's nodes with the caller's names and attributes, at the caller's operator set.
-
-    Raises:
-        UnsupportedOperator: a body that holds a subgraph.
-    """
+    """The function's nodes with the caller's names and attributes, at the caller's operator set; subgraphs keep the function's."""
     names = dict(zip(body.input, node.input, strict=False))
     names.update(dict.fromkeys(list(body.input)[len(node.input) :], ""))
     names.update({k: v for k, v in zip(body.output, node.output, strict=False) if v})
@@ -87,14 +84,28 @@ def _bound(
         if output and output not in names:
             names[output] = emitter.fresh(inner.op_type)
         node.output.append(names[output] if output else "")
-    for a in inner.attribute:
-        if a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            raise UnsupportedOperator(f"node {where!r}: its function body holds a subgraph ({inner.op_type}).")
-        if not a.ref_attr_name:
-            node.attribute.append(a)
-        elif a.ref_attr_name in attributes:
-            bound = onnx.AttributeProto()
-            bound.CopyFrom(attributes[a.ref_attr_name])
-            bound.name = a.name
-            node.attribute.append(bound)
+    node.attribute.extend(_attributes(inner, names, attributes))
     return node
+
+
+def _attributes(
+    node: onnx.NodeProto, names: Mapping[str, str], attributes: Mapping[str, onnx.AttributeProto]
+) -> list[onnx.AttributeProto]:
+    """A node's attributes with the caller's values, those of nodes in its subgraphs too."""
+    bound = []
+    for a in node.attribute:
+        if a.ref_attr_name and a.ref_attr_name not in attributes:
+            continue
+        copy = onnx.AttributeProto()
+        copy.CopyFrom(attributes[a.ref_attr_name] if a.ref_attr_name else a)
+        copy.name = a.name
+        for graph in (*copy.graphs, *([copy.g] if copy.type == onnx.AttributeProto.GRAPH else [])):
+            for inner in graph.node:
+                rename(inner, names)
+                own = _attributes(inner, {}, attributes)
+                del inner.attribute[:]
+                inner.attribute.extend(own)
+            for output in graph.output:
+                output.name = names.get(output.name, output.name)
+        bound.append(copy)
+    return bound

@@ -64,6 +64,12 @@ class Scratch:
             names.pop()
         return self.emitter.emit(op_type, *names, **attributes)
 
+    def split(self, x: str, sizes: Sequence[int], *, axis: int) -> tuple[str, ...]:
+        """``x`` cut along ``axis`` into parts of these sizes."""
+        if len(sizes) == 1:
+            return (x,)
+        return self.emitter.emit_many("Split", (x, self.emitter.operand(sizes, self.dtype)), {"axis": axis}, outputs=len(sizes))
+
 
 _MIRRORS: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 _FACTORS = 256  # of a product that is written out
@@ -72,7 +78,7 @@ LOWERINGS: dict[str, Lowering] = {}
 
 
 def lowering(*ops: str) -> Callable[[Lowering], Lowering]:
-    """Register a function that writes an operator's first output; None leaves the node as it is."""
+    """Register a function that writes an operator's first output ("" where nothing reads it); None leaves the node as it is."""
 
     def register(function: Lowering) -> Lowering:
         LOWERINGS.update(dict.fromkeys(ops, function))
@@ -101,7 +107,8 @@ def lowered(node: onnx.NodeProto, found: Walk, emitter: Emitter, opset: int = TA
     nodes = emitter.nodes[start:]
     for written in nodes:
         written.name = node.name  # what they compute is what the file's node computes
-    nodes.append(helper.make_node("Identity", [result], [node.output[0]], name=node.name))
+    if node.output[0]:
+        nodes.append(helper.make_node("Identity", [result], [node.output[0]], name=node.name))
     nodes.extend(helper.make_node("Identity", [scratch.further[i]], [o], name=node.name) for i, o in further.items())
     return nodes
 

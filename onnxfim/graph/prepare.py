@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,9 +19,10 @@ from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph import quantised
 from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.expand import HALF, expansion, told_unfit, tolerant, unfit, widen
+from onnxfim.graph.expand import HALF, expansion, told_unfit, tolerant, unfit, unroller_of, widen
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.integers import floated
+from onnxfim.graph.lower import op_name
 from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
 from onnxfim.graph.simplify import rename, simplified
 from onnxfim.graph.upgrade import TARGET, too_old, upgrade
@@ -31,7 +33,8 @@ class Prepared:
     """A graph ready to be differentiated.
 
     ``x`` is the value to differentiate with respect to, ``z`` the one to differentiate; ``inputs`` are the other graph
-    inputs. Initializers are the model's own messages, to be copied only into the final model.
+    inputs. Initializers are the model's own messages, to be copied only into the final model. ``kept`` tells by the first output of
+    a node of control flow why it could not be written out.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -44,6 +47,7 @@ class Prepared:
     z: str
     input_name: str  # what x and z are called in the file
     output_name: str
+    kept: Mapping[str, str]
 
     @property
     def opset(self) -> int:
@@ -126,8 +130,9 @@ def prepare(
     initializers, casts = _widened(initializers, emitter)
     nodes = casts + [widen(n) for n in nodes]
     inputs = [i for i in model.graph.input if i.name in {g.name for g in graph.inputs}]
+    unroller = unroller_of(model, emitter, wide=True)
     nodes, trace = _traced(
-        nodes, initializers, inputs, opset, expansion(model, opset, emitter, wide=True), emitter,
+        nodes, initializers, inputs, opset, expansion(model, opset, emitter, unroller, wide=True), emitter, unroller.decisions,
         input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {}, base_dir=base_dir,
     )  # fmt: skip
     nodes, initializers = simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
@@ -146,6 +151,7 @@ def prepare(
         z=output_name,
         input_name=input_name,
         output_name=output_name,
+        kept=unroller.reasons,
     )
     return _renamed(prepared, {n: emitter.fresh(n) for n in reserved if n in names})
 
@@ -192,10 +198,11 @@ def for_one_sample(graph: Graph, inputs: Mapping[str, tuple[int, OpenShape | Non
             problems.update(dict.fromkeys(node.outputs[:1], why))
         nodes += newer
         places += [node.index] * len(newer)
+    unroller = unroller_of(graph.model, emitter)
     try:
-        expand = expansion(graph.model, opset, emitter, keeps=keeps)
+        expand = expansion(graph.model, opset, emitter, unroller, keeps=keeps)
     except ModelError as error:
-        problem, expand = problem or str(error), expansion(onnx.ModelProto(), opset, emitter, keeps=keeps)
+        problem, expand = problem or str(error), expansion(onnx.ModelProto(), opset, emitter, unroller, keeps=keeps)
     weights = [*graph.weights, *emitter.constants]
     read = {t.name: t for t in emitter.constants}
     found, done = walk(
@@ -203,7 +210,10 @@ def for_one_sample(graph: Graph, inputs: Mapping[str, tuple[int, OpenShape | Non
         read=lambda n: numpy_helper.to_array(read[n]) if n in read else graph.constant(n),
     )  # fmt: skip
     order = sorted(range(len(done)), key=lambda i: places[found.origin[i]])
-    return OneSample(tuple(done[i] for i in order), tuple(emitter.constants), found, opset, problems, problem)
+    kept = {
+        o: f"node {n.name!r}, op {op_name(n)}: {unroller.reasons[o]}" for n in done for o in n.output[:1] if o in unroller.reasons
+    }
+    return OneSample(tuple(done[i] for i in order), tuple(emitter.constants), found, opset, {**kept, **problems}, problem)
 
 
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -246,13 +256,17 @@ def _traced(
     opset: int,
     simpler: Expand,
     emitter: Emitter,
+    decisions: dict[str, np.ndarray],
     *,
     input_name: str,
     sample_shape: Sequence[int] | None,
     dimensions: Mapping[str, int],
     base_dir: str | os.PathLike[str],
 ) -> tuple[list[onnx.NodeProto], Trace]:
-    """Write composite operators out and learn all shapes; a batch axis of fixed size is freed."""
+    """Write composite operators out and learn all shapes; a batch axis of fixed size is freed.
+
+    ``decisions`` are the values that decided what was written out, as far as the walk went.
+    """
 
     def at(batch: int) -> dict[str, tuple[int, tuple[int, ...]]]:
         sizes: dict[str, tuple[int, tuple[int, ...]]] = {}
@@ -267,13 +281,24 @@ def _traced(
         try:
             first, flat = walk(nodes, [*weights, *emitter.constants], at(2), opset=opset, expand=simpler)
             second, _ = walk(flat, [*weights, *emitter.constants], at(3), opset=opset)
+            _same_decisions(decisions, second)
             return flat, merge(first, second, first_batch=2, second_batch=3)
         except TraceError:
             fixed = 1  # declared free, but a constant in the graph holds the batch of the export
+            decisions.clear()
     first, flat = walk(nodes, [*weights, *emitter.constants], at(fixed), opset=opset, expand=simpler)
     second, freed = walk_freed(flat, [*weights, *emitter.constants], at(2 * fixed), first, emitter, opset=opset, base_dir=base_dir)
+    _same_decisions(decisions, second)
     known, _ = walk(freed, [*weights, *emitter.constants], at(fixed), opset=opset)
     return freed, merge(known, second, first_batch=fixed, second_batch=2 * fixed)
+
+
+def _same_decisions(decisions: Mapping[str, np.ndarray], found: Walk) -> None:
+    """Raise TraceError where a branch, or a number of turns, that was written out would be another at this batch size."""
+    for name, value in decisions.items():
+        now = found.values.get(name)
+        if now is None or now.shape != value.shape or (now != value).any():
+            raise TraceError(f"value {name!r}: a branch or a number of turns depends on it, and it depends on the batch size.")
 
 
 def _elem(value: onnx.ValueInfoProto) -> int:

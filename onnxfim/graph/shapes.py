@@ -73,7 +73,8 @@ class Walk:
     """What one walk found: shapes in numbers, ONNX element types, values of constants.
 
     ``open`` holds the shapes of which only some dimensions are known. ``origin`` tells for each node walked which of the
-    nodes given it was written out from. ``read`` gives the value of a weight that is not in ``values``.
+    nodes given it was written out from. ``read`` gives the value of a weight that is not in ``values``. ``unrolled`` counts the
+    nodes that control flow and recurrent operators were written out to.
     """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Walk:
     origin: list[int] = field(default_factory=list)
     read: Callable[[str], np.ndarray | None] | None = None
     weights: set[str] = field(default_factory=set)
+    unrolled: int = 0
 
     def put(self, name: str, value: np.ndarray) -> None:
         self.values[name] = value

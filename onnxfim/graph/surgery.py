@@ -15,7 +15,8 @@ from onnxfim.graph.graph import Graph
 def free_batch(model: onnx.ModelProto, batch: int, *, constants: bool = True) -> onnx.ModelProto:
     """A copy whose inputs and outputs have a symbolic first dimension in place of ``batch``.
 
-    With ``constants``, those that repeat the old batch as the leading entry of a Reshape's target are freed too.
+    With ``constants``, those that repeat the old batch as the leading entry of a Reshape's target are freed too, and recurrent nodes
+    begin at zero by themselves where the file holds zeros for each row of the batch.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -29,6 +30,8 @@ def free_batch(model: onnx.ModelProto, batch: int, *, constants: bool = True) ->
     del graph.value_info[:]
     known = Graph(model)
     for node in graph.node if constants else ():
+        if node.op_type in ("LSTM", "GRU", "RNN"):
+            _begin_at_zero(node, known)
         if node.op_type == "Reshape" and len(node.input) > 1:
             target = known.constant(node.input[1])
             if target is not None and target.ndim == 1 and target.size > 1 and target[0] == batch:
@@ -39,6 +42,14 @@ def free_batch(model: onnx.ModelProto, batch: int, *, constants: bool = True) ->
                 graph.initializer.append(numpy_helper.from_array(freed, name))
                 node.input[1] = name
     return copy
+
+
+def _begin_at_zero(node: onnx.NodeProto, constants: Graph) -> None:
+    """Leave out initial states that are zero."""
+    for place in range(5, min(7, len(node.input))):
+        state = constants.constant(node.input[place]) if node.input[place] else None
+        if state is not None and not state.any():
+            node.input[place] = ""
 
 
 def read_from(model: onnx.ModelProto, tensor: str, element_type: int) -> onnx.ModelProto:

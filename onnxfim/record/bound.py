@@ -23,9 +23,8 @@ LOG10_ZERO = -1000.0
 class Factor:
     """One operator's norm.
 
-    ``kind`` is ``linear``, ``activation``, ``pooling``, ``normalisation``, ``attention`` or ``product``; ``method`` says
-    how the norm
-    was bounded; ``rigorous`` is False only for figures shown for information.
+    ``kind`` is ``linear``, ``activation``, ``pooling``, ``normalisation``, ``attention``, ``product`` or ``recurrent``;
+    ``method`` says how the norm was bounded; ``rigorous`` is False only for figures shown for information.
     """
 
     node: str

@@ -38,6 +38,9 @@ _FOLDS = ("ConstantFolding",)  # products with a turned weight are then fused, a
 #: Nodes and outputs of a graph beyond which it runs as it is written: ONNX Runtime rearranges 12,000 nodes in 18 s, and 8,000 that
 #: are all outputs in 100 s, by steps that take the square of their number.
 MOST_NODES, MOST_OUTPUTS = 8000, 1000
+#: Nodes beyond which the runtime does not plan which value may take another's memory: where many values wait for a backward sweep,
+#: it looks through all of them for each, 6 s for 5,000 nodes and 200 s for 25,000. Calls take as long without the plan.
+MOST_PLANNED = 2500
 #: For how long a thread without work spins before it sleeps: between two nodes of a call there is work sooner. The runtime's own is
 #: some 50 ms, after every call and for every session, in which a core is kept from others. Versions before 1.26 keep to it.
 SPIN_MICROSECONDS = 1000
@@ -48,6 +51,11 @@ _FELL_BACK = "EP Error "  # what the runtime's wrapper prints where it goes on w
 def slow_to_rearrange(graph: onnx.GraphProto) -> bool:
     """Whether ONNX Runtime takes longer to rearrange this graph than a run of it can gain."""
     return len(graph.node) > MOST_NODES or len(graph.output) > MOST_OUTPUTS
+
+
+def slow_to_plan(graph: onnx.GraphProto) -> bool:
+    """Whether ONNX Runtime takes longer to plan this graph's memory than calls can gain."""
+    return len(graph.node) > MOST_PLANNED
 
 
 def open_session(
@@ -61,6 +69,7 @@ def open_session(
     plain: bool = False,
     packed: bool = True,
     apart: bool = False,
+    planned: bool = True,
 ) -> tuple[Any, ProviderReport]:
     """An ``onnxruntime.InferenceSession`` and the report on its provider.
 
@@ -76,6 +85,7 @@ def open_session(
             them into memory once more.
         plain: Run the graph as it is written: for a single call, or where the runtime would take long to rearrange it.
         packed: Let the runtime pack weights for its kernels, once for every node that reads one; not worth it for a single call.
+        planned: Let the runtime plan which values take the memory of others: not where that takes long.
         apart: Give large weights pages of their own, so that what opening takes beside them goes back to the system.
 
     Raises:
@@ -87,7 +97,9 @@ def open_session(
     mapped = mapped and chain.links[0].provider == CPU
 
     def options() -> Any:
-        return _session_options(threads, base_dir, libraries, lean, packed and not mapped, spinning=hardware.spinning, plain=plain)
+        return _session_options(
+            threads, base_dir, libraries, lean, packed and not mapped, spinning=hardware.spinning, plain=plain, planned=planned
+        )
 
     try:
         with weights_apart() if apart else nullcontext():
@@ -179,7 +191,7 @@ def _opened(
 
 def _session_options(
     threads: int | None, base_dir: Path | None, libraries: Sequence[str] = (), lean: bool = False, packed: bool = True, *,
-    spinning: bool = True, plain: bool = False,
+    spinning: bool = True, plain: bool = False, planned: bool = True,
 ) -> Any:  # fmt: skip
     """Fresh ``onnxruntime.SessionOptions``, with the custom operators of these libraries."""
     onnxruntime = import_runtime()
@@ -187,6 +199,7 @@ def _session_options(
     options.log_severity_level = 4  # errors are raised, and then told in one line
     options.add_session_config_entry(RECORD, "1")
     options.enable_mem_pattern = not lean
+    options.enable_mem_reuse = planned
     if plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not packed:

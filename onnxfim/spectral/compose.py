@@ -102,7 +102,7 @@ def _needed(view: Flow, target: str) -> list[Node]:
     """The nodes between the input and ``target``, in graph order; reading only shapes does not count."""
     live = {view.source.name}
     for node in view.graph.nodes:
-        if node.op not in _STATIC and node.outputs and node.outputs[0] in view.varying and (
+        if node.op not in _STATIC and any(o in view.varying for o in node.outputs) and (
             node.has_subgraph or any(n in live for n in node.inputs)
         ):  # fmt: skip
             live.update(o for o in node.outputs if o)
@@ -132,7 +132,7 @@ def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) ->
 
 
 def _apply(ctx: Composition, node: Node, rules: Mapping[str, BoundRule]) -> tuple[Value, ...]:
-    problem = ctx.flow.problems.get(node.outputs[0])
+    problem = next((ctx.flow.problems[o] for o in node.outputs if o in ctx.flow.problems), None)
     if problem is not None:
         return (ctx.fresh(node, math.inf, reason=problem),)
     if node.has_subgraph:

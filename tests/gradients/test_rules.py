@@ -13,14 +13,22 @@ import onnxfim.gradients.rules  # noqa: F401 - fills the registry
 from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.graph.inline import SCHEMA_FUNCTIONS
 from onnxfim.graph.lower import LOWERINGS, op_name
-from tests.gradients import cases, cases_fused, cases_indexed, cases_ml, cases_sampling, cases_shape, cases_tensor
+from tests.gradients import (
+    cases,
+    cases_fused,
+    cases_indexed,
+    cases_ml,
+    cases_recurrent,
+    cases_sampling,
+    cases_shape,
+    cases_tensor,
+)
 from tests.support.gradient_nets import check_laws
 from tests.support.tracing import untraced
 
 TRACED = 5  # draws of each case; the others take the same ways through the rule
-ALL = [
-    c for module in (cases, cases_shape, cases_tensor, cases_indexed, cases_sampling, cases_ml, cases_fused) for c in module.CASES
-]
+_MODULES = (cases, cases_shape, cases_tensor, cases_indexed, cases_sampling, cases_ml, cases_fused, cases_recurrent)
+ALL = [c for module in _MODULES for c in module.CASES]
 DRAWS = [pytest.param(c, i, id=f"{c.name}-{i}") for c in ALL for i in range(c.repeats)]
 
 

@@ -42,3 +42,17 @@ def test_an_inner_value_becomes_the_first_output():  # float32
     assert [o.name for o in copy.graph.output] == ["logits", "z"]
     assert_allclose(outputs(copy, X, "logits"), LINEAR.logits(X), atol=1e-5)
     assert [o.name for o in made.graph.output] == ["z"]
+
+
+@pytest.mark.parametrize("fixed", [1, 8])
+def test_a_recurrent_node_of_zero_states_is_freed_too(fixed):  # float32
+    rng = np.random.default_rng(0)
+    nodes = [("Transpose", ["x"], ["t"], {"perm": [1, 0, 2]}),
+             ("LSTM", ["t", "W", "R", "", "", "zero", "zero"], ["", "h"], {"hidden_size": 3}), ("Squeeze", ["h", "a"], ["z"], {})]  # fmt: skip
+    weights = {"W": rng.standard_normal((1, 12, 2)).astype(np.float32), "R": rng.standard_normal((1, 12, 3)).astype(np.float32),
+               "zero": np.zeros((1, fixed, 3), np.float32), "a": np.array([0])}  # fmt: skip
+    made = models.model(nodes, weights, shape=(4, 2), out=(3,), batch=fixed)
+    X = rng.standard_normal((2 * fixed, 4, 2)).astype(np.float32)
+    alone = np.concatenate([outputs(made, X[:fixed]), outputs(made, X[fixed:])])
+    assert_allclose(outputs(free_batch(made, fixed), X), alone, atol=1e-6)
+    assert list(made.graph.node[1].input)[5:] == ["zero", "zero"], "the file's own model is not changed"

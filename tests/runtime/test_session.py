@@ -14,7 +14,7 @@ from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.nvidia import NvidiaGpu
 from onnxfim.runtime.providers import available_providers, provider_names
-from onnxfim.runtime.session import _session_options, open_session, run, slow_to_rearrange
+from onnxfim.runtime.session import _session_options, open_session, run, slow_to_plan, slow_to_rearrange
 from tests.support import models
 from tests.support.models import Linear
 
@@ -176,3 +176,12 @@ def test_graphs_that_take_long_to_rearrange(nodes, outputs, slow):
     for _ in range(outputs):
         graph.output.add()
     assert slow_to_rearrange(graph) is slow
+
+
+@pytest.mark.parametrize("nodes", [2500, 2501])
+def test_graphs_that_take_long_to_plan(nodes):
+    graph = onnx.GraphProto()
+    for _ in range(nodes):
+        graph.node.add()
+    assert slow_to_plan(graph) is (nodes > 2500)
+    assert _session_options(None, None, planned=not slow_to_plan(graph)).enable_mem_reuse is (nodes <= 2500)

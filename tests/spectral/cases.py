@@ -571,3 +571,56 @@ def refused(rng, op):
         "DequantizeLinear",
     )
     return Case([node(op, ["x", "c"] if two else ["x"])], (4,), {"c": np.float32(rng.random() + 0.1)})
+
+
+_ACTIVATIONS = ["Sigmoid", "Tanh", "HardSigmoid", "Softsign", "ScaledTanh"]
+
+
+def _recurrent(rng: Rng, op: str, activations: list[str], **more) -> Case:
+    """A recurrent node on values with the time first, one of its outputs."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    time, features, hidden = ints(rng, 1, 4, 3)
+    direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
+    d = 2 if direction == "bidirectional" else 1
+    scale = 10.0 ** rng.uniform(-1, 0.5)
+    weights = {"W": scale * rng.normal(size=(d, gates * hidden, features)), "R": scale * rng.normal(size=(d, gates * hidden, hidden)),
+               "B": scale * rng.normal(size=(d, 2 * gates * hidden)), "P": rng.normal(size=(d, 3 * hidden)),
+               "h": rng.normal(size=(d, 1, hidden))}  # fmt: skip
+    nodes = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2])]
+    names = ["t", "W", "R", *([["B"], [""]][int(rng.integers(2))])]
+    if rng.random() < 0.3:  # a state that the input makes
+        nodes += [node("Gather", ["t", "first"], ["g"], axis=0), node("MatMul", ["g", "V"], ["v"]), node("Tanh", ["v"], ["state"])]
+        weights |= {"first": np.array([0]), "V": rng.normal(size=(d, features, hidden))}
+        names += ["", "state"]
+        if op == "LSTM":
+            names += ["state"]
+    if op == "LSTM" and rng.random() < 0.4:
+        names += [""] * (7 - len(names)) + ["P"]
+    if activations:
+        more["activations"] = activations * d
+    place = int(rng.integers(3 if op == "LSTM" else 2))
+    outputs = [*["", "", ""][:place], "o"]
+    nodes += [node(op, names, outputs, hidden_size=hidden, direction=direction, **more),
+              node("Transpose", ["o"], perm=[1, 0, 2] if place else [2, 0, 1, 3])]  # fmt: skip
+    return Case(nodes, (time, features), {k: v for k, v in weights.items() if any(k in n.input for n in nodes)}, spread=0.5)
+
+
+@case("RNN")
+def rnn(rng, op):
+    clip = {"clip": float(rng.uniform(0.5, 2))} if rng.random() < 0.3 else {}
+    return _recurrent(rng, op, [str(rng.choice([*_ACTIVATIONS, "Relu", "Softplus"]))] if rng.random() < 0.5 else [], **clip)
+
+
+@case("GRU")
+def gru(rng, op):
+    more = {"linear_before_reset": int(rng.integers(2))}
+    return _recurrent(rng, op, [str(a) for a in rng.choice(_ACTIVATIONS, 2)] if rng.random() < 0.5 else [], **more)
+
+
+@case("LSTM")
+def lstm(rng, op):
+    more = {"input_forget": int(rng.integers(2))}
+    if rng.random() < 0.3:
+        more["clip"] = float(rng.uniform(0.5, 2))
+    chosen = [str(a) for a in (*rng.choice(_ACTIVATIONS, 2), rng.choice([*_ACTIVATIONS, "Relu"]))]
+    return _recurrent(rng, op, chosen if rng.random() < 0.5 else [], **more)

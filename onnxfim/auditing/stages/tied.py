@@ -23,7 +23,7 @@ from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.runtime.available_memory import available_memory
 from onnxfim.runtime.call_memory import SHARE
 from onnxfim.runtime.failures import OutOfMemory, RowsFailed
-from onnxfim.runtime.session import open_session, run, slow_to_rearrange
+from onnxfim.runtime.session import open_session, run, slow_to_plan, slow_to_rearrange
 from onnxfim.slopes.oddness import even_share
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,6 +76,7 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
         lean=True,
         mapped=refers(finder.model),
         plain=slow_to_rearrange(finder.model.graph),
+        planned=not slow_to_plan(finder.model.graph),
     )[0]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(finder.model.graph.input[0].type.tensor_type.elem_type)
     if np.dtype(dtype).kind != "f":
