@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
+from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, open_heads
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
-from onnxfim.graph.ends import Ending, ending, input_level, input_limits
+from onnxfim.graph.ends import Ending, input_level, input_limits
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
     choose_input,
-    choose_output,
     fixed_batch,
     load_model,
     sample_shape,
@@ -43,7 +43,6 @@ from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
-_SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,9 @@ class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
     ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
-    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value. ``level`` is the spacing of the input levels
+    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value, and ``output`` that of the graph's output
+    whose kind this is. ``file`` holds the graph that runs: the file's own, or that of a copy which reproduced it. ``classes`` are
+    the names that the graph gives its classes. ``level`` is the spacing of the input levels
     of a file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the
     kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
     differentiate.
@@ -90,6 +91,8 @@ class Subject:
     file: ModelFile | None = None
     read: str = "output"
     of_logarithm: bool = False
+    output: str = "output"
+    classes: tuple[str, ...] | None = None
 
     @property
     def turns(self) -> WeightTurns | None:
@@ -190,12 +193,13 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
-    into, out = choose_input(file, settings.input), choose_output(file, settings.output)
+    into = choose_input(file, settings.input)
     shape = X.shape[1:]
     batch_first(file, into.name)
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
-    end = ending(file.graph, out.name)
+    view = open_heads(file, into, X, settings, hardware_of(settings))
+    file, out, end, settings = view.file, view.value, view.end, view.settings
     fixed = fixed_batch(into)
     # Scales that are taken from a batch make a row's answer one of all its rows; alone it is a function of the row.
     batch = 1 if settings.batch is None and takes_scales_from_the_batch(file.proto) else settings.batch
@@ -209,13 +213,13 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
-    forward = opened(file.path, out.name, fixed, batch)
+    forward = opened(view.source, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)
-    axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
+    axes = view.axes or find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
     forward.class_axis, forward.batch_axis = axes.classes, axes.batch
     truth = forward.outputs(few)
-    rewritten: list[str] = []
+    rewritten = [view.rewritten] if view.rewritten else []
     proto = file.proto
     if fixed is not None:
         freed = free_batch(proto, fixed)
@@ -226,7 +230,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, source = kind, known.how, out.name, file.proto
+    reader, how, read, source = kind, view.how or known.how, out.name, file.proto
     before, inside = kind.before_activation(), _inner_axes(end, axes)
     if before is not None and end.logits is not None and inside is not None:
         make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
@@ -240,7 +244,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten.append(f"one more output, the logits before node {end.node!r}")
             how += f"; differentiated at the logits before node {end.node!r}"
     by_log = kind.of_logarithm(truth)
-    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
+    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, out.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
         inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
         if inner is not None:
@@ -250,9 +254,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
-        output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
+        output=view.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
         read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
-        axes_from=axes.how, no_slope=still,
+        axes_from=axes.how, no_slope=still, outputs=view.outputs,
     )  # fmt: skip
     differentiable, reason = None, None
     if not reader.reads_logits:
@@ -265,7 +269,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         differentiable = Differentiable(source, into.name, read, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
-        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
+        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log, out.name,
+        view.classes,
     )  # fmt: skip
 
 
@@ -289,11 +294,11 @@ def _inner_axes(end: Ending, axes: OutputAxes) -> OutputAxes | None:
     return None if classes is None or batch is None else OutputAxes(classes, batch, axes.how)
 
 
-def _has_derivative(file: ModelFile, input_name: str, outputs: Array, settings: Settings) -> bool:
+def _has_derivative(file: ModelFile, input_name: str, output: str, outputs: Array, settings: Settings) -> bool:
     """Whether gradients may be used and the output can be differentiated as it stands."""
     if settings.method not in ("auto", "gradient") or outputs.shape[2] != 1 or _rounds(file):
         return False
-    logarithm, name = read_logarithm(file.proto, settings.output or choose_output(file, None).name)
+    logarithm, name = read_logarithm(file.proto, output)
     try:
         derivative_graph(logarithm, input_name=input_name, output_name=name, kind="vjp", base_dir=file.path.parent)
     except OnnxFimError:
@@ -318,7 +323,7 @@ def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> O
     except OnnxFimError:
         return None
     scale = float(np.abs(truth).max(initial=0.0)) or 1.0
-    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=_SAME * scale) else None
+    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=SAME * scale) else None
 
 
 def _read_from(how: str, reader: OutputReader) -> str:
@@ -346,7 +351,7 @@ def _inner_forward(
     except OnnxFimError:
         return None
     again = reader.probabilities(z)
-    tolerance = max(2e-3 if "float16" in file.graph.inputs[0].dtype else _SAME, _LEVELS * rounding)
+    tolerance = max(SAME_IN_HALF if "float16" in file.graph.inputs[0].dtype else SAME, _LEVELS * rounding)
     return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 

@@ -10,7 +10,9 @@ from onnxfim.graph.graph import Dimension, Graph, Node
 from onnxfim.graph.output_axes import AxisMap, back
 
 _BOXES = re.compile(r"(^|[^a-z])(pred_?)?(b?box(es)?|loc(s|ations?)?|dets?|detections?|rois?|anchors?)([^a-z]|$)", re.IGNORECASE)
-_SCORES = re.compile(r"(^|[^a-z])(pred_?|class_?)?(scores?|conf(idences?)?|logits?|cls|class(es)?|prob(s|abilities)?)([^a-z]|$)", re.IGNORECASE)
+_SCORES = re.compile(
+    r"(^|[^a-z])(pred_?|class_?)?(scores?|conf(idences?)?|logits?|cls|class(es)?|prob(s|abilities)?)([^a-z]|$)", re.IGNORECASE
+)
 _MOVES = ("Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
 _SHARES = ("Sigmoid", "HardSigmoid", "Softmax")  # results between 0 and 1
 # Operators whose results are some of their first input's values.
@@ -32,10 +34,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySide:
     """Values of several makes side by side along an ``axis`` of an output.
 
-    ``moved`` tells where the output's axes lie in the value that ``node`` joins, whole where nothing but moves of axes stands between.
+    ``moved`` tells where the output's axes lie in the value that ``node`` joins, None where more than moves stands between.
     """
 
     node: str
@@ -45,7 +47,7 @@ class Beside:
 
     @property
     def scores(self) -> tuple[int, int | None] | None:
-        """First and last but one entry of all scores, which lie together; None where they do not, or where they begin is not known."""
+        """First entry of all scores and the one after their last, None at the end; None where they lie apart or nowhere known."""
         at = [k for k, part in enumerate(self.parts) if part.scores]
         start = self.parts[at[0]].start
         if start is None or at != list(range(at[0], at[-1] + 1)):
@@ -63,7 +65,7 @@ class Beside:
         )
 
 
-def boxes_beside_scores(graph: Graph, output: str) -> Beside | None:
+def boxes_beside_scores(graph: Graph, output: str) -> SideBySide | None:
     """Where a Concat on the way to the output joins values between 0 and 1 with values that are not; None where none does."""
     shape = graph.shapes.get(output)
     if shape is None:
@@ -87,9 +89,9 @@ def boxes_beside_scores(graph: Graph, output: str) -> Beside | None:
     return None
 
 
-def _beside(graph: Graph, node: Node, made: Sequence[bool], axes: AxisMap, *, whole: bool) -> Beside | None:
+def _beside(graph: Graph, node: Node, made: Sequence[bool], axes: AxisMap, *, whole: bool) -> SideBySide | None:
     along, shape = node.attributes.get("axis", 1), graph.shapes.get(node.outputs[0])
-    if not isinstance(along, int) or shape is None or (along % len(shape)) not in axes:
+    if not isinstance(along, int) or not shape or (along % len(shape)) not in axes:
         return None
     along %= len(shape)
     parts: list[Part] = []
@@ -100,7 +102,7 @@ def _beside(graph: Graph, node: Node, made: Sequence[bool], axes: AxisMap, *, wh
         stop = start + size if start is not None and isinstance(size, int) else None
         parts.append(Part(name, start, stop, scores))
         start = stop
-    return Beside(node.label, axes.index(along), tuple(parts), axes if whole else None)
+    return SideBySide(node.label, axes.index(along), tuple(parts), axes if whole else None)
 
 
 def _between_0_and_1(graph: Graph, name: str, deep: int = 0) -> bool:

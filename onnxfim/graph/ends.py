@@ -135,7 +135,7 @@ def _divides_by_length(graph: Graph, node: Node) -> str | None:
 
 
 def _is_length(graph: Graph, name: str, value: str, *, inverse: bool) -> bool:
-    """Whether ``name`` holds the length of ``value`` along an axis, or its ``inverse``; a least length and repeats do not matter."""
+    """Whether ``name`` holds the length of ``value`` along an axis, or its ``inverse``; a least one and repeats do not matter."""
     squared = False
     for _ in range(12):
         node = graph.producers.get(name)

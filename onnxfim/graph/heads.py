@@ -18,8 +18,8 @@ from onnxfim.graph.graph import Graph, Node, TensorInfo
 #: head without weights; ``features`` are what another head is computed of; ``boxes`` are a detector's; ``labels`` are integers or
 #: text; ``unread`` ones hold no tensor that can be read.
 Role: TypeAlias = Literal["head", "same", "derived", "features", "boxes", "labels", "unread"]
-#: How a head's values come out of the file's outputs: as they are, as maps from class to value, as one element of a sequence, as the
-#: pieces of a sequence, or as one output for each class.
+#: How a head's values come out of the file's outputs: as they are, as maps from class to value, as one element of a sequence, as
+#: the pieces of a sequence, or as one output for each class.
 Form: TypeAlias = Literal["tensor", "map", "element", "pieces", "columns"]
 
 _MANY = 64  # float outputs beyond which they are debugging outputs: no roles are sought among them
@@ -37,8 +37,8 @@ class Head:
         name: What it is called: the output's own name, or those of all its columns.
         value: The value that is read: its name in the graph, element type and shape.
         outputs: The file's outputs that it comes out as.
-        kind: What the last nodes make: ``logits``, ``probabilities``, ``sigmoid``, ``detection`` or ``embedding``; None of labels and
-            of what cannot be read.
+        kind: What the last nodes make: ``logits``, ``probabilities``, ``sigmoid``, ``detection`` or ``embedding``; None of labels
+            and of what cannot be read.
         node: The node that decides it, None where that is plain arithmetic.
         role: What it is among the others.
         of: The head that it follows from, or that is computed of it; None where there is none.
@@ -67,6 +67,11 @@ class Head:
         """Whether another value than an output of the file is read."""
         return self.form != "tensor"
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, where these are more than their numbers 0, 1, 2, …"""
+        return None if self.classes is None or self.classes == tuple(map(str, range(len(self.classes)))) else self.classes
+
 
 def heads(graph: Graph) -> tuple[Head, ...]:
     """All outputs in the file's order, with what each is among the others."""
@@ -82,21 +87,21 @@ def main_head(found: Sequence[Head]) -> Head | None:
     return next((h for h in own if not _SECOND.search(h.name)), own[0] if own else None)
 
 
-def class_names(graph: Graph, value: str) -> tuple[str, ...] | None:
-    """Names of the classes of a value, where a classifier or ZipMap near it gives them; None where they are 0, 1, 2, …"""
+def class_labels(graph: Graph, value: str) -> tuple[str, ...] | None:
+    """Names of the classes of a value, where a classifier or ZipMap near it gives them."""
     for _ in range(8):
         node = graph.producers.get(value)
         if node is None or not node.inputs:
             return None
-        if (names := _class_labels(node)) is not None:
-            return None if names == tuple(map(str, range(len(names)))) else names
+        if (names := _labels_of(node)) is not None:
+            return names
         if node.op not in TRANSPARENT | _PLAIN_ML:
             return None
         value = node.inputs[0]
     return None
 
 
-def _class_labels(node: Node) -> tuple[str, ...] | None:
+def _labels_of(node: Node) -> tuple[str, ...] | None:
     for key in _LABELS:
         labels = node.attributes.get(key)
         if isinstance(labels, tuple) and labels:
@@ -108,7 +113,7 @@ def _read(graph: Graph, output: TensorInfo) -> list[Head]:
     """The heads that one output holds."""
     own = (output.name,)
     if output.dtype.startswith(("float", "bfloat")):
-        return [Head(output.name, output, own, classes=class_names(graph, output.name))]
+        return [Head(output.name, output, own, classes=class_labels(graph, output.name))]
     if output.dtype != "unknown":
         return [Head(output.name, output, own, role="labels", how=f"it holds {output.dtype} values")]
     node = graph.producers.get(output.name)
@@ -116,18 +121,20 @@ def _read(graph: Graph, output: TensorInfo) -> list[Head]:
         node = graph.producers.get(node.inputs[0])
     made = "nothing in the graph" if node is None else f"{node.op.rpartition('.')[2]} (node {node.label!r})"
     if node is not None and node.op == "ai.onnx.ml.ZipMap":
-        classes = _class_labels(node) or ()
+        classes = _labels_of(node) or ()
         value = _inner(graph, node.inputs[0], len(classes) or None)
         return [Head(output.name, value, own, form="map", how=f"the tensor before {made}", classes=classes)]
     if node is not None and node.op == "SplitToSequence":
         axis = node.attributes.get("axis", 0)
         value = _inner(graph, node.inputs[0])
-        return [Head(output.name, value, own, form="pieces", axis=axis if isinstance(axis, int) else 0, how=f"the tensor before {made}")]
+        return [
+            Head(output.name, value, own, form="pieces", axis=axis if isinstance(axis, int) else 0, how=f"the tensor before {made}")
+        ]
     if parts := _elements(graph, node):
         names = [output.name] if len(parts) == 1 else [f"{output.name}[{k}]" for k in range(len(parts))]
         return [
             Head(name, _inner(graph, part), own, form="element", element=k, how=f"element {k} of the sequence that {made} makes",
-                 classes=class_names(graph, part))
+                 classes=class_labels(graph, part))
             for k, (name, part) in enumerate(zip(names, parts, strict=True))
         ]  # fmt: skip
     return [Head(output.name, output, own, role="unread", how=f"it is no tensor, and {made} makes it")]
@@ -166,7 +173,7 @@ def _joined(graph: Graph, found: list[Head]) -> list[Head]:
         names = tuple(h.name for h in columns)
         joined = Head(
             ", ".join(names), TensorInfo(source, columns[0].value.dtype, (None, len(names))), names, form="columns",
-            how=f"the {len(names)} outputs of one class each, which are cut from it", classes=class_names(graph, source),
+            how=f"the {len(names)} outputs of one class each, which are cut from it", classes=class_labels(graph, source),
         )  # fmt: skip
         at = found.index(columns[0])
         found = [joined if k == at else h for k, h in enumerate(found) if k == at or h not in columns]
@@ -222,7 +229,7 @@ _Near: TypeAlias = tuple[frozenset[str], bool]
 
 
 def _flows(graph: Graph, cores: frozenset[str]) -> tuple[dict[str, frozenset[str]], dict[str, _Near]]:
-    """For each core: all cores that it is computed of; and the next ones that it follows from without weights, and whether of more."""
+    """For each core: all cores that it is computed of; the next ones that it follows from without weights, and whether of more."""
     deps: dict[str, frozenset[str]] = {}
     near: dict[str, _Near] = {i.name: (frozenset(), True) for i in graph.inputs}
     upstream: dict[str, frozenset[str]] = {}

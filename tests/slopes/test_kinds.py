@@ -276,7 +276,10 @@ class TestRegistry:
 
     def test_identities_are_stable_and_tell_readers_apart(self):
         told = [kind.of(Settings(sigma=0.5)).identity for kind in KINDS]
-        assert told == ["SigmoidProbabilities()", "SigmoidLogits()", "Probabilities()", "Gaussian(sigma=0.5)", "SoftmaxLogits()"]
+        assert told == [
+            "SigmoidProbabilities()", "SigmoidLogits()", "Probabilities()", "Gaussian(sigma=0.5)", "Embedding(sigma=0.5)",
+            "DetectionProbabilities(threshold=0.25)", "DetectionLogits(threshold=0.25)", "SoftmaxLogits()",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_is_read_before_an_activation_are_logits(self, kind):

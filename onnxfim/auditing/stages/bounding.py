@@ -27,17 +27,18 @@ def read(context: Context) -> GraphReading | None:
     context.say("bounding")
     if context.subject.turns is not None:
         context.subject.turns.none()
-    store = context.memory.store({"bound of": file.sha256})
+    copied = {} if context.subject.output == info.output else {"read as": (info.output, info.rewritten)}
+    store = context.memory.store({"bound of": file.sha256, **copied})
 
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
-    end = ending(file.graph, info.output)
+    end = ending(file.graph, context.subject.output)
     logits = context.subject.kind.made_by(end)
     reading = read_graph(
         file.graph,
         input_name=info.input,
-        output_name=info.output,
+        output_name=context.subject.output,
         logits=logits,
         remember=remember,
         progress=lambda *_: context.meter.check(),
@@ -47,9 +48,9 @@ def read(context: Context) -> GraphReading | None:
 
 def _of_audit(bound: Bound, context: Context, end: Ending, *, logits: bool) -> Bound:
     """The bound of what the audit measured; not available where that is another quantity than the one that was bounded."""
-    target = end.logits if logits and end.logits is not None else context.subject.info.output
+    target = end.logits if logits and end.logits is not None else context.subject.output
     why = ""
-    if not context.subject.kind.reads_logits and target == context.subject.info.output:
+    if not context.subject.kind.reads_logits and target == context.subject.output:
         why = (
             "the outputs are probabilities whose logits cannot be read: the Fisher information divides by them, so that a bound of "
             "their own slope is none of it"
