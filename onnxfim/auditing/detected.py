@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.finding_axes import OutputAxes
-from onnxfim.auditing.opening_heads import Trials, View, as_it_is, copied, read_head, same
+from onnxfim.auditing.opening_heads import Trials, View, as_it_is, boxes_apart, copied, read_head, same
 from onnxfim.errors import InputError
-from onnxfim.graph.detections import SideBySide, boxes_beside_scores, suppression
-from onnxfim.graph.graph import Dimension, Graph, Node
+from onnxfim.graph.detections import SideBySide, boxes_beside_scores, located_scores, suppression
+from onnxfim.graph.graph import Node
 from onnxfim.graph.head_copies import Pen
-from onnxfim.graph.heads import Head, heads
+from onnxfim.graph.heads import Head
 from onnxfim.graph.load import value_type
 from onnxfim.graph.surgery import read_from
 from onnxfim.record.settings import Settings
@@ -36,8 +37,11 @@ def scores_of(trials: Trials, head: Head, settings: Settings) -> View:
     beside = boxes_beside_scores(graph, head.value.name)
     if beside is not None:
         return _part(trials, head, beside, settings)
-    shape = head.value.shape
-    if shape is not None and len(shape) == 2:  # one score for each box
+    z = read_head(trials, head)
+    if (place := located_scores(z)) is not None:
+        return _cut(trials, head, *place, settings)
+    shape = z.shape
+    if len(shape) == 2:  # one score for each box
         pen = Pen(trials.file.proto)
         boxes = pen.reshaped(head.value.name, 0, 1, -1)
         view = copied(
@@ -45,18 +49,17 @@ def scores_of(trials: Trials, head: Head, settings: Settings) -> View:
         )
         return replace(view, axes=OutputAxes(1, 0, "one score for each box"))
     view = as_it_is(trials.file, head, settings)
-    if settings.class_axis is None and (axis := _class_axis(graph, head)) is not None:
+    if settings.class_axis is None and (axis := _class_axis(trials, shape)) is not None:
         return replace(view, axes=OutputAxes(axis, 0, f"scores on axis {axis}, beside that of the boxes"))
     return view
 
 
-def _class_axis(graph: Graph, head: Head) -> int | None:
+def _class_axis(trials: Trials, shape: Sequence[int]) -> int | None:
     """The axis of an output (N, boxes, K) or (N, K, boxes) that is not that of the boxes; None where shapes do not tell it."""
-    shape = head.value.shape
-    if shape is None or len(shape) != 3:
+    if len(shape) != 3:
         return None
-    for boxes in (h.value.shape for h in heads(graph) if h.role == "boxes"):
-        lengths: set[Dimension] = {n for n in (boxes or ())[1:] if n != _NUMBERS and n is not None}
+    for boxes in boxes_apart(trials):
+        lengths = {n for n in np.shape(trials.of_file([boxes])[0])[1:] if n != _NUMBERS}
         fitting = [k for k in (1, 2) if shape[k] in lengths]
         if len(fitting) == 1:
             return 3 - fitting[0]
@@ -66,30 +69,46 @@ def _class_axis(graph: Graph, head: Head) -> int | None:
 def _part(trials: Trials, head: Head, beside: SideBySide, settings: Settings) -> View:
     """The scores beside boxes in one tensor: the value that was joined to them where that is one, else a cut of the output."""
     if beside.scores is None:
+        place = located_scores(read_head(trials, head))
+        if place is not None and place[0] == beside.axis:
+            return _cut(trials, head, *place, settings)
         raise InputError(
             f"{trials.file.path}: output {head.name!r} holds {beside.words}, and where the scores lie in it is not known. Export "
             "the scores as an output of their own."
         )
     start, stop = beside.scores
     parts = [p for p in beside.parts if p.scores]
-    pen = Pen(trials.file.proto)
-
-    def cut() -> Array:
-        z = read_head(trials, head)
-        return np.asarray(np.take(z, np.arange(z.shape[beside.axis])[start:stop], beside.axis))
-
-    where = f"scores at entries {start} to {'the last' if stop is None else stop - 1} of axis {beside.axis}"
-    what = f"the {where} of output {head.name!r}, without what stands beside them"
     moved = beside.moved
-    if len(parts) == 1 and moved is not None and None not in moved and moved[0] == 0:
-        order = np.argsort([k for k in moved if k is not None])
-        view = copied(trials, pen, parts[0].value, head.value.dtype, lambda: cut().transpose(order), head, settings, what)
-        axis = moved[beside.axis]
-        assert axis is not None
-    else:
-        value = pen.cut(head.value.name, beside.axis, start, stop)
-        view, axis = copied(trials, pen, value, head.value.dtype, cut, head, settings, what), beside.axis
+    if len(parts) > 1 or moved is None or None in moved or moved[0] != 0:
+        return _cut(trials, head, beside.axis, start, stop, settings)
+    order, axis = np.argsort([k for k in moved if k is not None]), moved[beside.axis]
+    assert axis is not None
+    where, what = _place(head, beside.axis, start, stop)
+    view = copied(
+        trials, Pen(trials.file.proto), parts[0].value, head.value.dtype,
+        lambda: _entries(read_head(trials, head), beside.axis, start, stop).transpose(order), head, settings, what,
+    )  # fmt: skip
     return replace(view, axes=OutputAxes(axis, 0, where))
+
+
+def _cut(trials: Trials, head: Head, axis: int, start: int, stop: int | None, settings: Settings) -> View:
+    """Some entries of the output."""
+    pen = Pen(trials.file.proto)
+    where, what = _place(head, axis, start, stop)
+    value = pen.cut(head.value.name, axis, start, stop)
+    view = copied(
+        trials, pen, value, head.value.dtype, lambda: _entries(read_head(trials, head), axis, start, stop), head, settings, what
+    )
+    return replace(view, axes=OutputAxes(axis, 0, where))
+
+
+def _place(head: Head, axis: int, start: int, stop: int | None) -> tuple[str, str]:
+    where = f"scores at entries {start} to {'the last' if stop is None else stop - 1} of axis {axis}"
+    return where, f"the {where} of output {head.name!r}, without what stands beside them"
+
+
+def _entries(z: Array, axis: int, start: int, stop: int | None) -> Array:
+    return np.asarray(np.take(z, np.arange(z.shape[axis])[start:stop], axis))
 
 
 def _before_suppression(trials: Trials, head: Head, last: Node, settings: Settings) -> View:

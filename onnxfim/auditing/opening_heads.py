@@ -13,7 +13,7 @@ import onnx
 from onnxfim.auditing.finding_axes import OutputAxes
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.graph.choosing_heads import choose_heads
-from onnxfim.graph.detections import boxes_beside_scores, suppression
+from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, located_scores, suppression
 from onnxfim.graph.ends import Ending, ending
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.head_copies import Pen, element_type, of_length_1
@@ -21,6 +21,7 @@ from onnxfim.graph.heads import Head, heads
 from onnxfim.graph.load import ModelFile, fixed_batch
 from onnxfim.record.audit import OutputInfo
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.row_counts import filled
 from onnxfim.runtime.session import open_session, run
@@ -49,6 +50,7 @@ class View:
         classes: Names of the classes, where the graph gives them.
         outputs: Everything that the file gives, where that is more than one thing.
         how: How its kind is known, where neither graph nor values tell it.
+        doubt: What speaks against reading it so.
     """
 
     file: ModelFile
@@ -62,6 +64,7 @@ class View:
     classes: tuple[str, ...] | None = None
     outputs: tuple[OutputInfo, ...] = ()
     how: str | None = None
+    doubt: str | None = None
 
     @property
     def copied(self) -> bool:
@@ -77,28 +80,36 @@ class Trials:
     into: TensorInfo
     X: Array
     hardware: Hardware
+    _rows: Array | None = None
     _known: dict[tuple[str, ...], list[Any]] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> Array:
-        """The first samples, as many as one call may have."""
-        fixed = fixed_batch(self.into)
-        return filled(self.X[: fixed or _FEW], fixed or 0).astype(self.into.dtype)
-
     def of_file(self, names: Sequence[str]) -> list[Any]:
-        """Outputs of the file as it gives them."""
+        """Outputs of the file as it gives them, at samples that it runs on."""
         if tuple(names) not in self._known:
-            self._known[tuple(names)] = self._run(self.file.path, names)
+            session = self._session(self.file.path)
+            self._known[tuple(names)] = run(session, names, {self.into.name: self._that_run(session, names)})
         return self._known[tuple(names)]
+
+    def _that_run(self, session: Any, names: Sequence[str]) -> Array:
+        """The first samples that the file takes, as many as one call may have."""
+        if self._rows is None:
+            fixed = fixed_batch(self.into)
+
+            def fed(X: Array) -> Array:
+                return filled(X, fixed or 0).astype(self.into.dtype)
+
+            some = rows_that_run(lambda X: run(session, names, {self.into.name: fed(X)}), self.X, fixed or _FEW)
+            self._rows = fed(some)
+        return self._rows
 
     def of_copy(self, copy: onnx.ModelProto, name: str) -> Array:
         """The output of a copy."""
-        return np.asarray(self._run(copy.SerializeToString(), [name])[0])
+        session = self._session(copy.SerializeToString())
+        return np.asarray(run(session, [name], {self.into.name: self._that_run(session, [name])})[0])
 
-    def _run(self, source: Path | bytes, names: Sequence[str]) -> list[Any]:
+    def _session(self, source: Path | bytes) -> Any:
         folder = None if isinstance(source, Path) else self.file.path.parent.resolve()
-        session, _ = open_session(source, self.hardware, base_dir=folder, plain=True)
-        return run(session, names, {self.into.name: self.rows})
+        return open_session(source, self.hardware, base_dir=folder, plain=True)[0]
 
 
 def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, hardware: Hardware) -> View:
@@ -116,9 +127,12 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
             does not give the file's values.
     """
     taken = taken_of(settings)
-    chosen = choose_heads(file, settings.output, scores=taken == "scores")
     told = _told(file.graph)
     trials = Trials(file, into, X, hardware)
+    chosen = choose_heads(file, settings.output, scores=taken == "scores")
+    boxes = boxes_apart(trials) if settings.output is None else []
+    if taken == "scores" and chosen[0].name in boxes:
+        chosen = tuple(h for h in heads(file.graph) if h.role == "head" and h.name not in boxes)[:1]
     if len(chosen) > 1:
         from onnxfim.auditing.stacked_heads import stacked
 
@@ -129,30 +143,58 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
 
         return replace(scores_of(trials, head, settings), outputs=told)
     if not settings.tells_kind:
-        refuse_boxes(file, head, asked=settings.output is not None)
+        refuse_boxes(file, head, boxes)
     view = replace(_of_one(trials, head, settings), outputs=told)
     return _directions(trials, view) if taken == "directions" else view
 
 
-def refuse_boxes(file: ModelFile, head: Head, *, asked: bool) -> None:
+def boxes_apart(trials: Trials) -> list[str]:
+    """Names of a detector's boxes that are outputs of their own: by names and shapes in the graph, else by the values' shapes."""
+    found = heads(trials.file.graph)
+    if told := [h.name for h in found if h.role == "boxes"]:
+        return told
+    unknown = [h for h in found if h.role == "head" and (h.value.shape is None or len(h.value.shape) == 3) and not h.looked_through]
+    open_ = [h for h in unknown if h.value.shape is None or not all(isinstance(n, int) for n in h.value.shape[1:])]
+    if len(unknown) < 2 or not open_:
+        return []
+    return boxes_by_shape({h.name: np.shape(read_head(trials, h)) for h in unknown})
+
+
+def refuse_values(file: ModelFile, name: str, z: Array) -> None:
+    """Raise where the values of an output (N, …) are a detector's boxes beside scores.
+
+    Raises:
+        InputError: they are.
+    """
+    if (place := located_scores(z)) is not None:
+        axis, start, stop = place
+        found = f"holds values of any size (entries 0 to {start - 1}) beside scores (entries {start} to {stop - 1}) on axis {axis}"
+        raise _detector(file, name, found)
+
+
+def refuse_boxes(file: ModelFile, head: Head, apart: Sequence[str]) -> None:
     """Raise where an output is a detector's, which no kind of one distribution fits.
 
     Raises:
-        InputError: it is.
+        InputError: it is, or outputs ``apart`` from it are boxes.
     """
     beside = boxes_beside_scores(file.graph, head.value.name)
     last = suppression(file.graph, head.value.name)
-    apart = [h for h in heads(file.graph) if h.role == "boxes"]
     if beside is not None:
         found = f"holds {beside.words} on axis {beside.axis} (node {beside.node!r})"
     elif last is not None:
         found = f"comes after {last.op} (node {last.label!r})"
-    elif apart and not asked:
-        found = f"stands beside boxes ({', '.join(repr(h.name) for h in apart[:3])})"
+    elif apart:
+        others = ", ".join(map(repr, apart[:3]))
+        found = "holds boxes beside other outputs" if head.name in apart else f"stands beside boxes ({others})"
     else:
         return
-    raise InputError(
-        f"{file.path}: output {head.name!r} {found}, as a detector's, expected scores of classes alone. Say --output-kind "
+    raise _detector(file, head.name, found)
+
+
+def _detector(file: ModelFile, name: str, found: str) -> InputError:
+    return InputError(
+        f"{file.path}: output {name!r} {found}, as a detector's, expected scores of classes alone. Say --output-kind "
         "detection to audit the scores of the boxes above --score-threshold, or name another output with --output."
     )
 
@@ -175,8 +217,8 @@ def copied(
     file = trials.file
     copy = pen.alone(value, element_type(dtype))
     try:
+        truth = expected()  # first: it tells which samples the file takes
         got = seen(trials.of_copy(copy, value))
-        truth = expected()
     except (OnnxFimError, KeyError, ValueError, TypeError, IndexError) as error:
         raise _unlike(file, head, what, " ".join(str(error).split())[:200]) from error
     if not same(got, truth):

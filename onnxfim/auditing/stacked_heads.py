@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.auditing.description import class_axis
 from onnxfim.auditing.finding_axes import OutputAxes
 from onnxfim.auditing.opening_heads import Trials, View, copied, read_head
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.ends import Ending, ending
 from onnxfim.graph.head_copies import Pen, element_type, widened, yes_or_no
 from onnxfim.graph.heads import Head
@@ -32,6 +32,7 @@ class _Read:
     axis: int
     z: Array
     p: Array
+    doubt: str | None
 
 
 def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
@@ -52,6 +53,7 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
             f"{trials.file.path}: outputs {told} are no one distribution: means and classes have no common unit. Name one of them, "
             "or several of one kind, with --output."
         )
+    doubt = "; ".join(r.doubt for r in reads if r.doubt) or None
     pen = Pen(trials.file.proto)
     dtype = _common([r.head.value.dtype for r in reads])
     logits = [_logits(trials, pen, r, dtype) for r in reads]
@@ -67,7 +69,7 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
         reader = _logit_reader(reads[0])
         return replace(
             view, settings=replace(settings, output_kind=reader.name), end=Ending(reader.name, linear=True),
-            axes=OutputAxes(1, 0, f"{len(reads)} independent heads joined: {sizes}"), how="as its heads are read",
+            axes=OutputAxes(1, 0, f"{len(reads)} independent heads joined: {sizes}"), how="as its heads are read", doubt=doubt,
         )  # fmt: skip
     most = max(2 if r.reader.independent else r.z.shape[1] for r in reads)
     parts = []
@@ -82,7 +84,7 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
     how = f"{len(reads)} independent heads as positions of {most} classes: {sizes}"
     return replace(
         view, settings=replace(settings, output_kind="auto"), end=Ending(linear=True), axes=OutputAxes(1, 0, how),
-        how="as its heads are read",
+        how="as its heads are read", doubt=doubt,
     )  # fmt: skip
 
 
@@ -97,10 +99,13 @@ def _read(trials: Trials, head: Head, settings: Settings) -> _Read:
             f"classes. Audit it alone, with --output {head.name!r} --class-axis."
         )
     z = as_classes(raw, axis, 0)
-    reader, known = reader_of(replace(settings, class_axis=None), end, z)
-    if known.doubt is not None:
-        raise InputError(f"{trials.file.path}: output {head.name!r}: {known.doubt}.")
-    return _Read(head, reader, end, axis, z, _probabilities(reader, z))
+    try:
+        reader, known = reader_of(replace(settings, class_axis=None), end, z)
+    except ModelError as error:
+        why = str(error).rstrip(".")
+        raise InputError(f"{trials.file.path}: output {head.name!r}: {why}. Or name the others with --output.") from error
+    doubt = None if known.doubt is None else f"of output {head.name!r}, {known.doubt}"
+    return _Read(head, reader, end, axis, z, _probabilities(reader, z), doubt)
 
 
 def _probabilities(reader: OutputReader, z: Array) -> Array:

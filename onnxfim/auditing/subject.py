@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
-from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, open_heads
+from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, open_heads, refuse_values
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
 from onnxfim.graph.ends import Ending, input_level, input_limits
@@ -216,6 +216,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     forward = opened(view.source, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)
+    if view.axes is None and not settings.tells_kind and (out.shape is None or len(out.shape) > 2):
+        refuse_values(file, view.name, forward.raw(few[:fixed]))
     axes = view.axes or find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
     forward.class_axis, forward.batch_axis = axes.classes, axes.batch
     truth = forward.outputs(few)
@@ -269,8 +271,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         differentiable = Differentiable(source, into.name, read, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
-        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log, out.name,
-        view.classes,
+        info, forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file, read, reader is by_log,
+        out.name, view.classes,
     )  # fmt: skip
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from onnxfim.graph.graph import Dimension, Graph, Node
 from onnxfim.graph.output_axes import AxisMap, back
+
+T = TypeVar("T")
+Array: TypeAlias = np.ndarray[Any, Any]
 
 _BOXES = re.compile(r"(^|[^a-z])(pred_?)?(b?box(es)?|loc(s|ations?)?|dets?|detections?|rois?|anchors?)([^a-z]|$)", re.IGNORECASE)
 _SCORES = re.compile(
@@ -21,6 +27,8 @@ _PICKS = frozenset({
     "Pad", "Compress", "Where",
 })  # fmt: skip
 _DEEP = 64  # nodes to look back: decoding takes fewer
+_NUMBERS = 4  # of a box
+_FEW, _MANY = 16, 64  # values that lie between 0 and 1 by no chance: of all entries behind the boxes, of some
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,35 @@ def suppression(graph: Graph, output: str) -> Node | None:
 def is_boxes(name: str, shape: Sequence[Dimension] | None) -> bool:
     """Whether an output is called like boxes and has an axis of their four numbers."""
     return bool(_BOXES.search(name)) and (shape is None or any(n == 4 for n in shape[1:]))
+
+
+def boxes_by_shape(shapes: Mapping[T, Sequence[Dimension] | None]) -> list[T]:
+    """Outputs (N, boxes, 4) beside others of as many boxes, which have another number of entries each; empty where none are."""
+    known = {key: tuple(shape) for key, shape in shapes.items() if shape is not None and len(shape) == 3}
+    fours = [key for key, shape in known.items() if shape[2] == _NUMBERS and isinstance(shape[1], int) and shape[1] > 1]
+    others = [shape for key, shape in known.items() if key not in fours]
+    return [key for key in fours if any(known[key][1] in shape[1:] for shape in others)] if others else []
+
+
+def located_scores(z: Array) -> tuple[int, int, int] | None:
+    """The axis of an output (N, …), and on it the first entry of scores and the one after their last, as the values tell them.
+
+    Four entries that leave 0 to 1 are followed by some that never do, at many places; whole numbers at the end are class numbers.
+    None where no axis is such.
+    """
+    for axis in range(z.ndim - 1, 0, -1):
+        if z.ndim < 3 or z.shape[axis] <= _NUMBERS:
+            continue
+        rows = np.moveaxis(z, axis, 0).reshape(z.shape[axis], -1)
+        inside = (rows.min(axis=1) >= 0) & (rows.max(axis=1) <= 1)
+        end = len(rows)
+        while end > _NUMBERS + 1 and bool((rows[end - 1] == np.round(rows[end - 1])).all()):
+            end -= 1
+        stop = next((k for k in range(_NUMBERS, end) if not inside[k]), end)
+        count = rows[_NUMBERS:stop].size
+        if not inside[:_NUMBERS].any() and count >= (_FEW if stop == end else _MANY):
+            return axis, _NUMBERS, stop
+    return None
 
 
 def is_scores(name: str) -> bool:

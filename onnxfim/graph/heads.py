@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from onnxfim.graph.detections import boxes_beside_scores, is_boxes, suppression
+from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, suppression
 from onnxfim.graph.ends import LAYERS, TRANSPARENT, ending
 from onnxfim.graph.graph import Graph, Node, TensorInfo
 
@@ -82,9 +82,17 @@ def heads(graph: Graph) -> tuple[Head, ...]:
 
 
 def main_head(found: Sequence[Head]) -> Head | None:
-    """The head that is audited where none is named: the first one of its own that is no auxiliary; None where there is none."""
+    """The head that is audited where none is named; None where there is none.
+
+    The first one of its own, auxiliary heads and single numbers that may be anything coming after the others.
+    """
     own = [h for h in found if h.role == "head"]
-    return next((h for h in own if not _SECOND.search(h.name)), own[0] if own else None)
+    return min(own, key=lambda h: (bool(_SECOND.search(h.name)), _may_be_anything(h)), default=None)
+
+
+def _may_be_anything(head: Head) -> bool:
+    shape = head.value.shape
+    return head.kind == "logits" and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
 
 
 def class_labels(graph: Graph, value: str) -> tuple[str, ...] | None:
@@ -209,7 +217,7 @@ def _roles(graph: Graph, floats: Sequence[Head]) -> dict[str, tuple[Role, str | 
         later = [h for c, h in first.items() if core in upstream.get(c, ()) and h.name not in roles]
         if later and head.name not in roles:
             roles[head.name] = ("features", later[-1].name)
-    boxes = [h for h in floats if is_boxes(h.name, h.value.shape)]
+    boxes = [h for h in floats if is_boxes(h.name, h.value.shape)] or boxes_by_shape({h: h.value.shape for h in floats})
     if 0 < len(boxes) < len(floats):
         roles |= {h.name: ("boxes", None) for h in boxes}
     for core, same in groups.items():
