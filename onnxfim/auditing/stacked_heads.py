@@ -127,7 +127,7 @@ def _logits(trials: Trials, pen: Pen, read: _Read, dtype: str) -> str:
             value = end.logits
         elif read.reader.of_logarithm(read.z) is not None:
             tiny = pen.constant(np.array(np.finfo(read.head.value.dtype).tiny, read.head.value.dtype))
-            value = pen.emit("Log", pen.emit("Max", value, tiny))
+            value = pen.emit("Log", pen.emit("Add", value, tiny))
         else:
             raise InputError(
                 f"{trials.file.path}: the logits of output {read.head.name!r} cannot be read, which several heads together need. "

@@ -82,7 +82,7 @@ def _known(dtype: str) -> int:
 def of_length_1(pen: Pen, value: str, dtype: str, axis: int) -> str:
     """The value divided by its length along an axis."""
     least = pen.constant(np.array(np.finfo(dtype).tiny, dtype))
-    return pen.emit("Div", value, pen.emit("Max", pen.reduced("ReduceL2", value, axis), least))
+    return pen.emit("Div", value, pen.emit("Add", pen.reduced("ReduceL2", value, axis), least))  # changes no length but 0
 
 
 def widened(pen: Pen, logits: str, classes: int, most: int, dtype: str) -> str:
