@@ -272,7 +272,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
         info, forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file, read, reader is by_log,
-        out.name, view.classes,
+        out.name, view.classes if view.classes is not None and len(view.classes) == truth.shape[1] else None,
     )  # fmt: skip
 
 

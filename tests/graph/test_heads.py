@@ -32,8 +32,8 @@ class TestRoles:
             ("MatMul", ["h", "A0"], ["m"], {}), ("MatMul", ["h", "A1"], ["b"], {}), ("Add", ["m", "b"], ["both"], {})
         ]  # fmt: skip
         made = net(nodes, {"A0": weights(H, 3), "A1": weights(H, 3, seed=1)}, [info(n, "N", 3) for n in ("m", "b", "both")])
-        assert roles(made) == dict.fromkeys(("a", "b", "both"), ("head", None, "logits")) | dict.fromkeys(
-            ("a", "b"), ("features", "both", "logits")
+        assert roles(made) == dict.fromkeys(("m", "b", "both"), ("head", None, "logits")) | dict.fromkeys(
+            ("m", "b"), ("features", "both", "logits")
         )
 
     def test_logits_before_their_softmax_through_a_temperature(self):
