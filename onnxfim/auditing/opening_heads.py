@@ -32,6 +32,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 SAME = 1e-5  # relative to the values' scale: what float32 kernels may differ by between two graphs
 SAME_IN_HALF = 2e-3  # the same in float16
 _FEW = 8
+_EMBEDDING = "if it is one, say --output-kind embedding; if it holds logits, --output-kind logits"
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,15 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
     told = _told(file.graph)
     trials = Trials(file, into, X, hardware)
     chosen = choose_heads(file, settings.output, scores=taken == "scores")
-    boxes = boxes_apart(trials) if settings.output is None else []
+    boxes = boxes_apart(trials)
     if taken == "scores" and chosen[0].name in boxes:
-        chosen = tuple(h for h in heads(file.graph) if h.role == "head" and h.name not in boxes)[:1]
+        scores = [h for h in heads(file.graph) if h.role == "head" and h.name not in boxes]
+        if settings.output is not None:
+            raise InputError(
+                f"{file.path}: output {chosen[0].name!r} holds boxes, expected scores of boxes. Name another with --output, "
+                "or none."
+            )
+        chosen = tuple(scores[:1])
     if len(chosen) > 1:
         from onnxfim.auditing.stacked_heads import stacked
 
@@ -142,9 +149,11 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
         from onnxfim.auditing.detected import scores_of
 
         return replace(scores_of(trials, head, settings), outputs=told)
-    if not settings.tells_kind:
-        refuse_boxes(file, head, boxes)
     view = replace(_of_one(trials, head, settings), outputs=told)
+    if not settings.tells_kind:
+        refuse_boxes(file, head, boxes if settings.output is None or head.name in boxes else [])
+        if head.kind == "embedding" and view.end.normalised is None:
+            view = replace(view, doubt=f"it is called {head.name!r}, like an embedding: {_EMBEDDING}")
     return _directions(trials, view) if taken == "directions" else view
 
 

@@ -22,6 +22,9 @@ from onnxfim.slopes.kinds import OutputReader, reader_of
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
+_HOW = "as its heads are read; --output NAME audits one of them alone"
+
+
 @dataclass(frozen=True)
 class _Read:
     """A head as it is read: ``p`` are its probabilities (n, K, P) on the trial's samples, or its outputs where it has none."""
@@ -69,7 +72,7 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
         reader = _logit_reader(reads[0])
         return replace(
             view, settings=replace(settings, output_kind=reader.name), end=Ending(reader.name, linear=True),
-            axes=OutputAxes(1, 0, f"{len(reads)} independent heads joined: {sizes}"), how="as its heads are read", doubt=doubt,
+            axes=OutputAxes(1, 0, f"{len(reads)} independent heads joined: {sizes}"), how=_HOW, doubt=doubt,
         )  # fmt: skip
     most = max(2 if r.reader.independent else r.z.shape[1] for r in reads)
     parts = []
@@ -84,7 +87,7 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
     how = f"{len(reads)} independent heads as positions of {most} classes: {sizes}"
     return replace(
         view, settings=replace(settings, output_kind="auto"), end=Ending(linear=True), axes=OutputAxes(1, 0, how),
-        how="as its heads are read", doubt=doubt,
+        how=_HOW, doubt=doubt,
     )  # fmt: skip
 
 

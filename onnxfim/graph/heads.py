@@ -26,6 +26,7 @@ _MANY = 64  # float outputs beyond which they are debugging outputs: no roles ar
 _CUTS = ("Slice", "Split", "Gather", "ai.onnx.ml.ArrayFeatureExtractor")
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _SECOND = re.compile(r"(^|[^a-z])aux(iliary|logits)?([^a-z]|$)", re.IGNORECASE)
+_EMBEDDING = re.compile(r"embed|pooler|hidden_?state|(^|[^a-z])feat(ure)?s?([^a-z]|$)", re.IGNORECASE)
 _PLAIN_ML = frozenset(f"ai.onnx.ml.{op}" for op in ("ZipMap", "Normalizer", "ArrayFeatureExtractor", "Scaler", "LabelEncoder"))
 
 
@@ -273,7 +274,7 @@ def _told(graph: Graph, head: Head) -> Head:
         kind, node = "detection", beside.node
     elif (last := suppression(graph, head.value.name)) is not None:
         kind, node = "detection", last.label
-    elif end.normalised:
+    elif end.normalised or (kind == "logits" and node is None and _EMBEDDING.search(head.name)):
         kind, node = "embedding", end.normalised
     elif head.role == "boxes":
         kind = "gaussian"

@@ -220,6 +220,13 @@ class TestDetectors:
         with pytest.raises(InputError, match=told("as a detector's", "--output-kind detection")):
             audited(headed.detector(layout))
 
+    def test_boxes_by_name_are_no_classes(self, audited, told):
+        with pytest.raises(InputError, match=told("output 'boxes' holds boxes", "--output-kind detection")):
+            audited(headed.detector("apart"), output="boxes")
+        with pytest.raises(InputError, match=told("output 'boxes' holds boxes, expected scores")):
+            audited(headed.detector("apart"), output="boxes", output_kind="detection")
+        assert audited(headed.detector("apart"), output="scores", **EXACT).model.output_kind == "sigmoid"
+
     @pytest.mark.parametrize("threshold", [0.25, 0.9])
     @pytest.mark.parametrize("opset", [9, 17])
     @pytest.mark.parametrize("layout", ["channels", "last", "apart", "two scales"])
@@ -282,6 +289,13 @@ class TestEmbeddings:
         found = audited(headed.embedder(form), X[:count])
         assert found.verdict == "inconclusive"
         assert "--output-kind embedding" in next(f.message for f in found.findings if f.id == "output-kind")
+
+    @pytest.mark.parametrize("name", ["sentence_embedding", "image_embeds", "pooler_output", "last_hidden_state", "features"])
+    def test_what_is_called_an_embedding_is_doubted(self, audited, name):
+        made = net([("MatMul", ["h", "W"], [name], {})], {"W": weights(H, 8)}, [info(name, "N", 8)])
+        message = next(f.message for f in audited(made).findings if f.id == "output-kind")
+        assert f"it is called {name!r}, like an embedding" in message
+        assert "output-kind" not in [f.id for f in audited(made, output_kind="logits").findings]
 
     def test_logits_are_not(self, audited):
         assert "output-kind" not in ids(audited(headed.embedder()), "error")
