@@ -228,7 +228,7 @@ class _Copies:
             proto, fixed = free_batch(proto, fixed), None
         read, reader = subject.read, subject.reader
         if subject.of_logarithm:
-            read, reader = subject.info.output, subject.kind
+            read, reader = subject.output, subject.kind
         if read not in {o.name for o in proto.graph.output}:
             proto = read_from(proto, read, value_type(self.file, read) or onnx.TensorProto.FLOAT)
         opened = OnnxForward(

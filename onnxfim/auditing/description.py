@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxfim.graph.ends import Normalisation, ending, normalisation
+from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.heads import Head, heads, main_head
 from onnxfim.graph.load import ModelFile
 from onnxfim.graph.output_axes import class_clues, named_axes
 from onnxfim.graph.quantised import rounding_operators
@@ -22,7 +23,9 @@ class Description:
         opsets: Version of each operator set.
         nodes: Number of operators.
         inputs, outputs: Names, element types and shapes; an unknown dimension is None or its symbol.
-        output_kind: What the last nodes make: ``logits``, ``probabilities`` or ``sigmoid``; None without a floating-point output.
+        heads: What the outputs hold, each or several together, and what each is among the others.
+        audited: The head that an audit takes where none is named, None where there is none; what follows is about it.
+        output_kind: What its last nodes make, as `Head` has it.
         output_node: The node that decides it, None where the output is that of plain arithmetic.
         class_axis, class_axis_from: The axis of that output that holds the classes, as far as the graph tells, and what says so.
         batch_axis: The axis of that output that holds the batch, as far as its names tell; the first where they do not.
@@ -40,6 +43,8 @@ class Description:
     nodes: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    heads: tuple[Head, ...]
+    audited: str | None
     output_kind: str | None
     output_node: str | None
     class_axis: int | None
@@ -61,9 +66,9 @@ class Description:
 def describe(file: ModelFile) -> Description:
     """The description of a file that was read."""
     graph = file.graph
-    first = next((o for o in graph.outputs if o.dtype.startswith("float")), None)
-    output = None if first is None else first.name
-    end = None if output is None else ending(graph, output)
+    found = heads(graph)
+    main = main_head(found)
+    first = None if main is None else main.value
     into = next((i for i in graph.inputs if i.dtype.startswith("float")), None)
     batch, (axis, known) = 0 if first is None else batch_axis(first), (None, None)
     if first is not None:
@@ -77,12 +82,14 @@ def describe(file: ModelFile) -> Description:
         nodes=len(graph.nodes),
         inputs=graph.inputs,
         outputs=graph.outputs,
-        output_kind=None if end is None else end.kind,
-        output_node=None if end is None else end.node,
+        heads=found,
+        audited=None if main is None else main.name,
+        output_kind=None if main is None else main.kind,
+        output_node=None if main is None else main.node,
         class_axis=axis,
         class_axis_from=known,
         batch_axis=None if first is None else batch,
-        no_slope=None if into is None or output is None else no_slope(graph, into.name, output),
+        no_slope=None if into is None or first is None else no_slope(graph, into.name, first.name),
         normalisation=None if into is None else normalisation(graph, into.name),
         quantised=bool(rounding_operators(file.proto)),
         onnxruntime=runtime_version(),

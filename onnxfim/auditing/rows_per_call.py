@@ -45,7 +45,7 @@ class Opened:
 
 def opened_for_rows(
     opened: Callable[[int | None], OnnxForward], file: ModelFile, output: TensorInfo, X: Array, settings: Settings, *,
-    fixed: int | None, independent: bool,
+    fixed: int | None, independent: bool, known: OutputAxes | None = None, look: Callable[[Array], None] = lambda values: None,
 ) -> Opened:  # fmt: skip
     """The file opened for the rows that it takes.
 
@@ -60,6 +60,8 @@ def opened_for_rows(
         settings: The axes that were asked for.
         fixed: Rows that the file declares, or None.
         independent: Whether every output stands for itself.
+        known: The output's axes, where they are known.
+        look: Called with what the file gives for some samples; raises where that is no output to read.
 
     Raises:
         ModelError, RowsFailed: it runs with no number of rows; what it said at first.
@@ -68,7 +70,8 @@ def opened_for_rows(
     def attempt(rows: int | None) -> Opened:
         forward = opened(rows)
         few = rows_that_run(forward.raw, X, _FEW)
-        axes = find_axes(forward.raw, few, settings, graph=file.graph, output=output, fixed=rows, independent=independent)
+        look(forward.raw(few[:rows]))
+        axes = known or find_axes(forward.raw, few, settings, graph=file.graph, output=output, fixed=rows, independent=independent)
         forward.class_axis, forward.batch_axis = axes.classes, axes.batch
         return Opened(forward, few, axes, rows)
 

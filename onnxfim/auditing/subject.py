@@ -12,16 +12,16 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
+from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, open_heads, refuse_values
 from onnxfim.auditing.rows_per_call import opened_for_rows, telling_rows
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
-from onnxfim.graph.ends import Ending, ending, input_level, input_limits
+from onnxfim.graph.ends import Ending, input_level, input_limits
 from onnxfim.graph.freeing import declared, freed_copies
 from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
     choose_input,
-    choose_output,
     fixed_batch,
     load_model,
     sample_shape,
@@ -45,8 +45,6 @@ from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
-_SAME = 1e-5  # relative to the outputs' scale: what float32 kernels may differ by between two batch sizes
-_SAME_16 = 2e-3  # the same in float16: two of its roundings
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
     ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
-    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value. ``level`` is the spacing of the input levels
+    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value, and ``output`` that of the graph's output
+    whose kind this is. ``file`` holds the graph that runs: the file's own, or that of a copy which reproduced it. ``classes`` are
+    the names that the graph gives its classes. ``level`` is the spacing of the input levels
     of a file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the
     kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
     differentiate.
@@ -93,6 +93,8 @@ class Subject:
     file: ModelFile | None = None
     read: str = "output"
     of_logarithm: bool = False
+    output: str = "output"
+    classes: tuple[str, ...] | None = None
 
     @property
     def turns(self) -> WeightTurns | None:
@@ -193,12 +195,13 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
-    into, out = choose_input(file, settings.input), choose_output(file, settings.output)
+    into = choose_input(file, settings.input)
     shape = X.shape[1:]
     batch_first(file, into.name)
     check_shape(into.name, shape, sample_shape(into))
     dtype = np.dtype(into.dtype)
-    end = ending(file.graph, out.name)
+    view = open_heads(file, into, X, settings, hardware_of(settings))
+    file, out, end, settings = view.file, view.value, view.end, view.settings
     fixed = fixed_batch(into)
     # Scales that are taken from a batch make a row's answer one of all its rows; alone it is a function of the row.
     batch = 1 if settings.batch is None and takes_scales_from_the_batch(file.proto) else settings.batch
@@ -212,17 +215,22 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
+
+    def look(values: Array) -> None:
+        if view.axes is None and not settings.tells_kind and (out.shape is None or len(out.shape) > 2):
+            refuse_values(file, view.name, values)
+
     as_file = opened_for_rows(
-        lambda rows: opened(file.path, out.name, rows, batch), file, out, X, settings, fixed=fixed,
-        independent=stand_alone(settings, end),
+        lambda rows: opened(view.source, out.name, rows, batch), file, out, X, settings, fixed=fixed,
+        independent=stand_alone(settings, end), known=view.axes, look=look,
     )  # fmt: skip
     forward, few, axes, fixed = as_file.forward, as_file.few, as_file.axes, as_file.fixed
     truth = forward.outputs(few)
-    rewritten: list[str] = []
+    rewritten = [view.rewritten] if view.rewritten else []
     proto = file.proto
     if fixed is not None:
         rows = telling_rows(few, fixed)
-        its_own, same = forward.outputs(rows), _SAME_16 if computes_in_half(file.proto) else _SAME
+        its_own, same = forward.outputs(rows), SAME_IN_HALF if computes_in_half(file.proto) else SAME
         for freed in freed_copies(proto, fixed, into.name, shape, base_dir=file.path.parent):
             content = freed.SerializeToString()
             other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own, same)  # type: ignore[misc]
@@ -234,7 +242,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten += [f"nothing: called with {fixed} at a time, for the file {as_file.insists}"] if as_file.hidden else []
     kind, known = reader_of(settings, end, truth)
     still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, lie = kind, known.how, out.name, axes
+    reader, how, read, lie = kind, view.how or known.how, out.name, axes
     as_run = declared(file.proto, fixed) if as_file.hidden and fixed is not None else file.proto
     source = as_run
     before, inside = kind.before_activation(), _inner_axes(end, axes)
@@ -265,7 +273,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             rewritten.append("one more output, the logarithm of the probabilities up to one number a sample, from the scores")
             how += "; differentiated at their logarithm, written out from the scores"
     by_log = kind.of_logarithm(truth)
-    if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, forward, axes, few, settings):
+    derivable = reader is kind and by_log is not None and still is None
+    if by_log is not None and derivable and _has_derivative(file, into.name, out.name, forward, axes, few, settings):
         logarithm, name = read_logarithm(proto, out.name)
         inner = _inner_forward(
             _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed
@@ -277,9 +286,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     info = ModelInfo(
         path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
-        output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
+        output=view.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
         read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
-        axes_from=axes.how, no_slope=still,
+        axes_from=axes.how, no_slope=still, outputs=view.outputs,
     )  # fmt: skip
     differentiable, reason = None, None
     if not reader.reads_logits:
@@ -289,7 +298,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         differentiable = Differentiable(graph, into.name, value, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
-        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
+        info, forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file, read, reader is by_log,
+        out.name, view.classes if view.classes is not None and len(view.classes) == truth.shape[1] else None,
     )  # fmt: skip
 
 
@@ -324,12 +334,12 @@ def _as_rows(proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: Out
 
 
 def _has_derivative(
-    file: ModelFile, input_name: str, forward: OnnxForward, axes: OutputAxes, few: Array, settings: Settings
+    file: ModelFile, input_name: str, output: str, forward: OnnxForward, axes: OutputAxes, few: Array, settings: Settings
 ) -> bool:  # fmt: skip
     """Whether gradients may be used and the output can be differentiated as it stands."""
     if settings.method not in ("auto", "gradient") or _rounds(file):
         return False
-    logarithm, name = read_logarithm(file.proto, settings.output or choose_output(file, None).name)
+    logarithm, name = read_logarithm(file.proto, output)
     logarithm, name = _as_rows(logarithm, name, forward, axes, few)
     try:
         derivative_graph(
@@ -383,7 +393,7 @@ def _inner_forward(
     except OnnxFimError:
         return None
     again = reader.probabilities(z)
-    tolerance = max(_SAME_16 if computes_in_half(file.proto) else _SAME, _LEVELS * rounding)
+    tolerance = max(SAME_IN_HALF if computes_in_half(file.proto) else SAME, _LEVELS * rounding)
     return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
 
 

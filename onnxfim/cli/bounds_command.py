@@ -8,7 +8,9 @@ from typing import Any
 
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
-from onnxfim.errors import OutputError
+from onnxfim.errors import InputError, OutputError
+from onnxfim.graph.choosing_heads import choose_heads
+from onnxfim.graph.heads import heads, main_head
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -35,7 +37,9 @@ def bounds_command(
     file = load_model(model)
     wanted.check_apart(file.files)
     with console.layers() as progress:
-        reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)
+        reading = read_graph(
+            file.graph, input_name=options["input"], output_name=_value(file, options["output"]), progress=progress
+        )
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),
@@ -48,6 +52,23 @@ def bounds_command(
         _print(reading, console)
     if written.problem is not None:
         raise written.problem
+
+
+def _value(file: ModelFile, name: str | None) -> str | None:
+    """The value that an audit of this output reads; None where no output can be read, which the bound then says.
+
+    Raises:
+        InputError: an output that cannot be read, or several.
+    """
+    if name is None:
+        main = main_head(heads(file.graph))
+        return None if main is None else main.value.name
+    chosen = choose_heads(file, name)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{file.path}: --output {name} names {len(chosen)} outputs, expected one: a bound is of one. Name one of them."
+        )
+    return chosen[0].value.name
 
 
 def to_json(file: ModelFile, reading: GraphReading) -> str:

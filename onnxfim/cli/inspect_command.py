@@ -8,6 +8,7 @@ from typing import Any
 from onnxfim.auditing.description import Description, describe
 from onnxfim.cli.console import Console
 from onnxfim.graph.graph import TensorInfo
+from onnxfim.graph.heads import Head
 from onnxfim.graph.load import load_model
 from onnxfim.record.foreign_text import visible
 
@@ -33,6 +34,8 @@ def published(found: Description) -> dict[str, Any]:
         "nodes": found.nodes,
         "inputs": [_value(v) for v in found.inputs],
         "outputs": [_value(v) for v in found.outputs],
+        "heads": [_head(h) for h in found.heads],
+        "audited_output": found.audited,
         "dynamic_axes": found.dynamic_axes,
         "output_kind": None if found.output_kind is None else {"kind": found.output_kind, "node": found.output_node},
         "output_axes": {"classes": found.class_axis, "known_from": found.class_axis_from, "batch": found.batch_axis},
@@ -44,8 +47,23 @@ def published(found: Description) -> dict[str, Any]:
     }
 
 
+def _head(head: Head) -> dict[str, Any]:
+    value = _value(head.value) | {"name": head.name}
+    return value | {"kind": head.kind, "role": head.role, "of": head.of, "value": head.value.name, "how": head.how}
+
+
 def _value(info: TensorInfo) -> dict[str, Any]:
     return {"name": info.name, "dtype": info.dtype, "shape": None if info.shape is None else list(info.shape)}
+
+
+def _among(value: dict[str, Any]) -> str:
+    """What a head is read as, and what it is among the others; nothing of inputs and outputs."""
+    if "role" not in value:
+        return ""
+    role = {"head": "", "same": "the same as", "derived": "follows from", "features": "what is computed before"}.get(value["role"])
+    place = value["role"] if role is None else f"{role} {visible(value['of'])}" if role else ""
+    told = [value["kind"] or "", place, visible(value["how"] or "")]
+    return "  " + "; ".join(filter(None, told))
 
 
 def _text(value: Any) -> str:
@@ -53,7 +71,7 @@ def _text(value: Any) -> str:
         return ", ".join(f"{visible(k)}: {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         if value and isinstance(value[0], dict):
-            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}" for v in value)
+            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}{_among(v)}" for v in value)
         return "[" + ", ".join("?" if v is None else visible(str(v)) for v in value) + "]"
     if isinstance(value, bool):
         return "yes" if value else "no"

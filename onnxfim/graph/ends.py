@@ -15,8 +15,8 @@ from onnxfim.graph.output_axes import AxisMap, back, softmax_axis
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-# Operators between the last arithmetic and the output that change no value.
-_TRANSPARENT = frozenset({
+#: Operators between the last arithmetic and the output that change no value.
+TRANSPARENT = frozenset({
     "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Transpose", "ai.onnx.ml.ZipMap",
 })  # fmt: skip
 # Some tools write types that the graph's operator set does not know by operators of the runtime's domain, of the same meaning.
@@ -25,8 +25,8 @@ _DEQUANTISERS = frozenset({"DequantizeLinear", "com.microsoft.DequantizeLinear"}
 _QUANTISING = _QUANTISERS | _DEQUANTISERS
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KINDS = {"Softmax": "probabilities", "LogSoftmax": "logits", "Sigmoid": "sigmoid"}
-# Operators after which any number is as good as another: outputs of them are scores, whatever their sign.
-_LINEAR = frozenset({
+#: Operators after which any number is as good as another: outputs of them are scores, whatever their sign.
+LAYERS = frozenset({
     "MatMul", "Gemm", "Conv", "MatMulInteger", "QLinearMatMul", "QLinearConv", "BatchNormalization", "LSTM", "GRU",
     "RNN", "ConvTranspose", "com.microsoft.FusedMatMul", "com.microsoft.QGemm", "com.microsoft.MatMulNBits", "Einsum",
     "com.microsoft.DynamicQuantizeMatMul", "com.microsoft.MatMulIntegerToFloat", "ai.onnx.ml.LinearClassifier",
@@ -58,6 +58,7 @@ class Ending:
         clipped: Range that they are clipped to after the node, or None.
         linear: Whether the last arithmetic makes scores of any sign; None where there is no graph to tell it.
         concatenates: Whether the output is several values side by side.
+        normalised: The node that divides each row by its length, where that is the last; None where it is not.
     """
 
     kind: str = "logits"
@@ -70,6 +71,7 @@ class Ending:
     clipped: tuple[float, float] | None = None
     linear: bool | None = None
     concatenates: bool = False
+    normalised: str | None = None
 
 
 def ending(graph: Graph, output: str) -> Ending:
@@ -112,7 +114,7 @@ def ending(graph: Graph, output: str) -> Ending:
                 break
             name, total = factor[0], total * factor[1]
             continue
-        elif node.op not in _TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
+        elif node.op not in TRANSPARENT | _QUANTISING or (node.op == "Cast" and node.attributes.get("to") not in _FLOATS):
             break
         elif node.op in _DEQUANTISERS and (scale := graph.constant(node.inputs[1])) is not None:
             rounding = max(rounding, float(np.max(np.abs(scale), initial=0.0)) * total)
@@ -120,7 +122,58 @@ def ending(graph: Graph, output: str) -> Ending:
         axes = axes if node.op in _QUANTISING else None if step is None else step[1]
         name = node.inputs[0]
     last = graph.producers.get(name)
-    return Ending(linear=not exponential and _is_linear(graph, last), concatenates=last is not None and last.op == "Concat")
+    return Ending(
+        linear=not exponential and _is_linear(graph, last), concatenates=last is not None and last.op == "Concat",
+        normalised=None if last is None or exponential else _divides_by_length(graph, last),
+    )  # fmt: skip
+
+
+def _divides_by_length(graph: Graph, node: Node) -> str | None:
+    """The node, where it divides a value by its own length (L2 norm)."""
+    if node.op == "LpNormalization" and node.attributes.get("p", 2) == 2:
+        return node.label
+    if node.op not in ("Div", "Mul") or len(node.inputs) != 2:
+        return None
+    for value, other in (node.inputs, node.inputs[::-1]):
+        if _is_length(graph, other, value, inverse=node.op == "Mul"):
+            return node.label
+        if node.op == "Div":
+            break
+    return None
+
+
+def _is_length(graph: Graph, name: str, value: str, *, inverse: bool) -> bool:
+    """Whether ``name`` holds the length of ``value`` along an axis, or its ``inverse``; a least one and repeats do not matter."""
+    squared = False
+    for _ in range(12):
+        node = graph.producers.get(name)
+        if node is None or not node.inputs:
+            return False
+        if inverse and node.op == "Reciprocal":
+            inverse = False
+        elif node.op == "Sqrt":
+            squared = True
+        elif node.op == "Pow" and (power := graph.constant(node.inputs[1])) is not None and power.size == 1:
+            if abs(float(power.ravel()[0])) != 0.5 or (float(power.ravel()[0]) < 0) != inverse:
+                return False
+            squared, inverse = True, False
+        elif node.op == "ReduceL2":
+            return not squared and not inverse and node.inputs[0] == value
+        elif node.op == "ReduceSumSquare":
+            return squared and not inverse and node.inputs[0] == value
+        elif node.op == "ReduceSum":
+            square = graph.producers.get(node.inputs[0])
+            return squared and not inverse and square is not None and square.op in ("Mul", "Pow") and square.inputs[0] == value
+        elif node.op in ("Max", "Add"):
+            rest = [i for i in node.inputs if graph.constant(i) is None]
+            if len(rest) != 1:
+                return False
+            name = rest[0]
+            continue
+        elif node.op not in ("Clip", "Expand", "Unsqueeze", "Reshape", "Identity", "Cast"):
+            return False
+        name = node.inputs[0]
+    return False
 
 
 def _made_otherwise(graph: Graph, node: Node, name: str) -> tuple[str, str | None] | None:
@@ -148,7 +201,7 @@ def _is_linear(graph: Graph, node: Node | None) -> bool:
     if node is not None and node.op in ("Add", "Sub"):
         rest = [i for i in node.inputs if graph.constant(i) is None]
         node = graph.producers.get(rest[0]) if len(rest) == 1 else None
-    return node is not None and node.op in _LINEAR
+    return node is not None and node.op in LAYERS
 
 
 def _over_the_batch(graph: Graph, node: Node, axis: int | None) -> bool:

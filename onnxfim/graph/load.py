@@ -183,25 +183,6 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
     return chosen
 
 
-def choose_output(file: ModelFile, name: str | None) -> TensorInfo:
-    """The output to audit: the named one, or the first floating-point one (scikit-learn exports put integer labels first).
-
-    Raises:
-        InputError: an unknown name, or no floating-point tensor among the outputs.
-    """
-    outputs = file.graph.outputs
-    if name is not None:
-        return _pick(file, outputs, name, "output")
-    floats = [o for o in outputs if o.dtype.startswith("float")]
-    if not floats:
-        found = ", ".join(f"{o.name!r} ({o.dtype})" for o in outputs)
-        raise InputError(
-            f"{file.path}: no output is a floating-point tensor (found {found}). Export scores, logits or probabilities; "
-            "with skl2onnx use options={'zipmap': False}."
-        )
-    return floats[0]
-
-
 def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what: str) -> TensorInfo:
     names = [v.name for v in values]
     if name is None:

@@ -23,6 +23,21 @@ SCHEMA_VERSION = "2.0"
 
 
 @dataclass(frozen=True)
+class OutputInfo:
+    """One output of the file, or several that are one thing: what its last nodes make of it, and what it is among the others.
+
+    ``kind`` is None of labels and of what cannot be read; ``role`` is ``head`` where it tells something of its own, else how it
+    goes with the output ``of``.
+    """
+
+    name: str
+    kind: str | None
+    shape: tuple[int | str | None, ...] | None
+    role: Literal["head", "same", "derived", "features", "boxes", "labels", "unread"]
+    of: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What was audited: the file, its interface, and how its outputs were read.
 
@@ -30,7 +45,8 @@ class ModelInfo:
     ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
     speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
     ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
-    they are a step function of the input.
+    they are a step function of the input. ``outputs`` are all that the file gives, where that is more than one thing; ``output`` is
+    what was audited of them.
     """
 
     path: str
@@ -53,6 +69,7 @@ class ModelInfo:
     batch_axis: Count | None = None
     axes_from: str | None = None
     no_slope: str | None = None
+    outputs: tuple[OutputInfo, ...] = ()
 
 
 @dataclass(frozen=True)

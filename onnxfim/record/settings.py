@@ -7,10 +7,11 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
 
-OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian"]
+OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
 OUTPUT_FAMILIES: dict[OutputKind, str] = {
-    "logits": "class probabilities", "probabilities": "class probabilities", "sigmoid": "sigmoid", "gaussian": "gaussian"
+    "logits": "class probabilities", "probabilities": "class probabilities", "sigmoid": "sigmoid", "gaussian": "gaussian",
+    "embedding": "embedding", "detection": "detection",
 }  # fmt: skip
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 
@@ -104,7 +105,10 @@ class Settings:
         "auto", help="What the outputs are; auto reads it from the graph and the values."
     )
     input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
-    output: str | None = setting(None, help="Name of the output, where the model has several.", metavar="NAME", row="never")
+    output: str | None = setting(
+        None, help="Name of the output, where the model has several; several names with commas between them, or `all`, audit their "
+        "joint distribution as independent heads.", metavar="NAME[,NAME]|all", row="never",
+    )  # fmt: skip
     class_axis: int | None = setting(
         None, help="Axis of the output that holds the classes, counted from 0 with the batch among them, or from the end with a "
         "minus; without it the graph's last nodes, names and values tell it.", metavar="AXIS", unset="read from the graph",
@@ -119,8 +123,12 @@ class Settings:
         unset="fitted on the labels", matters=True, paired="settings",
     )  # fmt: skip
     sigma: float = setting(
-        1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian.", over=0, row="changed",
-        matters=True,
+        1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian or "
+        "embedding (of length 1).", over=0, row="changed", matters=True,
+    )  # fmt: skip
+    score_threshold: float = setting(
+        0.25, help="Score at or above which a box is audited, with all its scores, where the output kind is detection.", over=0,
+        under=1, row="changed", matters=True,
     )  # fmt: skip
     input_scale: tuple[float, ...] | None = setting(
         None, help="d(model input)/d(raw input) per channel, for results in raw units; None where it is not known.", option=None,

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
-from tests.support import models
+from tests.support import headed, models
 
 
 def shown(command, path):
@@ -49,6 +49,46 @@ def test_the_axes_of_the_output(here, command):
     assert "MatMul" in found["output_axes"]["known_from"]
     models.save(models.model([("Round", ["x"], ["z"], {})], {}, shape=(4,), out=(4,)), here / "m.onnx")
     assert "Round" in shown(command, "m.onnx")["no_slope"]
+
+
+def test_heads(here, command):
+    nodes = [("MatMul", ["h", "W"], ["z"], {}), ("Softmax", ["z"], ["p"], {"axis": 1}), ("ArgMax", ["p"], ["label"], {"axis": 1})]
+    outputs = [headed.info("label", "N", 1, kind=7), headed.info("p", "N", 4), headed.info("z", "N", 4)]
+    models.save(headed.net(nodes, {"W": headed.weights(headed.H, 4)}, outputs), here / "m.onnx")
+    found = shown(command, "m.onnx")
+    told = {h["name"]: (h["role"], h["of"], h["kind"], h["shape"]) for h in found["heads"]}
+    assert told == {
+        "label": ("labels", None, None, ["N", 1]), "p": ("same", "z", "probabilities", ["N", 4]), "z": ("head", None, "logits", ["N", 4])
+    }  # fmt: skip
+    assert (found["audited_output"], found["output_kind"]["kind"]) == ("z", "logits")
+    assert "probabilities; the same as z" in command("inspect", "m.onnx").output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [(headed.detector(), "detection"), (headed.embedder("torch"), "embedding"), (headed.zipped(), "probabilities")],
+)
+def test_kinds_that_are_not_scores_of_classes(here, command, made, kind):
+    models.save(made, here / "m.onnx")
+    assert shown(command, "m.onnx")["output_kind"]["kind"] == kind
+
+
+def test_bounds_are_of_the_head_that_an_audit_takes(here, command):
+    models.save(headed.captcha((3, 4)), here / "m.onnx")
+    several = command("bounds", "m.onnx", "--output", "all")
+    assert several.exit_code == 2
+    assert "--output all names 2 outputs, expected one" in several.output
+    nodes = [("MatMul", ["h", "W0"], ["aux"], {}), ("MatMul", ["h", "W1"], ["main"], {})]
+    made = headed.net(nodes, {"W0": headed.weights(headed.H, 3), "W1": headed.weights(headed.H, 3, seed=1)},
+                      [headed.info("aux", "N", 3), headed.info("main", "N", 3)])  # fmt: skip
+    models.save(made, here / "two.onnx")
+    main, named, aux = (
+        json.loads(command("bounds", "two.onnx", "--json", *asked).output)["bound"]["log10_lipschitz"]
+        for asked in ((), ("--output", "main"), ("--output", "aux"))
+    )
+    assert main == named != aux
+    models.save(headed.zipped(), here / "maps.onnx")
+    assert json.loads(command("bounds", "maps.onnx", "--json").output)["bound"]["available"]
 
 
 def test_normalisation(here, command):  # float32 constants

@@ -23,7 +23,7 @@ OTHERS = {
     "samples": ("5", 5), "method": ("sketch", "sketch"), "budget": ("41", 41), "precision": ("5%", 0.05), "max_budget": ("300", 300),
     "step": ("0.5", 0.5), "scheme": ("central", "central"), "seed": ("7", 7), "batch": ("3", 3), "providers": ("cpu", ("cpu",)),
     "require_provider": (None, True), "output_kind": ("logits", "logits"), "input": ("x", "x"), "output": ("z", "z"),
-    "temperature": ("1.5", 1.5), "sigma": ("2", 2.0), "tf32": (None, True), "replay": ("0", 0), "attack": ("linf", "linf"),
+    "temperature": ("1.5", 1.5), "sigma": ("2", 2.0), "score_threshold": ("0.5", 0.5), "tf32": (None, True), "replay": ("0", 0), "attack": ("linf", "linf"),
     "epsilon": ("0.25", 0.25), "attack_range": ("-1,1", (-1.0, 1.0)), "attack_samples": ("9", 9), "bounds": (None, False),
     "surrogate": (None, True), "provider_options": ("device_id=1", ("device_id=1",)), "provider_libraries": ("mine=/m.so", ("mine=/m.so",)),
     "custom_op_libraries": ("/m.so", ("/m.so",)),

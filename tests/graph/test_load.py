@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 
 from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.choosing_heads import choose_heads
 from onnxfim.graph.ends import ending, input_level, input_limits, normalisation
-from onnxfim.graph.load import choose_input, choose_output, fixed_batch, load_model, sample_shape
+from onnxfim.graph.load import choose_input, fixed_batch, load_model, sample_shape
 from tests.support import models
 from tests.support.models import Linear
 
@@ -120,13 +121,13 @@ class TestChoosing:
     def test_the_only_float(self, saved):
         file = load_model(saved(models.two_headed(LINEAR.W, LINEAR.b)))
         assert choose_input(file, None).name == "x"
-        assert choose_output(file, None).name == "z", "scores, not the integer labels before them"
-        assert choose_output(file, "negated").name == "negated"
+        assert [h.name for h in choose_heads(file, None)] == ["z"], "scores, not the integer labels before them"
+        assert [h.name for h in choose_heads(file, "negated")] == ["negated"]
 
     def test_a_wrong_name_is_told_the_near_one(self, saved, told):
         file = load_model(saved(models.two_headed(LINEAR.W, LINEAR.b)))
         with pytest.raises(InputError, match=told("no output is called 'negatd'", "Did you mean 'negated'?")):
-            choose_output(file, "negatd")
+            choose_heads(file, "negatd")
         with pytest.raises(InputError, match=told("no input is called 'image'", "Use one of: x.")):
             choose_input(file, "image")
 
@@ -154,7 +155,7 @@ class TestChoosing:
         made = models.two_headed(LINEAR.W, LINEAR.b)
         del made.graph.output[1:]
         with pytest.raises(InputError, match=told("no output is a floating-point tensor", "zipmap")):
-            choose_output(load_model(saved(made)), None)
+            choose_heads(load_model(saved(made)), None)
 
     def test_shapes(self, saved):
         x = choose_input(load_model(saved(models.linear(LINEAR.W, LINEAR.b, shape=(2, 2), batch=1))), None)

@@ -38,8 +38,12 @@ POSITIVE = "is not a positive number."
         ({"seed": 2**63}, f"seed: {2**63} is not between 0 and 2^63 - 1."),
         ({"batch": 0}, "batch: 0 is not a positive number of rows."),
         ({"providers": ()}, "providers: none is named; give at least one, such as 'auto' or 'cpu'."),
-        ({"output_kind": "odd"}, "output_kind: 'odd' is not auto, logits, probabilities, sigmoid or gaussian."),
+        (
+            {"output_kind": "odd"},
+            "output_kind: 'odd' is not auto, logits, probabilities, sigmoid, gaussian, embedding or detection.",
+        ),
         ({"temperature": -1.0}, f"temperature: -1.0 {POSITIVE}"),
+        ({"score_threshold": 1.0}, "score_threshold: 1.0 is not more than 0 and less than 1."),
         ({"sigma": 0.0}, f"sigma: 0.0 {POSITIVE}"),
         ({"replay": -1}, "replay: -1 is not a number of samples."),
         ({"attack": "l1"}, "attack: 'l1' is not l2 or linf."),

@@ -12,9 +12,20 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, log_softmax, logit, softmax
 
+from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
 from onnxfim.slopes.estimators import lambda_max_exact
-from onnxfim.slopes.kinds import KINDS, Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
+from onnxfim.slopes.kinds import (
+    KINDS,
+    DetectionLogits,
+    DetectionProbabilities,
+    Embedding,
+    Gaussian,
+    Probabilities,
+    SigmoidLogits,
+    SigmoidProbabilities,
+    SoftmaxLogits,
+)
 from onnxfim.slopes.kinds.softmax import softmax_scores
 from tests.support.models import covariance, precise_lambda
 
@@ -203,6 +214,63 @@ class TestReading:
             reader.log_losses(np.zeros((1, 2, 1)), np.zeros(1, int), 1.0)
 
 
+class TestDetection:
+    """Only boxes of which one score reaches the threshold have a part, with all their scores."""
+
+    def dense(self, z, J, threshold):
+        p = expit(z)
+        chosen = p.max(axis=0) >= threshold
+        return sum(J[:, q].T @ np.diag(p[:, q] * (1 - p[:, q])) @ J[:, q] for q in np.flatnonzero(chosen))
+
+    @pytest.mark.parametrize(("reader", "link"), [(DetectionLogits, lambda z: z), (DetectionProbabilities, expit)])
+    @pytest.mark.parametrize("threshold", [0.75, 0.8])
+    def test_scores_make_the_dense_matrix(self, reader, link, threshold):  # differences of 1e-6
+        z, J = case(K=3, P=12)
+        truth = self.dense(z, J, threshold)
+        assert np.linalg.norm(truth) < 0.99 * np.linalg.norm(self.dense(z, J, 0.0)), "the threshold chooses"
+        got = fisher_of(reader(threshold), z, J, link=link)
+        assert_allclose(got, truth, atol=1e-7 * np.linalg.norm(truth, 2))
+
+    @pytest.mark.parametrize(("reader", "link"), [(DetectionLogits(0.5), lambda z: z), (DetectionProbabilities(0.5), expit)])
+    def test_divergence_is_that_of_the_selected(self, reader, link):  # rtol: arithmetic in float64
+        z, _ = case(K=2, P=4)
+        moved = z + 0.1 * np.random.default_rng(1).standard_normal((3, *z.shape))
+        p, q = expit(z), expit(moved)
+        terms = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        truth = terms[:, :, p.max(axis=0) >= 0.5].sum(axis=(1, 2))
+        assert_allclose(reader.divergence(link(z), link(moved)), truth, rtol=1e-6)
+
+    def test_the_spread_is_of_the_selected(self):
+        reader = DetectionLogits(0.5)
+        assert reader.log10_spread(np.array([[1.0], [-0.1]])) == pytest.approx(np.log10(expit(0.1) * expit(-0.1)))
+        assert reader.log10_spread(np.array([[-1.0], [-2.0]])) == -np.inf
+        assert not reader.weights(np.array([[[-1.0], [-2.0]]])).any()
+
+    def test_nothing_selected_is_doubted(self):
+        assert "no box of the first samples" in DetectionLogits(0.9).doubt(np.zeros((2, 3, 4)))
+        assert DetectionLogits(0.5).doubt(np.zeros((2, 3, 4))) is None
+
+
+class TestEmbedding:
+    def test_the_divergence_is_one_minus_the_cosine(self):  # float64
+        z, u = (v / np.linalg.norm(v) for v in np.random.default_rng(0).standard_normal((2, 5)))
+        assert_allclose(Embedding(0.5).divergence(z[:, None], u[None, :, None]), (1 - z @ u) / 0.25, rtol=1e-12)
+
+    @pytest.mark.parametrize(("length", "rows", "found"), [(1.0, 1, False), (1.0, 2, True), (16.0, 2, False), (16.0, 3, True)])
+    def test_rows_of_one_length_are_doubted_as_logits(self, length, rows, found):
+        z = np.random.default_rng(0).standard_normal((rows, 6, 1))
+        z *= length / np.linalg.norm(z, axis=1, keepdims=True)
+        doubt = SoftmaxLogits.recognise(Ending(linear=True), z).doubt
+        assert (doubt is not None and "--output-kind embedding" in doubt) == found
+
+    @pytest.mark.parametrize("z", [np.ones((4, 3, 1)), np.zeros((4, 3, 1)), np.random.default_rng(0).standard_normal((4, 3, 1))])
+    def test_other_rows_are_not(self, z):
+        assert SoftmaxLogits.recognise(Ending(linear=True), z).doubt is None
+
+    def test_what_is_not_of_length_1_is_doubted_as_an_embedding(self):
+        assert "not of length 1" in Embedding().doubt(np.random.default_rng(0).standard_normal((4, 3, 1)))
+
+
 class TestSpread:
     """The largest eigenvalue of C, in logarithms."""
 
@@ -276,7 +344,10 @@ class TestRegistry:
 
     def test_identities_are_stable_and_tell_readers_apart(self):
         told = [kind.of(Settings(sigma=0.5)).identity for kind in KINDS]
-        assert told == ["SigmoidProbabilities()", "SigmoidLogits()", "Probabilities()", "Gaussian(sigma=0.5)", "SoftmaxLogits()"]
+        assert told == [
+            "SigmoidProbabilities()", "SigmoidLogits()", "Probabilities()", "Gaussian(sigma=0.5)", "Embedding(sigma=0.5)",
+            "DetectionProbabilities(threshold=0.25)", "DetectionLogits(threshold=0.25)", "SoftmaxLogits()",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_is_read_before_an_activation_are_logits(self, kind):
@@ -296,10 +367,10 @@ class TestRegistry:
 
 PACKAGE = Path(__file__).parents[2] / "onnxfim"
 ASKING = {
-    "isinstance of a reader": r"isinstance\([^)]*\b(OutputReader|SoftmaxLogits|Probabilities|SigmoidLogits|SigmoidProbabilities|Gaussian)\b",
+    "isinstance of a reader": r"isinstance\([^)]*\b(OutputReader|SoftmaxLogits|Probabilities|SigmoidLogits|SigmoidProbabilities|Gaussian|Embedding|Detection\w+)\b",
     "the type of a reader": r"type\((self\.)?(\w+\.)*(reader|kind)\)",
     "a comparison of output kinds": r"\b(output_kind|kind\.name|reader\.name)\s*(==|!=|in\b|not in\b)",
-    "a comparison with an output kind": r"""(==|!=|\bin)\s*\(?["'](gaussian|probabilities)["']""",
+    "a comparison with an output kind": r"""(==|!=|\bin)\s*\(?["'](gaussian|probabilities|embedding|detection)["']""",
 }
 #: Checks of what was asked for, not of what an output is.
 ALLOWED = {"record/settings.py": "a comparison of output kinds"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.record.audit import GradientInfo, ScalingCheck
+from onnxfim.record.audit import GradientInfo, OutputInfo, ScalingCheck
 from onnxfim.record.decision import Finding
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.row_check import RowCheck
@@ -47,6 +47,24 @@ def test_temperatures_far_from_one(temperature, told):
 
 def test_a_doubt_is_passed_on():
     assert "they sum to two" in found(AUDIT, model=doubted(AUDIT, "they sum to two"))["output-kind"].message
+
+
+HEADS = (
+    OutputInfo("main", "logits", ("N", 10), "head"), OutputInfo("probs", "probabilities", ("N", 10), "same", "main"),
+    OutputInfo("colour", "sigmoid", ("N", 3), "head"), OutputInfo("label", None, ("N",), "labels"),
+)  # fmt: skip
+
+
+def test_heads_that_were_not_audited_are_told():
+    model = replace(AUDIT.model, output="main", outputs=HEADS)
+    told = found(AUDIT, model=model)["other-heads"]
+    assert told.level == "warning"
+    assert "output 'main' alone" in told.message
+    assert "1 more that do not follow from it: 'colour' (sigmoid, N×3). Name one with --output NAME" in told.message
+    named = replace(AUDIT.settings, output="main")
+    assert "other-heads" not in found(AUDIT, model=model, settings=named)
+    assert "other-heads" not in found(AUDIT, model=replace(model, outputs=(*HEADS[:2], HEADS[3])))
+    assert "other-heads" not in found(AUDIT)
 
 
 def option(taken, running=None, *, ours=False):

@@ -29,14 +29,15 @@ def read(context: Context) -> GraphReading | None:
     context.say("bounding")
     if context.subject.turns is not None:
         context.subject.turns.none()
-    store = context.memory.store({"bound of": file.sha256})
+    copied = {} if context.subject.output == info.output else {"read as": (info.output, info.rewritten)}
+    store = context.memory.store({"bound of": file.sha256, **copied})
 
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
     view = prepared_view(file.graph, info.input)
-    end = ending(view.graph, info.output)  # of the graph that is bounded: some scores are values of it alone
-    logits, output = context.subject.kind.made_by(end), info.output
+    end = ending(view.graph, context.subject.output)  # of the graph that is bounded: some scores are values of it alone
+    logits, output = context.subject.kind.made_by(end), context.subject.output
     source = context.subject.differentiable
     if source is not None and _written_out(context, end, logits=logits):
         view, logits, output = prepared_view(Graph(source.proto, base_dir=source.base_dir), info.input), False, source.logits
@@ -54,13 +55,13 @@ def read(context: Context) -> GraphReading | None:
 def _written_out(context: Context, end: Ending, *, logits: bool) -> bool:
     """Whether the audit read logarithms that stand in its copy alone, where the file holds no logits."""
     subject = context.subject
-    return not (logits and end.logits) and subject.read != subject.info.output and not subject.of_logarithm
+    return not (logits and end.logits) and subject.read != subject.output and not subject.of_logarithm
 
 
 def _of_audit(bound: Bound, context: Context, target: str) -> Bound:
     """The bound of what the audit measured; not available where that is another quantity than the one that was bounded."""
     why = ""
-    if not context.subject.kind.reads_logits and target == context.subject.info.output:
+    if not context.subject.kind.reads_logits and target == context.subject.output:
         why = (
             "the outputs are probabilities whose logits cannot be read: the Fisher information divides by them, so that a bound of "
             "their own slope is none of it"

@@ -123,7 +123,7 @@ def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) 
 def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
     """The per-class table."""
     data = ground.samples
-    return tuple(class_rows(samples, labelled=data.labels is not None, names=data.class_names))
+    return tuple(class_rows(samples, labelled=data.labels is not None, names=data.class_names or ground.subject.classes))
 
 
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
@@ -208,7 +208,7 @@ def data_info(ground: Ground) -> DataInfo:
         shape=tuple(int(n) for n in X.shape[1:]),
         labels=samples.labels is not None,
         synthetic=samples.synthetic,
-        class_names=samples.class_names,
+        class_names=samples.class_names or ground.subject.classes,
         input_min=float(X.min()),
         input_max=float(X.max()),
         input_std=pooled_deviation(X, range(len(X))),

@@ -45,7 +45,7 @@ def find(context: Context, clean: Clean) -> TiedSamples:
     if file is None or context.report is None:
         return TiedSamples()
     proto, entry = (file.proto, info.input) if source is None else (source.proto, source.input_name)
-    exit_, folder = (info.output, file.path.parent) if source is None else (source.logits, source.base_dir)
+    exit_, folder = (context.subject.output, file.path.parent) if source is None else (source.logits, source.base_dir)
     try:
         finder = KinkFinder(
             proto, input_name=entry, output_name=exit_, sample_shape=context.X.shape[1:],

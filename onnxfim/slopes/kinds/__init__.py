@@ -7,20 +7,29 @@ import numpy as np
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import Settings
-from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition
+from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, Takes
+from onnxfim.slopes.kinds.detection import DetectionLogits, DetectionProbabilities
+from onnxfim.slopes.kinds.embedding import Embedding
 from onnxfim.slopes.kinds.gaussian import Gaussian
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits, SigmoidProbabilities
 from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
 
 #: Every kind, in the order in which they are asked whether outputs are theirs. Of two readers with one name the first that fits
 #: is taken.
-KINDS: tuple[type[OutputReader], ...] = (SigmoidProbabilities, SigmoidLogits, Probabilities, Gaussian, SoftmaxLogits)
+KINDS: tuple[type[OutputReader], ...] = (
+    SigmoidProbabilities, SigmoidLogits, Probabilities, Gaussian, Embedding, DetectionProbabilities, DetectionLogits, SoftmaxLogits,
+)  # fmt: skip
 
 
 def stand_alone(settings: Settings, end: Ending) -> bool:
     """Whether every output stands for itself, as far as the settings, or else the graph's end, tell it."""
     told = end.kind if settings.output_kind == "auto" else settings.output_kind
     return any(kind.independent for kind in KINDS if kind.name == told)
+
+
+def taken_of(settings: Settings) -> Takes:
+    """What of an output the settings ask to read: all of it where they name no kind."""
+    return next((kind.takes for kind in KINDS if kind.name == settings.output_kind), "all")
 
 
 def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, Recognition]:
@@ -33,7 +42,8 @@ def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, 
     z = z[finite] if finite.any() else z  # a sample that gives no number tells nothing
     if settings.output_kind != "auto":
         told = next(kind for kind in KINDS if kind.name == settings.output_kind and kind.fits(z))
-        return told.of(settings), Recognition("as given by --output-kind", told.doubt(z))
+        reader = told.of(settings)
+        return reader, Recognition("as given by --output-kind", reader.doubt(z))
     for kind in KINDS:
         if (found := kind.recognise(end, z)) is not None:
             return kind.of(settings), found
@@ -45,6 +55,9 @@ def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, 
 
 __all__ = [
     "KINDS",
+    "DetectionLogits",
+    "DetectionProbabilities",
+    "Embedding",
     "Gaussian",
     "OutputReader",
     "Probabilities",
@@ -54,4 +67,5 @@ __all__ = [
     "SoftmaxLogits",
     "reader_of",
     "stand_alone",
+    "taken_of",
 ]

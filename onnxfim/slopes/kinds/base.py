@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OUTPUT_FAMILIES, OutputKind, Settings
 
 Array: TypeAlias = np.ndarray[Any, Any]
+Takes: TypeAlias = Literal["all", "directions", "scores"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class OutputReader(ABC):
         name: The published name. Two readers share it where outputs of that name may be read in two ways.
         has_classes: A prediction, a confidence and a decision boundary exist.
         independent: Every output stands for itself, whichever axis it lies on.
+        takes: What of an output it reads: all of it, its ``directions`` (divided by its length), or a detector's ``scores``.
         reads_logits: The outputs are what is differentiated, so that their Jacobian in the graph is that of `slopes`.
         differentiated: How slopes come about where they are not those of the outputs, in words.
         scores_from_slopes: Scores are made of the slopes of the logits alone, see `scores_of`.
@@ -44,6 +46,7 @@ class OutputReader(ABC):
     name: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = True
     independent: ClassVar[bool] = False
+    takes: ClassVar[Takes] = "all"
     reads_logits: ClassVar[bool] = True
     differentiated: ClassVar[str] = ""
     scores_from_slopes: ClassVar[bool] = False
@@ -77,8 +80,7 @@ class OutputReader(ABC):
         """Whether outputs z (N, K, P) that were said to be of this name can be read in this way."""
         return True
 
-    @classmethod
-    def doubt(cls, z: Array) -> str | None:
+    def doubt(self, z: Array) -> str | None:
         """What speaks against the kind, where it was said to be this one."""
         return None
 

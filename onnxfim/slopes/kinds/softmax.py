@@ -13,6 +13,7 @@ from onnxfim.graph.ends import Ending
 from onnxfim.record.settings import OutputKind
 from onnxfim.record.special import log_softmax, logsumexp
 from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, blocks, common_total, simplex, unit
+from onnxfim.slopes.kinds.embedding import one_length
 
 _MANY = 100  # values of one sign that no logits have by chance
 _SOME = 8  # the same where the graph is known to end in no layer
@@ -68,7 +69,10 @@ class SoftmaxLogits(_Categorical):
         if z.shape[1] == 1:
             return None
         doubt = None
-        if not end.linear and unit(z):
+        if end.normalised is not None or one_length(z) is not None:
+            told = f"node {end.normalised!r} divides them by their length" if end.normalised else "all rows have the same length"
+            doubt = f"{told}: embeddings? If so, say --output-kind embedding; if they are logits, --output-kind logits"
+        elif not end.linear and unit(z):
             doubt = (
                 "all outputs lie between 0 and 1 but do not sum to 1: independent probabilities? If so, say --output-kind sigmoid; "
                 "if they are logits, --output-kind logits"
@@ -80,8 +84,7 @@ class SoftmaxLogits(_Categorical):
             )
         return Recognition("the graph's last nodes make no probabilities, nor do the values look like any", doubt)
 
-    @classmethod
-    def doubt(cls, z: Array) -> str | None:
+    def doubt(self, z: Array) -> str | None:
         if simplex(z):
             return "the outputs sum to 1 like probabilities, though --output-kind says logits: a second softmax would be wrong"
         return None
@@ -132,8 +135,7 @@ class Probabilities(_Categorical):
             how += f"; a Clip to {end.clipped[0]:.4g} … {end.clipped[1]:.4g} follows, where entries at its ends have no slope"
         return Recognition(how)
 
-    @classmethod
-    def doubt(cls, z: Array) -> str | None:
+    def doubt(self, z: Array) -> str | None:
         return (
             None if simplex(z) else "the outputs are not rows of probabilities (they do not sum to 1), though --output-kind says so"
         )

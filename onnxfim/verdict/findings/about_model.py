@@ -13,6 +13,7 @@ _CONFIDENCE_GAP = 0.1
 _FAR_BELOW = 0.25  # honest over-confidence reaches 0.2 (Guo et al. 2017, table 1)
 _CERTAIN = 0.01
 _LOG_T = math.log(2.0)
+_TOLD = 6  # outputs
 
 
 def _no_labels(audit: Audit) -> str | None:
@@ -41,6 +42,23 @@ def _no_slope(audit: Audit) -> str | None:
         f"The outputs do not change for small steps: a step function of the input ({why}). It has no slope, so there is no lambda_max "
         "and no value is given; measures of finite steps (flip radius, attacks by search) still mean something."
     )
+
+
+def _other_heads(audit: Audit) -> str | None:
+    """Heads beside the one that was audited where nobody named it."""
+    model = audit.model
+    others = [o for o in model.outputs if o.role == "head" and o.name != model.output]
+    if audit.settings.output is not None or not others:
+        return None
+    told = ", ".join(f"{o.name!r} ({o.kind}, {_shape(o.shape)})" for o in others[:_TOLD]) + (", …" if len(others) > _TOLD else "")
+    return (
+        f"This audit is of output {model.output!r} alone. The file has {len(others)} more that do not "
+        f"follow from it: {told}. Name one with --output NAME, or audit all together with --output all."
+    )
+
+
+def _shape(shape: tuple[int | str | None, ...] | None) -> str:
+    return "?" if shape is None else "×".join("N" if n is None else str(n) for n in shape)
 
 
 def _labels(audit: Audit) -> str | None:
@@ -137,6 +155,7 @@ def _unfitted(audit: Audit) -> str | None:
 CHECKS = (
     Check("synthetic-data", "error", "The inputs are random numbers", _synthetic),
     Check("output-kind", "error", "The outputs may have been read wrongly", _output_kind, milder=_told),
+    Check("other-heads", "warning", "Other outputs were not audited", _other_heads),
     Check("no-slope", "error", "The outputs are a step function", _no_slope),
     Check("no-labels", "note", "No labels were given", _labels),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
