@@ -18,6 +18,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.held import POSITION, InputRole, reaching
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
 
@@ -33,7 +34,9 @@ class ModelFile:
     """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph.
 
     The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
-    as it was read from what may later stand in its place.
+    as it was read from what may later stand in its place. Where inputs are held, model and graph are a copy's, whose only input is
+    the one that is perturbed (and `POSITION`); ``held`` then tells what the copy is needed for, ``held_hash`` what they are held
+    at, and ``roles`` what became of each input of the file.
     """
 
     path: Path
@@ -42,6 +45,19 @@ class ModelFile:
     proto: onnx.ModelProto
     graph: Graph
     seen: tuple[int, ...] = ()
+    held: str | None = None
+    held_hash: str | None = None
+    roles: tuple[InputRole, ...] = ()
+
+    @property
+    def source(self) -> Any:
+        """What to open to run it: the file, or the copy."""
+        return self.path if self.held is None else bytes(self.proto.SerializeToString())
+
+    @property
+    def placed(self) -> bool:
+        """Whether its rows need the positions of their samples."""
+        return any(i.name == POSITION for i in self.graph.inputs)
 
     @property
     def producer(self) -> str:
@@ -150,13 +166,20 @@ def _unreadable(where: Path, error: OSError) -> ModelError:
     return ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.")
 
 
-def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
-    """The input to audit: the named one, or the only one.
+def choose_input(file: ModelFile, name: str | None, output: str | None = None) -> TensorInfo:
+    """The input to perturb: the named one, or the only floating-point one that reaches the output.
 
     Raises:
         InputError: an unknown name, several inputs and no name, or an input that is not floating point.
     """
-    inputs = file.graph.inputs
+    inputs = [i for i in file.graph.inputs if i.name != POSITION]
+    floats = [i for i in inputs if i.dtype.startswith("float")]
+    if name is None and len(floats) > 1:
+        there = reaching(file.graph, choose_output(file, output).name)
+        floats = [i for i in floats if i.name in there] or floats
+        if len(floats) > 1:
+            raise InputError(_which_input(file, floats))
+        name = floats[0].name
     chosen = _pick(file, inputs, name, "input")
     if chosen.dtype in _NOT_FED:
         raise InputError(
@@ -167,12 +190,6 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
         raise InputError(
             f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "
             "able to be small. Audit from the first floating-point value: export the model without its integer front end."
-        )
-    others = [i.name for i in inputs if i.name != chosen.name]
-    if others:
-        raise InputError(
-            f"{file.path}: besides {chosen.name!r} the model needs {', '.join(map(repr, others))}, expected one input. "
-            "Export a model in which the other inputs are constants."
         )
     if chosen.shape is None:
         raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
@@ -200,6 +217,21 @@ def choose_output(file: ModelFile, name: str | None) -> TensorInfo:
             "with skl2onnx use options={'zipmap': False}."
         )
     return floats[0]
+
+
+def told(info: TensorInfo) -> str:
+    """An input in words: its name, element type and shape."""
+    shape = "of unknown shape" if info.shape is None else f"({', '.join('?' if d is None else str(d) for d in info.shape)})"
+    return f"{info.name!r} {info.dtype} {shape}"
+
+
+def _which_input(file: ModelFile, floats: Sequence[TensorInfo]) -> str:
+    first, *others = (i.name for i in floats)
+    feeds = " ".join(f"--feed {name}=VALUE" for name in others)
+    return (
+        f"{file.path}: {len(floats)} inputs can be perturbed ({', '.join(map(told, floats))}), expected one to be named. Say such "
+        f"as --input {first} {feeds}; the data may also hold each sample's own values under the inputs' names."
+    )
 
 
 def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what: str) -> TensorInfo:
