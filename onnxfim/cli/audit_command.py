@@ -139,6 +139,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
 
 def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
+    for i in result.model.inputs:
+        console.detail(f"input {i.name}: {i.role}" + ("" if i.at is None else f" at {i.at}"))
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
     for name, text in placement_lines(result):
