@@ -264,7 +264,7 @@ def samples_of(
         shape: tuple[int | None, ...] = model.input_shape
         dtype = np.dtype(model.dtype)
     else:
-        into = choose_input(model, settings.input, settings.output)
+        into = choose_input(model, settings.inputs, settings.output)
         shape, dtype = sample_shape(into), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
     held: Mapping[str, Array] = {}
