@@ -15,7 +15,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, reaching, without_inputs
 from onnxfim.graph.joint import JOINT, Part, join, joined_rows
-from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, told
+from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, sample_shape, told
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
@@ -49,8 +49,9 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
     into, together = moved[0], len(moved) > 1
     others = [i for i in file.graph.inputs if i.name not in {POSITION, *(m.name for m in moved)}]
     feeds = Feeds.of(file.path, settings.feed, [i.name for i in others])
+    given_shape(file, into, settings.shape)
     sizes = _sizes(into, samples.inputs.shape)
-    fitting = Fitting(str(file.path), samples.indices, sizes, (into.shape or (None,))[0], _shapes(file, settings))
+    fitting = Fitting(str(file.path), samples.indices, sizes, (into.shape or (None,))[0], _shapes(file, settings.shape))
     if not others and not together:
         return Arranged(file, samples)
     if together:
@@ -145,7 +146,24 @@ def _nothing_given(file: ModelFile, missing: Sequence[TensorInfo]) -> str:
     )
 
 
-def _shapes(file: ModelFile, settings: Settings) -> dict[str, tuple[int | None, ...]]:
+def given_shape(file: ModelFile, into: TensorInfo, texts: Sequence[str]) -> tuple[int | None, ...]:
+    """Shape of one sample of an input that is perturbed, with the sizes of ``NAME:[N,SIZE,…]``; None for a size that is open.
+
+    Raises:
+        InputError: as `arranged`.
+    """
+    shape, given = sample_shape(into), _shapes(file, texts).get(into.name)
+    if given is None:
+        return shape
+    if given[0] is not None and fixed_batch(into) is None:
+        raise InputError(
+            f"--shape {into.name}: fixes the batch at {given[0]}, which the file leaves open, expected N first. Rows of a call are "
+            "said by --batch."
+        )
+    return given[1:]
+
+
+def _shapes(file: ModelFile, texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
     """The sizes given, by input.
 
     Raises:
@@ -153,7 +171,7 @@ def _shapes(file: ModelFile, settings: Settings) -> dict[str, tuple[int | None, 
     """
     found: dict[str, tuple[int | None, ...]] = {}
     inputs = {i.name: i for i in file.graph.inputs}
-    for text in settings.shape:
+    for text in texts:
         name, sizes = shape_given(text) or ("", ())
         if name not in inputs:
             raise InputError(f"--shape {text}: the model has no input {name!r}. Use one of: {', '.join(inputs)}.")
@@ -227,4 +245,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged"]
+__all__ = ["Arranged", "arranged", "given_shape"]

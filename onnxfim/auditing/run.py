@@ -16,7 +16,7 @@ import numpy as np
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.found_batch import find_batch
-from onnxfim.auditing.inputs import arranged
+from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     batch_rows,
@@ -36,7 +36,7 @@ from onnxfim.auditing.subject import CallableModel, hardware_of, open_subject
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.graph.load import ModelFile, choose_input, load_model
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
@@ -265,7 +265,7 @@ def samples_of(
         dtype = np.dtype(model.dtype)
     else:
         into = choose_input(model, settings.inputs, settings.output)
-        shape, dtype = sample_shape(into), np.dtype(into.dtype)
+        shape, dtype = given_shape(model, into, settings.shape), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
     held: Mapping[str, Array] = {}
     if isinstance(inputs, Mapping):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.inputs import given_shape
 from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
@@ -21,7 +22,7 @@ from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
-from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.graph.load import ModelFile, choose_input, load_model
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
@@ -123,7 +124,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     """The samples, and d(model input)/d(raw input) where it is known and not 1."""
     into = choose_input(file, options["input"], options["output"])
     several = len(options["input"] or ()) > 1 and not isinstance(options["input"], str)
-    shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    shape, dtype = given_shape(file, into, options["shape"]), np.dtype(into.dtype)
     count = options["samples"]
     if options["data"] == "random":
         return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
