@@ -16,8 +16,9 @@ from onnxfim.graph.joint import JOINT, Part, join, joined_rows
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.runtime.rows import LostPosition, PlacedForward
+from onnxfim.runtime.rows import LostPosition, PlacedForward, Rademacher, Rows
 from onnxfim.runtime.session import open_session, run
+from tests.support import models
 from tests.support.two_inputs import TwoInputs
 
 NET = TwoInputs.drawn()
@@ -122,6 +123,22 @@ class TestPositions:
         of = np.array([7, 7, 2, 11, 0])
         assert_allclose(forward.outputs(DATA["image"][of], of)[:, :, 0], NET.parts(DATA)[0][of], atol=1e-5)  # float32
 
+    @pytest.mark.parametrize("where", ["packs", "ahead"])
+    @pytest.mark.parametrize("most", [1, 4, 16])
+    def test_rows_that_are_made_elsewhere_keep_their_samples(self, forward, where, most):
+        """By a graph of ours, as on a device: one batch after the other, or made while the model answers the one before."""
+        setattr(forward, where, True)
+        forward.finder.batch = most
+        of = np.array([3, 9, 4])
+        rng = np.random.default_rng(0)
+        sample, scale = rng.integers(0, 3, 16), rng.uniform(-0.1, 0.1, 16)
+        v = Rademacher(0).signs(0, 0, 16, 16)
+        batches = [Rows(sample[i : i + most], v[i : i + most], scale[i : i + most]) for i in range(0, 16, most)]
+        z = np.concatenate(list(forward.stream(DATA["image"][of], batches, of)))[:, :, 0]
+        data = {k: a[of][sample] for k, a in DATA.items()}
+        moved = data["image"].reshape(16, -1) + scale[:, None] * np.asarray(v)
+        assert_allclose(z, NET.parts({**data, "image": moved})[0], atol=1e-5)  # float32
+
     def test_a_lost_position_is_an_error(self, forward):
         with pytest.raises(LostPosition, match="3 rows of a model with held inputs, but the positions of no samples"):
             forward.outputs(DATA["image"][:3])
@@ -204,3 +221,55 @@ class TestTogether:
     def test_what_cannot_be_perturbed_together(self, path, told, names, left, words):
         with pytest.raises(InputError, match=told(*words)):
             audit(path, {k: v for k, v in DATA.items() if k != left}, settings=settings(names))
+
+
+def test_what_follows_a_measurement_is_of_the_same_sample(path):
+    """Flips, the replay and attacks as of each sample alone, whose held inputs are constants then."""
+    labelled = samples_of(load_model(path), DATA, NET.parts(DATA)[0].argmax(axis=1), settings())
+    options = settings(method="gradient", attack="l2", attack_range=(-9, 9), temperature=1.0, bounds=False)
+    whole = audit(path, labelled, settings=options)
+    assert whole.calibration.accuracy == 1.0
+    for k, together in enumerate(whole.samples[:5]):
+        (alone,) = audit(path, labelled.without({i: "" for i in range(12) if i != k}), settings=options).samples
+        assert alone.index == together.index == k
+        assert_allclose(together.flip_radius.value, alone.flip_radius.value, rtol=1e-4)  # float32 directions
+        curves = [[(p.epsilon, p.along, p.against) for p in s.kl_curve.points] for s in (together, alone)]
+        assert_allclose(*curves, rtol=1e-3, atol=1e-7)
+        assert_allclose(together.attack_distance.value, alone.attack_distance.value, rtol=0.05)  # random starts are shared out
+
+
+@pytest.mark.parametrize("method", ["gradient", "sketch"])
+def test_ties_are_those_of_the_sample_and_its_held_values(tmp_path, method):
+    """Unit 0 is ReLU of the first coordinate, 0 at two samples; the slopes of the other units are gated by each sample's metadata."""
+    rng = np.random.default_rng(3)
+    W, V, U = rng.standard_normal((4, 6)), 3 * rng.standard_normal((3, 6)), rng.standard_normal((6, 3))
+    W[:, 0], V[:, 0] = [1, 0, 0, 0], 0
+    nodes = [("MatMul", ["x", "W"], ["xw"], {}), ("MatMul", ["m", "V"], ["mv"], {}), ("Add", ["xw", "mv"], ["a"], {}),
+             ("Relu", ["a"], ["h"], {}), ("MatMul", ["h", "U"], ["z"], {})]  # fmt: skip
+    weights = {k: v.astype(np.float32) for k, v in (("W", W), ("V", V), ("U", U))}
+    inputs = [helper.make_tensor_value_info("m", TensorProto.FLOAT, ["N", 3])]
+    models.save(models.model(nodes, weights, shape=(4,), out=(3,), inputs=inputs), tmp_path / "tied.onnx")
+    x, m = (rng.standard_normal((10, d)).astype(np.float32) for d in (4, 3))
+    x[[2, 7], 0] = 0.0
+    found = audit(tmp_path / "tied.onnx", {"x": x, "m": m}, settings=Settings(input="x", method=method, providers=("cpu",)))
+    assert found.run.failed_stages == ()
+    assert found.gradient.ties.samples == 2
+
+    def truth(k, gate):
+        a = x[k].astype(float) @ W + m[k] @ V
+        on = np.where(np.arange(6) == 0, gate if a[0] == 0 else a[0] > 0, a > 0)
+        J, z = (W * on @ U).T, np.maximum(a, 0) @ U
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        return np.linalg.eigvalsh(J.T @ (np.diag(p) - np.outer(p, p)) @ J)[-1]
+
+    for s in found.samples:
+        low, high = sorted(truth(s.index, gate) for gate in (False, True))
+        if s.index not in (2, 7):
+            assert (
+                s.lambda_max.low * (1 - 0.1 * (method == "sketch")) <= low <= s.lambda_max.high * (1 + 0.1 * (method == "sketch"))
+            )
+        elif method == "gradient":
+            assert s.lambda_max.kind == "kinked"
+            assert s.lambda_max.low <= low < high <= s.lambda_max.high
+        else:
+            assert s.lambda_max.value is None
