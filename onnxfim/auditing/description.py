@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxfim.graph.choosing_inputs import roles_by_default
 from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.heads import Head, heads, main_head
+from onnxfim.graph.held import Role
 from onnxfim.graph.load import ModelFile
 from onnxfim.graph.output_axes import class_clues, named_axes
 from onnxfim.graph.quantised import rounding_operators
@@ -23,6 +25,8 @@ class Description:
         opsets: Version of each operator set.
         nodes: Number of operators.
         inputs, outputs: Names, element types and shapes; an unknown dimension is None or its symbol.
+        roles: What an audit makes of each input by default: it is perturbed, held (at a value that is to be given), or not read;
+            None of those among which one must be named to be perturbed.
         heads: What the outputs hold, each or several together, and what each is among the others.
         audited: The head that an audit takes where none is named, None where there is none; what follows is about it.
         output_kind: What its last nodes make, as `Head` has it.
@@ -45,6 +49,7 @@ class Description:
     outputs: tuple[TensorInfo, ...]
     heads: tuple[Head, ...]
     audited: str | None
+    roles: tuple[Role | None, ...]
     output_kind: str | None
     output_node: str | None
     class_axis: int | None
@@ -66,10 +71,11 @@ class Description:
 def describe(file: ModelFile) -> Description:
     """The description of a file that was read."""
     graph = file.graph
-    found = heads(graph)
+    found, roles = heads(graph), roles_by_default(file)
     main = main_head(found)
     first = None if main is None else main.value
-    into = next((i for i in graph.inputs if i.dtype.startswith("float")), None)
+    into = next((i for i, r in zip(graph.inputs, roles, strict=False) if r == "perturbed"), None)
+    into = into or next((i for i in graph.inputs if i.dtype.startswith("float")), None)
     batch, (axis, known) = 0 if first is None else batch_axis(first), (None, None)
     if first is not None:
         axis, known = class_axis(graph, first, batch)
@@ -82,6 +88,7 @@ def describe(file: ModelFile) -> Description:
         nodes=len(graph.nodes),
         inputs=graph.inputs,
         outputs=graph.outputs,
+        roles=roles,
         heads=found,
         audited=None if main is None else main.name,
         output_kind=None if main is None else main.kind,

@@ -132,8 +132,8 @@ class Recorder(Watch):
         self._longest = max(self._longest, time.monotonic() - self._began)
         self._write(None, 0)
 
-    def trying(self, row: Array) -> None:
-        self._trying, self._position = 1, self._position_of(row)
+    def trying(self, row: Array, position: int | None = None) -> None:
+        self._trying, self._position = 1, self._position_of(row) if position is None else position
 
     def tried(self) -> None:
         self._trying, self._position = 0, -1

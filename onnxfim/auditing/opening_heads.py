@@ -18,6 +18,7 @@ from onnxfim.graph.ends import Ending, ending
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.head_copies import Pen, element_type, of_length_1
 from onnxfim.graph.heads import Head, heads
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.load import ModelFile, fixed_batch
 from onnxfim.record.audit import OutputInfo
 from onnxfim.record.settings import Settings
@@ -87,26 +88,30 @@ class Trials:
     def of_file(self, names: Sequence[str]) -> list[Any]:
         """Outputs of the file as it gives them, at samples that it runs on."""
         if tuple(names) not in self._known:
-            session = self._session(self.file.path)
-            self._known[tuple(names)] = run(session, names, {self.into.name: self._that_run(session, names)})
+            session = self._session(self.file.source)
+            self._known[tuple(names)] = run(session, names, self._fed(self._that_run(session, names)))
         return self._known[tuple(names)]
 
     def _that_run(self, session: Any, names: Sequence[str]) -> Array:
-        """The first samples that the file takes, as many as one call may have."""
+        """Positions of the first samples that the file takes, as many as one call may have."""
         if self._rows is None:
             fixed = fixed_batch(self.into)
 
-            def fed(X: Array) -> Array:
-                return filled(X, fixed or 0).astype(self.into.dtype)
+            def call(X: Array, of: Array) -> object:
+                return run(session, names, self._fed(filled(of, fixed or 0)))
 
-            some = rows_that_run(lambda X: run(session, names, {self.into.name: fed(X)}), self.X, fixed or _FEW)
-            self._rows = fed(some)
+            self._rows = filled(rows_that_run(call, self.X, fixed or _FEW), fixed or 0)
         return self._rows
+
+    def _fed(self, of: Array) -> dict[str, Array]:
+        """What is fed for these samples."""
+        rows = self.X[of].astype(self.into.dtype)
+        return {self.into.name: rows, **({POSITION: of} if self.file.placed else {})}
 
     def of_copy(self, copy: onnx.ModelProto, name: str) -> Array:
         """The output of a copy."""
         session = self._session(copy.SerializeToString())
-        return np.asarray(run(session, [name], {self.into.name: self._that_run(session, [name])})[0])
+        return np.asarray(run(session, [name], self._fed(self._that_run(session, [name])))[0])
 
     def _session(self, source: Path | bytes) -> Any:
         folder = None if isinstance(source, Path) else self.file.path.parent.resolve()
@@ -211,7 +216,7 @@ def _detector(file: ModelFile, name: str, found: str) -> InputError:
 def as_it_is(file: ModelFile, head: Head, settings: Settings) -> View:
     """The file's own output."""
     value = head.value
-    return View(file, value, head.name, file.path, ending(file.graph, value.name), settings, classes=head.class_names)
+    return View(file, value, head.name, file.source, ending(file.graph, value.name), settings, classes=head.class_names)
 
 
 def copied(
@@ -235,7 +240,7 @@ def copied(
     graph = Graph(copy, base_dir=file.path.parent)
     shape = graph.shapes.get(value)
     return View(
-        replace(file, proto=copy, graph=graph), TensorInfo(value, dtype, shape), head.name, copy.SerializeToString(),
+        replace(file, proto=copy, graph=graph, copied=True), TensorInfo(value, dtype, shape), head.name, copy.SerializeToString(),
         ending(graph, value), settings, rewritten=what, classes=head.class_names,
     )  # fmt: skip
 

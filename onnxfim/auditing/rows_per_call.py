@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,11 +27,12 @@ _FEW = 8  # samples that tell how the outputs are read
 class Opened:
     """A file that runs: its forward, some samples that it takes, its output's axes, and the rows that it insists on or None.
 
-    ``hidden`` is set where it insists on them without declaring it.
+    ``of`` are these samples' positions. ``hidden`` is set where it insists on them without declaring it.
     """
 
     forward: OnnxForward
     few: Array
+    of: Array
     axes: OutputAxes
     fixed: int | None
     hidden: bool = False
@@ -69,11 +70,17 @@ def opened_for_rows(
 
     def attempt(rows: int | None) -> Opened:
         forward = opened(rows)
-        few = rows_that_run(forward.raw, X, _FEW)
-        look(forward.raw(few[:rows]))
-        axes = known or find_axes(forward.raw, few, settings, graph=file.graph, output=output, fixed=rows, independent=independent)
+        of = rows_that_run(forward.raw, X, _FEW)
+        few = X[of]
+
+        def raw(some: Array) -> Array:
+            """The outputs at the few rows, or as many of them as are given, over and over."""
+            return forward.raw(some, np.resize(of, len(some)))
+
+        look(raw(few[:rows]))
+        axes = known or find_axes(raw, few, settings, graph=file.graph, output=output, fixed=rows, independent=independent)
         forward.class_axis, forward.batch_axis = axes.classes, axes.batch
-        return Opened(forward, few, axes, rows)
+        return Opened(forward, few, of, axes, rows)
 
     try:
         return attempt(fixed)
@@ -83,10 +90,10 @@ def opened_for_rows(
         for rows in batches_named(file.graph, output.name):
             try:
                 found = attempt(rows)
-                found.forward.outputs(found.few[:1])
+                found.forward.outputs(found.few[:1], found.of[:1])
             except (RowsFailed, ModelError):
                 continue
-            return Opened(found.forward, found.few, found.axes, rows, hidden=True)
+            return replace(found, hidden=True)
         raise first
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,9 @@ import numpy as np
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.found_batch import find_batch
+from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Meter, Progress, Report
+from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.stages import (
     batch_rows,
     bounding,
@@ -31,11 +33,12 @@ from onnxfim.auditing.stages import (
     tied,
     unmeasurable,
 )
-from onnxfim.auditing.subject import CallableModel, open_subject
+from onnxfim.auditing.subject import CallableModel, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.graph.choosing_inputs import choose_input
+from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
@@ -55,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 def audit(
     model: Model,
-    inputs: Array | Samples,
+    inputs: Array | Mapping[str, Array] | Samples,
     labels: Array | None = None,
     settings: Settings | None = None,
     *,
@@ -67,7 +70,8 @@ def audit(
 
     Args:
         model: Path of an ONNX file, or what `from_callable` returned.
-        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`.
+        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`; of a model with several inputs also such arrays by
+            the inputs' names, those that are held among them.
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
@@ -226,7 +230,7 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
 
 
 def opened(
-    model: Model, inputs: Array | Samples, labels: Array | None, settings: Settings, report: Report | None,
+    model: Model, inputs: Array | Mapping[str, Array] | Samples, labels: Array | None, settings: Settings, report: Report | None,
     cache_dir: str | Path | None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
@@ -237,6 +241,9 @@ def opened(
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     _step_fits(settings.step, samples.inputs.dtype)
+    if isinstance(file, ModelFile):
+        found = arranged(file, samples, settings, hardware_of(settings))
+        file, samples = found.file, found.samples
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
@@ -251,16 +258,29 @@ def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:
         raise SettingsError(f"step: {step:.3g} leads beyond the numbers of {dtype}, expected at most {most:.3g}. Give less.")
 
 
-def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:
+def samples_of(
+    model: ModelFile | CallableModel, inputs: Array | Mapping[str, Array], labels: Array | None, settings: Settings
+) -> Samples:
     """Arrays as samples that a model takes, those that are read for its calibration among them."""
     if isinstance(model, CallableModel):
         shape: tuple[int | None, ...] = model.input_shape
         dtype = np.dtype(model.dtype)
     else:
-        into = choose_input(model, settings.input)
-        shape, dtype = sample_shape(into), np.dtype(into.dtype)
+        into = choose_input(model, settings.inputs, settings.output)
+        shape, dtype = given_shape(model, into, settings.shape), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
-    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit)
+    held: Mapping[str, Array] = {}
+    if isinstance(inputs, Mapping):
+        inputs, held = _perturbed_of(inputs, "input" if isinstance(model, CallableModel) else into.name)
+    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit, held=held)
+
+
+def _perturbed_of(inputs: Mapping[str, Array], name: str) -> tuple[Array, Mapping[str, Array]]:
+    """The values of the input that is perturbed, and those of the others."""
+    if name not in inputs:
+        found = ", ".join(map(repr, inputs)) or "none"
+        raise InputError(f"inputs: hold no values of {name!r} (found {found}), expected those of the input that is perturbed.")
+    return inputs[name], {key: values for key, values in inputs.items() if key != name}
 
 
 __all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]

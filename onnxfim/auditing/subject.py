@@ -1,46 +1,26 @@
-"""Opens what is to be audited: decides how the outputs are read, and proves every rewritten copy against the file first."""
+"""What is audited: a file or a function, opened; how to call it, how to read it, what it is."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
-from onnxfim.auditing.finding_axes import OutputAxes, find_axes
-from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, open_heads, refuse_values
-from onnxfim.auditing.rows_per_call import opened_for_rows, telling_rows
-from onnxfim.errors import InputError, OnnxFimError
-from onnxfim.gradients import derivative_graph
-from onnxfim.graph.ends import Ending, input_level, input_limits
-from onnxfim.graph.freeing import declared, freed_copies
-from onnxfim.graph.in_logarithms import in_logarithms
+from onnxfim.errors import InputError
 from onnxfim.graph.load import (  # fmt: skip
     ModelFile,
-    choose_input,
-    fixed_batch,
-    load_model,
-    sample_shape,
-    value_type,
 )
-from onnxfim.graph.output_axes import input_batch_axis
-from onnxfim.graph.quantised import computes_in_half, takes_scales_from_the_batch
-from onnxfim.graph.reach import no_slope
-from onnxfim.graph.referring import refers
-from onnxfim.graph.surgery import classes_first, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
-from onnxfim.runtime.failures import ProviderFailed
-from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
+from onnxfim.runtime.callable_forward import CallableForward
+from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware, InputProfile
-from onnxfim.runtime.provider_options import lost_options
-from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.turns import WeightTurns
-from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
+from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -141,32 +121,6 @@ def hardware_of(settings: Settings, engines: Path | None = None, profile: InputP
     )  # fmt: skip
 
 
-def open_subject(
-    model: str | Path | ModelFile | CallableModel, X: Array, settings: Settings, *, engines: Path | None = None
-) -> Subject:
-    """Open a model for the samples X (N, *shape); ``engines`` is a folder for what a provider compiles.
-
-    Raises:
-        ModelError, InputError, ProviderError: what does not fit, in one line.
-    """
-    if isinstance(model, CallableModel):
-        return _open_callable(model, X, settings)
-    file = model if isinstance(model, ModelFile) else load_model(model)
-    try:
-        return _open_file(file, X, settings, engines)
-    except ProviderFailed as error:  # where nobody asked for it by name, the CPU does, and the reason is said
-        if error.provider == CPU or any(name.lower() != "auto" for name in settings.providers):
-            raise
-        subject = _open_file(file, X, replace(settings, providers=(CPU,), provider_options=()), engines)
-        assert isinstance(subject.forward, OnnxForward)
-        report = subject.forward.report
-        subject.forward.report = replace(
-            report, requested=settings.providers, reason=str(error).rstrip("."), explicit=False,
-            options=lost_options(hardware_of(settings).asked, ()),
-        )  # fmt: skip
-        return subject
-
-
 def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
     """Raise InputError where samples of ``shape`` do not fit an input that takes ``expected`` (None is free)."""
     if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
@@ -175,226 +129,3 @@ def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, .
             f"data: samples have shape {shape}, but input {name!r} takes ({wanted}). "
             f"Pass an array of shape (N, {wanted}), or --layout if only the axes are in another order."
         )
-
-
-def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subject:
-    check_shape(model.name, X.shape[1:], model.input_shape)
-    forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
-    few = X[: min(8, len(X))]
-    axes = find_axes(forward.raw, few, settings, num_outputs=model.num_outputs, independent=stand_alone(settings, Ending()))
-    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
-    z = forward.outputs(few)
-    kind, known = reader_of(settings, Ending(), z)
-    info = ModelInfo(
-        path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
-        opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
-        num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind.name, read_from=_read_from(known.how, kind),
-        class_axis=axes.classes, batch_axis=axes.batch, axes_from=axes.how,
-    )  # fmt: skip
-    return Subject(info, forward, kind, kind, doubt=known.doubt)
-
-
-def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
-    into = choose_input(file, settings.input)
-    shape = X.shape[1:]
-    batch_first(file, into.name)
-    check_shape(into.name, shape, sample_shape(into))
-    dtype = np.dtype(into.dtype)
-    view = open_heads(file, into, X, settings, hardware_of(settings))
-    file, out, end, settings = view.file, view.value, view.end, view.settings
-    fixed = fixed_batch(into)
-    # Scales that are taken from a batch make a row's answer one of all its rows; alone it is a function of the row.
-    batch = 1 if settings.batch is None and takes_scales_from_the_batch(file.proto) else settings.batch
-
-    def opened(source: Any, output: str, fixed: int | None, batch: int | None, axes: OutputAxes | None = None) -> OnnxForward:
-        return OnnxForward(
-            source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
-            hardware=hardware_of(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
-            class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
-            base_dir=None if isinstance(source, Path) else file.path.parent.resolve(), turns=turns,
-        )  # fmt: skip
-
-    turns = WeightTurns() if refers(file.proto) else None
-
-    def look(values: Array) -> None:
-        if view.axes is None and not settings.tells_kind and (out.shape is None or len(out.shape) > 2):
-            refuse_values(file, view.name, values)
-
-    as_file = opened_for_rows(
-        lambda rows: opened(view.source, out.name, rows, batch), file, out, X, settings, fixed=fixed,
-        independent=stand_alone(settings, end), known=view.axes, look=look,
-    )  # fmt: skip
-    forward, few, axes, fixed = as_file.forward, as_file.few, as_file.axes, as_file.fixed
-    truth = forward.outputs(few)
-    rewritten = [view.rewritten] if view.rewritten else []
-    proto = file.proto
-    if fixed is not None:
-        rows = telling_rows(few, fixed)
-        its_own, same = forward.outputs(rows), SAME_IN_HALF if computes_in_half(file.proto) else SAME
-        for freed in freed_copies(proto, fixed, into.name, shape, base_dir=file.path.parent):
-            content = freed.SerializeToString()
-            other = _reproducing(lambda content=content: opened(content, out.name, None, batch, axes), rows, its_own, same)  # type: ignore[misc]
-            if other is not None:
-                forward, proto = other, freed
-                rewritten.append(f"batch axis freed (the file {as_file.insists})")
-                break
-        else:
-            rewritten += [f"nothing: called with {fixed} at a time, for the file {as_file.insists}"] if as_file.hidden else []
-    kind, known = reader_of(settings, end, truth)
-    still = no_slope(file.graph, into.name, out.name)
-    reader, how, read, lie = kind, view.how or known.how, out.name, axes
-    as_run = declared(file.proto, fixed) if as_file.hidden and fixed is not None else file.proto
-    source = as_run
-    before, inside = kind.before_activation(), _inner_axes(end, axes)
-    if before is not None and end.logits is not None and inside is not None:
-        make = _Copy(read_from(proto, end.logits, element), end.logits) if (element := value_type(file, end.logits)) else None
-        inner = (
-            None
-            if make is None
-            else _inner_forward(
-                make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed
-            )
-        )
-        if inner is not None:
-            forward, reader, read, lie = inner, before, end.logits, inside
-            rewritten.append(f"one more output, the logits before node {end.node!r}")
-            how += f"; differentiated at the logits before node {end.node!r}"
-    if before is not None and reader is kind and still is None:
-        found = [in_logarithms(m, out.name, odds=kind.independent, base_dir=file.path.parent) for m in (proto, as_run)]
-        inner = (
-            None
-            if found[0] is None
-            else _inner_forward(
-                _Copy(*found[0]), file, proto, opened, axes, few, kind.probabilities(truth), before, batch, 0.0, fixed
-            )
-        )
-        if inner is not None and found[1] is not None:
-            forward, reader, (source, read) = inner, before, found[1]
-            rewritten.append("one more output, the logarithm of the probabilities up to one number a sample, from the scores")
-            how += "; differentiated at their logarithm, written out from the scores"
-    by_log = kind.of_logarithm(truth)
-    derivable = reader is kind and by_log is not None and still is None
-    if by_log is not None and derivable and _has_derivative(file, into.name, out.name, forward, axes, few, settings):
-        logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(
-            _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed
-        )
-        if inner is not None:
-            forward, reader, read, source = inner, by_log, name, read_logarithm(as_run, out.name)[0]
-            rewritten.append("one more output, the logarithm of the probabilities")
-            how += "; differentiated at their logarithm"
-    info = ModelInfo(
-        path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
-        opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
-        output=view.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
-        read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
-        axes_from=axes.how, no_slope=still, outputs=view.outputs,
-    )  # fmt: skip
-    differentiable, reason = None, None
-    if not reader.reads_logits:
-        reason = "the logits before the output cannot be read"
-    else:
-        graph, value = _as_rows(source, read, forward, lie, few)
-        differentiable = Differentiable(graph, into.name, value, file.path.parent)
-    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
-    return Subject(
-        info, forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file, read, reader is by_log,
-        out.name, view.classes if view.classes is not None and len(view.classes) == truth.shape[1] else None,
-    )  # fmt: skip
-
-
-def batch_first(file: ModelFile, input_name: str) -> None:
-    """Raise InputError where an input's batch is not its first axis."""
-    axis, how = input_batch_axis(file.graph, input_name)
-    if axis:
-        raise InputError(
-            f"{file.path}: input {input_name!r} holds its batch on axis {axis} ({how}), expected the first axis: samples are fed "
-            "along it. Export the model with the batch first (batch_first=True), or with a Transpose before its first node."
-        )
-
-
-def _inner_axes(end: Ending, axes: OutputAxes) -> OutputAxes | None:
-    """Where the output's axes lie in the value before its activation; None where a reshape lost them."""
-    if end.axes is None:
-        return axes
-    if max(axes.classes, axes.batch) >= len(end.axes):
-        return None
-    classes, batch = end.axes[axes.classes], end.axes[axes.batch]
-    return None if classes is None or batch is None else OutputAxes(classes, batch, axes.how)
-
-
-def _as_rows(proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: OutputAxes, few: Array) -> tuple[onnx.ModelProto, str]:
-    """A graph and its value whose flat rows are the forward's outputs (N, K, P): a copy that moves axes which lie otherwise.
-
-    The test of the derivative holds its outputs against the file's own.
-    """
-    if axes.batch == 0 and (axes.classes == 1 or forward.outputs(few[:1]).shape[2] == 1):
-        return proto, value
-    return classes_first(proto, value, forward.raw(few[:1]).ndim, batch=axes.batch, classes=axes.classes)
-
-
-def _has_derivative(
-    file: ModelFile, input_name: str, output: str, forward: OnnxForward, axes: OutputAxes, few: Array, settings: Settings
-) -> bool:  # fmt: skip
-    """Whether gradients may be used and the output can be differentiated as it stands."""
-    if settings.method not in ("auto", "gradient") or _rounds(file):
-        return False
-    logarithm, name = read_logarithm(file.proto, output)
-    logarithm, name = _as_rows(logarithm, name, forward, axes, few)
-    try:
-        derivative_graph(
-            logarithm, input_name=input_name, output_name=name, kind="vjp", sample_shape=few.shape[1:], base_dir=file.path.parent
-        )
-    except OnnxFimError:
-        return False
-    return True
-
-
-def _rounds(file: ModelFile) -> bool:
-    """Whether the file computes in less than float32 somewhere: the logarithm of rounded probabilities is noise."""
-    rounding = ("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes)
-    return any(rounding) or computes_in_half(file.proto)
-
-
-def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array, same: float) -> OnnxForward | None:
-    """The copy's forward where it gives the file's own outputs, else None."""
-    try:
-        copy = make()
-        given, copy.finder.batch = copy.finder.batch, len(few)  # all at once: a mixed-up batch axis would show
-        got = copy.outputs(few)
-        copy.finder.batch = given
-    except OnnxFimError:
-        return None
-    scale = float(np.abs(truth).max(initial=0.0)) or 1.0
-    return copy if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=same * scale) else None
-
-
-def _read_from(how: str, reader: OutputReader) -> str:
-    """How the outputs are known, and what is differentiated where that is not the outputs."""
-    return f"{how}; {reader.differentiated}" if reader.differentiated else how
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A copy of the model with one more output of that name."""
-
-    model: onnx.ModelProto
-    output: str
-
-
-def _inner_forward(
-    copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, batch: int | None, rounding: float, fixed: int | None,
-) -> OnnxForward | None:  # fmt: skip
-    """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
-    try:
-        made = opened(copy.model.SerializeToString(), copy.output, fixed if proto is file.proto else None, batch, axes)
-        z = made.outputs(few)
-    except OnnxFimError:
-        return None
-    again = reader.probabilities(z)
-    tolerance = max(SAME_IN_HALF if computes_in_half(file.proto) else SAME, _LEVELS * rounding)
-    return made if again.shape == p.shape and np.allclose(again, p, rtol=0, atol=tolerance) else None
-
-
-__all__ = ["CallableModel", "Subject", "check_shape", "from_callable", "open_subject"]

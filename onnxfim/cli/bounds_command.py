@@ -36,10 +36,9 @@ def bounds_command(
         console.take_stdout()
     file = load_model(model)
     wanted.check_apart(file.files)
+    into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
-        reading = read_graph(
-            file.graph, input_name=options["input"], output_name=_value(file, options["output"]), progress=progress
-        )
+        reading = read_graph(file.graph, input_name=into, output_name=_value(file, options["output"]), progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),

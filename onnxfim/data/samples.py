@@ -37,6 +37,7 @@ class Samples:
         sha256: Hash of what was selected, before preprocessing and before bad samples were left out.
         skipped: Selected samples that could not be used.
         synthetic: Whether the samples were drawn and describe no real input.
+        held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
     """
 
     inputs: Array = field(repr=False)
@@ -48,6 +49,7 @@ class Samples:
     sha256: str
     skipped: tuple[Skipped, ...] = ()
     synthetic: bool = False
+    held: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -63,6 +65,7 @@ class Samples:
             indices=self.indices[kept],
             names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
             skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
+            held={name: values[kept] for name, values in self.held.items()},
         )
 
 

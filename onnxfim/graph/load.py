@@ -1,11 +1,11 @@
-"""Loads and checks a classifier file, and picks its input and output."""
+"""Loads and checks a classifier file, and what its inputs say of themselves."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,16 +14,15 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from onnxfim.errors import InputError, ModelError
+from onnxfim.errors import ModelError
 from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.held import POSITION, InputRole
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
 
 Array: TypeAlias = np.ndarray[Any, Any]
-#: Types of inputs that ONNX Runtime's Python cannot be given.
-_NOT_FED = frozenset({"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
 _PIECE = 2**20  # bytes of a file that are hashed at a time
 _MAX_FILE = 2**31  # protobuf's own limit; larger models keep their weights in external data
 
@@ -33,7 +32,9 @@ class ModelFile:
     """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph.
 
     The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
-    as it was read from what may later stand in its place.
+    as it was read from what may later stand in its place. Where inputs are held, model and graph are a copy's, whose only input is
+    the one that is perturbed (and `POSITION`); ``held`` then tells what the copy is needed for, ``held_hash`` what they are held
+    at, and ``roles`` what became of each input of the file. ``copied`` is set of other copies.
     """
 
     path: Path
@@ -42,6 +43,20 @@ class ModelFile:
     proto: onnx.ModelProto
     graph: Graph
     seen: tuple[int, ...] = ()
+    held: str | None = None
+    held_hash: str | None = None
+    roles: tuple[InputRole, ...] = ()
+    copied: bool = False
+
+    @property
+    def source(self) -> Any:
+        """What to open to run it: the file, or the copy."""
+        return self.path if self.held is None and not self.copied else bytes(self.proto.SerializeToString())
+
+    @property
+    def placed(self) -> bool:
+        """Whether its rows need the positions of their samples."""
+        return any(i.name == POSITION for i in self.graph.inputs)
 
     @property
     def producer(self) -> str:
@@ -148,57 +163,6 @@ def _size(where: Path) -> int:
 
 def _unreadable(where: Path, error: OSError) -> ModelError:
     return ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.")
-
-
-def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
-    """The input to audit: the named one, or the only one.
-
-    Raises:
-        InputError: an unknown name, several inputs and no name, or an input that is not floating point.
-    """
-    inputs = file.graph.inputs
-    chosen = _pick(file, inputs, name, "input")
-    if chosen.dtype in _NOT_FED:
-        raise InputError(
-            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected float16, float32 or float64, for ONNX Runtime's "
-            "Python takes no other floats. Put a Cast from float32 before it, which changes no answer."
-        )
-    if not chosen.dtype.startswith("float"):
-        raise InputError(
-            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "
-            "able to be small. Audit from the first floating-point value: export the model without its integer front end."
-        )
-    others = [i.name for i in inputs if i.name != chosen.name]
-    if others:
-        raise InputError(
-            f"{file.path}: besides {chosen.name!r} the model needs {', '.join(map(repr, others))}, expected one input. "
-            "Export a model in which the other inputs are constants."
-        )
-    if chosen.shape is None:
-        raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
-    if len(chosen.shape) < 2:
-        raise InputError(
-            f"{file.path}: input {chosen.name!r} has shape {chosen.shape}, expected a batch axis and at least one more."
-        )
-    return chosen
-
-
-def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what: str) -> TensorInfo:
-    names = [v.name for v in values]
-    if name is None:
-        floats = [v for v in values if v.dtype.startswith("float")]
-        if len(floats) == 1:
-            return floats[0]
-        if len(values) == 1:
-            return values[0]
-        raise InputError(f"{file.path}: {len(values)} {what}s ({', '.join(names)}), expected one. Name it with --{what}.")
-    if name not in names:
-        import difflib  # for a message alone
-
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(names)}."
-        raise InputError(f"{file.path}: no {what} is called {name!r}. {hint}")
-    return next(v for v in values if v.name == name)
 
 
 def sample_shape(info: TensorInfo) -> tuple[int | None, ...]:

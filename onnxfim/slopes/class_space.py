@@ -119,6 +119,7 @@ class JointProducts:
         x: The samples, (n, *shape).
         weighings: What each measure weighs the outputs by.
         keeps: Whether vectors are kept for who asks later; they take as much memory as the bases of the iteration.
+        of: Positions of the samples, (n,), for a model that needs them.
 
     Attributes:
         passes: Forward passes spent on each sample, (n,).
@@ -129,6 +130,7 @@ class JointProducts:
     x: Array
     weighings: list[Weighing]
     keeps: bool = True
+    of: Array | None = None
     passes: Array = field(init=False)
     cotangents: dict[int, list[Array]] = field(default_factory=dict)
     slopes: dict[int, list[Array]] = field(default_factory=dict)
@@ -163,7 +165,7 @@ class JointProducts:
         for count in np.unique(counts).tolist():  # samples with as many vectors as one another share a call
             some = which[counts == count]
             at = first[counts == count] + np.arange(count)[:, None]  # (count, n)
-            found = self.model.gram(self.x[some], c[block[at], seed[at]])
+            found = self.model.gram(self.x[some], c[block[at], seed[at]], None if self.of is None else self.of[some])
             d[block[at], seed[at]] = found.astype(np.float64)
             self.passes[some] += passes_of_products(count)
         return d

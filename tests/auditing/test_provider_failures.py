@@ -12,8 +12,8 @@ import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 import onnxfim
+from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.run import audit
-from onnxfim.auditing.subject import open_subject
 from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory, ProviderFailed

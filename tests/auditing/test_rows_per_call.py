@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.rows_per_call import telling_rows
-from onnxfim.auditing.subject import open_subject
 from onnxfim.errors import OnnxFimError
 from tests.support import models
 from tests.support.models import Linear

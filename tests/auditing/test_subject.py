@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose
 from scipy.special import expit, softmax
 
 from onnxfim.auditing import subject as subject_module
-from onnxfim.auditing.subject import check_shape, from_callable, open_subject
+from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.subject import check_shape, from_callable
 from onnxfim.errors import InputError, ModelError
 from onnxfim.slopes.kinds import Gaussian, Probabilities, SigmoidLogits, SigmoidProbabilities, SoftmaxLogits
 from tests.support import models

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 import onnxfim
 from onnxfim import Settings
-from onnxfim.auditing.subject import open_subject
+from onnxfim.auditing.opening import open_subject
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.statistics import spearman
 from onnxfim.runtime import session as sessions

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
+from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.run import audit
-from onnxfim.auditing.subject import open_subject
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.audit import Calibration

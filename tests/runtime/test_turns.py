@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxfim import Settings, audit, load_samples
-from onnxfim.auditing.subject import open_subject
+from onnxfim.auditing.opening import open_subject
 from onnxfim.graph import referring
 from onnxfim.runtime import turns
 from tests.support.places import SAMPLES

@@ -30,7 +30,8 @@ def read(context: Context) -> GraphReading | None:
     if context.subject.turns is not None:
         context.subject.turns.none()
     copied = {} if context.subject.output == info.output else {"read as": (info.output, info.rewritten)}
-    store = context.memory.store({"bound of": file.sha256, **copied})
+    held = {} if file.held_hash is None else {"held": file.held_hash}
+    store = context.memory.store({"bound of": file.sha256, **copied, **held})
 
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)

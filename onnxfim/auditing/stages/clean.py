@@ -24,7 +24,7 @@ def clean_pass(context: Context) -> Clean:
         InputError: labels that the model has no outputs for, or no finite output at all.
     """
     context.say("clean pass")
-    base = context.forward.outputs(context.X)
+    base = context.forward.outputs(context.X, context.positions)
     _check_labels(context, base)
     finite = np.isfinite(base).all(axis=(1, 2))
     skipped = tuple(Skipped(context.index(i), _reason(context, i)) for i in np.flatnonzero(~finite).tolist())
@@ -32,7 +32,7 @@ def clean_pass(context: Context) -> Clean:
     if len(usable) == 0:
         raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
     audited = _audited(context, usable)
-    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited))
+    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited, apart=context.joint))
 
 
 def not_run(context: Context) -> Clean:
@@ -40,12 +40,13 @@ def not_run(context: Context) -> Clean:
     planned = _audited(context, np.arange(len(context.X)))
     info = context.subject.info
     base = np.full((len(context.X), info.num_outputs, info.positions), np.nan)
-    return Clean(base, planned[:0], planned, context.samples.skipped, spread_of(context.X, planned))
+    return Clean(base, planned[:0], planned, context.samples.skipped, spread_of(context.X, planned, apart=context.joint))
 
 
 def _reason(context: Context, position: int) -> str:
     """Why a sample cannot be used."""
-    said = why_not(context.subject.forward.outputs, context.X[position : position + 1])
+    here = slice(position, position + 1)
+    said = why_not(lambda row: context.subject.forward.outputs(row, context.positions[here]), context.X[here])
     return "the model's output is not finite at this sample" if said is None else f"the runtime fails on it: {said}"
 
 

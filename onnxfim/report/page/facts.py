@@ -38,6 +38,7 @@ def _model_facts(audit: Audit) -> FactGroup:
         Fact("Producer", visible(model.producer) or "not stated"),
         Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
         Fact("Input", f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"),
+        *_other_inputs(model),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
         *_axes(model),
         Fact("Read as", f"{model.output_kind}, {visible(model.read_from)}"),
@@ -45,6 +46,19 @@ def _model_facts(audit: Audit) -> FactGroup:
     if model.rewritten:
         facts.append(Fact("Copy needed for", visible(model.rewritten)))
     return FactGroup("Model", tuple(facts))
+
+
+def _other_inputs(model: ModelInfo) -> tuple[Fact, ...]:
+    """What became of the file's other inputs."""
+    others = [i for i in model.inputs if i.name != model.input]
+    return tuple(
+        Fact(
+            f"Input {i.role}",
+            f"{visible(i.name)}: {visible(i.dtype)}, {_shape(i.shape) if i.shape else 'one value'}"
+            + ("" if i.at is None else f", at {visible(i.at)}"),
+        )
+        for i in others
+    )
 
 
 def _axes(model: ModelInfo) -> tuple[Fact, ...]:

@@ -1,0 +1,249 @@
+"""What becomes of a model's inputs: one is perturbed, the others are held at given values or are not read at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.feeding import Feeds, Fitting, filled_with, fitted, from_samples, own_values
+from onnxfim.data import Samples
+from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.choosing_heads import choose_heads
+from onnxfim.graph.choosing_inputs import choose_input, told, values_behind
+from onnxfim.graph.graph import Graph, TensorInfo
+from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, without_inputs
+from onnxfim.graph.joint import JOINT, Part, join, joined_rows
+from onnxfim.graph.load import ModelFile, fixed_batch, sample_shape
+from onnxfim.record.settings import Settings, shape_given
+from onnxfim.runtime.forgiving import rows_that_run
+from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.row_counts import filled
+from onnxfim.runtime.session import open_session, run
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_ROWS = 4  # on which the copy must give what the file does
+_SAME = 1e-5  # relative to the outputs' scale: another session may fuse other nodes
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A model whose only input is the one that is perturbed, with its samples."""
+
+    file: ModelFile
+    samples: Samples
+
+
+def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Hardware) -> Arranged:
+    """The model with all inputs held but what is perturbed, where it has several, and the samples with what is held at their own.
+
+    Several inputs that are perturbed together are one vector, `JOINT`, and the samples' inputs then these vectors, (N, d).
+
+    Raises:
+        InputError, ModelError: an input that nothing is given for, or a value that does not fit.
+    """
+    moved = [choose_input(file, name, settings.output) for name in settings.inputs or (None,)]
+    into, together = moved[0], len(moved) > 1
+    others = [i for i in file.graph.inputs if i.name not in {POSITION, *(m.name for m in moved)}]
+    feeds = Feeds.of(file.path, settings.feed, [i.name for i in others])
+    given_shape(file, into, settings.shape)
+    sizes = _sizes(into, samples.inputs.shape)
+    fitting = Fitting(str(file.path), samples.indices, sizes, (into.shape or (None,))[0], _shapes(file, settings.shape))
+    if not others and not together:
+        return Arranged(file, samples)
+    if together:
+        samples = _usable(file, moved, samples, fitting)
+        fitting = replace(fitting, indices=samples.indices)
+    there = values_behind(file, settings.output)
+    unread = [i for i in others if i.name not in there]
+    held, words = _held(file, [i for i in others if i.name in there], feeds, samples, fitting)
+    copy = hold(without_inputs(file.proto, [i.name for i in unread]) if unread else file.proto, into.name, held)
+    roles = {i.name: InputRole(i.name, i.dtype, i.shape, "not read") for i in unread}
+    roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "held", words[i.name]) for i in others if i.name in held}
+    roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "perturbed") for i in moved}
+    rows = {into.name: samples.inputs} | {i.name: samples.held[i.name] for i in moved[1:]}
+    whole = samples.inputs
+    if together:
+        parts = [Part(i.name, rows[i.name].shape[1:], np.dtype(i.dtype)) for i in moved]
+        copy, whole = join(copy, parts), joined_rows([rows[p.name] for p in parts], parts)
+        ends = np.cumsum([0, *(p.size for p in parts)]).tolist()
+        roles |= {
+            p.name: replace(roles[p.name], at=f"numbers {start} to {stop - 1} of one vector")
+            for p, start, stop in zip(parts, ends[:-1], ends[1:], strict=True)
+        }
+    reason = [
+        f"inputs perturbed together ({', '.join(rows)})" if together else "",
+        f"inputs held ({', '.join(held)})" if held else "",
+        f"inputs left out that the output does not read ({', '.join(i.name for i in unread)})" if unread else "",
+    ]
+    made = replace(
+        file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="; ".join(filter(None, reason)), held_hash=_hash(held),
+        roles=tuple(roles[i.name] for i in file.graph.inputs),
+    )  # fmt: skip
+    own = {name: h.value for name, h in held.items() if h.per_sample}
+    spare = {i.name: filled_with(0, i, fitting) for i in unread}
+    _prove(file, made, rows, whole, choose_heads(file, settings.output)[0].outputs[0], {**held, **spare}, hardware)
+    return Arranged(made, replace(samples, inputs=whole, held=own))
+
+
+def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
+    """The samples with the values of the inputs that are perturbed beside the first, those without whose values are no numbers.
+
+    Raises:
+        InputError: an input of another kind, that is named twice, or that the data hold no values of.
+    """
+    held, reasons = dict(samples.held), dict[int, str]()
+    names = [i.name for i in moved]
+    if len(set(names)) < len(names):
+        raise InputError(f"{file.path}: --input names {max(names, key=names.count)!r} twice, expected each once.")
+    for info in moved[1:]:
+        if info.name not in held:
+            raise InputError(
+                f"{file.path}: the data hold no values of {told(info)}, which is perturbed too, expected those of each sample. "
+                "Save them in the data (.npz) under the input's name."
+            )
+        if fitting.axis(info) != 0:
+            raise InputError(
+                f"{file.path}: input {told(info)} does not have its batch on the first axis, expected that of an input that is "
+                "perturbed. Hold it by --feed."
+            )
+        held[info.name] = own_values(info, held[info.name], fitting)
+        bad = ~np.isfinite(held[info.name].reshape(len(samples), -1)).all(axis=1)
+        reasons |= {int(samples.indices[k]): f"holds NaN or infinite values in {info.name!r}" for k in np.flatnonzero(bad)}
+    return replace(samples, held=held).without(reasons)
+
+
+def _held(
+    file: ModelFile, read: Sequence[TensorInfo], feeds: Feeds, samples: Samples, fitting: Fitting
+) -> tuple[dict[str, HeldValue], dict[str, str]]:
+    """What the inputs are held at, and that in words.
+
+    Raises:
+        InputError: nothing is given for one, or what does not fit.
+    """
+    missing = [i for i in read if i.name not in feeds.given and i.name not in samples.held]
+    if missing:
+        raise InputError(_nothing_given(file, missing))
+    held, words = dict[str, HeldValue](), dict[str, str]()
+    for info in read:
+        if info.name in feeds.given:
+            held[info.name], words[info.name] = fitted(info, feeds.given[info.name], fitting), feeds.given[info.name]
+            continue
+        held[info.name] = from_samples(info, samples.held[info.name], fitting)
+        same = not held[info.name].per_sample
+        words[info.name] = "the data's value, the same for all samples" if same else "each sample's own value"
+    return held, words
+
+
+def _nothing_given(file: ModelFile, missing: Sequence[TensorInfo]) -> str:
+    feeds = " ".join(f"--feed {i.name}=VALUE" for i in missing)
+    return (
+        f"{file.path}: nothing says what to hold {', '.join(map(told, missing))} at, expected a value. Say {feeds} (a number, "
+        "zeros, ones, FILE.npy or FILE.npz:KEY), or save each sample's own value in the data (.npz) under the input's name."
+    )
+
+
+def given_shape(file: ModelFile, into: TensorInfo, texts: Sequence[str]) -> tuple[int | None, ...]:
+    """Shape of one sample of an input that is perturbed, with the sizes of ``NAME:[N,SIZE,…]``; None for a size that is open.
+
+    Raises:
+        InputError: as `arranged`.
+    """
+    shape, given = sample_shape(into), _shapes(file, texts).get(into.name)
+    if given is None:
+        return shape
+    if given[0] is not None and fixed_batch(into) is None:
+        raise InputError(
+            f"--shape {into.name}: fixes the batch at {given[0]}, which the file leaves open, expected N first. Rows of a call are "
+            "said by --batch."
+        )
+    return given[1:]
+
+
+def _shapes(file: ModelFile, texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
+    """The sizes given, by input.
+
+    Raises:
+        InputError: of an input that there is not, or that has others.
+    """
+    found: dict[str, tuple[int | None, ...]] = {}
+    inputs = {i.name: i for i in file.graph.inputs}
+    for text in texts:
+        name, sizes = shape_given(text) or ("", ())
+        if name not in inputs:
+            raise InputError(f"--shape {text}: the model has no input {name!r}. Use one of: {', '.join(inputs)}.")
+        own = inputs[name].shape
+        if own is not None and (
+            len(own) != len(sizes) or any(isinstance(d, int) and s is not None and d != s for d, s in zip(own, sizes, strict=True))
+        ):
+            raise InputError(f"--shape {text}: the file says {told(inputs[name])}. Give sizes for its open dimensions alone.")
+        found[name] = sizes
+    return found
+
+
+def _sizes(into: TensorInfo, shape: tuple[int, ...]) -> dict[str, int]:
+    """Sizes of the symbolic dimensions that the samples tell; the batch is none of them."""
+    return {d: n for d, n in list(zip(into.shape or (), shape, strict=False))[1:] if isinstance(d, str)}
+
+
+def _hash(held: Mapping[str, HeldValue]) -> str:
+    """Hash of how inputs are held, and of the values that are the same for all samples."""
+    digest = hashlib.sha256()
+    for name, h in sorted(held.items()):
+        shape = h.value.shape[1:] if h.per_sample else h.value.shape
+        digest.update(f"{name} {h.axis} {h.per_sample} {h.value.dtype.str} {shape}".encode())
+        if not h.per_sample:
+            digest.update(np.ascontiguousarray(h.value).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _prove(
+    file: ModelFile, copy: ModelFile, rows: Mapping[str, Array], X: Array, output: str, held: Mapping[str, HeldValue],
+    hardware: Hardware,
+) -> None:  # fmt: skip
+    """Raise where the copy at X does not give what the file gives when all its inputs are fed, those that are perturbed with rows.
+
+    Raises:
+        ModelError: it does not.
+    """
+    types = {i.name: np.dtype(i.dtype) for i in (*file.graph.inputs, *copy.graph.inputs) if i.name in rows or i.name == JOINT}
+    fixed = next(fixed_batch(i) for i in file.graph.inputs if i.name in rows)
+    session, _ = open_session(file.path, hardware, base_dir=None)
+
+    def whole(some: Array, of: Array) -> Array:
+        """The file's own outputs at rows of these samples."""
+        of = filled(of, max(len(of), fixed or 0))
+        feeds = {name: a[of].astype(types[name], copy=False) for name, a in rows.items()}
+        return run(session, [output], {**feeds, **{name: _fed(h, of) for name, h in held.items()}})[0]
+
+    at = rows_that_run(whole, X, min(_ROWS, fixed or _ROWS))
+    want = whole(X[at], at)
+    del session
+    session, _ = open_session(copy.source, hardware, base_dir=file.path.parent.resolve())
+    of = filled(at, max(len(at), fixed or 0))
+    name = next(i.name for i in copy.graph.inputs if i.name in types)
+    places = {POSITION: of} if copy.placed else {}
+    got = run(session, [output], {name: X[of].astype(types[name], copy=False), **places})[0]
+    good = np.isfinite(want)
+    scale = float(np.abs(want[good]).max(initial=0.0)) or 1.0
+    if got.shape != want.shape or not np.allclose(got[good], want[good], rtol=0, atol=_SAME * scale):
+        raise ModelError(
+            f"{file.path}: a copy with inputs held does not give the file's own outputs, so that nothing can be said of the file. "
+            "Export the model with the other inputs as constants."
+        )
+
+
+def _fed(held: HeldValue, of: Array) -> Array:
+    """What to feed for rows of these samples."""
+    if held.axis is None:
+        return held.value
+    if held.per_sample:
+        return np.ascontiguousarray(np.moveaxis(held.value[of], 0, held.axis))
+    return np.repeat(held.value, len(of), axis=held.axis)
+
+
+__all__ = ["Arranged", "arranged", "given_shape"]
