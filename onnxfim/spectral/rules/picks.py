@@ -119,7 +119,10 @@ def _one_part(ctx: Composition, node: Node, x: Value, targets: np.ndarray, *, pl
 @rule("TopK")
 def _top(ctx: Composition, node: Node) -> tuple[Value, ...]:
     """Each result is an entry of its own, and where two change places they are equal: slope 1."""
-    x = ctx.values[node.inputs[0]]
+    data, count = node.inputs
+    if ctx.varying(count):
+        return (_no(ctx, node, "how many it returns varies with the input"),)
+    x = ctx.values[data]
     values = ctx.fresh(node, ctx.log(x), x, low=x.low, high=x.high)
     places = [_no(ctx, node, "its places jump, so they have no Lipschitz constant", output=1)] if any(node.outputs[1:]) else []
     return (values, *places)
