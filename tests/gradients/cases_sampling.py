@@ -285,6 +285,28 @@ def fourier(rng: Rng) -> tuple[Net, str]:
     return net, net.op("DFT", t, *length, np.asarray(axis), **flags)
 
 
+@case("DFT", repeats=12)
+def signals_of_half_a_spectrum(rng: Rng) -> tuple[Net, str]:
+    """Filters in the frequency domain: a real signal there and back, or half a spectrum alone, of even and odd lengths."""
+    net = Net((6, 5, 2), opset=int(pick(rng, [17, 20, 22])), ir_version=8)
+
+    def transformed(t: str, *length: object, axis: int, **flags: int) -> str:
+        if net.opset < 20:
+            return net.op("DFT", t, *(length or [""]), axis=axis, **flags)
+        return net.op("DFT", t, *(length or [""]), np.asarray(axis), **flags)
+
+    axis = int(pick(rng, [1, 2]))
+    if rng.random() < 0.5:
+        size = [6, 5][axis - 1]
+        half = transformed(net.op("Slice", "x", np.asarray([0]), np.asarray([1]), np.asarray([3])), axis=axis, onesided=1)
+        bins = [(size // 2 + 1, 1, 1), (1, size // 2 + 1, 1)][axis - 1]
+        half = net.op("Mul", half, rng.uniform(0.5, 1.5, bins))
+        return net, transformed(half, np.asarray(size), axis=axis, inverse=1, onesided=1)
+    bins = [6, 5][axis - 1]
+    length = [np.asarray(2 * bins - int(rng.integers(1, 3)))] if rng.random() < 0.7 else []
+    return net, transformed(scaled(net, rng), *length, axis=axis, inverse=1, onesided=1)
+
+
 @case("STFT", repeats=20)
 def short_time_fourier(rng: Rng) -> tuple[Net, str]:
     """With a window or its length alone, real and complex, frames that overlap or leave gaps, ends left over."""
