@@ -15,6 +15,7 @@ from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.inline import inlined, local_functions, schema_function
 from onnxfim.graph.lower import lowered, op_name
+from onnxfim.graph.sequences import Sequences
 from onnxfim.graph.shapes import Expand, Walk
 from onnxfim.graph.upgrade import settled
 
@@ -39,6 +40,7 @@ def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Co
         UnsupportedOperator: by the result, for a node that has no simpler form.
     """
     functions = local_functions(model)
+    sequences = Sequences(emitter)
     written = 0
 
     def expand(node: onnx.NodeProto, found: Walk) -> list[onnx.NodeProto] | None:
@@ -57,6 +59,8 @@ def expansion(model: onnx.ModelProto, opset: int, emitter: Emitter, *, keeps: Co
                 widen(inner)
         else:
             instead = settled(node, found, emitter)
+            if instead is None:
+                instead = sequences.resolved(node, found)
             if instead is None and not kept:
                 instead = lowered(node, found, emitter, opset)
         for tensor in emitter.constants[before:]:
