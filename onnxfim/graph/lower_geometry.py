@@ -78,6 +78,40 @@ def _lp_pool(s: Scratch) -> str:
     return _norm(s, s.write("Reshape", sums, [-1, x[1], *out]), p)
 
 
+_LOWEST = -float(np.finfo(np.float32).max)
+
+
+@lowering("MaxRoiPool")
+def _pooled_regions(s: Scratch) -> str:
+    """Maxima over the rows, then over the columns, of each cell of each region, all else left out."""
+    size, cells = s.shape()[2:], _whole_numbers(s, "pooled_shape", [])
+    column = [s.write("Gather", s.inputs[1], np.asarray(k, np.int64), axis=1) for k in range(5)]  # owner, x, y, x, y
+    inside, empty = [], []
+    for a in range(2):
+        corners = [
+            s.write("Floor", s.write("Add", s.write("Mul", column[k], s.real("spatial_scale", 1.0)), 0.5)) for k in (2 - a, 4 - a)
+        ]  # rounded, halves up
+        extent = s.write("Max", s.write("Add", s.write("Sub", corners[1], corners[0]), 1.0), 1.0)
+        share = s.write("Unsqueeze", s.write("Div", extent, float(cells[a])), [1])  # (R, 1)
+        first = s.write("Unsqueeze", corners[0], [1])
+        ends = [
+            s.write("Add", s.write(op, s.write("Mul", share, (np.arange(cells[a]) + more).astype(s.dtype))), first)
+            for op, more in (("Floor", 0), ("Ceil", 1))
+        ]  # (R, cells)
+        low, high = (s.write("Unsqueeze", s.write("Min", s.write("Max", e, 0.0), float(size[a])), [2]) for e in ends)
+        at = np.arange(size[a]).astype(s.dtype)
+        inside.append(s.write("And", s.write("GreaterOrEqual", at, low), s.write("Less", at, high)))  # (R, cells, size)
+        empty.append(s.write("LessOrEqual", high, low))  # (R, cells, 1)
+    maps = s.write("Gather", s.inputs[0], s.write("Cast", column[0], to=7), axis=0)  # (R, C, H, W)
+    rows = s.write("Where", s.write("Unsqueeze", inside[0], [1, 4]), s.write("Unsqueeze", maps, [2]), _LOWEST)
+    rows = s.write("ReduceMax", rows, [3])  # (R, C, cells, 1, W)
+    found = s.write("ReduceMax", s.write("Where", s.write("Unsqueeze", inside[1], [1, 2]), rows, _LOWEST), [4], keepdims=0)
+    nothing = s.write(
+        "Or", s.write("Unsqueeze", empty[0], [1]), s.write("Transpose", s.write("Unsqueeze", empty[1], [1]), perm=[0, 1, 3, 2])
+    )
+    return s.write("Where", nothing, 0.0, found)
+
+
 # windows put back
 
 

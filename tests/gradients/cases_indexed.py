@@ -256,6 +256,38 @@ def unpooled(rng: Rng) -> tuple[Net, str]:
     return net, net.op("MaxUnpool", y, places, shape, kernel_shape=[2, 2], strides=[2, 2])
 
 
+# sequences
+
+
+@case("SplitToSequence", "SequenceAt", "ConcatFromSequence", "SequenceInsert", repeats=16)
+def sequences(rng: Rng) -> tuple[Net, str]:
+    """Put together, split by sizes, by one size or into single entries, taken from, changed and joined."""
+    net = Net((6, 4), opset=int(pick(rng, [11, 13, 18])), ir_version=8)
+    t = scaled(net, rng)
+    kind = int(rng.integers(4))
+    if kind == 0:
+        parts = net.op("SequenceConstruct", t, net.op("Tanh", "x"), net.op("Exp", "x"))
+        last = net.op("SequenceAt", parts, np.asarray(-1))
+        return net, net.op("Mul", last, net.op("SequenceAt", parts, np.asarray(0)))
+    if kind == 1:
+        sizes = pick(rng, [np.asarray([1, 3, 2]), np.asarray(4), np.asarray(2)])
+        parts = net.op("SplitToSequence", t, sizes, axis=int(pick(rng, [1, -2])))
+        first = net.op("Tanh", net.op("SequenceAt", parts, np.asarray(0)))
+        parts = net.op("SequenceErase", net.op("SequenceInsert", parts, first, np.asarray(1)))
+        return net, net.op("ConcatFromSequence", parts, axis=1)
+    if kind == 2:
+        keep = int(rng.integers(2))
+        parts = net.op("SplitToSequence", t, axis=2, keepdims=keep)
+        a, b = (net.op("SequenceAt", parts, np.asarray(k)) for k in (1, -1))
+        return net, net.op("Mul", a, net.op("Sin", b))
+    parts = net.op("SequenceEmpty")
+    for value in (t, net.op("Tanh", "x")):
+        parts = net.op("SequenceInsert", parts, value)
+    return net, net.op(
+        "ConcatFromSequence", net.op("Identity", parts) if net.opset >= 18 else parts, axis=int(pick(rng, [1, 2, -1])), new_axis=1
+    )
+
+
 # steps beside a slope
 
 

@@ -202,6 +202,21 @@ def aligned_regions(rng: Rng) -> tuple[Net, str]:
     return net, net.op("Reshape", y, np.asarray([-1, count * 12]))
 
 
+@case("MaxRoiPool", repeats=10)
+def pooled_regions(rng: Rng) -> tuple[Net, str]:
+    """A region of each row, some beyond the map, and cells that hold nothing."""
+    net = Net((2, 6, 7), opset=int(pick(rng, [11, 18])), ir_version=8, x=spread(rng, ROWS, 2, 6, 7, low=-4, high=4))
+    net.step, net.rtol = 0.2 * 8 / net.x.size, 2e-2  # the largest stays the largest within the step
+    corner = rng.uniform(-1, 5, 2)
+    box = np.concatenate([corner, corner + rng.uniform(-1, 5, 2)])[None].astype(np.float32)
+    first = net.op("Gather", net.op("Shape", "x"), np.asarray(0), axis=0)
+    number = net.op("Reshape", net.op("Range", np.asarray(0), first, np.asarray(1)), np.asarray([-1, 1]))
+    rois = net.op("Concat", net.op("Cast", number, to=1), rows_of(net, box), axis=1)
+    net.may_vanish = True
+    cells, scale = ints(rng, 1, 3, 2), float(pick(rng, [1.0, 0.5]))
+    return net, net.op("MaxRoiPool", "x", rois, pooled_shape=cells, spatial_scale=scale)
+
+
 @case("DeformConv", repeats=16)
 def deformed_convolution(rng: Rng) -> tuple[Net, str]:
     """Offsets fixed or of the input, groups of channels and of offsets, a mask, strides, dilations and pads."""
@@ -283,6 +298,28 @@ def fourier(rng: Rng) -> tuple[Net, str]:
     if axis == -2 and rng.random() < 0.5:
         return net, net.op("DFT", t, *(length if length != [""] else []), **flags)  # the last but one unless told
     return net, net.op("DFT", t, *length, np.asarray(axis), **flags)
+
+
+@case("DFT", repeats=12)
+def signals_of_half_a_spectrum(rng: Rng) -> tuple[Net, str]:
+    """Filters in the frequency domain: a real signal there and back, or half a spectrum alone, of even and odd lengths."""
+    net = Net((6, 5, 2), opset=int(pick(rng, [17, 20, 22])), ir_version=8)
+
+    def transformed(t: str, *length: object, axis: int, **flags: int) -> str:
+        if net.opset < 20:
+            return net.op("DFT", t, *(length or [""]), axis=axis, **flags)
+        return net.op("DFT", t, *(length or [""]), np.asarray(axis), **flags)
+
+    axis = int(pick(rng, [1, 2]))
+    if rng.random() < 0.5:
+        size = [6, 5][axis - 1]
+        half = transformed(net.op("Slice", "x", np.asarray([0]), np.asarray([1]), np.asarray([3])), axis=axis, onesided=1)
+        bins = [(size // 2 + 1, 1, 1), (1, size // 2 + 1, 1)][axis - 1]
+        half = net.op("Mul", half, rng.uniform(0.5, 1.5, bins))
+        return net, transformed(half, np.asarray(size), axis=axis, inverse=1, onesided=1)
+    bins = [6, 5][axis - 1]
+    length = [np.asarray(2 * bins - int(rng.integers(1, 3)))] if rng.random() < 0.7 else []
+    return net, transformed(scaled(net, rng), *length, axis=axis, inverse=1, onesided=1)
 
 
 @case("STFT", repeats=20)

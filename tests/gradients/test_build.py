@@ -245,6 +245,12 @@ def test_steps_that_every_way_passes_are_refused(op):
     refused(net, net.op("Add", stepped, np.float32(1)), rf"node 'n1': {op} \(opset 18\).*zero almost everywhere.*sketch")
 
 
+def test_a_sequence_of_rows_is_refused():
+    net = Net((4,))
+    parts = net.op("SplitToSequence", net.op("Tanh", "x"), axis=0)
+    refused(net, net.op("ConcatFromSequence", parts, axis=0), "SplitToSequence makes a sequence of the rows of the batch")
+
+
 def test_random_values_are_refused():
     net = Net((4,))
     refused(net, net.op("Add", net.op("RandomNormalLike", "x"), "x"), r"RandomNormalLike.*it is random")

@@ -106,8 +106,10 @@ def running_sum(rng, op):
 def fourier(rng, op):
     """Cut, filled up, of one side, inverse; tight where nothing is left out."""
     parts, inverse, length = int(rng.integers(1, 3)), int(rng.integers(2)), int(rng.integers(2, 7))
-    onesided = int(rng.integers(2)) if parts == 1 and not inverse else 0
-    whole = parts == 2 and length <= 4
+    onesided = int(rng.integers(2)) if parts == 1 + inverse else 0
+    if inverse and onesided:
+        length = int(rng.integers(6, 8))  # of four entries
+    whole = parts == 2 and (length <= 4 or onesided)
     attributes = {"axis": 1, "inverse": inverse, "onesided": onesided}
     return Case(
         [node(op, ["x", "n"], **attributes)], (4, parts), {"n": np.array(length)}, linear=True, within=0.01 if whole else None

@@ -22,7 +22,6 @@ refuse(
     "trees are piecewise constant, the true derivative is zero almost everywhere",
     *("ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.TreeEnsemble"),
 )
-refuse("each cell takes a maximum over a region that is rounded to whole cells, for which there is no rule", "MaxRoiPool")
 refuse("its two values belong to all rows alike", "OneHot")
 refuse("how many values it returns depends on them", "Unique")
 refuse("in training mode it is random, so no derivative of it can be tested", "Dropout")

@@ -27,27 +27,46 @@ def _fourier(n: Site, t: str, axis: int, length: int, *, inverse: bool, onesided
     return n.write("DFT", t, size, np.asarray(axis + 1, np.int64), **flags)
 
 
+def _one_sided_inverse(n: Site) -> bool:
+    """Whether a real signal is made of one half of its spectrum."""
+    return bool(n.integer("inverse") and n.integer("onesided"))
+
+
 def _length(n: Site, axis: int) -> int:
+    if n.has(1):
+        return int(n.known(1, "length").reshape(()))
     (own,) = n.static([n.shape(n.x)[axis]])
-    given = int(n.known(1, "length").reshape(())) if n.has(1) else own
-    if n.integer("inverse") and n.integer("onesided"):
-        raise n.refuse("the inverse of a one-sided transform has no rule")
-    return given
+    return 2 * (own - 1) if _one_sided_inverse(n) else own
 
 
 def _fourier_transpose(n: Site, u: str) -> str:
     """Hᵀ: the transform the other way round, times its length or divided by it; what was cut off is zero."""
     axis = _fourier_axis(n)
     length, (own, parts) = _length(n, axis), n.static([n.shape(n.x)[axis], n.shape(n.x)[-1]])
-    (given,) = n.static([n.shape(n.y)[axis]])
-    inverse = bool(n.integer("inverse"))
-    rank = n.rank(n.x)
-    u = n.pad(u, [0] * rank, [length - given if a == axis else 0 for a in range(rank)])
-    g = _fourier(n, u, axis, length, inverse=not inverse, onesided=False)
-    g = n.mul(g, 1 / length if inverse else float(length))
-    if own < length or parts == 1:
-        g = n.write("Slice", g, [0, 0], [min(own, length), parts], [axis + 1, rank])
-    return n.pad(g, [0] * rank, [max(own - length, 0) if a == axis else 0 for a in range(rank)])
+    inverse, rank = bool(n.integer("inverse")), n.rank(n.x)
+    if _one_sided_inverse(n):
+        size = length // 2 + 1
+        if own != size:  # the runtime then mirrors other entries than the standard tells
+            raise n.refuse(f"half the spectrum of {length} values has {size} entries, not {own}")
+        g = n.mul(_fourier(n, u, axis, length, inverse=False, onesided=True), _shares(n, length, rank - axis))
+    else:
+        size = length
+        (given,) = n.static([n.shape(n.y)[axis]])
+        u = n.pad(u, [0] * rank, [length - given if a == axis else 0 for a in range(rank)])
+        g = _fourier(n, u, axis, length, inverse=not inverse, onesided=False)
+        g = n.mul(g, 1 / length if inverse else float(length))
+    if own < size or parts == 1:
+        g = n.write("Slice", g, [0, 0], [min(own, size), parts], [axis + 1, rank])
+    return n.pad(g, [0] * rank, [max(own - size, 0) if a == axis else 0 for a in range(rank)])
+
+
+def _shares(n: Site, length: int, behind: int) -> str:
+    """What each entry of half a spectrum counts in the signal: twice, but for those that are their own mirror image."""
+    counts = np.full(length // 2 + 1, 2 / length)
+    counts[0] = 1 / length
+    if length % 2 == 0:
+        counts[-1] = 1 / length
+    return n.emitter.constant(counts.reshape(-1, *[1] * (behind - 1)).astype(n.dtype))
 
 
 def _fourier_apply(n: Site, v: str) -> str:

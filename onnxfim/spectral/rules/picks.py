@@ -119,7 +119,10 @@ def _one_part(ctx: Composition, node: Node, x: Value, targets: np.ndarray, *, pl
 @rule("TopK")
 def _top(ctx: Composition, node: Node) -> tuple[Value, ...]:
     """Each result is an entry of its own, and where two change places they are equal: slope 1."""
-    x = ctx.values[node.inputs[0]]
+    data, count = node.inputs
+    if ctx.varying(count):
+        return (_no(ctx, node, "how many it returns varies with the input"),)
+    x = ctx.values[data]
     values = ctx.fresh(node, ctx.log(x), x, low=x.low, high=x.high)
     places = [_no(ctx, node, "its places jump, so they have no Lipschitz constant", output=1)] if any(node.outputs[1:]) else []
     return (values, *places)
@@ -156,17 +159,19 @@ def _fourier(ctx: Composition, node: Node) -> Value:
     x = ctx.values[node.inputs[0]]
     if any(ctx.varying(n) for n in node.inputs[1:] if n) or x.shape is None:
         return _no(ctx, node, "its length is not known before the model runs")
-    if attribute(node, "inverse", 0) and attribute(node, "onesided", 0):
-        return _no(ctx, node, "the inverse of a one-sided transform has no rule")
     axis = int(attribute(node, "axis", 1)) if "axis" in node.attributes else None
     if axis is None:
         given = ctx.constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
         axis = (1 if ctx.flow.graph.opsets.get("ai.onnx", 20) < 20 else -2) if given is None else int(given.reshape(()))
     length = ctx.constant(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else None
     n = x.shape[axis] if length is None else int(length.reshape(()))
+    inverse, half = (attribute(node, name, 0) == 1 for name in ("inverse", "onesided"))
+    if n and inverse and half and length is None:
+        n = 2 * (n - 1)
     if not n:
         return _no(ctx, node, "its length is not known before the model runs")
-    norm = outward(1 / math.sqrt(n) if attribute(node, "inverse", 0) else math.sqrt(n))
+    # half a spectrum stands for a whole one that is at most √2 as long
+    norm = outward(math.sqrt((2 if half else 1) / n) if inverse else math.sqrt(n))
     return ctx.linear(node, x, Other((node,), x.shape, ctx.shape(node.outputs[0]), NormBound(norm, "unitary, scaled")))
 
 
