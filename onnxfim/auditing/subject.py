@@ -73,10 +73,11 @@ class Subject:
     """An opened classifier: how to call it, how to read it, what it is.
 
     ``kind`` is what the file's outputs are, ``reader`` reads what is called: the same, or the value before their activation, or
-    their logarithm (then ``of_logarithm`` is set); ``read`` is the name of that value. ``level`` is the spacing of the input levels
-    of a file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the
-    kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
-    differentiate.
+    their logarithm; ``read`` is the name of that value. ``of_copy`` is set where it is no value of the file, but one that its copy
+    computes beside: the logarithm written out from the scores, or (``of_logarithm``) that of the rounded outputs. ``level`` is the
+    spacing of the input levels of a file that quantises its input first, ``limits`` the range outside which it clips them.
+    ``doubt`` is what speaks against the kind it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where
+    there are no logits of a graph to differentiate.
     """
 
     info: ModelInfo
@@ -91,6 +92,7 @@ class Subject:
     file: ModelFile | None = None
     read: str = "output"
     of_logarithm: bool = False
+    of_copy: bool = False
 
     @property
     def turns(self) -> WeightTurns | None:
@@ -277,7 +279,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         differentiable = Differentiable(source, into.name, read, file.path.parent)
     level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
     return Subject(
-        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
+        info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log,
+        source is not file.proto,
     )  # fmt: skip
 
 

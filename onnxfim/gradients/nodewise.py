@@ -32,6 +32,8 @@ STEPS = (1e-1, 1e-2)
 #: The step of the one-sided differences, between which the slope lies where a kink stands within the step.
 NARROW = 1e-3
 _ROUNDED = 4  # units in the last place of a node's results, below which a difference of them says nothing
+#: The least size of what is rounded inside an operator: the runtime computes log(1 + exp(x)) as it stands.
+_INSIDE = {"Softplus": 1.0}
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -246,10 +248,15 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
+    inside = np.maximum(np.abs(y), _INSIDE.get(test.node.op_type, 0.0))
+    rounding = _ROUNDED * np.finfo(values[test.output].dtype).eps * inside
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
-            rounding = _ROUNDED * np.finfo(values[test.output].dtype).eps * np.abs(y) / (2 * unit * step)
+            rounded = (
+                _ROUNDED * np.finfo(values[test.output].dtype).eps * np.maximum(np.abs(y), _INSIDE.get(test.node.op_type, 0.0))
+            )
+            rounding = rounded / (2 * unit * step)
             best = np.fmin(best, np.maximum(np.abs(t - slope) - rounding, 0.0))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
