@@ -239,7 +239,7 @@ class _Copies:
         if fixed is not None and forward.finder.batch != fixed:
             proto, fixed = free_batch(proto, fixed), None
         read, reader = subject.read, subject.reader
-        if subject.of_logarithm:
+        if subject.of_copy:
             read, reader = subject.output, subject.kind
         if read not in {o.name for o in proto.graph.output}:
             proto = read_from(proto, read, value_type(self.file, read) or onnx.TensorProto.FLOAT)

@@ -106,6 +106,7 @@ class _Reading:
         axes: Where classes and batch lie in them.
         source: The graph that holds the value, as the file's batch has it: what is differentiated.
         logarithm: Whether they are the logarithm of the file's own.
+        copied: Whether they are no value of the file, but computed beside by its copy.
     """
 
     forward: OnnxForward
@@ -114,6 +115,7 @@ class _Reading:
     axes: OutputAxes
     source: onnx.ModelProto
     logarithm: bool = False
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class _Try:
     how: str
     rounding: float = 0.0
     logarithm: bool = False
+    copied: bool = True
 
 
 class _Opening:
@@ -205,7 +208,7 @@ class _Opening:
         return Subject(
             info, reading.forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file,
             reading.value, reading.logarithm, out.name,
-            view.classes if view.classes is not None and len(view.classes) == truth.shape[1] else None,
+            view.classes if view.classes is not None and len(view.classes) == truth.shape[1] else None, reading.copied,
         )  # fmt: skip
 
     def _look(self, values: Array) -> None:
@@ -254,7 +257,8 @@ class _Opening:
             at = f"the logits before node {end.node!r}"
             copy = read_from(proto, end.logits, element)
             yield _Try(
-                copy, end.logits, before, inside, source, f"one more output, {at}", f"differentiated at {at}", end.rounding
+                copy, end.logits, before, inside, source, f"one more output, {at}", f"differentiated at {at}", end.rounding,
+                copied=False,
             )  # fmt: skip
         if before is not None and not flat:
             found = [in_logarithms(m, out, odds=kind.independent, base_dir=file.path.parent) for m in (proto, source)]
@@ -278,7 +282,7 @@ class _Opening:
         tolerance = max(self.slack, _LEVELS * attempt.rounding)
         if again.shape != p.shape or not np.allclose(again, p, rtol=0, atol=tolerance):
             return None
-        return _Reading(made, attempt.reader, attempt.value, attempt.axes, attempt.source, attempt.logarithm)
+        return _Reading(made, attempt.reader, attempt.value, attempt.axes, attempt.source, attempt.logarithm, attempt.copied)
 
     def _as_rows(
         self, proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: OutputAxes, as_file: Opened

@@ -39,6 +39,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 #: Of an input's size, where its spread is less: a smaller step is lost in float32.
 _LEAST = 2e-3
 _ROUNDED = 4  # units in the last place of a node's results, below which a difference of them says nothing
+#: The least size of what is rounded inside an operator: the runtime computes log(1 + exp(x)) as it stands.
+_INSIDE = {"Softplus": 1.0}
 _PART = 256  # nodes of the graph evaluated in one model
 _TOGETHER = 64  # nodes evaluated in one model, at most
 _TOGETHER_BYTES = 16 << 20  # bytes that they and their weights take, where they are several
@@ -265,7 +267,8 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     unit = moved.unit
     best = np.full(t.shape, np.inf)
     scale = _length(t)
-    rounding = _ROUNDED / 2 * np.abs(y) * float(np.finfo(values[test.output].dtype).eps)
+    inside = np.maximum(np.abs(y), _INSIDE.get(test.node.op_type, 0.0))
+    rounding = _ROUNDED / 2 * inside * float(np.finfo(values[test.output].dtype).eps)
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(STEPS):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)

@@ -98,9 +98,9 @@ def ending(graph: Graph, output: str) -> Ending:
         if exponential:
             break
         made = _made_otherwise(graph, node, name)
-        if made is not None and not (divided and made[0] == "sigmoid"):
+        if made is not None and not (divided and made[0] == _KINDS["Sigmoid"]):
             kind, before = made
-            logits = before if clipped is None and (total == 1.0 or kind == "probabilities") else None
+            logits = before if clipped is None and (total == 1.0 or kind == _KINDS["Softmax"]) else None
             return Ending(kind, node.label, logits, None, axes, total, rounding, clipped)
         if node.op == "Exp":
             exponential = True

@@ -204,5 +204,5 @@ def raw_scores(pen: Pen, node: Node, name: str) -> str | None:
         return pen.again(node, {}, name, post_transform="NONE")
     if node.op.endswith("Regressor") or given["post_transform"] != "LOGISTIC":
         return None  # of one row the runtime makes no softmax
-    both = {k: [-v for v in cast("Any", given[k])] + list(cast("Any", given[k])) for k in ("coefficients", "intercepts")}
-    return pen.again(node, {}, name, post_transform="NONE", **both)
+    W, b = (list(cast("Any", given[k])) for k in ("coefficients", "intercepts"))
+    return pen.again(node, {}, name, post_transform="NONE", coefficients=[-v for v in W] + W, intercepts=[-v for v in b] + b)

@@ -148,25 +148,25 @@ MAKES = {  # nodes from x to z, further weights, the probabilities, whether ther
     "two from one sigmoid": (
         [("MatMul", ["x", "c"], ["t"], {}), ("Sigmoid", ["t"], ["p"], {}), ("Sub", ["one", "p"], ["o"], {}), ("Concat", ["o", "p"], ["z"], {"axis": 1})],
         {"c": A[:, :1].copy(), "one": np.ones(1, np.float32)},
-        lambda x: np.array([[1 - expit(x @ A[:, 0].astype(float)), expit(x @ A[:, 0].astype(float))]]), False,
+        lambda x: np.array([[1 - expit(x @ A[:, 0].astype(float)), expit(x @ A[:, 0].astype(float))]]), True,
     ),
     "a clip after softmax": (
-        [*SCORES, ("Softmax", ["u"], ["p"], {"axis": 1}), ("Clip", ["p", "low"], ["z"], {})], {**WEIGHTS, "low": np.float32(1e-7)}, p, False,
+        [*SCORES, ("Softmax", ["u"], ["p"], {"axis": 1}), ("Clip", ["p", "low"], ["z"], {})], {**WEIGHTS, "low": np.float32(1e-7)}, p, True,
     ),
     "a clip that cuts": (
         [*SCORES, ("Softmax", ["u"], ["p"], {"axis": 1}), ("Clip", ["p", "low", "high"], ["z"], {})],
         {**WEIGHTS, "low": np.float32(0.02), "high": np.float32(0.9)},
-        lambda x: (c := np.clip(p(x), 0.02, 0.9)) / c.sum(axis=-1, keepdims=True), False,
+        lambda x: (c := np.clip(p(x), 0.02, 0.9)) / c.sum(axis=-1, keepdims=True), True,
     ),
-    "a mean of softmaxes": ([*MIXED, ("Mean", ["p", "q"], ["z"], {})], {**WEIGHTS, "A2": A2}, lambda x: (p(x) + q(x)) / 2, False),
+    "a mean of softmaxes": ([*MIXED, ("Mean", ["p", "q"], ["z"], {})], {**WEIGHTS, "A2": A2}, lambda x: (p(x) + q(x)) / 2, True),
     "a weighted sum": (
         [*MIXED, ("Mul", ["p", "a"], ["pa"], {}), ("Mul", ["q", "c"], ["qc"], {}), ("Add", ["pa", "qc"], ["z"], {})],
-        {**WEIGHTS, "A2": A2, "a": np.float32(0.3), "c": np.float32(0.7)}, lambda x: 0.3 * p(x) + 0.7 * q(x), False,
+        {**WEIGHTS, "A2": A2, "a": np.float32(0.3), "c": np.float32(0.7)}, lambda x: 0.3 * p(x) + 0.7 * q(x), True,
     ),
     "percent": ([*SCORES, ("Softmax", ["u"], ["p"], {"axis": 1}), ("Mul", ["p", "h"], ["z"], {})], {**WEIGHTS, "h": np.float32(100)}, p, True),
     "percent of a mean": (
         [*MIXED, ("Add", ["p", "q"], ["s"], {}), ("Mul", ["s", "h"], ["z"], {})], {**WEIGHTS, "A2": A2, "h": np.float32(50)},
-        lambda x: (p(x) + q(x)) / 2, False,
+        lambda x: (p(x) + q(x)) / 2, True,
     ),
     "softmax with a temperature": (
         [*SCORES, ("Div", ["u", "T"], ["v"], {}), ("Softmax", ["v"], ["z"], {"axis": 1})], {**WEIGHTS, "T": np.float32(2.5)},
@@ -175,7 +175,7 @@ MAKES = {  # nodes from x to z, further weights, the probabilities, whether ther
     "exponentials of log-probabilities": ([*SCORES, ("LogSoftmax", ["u"], ["p"], {"axis": 1}), ("Exp", ["p"], ["z"], {})], WEIGHTS, p, True),
     "sigmoids over their sum": (
         [*SCORES, ("Sigmoid", ["u"], ["p"], {}), ("ReduceSum", ["p", "one"], ["s"], {}), ("Div", ["p", "s"], ["z"], {})],
-        {**WEIGHTS, "one": np.array([1])}, lambda x: (s := expit(scores(x))) / s.sum(axis=-1, keepdims=True), False,
+        {**WEIGHTS, "one": np.array([1])}, lambda x: (s := expit(scores(x))) / s.sum(axis=-1, keepdims=True), True,
     ),
     "joined classes": (
         [*SCORES, ("Softmax", ["u"], ["p"], {"axis": 1}), ("MatMul", ["p", "M"], ["z"], {})],
@@ -203,7 +203,9 @@ class TestProbabilities:
             assert np.mean([e.low <= t <= e.high for e, t in zip(estimates, wanted, strict=True)]) >= 0.8  # 10 samples
             assert_allclose(values(found), wanted, rtol=1)
         assert found.bound.available is bounded
-        if not bounded:
+        if bounded:
+            assert all(np.log10(max(t, 1e-300)) <= s.log10_fisher_bound.value for s, t in zip(found.samples, wanted, strict=True))
+        else:
             assert "logits cannot be read" in found.bound.reason
             assert all(s.log10_fisher_bound is None for s in found.samples)
 

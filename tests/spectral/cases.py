@@ -107,6 +107,57 @@ def scaler(rng, op):
     return Case([node(op, ["x"], offset=[0.5], scale=[float(rng.normal())])], (4,), linear=True, within=0.01)
 
 
+@case("ai.onnx.ml.Normalizer")
+def normalizer_of_positive(rng, op):
+    """Entries of at least a, or a softmax, which sums to 1 already."""
+    kind = str(rng.choice(["MAX", "L1", "L2"]))
+    if kind == "L1" and rng.random() < 0.5:
+        return Case([node("Softmax", ["x"], ["p"], axis=1), node(op, ["p"], norm=kind)], (4,))
+    weights = {"a": np.float64(rng.uniform(0.3, 1)), "b": np.float64(rng.uniform(2, 4))}
+    return Case([node("Clip", ["x", "a", "b"], ["c"]), node(op, ["c"], norm=kind)], (4,), weights)
+
+
+@case("ai.onnx.ml.Imputer")
+def imputer(rng, op):
+    return Case([node(op, ["x"], imputed_value_floats=[1.0], replaced_value_float=float("nan"))], (4,), within=0.01)
+
+
+def linear_scores(rng, rows):
+    return {"coefficients": rng.normal(size=4 * rows).tolist(), "intercepts": rng.normal(size=rows).tolist()}
+
+
+@case("ai.onnx.ml.LinearClassifier")
+def linear_classifier(rng, op):
+    rows, transform = int(rng.integers(1, 4)), str(rng.choice(["NONE", "SOFTMAX", "LOGISTIC"]))
+    labels = list(range(max(rows, 2)))
+    made = node(op, ["x"], ["l", "y"], post_transform=transform, classlabels_ints=labels, **linear_scores(rng, rows))
+    linear = transform == "NONE" or (rows == 1 and transform == "SOFTMAX")
+    return Case([made], (4,), linear=linear, within=0.01 if linear else None)
+
+
+@case("ai.onnx.ml.LinearRegressor")
+def linear_regressor(rng, op):
+    rows = int(rng.integers(1, 4))
+    return Case([node(op, ["x"], targets=rows, **linear_scores(rng, rows))], (4,), linear=True, within=0.01)
+
+
+@case("ai.onnx.ml.FeatureVectorizer")
+def feature_vectorizer(rng, op):
+    widths = [int(n) for n in rng.integers(2, 6, 2)]
+    return Case([node("Neg", ["x"], ["n"]), node(op, ["x", "n"], inputdimensions=widths)], (4,), linear=True, within=0.5)
+
+
+@case("ai.onnx.ml.ArrayFeatureExtractor")
+def array_feature_extractor(rng, op):
+    return Case([node(op, ["x", "i"])], (4,), {"i": rng.permutation(4)[:3]}, linear=True, within=0.01)
+
+
+@case("ReduceProd")
+def product_of_bounded(rng, op):
+    weights = {"a": np.float64(-1), "b": np.float64(rng.uniform(0.5, 2)), "axes": np.array([1])}
+    return Case([node("Clip", ["x", "a", "b"], ["c"]), node(op, ["c", "axes"])], (3,), weights)
+
+
 @case("com.microsoft.Gelu", "com.microsoft.QuickGelu", "com.microsoft.FastGelu")
 def fused_gelu(rng, op):
     return Case([node(op, ["x"])], (5,))

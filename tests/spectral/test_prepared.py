@@ -186,3 +186,32 @@ def test_malformed_nodes_end_in_a_reason(node, opset):
     assert bound.available or "bad" in bound.reason
     if node.op_type in ("TopK", "FusedMatMul", "GroupNormalization", "BatchNormalization", "AveragePool"):
         assert not bound.available
+
+
+class TestClassicalModels:
+    W = np.random.default_rng(5).standard_normal((3, 4)).astype(np.float32)
+
+    def bound(self, *nodes):
+        return spectral_bound(Graph(network(list(nodes), {}, output="y")), output_name="y")
+
+    def classifier(self, x, y):
+        given = {"coefficients": self.W.ravel().tolist(), "intercepts": [0.0] * 3, "classlabels_ints": [0, 1, 2]}
+        return make("LinearClassifier", [x], ["l", y], domain="ai.onnx.ml", post_transform="SOFTMAX", **given)
+
+    def test_the_scores_before_a_softmax_and_its_normaliser_are_bounded(self):
+        """As for any softmax: the largest singular value of the weights."""
+        found = self.bound(self.classifier("x", "p"), make("Normalizer", ["p"], ["y"], domain="ai.onnx.ml", norm="L1"))
+        assert found.available
+        assert np.isclose(10**found.log10_lipschitz, np.linalg.norm(self.W.astype(float), 2), rtol=1e-6)
+
+    @pytest.mark.parametrize("norm", ["L1", "L2", "MAX"])
+    def test_rows_that_may_be_zero_have_no_bound(self, norm):
+        found = self.bound(make("Normalizer", ["x"], ["n"], domain="ai.onnx.ml", norm=norm), self.classifier("n", "y"))
+        assert not found.available
+        assert "divides by a norm that may be zero" in found.reason
+
+    def test_a_number_that_is_replaced_has_no_bound(self):
+        fill = make("Imputer", ["x"], ["f"], domain="ai.onnx.ml", imputed_value_floats=[1.0], replaced_value_float=-1.0)
+        found = self.bound(fill, self.classifier("f", "y"))
+        assert not found.available
+        assert "replaces one number by another" in found.reason

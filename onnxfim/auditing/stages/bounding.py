@@ -56,7 +56,7 @@ def read(context: Context) -> GraphReading | None:
 def _written_out(context: Context, end: Ending, *, logits: bool) -> bool:
     """Whether the audit read logarithms that stand in its copy alone, where the file holds no logits."""
     subject = context.subject
-    return not (logits and end.logits) and subject.read != subject.output and not subject.of_logarithm
+    return not (logits and end.logits) and subject.of_copy and not subject.of_logarithm
 
 
 def _of_audit(bound: Bound, context: Context, target: str) -> Bound:

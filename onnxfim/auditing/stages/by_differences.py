@@ -30,6 +30,7 @@ from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, Differences, Ends, Request, Sample, is_finite
 from onnxfim.slopes.dithering import LEAST_DIRECTIONS
 from onnxfim.slopes.leads import lead_of_directions
+from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.oddness import has_no_slope
 from onnxfim.slopes.scored import Scored, joined
@@ -256,6 +257,8 @@ def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], k
             result = without_slope(result)
         elif not plan.exact and has_no_slope(scored):
             result = without_slope(result, BESIDE_A_JUMP)
+        if ground.subject.of_logarithm:
+            result = with_rounding(result, base, float(np.finfo(ground.subject.info.input_dtype).eps))
         leads = ground.settings.flip and plan.measurer.parts == 1
         return _ResultAndLead(result, lead_of_directions(scored) if leads else None)
     except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured

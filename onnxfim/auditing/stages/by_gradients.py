@@ -204,7 +204,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
             ground.meter.advance(1)
             ground.say("measuring")
             if ground.subject.of_logarithm:
-                result = with_rounding(result, float(np.finfo(ground.subject.info.input_dtype).eps))
+                result = with_rounding(result, ground.base[position], float(np.finfo(ground.subject.info.input_dtype).eps))
             if math.isfinite(result.lambda_max.value or 0.0):
                 results[position] = result
             else:

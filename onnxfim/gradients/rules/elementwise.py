@@ -47,7 +47,7 @@ derivative("Acosh")(lambda n: n.write("Reciprocal", n.write("Sqrt", n.write("Neg
 derivative("Atanh")(lambda n: n.write("Reciprocal", _one_less_square(n)))
 derivative("Shrink")(lambda n: _step(n, "Greater", n.write("Abs", n.x), n.real("lambd", 0.5)))
 derivative("Erf")(lambda n: n.mul(n.write("Exp", n.write("Neg", _square(n, n.x))), 2 / math.sqrt(math.pi)))
-derivative("Softplus")(lambda n: n.write("Sigmoid", n.x))
+derivative("Softplus")(lambda n: n.write("Exp", n.sub(n.x, n.y)))  # the runtime's Sigmoid is off by 1e-8, this by 1e-7 of itself
 derivative("Softsign")(lambda n: _square(n, n.write("Reciprocal", n.add(n.write("Abs", n.x), 1.0))))
 derivative("HardSwish")(lambda n: _hard_swish_slope(n))
 derivative("LeakyRelu")(lambda n: n.write("Where", n.write("Greater", n.x, 0.0), 1.0, n.real("alpha", 0.01)))
