@@ -348,7 +348,7 @@ class _Copy:
 
 def _inner_forward(
     copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, batch: int | None, rounding: float, fixed: int | None,
+    reader: OutputReader, batch: int | None, fixed: int | None, rounding: float = 0.0,
 ) -> OnnxForward | None:  # fmt: skip
     """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
     try:

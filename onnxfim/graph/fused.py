@@ -14,8 +14,9 @@ from onnxfim.graph.lower import Scratch, lowering, root_mean_square
 
 #: Activations that a fused node may end in: the names of their parameters, in the order of ``activation_params``.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish"), ()), "LeakyRelu": ("alpha",), "Elu": ("alpha",),
-    "ThresholdedRelu": ("alpha",), "Selu": ("alpha", "gamma"), "HardSigmoid": ("alpha", "beta"),
+    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish"), ()),
+    **dict.fromkeys(("LeakyRelu", "Elu", "ThresholdedRelu"), ("alpha",)), "Selu": ("alpha", "gamma"),
+    "HardSigmoid": ("alpha", "beta"),
 }  # fmt: skip
 
 
