@@ -243,7 +243,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             None
             if make is None
             else _inner_forward(
-                make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding, fixed
+                make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, fixed, end.rounding
             )
         )
         if inner is not None:
@@ -254,7 +254,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
         inner = _inner_forward(
-            _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, 0.0, fixed
+            _Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch, fixed
         )
         if inner is not None:
             forward, reader, read, source = inner, by_log, name, read_logarithm(as_run, out.name)[0]
