@@ -69,7 +69,6 @@ def walk_freed(
         if id(node) in seen or node.domain not in STANDARD:
             return None
         before = len(emitter.constants)
-        instead = None
         within = max((outer.get(i, 1) for i in node.input), default=1)
         if within > 1:
             outer.update(dict.fromkeys(node.output, within))
@@ -83,9 +82,9 @@ def walk_freed(
             instead = freeing.corrected(node, found)
         for tensor in emitter.constants[before:]:
             found.put(tensor.name, onnx.numpy_helper.to_array(tensor))
-        seen.update(id(n) for n in instead or ())
-        kept.extend(instead or ())  # keeps the identities in `seen` alive
-        return instead
+        seen.update(id(n) for n in freed or ())
+        kept.extend(freed or ())  # keeps the identities in `seen` alive
+        return freed
 
     kept: list[onnx.NodeProto] = []
     return walk(nodes, initializers, inputs, opset=opset, expand=corrected)

@@ -1,4 +1,4 @@
-"""Operators on channels in blocks, as ONNX Runtime's optimiser writes them for a CPU (``ORT_ENABLE_ALL``), in those of the standard.
+"""Operators on channels in blocks, as ONNX Runtime's optimiser writes them for a CPU (``ORT_ENABLE_ALL``), written out.
 
 Such values lie in memory as (N, C/b, H, W, b), C filled up to whole blocks, and are called (N, C, H, W). Only these operators and
 entrywise ones read them, so that the written-out form keeps them in the standard's layout; the weights alone are put in order.

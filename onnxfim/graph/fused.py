@@ -14,8 +14,9 @@ from onnxfim.graph.lower import Scratch, lowering, root_mean_square
 
 #: Activations that a fused node may end in: the names of their parameters, in the order of ``activation_params``.
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish"), ()), "LeakyRelu": ("alpha",), "Elu": ("alpha",),
-    "ThresholdedRelu": ("alpha",), "Selu": ("alpha", "gamma"), "HardSigmoid": ("alpha", "beta"),
+    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish"), ()),
+    **dict.fromkeys(("LeakyRelu", "Elu", "ThresholdedRelu"), ("alpha",)), "Selu": ("alpha", "gamma"),
+    "HardSigmoid": ("alpha", "beta"),
 }  # fmt: skip
 
 
@@ -109,3 +110,25 @@ def _skip_rms(s: Scratch) -> str:
     t = s.write("Add", s.inputs[0], s.inputs[1])
     t = s.further[3] = s.write("Add", t, s.inputs[3]) if s.get(3) else t
     return root_mean_square(s, t, s.inputs[2], -1, s.real("epsilon", 1e-12))
+
+
+@lowering("com.microsoft.ExpandDims")
+def _expand_dims(s: Scratch) -> str:
+    axis = s.found.values.get(s.inputs[1])
+    if axis is None:
+        raise s.refuse("its axis is not known before the model runs")
+    return s.write("Unsqueeze", s.inputs[0], [int(axis.reshape(()))])
+
+
+@lowering("com.microsoft.Trilu")
+def _trilu(s: Scratch) -> str:
+    return s.write("Trilu", s.inputs[0], s.get(1), **s.kept("upper"))
+
+
+@lowering("com.microsoft.ConvTransposeWithDynamicPads")
+def _conv_transpose(s: Scratch) -> str:
+    pads = s.found.values.get(s.get(2)) if s.get(2) else np.zeros(2 * (s.rank() - 2), np.int64)
+    if pads is None:
+        raise s.refuse("its pads are not known before the model runs")
+    kept = s.kept("auto_pad", "dilations", "group", "kernel_shape", "output_padding", "strides")
+    return s.write("ConvTranspose", s.inputs[0], s.inputs[1], s.get(3), pads=[int(p) for p in pads], **kept)

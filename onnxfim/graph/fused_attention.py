@@ -7,6 +7,7 @@ Source: the operators' definitions, onnxruntime's docs/ContribOperators.md, and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -52,7 +53,7 @@ def _later(s: Scratch, tokens: int, keys: int, value: float) -> np.ndarray:
 
 
 def _hidden(s: Scratch, name: str, value: float) -> str:
-    """What to add to scores (N, heads, tokens, keys) for a mask of ones and zeros: (N, keys), (N, tokens, keys) or (N, 1, tokens, keys)."""
+    """What is added to scores (N, heads, tokens, keys) for ones and zeros, (N, keys), (N, tokens, keys) or (N, 1, tokens, keys)."""
     rank = s.found.shape(name)
     if rank is None or len(rank) not in (2, 3, 4):
         raise s.refuse("its mask tells where sequences end, and not which keys are seen")
@@ -74,7 +75,7 @@ def _attention(s: Scratch) -> str:
     if s.get(2):
         projected = s.write("Add", projected, s.inputs[2])
     ends = [0, *np.cumsum(widths).tolist()]
-    q, k, v = (_heads(s, s.write("Slice", projected, [a], [b], [2]), heads) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    q, k, v = (_heads(s, s.write("Slice", projected, [a], [b], [2]), heads) for a, b in itertools.pairwise(ends))
     value = s.real("mask_filter_value", _MASKED)
     masks: list[str | np.ndarray] = [_hidden(s, s.inputs[3], value)] if s.get(3) else []
     if s.integer("unidirectional", 0):
@@ -100,7 +101,7 @@ def _multi_head(s: Scratch) -> str:
             raise s.refuse("it has a bias for keys that are in heads already")
         q, k, v = (
             s.write("Add", t, s.write("Slice", s.inputs[3], [a], [b], [0]))
-            for t, a, b in zip((q, k, v), ends[:-1], ends[1:], strict=True)
+            for t, (a, b) in zip((q, k, v), itertools.pairwise(ends), strict=True)
         )
     tokens, keys = s.shape()[1], s.shape(1)[-2]
     q = _heads(s, q, heads)
@@ -183,7 +184,7 @@ def _rotary(s: Scratch) -> str:
 
 @lowering("com.microsoft.EmbedLayerNormalization")
 def _embedded(s: Scratch) -> str:
-    """Inputs: words, segments, three tables of embeddings, γ, β, mask, positions. Outputs: normalised, length of each, their sum."""
+    """Inputs: words, segments, three tables, γ, β, mask, positions. Outputs: normalised, length of each, the sum of embeddings."""
     words, segments, *tables = s.inputs[:5]
     tokens = s.shape()[1]
     positions = s.get(8) or np.arange(tokens, dtype=np.int64)[None]

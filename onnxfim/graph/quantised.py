@@ -5,8 +5,9 @@ The surrogate is not the audited file: results from it must be labelled as the s
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -22,6 +23,11 @@ _ROUNDING = frozenset(
     {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention"}
 )
 _EIGHT_BITS = 4  # the accuracy level
+_FEW_BITS = frozenset(
+    value
+    for name in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+    if (value := getattr(onnx.TensorProto, name, None)) is not None  # older releases of onnx have none of 2 bits
+)
 _HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 
 
@@ -48,19 +54,29 @@ def rounds_inside_products(model: onnx.ModelProto) -> str | None:
     """What makes the runtime round the activations of products with weights of few bits, in words; None where nothing does.
 
     The scale is each row's own, and takes its largest number: what is rounded stays near the float product, and the graph tells its
-    slope. At accuracy level 4 a kernel may take 8-bit activations; for blocked weights before a MatMul, which it fuses, level 4 is
-    ONNX Runtime's default (``session.qdq_matmulnbits_accuracy_level``).
+    slope. At accuracy level 4 a kernel may take 8-bit activations; for weights of up to 8 bits before a MatMul, in blocks, with one
+    scale or one for each column, which it fuses, level 4 is ONNX Runtime's default (``session.qdq_matmulnbits_accuracy_level``).
     """
-    stored = {t.name for t in model.graph.initializer}
-    blocked = {
-        o for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored and _block_size(n) for o in n.output
-    }
+    stored = {t.name: t for t in model.graph.initializer}
+    fused = {o for n in model.graph.node if _fuses(n, stored) for o in n.output}
     for node in model.graph.node:
         if node.op_type == "MatMulNBits" and any(a.name == "accuracy_level" and a.i == _EIGHT_BITS for a in node.attribute):
             return "MatMulNBits at accuracy level 4 takes its activations in 8 bits"
-        if node.op_type == "MatMul" and blocked.intersection(node.input):
-            return "the runtime fuses blocked weights with MatMul, and takes its activations in 8 bits"
+        if node.op_type == "MatMul" and fused.intersection(node.input):
+            return "the runtime fuses weights of few bits with MatMul, and takes its activations in 8 bits"
     return None
+
+
+def _fuses(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether it makes floats of weights that the runtime may fuse with the MatMul behind it."""
+    if node.op_type != "DequantizeLinear" or node.input[0] not in stored:
+        return False
+    weight, scale = stored[node.input[0]], stored.get(node.input[1])
+    if _block_size(node):
+        return True
+    axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1)
+    whole = scale is not None and math.prod(scale.dims) == 1
+    return weight.data_type in _FEW_BITS and len(weight.dims) == 2 and (whole or axis in (1, -1))
 
 
 def computes_in_half(model: onnx.ModelProto) -> bool:

@@ -123,13 +123,22 @@ def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) ->
             results: tuple[Value, ...] = (normalised(ctx, node, ctx.values[found.source], found),)
         else:
             results = _apply(ctx, node, rules)
+        cause = _cause(ctx, node)
         for value in results:
-            ctx.values[value.name] = value
+            ctx.values[value.name] = replace(value, reason=cause) if value.log == math.inf and cause else value
         for output in node.outputs:
             if output and output not in ctx.values:
                 ctx.values[output] = replace(
                     ctx.fresh(node, math.inf, reason=unbounded(node, "this output has no rule")), name=output
                 )
+
+
+def _cause(ctx: Composition, node: Node) -> str:
+    """Why an input of the node has no bound, which comes before what its own rule says; empty where all have one."""
+    for value in (ctx.values[n] for n in node.inputs if n in ctx.values):
+        if any(v.log == math.inf for v in (value, *(anchor for anchor, _ in value.terms))):
+            return ctx.reason(value)
+    return ""
 
 
 def _apply(ctx: Composition, node: Node, rules: Mapping[str, BoundRule]) -> tuple[Value, ...]:

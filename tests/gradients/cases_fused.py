@@ -117,6 +117,21 @@ def simplified(rng: Rng) -> tuple[Net, str]:
     return net, net.op("SimplifiedLayerNormalization", "x", rng.uniform(0.5, 1.5, 4), axis=-1, epsilon=1e-3)
 
 
+@case(f"{MS}.ExpandDims", f"{MS}.Trilu", repeats=4)
+def of_shape(rng: Rng) -> tuple[Net, str]:
+    net = Net((3, 4))
+    t = net.op("Trilu", scaled(net, rng), np.asarray(int(rng.integers(-1, 2))), domain=MS, upper=int(rng.integers(2)))
+    return net, net.op("ExpandDims", t, np.asarray(int(rng.integers(1, 4)), np.int32), domain=MS)
+
+
+@case(f"{MS}.ConvTransposeWithDynamicPads", repeats=4)
+def conv_transpose(rng: Rng) -> tuple[Net, str]:
+    net = Net((2, 5, 5))
+    tail = [rng.standard_normal(3)] if rng.integers(2) else []
+    weights = rng.standard_normal((2, 3, 3, 3)), np.asarray([1, 0, 1, 1]), *tail
+    return net, net.op("ConvTransposeWithDynamicPads", "x", *weights, domain=MS, strides=[2, 2], kernel_shape=[3, 3])
+
+
 # attention
 
 

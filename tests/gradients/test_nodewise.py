@@ -100,3 +100,23 @@ def test_a_wrong_slope_beside_a_large_value_is_seen(monkeypatch):
     monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: 0.95, 1: 1.0}))
     X, v = np.random.default_rng(0).standard_normal((2, 4, 50)).astype(np.float32)
     assert worst(net, output, X, v)["Add"] > 0.02
+@pytest.mark.parametrize("hidden", ["added", "chosen"])
+@pytest.mark.parametrize("far", [-1e4, -100.0])
+def test_hidden_scores_do_not_lengthen_the_step(hidden, far):
+    """Scores that a mask moves far away make the deviation of all a step in which a softmax is no line.
+
+    1e-3: what the self-test asks of a rule. The sum with the mask is rounded to 1e-3 where it lies, which is not the rule's.
+    """
+    net = Net((6, 6))
+    mask = np.triu(np.ones((6, 6), bool), 1)
+    rng = np.random.default_rng(0)
+    if hidden == "added":
+        scores = net.op("Add", net.op("MatMul", "x", rng.standard_normal((6, 6))), np.where(mask, far, 0.0))
+    else:
+        scores = net.op("Where", mask, np.float32(far), net.op("MatMul", "x", rng.standard_normal((6, 6))))
+    output = net.op("Softmax", scores, axis=-1)
+    X, v = rng.standard_normal((2, 4, 6, 6)).astype(np.float32)
+    tests = NodeTests(net.model(output), input_name="x", output_name=output, sample_shape=net.shape)
+    _, found = tests(lambda model, feeds: session(model).run([o.name for o in model.graph.output], dict(feeds)), X, v)
+    assert {e.op for e in found} >= {"MatMul", "Softmax"}
+    assert max(float(e.errors.max()) for e in found) < 1e-3

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.gradients import derivative_graph
 from onnxfim.graph.quantised import dequantised, rounding_operators, rounds_inside_products
-from tests.support.gradient_nets import Net, run
+from tests.support.gradient_nets import Net, optimised, run
 from tests.support.packed_weights import MS, Packed, four_bit_floats, n_bits, packed
 
 #: All options of MatMulNBits but types of half precision: name, arguments of `n_bits`.
@@ -83,6 +83,19 @@ def test_half_precision():  # computed in float32 here, by the runtime in float1
 @pytest.mark.parametrize("n", [4, 5])
 def test_four_bit_floats(kind, n):
     compare(four_bit_floats(np.random.default_rng(0), n, 32, block=32, kind=kind), 32, "MatMulBnb4")
+
+
+@pytest.mark.parametrize(("scales", "axis", "fused"), [((), 1, True), ((6,), 1, True), ((8,), 0, False)])
+def test_weights_of_8_bits_that_the_runtime_fuses(scales, axis, fused):
+    """One scale, or one for each column; the runtime's own optimiser tells which."""
+    rng = np.random.default_rng(0)
+    net = Net((8,), opset=21)
+    q = rng.integers(-127, 128, (8, 6)).astype(np.int8)
+    weights = net.op("DequantizeLinear", q, rng.uniform(0.01, 0.02, scales).astype(np.float32), axis=axis)
+    net = Net((8,), 21, nodes=net.nodes, weights=net.weights)
+    output = net.op("MatMul", "x", weights)
+    assert (rounds_inside_products(net.model(output)) is not None) == fused
+    assert any(n.op_type == "MatMulNBits" for n in optimised(net, output)[0].nodes) == fused
 
 
 def test_activations_in_8_bits_stay_near():

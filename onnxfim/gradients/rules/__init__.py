@@ -19,6 +19,11 @@ refuse(
     *("com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear"),
 )
 refuse(
+    "its sequences are packed into one or kept from call to call, so that a sample is not audited by itself",
+    *("com.microsoft.PackedAttention", "com.microsoft.PackedMultiHeadAttention", "com.microsoft.PagedAttention"),
+    *("com.microsoft.DecoderMaskedMultiHeadAttention", "com.microsoft.DecoderMaskedSelfAttention", "com.microsoft.SparseAttention"),
+)
+refuse(
     "trees are piecewise constant, the true derivative is zero almost everywhere",
     *("ai.onnx.ml.TreeEnsembleClassifier", "ai.onnx.ml.TreeEnsembleRegressor", "ai.onnx.ml.TreeEnsemble"),
 )

@@ -10,8 +10,8 @@ For one head with scores ``s_ij = c q_i·k_j + m_ij`` (``m`` fixed) and ``P = so
 Heads act on their own parts of q, k and v, so the largest constants of any head serve all of them. Where g heads share keys and
 values, the parts through these are g times as many: √g.
 
-A cap of the scores, ``s' = t·tanh(s/t)``, has slopes of at most 1, one for each key; through q the centre of the keys' ball falls out
-no more, so that their reach R_k stands in place of r_k.
+A cap of the scores, ``s' = t·tanh(s/t)``, has slopes of at most 1, one for each key; through q the centre of the keys' ball no
+longer falls out, so that their reach R_k stands in place of r_k.
 """
 
 from __future__ import annotations

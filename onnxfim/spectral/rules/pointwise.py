@@ -280,7 +280,8 @@ def _same_unknown(ctx: Composition, node: Node) -> bool:
 
 
 @rule(
-    "QuantizeLinear", "com.microsoft.QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
+    "QuantizeLinear", "com.microsoft.QuantizeLinear", "DynamicQuantizeLinear",
+    "Round", "Floor", "Ceil", "Sign", "Not", "Equal", "Greater", "Less",
     "GreaterOrEqual",
     "LessOrEqual", "ArgMax", "ArgMin", "Hardmax", "Mod", "NonZero", "And", "Or", "Xor", "IsNaN", "IsInf",
 )  # fmt: skip
