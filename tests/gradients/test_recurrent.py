@@ -131,10 +131,6 @@ def _body(nodes, inputs, outputs, weights=()):
     return helper.make_graph(nodes, "body", said, made, [numpy_helper.from_array(v, n) for n, v in weights])
 
 
-def _branches():
-    return {k: _body([helper.make_node(op, ["x"], ["b"])], [], ["b"]) for k, op in (("then_branch", "Sin"), ("else_branch", "Cos"))}
-
-
 def _turn(op="Identity", read="going"):
     nodes = [helper.make_node("Tanh", ["s"], ["s2"]), helper.make_node(op, [read], ["still"])]
     return _body(nodes, ["turn", "going", "s"], ["still", "s2"])
@@ -142,14 +138,6 @@ def _turn(op="Identity", read="going"):
 
 def _derived(net: Net, output: str, kind: str = "vjp"):
     return derivative_graph(net.model(output), input_name="x", output_name=output, kind=kind)
-
-
-def test_a_branch_that_depends_on_values_is_refused_with_the_reason():
-    net = Net((3,))
-    above = net.op("Greater", net.op("ReduceSum", "x", keepdims=0), np.float32(0))
-    output = net.op("If", above, **_branches())
-    with pytest.raises(UnsupportedOperator, match=r"'n2'.*If.*which branch it takes is not known before the model runs"):
-        _derived(net, output)
 
 
 def test_a_number_of_turns_that_depends_on_values_is_refused_with_the_reason():
