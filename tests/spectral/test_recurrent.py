@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from onnx import helper
 
 from onnxfim.graph.recurrent import ActivationForm
-from onnxfim.spectral.rules.recurrent import activation_range
+from onnxfim.spectral.rules.steps_in_time import activation_range
 from tests.spectral.cases import node
 from tests.spectral.dense import Case, bound_of, largest_norm
 from tests.support.recurrent_reference import _activation

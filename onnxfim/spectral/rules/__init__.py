@@ -1,5 +1,5 @@
 """Bound rules, one module for each kind of operator: importing this package fills the registry."""
 
-from onnxfim.spectral.rules import attention, layers, multiplication, normalisations, pointwise, rearrange, recurrent
+from onnxfim.spectral.rules import attention, layers, multiplication, normalisations, pointwise, rearrange, steps_in_time
 
-__all__ = ["attention", "layers", "multiplication", "normalisations", "pointwise", "rearrange", "recurrent"]
+__all__ = ["attention", "layers", "multiplication", "normalisations", "pointwise", "rearrange", "steps_in_time"]
