@@ -11,6 +11,8 @@ from onnx import helper
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.shapes import STANDARD, Walk, walk
 
+_BROADCASTING = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Where"})
+
 
 def walk_freed(
     nodes: Sequence[onnx.NodeProto],
@@ -23,9 +25,10 @@ def walk_freed(
 ) -> tuple[Walk, list[onnx.NodeProto]]:
     """Walk the graph at a larger batch and correct the constants that hold the old one.
 
-    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated. Where an axis of
-    length one was dropped and the batch may have gone to either neighbour, it goes to the right if axes there are split
-    (heads), else to the left (rows of a matrix product). The outputs must be compared with the file's, row by row.
+    A Reshape target gets −1 where row-major order puts the batch; a constant joined by Concat is repeated, and one that holds the
+    same for every row of the old batch (the state that a loop begins with) holds it once. Where an axis of length one was dropped
+    and the batch may have gone to either neighbour, it goes to the right if axes there are split (heads), else to the left (rows of
+    a matrix product). The outputs must be compared with the file's, row by row.
 
     Args:
         nodes: Nodes in order, composites written out.
@@ -53,6 +56,8 @@ def walk_freed(
             instead = _reshape(node, found, fixed, emitter, outer)
         elif node.op_type == "Concat":
             instead = _concat(node, found, fixed, emitter)
+        elif node.op_type in _BROADCASTING:
+            instead = _same_rows(node, found, fixed, emitter)
         for tensor in emitter.constants[before:]:
             found.put(tensor.name, onnx.numpy_helper.to_array(tensor))
         seen.update(id(n) for n in instead or ())
@@ -121,3 +126,28 @@ def _concat(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) ->
     nodes += [helper.make_node("Expand", [n, target], [r]) for n, r in repeated.items()]
     joined = helper.make_node("Concat", [repeated.get(n, n) for n in node.input], list(node.output), name=node.name, axis=axis)
     return [*nodes, joined]
+
+
+def _same_rows(node: onnx.NodeProto, found: Walk, fixed: Walk, emitter: Emitter) -> list[onnx.NodeProto] | None:
+    """One row in place of the equal rows of a constant, along the axis on which another operand has grown."""
+    if any(n not in w.shapes for n in node.input for w in (found, fixed)):
+        return None
+    grown = {
+        axis - len(found.shapes[n])
+        for n in node.input
+        for axis, (a, b) in enumerate(zip(fixed.shapes[n], found.shapes[n], strict=False))
+        if a != b
+    }
+    names = list(node.input)
+    for k, n in enumerate(node.input):
+        value = found.values.get(n) if found.shapes[n] == fixed.shapes[n] else None
+        for axis in grown if value is not None else ():
+            if value is not None and -axis <= value.ndim and value.shape[axis] > 1:
+                first = np.take(value, [0], axis=axis)
+                if (value != first).any():
+                    return None
+                value = first
+                names[k] = emitter.constant(value)
+    if names == list(node.input):
+        return None
+    return [helper.make_node(node.op_type, names, list(node.output), name=node.name)]

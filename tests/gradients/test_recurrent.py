@@ -212,3 +212,21 @@ def test_a_batch_that_the_file_fixes_with_its_zero_states_is_freed(op):
     rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
     z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
     assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)
+
+
+def test_a_loop_that_begins_with_zeros_for_a_fixed_batch_is_freed():
+    """As Keras writes a recurrent layer: the state is a constant of the batch's size, carried from turn to turn."""
+    rng = np.random.default_rng(1)
+    net = Net((T, WIDTH), batch=8)
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    nodes = [helper.make_node("Gather", [x, "turn"], ["part"], axis=0), helper.make_node("MatMul", ["part", "W"], ["wx"]),
+             helper.make_node("MatMul", ["s", "R"], ["rs"]), helper.make_node("Add", ["wx", "rs"], ["sum"]),
+             helper.make_node("Sigmoid", ["sum"], ["z"]), helper.make_node("Mul", ["z", "s"], ["kept"]),
+             helper.make_node("Tanh", ["sum"], ["new"]), helper.make_node("Add", ["kept", "new"], ["s2"]),
+             helper.make_node("Identity", ["going"], ["still"])]  # fmt: skip
+    weights = [("W", rng.standard_normal((WIDTH, H)).astype(np.float32)), ("R", rng.standard_normal((H, H)).astype(np.float32))]
+    body = _body(nodes, ["turn", "going", "s"], ["still", "s2", "kept"], weights)
+    y = net.ops("Loop", np.asarray(T), "", np.zeros((8, H)), outputs=2, body=body)[0]
+    rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
+    z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
+    assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)
