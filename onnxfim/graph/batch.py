@@ -82,9 +82,9 @@ def walk_freed(
             instead = freeing.corrected(node, found)
         for tensor in emitter.constants[before:]:
             found.put(tensor.name, onnx.numpy_helper.to_array(tensor))
-        seen.update(id(n) for n in freed or ())
-        kept.extend(freed or ())  # keeps the identities in `seen` alive
-        return freed
+        seen.update(id(n) for n in instead or ())
+        kept.extend(instead or ())  # keeps the identities in `seen` alive
+        return instead
 
     kept: list[onnx.NodeProto] = []
     return walk(nodes, initializers, inputs, opset=opset, expand=corrected)

@@ -61,10 +61,11 @@ def expansion(
             written += len(body.node)
             if written > _MOST:
                 raise ModelError(f"node {node.name!r}: functions expand to over {_MOST:,} nodes. Export without them.")
-            instead: list[onnx.NodeProto] | None = inlined(node, body, opset, emitter)
-            for inner in instead if wide and instead is not None else ():
+            inside = inlined(node, body, opset, emitter)
+            for inner in inside if wide else ():
                 widen(inner)
-            unroller.written_for(instead, _version(body, opset))
+            unroller.written_for(inside, _version(body, opset))
+            instead: list[onnx.NodeProto] | None = inside
         elif (instead := unroller(node, found)) is None:
             instead = settled(node, found, emitter)
             if instead is None and not kept:

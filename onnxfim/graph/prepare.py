@@ -22,7 +22,6 @@ from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import HALF, expansion, told_unfit, tolerant, unfit, unroller_of, widen
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.integers import floated
-from onnxfim.graph.lower import op_name
 from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
 from onnxfim.graph.simplify import rename, simplified
 from onnxfim.graph.upgrade import TARGET, too_old, upgrade
@@ -211,7 +210,7 @@ def for_one_sample(graph: Graph, inputs: Mapping[str, tuple[int, OpenShape | Non
     )  # fmt: skip
     order = sorted(range(len(done)), key=lambda i: places[found.origin[i]])
     kept = {
-        o: f"node {n.name!r}, op {op_name(n)}: {unroller.reasons[o]}" for n in done for o in n.output[:1] if o in unroller.reasons
+        o: f"node {n.name!r}, op {n.op_type}: {unroller.reasons[o]}" for n in done for o in n.output[:1] if o in unroller.reasons
     }
     return OneSample(tuple(done[i] for i in order), tuple(emitter.constants), found, opset, {**kept, **problems}, problem)
 

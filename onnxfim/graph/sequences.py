@@ -39,6 +39,10 @@ class SequenceWriter(SubgraphWriter):
             return None
         if op == "ConcatFromSequence":
             axis = int(attributes["axis"])  # type: ignore[call-overload]
+            if (why := too_long(found, f"{len(items):,} entries", len(items))) is not None:
+                self.keep(node, why)
+                return None
+            found.unrolled += len(items)
             if attributes.get("new_axis", 0):
                 return self.stacked(items, output, axis, node.name)
             return [helper.make_node("Concat", list(items), [output], name=node.name, axis=axis)]
@@ -87,6 +91,7 @@ class SequenceWriter(SubgraphWriter):
         if (why := too_long(found, f"{len(sizes):,} parts", len(sizes))) is not None:
             self.keep(node, why)
             return None
+        found.unrolled += len(sizes)
         parts = [self.emitter.fresh("Split") for _ in sizes]
         split = self.emitter.constant(np.asarray(sizes, np.int64))
         nodes = [helper.make_node("Split", [node.input[0], split], parts, name=node.name, axis=axis)]

@@ -74,7 +74,7 @@ class Walk:
 
     ``open`` holds the shapes of which only some dimensions are known. ``origin`` tells for each node walked which of the
     nodes given it was written out from. ``read`` gives the value of a weight that is not in ``values``. ``unrolled`` counts the
-    nodes that control flow and recurrent operators were written out to.
+    nodes that control flow and recurrent operators were written out to, ``room`` the elements that constants may take from there.
     """
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -85,6 +85,7 @@ class Walk:
     read: Callable[[str], np.ndarray | None] | None = None
     weights: set[str] = field(default_factory=set)
     unrolled: int = 0
+    room: int = MAX_FOLDED
 
     def put(self, name: str, value: np.ndarray) -> None:
         self.values[name] = value
@@ -289,6 +290,8 @@ def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:
         return
     outputs = [o for o in node.output if o]
     most = MAX_FOLDED if found.read is not None and node.op_type in _CHEAP else _SMALL
+    if found.unrolled:  # a turn that makes a large constant makes one in each turn
+        most = min(most, max(found.room, _SMALL))
     if any(math.prod(found.shapes[n]) > most for n in (*names, *outputs) if n in found.shapes):
         return
     if any(o not in found.shapes for o in outputs) and node.op_type not in ("NonZero", "Slice", "Reshape"):
@@ -304,6 +307,7 @@ def _evaluate(node: onnx.NodeProto, found: Walk, opset: int) -> None:
     for name, value in zip(node.output, results, strict=False):
         if name and isinstance(value, (np.ndarray, np.generic)) and value.size <= most:
             found.put(name, np.asarray(value))
+            found.room -= value.size if found.unrolled else 0
 
 
 def constant_value(node: onnx.NodeProto, *, most: int = _SMALL) -> np.ndarray | None:

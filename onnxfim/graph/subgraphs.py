@@ -100,7 +100,7 @@ class SubgraphWriter:
                     inner[output] = self.emitter.fresh(given.op_type)
             rename(node, inner)
             nodes.append(self._widen(node) if self._wide else node)
-        found.unrolled += len(nodes)
+        found.unrolled += len(nodes) + 1  # an empty body is a turn too
         nodes = upgrade(nodes, version, self.emitter)
         self.written_for(nodes, version)
         return nodes, [inner.get(o.name, o.name) for o in graph.output]

@@ -20,6 +20,7 @@ from onnxfim.graph.subgraphs import too_long
 from onnxfim.graph.upgrade import attributes_of
 
 _RUNNING = "onnxfim.running"  # domain of a loop between two of its turns
+_LEFT = "onnxfim.left"  # and of one that cannot be followed
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Unroller(SequenceWriter):
             UnsupportedOperator: a loop whose turns cannot be told any more, or are too many.
         """
         if node.domain == _RUNNING:
-            return self._turned(self._loops[node.doc_string], node.input[0], found)
+            return self._turned(self._loops.pop(node.doc_string), node.input[0], found)
         if node.domain not in STANDARD:
             return None
         rule = {"If": self._if, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
@@ -117,12 +118,12 @@ class Unroller(SequenceWriter):
         if condition:
             known = self.known(condition, found)
             if known is None:
-                raise self.refuse(node, f"whether a turn follows turn {loop.turn} is not known before the model runs")
+                return self._left(loop, f"whether a turn follows turn {loop.turn} is not known before the model runs", found)
             goes_on = bool(known.reshape(()))
         if not goes_on or loop.turn == loop.trips:
-            return self._finished(loop)
+            return self._finished(loop, found)
         if (why := too_long(found, f"{loop.turn + 1:,} turns or more", len(loop.body.node))) is not None:
-            raise self.refuse(node, why)
+            return self._left(loop, why, found)
         counter = self.emitter.constant(np.asarray(loop.turn, np.int64))
         stays = condition or self.emitter.constant(np.asarray(True))
         names = dict(loop.names)
@@ -136,12 +137,25 @@ class Unroller(SequenceWriter):
         rest = helper.make_node("Loop", [outputs[0]], list(node.output), name=node.name, domain=_RUNNING, doc_string=key)
         return [*nodes, rest]
 
-    def _finished(self, loop: _Loop) -> list[onnx.NodeProto]:
+    def _left(self, loop: _Loop, why: str, found: Walk) -> list[onnx.NodeProto]:
+        """What is left of a loop that cannot be followed: a node of no rule that reads all that its outputs are made of.
+
+        Raises:
+            UnsupportedOperator: where the graph is to be run, which no such node is.
+        """
+        node = loop.node
+        if found.read is None:
+            raise self.refuse(node, why)
+        self.keep(node, why)
+        made = [*loop.carried, *(v for values in loop.scans for v in values)]
+        return [helper.make_node("Loop", made, list(node.output), name=node.name, domain=_LEFT)]
+
+    def _finished(self, loop: _Loop, found: Walk) -> list[onnx.NodeProto]:
         node, states = loop.node, len(loop.carried)
         nodes = self.handed_on(loop.carried, node.output, node.name)
         for values, output in zip(loop.scans, node.output[states:], strict=False):
             if output and not values:
-                raise self.refuse(node, "it takes no turn, so what it gathers has no shape")
+                return self._left(loop, "it takes no turn, so what it gathers has no shape", found)
             if output:
                 nodes += self.stacked(values, output, 0, node.name)
         return nodes

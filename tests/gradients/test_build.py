@@ -322,7 +322,7 @@ def test_control_flow_is_refused(rng):
         for op in ("Tanh", "Exp")
     ]
     output = net.op("If", condition, then_branch=branches[0], else_branch=branches[1])
-    refused(net, output, r"If \(opset 18\).*control flow")
+    refused(net, output, r"If \(opset 18\).*which branch it takes is not known before the model runs")
 
 
 def test_unknown_operators_are_refused():

@@ -100,6 +100,8 @@ def test_a_wrong_slope_beside_a_large_value_is_seen(monkeypatch):
     monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: 0.95, 1: 1.0}))
     X, v = np.random.default_rng(0).standard_normal((2, 4, 50)).astype(np.float32)
     assert worst(net, output, X, v)["Add"] > 0.02
+
+
 @pytest.mark.parametrize("hidden", ["added", "chosen"])
 @pytest.mark.parametrize("far", [-1e4, -100.0])
 def test_hidden_scores_do_not_lengthen_the_step(hidden, far):

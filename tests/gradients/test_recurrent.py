@@ -131,10 +131,6 @@ def _body(nodes, inputs, outputs, weights=()):
     return helper.make_graph(nodes, "body", said, made, [numpy_helper.from_array(v, n) for n, v in weights])
 
 
-def _branches():
-    return {k: _body([helper.make_node(op, ["x"], ["b"])], [], ["b"]) for k, op in (("then_branch", "Sin"), ("else_branch", "Cos"))}
-
-
 def _turn(op="Identity", read="going"):
     nodes = [helper.make_node("Tanh", ["s"], ["s2"]), helper.make_node(op, [read], ["still"])]
     return _body(nodes, ["turn", "going", "s"], ["still", "s2"])
@@ -142,14 +138,6 @@ def _turn(op="Identity", read="going"):
 
 def _derived(net: Net, output: str, kind: str = "vjp"):
     return derivative_graph(net.model(output), input_name="x", output_name=output, kind=kind)
-
-
-def test_a_branch_that_depends_on_values_is_refused_with_the_reason():
-    net = Net((3,))
-    above = net.op("Greater", net.op("ReduceSum", "x", keepdims=0), np.float32(0))
-    output = net.op("If", above, **_branches())
-    with pytest.raises(UnsupportedOperator, match=r"'n2'.*If.*which branch it takes is not known before the model runs"):
-        _derived(net, output)
 
 
 def test_a_number_of_turns_that_depends_on_values_is_refused_with_the_reason():
@@ -221,6 +209,24 @@ def test_a_batch_that_the_file_fixes_with_its_zero_states_is_freed(op):
     x = net.op("Transpose", "x", perm=[1, 0, 2])
     weights = [rng.standard_normal((1, GATES[op] * H, w)) for w in (WIDTH, H)]
     y = net.op("Squeeze", net.ops(op, x, *weights, "", "", *states, outputs=2, hidden_size=H)[1], np.asarray([0]))
+    rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
+    z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
+    assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)
+
+
+def test_a_loop_that_begins_with_zeros_for_a_fixed_batch_is_freed():
+    """As Keras writes a recurrent layer: the state is a constant of the batch's size, carried from turn to turn."""
+    rng = np.random.default_rng(1)
+    net = Net((T, WIDTH), batch=8)
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    nodes = [helper.make_node("Gather", [x, "turn"], ["part"], axis=0), helper.make_node("MatMul", ["part", "W"], ["wx"]),
+             helper.make_node("MatMul", ["s", "R"], ["rs"]), helper.make_node("Add", ["wx", "rs"], ["sum"]),
+             helper.make_node("Sigmoid", ["sum"], ["z"]), helper.make_node("Mul", ["z", "s"], ["kept"]),
+             helper.make_node("Tanh", ["sum"], ["new"]), helper.make_node("Add", ["kept", "new"], ["s2"]),
+             helper.make_node("Identity", ["going"], ["still"])]  # fmt: skip
+    weights = [("W", rng.standard_normal((WIDTH, H)).astype(np.float32)), ("R", rng.standard_normal((H, H)).astype(np.float32))]
+    body = _body(nodes, ["turn", "going", "s"], ["still", "s2", "kept"], weights)
+    y = net.ops("Loop", np.asarray(T), "", np.zeros((8, H)), outputs=2, body=body)[0]
     rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
     z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
     assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)

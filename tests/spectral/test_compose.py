@@ -216,9 +216,11 @@ def test_weights_that_are_not_finite_are_named(op, value):
 def test_subgraphs_functions_and_unknown_operators_are_named():
     branch = helper.make_graph([helper.make_node("Relu", ["x"], ["z"])], "b", [], [helper.make_tensor_value_info("z", 1, None)])
     choose = helper.make_node("If", ["c"], ["h"], name="choice", then_branch=branch, else_branch=branch)
-    bound = bound_of([choose, node("Relu", ["h"])], {"c": np.array(True)})
+    above = [node("ReduceMax", ["x"], "m", keepdims=0), node("Greater", ["m", "k"], "c")]
+    bound = bound_of([*above, choose, node("Relu", ["h"])], {"k": np.array(0.5)})
     assert not bound.available
-    assert bound.reason == "node 'choice', op If: sub-graphs have no rule"
+    assert bound.reason == "node 'choice', op If: which branch it takes is not known before the model runs"
+    assert bound_of([choose, node("Relu", ["h"])], {"c": np.array(True)}).available  # the branch that is taken, twice a slope of 1
     model = model_of(
         [helper.make_node("Mine", ["x"], ["h"], domain="local", name="call"), node("MatMul", ["h", "W"])], {"W": np.eye(4)}
     )

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from onnx import helper
 
 from onnxfim.graph.recurrent import ActivationForm
-from onnxfim.spectral.rules.recurrent import activation_range
+from onnxfim.spectral.rules.steps_in_time import activation_range
 from tests.spectral.cases import node
 from tests.spectral.dense import Case, bound_of, largest_norm
 from tests.support.recurrent_reference import _activation
@@ -117,3 +117,19 @@ def test_a_bound_of_every_output_is_above_the_jacobian():
              node("Squeeze", ["a", "one"], ["d"]), node("Concat", ["d", "b", "c"], ["e"], axis=0), node("Transpose", ["e"], perm=[1, 0, 2])]  # fmt: skip
     case = Case(nodes, (3, 3), {**weights, "one": np.array([1])}, spread=0.5)
     assert 10 ** bound_of(case).log10_lipschitz >= largest_norm(case, rng)
+
+
+@pytest.mark.parametrize(("reads", "reason"), [("m", "whether a turn follows turn 1 is not known"), ("going", "take about")])
+def test_a_loop_that_cannot_be_followed_has_no_bound(reads, reason):
+    """What it made so far still counts: the output varies with the input, and its bound is not zero."""
+    nodes = [node("Tanh", ["s"], ["s2"]), node("ReduceMax", ["s2"], ["n"], keepdims=0), node("Greater", ["n", "half"], ["m"])]
+    nodes += [node("Not", ["never"], ["still"])] if reads == "going" else [node("Identity", ["m"], ["still"])]
+    kinds = [("turn", 7), ("going", 9)]
+    body = helper.make_graph(
+        nodes, "body", [*(helper.make_tensor_value_info(n, k, []) for n, k in kinds), helper.make_tensor_value_info("s", 1, None)],
+        [helper.make_tensor_value_info("still", 9, []), helper.make_tensor_value_info("s2", 1, None)],
+    )  # fmt: skip
+    weights = {"half": np.array(0.5), "yes": np.array(True), "never": np.array(False)}
+    bound = bound_of(Case([node("Loop", ["", "yes", "x"], ["y"], body=body)], (2,), weights))
+    assert not bound.available
+    assert re.search(rf"op Loop: .*{reason}", bound.reason)

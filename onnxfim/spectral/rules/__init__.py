@@ -9,7 +9,17 @@ from onnxfim.spectral.rules import (
     picks,
     pointwise,
     rearrange,
-    recurrent,
+    steps_in_time,
 )
 
-__all__ = ["attention", "classical", "layers", "multiplication", "normalisations", "picks", "pointwise", "rearrange", "recurrent"]
+__all__ = [
+    "attention",
+    "classical",
+    "layers",
+    "multiplication",
+    "normalisations",
+    "picks",
+    "pointwise",
+    "rearrange",
+    "steps_in_time",
+]

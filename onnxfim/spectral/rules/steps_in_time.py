@@ -258,12 +258,10 @@ def _run(advance: Advance, steps: int, h: float, c: float, *, cut: bool) -> _Run
     begun = 0.0 if cut else -math.inf  # a sequence of no steps ends where it begins, or at zero
 
     def lasting(found: Sequence[tuple[np.ndarray, float]], own: int) -> tuple[float, float, float]:
-        parts = [
-            (slice(0, steps), -math.inf),
-            (steps, begun if own == 1 else -math.inf),
-            (steps + 1, begun if own == 2 else -math.inf),
-        ]
-        return cast("tuple[float, float, float]", tuple(max(least, *(_log_norm(v[k], s) for v, s in found)) for k, least in parts))
+        least = [begun if k == own else -math.inf for k in range(3)]
+        columns = (slice(0, steps), slice(steps, steps + 1), slice(steps + 1, None))
+        logs = (max(a, *(_log_norm(v[k], s) for v, s in found)) for k, a in zip(columns, least, strict=True))
+        return cast("tuple[float, float, float]", tuple(logs))
 
     return _Run(_together(rows, steps), lasting(ends[0], 1), lasting(ends[1], 2), top_h, top_c)
 
