@@ -215,7 +215,7 @@ class TestSeveral:
 
 
 class TestDetectors:
-    @pytest.mark.parametrize("layout", ["channels", "last", "apart", "two scales", "suppressed"])
+    @pytest.mark.parametrize("layout", ["channels", "last", "apart", "two scales", "decoded", "suppressed"])
     def test_none_is_read_as_one_choice(self, audited, told, layout):
         with pytest.raises(InputError, match=told("as a detector's", "--output-kind detection")):
             audited(headed.detector(layout))
@@ -236,6 +236,13 @@ class TestDetectors:
         assert_allclose(values(found), truth * (2 if layout == "two scales" else 1), rtol=SAME, atol=1e-9)
         assert (found.model.num_outputs, found.model.output_kind) == (headed.SCORES, "detection")
         assert all(s.prediction is None for s in found.samples)
+
+    def test_scores_through_joins_and_cuts_are_read_at_their_logits(self, audited):
+        for layout in ("decoded", "two scales"):
+            found = audited(headed.detector(layout), X[:4], output_kind="detection", **EXACT)
+            truth = 2 * top(lambda x: headed.sigmoid_fisher(headed.box_scores, x, 0.25), X[:4])
+            assert_allclose(values(found), truth, rtol=SAME)
+            assert "differentiated at the logits" in found.model.read_from
 
     def test_scores_before_suppression(self, audited):
         found = audited(headed.detector("suppressed"), X[:4], output_kind="detection", **EXACT)
