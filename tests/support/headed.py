@@ -81,16 +81,16 @@ def top(fisher: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.nd
     return np.array([np.linalg.eigvalsh(fisher(x))[-1] for x in np.asarray(inputs, np.float64)])
 
 
-def captcha(classes=(36, 36, 36, 36, 36), *, soft: bool = False, **options) -> onnx.ModelProto:
+def captcha(classes=(36, 36, 36, 36, 36), *, soft: bool = False, kind: int = TensorProto.FLOAT, **options) -> onnx.ModelProto:
     """One head for each letter, as logits or probabilities."""
     nodes, constants, outputs = [], {}, []
     for k, n in enumerate(classes):
-        constants[f"W{k}"] = weights(H, n, seed=k)
+        constants[f"W{k}"] = weights(H, n, seed=k).astype(helper.tensor_dtype_to_np_dtype(kind))
         nodes.append(("MatMul", ["h", f"W{k}"], [f"l{k}" if soft else f"letter{k}"], {}))
         if soft:
             nodes.append(("Softmax", [f"l{k}"], [f"letter{k}"], {"axis": 1}))
-        outputs.append(info(f"letter{k}", options.get("batch", "N"), n))
-    return net(nodes, constants, outputs, **options)
+        outputs.append(info(f"letter{k}", options.get("batch", "N"), n, kind=kind))
+    return net(nodes, constants, outputs, kind=kind, **options)
 
 
 def letter(k: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
