@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ import numpy as np
 from onnxfim.auditing.finding_axes import OutputAxes
 from onnxfim.auditing.opening_heads import Trials, View, as_it_is, boxes_apart, copied, read_head, same
 from onnxfim.errors import InputError
+from onnxfim.graph.before_sigmoid import logits_of
 from onnxfim.graph.detections import SideBySide, boxes_beside_scores, located_scores, suppression
 from onnxfim.graph.graph import Node
 from onnxfim.graph.head_copies import Pen
@@ -92,13 +94,23 @@ def _part(trials: Trials, head: Head, beside: SideBySide, settings: Settings) ->
 
 
 def _cut(trials: Trials, head: Head, axis: int, start: int, stop: int | None, settings: Settings) -> View:
-    """Some entries of the output."""
-    pen = Pen(trials.file.proto)
+    """Some entries of the output: made again from their logits where these lie behind joins and moves alone, else cut out of it."""
     where, what = _place(head, axis, start, stop)
-    value = pen.cut(head.value.name, axis, start, stop)
-    view = copied(
-        trials, pen, value, head.value.dtype, lambda: _entries(read_head(trials, head), axis, start, stop), head, settings, what
-    )
+
+    def read(pen: Pen, value: str) -> View:
+        return copied(
+            trials, pen, value, head.value.dtype, lambda: _entries(read_head(trials, head), axis, start, stop), head, settings, what
+        )
+
+    pen = Pen(trials.file.proto)
+    logits = logits_of(pen, trials.file.graph, head.value.name, axis, start, stop)
+    view = None
+    if logits is not None:
+        with suppress(InputError):
+            view = read(pen, pen.emit("Sigmoid", logits))
+    if view is None:
+        pen = Pen(trials.file.proto)
+        view = read(pen, pen.cut(head.value.name, axis, start, stop))
     return replace(view, axes=OutputAxes(axis, 0, where))
 
 

@@ -47,6 +47,11 @@ def stacked(trials: Trials, chosen: Sequence[Head], settings: Settings) -> View:
     Raises:
         InputError: heads that are no one distribution, or whose logits or axes cannot be read; a copy that gives others.
     """
+    if settings.class_axis is not None or settings.batch_axis is not None:
+        raise InputError(
+            f"{trials.file.path}: --class-axis and --batch-axis are of one output, and {len(chosen)} are asked for. Name one with "
+            "--output, or drop the axis."
+        )
     reads = [_read(trials, head, settings) for head in chosen]
     name = ", ".join(h.name for h in chosen)
     kinds = {(r.reader.independent, r.reader.has_classes) for r in reads}

@@ -163,6 +163,47 @@ class TestSeveral:
         fishers = lambda x: sum(headed.softmax_fisher(headed.letter(k, n), x) for k, n in enumerate((3, 5)))  # noqa: E731
         assert_allclose(values(found), top(fishers, X[:4]), rtol=SAME)
 
+    @pytest.mark.parametrize(
+        ("kind", "dtype", "rtol"), [(TensorProto.DOUBLE, np.float64, 1e-6), (TensorProto.FLOAT16, np.float16, 0.1)]
+    )
+    @pytest.mark.parametrize("soft", [False, True])
+    def test_in_other_types(
+        self, audited, kind, dtype, rtol, soft
+    ):  # rtol: float64 differences; those of float16, which are coarse
+        found = audited(headed.captcha((3, 5), kind=kind, soft=soft), X[:4].astype(dtype), output="all", **EXACT)
+        fisher = lambda x: sum(headed.softmax_fisher(headed.letter(k, n), x) for k, n in enumerate((3, 5)))  # noqa: E731
+        assert_allclose(values(found), top(fisher, X[:4]), rtol=rtol)
+
+    def test_log_probabilities_and_logits_together(self, audited):
+        nodes = [
+            ("MatMul", ["h", "W0"], ["l"], {}),
+            ("LogSoftmax", ["l"], ["logp"], {"axis": 1}),
+            ("MatMul", ["h", "W1"], ["b"], {}),
+        ]
+        made = net(nodes, {"W0": weights(H, 3), "W1": weights(H, 5, seed=1)}, [info("logp", "N", 3), info("b", "N", 5)])
+        fisher = lambda x: sum(headed.softmax_fisher(headed.letter(k, n), x) for k, n in enumerate((3, 5)))  # noqa: E731
+        assert_allclose(values(audited(made, X[:4], output="all", **EXACT)), top(fisher, X[:4]), rtol=SAME)
+
+    def test_heads_of_maps_of_classes(self, audited):  # (N, K, H, W) each
+        nodes = [
+            ("MatMul", ["h", "W0"], ["a0"], {}), ("Reshape", ["a0", "s0"], ["m0"], {}), ("Softmax", ["m0"], ["seg"], {"axis": 1}),
+            ("MatMul", ["h", "W1"], ["cls"], {}),
+        ]  # fmt: skip
+        made = net(nodes, {"W0": weights(H, 12), "W1": weights(H, 5, seed=1), "s0": np.array([-1, 3, 2, 2])},
+                   [info("seg", "N", 3, 2, 2), info("cls", "N", 5)])  # fmt: skip
+
+        def fisher(x):
+            maps = headed.softmax_fisher(lambda v: headed.letter(0, 12)(v).reshape(3, 4).T, x)
+            return maps + headed.softmax_fisher(headed.letter(1, 5), x)
+
+        found = audited(made, X[:4], output="all", **EXACT)
+        assert (found.model.num_outputs, found.model.positions) == (5, 5)
+        assert_allclose(values(found), top(fisher, X[:4]), rtol=SAME)
+
+    def test_an_axis_is_of_one_output(self, audited, told):
+        with pytest.raises(InputError, match=told("--class-axis and --batch-axis are of one output", "2 are asked for")):
+            audited(headed.captcha((3, 5)), output="all", class_axis=1)
+
     def test_some_of_them(self, audited):
         found = audited(headed.captcha((3, 5, 2)), X[:4], output="letter2,letter0", **EXACT)
         fisher = lambda x: headed.softmax_fisher(headed.letter(0, 3), x) + headed.softmax_fisher(headed.letter(2, 2), x)  # noqa: E731
@@ -215,7 +256,7 @@ class TestSeveral:
 
 
 class TestDetectors:
-    @pytest.mark.parametrize("layout", ["channels", "last", "apart", "two scales", "suppressed"])
+    @pytest.mark.parametrize("layout", ["channels", "last", "apart", "two scales", "decoded", "suppressed"])
     def test_none_is_read_as_one_choice(self, audited, told, layout):
         with pytest.raises(InputError, match=told("as a detector's", "--output-kind detection")):
             audited(headed.detector(layout))
@@ -236,6 +277,13 @@ class TestDetectors:
         assert_allclose(values(found), truth * (2 if layout == "two scales" else 1), rtol=SAME, atol=1e-9)
         assert (found.model.num_outputs, found.model.output_kind) == (headed.SCORES, "detection")
         assert all(s.prediction is None for s in found.samples)
+
+    def test_scores_through_joins_and_cuts_are_read_at_their_logits(self, audited):
+        for layout in ("decoded", "two scales"):
+            found = audited(headed.detector(layout), X[:4], output_kind="detection", **EXACT)
+            truth = 2 * top(lambda x: headed.sigmoid_fisher(headed.box_scores, x, 0.25), X[:4])
+            assert_allclose(values(found), truth, rtol=SAME)
+            assert "differentiated at the logits" in found.model.read_from
 
     def test_scores_before_suppression(self, audited):
         found = audited(headed.detector("suppressed"), X[:4], output_kind="detection", **EXACT)

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto, helper
 
 from onnxfim.errors import InputError
+from onnxfim.graph.before_sigmoid import logits_of
 from onnxfim.graph.choosing_heads import choose_heads
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, is_scores, located_scores, suppression
 from onnxfim.graph.ends import ending
@@ -130,6 +131,23 @@ class TestDetections:
         assert boxes_by_shape({"a": (2, 16, 4), "b": (2, 3, 16)}) == ["a"]
         assert boxes_by_shape({"a": ("N", "T", 4), "b": ("N", "T", 3)}) == []  # tags of words
         assert boxes_by_shape({"a": (2, 16, 4), "b": (2, 16, 4)}) == boxes_by_shape({"a": (2, 16, 4), "b": (2, 8, 3)}) == []
+
+
+class TestLogitsOfScores:
+    @pytest.mark.parametrize("layout", ["channels", "two scales", "decoded", "last"])
+    @pytest.mark.parametrize(("start", "stop"), [(4, 7), (4, None), (5, 6)])
+    def test_their_sigmoid_is_what_the_output_holds(self, layout, start, stop):  # float32
+        made = headed.detector(layout)
+        axis = 2 if layout in ("last", "decoded") else 1
+        pen = Pen(made)
+        value = logits_of(pen, Graph(made), "out", axis, start, stop)
+        z, p = run(pen.alone(value, TensorProto.FLOAT), headed.X), run(made, headed.X)
+        assert_allclose(1 / (1 + np.exp(-z)), np.take(p, range(p.shape[axis])[start:stop], axis), rtol=1e-5)
+
+    def test_boxes_have_none(self):
+        made = headed.detector("decoded")
+        assert logits_of(Pen(made), Graph(made), "out", 2, 0, 7) is None
+        assert logits_of(Pen(made), Graph(made), "out", 2, 3, 5) is None
 
 
 class TestEnds:

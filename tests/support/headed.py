@@ -81,16 +81,16 @@ def top(fisher: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray) -> np.nd
     return np.array([np.linalg.eigvalsh(fisher(x))[-1] for x in np.asarray(inputs, np.float64)])
 
 
-def captcha(classes=(36, 36, 36, 36, 36), *, soft: bool = False, **options) -> onnx.ModelProto:
+def captcha(classes=(36, 36, 36, 36, 36), *, soft: bool = False, kind: int = TensorProto.FLOAT, **options) -> onnx.ModelProto:
     """One head for each letter, as logits or probabilities."""
     nodes, constants, outputs = [], {}, []
     for k, n in enumerate(classes):
-        constants[f"W{k}"] = weights(H, n, seed=k)
+        constants[f"W{k}"] = weights(H, n, seed=k).astype(helper.tensor_dtype_to_np_dtype(kind))
         nodes.append(("MatMul", ["h", f"W{k}"], [f"l{k}" if soft else f"letter{k}"], {}))
         if soft:
             nodes.append(("Softmax", [f"l{k}"], [f"letter{k}"], {"axis": 1}))
-        outputs.append(info(f"letter{k}", options.get("batch", "N"), n))
-    return net(nodes, constants, outputs, **options)
+        outputs.append(info(f"letter{k}", options.get("batch", "N"), n, kind=kind))
+    return net(nodes, constants, outputs, kind=kind, **options)
 
 
 def letter(k: int, n: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -103,7 +103,7 @@ BOXES, SCORES = 5, 3  # a small detector's boxes, and scores of each
 
 
 def detector(layout: str = "channels", *, level: str = "sigmoid", opset: int = 17) -> onnx.ModelProto:
-    """Boxes and scores: ``channels`` (N, 4+C, A), ``last`` (N, A, 4+C), ``apart`` two outputs, ``flat`` joined over two scales."""
+    """Boxes and scores: ``channels`` (N, 4+C, A), ``last`` (N, A, 4+C), ``apart`` two outputs, and others."""
     constants = {"B": 30 * weights(H, 4 * BOXES, seed=1), "S": weights(H, SCORES * BOXES, seed=2),
                  "b4": np.array([-1, 4, BOXES]), "bs": np.array([-1, SCORES, BOXES])}  # fmt: skip
     nodes = [
@@ -128,6 +128,20 @@ def detector(layout: str = "channels", *, level: str = "sigmoid", opset: int = 1
                   ("NonMaxSuppression", ["boxes", "probs", "most", "iou"], ["kept"], {}), ("Cast", ["kept"], ["out"], {"to": 1})]  # fmt: skip
         constants |= {"most": np.array([3]), "iou": np.array([0.5], np.float32)}
         return net(nodes, constants, [info("out", "M", 3)], opset=opset)
+    if layout == "decoded":  # all through one Sigmoid, boxes decoded after it, as YOLOv5 does, and joined over two scales
+        nodes = [
+            ("MatMul", ["h", "B"], ["fb"], {}), ("Reshape", ["fb", "b4"], ["boxes4"], {}),
+            ("MatMul", ["h", "S"], ["fs"], {}), ("Reshape", ["fs", "bs"], ["logits"], {}),
+            ("Concat", ["boxes4", "logits"], ["raw"], {"axis": 1}), ("Transpose", ["raw"], ["last"], {"perm": [0, 2, 1]}),
+            ("Reshape", ["last", "grid"], ["spread"], {}), ("Sigmoid", ["spread"], ["s"], {}),
+            ("Slice", ["s", "zero", "four", "three"], ["b"], {}), ("Slice", ["s", "four", "many", "three"], ["c"], {}),
+            ("Mul", ["b", "stride"], ["pixels"], {}), ("Concat", ["pixels", "c"], ["one"], {"axis": -1}),
+            ("Reshape", ["one", "rows"], ["scale"], {}), ("Concat", ["scale", "scale"], ["out"], {"axis": 1}),
+        ]  # fmt: skip
+        constants |= {"grid": np.array([-1, 1, BOXES, 4 + SCORES]), "rows": np.array([-1, BOXES, 4 + SCORES]), "zero": np.array([0]),
+                      "four": np.array([4]), "many": np.array([99]), "three": np.array([3]),
+                      "stride": np.array([64, 80, 96, 70], np.float32)}  # fmt: skip
+        return net(nodes, constants, [info("out", "N", 2 * BOXES, 4 + SCORES)], opset=opset)
     nodes.append(("Concat", ["boxes4", "probs"], ["out"], {"axis": 1}))
     return net(nodes, constants, [info("out", "N", 4 + SCORES, BOXES)], opset=opset)
 
