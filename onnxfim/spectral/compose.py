@@ -134,11 +134,15 @@ def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) ->
 
 
 def _cause(ctx: Composition, node: Node) -> str:
-    """Why an input of the node has no bound, which comes before what its own rule says; empty where all have one."""
-    for value in (ctx.values[n] for n in node.inputs if n in ctx.values):
-        if any(v.log == math.inf for v in (value, *(anchor for anchor, _ in value.terms))):
-            return ctx.reason(value)
-    return ""
+    """Why the node's one input that varies has no bound, which comes before what its own rule says; empty where it has one.
+
+    Of several inputs the rule itself says which matters: attention has a bound where its scores by themselves have none.
+    """
+    varying = {n for n in node.inputs if n in ctx.values}
+    value = ctx.values[varying.pop()] if len(varying) == 1 else None
+    if value is None or not any(v.log == math.inf for v in (value, *(anchor for anchor, _ in value.terms))):
+        return ""
+    return ctx.reason(value)
 
 
 def _apply(ctx: Composition, node: Node, rules: Mapping[str, BoundRule]) -> tuple[Value, ...]:

@@ -306,3 +306,17 @@ def test_a_rule_without_the_memory_it_needs_gives_no_bound_and_the_reason(monkey
     bound = bound_of([node("Tanh", ["x"])])
     assert not bound.available
     assert "its shapes take more memory than there is" in bound.reason
+
+
+def test_the_first_cause_is_said():
+    """What rounds comes first, whatever the operators behind it say of what they read."""
+    weights = {"s": np.float32(0.1), "z": np.uint8(128), "again": np.array([3], np.int64)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="rounding"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], name="back"),
+        helper.make_node("Shape", ["x"], ["n"]),
+        helper.make_node("ConstantOfShape", ["n"], ["c"]),
+        helper.make_node("Pow", ["d", "c"], ["y"], name="unknown power"),
+    ]
+    reason = bound_of(nodes, weights).reason
+    assert reason.startswith("node 'rounding', op QuantizeLinear: rounds to steps")
