@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
+from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
@@ -31,7 +32,7 @@ from onnxfim.auditing.stages import (
     tied,
     unmeasurable,
 )
-from onnxfim.auditing.subject import CallableModel, open_subject
+from onnxfim.auditing.subject import CallableModel, batch_first, check_shape, hardware_of, open_subject
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
@@ -43,6 +44,7 @@ from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
+from onnxfim.runtime.watching import current_watch
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Model: TypeAlias = str | Path | ModelFile | CallableModel
@@ -236,12 +238,26 @@ def opened(
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
+    if isinstance(file, ModelFile):
+        file, samples = _entered(file, samples, settings, meter)
     _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)
     return context
+
+
+def _entered(file: ModelFile, samples: Samples, settings: Settings, meter: Meter) -> tuple[ModelFile, Samples]:
+    """The file and its samples at the value that they are audited from, where that is not the input."""
+    into = choose_input(file, settings.input)
+    if settings.at is None and into.dtype.startswith("float"):
+        return file, samples
+    batch_first(file, into.name)
+    check_shape(into.name, samples.inputs.shape[1:], sample_shape(into))
+    inside, values = entered(file, samples, settings, hardware_of(settings), meter)
+    current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))
+    return inside, values
 
 
 def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from onnxfim.auditing.entry import entry_of
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.gradients import derivative_graph
@@ -209,7 +210,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
-    forward = opened(file.path, out.name, fixed, batch)
+    forward = opened(file.source, out.name, fixed, batch)
     few = rows_that_run(forward.raw, X, 8)
     independent = stand_alone(settings, end)
     axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
@@ -252,7 +253,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         opset=file.graph.opsets.get("ai.onnx"), input=into.name, input_shape=into.shape or (), input_dtype=into.dtype,
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
         read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
-        axes_from=axes.how, no_slope=still,
+        axes_from=axes.how, no_slope=still, at=entry_of(file, named=settings.at is not None),
     )  # fmt: skip
     differentiable, reason = None, None
     if not reader.reads_logits:
@@ -263,7 +264,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         reason = f"the output's batch is its axis {axes.batch}, not the first"
     else:
         differentiable = Differentiable(source, into.name, read, file.path.parent)
-    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name) or (file.at and file.at.limits)
     return Subject(
         info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
     )  # fmt: skip

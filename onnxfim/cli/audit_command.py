@@ -138,6 +138,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
 
 def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
+    if result.model.at is not None:
+        console.say(f"audited from {result.model.at.tensor!r}; before it: {result.model.at.front}")
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
     for name, text in placement_lines(result):

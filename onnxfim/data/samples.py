@@ -37,6 +37,7 @@ class Samples:
         sha256: Hash of what was selected, before preprocessing and before bad samples were left out.
         skipped: Selected samples that could not be used.
         synthetic: Whether the samples were drawn and describe no real input.
+        fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
     """
 
     inputs: Array = field(repr=False)
@@ -48,6 +49,7 @@ class Samples:
     sha256: str
     skipped: tuple[Skipped, ...] = ()
     synthetic: bool = False
+    fed: Array | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -62,6 +64,7 @@ class Samples:
             labels=None if self.labels is None else self.labels[kept],
             indices=self.indices[kept],
             names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
+            fed=None if self.fed is None else self.fed[kept],
             skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
         )
 

@@ -18,6 +18,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.inner import Place, token_input
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
 
@@ -33,7 +34,8 @@ class ModelFile:
     """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph.
 
     The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
-    as it was read from what may later stand in its place.
+    as it was read from what may later stand in its place. ``at`` is set where the model is a copy that begins at an inner value of
+    the file, which is then its first input; ``own_input`` is what the file takes in its place.
     """
 
     path: Path
@@ -42,6 +44,13 @@ class ModelFile:
     proto: onnx.ModelProto
     graph: Graph
     seen: tuple[int, ...] = ()
+    at: Place | None = None
+    own_input: TensorInfo | None = None
+
+    @property
+    def source(self) -> Path | bytes:
+        """What the runtime opens: the file, or the copy that begins inside it."""
+        return self.path if self.at is None else self.proto.SerializeToString()
 
     @property
     def producer(self) -> str:
@@ -151,10 +160,10 @@ def _unreadable(where: Path, error: OSError) -> ModelError:
 
 
 def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
-    """The input to audit: the named one, or the only one.
+    """The input to audit: the named one, or the only one. One of whole numbers is audited at a float value behind it.
 
     Raises:
-        InputError: an unknown name, several inputs and no name, or an input that is not floating point.
+        InputError: an unknown name, several inputs and no name, or an input that holds no numbers.
     """
     inputs = file.graph.inputs
     chosen = _pick(file, inputs, name, "input")
@@ -163,10 +172,10 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
             f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected float16, float32 or float64, for ONNX Runtime's "
             "Python takes no other floats. Put a Cast from float32 before it, which changes no answer."
         )
-    if not chosen.dtype.startswith("float"):
+    if not chosen.dtype.startswith(("float", "int", "uint")):
         raise InputError(
-            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "
-            "able to be small. Audit from the first floating-point value: export the model without its integer front end."
+            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected numbers, for a change of the input must be able to "
+            "be small. Export the model with a float input in its place."
         )
     others = [i.name for i in inputs if i.name != chosen.name]
     if others:
@@ -176,7 +185,7 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
         )
     if chosen.shape is None:
         raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
-    if len(chosen.shape) < 2:
+    if len(chosen.shape) < 2 and chosen.dtype.startswith("float"):
         raise InputError(
             f"{file.path}: input {chosen.name!r} has shape {chosen.shape}, expected a batch axis and at least one more."
         )
@@ -210,6 +219,8 @@ def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what:
             return floats[0]
         if len(values) == 1:
             return values[0]
+        if what == "input" and (tokens := token_input(file.graph, None)) is not None:
+            return tokens
         raise InputError(f"{file.path}: {len(values)} {what}s ({', '.join(names)}), expected one. Name it with --{what}.")
     if name not in names:
         import difflib  # for a message alone

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
+from onnxfim.record.entry import INPUT_UNIT, Entry
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
@@ -30,7 +31,8 @@ class ModelInfo:
     ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
     speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
     ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
-    they are a step function of the input.
+    they are a step function of the input. ``at`` tells where inside the file it was audited, where that is not its input: ``input``
+    is then the value that was audited from.
     """
 
     path: str
@@ -53,6 +55,7 @@ class ModelInfo:
     batch_axis: Count | None = None
     axes_from: str | None = None
     no_slope: str | None = None
+    at: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -282,7 +285,7 @@ class Audit:
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
     rows: RowCheck | None = None
-    units: str = field(default="nats per squared model input unit", metadata=ALWAYS)
+    units: str = field(default=f"nats per squared {INPUT_UNIT}", metadata=ALWAYS)
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)

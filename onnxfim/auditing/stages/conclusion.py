@@ -17,7 +17,8 @@ from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
 from onnxfim.record.decision import Aggregates
-from onnxfim.record.measures import MEASURES
+from onnxfim.record.entry import in_units_of
+from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.running import UNMEASURED, Run
@@ -85,6 +86,7 @@ def conclude(
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
         rows=ground.rows,
+        units=in_units_of(ground.subject.info.at, BY_NAME["lambda_max"].units),
     )
     return judge(measured)
 
@@ -116,7 +118,8 @@ def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphRe
 )
 def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) -> dict[str, Aggregates]:
     """Statistics over the samples."""
-    return dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
+    found = dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
+    return {name: replace(a, units=in_units_of(ground.subject.info.at, a.units)) for name, a in found.items()}
 
 
 @stage("telling the classes", small=True, instead=lambda ground, reason, samples: ())

@@ -37,7 +37,7 @@ def _model_facts(audit: Audit) -> FactGroup:
         Fact("Size", size(model.bytes)),
         Fact("Producer", visible(model.producer) or "not stated"),
         Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
-        Fact("Input", f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"),
+        *_input(model),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
         *_axes(model),
         Fact("Read as", f"{model.output_kind}, {visible(model.read_from)}"),
@@ -45,6 +45,17 @@ def _model_facts(audit: Audit) -> FactGroup:
     if model.rewritten:
         facts.append(Fact("Copy needed for", visible(model.rewritten)))
     return FactGroup("Model", tuple(facts))
+
+
+def _input(model: ModelInfo) -> tuple[Fact, ...]:
+    """What the file takes, and the value inside it that it was audited from."""
+    at, audited = model.at, f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"
+    if at is None:
+        return (Fact("Input", audited),)
+    return (
+        Fact("Input", f"{visible(at.input)}: {visible(at.input_dtype)}, {_shape(at.input_shape)}"),
+        Fact("Audited from", f"{audited}; before it: {visible(at.front)}"),
+    )
 
 
 def _axes(model: ModelInfo) -> tuple[Fact, ...]:

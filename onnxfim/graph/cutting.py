@@ -1,0 +1,80 @@
+"""Copies of a model cut at an inner value: the part before it, to read it, and the part behind it, which takes it as an input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+from onnx import helper
+
+from onnxfim.graph.graph import Dimension, Graph
+from onnxfim.graph.prepare import pruned, reads
+
+
+def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its own functions written out, so that the values inside them have names; itself where it has none."""
+    if not model.functions:
+        return model
+    import onnx.inliner  # few models have functions
+
+    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    return written
+
+
+def part_before(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """A copy whose only output is the inner value ``tensor``, and that holds no more than it needs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.append(onnx.ValueInfoProto(name=tensor))  # the runtime knows its type
+    return _kept(copy, _needed(model, [tensor]))
+
+
+def part_behind(model: onnx.ModelProto, tensor: str, element_type: int, shape: Sequence[Dimension]) -> onnx.ModelProto:
+    """A copy that takes the inner value ``tensor`` as its first input, without what it alone needed.
+
+    Outputs that are this value itself are left out. Inputs that something else reads stay, behind it.
+
+    Args:
+        model: The model; it is not changed.
+        tensor: A value that a node of the main graph writes.
+        element_type: Its ONNX type.
+        shape: Its shape with the batch; a name or None where a size is open.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    outputs = [o for o in model.graph.output if o.name != tensor]
+    inputs = list(model.graph.input)
+    for field, values in ((copy.graph.output, outputs), (copy.graph.input, inputs)):
+        del field[:]
+        field.extend(values)
+    copy.graph.input.insert(0, helper.make_tensor_value_info(tensor, element_type, list(shape)))
+    for node in copy.graph.node:  # of a node whose other outputs are read, this one has another name from here on
+        for k, name in enumerate(node.output):
+            if name == tensor:
+                node.output[k] = f"{tensor}__before"
+    return _kept(copy, _needed(copy, [o.name for o in outputs]))
+
+
+def _needed(model: onnx.ModelProto, outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes that these values need, sorted."""
+    return pruned([model.graph.node[n.index] for n in Graph(model).nodes], outputs)
+
+
+def _kept(copy: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """The copy with these nodes, and what they read and its outputs are."""
+    graph = copy.graph
+    kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    used = {r for n in kept for r in reads(n)} | {o.name for o in graph.output}
+    made = {o for n in kept for o in n.output}
+    for field, name_of in (
+        (graph.initializer, lambda t: t.name), (graph.sparse_initializer, lambda t: t.values.name), (graph.input, lambda v: v.name),
+    ):  # fmt: skip
+        left = [v for v in field if name_of(v) in used]
+        del field[:]
+        field.extend(left)
+    told = [v for v in graph.value_info if v.name in made]
+    del graph.value_info[:], graph.node[:]
+    graph.value_info.extend(told)
+    graph.node.extend(kept)
+    return copy
