@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
-from onnxfim.record.entry import INPUT_UNIT, Entry
+from onnxfim.record.entry import INPUT_UNIT, Entry, Position
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
@@ -172,7 +172,7 @@ class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
 
     ``largest`` holds the coordinates with the largest entries and their values, for inputs that are no images (the pictures are
-    None then).
+    None then). ``positions`` are those of a sequence of tokens, where each has values of its own.
     """
 
     index: Count
@@ -184,6 +184,7 @@ class DirectionPicture:
     direction: Thumbnail | None
     moved: Thumbnail | None
     largest: tuple[tuple[Count, float], ...] = field(default=(), metadata=ALWAYS)
+    positions: tuple[Position, ...] = ()
 
 
 @closed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxfim.record.limits import Count
+from onnxfim.record.limits import Count, Part, closed
 
 #: What an audit's values are in where nothing else is said.
 INPUT_UNIT = "model input unit"
@@ -42,6 +42,18 @@ class Entry:
         """Several of them."""
         first, space, rest = self.unit.partition(" ")
         return f"{first}s{space}{rest}"
+
+
+@closed
+@dataclass(frozen=True)
+class Position:
+    """One position of a sequence at a sample: the whole number that the file was fed there, and its part of the worst direction.
+
+    ``share`` is the position's part of the direction's squared length; all of a sample's add up to 1.
+    """
+
+    token: int
+    share: Part
 
 
 def in_units_of(entry: Entry | None, text: str) -> str:

@@ -132,7 +132,8 @@ def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRo
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
-    if ground.meter.stop.hurried:
+    entry = ground.subject.info.at
+    if ground.meter.stop.hurried or (entry is not None and entry.kind == "embedding"):
         return ()
     return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
 
