@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,11 +11,12 @@ import onnx
 
 from onnxfim.auditing.meter import Meter
 from onnxfim.data import Samples
+from onnxfim.data.samples import check_bytes
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.cutting import part_before, part_behind, without_functions
 from onnxfim.graph.graph import Graph, TensorInfo
-from onnxfim.graph.inner import Place, Unplaced, named_place, place_of
-from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch
+from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
+from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, value_type
 from onnxfim.record.entry import Entry
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import RowsFailed
@@ -76,17 +77,51 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
         InputError: there is no value to audit from, it cannot be read, or the copy gives other outputs than the file.
     """
     into = choose_input(file, settings.input)
-    written = file if not file.proto.functions else _without_functions(file)
+    written = with_names(file)
     place = place_in(written, into, settings)
     if place is None:
         return file, samples
     output = choose_output(file, settings.output).name
     if output == place.tensor:
         raise InputError(f"{file.path}: {output!r} is the output itself, expected a value before it. Name another one with --at.")
-    values, samples = _read(written, into, place, samples, hardware, meter)
-    copy = _cut(written, into, place, values)
+    reading = _reading(written, into, place, samples.inputs, hardware, named=settings.at is not None)
+    values, samples = _read(reading, samples, meter)
+    copy = _cut(reading, values)
     _compare(file, copy, into, output, samples.inputs, values, hardware)
     return copy, replace(samples, inputs=values, fed=samples.inputs)
+
+
+def whole_input(file: ModelFile, name: str | None) -> TensorInfo | None:
+    """The input of whole numbers that a file would be audited behind; None where it has a float one, or none can be told."""
+    inputs = file.graph.inputs
+    if name is None and any(i.dtype.startswith("float") for i in inputs):
+        return None
+    found = [i for i in inputs if i.name == name or name is None]
+    if len(found) > 1:
+        tokens = token_input(file.graph, None)
+        found = [] if tokens is None else [tokens]
+    return found[0] if len(found) == 1 and found[0].dtype.startswith(("int", "uint")) else None
+
+
+def unread(file: ModelFile, *, input_name: str | None, output_name: str | None, at: str | None) -> tuple[Graph, str | None]:
+    """The graph from where it is audited on, as far as the file alone tells, and the input's name there; no sample is run.
+
+    Args:
+        file: The file.
+        input_name, output_name: As given.
+        at: The value to begin from, as given.
+
+    Raises:
+        InputError: there is no value to begin from, or none of this name.
+    """
+    written = with_names(file)
+    into = whole_input(written, input_name) if at is None else choose_input(written, input_name)
+    if into is None or at == into.name:
+        return file.graph, input_name
+    place = placed(written.graph, file.path, into, at=at, output=choose_output(file, output_name).name)
+    element = value_type(written, place.tensor) or int(onnx.TensorProto.FLOAT)
+    shape = written.graph.shapes.get(place.tensor)
+    return Graph(part_behind(written.proto, place.tensor, element, shape), base_dir=file.path.parent), place.tensor
 
 
 def entry_of(file: ModelFile, *, named: bool) -> Entry | None:
@@ -100,70 +135,104 @@ def entry_of(file: ModelFile, *, named: bool) -> Entry | None:
     )  # fmt: skip
 
 
-def _without_functions(file: ModelFile) -> ModelFile:
+def with_names(file: ModelFile) -> ModelFile:
+    """The file with its functions written out, so that the values inside them have names; itself where it has none."""
+    if not file.proto.functions:
+        return file
     proto = without_functions(file.proto)
     return replace(file, proto=proto, graph=Graph(proto, base_dir=file.path.parent))
 
 
-def _read(
-    file: ModelFile, into: TensorInfo, place: Place, samples: Samples, hardware: Hardware, meter: Meter
-) -> tuple[Array, Samples]:
-    """The value at every sample, and the samples that have one; those on which the runtime fails are left out."""
+@dataclass(frozen=True)
+class _Reading:
+    """How the value is read: of which file and input, where it is, its shape at one sample, and its axis of the batch."""
+
+    file: ModelFile
+    into: TensorInfo
+    place: Place
+    session: Any
+    shape: tuple[int, ...] = ()
+    axis: int = 0
+
+    @property
+    def fixed(self) -> int | None:
+        """Rows that the file insists on, or None."""
+        return fixed_batch(self.into) if self.into.shape else None
+
+    def raw(self, rows: Array) -> Array:
+        """The value as the file has it."""
+        names = {i.name for i in self.session.get_inputs()}
+        fed = filled(rows, max(self.fixed or 0, len(rows)))
+        return np.asarray(run(self.session, [self.place.tensor], {self.into.name: fed} if self.into.name in names else {})[0])
+
+    def __call__(self, rows: Array) -> Array:
+        """The value at these rows, (n, *shape).
+
+        Raises:
+            InputError: of another shape than at the first sample.
+        """
+        value = np.moveaxis(self.raw(rows), self.axis, 0)[: len(rows)]
+        if value.shape[1:] != self.shape:
+            raise InputError(
+                f"{self.file.path}: {self.place.tensor!r} has shape {value.shape[1:]} for some samples and {self.shape} for "
+                "others, expected one shape. Name another value with --at."
+            )
+        return value
+
+
+def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware: Hardware, *, named: bool) -> _Reading:
+    """How the value is read; a value that is found has no batch perhaps where one that moves it has.
+
+    Raises:
+        InputError: it is no float, or has no axis of the batch.
+    """
     session, _ = open_session(
         part_before(file.proto, place.tensor).SerializeToString(), hardware, base_dir=file.path.parent.resolve()
     )
-    fixed = fixed_batch(into) if into.shape else None
+    reading = _Reading(file, into, place, session)
+    runs = (X[k : k + 1] for k in range(min(len(X), 2 * _ROWS)))
+    row = next((r for r in runs if not isinstance(_tried(reading.raw, r), str)), X[:1])
+    sizes = (reading.fixed, reading.fixed) if reading.fixed else (1, 2)
+    one, two = (reading.raw(np.repeat(row, n, axis=0)) for n in sizes)
+    if one.dtype.name not in _FLOATS:
+        raise InputError(f"{file.path}: {place.tensor!r} is of {one.dtype}, expected a float value. Name another one with --at.")
+    axes = [k for k in range(one.ndim) if (one.shape[k], two.shape[k]) == sizes] if one.ndim == two.ndim else []
+    rest = [tuple(np.delete(v.shape, axes[0])) if axes else () for v in (one, two)]
+    if axes and one.ndim >= 2 and rest[0] == rest[1]:
+        return replace(reading, shape=tuple(int(n) for n in rest[0]), axis=axes[0])
+    further = None if named else moved_on(file.graph, place)
+    if further is not None:
+        return _reading(file, into, further, X, hardware, named=named)
+    raise InputError(
+        f"{file.path}: {place.tensor!r} has shape {one.shape} for {sizes[0]} and {two.shape} for {sizes[1]} samples, expected an "
+        "axis of the batch and at least one more. Name another value with --at."
+    )
 
-    def call(rows: Array) -> Array:
-        fed = filled(rows, max(fixed or 0, len(rows)))
-        names = {i.name for i in session.get_inputs()}
-        feeds = {into.name: fed} if into.name in names else {}
-        return np.asarray(run(session, [place.tensor], feeds)[0])
 
-    X = samples.inputs
-    shape = _sample_shape(file, place, call, X, fixed)
-    rows = fixed or max(1, min(_ROWS, _BYTES // max(1, int(np.prod(shape)) * 8)))
+def _read(reading: _Reading, samples: Samples, meter: Meter) -> tuple[Array, Samples]:
+    """The value at every sample, and the samples that have one; those on which the runtime fails are left out."""
+    X, name = samples.inputs, f"{reading.file.path}: {reading.place.tensor!r}"
+    size = int(np.prod(reading.shape)) * 8
+    check_bytes(name, len(X) * size)
+    rows = reading.fixed or max(1, min(_ROWS, _BYTES // max(1, size)))
     found: list[Array] = []
     lost: dict[int, str] = {}
     for start in range(0, len(X), rows):
         meter.check()
         part = np.arange(start, min(start + rows, len(X)))
         with current_watch().about(part.tolist()):
-            for some, value in _in_halves(lambda p: call(X[p]), part):
+            for some, value in _in_halves(lambda p: reading(X[p]), part):
                 if isinstance(value, str):
                     lost |= {int(samples.indices[k]): value for k in some}
                     continue
-                value = value[: len(some)]
-                if value.shape[1:] != shape:
-                    raise InputError(
-                        f"{file.path}: {place.tensor!r} has shape {value.shape[1:]} for some samples and {shape} for others, "
-                        "expected one shape. Name another value with --at."
-                    )
                 good = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
-                lost |= {int(samples.indices[k]): f"{place.tensor!r} is not finite" for k in some[~good]}
+                lost |= {int(samples.indices[k]): f"{reading.place.tensor!r} is not finite" for k in some[~good]}
                 found.append(value[good])
         meter.spent(len(part))
     left = samples.without(lost) if lost else samples
     if not len(left):
-        raise InputError(f"{file.path}: {place.tensor!r} cannot be read at any sample; the first: {next(iter(lost.values()))}.")
+        raise InputError(f"{name} cannot be read at any sample; the first: {next(iter(lost.values()))}. Check the data.")
     return np.concatenate(found), left
-
-
-def _sample_shape(
-    file: ModelFile, place: Place, call: Callable[[Array], Array], X: Array, fixed: int | None
-) -> tuple[int, ...]:  # fmt: skip
-    """The value's shape at one sample: its first axis grows with the rows, and its type is a float."""
-    row = next((X[k : k + 1] for k in range(min(len(X), 2 * _ROWS)) if not isinstance(_tried(call, X[k : k + 1]), str)), X[:1])
-    one, two = call(row), call(np.repeat(row, 2, axis=0)) if fixed is None else call(np.repeat(row, fixed, axis=0))
-    if one.dtype.name not in _FLOATS:
-        raise InputError(f"{file.path}: {place.tensor!r} is of {one.dtype}, expected a float value. Name another one with --at.")
-    sizes = (1, 2) if fixed is None else (fixed, fixed)
-    if one.ndim < 2 or one.shape[1:] != two.shape[1:] or (one.shape[0], two.shape[0]) != sizes:
-        raise InputError(
-            f"{file.path}: {place.tensor!r} has shape {one.shape} for {sizes[0]} and {two.shape} for {sizes[1]} samples, expected "
-            "the batch as its first axis and at least one more. Name another value with --at."
-        )
-    return one.shape[1:]
 
 
 def _tried(call: Callable[[Array], Array], rows: Array) -> Array | str:
@@ -183,12 +252,13 @@ def _in_halves(call: Callable[[Array], Array], part: Array) -> Iterator[tuple[Ar
     yield from _in_halves(call, part[len(part) // 2 :])
 
 
-def _cut(file: ModelFile, into: TensorInfo, place: Place, values: Array) -> ModelFile:
+def _cut(reading: _Reading, values: Array) -> ModelFile:
     """The file as a copy that begins at the value."""
+    file, into, place = reading.file, reading.into, reading.place
     batch = (into.shape or ("batch",))[0] or "batch"
     element = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
-    proto = part_behind(file.proto, place.tensor, element, (batch, *values.shape[1:]))
     try:
+        proto = part_behind(file.proto, place.tensor, element, (batch, *values.shape[1:]), reading.axis)
         graph = Graph(proto, base_dir=file.path.parent)
     except ModelError as error:
         raise InputError(f"{file.path}: cannot be cut at {place.tensor!r} ({error}) Name another value with --at.") from error
@@ -211,7 +281,7 @@ def _compare(
         truth = _tried(lambda r: np.asarray(run(own, [output], {into.name: filled(r, size)})[0]), rows)  # noqa: B023 - called at once
         if isinstance(truth, str):
             continue
-        got = _tried(lambda r: np.asarray(run(cut, [output], {copy.at.tensor: filled(r, size)})[0]), inner)  # noqa: B023
+        got = _tried(lambda r: np.asarray(run(cut, [output], {copy.graph.inputs[0].name: filled(r, size)})[0]), inner)  # noqa: B023
         if isinstance(got, str):
             raise InputError(f"{file.path}: the file cut at {copy.at.tensor!r} does not run ({got}). Name another value with --at.")
         compared += 1

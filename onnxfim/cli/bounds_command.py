@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from onnxfim.auditing.entry import unread
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import OutputError
@@ -35,7 +36,8 @@ def bounds_command(
     file = load_model(model)
     wanted.check_apart(file.files)
     with console.layers() as progress:
-        reading = read_graph(file.graph, input_name=options["input"], output_name=options["output"], progress=progress)
+        graph, into = unread(file, input_name=options["input"], output_name=options["output"], at=options["at"])
+        reading = read_graph(graph, input_name=into, output_name=options["output"], progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),

@@ -30,7 +30,9 @@ def part_before(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     return _kept(copy, _needed(model, [tensor]))
 
 
-def part_behind(model: onnx.ModelProto, tensor: str, element_type: int, shape: Sequence[Dimension]) -> onnx.ModelProto:
+def part_behind(
+    model: onnx.ModelProto, tensor: str, element_type: int, shape: Sequence[Dimension] | None, batch_axis: int = 0
+) -> onnx.ModelProto:
     """A copy that takes the inner value ``tensor`` as its first input, without what it alone needed.
 
     Outputs that are this value itself are left out. Inputs that something else reads stay, behind it.
@@ -39,7 +41,8 @@ def part_behind(model: onnx.ModelProto, tensor: str, element_type: int, shape: S
         model: The model; it is not changed.
         tensor: A value that a node of the main graph writes.
         element_type: Its ONNX type.
-        shape: Its shape with the batch; a name or None where a size is open.
+        shape: Its shape with the batch first; a name or None where a size is open. None where it is not known.
+        batch_axis: Its axis of the batch. Where that is not the first, the copy's input has it first, under a name of its own.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -48,11 +51,15 @@ def part_behind(model: onnx.ModelProto, tensor: str, element_type: int, shape: S
     for field, values in ((copy.graph.output, outputs), (copy.graph.input, inputs)):
         del field[:]
         field.extend(values)
-    copy.graph.input.insert(0, helper.make_tensor_value_info(tensor, element_type, list(shape)))
+    name = f"{tensor}__by_sample" if batch_axis else tensor
+    copy.graph.input.insert(0, helper.make_tensor_value_info(name, element_type, None if shape is None else list(shape)))
     for node in copy.graph.node:  # of a node whose other outputs are read, this one has another name from here on
-        for k, name in enumerate(node.output):
-            if name == tensor:
+        for k, written in enumerate(node.output):
+            if written == tensor:
                 node.output[k] = f"{tensor}__before"
+    if batch_axis and shape is not None:
+        order = [0 if k == batch_axis else k + (k < batch_axis) for k in range(len(shape))]
+        copy.graph.node.insert(0, helper.make_node("Transpose", [name], [tensor], name=name, perm=order))
     return _kept(copy, _needed(copy, [o.name for o in outputs]))
 
 

@@ -111,6 +111,14 @@ def named_place(graph: Graph, into: TensorInfo, name: str, output: str | None) -
     return Place(name, "inner", f"{between.nodes_before(name):,} nodes, the last of them {_told(node)}", f"unit of {name!r}")
 
 
+def moved_on(graph: Graph, place: Place) -> Place | None:
+    """The same value after the one node that reads it, where that only moves it; None where there is no such node."""
+    readers = graph.consumers.get(place.tensor, ())
+    if len(readers) != 1 or readers[0].op not in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
+        return None
+    return replace(place, tensor=readers[0].outputs[0], front=f"{place.front}, and {_told(readers[0])}")
+
+
 def token_input(graph: Graph, output: str | None) -> TensorInfo | None:
     """Of several inputs of whole numbers, the one whose table has by far the most rows: the tokens; None where none has."""
     found: list[tuple[int, TensorInfo]] = []
