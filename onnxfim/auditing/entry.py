@@ -17,7 +17,7 @@ from onnxfim.graph.cutting import part_before, part_behind, without_functions
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
 from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, value_type
-from onnxfim.record.entry import Entry
+from onnxfim.record.audited_from import AuditedFrom
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import RowsFailed
 from onnxfim.runtime.hardware import Hardware
@@ -124,12 +124,12 @@ def unread(file: ModelFile, *, input_name: str | None, output_name: str | None, 
     return Graph(part_behind(written.proto, place.tensor, element, shape), base_dir=file.path.parent), place.tensor
 
 
-def entry_of(file: ModelFile, *, named: bool) -> Entry | None:
+def entry_of(file: ModelFile, *, named: bool) -> AuditedFrom | None:
     """The record of where a file is audited; None where that is its input."""
     own = file.own_input
     if file.at is None or own is None:
         return None
-    return Entry(
+    return AuditedFrom(
         tensor=file.at.tensor, kind=file.at.kind, front=file.at.front, unit=file.at.unit, input=own.name, input_dtype=own.dtype,
         input_shape=own.shape or (), named=named, nodes=len(file.graph.nodes),
     )  # fmt: skip
@@ -144,7 +144,7 @@ def with_names(file: ModelFile) -> ModelFile:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _ValueReader:
     """How the value is read: of which file and input, where it is, its shape at one sample, and its axis of the batch."""
 
     file: ModelFile
@@ -180,7 +180,7 @@ class _Reading:
         return value
 
 
-def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware: Hardware, *, named: bool) -> _Reading:
+def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware: Hardware, *, named: bool) -> _ValueReader:
     """How the value is read; a value that is found has no batch perhaps where one that moves it has.
 
     Raises:
@@ -189,7 +189,7 @@ def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware
     session, _ = open_session(
         part_before(file.proto, place.tensor).SerializeToString(), hardware, base_dir=file.path.parent.resolve()
     )
-    reading = _Reading(file, into, place, session)
+    reading = _ValueReader(file, into, place, session)
     runs = (X[k : k + 1] for k in range(min(len(X), 2 * _ROWS)))
     row = next((r for r in runs if not isinstance(_tried(reading.raw, r), str)), X[:1])
     sizes = (reading.fixed, reading.fixed) if reading.fixed else (1, 2)
@@ -209,7 +209,7 @@ def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware
     )
 
 
-def _read(reading: _Reading, samples: Samples, meter: Meter) -> tuple[Array, Samples]:
+def _read(reading: _ValueReader, samples: Samples, meter: Meter) -> tuple[Array, Samples]:
     """The value at every sample, and the samples that have one; those on which the runtime fails are left out."""
     X, name = samples.inputs, f"{reading.file.path}: {reading.place.tensor!r}"
     size = int(np.prod(reading.shape)) * 8
@@ -252,7 +252,7 @@ def _in_halves(call: Callable[[Array], Array], part: Array) -> Iterator[tuple[Ar
     yield from _in_halves(call, part[len(part) // 2 :])
 
 
-def _cut(reading: _Reading, values: Array) -> ModelFile:
+def _cut(reading: _ValueReader, values: Array) -> ModelFile:
     """The file as a copy that begins at the value."""
     file, into, place = reading.file, reading.into, reading.place
     batch = (into.shape or ("batch",))[0] or "batch"

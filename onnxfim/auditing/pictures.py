@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.audit import Thumbnail
-from onnxfim.record.entry import Position
+from onnxfim.record.audited_from import Position
 from onnxfim.record.sample import SampleResult
 
 Array: TypeAlias = np.ndarray[Any, Any]

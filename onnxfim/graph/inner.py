@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -89,7 +88,7 @@ def place_of(graph: Graph, into: TensorInfo, output: str | None) -> Place | Unpl
         into: The input.
         output: The output that is audited; only what it depends on counts. None for all.
     """
-    return _Search(graph, into, Between(graph, into.name, output)).place()
+    return _WholeNumbers(graph, into, Between(graph, into.name, output)).place()
 
 
 def named_place(graph: Graph, into: TensorInfo, name: str, output: str | None) -> Place | Unplaced:
@@ -98,13 +97,15 @@ def named_place(graph: Graph, into: TensorInfo, name: str, output: str | None) -
     if name in {i.name for i in graph.inputs}:
         return Unplaced(f"{name!r} is an input of the file, expected a value that one of its nodes writes", between.floats())
     if name not in graph.producers:
+        import difflib  # for a message alone
+
         near = difflib.get_close_matches(name, list(graph.producers), 1)
         return Unplaced(f"no node writes a value called {name!r}", between.floats(), near[0] if near else None)
     if name not in between.behind:
         return Unplaced(f"{name!r} does not depend on the input", between.floats())
     if name not in between.before:
         return Unplaced(f"no output that is audited depends on {name!r}", between.floats())
-    known = _Search(graph, into, between).place()
+    known = _WholeNumbers(graph, into, between).place()
     if isinstance(known, Place) and known.tensor == name:
         return known
     node = graph.producers[name]
@@ -142,7 +143,7 @@ class _Reached:
     code: int = 0  # length of the code that a OneHot made of them, which is still whole numbers
 
 
-class _Search:
+class _WholeNumbers:
     """Follows an input's whole numbers to the floats that they become."""
 
     def __init__(self, graph: Graph, into: TensorInfo, between: Between) -> None:

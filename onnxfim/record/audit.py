@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from onnxfim.record.audited_from import INPUT_UNIT, AuditedFrom, Position
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
-from onnxfim.record.entry import INPUT_UNIT, Entry, Position
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
@@ -55,7 +55,7 @@ class ModelInfo:
     batch_axis: Count | None = None
     axes_from: str | None = None
     no_slope: str | None = None
-    at: Entry | None = None
+    at: AuditedFrom | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from onnxfim.record.entry import INPUT_UNIT
+from onnxfim.record.audited_from import INPUT_UNIT
 from onnxfim.record.sample import Estimate, Kind, SampleResult
 
 Sign: TypeAlias = Literal[-1, 0, 1]

@@ -44,7 +44,8 @@ LATER = {
     "FailedStage": {"node"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
-    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope"},
+    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at"},
+    "DirectionPicture": {"positions"},
     "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {
         "provider_missed",

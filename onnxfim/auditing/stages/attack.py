@@ -16,7 +16,7 @@ from onnxfim.auditing.stages import as_found, stage
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.audit import AttackSummary, Correlation
-from onnxfim.record.entry import INPUT_UNIT, in_units_of
+from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.measures import RANKED
 from onnxfim.record.sample import Estimate, SampleResult, estimate_of
 from onnxfim.record.statistics import percentiles, spearman, spearman_of_resamples, wilson

@@ -16,8 +16,8 @@ from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
+from onnxfim.record.audited_from import in_units_of
 from onnxfim.record.decision import Aggregates
-from onnxfim.record.entry import in_units_of
 from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption

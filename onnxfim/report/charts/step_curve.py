@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxfim.record.entry import INPUT_UNIT
+from onnxfim.record.audited_from import INPUT_UNIT
 from onnxfim.record.steps import StepChoice
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, Chart, Label, Segment, SvgPath, marker

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.decision import Aggregates, Finding
-from onnxfim.record.entry import INPUT_UNIT, in_units_of
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.record.statistics import temperature_interval

@@ -12,7 +12,7 @@ INPUT_UNIT = "model input unit"
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditedFrom:
     """The inner value that a file is audited from, and what stands before it.
 
     Attributes:
@@ -34,8 +34,8 @@ class Entry:
     input: str
     input_dtype: str
     input_shape: tuple[int | str | None, ...]
-    named: bool = False
-    nodes: Count = 0
+    named: bool
+    nodes: Count
 
     @property
     def units(self) -> str:
@@ -56,7 +56,7 @@ class Position:
     share: Part
 
 
-def in_units_of(entry: Entry | None, text: str) -> str:
+def in_units_of(entry: AuditedFrom | None, text: str) -> str:
     """Text about values per model input unit, in the units that they have at an entry."""
     if entry is None:
         return text
