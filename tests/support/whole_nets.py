@@ -111,7 +111,9 @@ class Levels:
         ]
         held = {"A": self.A, "B": self.B, "half": np.float32(127.5), "one": np.float32(1), **(weights or {})}
         used = {i for _, inputs, _, _ in nodes for i in inputs}
-        made = model(nodes, {k: v for k, v in held.items() if k in used}, shape=self.shape, out=(len(self.B),), batch=batch, opset=opset)
+        made = model(
+            nodes, {k: v for k, v in held.items() if k in used}, shape=self.shape, out=(len(self.B),), batch=batch, opset=opset
+        )
         made.graph.input[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return made
 
