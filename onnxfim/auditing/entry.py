@@ -191,7 +191,10 @@ def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware
     )
     reading = _ValueReader(file, into, place, session)
     runs = (X[k : k + 1] for k in range(min(len(X), 2 * _ROWS)))
-    row = next((r for r in runs if not isinstance(_tried(reading.raw, r), str)), X[:1])
+    row = next((r for r in runs if not isinstance(_tried(reading.raw, r), str)), None)
+    if row is None:
+        said = _tried(reading.raw, X[:1])
+        raise InputError(f"{file.path}: {place.tensor!r} cannot be read at any of the first samples ({said}). Check the data.")
     sizes = (reading.fixed, reading.fixed) if reading.fixed else (1, 2)
     one, two = (reading.raw(np.repeat(row, n, axis=0)) for n in sizes)
     if one.dtype.name not in _FLOATS:
