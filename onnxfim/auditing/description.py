@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxfim.auditing.entry import whole_input, with_names
+from onnxfim.auditing.entry import whole_input, with_floats, with_names
 from onnxfim.graph.ends import Normalisation, ending, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.inner import Place, Unplaced, place_of
@@ -101,7 +101,7 @@ def describe(file: ModelFile) -> Description:
 def _place(file: ModelFile, output: str | None) -> Place | Unplaced | None:
     """Where a file without a float input would be audited."""
     into = whole_input(file, None)
-    return None if into is None else place_of(with_names(file).graph, into, output)
+    return None if into is None else place_of(with_floats(with_names(file), into, None).graph, into, output)
 
 
 def batch_axis(output: TensorInfo) -> int:

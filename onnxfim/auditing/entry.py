@@ -14,6 +14,7 @@ from onnxfim.data import Samples
 from onnxfim.data.samples import check_bytes
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.cutting import part_before, part_behind, without_functions
+from onnxfim.graph.float_front import with_float_front
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
 from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, value_type
@@ -77,7 +78,7 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
         InputError: there is no value to audit from, it cannot be read, or the copy gives other outputs than the file.
     """
     into = choose_input(file, settings.input)
-    written = with_names(file)
+    written = with_floats(with_names(file), into, settings.at)
     place = place_in(written, into, settings)
     if place is None:
         return file, samples
@@ -89,6 +90,14 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
     copy = _cut(reading, values)
     _compare(file, copy, into, output, samples.inputs, values, hardware)
     return copy, replace(samples, inputs=values, fed=samples.inputs)
+
+
+def with_floats(file: ModelFile, into: TensorInfo, at: str | None) -> ModelFile:
+    """The file with floats written before the operators that compute with an input's whole numbers, where none stand there."""
+    if at is not None or into.dtype.startswith("float") or isinstance(place_of(file.graph, into, None), Place):
+        return file
+    proto = with_float_front(file.proto, into.name)
+    return file if proto is None else replace(file, proto=proto, graph=Graph(proto, base_dir=file.path.parent))
 
 
 def whole_input(file: ModelFile, name: str | None) -> TensorInfo | None:
@@ -118,6 +127,7 @@ def unread(file: ModelFile, *, input_name: str | None, output_name: str | None, 
     into = whole_input(written, input_name) if at is None else choose_input(written, input_name)
     if into is None or at == into.name:
         return file.graph, input_name
+    written = with_floats(written, into, at)
     place = placed(written.graph, file.path, into, at=at, output=choose_output(file, output_name).name)
     element = value_type(written, place.tensor) or int(onnx.TensorProto.FLOAT)
     shape = written.graph.shapes.get(place.tensor)
