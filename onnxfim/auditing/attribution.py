@@ -25,7 +25,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Attribution, Carrier, NotRestored
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.runtime.rows import Forward, Rademacher
+from onnxfim.runtime.rows import Forward, PlacedForward, Rademacher
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample, Scheme
 from onnxfim.slopes.estimators import plain_top
 from onnxfim.slopes.kinds import OutputReader
@@ -71,9 +71,10 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Bench:
-    """Measures models alike: the same samples, directions, dither and scale."""
+    """Measures models alike: the same samples, directions, dither and scale; ``of`` are the positions of the rows X."""
 
     X: Array
+    of: Array
     samples: tuple[Sample, ...]
     scheme: Scheme
     step: float
@@ -89,12 +90,13 @@ class _Bench:
         """Forward passes of one model."""
         return len(self.samples) * self.directions * ROWS_PER_DIRECTION[self.scheme] + len(self.X)
 
-    def see(self, forward: Forward, reader: OutputReader) -> _Seen:
-        """Measure one model."""
-        base = forward.outputs(self.X)
+    def see(self, forward: Forward, reader: OutputReader, of: Array | None = None) -> _Seen:
+        """Measure one model; ``of`` are the positions of the rows among its own samples, where these are others."""
+        of = self.of if of is None else of
+        base = forward.outputs(self.X, of)
         jacobian = DifferenceJacobian(
-            forward, Rademacher(self.seed), scheme=self.scheme, step=self.step, seed=self.seed, dither=self.dither,
-            limits=self.limits, field=self.field,
+            PlacedForward(forward, of), Rademacher(self.seed), scheme=self.scheme, step=self.step, seed=self.seed,
+            dither=self.dither, limits=self.limits, field=self.field,
         )  # fmt: skip
         found = []
         for ends in jacobian.ends(self.X, base, [Request(s, 0, self.directions) for s in self.samples]):
@@ -131,7 +133,9 @@ def attribute(
     if files[0] is None or files[1] is None:
         raise InputError("attribute: a Python function has no nodes, expected two model files. Give the paths of ONNX files.")
     bench = _bench(contexts[0], contexts[1], audits, samples)
-    trained = bench.see(contexts[0].subject.forward, contexts[0].reader)
+    trained = bench.see(
+        contexts[0].subject.forward, contexts[0].reader, _places(contexts[0], contexts[1].samples.indices[bench.of])
+    )
     deployed = bench.see(contexts[1].subject.forward, contexts[1].reader)
     total = _explained(deployed.logs, trained.logs)
     try:
@@ -174,6 +178,12 @@ def attribute(
     )
 
 
+def _places(context: Context, indices: Array) -> Array:
+    """Positions of the samples of these indices, (n,)."""
+    there = {int(i): k for k, i in enumerate(context.samples.indices)}
+    return np.array([there[int(i)] for i in indices], np.int64)
+
+
 def _nothing(bench: _Bench, total: Aggregate, reason: str) -> Attribution:
     none = Aggregate(None, None, None, 0.0, "nothing was restored")
     scale = bench.step, bench.dither, bench.scheme
@@ -190,13 +200,15 @@ def _bench(first: Context, second: Context, audits: tuple[Audit, Audit], samples
     picked = [upper[int(k)] for k in np.unique(np.linspace(0, len(upper) - 1, min(samples, len(upper))).round())]
     if not picked:
         raise InputError("attribute: no sample was measured in both models. Audit more samples, or at a step that resolves both.")
-    others = [i for i in there if i not in set(picked)][: max(_OUTPUTS - len(picked), 0)]
+    here = set(first.samples.indices.tolist())
+    others = [i for i in there if i in here and i not in set(picked)][: max(_OUTPUTS - len(picked), 0)]
     positions = [there[i] for i in (*picked, *others)]
     step = audits[1].step
     rounds = any(a.step.scheme == "dithered" or a.step.rounding is not None for a in audits)
     field = spread_of(second.X, np.array([there[i] for i in ranked])).random if step.per_coordinate else None
     return _Bench(
         X=second.X[positions],
+        of=np.array(positions, int),
         samples=tuple(Sample(k, i) for k, i in enumerate(picked)),
         scheme="dithered" if rounds else step.scheme,
         step=max(step.step, _STEP * step.input_std) if rounds else step.step,
@@ -234,7 +246,7 @@ class _Copies:
         opened = OnnxForward(
             proto.SerializeToString(), input_name=into.name, output_name=read, shape=self.context.X.shape[1:],
             dtype=np.dtype(into.dtype), batch=forward.batch, fixed=fixed, hardware=forward.hardware, class_axis=forward.class_axis,
-            batch_axis=forward.batch_axis, base_dir=self.file.path.parent.resolve(),
+            batch_axis=forward.batch_axis, base_dir=self.file.path.parent.resolve(), placed=forward.placed,
         )  # fmt: skip
         return opened, reader
 

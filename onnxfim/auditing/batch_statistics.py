@@ -10,6 +10,7 @@ import numpy as np
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import OnnxFimError
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.load import value_type
 from onnxfim.graph.surgery import read_from
 from onnxfim.runtime.session import open_session, run
@@ -59,11 +60,13 @@ def batch_statistics(ground: Ground) -> BatchStatistics | None:
     remembered = None if node is None else [file.graph.constant(name) for name in node.inputs[3:5]]
     if node is None or element is None or remembered is None or any(r is None for r in remembered):
         return None
-    rows = ground.X[ground.clean.audited[:_ROWS]]
+    at = ground.clean.audited[:_ROWS]
+    rows = ground.X[at]
     try:
         copy = read_from(file.proto, node.inputs[0], element).SerializeToString()
         session, _ = open_session(copy, hardware, base_dir=file.path.parent.resolve())
-        given = run(session, [node.inputs[0]], {info.input: rows.astype(info.input_dtype)})[0]
+        places = {POSITION: at} if any(i.name == POSITION for i in file.graph.inputs) else {}
+        given = run(session, [node.inputs[0]], {info.input: rows.astype(info.input_dtype), **places})[0]
     except OnnxFimError:
         return None  # a batch size that the model insists on, or a provider without such a copy
     ground.meter.spent(len(rows))

@@ -136,8 +136,8 @@ class Memory:
 class RememberedJacobian:
     """Finite differences that measure only what the store does not hold; the rest of the audit sees no difference."""
 
-    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter) -> None:
-        self._jacobian, self._store, self._meter = jacobian, store, meter
+    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter, held: Mapping[str, Array] | None = None) -> None:
+        self._jacobian, self._store, self._meter, self._held = jacobian, store, meter, held or {}
         self._digests: dict[int, str] = {}  # by position
 
     @property
@@ -167,7 +167,7 @@ class RememberedJacobian:
         """The sample's own values, its stream and the directions."""
         position = request.sample.position
         if position not in self._digests:
-            self._digests[position] = _digest(X[position])
+            self._digests[position] = _digest_of(X, self._held, position)
         return f"{self._digests[position]}:{request.sample.index}:{request.start}:{request.count}"
 
 
@@ -191,18 +191,19 @@ def remembered_results(
     within: Sequence[Array],
     *,
     block: int = 1,
+    beside: Mapping[str, Array] | None = None,
 ) -> Generator[tuple[int, SampleResult], None, None]:
     """What ``measure`` yields, position and result of each target in order, measuring only what the store does not hold.
 
     ``measure`` leaves a sample's lead in ``leads`` by position, and of some samples the directions, float32, in ``held``; they are
     kept with the result, for the range of inputs ``within`` which they were chosen, and put there again with it. ``measure`` runs
     the model for ``block`` samples at once: their results are on disk, all in one write, before it does so for the next, and those
-    of a long block every `_OFTEN` seconds.
+    of a long block every `_OFTEN` seconds. ``beside`` are the samples' own values of inputs that are held, (N, …) each.
     """
     if store is None:
         yield from measure(targets)
         return
-    keys = {t.position: f"{_digest(X[t.position])}:{t.index}:result" for t in targets}
+    keys = {t.position: f"{_digest_of(X, beside or {}, t.position)}:{t.index}:result" for t in targets}
     about = _digest(np.stack(within))
     read = partial(unpacked, _Measured)
     known: dict[int, _Measured] = {t.position: kept for t in targets if (kept := store.content(keys[t.position], read)) is not None}
@@ -266,6 +267,15 @@ def _digest(x: Array) -> str:
     """Hash of a sample's values."""
     x = np.ascontiguousarray(x)
     return hashlib.sha256(f"{x.dtype.str}{x.shape}".encode() + x.tobytes()).hexdigest()[:32]
+
+
+def _digest_of(X: Array, held: Mapping[str, Array], position: int) -> str:
+    """Hash of a sample's values, and of those at which other inputs are held for it."""
+    own = _digest(X[position])
+    if not held:
+        return own
+    others = [own, *(f"{name}={_digest(np.asarray(values[position]))}" for name, values in sorted(held.items()))]
+    return hashlib.sha256(" ".join(others).encode()).hexdigest()[:32]
 
 
 def rows_of(ends: Ends, scheme: Scheme) -> Array:

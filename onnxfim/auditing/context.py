@@ -29,7 +29,7 @@ from onnxfim.runtime.forgiving import ForgivingForward
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
-from onnxfim.runtime.rows import Forward
+from onnxfim.runtime.rows import Forward, PlacedForward
 from onnxfim.runtime.stopping import Stopped
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
@@ -58,6 +58,16 @@ class Context:
     def X(self) -> Array:
         """All inputs, (N, *shape)."""
         return self.samples.inputs
+
+    @property
+    def positions(self) -> Array:
+        """Those of all samples, (N,): rows go to the model with the position of the sample that they are, or stand beside."""
+        return np.arange(len(self.X))
+
+    @property
+    def placed(self) -> Forward:
+        """The audited model for who calls it with rows of ``X`` as they stand."""
+        return PlacedForward(self.forward, self.positions)
 
     @property
     def forward(self) -> Forward:
@@ -107,7 +117,17 @@ class Context:
         if self.report is None:
             return None
         info = self.subject.info
-        model = (info.sha256, info.input, info.output, info.read_from, info.rewritten, info.class_axis, info.batch_axis)
+        held = None if self.subject.file is None else self.subject.file.held_hash
+        model = (
+            info.sha256,
+            *filter(None, [held]),
+            info.input,
+            info.output,
+            info.read_from,
+            info.rewritten,
+            info.class_axis,
+            info.batch_axis,
+        )
         given = [(o.provider, o.key, o.value) for o in self.report.options if not o.ours]
         operators = [library.sha256 for library in custom_libraries(self.settings.custom_op_libraries)]
         runtime = (

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from onnxfim.auditing.inputs import arranged
 from onnxfim.auditing.meter import Meter
 from onnxfim.data import Samples
 from onnxfim.data.samples import check_bytes
@@ -16,11 +17,13 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.cutting import part_before, part_behind, without_functions
 from onnxfim.graph.float_front import with_float_front
 from onnxfim.graph.graph import Graph, TensorInfo
+from onnxfim.graph.held import POSITION, HeldValue, hold
 from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
 from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, value_type
 from onnxfim.record.audited_from import AuditedFrom
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import RowsFailed
+from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.row_counts import filled
 from onnxfim.runtime.session import open_session, run
@@ -33,6 +36,7 @@ _BYTES = 2**26  # of the values of such a call
 _COMPARED = 8  # samples at which the copy must give the file's outputs
 #: What outputs of the copy may differ by, relative to the largest: float32 kernels that the runtime fused otherwise, float16 ones.
 _SAME, _SAME_HALF = 1e-5, 2e-3
+_HALF = onnx.TensorProto.FLOAT16
 _FLOATS = ("float16", "float32", "float64")
 
 
@@ -77,7 +81,7 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
     Raises:
         InputError: there is no value to audit from, it cannot be read, or the copy gives other outputs than the file.
     """
-    into = choose_input(file, settings.input)
+    into = choose_input(file, settings.input, settings.output)
     written = with_floats(with_names(file), into, settings.at)
     place = place_in(written, into, settings)
     if place is None:
@@ -85,11 +89,16 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
     output = choose_output(file, settings.output).name
     if output == place.tensor:
         raise InputError(f"{file.path}: {output!r} is the output itself, expected a value before it. Name another one with --at.")
-    reading = _reading(written, into, place, samples.inputs, hardware, named=settings.at is not None)
-    values, samples = _read(reading, samples, meter)
-    copy = _cut(reading, values)
-    _compare(file, copy, into, output, samples.inputs, values, hardware)
-    return copy, replace(samples, inputs=values, fed=samples.inputs)
+    found = arranged(written, samples, settings, hardware)
+    reading = _reading(found.file, into, place, samples.inputs, hardware, named=settings.at is not None)
+    values, left = _read(reading, samples, meter)
+    if len(left) < len(samples):  # tables of what is held have a row for each sample
+        found = arranged(written, left, settings, hardware)
+    copy = _cut(replace(reading, file=found.file), values, left.inputs)
+    own = replace(found.file, proto=file.proto) if found.file.held is None else found.file
+    _compare(own, copy, into, output, left.inputs, values, hardware)
+    held = {**found.samples.held, **({into.name: left.inputs} if copy.holds_its_own else {})}
+    return copy, replace(left, inputs=values, fed=left.inputs, held=held)
 
 
 def with_floats(file: ModelFile, into: TensorInfo, at: str | None) -> ModelFile:
@@ -141,7 +150,7 @@ def entry_of(file: ModelFile, *, named: bool) -> AuditedFrom | None:
         return None
     return AuditedFrom(
         tensor=file.at.tensor, kind=file.at.kind, front=file.at.front, unit=file.at.unit, input=own.name, input_dtype=own.dtype,
-        input_shape=own.shape or (), named=named, nodes=len(file.graph.nodes),
+        input_shape=own.shape or (), named=named,
     )  # fmt: skip
 
 
@@ -169,19 +178,19 @@ class _ValueReader:
         """Rows that the file insists on, or None."""
         return fixed_batch(self.into) if self.into.shape else None
 
-    def raw(self, rows: Array) -> Array:
-        """The value as the file has it."""
-        names = {i.name for i in self.session.get_inputs()}
-        fed = filled(rows, max(self.fixed or 0, len(rows)))
-        return np.asarray(run(self.session, [self.place.tensor], {self.into.name: fed} if self.into.name in names else {})[0])
+    def raw(self, rows: Array, of: Array) -> Array:
+        """The value as the file has it, at rows of the samples at the positions ``of``."""
+        names, size = {i.name for i in self.session.get_inputs()}, max(self.fixed or 0, len(rows))
+        feeds = {self.into.name: filled(rows, size), POSITION: filled(of, size)}
+        return np.asarray(run(self.session, [self.place.tensor], {name: feeds[name] for name in feeds if name in names})[0])
 
-    def __call__(self, rows: Array) -> Array:
+    def __call__(self, rows: Array, of: Array) -> Array:
         """The value at these rows, (n, *shape).
 
         Raises:
             InputError: of another shape than at the first sample.
         """
-        value = np.moveaxis(self.raw(rows), self.axis, 0)[: len(rows)]
+        value = np.moveaxis(self.raw(rows, of), self.axis, 0)[: len(rows)]
         if value.shape[1:] != self.shape:
             raise InputError(
                 f"{self.file.path}: {self.place.tensor!r} has shape {value.shape[1:]} for some samples and {self.shape} for "
@@ -200,13 +209,14 @@ def _reading(file: ModelFile, into: TensorInfo, place: Place, X: Array, hardware
         part_before(file.proto, place.tensor).SerializeToString(), hardware, base_dir=file.path.parent.resolve()
     )
     reading = _ValueReader(file, into, place, session)
-    runs = (X[k : k + 1] for k in range(min(len(X), 2 * _ROWS)))
-    row = next((r for r in runs if not isinstance(_tried(reading.raw, r), str)), None)
-    if row is None:
-        said = _tried(reading.raw, X[:1])
-        raise InputError(f"{file.path}: {place.tensor!r} cannot be read at any of the first samples ({said}). Check the data.")
+    try:
+        first = rows_that_run(reading.raw, X, 1)
+    except RowsFailed as error:
+        raise InputError(
+            f"{file.path}: {place.tensor!r} cannot be read at any of the first samples ({error.said}). Check the data."
+        ) from error
     sizes = (reading.fixed, reading.fixed) if reading.fixed else (1, 2)
-    one, two = (reading.raw(np.repeat(row, n, axis=0)) for n in sizes)
+    one, two = (reading.raw(np.repeat(X[first], n, axis=0), np.repeat(first, n)) for n in sizes)
     if one.dtype.name not in _FLOATS:
         raise InputError(f"{file.path}: {place.tensor!r} is of {one.dtype}, expected a float value. Name another one with --at.")
     axes = [k for k in range(one.ndim) if (one.shape[k], two.shape[k]) == sizes] if one.ndim == two.ndim else []
@@ -234,7 +244,7 @@ def _read(reading: _ValueReader, samples: Samples, meter: Meter) -> tuple[Array,
         meter.check()
         part = np.arange(start, min(start + rows, len(X)))
         with current_watch().about(part.tolist()):
-            for some, value in _in_halves(lambda p: reading(X[p]), part):
+            for some, value in _in_halves(lambda p: reading(X[p], p), part):
                 if isinstance(value, str):
                     lost |= {int(samples.indices[k]): value for k in some}
                     continue
@@ -248,9 +258,9 @@ def _read(reading: _ValueReader, samples: Samples, meter: Meter) -> tuple[Array,
     return np.concatenate(found), left
 
 
-def _tried(call: Callable[[Array], Array], rows: Array) -> Array | str:
+def _tried(call: Callable[[Array], Array], part: Array) -> Array | str:
     try:
-        return call(rows)
+        return call(part)
     except RowsFailed as error:
         return error.said
 
@@ -265,47 +275,66 @@ def _in_halves(call: Callable[[Array], Array], part: Array) -> Iterator[tuple[Ar
     yield from _in_halves(call, part[len(part) // 2 :])
 
 
-def _cut(reading: _ValueReader, values: Array) -> ModelFile:
-    """The file as a copy that begins at the value."""
+def _cut(reading: _ValueReader, values: Array, fed: Array) -> ModelFile:
+    """The file as a copy that begins at the value; where the input is read behind it too, it is held at the samples ``fed``."""
     file, into, place = reading.file, reading.into, reading.place
     batch = (into.shape or ("batch",))[0] or "batch"
     element = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    kept: list[str] = []
     try:
         proto = part_behind(file.proto, place.tensor, element, (batch, *values.shape[1:]), reading.axis)
+        name = proto.graph.input[0].name
+        kept = [i.name for i in proto.graph.input if i.name == into.name]
+        if kept:
+            proto = hold(proto, name, {into.name: HeldValue(fed, 0, per_sample=True)})
         graph = Graph(proto, base_dir=file.path.parent)
     except ModelError as error:
         raise InputError(f"{file.path}: cannot be cut at {place.tensor!r} ({error}) Name another value with --at.") from error
-    return replace(file, proto=proto, graph=graph, at=place, own_input=into)
+    held = f"what the nodes behind {place.tensor!r} read of {into.name!r} held at each sample's own" if kept else None
+    return replace(
+        file, proto=proto, graph=graph, at=place, own_input=into, held="; ".join(filter(None, [file.held, held])) or None,
+        holds_its_own=bool(kept),
+    )  # fmt: skip
 
 
 def _compare(
     file: ModelFile, copy: ModelFile, into: TensorInfo, output: str, X: Array, values: Array, hardware: Hardware
 ) -> None:  # fmt: skip
-    """Raise InputError where the copy does not give the file's own outputs at the first samples that the file takes."""
-    folder = file.path.parent.resolve()
-    assert copy.at is not None
-    own, _ = open_session(file.path, hardware)
-    cut, _ = open_session(copy.proto.SerializeToString(), hardware, base_dir=folder)
+    """Raise InputError where the copy does not give the file's own outputs at the first samples that the file takes.
+
+    Args:
+        file: The file, or the copy of it with inputs held, which has proved itself.
+        copy: What begins at the value.
+        into: The file's input.
+        output: Whose values are compared.
+        X: Samples of the file's input.
+        values: Those of the copy's.
+        hardware: Where both run.
+    """
     fixed = fixed_batch(into) if into.shape else None
-    compared = 0
-    for k in range(0, min(len(X), 4 * _COMPARED), _COMPARED):
-        rows, inner = X[k : k + _COMPARED][: fixed or _COMPARED], values[k : k + _COMPARED][: fixed or _COMPARED]
+    folder, name = file.path.parent.resolve(), f"{file.path}: the file cut at {copy.graph.inputs[0].name!r}"
+
+    sources = {id(of): of.source for of in (file, copy)}
+    sessions = {
+        key: open_session(source, hardware, base_dir=folder if isinstance(source, bytes) else None)[0]
+        for key, source in sources.items()
+    }
+
+    def outputs(of: ModelFile, entry: str, rows: Array, positions: Array) -> Array:
         size = max(fixed or 0, len(rows))
-        truth = _tried(lambda r: np.asarray(run(own, [output], {into.name: filled(r, size)})[0]), rows)  # noqa: B023 - called at once
-        if isinstance(truth, str):
-            continue
-        got = _tried(lambda r: np.asarray(run(cut, [output], {copy.graph.inputs[0].name: filled(r, size)})[0]), inner)  # noqa: B023
-        if isinstance(got, str):
-            raise InputError(f"{file.path}: the file cut at {copy.at.tensor!r} does not run ({got}). Name another value with --at.")
-        compared += 1
-        half = "float16" in (str(truth.dtype), str(values.dtype)) or any(t.data_type == 10 for t in copy.proto.graph.initializer)
-        slack = (_SAME_HALF if half else _SAME) * (float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)) or 1.0)
-        if got.shape != truth.shape or not np.allclose(got, truth, rtol=0, atol=slack, equal_nan=True):
-            apart = "another shape" if got.shape != truth.shape else f"outputs that differ by {np.nanmax(np.abs(got - truth)):.2g}"
-            raise InputError(
-                f"{file.path}: cut at {copy.at.tensor!r}, the file gives {apart}, so that what is audited there would not be the "
-                "file. Name another value with --at."
-            )
-        break
-    if not compared:
-        raise InputError(f"{file.path}: ONNX Runtime fails on the first samples ({truth}). Check the data.")
+        feeds = {entry: filled(rows, size), **({POSITION: filled(positions, size)} if of.placed else {})}
+        return np.asarray(run(sessions[id(of)], [output], feeds)[0])
+
+    some = rows_that_run(lambda rows, of: outputs(file, into.name, rows, of), X, min(_COMPARED, fixed or _COMPARED))
+    truth = outputs(file, into.name, X[some], some)
+    try:
+        got = outputs(copy, copy.graph.inputs[0].name, values[some], some)
+    except RowsFailed as error:
+        raise InputError(f"{name} does not run ({error.said}). Name another value with --at.") from error
+    half = "float16" in (str(truth.dtype), str(values.dtype)) or any(t.data_type == _HALF for t in copy.proto.graph.initializer)
+    slack = (_SAME_HALF if half else _SAME) * (float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)) or 1.0)
+    if got.shape != truth.shape or not np.allclose(got, truth, rtol=0, atol=slack, equal_nan=True):
+        apart = "another shape" if got.shape != truth.shape else f"outputs that differ by {np.nanmax(np.abs(got - truth)):.2g}"
+        raise InputError(
+            f"{name} gives {apart}, so that what is audited there would not be the file. Name another value with --at."
+        )

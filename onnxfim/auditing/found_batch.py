@@ -51,7 +51,8 @@ def find_batch(context: Context) -> None:
         if not before.spinning:
             forward.stop_spinning(reopen=before.reopened)
         return
-    forward.find_batch(rows_that_run(forward.outputs, context.X, 1))
+    at = rows_that_run(forward.outputs, context.X, 1)
+    forward.find_batch(context.X[at], at)
     if store is not None and isinstance(forward, OnnxForward):
         store.put_record(_KEY, to_plain(FoundBatch(forward.batch, forward.hardware.spinning, forward.reopened)))
 

@@ -136,8 +136,8 @@ class Recorder(Watch):
     def knows(self, X: Array, positions: Array) -> None:
         self._X, self._positions, self._looked_at = X, positions, None
 
-    def trying(self, row: Array) -> None:
-        found = self._position_of(row)
+    def trying(self, row: Array, position: int | None = None) -> None:
+        found = self._position_of(row) if position is None else position
         self._trying, self._position = 1, found if found < 0 or self._positions is None else int(self._positions[found])
 
     def tried(self) -> None:

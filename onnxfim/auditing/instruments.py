@@ -13,7 +13,7 @@ from onnxfim.auditing.cache import RememberedJacobian
 from onnxfim.auditing.context import Ground
 from onnxfim.errors import SettingsError
 from onnxfim.record.steps import StepChoice
-from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher, Rademacher
+from onnxfim.runtime.rows import Coordinates, Directions, GroupedRademacher, PlacedForward, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Differences, Scheme
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.flips import ValidRange, valid_range
@@ -86,7 +86,7 @@ def differences(ground: Ground, directions: Directions, step: StepChoice) -> Dif
     seed, limits = ground.settings.seed, ground.subject.limits
     alike = directions == Rademacher(seed)  # those of the ladder, which moves inputs in the same way
     jacobian = DifferenceJacobian(
-        ground.forward, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits,
+        ground.placed, directions, scheme=step.scheme, step=step.step, seed=seed, dither=step.dither or 0.0, limits=limits,
         field=ground.scales.random, known=ground.ladder.of(step.scheme, step.step, step.dither) if alike else None,
     )  # fmt: skip
     own = () if ground.spread is None else (ground.scales.identity,)
@@ -99,7 +99,7 @@ def grouped_differences(ground: Ground, step: StepChoice) -> tuple[Differences, 
     groups, lengths = ground.scales.groups(shape)
     lengths = lengths / ground.scales.pooled
     jacobian = DifferenceJacobian(
-        ground.forward, GroupedRademacher(ground.settings.seed, groups), scheme=step.scheme, step=step.step,
+        ground.placed, GroupedRademacher(ground.settings.seed, groups), scheme=step.scheme, step=step.step,
         seed=ground.settings.seed, dither=step.dither or 0.0, limits=ground.subject.limits,
         field=lengths[groups].reshape(shape), lengths=lengths,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def coordinate_moves(ground: Ground) -> Array:
         at = [s.position for s in some]
         probe = Probe(X[at], ground.base[at], tuple(s.index for s in some))
         guessed = np.broadcast_to(ground.scales.guessed, moves.shape)
-        moves = settled_moves(ground.forward, ground.reader, probe, moves, guessed)
+        moves = settled_moves(PlacedForward(ground.forward, np.array(at, int)), ground.reader, probe, moves, guessed)
     # What rows are made with, so that any runtime makes the same.
     return np.asarray(moves if X.dtype == np.float64 else moves.astype(np.float32).astype(np.float64))
 
@@ -133,7 +133,7 @@ def coordinate_moves(ground: Ground) -> Array:
 def coordinate_differences(ground: Ground, moves: Array) -> Differences:
     """Differences along all coordinates, each moved by its own length (*shape)."""
     jacobian = DifferenceJacobian(
-        ground.forward, Coordinates(), scheme=COORDINATE_SCHEME, step=1.0, seed=ground.settings.seed, field=moves, own=True
+        ground.placed, Coordinates(), scheme=COORDINATE_SCHEME, step=1.0, seed=ground.settings.seed, field=moves, own=True
     )
     digest = hashlib.sha256(np.ascontiguousarray(moves).tobytes()).hexdigest()[:16]
     return _remembered(ground, jacobian, (COORDINATE_SCHEME, digest))
@@ -147,7 +147,7 @@ def _eps(dtype: np.dtype[Any]) -> float:
 def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object, ...]) -> Differences:
     stream = (type(jacobian.directions).__name__, ground.settings.seed)
     store = ground.store(directions=stream, differences=how)
-    return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter)
+    return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter, ground.samples.held)
 
 
 def allowed_inputs(ground: Ground) -> ValidRange:

@@ -115,20 +115,21 @@ class MeteredForward:
     def stretch(self) -> int:
         return self._forward.stretch
 
-    def outputs(self, X: Array) -> Array:
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
         found: list[Array] = []
         start = 0
         while start < len(X) or not found:  # a batch at a time, so that an audit can end between two
             self._meter.check()
-            z = self._forward.outputs(X[start : start + self.batch])
+            part = slice(start, start + self.batch)
+            z = self._forward.outputs(X[part], None if of is None else of[part])
             self._meter.spent(len(z))
             found.append(z)
             start += len(z)
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
         self._meter.check()
-        answers = self._forward.stream(X, batches)
+        answers = self._forward.stream(X, batches, of)
         try:
             for z in answers:
                 self._meter.spent(len(z))
@@ -146,37 +147,37 @@ class MeteredModel(DifferentiableModel):
         super().__init__(proto, **options)
         self._meter = meter
 
-    def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
+    def vjp(self, X: Array, U: Array, of: Array | None = None) -> tuple[Array, Array]:
         self._meter.check()
-        found = super().vjp(X, U)
+        found = super().vjp(X, U, of)
         self._meter.spent(len(X) * (1 + len(U)))
         return found
 
-    def that_run(self, X: Array) -> Array:
-        found = super().that_run(X)
+    def that_run(self, X: Array, of: Array | None = None) -> Array:
+        found = super().that_run(X, of)
         self._meter.spent(2 * len(X))
         return found
 
-    def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
+    def jvp(self, X: Array, V: Array, of: Array | None = None) -> tuple[Array, Array]:
         self._meter.check()
-        found = super().jvp(X, V)
+        found = super().jvp(X, V, of)
         self._meter.spent(len(X) * (1 + len(V)))
         return found
 
-    def gram(self, X: Array, U: Array) -> Array:
+    def gram(self, X: Array, U: Array, of: Array | None = None) -> Array:
         self._meter.check()
-        found = super().gram(X, U)
+        found = super().gram(X, U, of)
         self._meter.spent(len(X) * passes_of_products(len(U)))
         return found
 
-    def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
+    def rule_errors(self, X: Array, v: Array, of: Array | None = None) -> tuple[Array, list[NodeError]]:
         self._meter.check()
-        found = super().rule_errors(X, v)
+        found = super().rule_errors(X, v, of)
         self._meter.spent(len(found[0]) * PASSES)
         return found
 
-    def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+    def loss_gradient(self, X: Array, labels: Array, rivals: Array, of: Array | None = None) -> tuple[Array, Array]:
         self._meter.check()
-        found = super().loss_gradient(X, labels, rivals)
+        found = super().loss_gradient(X, labels, rivals, of)
         self._meter.spent(2 * len(X))
         return found

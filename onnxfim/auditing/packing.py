@@ -25,6 +25,7 @@ from onnxfim.record.settings import Settings
 Plain: TypeAlias = dict[str, Any]
 
 _ARRAYS = ("inputs", "labels", "indices")
+_HELD = "held"  # the values of other inputs, by name
 _KINDS: dict[str, type[Job[Any]]] = {kind.__name__: kind for kind in (AuditJob, StepJob, OutputsJob, AttributionJob)}
 
 
@@ -73,14 +74,21 @@ def _candidate(candidate: Candidate, folder: Path) -> Plain:
         raise SettingsError(f"{model.name}: is a function of this process, which no other can call. Audit it without isolation.")
     assert isinstance(samples, Samples)
     record: Plain = {"model": str(model.path if isinstance(model, ModelFile) else model), "settings": to_plain(candidate.settings)}
-    told = {f.name: getattr(samples, f.name) for f in fields(samples) if f.name not in _ARRAYS}
+    told = {f.name: getattr(samples, f.name) for f in fields(samples) if f.name not in (*_ARRAYS, _HELD)}
     record["samples"] = to_plain(told)
     for name in _ARRAYS:
-        array = getattr(samples, name)
-        record[name] = None if array is None else f"{secrets.token_hex(8)}.npy"
-        if array is not None:
-            np.save(folder / record[name], array, allow_pickle=False)
+        record[name] = _saved(getattr(samples, name), folder)
+    record[_HELD] = {name: _saved(values, folder) for name, values in samples.held.items()}
     return record
+
+
+def _saved(array: Any, folder: Path) -> str | None:
+    """The name of the file that holds an array; None where there is none."""
+    if array is None:
+        return None
+    name = f"{secrets.token_hex(8)}.npy"
+    np.save(folder / name, array, allow_pickle=False)
+    return name
 
 
 def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
@@ -88,6 +96,7 @@ def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
     arrays: Plain = {n: None if record[n] is None else np.load(folder / record[n], allow_pickle=False) for n in _ARRAYS}
     lists = {"names": tuple(told["names"]), "class_names": None if told["class_names"] is None else tuple(told["class_names"])}
     skipped = tuple(Skipped(**s) for s in told["skipped"])
-    samples = Samples(**arrays, **{**told, **lists, "skipped": skipped})
+    held = {name: np.load(folder / file, allow_pickle=False) for name, file in record[_HELD].items()}
+    samples = Samples(**arrays, **{**told, **lists, "skipped": skipped}, held=held)
     settings: Settings = from_plain(Settings, record["settings"])
     return Candidate(record["model"], samples, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
+from onnxfim.auditing.inputs import arranged
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     batch_rows,
@@ -57,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 def audit(
     model: Model,
-    inputs: Array | Samples,
+    inputs: Array | Mapping[str, Array] | Samples,
     labels: Array | None = None,
     settings: Settings | None = None,
     *,
@@ -69,7 +70,8 @@ def audit(
 
     Args:
         model: Path of an ONNX file, or what `from_callable` returned.
-        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`.
+        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`; of a model with several inputs also such arrays by
+            the inputs' names, those that are held among them.
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
@@ -228,7 +230,7 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
 
 
 def opened(
-    model: Model, inputs: Array | Samples, labels: Array | None, settings: Settings, report: Report | None,
+    model: Model, inputs: Array | Mapping[str, Array] | Samples, labels: Array | None, settings: Settings, report: Report | None,
     cache_dir: str | Path | None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
@@ -239,7 +241,7 @@ def opened(
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
     if isinstance(file, ModelFile):
-        file, samples = _entered(file, samples, settings, meter)
+        file, samples = _arranged(file, samples, settings, meter)
     _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
@@ -248,14 +250,16 @@ def opened(
     return context
 
 
-def _entered(file: ModelFile, samples: Samples, settings: Settings, meter: Meter) -> tuple[ModelFile, Samples]:
-    """The file and its samples at the value that they are audited from, where that is not the input."""
-    into = choose_input(file, settings.input)
-    if settings.at is None and into.dtype.startswith("float"):
-        return file, samples
+def _arranged(file: ModelFile, samples: Samples, settings: Settings, meter: Meter) -> tuple[ModelFile, Samples]:
+    """The model with one input, others held, and its samples; both at the value that is audited from where that is another."""
+    into = choose_input(file, settings.input, settings.output)
+    hardware = hardware_of(settings)
+    if file.at is not None or (into.dtype.startswith("float") and settings.at in (None, into.name)):
+        found = arranged(file, samples, settings, hardware)
+        return found.file, found.samples
     batch_first(file, into.name)
     check_shape(into.name, samples.inputs.shape[1:], sample_shape(into))
-    inside, values = entered(file, samples, settings, hardware_of(settings), meter)
+    inside, values = entered(file, samples, settings, hardware, meter)
     current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))
     return inside, values
 
@@ -267,16 +271,29 @@ def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:
         raise SettingsError(f"step: {step:.3g} leads beyond the numbers of {dtype}, expected at most {most:.3g}. Give less.")
 
 
-def samples_of(model: ModelFile | CallableModel, inputs: Array, labels: Array | None, settings: Settings) -> Samples:
+def samples_of(
+    model: ModelFile | CallableModel, inputs: Array | Mapping[str, Array], labels: Array | None, settings: Settings
+) -> Samples:
     """Arrays as samples that a model takes, those that are read for its calibration among them."""
     if isinstance(model, CallableModel):
         shape: tuple[int | None, ...] = model.input_shape
         dtype = np.dtype(model.dtype)
     else:
-        into = choose_input(model, settings.input)
+        into = choose_input(model, settings.input, settings.output)
         shape, dtype = sample_shape(into), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
-    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit)
+    held: Mapping[str, Array] = {}
+    if isinstance(inputs, Mapping):
+        inputs, held = _perturbed_of(inputs, "input" if isinstance(model, CallableModel) else into.name)
+    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit, held=held)
+
+
+def _perturbed_of(inputs: Mapping[str, Array], name: str) -> tuple[Array, Mapping[str, Array]]:
+    """The values of the input that is perturbed, and those of the others."""
+    if name not in inputs:
+        found = ", ".join(map(repr, inputs)) or "none"
+        raise InputError(f"inputs: hold no values of {name!r} (found {found}), expected those of the input that is perturbed.")
+    return inputs[name], {key: values for key, values in inputs.items() if key != name}
 
 
 __all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]

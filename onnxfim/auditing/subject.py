@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,9 +33,10 @@ from onnxfim.graph.referring import refers
 from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
 from onnxfim.record.audit import ModelInfo
 from onnxfim.record.settings import Settings
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.failures import ProviderFailed
 from onnxfim.runtime.forgiving import rows_that_run
-from onnxfim.runtime.forward import CallableForward, OnnxForward, profile_of
+from onnxfim.runtime.forward import OnnxForward, profile_of
 from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.provider_options import lost_options
 from onnxfim.runtime.providers import CPU
@@ -191,7 +193,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
-    into, out = choose_input(file, settings.input), choose_output(file, settings.output)
+    into, out = choose_input(file, settings.input, settings.output), choose_output(file, settings.output)
     shape = X.shape[1:]
     batch_first(file, into.name)
     check_shape(into.name, shape, sample_shape(into))
@@ -206,22 +208,30 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
             source, input_name=into.name, output_name=output, shape=shape, dtype=dtype, batch=batch, fixed=fixed,
             hardware=hardware_of(settings, engines, None if fixed else profile_of(into.name, shape, dtype, batch)),
             class_axis=None if axes is None else axes.classes, batch_axis=0 if axes is None else axes.batch,
-            base_dir=None if isinstance(source, Path) else file.path.parent.resolve(), turns=turns,
+            base_dir=None if isinstance(source, Path) else file.path.parent.resolve(), turns=turns, placed=file.placed,
         )  # fmt: skip
 
     turns = WeightTurns() if refers(file.proto) else None
     forward = opened(file.source, out.name, fixed, batch)
-    few = rows_that_run(forward.raw, X, 8)
+    of = rows_that_run(forward.raw, X, 8)
+    few = X[of]
+
+    def raw(rows: Array) -> Array:
+        """The outputs at the few rows, or as many of them as are given, over and over."""
+        return forward.raw(rows, np.resize(of, len(rows)))
+
     independent = stand_alone(settings, end)
-    axes = find_axes(forward.raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
+    axes = find_axes(raw, few, settings, graph=file.graph, output=out, fixed=fixed, independent=independent)
     forward.class_axis, forward.batch_axis = axes.classes, axes.batch
-    truth = forward.outputs(few)
-    rewritten: list[str] = []
+    truth = forward.outputs(few, of)
+    rewritten = [] if file.held is None else [file.held]
     proto = file.proto
     if fixed is not None:
         freed = free_batch(proto, fixed)
         rows = few if len(few) > 1 else np.concatenate([few, few / 2])  # one row alone could not be mixed up
-        other = _reproducing(lambda: opened(freed.SerializeToString(), out.name, None, batch, axes), rows, forward.outputs(rows))
+        at = np.resize(of, len(rows))
+        make_free = partial(opened, freed.SerializeToString(), out.name, None, batch, axes)
+        other = _reproducing(make_free, rows, at, forward.outputs(rows, at))
         if other is not None:
             forward, proto = other, freed
             rewritten.append(f"batch axis freed (the file insists on {fixed})")
@@ -234,7 +244,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         inner = (
             None
             if make is None
-            else _inner_forward(make, file, proto, opened, inside, few, kind.probabilities(truth), before, batch, end.rounding)
+            else _inner_forward(make, file, proto, opened, inside, few, of, kind.probabilities(truth), before, batch, end.rounding)
         )
         if inner is not None:
             forward, reader, read = inner, before, end.logits
@@ -243,7 +253,8 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
     by_log = kind.of_logarithm(truth)
     if reader is kind and by_log is not None and still is None and _has_derivative(file, into.name, truth, settings):
         logarithm, name = read_logarithm(proto, out.name)
-        inner = _inner_forward(_Copy(logarithm, name), file, proto, opened, axes, few, kind.probabilities(truth), by_log, batch)
+        copy = _Copy(logarithm, name)
+        inner = _inner_forward(copy, file, proto, opened, axes, few, of, kind.probabilities(truth), by_log, batch)
         if inner is not None:
             forward, reader, read, source = inner, by_log, name, read_logarithm(file.proto, out.name)[0]
             rewritten.append("one more output, the logarithm of the probabilities")
@@ -309,12 +320,12 @@ def _rounds(file: ModelFile) -> bool:
     )
 
 
-def _reproducing(make: Callable[[], OnnxForward], few: Array, truth: Array) -> OnnxForward | None:
-    """The copy's forward where it gives the file's own outputs, else None."""
+def _reproducing(make: Callable[[], OnnxForward], few: Array, of: Array, truth: Array) -> OnnxForward | None:
+    """The copy's forward where it gives the file's own outputs, else None; ``of`` are the positions of the rows' samples."""
     try:
         copy = make()
         given, copy.finder.batch = copy.finder.batch, len(few)  # all at once: a mixed-up batch axis would show
-        got = copy.outputs(few)
+        got = copy.outputs(few, of)
         copy.finder.batch = given
     except OnnxFimError:
         return None
@@ -336,14 +347,14 @@ class _Copy:
 
 
 def _inner_forward(
-    copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, p: Array,
-    reader: OutputReader, batch: int | None, rounding: float = 0.0,
+    copy: _Copy, file: ModelFile, proto: Any, opened: Callable[..., OnnxForward], axes: OutputAxes, few: Array, of: Array,
+    p: Array, reader: OutputReader, batch: int | None, rounding: float = 0.0,
 ) -> OnnxForward | None:  # fmt: skip
     """A forward that reads the copy's own output, where its probabilities are p (n, K, P) as the file gives them."""
     fixed = fixed_batch(file.graph.inputs[0]) if proto is file.proto else None
     try:
         made = opened(copy.model.SerializeToString(), copy.output, fixed, batch, axes)
-        z = made.outputs(few)
+        z = made.outputs(few, of)
     except OnnxFimError:
         return None
     again = reader.probabilities(z)

@@ -40,7 +40,7 @@ def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput,
     at = [{int(i): k for k, i in enumerate(c.samples.indices)} for c in contexts]
     shared = sorted(at[0].keys() & at[1].keys())
     positions = [[places[i] for i in shared] for places in at]
-    z = [c.forward.outputs(c.X[some]) for c, some in zip(contexts, positions, strict=True)]
+    z = [c.forward.outputs(c.X[some], np.array(some, int)) for c, some in zip(contexts, positions, strict=True)]
     finite = np.isfinite(z[0]).all(axis=(1, 2)) & np.isfinite(z[1]).all(axis=(1, 2))
     good = np.flatnonzero(finite)
     readers = [c.reader for c in contexts]

@@ -121,7 +121,7 @@ def _preprocessing(options: dict[str, Any]) -> Preprocessing:
 
 def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
     """The samples, and d(model input)/d(raw input) where it is known and not 1."""
-    into = choose_input(file, options["input"])
+    into = choose_input(file, options["input"], options["output"])
     shape, dtype = sample_shape(into), np.dtype(into.dtype)
     count = options["samples"]
     if options["data"] == "random":
@@ -129,7 +129,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     samples = load(
         options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
         labels_key=options["labels_key"], labels_path=options["labels_path"],
-        limit=None if count is None else max(count, CALIBRATION_SAMPLES),
+        limit=None if count is None else max(count, CALIBRATION_SAMPLES), input_name=into.name,
+        held=[i.name for i in file.graph.inputs if i.name != into.name],
     )  # fmt: skip
     if options["already_normalised"] and options["std"]:
         return samples, tuple(1.0 / s for s in options["std"])

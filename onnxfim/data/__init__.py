@@ -6,6 +6,7 @@ Every error of a user is an `InputError` in one line; a single bad sample is a `
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def load(
     labels_path: str | Path | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    input_name: str | None = None,
+    held: Collection[str] = (),
 ) -> Samples:
     """Read samples from an ``.npz`` or ``.npy`` file or a folder of images; only the selected ones are read.
 
@@ -47,6 +50,8 @@ def load(
         limit: Take this many samples at most, those skipped included.
         seed: Draw the limited selection at random; None takes the first ones (images: draws with seed 0, since they
             are ordered by class).
+        input_name: Name of the model's input: its key in an ``.npz`` file that has none called ``inputs``.
+        held: Names of the model's other inputs, whose values an ``.npz`` file may hold under these keys.
 
     Raises:
         InputError: the data cannot be read or do not fit the model. One bad sample among good ones is skipped instead.
@@ -62,7 +67,10 @@ def load(
             _check_no_labels_path(path, labels_path)
             return load_folder(path, target, choice)
         if path.suffix.lower() == ".npz":
-            return _load_npz(path, target, choice, inputs_key=inputs_key, labels_key=labels_key, labels_path=labels_path)
+            return _load_npz(
+                path, target, choice, inputs_key=inputs_key, labels_key=labels_key, labels_path=labels_path, input_name=input_name,
+                held=held,
+            )  # fmt: skip
         if path.suffix.lower() == ".npy":
             return _load_npy(path, target, choice, labels_path=labels_path)
     except MemoryError as error:
@@ -82,29 +90,39 @@ def from_arrays(
     preprocessing: Preprocessing | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    held: Mapping[str, npt.ArrayLike] | None = None,
 ) -> Samples:
-    """Take samples that are in memory, with the checks and the conversions of `load`; the arrays are not changed."""
+    """Take samples that are in memory, with the checks and the conversions of `load`; the arrays are not changed.
+
+    ``held`` are each sample's own values of the model's other inputs, by their names.
+    """
     try:
         X = np.asarray(inputs)
         y = None if labels is None else np.asarray(labels)
+        others = {name: HeldRows(f"inputs[{name!r}]", np.asarray(values)) for name, values in (held or {}).items()}
     except ValueError as error:
         raise InputError("inputs: rows differ in shape, expected a rectangular array. Pass one array (N, …).") from error
     target = Target(shape, np.dtype(dtype), preprocessing or Preprocessing())
     label_rows = None if y is None else HeldRows("labels", y)
-    return gather(HeldRows("inputs", X), label_rows, target, Choice(limit, seed), source="arrays in memory")
+    return gather(HeldRows("inputs", X), label_rows, target, Choice(limit, seed), source="arrays in memory", held=others)
 
 
 def _load_npz(
-    path: Path, target: Target, choice: Choice, *, inputs_key: str, labels_key: str, labels_path: str | Path | None
-) -> Samples:
+    path: Path, target: Target, choice: Choice, *, inputs_key: str, labels_key: str, labels_path: str | Path | None,
+    input_name: str | None, held: Collection[str],
+) -> Samples:  # fmt: skip
     with open_npz(path) as archive:
+        if inputs_key == "inputs" and inputs_key not in archive.keys and input_name in archive.keys:
+            inputs_key = str(input_name)
         inputs = archive.rows(inputs_key, option="--inputs-key")
+        others = {name: archive.rows(name, option="--feed") for name in held if name in archive.keys and name != inputs_key}
         if labels_path is not None:
             with open_npy(_label_file(labels_path)) as labels:
-                return gather(inputs, labels, target, choice, source=str(path))
+                return gather(inputs, labels, target, choice, source=str(path), held=others)
         if labels_key == "labels" and labels_key not in archive.keys:
-            return gather(inputs, None, target, choice, source=str(path))
-        return gather(inputs, archive.rows(labels_key, option="--labels-key"), target, choice, source=str(path))
+            return gather(inputs, None, target, choice, source=str(path), held=others)
+        labels_of = archive.rows(labels_key, option="--labels-key")
+        return gather(inputs, labels_of, target, choice, source=str(path), held=others)
 
 
 def _load_npy(path: Path, target: Target, choice: Choice, *, labels_path: str | Path | None) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +45,13 @@ class Target:
             )
 
 
-def gather(inputs: RowSource, labels: RowSource | None, target: Target, choice: Choice, *, source: str) -> Samples:
+def gather(
+    inputs: RowSource, labels: RowSource | None, target: Target, choice: Choice, *, source: str,
+    held: Mapping[str, RowSource] | None = None,
+) -> Samples:  # fmt: skip
     """Take the chosen samples, check them and bring them to the model's layout, units and element type.
+
+    ``held`` are the values of the model's other inputs, one for each sample, or a single number for all.
 
     Raises:
         InputError: anything that concerns all samples; a single bad one is skipped.
@@ -63,6 +69,7 @@ def gather(inputs: RowSource, labels: RowSource | None, target: Target, choice: 
     indices = choice.of(inputs.shape[0])
     raw = inputs.take(indices)
     raw_labels = None if labels is None else labels.take(indices)
+    others = {name: _held(rows, inputs.shape[0], indices) for name, rows in (held or {}).items()}
     classes = None if labels is None or raw_labels is None else _class_indices(labels.where, raw_labels, indices)
 
     reasons = _not_finite(raw, "holds {} NaN or infinite values")
@@ -82,9 +89,25 @@ def gather(inputs: RowSource, labels: RowSource | None, target: Target, choice: 
         names=("",) * len(kept),
         class_names=None,
         source=source,
-        sha256=hash_arrays(raw, raw_labels),
+        sha256=hash_arrays(
+            raw, raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name]))
+        ),
         skipped=skipped,
+        held={name: values[kept] for name, values in others.items()},
     )
+
+
+def _held(rows: RowSource, total: int, indices: Indices) -> Array:
+    """The chosen samples' values of an input that is held."""
+    if not rows.shape:
+        return np.repeat(rows.take_all()[None], len(indices), axis=0)
+    if rows.shape[0] != total:
+        raise InputError(
+            f"{rows.where}: has shape {shape_text(rows.shape)}, expected one value for each of the {total} samples. Save it with "
+            f"{total} along its first axis, or hold the input at one value for all by --feed."
+        )
+    check_bytes(rows.where, len(indices) * math.prod(rows.shape[1:]) * rows.dtype.itemsize)
+    return rows.take(indices)
 
 
 def _check_kind(rows: RowSource) -> None:

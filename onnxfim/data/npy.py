@@ -37,6 +37,7 @@ class RowSource(Protocol):
     @property
     def dtype(self) -> np.dtype: ...
     def take(self, indices: Indices) -> Array: ...
+    def take_all(self) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class HeldRows:
     def take(self, indices: Indices) -> Array:
         check_bytes(self.where, len(indices) * _row_bytes(self))
         return self.array[indices]
+
+    def take_all(self) -> Array:
+        return self.array
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,14 @@ class StoredRows:
                 self._fill(out[filled : filled + len(run)], self.start + int(run[0]) * _row_bytes(self))
                 filled += len(run)
             return out
+
+    def take_all(self) -> Array:
+        """The whole array."""
+        check_bytes(self.where, math.prod(self.shape) * self.dtype.itemsize)
+        with _readable(self.where):
+            turned = np.empty(self.shape[::-1] if self.column_major else self.shape, self.dtype)
+            self._fill(turned, self.start)
+        return np.ascontiguousarray(turned.T) if self.column_major else turned
 
     def _fill(self, out: Array, offset: int) -> None:
         """Fill a contiguous array from the stream's bytes at ``offset``."""

@@ -38,6 +38,7 @@ class Samples:
         skipped: Selected samples that could not be used.
         synthetic: Whether the samples were drawn and describe no real input.
         fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
+        held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
     """
 
     inputs: Array = field(repr=False)
@@ -50,6 +51,7 @@ class Samples:
     skipped: tuple[Skipped, ...] = ()
     synthetic: bool = False
     fed: Array | None = field(default=None, repr=False)
+    held: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -66,6 +68,7 @@ class Samples:
             names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
             fed=None if self.fed is None else self.fed[kept],
             skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
+            held={name: values[kept] for name, values in self.held.items()},
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.prepare import Prepared
 from onnxfim.graph.shapes import Batch
 from onnxfim.runtime.call_memory import CallCost, CallMemory
@@ -19,7 +20,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Run: TypeAlias = Callable[[Any, Sequence[str], Mapping[str, Array]], list[Array]]
 
 #: Which axis of a graph's inputs and outputs the samples lie along; the temperature has none.
-SAMPLES = {"x": 0, "z": 0, "target": 0, "aside": 0, "u": 1, "v": 1, "g": 1, "w": 1}
+SAMPLES = {"x": 0, "z": 0, "target": 0, "aside": 0, POSITION: 0, "u": 1, "v": 1, "g": 1, "w": 1}
 _BYTES = 4  # of a number: graphs compute in float32
 _AT_ONCE = 3  # cotangents of one size that are held together: what comes in, what goes out, a product or a branch
 

@@ -14,15 +14,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from onnxfim.gradients import NodeTests, SelfTest, self_test
 from onnxfim.gradients.build import RESERVED, DerivativeKind, DerivativeWriter
 from onnxfim.gradients.calls import SAMPLES, BoundedCalls, cost_of
+from onnxfim.gradients.loss_graph import loss_gradient_graph
 from onnxfim.gradients.nodewise import NodeError
 from onnxfim.gradients.openvino import for_openvino
 from onnxfim.gradients.selftest import HALF_TOLERANCE
 from onnxfim.graph.expand import HALF
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.prepare import Prepared, prepare
 from onnxfim.graph.quantised import rounds_inside_products
 from onnxfim.graph.referring import refers
@@ -34,6 +36,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.heap import give_back
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import has_own_device, padded_size
+from onnxfim.runtime.rows import known_positions
 from onnxfim.runtime.session import open_session, run, slow_to_rearrange
 from onnxfim.runtime.turns import WeightTurns
 
@@ -50,6 +53,9 @@ _PRODUCTS = 1e-3  # relative, of products in one graph against two
 
 class DifferentiableModel:
     """A model with its derivative graphs; each session opens when it is first needed.
+
+    ``of`` names the sample that each row is, or stands beside, by its position, (N,): a model whose other inputs are held at each
+    sample's own value needs it (`graph.held`).
 
     Args:
         proto: The model (or a copy that reproduced it).
@@ -77,6 +83,7 @@ class DifferentiableModel:
         self.few_shapes = False  # until a session says where it runs
         self._graph: Prepared | None = None
         prepared = self._prepared()
+        self._placed = any(i.name == POSITION for i in prepared.inputs)
         self.calls = BoundedCalls(
             CallMemory(cost_of(prepared), most=settings.batch), num_outputs, shape,
             lambda session, outputs, feeds: run(session, outputs, feeds, SAMPLES),
@@ -159,24 +166,33 @@ class DifferentiableModel:
         rows = min(256, _BYTES // max(int(np.prod(self.shape)) * 4 * seeds, 1), self._settings.batch or 256)
         return max(1, int(rows))
 
-    def vjp(self, X: Array, U: Array) -> tuple[Array, Array]:
+    def _at(self, X: Array, of: Array | None) -> dict[str, Array]:
+        """What is fed for the rows X (N, *shape) of these samples.
+
+        Raises:
+            LostPosition: the model needs positions, and there are none.
+        """
+        places = {POSITION: known_positions(of, len(X))} if self._placed else {}
+        return {"x": X.astype(self.dtype, copy=False), **places}
+
+    def vjp(self, X: Array, U: Array, of: Array | None = None) -> tuple[Array, Array]:
         """Logits (N, K) and ``Jᵀu`` (S, N, *shape) for cotangents U (S, N, K)."""
-        feeds = {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)}
+        feeds = {**self._at(X, of), "u": U.astype(self.dtype, copy=False)}
         z, g = self._run(self._vjp, ["z", "g"], feeds)
         return z, g
 
-    def jvp(self, X: Array, V: Array) -> tuple[Array, Array]:
+    def jvp(self, X: Array, V: Array, of: Array | None = None) -> tuple[Array, Array]:
         """Logits (N, K) and ``Jv`` (S, N, K) for tangents V (S, N, *shape)."""
-        feeds = {"x": X.astype(self.dtype, copy=False), "v": V.astype(self.dtype, copy=False)}
+        feeds = {**self._at(X, of), "v": V.astype(self.dtype, copy=False)}
         z, w = self._run(self._jvp, ["z", "w"], feeds)
         return z, w
 
-    def gram(self, X: Array, U: Array) -> Array:
+    def gram(self, X: Array, U: Array, of: Array | None = None) -> Array:
         """``J Jᵀ u`` (S, N, K) for U (S, N, K); ``Jᵀu`` stays on the device."""
-        feeds = {"x": X.astype(self.dtype, copy=False), "u": U.astype(self.dtype, copy=False)}
+        feeds = {**self._at(X, of), "u": U.astype(self.dtype, copy=False)}
         return self._run(self._gram, ["w"], feeds)[0]
 
-    def loss_gradient(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+    def loss_gradient(self, X: Array, labels: Array, rivals: Array, of: Array | None = None) -> tuple[Array, Array]:
         """Logits (N, classes) and the gradient by x (N, *shape) of ``log Σ_j exp z_j − z_y`` for labels y (N,).
 
         The sum is over the classes j ≠ y, or over the rival alone where ``rivals`` (N,) names one and not -1. A single output
@@ -185,34 +201,36 @@ class DifferentiableModel:
         K = self.num_outputs
         target = np.eye(K)[labels] if K > 1 else labels[:, None]
         aside = np.where(rivals[:, None] < 0, target, np.arange(K) != rivals[:, None])
-        feeds = {"x": X, "target": target, "aside": aside} if K > 1 else {"x": X, "target": target}
-        z, g = self._run(self._loss, ["z", "g"], {name: value.astype(self.dtype, copy=False) for name, value in feeds.items()})
+        classes = {"target": target, "aside": aside} if K > 1 else {"target": target}
+        feeds = {**self._at(X, of), **{name: value.astype(self.dtype, copy=False) for name, value in classes.items()}}
+        z, g = self._run(self._loss, ["z", "g"], feeds)
         return (z if K > 1 else np.concatenate([np.zeros_like(z), z], axis=1)), g[0]
 
-    def why_not(self, X: Array) -> str | None:
+    def why_not(self, X: Array, of: Array | None = None) -> str | None:
         """What the runtime says where it fails on the derivative at a row X (1, *shape); None where it does not."""
         u = np.ones((1, 1, self.num_outputs), self.dtype)
         try:
-            run(self._vjp, ["g"], {"x": X.astype(self.dtype, copy=False), "u": u})
+            run(self._vjp, ["g"], {**self._at(X, of), "u": u})
         except RowsFailed as error:
             return error.said
         return None
 
-    def that_run(self, X: Array) -> Array:
+    def that_run(self, X: Array, of: Array | None = None) -> Array:
         """Which of the rows X (N, *shape) have finite outputs and a finite derivative, (N,) bool."""
         u = np.ones((1, len(X), self.num_outputs), self.dtype)
-        z, g = self._run(self._vjp, ["z", "g"], {"x": X.astype(self.dtype, copy=False), "u": u})
+        z, g = self._run(self._vjp, ["z", "g"], {**self._at(X, of), "u": u})
         return np.asarray(np.isfinite(z).all(axis=1) & np.isfinite(g[0]).reshape(len(X), -1).all(axis=1))
 
-    def jacobian(self, X: Array) -> Array:
+    def jacobian(self, X: Array, of: Array | None = None) -> Array:
         """The Jacobian of the logits of a block of samples, (N, K, d) in the model's own precision."""
         K = self.num_outputs
         U = np.broadcast_to(np.eye(K, dtype=self.dtype)[:, None], (K, len(X), K))  # (K, N, K)
-        g = self.vjp(X, np.ascontiguousarray(U))[1]  # (K, N, *shape)
+        g = self.vjp(X, np.ascontiguousarray(U), of)[1]  # (K, N, *shape)
         return np.moveaxis(g.reshape(K, len(X), -1), 0, 1)
 
     def self_test(
-        self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None = None, products: bool = False
+        self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None = None, products: bool = False,
+        of: Array | None = None,
     ) -> SelfTest:  # fmt: skip
         """Compare the derivative with the model before anything is built on it (`gradients.self_test`).
 
@@ -228,36 +246,37 @@ class DifferentiableModel:
             raise OutOfMemory(f"derivative graph: {short}. Free memory, or raise the limit.")
         rounds = any(t.data_type in HALF for t in self._proto.graph.initializer) or rounds_inside_products(self._proto) is not None
         try:
-            return self._tested(X, original, seed=seed, spread=spread, products=products, rounds=rounds)
+            return self._tested(X, original, of, seed=seed, spread=spread, products=products, rounds=rounds)
         finally:  # tangents are needed again at ties alone, and each session holds the weights
             self.__dict__.pop("_jvp", None)
             self.__dict__.pop("_rules", None)
             give_back()
 
     def _tested(
-        self, X: Array, original: Callable[[Array], Array], *, seed: int, spread: Array | None, products: bool, rounds: bool
+        self, X: Array, original: Callable[[Array], Array], of: Array | None, *, seed: int, spread: Array | None, products: bool,
+        rounds: bool,
     ) -> SelfTest:  # fmt: skip
         """The self-test, with what the graphs as a whole must hold."""
         test = self_test(
             original, self.vjp, self.jvp, X, rng=np.random.default_rng([seed, streams.SELF_TEST]), rules=self.rule_errors,
-            spread=spread, rounds=rounds,
+            spread=spread, rounds=rounds, of=of,
         )  # fmt: skip
         if test.passed and test.output_error > (HALF_TOLERANCE if rounds else _OUTPUTS):
             reason = f"the derivative graph's outputs differ from the model's by {test.output_error:.1e} of the largest"
             return replace(test, passed=False, reason=reason, same_outputs=False)
         if test.passed and products and not self._runs_on("cpu"):
-            error = self._products_error(X, np.random.default_rng([seed, streams.SELF_TEST, 2]))
+            error = self._products_error(X, of, np.random.default_rng([seed, streams.SELF_TEST, 2]))
             if not error <= _PRODUCTS:
                 return replace(test, passed=False, reason=f"products with J Jᵀ differ from J(Jᵀu) by {error:.1e}")
         return test
 
-    def _products_error(self, X: Array, rng: np.random.Generator) -> float:
+    def _products_error(self, X: Array, of: Array | None, rng: np.random.Generator) -> float:
         """The relative error of the graph of products at the rows X (N, *shape), against those of ``Jᵀu`` and ``Jv``."""
         u = rng.standard_normal((1, len(X), self.num_outputs))
-        got, want = self.gram(X, u), self.jvp(X, self.vjp(X, u)[1])[1]
+        got, want = self.gram(X, u, of), self.jvp(X, self.vjp(X, u, of)[1], of)[1]
         return float(np.abs(got - want).max() / (np.abs(want).max() or 1.0))
 
-    def rounding(self, X: Array, *, seed: int) -> float:
+    def rounding(self, X: Array, *, seed: int, of: Array | None = None) -> float:
         """Relative error that float32 leaves in ``‖Jᵀu‖²`` at the worst of the rows X (N, *shape), and so in lambda_max.
 
         Where a row stands within rounding of a kink, which side it is on is chance: the rows are moved by one unit in the last
@@ -269,7 +288,8 @@ class DifferentiableModel:
         moved = np.nextafter(X, np.where(rng.random(X.shape) < 0.5, np.inf, -np.inf).astype(self.dtype))
         moved = np.where(X == 0, X, moved)  # a zero's neighbour is no rounding of anything
         before, after = (
-            np.square(self.vjp(rows, u)[1].astype(np.float64)).reshape(_COTANGENTS, len(X), -1).sum(axis=-1) for rows in (X, moved)
+            np.square(self.vjp(rows, u, of)[1].astype(np.float64)).reshape(_COTANGENTS, len(X), -1).sum(axis=-1)
+            for rows in (X, moved)
         )
         known = (before > 0) & np.isfinite(before) & np.isfinite(after)
         return float(np.abs(after[known] / before[known] - 1).max(initial=0.0))
@@ -278,7 +298,7 @@ class DifferentiableModel:
     def _rules(self) -> NodeTests:
         return NodeTests.of(self._prepared())
 
-    def rule_errors(self, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
+    def rule_errors(self, X: Array, v: Array, of: Array | None = None) -> tuple[Array, list[NodeError]]:
         """``Jv`` (N, K) at the rows X along v (N, *shape), and all rules' errors; of fewer rows where memory is short."""
         if refers(self._proto):  # a session that maps its weights opens in no time
             self.__dict__.pop("_vjp", None)
@@ -286,7 +306,11 @@ class DifferentiableModel:
         rows = max(
             1, self.calls.memory.at_most(_TESTED_BYTES * _TESTED_COPIES) // max(self._rules.bytes_per_row() * _TESTED_COPIES, 1)
         )
-        parts = [self._rules(self._evaluate, X[i : i + rows], v[i : i + rows]) for i in range(0, min(len(X), 2 * rows), rows)]
+        beside = {name: a for name, a in self._at(X, of).items() if name != "x"}
+        parts = [
+            self._rules(self._evaluate, X[i : i + rows], v[i : i + rows], {name: a[i : i + rows] for name, a in beside.items()})
+            for i in range(0, min(len(X), 2 * rows), rows)
+        ]
         w = np.concatenate([w for w, _ in parts])
         found = [
             replace(first, errors=np.concatenate([nodes[k].errors for _, nodes in parts])) for k, first in enumerate(parts[0][1])
@@ -314,67 +338,3 @@ class DifferentiableModel:
         del session  # many follow each other, and what each leaves would stay
         give_back()
         return found
-
-
-def loss_gradient_graph(vjp: onnx.ModelProto) -> onnx.ModelProto:
-    """The vjp graph with its cotangent computed inside: the softmax over some classes less the target, a loss's gradient by z.
-
-    With the target set aside it is the gradient of the cross-entropy divided by ``1 − p_y``: the same direction, which does not
-    underflow on samples that the model is sure of. Inputs ``x``, ``target`` (N, K), one-hot, and ``aside`` (N, K), 1 for classes
-    left out of the softmax; outputs ``z`` and ``g`` (1, N, *shape). With one output the target is the class, there is no
-    ``aside``, and the cotangent is ±1.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(vjp)
-    graph = copy.graph
-    z = next(n.input[0] for n in graph.node if "z" in n.output)
-    cotangent = next(i for i in graph.input if i.name == "u")
-    element = cotangent.type.tensor_type.elem_type
-    classes = cotangent.type.tensor_type.shape.dim[-1].dim_value
-    graph.input.remove(cotangent)
-    graph.input.append(helper.make_tensor_value_info("target", element, ["N", classes]))
-    dtype = helper.tensor_dtype_to_np_dtype(element)
-    weights = {"loss/axes": np.array([0]), "loss/one": np.array([1], dtype), "loss/two": np.array([2], dtype)}
-    # Large enough to take a class out of the softmax, small enough for the type.
-    weights["loss/out"] = np.array([min(1e30, float(np.finfo(dtype).max) / 2)], dtype)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
-    if classes == 1:
-        added = [
-            helper.make_node("Mul", ["target", "loss/two"], ["loss/twice"], name="loss/twice"),
-            helper.make_node("Sub", ["loss/one", "loss/twice"], ["loss/c"], name="loss/sub"),
-        ]
-    else:
-        graph.input.append(helper.make_tensor_value_info("aside", element, ["N", classes]))
-        added = [
-            helper.make_node("Mul", ["aside", "loss/out"], ["loss/mask"], name="loss/mask"),
-            helper.make_node("Sub", [z, "loss/mask"], ["loss/others"], name="loss/others"),
-            helper.make_node("Softmax", ["loss/others"], ["loss/q"], name="loss/softmax", axis=-1),
-            helper.make_node("Sub", ["loss/q", "target"], ["loss/c"], name="loss/sub"),
-        ]
-    added.append(helper.make_node("Unsqueeze", ["loss/c", "loss/axes"], ["u"], name="loss/u"))
-    nodes = list(graph.node)
-    reads = next(i for i, n in enumerate(nodes) if "u" in n.input)
-    written = next(i for i, n in enumerate(nodes) if z in n.output)
-    at = written + 1
-    if reads <= written:  # what reads the cotangent stands before the logits are known: move it behind
-        nodes = _sorted([*nodes, *added], graph)
-    else:
-        nodes[at:at] = added
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return copy
-
-
-def _sorted(nodes: Sequence[onnx.NodeProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Nodes in topological order, stable."""
-    known = {"", *(i.name for i in graph.input), *(t.name for t in graph.initializer)}
-    waiting, order = list(nodes), []
-    while waiting:
-        ready = [n for n in waiting if all(i in known for i in n.input)]
-        if not ready:
-            break
-        order += ready
-        known.update(o for n in ready for o in n.output)
-        taken = set(map(id, ready))
-        waiting = [n for n in waiting if id(n) not in taken]
-    return order + waiting

@@ -116,8 +116,10 @@ class NodeTests:
         names = {r for t in self._tests for r in (*t.read, t.output)}
         return 8 * sum(int(np.prod([d for d in shapes.get(n, ()) if isinstance(d, int)])) for n in names)
 
-    def __call__(self, evaluate: Evaluate, X: Array, v: Array) -> tuple[Array, list[NodeError]]:
-        """Test all rules at the rows X (N, *shape) along v (N, *shape).
+    def __call__(
+        self, evaluate: Evaluate, X: Array, v: Array, beside: Mapping[str, Array] | None = None
+    ) -> tuple[Array, list[NodeError]]:
+        """Test all rules at the rows X (N, *shape) along v (N, *shape); ``beside`` are the graph's other inputs at these rows.
 
         Returns:
             ``Jv`` (N, K), and what was found at each node.
@@ -127,7 +129,7 @@ class NodeTests:
         wanted = sorted(names - given)
         dtype = helper.tensor_dtype_to_np_dtype(self._graph.trace.elem[self._graph.x])
         X, v = X.astype(dtype, copy=False), v.astype(dtype, copy=False)
-        values = self._values(wanted, {"x": X, "v": v[None]}, evaluate)
+        values = self._values(wanted, {"x": X, "v": v[None], **(beside or {})}, evaluate)
         last = next(t.outgoing for t in reversed(self._tests) if t.output == self._graph.z)
         w = values[last][0].reshape(len(X), -1)
         read_last = {name: place for place, t in enumerate(self._tests) for name in t.names}

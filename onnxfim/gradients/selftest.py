@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from onnxfim.runtime.failures import RowsFailed
 
 Array: TypeAlias = NDArray[np.floating]
 Original: TypeAlias = Callable[[Array], Array]
-Derivative: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
-Rules: TypeAlias = Callable[[Array, Array], tuple[Array, Sequence[NodeError]]]
+#: Of rows, seeds and, where these were given, the positions of the rows' samples.
+Derivative: TypeAlias = Callable[..., tuple[Array, Array]]
+Rules: TypeAlias = Callable[..., tuple[Array, Sequence[NodeError]]]
 Activation: TypeAlias = Literal["none", "softmax", "log_softmax", "sigmoid"]
 
 OUTPUT_TOLERANCE = 1e-3  # of the largest output: fused kernels round differently
@@ -65,6 +66,7 @@ def self_test(
     rules: Rules | None = None,
     spread: Array | None = None,
     rounds: bool = False,
+    of: NDArray[Any] | None = None,
 ) -> SelfTest:
     """Return whether derivative graphs belong to a model and to each other.
 
@@ -82,8 +84,10 @@ def self_test(
         rules: ``(X, v (N, *shape)) -> (Jv (N, K), errors of all nodes)``, as `NodeTests`; of fewer rows where memory is short.
         spread: Standard deviation of each coordinate, broadcastable to a sample; that of X where it is not given.
         rounds: The model computes in half precision, so that its outputs are rounded.
+        of: Positions of the samples, (N,), where the derivatives take them behind their other arguments.
     """
-    z, _ = jvp(X, np.zeros((1, *X.shape), X.dtype))
+    at = () if of is None else (of,)
+    z, _ = jvp(X, np.zeros((1, *X.shape), X.dtype), *at)
     y = np.asarray(original(X), np.float64).reshape(len(X), -1)
     if y.shape != z.shape:
         return _failed(f"the derivative graph returns {z.shape[1]} values per sample, the model {y.shape[1]}")
@@ -92,29 +96,33 @@ def self_test(
         reason = f"outputs differ by {output_error:.1e} of the largest"
         return SelfTest(False, reason, output_error, np.nan, np.nan, same_outputs=False)
     u = rng.standard_normal((2, *z.shape)).astype(z.dtype)
-    _, g = vjp(X, u)
+    _, g = vjp(X, u, *at)
     if not np.isfinite(g).all():
         return _failed("Jᵀu is not finite", output_error=output_error)
     if not g.any():
         return _failed("Jᵀu is zero for every sample: the model is flat here, or rounds its values", output_error=output_error)
     width = deviations(X) if spread is None else spread
     points = beside(X, width, rng)
-    if not np.isfinite(jvp(points, np.zeros((1, *X.shape), X.dtype))[0]).all():
+    if not np.isfinite(jvp(points, np.zeros((1, *X.shape), X.dtype), *at)[0]).all():
         points = X  # the model does not take such inputs
     noise = rng.standard_normal((2, *X.shape)).astype(X.dtype)
-    (_, g), (_, w) = vjp(points, u), jvp(points, noise)
+    (_, g), (_, w) = vjp(points, u, *at), jvp(points, noise, *at)
     size = _norm(u) * _norm(w) + np.finfo(np.float64).tiny
     adjoint_error = _relative(np.abs(_inner(u, w) - _inner(g, noise)), size)
     if not adjoint_error <= ADJOINT_TOLERANCE:
         reason = f"⟨u, Jv⟩ and ⟨Jᵀu, v⟩ differ by {adjoint_error:.1e}"
         return SelfTest(False, reason, output_error, adjoint_error, np.nan, "a derivative rule is wrong for this graph")
     if rules is not None:
-        difference_error, wrong, blame = _rule_error(rules, jvp, X, width, rng, near=points is not X)
+        difference_error, wrong, blame = _rule_error(rules, jvp, X, of, width, rng, near=points is not X)
     else:
         length = np.maximum(_norm(g), np.finfo(np.float32).tiny).reshape(*g.shape[:2], *[1] * (X.ndim - 1))
         v = (g / length).astype(X.dtype)
-        _, w = jvp(points, v)
-        difference_error = _difference_error(lambda rows: jvp(rows, np.zeros((1, *rows.shape), rows.dtype))[0], points, v, w, width)
+        _, w = jvp(points, v, *at)
+
+        def logits(rows: Array) -> Array:
+            return jvp(rows, np.zeros((1, *rows.shape), rows.dtype), *at)[0]
+
+        difference_error = _difference_error(logits, points, v, w, width)
         wrong, blame = None, "the graph is not smooth, or a rule is wrong"
         if not difference_error <= DIFFERENCE_TOLERANCE:
             wrong = f"Jv differs from central differences by {difference_error:.1e}"
@@ -141,25 +149,27 @@ def _failed(reason: str, *, output_error: float = np.nan) -> SelfTest:
 
 
 def _rule_error(
-    rules: Rules, jvp: Derivative, X: Array, spread: Array, rng: np.random.Generator, *, near: bool
+    rules: Rules, jvp: Derivative, X: Array, of: NDArray[Any] | None, spread: Array, rng: np.random.Generator, *, near: bool
 ) -> tuple[float, str | None, str]:
     """The largest error of a rule at its node, which rule is wrong, in words, and what is to blame."""
-    rows = X[np.arange(max(len(X), _ROWS)) % len(X)] if near else X
+    which = np.arange(max(len(X), _ROWS) if near else len(X)) % len(X)
+    rows = X[which]
     suspects: dict[str, NodeError] | None = None
     largest = np.inf
     for _ in range(_TRIES):
         points = beside(rows, spread, rng) if near else rows
+        at: tuple[NDArray[Any], ...] = () if of is None else (of[which],)
         v = rng.standard_normal(points.shape).astype(X.dtype)
         try:
-            w, found = rules(points, v)
+            w, found = rules(points, v, *at)
         except RowsFailed:  # beside a sample: the others tell
-            takes = np.isfinite(jvp(points, v[None])[1][0]).all(axis=1)
+            takes = np.isfinite(jvp(points, v[None], *at)[1][0]).all(axis=1)
             if takes.all() or not takes.any():
                 raise
-            points, v = points[takes], v[takes]
-            w, found = rules(points, v)
-        points, v = points[: len(w)], v[: len(w)]
-        error = _relative(_norm((w - jvp(points, v[None])[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
+            points, v, at = points[takes], v[takes], tuple(a[takes] for a in at)
+            w, found = rules(points, v, *at)
+        points, v, at = points[: len(w)], v[: len(w)], tuple(a[: len(w)] for a in at)
+        error = _relative(_norm((w - jvp(points, v[None], *at)[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
         if not error <= ADJOINT_TOLERANCE * 10:
             return error, f"Jv of the tested graph differs from the one that is used by {error:.1e}", ""
         bad = {n.name: n for n in found if not (n.errors <= RULE_TOLERANCE).all()}

@@ -18,6 +18,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.held import POSITION, InputRole, reaching
 from onnxfim.graph.inner import Place, token_input
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
@@ -34,8 +35,11 @@ class ModelFile:
     """A model file as read: its bytes' hash, the parsed model (not to be changed) and its graph.
 
     The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
-    as it was read from what may later stand in its place. ``at`` is set where the model is a copy that begins at an inner value of
-    the file, which is then its first input; ``own_input`` is what the file takes in its place.
+    as it was read from what may later stand in its place. Where inputs are held, model and graph are a copy's, whose only input is
+    the one that is perturbed (and `POSITION`); ``held`` then tells what the copy is needed for, ``held_hash`` what they are held
+    at, and ``roles`` what became of each input of the file. ``at`` is set where the copy begins at an inner value of the file,
+    which is then its first input; ``own_input`` is what the file takes in its place, and ``holds_its_own`` tells whether nodes
+    behind the value read that too, so that it is held.
     """
 
     path: Path
@@ -44,13 +48,22 @@ class ModelFile:
     proto: onnx.ModelProto
     graph: Graph
     seen: tuple[int, ...] = ()
+    held: str | None = None
+    held_hash: str | None = None
+    roles: tuple[InputRole, ...] = ()
     at: Place | None = None
     own_input: TensorInfo | None = None
+    holds_its_own: bool = False
 
     @property
-    def source(self) -> Path | bytes:
-        """What the runtime opens: the file, or the copy that begins inside it."""
-        return self.path if self.at is None else self.proto.SerializeToString()
+    def source(self) -> Any:
+        """What to open to run it: the file, or the copy."""
+        return self.path if self.held is None and self.at is None else bytes(self.proto.SerializeToString())
+
+    @property
+    def placed(self) -> bool:
+        """Whether its rows need the positions of their samples."""
+        return any(i.name == POSITION for i in self.graph.inputs)
 
     @property
     def producer(self) -> str:
@@ -159,13 +172,24 @@ def _unreadable(where: Path, error: OSError) -> ModelError:
     return ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.")
 
 
-def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
-    """The input to audit: the named one, or the only one. One of whole numbers is audited at a float value behind it.
+def choose_input(file: ModelFile, name: str | None, output: str | None = None) -> TensorInfo:
+    """The input to perturb: the named one, or the only floating-point one that reaches the output.
+
+    One of whole numbers is audited at a float value behind it; of a copy that begins at such a value, it is that value.
 
     Raises:
         InputError: an unknown name, several inputs and no name, or an input that holds no numbers.
     """
-    inputs = file.graph.inputs
+    if file.at is not None:
+        return file.graph.inputs[0]
+    inputs = [i for i in file.graph.inputs if i.name != POSITION]
+    floats = [i for i in inputs if i.dtype.startswith("float")]
+    if name is None and len(floats) > 1:
+        there = reaching(file.graph, choose_output(file, output).name)
+        floats = [i for i in floats if i.name in there] or floats
+        if len(floats) > 1:
+            raise InputError(_which_input(file, floats))
+        name = floats[0].name
     chosen = _pick(file, inputs, name, "input")
     if chosen.dtype in _NOT_FED:
         raise InputError(
@@ -176,12 +200,6 @@ def choose_input(file: ModelFile, name: str | None) -> TensorInfo:
         raise InputError(
             f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected numbers, for a change of the input must be able to "
             "be small. Export the model with a float input in its place."
-        )
-    others = [i.name for i in inputs if i.name != chosen.name]
-    if others:
-        raise InputError(
-            f"{file.path}: besides {chosen.name!r} the model needs {', '.join(map(repr, others))}, expected one input. "
-            "Export a model in which the other inputs are constants."
         )
     if chosen.shape is None:
         raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
@@ -209,6 +227,21 @@ def choose_output(file: ModelFile, name: str | None) -> TensorInfo:
             "with skl2onnx use options={'zipmap': False}."
         )
     return floats[0]
+
+
+def told(info: TensorInfo) -> str:
+    """An input in words: its name, element type and shape."""
+    shape = "of unknown shape" if info.shape is None else f"({', '.join('?' if d is None else str(d) for d in info.shape)})"
+    return f"{info.name!r} {info.dtype} {shape}"
+
+
+def _which_input(file: ModelFile, floats: Sequence[TensorInfo]) -> str:
+    first, *others = (i.name for i in floats)
+    feeds = " ".join(f"--feed {name}=VALUE" for name in others)
+    return (
+        f"{file.path}: {len(floats)} inputs can be perturbed ({', '.join(map(told, floats))}), expected one to be named. Say such "
+        f"as --input {first} {feeds}; the data may also hold each sample's own values under the inputs' names."
+    )
 
 
 def _pick(file: ModelFile, values: Sequence[TensorInfo], name: str | None, what: str) -> TensorInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxfim.record.limits import Count, Part, closed
+from onnxfim.record.limits import Part, closed
 
 #: What an audit's values are in where nothing else is said.
 INPUT_UNIT = "model input unit"
@@ -24,7 +24,6 @@ class AuditedFrom:
         input_dtype: Its element type.
         input_shape: Its shape with the batch; a size that is open is None or its name.
         named: Whether a person named the value.
-        nodes: Of the file, that are left in the copy behind the value.
     """
 
     tensor: str
@@ -35,7 +34,6 @@ class AuditedFrom:
     input_dtype: str
     input_shape: tuple[int | str | None, ...]
     named: bool
-    nodes: Count
 
     @property
     def units(self) -> str:

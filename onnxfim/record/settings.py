@@ -20,6 +20,17 @@ def _is_pair(text: str) -> bool:
     return bool(key.strip() and equals and value.strip())
 
 
+def shape_given(text: str) -> tuple[str, tuple[int | None, ...]] | None:
+    """An input's name and sizes, None for the batch, from ``NAME:[N,3,8]``; None where it is not written so."""
+    name, colon, sizes = text.rpartition(":")
+    parts = [p.strip() for p in sizes.strip().removeprefix("[").removesuffix("]").split(",")]
+    whole = name.strip() and colon and sizes.strip().startswith("[") and sizes.strip().endswith("]")
+    if not whole or any(not (p.isidentifier() or (p.isdigit() and 0 < int(p) < 2**31)) for p in parts):
+        return None
+    found = tuple(int(p) if p.isdigit() else None for p in parts)
+    return (name.strip(), found) if found.count(None) <= 1 else None
+
+
 @documented
 @dataclass(frozen=True)
 class Settings:
@@ -104,6 +115,19 @@ class Settings:
         "auto", help="What the outputs are; auto reads it from the graph and the values."
     )
     input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
+    feed: tuple[str, ...] = setting(
+        (), help="What another input of the model is held at: a number, zeros, ones, or an array in FILE.npy or FILE.npz:KEY, for "
+        "all samples or one for each. Without it the data's own values are taken, under the input's name.",
+        good=lambda s: all(_is_pair(o) for o in s.feed),
+        wrong="{value} holds one that is not NAME=VALUE. Write it such as 'mask=ones'.",
+        metavar="NAME=VALUE", example=["mask=ones"], row="changed", matters=True,
+    )  # fmt: skip
+    shape: tuple[str, ...] = setting(
+        (), help="Sizes of an input whose file leaves them open, such as x:[N,3,224,224]; N is the batch, on whichever axis.",
+        good=lambda s: all(shape_given(o) is not None for o in s.shape),
+        wrong="{value} holds one that is not NAME:[N,SIZE,…]. Write it such as 'x:[N,3,224,224]'.",
+        metavar="NAME:[N,…]", example=["x:[N,3,224,224]"], row="changed", matters=True,
+    )  # fmt: skip
     output: str | None = setting(None, help="Name of the output, where the model has several.", metavar="NAME", row="never")
     at: str | None = setting(
         None, help="Name of an inner float value to audit from; without it a file is audited at its input, or, where that takes "

@@ -34,10 +34,10 @@ class ForgivingForward:
     def stretch(self) -> int:
         return self._forward.stretch
 
-    def outputs(self, X: Array) -> Array:
-        return self._halved(lambda part: self._forward.outputs(X[part]), np.arange(len(X)))
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
+        return self._halved(lambda part: self._forward.outputs(X[part], None if of is None else of[part]), np.arange(len(X)))
 
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
         source, given = iter(batches), deque[Rows]()
 
         def noted() -> Iterator[Rows]:
@@ -48,16 +48,16 @@ class ForgivingForward:
 
         while True:
             try:
-                for z in self._forward.stream(X, noted()):
+                for z in self._forward.stream(X, noted(), of):
                     given.popleft()
                     yield z
                 return
             except RowsFailed:
                 failed = given.popleft()
-                yield self._halved(partial(self._some, X, failed), np.arange(len(failed.sample)))
+                yield self._halved(partial(self._some, X, of, failed), np.arange(len(failed.sample)))
 
-    def _some(self, X: Array, rows: Rows, part: Array) -> Array:
-        return np.concatenate(list(self._forward.stream(X, [taken(rows, part)])))
+    def _some(self, X: Array, of: Array | None, rows: Rows, part: Array) -> Array:
+        return np.concatenate(list(self._forward.stream(X, [taken(rows, part)], of)))
 
     def _halved(self, call: Callable[[Array], Array], part: Array) -> Array:
         """Outputs at the rows ``part``; in halves where some of them fail."""
@@ -70,11 +70,11 @@ class ForgivingForward:
             return np.concatenate([self._halved(call, part[:half]), self._halved(call, part[half:])])
 
 
-def rows_that_run(call: Callable[[Array], object], X: Array, count: int, most: int = 64) -> Array:
-    """The first ``count`` samples of X that the model takes, all of those where they are fewer.
+def rows_that_run(call: Callable[[Array, Array], object], X: Array, count: int, most: int = 64) -> Array:
+    """Positions of the first ``count`` samples of X that the model takes, of all of those where they are fewer, (n,) int64.
 
     Args:
-        call: Runs the model on rows.
+        call: Runs the model on rows, whose positions it is told.
         X: Samples, (N, *shape).
         count: How many are wanted.
         most: Samples to try one by one where the first ``count`` fail together.
@@ -82,14 +82,15 @@ def rows_that_run(call: Callable[[Array], object], X: Array, count: int, most: i
     Raises:
         RowsFailed: it takes none of them.
     """
-    first = X[:count]
+    first = np.arange(min(count, len(X)))
     try:
-        call(first)
+        call(X[first], first)
     except RowsFailed:
-        good = [i for i in range(min(most, len(X))) if why_not(call, X[i : i + 1]) is None][:count]
+        tried = np.arange(min(most, len(X)))
+        good = [i for i in tried if why_not(lambda row: call(row, tried[i : i + 1]), X[i : i + 1]) is None][:count]  # noqa: B023
         if not good:
             raise
-        return X[good]
+        return np.array(good)
     return first
 
 

@@ -1,17 +1,18 @@
-"""Calls a classifier in batches: an ONNX file on ONNX Runtime, or any Python function."""
+"""Calls a classifier in batches: an ONNX file on ONNX Runtime."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.errors import InputError, ModelError
+from onnxfim.errors import ModelError
+from onnxfim.graph.held import POSITION
 from onnxfim.runtime.batch_finder import BatchFinder, most_rows, own_clock
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
@@ -20,11 +21,10 @@ from onnxfim.runtime.output_layout import as_classes
 from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
-from onnxfim.runtime.rows import Rows, Signs, taken
+from onnxfim.runtime.rows import Rows, Signs, known_positions, taken
 from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shared_cores import SharedCores, usable_cores
 from onnxfim.runtime.turns import WeightTurns
-from onnxfim.runtime.watching import watched
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -66,6 +66,7 @@ class OnnxForward:
         class_axis: Axis of the classes where it is not the second.
         batch_axis: Axis of the output that holds the batch.
         turns: Of a model of large weights: the session closes at another's turn, and opens again when it is called.
+        placed: Whether the model takes the position of each row's sample too (`graph.held`).
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class OnnxForward:
         batch_axis: int = 0,
         base_dir: Any = None,
         turns: WeightTurns | None = None,
+        placed: bool = False,
     ) -> None:
         if turns is not None:
             turns.take(self)
@@ -94,7 +96,7 @@ class OnnxForward:
         #: None where it does not take turns.
         self.turns = turns if self.report.obtained == CPU and self._again is not None else None
         self.hardware = hardware.on(self.report.obtained)  # for graphs of ours beside it
-        self._input, self._output = input_name, output_name
+        self._input, self._output, self.placed = input_name, output_name, placed
         self._shape, self._dtype = shape, dtype
         self.class_axis, self.batch_axis = class_axis, batch_axis
         self.one_shape = False  # whether every call has the same number of rows
@@ -151,7 +153,7 @@ class OnnxForward:
         """Rows that the model insists on, or None."""
         return self._fixed
 
-    def find_batch(self, X: Array) -> None:
+    def find_batch(self, X: Array, of: Array | None = None) -> None:
         """Find the batch size on repeats of the first sample, and stop threads from spinning where other work shares the cores.
 
         It looks before, when calls are steadier, and after, for a quota ends a process in turns of 0.1 s: then it searches again.
@@ -159,7 +161,8 @@ class OnnxForward:
         row, shared = X[:1].astype(self._dtype), SharedCores()
 
         def call(rows: int) -> None:
-            shared.during(lambda: self._call(np.repeat(row, rows, axis=0)), rows)
+            places = None if of is None else np.repeat(of[:1], rows)
+            shared.during(lambda: self._call(np.repeat(row, rows, axis=0), places), rows)
 
         on_cpu, searching, cores = self.report.obtained == CPU, self.finder.searching, usable_cores()
         spins = on_cpu and self.hardware.spinning and cores > 1
@@ -181,17 +184,29 @@ class OnnxForward:
             self.rest()  # first, so that there are no two
             self.reopened = self.session is not None
 
-    def _call(self, X: Array) -> Array:
-        return run(self.session, [self._output], {self._input: X})[0]
+    def _call(self, X: Array, of: Array | None) -> Array:
+        """The output at the rows of a call, those of samples at the positions ``of``; the last of them goes for all after it."""
+        feeds = {self._input: X, **self._beside(of, len(X))}
+        return run(self.session, [self._output], feeds, dict.fromkeys(feeds, 0))[0]
 
-    def outputs(self, X: Array) -> Array:
+    def _beside(self, of: Array | None, rows: int) -> dict[str, Array]:
+        """What is fed beside so many rows, whose first ones are of these samples.
+
+        Raises:
+            LostPosition: the model needs positions, and there are none.
+        """
+        return {POSITION: filled(known_positions(of, 0 if of is None else len(of)), rows)} if self.placed else {}
+
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
         X = X.astype(self._dtype, copy=False)
+        if self.placed:
+            of = known_positions(of, len(X))
         found: list[Array] = []
         start = 0
         while start < len(X):
             piece = X[start : start + self.batch]
             try:
-                z = self._call(filled(piece, self._size(len(piece))))
+                z = self._call(filled(piece, self._size(len(piece))), None if of is None else of[start : start + len(piece)])
             except OutOfMemory:
                 if self.batch == 1 or self._fixed:
                     raise
@@ -201,10 +216,11 @@ class OnnxForward:
             start += len(piece)
         return np.concatenate(found)
 
-    def raw(self, X: Array) -> Array:
+    def raw(self, X: Array, of: Array | None = None) -> Array:
         """The output at these rows as the file gives it, in one call; not one of more rows, by whose number its axes are told."""
         whole = self._fixed or (self.batch if self.one_shape else 0)
-        return np.asarray(self._call(filled(X.astype(self._dtype, copy=False), whole)))
+        places = known_positions(of, len(X)) if self.placed else None
+        return np.asarray(self._call(filled(X.astype(self._dtype, copy=False), whole), places))
 
     def _size(self, rows: int) -> int:
         """Rows of the call that so many are fed in: what the model insists on, the batch, or one of few numbers."""
@@ -223,21 +239,23 @@ class OnnxForward:
             raise ModelError(f"output {self._output!r} has shape {z.shape} for {fed} samples, expected one row per sample.")
         return as_classes(z, self.class_axis, axis)[:rows]
 
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
+        if self.placed:
+            of = known_positions(of, len(X))
         # The next batch of directions is drawn, and unpacked where that is to be, while this one runs.
         source = iter(batches) if self.packs else (replace(rows, v=np.asarray(rows.v)) for rows in batches)
         from concurrent.futures import ThreadPoolExecutor  # of sketches alone
 
         with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
             if self.ahead:
-                yield from self._stream_ahead(pool, X, source)
+                yield from self._stream_ahead(pool, X, of, source)
                 return
             coming = pool.submit(next, source, None)
             while (rows := coming.result()) is not None:
                 coming = pool.submit(next, source, None)
-                yield self._perturbed(X, rows)
+                yield self._perturbed(X, rows, of)
 
-    def _stream_ahead(self, pool: Executor, X: Array, source: Iterator[Rows]) -> Iterator[Array]:
+    def _stream_ahead(self, pool: Executor, X: Array, of: Array | None, source: Iterator[Rows]) -> Iterator[Array]:
         """Rows are also made while the model answers those before: two buffers take turns."""
         buffers = (RowBuffer(*self._place), RowBuffer(*self._place))
 
@@ -256,48 +274,55 @@ class OnnxForward:
                 return
             rows, pair, there = got
             coming = pool.submit(made, buffers[turn % 2])
-            z = None if there is None else self._answered(pair, there, buffers[(turn - 1) % 2])
+            z = None if there is None else self._answered(pair, there, buffers[(turn - 1) % 2], self._of(of, rows))
             if z is None:
                 coming.result()  # the rows made meanwhile have their memory, or have none: halves come after them
-                yield self._perturbed(X, rows)
+                yield self._perturbed(X, rows, of)
             else:
                 yield self._classes(z, len(rows.sample))
 
-    @staticmethod
-    def _answered(pair: BoundPair, rows: Any, buffer: RowBuffer) -> Array | None:
+    def _of(self, of: Array | None, rows: Rows) -> Array | None:
+        """The samples of perturbed rows of X, whose own rows are of the samples ``of``."""
+        return None if of is None else of[rows.sample]
+
+    def _answered(self, pair: BoundPair, rows: Any, buffer: RowBuffer, of: Array | None) -> Array | None:
         """The model's output at rows that are made; None where memory does not suffice."""
         try:
-            return pair.answered(rows, buffer)[0]
+            return pair.answered(rows, buffer, self._beside(of, rows.shape()[0]))[0]
         except OutOfMemory:
             return None
 
-    def _perturbed(self, X: Array, rows: Rows) -> Array:
+    def _perturbed(self, X: Array, rows: Rows, of: Array | None) -> Array:
         """Outputs at one batch of perturbed rows; in halves where memory does not suffice."""
         try:
-            return self._bound(X, rows)
+            return self._bound(X, rows, of)
         except OutOfMemory:
             if len(rows.sample) == 1 or self._fixed:
                 raise
             if len(rows.sample) <= self.batch:  # others were drawn before the batch was halved
                 self.finder.halve()
             half = len(rows.sample) // 2
-            return np.concatenate([self._perturbed(X, taken(rows, part)) for part in (slice(half), slice(half, None))])
+            return np.concatenate([self._perturbed(X, taken(rows, part), of) for part in (slice(half), slice(half, None))])
 
-    def _made_here(self, X: Array, rows: Rows) -> Array:
+    def _made_here(self, X: Array, rows: Rows, of: Array | None) -> Array:
         """Outputs at rows that NumPy makes, all at once, a call after the other."""
         made, batch, found = made_rows(X, rows, self._dtype), self.batch, []
+        places = self._of(of, rows)
         start = time.perf_counter()
         for first in range(0, len(made), batch):
             piece = made[first : first + batch]
-            found.append(self._classes(self._call(filled(piece, self._size(len(piece)))), len(piece)))
+            z = self._call(filled(piece, self._size(len(piece))), None if places is None else places[first : first + batch])
+            found.append(self._classes(z, len(piece)))
         self._row_seconds = max((time.perf_counter() - start) / len(made), 1e-9)
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _bound(self, X: Array, rows: Rows) -> Array:
+    def _bound(self, X: Array, rows: Rows, of: Array | None) -> Array:
         if self._on_host:
-            return self._made_here(X, rows)
+            return self._made_here(X, rows, of)
         pair, feeds = self.fed(X, rows)
-        return self._classes(pair.run(feeds, (len(feeds["scale"]), *self._shape), self._dtype)[0], len(rows.sample))
+        count = len(feeds["scale"])
+        beside = self._beside(self._of(of, rows), count)
+        return self._classes(pair.run(feeds, (count, *self._shape), self._dtype, beside)[0], len(rows.sample))
 
     def fed(self, X: Array, rows: Rows) -> tuple[BoundPair, dict[str, Array]]:
         """The pair that makes these rows of X and answers them, and what is fed to it; filled up to the rows of a call."""
@@ -337,64 +362,3 @@ class OnnxForward:
 def _repeat_last(rows: Rows, count: int) -> Rows:
     index = np.minimum(np.arange(count), len(rows.sample) - 1)
     return taken(rows, index)
-
-
-class CallableForward:
-    """Any function of a batch ``(B, *shape) -> (B, K)``: a TensorRT engine, a remote endpoint, a model in another framework.
-
-    Raises:
-        InputError: the function does not return one row of ``num_outputs`` values per sample.
-    """
-
-    def __init__(
-        self,
-        fn: Callable[[Array], Array],
-        input_shape: tuple[int, ...],
-        num_outputs: int,
-        *,
-        dtype: Any = np.float32,
-        batch: int | None = None,
-        class_axis: int | None = None,
-        batch_axis: int = 0,
-    ) -> None:
-        self.class_axis, self.batch_axis = class_axis, batch_axis
-        self._fn, self._shape, self._num_outputs = fn, tuple(input_shape), num_outputs
-        self._dtype = np.dtype(dtype)
-        self.finder = BatchFinder(batch, int(np.prod(input_shape)) * self._dtype.itemsize)
-
-    @property
-    def batch(self) -> int:
-        return self.finder.batch
-
-    @property
-    def stretch(self) -> int:
-        return self.batch
-
-    def find_batch(self, X: Array) -> None:
-        """Find the batch size on repeats of the first sample."""
-        self.finder.search(lambda n: self._call(np.repeat(X[:1], n, axis=0)))
-
-    def raw(self, X: Array) -> Array:
-        """What the function returns for these rows."""
-        with watched("call", len(X)):
-            return np.asarray(self._fn(X.astype(self._dtype)))
-
-    def _call(self, X: Array) -> Array:
-        z = self.raw(X)
-        places = (self.batch_axis, 1 if self.class_axis is None else self.class_axis)
-        if z.ndim < 2 or z.ndim <= max(places) or tuple(z.shape[a] for a in places) != (len(X), self._num_outputs):
-            raise InputError(f"from_callable: the function returned shape {z.shape}, expected ({len(X)}, {self._num_outputs}).")
-        return as_classes(z, self.class_axis, self.batch_axis)
-
-    def outputs(self, X: Array) -> Array:
-        return np.concatenate([self._call(X[i : i + self.batch]) for i in range(0, len(X), self.batch)])
-
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
-        for rows in batches:
-            moved = rows.bases(X[rows.sample]).astype(np.float64)
-            shape = (len(moved), *([1] * len(self._shape)))
-            field = 1.0 if rows.field is None else rows.field
-            moved += rows.scale.reshape(shape) * np.asarray(rows.v).reshape(moved.shape) * field
-            if rows.w is not None:
-                moved += rows.dither / 127.0 * rows.w.reshape(moved.shape) * field
-            yield self._call(moved)

@@ -148,17 +148,22 @@ class BoundPair:
         self._input, self._outputs = input_name, tuple(outputs)
         self._buffer = buffer
 
-    def run(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype) -> list[Array]:
-        """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows."""
-        return self.answered(self.made(feeds, shape, dtype, self._buffer), self._buffer)
+    def run(
+        self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, beside: Mapping[str, Array] | None = None
+    ) -> list[Array]:
+        """Outputs of the model at the rows that the perturbation makes from ``feeds``; ``shape`` is that of the rows.
+
+        ``beside`` are the model's other inputs.
+        """
+        return self.answered(self.made(feeds, shape, dtype, self._buffer), self._buffer, beside)
 
     def made(self, feeds: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype, buffer: RowBuffer) -> Any:
         """The rows in a buffer; errors are ours."""
         return self._guarded(buffer, lambda: self.filled(feeds, shape, dtype, buffer))
 
-    def answered(self, rows: Any, buffer: RowBuffer) -> list[Array]:
-        """Outputs of the model at rows that `made` put into the buffer; errors are ours."""
-        return self._guarded(buffer, lambda: self.answers(rows))
+    def answered(self, rows: Any, buffer: RowBuffer, beside: Mapping[str, Array] | None = None) -> list[Array]:
+        """Outputs of the model at rows that `made` put into the buffer, and at its other inputs; errors are ours."""
+        return self._guarded(buffer, lambda: self.answers(rows, beside or {}))
 
     def _guarded(self, buffer: RowBuffer, call: Callable[[], Any]) -> Any:
         try:
@@ -167,14 +172,17 @@ class BoundPair:
             buffer.free()
             raise broken_off(error) or run_error(error, self._model) from error
 
-    def answers(self, rows: Any) -> list[Array]:
-        """Outputs of the model at rows that lie on the device."""
+    def answers(self, rows: Any, beside: Mapping[str, Array]) -> list[Array]:
+        """Outputs of the model at rows that lie on the device, and at its other inputs, whose rows lie along their first axis."""
         binding = self._model.io_binding()
         binding.bind_ortvalue_input(self._input, rows)
+        for name, value in beside.items():
+            binding.bind_cpu_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, "cpu")
         if current_watch().tries:
-            try_rows(self._model, self._outputs, {self._input: rows.numpy()})
+            feeds = {self._input: rows.numpy(), **beside}
+            try_rows(self._model, self._outputs, feeds, dict.fromkeys(feeds, 0))
         with watched("call", rows.shape()[0]):
             self._model.run_with_iobinding(binding, breakable())
         return [np.asarray(a) for a in binding.copy_outputs_to_cpu()]

@@ -100,7 +100,11 @@ def taken(rows: Rows, which: Any) -> Rows:
 
 
 class Forward(Protocol):
-    """A classifier that can be called; the model file, or any function."""
+    """A classifier that can be called; the model file, or any function.
+
+    ``of`` names the sample that each row is, or stands beside, by its position among the samples, (N,) int64. A model with inputs
+    that are held at each sample's own value (`graph.held`) needs it; others take no notice.
+    """
 
     @property
     def batch(self) -> int:
@@ -110,11 +114,53 @@ class Forward(Protocol):
     def stretch(self) -> int:
         """Rows of a batch of `stream`: those of one call, or of several that are made at once where a call is short."""
 
-    def outputs(self, X: Array) -> Array:
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
         """Outputs at the samples themselves: X (N, *shape) to (N, K, P) float64."""
 
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
         """Outputs (B, K, P) float64 at each batch of perturbed rows of X (N, *shape), in order."""
+
+
+class LostPosition(RuntimeError):
+    """Rows of a model with held inputs came without their samples' positions: a defect of this program, never a wrong value."""
+
+
+def known_positions(of: Array | None, rows: int) -> Array:
+    """The positions that go with so many rows, (rows,) int64.
+
+    Raises:
+        LostPosition: they are missing, or not as many.
+    """
+    if of is None or len(of) != rows:
+        found = "no" if of is None else str(len(of))
+        raise LostPosition(f"{rows} rows of a model with held inputs, but the positions of {found} samples")
+    return np.ascontiguousarray(of, np.int64)
+
+
+class PlacedForward:
+    """A model whose rows are those of known samples, for who calls it without positions.
+
+    Args:
+        forward: The model.
+        of: Position of the sample that each row of X is, (N,).
+    """
+
+    def __init__(self, forward: Forward, of: Array) -> None:
+        self._forward, self._of = forward, of
+
+    @property
+    def batch(self) -> int:
+        return self._forward.batch
+
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
+
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
+        return self._forward.outputs(X, known_positions(self._of if of is None else self._of[of], len(X)))
+
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
+        return self._forward.stream(X, batches, known_positions(self._of if of is None else self._of[of], len(X)))
 
 
 class Directions(Protocol):

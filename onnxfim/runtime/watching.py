@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from onnxfim.graph.held import POSITION
+
 Array: TypeAlias = np.ndarray[Any, Any]
 #: What a call does: it answers rows, or it opens a session.
 Kind: TypeAlias = Literal["call", "opening"]
@@ -34,8 +36,8 @@ class Watch:
     def ended(self) -> None:
         """It came back."""
 
-    def trying(self, row: Array) -> None:
-        """The next call is of this row alone, (*shape)."""
+    def trying(self, row: Array, position: int | None = None) -> None:
+        """The next call is of this row alone, (*shape); the position of its sample, where that is known."""
 
     def tried(self) -> None:
         """All rows of a call were tried."""
@@ -95,9 +97,9 @@ def try_rows(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], a
         return
     main = next(iter(rows.values()))
     for k in range(len(main)):
-        if k and np.array_equal(main[k], main[k - 1]):
+        if k and all(np.array_equal(a[k], a[k - 1]) for a in rows.values()):
             continue
-        watch.trying(main[k])
+        watch.trying(main[k], int(feeds[POSITION][k]) if POSITION in feeds else None)
         one = {name: np.take(a, [k], along[name]) if name in along else a for name, a in feeds.items()}
         filled = {name: np.take(a, [k] * len(main), along[name]) if name in along else a for name, a in feeds.items()}
         for fed in (one, filled):  # a model that insists on its number of rows is given the row that often

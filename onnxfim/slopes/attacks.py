@@ -16,8 +16,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
 
 #: Logits (N, K) at rows X, and a direction (N, *shape) that raises the loss of the labels (N,) there, in favour of the rival
-#: classes (N,), or of any other class where the rival is -1.
-LossGradient: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
+#: classes (N,), or of any other class where the rival is -1. Last come the positions (N,) of the samples that rows stand beside.
+LossGradient: TypeAlias = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
 
 _ROUNDS = 24  # doublings and bisections of a radius
 _GROWTH = 1.15  # of the radius a step, until a first success
@@ -82,6 +82,7 @@ def pgd(
     restarts: int,
     rng: np.random.Generator,
     rivals: Array | None = None,
+    of: Array | None = None,
 ) -> tuple[Array, Array]:
     """Projected gradient ascent from the sample and from random starts (Madry et al. 2018).
 
@@ -95,11 +96,13 @@ def pgd(
         restarts: Runs; the first starts at the sample, the others at random.
         rng: Source of the random starts.
         rivals: Classes to aim at, (N,), -1 or None for any; whatever other class is decided for is a success.
+        of: Positions of the samples, (N,), that the model is told; None where they are the first ones.
 
     Returns:
         (success (N,) bool, δ (N, *shape) of the first success, or of the last try).
     """
     rivals = _anyone(X) if rivals is None else rivals
+    of = np.arange(len(X)) if of is None else of
     radii = np.broadcast_to(np.asarray(radius, np.float64), len(X))
     success = np.zeros(len(X), bool)
     found = np.zeros(X.shape)
@@ -111,7 +114,7 @@ def pgd(
         delta = np.zeros(x.shape) if restart == 0 else threat.project(x, _random(x, threat, r, rng), r)
         going = np.arange(len(left))
         for step in range(steps + 1):
-            z, g = gradient(_moved(x[going], delta[going]), y[going], aim[going])
+            z, g = gradient(_moved(x[going], delta[going]), y[going], aim[going], of[left[going]])
             hit = z.argmax(axis=1) != y[going]
             success[left[going[hit]]] = True
             going, g = going[~hit], g[~hit]
@@ -134,6 +137,7 @@ def smallest_l2(
     rng: np.random.Generator,
     start: float = 1.0,
     rivals: Array | None = None,
+    of: Array | None = None,
 ) -> tuple[Array, Array]:
     """Smallest successful L2 step per sample by decoupling direction and norm (Rony et al. 2019), then a line search.
 
@@ -145,10 +149,11 @@ def smallest_l2(
     """
     n = len(X)
     rivals = _anyone(X) if rivals is None else rivals
+    of = np.arange(len(X)) if of is None else of
     best, found = np.full(n, np.inf), np.zeros(X.shape)
     delta, radius = np.zeros(X.shape), np.full(n, start)
     for step in range(steps):
-        z, g = gradient(_moved(X, delta), labels, rivals)
+        z, g = gradient(_moved(X, delta), labels, rivals, of)
         hit = z.argmax(axis=1) != labels
         size = threat.size(delta)
         better = hit & (size < best)
@@ -161,11 +166,11 @@ def smallest_l2(
         raw = moved / threat.scale
         norms = np.maximum(np.linalg.norm(raw.reshape(n, -1), axis=1), 1e-30)
         delta = threat.seen(X, raw * _spread(radius / norms, raw) * threat.scale)
-    return _bisected(gradient, X, labels, threat, best, found)
+    return _bisected(gradient, X, labels, threat, best, found, of)
 
 
 def _bisected(
-    gradient: LossGradient, X: Array, labels: Array, threat: Threat, best: Array, found: Array, rounds: int = 10
+    gradient: LossGradient, X: Array, labels: Array, threat: Threat, best: Array, found: Array, of: Array, rounds: int = 10
 ) -> tuple[Array, Array]:
     """Shorten each successful δ along its own segment as far as it stays successful."""
     low, high = np.zeros(len(X)), np.ones(len(X))
@@ -173,7 +178,7 @@ def _bisected(
     for _ in range(rounds):
         middle = (low + high) / 2
         delta = threat.seen(X, found * _spread(middle, found))
-        z, _ = gradient(_moved(X, delta), labels, _anyone(X))
+        z, _ = gradient(_moved(X, delta), labels, _anyone(X), of)
         hit = np.isfinite(best) & (z.argmax(axis=1) != labels)
         low, high = np.where(hit, low, middle), np.where(hit, middle, high)
         size = threat.size(delta)
@@ -193,6 +198,7 @@ def smallest_linf(
     rng: np.random.Generator,
     start: float,
     rivals: Array | None = None,
+    of: Array | None = None,
 ) -> tuple[Array, Array]:
     """Smallest successful L∞ radius per sample by doubling, then bisection over projected gradient attacks.
 
@@ -202,14 +208,16 @@ def smallest_linf(
     low, high = np.zeros(len(X)), np.full(len(X), np.inf)
     found, radius = np.zeros(X.shape), np.full(len(X), float(start))
     rivals = _anyone(X) if rivals is None else rivals
+    of = np.arange(len(X)) if of is None else of
     for _ in range(_ROUNDS):
         open_ended = ~np.isfinite(high)
         going = np.flatnonzero(open_ended | (high - low > _CLOSE * high))
         if len(going) == 0:
             break
         hit, delta = pgd(
-            gradient, X[going], labels[going], threat, radius[going], steps=steps, restarts=restarts, rng=rng, rivals=rivals[going]
-        )
+            gradient, X[going], labels[going], threat, radius[going], steps=steps, restarts=restarts, rng=rng,
+            rivals=rivals[going], of=of[going],
+        )  # fmt: skip
         won, lost = going[hit], going[~hit]
         found[won], high[won] = delta[hit], threat.size(delta[hit])
         low[lost] = radius[lost]

@@ -111,6 +111,7 @@ class JointProducts:
         model: The derivative graphs.
         x: The samples, (n, *shape).
         weighings: What each measure weighs the outputs by.
+        of: Positions of the samples, (n,), for a model that needs them.
 
     Attributes:
         passes: Forward passes spent on each sample, (n,).
@@ -120,6 +121,7 @@ class JointProducts:
     model: DifferentiableModel
     x: Array
     weighings: list[Weighing]
+    of: Array | None = None
     passes: Array = field(init=False)
     cotangents: dict[int, list[Array]] = field(default_factory=dict)
     slopes: dict[int, list[Array]] = field(default_factory=dict)
@@ -154,7 +156,7 @@ class JointProducts:
         for count in np.unique(counts).tolist():  # samples with as many vectors as one another share a call
             some = which[counts == count]
             at = first[counts == count] + np.arange(count)[:, None]  # (count, n)
-            found = self.model.gram(self.x[some], c[block[at], seed[at]])
+            found = self.model.gram(self.x[some], c[block[at], seed[at]], None if self.of is None else self.of[some])
             d[block[at], seed[at]] = found.astype(np.float64)
             self.passes[some] += passes_of_products(count)
         return d

@@ -45,6 +45,7 @@ class GradientRoute:
         measurer: Turns slopes into results.
         seed: Seed of the Lanczos starts.
         box: The valid range of inputs, for the choice of the nearest boundary; None where it is not asked for.
+        beside: Position of the sample that all rows stand beside; None where they are the samples themselves.
 
     Attributes:
         leads: Weights of the outputs whose slopes are the `directions` of a sample, (2, K), by its position; left there by
@@ -52,15 +53,21 @@ class GradientRoute:
         held: The `directions` themselves, (2, d) float32, by position, of the first samples of the data; left there by `measure`.
     """
 
-    def __init__(self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None) -> None:
-        self.model, self.measurer, self.seed, self._box = model, measurer, seed, box
+    def __init__(
+        self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None, beside: int | None = None
+    ) -> None:
+        self.model, self.measurer, self.seed, self._box, self._beside = model, measurer, seed, box, beside
         self.leads: dict[int, Array] = {}
         self.held: dict[int, Array] = {}
         self._worst: dict[int, Array] = {}  # float32, by position
 
-    def apart(self) -> GradientRoute:
-        """A route that leaves its leads elsewhere: for points that are no samples, whatever their positions."""
-        return GradientRoute(self.model, self.measurer, self.seed, self._box)
+    def apart(self, position: int) -> GradientRoute:
+        """A route that leaves its leads elsewhere: for points beside one sample, whatever they call their positions."""
+        return GradientRoute(self.model, self.measurer, self.seed, self._box, position)
+
+    def _of(self, samples: Sequence[Sample]) -> Array:
+        """Positions of the samples that the rows of these are of, or beside, (n,)."""
+        return np.array([s.position if self._beside is None else self._beside for s in samples], np.int64)
 
     @property
     def few(self) -> bool:
@@ -112,7 +119,7 @@ class GradientRoute:
 
     def _jacobians(self, X: Array, block: Sequence[Sample]) -> Iterator[tuple[Sequence[Sample], Array]]:
         """Slopes of the logits along all coordinates, (n, K, d), of so many samples as are worked on together."""
-        J = self.model.jacobian(X[[s.position for s in block]])
+        J = self.model.jacobian(X[[s.position for s in block]], self._of(block))
         count = max(1, WORK // J.shape[1] ** 2)
         for start in range(0, len(block), count):
             yield block[start : start + count], J[start : start + count]
@@ -151,7 +158,8 @@ class GradientRoute:
         for start in range(0, len(samples), rows):
             block = samples[start : start + rows]
             U = np.stack([leads[s.position] for s in block], axis=1)  # (2, n, K)
-            g = self.model.vjp(X[[s.position for s in block]], U)[1].reshape(2, len(block), -1).astype(np.float64)
+            x = X[[s.position for s in block]]
+            g = self.model.vjp(x, U, self._of(block))[1].reshape(2, len(block), -1).astype(np.float64)
             g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             found.append(np.moveaxis(_units(g), 0, 1))
             if temperature == 1.0:
@@ -172,7 +180,7 @@ class GradientRoute:
         positions = [s.position for s in block]
         x, z = X[positions], base[positions]
         top, stretch = self._tops(x, z, block, [temperature])[0]
-        vectors, nearest = top.vectors, self._nearest(x, z, stretch)[1]
+        vectors, nearest = top.vectors, self._nearest(x, z, block, stretch)[1]
         reader = self.measurer.reader
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
@@ -199,7 +207,7 @@ class GradientRoute:
         found, products = self._tops(x, z, block, [1.0, *hotter])
         raw, hot, stretch = found[0], found[1] if hotter else None, found[-1]
         shares = None if hot is None else self._shares_at_ends(z, hot, products)
-        distances, nearest, rivals = self._nearest(x, z, stretch)
+        distances, nearest, rivals = self._nearest(x, z, block, stretch)
         for k, sample in enumerate(block):
             self.leads[sample.position] = output_weights(reader, z[k], raw.vectors[k], nearest[k])
             spent = int(products.passes[k] + rivals[k])
@@ -236,7 +244,7 @@ class GradientRoute:
         starts = [w.starts(noise) for w in weighings]
         weighings.append(Weighing.none(n, self.model.num_outputs))
         starts.append(np.where(np.arange(_STARTS)[:, None] < _STARTS_OF_STRETCH, noise, 0.0))
-        products = JointProducts(self.model, x, weighings)
+        products = JointProducts(self.model, x, weighings, self._of(block))
         found = lanczos(products, np.concatenate(starts), tolerance=_TOLERANCE, most=_MOST_PRODUCTS)
         return [_part(found, slice(m * n, (m + 1) * n), w.factor) for m, w in enumerate(weighings)], products
 
@@ -261,13 +269,15 @@ class GradientRoute:
                 shares[k, e] = largest_quotient(y @ y.T, c @ d.T) * end.factor[k] / top.values[k]
         return shares
 
-    def _nearest(self, x: Array, z: Array, stretch: TopEigenpairs) -> tuple[list[Estimate], list[Array] | list[None], Array]:
+    def _nearest(
+        self, x: Array, z: Array, block: Sequence[Sample], stretch: TopEigenpairs
+    ) -> tuple[list[Estimate], list[Array] | list[None], Array]:
         """Boundary distances, weights of the logits whose sum rises towards the nearest boundary, and the passes spent, (n,)."""
         n = len(x)
         if not self.measurer.reader.has_classes:
             return [Estimate(None, reason=NO_CLASSES)] * n, [None] * n, np.zeros(n, int)
         most = np.sqrt(np.maximum(stretch.values + stretch.errors, 0.0))
-        return distances_to_rivals(self.model, x, z[:, :, 0], most, max(_TOLERANCE, self.measurer.step_error))
+        return distances_to_rivals(self.model, x, z[:, :, 0], most, max(_TOLERANCE, self.measurer.step_error), self._of(block))
 
 
 def _units(g: Array) -> Array:

@@ -13,9 +13,10 @@ from onnxfim.slopes.rungs import RATIO, RungSearch, distance_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Of rows (B, *shape), and the class (B,) that each was decided for before: the classes that they are decided for, (B,), -1 where
-#: an output is not a number, which is no change of a decision; and the margin of the class before, (B,), NaN where it is not known.
-Decide: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+#: Of rows (B, *shape), the class (B,) that each was decided for before, and which of the samples (B,) it was moved from: the
+#: classes that they are decided for, (B,), -1 where an output is not a number, which is no change of a decision; and the margin of
+#: the class before, (B,), NaN where it is not known.
+Decide: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 #: Relative width of the bracket at which the search ends.
 PRECISION = RATIO - 1
@@ -132,7 +133,7 @@ class _Search:
     def look(self, i: Array, k: Array, radius: Array) -> tuple[Array, Array]:
         """Whether rays k of the samples i flip at moves of these lengths, and the margins of the class before there, (T,) each."""
         rows, moved = self._points(i, k, radius)
-        after, margin = self.decide(rows.reshape(-1, *self.X.shape[1:]), self.before[i])
+        after, margin = self.decide(rows.reshape(-1, *self.X.shape[1:]), self.before[i], i)
         self.passes += np.bincount(i, minlength=len(self.X))
         flips = (after >= 0) & (after != self.before[i])
         order = np.flatnonzero(flips)

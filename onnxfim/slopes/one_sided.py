@@ -91,7 +91,8 @@ class _SidesOfAKink:
     def look(self, moves: Sequence[Array]) -> None:
         """Measure at moved points."""
         X, base, samples = self._block(moves)
-        for move, (_, result) in zip(moves, self.route.apart().measure(X, base, samples), strict=True):
+        route = self.route.apart(self.sample.position)
+        for move, (_, result) in zip(moves, route.measure(X, base, samples), strict=True):
             if not self.points or math.isfinite(result.lambda_max.value or 0.0):  # the runtime may fail beside the sample
                 self.points.append(move)
                 self.results.append(result)
@@ -100,7 +101,8 @@ class _SidesOfAKink:
         """``vᵀFv`` on the side of v and of -v for each direction."""
         X, _, _ = self._block([sign * reach * v for v in directions for sign in (1.0, -1.0)])
         V = np.repeat(np.stack(directions), 2, axis=0)  # (2 directions, *shape)
-        w = self.route.model.jvp(X, V[None])[1][0].astype(np.float64)  # (rows, K)
+        of = np.full(len(X), self.sample.position)
+        w = self.route.model.jvp(X, V[None], of)[1][0].astype(np.float64)  # (rows, K)
         reader, temperature = self.route.measurer.reader, self.route.measurer.temperature
         zeros = np.zeros((1, w.shape[1], 1))
         for row in w[np.isfinite(w).all(axis=1)]:
@@ -119,7 +121,8 @@ class _SidesOfAKink:
     def best_direction(self, k: int) -> Array:
         """Unit worst direction of a side's piece, (*shape)."""
         X, base, samples = self._block([self.points[k]])
-        return np.asarray(self.route.apart().worst_directions(X, base, samples)[0].reshape(self.x.shape))
+        route = self.route.apart(self.sample.position)
+        return np.asarray(route.worst_directions(X, base, samples)[0].reshape(self.x.shape))
 
     def joined(self, own: SampleResult) -> SampleResult:
         """The sample's own result, with intervals over all sides."""

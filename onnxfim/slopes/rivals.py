@@ -17,7 +17,7 @@ _FURTHER = 15  # classes that are asked too where no other is left then
 
 
 def distances_to_rivals(
-    model: DifferentiableModel, x: Array, z: Array, stretch: Array, rounding: float
+    model: DifferentiableModel, x: Array, z: Array, stretch: Array, rounding: float, of: Array | None = None
 ) -> tuple[list[Estimate], list[Array], Array]:  # fmt: skip
     """Boundary distances of n samples, weights of the logits (K,) whose sum rises towards the nearest boundary, and passes, (n,).
 
@@ -30,11 +30,12 @@ def distances_to_rivals(
         z: Their logits, (n, K).
         stretch: Upper bounds of ``‖J‖``, (n,).
         rounding: Relative error of slopes.
+        of: Positions of the samples, (n,), for a model that needs them.
     """
     order = np.argsort(-z, axis=1, kind="stable")
     gaps = np.take_along_axis(z, order[:, :1], 1) - np.take_along_axis(z, order, 1)  # (n, K), ascending from 0
     asked = min(_RUNNERS_UP, z.shape[1] - 1)
-    norms = _norms(model, x, order, slice(1, asked + 1))
+    norms = _norms(model, x, of, order, slice(1, asked + 1))
     passes = np.full(len(x), 1 + asked)
     estimates, ways = [], []
     for k, (gap, size) in enumerate(zip(gaps, norms, strict=True)):
@@ -43,7 +44,7 @@ def distances_to_rivals(
         candidates = int((floors < known.min()).sum()) - 1  # they are next in logit, after the class itself
         if asked < candidates <= asked + _FURTHER:
             more = slice(asked + 1, candidates + 1)
-            known = np.r_[known, _ratios(gap[more], _norms(model, x[[k]], order[[k]], more)[0])]
+            known = np.r_[known, _ratios(gap[more], _norms(model, x[[k]], None if of is None else of[[k]], order[[k]], more)[0])]
             passes[k] += 1 + candidates - asked
         nearest = int(known.argmin())
         estimates.append(_estimate(float(known[nearest]), len(known), floors[len(known) + 1 :], rounding))
@@ -53,13 +54,13 @@ def distances_to_rivals(
     return estimates, ways, passes
 
 
-def _norms(model: DifferentiableModel, x: Array, order: Array, some: slice) -> Array:
+def _norms(model: DifferentiableModel, x: Array, of: Array | None, order: Array, some: slice) -> Array:
     """``‖J_c − J_j‖`` for some of the classes j in their order, (n, m), c being the first."""
     n, rivals = len(order), order[:, some].T  # (m, n)
     U = np.zeros((*rivals.shape, order.shape[1]))
     U[..., np.arange(n), order[:, 0]] = 1.0
     np.put_along_axis(U, rivals[:, :, None], -1.0, axis=2)
-    return np.asarray(np.linalg.norm(model.vjp(x, U)[1].reshape(*rivals.shape, -1).astype(np.float64), axis=2).T)
+    return np.asarray(np.linalg.norm(model.vjp(x, U, of)[1].reshape(*rivals.shape, -1).astype(np.float64), axis=2).T)
 
 
 def _ratios(gaps: Array, norms: Array) -> Array:

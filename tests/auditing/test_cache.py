@@ -132,7 +132,7 @@ def test_results_of_gradients_are_written_once_a_call(tmp_path, monkeypatch):
     writes, calls = [], []
     put, run_model = FileStore.put_contents, DifferentiableModel.jacobian
     monkeypatch.setattr(FileStore, "put_contents", lambda self, found: writes.append(len(found)) or put(self, found))
-    monkeypatch.setattr(DifferentiableModel, "jacobian", lambda self, rows: calls.append(len(writes)) or run_model(self, rows))
+    monkeypatch.setattr(DifferentiableModel, "jacobian", lambda self, *rows: calls.append(len(writes)) or run_model(self, *rows))
     monkeypatch.setattr(cache_module, "_OFTEN", 1e9)
     run(tmp_path, method="gradient", batch=16, flip=False, replay=0)
     assert [n for n in writes if n > 1] == [2 * 16, 2 * 16, 2 * 8]  # each result with its directions

@@ -47,14 +47,14 @@ def scaled_jvp(factor):
 
     def fault(model):
         plain = model.jvp
-        model.jvp = lambda rows, v: (plain(rows, v)[0], factor * plain(rows, v)[1])
+        model.jvp = lambda *given: (plain(*given)[0], factor * plain(*given)[1])
 
     return fault
 
 
 def failing(error):
     def fault(model):
-        def jvp(rows, v):
+        def jvp(*given):
             raise error
 
         model.jvp = jvp
@@ -65,7 +65,7 @@ def failing(error):
 def shifted(model):
     """A fault: other outputs."""
     plain = model.jvp
-    model.jvp = lambda rows, v: (plain(rows, v)[0] + 0.01, plain(rows, v)[1])
+    model.jvp = lambda *given: (plain(*given)[0] + 0.01, plain(*given)[1])
 
 
 def test_a_provider_that_computes_them_otherwise_is_named_and_the_cpu_used(path, cpu, elsewhere):
@@ -134,7 +134,7 @@ def test_graphs_of_products_are_tested_on_another_provider(path, cpu, elsewhere,
     def spoiled(model):
         model._runs_on = lambda provider: False
         plain = model.gram
-        model.gram = lambda rows, u: plain(rows, u) * np.float32(1.1)
+        model.gram = lambda *given: plain(*given) * np.float32(1.1)
 
     elsewhere(spoiled)
     found = audit(path, X, settings=cpu(replay=0))

@@ -291,11 +291,11 @@ class TestMemory:
         whole = audit(path, X, settings=cpu(batch=64, method="sketch"))
         plain, calls = OnnxForward._bound, []
 
-        def bound(self, X, rows):
+        def bound(self, X, rows, of):
             calls.append(len(rows.sample))
             if len(rows.sample) > 20:
                 raise OutOfMemory("model: ONNX Runtime ran out of memory (bad_alloc). Use a smaller --batch.")
-            return plain(self, X, rows)
+            return plain(self, X, rows, of)
 
         monkeypatch.setattr(OnnxForward, "_bound", bound)
         found = audit(path, X, settings=cpu(batch=64, method="sketch"))

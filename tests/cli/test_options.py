@@ -27,6 +27,7 @@ OTHERS = {
     "epsilon": ("0.25", 0.25), "attack_range": ("-1,1", (-1.0, 1.0)), "attack_samples": ("9", 9), "bounds": (None, False),
     "surrogate": (None, True), "provider_options": ("device_id=1", ("device_id=1",)), "provider_libraries": ("mine=/m.so", ("mine=/m.so",)),
     "custom_op_libraries": ("/m.so", ("/m.so",)),
+    "feed": ("mask=ones", ("mask=ones",)), "shape": ("x:[N,3,8]", ("x:[N,3,8]",)),
     "at": ("e", "e"), "class_axis": ("-1", -1), "batch_axis": ("1", 1), "flip": (None, False),
 }  # fmt: skip
 OPTIONS = [s for s in SETTINGS if s.option is not None]

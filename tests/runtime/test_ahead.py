@@ -58,9 +58,9 @@ def test_rows_are_made_while_the_model_answers_others(forward, monkeypatch):
             made.set()
         return found
 
-    def answers(self, rows):
+    def answers(self, rows, beside):
         assert made.wait(30)  # the first call of the model ends only when the second batch is there
-        return answer(self, rows)
+        return answer(self, rows, beside)
 
     monkeypatch.setattr(BoundPair, "filled", filled)
     monkeypatch.setattr(BoundPair, "answers", answers)
@@ -88,7 +88,7 @@ def test_where_memory_does_not_suffice_halves_come_in_their_order(forward, monke
 
 
 def test_other_failures_are_told(forward, monkeypatch):
-    def fails(self, rows):
+    def fails(self, rows, beside):
         raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : bad shape")
 
     monkeypatch.setattr(BoundPair, "answers", fails)

@@ -14,8 +14,9 @@ from onnxfim.runtime import batch_finder as finder_module
 from onnxfim.runtime import forward as forward_module
 from onnxfim.runtime import shared_cores as shared_module
 from onnxfim.runtime.batch_finder import BatchFinder
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.output_layout import as_classes
 from onnxfim.runtime.rows import Rademacher
@@ -59,13 +60,13 @@ def short_of_memory(monkeypatch):
                 raise OutOfMemory("model: ONNX Runtime ran out of memory (bad_alloc).")
             seen["largest"] = max(seen["largest"], rows)
 
-        def call(self, X):
+        def call(self, X, of):
             check(len(X))
-            return plain(self, X)
+            return plain(self, X, of)
 
-        def perturbed(self, X, rows):
+        def perturbed(self, X, rows, of):
             check(len(rows.sample))
-            return bound(self, X, rows)
+            return bound(self, X, rows, of)
 
         monkeypatch.setattr(OnnxForward, "_call", call)
         monkeypatch.setattr(OnnxForward, "_bound", perturbed)
@@ -290,13 +291,15 @@ class TestFixedBatch:
     def test_rows_are_filled_up(self, saved, insisted, scheme, monkeypatch):
         calls = []
         plain, pair = OnnxForward._call, OnnxForward._bound
-        monkeypatch.setattr(OnnxForward, "_call", lambda self, X: (calls.append(len(X)), plain(self, X))[1])
+        monkeypatch.setattr(OnnxForward, "_call", lambda self, X, of: (calls.append(len(X)), plain(self, X, of))[1])
         forward = opened(saved(MLP.onnx(batch=insisted)), fixed=insisted)
         X = MLP.samples(6)
         assert_allclose(forward.outputs(X), MLP.logits(X)[:, :, None], atol=2e-6)  # float32
         assert set(calls) == {insisted}
         short = []
-        monkeypatch.setattr(OnnxForward, "_bound", lambda self, X, rows: (short.append(len(rows.sample)), pair(self, X, rows))[1])
+        monkeypatch.setattr(
+            OnnxForward, "_bound", lambda self, X, rows, of: (short.append(len(rows.sample)), pair(self, X, rows, of))[1]
+        )
         loose = opened(saved(MLP.onnx(), "loose.onnx"), batch=8)
         assert_allclose(differences(forward, X, scheme), differences(loose, X, scheme), atol=1e-6)
         assert insisted == 1 or any(rows % insisted for rows in short)

@@ -76,7 +76,7 @@ def test_other_types_are_left_to_the_graph(dtype, here):
 def test_rows_of_several_short_calls_are_made_at_once(forward, monkeypatch):
     calls, made = [], []
     call, make = OnnxForward._call, forward_module.made_rows
-    monkeypatch.setattr(OnnxForward, "_call", lambda self, Y: (calls.append(len(Y)), call(self, Y))[1])
+    monkeypatch.setattr(OnnxForward, "_call", lambda self, Y, of: (calls.append(len(Y)), call(self, Y, of))[1])
     monkeypatch.setattr(forward_module, "made_rows", lambda *given: (made.append(len(given[1].sample)), make(*given))[1])
     monkeypatch.setattr(forward, "_shape", (12,))
     monkeypatch.setattr(forward.finder, "batch", 3)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.failures import OutOfMemory
-from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.perturb import perturbation_graph
 from onnxfim.runtime.rows import Coordinates, Rademacher, Rows, Signs, dither_noise, joined_directions, taken
@@ -148,10 +149,10 @@ class TestForward:
         truth = differences(opened(file, packs=True, batch=4), X, "central")
         bound = OnnxForward._bound
 
-        def small(self, X, rows):
+        def small(self, X, rows, of):
             if len(rows.sample) > 4:
                 raise OutOfMemory("model: ONNX Runtime ran out of memory (bad_alloc).")
-            return bound(self, X, rows)
+            return bound(self, X, rows, of)
 
         monkeypatch.setattr(OnnxForward, "_bound", small)
         forward = opened(file, packs=True, batch=16)

@@ -27,7 +27,7 @@ class Smooth:
     def __init__(self, model, scale=1.0):
         self.model, self.scale, self.rows = model, scale, []
 
-    def __call__(self, X, labels, rivals):
+    def __call__(self, X, labels, rivals, of):
         self.rows.append(X)
         z = self.scale * self.model.logits(X)
         target = np.eye(z.shape[1])[labels]
@@ -171,8 +171,8 @@ def test_restarts_find_what_the_flat_start_hides(linear):
     model, X, labels = linear
     smooth = Smooth(model)
 
-    def flat(rows, y, rivals):
-        z, g = smooth(rows, y, rivals)
+    def flat(rows, y, rivals, of):
+        z, g = smooth(rows, y, rivals, of)
         still = np.abs(rows - rows.round(3)).max(axis=1) < 1e-9  # no gradient at the samples themselves
         return z, np.where(still[:, None], 0.0, g)
 
@@ -218,8 +218,8 @@ class TestOnFiles:
         kept = {}
         plain = attack._Judge.confirmed
 
-        def confirmed(self, X, labels, distances, delta):
-            kept.update(X=X, labels=labels, delta=delta, distances=plain(self, X, labels, distances, delta))
+        def confirmed(self, X, labels, of, distances, delta):
+            kept.update(X=X, labels=labels, delta=delta, distances=plain(self, X, labels, of, distances, delta))
             return kept["distances"]
 
         monkeypatch.setattr(attack._Judge, "confirmed", confirmed)
@@ -242,9 +242,9 @@ class TestOnFiles:
 
         plain = DifferentiableModel.loss_gradient
 
-        def early(self, X, labels, rivals):
+        def early(self, X, labels, rivals, of):
             """Says success a hundredth too early."""
-            z, g = plain(self, X, labels, rivals)
+            z, g = plain(self, X, labels, rivals, of)
             return z + 0.02 * (1 - np.eye(z.shape[1])[labels]), g
 
         monkeypatch.setattr(DifferentiableModel, "loss_gradient", early)

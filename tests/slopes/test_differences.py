@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.record.streams import DITHER
-from onnxfim.runtime.forward import CallableForward, OnnxForward
+from onnxfim.runtime.callable_forward import CallableForward
+from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.rows import Coordinates, GroupedRademacher, Rademacher, dither_noise
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
-from onnxfim.runtime.forward import CallableForward
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.rows import Coordinates, Rademacher
 from onnxfim.slopes.blocks import Block
 from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample
@@ -27,7 +27,7 @@ class Model:
     def __init__(self, decide, logits=None):
         self.decide, self.logits, self.rows, self.calls = decide, logits, 0, 0
 
-    def __call__(self, X, before):
+    def __call__(self, X, before, of):
         self.rows += len(X)
         self.calls += 1
         X = X.reshape(len(X), -1).astype(np.float64)

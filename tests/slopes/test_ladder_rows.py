@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from onnxfim.auditing.run import audit
 from onnxfim.record.settings import Settings
-from onnxfim.runtime.forward import CallableForward
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.rows import Rademacher
 from onnxfim.slopes import ladder_rows
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Request, Sample

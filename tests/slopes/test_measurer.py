@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.special import softmax
 
 from onnxfim.record.statistics import Z95
-from onnxfim.runtime.forward import CallableForward
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.rows import GroupedRademacher, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from onnxfim.slopes.kinds import SoftmaxLogits

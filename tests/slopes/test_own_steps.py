@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from onnxfim.runtime.forward import CallableForward
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.own_steps import settled_moves

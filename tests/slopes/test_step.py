@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.subject import from_callable
 from onnxfim.record.settings import Settings
-from onnxfim.runtime.forward import CallableForward
+from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.slopes.dithering import Probe
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.step import LADDER, calibration_positions, choose_step

@@ -52,11 +52,15 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
         return _without(found, reason)
     ground.say("checking against the surrogate")
     settings = replace(ground.settings, surrogate=True)
-    rows = _jittered(ground.X[ground.clean.audited[:_TESTED]], ground)
+    at = ground.clean.audited[:_TESTED]
+    rows = _jittered(ground.X[at], ground)
 
     def tested(model: MeteredModel) -> SelfTest:
         # The surrogate differs from the file by design: its derivative is tested against itself.
-        return model.self_test(rows, lambda x: model.vjp(x, np.zeros((1, len(x), model.num_outputs)))[0], seed=settings.seed)
+        def own(x: Array) -> Array:
+            return model.vjp(x, np.zeros((1, len(x), model.num_outputs)), at)[0]
+
+        return model.self_test(rows, own, seed=settings.seed, of=at)
 
     derived = derive(ground, settings, tested)
     if derived.model is None:

@@ -64,7 +64,8 @@ def attacked(
     before = ground.meter.passes
     started = time.perf_counter()
     assert settings.attack is not None
-    x = X[list(positions)]
+    at = np.array(positions)
+    x = X[at]
     by_prediction = any(r.label is None for r in results)
     labels = np.array([r.prediction if by_prediction else r.label for r in results])
     wrong = np.array([r.prediction != y for r, y in zip(results, labels, strict=True)])
@@ -80,16 +81,18 @@ def attacked(
     right = np.flatnonzero(~wrong)
     if len(right):
         ground.say("smallest attack")
-        sizes, delta = _smallest(loss, x[right], labels[right], threat, rng=rng, start=start)
-        distances[right] = judge.confirmed(x[right], labels[right], sizes, delta)
+        sizes, delta = _smallest(loss, x[right], labels[right], at[right], threat, rng=rng, start=start)
+        distances[right] = judge.confirmed(x[right], labels[right], at[right], sizes, delta)
         failed = int((~np.isfinite(distances[right])).sum())
     reached = distances[right][np.isfinite(distances[right])]
     epsilon = settings.epsilon or (float(np.median(reached)) if len(reached) else start)
     ground.say("attack at the radius")
     broken = np.zeros(len(x), bool)
     if len(right):
-        hit, delta = pgd(loss, x[right], labels[right], threat, epsilon, steps=_PGD_STEPS, restarts=_RESTARTS, rng=rng)
-        hit &= judge.wrong(x[right], labels[right], delta)
+        hit, delta = pgd(
+            loss, x[right], labels[right], threat, epsilon, steps=_PGD_STEPS, restarts=_RESTARTS, rng=rng, of=at[right]
+        )
+        hit &= judge.wrong(x[right], labels[right], at[right], delta)
         # What the search for the smallest step found inside the radius counts too: the strongest attack known.
         broken[right] = hit | (distances[right] <= epsilon)
     # What no attack reached is farther than all that one did.
@@ -121,11 +124,10 @@ class _Loss:
 
     model: DifferentiableModel
 
-    def __call__(self, X: Array, labels: Array, rivals: Array) -> tuple[Array, Array]:
+    def __call__(self, X: Array, labels: Array, rivals: Array, of: Array) -> tuple[Array, Array]:
         rows = self.model.rows_per_call(1)
-        parts = [
-            self.model.loss_gradient(X[i : i + rows], labels[i : i + rows], rivals[i : i + rows]) for i in range(0, len(X), rows)
-        ]
+        blocks = [slice(i, i + rows) for i in range(0, len(X), rows)]
+        parts = [self.model.loss_gradient(X[b], labels[b], rivals[b], of[b]) for b in blocks]
         z, g = np.concatenate([z for z, _ in parts]), np.concatenate([g for _, g in parts])
         lost = ~(np.isfinite(z).all(axis=1) & np.isfinite(g).reshape(len(g), -1).all(axis=1))
         if lost.any():  # the runtime fails there: no success, and no slope to go along
@@ -133,7 +135,7 @@ class _Loss:
             z[lost], g[lost] = np.eye(z.shape[1], dtype=z.dtype)[labels[lost]], 0.0
         return z, g
 
-    def rivals(self, X: Array, labels: Array, threat: Threat) -> Array | None:
+    def rivals(self, X: Array, labels: Array, of: Array, threat: Threat) -> Array | None:
         """The class nearest to first order of each sample; None where there is no choice, or too much of it for whole Jacobians."""
         K = self.model.num_outputs
         if not 2 < K <= FEW_CLASSES:
@@ -142,7 +144,7 @@ class _Loss:
         parts = []
         for i in range(0, len(X), rows):
             x = X[i : i + rows]
-            z, g = self.model.vjp(x, np.repeat(np.eye(K)[:, None], len(x), axis=1))
+            z, g = self.model.vjp(x, np.repeat(np.eye(K)[:, None], len(x), axis=1), of[i : i + rows])
             parts.append(nearest_rivals(z.astype(np.float64), np.moveaxis(g, 0, 1), labels[i : i + rows], threat))
         return np.concatenate(parts)
 
@@ -155,13 +157,13 @@ class _Judge:
     reader: OutputReader
     threat: Threat
 
-    def wrong(self, X: Array, labels: Array, delta: Array) -> Array:
+    def wrong(self, X: Array, labels: Array, of: Array, delta: Array) -> Array:
         """Whether the file decides against the label at X + δ, (N,) bool."""
-        z = self.forward.outputs((X + delta).astype(X.dtype))
+        z = self.forward.outputs((X + delta).astype(X.dtype), of)
         finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
         return np.asarray((self.reader.predictions(np.where(finite[:, None, None], z, 0.0)) != labels) & finite)
 
-    def confirmed(self, X: Array, labels: Array, distances: Array, delta: Array) -> Array:
+    def confirmed(self, X: Array, labels: Array, of: Array, distances: Array, delta: Array) -> Array:
         """Sizes of the steps that succeed on the file, lengthened a little where they must be; inf where none does."""
         sure = np.full(len(X), np.inf)
         for longer in _LONGER:
@@ -169,22 +171,24 @@ class _Judge:
             if len(left) == 0:
                 break
             step = self.threat.seen(X[left], longer * delta[left])
-            wrong = self.wrong(X[left], labels[left], step)
+            wrong = self.wrong(X[left], labels[left], of[left], step)
             sure[left[wrong]] = self.threat.size(step[wrong])
         return sure
 
 
 def _smallest(
-    loss: _Loss, X: Array, labels: Array, threat: Threat, *, rng: np.random.Generator, start: float
+    loss: _Loss, X: Array, labels: Array, of: Array, threat: Threat, *, rng: np.random.Generator, start: float
 ) -> tuple[Array, Array]:
     """The smaller of two searches, towards any class and towards the one nearest to first order: distances (N,) and δ."""
     best, found = np.full(len(X), np.inf), np.zeros(X.shape)
-    aims = [None, rivals] if (rivals := loss.rivals(X, labels, threat)) is not None else [None]
+    aims = [None, rivals] if (rivals := loss.rivals(X, labels, of, threat)) is not None else [None]
     for aim in aims:
         if threat.norm == "l2":
-            size, delta = smallest_l2(loss, X, labels, threat, steps=_L2_STEPS, rng=rng, start=start, rivals=aim)
+            size, delta = smallest_l2(loss, X, labels, threat, steps=_L2_STEPS, rng=rng, start=start, rivals=aim, of=of)
         else:
-            size, delta = smallest_linf(loss, X, labels, threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start, rivals=aim)
+            size, delta = smallest_linf(
+                loss, X, labels, threat, steps=_PGD_STEPS, restarts=1, rng=rng, start=start, rivals=aim, of=of
+            )
         shorter = size < best
         best[shorter], found[shorter] = size[shorter], delta[shorter]
     return best, found

@@ -30,11 +30,12 @@ _MOVE = 0.01  # of the inputs' spread, by which the others of a batch are moved
 
 @dataclass(frozen=True)
 class TriedRows:
-    """What was found of rows that were tried, (n, *shape), and what the model answers to them, (n, K, P)."""
+    """What was found of rows that were tried, (n, *shape), what the model answers to them, (n, K, P), and whose they are, (n,)."""
 
     check: RowCheck
     rows: Array
     outputs: Array
+    of: Array
 
 
 @stage("trying rows against each other", instead=lambda context, reason: None)
@@ -51,14 +52,16 @@ def try_rows(context: Context) -> TriedRows | None:
     half = size // 2
     given = forward.finder.batch
     try:
-        rows, others = _pool(rows_that_run(forward.outputs, context.X, 2 * size), size)
+        at = rows_that_run(forward.outputs, context.X, 2 * size)
+        rows, others = _pool(context.X[at], size)
+        of = np.resize(at, 2 * size)  # as `_pool` repeats them
         forward.finder.batch = size
-        first, again = (forward.outputs(rows) for _ in range(2))
-        moved = forward.outputs(np.concatenate([rows[:half], others[: size - half]]))
-        copies = forward.outputs(np.repeat(rows[:1], size, axis=0))
-        still = _beside_moved(forward, rows, half)
+        first, again = (forward.outputs(rows, of[:size]) for _ in range(2))
+        moved = forward.outputs(np.concatenate([rows[:half], others[: size - half]]), np.r_[of[:half], of[size : 2 * size - half]])
+        copies = forward.outputs(np.repeat(rows[:1], size, axis=0), np.repeat(of[:1], size))
+        still = _beside_moved(forward, rows, of[:size], half)
         forward.finder.batch = 1
-        alone = None if fixed else forward.outputs(rows[:_ALONE])
+        alone = None if fixed else forward.outputs(rows[:_ALONE], of[:_ALONE])
     except OnnxFimError:
         return None
     finally:
@@ -89,7 +92,7 @@ def try_rows(context: Context) -> TriedRows | None:
         size, scale, neighbours, single, _rms(copies - copies[:1]), repeated, dependent, apart, beside_moved=beside,
         largest=max(float(np.abs(d).max()) for d in differences),
     )  # fmt: skip
-    return TriedRows(check, rows[good], first[good])
+    return TriedRows(check, rows[good], first[good], of[:size][good])
 
 
 @stage("rows of the clean pass", small=True, instead=lambda context, reason, tried, clean: None if tried is None else tried.check)
@@ -98,10 +101,9 @@ def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> 
     if tried is None or tried.check.apart:
         return None if tried is None else tried.check
     apart = [
-        clean.base[match[0]] - z
-        for row, z in zip(tried.rows, tried.outputs, strict=True)
-        if len(match := np.flatnonzero([np.array_equal(x, row) for x in context.X[:_LOOKED_AT]]))
-        and np.isfinite(clean.base[match[0]]).all()
+        clean.base[at] - z
+        for row, z, at in zip(tried.rows, tried.outputs, tried.of, strict=True)
+        if np.array_equal(context.X[at], row) and np.isfinite(clean.base[at]).all()  # not one that was halved
     ]
     if not apart:
         return tried.check
@@ -110,12 +112,12 @@ def with_clean_pass(context: Context, tried: TriedRows | None, clean: Clean) -> 
     return replace(tried.check, batch_rows=size, batches=_rms(np.array(apart)), largest=largest)
 
 
-def _beside_moved(forward: Forward, rows: Array, half: int) -> Array:
+def _beside_moved(forward: Forward, rows: Array, of: Array, half: int) -> Array:
     """Outputs at the first half of the rows, left where they are in a batch whose others are moved."""
     scale = np.zeros(len(rows))
     scale[half:] = _MOVE * float(rows.std(dtype=np.float64))
     v = Rademacher(0).block(0, 0, len(rows), int(np.prod(rows.shape[1:])))
-    return np.concatenate(list(forward.stream(rows, [Rows(np.arange(len(rows)), v, scale)])))[:half]
+    return np.concatenate(list(forward.stream(rows, [Rows(np.arange(len(rows)), v, scale)], of)))[:half]
 
 
 def _pool(X: Array, size: int) -> tuple[Array, Array]:

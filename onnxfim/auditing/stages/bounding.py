@@ -27,7 +27,7 @@ def read(context: Context) -> GraphReading | None:
     context.say("bounding")
     if context.subject.turns is not None:
         context.subject.turns.none()
-    store = context.memory.store({"bound of": file.sha256})
+    store = context.memory.store({"bound of": file.sha256, **({} if file.held_hash is None else {"held": file.held_hash})})
 
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)

@@ -84,22 +84,23 @@ def open_derivative(ground: Ground) -> Derivative:
 
     audited, failing = ground.clean.audited, False
 
-    def test_on(model: MeteredModel, rows: Array) -> SelfTest:
+    def test_on(model: MeteredModel, at: Array) -> SelfTest:
+        rows = ground.X[at]
         return model.self_test(
-            _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate, rows),
+            _inside(rows, ground.subject.limits) if surrogate else rows, _original(ground, model, surrogate, rows, at),
             seed=ground.settings.seed, spread=deviations(surrounding(ground, ground.clean)),
-            products=ground.base.shape[1] > FEW_CLASSES,
+            products=ground.base.shape[1] > FEW_CLASSES, of=at,
         )  # fmt: skip
 
     def tested(model: MeteredModel) -> SelfTest:
         nonlocal failing
         first = audited[:_TESTED]
-        test = test_on(model, ground.X[first])
+        test = test_on(model, first)
         if test.passed:
             return test
         others = _that_run(ground, model, audited)
         failing = not np.array_equal(others, first)
-        return test_on(model, ground.X[others]) if failing else test
+        return test_on(model, others) if failing else test
 
     derived = derive(ground, ground.settings, tested)
     test, model = derived.test, derived.model
@@ -116,7 +117,7 @@ def open_derivative(ground: Ground) -> Derivative:
     smooth = ground.ties.untied(audited)
     smooth = smooth if len(smooth) else audited
     rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
-    rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed), 1.0))
+    rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed, of=rows), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
     return Derivative(info, GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground)))
 
@@ -124,7 +125,7 @@ def open_derivative(ground: Ground) -> Derivative:
 def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
     """The first few of these positions whose derivative the runtime does not fail on; the first of all where there are none."""
     some = positions[:_TRIED]
-    good = np.flatnonzero(model.that_run(ground.X[some]))
+    good = np.flatnonzero(model.that_run(ground.X[some], some))
     return some[good[:_TESTED]] if len(good) else positions[:_TESTED]
 
 
@@ -134,16 +135,19 @@ def ways(ground: Ground, route: GradientRoute) -> Ways:
     return Ways(lambda some: route.directions(ground.X, ground.base, some), names, lambda r: 1.0, others=False)
 
 
-def _original(ground: Ground, model: DifferentiableModel, surrogate: bool, tested: Array) -> Callable[[Array], Array]:
-    """What the derivative is tested against; a surrogate differs from the file by design: it is tested against itself."""
+def _original(
+    ground: Ground, model: DifferentiableModel, surrogate: bool, tested: Array, of: Array
+) -> Callable[[Array], Array]:  # fmt: skip
+    """What the derivative is tested against, at or beside the samples of these positions; a surrogate differs from the file by
+    design: it is tested against itself."""
     if surrogate:
-        return lambda rows: model.vjp(rows, np.zeros((1, len(rows), model.num_outputs)))[0]
+        return lambda rows: model.vjp(rows, np.zeros((1, len(rows), model.num_outputs)), of)[0]
     if ground.subject.turns is None:
-        return lambda rows: ground.forward.outputs(rows)[:, :, 0]
-    known = ground.forward.outputs(tested)[:, :, 0]  # first, while the model's own session is open
+        return lambda rows: ground.forward.outputs(rows, of)[:, :, 0]
+    known = ground.forward.outputs(tested, of)[:, :, 0]  # first, while the model's own session is open
 
     def original(rows: Array) -> Array:
-        return known if rows is tested else ground.forward.outputs(rows)[:, :, 0]
+        return known if rows is tested else ground.forward.outputs(rows, of)[:, :, 0]
 
     return original
 
@@ -175,8 +179,9 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     results: dict[int, SampleResult] = {}
     skipped, ended = list(ground.clean.skipped), None
     kept = remembered_results(
-        store, ground.X, targets, measured, ground.meter, route.leads, route.held, (box.low, box.high), block=route.samples_per_call
-    )
+        store, ground.X, targets, measured, ground.meter, route.leads, route.held, (box.low, box.high),
+        block=route.samples_per_call, beside=ground.samples.held,
+    )  # fmt: skip
     try:
         for position, result in kept:
             ground.meter.advance(1)
@@ -198,7 +203,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
 
 def _why_lost(ground: Ground, route: GradientRoute, position: int) -> str:
     """Why a sample has no derivative."""
-    said = route.model.why_not(ground.X[position : position + 1])
+    said = route.model.why_not(ground.X[position : position + 1], np.array([position]))
     return "the derivative is not finite at this sample" if said is None else f"the runtime fails on its derivative: {said}"
 
 

@@ -16,7 +16,7 @@ from onnxfim.errors import OnnxFimError
 from onnxfim.graph.quantised import computes_in_half, rounding_operators, rounds_inside_products
 from onnxfim.record.audit import Calibration
 from onnxfim.record.steps import StepChoice
-from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.rows import PlacedForward, Rows
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.dithering import LEAST_DIRECTIONS, LEAST_PASSES, LEAST_QUANTISED, Means, Probe
@@ -113,8 +113,9 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
     after = 0 if brief else passes
     context.meter.further(int(means.ladder) + after)
     context.say("choosing the step")
+    shown = PlacedForward(_Shown(context, after), chosen)
     found = choose_step(
-        _Shown(context, after), context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
+        shown, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
         scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=rounding,
         means=means, field=clean.scales.random, brief=brief, rows=rows,
     )  # fmt: skip
@@ -136,11 +137,11 @@ class _Shown:
     def stretch(self) -> int:
         return self._forward.stretch
 
-    def outputs(self, X: Array) -> Array:
-        return self._told(self._forward.outputs(X))
+    def outputs(self, X: Array, of: Array | None = None) -> Array:
+        return self._told(self._forward.outputs(X, of))
 
-    def stream(self, X: Array, batches: Iterable[Rows]) -> Iterator[Array]:
-        with closing(self._forward.stream(X, batches)) as answers:  # type: ignore[type-var]  # generators all
+    def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
+        with closing(self._forward.stream(X, batches, of)) as answers:  # type: ignore[type-var]  # generators all
             yield from map(self._told, answers)
 
     def _told(self, z: Array) -> Array:

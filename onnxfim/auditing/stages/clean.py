@@ -24,7 +24,7 @@ def clean_pass(context: Context) -> Clean:
         InputError: labels that the model has no outputs for, or no finite output at all.
     """
     context.say("clean pass")
-    base = context.forward.outputs(context.X)
+    base = context.forward.outputs(context.X, context.positions)
     _check_labels(context, base)
     finite = np.isfinite(base).all(axis=(1, 2))
     skipped = tuple(Skipped(context.index(i), _reason(context, i)) for i in np.flatnonzero(~finite).tolist())
@@ -45,7 +45,8 @@ def not_run(context: Context) -> Clean:
 
 def _reason(context: Context, position: int) -> str:
     """Why a sample cannot be used."""
-    said = why_not(context.subject.forward.outputs, context.X[position : position + 1])
+    here = slice(position, position + 1)
+    said = why_not(lambda row: context.subject.forward.outputs(row, context.positions[here]), context.X[here])
     return "the model's output is not finite at this sample" if said is None else f"the runtime fails on it: {said}"
 
 

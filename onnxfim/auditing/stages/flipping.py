@@ -133,11 +133,16 @@ class _FlipSearch:
         before = np.array([r.prediction for r in results])
         stacked = np.stack([ray for ray, _ in rays], axis=1)
         margin = margins(self.ground.reader, self.ground.base[list(positions)], before)
-        return smallest_flips(self._decide, self.ground.X[list(positions)], before, stacked, self.box, expected, margin)
+        at = np.array(positions)
 
-    def _decide(self, rows: Array, before: Array) -> tuple[Array, Array]:
+        def decide(rows: Array, decided: Array, which: Array) -> tuple[Array, Array]:
+            return self._decide(rows, decided, at[which])
+
+        return smallest_flips(decide, self.ground.X[at], before, stacked, self.box, expected, margin)
+
+    def _decide(self, rows: Array, before: Array, of: Array) -> tuple[Array, Array]:
         """Predictions at rows, -1 where an output is not a number, and the margins of the classes ``before`` there."""
-        z = self.ground.forward.outputs(rows)
+        z = self.ground.forward.outputs(rows, of)
         finite = np.isfinite(z.reshape(len(z), -1)).all(axis=1)
         z = np.where(np.reshape(finite, (-1, 1, 1)), z, 0.0)
         decided = np.where(finite, self.ground.reader.predictions(z), -1)

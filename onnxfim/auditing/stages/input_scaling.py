@@ -89,11 +89,12 @@ def _compared(ground: Ground, found: ScalingCheck, few: Array, given: _Answers, 
 
     def answers(some: Sequence[int], count: int) -> dict[int, _Answers]:
         """Of these changes, which came through the same rounds, on the first samples; rows of several changes share their calls."""
-        X = ground.X[few[len(outputs.get(some[0], ())) : count]]
+        at = few[len(outputs.get(some[0], ())) : count]
+        X = ground.X[at]
         together = max(1, _TOGETHER // max(X.nbytes, 1))
         for start in range(0, len(some) if len(X) else 0, together):
             part = some[start : start + together]
-            new = ground.forward.outputs(np.concatenate([changes[c].apply(X) for c in part]))
+            new = ground.forward.outputs(np.concatenate([changes[c].apply(X) for c in part]), np.tile(at, len(part)))
             for c, z in zip(part, np.split(new, len(part)), strict=True):
                 outputs[c] = np.concatenate([outputs[c], z]) if c in outputs else z
         return {c: _Answers.of(ground, outputs[c][:count], labels[few[:count]]) for c in some}

@@ -77,7 +77,8 @@ def _curves(ground: Ground, block: Sequence[Sample], worst: Array, found: Found)
         if not asked:
             return [searches[k].curve() if k in searches else None for k in range(len(block))]
         rows = [rows_along(ground.X[block[k].position], worst[k], others[k], epsilons) for k, epsilons in asked]
-        outputs = ground.forward.outputs(np.concatenate(rows))
+        of = np.repeat([block[k].position for k, _ in asked], [len(r) for r in rows])
+        outputs = ground.forward.outputs(np.concatenate(rows), of)
         for (k, _), z in zip(asked, np.split(outputs, np.cumsum([len(r) for r in rows])[:-1]), strict=True):
             searches[k].learn(z)
 
@@ -99,7 +100,7 @@ def _picture(
     moved = (x.ravel() + epsilon * v).reshape(x.shape).astype(x.dtype)
     after = None
     if ground.reader.has_classes and result.prediction is not None:
-        outputs = ground.forward.outputs(moved[None])
+        outputs = ground.forward.outputs(moved[None], np.array([sample.position]))
         after = int(ground.reader.predictions(outputs)[0]) if np.isfinite(outputs).all() else None
     field = v.reshape(x.shape)
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))

@@ -17,6 +17,7 @@ from onnxfim.auditing.tied_samples import LEAST_SHARE, NO_SLOPE, TiedSamples
 from onnxfim.errors import OnnxFimError
 from onnxfim.gradients.kinks import KinkFinder
 from onnxfim.gradients.selftest import beside, deviations
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.referring import refers
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
@@ -83,6 +84,7 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
     outputs = [o.name for o in finder.model.graph.output]
     spread = deviations(surrounding(context, clean))
     rows = max(1, min(64, _most(finder.bytes_per_row)))
+    placed = any(i.name == POSITION for i in finder.model.graph.input)
     tied: dict[int, Array] = {}
     for start in range(0, len(clean.audited), rows):
         context.meter.check()
@@ -94,7 +96,8 @@ def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -
         def shares(part: Array) -> Array:
             def values(points: Array) -> list[Array]:
                 context.meter.spent(len(part))
-                return run(session, outputs, {"x": points[part]})
+                feeds = {"x": points[part], **({POSITION: block[part]} if placed else {})}  # noqa: B023
+                return run(session, outputs, feeds, dict.fromkeys(feeds, 0))
 
             return finder.shares(values(X), lambda: values(near))  # noqa: B023 - called at once; (nodes, n)
 

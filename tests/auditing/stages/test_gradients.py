@@ -63,14 +63,14 @@ class TestSelfTest:
     def test_directions_that_do_not_belong_together_are_refused(self, path, cpu, monkeypatch):
         plain = differentiable.DifferentiableModel.jvp
         monkeypatch.setattr(
-            differentiable.DifferentiableModel, "jvp", lambda self, X, V: (plain(self, X, V)[0], 1.01 * plain(self, X, V)[1])
+            differentiable.DifferentiableModel, "jvp", lambda self, *given: (plain(self, *given)[0], 1.01 * plain(self, *given)[1])
         )
         assert "a derivative rule is wrong" in audit(path, X, settings=cpu()).gradient.reason
 
     def test_other_outputs_are_refused(self, path, cpu, monkeypatch):
         plain = differentiable.DifferentiableModel.jvp
         monkeypatch.setattr(
-            differentiable.DifferentiableModel, "jvp", lambda self, X, V: (plain(self, X, V)[0] + 3e-3, plain(self, X, V)[1])
+            differentiable.DifferentiableModel, "jvp", lambda self, *given: (plain(self, *given)[0] + 3e-3, plain(self, *given)[1])
         )
         assert "outputs differ" in audit(path, X, settings=cpu()).gradient.reason
 

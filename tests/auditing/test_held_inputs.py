@@ -1,0 +1,135 @@
+"""Models of several inputs: one is perturbed, the others are held at each sample's own values or at one for all."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from onnxfim import Settings, audit
+from onnxfim.auditing.run import samples_of
+from onnxfim.graph.held import POSITION, HeldValue, hold
+from onnxfim.graph.load import load_model
+from onnxfim.runtime.forward import OnnxForward
+from onnxfim.runtime.rows import LostPosition, PlacedForward
+from tests.support.two_inputs import TwoInputs
+
+NET = TwoInputs.drawn()
+DATA = NET.data()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return NET.write(tmp_path_factory.mktemp("held") / "two.onnx")
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory):
+    return NET.write(tmp_path_factory.mktemp("held") / "fixed.onnx", batch=5)
+
+
+def settings(of="image", **others):
+    return Settings(input=of, feed=("flag=1",), providers=("cpu",), **others)
+
+
+def values(found):
+    return np.array([s.lambda_max.value for s in found.samples])
+
+
+# float32 passes; central differences of a smooth function; a sketch is held by its interval
+TOLERANCES = {"gradient": 2e-5, "exact": 2e-3}
+
+
+@pytest.mark.parametrize("of", ["image", "meta"])
+@pytest.mark.parametrize("method", ["gradient", "exact", "sketch"])
+def test_every_sample_has_the_value_at_its_own_held_inputs(path, of, method):
+    found = audit(path, DATA, settings=settings(of, method=method, budget=401, attack="l2"))
+    assert (found.run.method, found.run.failed_stages) == (method, ())
+    truth = NET.lambda_max(DATA, of)
+    if method == "sketch":  # 200 directions: a dozen intervals of 95 %
+        assert sum(s.lambda_max.low <= t <= s.lambda_max.high for s, t in zip(found.samples, truth, strict=True)) >= 10
+    else:
+        assert_allclose(values(found), truth, rtol=TOLERANCES[method])
+    shuffled = NET.lambda_max({**DATA, **{k: v[::-1] for k, v in DATA.items() if k not in (of, "labels")}}, of)
+    assert np.abs(shuffled / truth - 1).max() > 0.1  # another sample's values would show
+
+
+@pytest.mark.parametrize("method", ["gradient", "exact"])
+def test_a_file_that_insists_on_its_batch(fixed, method):
+    found = audit(fixed, DATA, settings=settings(method=method))
+    assert found.run.failed_stages == ()
+    assert_allclose(values(found), NET.lambda_max(DATA), rtol=TOLERANCES[method])
+
+
+def test_the_flag_is_the_one_that_is_fed(path):
+    found = audit(path, DATA, settings=replace(settings(method="gradient"), feed=("flag=false",)))
+    assert_allclose(values(found), NET.lambda_max(DATA, flag=False), rtol=TOLERANCES["gradient"])
+
+
+@pytest.mark.parametrize("method", ["gradient", "sketch"])
+def test_samples_that_are_left_out_move_no_others(path, method):
+    given = {k: v.copy() for k, v in DATA.items()}
+    given["image"][2] = np.nan
+    given["meta"][5] = np.nan  # its outputs are no numbers
+    whole = audit(path, DATA, settings=settings(method=method))
+    some = audit(path, given, settings=settings(method=method, samples=8))
+    assert [s.index for s in some.skipped] == [2, 5]
+    own = {s.index: s.lambda_max.value for s in whole.samples}
+    assert_allclose(values(some), [own[s.index] for s in some.samples], rtol=0.2 if method == "sketch" else 1e-5)
+    if method == "gradient":
+        assert_allclose(values(some), NET.lambda_max(DATA)[[s.index for s in some.samples]], rtol=TOLERANCES[method])
+
+
+@pytest.mark.parametrize("method", ["gradient", "sketch"])
+def test_kept_results_are_those_of_the_held_values(path, tmp_path, method):
+    first = audit(path, DATA, settings=settings(method=method), cache_dir=tmp_path)
+    again = audit(path, DATA, settings=settings(method=method), cache_dir=tmp_path)
+    assert again.run.times["cached_rows"] > 0
+    assert values(again).tolist() == values(first).tolist()
+    other = {**DATA, "meta": DATA["meta"][::-1].copy()}
+    moved = audit(path, other, settings=settings(method=method), cache_dir=tmp_path)
+    anew = audit(path, other, settings=settings(method=method))
+    assert_allclose(values(moved), values(anew), rtol=1e-6)
+    flag = replace(settings(method=method), feed=("flag=0",))
+    assert_allclose(
+        values(audit(path, DATA, settings=flag, cache_dir=tmp_path)), values(audit(path, DATA, settings=flag)), rtol=1e-6
+    )
+
+
+class TestPositions:
+    @pytest.fixture
+    def forward(self, path):
+        file = load_model(path)
+        held = {
+            "meta": HeldValue(DATA["meta"], 0, True), "kind": HeldValue(DATA["kind"], 0, True),
+            "state": HeldValue(DATA["state"], 1, True), "flag": HeldValue(np.array(True), None),
+            "aside": HeldValue(np.zeros((1, 2), np.float32), 0), "unread": HeldValue(np.zeros((1, 1), np.float32), None),
+        }  # fmt: skip
+        copy = hold(file.proto, "image", held)
+        assert [i.name for i in copy.graph.input] == ["image", POSITION]
+        return OnnxForward(
+            copy.SerializeToString(), input_name="image", output_name="z", shape=(1, 4, 4), dtype=np.dtype("float32"), batch=3,
+            placed=True,
+        )  # fmt: skip
+
+    def test_rows_in_any_order(self, forward):
+        of = np.array([7, 7, 2, 11, 0])
+        assert_allclose(forward.outputs(DATA["image"][of], of)[:, :, 0], NET.parts(DATA)[0][of], atol=1e-5)  # float32
+
+    def test_a_lost_position_is_an_error(self, forward):
+        with pytest.raises(LostPosition, match="3 rows of a model with held inputs, but the positions of no samples"):
+            forward.outputs(DATA["image"][:3])
+        with pytest.raises(LostPosition, match="positions of 2 samples"):
+            forward.outputs(DATA["image"][:3], np.arange(2))
+        with pytest.raises(LostPosition):
+            next(forward.stream(DATA["image"], iter(())))
+        with pytest.raises(LostPosition):
+            PlacedForward(forward, np.arange(2)).outputs(DATA["image"][:3])
+
+
+def test_arrays_by_name_become_samples_with_what_is_held(path):
+    samples = samples_of(load_model(path), DATA, None, settings())
+    assert sorted(samples.held) == ["kind", "meta", "state"]
+    left = samples.without({3: "left out"})
+    assert all(len(v) == len(DATA["image"]) - 1 for v in left.held.values())
+    assert_allclose(left.held["meta"], np.delete(DATA["meta"], 3, axis=0))
