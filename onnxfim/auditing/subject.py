@@ -275,7 +275,9 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         reason = f"the output's batch is its axis {axes.batch}, not the first"
     else:
         differentiable = Differentiable(source, into.name, read, file.path.parent)
-    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name) or (file.at and file.at.limits)
+    level, limits = input_level(file.graph, into.name), input_limits(file.graph, into.name)
+    if limits is None and file.at is not None:
+        limits = file.at.limits
     return Subject(
         info, forward, kind, reader, level, known.doubt, differentiable, reason, limits, file, read, reader is by_log
     )  # fmt: skip

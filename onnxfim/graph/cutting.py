@@ -17,7 +17,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     import onnx.inliner  # few models have functions
 
-    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)  # type: ignore[no-untyped-call]
     return written
 
 

@@ -18,7 +18,8 @@ from onnxfim.auditing.run import opened
 from onnxfim.errors import InputError
 from tests.graph.test_inner import FRONTS, IMAGES
 from tests.support.models import Linear
-from tests.support.whole_nets import Bag, Levels, lambda_max, lstm
+from tests.support.models import model as made_of
+from tests.support.whole_nets import Bag, Levels, Masked, lambda_max, lstm
 
 BAG, IMAGE = Bag.draw(), Levels.draw()
 IDS = BAG.ids(5)
@@ -240,6 +241,122 @@ class TestTrust:
     def test_samples_of_another_shape(self, saved, cpu, told):
         with pytest.raises(InputError, match=told("samples have shape (4,), but the model takes (5,)")):
             audited(saved(BAG.onnx()), IDS[:, :4], cpu)
+
+
+class TestHeld:
+    NET = Masked.draw()
+    IDS, MASKS = NET.data(6)
+
+    def test_a_mask_of_each_samples_own(self, saved, cpu):
+        found = audited(saved(self.NET.onnx()), {"x": self.IDS, "mask": self.MASKS}, cpu)
+        assert_allclose(values(found), self.NET.lambda_max(self.IDS, self.MASKS), rtol=RTOL)
+        assert (found.run.method, found.model.at.tensor) == ("gradient", "e")
+        assert found.model.rewritten == "inputs held (mask)"
+
+    def test_a_mask_for_all(self, saved, cpu):
+        found = audited(saved(self.NET.onnx()), self.IDS, cpu, feed=("mask=ones",))
+        assert_allclose(values(found), self.NET.lambda_max(self.IDS, np.ones_like(self.MASKS)), rtol=RTOL)
+
+    def test_no_mask(self, saved, cpu, told):
+        with pytest.raises(InputError, match=told("'mask' int64 (N, 4)", "--feed mask=VALUE")):
+            audited(saved(self.NET.onnx()), self.IDS, cpu)
+
+    def test_a_mask_made_of_the_ids_is_held_at_each_samples_own(self, saved, cpu):
+        ids = self.IDS * self.MASKS
+        found = audited(saved(self.NET.onnx(own_mask=True)), ids, cpu, replay=3)
+        assert_allclose(values(found), self.NET.lambda_max(ids, self.MASKS), rtol=RTOL)
+        assert found.model.rewritten == "what the nodes behind 'e' read of 'x' held at each sample's own"
+        for picture in found.directions:
+            shares = np.array([p.share for p in picture.positions])
+            assert_array_equal(shares[ids[picture.index] == 0], 0), "what is masked moves nothing"
+
+    @pytest.mark.parametrize("own_mask", [True, False])
+    def test_samples_that_fail_leave_the_others_their_own_values(self, saved, cpu, own_mask):
+        ids = self.IDS * self.MASKS
+        truth = self.NET.lambda_max(ids, self.MASKS)
+        ids[1, 0] = 99
+        inputs = ids if own_mask else {"x": ids, "mask": self.MASKS}
+        found = audited(saved(self.NET.onnx(own_mask=own_mask)), inputs, cpu)
+        assert [s.index for s in found.samples] == [0, 2, 3, 4, 5]
+        assert_allclose(values(found), np.delete(truth, 1), rtol=RTOL)
+
+    def test_differences_hold_them_too(self, saved, cpu):
+        ids = self.IDS * self.MASKS
+        found = audited(saved(self.NET.onnx(own_mask=True)), ids, cpu, method="exact")
+        assert_allclose(values(found), self.NET.lambda_max(ids, self.MASKS), rtol=5e-3)  # of central differences in float32
+
+    def test_another_process_and_the_cache(self, saved, cpu, tmp_path):
+        path, inputs = saved(self.NET.onnx()), {"x": self.IDS, "mask": self.MASKS}
+        settings = cpu(replay=0, flip=False)
+        here = audit(path, inputs, settings=settings, cache_dir=tmp_path / "kept")
+        again = audit(path, {**inputs, "mask": np.ones_like(self.MASKS)}, settings=settings, cache_dir=tmp_path / "kept")
+        there = audit_isolated(path, inputs, settings=settings)
+        assert_array_equal(values(there), values(here))
+        assert_allclose(values(again), self.NET.lambda_max(self.IDS, np.ones_like(self.MASKS)), rtol=RTOL)
+
+    def test_a_layer_beside_which_the_input_goes_on(self, saved, cpu):
+        linear = Linear.draw(3, 4)
+        nodes = [("Tanh", ["x"], ["t"], {}), ("Add", ["t", "x"], ["s"], {}), ("Gemm", ["s", "W", "b"], ["z"], {"transB": 1})]
+        made = made_of(nodes, {"W": linear.W.astype(np.float32), "b": linear.b.astype(np.float32)}, shape=(4,), out=(3,))
+        X = linear.samples(4)
+        found = audited(saved(made), X, cpu, at="t")
+        truth = [lambda_max(lambda t, x=x: (t + x) @ linear.W.T + linear.b, np.tanh(x.astype(float))[None])[0] for x in X]
+        assert_allclose(values(found), truth, rtol=RTOL)
+
+
+class TestWrittenOut:
+    """Operators that take whole numbers themselves get a float before them."""
+
+    @pytest.mark.parametrize("opset", [11, 13, 17])
+    def test_an_embed_layer_normalization(self, saved, cpu, opset):
+        rng = np.random.default_rng(0)
+        P, scale, shift = (rng.standard_normal(size).astype(np.float32) for size in ((9, 6), 6, 6))
+        nodes = [("EmbedLayerNormalization", ["x", "", "E", "P", "", "scale", "shift"], ["e", "index"], {"epsilon": 1e-5})]
+        made = BAG.onnx(nodes, dtype="int32", weights={"P": P, "scale": scale, "shift": shift}, opset=opset)
+        made.graph.node[0].domain = "com.microsoft"
+        made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+        def logits(e):
+            centred = e + P[:5] - (e + P[:5]).mean(axis=1, keepdims=True)
+            return BAG.logits(centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5) * scale + shift)
+
+        found = audited(saved(made), IDS.astype(np.int32), cpu)
+        assert_allclose(values(found), lambda_max(logits, BAG.E[IDS]), rtol=RTOL)
+        assert "of the table 'E' (20 rows) by 'x'" in found.model.at.front
+
+    def test_integer_arithmetic_on_the_levels(self, saved, cpu):
+        W = np.clip(np.rint(IMAGE.A.T / 0.01), -127, 127).astype(np.int8)
+        nodes = [
+            ("Flatten", ["x"], ["flat"], {"axis": 1}), ("MatMulInteger", ["flat", "W", "zero", "none"], ["sum"], {}),
+            ("Cast", ["sum"], ["s"], {"to": TensorProto.FLOAT}), ("Mul", ["s", "scale"], ["h"], {}), ("Tanh", ["h"], ["t"], {}),
+            ("Gemm", ["t", "B"], ["z"], {"transB": 1}),
+        ]  # fmt: skip
+        weights = {"W": W, "zero": np.uint8(128), "none": np.int8(0), "scale": np.float32(1e-4), "B": IMAGE.B}
+        made = made_of(nodes, weights, shape=(1, 6, 6), out=(3,))
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+        X = IMAGE.images(4)
+        truth = lambda_max(lambda v: IMAGE.B @ np.tanh(W.T.astype(float) @ v.ravel() * 1e-4), X - 128.0)
+        found = audited(saved(made), X, cpu, budget=2001)
+        assert found.model.at.kind == "levels"
+        assert found.units == "nats per squared unit of the dequantised input"
+        assert_allclose(values(found), truth, rtol=0.2)  # a sketch of 2,001 passes of a file that rounds
+
+    def test_a_classical_model(self, saved, cpu):
+        rng = np.random.default_rng(1)
+        W, b = rng.standard_normal((3, 4)), rng.standard_normal(3)
+        options = {
+            "coefficients": W.ravel().tolist(),
+            "intercepts": b.tolist(),
+            "classlabels_ints": [0, 1, 2],
+            "post_transform": "NONE",
+        }
+        made = made_of([("LinearClassifier", ["x"], ["label", "z"], options)], {}, shape=(4,), out=(3,))
+        made.graph.node[0].domain = "ai.onnx.ml"
+        made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+        X = rng.integers(-3, 3, (4, 4))
+        truth = lambda_max(lambda v: W.astype(np.float32).astype(float) @ v + b, X)
+        assert_allclose(values(audited(saved(made), X, cpu)), truth, rtol=5e-3)  # by differences where there is no rule
 
 
 def test_audits_at_other_values_do_not_compare(saved, cpu, told):

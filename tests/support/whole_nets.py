@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from scipy.special import softmax
 
 from tests.support.models import covariance, model
@@ -146,7 +146,87 @@ def lstm(*, vocabulary=12, width=4, hidden=3, length=5, K=3, seed=0):
     return made, E, logits
 
 
-def with_weight(made, name, value):
-    """The model with one more weight."""
-    made.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    return made
+@dataclass(frozen=True)
+class Masked:
+    """A small token classifier like BERT: embeddings of tokens and positions, LayerNormalization, masked attention, the first token."""
+
+    weights: dict[str, np.ndarray]
+    length: int = 4
+
+    @classmethod
+    def draw(cls, *, vocabulary=15, width=6, length=4, K=3, seed=0):
+        rng = np.random.default_rng([seed, vocabulary, width])
+        sizes = {
+            "E": (vocabulary, width),
+            "P": (length, width),
+            "Q": (width, width),
+            "K": (width, width),
+            "V": (width, width),
+            "C": (width, K),
+        }
+        scale = {"Q": 0.5, "K": 0.5}  # attention that no position has alone
+        drawn = {name: scale.get(name, 1.0) * rng.standard_normal(size) for name, size in sizes.items()}
+        return cls({name: value.astype(np.float32) for name, value in drawn.items()}, length)
+
+    def data(self, n, *, seed=1):
+        """Ids and masks that end at another position each."""
+        rng = np.random.default_rng([seed, n])
+        ids = rng.integers(1, len(self.weights["E"]), (n, self.length))
+        mask = (np.arange(self.length)[None] < rng.integers(2, self.length + 1, n)[:, None]).astype(np.int64)
+        return ids, mask
+
+    def logits(self, embedded, mask):
+        """Of one sample's token embeddings (T, H) and its mask (T,)."""
+        w = {name: value.astype(np.float64) for name, value in self.weights.items()}
+        s = embedded + w["P"]
+        centred = s - s.mean(axis=1, keepdims=True)
+        h = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+        scores = (h @ w["Q"]) @ (h @ w["K"]).T / np.sqrt(s.shape[1]) + (1 - mask)[None] * -1e4
+        e = np.exp(scores - scores.real.max(axis=1, keepdims=True))
+        return ((e / e.sum(axis=1, keepdims=True)) @ (h @ w["V"]))[0] @ w["C"]
+
+    def lambda_max(self, ids, masks):
+        embedded = self.weights["E"][ids]
+        return np.concatenate([lambda_max(lambda e: self.logits(e, m), v[None]) for v, m in zip(embedded, masks, strict=True)])  # noqa: B023
+
+    def onnx(self, *, own_mask=False):
+        """Inputs ``x`` (ids) and ``mask``; with ``own_mask`` the ids alone, of which zero is padding."""
+        width = self.weights["E"].shape[1]
+        mask = (
+            [("Equal", ["x", "pad"], ["b"], {}), ("Not", ["b"], ["n"], {}), ("Cast", ["n"], ["m"], {"to": TensorProto.FLOAT})]
+            if own_mask
+            else [("Cast", ["mask"], ["m"], {"to": TensorProto.FLOAT})]
+        )
+        nodes = [
+            *mask,
+            ("Gather", ["E", "x"], ["e"], {}),
+            ("Add", ["e", "P"], ["s"], {}),
+            ("LayerNormalization", ["s", "ones", "zeros"], ["h"], {"axis": -1}),
+            *((("MatMul", ["h", w], [w.lower()], {})) for w in ("Q", "K", "V")),
+            ("Transpose", ["k"], ["kt"], {"perm": [0, 2, 1]}),
+            ("MatMul", ["q", "kt"], ["qk"], {}),
+            ("Div", ["qk", "root"], ["scaled"], {}),
+            ("Sub", ["one", "m"], ["off"], {}),
+            ("Mul", ["off", "low"], ["bias"], {}),
+            ("Unsqueeze", ["bias", "second"], ["spread"], {}),
+            ("Add", ["scaled", "spread"], ["scores"], {}),
+            ("Softmax", ["scores"], ["p"], {"axis": -1}),
+            ("MatMul", ["p", "v"], ["mixed"], {}),
+            ("Gather", ["mixed", "first"], ["cls"], {"axis": 1}),
+            ("MatMul", ["cls", "C"], ["z"], {}),
+        ]
+        held = {
+            **self.weights, "ones": np.ones(width, np.float32), "zeros": np.zeros(width, np.float32), "root": np.float32(np.sqrt(width)),
+            "one": np.float32(1), "low": np.float32(-1e4), "second": np.array([1]), "first": np.array(0), "pad": np.array(0),
+        }  # fmt: skip
+        used = {i for _, inputs, _, _ in nodes for i in inputs}
+        others = [] if own_mask else [helper.make_tensor_value_info("mask", TensorProto.INT64, ["N", self.length])]
+        made = model(
+            nodes,
+            {k: v for k, v in held.items() if k in used},
+            shape=(self.length,),
+            out=(self.weights["C"].shape[1],),
+            inputs=others,
+        )
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+        return made
