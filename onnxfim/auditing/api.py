@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,7 +47,8 @@ def load_samples(
     Args:
         data: File or folder; of a folder, each sub-folder is a class.
         model: The ONNX file that will take them: they are then checked against its input, and get its element type.
-        input: Name of the model's input where it has several.
+        input: Name of the model's input to perturb where it has several; what an ``.npz`` file holds under the names of the others
+            is read too.
         limit: Read this many at most.
         preprocessing: What is done to raw values (`onnxfim.data.Preprocessing`); None leaves arrays as they are.
         inputs_key, labels_key: Keys in an ``.npz`` file.
@@ -66,18 +67,22 @@ def load_samples(
         ((100, 1, 8, 8), 100)
     """
     shape, dtype = None, np.dtype(np.float32)
+    name: str | None = None
+    held: tuple[str, ...] = ()
     if model is not None:
-        into = choose_input(load_model(model), input)
+        file = load_model(model)
+        into = choose_input(file, input)
         shape, dtype = sample_shape(into), np.dtype(into.dtype)
+        name, held = into.name, tuple(i.name for i in file.graph.inputs if i.name != into.name)
     return load(
         data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=inputs_key, labels_key=labels_key,
-        labels_path=labels_path, limit=limit,
+        labels_path=labels_path, limit=limit, input_name=name, held=held,
     )  # fmt: skip
 
 
 def audit_isolated(
     model: str | Path,
-    inputs: Array | Samples,
+    inputs: Array | Mapping[str, Array] | Samples,
     labels: Array | None = None,
     settings: Settings | None = None,
     *,

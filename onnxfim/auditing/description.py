@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from onnxfim.auditing.entry import whole_input, with_floats, with_names
 from onnxfim.graph.ends import Normalisation, ending, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
+from onnxfim.graph.held import Role
 from onnxfim.graph.inner import Place, Unplaced, place_of
-from onnxfim.graph.load import ModelFile
+from onnxfim.graph.load import ModelFile, roles_by_default
 from onnxfim.graph.output_axes import class_clues, named_axes
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.graph.reach import no_slope
@@ -24,6 +25,8 @@ class Description:
         opsets: Version of each operator set.
         nodes: Number of operators.
         inputs, outputs: Names, element types and shapes; an unknown dimension is None or its symbol.
+        roles: What an audit makes of each input by default: it is perturbed, held (at a value that is to be given), or not read;
+            None of those among which one must be named to be perturbed.
         output_kind: What the last nodes make: ``logits``, ``probabilities`` or ``sigmoid``; None without a floating-point output.
         output_node: The node that decides it, None where the output is that of plain arithmetic.
         class_axis, class_axis_from: The axis of that output that holds the classes, as far as the graph tells, and what says so.
@@ -44,6 +47,7 @@ class Description:
     nodes: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    roles: tuple[Role | None, ...]
     output_kind: str | None
     output_node: str | None
     class_axis: int | None
@@ -69,8 +73,10 @@ def describe(file: ModelFile) -> Description:
     first = next((o for o in graph.outputs if o.dtype.startswith("float")), None)
     output = None if first is None else first.name
     end = None if output is None else ending(graph, output)
-    into = next((i for i in graph.inputs if i.dtype.startswith("float")), None)
-    place = _place(file, output) if into is None else None
+    roles = roles_by_default(file)
+    into = next((i for i, r in zip(graph.inputs, roles, strict=False) if r == "perturbed"), None)
+    into = into or next((i for i in graph.inputs if i.dtype.startswith("float")), None)
+    place = _place(file, output) if into is None or not into.dtype.startswith("float") else None
     start = place.tensor if isinstance(place, Place) else None if into is None else into.name
     batch, (axis, known) = 0 if first is None else batch_axis(first), (None, None)
     if first is not None:
@@ -84,6 +90,7 @@ def describe(file: ModelFile) -> Description:
         nodes=len(graph.nodes),
         inputs=graph.inputs,
         outputs=graph.outputs,
+        roles=roles,
         output_kind=None if end is None else end.kind,
         output_node=None if end is None else end.node,
         class_axis=axis,

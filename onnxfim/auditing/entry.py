@@ -291,9 +291,11 @@ def _cut(reading: _ValueReader, values: Array, fed: Array) -> ModelFile:
     except ModelError as error:
         raise InputError(f"{file.path}: cannot be cut at {place.tensor!r} ({error}) Name another value with --at.") from error
     held = f"what the nodes behind {place.tensor!r} read of {into.name!r} held at each sample's own" if kept else None
+    behind = f"each sample's own value, behind which {place.tensor!r} is perturbed"
+    roles = tuple(replace(r, role="held", at=behind) if r.role == "perturbed" else r for r in file.roles)
     return replace(
-        file, proto=proto, graph=graph, at=place, own_input=into, held="; ".join(filter(None, [file.held, held])) or None,
-        holds_its_own=bool(kept),
+        file, proto=proto, graph=graph, roles=roles, at=place, own_input=into, holds_its_own=bool(kept),
+        held="; ".join(filter(None, [file.held, held])) or None,
     )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def filled_with(number: float | str, info: TensorInfo, fitting: Fitting) -> Held
         )
     shape = tuple(n for n in sizes if n is not None)
     if isinstance(number, str):
-        return HeldValue(np.full(shape, number, object), axis)
+        return HeldValue(np.full(shape, number), axis)
     value = _typed(f"--feed {info.name}", np.full(shape, number), info)
     return HeldValue(value, axis)
 
@@ -236,7 +236,7 @@ def _typed(where: str, value: Array, info: TensorInfo) -> Array:
     if info.dtype == _TEXT:
         if not text:
             raise InputError(f"{where}: holds {value.dtype}, but input {told(info)} takes text. Give text.")
-        return value.astype(str).astype(object) if value.dtype.kind != "S" else np.char.decode(value).astype(object)
+        return np.char.decode(value) if value.dtype.kind == "S" else value.astype(str)
     if info.dtype == "unknown":
         raise InputError(f"{where}: input {told(info)} is no tensor of a known type. Export the model without it.")
     dtype = np.dtype(info.dtype)

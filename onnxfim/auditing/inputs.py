@@ -35,25 +35,6 @@ class Arranged:
     samples: Samples
 
 
-def others_of(file: ModelFile, settings: Settings) -> list[str]:
-    """Names of the inputs that the data may hold values of: all but the one that is perturbed."""
-    into = choose_input(file, settings.input, settings.output)
-    return [i.name for i in file.graph.inputs if i.name not in (into.name, POSITION)]
-
-
-def roles_by_default(file: ModelFile, name: str | None = None, output: str | None = None) -> tuple[InputRole, ...]:
-    """What becomes of each input where only that much is said; nothing where it must be said which one is perturbed."""
-    try:
-        into, out = choose_input(file, name, output), choose_output(file, output)
-    except InputError:
-        return ()
-    there = reaching(file.graph, out.name)
-    return tuple(
-        InputRole(i.name, i.dtype, i.shape, "perturbed" if i.name == into.name else "held" if i.name in there else "not read")
-        for i in file.graph.inputs
-    )
-
-
 def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Hardware) -> Arranged:
     """The model with all inputs but one held, where it has several, and the samples with what is held at their own values.
 
@@ -143,7 +124,7 @@ def _hash(held: Mapping[str, HeldValue]) -> str:
         shape = h.value.shape[1:] if h.per_sample else h.value.shape
         digest.update(f"{name} {h.axis} {h.per_sample} {h.value.dtype.str} {shape}".encode())
         if not h.per_sample:
-            digest.update(repr(h.value.tolist()).encode() if h.value.dtype == object else np.ascontiguousarray(h.value).tobytes())
+            digest.update(np.ascontiguousarray(h.value).tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -191,4 +172,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged", "others_of", "roles_by_default"]
+__all__ = ["Arranged", "arranged"]

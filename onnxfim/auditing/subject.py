@@ -31,7 +31,7 @@ from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
 from onnxfim.graph.surgery import free_batch, read_from, read_logarithm
-from onnxfim.record.audit import ModelInfo
+from onnxfim.record.audit import InputInfo, ModelInfo
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.failures import ProviderFailed
@@ -265,6 +265,7 @@ def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | No
         output=out.name, num_outputs=truth.shape[1], positions=truth.shape[2], output_kind=kind.name,
         read_from=_read_from(how, reader), rewritten="; ".join(rewritten) or None, class_axis=axes.classes, batch_axis=axes.batch,
         axes_from=axes.how, no_slope=still, at=entry_of(file, named=settings.at is not None),
+        inputs=tuple(InputInfo(**vars(role)) for role in file.roles),
     )  # fmt: skip
     differentiable, reason = None, None
     if not reader.reads_logits:

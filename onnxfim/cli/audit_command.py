@@ -142,6 +142,8 @@ def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
     if result.model.at is not None:
         console.say(f"audited from {result.model.at.tensor!r}; before it: {result.model.at.front}")
+    for i in result.model.inputs:
+        console.detail(f"input {i.name}: {i.role}" + ("" if i.at is None else f" at {i.at}"))
     if result.model.rewritten:
         console.detail(f"ran on a copy that reproduced the file: {result.model.rewritten}")
     for name, text in placement_lines(result):

@@ -32,7 +32,7 @@ def published(found: Description) -> dict[str, Any]:
         "producer": found.producer or None,
         "opsets": found.opsets,
         "nodes": found.nodes,
-        "inputs": [_value(v) for v in found.inputs],
+        "inputs": [{**_value(v), "role": r} for v, r in zip(found.inputs, found.roles, strict=True)],
         "outputs": [_value(v) for v in found.outputs],
         "dynamic_axes": found.dynamic_axes,
         "output_kind": None if found.output_kind is None else {"kind": found.output_kind, "node": found.output_node},
@@ -57,12 +57,22 @@ def _value(info: TensorInfo) -> dict[str, Any]:
     return {"name": info.name, "dtype": info.dtype, "shape": None if info.shape is None else list(info.shape)}
 
 
+def _role(value: dict[str, Any]) -> str:
+    """What an audit makes of an input, where it makes something else of it than to perturb it."""
+    told = {
+        "held": "  held at a --feed",
+        "not read": "  not read by the output",
+        None: "  perturbed as --input, or held at a --feed",
+    }
+    return told.get(value["role"], "") if "role" in value else ""
+
+
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{visible(k)}: {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         if value and isinstance(value[0], dict):
-            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}" for v in value)
+            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}{_role(v)}" for v in value)
         return "[" + ", ".join("?" if v is None else visible(str(v)) for v in value) + "]"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -18,7 +18,7 @@ from onnxfim.errors import InputError, ModelError
 from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
-from onnxfim.graph.held import POSITION, InputRole, reaching
+from onnxfim.graph.held import POSITION, InputRole, Role, reaching
 from onnxfim.graph.inner import Place, token_input
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
@@ -227,6 +227,27 @@ def choose_output(file: ModelFile, name: str | None) -> TensorInfo:
             "with skl2onnx use options={'zipmap': False}."
         )
     return floats[0]
+
+
+def roles_by_default(file: ModelFile) -> tuple[Role | None, ...]:
+    """What becomes of each input where nothing is said; None of those among which one must be named to be perturbed."""
+    inputs = file.graph.inputs
+    try:
+        there = reaching(file.graph, choose_output(file, None).name)
+    except InputError:
+        return (None,) * len(inputs)
+    floats = [i.name for i in inputs if i.dtype.startswith("float") and i.name in there]
+    if not floats:  # whole numbers: what is behind the tokens is perturbed
+        whole = [i.name for i in inputs if i.dtype.startswith(("int", "uint")) and i.name in there]
+        tokens = token_input(file.graph, None) if len(whole) > 1 else None
+        floats = whole if tokens is None else [tokens.name]
+
+    def role(name: str) -> Role | None:
+        if name not in there:
+            return "not read"
+        return "held" if name not in floats else None if len(floats) > 1 else "perturbed"
+
+    return tuple(role(i.name) for i in inputs)
 
 
 def told(info: TensorInfo) -> str:

@@ -24,6 +24,21 @@ SCHEMA_VERSION = "2.0"
 
 
 @dataclass(frozen=True)
+class InputInfo:
+    """An input of a file that has several, and what became of it.
+
+    ``role`` tells whether it was perturbed, held at given values, or does not reach the output; ``at`` what it was held at, in
+    words.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+    role: Literal["perturbed", "held", "not read"]
+    at: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What was audited: the file, its interface, and how its outputs were read.
 
@@ -32,7 +47,7 @@ class ModelInfo:
     speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
     ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
     they are a step function of the input. ``at`` tells where inside the file it was audited, where that is not its input: ``input``
-    is then the value that was audited from.
+    is then the value that was audited from. ``inputs`` are all of the file's, where it has several.
     """
 
     path: str
@@ -56,6 +71,7 @@ class ModelInfo:
     axes_from: str | None = None
     no_slope: str | None = None
     at: AuditedFrom | None = None
+    inputs: tuple[InputInfo, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def shown(command, path):
 
 def test_the_interface(here, command):
     found = shown(command, "model.onnx")
-    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 6]}]
+    assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 6], "role": "perturbed"}]
     assert found["outputs"] == [{"name": "z", "dtype": "float32", "shape": ["N", 4]}]
     assert found["dynamic_axes"] == {"x": [0], "z": [0]}
     assert found["opsets"] == {"ai.onnx": 17}

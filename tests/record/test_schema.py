@@ -42,9 +42,10 @@ LATER = {
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding", "unchosen"},
     "GradientInfo": {"check", "no_check", "ties", "provider", "provider_reason"},
     "FailedStage": {"node"},
+    "InputInfo": {"at"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
-    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at"},
+    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "inputs"},
     "DirectionPicture": {"positions"},
     "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {

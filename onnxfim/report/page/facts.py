@@ -38,6 +38,7 @@ def _model_facts(audit: Audit) -> FactGroup:
         Fact("Producer", visible(model.producer) or "not stated"),
         Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
         *_input(model),
+        *_other_inputs(model),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
         *_axes(model),
         Fact("Read as", f"{model.output_kind}, {visible(model.read_from)}"),
@@ -55,6 +56,20 @@ def _input(model: ModelInfo) -> tuple[Fact, ...]:
     return (
         Fact("Input", f"{visible(at.input)}: {visible(at.input_dtype)}, {_shape(at.input_shape)}"),
         Fact("Audited from", f"{audited}; before it: {visible(at.front)}"),
+    )
+
+
+def _other_inputs(model: ModelInfo) -> tuple[Fact, ...]:
+    """What became of the file's other inputs."""
+    own = model.input if model.at is None else model.at.input
+    others = [i for i in model.inputs if i.name != own]
+    return tuple(
+        Fact(
+            f"Input {i.role}",
+            f"{visible(i.name)}: {visible(i.dtype)}, {_shape(i.shape) if i.shape else 'one value'}"
+            + ("" if i.at is None else f", at {visible(i.at)}"),
+        )
+        for i in others
     )
 
 
