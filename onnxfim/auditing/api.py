@@ -35,7 +35,7 @@ def load_samples(
     data: str | Path,
     model: str | Path | None = None,
     *,
-    input: str | None = None,
+    input: str | Sequence[str] | None = None,
     limit: int | None = None,
     preprocessing: Preprocessing | None = None,
     inputs_key: str = "inputs",
@@ -48,7 +48,7 @@ def load_samples(
         data: File or folder; of a folder, each sub-folder is a class.
         model: The ONNX file that will take them: they are then checked against its input, and get its element type.
         input: Name of the model's input to perturb where it has several; what an ``.npz`` file holds under the names of the others
-            is read too.
+            is read too. Several names: those that are perturbed together.
         limit: Read this many at most.
         preprocessing: What is done to raw values (`onnxfim.data.Preprocessing`); None leaves arrays as they are.
         inputs_key, labels_key: Keys in an ``.npz`` file.

@@ -205,7 +205,7 @@ def _bench(first: Context, second: Context, audits: tuple[Audit, Audit], samples
     positions = [there[i] for i in (*picked, *others)]
     step = audits[1].step
     rounds = any(a.step.scheme == "dithered" or a.step.rounding is not None for a in audits)
-    field = spread_of(second.X, np.array([there[i] for i in ranked])).random if step.per_coordinate else None
+    field = spread_of(second.X, np.array([there[i] for i in ranked]), apart=second.joint).random if step.per_coordinate else None
     return _Bench(
         X=second.X[positions],
         of=np.array(positions, int),

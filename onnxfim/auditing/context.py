@@ -18,6 +18,7 @@ from onnxfim.auditing.summary import custom_libraries, package_versions
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
+from onnxfim.graph.joint import JOINT
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo
 from onnxfim.record.row_check import RowCheck
@@ -63,6 +64,11 @@ class Context:
     def positions(self) -> Array:
         """Those of all samples, (N,): rows go to the model with the position of the sample that they are, or stand beside."""
         return np.arange(len(self.X))
+
+    @property
+    def joint(self) -> bool:
+        """Whether several inputs are perturbed together."""
+        return self.subject.info.input == JOINT
 
     @property
     def placed(self) -> Forward:

@@ -81,7 +81,7 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
     Raises:
         InputError: there is no value to audit from, it cannot be read, or the copy gives other outputs than the file.
     """
-    into = choose_input(file, settings.input, settings.output)
+    into = choose_input(file, settings.inputs, settings.output)
     written = with_floats(with_names(file), into, settings.at)
     place = place_in(written, into, settings)
     if place is None:

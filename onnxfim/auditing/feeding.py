@@ -160,11 +160,11 @@ def filled_with(number: float | str, info: TensorInfo, fitting: Fitting) -> Held
     return HeldValue(value, axis)
 
 
-def from_samples(info: TensorInfo, values: Array, fitting: Fitting) -> HeldValue:
-    """An input held at each sample's own value, (N, …); at one for all where these are equal.
+def own_values(info: TensorInfo, values: Array, fitting: Fitting) -> Array:
+    """The samples' own values of an input, (N, *rest), in its element type.
 
     Raises:
-        InputError: they do not fit the input, or it has no batch axis to hold different ones along.
+        InputError: they do not fit the input.
     """
     where = f"data[{info.name}]"
     values = _typed(where, values, info)
@@ -177,12 +177,22 @@ def from_samples(info: TensorInfo, values: Array, fitting: Fitting) -> HeldValue
             f"{where}: each sample's value has shape {shape_text(values.shape[1:])}, but input {told(info)} takes "
             f"{shape_text(rest)} for one. Save it in that shape."
         )
+    return values
+
+
+def from_samples(info: TensorInfo, values: Array, fitting: Fitting) -> HeldValue:
+    """An input held at each sample's own value, (N, …); at one for all where these are equal.
+
+    Raises:
+        InputError: they do not fit the input, or it has no batch axis to hold different ones along.
+    """
+    values, axis = own_values(info, values, fitting), fitting.axis(info)
     if _all_equal(values):
         return HeldValue(values[0] if axis is None else np.expand_dims(values[0], axis), axis)
     if axis is None:
         raise InputError(
-            f"{where}: samples have different values, but input {told(info)} has no batch axis: a call has one for all its rows. "
-            "Hold it at one value by --feed, or say its batch axis by --shape."
+            f"data[{info.name}]: samples have different values, but input {told(info)} has no batch axis: a call has one for all "
+            "its rows. Hold it at one value by --feed, or say its batch axis by --shape."
         )
     return HeldValue(values, axis, per_sample=True)
 

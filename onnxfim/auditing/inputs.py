@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.feeding import Feeds, Fitting, filled_with, fitted, from_samples
+from onnxfim.auditing.feeding import Feeds, Fitting, filled_with, fitted, from_samples, own_values
 from onnxfim.data import Samples
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, reaching, without_inputs
-from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, told
+from onnxfim.graph.joint import JOINT, Part, join, joined_rows
+from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_batch, sample_shape, told
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
@@ -36,51 +37,105 @@ class Arranged:
 
 
 def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Hardware) -> Arranged:
-    """The model with all inputs but one held, where it has several, and the samples with what is held at their own values.
+    """The model with all inputs held but what is perturbed, where it has several, and the samples with what is held at their own.
+
+    Several inputs that are perturbed together are one vector, `JOINT`, and the samples' inputs then these vectors, (N, d).
 
     Raises:
         InputError, ModelError: an input that nothing is given for, or a value that does not fit.
     """
-    into, out = choose_input(file, settings.input, settings.output), choose_output(file, settings.output)
-    others = [i for i in file.graph.inputs if i.name not in (into.name, POSITION)]
+    out = choose_output(file, settings.output)
+    moved = [choose_input(file, name, settings.output) for name in settings.inputs or (None,)]
+    into, together = moved[0], len(moved) > 1
+    others = [i for i in file.graph.inputs if i.name not in {POSITION, *(m.name for m in moved)}]
     feeds = Feeds.of(file.path, settings.feed, [i.name for i in others])
-    shapes = _shapes(file, settings)
-    if not others:
+    given_shape(file, into, settings.shape)
+    sizes = _sizes(into, samples.inputs.shape)
+    fitting = Fitting(str(file.path), samples.indices, sizes, (into.shape or (None,))[0], _shapes(file, settings.shape))
+    if not others and not together:
         return Arranged(file, samples)
+    if together:
+        samples = _usable(file, moved, samples, fitting)
+        fitting = replace(fitting, indices=samples.indices)
     there = reaching(file.graph, out.name)
     unread = [i for i in others if i.name not in there]
-    read = [i for i in others if i.name in there]
-    fitting = Fitting(
-        str(file.path), samples.indices, _sizes(into, samples.inputs.shape), into.shape[0] if into.shape else None, shapes
-    )
-    held, words = {}, {}
+    held, words = _held(file, [i for i in others if i.name in there], feeds, samples, fitting)
+    copy = hold(without_inputs(file.proto, [i.name for i in unread]) if unread else file.proto, into.name, held)
+    roles = {i.name: InputRole(i.name, i.dtype, i.shape, "not read") for i in unread}
+    roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "held", words[i.name]) for i in others if i.name in held}
+    roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "perturbed") for i in moved}
+    rows = {into.name: samples.inputs} | {i.name: samples.held[i.name] for i in moved[1:]}
+    whole = samples.inputs
+    if together:
+        parts = [Part(i.name, rows[i.name].shape[1:], np.dtype(i.dtype)) for i in moved]
+        copy, whole = join(copy, parts), joined_rows([rows[p.name] for p in parts], parts)
+        ends = np.cumsum([0, *(p.size for p in parts)]).tolist()
+        roles |= {
+            p.name: replace(roles[p.name], at=f"numbers {start} to {stop - 1} of one vector")
+            for p, start, stop in zip(parts, ends[:-1], ends[1:], strict=True)
+        }
+    reason = [
+        f"inputs perturbed together ({', '.join(rows)})" if together else "",
+        f"inputs held ({', '.join(held)})" if held else "",
+        f"inputs left out that the output does not read ({', '.join(i.name for i in unread)})" if unread else "",
+    ]
+    made = replace(
+        file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="; ".join(filter(None, reason)), held_hash=_hash(held),
+        roles=tuple(roles[i.name] for i in file.graph.inputs),
+    )  # fmt: skip
+    own = {name: h.value for name, h in held.items() if h.per_sample}
+    spare = {i.name: filled_with(0, i, fitting) for i in unread}
+    _prove(file, made, rows, whole, out.name, {**held, **spare}, hardware)
+    return Arranged(made, replace(samples, inputs=whole, held=own))
+
+
+def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
+    """The samples with the values of the inputs that are perturbed beside the first, those without whose values are no numbers.
+
+    Raises:
+        InputError: an input of another kind, that is named twice, or that the data hold no values of.
+    """
+    held, reasons = dict(samples.held), dict[int, str]()
+    names = [i.name for i in moved]
+    if len(set(names)) < len(names):
+        raise InputError(f"{file.path}: --input names {max(names, key=names.count)!r} twice, expected each once.")
+    for info in moved[1:]:
+        if info.name not in held:
+            raise InputError(
+                f"{file.path}: the data hold no values of {told(info)}, which is perturbed too, expected those of each sample. "
+                "Save them in the data (.npz) under the input's name."
+            )
+        if fitting.axis(info) != 0:
+            raise InputError(
+                f"{file.path}: input {told(info)} does not have its batch on the first axis, expected that of an input that is "
+                "perturbed. Hold it by --feed."
+            )
+        held[info.name] = own_values(info, held[info.name], fitting)
+        bad = ~np.isfinite(held[info.name].reshape(len(samples), -1)).all(axis=1)
+        reasons |= {int(samples.indices[k]): f"holds NaN or infinite values in {info.name!r}" for k in np.flatnonzero(bad)}
+    return replace(samples, held=held).without(reasons)
+
+
+def _held(
+    file: ModelFile, read: Sequence[TensorInfo], feeds: Feeds, samples: Samples, fitting: Fitting
+) -> tuple[dict[str, HeldValue], dict[str, str]]:
+    """What the inputs are held at, and that in words.
+
+    Raises:
+        InputError: nothing is given for one, or what does not fit.
+    """
     missing = [i for i in read if i.name not in feeds.given and i.name not in samples.held]
     if missing:
         raise InputError(_nothing_given(file, missing))
+    held, words = dict[str, HeldValue](), dict[str, str]()
     for info in read:
         if info.name in feeds.given:
-            held[info.name] = fitted(info, feeds.given[info.name], fitting)
-            words[info.name] = feeds.given[info.name]
-        else:
-            held[info.name] = from_samples(info, samples.held[info.name], fitting)
-            words[info.name] = (
-                "each sample's own value" if held[info.name].per_sample else "the data's value, the same for all samples"
-            )
-    copy = hold(without_inputs(file.proto, [i.name for i in unread]) if unread else file.proto, into.name, held)
-    graph = Graph(copy, base_dir=file.path.parent)
-    roles = {i.name: InputRole(i.name, i.dtype, i.shape, "not read") for i in unread}
-    roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "held", words[i.name]) for i in read}
-    roles[into.name] = InputRole(into.name, into.dtype, into.shape, "perturbed")
-    ordered = tuple(roles[i.name] for i in file.graph.inputs)
-    reason = "; ".join(filter(None, [
-        f"inputs held ({', '.join(i.name for i in read)})" if read else "",
-        f"inputs left out that the output does not read ({', '.join(i.name for i in unread)})" if unread else "",
-    ]))  # fmt: skip
-    made = replace(file, proto=copy, graph=graph, held=reason, held_hash=_hash(held), roles=ordered)
-    samples = replace(samples, held={name: h.value for name, h in held.items() if h.per_sample})
-    spare = {i.name: filled_with(0, i, fitting) for i in unread}
-    _prove(file, made, into, out.name, {**held, **spare}, samples, hardware)
-    return Arranged(made, samples)
+            held[info.name], words[info.name] = fitted(info, feeds.given[info.name], fitting), feeds.given[info.name]
+            continue
+        held[info.name] = from_samples(info, samples.held[info.name], fitting)
+        same = not held[info.name].per_sample
+        words[info.name] = "the data's value, the same for all samples" if same else "each sample's own value"
+    return held, words
 
 
 def _nothing_given(file: ModelFile, missing: Sequence[TensorInfo]) -> str:
@@ -91,7 +146,24 @@ def _nothing_given(file: ModelFile, missing: Sequence[TensorInfo]) -> str:
     )
 
 
-def _shapes(file: ModelFile, settings: Settings) -> dict[str, tuple[int | None, ...]]:
+def given_shape(file: ModelFile, into: TensorInfo, texts: Sequence[str]) -> tuple[int | None, ...]:
+    """Shape of one sample of an input that is perturbed, with the sizes of ``NAME:[N,SIZE,…]``; None for a size that is open.
+
+    Raises:
+        InputError: as `arranged`.
+    """
+    shape, given = sample_shape(into), _shapes(file, texts).get(into.name)
+    if given is None:
+        return shape
+    if given[0] is not None and fixed_batch(into) is None:
+        raise InputError(
+            f"--shape {into.name}: fixes the batch at {given[0]}, which the file leaves open, expected N first. Rows of a call are "
+            "said by --batch."
+        )
+    return given[1:]
+
+
+def _shapes(file: ModelFile, texts: Sequence[str]) -> dict[str, tuple[int | None, ...]]:
     """The sizes given, by input.
 
     Raises:
@@ -99,7 +171,7 @@ def _shapes(file: ModelFile, settings: Settings) -> dict[str, tuple[int | None, 
     """
     found: dict[str, tuple[int | None, ...]] = {}
     inputs = {i.name: i for i in file.graph.inputs}
-    for text in settings.shape:
+    for text in texts:
         name, sizes = shape_given(text) or ("", ())
         if name not in inputs:
             raise InputError(f"--shape {text}: the model has no input {name!r}. Use one of: {', '.join(inputs)}.")
@@ -129,31 +201,32 @@ def _hash(held: Mapping[str, HeldValue]) -> str:
 
 
 def _prove(
-    file: ModelFile, copy: ModelFile, into: TensorInfo, output: str, held: Mapping[str, HeldValue], samples: Samples,
+    file: ModelFile, copy: ModelFile, rows: Mapping[str, Array], X: Array, output: str, held: Mapping[str, HeldValue],
     hardware: Hardware,
 ) -> None:  # fmt: skip
-    """Raise where the copy does not give what the file gives when all its inputs are fed.
+    """Raise where the copy at X does not give what the file gives when all its inputs are fed, those that are perturbed with rows.
 
     Raises:
         ModelError: it does not.
     """
-    X, fixed = samples.inputs.astype(np.dtype(into.dtype), copy=False), fixed_batch(into)
+    types = {i.name: np.dtype(i.dtype) for i in (*file.graph.inputs, *copy.graph.inputs) if i.name in rows or i.name == JOINT}
+    fixed = next(fixed_batch(i) for i in file.graph.inputs if i.name in rows)
     session, _ = open_session(file.path, hardware, base_dir=None)
 
-    def whole(rows: Array, of: Array) -> Array:
+    def whole(some: Array, of: Array) -> Array:
         """The file's own outputs at rows of these samples."""
-        count = max(len(rows), fixed or 0)
-        feeds = {into.name: filled(rows, count)}
-        feeds |= {name: _fed(h, filled(of, count)) for name, h in held.items()}
-        return run(session, [output], feeds)[0]
+        of = filled(of, max(len(of), fixed or 0))
+        feeds = {name: a[of].astype(types[name], copy=False) for name, a in rows.items()}
+        return run(session, [output], {**feeds, **{name: _fed(h, of) for name, h in held.items()}})[0]
 
     at = rows_that_run(whole, X, min(_ROWS, fixed or _ROWS))
     want = whole(X[at], at)
     del session
     session, _ = open_session(copy.source, hardware, base_dir=file.path.parent.resolve())
-    count = max(len(at), fixed or 0)
-    places = {POSITION: filled(at, count)} if copy.placed else {}
-    got = run(session, [output], {into.name: filled(X[at], count), **places})[0]
+    of = filled(at, max(len(at), fixed or 0))
+    name = next(i.name for i in copy.graph.inputs if i.name in types)
+    places = {POSITION: of} if copy.placed else {}
+    got = run(session, [output], {name: X[of].astype(types[name], copy=False), **places})[0]
     good = np.isfinite(want)
     scale = float(np.abs(want[good]).max(initial=0.0)) or 1.0
     if got.shape != want.shape or not np.allclose(got[good], want[good], rtol=0, atol=_SAME * scale):
@@ -172,4 +245,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged"]
+__all__ = ["Arranged", "arranged", "given_shape"]

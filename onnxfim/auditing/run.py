@@ -17,7 +17,7 @@ from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
-from onnxfim.auditing.inputs import arranged
+from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.stages import (
     batch_rows,
@@ -37,7 +37,7 @@ from onnxfim.auditing.subject import CallableModel, batch_first, check_shape, ha
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.graph.load import ModelFile, choose_input, load_model
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
@@ -252,13 +252,17 @@ def opened(
 
 def _arranged(file: ModelFile, samples: Samples, settings: Settings, meter: Meter) -> tuple[ModelFile, Samples]:
     """The model with one input, others held, and its samples; both at the value that is audited from where that is another."""
-    into = choose_input(file, settings.input, settings.output)
-    hardware = hardware_of(settings)
-    if file.at is not None or (into.dtype.startswith("float") and settings.at in (None, into.name)):
+    moved = [choose_input(file, name, settings.output) for name in settings.inputs or (None,)]
+    into, hardware = moved[0], hardware_of(settings)
+    whole = next((i.name for i in moved if not i.dtype.startswith("float")), None)
+    if len(moved) > 1 and (settings.at is not None or whole is not None):
+        why = "--at names one value" if whole is None else f"{whole!r} takes whole numbers, behind which one value is perturbed"
+        raise InputError(f"{file.path}: {why}, expected one --input. Name one, and hold the others by --feed.")
+    if file.at is not None or (whole is None and settings.at in (None, into.name)):
         found = arranged(file, samples, settings, hardware)
         return found.file, found.samples
     batch_first(file, into.name)
-    check_shape(into.name, samples.inputs.shape[1:], sample_shape(into))
+    check_shape(into.name, samples.inputs.shape[1:], given_shape(file, into, settings.shape))
     inside, values = entered(file, samples, settings, hardware, meter)
     current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))
     return inside, values
@@ -279,8 +283,8 @@ def samples_of(
         shape: tuple[int | None, ...] = model.input_shape
         dtype = np.dtype(model.dtype)
     else:
-        into = choose_input(model, settings.input, settings.output)
-        shape, dtype = sample_shape(into), np.dtype(into.dtype)
+        into = choose_input(model, settings.inputs, settings.output)
+        shape, dtype = given_shape(model, into, settings.shape), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
     held: Mapping[str, Array] = {}
     if isinstance(inputs, Mapping):

@@ -193,7 +193,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 
 
 def _open_file(file: ModelFile, X: Array, settings: Settings, engines: Path | None = None) -> Subject:
-    into, out = choose_input(file, settings.input, settings.output), choose_output(file, settings.output)
+    into, out = choose_input(file, settings.inputs, settings.output), choose_output(file, settings.output)
     shape = X.shape[1:]
     batch_first(file, into.name)
     check_shape(into.name, shape, sample_shape(into))

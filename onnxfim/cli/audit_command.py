@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.inputs import given_shape
 from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.isolating import runs
+from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
-from onnxfim.graph.load import ModelFile, choose_input, load_model, sample_shape
+from onnxfim.graph.load import ModelFile, choose_input, load_model
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
@@ -106,7 +108,7 @@ def settings_from(options: dict[str, Any], **others: Any) -> Settings:
     Raises:
         SettingsError: a value that cannot be.
     """
-    given = {s.name: options[s.name] for s in SETTINGS if s.option is not None}
+    given = {s.name: setting_value(s, options[s.name]) for s in SETTINGS if s.option is not None}
     given["max_budget"] = max(given["max_budget"], given["budget"])
     return Settings(**given, **others)
 
@@ -122,7 +124,8 @@ def _preprocessing(options: dict[str, Any]) -> Preprocessing:
 def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
     """The samples, and d(model input)/d(raw input) where it is known and not 1."""
     into = choose_input(file, options["input"], options["output"])
-    shape, dtype = sample_shape(into), np.dtype(into.dtype)
+    several = len(options["input"] or ()) > 1 and not isinstance(options["input"], str)
+    shape, dtype = given_shape(file, into, options["shape"]), np.dtype(into.dtype)
     count = options["samples"]
     if options["data"] == "random":
         return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
@@ -132,6 +135,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
         limit=None if count is None else max(count, CALIBRATION_SAMPLES), input_name=into.name,
         held=[i.name for i in file.graph.inputs if i.name != into.name],
     )  # fmt: skip
+    if several:  # a scale is that of one input
+        return samples, None
     if options["already_normalised"] and options["std"]:
         return samples, tuple(1.0 / s for s in options["std"])
     scale = preprocessing.scale(samples.inputs.shape[1:]) if preprocessing.rescales else None

@@ -35,9 +35,10 @@ def bounds_command(
         console.take_stdout()
     file = load_model(model)
     wanted.check_apart(file.files)
+    into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
-        graph, into = unread(file, input_name=options["input"], output_name=options["output"], at=options["at"])
-        reading = read_graph(graph, input_name=into, output_name=options["output"], progress=progress)
+        graph, entry = unread(file, input_name=into, output_name=options["output"], at=options["at"])
+        reading = read_graph(graph, input_name=entry, output_name=options["output"], progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),

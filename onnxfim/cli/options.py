@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -45,11 +46,19 @@ def setting_option(setting: Setting) -> Decorator:
     elif facts.auto:
         given |= {"type": AutoInt() if setting.kind is int else AutoFloat(), "default": "auto", "show_default": True}
     else:
-        repeats = setting.kind == tuple[str, ...]
+        repeats = tuple[str, ...] in (setting.kind, *typing.get_args(setting.kind))
         given |= {"type": _type(setting), "multiple": repeats, "default": setting.default, "show_default": not setting.optional}
         notes = ("; repeatable." if repeats else ".", f"  [default: {facts.unset}]" if setting.optional and facts.unset else "")
         given["help"] = facts.help.removesuffix(".") + "".join(notes)
     return option(name, setting.name, **given)
+
+
+def setting_value(setting: Setting, value: Any) -> Any:
+    """An option's value as its setting holds it: of one that is repeatable or left out, a text, several, or None."""
+    one_or_many = setting.optional and tuple[str, ...] in typing.get_args(setting.kind)
+    if not one_or_many or not isinstance(value, tuple):
+        return value
+    return None if not value else value[0] if len(value) == 1 else value
 
 
 def _type(setting: Setting) -> Any:

@@ -17,7 +17,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     import onnx.inliner  # few models have functions
 
-    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)  # type: ignore[no-untyped-call]
+    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
     return written
 
 
@@ -74,10 +74,10 @@ def _kept(copy: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelP
     kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
     used = {r for n in kept for r in reads(n)} | {o.name for o in graph.output}
     made = {o for n in kept for o in n.output}
-    for field, name_of in (
-        (graph.initializer, lambda t: t.name), (graph.sparse_initializer, lambda t: t.values.name), (graph.input, lambda v: v.name),
-    ):  # fmt: skip
-        left = [v for v in field if name_of(v) in used]
+    weights = [t for t in graph.initializer if t.name in used]
+    sparse = [t for t in graph.sparse_initializer if t.values.name in used]
+    inputs = [i for i in graph.input if i.name in used]
+    for field, left in ((graph.initializer, weights), (graph.sparse_initializer, sparse), (graph.input, inputs)):
         del field[:]
         field.extend(left)
     told = [v for v in graph.value_info if v.name in made]

@@ -20,6 +20,7 @@ from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.held import POSITION, InputRole, Role, reaching
 from onnxfim.graph.inner import Place, token_input
+from onnxfim.graph.joint import JOINT
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
 
@@ -172,8 +173,8 @@ def _unreadable(where: Path, error: OSError) -> ModelError:
     return ModelError(f"{where}: cannot be read ({error.strerror}). Check its name and permissions.")
 
 
-def choose_input(file: ModelFile, name: str | None, output: str | None = None) -> TensorInfo:
-    """The input to perturb: the named one, or the only floating-point one that reaches the output.
+def choose_input(file: ModelFile, name: str | Sequence[str] | None, output: str | None = None) -> TensorInfo:
+    """The input to perturb: the named one, the first of several, or the only floating-point one that reaches the output.
 
     One of whole numbers is audited at a float value behind it; of a copy that begins at such a value, it is that value.
 
@@ -183,6 +184,10 @@ def choose_input(file: ModelFile, name: str | None, output: str | None = None) -
     if file.at is not None:
         return file.graph.inputs[0]
     inputs = [i for i in file.graph.inputs if i.name != POSITION]
+    if (joint := next((i for i in inputs if i.name == JOINT), None)) is not None:
+        return joint
+    if not isinstance(name, str):
+        name = next(iter(name or ()), None)
     floats = [i for i in inputs if i.dtype.startswith("float")]
     if name is None and len(floats) > 1:
         there = reaching(file.graph, choose_output(file, output).name)

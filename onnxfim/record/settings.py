@@ -114,7 +114,10 @@ class Settings:
     output_kind: Literal["auto"] | OutputKind = setting(
         "auto", help="What the outputs are; auto reads it from the graph and the values."
     )
-    input: str | None = setting(None, help="Name of the input, where the model has several.", metavar="NAME", row="never")
+    input: str | tuple[str, ...] | None = setting(
+        None, help="Name of the input to perturb, where the model has several. Named several times: these together, as one vector.",
+        metavar="NAME", row="never",
+    )  # fmt: skip
     feed: tuple[str, ...] = setting(
         (), help="What another input of the model is held at: a number, zeros, ones, or an array in FILE.npy or FILE.npz:KEY, for "
         "all samples or one for each. Without it the data's own values are taken, under the input's name.",
@@ -185,6 +188,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that are perturbed; none where that is left to the file."""
+        return (self.input,) if isinstance(self.input, str) else self.input or ()
 
     @property
     def tells_kind(self) -> bool:

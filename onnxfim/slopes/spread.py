@@ -94,7 +94,7 @@ def pooled_deviation(X: Array, positions: Iterable[int]) -> float:
     return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))
 
 
-def spread_of(X: Array, positions: Sequence[int] | Array) -> Spread:
+def spread_of(X: Array, positions: Sequence[int] | Array, *, apart: bool = False) -> Spread:
     """The spread of the samples at ``positions``.
 
     Features are told apart along the axis of a vector, or along the first or last axis of other samples where their scales differ
@@ -104,6 +104,7 @@ def spread_of(X: Array, positions: Sequence[int] | Array) -> Spread:
     Args:
         X: Inputs, (N, *shape).
         positions: The audited samples.
+        apart: Features are told apart whatever their scales: they are of inputs that have nothing in common.
     """
     shape = X.shape[1:]
     varying = pooled_deviation(X, positions)
@@ -111,7 +112,7 @@ def spread_of(X: Array, positions: Sequence[int] | Array) -> Spread:
     long = [k for k, n in enumerate(shape) if n > 1]
     axes = sorted({0, len(shape) - 1} & set(long)) if len(long) > 1 else long or [0]
     scales = {axis: _scales(X, positions, axis) for axis in axes}
-    uneven = {axis: s for axis, s in scales.items() if s.ratio > EVEN}
+    uneven = {axis: s for axis, s in scales.items() if apart or s.ratio > EVEN}
     if uneven:
         axis = max(uneven, key=lambda k: uneven[k].ratio)
         deviation = _along(_deviation(X, positions, axis), axis, shape)

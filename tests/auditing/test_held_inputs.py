@@ -3,15 +3,21 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from numpy.testing import assert_allclose
+from onnx import TensorProto, helper
 
 from onnxfim import Settings, audit
 from onnxfim.auditing.run import samples_of
+from onnxfim.errors import InputError
 from onnxfim.graph.held import POSITION, HeldValue, hold
+from onnxfim.graph.joint import JOINT, Part, join, joined_rows
 from onnxfim.graph.load import load_model
+from onnxfim.record.audit import Audit
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import LostPosition, PlacedForward
+from onnxfim.runtime.session import open_session, run
 from tests.support.two_inputs import TwoInputs
 
 NET = TwoInputs.drawn()
@@ -133,3 +139,68 @@ def test_arrays_by_name_become_samples_with_what_is_held(path):
     left = samples.without({3: "left out"})
     assert all(len(v) == len(DATA["image"]) - 1 for v in left.held.values())
     assert_allclose(left.held["meta"], np.delete(DATA["meta"], 3, axis=0))
+
+
+class TestTogether:
+    BOTH = ("image", "meta")
+
+    @pytest.mark.parametrize("method", ["gradient", "exact"])
+    @pytest.mark.parametrize("batch", ["N", 5])
+    def test_two_inputs_are_perturbed_as_one_vector(self, tmp_path, method, batch):
+        file = NET.write(tmp_path / "two.onnx", batch=batch)
+        found = audit(file, DATA, settings=settings(self.BOTH, method=method, budget=401, attack="l2"))
+        assert (found.run.method, found.run.failed_stages) == (method, ())
+        assert_allclose(values(found), NET.lambda_max(DATA, self.BOTH), rtol=TOLERANCES[method])
+        # In units of each number's own spread, for an image and metadata have none in common.
+        spread = np.concatenate([DATA[n].reshape(12, -1).std(axis=0, dtype=np.float64) for n in self.BOTH])
+        own = np.array([s.lambda_max_standardised.value for s in found.samples])
+        assert_allclose(own, NET.lambda_max(DATA, self.BOTH, scale=spread), rtol=TOLERANCES[method])
+        assert found.step.per_coordinate
+
+    def test_the_record_tells_which_numbers_are_which_input(self, path):
+        found = audit(path, DATA, settings=settings(self.BOTH, method="gradient", flip=False, replay=0))
+        assert [i.at for i in found.model.inputs if i.role == "perturbed"] == [
+            "numbers 0 to 15 of one vector", "numbers 16 to 19 of one vector",
+        ]  # fmt: skip
+        assert found.data.shape == (20,)
+        assert "inputs perturbed together (image, meta)" in found.model.rewritten
+        assert Audit.from_json(found.to_json()) == found
+
+    @pytest.mark.parametrize("opset", [7, 12, 13])
+    def test_the_parts_are_the_inputs(self, opset):
+        f = TensorProto.FLOAT
+        inputs = [helper.make_tensor_value_info(n, t, ["N", *s]) for n, t, s in (("a", f, (2, 3)), ("b", TensorProto.DOUBLE, (4,)))]
+        nodes = [helper.make_node("Identity", [n], [f"{n}_out"]) for n in ("a", "b")]
+        outputs = [onnx.ValueInfoProto(name=f"{i.name}_out", type=i.type) for i in inputs]
+        model = helper.make_model(
+            helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", opset)], ir_version=5
+        )
+        parts = [Part("a", (2, 3), np.dtype("float32")), Part("b", (4,), np.dtype("float64"))]
+        rows = [np.random.default_rng(0).standard_normal((5, *p.shape)).astype(p.dtype) for p in parts]
+        copy = join(model, parts)
+        onnx.checker.check_model(copy)
+        session, _ = open_session(copy.SerializeToString())
+        whole = joined_rows(rows, parts)
+        assert (whole.shape, whole.dtype) == ((5, 10), np.float64)
+        for got, want in zip(run(session, ["a_out", "b_out"], {JOINT: whole}), rows, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+    def test_samples_whose_other_values_are_no_numbers_are_skipped(self, path):
+        given = {k: v.copy() for k, v in DATA.items()}
+        given["meta"][4, 1] = np.nan
+        found = audit(path, given, settings=settings(self.BOTH, method="gradient"))
+        assert [(s.index, s.reason) for s in found.skipped] == [(4, "holds NaN or infinite values in 'meta'")]
+        assert_allclose(values(found), np.delete(NET.lambda_max(DATA, self.BOTH), 4), rtol=TOLERANCES["gradient"])
+
+    @pytest.mark.parametrize(
+        ("names", "left", "words"),
+        [
+            (("image", "meta"), "meta", ("hold no values of 'meta' float32 (N, 4), which is perturbed too",)),
+            (("image", "state"), "", ("'state' float32 (2, N, 7) does not have its batch on the first axis",)),
+            (("image", "image"), "", ("--input names 'image' twice",)),
+            (("image", "kind"), "", ("'kind' takes whole numbers",)),
+        ],
+    )
+    def test_what_cannot_be_perturbed_together(self, path, told, names, left, words):
+        with pytest.raises(InputError, match=told(*words)):
+            audit(path, {k: v for k, v in DATA.items() if k != left}, settings=settings(names))

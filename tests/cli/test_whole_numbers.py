@@ -83,3 +83,9 @@ def test_the_bound_of_an_image_of_levels(here, command, options):
     own = np.log10(np.linalg.norm(IMAGE.A.astype(float), 2) * np.linalg.norm(IMAGE.B.astype(float), 2))
     assert found["log10_lipschitz"] >= own - (0 if options else np.log10(127.5)) - 1e-9
     assert found["log10_lipschitz"] == pytest.approx(own - (0 if options else np.log10(127.5)), abs=1e-3)
+
+
+def test_several_inputs_are_not_perturbed_behind_whole_numbers(tokens, command):
+    done = command("audit", "tokens.onnx", "--data", "masked.npz", "--input", "x", "--input", "mask", *CPU)
+    assert done.exit_code == 2
+    assert "'x' takes whole numbers, behind which one value is perturbed, expected one --input" in done.output

@@ -53,11 +53,13 @@ class TwoInputs:
         U = self.U.astype(np.float64)
         return factor * h @ U, factor * U.T[None] * (1 - h**2)[:, None]
 
-    def lambda_max(self, data: dict[str, Array], of: str | tuple[str, ...] = "image", flag: bool = True) -> Array:
-        """lambda_max by one input, or by several together, in nats per squared unit, (N,) float64."""
+    def lambda_max(self, data: dict[str, Array], of: str | tuple[str, ...] = "image", flag: bool = True, scale: Any = 1.0) -> Array:
+        """lambda_max by one input, or by several together, in nats per squared unit of ``scale`` (d,), (N,) float64."""
         z, inner = self.parts(data, flag)
         names = (of,) if isinstance(of, str) else of
-        J = np.concatenate([inner @ {"image": self.W, "meta": self.V}[n].astype(np.float64).T for n in names], axis=2)  # (N, K, d)
+        J = (
+            np.concatenate([inner @ {"image": self.W, "meta": self.V}[n].astype(np.float64).T for n in names], axis=2) * scale
+        )  # (N, K, d)
         p = np.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         C = np.einsum("nk,kj->nkj", p, np.eye(K)) - p[:, :, None] * p[:, None]

@@ -32,7 +32,7 @@ def clean_pass(context: Context) -> Clean:
     if len(usable) == 0:
         raise InputError("model: no output is finite on any sample, expected numbers. Check the inputs' scale and the model.")
     audited = _audited(context, usable)
-    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited))
+    return Clean(base, usable, audited, (*context.samples.skipped, *skipped), spread_of(context.X, audited, apart=context.joint))
 
 
 def not_run(context: Context) -> Clean:
@@ -40,7 +40,7 @@ def not_run(context: Context) -> Clean:
     planned = _audited(context, np.arange(len(context.X)))
     info = context.subject.info
     base = np.full((len(context.X), info.num_outputs, info.positions), np.nan)
-    return Clean(base, planned[:0], planned, context.samples.skipped, spread_of(context.X, planned))
+    return Clean(base, planned[:0], planned, context.samples.skipped, spread_of(context.X, planned, apart=context.joint))
 
 
 def _reason(context: Context, position: int) -> str:

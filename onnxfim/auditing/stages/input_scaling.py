@@ -42,9 +42,9 @@ def check(ground: Ground) -> ScalingCheck | None:
     to win. Fewer and fewer changes are compared on more and more samples by their log-loss, until none is below that of the data
     as given: 20·4 to 20·8 passes where they are right; 8·8 + 4·32 more, and 3·152 for those that win, where they are not. Where the
     first of these would be more than half of what the audit took beside it, no change is tried, and the check says so.
-    None for synthetic data and for outputs without classes.
+    None for synthetic data, for several inputs together, and for outputs without classes.
     """
-    if ground.samples.synthetic or not ground.reader.has_classes or ground.base.shape[2] != 1:
+    if ground.samples.synthetic or ground.joint or not ground.reader.has_classes or ground.base.shape[2] != 1:
         return None
     found = ScalingCheck(0, 0, contradiction=_contradiction(ground), margin=_margin(ground))
     labels, usable = ground.samples.labels, ground.clean.usable
