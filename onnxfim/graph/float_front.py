@@ -24,7 +24,8 @@ _EITHER = frozenset({
     "ai.onnx.ml.Scaler", "ai.onnx.ml.Normalizer", "ai.onnx.ml.LinearClassifier", "ai.onnx.ml.LinearRegressor",
     "ai.onnx.ml.SVMClassifier", "ai.onnx.ml.SVMRegressor",
 })  # fmt: skip
-_EMBEDDING = f"{_MS}EmbedLayerNormalization"
+EMBEDDING = f"{_MS}EmbedLayerNormalization"
+_WHOLE = (TensorProto.INT32, TensorProto.INT64)  # which an embedding takes
 # Operators that only move whole numbers: what they give is the input still.
 _MOVING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"})
 
@@ -46,9 +47,9 @@ def with_float_front(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto
         first = node.inputs[0] if node.inputs else ""
         if first not in reached:
             continue
-        if node.op in _MOVING:
+        if node.op in _MOVING or (node.op == "Cast" and node.attributes.get("to") in _WHOLE):
             reached.update(node.outputs[:1])
-        elif node.op == _EMBEDDING:
+        elif node.op == EMBEDDING:
             write = _embedding(node, graph.opsets.get("ai.onnx", 1), emitter)
             if write is not None:
                 write()

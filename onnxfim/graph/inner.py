@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxfim.graph.between import FLOATS, Between, joined_by
+from onnxfim.graph.float_front import EMBEDDING
 from onnxfim.graph.graph import Graph, Node, TensorInfo
 
 #: What the value is: rows of a table that whole numbers choose, the numbers themselves as floats, or any value that was named.
@@ -128,9 +129,18 @@ def token_input(graph: Graph, output: str | None) -> TensorInfo | None:
         if isinstance(place, Place) and place.kind == "embedding" and place.rows:
             found.append((place.rows, into))
     found.sort(key=lambda pair: -pair[0])
-    if not found or (len(found) > 1 and found[0][0] < _TIMES * found[1][0]):
-        return None
-    return found[0][1]
+    if not found:
+        return _embedded(graph)
+    return None if len(found) > 1 and found[0][0] < _TIMES * found[1][0] else found[0][1]
+
+
+def _embedded(graph: Graph) -> TensorInfo | None:
+    """The input of the tokens that an operator embeds together with their positions and segments, or None."""
+    node = next((n for n in graph.nodes if n.op == EMBEDDING), None)
+    name = "" if node is None else node.inputs[0]
+    while (made := graph.producers.get(name)) is not None and made.op in ("Cast", "Identity"):
+        name = made.inputs[0]
+    return next((i for i in graph.inputs if i.name == name), None)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from onnxfim.graph.float_front import with_float_front
 from onnxfim.graph.graph import Graph
 from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
 from tests.support import models
@@ -195,3 +196,16 @@ def test_a_value_is_followed_through_one_node_that_moves_it():
     first = place_of(graph, graph.inputs[0], "z")
     assert moved_on(graph, first).tensor == "b"
     assert moved_on(graph, moved_on(graph, first)) is None
+
+
+def test_the_tokens_of_an_embed_layer_normalization():
+    nodes = [("Cast", ["x"], ["i"], {"to": TensorProto.INT32}), ("Cast", ["y"], ["k"], {"to": TensorProto.INT32})]
+    nodes += [("EmbedLayerNormalization", ["i", "k", "E", "P", "S", "g", "b"], ["e", ""], {})]
+    row = np.ones(6, np.float32)
+    made = BAG.onnx(nodes, weights={"P": BAG.E[:5], "S": BAG.E[:2], "g": row, "b": row})
+    made.graph.node[2].domain = "com.microsoft"
+    made.graph.input.append(INFO("y", INT64, ["N", BAG.length]))
+    assert token_input(Graph(made), "z").name == "x"
+    written = Graph(with_float_front(made, "x"))
+    assert place_of(written, written.inputs[0], "z").rows == 20
+    assert with_float_front(BAG.onnx(), "x") is None
