@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.description import Description, describe
+from onnxfim.auditing.entry import unread
 from onnxfim.auditing.isolation import QUIET, Isolation, isolated_audit
 from onnxfim.auditing.jobs import AuditJob
 from onnxfim.auditing.meter import Report
@@ -143,19 +144,20 @@ def inspect(model: str | Path) -> Description:
     return describe(load_model(model))
 
 
-def bounds(model: str | Path, *, input: str | None = None, output: str | None = None) -> GraphReading:
+def bounds(model: str | Path, *, input: str | None = None, output: str | None = None, at: str | None = None) -> GraphReading:
     """A model's architecture class and the upper bound of its Fisher information, from the weights alone; no data needed.
 
     Args:
         model: An ONNX file.
         input, output: Names, where the model has several; the first floating-point ones by default.
+        at: Inner value to bound from; by default the input, or the embedding behind one of whole numbers.
 
     Returns:
         ``architecture`` (family and evidence), ``bound`` (log10 of the Lipschitz constant of the logits, L2, and of
         ``‖F‖ ≤ ½L²``; or why there is none) and ``closed_forms``.
 
     Raises:
-        ModelError: the file cannot be read, or has no such input or output.
+        ModelError: the file cannot be read, or has no such input or output. InputError: it has no value to bound from.
 
     Example:
         >>> import onnxfim
@@ -163,7 +165,8 @@ def bounds(model: str | Path, *, input: str | None = None, output: str | None = 
         >>> found.architecture.family, found.bound.available
         ('resnet', True)
     """
-    return read_graph(load_model(model).graph, input_name=input, output_name=output)
+    graph, into = unread(load_model(model), input_name=input, output_name=output, at=at)
+    return read_graph(graph, input_name=into, output_name=output)
 
 
 def check(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxfim.auditing.entry import whole_input, with_floats, with_names
 from onnxfim.graph.choosing_inputs import roles_by_default
 from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.heads import Head, heads, main_head
 from onnxfim.graph.held import Role
+from onnxfim.graph.inner import Place, Unplaced, place_of
 from onnxfim.graph.load import ModelFile
 from onnxfim.graph.output_axes import class_clues, named_axes
 from onnxfim.graph.quantised import rounding_operators
@@ -33,6 +35,8 @@ class Description:
         output_node: The node that decides it, None where the output is that of plain arithmetic.
         class_axis, class_axis_from: The axis of that output that holds the classes, as far as the graph tells, and what says so.
         batch_axis: The axis of that output that holds the batch, as far as its names tell; the first where they do not.
+        at: Of a file of whole numbers, the value behind its input that it would be audited from, or why there is none; None where
+            that is its input.
         no_slope: Why that output has no slope by the input, or None.
         normalisation: The normalisation in the graph's first nodes, or None.
         quantised: Whether it rounds to integers somewhere.
@@ -55,6 +59,7 @@ class Description:
     class_axis: int | None
     class_axis_from: str | None
     batch_axis: int | None
+    at: Place | Unplaced | None
     no_slope: str | None
     normalisation: Normalisation | None
     quantised: bool
@@ -74,8 +79,11 @@ def describe(file: ModelFile) -> Description:
     found, roles = heads(graph), roles_by_default(file)
     main = main_head(found)
     first = None if main is None else main.value
+    output = None if first is None else first.name
     into = next((i for i, r in zip(graph.inputs, roles, strict=False) if r == "perturbed"), None)
     into = into or next((i for i in graph.inputs if i.dtype.startswith("float")), None)
+    place = _place(file, output) if into is None or not into.dtype.startswith("float") else None
+    start = place.tensor if isinstance(place, Place) else None if into is None else into.name
     batch, (axis, known) = 0 if first is None else batch_axis(first), (None, None)
     if first is not None:
         axis, known = class_axis(graph, first, batch)
@@ -96,12 +104,19 @@ def describe(file: ModelFile) -> Description:
         class_axis=axis,
         class_axis_from=known,
         batch_axis=None if first is None else batch,
-        no_slope=None if into is None or first is None else no_slope(graph, into.name, first.name),
-        normalisation=None if into is None else normalisation(graph, into.name),
+        at=place,
+        no_slope=None if start is None or output is None else no_slope(graph, start, output),
+        normalisation=None if start is None else normalisation(graph, start),
         quantised=bool(rounding_operators(file.proto)),
         onnxruntime=runtime_version(),
         providers=available_providers(),
     )
+
+
+def _place(file: ModelFile, output: str | None) -> Place | Unplaced | None:
+    """Where a file without a float input would be audited."""
+    into = whole_input(file, None)
+    return None if into is None else place_of(with_floats(with_names(file), into, None).graph, into, output)
 
 
 def batch_axis(output: TensorInfo) -> int:

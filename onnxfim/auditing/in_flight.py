@@ -108,6 +108,7 @@ class Recorder(Watch):
         self._trying, self._position = 0, -1
         self._scope: tuple[int, ...] = ()
         self._looked_at: tuple[Array, Array] | None = None
+        self._positions: Array | None = None
         self._name(OPENING)
         self._write(None, 0)
 
@@ -132,8 +133,12 @@ class Recorder(Watch):
         self._longest = max(self._longest, time.monotonic() - self._began)
         self._write(None, 0)
 
+    def knows(self, X: Array, positions: Array) -> None:
+        self._X, self._positions, self._looked_at = X, positions, None
+
     def trying(self, row: Array, position: int | None = None) -> None:
-        self._trying, self._position = 1, self._position_of(row) if position is None else position
+        found = self._position_of(row) if position is None else position
+        self._trying, self._position = 1, found if found < 0 or self._positions is None else int(self._positions[found])
 
     def tried(self) -> None:
         self._trying, self._position = 0, -1

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from onnxfim.auditing.entry import entry_of
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
 from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, View, open_heads, refuse_values
 from onnxfim.auditing.rows_per_call import Opened, opened_for_rows, telling_rows
@@ -196,6 +197,7 @@ class _Opening:
             input_dtype=self.into.dtype, output=view.name, num_outputs=truth.shape[1], positions=truth.shape[2],
             output_kind=kind.name, read_from=_read_from(how, reader), rewritten="; ".join(self.rewritten) or None,
             class_axis=as_file.axes.classes, batch_axis=as_file.axes.batch, axes_from=as_file.axes.how, no_slope=still,
+            at=entry_of(file, named=self.settings.at is not None),
             outputs=view.outputs, inputs=tuple(InputInfo(**vars(role)) for role in file.roles),
         )  # fmt: skip
         differentiable, reason = None, None
@@ -205,6 +207,8 @@ class _Opening:
         else:
             reason = "the logits before the output cannot be read"
         level, limits = input_level(file.graph, self.into.name), input_limits(file.graph, self.into.name)
+        if limits is None and file.at is not None:
+            limits = file.at.limits
         return Subject(
             info, reading.forward, kind, reader, level, view.doubt or known.doubt, differentiable, reason, limits, file,
             reading.value, reading.logarithm, out.name,

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.audit import Thumbnail
+from onnxfim.record.audited_from import Position
 from onnxfim.record.sample import SampleResult
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -60,6 +61,22 @@ def picture_of(x: Array, low: float, high: float) -> Array | None:
         image = image[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
     stretched = (image - low) / (high - low) if high > low else np.zeros_like(image)
     return np.round(np.clip(stretched, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def positions_of(direction: Array, fed: Array) -> tuple[Position, ...]:
+    """Each position's part of a direction (T, H), with the whole number that the file was fed there.
+
+    Args:
+        direction: A unit vector in the shape of the value that is audited.
+        fed: The sample as the file takes it; nothing comes out where it has not one whole number for each position.
+    """
+    if direction.ndim != 2 or fed.size != len(direction) or fed.dtype.kind not in "iu":
+        return ()
+    parts = (direction.astype(np.float64) ** 2).sum(axis=1)
+    total = float(parts.sum())
+    if not total > 0:
+        return ()
+    return tuple(Position(int(t), min(float(p) / total, 1.0)) for t, p in zip(fed.ravel(), parts, strict=True))
 
 
 def _as_image(x: Array) -> Array | None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
+from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Meter, Progress, Report
-from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.opening import batch_first, open_subject
 from onnxfim.auditing.stages import (
     batch_rows,
     bounding,
@@ -33,7 +34,7 @@ from onnxfim.auditing.stages import (
     tied,
     unmeasurable,
 )
-from onnxfim.auditing.subject import CallableModel, hardware_of
+from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
@@ -46,6 +47,7 @@ from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
+from onnxfim.runtime.watching import current_watch
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Model: TypeAlias = str | Path | ModelFile | CallableModel
@@ -240,15 +242,32 @@ def opened(
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
-    _step_fits(settings.step, samples.inputs.dtype)
     if isinstance(file, ModelFile):
-        found = arranged(file, samples, settings, hardware_of(settings))
-        file, samples = found.file, found.samples
+        file, samples = _arranged(file, samples, settings, meter)
+    _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)
     return context
+
+
+def _arranged(file: ModelFile, samples: Samples, settings: Settings, meter: Meter) -> tuple[ModelFile, Samples]:
+    """The model with one input, others held, and its samples; both at the value that is audited from where that is another."""
+    moved = [choose_input(file, name, settings.output) for name in settings.inputs or (None,)]
+    into, hardware = moved[0], hardware_of(settings)
+    whole = next((i.name for i in moved if not i.dtype.startswith("float")), None)
+    if len(moved) > 1 and (settings.at is not None or whole is not None):
+        why = "--at names one value" if whole is None else f"{whole!r} takes whole numbers, behind which one value is perturbed"
+        raise InputError(f"{file.path}: {why}, expected one --input. Name one, and hold the others by --feed.")
+    if file.at is not None or (whole is None and settings.at in (None, into.name)):
+        found = arranged(file, samples, settings, hardware)
+        return found.file, found.samples
+    batch_first(file, into.name)
+    check_shape(into.name, samples.inputs.shape[1:], given_shape(file, into, settings.shape))
+    inside, values = entered(file, samples, settings, hardware, meter)
+    current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))
+    return inside, values
 
 
 def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:

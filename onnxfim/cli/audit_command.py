@@ -30,6 +30,7 @@ from onnxfim.record.sample import Estimate
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
 
+_TOKENS = 5  # of a sample, that are printed
 _SYNTHETIC = 32  # samples, where none are asked for
 
 
@@ -145,6 +146,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
 
 def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
+    if result.model.at is not None:
+        console.say(f"audited from {result.model.at.tensor!r}; before it: {result.model.at.front}")
     for i in result.model.inputs:
         console.detail(f"input {i.name}: {i.role}" + ("" if i.at is None else f" at {i.at}"))
     if result.model.rewritten:
@@ -165,6 +168,7 @@ def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     for finding in result.findings:
         red = finding.id in ("provider-fallback", "provider-mixed")
         console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
+    _print_tokens(result, console)
     print_checks(result, console)
     raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
     where = ", ".join(files)
@@ -184,6 +188,16 @@ def _print(result: Audit, files: Sequence[str], console: Console) -> None:
         text += f"; median flip radius {_interval(flips.median)}"
     text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
     console.result(text + (f"; report: {where}" if where else ""))
+
+
+def _print_tokens(result: Audit, console: Console) -> None:
+    """Where in its sequence the most sensitive sample is moved by its worst direction."""
+    worst = next((d for d in result.directions if d.role == "worst" and d.positions), None)
+    if worst is None:
+        return
+    ranked = sorted(range(len(worst.positions)), key=lambda k: -worst.positions[k].share)[:_TOKENS]
+    told = ", ".join(f"{worst.positions[k].token} at {k} ({worst.positions[k].share:.0%})" for k in ranked)
+    console.say(f"worst direction of sample {worst.index}, by token: {told}")
 
 
 def _print_cache(result: Audit, console: Console) -> None:

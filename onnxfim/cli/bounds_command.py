@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from onnxfim.auditing.entry import unread
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
@@ -38,7 +39,9 @@ def bounds_command(
     wanted.check_apart(file.files)
     into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
-        reading = read_graph(file.graph, input_name=into, output_name=_value(file, options["output"]), progress=progress)
+        output = _value(file, options["output"])
+        graph, entry = unread(file, input_name=into, output_name=output, at=options["at"])
+        reading = read_graph(graph, input_name=entry, output_name=output, progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),

@@ -9,6 +9,7 @@ from onnxfim.auditing.description import Description, describe
 from onnxfim.cli.console import Console
 from onnxfim.graph.graph import TensorInfo
 from onnxfim.graph.heads import Head
+from onnxfim.graph.inner import Place, Unplaced
 from onnxfim.graph.load import load_model
 from onnxfim.record.foreign_text import visible
 
@@ -39,6 +40,7 @@ def published(found: Description) -> dict[str, Any]:
         "dynamic_axes": found.dynamic_axes,
         "output_kind": None if found.output_kind is None else {"kind": found.output_kind, "node": found.output_node},
         "output_axes": {"classes": found.class_axis, "known_from": found.class_axis_from, "batch": found.batch_axis},
+        "audited_from": _entry(found.at),
         "no_slope": found.no_slope,
         "normalisation": None if norm is None else {"mean": list(norm.mean), "std": list(norm.std), "nodes": list(norm.nodes)},
         "quantised": found.quantised,
@@ -50,6 +52,13 @@ def published(found: Description) -> dict[str, Any]:
 def _head(head: Head) -> dict[str, Any]:
     value = _value(head.value) | {"name": head.name}
     return value | {"kind": head.kind, "role": head.role, "of": head.of, "value": head.value.name, "how": head.how}
+
+
+def _entry(at: Place | Unplaced | None) -> dict[str, Any] | str:
+    """Where the file would be audited."""
+    if isinstance(at, Place):
+        return {"value": at.tensor, "before_it": at.front, "units": f"nats per squared {at.unit}"}
+    return "its input" if at is None else f"no value of its own: {at.words}"
 
 
 def _value(info: TensorInfo) -> dict[str, Any]:

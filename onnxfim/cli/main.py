@@ -84,6 +84,7 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @option_of("input")
 @option_of("output")
+@option_of("at")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
 @configured
 @errors_in_one_line

@@ -37,6 +37,7 @@ class Samples:
         sha256: Hash of what was selected, before preprocessing and before bad samples were left out.
         skipped: Selected samples that could not be used.
         synthetic: Whether the samples were drawn and describe no real input.
+        fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
         held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
     """
 
@@ -49,6 +50,7 @@ class Samples:
     sha256: str
     skipped: tuple[Skipped, ...] = ()
     synthetic: bool = False
+    fed: Array | None = field(default=None, repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -64,6 +66,7 @@ class Samples:
             labels=None if self.labels is None else self.labels[kept],
             indices=self.indices[kept],
             names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
+            fed=None if self.fed is None else self.fed[kept],
             skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
             held={name: values[kept] for name, values in self.held.items()},
         )

@@ -8,6 +8,7 @@ from onnxfim.errors import InputError
 from onnxfim.graph.choosing_heads import choose_heads
 from onnxfim.graph.graph import TensorInfo
 from onnxfim.graph.held import POSITION, Role, reaching
+from onnxfim.graph.inner import token_input
 from onnxfim.graph.joint import JOINT
 from onnxfim.graph.load import ModelFile
 
@@ -28,9 +29,13 @@ def values_behind(file: ModelFile, output: str | None) -> frozenset[str]:
 def choose_input(file: ModelFile, name: str | Sequence[str] | None, output: str | None = None) -> TensorInfo:
     """The input to perturb: the named one, the first of several, or the only floating-point one that reaches the output.
 
+    One of whole numbers is audited at a float value behind it; of a copy that begins at such a value, it is that value.
+
     Raises:
-        InputError: an unknown name, several inputs and no name, or an input that is not floating point.
+        InputError: an unknown name, several inputs and no name, or an input that holds no numbers.
     """
+    if file.at is not None:
+        return file.graph.inputs[0]
     inputs = [i for i in file.graph.inputs if i.name != POSITION]
     if (joint := next((i for i in inputs if i.name == JOINT), None)) is not None:
         return joint
@@ -49,14 +54,14 @@ def choose_input(file: ModelFile, name: str | Sequence[str] | None, output: str 
             f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected float16, float32 or float64, for ONNX Runtime's "
             "Python takes no other floats. Put a Cast from float32 before it, which changes no answer."
         )
-    if not chosen.dtype.startswith("float"):
+    if not chosen.dtype.startswith(("float", "int", "uint")):
         raise InputError(
-            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected floating point, for a change of the input must be "
-            "able to be small. Audit from the first floating-point value: export the model without its integer front end."
+            f"{file.path}: input {chosen.name!r} takes {chosen.dtype}, expected numbers, for a change of the input must be able to "
+            "be small. Export the model with a float input in its place."
         )
     if chosen.shape is None:
         raise InputError(f"{file.path}: input {chosen.name!r} has no shape. Export the model with a known input rank.")
-    if len(chosen.shape) < 2:
+    if len(chosen.shape) < 2 and chosen.dtype.startswith("float"):
         raise InputError(
             f"{file.path}: input {chosen.name!r} has shape {chosen.shape}, expected a batch axis and at least one more."
         )
@@ -71,6 +76,11 @@ def roles_by_default(file: ModelFile) -> tuple[Role | None, ...]:
     except InputError:
         return (None,) * len(inputs)
     floats = [i.name for i in inputs if i.dtype.startswith("float") and i.name in there]
+
+    if not floats:  # whole numbers: what is behind the tokens is perturbed
+        whole = [i.name for i in inputs if i.dtype.startswith(("int", "uint")) and i.name in there]
+        tokens = token_input(file.graph, None) if len(whole) > 1 else None
+        floats = whole if tokens is None else [tokens.name]
 
     def role(name: str) -> Role | None:
         if name not in there:
@@ -103,6 +113,8 @@ def _pick(file: ModelFile, inputs: Sequence[TensorInfo], name: str | None) -> Te
             return floats[0]
         if len(inputs) == 1:
             return inputs[0]
+        if (tokens := token_input(file.graph, None)) is not None:
+            return tokens
         raise InputError(f"{file.path}: {len(inputs)} inputs ({', '.join(names)}), expected one. Name it with --input.")
     if name not in names:
         import difflib  # for a message alone

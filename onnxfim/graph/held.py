@@ -78,11 +78,12 @@ def hold(model: onnx.ModelProto, input_name: str, held: Mapping[str, HeldValue])
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    if any(POSITION in (*n.input, *n.output) for n in graph.node):
+    already = any(i.name == POSITION for i in graph.input)  # of a copy in which others are held
+    if not already and any(POSITION in (*n.input, *n.output) for n in graph.node):
         raise ModelError(f"value {POSITION!r}: this name is reserved. Rename it in the model.")
     kept = [i for i in graph.input if i.name not in held]
     into = next(i for i in kept if i.name == input_name)
-    if any(h.per_sample for h in held.values()):
+    if not already and any(h.per_sample for h in held.values()):
         place = helper.make_tensor_value_info(POSITION, TensorProto.INT64, [None])
         rows = into.type.tensor_type.shape.dim[0]
         place.type.tensor_type.shape.dim[0].CopyFrom(rows)

@@ -19,6 +19,7 @@ from onnxfim.graph import referring
 from onnxfim.graph.external import external_files
 from onnxfim.graph.graph import Dimension, Graph, TensorInfo
 from onnxfim.graph.held import POSITION, InputRole
+from onnxfim.graph.inner import Place
 from onnxfim.graph.mistaken import what_it_is
 from onnxfim.graph.soundness import check
 
@@ -34,7 +35,10 @@ class ModelFile:
     The model refers to large weights in a large file (`referring`), so that copies of it hold none of them. ``seen`` tells the file
     as it was read from what may later stand in its place. Where inputs are held, model and graph are a copy's, whose only input is
     the one that is perturbed (and `POSITION`); ``held`` then tells what the copy is needed for, ``held_hash`` what they are held
-    at, and ``roles`` what became of each input of the file. ``copied`` is set of other copies.
+    at, and ``roles`` what became of each input of the file. ``at`` is set where the copy begins at an inner value of the file,
+    which is then its first input; ``own_input`` is what the file takes in its place, and ``holds_its_own`` tells whether nodes
+    behind the value read that too, so that it is held. ``copied`` is
+    set of other copies.
     """
 
     path: Path
@@ -46,12 +50,16 @@ class ModelFile:
     held: str | None = None
     held_hash: str | None = None
     roles: tuple[InputRole, ...] = ()
+    at: Place | None = None
+    own_input: TensorInfo | None = None
+    holds_its_own: bool = False
     copied: bool = False
 
     @property
     def source(self) -> Any:
         """What to open to run it: the file, or the copy."""
-        return self.path if self.held is None and not self.copied else bytes(self.proto.SerializeToString())
+        own = self.held is None and self.at is None and not self.copied
+        return self.path if own else bytes(self.proto.SerializeToString())
 
     @property
     def placed(self) -> bool:

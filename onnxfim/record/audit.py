@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from onnxfim.record.audited_from import INPUT_UNIT, AuditedFrom, Position
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
@@ -60,9 +61,9 @@ class ModelInfo:
     ``rewritten`` names what a copy of the file was needed for (it reproduced the file's outputs), or is None. ``doubt`` is what
     speaks against the kind that the outputs were read as. ``class_axis`` and ``batch_axis`` are those of the file's output, and
     ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
-    they are a step function of the input. ``outputs`` are all that the file gives, where that is more than one thing; ``output`` is
-    what was audited of them. ``inputs`` are all
-    of the file's, where it has several.
+    they are a step function of the input. ``at`` tells where inside the file it was audited, where that is not its input: ``input``
+    is then the value that was audited from. ``outputs`` are all that the file gives, where that is more than one thing; ``output``
+    is what was audited of them. ``inputs`` are all of the file's, where it has several.
     """
 
     path: str
@@ -86,6 +87,7 @@ class ModelInfo:
     axes_from: str | None = None
     no_slope: str | None = None
     outputs: tuple[OutputInfo, ...] = ()
+    at: AuditedFrom | None = None
     inputs: tuple[InputInfo, ...] = ()
 
 
@@ -203,7 +205,7 @@ class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
 
     ``largest`` holds the coordinates with the largest entries and their values, for inputs that are no images (the pictures are
-    None then).
+    None then). ``positions`` are those of a sequence of tokens, where each has values of its own.
     """
 
     index: Count
@@ -215,6 +217,7 @@ class DirectionPicture:
     direction: Thumbnail | None
     moved: Thumbnail | None
     largest: tuple[tuple[Count, float], ...] = field(default=(), metadata=ALWAYS)
+    positions: tuple[Position, ...] = ()
 
 
 @closed
@@ -316,7 +319,7 @@ class Audit:
     bound: Bound | None = None
     closed_forms: tuple[ClosedForm, ...] = ()
     rows: RowCheck | None = None
-    units: str = field(default="nats per squared model input unit", metadata=ALWAYS)
+    units: str = field(default=f"nats per squared {INPUT_UNIT}", metadata=ALWAYS)
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)

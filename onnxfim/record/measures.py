@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from onnxfim.record.audited_from import INPUT_UNIT
 from onnxfim.record.sample import Estimate, Kind, SampleResult
 
 Sign: TypeAlias = Literal[-1, 0, 1]
@@ -53,7 +54,7 @@ class Measure:
         return found
 
 
-_PER_MODEL_UNIT = "nats per squared model input unit"
+_PER_MODEL_UNIT = f"nats per squared {INPUT_UNIT}"
 
 #: Every measure, in the order of tables.
 MEASURES: tuple[Measure, ...] = (
@@ -70,12 +71,12 @@ MEASURES: tuple[Measure, ...] = (
         "lambda_max_standardised", "λ_max, standardised", "λ", "nats per squared standard deviation of each input",
         -1, optional=True, correlated=False, series="raw", column=None,
     ),
-    Measure("boundary_distance", "Boundary distance", "d", "model input units, L2", 1, column=3),
+    Measure("boundary_distance", "Boundary distance", "d", f"{INPUT_UNIT}s, L2", 1, column=3),
     Measure(
-        "flip_radius", "Flip radius", "ρ", "model input units, L2", 1, optional=True, column=4, kind="upper bound",
+        "flip_radius", "Flip radius", "ρ", f"{INPUT_UNIT}s, L2", 1, optional=True, column=4, kind="upper bound",
         of_what_was_found=True,
     ),
-    Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", "logits per model input unit", -1, head="‖J‖₂", column=5),
+    Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", f"logits per {INPUT_UNIT}", -1, head="‖J‖₂", column=5),
     Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),
     Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False, column=7, interval=False),
     Measure(

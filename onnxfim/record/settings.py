@@ -136,6 +136,11 @@ class Settings:
         None, help="Name of the output, where the model has several; several names with commas between them, or `all`, audit their "
         "joint distribution as independent heads.", metavar="NAME[,NAME]|all", row="never",
     )  # fmt: skip
+    at: str | None = setting(
+        None, help="Name of an inner float value to audit from; without it a file is audited at its input, or, where that takes "
+        "whole numbers, at the embedding or the first float value behind it.", metavar="TENSOR", unset="the input",
+        example="embedding", row="changed", label="Audited from", matters=True, paired="settings",
+    )  # fmt: skip
     class_axis: int | None = setting(
         None, help="Axis of the output that holds the classes, counted from 0 with the batch among them, or from the end with a "
         "minus; without it the graph's last nodes, names and values tell it.", metavar="AXIS", unset="read from the graph",

@@ -42,6 +42,9 @@ class Watch:
     def tried(self) -> None:
         """All rows of a call were tried."""
 
+    def knows(self, X: Array, positions: Array) -> None:
+        """The samples are these from here on: values inside the model, (N, *shape), and the positions that they had, (N,)."""
+
     @contextmanager
     def about(self, positions: Sequence[int]) -> Iterator[None]:
         """What runs meanwhile is about the samples at these positions."""

@@ -215,7 +215,7 @@ class TestTogether:
             (("image", "meta"), "meta", ("hold no values of 'meta' float32 (N, 4), which is perturbed too",)),
             (("image", "state"), "", ("'state' float32 (2, N, 7) does not have its batch on the first axis",)),
             (("image", "image"), "", ("--input names 'image' twice",)),
-            (("image", "kind"), "", ("'kind' takes int64, expected floating point",)),
+            (("image", "kind"), "", ("'kind' takes whole numbers",)),
         ],
     )
     def test_what_cannot_be_perturbed_together(self, path, told, names, left, words):

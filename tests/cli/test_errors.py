@@ -60,7 +60,12 @@ CASES = {
     "integer inputs": (
         save("bad.onnx", models.integer(6)),
         ("bad.onnx", "--data", "data.npz"),
-        r"takes int64, expected floating point",
+        r"holds float32 values from .*, but the model takes int64.*Pass whole numbers",
+    ),
+    "no such inner value": (
+        NOTHING,
+        (*GOOD, "--at", "flatt"),
+        r"model\.onnx: --at: no node writes a value called 'flatt'.*Did you mean",
     ),
     "no such input": (NOTHING, (*GOOD, "--input", "y"), r"no input is called 'y'"),
     "no such output": (NOTHING, (*GOOD, "--output", "zz"), r"no output is called 'zz'.*Did you mean 'z'"),

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
 from tests.support import headed, models
+from tests.support.whole_nets import Bag, Masked
 
 
 def shown(command, path):
@@ -119,3 +120,25 @@ def test_the_schema_is_printed(command):
     done = command("schema")
     assert done.exit_code == 0, done.output
     assert json.loads(done.output) == audit_schema()
+
+
+def test_where_a_file_of_whole_numbers_would_be_audited(here, command):
+    assert shown(command, "model.onnx")["audited_from"] == "its input"
+    models.save(Bag.draw().onnx(), here / "m.onnx")
+    found = shown(command, "m.onnx")
+    assert found["audited_from"] == {
+        "value": "e", "before_it": "Gather (node 'Gather_0') of the table 'E' (20 rows) by 'x'",
+        "units": "nats per squared unit of the embedding",
+    }  # fmt: skip
+    assert found["no_slope"] is None
+    nodes = [("Greater", ["x", "n"], ["b"], {}), ("Where", ["b", "W", "V"], ["z"], {})]
+    weights = {"n": np.array([3]), "W": np.ones((1, 4), np.float32), "V": np.zeros((1, 4), np.float32)}
+    models.save(models.model(nodes, weights, shape=(4,), out=(4,), dtype="int64", out_dtype="float32"), here / "m.onnx")
+    assert "no float value" in shown(command, "m.onnx")["audited_from"]
+
+
+def test_of_several_inputs_the_tokens_are_found(here, command):
+    models.save(Masked.draw().onnx(), here / "m.onnx")
+    found = shown(command, "m.onnx")
+    assert [(i["name"], i["role"]) for i in found["inputs"]] == [("x", "perturbed"), ("mask", "held")]
+    assert found["audited_from"]["value"] == "e"

@@ -9,7 +9,7 @@ from onnxfim.gradients import nodewise
 from onnxfim.gradients.derivative_rules import RULES, DerivativeRule
 from onnxfim.gradients.nodewise import NodeTests
 from tests.support.gradient_nets import Net, session
-from tests.support.planted import NETS
+from tests.support.planted import FAULTS, NETS
 
 
 @pytest.mark.parametrize("name", list(NETS)[:1])
@@ -122,3 +122,22 @@ def test_hidden_scores_do_not_lengthen_the_step(hidden, far):
     _, found = tests(lambda model, feeds: session(model).run([o.name for o in model.graph.output], dict(feeds)), X, v)
     assert {e.op for e in found} >= {"MatMul", "Softmax"}
     assert max(float(e.errors.max()) for e in found) < 1e-3
+
+
+@pytest.mark.parametrize("low", [-1e4, float(np.finfo(np.float32).min), -np.inf])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_mask_hides_neither_right_rules_nor_wrong_ones(low, wrong, monkeypatch):
+    rng = np.random.default_rng(0)
+    net = Net((4, 6))
+    mask = np.where(np.arange(4) < 2, 0.0, low).astype(np.float32)
+    scores = net.op("MatMul", "x", rng.normal(0, 0.5, (6, 4)))
+    output = net.op("MatMul", net.op("Softmax", net.op("Add", scores, mask), axis=-1), rng.normal(0, 1, (4, 3)))
+    if wrong:
+        spoiled = next(found for fault in FAULTS if (found := fault.plant(RULES["Softmax"])) is not None)
+        monkeypatch.setitem(RULES, "Softmax", spoiled)
+    X, v = np.random.default_rng(1).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    tests = NodeTests(net.model(output), input_name="x", output_name=output, sample_shape=net.shape)
+    _, found = tests(lambda model, feeds: session(model).run([o.name for o in model.graph.output], dict(feeds)), X, v)
+    errors = {e.op: e.errors.max() for e in found}
+    assert (errors["Softmax"] > 1e-3) == wrong
+    assert all(error < 1e-3 for op, error in errors.items() if op != "Softmax")

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.choosing_heads import choose_heads
+from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.ends import ending, input_level, input_limits, normalisation
-from onnxfim.graph.load import choose_input, fixed_batch, load_model, sample_shape
+from onnxfim.graph.load import fixed_batch, load_model, sample_shape
 from tests.support import models
 from tests.support.models import Linear
 
@@ -131,9 +132,14 @@ class TestChoosing:
         with pytest.raises(InputError, match=told("no input is called 'image'", "Use one of: x.")):
             choose_input(file, "image")
 
-    def test_integers_have_no_small_change(self, saved, told):
-        with pytest.raises(InputError, match=told("'x' takes int64", "expected floating point")):
-            choose_input(load_model(saved(models.integer())), None)
+    def test_whole_numbers_are_audited_behind_the_input(self, saved):
+        assert choose_input(load_model(saved(models.integer())), None).dtype == "int64"
+
+    def test_yes_and_no_have_no_small_change(self, saved, told):
+        made = models.integer()
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.BOOL
+        with pytest.raises(InputError, match=told("'x' takes bool", "expected numbers")):
+            choose_input(load_model(saved(made)), None)
 
     def test_other_inputs(self, saved, told):
         made = models.model(

@@ -45,8 +45,9 @@ LATER = {
     "InputInfo": {"at"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
-    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "outputs", "inputs"},
+    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
     "OutputInfo": {"of"},
+    "DirectionPicture": {"positions"},
     "DataInfo": {"labelled", "chance", "scaling"},
     "Run": {
         "provider_missed",

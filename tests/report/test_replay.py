@@ -10,7 +10,7 @@ from onnxfim.report.charts.kl_charts import kl_panel, reach, share_flipped, shar
 from onnxfim.report.numbers import number, percent, short
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.page.replay_section import MOST_COORDINATES
-from tests.support.audits import REPLAYS, make_audit, with_replay
+from tests.support.audits import REPLAYS, make_audit, with_replay, with_tokens
 from tests.support.pages import read
 
 
@@ -200,3 +200,24 @@ def test_gradient_facts():
     assert told["Used"].startswith("no")
     assert told["Reason"] == "node 'q': QuantizeLinear has no derivative"
     assert "Differentiated" not in told
+
+
+class TestTokens:
+    audit = with_tokens(with_replay(make_audit(40), images=False))
+
+    def test_a_bar_for_each_position_of_the_sequence(self):
+        for card, direction in zip(view_of(self.audit).directions, self.audit.directions, strict=True):
+            tips = [bar.tip for bar in card.figure.wide.bars]
+            assert tips == [f"position {k}, token {p.token}: {percent(p.share)}" for k, p in enumerate(direction.positions)]
+
+    def test_units_and_place_are_told(self):
+        shown = text_of_page(self.audit)
+        assert "nats per squared unit of the embedding" in shown
+        assert "model input unit" not in shown
+        assert "Audited from" in shown
+        assert "before it: Gather (node 'embedding') of the table 'embedding' (50 rows) by 'embedding'" in shown
+        assert "In its map grey is zero" not in section(render_html(self.audit)).text
+
+
+def text_of_page(audit):
+    return next(e for e in read(render_html(audit)).elements if e.tag == "body").text

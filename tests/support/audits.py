@@ -21,6 +21,7 @@ from onnxfim.record.audit import (
     Run,
     Thumbnail,
 )
+from onnxfim.record.audited_from import AuditedFrom, Position, in_units_of
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
 from onnxfim.record.placed import Placed
@@ -271,6 +272,24 @@ def with_nulls(audit: Audit, *, share: float = 1.0) -> Audit:
     )
 
 
+def with_tokens(audit: Audit, text: str = "embedding") -> Audit:
+    """The audit as one of a file of tokens, audited at their embedding, which is called so."""
+    front = f"Gather (node {text!r}) of the table {text!r} (50 rows) by {text!r}"
+    at = AuditedFrom(text, "embedding", front, "unit of the embedding", text, "int64", ("N", 12), named=False)
+    rng = np.random.default_rng(5)
+    shares = rng.dirichlet(np.full(12, 0.3), len(audit.directions))
+    positions = [tuple(Position(int(t), float(p)) for t, p in zip(rng.integers(0, 50, 12), row, strict=True)) for row in shares]
+    return replace(
+        audit,
+        model=replace(audit.model, at=at, input=text, input_shape=("N", 12, 32)),
+        directions=tuple(replace(d, positions=p) for d, p in zip(audit.directions, positions, strict=True)),
+        aggregates={name: replace(a, units=in_units_of(at, a.units)) for name, a in audit.aggregates.items()},
+        attack=replace(audit.attack, units=in_units_of(at, audit.attack.units)),
+        units=in_units_of(at, audit.units),
+        thumbnails=(),
+    )
+
+
 def hostile(audit: Audit) -> Audit:
     """The audit with every foreign text replaced by markup, template code and direction marks."""
     every = " ".join(HOSTILE)
@@ -490,6 +509,8 @@ REPLAYS = {
     "replay-coordinates": lambda: with_replay(make_audit(40, labels=False), images=False),
     "replay-one": lambda: with_replay(make_audit(1)),
     "replay-two": lambda: with_replay(make_audit(2)),
+    "tokens": lambda: with_tokens(with_replay(make_audit(40), images=False)),
+    "tokens-hostile": lambda: with_tokens(with_replay(make_audit(20), images=False), " ".join(HOSTILE)),
     "replay-tiny": lambda: with_replay(make_audit(50, scale=1e-30)),
 }
 #: Audits with a class of architecture and a bound.

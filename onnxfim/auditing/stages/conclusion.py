@@ -16,8 +16,9 @@ from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
+from onnxfim.record.audited_from import in_units_of
 from onnxfim.record.decision import Aggregates
-from onnxfim.record.measures import MEASURES
+from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.running import UNMEASURED, Run
@@ -85,6 +86,7 @@ def conclude(
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
         rows=ground.rows,
+        units=in_units_of(ground.subject.info.at, BY_NAME["lambda_max"].units),
     )
     return judge(measured)
 
@@ -116,7 +118,8 @@ def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphRe
 )
 def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) -> dict[str, Aggregates]:
     """Statistics over the samples."""
-    return dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
+    found = dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
+    return {name: replace(a, units=in_units_of(ground.subject.info.at, a.units)) for name, a in found.items()}
 
 
 @stage("telling the classes", small=True, instead=lambda ground, reason, samples: ())
@@ -129,7 +132,8 @@ def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRo
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
-    if ground.meter.stop.hurried:
+    entry = ground.subject.info.at
+    if ground.meter.stop.hurried or (entry is not None and entry.kind == "embedding"):
         return ()
     return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
 

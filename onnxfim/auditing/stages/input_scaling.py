@@ -48,7 +48,7 @@ def check(ground: Ground) -> ScalingCheck | None:
         return None
     found = ScalingCheck(0, 0, contradiction=_contradiction(ground), margin=_margin(ground))
     labels, usable = ground.samples.labels, ground.clean.usable
-    if labels is None or len(usable) < _LEAST:
+    if labels is None or len(usable) < _LEAST or ground.subject.info.at is not None:  # nobody scales a value inside the file
         return found
     # The first few of this order are spread over the data, whatever its own order is.
     few = usable[np.linspace(0, len(usable) - 1, min(_MOST, len(usable))).astype(int)]
@@ -146,7 +146,10 @@ def _contradiction(ground: Ground) -> str | None:
     limits, file = ground.subject.limits, ground.subject.file
     if ground.X.dtype.kind != "f":
         return None
-    if limits is not None:
+    entry = ground.subject.info.at
+    if entry is not None and entry.kind != "levels":
+        return None
+    if limits is not None and entry is None:
         return _outside(ground.X[ground.clean.audited], *limits)
     known = None if file is None else normalisation(file.graph, ground.subject.info.input)
     if known is not None and (words := _not_normalised(ground.X[ground.clean.audited], known)) is not None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.pictures import picture_of, ranking, thumbnail
+from onnxfim.auditing.pictures import picture_of, positions_of, ranking, thumbnail
 from onnxfim.auditing.stages import as_found, stage
 from onnxfim.record import streams
 from onnxfim.record.audit import DirectionPicture
@@ -105,14 +105,17 @@ def _picture(
     field = v.reshape(x.shape)
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
     reach = float(np.abs(field).max()) or 1.0
+    entry, fed = ground.subject.info.at, ground.samples.fed
+    imaged = entry is None or entry.kind != "embedding"
     return DirectionPicture(
         index=sample.index,
         role=role,
         epsilon=float(epsilon),
         prediction_before=result.prediction,
         prediction_after=after,
-        input=thumbnail(sample.index, picture_of(x, low, high)),
-        direction=thumbnail(sample.index, picture_of(field, -reach, reach)),
-        moved=thumbnail(sample.index, picture_of(moved, low, high)),
+        input=thumbnail(sample.index, picture_of(x, low, high) if imaged else None),
+        direction=thumbnail(sample.index, picture_of(field, -reach, reach) if imaged else None),
+        moved=thumbnail(sample.index, picture_of(moved, low, high) if imaged else None),
         largest=tuple((int(i), float(v[i])) for i in np.argsort(-np.abs(v))[:12]),
+        positions=() if fed is None else positions_of(field, fed[sample.position]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxfim.record.audited_from import INPUT_UNIT
 from onnxfim.record.steps import StepChoice
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, Chart, Label, Segment, SvgPath, marker
@@ -28,7 +29,7 @@ def step_curve(step: StepChoice, *, units: str, width: int) -> Chart | None:
     y = log_scale(values, bottom - (22 if lost else 6), top + 10, margin=0.06)
     xticks, yticks = fitting(log_ticks(x, most=8), x), log_ticks(y, most=7)
     segments, labels = frame(x, y, (xticks, yticks), (left, right, top, bottom))
-    text = "step r per coordinate, model input units (log)"
+    text = f"step r per coordinate{f', {INPUT_UNIT}s' if INPUT_UNIT in units else ''} (log)"
     labels.append(Label((left + right) / 2, height - 10, text, "middle", role="note"))
     labels.append(Label(13, (top + bottom) / 2, "mean λ_max (log)", "middle", role="note", turned=True))
     if lost:

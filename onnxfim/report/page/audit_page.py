@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
@@ -166,7 +167,7 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
         Tile(
             statistic_label("boundary_distance", "median"),
             Quantity(number(distance), distance_interval),
-            "L2 in model input units, first order",
+            f"L2 in {visible(in_units_of(audit.model.at, f'{INPUT_UNIT}s'))}, first order",
         ),
         Tile(f"{statistic_label('flip_radius', 'median')}", flip_quantity(flips := flip_median(audit)), flip_note(flips)),
         Tile(

@@ -37,7 +37,7 @@ def _model_facts(audit: Audit) -> FactGroup:
         Fact("Size", size(model.bytes)),
         Fact("Producer", visible(model.producer) or "not stated"),
         Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
-        Fact("Input", f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"),
+        *_input(model),
         *_other_inputs(model),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
         *_axes(model),
@@ -48,9 +48,21 @@ def _model_facts(audit: Audit) -> FactGroup:
     return FactGroup("Model", tuple(facts))
 
 
+def _input(model: ModelInfo) -> tuple[Fact, ...]:
+    """What the file takes, and the value inside it that it was audited from."""
+    at, audited = model.at, f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"
+    if at is None:
+        return (Fact("Input", audited),)
+    return (
+        Fact("Input", f"{visible(at.input)}: {visible(at.input_dtype)}, {_shape(at.input_shape)}"),
+        Fact("Audited from", f"{audited}; before it: {visible(at.front)}"),
+    )
+
+
 def _other_inputs(model: ModelInfo) -> tuple[Fact, ...]:
     """What became of the file's other inputs."""
-    others = [i for i in model.inputs if i.name != model.input]
+    own = model.input if model.at is None else model.at.input
+    others = [i for i in model.inputs if i.name != own]
     return tuple(
         Fact(
             f"Input {i.role}",

@@ -234,12 +234,29 @@ def _direction(place: int, d: DirectionPicture, audit: Audit, picture: Picture) 
         after=class_name(d.prediction_after, audit),
         flipped=d.prediction_before != d.prediction_after,
         pictures=pictures,
-        figure=None if pictures else at_both_widths(lambda width: _coordinates(place, d, width)),
+        figure=None if pictures else at_both_widths(lambda width: (_positions if d.positions else _coordinates)(place, d, width)),
     )
 
 
 def _picture(name: str, thumbnail: Thumbnail, alt: str, picture: Picture) -> PictureView:
     return PictureView(picture(name, png(thumbnail)), *display_size(thumbnail, _LONGEST), alt)
+
+
+def _positions(place: int, d: DirectionPicture, width: int) -> Chart | None:
+    """Each position's part of the direction, in the order of the sequence."""
+    rows = [
+        NamedBar(f"{k:,}: token {p.token:,}", p.share, percent(p.share), f"position {k:,}, token {p.token:,}: {percent(p.share)}")
+        for k, p in enumerate(d.positions)
+    ]
+    first = sorted(range(len(rows)), key=lambda k: -d.positions[k].share)[:5]
+    return signed_bars(
+        rows,
+        name=f"direction-{place}",
+        title=f"The worst direction of sample {d.index} by position",
+        description=f"{count(len(rows), 'position')}; largest {', '.join(rows[k].tip for k in first)}.",
+        axis="share of the direction's squared length",
+        width=width,
+    )
 
 
 def _coordinates(place: int, d: DirectionPicture, width: int) -> Chart | None:

@@ -206,7 +206,7 @@ def _attack_failed(audit: Audit) -> str | None:
 
 def _attack_far(audit: Audit) -> str | None:
     attack = audit.attack
-    if attack is None or attack.norm != "l2" or not attack.units.startswith("model"):
+    if attack is None or attack.norm != "l2" or attack.units.startswith("raw"):
         return None
     pairs = [(s.attack_distance.value, s.boundary_distance.value) for s in audit.samples if s.attack_distance is not None]
     far = sum(1 for reached, distance in pairs if reached and distance and reached > _FAR * distance)
