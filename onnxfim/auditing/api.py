@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.description import Description, describe
+from onnxfim.auditing.inputs import with_feeds
 from onnxfim.auditing.isolation import QUIET, Isolation, isolated_audit
 from onnxfim.auditing.jobs import AuditJob
 from onnxfim.auditing.meter import Report
@@ -142,12 +143,16 @@ def inspect(model: str | Path) -> Description:
     return describe(load_model(model))
 
 
-def bounds(model: str | Path, *, input: str | None = None, output: str | None = None) -> GraphReading:
+def bounds(
+    model: str | Path, *, input: str | None = None, output: str | None = None, feed: Sequence[str] = (), shape: Sequence[str] = ()
+) -> GraphReading:
     """A model's architecture class and the upper bound of its Fisher information, from the weights alone; no data needed.
 
     Args:
         model: An ONNX file.
         input, output: Names, where the model has several; the first floating-point ones by default.
+        feed: What other inputs are held at, ``NAME=VALUE`` each, as of `Settings`; the bound holds for any value of those left out.
+        shape: Sizes that the file leaves open, as of `Settings`.
 
     Returns:
         ``architecture`` (family and evidence), ``bound`` (log10 of the Lipschitz constant of the logits, L2, and of
@@ -162,7 +167,8 @@ def bounds(model: str | Path, *, input: str | None = None, output: str | None = 
         >>> found.architecture.family, found.bound.available
         ('resnet', True)
     """
-    return read_graph(load_model(model).graph, input_name=input, output_name=output)
+    file = with_feeds(load_model(model), input, output, feed, shape)
+    return read_graph(file.graph, input_name=input, output_name=output)
 
 
 def check(

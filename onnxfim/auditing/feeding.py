@@ -218,7 +218,9 @@ def _fit(where: str, value: Array, info: TensorInfo, fitting: Fitting) -> HeldVa
         if value.ndim == len(shape) and value.shape[axis] == 1 and _fits(value.shape, shape):
             return HeldValue(value, axis)
         if value.ndim == len(shape) and _fits(value.shape[1:], rest):
-            if int(fitting.indices.max(initial=-1)) < len(value):
+            if not len(fitting.indices):
+                raise InputError(f"{where}: holds {len(value)} values, expected one: here there are no samples. Give one for all.")
+            if int(fitting.indices.max()) < len(value):
                 return from_samples(info, value[fitting.indices], fitting)
             raise InputError(
                 f"{where}: holds {len(value)} values, but the data have a sample of index {int(fitting.indices.max())}. Give one "

@@ -95,6 +95,23 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
     return Arranged(made, replace(samples, inputs=whole, held=own))
 
 
+def with_feeds(file: ModelFile, name: str | None, output: str | None, feeds: Sequence[str], shapes: Sequence[str]) -> ModelFile:
+    """The file with inputs held at these values, for what needs no samples; the others stay as they are.
+
+    Raises:
+        InputError: a value that does not fit, or is another for each sample.
+    """
+    if not feeds:
+        return file
+    into = choose_input(file, name, output)
+    others = [i for i in file.graph.inputs if i.name != into.name]
+    given = Feeds.of(file.path, feeds, [i.name for i in others]).given
+    fitting = Fitting(str(file.path), np.empty(0, np.int64), {}, (into.shape or (None,))[0], _shapes(file, shapes))
+    held = {i.name: fitted(i, given[i.name], fitting) for i in others if i.name in given}
+    copy = hold(file.proto, into.name, held)
+    return replace(file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="inputs held", held_hash=_hash(held))
+
+
 def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
     """The samples with the values of the inputs that are perturbed beside the first, those without whose values are no numbers.
 
@@ -251,4 +268,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged", "given_shape"]
+__all__ = ["Arranged", "arranged", "given_shape", "with_feeds"]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import OutputError
@@ -36,7 +37,8 @@ def bounds_command(
     wanted.check_apart(file.files)
     into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
-        reading = read_graph(file.graph, input_name=into, output_name=options["output"], progress=progress)
+        graph = with_feeds(file, into, options["output"], options["feed"], options["shape"]).graph
+        reading = read_graph(graph, input_name=into, output_name=options["output"], progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),
