@@ -87,7 +87,7 @@ class TestValues:
             return [f**2 * np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1] for f, q in zip(factor, p, strict=True)]
 
         options = Settings(providers=("cpu",), method="gradient")
-        languages = np.array([["de"], ["en"], ["de"], ["de"], ["en"], ["de"]])
+        languages = np.array([["de"], ["en"], ["de"], ["de"], ["en"], ["de"]], object)
         own = audit(file, {"x": x, "language": languages}, settings=options)
         assert_allclose(values(own), truth(np.where(languages[:, 0] == "en", 3.0, 2.0)), rtol=2e-5)  # float32
         fed = audit(file, x, settings=Settings(providers=("cpu",), method="gradient", feed=("language=en",)))
@@ -118,6 +118,7 @@ class TestErrors:
             ({"meta": DATA["meta"][:5]}, ("inputs['meta']: has shape (5, 4)", "each of the 12 samples")),
             ({"kind": DATA["kind"] + 0.5}, ("data[kind]: holds values that int64 does not",)),
             ({"kind": np.array(["a"] * 12)}, ("data[kind]: holds <U1", "takes int64")),
+            ({"kind": np.array([None] * 12)}, ("inputs['kind']: holds Python objects", "numbers or text")),
             ({"flag": np.arange(12) % 2 == 0}, ("data[flag]: samples have different values", "no batch axis")),
         ],
     )
