@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.feeding import Feeds, Fitting, filled_with, fitted, from_samples, own_values
+from onnxfim.auditing.feeding import Feeds, Fitting, fitted, from_samples, nothing, own_values
 from onnxfim.data import Samples
-from onnxfim.errors import InputError, ModelError
+from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.graph.choosing_heads import choose_heads
 from onnxfim.graph.choosing_inputs import choose_input, told, values_behind
 from onnxfim.graph.graph import Graph, TensorInfo
@@ -21,6 +21,7 @@ from onnxfim.graph.load import ModelFile, fixed_batch, sample_shape
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled
 from onnxfim.runtime.session import open_session, run
 
@@ -57,7 +58,6 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
         return Arranged(file, samples)
     if together:
         samples = _usable(file, moved, samples, fitting)
-        fitting = replace(fitting, indices=samples.indices)
     there = values_behind(file, settings.output)
     unread = [i for i in others if i.name not in there]
     held, words = _held(file, [i for i in others if i.name in there], feeds, samples, fitting)
@@ -85,18 +85,41 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
         roles=tuple(roles[i.name] for i in file.graph.inputs),
     )  # fmt: skip
     own = {name: h.value for name, h in held.items() if h.per_sample}
-    spare = {i.name: filled_with(0, i, fitting) for i in unread}
-    _prove(file, made, rows, whole, choose_heads(file, settings.output)[0].outputs[0], {**held, **spare}, hardware)
+    first = choose_heads(file, settings.output)[0].outputs[0]
+    fed = {**held, **{i.name: nothing(i) for i in unread}}
+    try:
+        _prove(file, made, rows, whole, first, fed, hardware.on(CPU))  # a provider of its own may compile both for minutes
+    except OnnxFimError:
+        if hardware.on(CPU) == hardware:
+            raise
+        _prove(file, made, rows, whole, first, fed, hardware)
     return Arranged(made, replace(samples, inputs=whole, held=own))
 
 
+def with_feeds(file: ModelFile, name: str | None, output: str | None, feeds: Sequence[str], shapes: Sequence[str]) -> ModelFile:
+    """The file with inputs held at these values, for what needs no samples; the others stay as they are.
+
+    Raises:
+        InputError: a value that does not fit, or is another for each sample.
+    """
+    if not feeds:
+        return file
+    into = choose_input(file, name, output)
+    others = [i for i in file.graph.inputs if i.name != into.name]
+    given = Feeds.of(file.path, feeds, [i.name for i in others]).given
+    fitting = Fitting(str(file.path), np.empty(0, np.int64), {}, (into.shape or (None,))[0], _shapes(file, shapes))
+    held = {i.name: fitted(i, given[i.name], fitting) for i in others if i.name in given}
+    copy = hold(file.proto, into.name, held)
+    return replace(file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="inputs held", held_hash=_hash(held))
+
+
 def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
-    """The samples with the values of the inputs that are perturbed beside the first, those without whose values are no numbers.
+    """The samples with the values of the inputs that are perturbed beside the first, in these inputs' own types.
 
     Raises:
         InputError: an input of another kind, that is named twice, or that the data hold no values of.
     """
-    held, reasons = dict(samples.held), dict[int, str]()
+    held = dict(samples.held)
     names = [i.name for i in moved]
     if len(set(names)) < len(names):
         raise InputError(f"{file.path}: --input names {max(names, key=names.count)!r} twice, expected each once.")
@@ -112,9 +135,9 @@ def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitt
                 "perturbed. Hold it by --feed."
             )
         held[info.name] = own_values(info, held[info.name], fitting)
-        bad = ~np.isfinite(held[info.name].reshape(len(samples), -1)).all(axis=1)
-        reasons |= {int(samples.indices[k]): f"holds NaN or infinite values in {info.name!r}" for k in np.flatnonzero(bad)}
-    return replace(samples, held=held).without(reasons)
+        if not np.isfinite(held[info.name]).all():
+            raise InputError(f"data[{info.name}]: holds NaN or infinite values, expected finite ones. Leave such samples out.")
+    return replace(samples, held=held)
 
 
 def _held(
@@ -246,4 +269,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged", "given_shape"]
+__all__ = ["Arranged", "arranged", "given_shape", "with_feeds"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnxfim.auditing.entry import unread
+from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
@@ -40,7 +41,8 @@ def bounds_command(
     into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
         output = _value(file, options["output"])
-        graph, entry = unread(file, input_name=into, output_name=output, at=options["at"])
+        fed = with_feeds(file, into, options["output"], options["feed"], options["shape"])
+        graph, entry = unread(fed, input_name=into, output_name=output, at=options["at"])
         reading = read_graph(graph, input_name=entry, output_name=output, progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
