@@ -15,8 +15,8 @@ from onnxfim.graph.graph import Graph
 def free_batch(model: onnx.ModelProto, batch: int, *, constants: bool = True) -> onnx.ModelProto:
     """A copy whose inputs and outputs have a symbolic first dimension in place of ``batch``.
 
-    With ``constants``, those that repeat the old batch as the leading entry of a Reshape's target are freed too, and recurrent nodes
-    begin at zero by themselves where the file holds zeros for each row of the batch.
+    With ``constants``, those that repeat the old batch as the leading entry of a Reshape's target are freed too, and recurrent
+    nodes begin at zero by themselves where the file holds zeros for each row of the batch.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

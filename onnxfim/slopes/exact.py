@@ -65,8 +65,8 @@ class GradientRoute:
     """
 
     def __init__(
-        self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None, beside: int | None = None, *,
-        positions: int = 1,
+        self, model: DifferentiableModel, measurer: Measurer, seed: int, box: ValidRange | None = None,
+        beside: int | None = None, *, positions: int = 1,
     ) -> None:  # fmt: skip
         self.model, self.measurer, self.seed, self._box, self._beside = model, measurer, seed, box, beside
         self._positions = positions
