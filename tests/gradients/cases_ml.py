@@ -196,3 +196,13 @@ def steps_beside_a_slope(rng: Rng) -> tuple[Net, str]:
     flat = net.op("Binarizer", "x", domain=ML, threshold=5.0)
     hot = net.op("ReduceSum", net.op("OneHotEncoder", "x", domain=ML, cats_int64s=[0, 1, 2]), np.array([2]), keepdims=0)
     return net, net.op("Sum", "x", flat, hot)
+
+
+def _reduce_prod(rng: Rng) -> tuple[Net, str]:
+    """As polynomial features are written; a factor may be near zero."""
+    net = Net((3, 4), opset=18)
+    axes = [[1], [2], [1, 2], [-1]][int(rng.integers(4))]
+    return net, net.op("ReduceProd", "x", np.array(axes), keepdims=int(rng.integers(2)))
+
+
+CASES.append(Case(("ReduceProd",), "reduce_prod", _reduce_prod, 4))

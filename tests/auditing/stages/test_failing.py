@@ -163,8 +163,8 @@ def test_one_sample_that_fails_is_skipped_and_the_others_are_measured(monkeypatc
 def test_the_node_is_told_where_it_is_known(monkeypatch, cpu, whole):
     from onnxfim.spectral import reading
 
-    def read(graph, **_):
-        for node in graph.nodes:  # noqa: B007 - what the frame that fails knows
+    def read(view, **_):
+        for node in view.graph.nodes:  # noqa: B007 - what the frame that fails knows
             raise Unforeseen("at a node")
 
     monkeypatch.setattr(reading, "read_graph", read)
