@@ -14,6 +14,7 @@ import numpy as np
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.description import Description, describe
 from onnxfim.auditing.entry import unread
+from onnxfim.auditing.inputs import with_feeds
 from onnxfim.auditing.isolation import QUIET, Isolation, isolated_audit
 from onnxfim.auditing.jobs import AuditJob
 from onnxfim.auditing.meter import Report
@@ -143,13 +144,18 @@ def inspect(model: str | Path) -> Description:
     return describe(load_model(model))
 
 
-def bounds(model: str | Path, *, input: str | None = None, output: str | None = None, at: str | None = None) -> GraphReading:
+def bounds(
+    model: str | Path, *, input: str | None = None, output: str | None = None, at: str | None = None, feed: Sequence[str] = (),
+    shape: Sequence[str] = (),
+) -> GraphReading:  # fmt: skip
     """A model's architecture class and the upper bound of its Fisher information, from the weights alone; no data needed.
 
     Args:
         model: An ONNX file.
         input, output: Names, where the model has several; the first floating-point ones by default.
         at: Inner value to bound from; by default the input, or the embedding behind one of whole numbers.
+        feed: What other inputs are held at, ``NAME=VALUE`` each, as of `Settings`; the bound holds for any value of those left out.
+        shape: Sizes that the file leaves open, as of `Settings`.
 
     Returns:
         ``architecture`` (family and evidence), ``bound`` (log10 of the Lipschitz constant of the logits, L2, and of
@@ -164,7 +170,8 @@ def bounds(model: str | Path, *, input: str | None = None, output: str | None = 
         >>> found.architecture.family, found.bound.available
         ('resnet', True)
     """
-    graph, into = unread(load_model(model), input_name=input, output_name=output, at=at)
+    file = with_feeds(load_model(model), input, output, feed, shape)
+    graph, into = unread(file, input_name=input, output_name=output, at=at)
     return read_graph(graph, input_name=into, output_name=output)
 
 

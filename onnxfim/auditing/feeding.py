@@ -160,6 +160,13 @@ def filled_with(number: float | str, info: TensorInfo, fitting: Fitting) -> Held
     return HeldValue(value, axis)
 
 
+def nothing(info: TensorInfo) -> HeldValue:
+    """Zeros for an input that the output does not read; one along its open dimensions, and its batch where that is the first."""
+    shape = tuple(d if isinstance(d, int) else 1 for d in info.shape or ())
+    axis = 0 if info.shape and not isinstance(info.shape[0], int) else None
+    return HeldValue(np.full(shape, "") if info.dtype == _TEXT else np.zeros(shape, np.dtype(info.dtype)), axis)
+
+
 def own_values(info: TensorInfo, values: Array, fitting: Fitting) -> Array:
     """The samples' own values of an input, (N, *rest), in its element type.
 
@@ -211,7 +218,9 @@ def _fit(where: str, value: Array, info: TensorInfo, fitting: Fitting) -> HeldVa
         if value.ndim == len(shape) and value.shape[axis] == 1 and _fits(value.shape, shape):
             return HeldValue(value, axis)
         if value.ndim == len(shape) and _fits(value.shape[1:], rest):
-            if int(fitting.indices.max(initial=-1)) < len(value):
+            if not len(fitting.indices):
+                raise InputError(f"{where}: holds {len(value)} values, expected one: here there are no samples. Give one for all.")
+            if int(fitting.indices.max()) < len(value):
                 return from_samples(info, value[fitting.indices], fitting)
             raise InputError(
                 f"{where}: holds {len(value)} values, but the data have a sample of index {int(fitting.indices.max())}. Give one "

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.feeding import Feeds, Fitting, filled_with, fitted, from_samples, own_values
+from onnxfim.auditing.feeding import Feeds, Fitting, fitted, from_samples, nothing, own_values
 from onnxfim.data import Samples
-from onnxfim.errors import InputError, ModelError
+from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, reaching, without_inputs
 from onnxfim.graph.joint import JOINT, Part, join, joined_rows
@@ -19,6 +19,7 @@ from onnxfim.graph.load import ModelFile, choose_input, choose_output, fixed_bat
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
+from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled
 from onnxfim.runtime.session import open_session, run
 
@@ -84,9 +85,31 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
         roles=tuple(roles[i.name] for i in file.graph.inputs),
     )  # fmt: skip
     own = {name: h.value for name, h in held.items() if h.per_sample}
-    spare = {i.name: filled_with(0, i, fitting) for i in unread}
-    _prove(file, made, rows, whole, out.name, {**held, **spare}, hardware)
+    fed = {**held, **{i.name: nothing(i) for i in unread}}
+    try:
+        _prove(file, made, rows, whole, out.name, fed, hardware.on(CPU))  # a provider of its own may compile both for minutes
+    except OnnxFimError:
+        if hardware.on(CPU) == hardware:
+            raise
+        _prove(file, made, rows, whole, out.name, fed, hardware)
     return Arranged(made, replace(samples, inputs=whole, held=own))
+
+
+def with_feeds(file: ModelFile, name: str | None, output: str | None, feeds: Sequence[str], shapes: Sequence[str]) -> ModelFile:
+    """The file with inputs held at these values, for what needs no samples; the others stay as they are.
+
+    Raises:
+        InputError: a value that does not fit, or is another for each sample.
+    """
+    if not feeds:
+        return file
+    into = choose_input(file, name, output)
+    others = [i for i in file.graph.inputs if i.name != into.name]
+    given = Feeds.of(file.path, feeds, [i.name for i in others]).given
+    fitting = Fitting(str(file.path), np.empty(0, np.int64), {}, (into.shape or (None,))[0], _shapes(file, shapes))
+    held = {i.name: fitted(i, given[i.name], fitting) for i in others if i.name in given}
+    copy = hold(file.proto, into.name, held)
+    return replace(file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="inputs held", held_hash=_hash(held))
 
 
 def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
@@ -245,4 +268,4 @@ def _fed(held: HeldValue, of: Array) -> Array:
     return np.repeat(held.value, len(of), axis=held.axis)
 
 
-__all__ = ["Arranged", "arranged", "given_shape"]
+__all__ = ["Arranged", "arranged", "given_shape", "with_feeds"]

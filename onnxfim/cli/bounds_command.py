@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnxfim.auditing.entry import unread
+from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import OutputError
@@ -37,7 +38,8 @@ def bounds_command(
     wanted.check_apart(file.files)
     into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
-        graph, entry = unread(file, input_name=into, output_name=options["output"], at=options["at"])
+        fed = with_feeds(file, into, options["output"], options["feed"], options["shape"])
+        graph, entry = unread(fed, input_name=into, output_name=options["output"], at=options["at"])
         reading = read_graph(graph, input_name=entry, output_name=options["output"], progress=progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {

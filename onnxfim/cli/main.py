@@ -83,6 +83,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
 @assets_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @option_of("input")
+@option_of("feed")
+@option_of("shape")
 @option_of("output")
 @option_of("at")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")

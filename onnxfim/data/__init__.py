@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import Target, gather, held_array
 from onnxfim.data.npy import HeldRows, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
@@ -99,7 +99,7 @@ def from_arrays(
     try:
         X = np.asarray(inputs)
         y = None if labels is None else np.asarray(labels)
-        others = {name: HeldRows(f"inputs[{name!r}]", np.asarray(values)) for name, values in (held or {}).items()}
+        others = {name: HeldRows(f"inputs[{name!r}]", held_array(name, values)) for name, values in (held or {}).items()}
     except ValueError as error:
         raise InputError("inputs: rows differ in shape, expected a rectangular array. Pass one array (N, …).") from error
     target = Target(shape, np.dtype(dtype), preprocessing or Preprocessing())

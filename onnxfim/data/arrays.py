@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxfim.data.npy import RowSource
 from onnxfim.data.preprocessing import Preprocessing, order_of, turn
@@ -95,6 +96,20 @@ def gather(
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
     )
+
+
+def held_array(name: str, values: npt.ArrayLike) -> Array:
+    """Values of an input that is held, as an array of numbers or of text.
+
+    Raises:
+        InputError: they are Python objects of other kinds.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind != "O":
+        return found
+    if not all(isinstance(v, str) for v in found.ravel().tolist()):
+        raise InputError(f"inputs[{name!r}]: holds Python objects, expected numbers or text. Pass a rectangular array of one type.")
+    return found.astype(str)
 
 
 def _held(rows: RowSource, total: int, indices: Indices) -> Array:

@@ -10,6 +10,7 @@ from onnxfim.errors import ModelError
 from onnxfim.graph.ends import ending
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.held import POSITION
 from onnxfim.spectral.bound_rules import RULES, BoundRule
 from onnxfim.spectral.patterns import normalisations
 from onnxfim.spectral.prepared import prepared_view
@@ -217,7 +218,9 @@ def _assumptions(
         lines.append(f"The logits are {target!r}: the final softmax or sigmoid is left out.")
     elif logits and not ending(view.graph, target).linear:
         lines.append(f"The output {target!r} is taken as logits: where it holds probabilities, ½L² is no bound of F.")
-    others = [i.name for i in view.graph.inputs if i.name != view.source.name]
+    others = [i.name for i in view.graph.inputs if i.name not in (view.source.name, POSITION)]
+    if any(i.name == POSITION for i in view.graph.inputs):
+        lines.append("Inputs that are held at each sample's own value may have any.")
     if others:
         lines.append(f"Other inputs are fixed: {', '.join(others)}.")
     return (*lines, *ctx.notes)

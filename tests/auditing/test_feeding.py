@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim import Settings, audit, audit_isolated, inspect, load_samples
+from onnxfim import Settings, audit, audit_isolated, bounds, inspect, load_samples
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.held import POSITION, HeldValue, hold
 from onnxfim.record.audit import Audit
@@ -87,7 +87,7 @@ class TestValues:
             return [f**2 * np.linalg.eigvalsh(np.diag(q) - np.outer(q, q))[-1] for f, q in zip(factor, p, strict=True)]
 
         options = Settings(providers=("cpu",), method="gradient")
-        languages = np.array([["de"], ["en"], ["de"], ["de"], ["en"], ["de"]])
+        languages = np.array([["de"], ["en"], ["de"], ["de"], ["en"], ["de"]], object)
         own = audit(file, {"x": x, "language": languages}, settings=options)
         assert_allclose(values(own), truth(np.where(languages[:, 0] == "en", 3.0, 2.0)), rtol=2e-5)  # float32
         fed = audit(file, x, settings=Settings(providers=("cpu",), method="gradient", feed=("language=en",)))
@@ -118,6 +118,7 @@ class TestErrors:
             ({"meta": DATA["meta"][:5]}, ("inputs['meta']: has shape (5, 4)", "each of the 12 samples")),
             ({"kind": DATA["kind"] + 0.5}, ("data[kind]: holds values that int64 does not",)),
             ({"kind": np.array(["a"] * 12)}, ("data[kind]: holds <U1", "takes int64")),
+            ({"kind": np.array([None] * 12)}, ("inputs['kind']: holds Python objects", "numbers or text")),
             ({"flag": np.arange(12) % 2 == 0}, ("data[flag]: samples have different values", "no batch axis")),
         ],
     )
@@ -252,3 +253,12 @@ def test_the_record_tells_what_became_of_each_input(path):
 def test_inspect_tells_the_roles(path, saved):
     assert inspect(path).roles == (None, None, "held", None, "held", "not read", "not read")
     assert inspect(saved(models.Linear.draw(3, 4).onnx())).roles == ("perturbed",)
+
+
+def test_bounds_take_what_is_fed_as_constants(path, told):
+    assert not bounds(path, input="image").bound.available  # the flag decides by what the logits are multiplied
+    fed = [bounds(path, input="image", feed=(f"flag={flag}", "state=0.5")).bound for flag in (1, 0)]
+    assert_allclose(fed[0].log10_lipschitz - fed[1].log10_lipschitz, np.log10(2), atol=1e-6)  # the flag halves them
+    assert "Other inputs are fixed: meta, kind, aside, unread." in fed[0].assumptions
+    with pytest.raises(InputError, match=told("no input to hold is called 'flg'")):
+        bounds(path, input="image", feed=("flg=1",))

@@ -16,8 +16,10 @@ from onnxfim.graph.joint import JOINT, Part, join, joined_rows
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
 from onnxfim.runtime.forward import OnnxForward
-from onnxfim.runtime.rows import LostPosition, PlacedForward
+from onnxfim.runtime.rows import LostPosition, PlacedForward, Rademacher, Rows
 from onnxfim.runtime.session import open_session, run
+from onnxfim.slopes import exact
+from tests.support import models
 from tests.support.two_inputs import TwoInputs
 
 NET = TwoInputs.drawn()
@@ -58,6 +60,14 @@ def test_every_sample_has_the_value_at_its_own_held_inputs(path, of, method):
         assert_allclose(values(found), truth, rtol=TOLERANCES[method])
     shuffled = NET.lambda_max({**DATA, **{k: v[::-1] for k, v in DATA.items() if k not in (of, "labels")}}, of)
     assert np.abs(shuffled / truth - 1).max() > 0.1  # another sample's values would show
+
+
+def test_many_classes_by_products(tmp_path):
+    net = TwoInputs.drawn(2, classes=90)
+    found = audit(net.write(tmp_path / "many.onnx"), DATA, settings=settings(method="gradient", attack="linf", bounds=False))
+    assert found.run.failed_stages == ()
+    assert found.samples[0].lambda_max.method == "Lanczos iteration"
+    assert_allclose(values(found), net.lambda_max(DATA), rtol=1e-3)  # the iteration's tolerance
 
 
 @pytest.mark.parametrize("method", ["gradient", "exact"])
@@ -121,6 +131,22 @@ class TestPositions:
     def test_rows_in_any_order(self, forward):
         of = np.array([7, 7, 2, 11, 0])
         assert_allclose(forward.outputs(DATA["image"][of], of)[:, :, 0], NET.parts(DATA)[0][of], atol=1e-5)  # float32
+
+    @pytest.mark.parametrize("where", ["packs", "ahead"])
+    @pytest.mark.parametrize("most", [1, 4, 16])
+    def test_rows_that_are_made_elsewhere_keep_their_samples(self, forward, where, most):
+        """By a graph of ours, as on a device: one batch after the other, or made while the model answers the one before."""
+        setattr(forward, where, True)
+        forward.finder.batch = most
+        of = np.array([3, 9, 4])
+        rng = np.random.default_rng(0)
+        sample, scale = rng.integers(0, 3, 16), rng.uniform(-0.1, 0.1, 16)
+        v = Rademacher(0).signs(0, 0, 16, 16)
+        batches = [Rows(sample[i : i + most], v[i : i + most], scale[i : i + most]) for i in range(0, 16, most)]
+        z = np.concatenate(list(forward.stream(DATA["image"][of], batches, of)))[:, :, 0]
+        data = {k: a[of][sample] for k, a in DATA.items()}
+        moved = data["image"].reshape(16, -1) + scale[:, None] * np.asarray(v)
+        assert_allclose(z, NET.parts({**data, "image": moved})[0], atol=1e-5)  # float32
 
     def test_a_lost_position_is_an_error(self, forward):
         with pytest.raises(LostPosition, match="3 rows of a model with held inputs, but the positions of no samples"):
@@ -204,3 +230,65 @@ class TestTogether:
     def test_what_cannot_be_perturbed_together(self, path, told, names, left, words):
         with pytest.raises(InputError, match=told(*words)):
             audit(path, {k: v for k, v in DATA.items() if k != left}, settings=settings(names))
+
+
+@pytest.mark.parametrize("remembered", [True, False])  # directions that are made with the Jacobian, or by passes of their own
+def test_what_follows_a_measurement_is_of_the_same_sample(path, monkeypatch, remembered):
+    """Flips, the replay and attacks as of each sample alone, whose held inputs are constants then."""
+    if not remembered:
+        monkeypatch.setattr(exact, "_HELD_BYTES", 0)
+    labelled = samples_of(load_model(path), DATA, NET.parts(DATA)[0].argmax(axis=1), settings())
+    options = settings(method="gradient", attack="l2", attack_range=(-9, 9), temperature=1.0, bounds=False)
+    whole = audit(path, labelled, settings=options)
+    assert whole.calibration.accuracy == 1.0
+    for k, together in enumerate(whole.samples[:5]):
+        (alone,) = audit(path, labelled.without({i: "" for i in range(12) if i != k}), settings=options).samples
+        assert alone.index == together.index == k
+        assert_allclose(together.flip_radius.value, alone.flip_radius.value, rtol=1e-4)  # float32 directions
+        curves = [[(p.epsilon, p.along, p.against) for p in s.kl_curve.points] for s in (together, alone)]
+        assert_allclose(*curves, rtol=1e-3, atol=1e-7)
+        assert_allclose(together.attack_distance.value, alone.attack_distance.value, rtol=0.05)  # random starts are shared out
+
+
+@pytest.mark.parametrize("method", ["gradient", "sketch"])
+def test_ties_are_those_of_the_sample_and_its_held_values(tmp_path, method):
+    """Unit 0 is ReLU of the first coordinate, 0 at two samples; unit 1 adds the sample's own first metadatum, to 0 at another.
+
+    The slopes of the other units are gated by the metadata.
+    """
+    rng = np.random.default_rng(3)
+    W, V, U = rng.standard_normal((4, 6)), 3 * rng.standard_normal((3, 6)), rng.standard_normal((6, 3))
+    W[:, 0], V[:, 0] = [1, 0, 0, 0], 0
+    W[:, 1], V[:, 1] = [0, 1, 0, 0], [1, 0, 0]
+    nodes = [("MatMul", ["x", "W"], ["xw"], {}), ("MatMul", ["m", "V"], ["mv"], {}), ("Add", ["xw", "mv"], ["a"], {}),
+             ("Relu", ["a"], ["h"], {}), ("MatMul", ["h", "U"], ["z"], {})]  # fmt: skip
+    weights = {k: v.astype(np.float32) for k, v in (("W", W), ("V", V), ("U", U))}
+    inputs = [helper.make_tensor_value_info("m", TensorProto.FLOAT, ["N", 3])]
+    models.save(models.model(nodes, weights, shape=(4,), out=(3,), inputs=inputs), tmp_path / "tied.onnx")
+    x, m = (rng.standard_normal((10, d)).astype(np.float32) for d in (4, 3))
+    x[[2, 7], 0] = 0.0
+    x[5, 1] = -m[5, 0]
+    found = audit(tmp_path / "tied.onnx", {"x": x, "m": m}, settings=Settings(input="x", method=method, providers=("cpu",)))
+    assert found.run.failed_stages == ()
+    assert found.gradient.ties.samples == 3
+
+    def fisher(k, gate):
+        a = x[k].astype(float) @ W + m[k] @ V
+        J, z = (W * np.where(a == 0, gate, a > 0) @ U).T, np.maximum(a, 0) @ U
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        return J.T @ (np.diag(p) - np.outer(p, p)) @ J
+
+    for s in found.samples:
+        sides = [fisher(s.index, gate) for gate in (False, True)]
+        best = [np.linalg.eigh(F)[1][:, -1] for F in sides]
+        least, *_, most = sorted(v @ F @ v for v in best for F in sides)  # along either side's best direction, on either side
+        if s.index not in (2, 5, 7):
+            slack = 0.1 if method == "sketch" else 0.0
+            assert s.lambda_max.low * (1 - slack) <= most <= s.lambda_max.high * (1 + slack)
+        elif method == "gradient":
+            assert s.lambda_max.kind == "kinked"
+            # Within the margin of one-sided slopes, of which few of many sides are looked at.
+            assert least / 1.2 <= s.lambda_max.low <= least * 1.01
+            assert most / 1.01 <= s.lambda_max.high <= most * 1.2
+        else:
+            assert s.lambda_max.value is None

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
 
-K, HIDDEN, META, KINDS = 3, 7, 4, 5
+HIDDEN, META, KINDS = 7, 4, 5
 IMAGE = (1, 4, 4)
 
 
@@ -30,9 +30,9 @@ class TwoInputs:
     U: Array
 
     @classmethod
-    def drawn(cls, seed: int = 0) -> TwoInputs:
+    def drawn(cls, seed: int = 0, classes: int = 3) -> TwoInputs:
         rng = np.random.default_rng(seed)
-        sizes = ((int(np.prod(IMAGE)), HIDDEN), (META, HIDDEN), (KINDS, HIDDEN), (HIDDEN, K))
+        sizes = ((int(np.prod(IMAGE)), HIDDEN), (META, HIDDEN), (KINDS, HIDDEN), (HIDDEN, classes))
         return cls(*(rng.standard_normal(s).astype(np.float32) * 0.5 for s in sizes))
 
     def data(self, n: int = 12, seed: int = 1) -> dict[str, Array]:
@@ -62,7 +62,7 @@ class TwoInputs:
         )  # (N, K, d)
         p = np.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        C = np.einsum("nk,kj->nkj", p, np.eye(K)) - p[:, :, None] * p[:, None]
+        C = np.einsum("nk,kj->nkj", p, np.eye(p.shape[1])) - p[:, :, None] * p[:, None]
         return np.asarray(np.linalg.eigvalsh(np.einsum("nkd,nkj,nje->nde", J, C, J))[:, -1])
 
     def write(self, path: Path, *, batch: int | str = "N", opset: int = 17) -> Path:
@@ -91,7 +91,7 @@ class TwoInputs:
             info("state", f, [2, batch, HIDDEN]), info("flag", TensorProto.BOOL, []), info("aside", f, [batch, 2]),
             info("unread", f, [1, 1]),
         ]  # fmt: skip
-        outputs = [info("z", f, [batch, K]), info("other", f, [batch, 2])]
+        outputs = [info("z", f, [batch, self.U.shape[1]]), info("other", f, [batch, 2])]
         weights = [numpy_helper.from_array(np.asarray(v), k) for k, v in tensors.items()]
         graph = helper.make_graph(nodes, "two inputs", inputs, outputs, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
