@@ -182,9 +182,8 @@ class _Opening:
         still = no_slope(file.graph, self.into.name, out.name)
         how = view.how or known.how
         reading = _Reading(forward, kind, out.name, as_file.axes, source)
-        p = kind.probabilities(truth)
         for attempt in self._tries(kind, truth, proto, source, reading, as_file, flat=still is not None):
-            found = self._read(attempt, as_file, p, fixed)
+            found = self._read(attempt, as_file, kind.probabilities(truth), fixed)
             if found is not None:
                 reading = found
                 self.rewritten.append(attempt.what)
