@@ -69,6 +69,7 @@ def load_samples(
     """
     shape, dtype = None, np.dtype(np.float32)
     name: str | None = None
+    together = () if isinstance(input, str) else tuple(input or ())[1:]
     held: tuple[str, ...] = ()
     if model is not None:
         file = load_model(model)
@@ -77,7 +78,7 @@ def load_samples(
         name, held = into.name, tuple(i.name for i in file.graph.inputs if i.name != into.name)
     return load(
         data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=inputs_key, labels_key=labels_key,
-        labels_path=labels_path, limit=limit, input_name=name, held=held,
+        labels_path=labels_path, limit=limit, input_name=name, held=held, moved=together,
     )  # fmt: skip
 
 

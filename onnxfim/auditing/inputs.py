@@ -57,7 +57,6 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
         return Arranged(file, samples)
     if together:
         samples = _usable(file, moved, samples, fitting)
-        fitting = replace(fitting, indices=samples.indices)
     there = reaching(file.graph, out.name)
     unread = [i for i in others if i.name not in there]
     held, words = _held(file, [i for i in others if i.name in there], feeds, samples, fitting)
@@ -113,12 +112,12 @@ def with_feeds(file: ModelFile, name: str | None, output: str | None, feeds: Seq
 
 
 def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
-    """The samples with the values of the inputs that are perturbed beside the first, those without whose values are no numbers.
+    """The samples with the values of the inputs that are perturbed beside the first, in these inputs' own types.
 
     Raises:
         InputError: an input of another kind, that is named twice, or that the data hold no values of.
     """
-    held, reasons = dict(samples.held), dict[int, str]()
+    held = dict(samples.held)
     names = [i.name for i in moved]
     if len(set(names)) < len(names):
         raise InputError(f"{file.path}: --input names {max(names, key=names.count)!r} twice, expected each once.")
@@ -134,9 +133,9 @@ def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitt
                 "perturbed. Hold it by --feed."
             )
         held[info.name] = own_values(info, held[info.name], fitting)
-        bad = ~np.isfinite(held[info.name].reshape(len(samples), -1)).all(axis=1)
-        reasons |= {int(samples.indices[k]): f"holds NaN or infinite values in {info.name!r}" for k in np.flatnonzero(bad)}
-    return replace(samples, held=held).without(reasons)
+        if not np.isfinite(held[info.name]).all():
+            raise InputError(f"data[{info.name}]: holds NaN or infinite values, expected finite ones. Leave such samples out.")
+    return replace(samples, held=held)
 
 
 def _held(

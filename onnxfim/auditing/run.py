@@ -289,7 +289,7 @@ def samples_of(
     held: Mapping[str, Array] = {}
     if isinstance(inputs, Mapping):
         inputs, held = _perturbed_of(inputs, "input" if isinstance(model, CallableModel) else into.name)
-    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit, held=held)
+    return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit, held=held, moved=settings.inputs[1:])
 
 
 def _perturbed_of(inputs: Mapping[str, Array], name: str) -> tuple[Array, Mapping[str, Array]]:

@@ -133,7 +133,7 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
         options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
         labels_key=options["labels_key"], labels_path=options["labels_path"],
         limit=None if count is None else max(count, CALIBRATION_SAMPLES), input_name=into.name,
-        held=[i.name for i in file.graph.inputs if i.name != into.name],
+        held=[i.name for i in file.graph.inputs if i.name != into.name], moved=tuple(options["input"] or ())[1:] if several else (),
     )  # fmt: skip
     if several:  # a scale is that of one input
         return samples, None

@@ -36,6 +36,7 @@ def load(
     seed: int | None = None,
     input_name: str | None = None,
     held: Collection[str] = (),
+    moved: Collection[str] = (),
 ) -> Samples:
     """Read samples from an ``.npz`` or ``.npy`` file or a folder of images; only the selected ones are read.
 
@@ -52,6 +53,7 @@ def load(
             are ordered by class).
         input_name: Name of the model's input: its key in an ``.npz`` file that has none called ``inputs``.
         held: Names of the model's other inputs, whose values an ``.npz`` file may hold under these keys.
+        moved: Those of them that are perturbed too: samples whose values are not finite are skipped.
 
     Raises:
         InputError: the data cannot be read or do not fit the model. One bad sample among good ones is skipped instead.
@@ -69,7 +71,7 @@ def load(
         if path.suffix.lower() == ".npz":
             return _load_npz(
                 path, target, choice, inputs_key=inputs_key, labels_key=labels_key, labels_path=labels_path, input_name=input_name,
-                held=held,
+                held=held, moved=moved,
             )  # fmt: skip
         if path.suffix.lower() == ".npy":
             return _load_npy(path, target, choice, labels_path=labels_path)
@@ -91,10 +93,11 @@ def from_arrays(
     limit: int | None = None,
     seed: int | None = None,
     held: Mapping[str, npt.ArrayLike] | None = None,
+    moved: Collection[str] = (),
 ) -> Samples:
     """Take samples that are in memory, with the checks and the conversions of `load`; the arrays are not changed.
 
-    ``held`` are each sample's own values of the model's other inputs, by their names.
+    ``held`` are each sample's own values of the model's other inputs, by their names; ``moved`` as of `load`.
     """
     try:
         X = np.asarray(inputs)
@@ -104,12 +107,14 @@ def from_arrays(
         raise InputError("inputs: rows differ in shape, expected a rectangular array. Pass one array (N, …).") from error
     target = Target(shape, np.dtype(dtype), preprocessing or Preprocessing())
     label_rows = None if y is None else HeldRows("labels", y)
-    return gather(HeldRows("inputs", X), label_rows, target, Choice(limit, seed), source="arrays in memory", held=others)
+    return gather(
+        HeldRows("inputs", X), label_rows, target, Choice(limit, seed), source="arrays in memory", held=others, moved=moved
+    )
 
 
 def _load_npz(
     path: Path, target: Target, choice: Choice, *, inputs_key: str, labels_key: str, labels_path: str | Path | None,
-    input_name: str | None, held: Collection[str],
+    input_name: str | None, held: Collection[str], moved: Collection[str],
 ) -> Samples:  # fmt: skip
     with open_npz(path) as archive:
         if inputs_key == "inputs" and inputs_key not in archive.keys and input_name in archive.keys:
@@ -118,11 +123,11 @@ def _load_npz(
         others = {name: archive.rows(name, option="--feed") for name in held if name in archive.keys and name != inputs_key}
         if labels_path is not None:
             with open_npy(_label_file(labels_path)) as labels:
-                return gather(inputs, labels, target, choice, source=str(path), held=others)
+                return gather(inputs, labels, target, choice, source=str(path), held=others, moved=moved)
         if labels_key == "labels" and labels_key not in archive.keys:
-            return gather(inputs, None, target, choice, source=str(path), held=others)
+            return gather(inputs, None, target, choice, source=str(path), held=others, moved=moved)
         labels_of = archive.rows(labels_key, option="--labels-key")
-        return gather(inputs, labels_of, target, choice, source=str(path), held=others)
+        return gather(inputs, labels_of, target, choice, source=str(path), held=others, moved=moved)
 
 
 def _load_npy(path: Path, target: Target, choice: Choice, *, labels_path: str | Path | None) -> Samples:

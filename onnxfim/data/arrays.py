@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,11 +48,12 @@ class Target:
 
 def gather(
     inputs: RowSource, labels: RowSource | None, target: Target, choice: Choice, *, source: str,
-    held: Mapping[str, RowSource] | None = None,
+    held: Mapping[str, RowSource] | None = None, moved: Collection[str] = (),
 ) -> Samples:  # fmt: skip
     """Take the chosen samples, check them and bring them to the model's layout, units and element type.
 
-    ``held`` are the values of the model's other inputs, one for each sample, or a single number for all.
+    ``held`` are the values of the model's other inputs, one for each sample, or a single number for all; those of ``moved`` are
+    perturbed too, so that samples without finite ones are skipped.
 
     Raises:
         InputError: anything that concerns all samples; a single bad one is skipped.
@@ -78,13 +79,15 @@ def gather(
     X = _convert(inputs.where, np.transpose(raw[good] if reasons else raw, (0, *(a + 1 for a in axes))), target)
     late = _not_finite(X, f"has {{}} values that overflow the model's {target.dtype}")
     reasons |= {good[i]: reason for i, reason in late.items()}
+    for name in sorted(others.keys() & set(moved)):
+        reasons = _not_finite(others[name], f"holds {{}} NaN or infinite values in {name!r}") | reasons
     skipped = tuple(Skipped(int(indices[i]), reasons[i]) for i in sorted(reasons))
     if len(skipped) == len(raw):
         raise unusable(inputs.where, skipped)
 
     kept = [i for i in range(len(raw)) if i not in reasons]
     return Samples(
-        inputs=X[[i for i in range(len(X)) if i not in late]] if late else X,
+        inputs=X if len(kept) == len(X) else X[[i for i, at in enumerate(good) if at not in reasons]],
         labels=None if classes is None else classes[kept],
         indices=indices[kept],
         names=("",) * len(kept),

@@ -215,7 +215,7 @@ class TestTogether:
         given = {k: v.copy() for k, v in DATA.items()}
         given["meta"][4, 1] = np.nan
         found = audit(path, given, settings=settings(self.BOTH, method="gradient"))
-        assert [(s.index, s.reason) for s in found.skipped] == [(4, "holds NaN or infinite values in 'meta'")]
+        assert [(s.index, s.reason) for s in found.skipped] == [(4, "holds 1 NaN or infinite values in 'meta'")]
         assert_allclose(values(found), np.delete(NET.lambda_max(DATA, self.BOTH), 4), rtol=TOLERANCES["gradient"])
 
     @pytest.mark.parametrize(
