@@ -24,8 +24,9 @@ pytest_plugins = ["pytester"]
 TESTS = ROOT / "tests"
 PACKAGE = Path(onnxfim.__file__).parent
 WINGS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
-#: Folders that stand for no wing: what tests share, pages in a browser, another provider than the CPU, figures made by hand, what fails, odd files.
-BESIDE = {"support", "browser", "openvino", "gpu", "benchmarks", "faults", "fuzz"}
+#: Folders that stand for no wing: what tests share, pages in a browser, another provider than the CPU, figures made by hand, what fails, odd files,
+#: files of real exporters.
+BESIDE = {"support", "browser", "openvino", "gpu", "benchmarks", "faults", "fuzz", "exporters"}
 FILES = sorted(TESTS.rglob("test_*.py"))
 
 

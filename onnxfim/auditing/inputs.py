@@ -16,7 +16,7 @@ from onnxfim.graph.choosing_heads import choose_heads
 from onnxfim.graph.choosing_inputs import choose_input, told, values_behind
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, without_inputs
-from onnxfim.graph.joint import JOINT, Part, join, joined_rows
+from onnxfim.graph.joint import JOINT, JoinedInput, join, joined_rows
 from onnxfim.graph.load import ModelFile, fixed_batch, sample_shape
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
@@ -68,7 +68,7 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
     rows = {into.name: samples.inputs} | {i.name: samples.held[i.name] for i in moved[1:]}
     whole = samples.inputs
     if together:
-        parts = [Part(i.name, rows[i.name].shape[1:], np.dtype(i.dtype)) for i in moved]
+        parts = [JoinedInput(i.name, rows[i.name].shape[1:], np.dtype(i.dtype)) for i in moved]
         copy, whole = join(copy, parts), joined_rows([rows[p.name] for p in parts], parts)
         ends = np.cumsum([0, *(p.size for p in parts)]).tolist()
         roles |= {

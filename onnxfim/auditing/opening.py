@@ -97,7 +97,7 @@ def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subjec
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _OutputReading:
     """How outputs are read.
 
     Attributes:
@@ -181,7 +181,7 @@ class _Opening:
         kind, known = reader_of(self.settings, view.end, truth)
         still = no_slope(file.graph, self.into.name, out.name)
         how = view.how or known.how
-        reading = _Reading(forward, kind, out.name, as_file.axes, source)
+        reading = _OutputReading(forward, kind, out.name, as_file.axes, source)
         for attempt in self._tries(kind, truth, proto, source, reading, as_file, flat=still is not None):
             found = self._read(attempt, as_file, kind.probabilities(truth), fixed)
             if found is not None:
@@ -250,8 +250,8 @@ class _Opening:
         return made if got.shape == truth.shape and np.allclose(got, truth, rtol=0, atol=self.slack * scale) else None
 
     def _tries(
-        self, kind: OutputReader, truth: Array, proto: onnx.ModelProto, source: onnx.ModelProto, own: _Reading, as_file: Opened, *,
-        flat: bool,
+        self, kind: OutputReader, truth: Array, proto: onnx.ModelProto, source: onnx.ModelProto, own: _OutputReading,
+        as_file: Opened, *, flat: bool,
     ) -> Iterator[_Try]:  # fmt: skip
         """Copies that may be read in place of the outputs, the best first; ``flat`` where the outputs have no slope."""
         file, end, out = self.file, self.view.end, self.output.name
@@ -275,7 +275,7 @@ class _Opening:
             what, how = "one more output, the logarithm of the probabilities", "differentiated at their logarithm"
             yield _Try(copy, name, by_log, own.axes, read_logarithm(source, out)[0], what, how, logarithm=True)
 
-    def _read(self, attempt: _Try, as_file: Opened, p: Array, fixed: int | None) -> _Reading | None:
+    def _read(self, attempt: _Try, as_file: Opened, p: Array, fixed: int | None) -> _OutputReading | None:
         """The reading of a copy whose probabilities are p (n, K, P) as the file gives them, else None."""
         try:
             made = self.opened(attempt.model.SerializeToString(), attempt.value, fixed, attempt.axes)
@@ -285,7 +285,7 @@ class _Opening:
         tolerance = max(self.slack, _LEVELS * attempt.rounding)
         if again.shape != p.shape or not np.allclose(again, p, rtol=0, atol=tolerance):
             return None
-        return _Reading(made, attempt.reader, attempt.value, attempt.axes, attempt.source, attempt.logarithm, attempt.copied)
+        return _OutputReading(made, attempt.reader, attempt.value, attempt.axes, attempt.source, attempt.logarithm, attempt.copied)
 
     def _as_rows(
         self, proto: onnx.ModelProto, value: str, forward: OnnxForward, axes: OutputAxes, as_file: Opened
@@ -299,7 +299,7 @@ class _Opening:
             return proto, value
         return classes_first(proto, value, forward.raw(one, of).ndim, batch=axes.batch, classes=axes.classes)
 
-    def _has_derivative(self, own: _Reading, as_file: Opened) -> bool:
+    def _has_derivative(self, own: _OutputReading, as_file: Opened) -> bool:
         """Whether gradients may be used and the output can be differentiated as it stands."""
         if self.settings.method not in ("auto", "gradient") or _rounds(self.file):
             return False

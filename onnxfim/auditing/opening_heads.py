@@ -157,7 +157,7 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
     view = replace(_of_one(trials, head, settings), outputs=told)
     if not settings.tells_kind:
         refuse_boxes(file, head, boxes if settings.output is None or head.name in boxes else [])
-        if head.kind == "embedding" and view.end.normalised is None:
+        if head.embeds and view.end.normalised is None:
             view = replace(view, doubt=f"it is called {head.name!r}, like an embedding: {_EMBEDDING}")
     return _directions(trials, view) if taken == "directions" else view
 

@@ -75,6 +75,11 @@ def _among(value: dict[str, Any]) -> str:
     return "  " + "; ".join(filter(None, told))
 
 
+def _beside(value: dict[str, Any]) -> str:
+    """What stands beside a value: of a head what it is among the others, of an input what becomes of it."""
+    return _among(value) if "kind" in value else _role(value)
+
+
 def _role(value: dict[str, Any]) -> str:
     """What an audit makes of an input, where it makes something else of it than to perturb it."""
     told = {
@@ -90,7 +95,7 @@ def _text(value: Any) -> str:
         return ", ".join(f"{visible(k)}: {_text(v)}" for k, v in value.items()) or "none"
     if isinstance(value, list):
         if value and isinstance(value[0], dict):
-            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}{_role(v)}" for v in value)
+            return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}{_beside(v)}" for v in value)
         return "[" + ", ".join("?" if v is None else visible(str(v)) for v in value) + "]"
     if isinstance(value, bool):
         return "yes" if value else "no"

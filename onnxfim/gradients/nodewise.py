@@ -277,6 +277,7 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
         beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
         best = np.fmin(best, np.maximum(beyond, 0.0))
+        best = np.where(np.isfinite(y) | (ends[0] != ends[1]), best, 0.0)  # a score that a mask made infinite, and that stays so
     errors = _length(best) / np.maximum(scale, _TINY)
     return NodeError(op_name(test.node), test.name, errors)
 
@@ -317,14 +318,14 @@ def _model(
 def _unit(values: Sequence[Array], moves: Sequence[Array], most: float) -> float | None:
     """The step that moves no input by more than its standard deviation (or `_LEAST` of its size), nor by more than ``most``.
 
-    An input without spread moves by its own size, or by 1. None where nothing moves.
+    An input without spread moves by its own size, or by 1; of infinite entries nothing is told. None where nothing moves.
     """
     units = []
     for a, t in zip(values, moves, strict=True):
-        length = _rms(t)
+        length, a = _rms(t), a[np.isfinite(a)]
         if length > 0 and np.isfinite(length):
             size = _rms(a.astype(np.float64))
-            spread = float(a.std(dtype=np.float64))
+            spread = float(a.std(dtype=np.float64)) if a.size else 0.0
             units.append(min(max(spread, _LEAST * size) if spread > 1e-6 * size else size or 1.0, most) / length)
     return min(units, default=None)
 

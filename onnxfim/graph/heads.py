@@ -26,6 +26,7 @@ _MANY = 64  # float outputs beyond which they are debugging outputs: no roles ar
 _CUTS = ("Slice", "Split", "Gather", "ai.onnx.ml.ArrayFeatureExtractor")
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _SECOND = re.compile(r"(^|[^a-z])aux(iliary|logits)?([^a-z]|$)", re.IGNORECASE)
+_EMBEDS = "embedding"
 _EMBEDDING = re.compile(r"embed|pooler|hidden_?state|(^|[^a-z])feat(ure)?s?([^a-z]|$)", re.IGNORECASE)
 _PLAIN_ML = frozenset(f"ai.onnx.ml.{op}" for op in ("ZipMap", "Normalizer", "ArrayFeatureExtractor", "Scaler", "LabelEncoder"))
 
@@ -62,6 +63,11 @@ class Head:
     axis: int = 0
     how: str | None = None
     classes: tuple[str, ...] | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is called, or made, as embeddings are."""
+        return self.kind == _EMBEDS
 
     @property
     def looked_through(self) -> bool:
@@ -275,7 +281,7 @@ def _told(graph: Graph, head: Head) -> Head:
     elif (last := suppression(graph, head.value.name)) is not None:
         kind, node = "detection", last.label
     elif end.normalised or (kind == "logits" and node is None and _EMBEDDING.search(head.name)):
-        kind, node = "embedding", end.normalised
+        kind, node = _EMBEDS, end.normalised
     elif head.role == "boxes":
         kind = "gaussian"
     return replace(head, kind=kind, node=node)

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxfim.graph.graph import Node
-from onnxfim.graph.logarithm_pen import DEEPEST, Pen, raw_scores, rule
+from onnxfim.graph.logarithm_pen import DEEPEST, LogarithmPen, raw_scores, rule
 from onnxfim.graph.making_probabilities import ML, total_of, two_opposite_rows
 
 
@@ -38,7 +38,7 @@ def in_logarithms(
     Returns:
         The copy, or None where some of what makes the value has no logarithm that is known without computing it first.
     """
-    pen = Pen(model, tensor, base_dir)
+    pen = LogarithmPen(model, tensor, base_dir)
     log = None if pen.unfit else pen.odds(tensor, 0) if odds else pen.log(tensor, 0)
     if log is None:
         return None
@@ -69,34 +69,34 @@ def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto
 
 
 @rule("Exp")
-def _exp(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _exp(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     return node.inputs[0]
 
 
 @rule("Softmax")
-def _softmax(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _softmax(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     return pen.again(node, {}, name, "LogSoftmax")
 
 
 @rule("Sigmoid")
-def _sigmoid(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _sigmoid(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     return pen.log_sigmoid(node.inputs[0], of=name)
 
 
 @rule("Concat", "Max", "Min")
-def _each(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _each(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     """Side by side, or the largest: a logarithm keeps the order."""
     return pen.each(node, name, pen.log, depth)
 
 
 @rule("Where")
-def _where(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _where(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     parts = [pen.log(i, depth) for i in node.inputs[1:]]
     return None if None in parts else pen.write(name, "Where", node.inputs[0], *parts)
 
 
 @rule("Clip")
-def _clip(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _clip(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     log = pen.log(node.inputs[0], depth)
     for k, (end, op) in enumerate((("min", "Max"), ("max", "Min"))):
         given = node.inputs[k + 1] if len(node.inputs) > k + 1 else ""
@@ -109,13 +109,13 @@ def _clip(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 
 @rule("Mul")
-def _mul(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _mul(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     a, b = (pen.log(i, depth) for i in node.inputs)
     return None if a is None or b is None else pen.write(name, "Add", a, b)
 
 
 @rule("Div")
-def _div(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _div(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     a, b = (pen.log(i, depth) for i in node.inputs)
     if a is None or b is None:
         return None
@@ -125,30 +125,30 @@ def _div(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 
 @rule("Reciprocal")
-def _reciprocal(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _reciprocal(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     a = pen.log(node.inputs[0], depth)
     return None if a is None else pen.write(name, "Neg", a)
 
 
 @rule("Sqrt")
-def _sqrt(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _sqrt(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     a = pen.log(node.inputs[0], depth)
     return None if a is None else pen.write(name, "Mul", a, 0.5)
 
 
 @rule("Pow")
-def _pow(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _pow(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     a, power = pen.log(node.inputs[0], depth), pen.number(node.inputs[1])
     return None if a is None or power is None else pen.write(name, "Mul", a, power)
 
 
 @rule("Sub")
-def _sub(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _sub(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     return pen.complement(node.inputs[1], depth) if pen.number(node.inputs[0]) == 1 else None
 
 
 @rule("Add", "Sum", "Mean")
-def _add(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _add(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     if node.op == "Add" and (masked := _masked(pen, node, name, depth)) is not None:
         return masked
     first, *others = sorted(node.inputs, key=lambda i: pen.known(i) is None)  # a constant first
@@ -163,7 +163,7 @@ def _add(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     return pen.write(name, "Sub", total, math.log(len(node.inputs)))
 
 
-def _mask(pen: Pen, name: str) -> tuple[str, float] | None:
+def _mask(pen: LogarithmPen, name: str) -> tuple[str, float] | None:
     """The truth value whose number, times a constant, a value is, and that constant."""
     node, factor = pen.graph.producers.get(name), 1.0
     if node is not None and node.op == "Mul":
@@ -175,7 +175,7 @@ def _mask(pen: Pen, name: str) -> tuple[str, float] | None:
     return node.inputs[0], factor
 
 
-def _where_zero(pen: Pen, name: str, condition: str) -> bool:
+def _where_zero(pen: LogarithmPen, name: str, condition: str) -> bool:
     """Whether a condition is that all of a non-negative value is zero: ``not bool(Σ a)``."""
     node = pen.graph.producers.get(condition)
     cast_to = pen.graph.producers.get(node.inputs[0]) if node is not None and node.op == "Not" else None
@@ -184,7 +184,7 @@ def _where_zero(pen: Pen, name: str, condition: str) -> bool:
     return cast_to.inputs[0] == name or total_of(pen.graph, cast_to.inputs[0], name)
 
 
-def _masked(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _masked(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     """Some exporters add a constant where all else is zero, lest a sum be that is divided by."""
     for a, other in (node.inputs, node.inputs[::-1]):
         mask = _mask(pen, other)
@@ -194,7 +194,7 @@ def _masked(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 
 @rule("ReduceSum", "ReduceMean", "ReduceL1")
-def _reduce(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _reduce(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     log = pen.log(node.inputs[0], depth)
     given = pen.known(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] else node.attributes.get("axes")
     if log is None or given is None or (len(node.inputs) > 1 and not node.inputs[1]):
@@ -208,7 +208,7 @@ def _reduce(pen: Pen, node: Node, name: str, depth: int) -> str | None:
     return pen.write(name, "Sub", total, pen.write(name, "Log", count))
 
 
-def _distribution(pen: Pen, name: str, depth: int) -> bool:
+def _distribution(pen: LogarithmPen, name: str, depth: int) -> bool:
     """Whether rows of a value sum to 1 as they are: divided by their sum they stay, and its logarithm is rounding."""
     node = pen.graph.producers.get(name)
     if node is None or depth > DEEPEST:
@@ -227,7 +227,7 @@ def _distribution(pen: Pen, name: str, depth: int) -> bool:
 
 
 @rule("LpNormalization")
-def _lp(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _lp(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     log, axis = pen.log(node.inputs[0], depth), int(cast("int", node.attributes.get("axis", -1)))
     return None if log is None or node.attributes.get("p", 2) != 1 else pen.write(name, "Sub", log, pen.sum_of(log, [axis]))
 
@@ -236,7 +236,7 @@ def _lp(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 
 @rule(f"{ML}.Normalizer")
-def _normalizer(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _normalizer(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     log, norm = pen.log(node.inputs[0], depth), node.attributes.get("norm", "MAX")
     if log is None or len(pen.graph.shapes.get(node.inputs[0], (0, 0))) != 2:
         return None
@@ -250,7 +250,7 @@ def _normalizer(pen: Pen, node: Node, name: str, depth: int) -> str | None:
 
 
 @rule(f"{ML}.LinearClassifier", f"{ML}.LinearRegressor", f"{ML}.SVMClassifier")
-def _scored(pen: Pen, node: Node, name: str, depth: int) -> str | None:
+def _scored(pen: LogarithmPen, node: Node, name: str, depth: int) -> str | None:
     transform = node.attributes.get("post_transform")
     if transform not in ("SOFTMAX", "LOGISTIC"):
         return None

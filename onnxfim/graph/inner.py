@@ -14,7 +14,7 @@ from onnxfim.graph.float_front import EMBEDDING
 from onnxfim.graph.graph import Graph, Node, TensorInfo
 
 #: What the value is: rows of a table that whole numbers choose, the numbers themselves as floats, or any value that was named.
-PlaceKind: TypeAlias = Literal["embedding", "levels", "inner"]
+PlaceKind: TypeAlias = Literal["tokens", "levels", "inner"]
 
 _MOST_LISTED = 4  # candidates that a message names
 _TIMES = 8  # more rows than any other table that the tokens' has, for one input of several to be told as theirs
@@ -126,7 +126,7 @@ def token_input(graph: Graph, output: str | None) -> TensorInfo | None:
     found: list[tuple[int, TensorInfo]] = []
     for into in graph.inputs:
         place = place_of(graph, into, output) if into.dtype.startswith(("int", "uint")) else None
-        if isinstance(place, Place) and place.kind == "embedding" and place.rows:
+        if isinstance(place, Place) and place.kind == "tokens" and place.rows:
             found.append((place.rows, into))
     found.sort(key=lambda pair: -pair[0])
     if not found:
@@ -162,7 +162,7 @@ class _WholeNumbers:
     def place(self) -> Place | Unplaced:
         """What `place_of` returns."""
         found = [p for p in self._candidates() if p.tensor in self.between.before]
-        tables = [p for p in found if p.kind == "embedding"]
+        tables = [p for p in found if p.kind == "tokens"]
         chosen = tables or found
         if not chosen:
             return Unplaced(
@@ -176,7 +176,7 @@ class _WholeNumbers:
             what = "tables" if tables else "casts"
             return Unplaced(f"and {len(chosen)} {what} of it go different ways", tuple(p.tensor for p in chosen))
         front = f"{len(chosen)} {'tables looked up' if tables else 'casts'} by {self.into.name!r}, joined in {joined!r}"
-        kind: PlaceKind = "embedding" if tables else "inner"
+        kind: PlaceKind = "tokens" if tables else "inner"
         unit = "unit of the embedding" if tables else f"unit of {joined!r}"
         return Place(joined, kind, front, unit, rows=sum(p.rows for p in chosen))
 
@@ -202,7 +202,7 @@ class _WholeNumbers:
                 continue
             if code and (table := self._matrix(node, codes)) is not None:
                 front = f"{_told(node)} of the table {table!r} by the one-hot code of {self.into.name!r}"
-                yield Place(node.outputs[0], "embedding", front, "unit of the embedding", rows=code)
+                yield Place(node.outputs[0], "tokens", front, "unit of the embedding", rows=code)
                 continue
             mine = [reached[i] for i in inputs if i in reached]
             if not mine:
@@ -259,17 +259,17 @@ class _WholeNumbers:
         rows = self._rows(table)
         shape = f" ({rows:,} rows)" if rows else ""
         front = f"{_told(node)} of the table {self._weight(table)!r}{shape} by {self.into.name!r}"
-        return Place(node.outputs[0], "embedding", front, "unit of the embedding", rows=rows)
+        return Place(node.outputs[0], "tokens", front, "unit of the embedding", rows=rows)
 
     def _one_hot(self, tensor: str, length: int) -> Place:
         shape = f" of length {length:,}" if length else ""
-        return Place(tensor, "embedding", f"the one-hot code{shape} of {self.into.name!r}", "unit of the one-hot code", rows=length)
+        return Place(tensor, "tokens", f"the one-hot code{shape} of {self.into.name!r}", "unit of the one-hot code", rows=length)
 
     def _levels(self, node: Node, of: _Reached, real: tuple[float, float] | None) -> Place:
         """A Cast or DequantizeLinear of the input's own numbers, or of those that it looked up."""
         if of.rows or of.table:
             front = f"{_told(node)} of the table {of.table!r} ({of.rows:,} rows) by {self.into.name!r}"
-            return Place(node.outputs[0], "embedding", front, "unit of the embedding", rows=of.rows)
+            return Place(node.outputs[0], "tokens", front, "unit of the embedding", rows=of.rows)
         dtype, limits = self.into.dtype, None
         if of.own and dtype in _SMALL:
             limits = real if node.op in _DEQUANTISERS else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))

@@ -16,7 +16,7 @@ _SPLIT_INPUT = 13  # the operator set from which on Split takes its lengths as a
 
 
 @dataclass(frozen=True)
-class Part:
+class JoinedInput:
     """An input that is joined: its name, the shape of one sample, its element type."""
 
     name: str
@@ -29,17 +29,17 @@ class Part:
         return int(np.prod(self.shape))
 
 
-def joint_type(parts: Sequence[Part]) -> np.dtype[Any]:
+def joint_type(parts: Sequence[JoinedInput]) -> np.dtype[Any]:
     """The element type that holds the values of all."""
     return np.result_type(*(p.dtype for p in parts))
 
 
-def joined_rows(rows: Sequence[np.ndarray[Any, Any]], parts: Sequence[Part]) -> np.ndarray[Any, Any]:
+def joined_rows(rows: Sequence[np.ndarray[Any, Any]], parts: Sequence[JoinedInput]) -> np.ndarray[Any, Any]:
     """The vectors (N, d) of samples whose inputs are these rows, (N, *shape) each."""
     return np.concatenate([a.reshape(len(a), -1).astype(joint_type(parts), copy=False) for a in rows], axis=1)
 
 
-def join(model: onnx.ModelProto, parts: Sequence[Part]) -> onnx.ModelProto:
+def join(model: onnx.ModelProto, parts: Sequence[JoinedInput]) -> onnx.ModelProto:
     """A copy in which these inputs, whose batch is their first axis, are parts of `JOINT`.
 
     Args:
@@ -82,4 +82,4 @@ def join(model: onnx.ModelProto, parts: Sequence[Part]) -> onnx.ModelProto:
     return copy
 
 
-__all__ = ["JOINT", "Part", "join", "joined_rows", "joint_type"]
+__all__ = ["JOINT", "JoinedInput", "join", "joined_rows", "joint_type"]

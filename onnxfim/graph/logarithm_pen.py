@@ -25,7 +25,7 @@ _MOVES = frozenset({
     "Split", "ai.onnx.ml.ArrayFeatureExtractor", "ReduceMax", "ReduceMin",
 })  # fmt: skip
 
-Rule: TypeAlias = "Callable[[Pen, Node, str, int], str | None]"
+Rule: TypeAlias = "Callable[[LogarithmPen, Node, str, int], str | None]"
 RULES: dict[str, Rule] = {}
 
 
@@ -39,7 +39,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
     return enter
 
 
-class Pen:
+class LogarithmPen:
     """What is known of the file's values, and where the logarithms are written."""
 
     def __init__(self, model: onnx.ModelProto, tensor: str, base_dir: str | os.PathLike[str]) -> None:
@@ -190,7 +190,7 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     return {k: v for k, v in found.items() if v} | {t.name: int(t.data_type) for t in graph.initializer}
 
 
-def raw_scores(pen: Pen, node: Node, name: str) -> str | None:
+def raw_scores(pen: LogarithmPen, node: Node, name: str) -> str | None:
     """The scores that a node of a classical model transforms, from the same node without its transform."""
     given = node.attributes
     if name != node.outputs[-1]:

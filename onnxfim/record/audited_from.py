@@ -27,7 +27,7 @@ class AuditedFrom:
     """
 
     tensor: str
-    kind: Literal["embedding", "levels", "inner"]
+    kind: Literal["tokens", "levels", "inner"]
     front: str
     unit: str
     input: str

@@ -152,7 +152,7 @@ class TestRecord:
     def test_what_stands_before_it(self, found):
         at = found.model.at
         assert (at.input, at.input_dtype, at.input_shape) == ("x", "int64", ("N", 5))
-        assert (at.kind, at.named) == ("embedding", False)
+        assert (at.kind, at.named) == ("tokens", False)
         assert at.front == "Gather (node 'Gather_0') of the table 'E' (20 rows) by 'x'"
 
     def test_it_comes_back_from_its_json(self, found):

@@ -12,7 +12,7 @@ from onnxfim import Settings, audit
 from onnxfim.auditing.run import samples_of
 from onnxfim.errors import InputError
 from onnxfim.graph.held import POSITION, HeldValue, hold
-from onnxfim.graph.joint import JOINT, Part, join, joined_rows
+from onnxfim.graph.joint import JOINT, JoinedInput, join, joined_rows
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
 from onnxfim.runtime.forward import OnnxForward
@@ -201,7 +201,7 @@ class TestTogether:
         model = helper.make_model(
             helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", opset)], ir_version=5
         )
-        parts = [Part("a", (2, 3), np.dtype("float32")), Part("b", (4,), np.dtype("float64"))]
+        parts = [JoinedInput("a", (2, 3), np.dtype("float32")), JoinedInput("b", (4,), np.dtype("float64"))]
         rows = [np.random.default_rng(0).standard_normal((5, *p.shape)).astype(p.dtype) for p in parts]
         copy = join(model, parts)
         onnx.checker.check_model(copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxfim.auditing import subject
+from onnxfim.auditing import opening
 from onnxfim.auditing.run import audit
 from onnxfim.record.audit import Audit
 from onnxfim.record.provider_option import ProviderOption
@@ -53,13 +53,13 @@ def test_values_are_kept_by_the_options_too(saved, tmp_path):
 @pytest.mark.parametrize("batch", [2, None])
 def test_a_compiler_is_told_the_shapes_and_where_to_keep_its_work(saved, tmp_path, monkeypatch, batch):
     asked = []
-    opened = subject.OnnxForward
+    opened = opening.OnnxForward
 
     def noted(*args, hardware, **kwargs):
         asked.append(hardware)
         return opened(*args, hardware=hardware, **kwargs)
 
-    monkeypatch.setattr(subject, "OnnxForward", noted)
+    monkeypatch.setattr(opening, "OnnxForward", noted)
     audit(saved(LINEAR.onnx()), X, settings=settings(batch=batch), cache_dir=tmp_path)
     assert asked[0].engines == tmp_path
     assert asked[0].profile == (InputProfile("x", (4,), 64, 1024) if batch is None else InputProfile("x", (4,), 2, 8))
@@ -70,9 +70,9 @@ def test_a_compiler_is_told_the_shapes_and_where_to_keep_its_work(saved, tmp_pat
 
 def test_a_file_of_one_batch_size_has_no_range_of_shapes(saved, monkeypatch):
     asked = []
-    opened = subject.OnnxForward
+    opened = opening.OnnxForward
     monkeypatch.setattr(
-        subject, "OnnxForward", lambda *a, **k: asked.append((k["fixed"], k["hardware"].profile)) or opened(*a, **k)
+        opening, "OnnxForward", lambda *a, **k: asked.append((k["fixed"], k["hardware"].profile)) or opened(*a, **k)
     )
     fixed = LINEAR.onnx()
     for value in (*fixed.graph.input, *fixed.graph.output):

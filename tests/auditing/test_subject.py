@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, softmax
 
-from onnxfim.auditing import subject as subject_module
+from onnxfim.auditing import opening as opening_module
 from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.subject import check_shape, from_callable
 from onnxfim.errors import InputError, ModelError
@@ -96,7 +96,7 @@ class TestRewriting:
         def spoiled(*args, **options):
             yield Linear(-LINEAR.W, LINEAR.b).onnx()
 
-        monkeypatch.setattr(subject_module, "freed_copies", spoiled)
+        monkeypatch.setattr(opening_module, "freed_copies", spoiled)
         opened = open_subject(saved(LINEAR.onnx(batch=1)), X, cpu())
         assert opened.info.rewritten is None
         assert_allclose(opened.forward.outputs(X)[..., 0], LINEAR.logits(X), atol=1e-5)

@@ -60,7 +60,7 @@ def test_tokens(front):
     nodes, weights, value = FRONTS[front]
     place = found(BAG.onnx(nodes, weights=weights))
     assert isinstance(place, Place)
-    assert (place.tensor, place.kind, place.unit, place.limits) == (value, "embedding", "unit of the embedding", None)
+    assert (place.tensor, place.kind, place.unit, place.limits) == (value, "tokens", "unit of the embedding", None)
     assert place.rows == 20
     assert "'x'" in place.front
 
@@ -82,7 +82,7 @@ def two_tables(join):
 
 def test_several_tables_side_by_side_are_one_value():
     place = found(two_tables([("Concat", ["ea", "eb"], ["e"], {"axis": 1})]))
-    assert (place.tensor, place.kind, place.rows) == ("e", "embedding", 40)
+    assert (place.tensor, place.kind, place.rows) == ("e", "tokens", 40)
     assert "2 tables looked up by 'x', joined in 'e'" in place.front
 
 

@@ -133,7 +133,7 @@ def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRo
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
     entry = ground.subject.info.at
-    if ground.meter.stop.hurried or (entry is not None and entry.kind == "embedding"):
+    if ground.meter.stop.hurried or (entry is not None and entry.kind == "tokens"):
         return ()
     return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
 

@@ -106,7 +106,7 @@ def _picture(
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
     reach = float(np.abs(field).max()) or 1.0
     entry, fed = ground.subject.info.at, ground.samples.fed
-    imaged = entry is None or entry.kind != "embedding"
+    imaged = entry is None or entry.kind != "tokens"
     return DirectionPicture(
         index=sample.index,
         role=role,
