@@ -56,8 +56,11 @@ def _made(
     rows, y = data[some][:SHOWN], labels[some][:SHOWN]
     if scores is None:
         return Made({"inputs": rows}, y)
-    logits = _log_probabilities(model) if scores == "log" else getattr(model, scores)
-    return Made({"inputs": rows}, y, truth.by_differences(logits, rows))
+    if scores != "log":
+        return Made({"inputs": rows}, y, truth.by_differences(getattr(model, scores), rows))
+    found = truth.by_differences(_log_probabilities(model), rows)
+    # Of probabilities the logits are known up to a constant: their own Jacobian is not.
+    return Made({"inputs": rows}, y, truth.Truth(found.lam, np.full_like(found.norm, np.nan)))
 
 
 def _add(

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnxconverter_common import float16
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -18,7 +18,7 @@ from tests.exporters.recipe import Array, Made, Recipes
 
 RECIPES = Recipes("ONNX Runtime")
 PARENTS = {"base": "t_base", "encoder": "t_encoder"}
-_SAME = ("fp16", "ortopt", "ortopt_all")  # compute the parent's function, to rounding
+_SAME = ("ortopt", "ortopt_all")  # compute the parent's function, to rounding
 
 
 class _Rows(CalibrationDataReader):
@@ -61,22 +61,7 @@ def _optimised(level: str) -> Callable[[Path, Path, Array], None]:
 
 
 def _half(parent: Path, path: Path, X: Array) -> None:
-    """Every float32 tensor, input and output as float16."""
-    model = onnx.load(parent)
-    for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype("float16"), tensor.name))
-    for node in model.graph.node:
-        for a in node.attribute:
-            if a.name == "value" and a.t.data_type == onnx.TensorProto.FLOAT:
-                a.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(a.t).astype("float16")))
-            if node.op_type == "Cast" and a.name == "to" and a.i == onnx.TensorProto.FLOAT:
-                a.i = onnx.TensorProto.FLOAT16
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
-    del model.graph.value_info[:]
-    onnx.save(model, path)
+    onnx.save(float16.convert_float_to_float16(onnx.load(parent)), path)
 
 
 _WAYS: dict[str, Callable[[Path, Path, Array], None]] = {

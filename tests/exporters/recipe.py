@@ -17,7 +17,7 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 MODULES: Mapping[str, tuple[str, ...]] = {
     "torch_recipes": ("torch", "onnxscript", "sklearn"),
     "token_recipes": ("torch", "onnxscript", "sklearn"),
-    "quantised_recipes": ("torch", "onnxscript", "sklearn", "onnx_ir"),
+    "quantised_recipes": ("torch", "onnxscript", "sklearn", "onnx_ir", "onnxconverter_common"),
     "classical_recipes": ("skl2onnx", "sklearn"),
     "tree_recipes": ("onnxmltools", "xgboost", "lightgbm", "sklearn"),
     "vision_recipes": ("torch", "onnxscript", "torchvision", "timm", "sklearn"),

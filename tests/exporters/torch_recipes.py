@@ -327,7 +327,6 @@ for _name, _build in (("seg", Segmenter), ("segup", Upsampler)):
     _small(f"t_{_name}", _build, X, steps=0, n=6, labelled=False, **({} if _name == "seg" else {"free": (0, 2, 3)}))
 _small("t_normin_softmax", Normalised, levels(X).astype(np.float32), steps=0, logits=lambda m, t: m(t).log())
 _small("t_sigmoid", Sigmoid, steps=0, logits=lambda m, t: torch.logit(m(t)), lam=truth.sigmoid_lambda)
-_small("t_binary", lambda: Base(1), labels=(Y > 4).astype(np.int64), steps=0, lam=truth.sigmoid_lambda)
 _small("t_twoout", TwoOutputs, steps=0, logits=lambda m, t: m(t)[0], outputs=("y", "p"))
 _small("t_dynHW", lambda: Base(any_size=True), free=(0, 2, 3))
 for _rows in (1, 3, 4, 8):
@@ -380,6 +379,11 @@ def _regression(path: Path) -> Made:
     return Made(made.inputs, None, made.truth, options=("--output-kind", "gaussian"))
 
 
+def _binary(path: Path) -> Made:
+    made = trained(lambda: Base(1), X, (Y > 4).astype(np.int64), path, steps=0, lam=truth.sigmoid_lambda)
+    return Made(made.inputs, made.labels, made.truth, options=("--output-kind", "sigmoid"))
+
+
 def _bytes(path: Path) -> Made:
     torch.manual_seed(0)
     rows = levels(X).astype(np.uint8)
@@ -393,4 +397,5 @@ RECIPES.add("t_two_inputs", _two_inputs)
 RECIPES.add("t_five_heads", _five_heads)
 RECIPES.add("t_yolo", _yolo)
 RECIPES.add("t_reg", _regression)
+RECIPES.add("t_binary", _binary)
 RECIPES.add("t_uint8", _bytes)

@@ -33,6 +33,13 @@ def _vit() -> nn.Module:
     return models.VisionTransformer(64, 16, num_layers=4, num_heads=4, hidden_dim=96, mlp_dim=192, num_classes=CLASSES)
 
 
+def _maxvit() -> nn.Module:
+    return models.MaxVit(
+        (64, 64), stem_channels=32, partition_size=2, block_channels=[32, 64], block_layers=[1, 2], head_dim=16,
+        stochastic_depth_prob=0.0, num_classes=CLASSES,
+    )  # fmt: skip
+
+
 def _plain(name: str, **how: object) -> Callable[[], nn.Module]:
     return lambda: getattr(models, name)(num_classes=CLASSES, **how)
 
@@ -58,7 +65,7 @@ TORCHVISION: dict[str, tuple[Callable[[], nn.Module], int, str | None]] = {
     "convnext_tiny": (_plain("convnext_tiny"), 64, "resnet"),
     "swin_t": (_plain("swin_t"), 64, "transformer"),
     "vit_b_16": (_vit, 64, "transformer"),
-    "maxvit_t": (_plain("maxvit_t", input_size=(64, 64), partition_size=2), 64, "hybrid"),
+    "maxvit_t": (_maxvit, 64, "hybrid"),
 }
 TIMM = {"mobilenetv4_conv_small": "resnet", "efficientvit_b0": "hybrid", "ghostnet_050": "hybrid"}
 
