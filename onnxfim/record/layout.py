@@ -79,6 +79,7 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
             raise Misfit("is missing", "an object").inside("measures")
         else:
             _told_of_measures(record["measures"])
+            _no_nulls(record.get("samples"))
         with uncollected():
             audit: Audit = from_plain(Audit, record, older=older)
             require_coherent(audit)
@@ -98,6 +99,14 @@ def _told_of_measures(record: Any) -> None:
         from_plain(Mapping[str, ToldMeasure], record)
     except Misfit as misfit:
         raise misfit.inside("measures") from None
+
+
+def _no_nulls(samples: Any) -> None:
+    """Refuse an optional measure that is null: one that a sample has not is left out."""
+    for at, sample in enumerate(samples if isinstance(samples, list) else ()):
+        for name in _UNSAID[SampleResult]:
+            if isinstance(sample, dict) and sample.get(name, name) is None:
+                raise Misfit("is null", "an object, or to be left out").inside(name).inside(at).inside("samples")
 
 
 def _layout_1(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def with_nulls(audit: Audit, *, share: float = 1.0) -> Audit:
 def with_tokens(audit: Audit, text: str = "embedding") -> Audit:
     """The audit as one of a file of tokens, audited at their embedding, which is called so."""
     front = f"Gather (node {text!r}) of the table {text!r} (50 rows) by {text!r}"
-    at = AuditedFrom(text, "embedding", front, "unit of the embedding", text, "int64", ("N", 12), named=False)
+    at = AuditedFrom(text, "tokens", front, "unit of the embedding", text, "int64", ("N", 12), named=False)
     rng = np.random.default_rng(5)
     shares = rng.dirichlet(np.full(12, 0.3), len(audit.directions))
     positions = [tuple(Position(int(t), float(p)) for t, p in zip(rng.integers(0, 50, 12), row, strict=True)) for row in shares]

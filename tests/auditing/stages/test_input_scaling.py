@@ -27,9 +27,11 @@ def audited(name, change=lambda x: x, rows=200):
 def test_the_sample_models_on_their_data_raise_no_alarm(name):
     audit = audited(name)
     assert scaling(audit) is None
-    # So few passes cannot tell a quantised file's slope, which is said; nothing else is wrong with any of them.
-    wrong = [f.id for f in audit.findings if f.level == "error"]
-    assert wrong == (["no-plateau", "unresolved"] if name.endswith("int8") else [])
+    # So few passes cannot tell a quantised file's slope, which is said, on processors whose integers resolve a sample and on others;
+    # nothing else is wrong with any of them.
+    wrong = {f.id for f in audit.findings if f.level == "error"}
+    assert "no-plateau" in wrong if name.endswith("int8") else not wrong
+    assert wrong <= {"no-plateau", "unresolved"}
     found = audit.data.scaling
     assert found.change is None  # none of them won anything
     if 200 * audit.calibration.nll_before < 19:
