@@ -15,7 +15,7 @@ import transformers  # isort: skip
 
 from tests.exporters.data import digits
 from tests.exporters.recipe import Made, Recipes
-from tests.exporters.torch_export import export, of_module
+from tests.exporters.torch_export import export, in_float32, of_module
 from tests.exporters.truth import by_torch
 
 RECIPES = Recipes("transformers, PyTorch")
@@ -87,7 +87,7 @@ def _pictures(path: Path, build, side: int, **how) -> Made:
             net(torch.tensor(digits(32, side, seed=3)[0]))
     net = net.eval()
     export(net, [torch.tensor(X[:2])], path, **how)
-    return Made({"inputs": X}, y, of_module(net, X), own=of_module(net, X, double=False))
+    return Made({"inputs": X}, y, known := of_module(net, X), own=in_float32(net, X, known))
 
 
 def _bert() -> nn.Module:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -65,6 +66,21 @@ def of_module(
     found = copy.deepcopy(module).eval()
     found = found.double() if double else found
     return truth.by_torch(lambda t: found(t) if logits is None else logits(found, t), X, lam, double=double)
+
+
+def in_float32(module: nn.Module, X: Array, known: truth.Truth, *, draws: int = 3) -> truth.Truth:
+    """What PyTorch's own float32 finds: of a few draws of rounding (rows a unit in the last place apart) the farthest from the truth.
+
+    In deep networks some value stands within rounding of a kink: which side it is on is chance.
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    for k in range(1 + draws):
+        moved = np.nextafter(X, np.where(rng.random(X.shape) < 0.5, np.inf, -np.inf).astype(X.dtype)) if k else X
+        found.append(of_module(module, moved, double=False))
+    farthest = np.abs(np.stack([t.lam for t in found]) / known.lam - 1).argmax(axis=0)
+    each = np.arange(len(X))
+    return truth.Truth(*(np.stack([getattr(t, name) for t in found])[farthest, each] for name in ("lam", "norm")))
 
 
 def trained(

@@ -15,7 +15,7 @@ from torchvision import models  # isort: skip
 
 from tests.exporters.data import digits
 from tests.exporters.recipe import Made, Recipes
-from tests.exporters.torch_export import export, fit, of_module
+from tests.exporters.torch_export import export, fit, in_float32, of_module
 
 RECIPES = Recipes("torchvision, PyTorch")
 CLASSES = 10
@@ -100,7 +100,7 @@ def _made(path: Path, build: Callable[[], nn.Module], size: int, *, steps: int =
     X, y = digits(_SHOWN, size, seed=7)
     export(net, [torch.tensor(X[:2])], path, script=script)
     known = of_module(net, X)
-    return Made({"inputs": X}, y, known, own=of_module(net, X, double=False))
+    return Made({"inputs": X}, y, known, own=in_float32(net, X, known))
 
 
 for _name, (_build, _size, _family) in TORCHVISION.items():
