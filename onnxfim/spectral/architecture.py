@@ -90,7 +90,7 @@ class _TopologyReading:
         steps: int,
     ) -> str:
         if attention:
-            return "hybrid" if len(self._spatial()) > len(attention) or steps else "transformer"
+            return "hybrid" if len(self._spatial()) > len(attention) or steps or gates else "transformer"
         if steps:
             return "recurrent"
         if any(_base(n) == "If" for n in self.nodes) or not (self.convs or self.dense):
