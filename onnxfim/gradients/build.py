@@ -369,11 +369,12 @@ def _varying(prepared: Prepared) -> tuple[set[str], set[str]]:
         if op in STEPS - _ROUNDING or (varying | rounded).isdisjoint(read):
             continue
         slopes = not varying.isdisjoint(read)
+        quantised = any(elem.get(r) in WHOLE for r in varying.intersection(read))  # moved between a quantiser and its inverse
         for k, o in enumerate(node.output):
             kind = elem.get(o)
             if not o or kind == TensorProto.BOOL or k in INDICES.get(op, ()):
                 continue
-            if kind in WHOLE and not (slopes and op in REFUSED):
+            if kind in WHOLE and not (slopes and (op in REFUSED or quantised)):
                 rounded.add(o)
             elif slopes or op == "Cast":
                 varying.add(o)

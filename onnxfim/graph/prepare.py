@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.errors import ModelError, OnnxFimError, UnsupportedOperator
 from onnxfim.graph import quantised
 from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
@@ -130,10 +130,16 @@ def prepare(
     nodes = casts + [widen(n) for n in nodes]
     inputs = [i for i in model.graph.input if i.name in {g.name for g in graph.inputs}]
     unroller = unroller_of(model, emitter, wide=True)
-    nodes, trace = _traced(
-        nodes, initializers, inputs, opset, expansion(model, opset, emitter, unroller, wide=True), emitter, unroller.decisions,
-        input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {}, base_dir=base_dir,
-    )  # fmt: skip
+    try:
+        nodes, trace = _traced(
+            nodes, initializers, inputs, opset, expansion(model, opset, emitter, unroller, wide=True), emitter, unroller.decisions,
+            input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {}, base_dir=base_dir,
+        )  # fmt: skip
+    except TraceError as error:  # at another batch size the axis has other rows
+        for name in unroller.splits:
+            if str(error).startswith(f"node {name!r} (Split)"):
+                raise UnsupportedOperator(f"node {name!r}: SplitToSequence makes a sequence of the rows of the batch.") from error
+        raise
     nodes, initializers = simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
     nodes = pruned(nodes, [output_name], stop=[input_name])
     used = {r for n in nodes for r in reads(n)} | {output_name}

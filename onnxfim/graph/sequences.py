@@ -85,6 +85,7 @@ class SequenceWriter(SubgraphWriter):
             sizes = [min(each, size - at) for at in range(0, size, each)] if each > 0 else [int(v) for v in known.reshape(-1)]
         elif not given and size is not None:
             sizes = [1] * size
+            self.splits.add(node.name)
         if not sizes:
             self.keep(node, "into how many parts it splits is not known before the model runs")
             return None

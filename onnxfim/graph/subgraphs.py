@@ -32,7 +32,7 @@ class SubgraphWriter:
     """What writing subgraphs out needs: names, operator sets, and which names are sequences.
 
     ``decisions`` are the values that decided what was written, by name: at another batch size they must be the same. ``reasons``
-    tell by the first output of a node why it stays as it is.
+    tell by the first output of a node why it stays as it is. ``splits`` are the names of nodes that split an axis into its rows.
 
     Args:
         version: Operator set of the file, which is that of its subgraphs.
@@ -47,6 +47,7 @@ class SubgraphWriter:
         self.sequences: dict[str, tuple[str, ...]] = {}
         self.decisions: dict[str, np.ndarray] = {}
         self.reasons: dict[str, str] = {}
+        self.splits: set[str] = set()
         self.kept: set[str] = set()  # values of nodes on sequences that stay as they are
 
     def written_for(self, nodes: Sequence[onnx.NodeProto], version: int) -> None:

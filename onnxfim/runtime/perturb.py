@@ -172,16 +172,16 @@ class BoundPair:
             buffer.free()
             raise broken_off(error) or run_error(error, self._model) from error
 
-    def answers(self, rows: Any, beside: Mapping[str, Array]) -> list[Array]:
+    def answers(self, rows: Any, beside: Mapping[str, Array] | None = None) -> list[Array]:
         """Outputs of the model at rows that lie on the device, and at its other inputs, whose rows lie along their first axis."""
         binding = self._model.io_binding()
         binding.bind_ortvalue_input(self._input, rows)
-        for name, value in beside.items():
+        for name, value in (beside or {}).items():
             binding.bind_cpu_input(name, value)
         for name in self._outputs:
             binding.bind_output(name, "cpu")
         if current_watch().tries:
-            feeds = {self._input: rows.numpy(), **beside}
+            feeds = {self._input: rows.numpy(), **(beside or {})}
             try_rows(self._model, self._outputs, feeds, dict.fromkeys(feeds, 0))
         with watched("call", rows.shape()[0]):
             self._model.run_with_iobinding(binding, breakable())
