@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
+import onnx
 import tensorflow as tf
 import tf2onnx
 from keras import layers
@@ -88,6 +90,7 @@ def _made(
     opset: int = 15,
     steps: int = 12,
     n: int = 12,
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> Made:
     keras.utils.set_random_seed(0)
     model = build()
@@ -104,7 +107,15 @@ def _made(
         signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name="x")]
         called = tf.function(lambda x: model(x, training=False), input_signature=signature)
         tf2onnx.convert.from_function(called, input_signature=signature, opset=opset, output_path=str(path))
-    return Made({"inputs": rows[:n]}, labels[:n], _truth(build, model.get_weights(), rows[:n], softmax))
+    known = _truth(build, model.get_weights(), rows[:n], softmax)
+    return Made({"inputs": rows[:n]}, labels[:n], known, options=_lost(path, lost))
+
+
+def _lost(path: Path, values: Mapping[str, str]) -> tuple[str, ...]:
+    """Options that hold what the exporter made inputs of, though the model has them as constants; by a part of the name."""
+    inputs = [i.name for i in onnx.load(path).graph.input]
+    feeds = [("--feed", f"{name}={value}") for name in inputs for part, value in values.items() if part in name]
+    return ("--input", inputs[0], *(o for feed in feeds for o in feed)) if feeds else ()
 
 
 def _add(name: str, build: Build, rows: Array, labels: Array = Y, *, family: str | None = None, **how: Any) -> None:
@@ -123,7 +134,13 @@ _add("cnn_softmax", _cnn(), X)
 _add("cnn_softmax_tf2onnx", _cnn(), X, by_keras=False)
 _add("cnn_logits_tf2onnx_op11", _cnn(False), X, softmax=False, by_keras=False, opset=11)
 _add("cnn_rescaling", _cnn(before=lambda: layers.Rescaling(1 / 127.5, offset=-1)), GREY)
-_add("cnn_normalization_tf2onnx", _cnn(before=lambda: layers.Normalization(mean=[100.0], variance=[3600.0])), GREY, by_keras=False)
+_add(
+    "cnn_normalization_tf2onnx",
+    _cnn(before=lambda: layers.Normalization(mean=[100.0], variance=[3600.0])),
+    GREY,
+    by_keras=False,
+    lost={"Sub/y": "100"},
+)
 for _kind in ("LSTM", "GRU"):
     _add(f"{_kind.lower()}_tf2onnx", _recurrent(_kind), STEPS, by_keras=False, family="recurrent")
 _add("lstm", _recurrent("LSTM"), STEPS, family="recurrent")
