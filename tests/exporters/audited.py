@@ -89,7 +89,9 @@ def audit(folder: Path, name: str, *, work: Path, samples: int = 16, timeout: fl
     if "norm" in truth and np.isfinite(truth["norm"]).all():
         found["norm"] = float(np.log10(truth["norm"].max()))
     if not out.exists():
-        return Outcome(route="refused", why=said.strip().splitlines()[-1] if said.strip() else "nothing was said", **found)
+        return Outcome(
+            route="refused", why=(said.strip().splitlines() or ["nothing was said"])[-1].replace(f"{folder}{os.sep}", ""), **found
+        )
     record = json.loads(out.read_text())
     found |= {"seconds": record["run"]["seconds"], "over_bare": _over_bare(model, folder / f"{name}.npz", record)}
     why = "" if record["gradient"]["used"] else record["gradient"]["reason"] or ""

@@ -26,11 +26,13 @@ Files as exporters really write them, each audited with default settings and hel
     pip install -e '.[dev,exporters]'
     python -m tests.exporters.table FOLDER --page docs/exporters.md
 
-*route*: how samples were measured. *error*: the largest relative error of `lambda_max` over the samples, against the same weights in
-float64 (PyTorch, TensorFlow, scikit-learn); *float32*: the same of the framework's own float32 at rows a unit in the last place apart, where deep networks have kinks within
-rounding and float32 itself does not tell the slope. *cover*: share of samples whose interval holds the truth. *class*: of the
-architecture. *bound*: log10 of the Lipschitz bound of the logits, and whether it is above the largest slope found. *bare*: seconds of
-the audit over those of as many rows through the bare file (of small files the start counts most).
+*route*: how samples were measured; *kinked* ones stand on a tie (a MaxPool over a constant background) and have one-sided slopes.
+*error*: the largest relative error of `lambda_max` over the other samples, against the same weights in float64 (PyTorch, TensorFlow,
+scikit-learn). *float32*: the same of the framework's own float32 at rows a unit in the last place apart, where deep networks have
+kinks within rounding and float32 itself does not tell the slope: a file is exact where its error is at most 1e-4, or 1.5 times
+that. *cover*: share of samples whose interval holds the truth. *class*: of the architecture. *bound*: log10 of the Lipschitz bound
+of the logits, and whether it is above the largest slope found. *bare*: seconds of the audit over those of as many rows through the
+bare file (of small files the start counts most).
 """
 
 
