@@ -288,7 +288,8 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     scale = _length(t)
     inside = np.maximum(np.abs(y), _INSIDE.get(test.node.op_type, 0.0))
     # That of the longest step: at a shorter one most of a wrong slope may be rounding's.
-    rounding = _ROUNDED / 2 * inside * float(np.finfo(values[test.output].dtype).eps) / max(moved.central)
+    eps = float(np.finfo(values[test.output].dtype).eps)
+    rounding = _ROUNDED / 2 * inside * eps / max(moved.central) + _ROUNDED * eps * _summed(test.node, moved, t.size)
     with np.errstate(invalid="ignore", over="ignore"):
         for k, step in enumerate(moved.central):
             slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * step)
@@ -300,6 +301,14 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
         best = np.where(np.isfinite(y) | (ends[0] != ends[1]), best, 0.0)  # a score that a mask made infinite, and that stays so
     errors = _length(best) / np.maximum(scale, _TINY)
     return NodeError(op_name(test.node), test.name, errors)
+
+
+def _summed(node: onnx.NodeProto, moved: _Moved, size: int) -> float:
+    """The usual size of what a sum adds up for each of ``size`` results; that of probabilities has a slope of rounding alone."""
+    if node.op_type not in ("ReduceSum", "ReduceMean"):
+        return 0.0
+    along = moved.along[0]
+    return _rms(along) * (along.size / max(size, 1) if node.op_type == "ReduceSum" else 1.0)
 
 
 def _in_order(node: onnx.NodeProto, x: Array, along: Array, y: Array) -> Array:

@@ -165,3 +165,31 @@ def test_a_wrong_slope_of_the_scores_that_are_seen_is_seen_beside_those_hidden(h
     assert worst(net, output, X, v)["Add"] < 1e-3
     monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: 0.95, 1: 1.0}))
     assert worst(net, output, X, v)["Add"] > 0.01
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "centred"])
+def test_a_sum_whose_slope_is_rounding_alone_is_no_wrong_rule(kind):
+    """Probabilities that are divided by their sum, and values that are normalised twice."""
+    net = Net((4, 20))
+    h = net.op("MatMul", "x", np.random.default_rng(1).standard_normal((20, 20)))
+    if kind == "probabilities":
+        h = net.op("Softmax", h, axis=-1)
+        output = net.op("Div", h, net.op("ReduceSum", h, np.array([2])))
+    else:
+        for _ in range(2):
+            h = net.op("InstanceNormalization", h, np.ones(4), np.zeros(4))
+        output = h
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 4, 20)).astype(np.float32)
+    errors = worst(net, output, X, v)
+    assert errors["ReduceSum" if kind == "probabilities" else "ReduceMean"] < 1e-3
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean"])
+def test_a_wrong_slope_of_a_sum_is_seen(op, monkeypatch):
+    net = Net((4, 20))
+    output = net.op(op, net.op("Tanh", "x"), np.array([2]))
+    right = RULES[op]
+    wrong = DerivativeRule(right.vjp, lambda n, vs: [n.mul(t, 0.99) for t in right.jvp(n, vs)])
+    monkeypatch.setitem(RULES, op, wrong)
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 4, 20)).astype(np.float32)
+    assert worst(net, output, X, v)[op] > 5e-3

@@ -76,4 +76,6 @@ def test_cases_hold_what_they_name(drawn):
 def test_rows_of_zeros_are_normalised_to_zeros(p):
     """As ONNX Runtime has it: rows that a Pad wrote are divided by a norm of zero."""
     net = Net((2, 3))
-    check_laws(net, net.op("LpNormalization", net.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0])), axis=2, p=p), np.random.default_rng(0))
+    check_laws(
+        net, net.op("LpNormalization", net.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0])), axis=2, p=p), np.random.default_rng(0)
+    )
