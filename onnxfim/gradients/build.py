@@ -361,7 +361,7 @@ def _varying(prepared: Prepared) -> tuple[set[str], set[str]]:
     """Values that a slope of x reaches, and numbers rounded to integers.
 
     Results of steps have no slope, nor have positions and comparisons. A number that was rounded and is a float again stands for a
-    real one: it counts, and is refused; so do whole numbers that a quantiser made, through what moves them.
+    real one: it counts, and is refused.
     """
     elem = prepared.trace.elem
     varying, rounded = {prepared.x}, set[str]()
@@ -370,12 +370,12 @@ def _varying(prepared: Prepared) -> tuple[set[str], set[str]]:
         if op in STEPS - _ROUNDING or (varying | rounded).isdisjoint(read):
             continue
         slopes = not varying.isdisjoint(read)
-        refused = slopes and (op in REFUSED or any(r in varying and elem.get(r) in WHOLE for r in read))
+        quantised = any(elem.get(r) in WHOLE for r in varying.intersection(read))  # moved between a quantiser and its inverse
         for k, o in enumerate(node.output):
             kind = elem.get(o)
             if not o or kind == TensorProto.BOOL or k in INDICES.get(op, ()):
                 continue
-            if kind in WHOLE and not refused:
+            if kind in WHOLE and not (slopes and (op in REFUSED or quantised)):
                 rounded.add(o)
             elif slopes or op == "Cast":
                 varying.add(o)
