@@ -17,8 +17,9 @@ from onnxfim.errors import ModelError
 from onnxfim.gradients.derivative_rules import REFUSED, RULES, Cotangent, DerivativeRule, Pointwise, Scaled, Site, Stretch, refusal
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import told_unfit
+from onnxfim.graph.graph import reads
 from onnxfim.graph.lower import op_name
-from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.prepare import Prepared, prepare, pruned
 from onnxfim.graph.reach import INDICES, STEPS, WHOLE
 from onnxfim.graph.shapes import Batch, Shape
 

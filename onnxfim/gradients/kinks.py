@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxfim.graph.graph import reads
 from onnxfim.graph.lower import op_name
-from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.prepare import Prepared, prepare, pruned
 from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import Batch
 

@@ -19,8 +19,9 @@ from onnx import helper
 
 from onnxfim.gradients.build import RESERVED, DerivativeWriter
 from onnxfim.graph.expand import told_unfit
+from onnxfim.graph.graph import reads
 from onnxfim.graph.lower import op_name
-from onnxfim.graph.prepare import Prepared, prepare, pruned, reads
+from onnxfim.graph.prepare import Prepared, prepare, pruned
 
 Array: TypeAlias = np.ndarray[Any, Any]
 #: Opens a model and runs it once: feeds by name to all of its outputs, in order.
@@ -38,6 +39,8 @@ _BENDS_WITHIN_ONE = frozenset(
 _TINY = float(np.finfo(np.float64).tiny)
 #: Of an input's size, where its spread is less: a smaller step is lost in float32.
 _LEAST = 2e-3
+#: The step, of a node's results, where these are large against their changes: a smaller one is lost in their rounding.
+_COARSE = 1e-2
 _ROUNDED = 4  # units in the last place of a node's results, below which a difference of them says nothing
 #: The least size of what is rounded inside an operator: the runtime computes log(1 + exp(x)) as it stands.
 _INSIDE = {"Softplus": 1.0}
@@ -232,19 +235,23 @@ def _groups(tests: Sequence[_Test], values: Mapping[str, Array]) -> Iterator[lis
 
 @dataclass(frozen=True)
 class _Moved:
-    """The tangents of a node's varying inputs in float64, and the units of the steps along them.
+    """The tangents of a node's varying inputs in float64, and the unit of the steps along them.
 
-    ``fine`` is the smaller one where entries lie in crowds far from each other, as hidden scores of attention lie from those seen.
+    ``coarse`` is a longer step where results are large against their changes, as those of a sum with a large constant are.
     """
 
     along: Mapping[int, Array]
     unit: float
-    fine: float | None = None
+    coarse: float | None = None
+
+    @property
+    def central(self) -> list[float]:
+        """Steps of central differences."""
+        return [self.unit * s for s in STEPS] + ([] if self.coarse is None else [self.coarse])
 
     def steps(self) -> list[float]:
         """Of central differences, and last those of the one-sided ones."""
-        central = [self.unit * s for s in STEPS] + ([] if self.fine is None else [self.fine * s for s in STEPS])
-        return [sign * s for s in (*central, self.unit * NARROW) for sign in (1, -1)]
+        return [sign * s for s in (*self.central, self.unit * NARROW) for sign in (1, -1)]
 
 
 def _moved(test: _Test, values: Mapping[str, Array]) -> _Moved | None:
@@ -252,7 +259,19 @@ def _moved(test: _Test, values: Mapping[str, Array]) -> _Moved | None:
     along = {i: values[name][0].astype(np.float64) for i, name in test.incoming.items()}
     most = 1.0 if test.node.op_type in _BENDS_WITHIN_ONE else np.inf
     unit = _unit([values[test.node.input[i]] for i in along], list(along.values()), most)
-    return None if unit is None else _Moved(along, unit)
+    if unit is None:
+        return None
+    return _Moved(along, unit, _coarse(test, values, unit))
+
+
+def _coarse(test: _Test, values: Mapping[str, Array], unit: float) -> float | None:
+    """The step that changes a node's results by `_COARSE` of their usual size; None where the longest of `STEPS` does."""
+    y, t = np.abs(values[test.output]).astype(np.float64), np.abs(values[test.outgoing][0]).astype(np.float64)
+    if test.node.op_type in _BENDS_WITHIN_ONE or not (0 < (length := _rms(t)) < np.inf):
+        return None
+    step = _COARSE * float(np.quantile(y, 0.5, method="lower")) / length
+    within = np.isinf(y).any() or float(y.max() + step * t.max()) < float(np.finfo(values[test.output].dtype).max)
+    return step if within and unit * max(STEPS) < step < np.inf else None
 
 
 def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends: Sequence[Array]) -> NodeError:
@@ -268,11 +287,13 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
     best = np.full(t.shape, np.inf)
     scale = _length(t)
     inside = np.maximum(np.abs(y), _INSIDE.get(test.node.op_type, 0.0))
-    rounding = _ROUNDED / 2 * inside * float(np.finfo(values[test.output].dtype).eps)
+    # That of the longest step: at a shorter one most of a wrong slope may be rounding's.
+    eps = float(np.finfo(values[test.output].dtype).eps)
+    rounding = _ROUNDED / 2 * inside * eps / max(moved.central) + _ROUNDED * eps * _summed(test.node, moved, t.size)
     with np.errstate(invalid="ignore", over="ignore"):
-        for k, step in enumerate(STEPS):
-            slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * unit * step)
-            best = np.fmin(best, np.maximum(np.abs(t - slope) - rounding / (unit * step), 0.0))
+        for k, step in enumerate(moved.central):
+            slope = np.subtract(ends[2 * k], ends[2 * k + 1], dtype=np.float64) / (2 * step)
+            best = np.fmin(best, np.maximum(np.abs(t - slope) - rounding, 0.0))
             scale = np.fmax(scale, np.nan_to_num(_length(slope), posinf=0.0))
         sides = (ends[-2] - y) / (unit * NARROW), (y - ends[-1]) / (unit * NARROW)
         beyond = np.maximum(t - np.maximum(*sides), np.minimum(*sides) - t)
@@ -280,6 +301,14 @@ def _judged(test: _Test, values: Mapping[str, Array], moved: _Moved | None, ends
         best = np.where(np.isfinite(y) | (ends[0] != ends[1]), best, 0.0)  # a score that a mask made infinite, and that stays so
     errors = _length(best) / np.maximum(scale, _TINY)
     return NodeError(op_name(test.node), test.name, errors)
+
+
+def _summed(node: onnx.NodeProto, moved: _Moved, size: int) -> float:
+    """The usual size of what a sum adds up for each of ``size`` results; that of probabilities has a slope of rounding alone."""
+    if node.op_type not in ("ReduceSum", "ReduceMean"):
+        return 0.0
+    along = moved.along[0]
+    return _rms(along) * (along.size / max(size, 1) if node.op_type == "ReduceSum" else 1.0)
 
 
 def _in_order(node: onnx.NodeProto, x: Array, along: Array, y: Array) -> Array:

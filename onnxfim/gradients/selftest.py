@@ -31,7 +31,7 @@ _TRIES = 3  # points at which a rule must fail to be wrong: two kinks within one
 _ROWS = 8  # at least, so that the branches of a node are seen
 _MOVES = 3  # of the rows by rounding, to see how far their slopes are known
 _NOISE = 4.0  # times what rounding does: two graphs round at every node, a moved row at its inputs alone
-_MOST_NOISE = 0.3  # relative: slopes that rounding changes by more tell nothing
+_MOST_NOISE = 0.3  # relative, of what rounding may do: a derivative further off is another one
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _rule_error(
         apart = _relative(_norm((w - jvp(points, v[None], *at)[1][0])[None]), _norm(w[None]) + np.finfo(np.float64).tiny)
         if not apart <= ADJOINT_TOLERANCE * 10:
             noise = max(noise, _rounding(jvp, points, v, rng, *at))
-            if not apart <= _NOISE * min(noise, _MOST_NOISE):
+            if not apart <= min(_NOISE * noise, _MOST_NOISE):
                 suspects = None  # of this point nothing is known
                 continue
         bad = {n.name: n for n in found if not (n.errors <= RULE_TOLERANCE).all()}
@@ -191,16 +191,17 @@ def _rule_error(
 
 
 def _rounding(jvp: Derivative, X: Array, v: Array, rng: np.random.Generator, *at: Array) -> float:
-    """By how much, relative, Jv changes at the worst of the rows X (N, *shape) where they move by one unit in the last place.
+    """By how much, relative, Jv changes where the rows X (N, *shape) move by one unit in the last place.
 
-    In a deep network of kinks some value stands within rounding of one: which side it is on is chance, in each of two graphs.
+    In a deep network of kinks some value stands within rounding of one: which side it is on is chance, in each of two graphs. It
+    is that of the same share of the rows that two graphs are compared by: one row on a kink excuses no others.
     """
-    w, worst = jvp(X, v[None], *at)[1], 0.0
+    w, worst = jvp(X, v[None], *at)[1], np.zeros(len(X))
     for _ in range(_MOVES):
         moved = np.nextafter(X, np.where(rng.random(X.shape) < 0.5, np.inf, -np.inf).astype(X.dtype))
         change = _norm(jvp(np.where(X == 0, X, moved), v[None], *at)[1] - w) / (_norm(w) + np.finfo(np.float64).tiny)
-        worst = max(worst, float(change[np.isfinite(change)].max(initial=0.0)))
-    return worst
+        worst = np.fmax(worst, np.where(np.isfinite(change[0]), change[0], 0.0))
+    return _relative(worst, 1.0)
 
 
 def _difference_error(logits: Original, X: Array, v: Array, w: Array, spread: Array) -> float:

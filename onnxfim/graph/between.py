@@ -7,8 +7,7 @@ from functools import cached_property
 
 import onnx
 
-from onnxfim.graph.graph import Graph, Node
-from onnxfim.graph.prepare import reads
+from onnxfim.graph.graph import Graph, Node, reads
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 # Operators through which several embeddings become one value.

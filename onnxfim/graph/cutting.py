@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import onnx
 from onnx import helper
 
-from onnxfim.graph.graph import Dimension, Graph
-from onnxfim.graph.prepare import pruned, reads
+from onnxfim.graph.graph import Dimension, Graph, reads
+from onnxfim.graph.prepare import pruned
 
 
 def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:

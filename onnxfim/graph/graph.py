@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +83,9 @@ class Graph:
 
     def _ordered(self, nodes: Iterable[onnx.NodeProto]) -> tuple[Node, ...]:
         provided = {*self._tensors, *(i.name for i in self.inputs), ""}
-        return _sorted([_node(i, n) for i, n in enumerate(nodes)], provided)
+        made = list(nodes)
+        found = [_node(i, n) for i, n in enumerate(made)]
+        return _sorted(found, provided, {n.index: reads(made[n.index]) for n in found if n.has_subgraph})
 
     def rewritten(
         self, nodes: Iterable[onnx.NodeProto], constants: Iterable[onnx.TensorProto], *, opset: int,
@@ -201,8 +203,20 @@ def _attribute(a: onnx.AttributeProto) -> Attribute:
     return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value)
 
 
-def _sorted(nodes: list[Node], provided: set[str]) -> tuple[Node, ...]:
-    """Nodes in topological order (file order among the ready ones)."""
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Values a node reads, those captured by its subgraphs included."""
+    names = [i for i in node.input if i]
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [])):
+            inner = {t.name for t in graph.initializer} | {i.name for i in graph.input}
+            inner.update(o for n in graph.node for o in n.output)
+            names.extend(r for n in graph.node for r in reads(n) if r not in inner)
+            names.extend(o.name for o in graph.output if o.name not in inner)
+    return names
+
+
+def _sorted(nodes: list[Node], provided: set[str], captured: Mapping[int, Sequence[str]]) -> tuple[Node, ...]:
+    """Nodes in topological order (file order among the ready ones); what subgraphs of a node capture comes before it."""
     writer: dict[str, int] = {}
     for i, node in enumerate(nodes):
         for output in node.outputs:
@@ -212,7 +226,7 @@ def _sorted(nodes: list[Node], provided: set[str]) -> tuple[Node, ...]:
     waiting = [0] * len(nodes)
     readers: list[list[int]] = [[] for _ in nodes]
     for i, node in enumerate(nodes):
-        for name in set(node.inputs) - provided:
+        for name in {*node.inputs, *captured.get(i, ())} - provided:
             if name not in writer:
                 if node.has_subgraph:
                     continue

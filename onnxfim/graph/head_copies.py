@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.prepare import pruned, reads
+from onnxfim.graph.graph import reads
+from onnxfim.graph.prepare import pruned
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError
-from onnxfim.graph.graph import Dimension, Graph
-from onnxfim.graph.prepare import pruned, reads
+from onnxfim.graph.graph import Dimension, Graph, reads
+from onnxfim.graph.prepare import pruned
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -176,8 +176,9 @@ def _local_response(s: Scratch) -> str:
 
 @lowering("LpNormalization")
 def _lp(s: Scratch) -> str:
-    norm = "ReduceL1" if s.integer("p", 2) == 1 else "ReduceL2"
-    return s.write("Div", s.inputs[0], s.write(norm, s.inputs[0], [s.integer("axis", -1)]))
+    """x over its norm; ONNX Runtime's zero where that is zero."""
+    norm = s.write("ReduceL1" if s.integer("p", 2) == 1 else "ReduceL2", s.inputs[0], [s.integer("axis", -1)])
+    return s.write("Div", s.inputs[0], s.write("Where", s.write("Equal", norm, 0.0), 1.0, norm))
 
 
 # shapes

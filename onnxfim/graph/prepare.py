@@ -20,7 +20,7 @@ from onnxfim.graph import quantised
 from onnxfim.graph.batch import walk_freed
 from onnxfim.graph.emitter import Emitter
 from onnxfim.graph.expand import HALF, expansion, told_unfit, tolerant, unfit, unroller_of, widen
-from onnxfim.graph.graph import Graph
+from onnxfim.graph.graph import Graph, reads
 from onnxfim.graph.integers import floated
 from onnxfim.graph.shapes import STANDARD, Batch, Expand, OpenShape, Trace, TraceError, Walk, merge, walk
 from onnxfim.graph.simplify import rename, simplified
@@ -51,18 +51,6 @@ class Prepared:
     @property
     def opset(self) -> int:
         return next(int(o.version) for o in self.opset_imports if o.domain in STANDARD)
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Values a node reads, those captured by its subgraphs included."""
-    names = [i for i in node.input if i]
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [])):
-            inner = {t.name for t in graph.initializer} | {i.name for i in graph.input}
-            inner.update(o for n in graph.node for o in n.output)
-            names.extend(r for n in graph.node for r in reads(n) if r not in inner)
-            names.extend(o.name for o in graph.output if o.name not in inner)
-    return names
 
 
 def pruned(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], *, stop: Collection[str] = ()) -> list[onnx.NodeProto]:

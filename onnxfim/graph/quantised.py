@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from onnxfim.errors import UnsupportedOperator
 from onnxfim.graph.emitter import Emitter
+from onnxfim.graph.graph import reads
 from onnxfim.graph.referring import array_of
 from onnxfim.graph.shapes import constant_value
 
@@ -113,7 +114,7 @@ def dequantised(
             scale, zero = scale.reshape(columns), zero.reshape(columns if zero.size > 1 else ())
         value = (q.astype(np.float64) - zero.astype(np.float64)) * scale.astype(np.float64)
         made.append(numpy_helper.from_array(value.astype(np.float32).reshape(q.shape), node.output[0]))
-    used = {i for n in kept for i in n.input}
+    used = {r for n in kept for r in reads(n)}
     return kept, [t for t in initializers if t.name in used] + made
 
 

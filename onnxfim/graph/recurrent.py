@@ -88,7 +88,7 @@ class _Sequence:
         known = s.found.values.get(name)
         if known is not None and known.size and (known == known.reshape(-1)[0]).all() and 1 <= known.reshape(-1)[0] <= self.steps:
             return int(known.reshape(-1)[0]), ()
-        lengths = s.write("Reshape", s.write("Cast", name, to=7), [1, -1, 1])
+        lengths = s.write("Unsqueeze", s.write("Cast", name, to=7), [0, 2])
         running = s.write("Less", np.arange(self.steps, dtype=np.int64).reshape(-1, 1, 1), lengths)
         return self.steps, s.split(running, [1] * self.steps, axis=0)
 

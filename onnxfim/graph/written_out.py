@@ -18,10 +18,9 @@ import onnx
 from onnx import helper
 
 from onnxfim.graph.emitter import Emitter
-from onnxfim.graph.graph import Graph
+from onnxfim.graph.graph import Graph, reads
 from onnxfim.graph.integers import floated
 from onnxfim.graph.known_values import KnownValues
-from onnxfim.graph.prepare import reads
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

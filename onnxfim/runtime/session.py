@@ -240,7 +240,7 @@ def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], along:
     """One call of the session; its errors become those of `failures.run_error`. ``along`` is as in `watching.try_rows`."""
     try_rows(session, outputs, feeds, along)
     try:
-        with watched("call", len(next(iter(feeds.values()), ()))):
+        with watched("call", next((len(a) for a in feeds.values() if np.ndim(a)), 0)):
             return list(session.run(list(outputs), dict(feeds), breakable()))
     except Exception as error:
         raise broken_off(error) or run_error(error, session) from error

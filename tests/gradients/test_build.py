@@ -245,6 +245,16 @@ def test_steps_that_every_way_passes_are_refused(op):
     refused(net, net.op("Add", stepped, np.float32(1)), rf"node 'n1': {op} \(opset 18\).*zero almost everywhere.*sketch")
 
 
+@pytest.mark.parametrize("moved", ["Reshape", "Transpose"])
+def test_what_rounds_is_named_not_what_moves_it(moved):
+    """As converters from TensorFlow write it: whole numbers are moved before they are dequantised."""
+    net = Net((2, 4))
+    scale, zero = np.float32(0.1), np.int8(0)
+    t = net.op("QuantizeLinear", net.op("Tanh", "x"), scale, zero)
+    t = net.op("Reshape", t, np.array([0, -1])) if moved == "Reshape" else net.op("Transpose", t, perm=[0, 2, 1])
+    refused(net, net.op("DequantizeLinear", t, scale, zero), r"QuantizeLinear \(opset 18\).*zero almost everywhere.*sketch")
+
+
 def test_a_sequence_of_rows_is_refused():
     net = Net((4,))
     parts = net.op("SplitToSequence", net.op("Tanh", "x"), axis=0)

@@ -141,3 +141,55 @@ def test_a_mask_hides_neither_right_rules_nor_wrong_ones(low, wrong, monkeypatch
     errors = {e.op: e.errors.max() for e in found}
     assert (errors["Softmax"] > 1e-3) == wrong
     assert all(error < 1e-3 for op, error in errors.items() if op != "Softmax")
+
+
+@pytest.mark.parametrize(("slope", "seen"), [(1.0, False), (0.95, True), (0.99, True)])
+@pytest.mark.parametrize("constant", [1e2, 1e4, 1e6])
+def test_a_large_constant_hides_no_wrong_slope(constant, slope, seen, monkeypatch):
+    """At 1e6 float32 has steps of 0.06: what one of the usual size changes is lost in them; a longer one is as straight."""
+    net = Net((50,))
+    output = net.op("Add", net.op("Tanh", "x"), np.float32(constant))
+    monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: slope, 1: 1.0}))
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 50)).astype(np.float32)
+    assert (worst(net, output, X, v)["Add"] > 1e-3) is seen  # what the self-test allows
+
+
+@pytest.mark.parametrize("hidden", [0.25, 0.75])
+@pytest.mark.parametrize("low", [-1e4, -3.4e38, -np.inf])
+def test_a_wrong_slope_of_the_scores_that_are_seen_is_seen_beside_those_hidden(hidden, low, monkeypatch):
+    rng = np.random.default_rng(0)
+    net = Net((6, 40))
+    masked = net.op("Add", net.op("Tanh", "x"), np.where(np.arange(40) < 40 * hidden, low, 0.0).astype(np.float32))
+    output = net.op("Softmax", masked, axis=-1)
+    X, v = rng.standard_normal((2, 4, 6, 40)).astype(np.float32)
+    assert worst(net, output, X, v)["Add"] < 1e-3
+    monkeypatch.setitem(RULES, "Add", type(RULES["Add"])(lambda n: {0: 0.95, 1: 1.0}))
+    assert worst(net, output, X, v)["Add"] > 0.01
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "centred"])
+def test_a_sum_whose_slope_is_rounding_alone_is_no_wrong_rule(kind):
+    """Probabilities that are divided by their sum, and values that are normalised twice."""
+    net = Net((4, 20))
+    h = net.op("MatMul", "x", np.random.default_rng(1).standard_normal((20, 20)))
+    if kind == "probabilities":
+        h = net.op("Softmax", h, axis=-1)
+        output = net.op("Div", h, net.op("ReduceSum", h, np.array([2])))
+    else:
+        for _ in range(2):
+            h = net.op("InstanceNormalization", h, np.ones(4), np.zeros(4))
+        output = h
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 4, 20)).astype(np.float32)
+    errors = worst(net, output, X, v)
+    assert errors["ReduceSum" if kind == "probabilities" else "ReduceMean"] < 1e-3
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean"])
+def test_a_wrong_slope_of_a_sum_is_seen(op, monkeypatch):
+    net = Net((4, 20))
+    output = net.op(op, net.op("Tanh", "x"), np.array([2]))
+    right = RULES[op]
+    wrong = DerivativeRule(right.vjp, lambda n, vs: [n.mul(t, 0.99) for t in right.jvp(n, vs)])
+    monkeypatch.setitem(RULES, op, wrong)
+    X, v = np.random.default_rng(0).standard_normal((2, 4, 4, 20)).astype(np.float32)
+    assert worst(net, output, X, v)[op] > 5e-3

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim.errors import ModelError, UnsupportedOperator
 from onnxfim.gradients import derivative_graph
-from tests.support.gradient_nets import Net, run, session
+from tests.support.gradient_nets import Net, check_laws, run, session
 from tests.support.recurrent_reference import DEFAULT, WITH_ALPHA, WITH_BETA, recurrent
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -230,3 +230,44 @@ def test_a_loop_that_begins_with_zeros_for_a_fixed_batch_is_freed():
     rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
     z = run(_derived(net, y), {"x": rows[:3], "u": np.ones((1, 3, H), np.float32)}, ["z"])[0]
     assert_allclose(z, session(net.model(y)).run(None, {"x": rows})[0][:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["Loop", "Scan", "If"])
+def test_weights_that_only_a_body_reads_are_there(op):
+    """PyTorch and Keras leave the weights of a loop's body in the graph around it."""
+    rng = np.random.default_rng(2)
+    net = Net((T, H))
+    R = net.weight(rng.normal(0, 0.4, (H, H)))
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    first = net.op("Gather", x, np.asarray(0), axis=0)
+    if op == "Loop":
+        nodes = [helper.make_node("MatMul", ["s", R], ["m"]), helper.make_node("Tanh", ["m"], ["s2"]),
+                 helper.make_node("Identity", ["going"], ["still"])]  # fmt: skip
+        y = net.op("Loop", np.asarray(T), "", first, body=_body(nodes, ["turn", "going", "s"], ["still", "s2"]))
+    elif op == "Scan":
+        nodes = [helper.make_node("MatMul", ["s", R], ["m"]), helper.make_node("Add", ["m", "part"], ["a"]),
+                 helper.make_node("Tanh", ["a"], ["s2"])]  # fmt: skip
+        y = net.op("Scan", first, x, body=_body(nodes, ["s", "part"], ["s2"]), num_scan_inputs=1)
+    else:
+        then, other = (
+            _body([helper.make_node(o, [first, R][: 2 if o == "MatMul" else 1], ["b"])], [], ["b"]) for o in ("MatMul", "Neg")
+        )
+        y = net.op("Tanh", net.op("If", np.asarray(True), then_branch=then, else_branch=other))
+    check_laws(net, y, rng)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_fixed_batch_with_a_length_for_each_row_is_freed(op, batch):
+    rng = np.random.default_rng(3)
+    net = Net((T, WIDTH), batch=batch)
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    lengths = net.op("Cast", net.op("Add", net.op("Sign", net.op("ReduceSum", "x", np.asarray([1, 2]), keepdims=0)), np.float32(2)),
+                     to=TensorProto.INT32)  # fmt: skip
+    weights = [rng.standard_normal((1, GATES[op] * H, w)) for w in (WIDTH, H)]
+    y = net.op("Squeeze", net.ops(op, x, *weights, "", lengths, outputs=2, hidden_size=H)[1], np.asarray([0]))
+    rows = rng.standard_normal((8, T, WIDTH)).astype(np.float32)
+    z = run(_derived(net, y), {"x": rows, "u": np.ones((1, 8, H), np.float32)}, ["z"])[0]
+    own = session(net.model(y))
+    want = np.concatenate([own.run(None, {"x": rows[i : i + batch]})[0] for i in range(0, 8, batch)])
+    assert_allclose(z, want, atol=1e-6)

@@ -23,7 +23,7 @@ from tests.gradients import (
     cases_shape,
     cases_tensor,
 )
-from tests.support.gradient_nets import check_laws
+from tests.support.gradient_nets import Net, check_laws
 from tests.support.tracing import untraced
 
 TRACED = 5  # draws of each case; the others take the same ways through the rule
@@ -70,3 +70,12 @@ def test_operators_with_a_geometry_are_drawn_often(drawn, op):
 
 def test_cases_hold_what_they_name(drawn):
     assert {op for c in ALL for op in c.ops} <= set(drawn)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_rows_of_zeros_are_normalised_to_zeros(p):
+    """As ONNX Runtime has it: rows that a Pad wrote are divided by a norm of zero."""
+    net = Net((2, 3))
+    check_laws(
+        net, net.op("LpNormalization", net.op("Pad", "x", np.array([0, 1, 0, 0, 0, 0])), axis=2, p=p), np.random.default_rng(0)
+    )

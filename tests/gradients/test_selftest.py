@@ -102,3 +102,32 @@ def test_slopes_that_rounding_changes_are_told_from_another_derivative(chance, a
     result = judged(original, vjp, chancy, rules=rules)
     assert result.passed is passes, result
     assert passes or "Jv of the tested graph differs from the one that is used" in result.reason
+
+
+@pytest.mark.parametrize("noisy", [1, 8])
+def test_a_row_that_rounding_changes_excuses_no_others(noisy):
+    """All rows of the tested graph are a fifth off; of one row, or of all, rounding changes the slopes by as much."""
+    original, vjp, jvp = parts()
+
+    def chancy(rows, v):
+        z, w = jvp(rows, v)
+        if len(v) == 1:
+            w = w.copy()
+            w[0, :noisy] = by_chance(w[0, :noisy], rows[:noisy], 0.3, seed=0)
+        return z, w
+
+    def rules(rows, v):
+        return jvp(rows, v[None])[1][0] * np.float32(1.2), []
+
+    assert judged(original, vjp, chancy, rules=rules).passed is (noisy == 8)
+
+
+def test_a_derivative_that_is_far_off_is_another_whatever_rounding_does():
+    original, vjp, jvp = parts()
+
+    def chancy(rows, v):
+        z, w = jvp(rows, v)
+        return z, (np.stack([by_chance(one, rows, 1.0, seed=0) for one in w]) if len(v) == 1 else w)
+
+    result = judged(original, vjp, chancy, rules=lambda rows, v: (2 * jvp(rows, v[None])[1][0], []))
+    assert "Jv of the tested graph differs from the one that is used" in result.reason

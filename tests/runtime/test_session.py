@@ -185,3 +185,13 @@ def test_graphs_that_take_long_to_plan(nodes):
         graph.node.add()
     assert slow_to_plan(graph) is (nodes > 2500)
     assert _session_options(None, None, planned=not slow_to_plan(graph)).enable_mem_reuse is (nodes <= 2500)
+
+
+def test_a_single_number_may_be_fed_before_the_rows():
+    nodes = [onnx.helper.make_node("Mul", ["s", "x"], ["y"])]
+    kinds = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, d) for n, d in (("s", []), ("x", ["N"]), ("y", ["N"]))]
+    graph = onnx.helper.make_graph(nodes, "scaled", kinds[:2], kinds[2:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    session, _ = open_session(model.SerializeToString(), Hardware(("cpu",)))
+    feeds = {"s": np.array(2, np.float32), "x": np.arange(3, dtype=np.float32)}
+    assert_allclose(run(session, ["y"], feeds)[0], [0, 2, 4])

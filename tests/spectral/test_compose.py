@@ -320,3 +320,16 @@ def test_the_first_cause_is_said():
     ]
     reason = bound_of(nodes, weights).reason
     assert reason.startswith("node 'rounding', op QuantizeLinear: rounds to steps")
+
+
+def test_the_first_cause_is_said_where_a_normalisation_of_unknown_shape_follows():
+    """As static quantisation writes a transformer: the shapes behind its operators are not known."""
+    weights = {"s": np.float32(0.1), "z": np.uint8(128), "g": np.ones(3, np.float32), "b": np.ones(3, np.float32)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="rounding"),
+        helper.make_node("QLinearAdd", ["q", "s", "z", "q", "s", "z", "s", "z"], ["sum"], domain="com.microsoft"),
+        helper.make_node("DequantizeLinear", ["sum", "s", "z"], ["d"], name="back"),
+        helper.make_node("LayerNormalization", ["d", "g", "b"], ["y"], name="normalised"),
+    ]
+    reason = bound_of(nodes, weights).reason
+    assert reason.startswith("node 'rounding', op QuantizeLinear: rounds to steps")

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 
 from onnxfim.gradients.build import _end_to_end
-from onnxfim.gradients.derivative_rules import Cotangent, DerivativeRule, Partial, Pointwise, Scaled, Site, Stretch
+from onnxfim.gradients.derivative_rules import RULES, Cotangent, DerivativeRule, Partial, Pointwise, Scaled, Site, Stretch
 from onnxfim.graph.lower import op_name
+from onnxfim.graph.prepare import prepare
 from onnxfim.graph.shapes import Batch
 from tests.support.gradient_nets import Net
 
@@ -99,7 +100,32 @@ def tabular(rng: np.random.Generator) -> tuple[Net, str]:
     return net, dense(h, 9, 4)
 
 
-NETS = {"convolutional": convolutional, "attending": attending, "tabular": tabular}
+def rounded(rng: np.random.Generator) -> tuple[Net, str]:
+    """What float32 leaves little of: large offsets, local responses, hidden scores; and a recurrent layer that is written out."""
+    c, H = 6, 4
+    net = Net((3, 8, 8), opset=20)
+    h = net.op("Add", net.op("Mul", "x", np.float32(2)), np.float32(300))
+    h = net.op("Conv", h, rng.normal(0, 0.4, (c, 3, 3, 3)), rng.normal(0, 1, c), pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+    h = net.op(
+        "BatchNormalization", h, rng.uniform(0.5, 1.5, c), rng.normal(500, 30, c), rng.normal(0, 300, c), rng.uniform(0.5, 2, c)
+    )
+    h = net.op("LRN", net.op("Tanh", net.op("Div", net.op("Sub", h, np.float32(480)), np.float32(200))), size=3, alpha=1e-4)
+    h = net.op("Sigmoid", net.op("Mul", h, net.op("LeakyRelu", h, alpha=0.1)))
+    h = net.op("Reshape", net.op("ReduceL2", h, np.array([3]), keepdims=0), np.array([0, 6, 8]))
+    h = net.op("LayerNormalization", h, rng.uniform(0.5, 2, 8), rng.normal(0, 1, 8))
+    scores = net.op("MatMul", h, net.op("Transpose", net.op("MatMul", h, rng.normal(0, 0.3, (8, 8))), perm=[0, 2, 1]))
+    hidden = np.triu(np.ones((6, 6), bool), 1)
+    p = net.op("Softmax", net.op("Add", scores, np.where(hidden, -np.inf, 0.0).astype(np.float32)), axis=-1)
+    q = net.op("Softmax", net.op("Where", hidden, np.float32(np.finfo(np.float32).min), net.op("Neg", scores)), axis=-1)
+    h = net.op("Concat", net.op("MatMul", net.op("Where", net.op("IsNaN", p), np.float32(0), p), h), net.op("MatMul", q, h), axis=1)
+    h = net.op("Transpose", h, perm=[1, 0, 2])
+    weights = (rng.normal(0, 0.5, (1, 4 * H, w)) for w in (8, H))
+    h = net.op("Squeeze", net.ops("LSTM", h, *weights, rng.normal(0, 0.3, (1, 8 * H)), outputs=2, hidden_size=H)[1], np.array([0]))
+    h = net.op("Sub", net.op("Gemm", h, rng.normal(0, 1, (H, 8)), 1e4 + rng.normal(0, 1, 8)), np.float32(1e4))
+    return net, net.op("Gemm", net.op("Softplus", net.op("Pow", h, np.float32(2))), rng.normal(0, 0.5, (8, 4)), rng.normal(0, 1, 4))
+
+
+NETS = {"convolutional": convolutional, "attending": attending, "tabular": tabular, "rounded": rounded}
 
 
 # faults
@@ -132,6 +158,13 @@ def _moved(n: Site, t: str, like: str, *, by: int | None) -> str:
     if by is None:
         return n.write("Slice", t, [-1], [-(2**62)], [axis + 1], [-1])
     return _another_sample(n, t, axis=axis + 1)
+
+
+def _one_branch(n: Site, p: Partial) -> str:
+    """Wrong by a twentieth where the operator's first input is positive, right elsewhere."""
+    if not n.varies[0]:
+        raise NoFault
+    return n.mul(_written(n, p), n.write("Where", n.write("Greater", n.inputs[0], 0.0), 0.95, 1.0))
 
 
 def _masked(n: Site, t: str, like: str) -> str:
@@ -248,6 +281,8 @@ def forwards(change: Callable[[Site, str, str], str]) -> Plant:
 FAULTS = (
     Fault("sign", _each(lambda n, p: n.mul(_written(n, p), -1.0))),
     Fault("factor 1.02", _each(lambda n, p: n.mul(_written(n, p), 1.02))),
+    Fault("factor 0.99", _each(lambda n, p: n.mul(_written(n, p), 0.99))),
+    Fault("one branch", _each(_one_branch)),
     Fault("swapped operands", pointwise(_swapped)),
     Fault("missing term", pointwise(_one_left_out)),
     Fault("mask of another sample", _each(_stale)),
@@ -255,6 +290,7 @@ FAULTS = (
     Fault("an offset in the slope", _each(lambda n, p: n.add(_written(n, p), 0.05))),
     Fault("sign, both ways", both(lambda n, t, like: n.mul(t, -1.0))),
     Fault("factor 0.98, both ways", both(lambda n, t, like: n.mul(t, 0.98))),
+    Fault("factor 0.99, both ways", both(lambda n, t, like: n.mul(t, 0.99))),
     Fault("turned round along an axis", both(lambda n, t, like: _moved(n, t, like, by=None))),
     Fault("part left out", both(_masked)),
     Fault("shifted by one, forwards", forwards(lambda n, t, like: _moved(n, t, like, by=1))),
@@ -266,6 +302,7 @@ FAULTS = (
 )
 
 
-def operators(model: onnx.ModelProto) -> list[str]:
-    """Operators of a model, each once, in order."""
-    return list(dict.fromkeys(op_name(n) for n in model.graph.node))
+def operators(model: onnx.ModelProto, output: str) -> list[str]:
+    """Operators of a model that have a rule, and those that others are written out with, each once, in order."""
+    written = prepare(model, input_name="x", output_name=output).nodes
+    return [op for op in dict.fromkeys(op_name(n) for n in (*model.graph.node, *written)) if op in RULES]

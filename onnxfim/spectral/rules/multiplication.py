@@ -54,7 +54,8 @@ def scaled(ctx: Composition, node: Node, x: Value, factor: np.ndarray) -> Value:
     value = x
     if factor.size > 1 and not _fits(factor, x):
         if x.size is None or shape is None or None in shape:
-            return _unknown(ctx, node, f"is scaled by a constant of shape {factor.shape}, and its own shape is not known")
+            why = f"is scaled by a constant of shape {factor.shape}, and its own shape is not known"
+            return ctx.fresh(node, math.inf, reason=(x.reason if x.log == math.inf else "") or unbounded(node, why))
         index = np.broadcast_to(np.arange(x.size).reshape([d or 0 for d in x.shape or ()]), [d or 0 for d in shape])
         moved = ctx.linear(node, x, Rearrange((node,), x.shape, shape, index))
         value = replace(moved, name=f"{node.outputs[0]} from {x.name}")
