@@ -11,8 +11,8 @@ from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
-from onnxfim.graph.choosing_heads import choose_heads
-from onnxfim.graph.heads import heads, main_head
+from onnxfim.graph.choosing_heads import choose_heads, heads_of
+from onnxfim.graph.heads import main_head
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -38,10 +38,9 @@ def bounds_command(
         console.take_stdout()
     file = load_model(model)
     wanted.check_apart(file.files)
-    into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
         output = _value(file, options["output"])
-        fed = with_feeds(file, into, options["output"], options["feed"], options["shape"])
+        fed, into = with_feeds(file, tuple(options["input"]), options["output"], options["feed"], options["shape"])
         graph, entry = unread(fed, input_name=into, output_name=output, at=options["at"])
         reading = read_graph(graph, input_name=entry, output_name=output, progress=progress)
     record = to_json(file, reading)
@@ -65,7 +64,7 @@ def _value(file: ModelFile, name: str | None) -> str | None:
         InputError: an output that cannot be read, or several.
     """
     if name is None:
-        main = main_head(heads(file.graph))
+        main = main_head(heads_of(file))
         return None if main is None else main.value.name
     chosen = choose_heads(file, name)
     if len(chosen) > 1:

@@ -230,3 +230,47 @@ class Masked:
         )
         made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
         return made
+
+    def fused(self, *, positions=False):
+        """The same of ONNX Runtime's fused operators; inputs ``x`` and ``mask`` int32, and where sequences end is what masks.
+
+        With ``positions`` these are a Slice as long as a Gather of the ids is, which is read for nothing else.
+        """
+        width = self.weights["E"].shape[1]
+        nodes = [
+            ("EmbedLayerNormalization", ["x", "", "E", "P", "", "ones", "zeros", "mask", "places" if positions else ""], ["h", "ends"],
+             {"epsilon": 1e-5}),
+            ("Attention", ["h", "QKV", "bias", "ends"], ["mixed"], {"num_heads": 1}),
+            ("Gather", ["mixed", "first"], ["cls"], {"axis": 1}),
+            ("MatMul", ["cls", "C"], ["z"], {}),
+        ]  # fmt: skip
+        if positions:
+            nodes = [
+                ("Gather", ["E", "x"], ["seen"], {}),
+                ("Shape", ["seen"], ["sizes"], {}),
+                ("Slice", ["sizes", "one", "two"], ["length"], {}),
+                ("Slice", ["counted", "start", "length", "one"], ["some"], {}),
+                ("Slice", ["sizes", "start", "two"], ["whole"], {}),
+                ("Expand", ["some", "whole"], ["places"], {}),
+                *nodes,
+            ]
+        Q, K, V = (self.weights[n] for n in "QKV")
+        held = {
+            **self.weights, "QKV": np.concatenate([Q, K, V], axis=1), "bias": np.zeros(3 * width, np.float32),
+            "ones": np.ones(width, np.float32), "zeros": np.zeros(width, np.float32), "first": np.array(0),
+            "one": np.array([1]), "two": np.array([2]), "start": np.array([0]), "counted": np.arange(9, dtype=np.int32)[None],
+        }  # fmt: skip
+        used = {i for _, inputs, _, _ in nodes for i in inputs}
+        made = model(
+            nodes,
+            {k: v for k, v in held.items() if k in used},
+            shape=(self.length,),
+            out=(self.weights["C"].shape[1],),
+            inputs=[helper.make_tensor_value_info("mask", TensorProto.INT32, ["N", self.length])],
+        )
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+        for node in made.graph.node:
+            if node.op_type in ("EmbedLayerNormalization", "Attention"):
+                node.domain = "com.microsoft"
+        made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+        return made
