@@ -120,7 +120,7 @@ def whole_input(file: ModelFile, name: str | None) -> TensorInfo | None:
     inputs = file.graph.inputs
     if name is None and len(inputs) > 1:
         there = values_behind(file, None)
-        inputs = [i for i in inputs if i.name in there] or inputs
+        inputs = tuple(i for i in inputs if i.name in there) or inputs
     if name is None and any(i.dtype.startswith("float") for i in inputs):
         return None
     found = [i for i in inputs if i.name == name or name is None]

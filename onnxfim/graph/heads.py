@@ -84,7 +84,7 @@ class Head:
 
 
 def heads(graph: Graph, inputs: Sequence[TensorInfo] | None = None) -> tuple[Head, ...]:
-    """All outputs in the file's order, with what each is among the others; ``inputs`` are the file's, where the graph is a copy's."""
+    """All outputs in the file's order, with what each is among the others; ``inputs`` are the file's, of a copy that lacks some."""
     found = _joined(graph, [h for o in graph.outputs for h in _read(graph, o)])
     floats = [h for h in found if h.role == "head"]
     states = _states(graph.inputs if inputs is None else inputs, floats)

@@ -113,8 +113,8 @@ def input_batch_axis(graph: Graph, input_name: str) -> tuple[int, str]:
         output = graph.outputs[0].shape if graph.outputs else None
         for other in graph.inputs:
             first = other.shape[0] if other.shape and other.name != input_name else None
-            told = isinstance(first, str) or (first is not None and first != shape[0] and bool(output) and output[0] == first)
-            if told and shape[1:].count(first) == 1:
+            fixed = first is not None and first != shape[0] and output is not None and output[:1] == (first,)
+            if (isinstance(first, str) or fixed) and shape[1:].count(first) == 1:
                 return shape.index(first, 1), f"its length there is {first}, as on the first axis of {other.name!r}"
     return 0, "the first axis"
 
