@@ -17,6 +17,7 @@ from onnxfim.graph.held import POSITION, HeldValue, hold
 from onnxfim.graph.joint import JOINT, JoinedInput, join, joined_rows
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
+from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import LostPosition, PlacedForward, Rademacher, Rows
 from onnxfim.runtime.session import open_session, run
@@ -191,6 +192,8 @@ class TestTogether:
             "numbers 0 to 15 of one vector", "numbers 16 to 19 of one vector",
         ]  # fmt: skip
         assert found.data.shape == (20,)
+        facts = {f.name: f.value for f in how_it_was_run(found)[0].facts}
+        assert facts["Input"] == "image, meta as one vector: float32, N × 20"
         assert "inputs perturbed together (image, meta)" in found.model.rewritten
         assert Audit.from_json(found.to_json()) == found
 
