@@ -259,6 +259,13 @@ class TestHeld:
         assert_allclose(values(found), self.NET.lambda_max(self.IDS, np.ones_like(self.MASKS)), rtol=RTOL)
         assert found.model.rewritten == "inputs held (mask)", "the ids give the mask its number of rows: that is not held"
 
+    @pytest.mark.parametrize(("method", "rtol"), [("auto", RTOL), ("exact", 5e-3)])  # 5e-3: of central differences in float32
+    def test_probabilities_of_each_token(self, saved, cpu, method, rtol):
+        found = audited(saved(self.NET.onnx(each=True)), {"x": self.IDS, "mask": self.MASKS}, cpu, method=method)
+        assert_allclose(values(found), self.NET.lambda_max(self.IDS, self.MASKS, each=True), rtol=rtol)
+        assert found.run.method == ("gradient" if method == "auto" else "exact")
+        assert (found.model.positions, found.model.num_outputs) == (4, 3)
+
     def test_operators_fused_by_the_runtime(self, saved, cpu):
         found = audited(saved(self.NET.fused()), {"x": self.IDS.astype(np.int32), "mask": self.MASKS.astype(np.int32)}, cpu)
         assert_allclose(values(found), self.NET.lambda_max(self.IDS, self.MASKS), rtol=RTOL)
