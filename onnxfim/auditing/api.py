@@ -20,7 +20,7 @@ from onnxfim.auditing.jobs import AuditJob
 from onnxfim.auditing.meter import Report
 from onnxfim.auditing.run import samples_of
 from onnxfim.data import Preprocessing, Samples, load
-from onnxfim.graph.choosing_inputs import choose_input
+from onnxfim.graph.choosing_inputs import batch_first, choose_input
 from onnxfim.graph.load import load_model, sample_shape
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Scope
@@ -75,6 +75,7 @@ def load_samples(
     if model is not None:
         file = load_model(model)
         into = choose_input(file, input)
+        batch_first(file, into.name)
         shape, dtype = sample_shape(into), np.dtype(into.dtype)
         name, held = into.name, tuple(i.name for i in file.graph.inputs if i.name != into.name)
     return load(
@@ -147,14 +148,15 @@ def inspect(model: str | Path) -> Description:
 
 
 def bounds(
-    model: str | Path, *, input: str | None = None, output: str | None = None, at: str | None = None, feed: Sequence[str] = (),
-    shape: Sequence[str] = (),
+    model: str | Path, *, input: str | Sequence[str] | None = None, output: str | None = None, at: str | None = None,
+    feed: Sequence[str] = (), shape: Sequence[str] = (),
 ) -> GraphReading:  # fmt: skip
     """A model's architecture class and the upper bound of its Fisher information, from the weights alone; no data needed.
 
     Args:
         model: An ONNX file.
         input, output: Names, where the model has several; the first floating-point ones by default.
+            Several inputs are one vector.
         at: Inner value to bound from; by default the input, or the embedding behind one of whole numbers.
         feed: What other inputs are held at, ``NAME=VALUE`` each, as of `Settings`; the bound holds for any value of those left out.
         shape: Sizes that the file leaves open, as of `Settings`.
@@ -172,8 +174,9 @@ def bounds(
         >>> found.architecture.family, found.bound.available
         ('resnet', True)
     """
-    file = with_feeds(load_model(model), input, output, feed, shape)
-    graph, into = unread(file, input_name=input, output_name=output, at=at)
+    names = (input,) if isinstance(input, str) else tuple(input or ())
+    file, name = with_feeds(load_model(model), names, output, feed, shape)
+    graph, into = unread(file, input_name=name, output_name=output, at=at)
     return read_graph(graph, input_name=into, output_name=output)
 
 

@@ -14,12 +14,13 @@ from onnxfim.auditing.meter import Meter
 from onnxfim.data import Samples
 from onnxfim.data.samples import check_bytes
 from onnxfim.errors import InputError, ModelError
+from onnxfim.graph.between import Between
 from onnxfim.graph.choosing_heads import choose_heads
-from onnxfim.graph.choosing_inputs import choose_input
+from onnxfim.graph.choosing_inputs import choose_input, values_behind
 from onnxfim.graph.cutting import part_before, part_behind, without_functions
 from onnxfim.graph.float_front import with_float_front
 from onnxfim.graph.graph import Graph, TensorInfo
-from onnxfim.graph.held import POSITION, HeldValue, hold
+from onnxfim.graph.held import POSITION, HeldValue, hold, sized_by
 from onnxfim.graph.inner import Place, Unplaced, moved_on, named_place, place_of, token_input
 from onnxfim.graph.load import ModelFile, fixed_batch, value_type
 from onnxfim.record.audited_from import AuditedFrom
@@ -105,7 +106,10 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
 
 def with_floats(file: ModelFile, into: TensorInfo, at: str | None) -> ModelFile:
     """The file with floats written before the operators that compute with an input's whole numbers, where none stand there."""
-    if at is not None or into.dtype.startswith("float") or isinstance(place_of(file.graph, into, None), Place):
+    if at is not None or into.dtype.startswith("float"):
+        return file
+    place = place_of(file.graph, into, None)
+    if isinstance(place, Place) and Between(file.graph, into.name, None).moves(place.tensor):
         return file
     proto = with_float_front(file.proto, into.name)
     return file if proto is None else replace(file, proto=proto, graph=Graph(proto, base_dir=file.path.parent))
@@ -114,6 +118,9 @@ def with_floats(file: ModelFile, into: TensorInfo, at: str | None) -> ModelFile:
 def whole_input(file: ModelFile, name: str | None) -> TensorInfo | None:
     """The input of whole numbers that a file would be audited behind; None where it has a float one, or none can be told."""
     inputs = file.graph.inputs
+    if name is None and len(inputs) > 1:
+        there = values_behind(file, None)
+        inputs = tuple(i for i in inputs if i.name in there) or inputs
     if name is None and any(i.dtype.startswith("float") for i in inputs):
         return None
     found = [i for i in inputs if i.name == name or name is None]
@@ -142,7 +149,10 @@ def unread(file: ModelFile, *, input_name: str | None, output_name: str | None, 
     place = placed(written.graph, file.path, into, at=at, output=choose_heads(file, output_name)[0].value.name)
     element = value_type(written, place.tensor) or int(onnx.TensorProto.FLOAT)
     shape = written.graph.shapes.get(place.tensor)
-    return Graph(part_behind(written.proto, place.tensor, element, shape), base_dir=file.path.parent), place.tensor
+    part = part_behind(written.proto, place.tensor, element, shape)
+    if shape and into.shape and shape[0] == into.shape[0]:
+        sized_by(part, into.name, place.tensor)
+    return Graph(part, base_dir=file.path.parent), place.tensor
 
 
 def entry_of(file: ModelFile, *, named: bool) -> AuditedFrom | None:
@@ -286,6 +296,7 @@ def _cut(reading: _ValueReader, values: Array, fed: Array) -> ModelFile:
     try:
         proto = part_behind(file.proto, place.tensor, element, (batch, *values.shape[1:]), reading.axis)
         name = proto.graph.input[0].name
+        sized_by(proto, into.name, name)
         kept = [i.name for i in proto.graph.input if i.name == into.name]
         if kept:
             proto = hold(proto, name, {into.name: HeldValue(fed, 0, per_sample=True)})

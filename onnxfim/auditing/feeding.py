@@ -34,7 +34,7 @@ class Feeds:
         """The values of ``NAME=VALUE``.
 
         Raises:
-            InputError: of an input that there is not, or that is perturbed.
+            InputError: of an input that there is not, or that is perturbed; or twice of one.
         """
         found: dict[str, str] = {}
         for text in texts:
@@ -45,6 +45,10 @@ class Feeds:
                 raise InputError(
                     f"{path}: --feed {text}: no input to hold is called {name!r}. "
                     + (f"Use one of: {', '.join(names)}." if names else "The model has one input alone, which is perturbed.")
+                )
+            if fits[-1] in found:
+                raise InputError(
+                    f"{path}: --feed {text}: {fits[-1]!r} is held at {found[fits[-1]]} already. Give one value for it."
                 )
             found[fits[-1]] = text[len(fits[-1]) + 1 :].strip()
         return cls(found)

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from onnxfim.auditing.feeding import Feeds, Fitting, fitted, from_samples, nothing, own_values
 from onnxfim.data import Samples
 from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.graph.choosing_heads import choose_heads
-from onnxfim.graph.choosing_inputs import choose_input, told, values_behind
+from onnxfim.graph.choosing_inputs import batch_first, choose_input, told, values_behind
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, InputRole, hold, without_inputs
 from onnxfim.graph.joint import JOINT, JoinedInput, join, joined_rows
 from onnxfim.graph.load import ModelFile, fixed_batch, sample_shape
+from onnxfim.graph.quantised import computes_in_half
 from onnxfim.record.settings import Settings, shape_given
 from onnxfim.runtime.forgiving import rows_that_run
 from onnxfim.runtime.hardware import Hardware
@@ -28,7 +30,8 @@ from onnxfim.runtime.session import open_session, run
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ROWS = 4  # on which the copy must give what the file does
-_SAME = 1e-5  # relative to the outputs' scale: another session may fuse other nodes
+#: Relative to the outputs' scale: another session may fuse other nodes, and round their float16 values elsewhere.
+_SAME, _SAME_IN_HALF = 1e-5, 2e-3
 
 
 @dataclass(frozen=True)
@@ -96,21 +99,73 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
     return Arranged(made, replace(samples, inputs=whole, held=own))
 
 
-def with_feeds(file: ModelFile, name: str | None, output: str | None, feeds: Sequence[str], shapes: Sequence[str]) -> ModelFile:
-    """The file with inputs held at these values, for what needs no samples; the others stay as they are.
+def with_feeds(
+    file: ModelFile, names: Sequence[str], output: str | None, feeds: Sequence[str], shapes: Sequence[str]
+) -> tuple[ModelFile, str | None]:
+    """The file as far as it can be told without samples, and the input to bound it by: None where that is not named.
+
+    Inputs are held at the given values, others stay as they are; sizes are those given; several inputs are one vector, `JOINT`.
 
     Raises:
-        InputError: a value that does not fit, or is another for each sample.
+        InputError: a value that does not fit, or is another for each sample; or inputs that cannot be one vector.
     """
-    if not feeds:
-        return file
-    into = choose_input(file, name, output)
-    others = [i for i in file.graph.inputs if i.name != into.name]
+    named = names[0] if len(names) == 1 else None
+    if not feeds and not shapes and len(names) < 2:
+        return file, named
+    moved = [choose_input(file, name, output) for name in names or (None,)]
+    sizes = _shapes(file, shapes)
+    symbols = {d: n for i in file.graph.inputs for d, n in zip((i.shape or ())[1:], sizes.get(i.name, ())[1:], strict=False)}
+    known = {d: n for d, n in symbols.items() if isinstance(d, str) and n is not None and d != (moved[0].shape or (None,))[0]}
+    file = _sized(file, {i.name: _filled(i, sizes.get(i.name), known) for i in file.graph.inputs})
+    moved = [choose_input(file, m.name, output) for m in moved]
+    others = [i for i in file.graph.inputs if i.name not in {m.name for m in moved}]
     given = Feeds.of(file.path, feeds, [i.name for i in others]).given
-    fitting = Fitting(str(file.path), np.empty(0, np.int64), {}, (into.shape or (None,))[0], _shapes(file, shapes))
+    fitting = Fitting(str(file.path), np.empty(0, np.int64), known, (moved[0].shape or (None,))[0], sizes)
     held = {i.name: fitted(i, given[i.name], fitting) for i in others if i.name in given}
-    copy = hold(file.proto, into.name, held)
-    return replace(file, proto=copy, graph=Graph(copy, base_dir=file.path.parent), held="inputs held", held_hash=_hash(held))
+    copy = hold(file.proto, moved[0].name, held)
+    if len(moved) > 1:
+        copy, named = join(copy, _parts(file, moved)), JOINT
+    kept = replace(file, proto=copy, graph=Graph(copy, base_dir=file.path.parent))
+    return replace(kept, held="inputs held", held_hash=_hash(held)) if held else kept, named
+
+
+def _filled(info: TensorInfo, given: Sequence[int | None] | None, known: Mapping[str, int]) -> tuple[int | str | None, ...]:
+    """An input's shape with the sizes that are given for it, or for a dimension of the same name."""
+    own = info.shape or ()
+    here = given or (None,) * len(own)
+    return tuple(n if n is not None else known.get(d, d) if isinstance(d, str) else d for d, n in zip(own, here, strict=True))
+
+
+def _sized(file: ModelFile, shapes: Mapping[str, Sequence[int | str | None]]) -> ModelFile:
+    """The file whose inputs say these sizes, where they are open in it."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(file.proto)
+    for value in proto.graph.input:
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shapes.get(value.name, ()), strict=False):
+            if isinstance(size, int):
+                dimension.dim_value = size
+    return replace(file, proto=proto, graph=Graph(proto, base_dir=file.path.parent))
+
+
+def _parts(file: ModelFile, moved: Sequence[TensorInfo]) -> list[JoinedInput]:
+    """The inputs as parts of one vector.
+
+    Raises:
+        InputError: one of whole numbers, with an open size, or with its batch elsewhere than first.
+    """
+    parts: list[JoinedInput] = []
+    for info in moved:
+        if not info.dtype.startswith("float"):
+            raise InputError(f"{file.path}: {told(info)} takes whole numbers, expected one --input. Name one.")
+        batch_first(file, info.name)
+        if not all(isinstance(d, int) for d in (info.shape or (None, None))[1:]):
+            raise InputError(
+                f"{file.path}: {told(info)} has open sizes, expected none but the batch. Say --shape {info.name}:[N,SIZE]."
+            )
+        parts.append(
+            JoinedInput(info.name, tuple(int(d) for d in (info.shape or ())[1:] if isinstance(d, int)), np.dtype(info.dtype))
+        )
+    return parts
 
 
 def _usable(file: ModelFile, moved: Sequence[TensorInfo], samples: Samples, fitting: Fitting) -> Samples:
@@ -174,8 +229,9 @@ def given_shape(file: ModelFile, into: TensorInfo, texts: Sequence[str]) -> tupl
     """Shape of one sample of an input that is perturbed, with the sizes of ``NAME:[N,SIZE,…]``; None for a size that is open.
 
     Raises:
-        InputError: as `arranged`.
+        InputError: as `arranged`, or its batch is not on the first axis.
     """
+    batch_first(file, into.name)
     shape, given = sample_shape(into), _shapes(file, texts).get(into.name)
     if given is None:
         return shape
@@ -253,7 +309,8 @@ def _prove(
     got = run(session, [output], {name: X[of].astype(types[name], copy=False), **places})[0]
     good = np.isfinite(want)
     scale = float(np.abs(want[good]).max(initial=0.0)) or 1.0
-    if got.shape != want.shape or not np.allclose(got[good], want[good], rtol=0, atol=_SAME * scale):
+    slack = (_SAME_IN_HALF if computes_in_half(file.proto) else _SAME) * scale
+    if got.shape != want.shape or not np.allclose(got[good], want[good], rtol=0, atol=slack):
         raise ModelError(
             f"{file.path}: a copy with inputs held does not give the file's own outputs, so that nothing can be said of the file. "
             "Export the model with the other inputs as constants."

@@ -16,14 +16,13 @@ from onnxfim.auditing.finding_axes import OutputAxes, find_axes
 from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, View, open_heads, refuse_values
 from onnxfim.auditing.rows_per_call import Opened, opened_for_rows, telling_rows
 from onnxfim.auditing.subject import CallableModel, Differentiable, Subject, check_shape, hardware_of
-from onnxfim.errors import InputError, OnnxFimError
+from onnxfim.errors import OnnxFimError
 from onnxfim.gradients import derivative_graph
-from onnxfim.graph.choosing_inputs import choose_input
+from onnxfim.graph.choosing_inputs import batch_first, choose_input
 from onnxfim.graph.ends import Ending, input_level, input_limits
 from onnxfim.graph.freeing import declared, freed_copies
 from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import ModelFile, fixed_batch, load_model, sample_shape, value_type
-from onnxfim.graph.output_axes import input_batch_axis
 from onnxfim.graph.quantised import computes_in_half, takes_scales_from_the_batch
 from onnxfim.graph.reach import no_slope
 from onnxfim.graph.referring import refers
@@ -67,16 +66,6 @@ def open_subject(
             options=lost_options(hardware_of(settings).asked, ()),
         )  # fmt: skip
         return subject
-
-
-def batch_first(file: ModelFile, input_name: str) -> None:
-    """Raise InputError where an input's batch is not its first axis."""
-    axis, how = input_batch_axis(file.graph, input_name)
-    if axis:
-        raise InputError(
-            f"{file.path}: input {input_name!r} holds its batch on axis {axis} ({how}), expected the first axis: samples are fed "
-            "along it. Export the model with the batch first (batch_first=True), or with a Transpose before its first node."
-        )
 
 
 def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subject:
@@ -336,4 +325,4 @@ def _read_from(how: str, reader: OutputReader) -> str:
     return f"{how}; {reader.differentiated}" if reader.differentiated else how
 
 
-__all__ = ["batch_first", "open_subject"]
+__all__ = ["open_subject"]

@@ -12,12 +12,12 @@ import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes
 from onnxfim.errors import InputError, OnnxFimError
-from onnxfim.graph.choosing_heads import choose_heads
+from onnxfim.graph.choosing_heads import choose_heads, heads_of
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, located_scores, suppression
 from onnxfim.graph.ends import Ending, ending
 from onnxfim.graph.graph import Graph, TensorInfo
 from onnxfim.graph.head_copies import Pen, element_type, of_length_1
-from onnxfim.graph.heads import Head, heads
+from onnxfim.graph.heads import Head
 from onnxfim.graph.held import POSITION
 from onnxfim.graph.load import ModelFile, fixed_batch
 from onnxfim.record.audit import OutputInfo
@@ -133,12 +133,13 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
             does not give the file's values.
     """
     taken = taken_of(settings)
-    told = _told(file.graph)
+    told = _told(file)
     trials = Trials(file, into, X, hardware)
     chosen = choose_heads(file, settings.output, scores=taken == "scores")
     boxes = boxes_apart(trials)
+    told = tuple(replace(o, role="boxes") if o.name in boxes else o for o in told)
     if taken == "scores" and chosen[0].name in boxes:
-        scores = [h for h in heads(file.graph) if h.role == "head" and h.name not in boxes]
+        scores = [h for h in heads_of(file) if h.role == "head" and h.name not in boxes]
         if settings.output is not None:
             raise InputError(
                 f"{file.path}: output {chosen[0].name!r} holds boxes, expected scores of boxes. Name another with --output, "
@@ -164,7 +165,7 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
 
 def boxes_apart(trials: Trials) -> list[str]:
     """Names of a detector's boxes that are outputs of their own: by names and shapes in the graph, else by the values' shapes."""
-    found = heads(trials.file.graph)
+    found = heads_of(trials.file)
     if told := [h.name for h in found if h.role == "boxes"]:
         return told
     unknown = [h for h in found if h.role == "head" and (h.value.shape is None or len(h.value.shape) == 3) and not h.looked_through]
@@ -318,9 +319,9 @@ def _directions(trials: Trials, view: View) -> View:
     return replace(made, outputs=view.outputs, rewritten=rewritten)
 
 
-def _told(graph: Graph) -> tuple[OutputInfo, ...]:
+def _told(file: ModelFile) -> tuple[OutputInfo, ...]:
     """The file's outputs for the record; none where there is only one."""
-    found = heads(graph)
+    found = heads_of(file)
     if len(found) < 2:
         return ()
     return tuple(OutputInfo(h.name, h.kind, h.value.shape, h.role, h.of) for h in found)

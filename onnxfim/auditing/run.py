@@ -19,7 +19,7 @@ from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Meter, Progress, Report
-from onnxfim.auditing.opening import batch_first, open_subject
+from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.stages import (
     batch_rows,
     bounding,
@@ -38,7 +38,7 @@ from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays
 from onnxfim.errors import InputError, SettingsError
-from onnxfim.graph.choosing_inputs import choose_input
+from onnxfim.graph.choosing_inputs import batch_first, choose_input
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.running import UNMEASURED
@@ -260,10 +260,10 @@ def _arranged(file: ModelFile, samples: Samples, settings: Settings, meter: Mete
     if len(moved) > 1 and (settings.at is not None or whole is not None):
         why = "--at names one value" if whole is None else f"{whole!r} takes whole numbers, behind which one value is perturbed"
         raise InputError(f"{file.path}: {why}, expected one --input. Name one, and hold the others by --feed.")
+    batch_first(file, into.name)
     if file.at is not None or (whole is None and settings.at in (None, into.name)):
         found = arranged(file, samples, settings, hardware)
         return found.file, found.samples
-    batch_first(file, into.name)
     check_shape(into.name, samples.inputs.shape[1:], given_shape(file, into, settings.shape))
     inside, values = entered(file, samples, settings, hardware, meter)
     current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))

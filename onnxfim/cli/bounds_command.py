@@ -11,8 +11,10 @@ from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
-from onnxfim.graph.choosing_heads import choose_heads
-from onnxfim.graph.heads import heads, main_head
+from onnxfim.graph.choosing_heads import choose_heads, heads_of
+from onnxfim.graph.graph import Graph
+from onnxfim.graph.heads import main_head
+from onnxfim.graph.held import POSITION
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
@@ -38,10 +40,9 @@ def bounds_command(
         console.take_stdout()
     file = load_model(model)
     wanted.check_apart(file.files)
-    into = next(iter(options["input"]), None)  # a bound is by one input
     with console.layers() as progress:
         output = _value(file, options["output"])
-        fed = with_feeds(file, into, options["output"], options["feed"], options["shape"])
+        fed, into = with_feeds(file, tuple(options["input"]), options["output"], options["feed"], options["shape"])
         graph, entry = unread(fed, input_name=into, output_name=output, at=options["at"])
         reading = read_graph(graph, input_name=entry, output_name=output, progress=progress)
     record = to_json(file, reading)
@@ -53,7 +54,7 @@ def bounds_command(
     if as_json:
         console.document(record)
     else:
-        _print(reading, console)
+        _print(reading, console, _ways(fed, graph, entry))
     if written.problem is not None:
         raise written.problem
 
@@ -65,7 +66,7 @@ def _value(file: ModelFile, name: str | None) -> str | None:
         InputError: an output that cannot be read, or several.
     """
     if name is None:
-        main = main_head(heads(file.graph))
+        main = main_head(heads_of(file))
         return None if main is None else main.value.name
     chosen = choose_heads(file, name)
     if len(chosen) > 1:
@@ -87,7 +88,19 @@ def to_json(file: ModelFile, reading: GraphReading) -> str:
     return json.dumps(record, indent=1, allow_nan=False)
 
 
-def _print(reading: GraphReading, console: Console) -> None:
+def _ways(file: ModelFile, graph: Graph, entry: str | None) -> str:
+    """What can be said of inputs that may give a bound where there is none, as sentences after the reason."""
+    batches = {(i.shape or (None,))[0] for i in file.graph.inputs} - {None}
+    unsized = [i.name for i in file.graph.inputs if any(not isinstance(d, int) and d not in batches for d in (i.shape or ())[1:])]
+    others = [i.name for i in graph.inputs if i.name not in (entry, POSITION)] if entry is not None else []
+    told = [
+        f"Sizes that the file leaves open can be said: --shape {unsized[0]}:[N,SIZE,…]." if unsized else "",
+        f"Inputs that are not held may have any value: --feed {others[0]}=VALUE holds one." if others else "",
+    ]
+    return " ".join(filter(None, told))
+
+
+def _print(reading: GraphReading, console: Console, ways: str) -> None:
     console.line(f"class: {reading.architecture.family}")
     for line in reading.architecture.evidence:
         console.line(f"  {line}")
@@ -101,12 +114,12 @@ def _print(reading: GraphReading, console: Console) -> None:
             console.line(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
     for assumption in reading.bound.assumptions:
         console.line(f"assumes: {assumption}")
-    console.line(_last_line(reading.bound))
+    console.line(_last_line(reading.bound, ways))
 
 
-def _last_line(bound: Bound) -> str:
+def _last_line(bound: Bound, ways: str) -> str:
     if not bound.available or bound.log10_lipschitz is None or bound.log10_fisher is None:
-        return f"bound not available: {bound.reason}"
+        return f"bound not available: {bound.reason}" + (f". {ways}" if ways else "")
     return (
         f"upper bound: log10 of the Lipschitz constant of the logits (L2) {bound.log10_lipschitz:.3f}, "
         f"log10 of the Fisher information's norm {bound.log10_fisher:.3f}"

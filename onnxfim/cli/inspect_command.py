@@ -69,7 +69,10 @@ def _among(value: dict[str, Any]) -> str:
     """What a head is read as, and what it is among the others; nothing of inputs and outputs."""
     if "role" not in value:
         return ""
-    role = {"head": "", "same": "the same as", "derived": "follows from", "features": "what is computed before"}.get(value["role"])
+    role = {
+        "head": "", "same": "the same as", "derived": "follows from", "features": "what is computed before",
+        "state": "what a later call takes as",
+    }.get(value["role"])  # fmt: skip
     place = value["role"] if role is None else f"{role} {visible(value['of'])}" if role else ""
     told = [value["kind"] or "", place, visible(value["how"] or "")]
     return "  " + "; ".join(filter(None, told))

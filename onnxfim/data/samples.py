@@ -119,7 +119,7 @@ def random_samples(
     if any(size is None or size < 1 for size in shape):
         raise InputError(
             f"synthetic samples: the input has shape {shape_text(shape)}, expected a size for each axis. "
-            "Pass real data, whose shape gives the sizes."
+            "Pass real data, whose shape gives the sizes, or say them with --shape."
         )
     if dtype.kind != "f":
         raise InputError(f"synthetic samples: the input takes {dtype}, expected floating-point numbers. Pass real data instead.")

@@ -8,6 +8,7 @@ from functools import cached_property
 import onnx
 
 from onnxfim.graph.graph import Graph, Node, reads
+from onnxfim.graph.reach import no_slope
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 # Operators through which several embeddings become one value.
@@ -59,6 +60,11 @@ class Between:
             if not needed.isdisjoint(node.outputs):
                 needed.update(self.reads(node))
         return needed
+
+    def moves(self, name: str) -> bool:
+        """Whether a slope by this value reaches an output; none does through a Shape, or another step."""
+        behind = self._behind({name})
+        return any(o in behind and no_slope(self.graph, name, o) is None for o in self.outputs)
 
     def nodes_before(self, name: str) -> int:
         """How many nodes a value depends on."""

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 from onnxfim.errors import InputError
 from onnxfim.graph.detections import is_scores
+from onnxfim.graph.graph import TensorInfo
 from onnxfim.graph.heads import Head, heads, main_head
 from onnxfim.graph.load import ModelFile
 
 _ALL = "all"
 _TOLD = 8  # names in a message
+
+
+def heads_of(file: ModelFile) -> tuple[Head, ...]:
+    """All outputs of a file, as `heads`; inputs that are held in a copy of it are known still."""
+    return heads(file.graph, [TensorInfo(r.name, r.dtype, r.shape) for r in file.roles] or file.graph.inputs)
 
 
 def choose_heads(file: ModelFile, name: str | None, *, scores: bool = False) -> tuple[Head, ...]:
@@ -24,7 +30,7 @@ def choose_heads(file: ModelFile, name: str | None, *, scores: bool = False) -> 
     Raises:
         InputError: an unknown name, an output that cannot be read, or none that can.
     """
-    found = heads(file.graph)
+    found = heads_of(file)
     if name is not None:
         return tuple(_readable(file, found, head) for head in _named(file, found, name))
     if scores and (told := [h for h in found if h.role == "head" and is_scores(h.name)]):

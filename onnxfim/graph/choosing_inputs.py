@@ -11,6 +11,7 @@ from onnxfim.graph.held import POSITION, Role, reaching
 from onnxfim.graph.inner import token_input
 from onnxfim.graph.joint import JOINT
 from onnxfim.graph.load import ModelFile
+from onnxfim.graph.output_axes import input_batch_axis
 
 #: Types of inputs that ONNX Runtime's Python cannot be given.
 _NOT_FED = frozenset({"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
@@ -41,13 +42,12 @@ def choose_input(file: ModelFile, name: str | Sequence[str] | None, output: str 
         return joint
     if not isinstance(name, str):
         name = next(iter(name or ()), None)
-    floats = [i for i in inputs if i.dtype.startswith("float")]
-    if name is None and len(floats) > 1:
+    if name is None and len(inputs) > 1:
         there = values_behind(file, output)
-        floats = [i for i in floats if i.name in there] or floats
+        inputs = [i for i in inputs if i.name in there] or inputs
+        floats = [i for i in inputs if i.dtype.startswith("float")]
         if len(floats) > 1:
             raise InputError(_which_input(file, floats))
-        name = floats[0].name
     chosen = _pick(file, inputs, name)
     if chosen.dtype in _NOT_FED:
         raise InputError(
@@ -66,6 +66,18 @@ def choose_input(file: ModelFile, name: str | Sequence[str] | None, output: str 
             f"{file.path}: input {chosen.name!r} has shape {chosen.shape}, expected a batch axis and at least one more."
         )
     return chosen
+
+
+def batch_first(file: ModelFile, input_name: str) -> None:
+    """Raise InputError where an input's batch is not its first axis."""
+    axis, how = input_batch_axis(file.graph, input_name)
+    if axis:
+        others = len(file.graph.inputs) > 1
+        raise InputError(
+            f"{file.path}: input {input_name!r} holds its batch on axis {axis} ({how}), expected the first axis: samples are fed "
+            "along it. Export the model with the batch first (batch_first=True), or with a Transpose before its first node"
+            + ("; or name another input with --input, and hold this one." if others else ".")
+        )
 
 
 def roles_by_default(file: ModelFile) -> tuple[Role | None, ...]:

@@ -53,7 +53,8 @@ def flow(graph: Graph, *, input_name: str | None = None, keeps: Collection[str] 
         ModelError: the graph has no such input, or none at all.
     """
     source = _source(graph, input_name)
-    inputs = {i.name: (_type(i.dtype), _one_sample(i)) for i in graph.inputs}
+    batch = source.shape[0] if source.shape and isinstance(source.shape[0], str) else None
+    inputs = {i.name: (_type(i.dtype), _one_sample(i, None if i is source else batch)) for i in graph.inputs}
     ready = for_one_sample(graph, inputs, keeps=keeps)
     found = ready.found
     shapes = {**found.open, **found.shapes}
@@ -78,10 +79,13 @@ def _source(graph: Graph, input_name: str | None) -> TensorInfo:
     return found
 
 
-def _one_sample(info: TensorInfo) -> OpenShape | None:
+def _one_sample(info: TensorInfo, batch: str | None) -> OpenShape | None:
+    """An input's shape at one sample: its first axis, and one of the ``batch``'s name, have length 1."""
     if info.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else (1 if i == 0 else None) for i, d in enumerate(info.shape))
+    return tuple(
+        d if isinstance(d, int) else (1 if i == 0 or (batch is not None and d == batch) else None) for i, d in enumerate(info.shape)
+    )
 
 
 def _type(dtype: str) -> int:

@@ -52,13 +52,20 @@ def _later(s: Scratch, tokens: int, keys: int, value: float) -> np.ndarray:
     return np.triu(np.full((tokens, keys), value), 1 + keys - tokens).astype(s.dtype)
 
 
-def _hidden(s: Scratch, name: str, value: float) -> str:
-    """What is added to scores (N, heads, tokens, keys) for ones and zeros, (N, keys), (N, tokens, keys) or (N, 1, tokens, keys)."""
-    rank = s.found.shape(name)
-    if rank is None or len(rank) not in (2, 3, 4):
-        raise s.refuse("its mask tells where sequences end, and not which keys are seen")
+def _hidden(s: Scratch, name: str, keys: int, value: float) -> str:
+    """What is added to scores (N, heads, tokens, keys) for a mask.
+
+    It holds ones and zeros, (N, keys), (N, tokens, keys) or (N, 1, tokens, keys), or the number of keys that are seen of each, (N).
+    """
+    shape = s.found.shape(name)
+    if shape is None or len(shape) not in (1, 2, 3, 4):
+        raise s.refuse(f"the rank of its mask {name!r} cannot be worked out")
+    if len(shape) == 1 and shape != s.shape()[:1]:
+        raise s.refuse("its mask tells where sequences begin and end, and not which keys are seen")
+    if len(shape) == 1:
+        name = s.write("Less", np.arange(keys, dtype=np.int32)[None], s.write("Unsqueeze", name, [1]))
     mask = s.write("Cast", name, to=int(helper.np_dtype_to_tensor_dtype(s.dtype)))
-    mask = s.write("Unsqueeze", mask, {2: [1, 2], 3: [1]}[len(rank)]) if len(rank) < 4 else mask
+    mask = s.write("Unsqueeze", mask, {1: [1, 2], 2: [1, 2], 3: [1]}[len(shape)]) if len(shape) < 4 else mask
     return s.write("Mul", s.write("Sub", 1.0, mask), value)
 
 
@@ -77,7 +84,7 @@ def _attention(s: Scratch) -> str:
     ends = [0, *np.cumsum(widths).tolist()]
     q, k, v = (_heads(s, s.write("Slice", projected, [a], [b], [2]), heads) for a, b in itertools.pairwise(ends))
     value = s.real("mask_filter_value", _MASKED)
-    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[3], value)] if s.get(3) else []
+    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[3], tokens, value)] if s.get(3) else []
     if s.integer("unidirectional", 0):
         masks.append(_later(s, tokens, tokens, value))
     if s.get(5):
@@ -107,7 +114,7 @@ def _multi_head(s: Scratch) -> str:
     q = _heads(s, q, heads)
     k, v = (t if s.rank(i) == 4 else _heads(s, t, heads) for i, t in ((1, k), (2, v)))
     value = s.real("mask_filter_value", _MASKED)
-    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[4], value)] if s.get(4) else []
+    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[4], keys, value)] if s.get(4) else []
     if s.integer("unidirectional", 0):
         masks.append(_later(s, tokens, keys, value))
     if s.get(5):

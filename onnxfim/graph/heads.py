@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, suppression
+from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, is_scores, suppression
 from onnxfim.graph.ends import LAYERS, TRANSPARENT, ending
-from onnxfim.graph.graph import Graph, Node, TensorInfo
+from onnxfim.graph.graph import Dimension, Graph, Node, TensorInfo
 
 #: What an output is among the others: a ``head`` tells something of its own; the ``same`` and ``derived`` ones follow from another
-#: head without weights; ``features`` are what another head is computed of; ``boxes`` are a detector's; ``labels`` are integers or
-#: text; ``unread`` ones hold no tensor that can be read.
-Role: TypeAlias = Literal["head", "same", "derived", "features", "boxes", "labels", "unread"]
+#: head without weights; ``features`` are what another head is computed of; ``state`` is what a later call takes as an input;
+#: ``boxes`` are a detector's; ``labels`` are integers or text; ``unread`` ones hold no tensor that can be read.
+Role: TypeAlias = Literal["head", "same", "derived", "features", "state", "boxes", "labels", "unread"]
 #: How a head's values come out of the file's outputs: as they are, as maps from class to value, as one element of a sequence, as
 #: the pieces of a sequence, or as one output for each class.
 Form: TypeAlias = Literal["tensor", "map", "element", "pieces", "columns"]
@@ -28,6 +28,9 @@ _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _SECOND = re.compile(r"(^|[^a-z])aux(iliary|logits)?([^a-z]|$)", re.IGNORECASE)
 _EMBEDS = "embedding"
 _EMBEDDING = re.compile(r"embed|pooler|hidden_?state|(^|[^a-z])feat(ure)?s?([^a-z]|$)", re.IGNORECASE)
+_STATE = re.compile(
+    r"states?|hidden|cell|cache|memory|past|present|(^|[^a-z])[hc](_?(n|0|t|in|out|prev|next))?(_?\d+)?([^a-z]|$)", re.IGNORECASE
+)
 _PLAIN_ML = frozenset(f"ai.onnx.ml.{op}" for op in ("ZipMap", "Normalizer", "ArrayFeatureExtractor", "Scaler", "LabelEncoder"))
 
 
@@ -39,11 +42,11 @@ class Head:
         name: What it is called: the output's own name, or those of all its columns.
         value: The value that is read: its name in the graph, element type and shape.
         outputs: The file's outputs that it comes out as.
-        kind: What the last nodes make: ``logits``, ``probabilities``, ``sigmoid``, ``detection`` or ``embedding``; None of labels
-            and of what cannot be read.
+        kind: What the last nodes make: ``logits``, ``probabilities``, ``sigmoid``, ``detection`` or ``embedding``; None of labels,
+            of states and of what cannot be read.
         node: The node that decides it, None where that is plain arithmetic.
         role: What it is among the others.
-        of: The head that it follows from, or that is computed of it; None where there is none.
+        of: The head that it follows from, or that is computed of it; of a state the input that takes it; None where there is none.
         form: How its values come out of the outputs.
         element: Which element of a sequence.
         axis: Along which a sequence's pieces lie.
@@ -80,10 +83,14 @@ class Head:
         return None if self.classes is None or self.classes == tuple(map(str, range(len(self.classes)))) else self.classes
 
 
-def heads(graph: Graph) -> tuple[Head, ...]:
-    """All outputs in the file's order, with what each is among the others."""
+def heads(graph: Graph, inputs: Sequence[TensorInfo] | None = None) -> tuple[Head, ...]:
+    """All outputs in the file's order, with what each is among the others; ``inputs`` are the file's, of a copy that lacks some."""
     found = _joined(graph, [h for o in graph.outputs for h in _read(graph, o)])
     floats = [h for h in found if h.role == "head"]
+    states = _states(graph.inputs if inputs is None else inputs, floats)
+    if 0 < len(states) < len(floats):
+        found = [replace(h, role="state", of=states[h.name]) if h.name in states else h for h in found]
+        floats = [h for h in floats if h.name not in states]
     roles = _roles(graph, floats) if 1 < len(floats) <= _MANY else {}
     return tuple(_told(graph, replace(h, role=roles[h.name][0], of=roles[h.name][1]) if h.name in roles else h) for h in found)
 
@@ -207,6 +214,27 @@ def _cut_from(graph: Graph, head: Head) -> str | None:
     return name if cut else None
 
 
+def _states(inputs: Sequence[TensorInfo], floats: Sequence[Head]) -> dict[str, str]:
+    """Heads that are called like states and have the shape of an input that is too, each with that input: no two take one."""
+    free = [i for i in inputs if i.dtype.startswith("float") and i.shape and _STATE.search(i.name)]
+    found: dict[str, str] = {}
+    for head in floats:
+        if not _STATE.search(head.name):
+            continue
+        fits = [i for i in free if i.dtype == head.value.dtype and _alike(i.shape, head.value.shape)]
+        if fits:
+            found[head.name] = fits[0].name
+            free.remove(fits[0])
+    return found
+
+
+def _alike(one: Sequence[Dimension] | None, other: Sequence[Dimension] | None) -> bool:
+    """Whether two shapes may be one; sizes that are open may be any."""
+    if one is None or other is None or len(one) != len(other):
+        return False
+    return all(a == b for a, b in zip(one, other, strict=True) if isinstance(a, int) and isinstance(b, int))
+
+
 def _roles(graph: Graph, floats: Sequence[Head]) -> dict[str, tuple[Role, str | None]]:
     """What each head is among the others; nothing of those that stand for themselves."""
     cores = {h.name: _core(graph, h.value.name) for h in floats}
@@ -225,6 +253,8 @@ def _roles(graph: Graph, floats: Sequence[Head]) -> dict[str, tuple[Role, str | 
         if later and head.name not in roles:
             roles[head.name] = ("features", later[-1].name)
     boxes = [h for h in floats if is_boxes(h.name, h.value.shape)] or boxes_by_shape({h: h.value.shape for h in floats})
+    if not boxes and any(is_scores(h.name) for h in floats):  # whose sizes the file leaves open
+        boxes = [h for h in floats if is_boxes(h.name, None) and not any(isinstance(n, int) for n in (h.value.shape or ())[1:])]
     if 0 < len(boxes) < len(floats):
         roles |= {h.name: ("boxes", None) for h in boxes}
     for core, same in groups.items():
@@ -272,7 +302,7 @@ def _has_weights(node: Node) -> bool:
 
 def _told(graph: Graph, head: Head) -> Head:
     """The head with what its last nodes make of it."""
-    if head.role in ("labels", "unread"):
+    if head.role in ("labels", "state", "unread"):
         return head
     end = ending(graph, head.value.name)
     kind, node = end.kind, end.node

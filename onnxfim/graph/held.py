@@ -23,6 +23,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 #: The input that holds the position of each row's sample, int64 (N,); no exporter calls an input so.
 POSITION = "onnxfim/position"
+_SIZE = "/size"  # what the shape is called that a held value takes its rows from
 _MOST_BYTES = 2**30  # of tables: protobuf holds 2 GiB in all
 _EXPAND = 8  # the operator set that Expand is from; before it Tile repeats
 Role: TypeAlias = Literal["perturbed", "held", "not read"]
@@ -106,6 +107,20 @@ def hold(model: onnx.ModelProto, input_name: str, held: Mapping[str, HeldValue])
     return copy
 
 
+def sized_by(model: onnx.ModelProto, before: str, now: str) -> None:
+    """Let held values in this copy of a part of the model take the number of rows from the input ``now``, not from ``before``.
+
+    ``before`` is an input no longer where nothing else reads it.
+    """
+    for node in model.graph.node:
+        if node.op_type == "Shape" and list(node.input) == [before] and node.name == node.output[0] and node.name.endswith(_SIZE):
+            node.input[0] = now
+    if not any(before in reads(n) for n in model.graph.node):
+        left = [onnx.ValueInfoProto.FromString(i.SerializeToString()) for i in model.graph.input if i.name != before]
+        del model.graph.input[:]
+        model.graph.input.extend(left)
+
+
 def without_inputs(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
     """A copy without these inputs, without the nodes that read them, and without the outputs that these make."""
     copy = onnx.ModelProto()
@@ -161,7 +176,7 @@ def _spread(name: str, held: HeldValue, input_name: str, repeat: str) -> Iterato
     if held.axis is None:
         yield tensor_of(held.value, name)
         return
-    one, size, rows, target = (f"{name}/{word}" for word in ("one", "size", "rows", "target"))
+    one, size, rows, target = (f"{name}{word}" for word in ("/one", _SIZE, "/rows", "/target"))
     first = f"{name}/first"
     yield tensor_of(held.value, one)
     yield tensor_of(np.array([0], np.int64), first)

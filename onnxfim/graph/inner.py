@@ -162,6 +162,7 @@ class _WholeNumbers:
     def place(self) -> Place | Unplaced:
         """What `place_of` returns."""
         found = [p for p in self._candidates() if p.tensor in self.between.before]
+        found = [p for p in found if self.between.moves(p.tensor)] or found  # not what is read for its shape alone
         tables = [p for p in found if p.kind == "tokens"]
         chosen = tables or found
         if not chosen:

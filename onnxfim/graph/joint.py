@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 #: The input that holds all that is perturbed, (N, d): the samples of each input, flat, end to end.
 JOINT = "onnxfim/joint"
+_SPLIT = "joined inputs"  # what the node is called that bounds list
 _SPLIT_INPUT = 13  # the operator set from which on Split takes its lengths as an input
 
 
@@ -63,9 +64,9 @@ def join(model: onnx.ModelProto, parts: Sequence[JoinedInput]) -> onnx.ModelProt
 
     sizes, flat = [p.size for p in parts], [f"{name}/flat" for name in names]
     if opset >= _SPLIT_INPUT:
-        split = helper.make_node("Split", [JOINT, constant(f"{JOINT}/sizes", sizes)], flat, name=f"{JOINT}/split", axis=1)
+        split = helper.make_node("Split", [JOINT, constant(f"{JOINT}/sizes", sizes)], flat, name=_SPLIT, axis=1)
     else:
-        split = helper.make_node("Split", [JOINT], flat, name=f"{JOINT}/split", axis=1, split=sizes)
+        split = helper.make_node("Split", [JOINT], flat, name=_SPLIT, axis=1, split=sizes)
     nodes = [split]
     for part, rows in zip(parts, flat, strict=True):
         shaped = part.name if part.dtype == dtype else f"{part.name}/shaped"

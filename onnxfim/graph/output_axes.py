@@ -95,7 +95,7 @@ def open_axes(graph: Graph, output: str) -> tuple[int, ...]:
 
 
 def input_batch_axis(graph: Graph, input_name: str) -> tuple[int, str]:
-    """The axis of an input that holds the batch, and how that is known: the first, unless an LSTM or names deny it."""
+    """The axis of an input that holds the batch, and how that is known: the first, unless an LSTM, names or others deny it."""
     shape = next((i.shape for i in graph.inputs if i.name == input_name), None)
     name = input_name
     while shape is not None and len(shape) == 3 and len(readers := graph.consumers.get(name, ())) == 1:
@@ -109,6 +109,13 @@ def input_batch_axis(graph: Graph, input_name: str) -> tuple[int, str]:
     named = named_axes(shape, "batch")
     if named and 0 not in named:
         return named[0], f"its axis {named[0]} is called {(shape or ())[named[0]]!r}"
+    if shape and isinstance(shape[0], int) and shape[0] > 1:  # such as the states of layers, whose first axis counts them
+        output = graph.outputs[0].shape if graph.outputs else None
+        for other in graph.inputs:
+            first = other.shape[0] if other.shape and other.name != input_name else None
+            fixed = first is not None and first != shape[0] and output is not None and output[:1] == (first,)
+            if (isinstance(first, str) or fixed) and shape[1:].count(first) == 1:
+                return shape.index(first, 1), f"its length there is {first}, as on the first axis of {other.name!r}"
     return 0, "the first axis"
 
 

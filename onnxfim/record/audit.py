@@ -34,7 +34,7 @@ class OutputInfo:
     name: str
     kind: str | None
     shape: tuple[int | str | None, ...] | None
-    role: Literal["head", "same", "derived", "features", "boxes", "labels", "unread"]
+    role: Literal["head", "same", "derived", "features", "state", "boxes", "labels", "unread"]
     of: str | None = None
 
 

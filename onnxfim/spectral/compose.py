@@ -11,6 +11,7 @@ from onnxfim.graph.ends import ending
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.graph.held import POSITION
+from onnxfim.graph.joint import JOINT
 from onnxfim.spectral.bound_rules import RULES, BoundRule
 from onnxfim.spectral.patterns import normalisations
 from onnxfim.spectral.prepared import prepared_view
@@ -222,8 +223,9 @@ def _assumptions(
     view: Flow, ctx: Composition, *, logits: bool, target: str, input_range: tuple[float, float] | None
 ) -> tuple[str, ...]:
     where = "all inputs" if input_range is None else f"inputs with every entry in [{input_range[0]:g}, {input_range[1]:g}]"
+    moved = "inputs perturbed together, as one vector," if view.source.name == JOINT else f"input {view.source.name!r}"
     lines = [
-        f"L2 norm of one sample's input {view.source.name!r} in the units the file reads, for {where}.",
+        f"L2 norm of one sample's {moved} in the units the file reads, for {where}.",
         "Exact arithmetic on the stored weights; rounding in float32 or less while the model runs is not part of the map.",
         "Each norm is rounded up: a relative 1e-8 for its own arithmetic, then the next float up.",
     ]

@@ -97,6 +97,19 @@ def shared(a: Column, b: Column, *, where: str) -> tuple[Array, Array, Array]:
     return indices, at_a, at_b
 
 
+def _other_inputs(audit: Audit, other: Audit) -> str:
+    """Where the models read other inputs of the data, these; a sample is the values of all."""
+    ours, theirs = ({i.name for i in a.model.inputs if i.role != "not read"} or {_own_input(a)} for a in (audit, other))
+    if ours == theirs:
+        return ""
+    told = [", ".join(map(repr, sorted(names))) for names in (theirs, ours)]
+    return f" One model reads {told[0]} of them, the other {told[1]}: files that read other inputs do not compare."
+
+
+def _own_input(audit: Audit) -> str:
+    return audit.model.input if audit.model.at is None else audit.model.at.input
+
+
 def require_comparable(audit: Audit, other: Audit, *, where: str) -> None:
     """Raise where a ratio of the two audits would mean nothing.
 
@@ -108,6 +121,7 @@ def require_comparable(audit: Audit, other: Audit, *, where: str) -> None:
         raise InputError(
             f"{where}: data {_short(other.data.sha256)} ({other.data.source}), expected {_short(audit.data.sha256)} "
             f"({audit.data.source}): the audits saw different samples. Audit both on the same --data, --samples and labels."
+            + _other_inputs(audit, other)
         )
     if audit.data.shape != other.data.shape:
         raise InputError(f"{where}: samples of shape {other.data.shape}, expected {audit.data.shape}. Use the same preprocessing.")

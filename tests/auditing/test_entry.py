@@ -73,12 +73,13 @@ class TestTokens:
         assert_allclose(values(found), lambda_max(lambda e: BAG.logits(np.tanh(e)), BAG.E[IDS]), rtol=RTOL)
         assert (found.model.at.tensor, found.data.shape) == ("a", (5, 6))
 
-    def test_an_lstm_by_differences_along_all_coordinates(self, saved, cpu):
+    @pytest.mark.parametrize(("method", "rtol"), [("auto", RTOL), ("exact", 3e-3)])  # 3e-3: of central differences in float32
+    def test_an_lstm(self, saved, cpu, method, rtol):
         made, E, logits = lstm()
         ids = np.random.default_rng(3).integers(0, len(E), (3, 5))
-        found = audited(saved(made), ids, cpu, method="exact")
-        assert_allclose(values(found), lambda_max(logits, E[ids]), rtol=3e-3)  # of central differences in float32
-        assert found.run.method == "exact"
+        found = audited(saved(made), ids, cpu, method=method)
+        assert_allclose(values(found), lambda_max(logits, E[ids]), rtol=rtol)
+        assert found.run.method == ("gradient" if method == "auto" else "exact")
 
     def test_a_sketch_holds_the_truth(self, saved, cpu):
         found = audited(saved(BAG.onnx()), IDS, cpu, method="sketch", budget=401)
@@ -256,6 +257,20 @@ class TestHeld:
     def test_a_mask_for_all(self, saved, cpu):
         found = audited(saved(self.NET.onnx()), self.IDS, cpu, feed=("mask=ones",))
         assert_allclose(values(found), self.NET.lambda_max(self.IDS, np.ones_like(self.MASKS)), rtol=RTOL)
+        assert found.model.rewritten == "inputs held (mask)", "the ids give the mask its number of rows: that is not held"
+
+    @pytest.mark.parametrize(("method", "rtol"), [("auto", RTOL), ("exact", 5e-3)])  # 5e-3: of central differences in float32
+    def test_probabilities_of_each_token(self, saved, cpu, method, rtol):
+        found = audited(saved(self.NET.onnx(each=True)), {"x": self.IDS, "mask": self.MASKS}, cpu, method=method)
+        assert_allclose(values(found), self.NET.lambda_max(self.IDS, self.MASKS, each=True), rtol=rtol)
+        assert found.run.method == ("gradient" if method == "auto" else "exact")
+        assert (found.model.positions, found.model.num_outputs) == (4, 3)
+
+    def test_operators_fused_by_the_runtime(self, saved, cpu):
+        found = audited(saved(self.NET.fused()), {"x": self.IDS.astype(np.int32), "mask": self.MASKS.astype(np.int32)}, cpu)
+        assert_allclose(values(found), self.NET.lambda_max(self.IDS, self.MASKS), rtol=RTOL)
+        assert found.run.method == "gradient"
+        assert "of the table 'E' (15 rows) by 'x'" in found.model.at.front
 
     def test_no_mask(self, saved, cpu, told):
         with pytest.raises(InputError, match=told("'mask' int64 (N, 4)", "--feed mask=VALUE")):
@@ -323,6 +338,13 @@ class TestWrittenOut:
         found = audited(saved(made), IDS.astype(np.int32), cpu)
         assert_allclose(values(found), lambda_max(logits, BAG.E[IDS]), rtol=RTOL)
         assert "of the table 'E' (20 rows) by 'x'" in found.model.at.front
+
+    def test_an_embedding_beside_it_that_is_read_for_its_shape(self, saved, cpu):
+        made = Masked.draw().fused(positions=True)
+        ids, masks = Masked.draw().data(6)
+        found = audited(saved(made), {"x": ids.astype(np.int32), "mask": masks.astype(np.int32)}, cpu)
+        assert_allclose(values(found), Masked.draw().lambda_max(ids, masks), rtol=RTOL)
+        assert found.model.at.tensor != "seen"
 
     def test_integer_arithmetic_on_the_levels(self, saved, cpu):
         W = np.clip(np.rint(IMAGE.A.T / 0.01), -127, 127).astype(np.int8)

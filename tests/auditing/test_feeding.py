@@ -15,6 +15,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.runtime.session import open_session, run
 from tests.support import models
 from tests.support.two_inputs import TwoInputs
+from tests.support.whole_nets import Bag
 
 NET = TwoInputs.drawn()
 DATA = NET.data()
@@ -105,6 +106,7 @@ class TestErrors:
             (("flag=1", "mta=1"), ("no input to hold is called 'mta'", "Use one of: meta")),
             (("flag=1", "image=1"), ("no input to hold is called 'image'",)),
             (("flag=1", "meta=none.npy"), ("none.npy", "cannot be opened")),
+            (("flag=1", "meta=1", "meta=2"), ("--feed meta=2: 'meta' is held at 1 already",)),
         ],
     )
     def test_values(self, path, feed, words, told):
@@ -262,3 +264,48 @@ def test_bounds_take_what_is_fed_as_constants(path, told):
     assert "Other inputs are fixed: meta, kind, aside, unread." in fed[0].assumptions
     with pytest.raises(InputError, match=told("no input to hold is called 'flg'")):
         bounds(path, input="image", feed=("flg=1",))
+
+
+def test_bounds_by_several_inputs_are_by_one_vector(path, told):
+    feed = ("flag=1", "state=0.5", "kind=1")
+    alone = [bounds(path, input=name, feed=feed).bound.log10_lipschitz for name in ("image", "meta")]
+    both = bounds(path, input=("image", "meta"), feed=feed).bound
+    stacked = np.concatenate([NET.W, NET.V]).astype(np.float64)
+    true = np.log10(np.linalg.norm(stacked @ NET.U.astype(np.float64), 2))  # where every tanh has slope 1
+    assert both.log10_lipschitz >= max(*alone, true)
+    assert both.assumptions[0].startswith("L2 norm of one sample's inputs perturbed together, as one vector")
+    with pytest.raises(InputError, match=told("'kind' int64 (N) takes whole numbers", "expected one --input")):
+        bounds(path, input=("image", "kind"))
+
+
+def test_bounds_with_sizes_that_the_file_leaves_open(saved):
+    rng = np.random.default_rng(0)
+    W, R, C = (rng.standard_normal(s).astype(np.float32) for s in ((1, 16, 4), (1, 16, 4), (4, 3)))
+    nodes = [
+        ("Mul", ["x", "mask"], ["m"], {}), ("Transpose", ["m"], ["t"], {"perm": [1, 0, 2]}),
+        ("LSTM", ["t", "W", "R"], ["", "last"], {"hidden_size": 4}), ("Squeeze", ["last", "zero"], ["h"], {}),
+        ("MatMul", ["h", "C"], ["z"], {}),
+    ]  # fmt: skip
+    mask = INFO("mask", TensorProto.FLOAT, ["N", "T", 1])
+    weights = {"W": W, "R": R, "C": C, "zero": np.array([0])}
+    path = saved(models.model(nodes, weights, shape=("T", 4), out=(3,), inputs=[mask]))
+    open_ = bounds(path, input="x").bound
+    assert not open_.available
+    few, many = (bounds(path, input="x", feed=("mask=ones",), shape=(f"x:[N,{T},4]",)).bound for T in (3, 30))  # T of both
+    assert few.available
+    assert few.log10_lipschitz < many.log10_lipschitz
+
+
+def test_an_input_whose_batch_is_not_first_is_not_perturbed(path, told):
+    words = ("input 'state' holds its batch on axis 1 (its axis 1 is called 'N')", "name another input with --input")
+    with pytest.raises(InputError, match=told(*words)):
+        audit(path, DATA, settings=Settings(input="state", feed=("flag=1",), providers=("cpu",)))
+
+
+def test_tokens_beside_a_float_that_nothing_reads(saved, cpu):
+    bag = Bag.draw()
+    made = bag.onnx()
+    made.graph.input.append(INFO("aside", TensorProto.FLOAT, ["N", 2]))
+    found = audit(saved(made), bag.ids(3), settings=cpu(replay=0, flip=False))
+    assert found.model.at is not None
+    assert_allclose(values(found), bag.lambda_max(bag.ids(3)), rtol=2e-5)  # float32 against float64

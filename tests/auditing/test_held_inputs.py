@@ -1,20 +1,23 @@
 """Models of several inputs: one is perturbed, the others are held at each sample's own values or at one for all."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 from numpy.testing import assert_allclose
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim import Settings, audit
+from onnxfim.auditing import inputs
 from onnxfim.auditing.run import samples_of
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.held import POSITION, HeldValue, hold
 from onnxfim.graph.joint import JOINT, JoinedInput, join, joined_rows
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
+from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.rows import LostPosition, PlacedForward, Rademacher, Rows
 from onnxfim.runtime.session import open_session, run
@@ -189,6 +192,8 @@ class TestTogether:
             "numbers 0 to 15 of one vector", "numbers 16 to 19 of one vector",
         ]  # fmt: skip
         assert found.data.shape == (20,)
+        facts = {f.name: f.value for f in how_it_was_run(found)[0].facts}
+        assert facts["Input"] == "image, meta as one vector: float32, N × 20"
         assert "inputs perturbed together (image, meta)" in found.model.rewritten
         assert Audit.from_json(found.to_json()) == found
 
@@ -292,3 +297,28 @@ def test_ties_are_those_of_the_sample_and_its_held_values(tmp_path, method):
             assert most / 1.01 <= s.lambda_max.high <= most * 1.2
         else:
             assert s.lambda_max.value is None
+
+
+@pytest.mark.parametrize(("dtype", "off", "good"), [("float32", 1e-3, False), ("float16", 1e-3, True), ("float16", 1e-2, False)])
+def test_a_copy_may_differ_by_the_rounding_of_the_files_type(saved, monkeypatch, dtype, off, good):
+    rng = np.random.default_rng(0)
+    W, U = rng.standard_normal((4, 3)).astype(dtype), rng.standard_normal((2, 3)).astype(dtype)
+    nodes = [("MatMul", ["x", "W"], ["a"], {}), ("MatMul", ["meta", "U"], ["b"], {}), ("Add", ["a", "b"], ["s"], {}),
+             ("Mul", ["s", "one"], ["z"], {})]  # fmt: skip
+    meta = helper.make_tensor_value_info("meta", models.TYPES[dtype], ["N", 2])
+    made = models.model(nodes, {"W": W, "U": U, "one": np.ones(1, dtype)}, shape=(4,), out=(3,), dtype=dtype, inputs=[meta])
+
+    def other(model, *arguments):
+        copy = hold(model, *arguments)
+        one = next(t for t in copy.graph.initializer if t.name == "one")
+        one.CopyFrom(numpy_helper.from_array(np.array([1 + off], dtype), "one"))
+        return copy
+
+    monkeypatch.setattr(inputs, "hold", other)
+    data = {"x": rng.standard_normal((6, 4)).astype(dtype), "meta": rng.standard_normal((6, 2)).astype(dtype)}
+    run_it = partial(audit, saved(made), data, settings=Settings(input="x", providers=("cpu",), replay=0, flip=False))
+    if good:
+        assert run_it().samples
+    else:
+        with pytest.raises(ModelError, match="does not give the file's own outputs"):
+            run_it()

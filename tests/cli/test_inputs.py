@@ -87,3 +87,20 @@ def test_two_models_are_compared_on_what_both_hold(two, command, tmp_path):
     means = [e["mean"]["value"] for e in json.loads((tmp_path / "c.json").read_text("utf-8"))["entries"]]
     truth = [net.lambda_max(DATA).mean() for net in (NET, TwoInputs.drawn(5))]
     assert_allclose(sorted(means), sorted(truth), rtol=2e-5)  # float32
+
+
+def test_bounds_name_the_ways_to_one(two, command):
+    done = command("bounds", "two.onnx", "--input", "image")
+    last = done.output.splitlines()[-1]
+    assert "bound not available" in last
+    assert last.endswith("Inputs that are not held may have any value: --feed meta=VALUE holds one."), "the batch is no open size"
+    assert "upper bound" in command("bounds", "two.onnx", "--input", "image", "--feed", "flag=1").output
+
+
+def test_bounds_of_several_inputs(two, command):
+    done = command(
+        "bounds", "two.onnx", "--input", "image", "--input", "meta", "--feed", "flag=1", "--feed", "kind=0", "--feed", "state=0"
+    )
+    assert "assumes: L2 norm of one sample's inputs perturbed together, as one vector, in the units" in done.output
+    assert "upper bound" in done.output
+    assert "onnxfim/" not in done.output

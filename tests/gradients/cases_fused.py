@@ -160,8 +160,8 @@ def _of_rows(net: Net, mask: np.ndarray) -> str:
 def fused_attention(rng: Rng) -> tuple[Net, str]:
     net = Net((5, 4))
     heads, sizes = 2, [4, 4, 6] if rng.integers(2) else [4, 4, 4]
-    masks = {0: "", 1: _seen(rng, 1, 5), 2: _seen(rng, 1, 5, 5)}
-    mask = masks[int(rng.integers(3))]
+    masks = {0: "", 1: _seen(rng, 1, 5), 2: _seen(rng, 1, 5, 5), 3: rng.integers(1, 6, 1).astype(np.int32)}  # 3: how many are seen
+    mask = masks[int(rng.integers(4))]
     bias = rng.standard_normal((1, heads, 5, 5)) if rng.integers(2) else ""
     attributes = {"unidirectional": int(rng.integers(2)), "scale": float(rng.choice([0.0, 0.3])), "qkv_hidden_sizes": sizes}
     t = _tokens(net, rng, 4)

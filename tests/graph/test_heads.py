@@ -37,6 +37,23 @@ class TestRoles:
             ("m", "b"), ("features", "both", "logits")
         )
 
+    def test_what_a_later_call_takes_is_a_state(self):
+        nodes = [("MatMul", ["h", "U"], ["z"], {}), ("Tanh", ["c"], ["cn"], {}), ("Add", ["state", "cn"], ["stateN"], {})]
+        outputs = [info("stateN", 2, "M", H), info("z", "N", 3), info("cn", "N", H)]
+        made = net(nodes, {"U": weights(H, 3)}, outputs)
+        made.graph.input.extend([info("state", 2, "N", H), info("c", "N", H)])
+        assert roles(made) == {"stateN": ("state", "state", None), "z": ("head", None, "logits"), "cn": ("state", "c", None)}
+        assert main_head(heads(Graph(made))).name == "z"
+        made.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
+        assert roles(made)["stateN"][0] == "head", "no input takes it"
+
+    def test_boxes_whose_sizes_the_file_leaves_open(self):
+        nodes = [("MatMul", ["h", "U"], ["boxes"], {}), ("MatMul", ["h", "U"], ["b"], {}), ("Sigmoid", ["b"], ["scores"], {})]
+        made = net(nodes, {"U": weights(H, 3)}, [info("boxes", "N", "M", "four"), info("scores", "N", "M", "K")])
+        assert [roles(made)[name][0] for name in ("boxes", "scores")] == ["boxes", "head"]
+        plain = net(nodes, {"U": weights(H, 3)}, [info("boxes", "N", "M", 7), info("scores", "N", "M", "K")])
+        assert roles(plain)["boxes"][0] == "head", "seven numbers are no box"
+
     def test_logits_before_their_softmax_through_a_temperature(self):
         nodes = [("MatMul", ["h", "W"], ["z"], {}), ("Div", ["z", "t"], ["s"], {}), ("Softmax", ["s"], ["p"], {"axis": 1})]
         made = net(nodes, {"W": weights(H, 3), "t": np.array(2.0, np.float32)}, [info("p", "N", 3), info("z", "N", 3)])

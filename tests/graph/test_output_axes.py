@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnxfim.graph.ends import ending
 from onnxfim.graph.graph import Graph
@@ -87,6 +87,17 @@ class TestBatchOfTheInput:
         weights = {"w": rng.standard_normal((1, 4, 6)).astype(np.float32), "r": rng.standard_normal((1, 4, 4)).astype(np.float32)}
         nodes = [("RNN", ["x", "w", "r"], ["z"], {"hidden_size": 4, "layout": layout})]
         assert input_batch_axis(graph(nodes, weights, (5, 6), (1, 5, 4), batch=None), "x")[0] == axis
+
+    @pytest.mark.parametrize(
+        ("batch", "shape", "z", "axis"),
+        [("N", [2, "N", 6], ["N", 3], 1), (1, [2, 1, 6], [1, 3], 1), (8, [8, 1, 6], [8, 3], 0), (1, [8, 1, 6], [8, 3], 0)],
+    )
+    def test_another_input_tells_it(self, batch, shape, z, axis):  # the last: a threshold that has no batch
+        info = helper.make_tensor_value_info
+        inputs = [info("a", TensorProto.FLOAT, [batch, 4]), info("x", TensorProto.FLOAT, shape)]
+        nodes = [helper.make_node("Add", ["a", "x"], ["z"])]
+        made = helper.make_graph(nodes, "two", inputs, [info("z", TensorProto.FLOAT, z)])
+        assert input_batch_axis(Graph(helper.make_model(made)), "x")[0] == axis
 
 
 class TestEndings:

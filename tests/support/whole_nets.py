@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -14,7 +15,10 @@ _STEP = 1e-30  # of complex differences, which subtract nothing
 
 
 def lambda_max(logits, values):
-    """``λ_max`` of ``softmax(logits(v))`` at each of the values, by complex steps in float64; ``logits`` takes one complex value."""
+    """``λ_max`` of ``softmax(logits(v))`` at each of the values, by complex steps in float64; ``logits`` takes one complex value.
+
+    Of logits (positions, K) it is that of the positions' sum.
+    """
     found = []
     for value in np.asarray(values, np.float64):
         flat = value.ravel().astype(complex)
@@ -23,9 +27,9 @@ def lambda_max(logits, values):
             moved = flat.copy()
             moved[i] += 1j * _STEP
             columns.append(logits(moved.reshape(value.shape)).imag / _STEP)
-        J = np.array(columns).T  # (K, d)
-        p = softmax(logits(flat.reshape(value.shape)).real)
-        found.append(np.linalg.eigvalsh(J.T @ covariance(p) @ J)[-1])
+        p = softmax(np.atleast_2d(logits(flat.reshape(value.shape)).real), axis=1)  # (positions, K)
+        J = np.moveaxis(np.array(columns), 0, -1).reshape(*p.shape, -1)  # (positions, K, d)
+        found.append(np.linalg.eigvalsh(sum(j.T @ covariance(q) @ j for j, q in zip(J, p, strict=True)))[-1])
     return np.array(found)
 
 
@@ -175,22 +179,27 @@ class Masked:
         mask = (np.arange(self.length)[None] < rng.integers(2, self.length + 1, n)[:, None]).astype(np.int64)
         return ids, mask
 
-    def logits(self, embedded, mask):
-        """Of one sample's token embeddings (T, H) and its mask (T,)."""
+    def logits(self, embedded, mask, *, each=False):
+        """Of one sample's token embeddings (T, H) and its mask (T,); (T, K) of ``each`` token."""
         w = {name: value.astype(np.float64) for name, value in self.weights.items()}
         s = embedded + w["P"]
         centred = s - s.mean(axis=1, keepdims=True)
         h = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
         scores = (h @ w["Q"]) @ (h @ w["K"]).T / np.sqrt(s.shape[1]) + (1 - mask)[None] * -1e4
         e = np.exp(scores - scores.real.max(axis=1, keepdims=True))
-        return ((e / e.sum(axis=1, keepdims=True)) @ (h @ w["V"]))[0] @ w["C"]
+        mixed = (e / e.sum(axis=1, keepdims=True)) @ (h @ w["V"])
+        return (mixed if each else mixed[0]) @ w["C"]
 
-    def lambda_max(self, ids, masks):
+    def lambda_max(self, ids, masks, *, each=False):
         embedded = self.weights["E"][ids]
-        return np.concatenate([lambda_max(lambda e: self.logits(e, m), v[None]) for v, m in zip(embedded, masks, strict=True)])  # noqa: B023
+        logits = partial(self.logits, each=each)
+        return np.concatenate([lambda_max(partial(logits, mask=m), v[None]) for v, m in zip(embedded, masks, strict=True)])
 
-    def onnx(self, *, own_mask=False):
-        """Inputs ``x`` (ids) and ``mask``; with ``own_mask`` the ids alone, of which zero is padding."""
+    def onnx(self, *, own_mask=False, each=False):
+        """Inputs ``x`` (ids) and ``mask``; with ``own_mask`` the ids alone, of which zero is padding.
+
+        With ``each`` it gives probabilities of each token, (N, T, K), in place of the first one's logits.
+        """
         width = self.weights["E"].shape[1]
         mask = (
             [("Equal", ["x", "pad"], ["b"], {}), ("Not", ["b"], ["n"], {}), ("Cast", ["n"], ["m"], {"to": TensorProto.FLOAT})]
@@ -215,6 +224,8 @@ class Masked:
             ("Gather", ["mixed", "first"], ["cls"], {"axis": 1}),
             ("MatMul", ["cls", "C"], ["z"], {}),
         ]
+        if each:
+            nodes = [*nodes[:-2], ("MatMul", ["mixed", "C"], ["logits"], {}), ("Softmax", ["logits"], ["z"], {"axis": -1})]
         held = {
             **self.weights, "ones": np.ones(width, np.float32), "zeros": np.zeros(width, np.float32), "root": np.float32(np.sqrt(width)),
             "one": np.float32(1), "low": np.float32(-1e4), "second": np.array([1]), "first": np.array(0), "pad": np.array(0),
@@ -225,8 +236,52 @@ class Masked:
             nodes,
             {k: v for k, v in held.items() if k in used},
             shape=(self.length,),
-            out=(self.weights["C"].shape[1],),
+            out=(*((self.length,) if each else ()), self.weights["C"].shape[1]),
             inputs=others,
         )
         made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+        return made
+
+    def fused(self, *, positions=False):
+        """The same of ONNX Runtime's fused operators; inputs ``x`` and ``mask`` int32, and where sequences end is what masks.
+
+        With ``positions`` these are a Slice as long as a Gather of the ids is, which is read for nothing else.
+        """
+        width = self.weights["E"].shape[1]
+        nodes = [
+            ("EmbedLayerNormalization", ["x", "", "E", "P", "", "ones", "zeros", "mask", "places" if positions else ""], ["h", "ends"],
+             {"epsilon": 1e-5}),
+            ("Attention", ["h", "QKV", "bias", "ends"], ["mixed"], {"num_heads": 1}),
+            ("Gather", ["mixed", "first"], ["cls"], {"axis": 1}),
+            ("MatMul", ["cls", "C"], ["z"], {}),
+        ]  # fmt: skip
+        if positions:
+            nodes = [
+                ("Gather", ["E", "x"], ["seen"], {}),
+                ("Shape", ["seen"], ["sizes"], {}),
+                ("Slice", ["sizes", "one", "two"], ["length"], {}),
+                ("Slice", ["counted", "start", "length", "one"], ["some"], {}),
+                ("Slice", ["sizes", "start", "two"], ["whole"], {}),
+                ("Expand", ["some", "whole"], ["places"], {}),
+                *nodes,
+            ]
+        Q, K, V = (self.weights[n] for n in "QKV")
+        held = {
+            **self.weights, "QKV": np.concatenate([Q, K, V], axis=1), "bias": np.zeros(3 * width, np.float32),
+            "ones": np.ones(width, np.float32), "zeros": np.zeros(width, np.float32), "first": np.array(0),
+            "one": np.array([1]), "two": np.array([2]), "start": np.array([0]), "counted": np.arange(9, dtype=np.int32)[None],
+        }  # fmt: skip
+        used = {i for _, inputs, _, _ in nodes for i in inputs}
+        made = model(
+            nodes,
+            {k: v for k, v in held.items() if k in used},
+            shape=(self.length,),
+            out=(self.weights["C"].shape[1],),
+            inputs=[helper.make_tensor_value_info("mask", TensorProto.INT32, ["N", self.length])],
+        )
+        made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+        for node in made.graph.node:
+            if node.op_type in ("EmbedLayerNormalization", "Attention"):
+                node.domain = "com.microsoft"
+        made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
         return made

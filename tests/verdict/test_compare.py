@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.errors import InputError
+from onnxfim.record.audit import InputInfo
 from onnxfim.record.sample import Estimate
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
@@ -112,6 +113,16 @@ def test_audits_of_other_data_are_refused():
     audit = make_audit(5)
     with pytest.raises(InputError, match="the audits saw different samples"):
         compare([audit, replace(audit, data=replace(audit.data, sha256="0" * 64))])
+
+
+def test_models_that_read_other_inputs_of_the_data_are_refused_with_the_reason():
+    audit = make_audit(5)
+    mask = tuple(
+        InputInfo(name, "int64", ("N", 4), role) for name, role in (("x", "perturbed"), ("mask", "held"), ("y", "not read"))
+    )
+    other = replace(audit, data=replace(audit.data, sha256="0" * 64), model=replace(audit.model, inputs=mask))
+    with pytest.raises(InputError, match=rf"One model reads 'mask', 'x' of them, the other '{audit.model.input}'"):
+        compare([audit, other])
 
 
 def test_raw_values_are_noted():

@@ -50,7 +50,9 @@ def _model_facts(audit: Audit) -> FactGroup:
 
 def _input(model: ModelInfo) -> tuple[Fact, ...]:
     """What the file takes, and the value inside it that it was audited from."""
-    at, audited = model.at, f"{visible(model.input)}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"
+    moved = [visible(i.name) for i in model.inputs if i.role == "perturbed"]
+    name = f"{', '.join(moved)} as one vector" if len(moved) > 1 else visible(model.input)
+    at, audited = model.at, f"{name}: {visible(model.input_dtype)}, {_shape(model.input_shape)}"
     if at is None:
         return (Fact("Input", audited),)
     return (
@@ -67,7 +69,7 @@ def _other_inputs(model: ModelInfo) -> tuple[Fact, ...]:
         Fact(
             f"Input {i.role}",
             f"{visible(i.name)}: {visible(i.dtype)}, {_shape(i.shape) if i.shape else 'one value'}"
-            + ("" if i.at is None else f", at {visible(i.at)}"),
+            + ("" if i.at is None else f", {'at ' if i.role == 'held' else ''}{visible(i.at)}"),
         )
         for i in others
     )
