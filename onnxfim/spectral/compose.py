@@ -12,9 +12,11 @@ from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.graph.held import POSITION
 from onnxfim.spectral.bound_rules import RULES, BoundRule
+from onnxfim.spectral.kernels import gaussian_kernels
 from onnxfim.spectral.patterns import normalisations
 from onnxfim.spectral.prepared import prepared_view
 from onnxfim.spectral.result import Bound, Share, shown, times, up
+from onnxfim.spectral.rules.classical import of_kernels
 from onnxfim.spectral.rules.normalisations import normalised
 from onnxfim.spectral.site import Composition, NotFinite, Value, unbounded
 
@@ -116,11 +118,13 @@ def _needed(view: Flow, target: str) -> list[Node]:
 
 
 def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) -> None:
-    patterns = normalisations(ctx.flow)
+    patterns, kernels = normalisations(ctx.flow), gaussian_kernels(ctx.flow)
     for node in nodes:
         found = patterns.get(node.outputs[0])
         if found is not None and found.source in ctx.values:
             results: tuple[Value, ...] = (normalised(ctx, node, ctx.values[found.source], found),)
+        elif (made := kernels.get(node.outputs[0])) is not None and made.source in ctx.values:
+            results = (of_kernels(ctx, node, ctx.values[made.source], made),)
         else:
             results = _apply(ctx, node, rules)
         cause = _cause(ctx, node)
