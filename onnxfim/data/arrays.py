@@ -65,8 +65,8 @@ def gather(
     if labels is not None and (len(labels.shape) not in (1, 2) or labels.shape[0] != inputs.shape[0]):
         raise InputError(
             f"{labels.where}: labels have shape {shape_text(labels.shape)}, expected one for each of the "
-            f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},); leave out labels of positions, which are "
-            "not read."
+            f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},); labels of "
+            "positions are not read."
         )
     check_bytes(inputs.where, choice.many_of(inputs.shape[0]) * math.prod(inputs.shape[1:]) * inputs.dtype.itemsize)
     indices = choice.of(inputs.shape[0])
