@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, suppression
 from onnxfim.graph.ends import LAYERS, TRANSPARENT, ending
 from onnxfim.graph.graph import Graph, Node, TensorInfo
+from onnxfim.graph.shares import makes_shares
 
 #: What an output is among the others: a ``head`` tells something of its own; the ``same`` and ``derived`` ones follow from another
 #: head without weights; ``features`` are what another head is computed of; ``boxes`` are a detector's; ``labels`` are integers or
@@ -284,4 +285,6 @@ def _told(graph: Graph, head: Head) -> Head:
         kind, node = _EMBEDS, end.normalised
     elif head.role == "boxes":
         kind = "gaussian"
+    elif kind == "logits" and node is None and (shares := makes_shares(graph, head.value.name)) is not None:
+        kind, node = "probabilities", shares
     return replace(head, kind=kind, node=node)
