@@ -15,7 +15,7 @@ from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, L
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
-from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, OutputKind, Settings
+from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
 from onnxfim.record.steps import StepChoice, SurrogateCheck
 from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
@@ -333,6 +333,11 @@ class Audit:
     def reads_labels(self) -> bool:
         """Whether labels, one for each sample, tell something of these outputs: an accuracy, and a temperature."""
         return self.model.positions == 1 and OUTPUT_FAMILIES[self.model.output_kind] in LABELLED
+
+    @property
+    def tempered(self) -> bool:
+        """Whether raw values change with the temperature of a softmax or sigmoid."""
+        return OUTPUT_FAMILIES[self.model.output_kind] in TEMPERED
 
     @property
     def decides(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from onnxfim.auditing.run import audit
 from onnxfim.report import render_html
 from onnxfim.slopes.kinds import KINDS
+from onnxfim.verdict.compare import compare
 from tests.support import headed
 from tests.support.headed import X
 
@@ -69,6 +70,17 @@ def test_labels_of_one_head_are_read(page):
     found, _ = page(headed.captcha((4, 5)), LABELS, output="letter0")
     assert found.calibration.accuracy is not None
     assert "labels-unread" not in [f.id for f in found.findings]
+
+
+@pytest.mark.parametrize(("name", "tempered"), [("heads", True), ("detection", True), ("gaussian", False), ("embedding", False)])
+def test_a_comparison_says_why_raw_values_are_compared(page, name, tempered):
+    model, options = MADE[name]
+    found, _ = page(model, **options)
+    told = compare([found, replace(found, model=replace(found.model, name="other", sha256="0" * 64))])
+    notes = " ".join(told.notes)
+    assert ("for labels tell nothing of such outputs: they change with the temperature" in notes) == tempered
+    assert "for want of labels" not in notes
+    assert "no classes, or have several positions" in told.deployment.flip_radius.reason
 
 
 @pytest.mark.parametrize("kind", KINDS)
