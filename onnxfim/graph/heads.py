@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, suppression
 from onnxfim.graph.ends import LAYERS, TRANSPARENT, ending
 from onnxfim.graph.graph import Graph, Node, TensorInfo
+from onnxfim.graph.making_probabilities import regressor
 from onnxfim.graph.shares import makes_shares
 
 #: What an output is among the others: a ``head`` tells something of its own; the ``same`` and ``derived`` ones follow from another
@@ -29,6 +30,7 @@ _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _SECOND = re.compile(r"(^|[^a-z])aux(iliary|logits)?([^a-z]|$)", re.IGNORECASE)
 _EMBEDS = "embedding"
 _EMBEDDING = re.compile(r"embed|pooler|hidden_?state|(^|[^a-z])feat(ure)?s?([^a-z]|$)", re.IGNORECASE)
+_REGRESSION = re.compile(r"variable\d*")  # what skl2onnx calls the outputs of regressors
 _PLAIN_ML = frozenset(f"ai.onnx.ml.{op}" for op in ("ZipMap", "Normalizer", "ArrayFeatureExtractor", "Scaler", "LabelEncoder"))
 
 
@@ -71,6 +73,11 @@ class Head:
         return self.kind == _EMBEDS
 
     @property
+    def regresses(self) -> bool:
+        """Whether it is called, or made, as the means of a regression are."""
+        return self.role == "head" and self.kind == "gaussian"
+
+    @property
     def looked_through(self) -> bool:
         """Whether another value than an output of the file is read."""
         return self.form != "tensor"
@@ -100,7 +107,7 @@ def main_head(found: Sequence[Head]) -> Head | None:
 
 def _may_be_anything(head: Head) -> bool:
     shape = head.value.shape
-    return head.kind == "logits" and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+    return head.kind in ("logits", "gaussian") and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
 
 
 def class_labels(graph: Graph, value: str) -> tuple[str, ...] | None:
@@ -287,4 +294,7 @@ def _told(graph: Graph, head: Head) -> Head:
         kind = "gaussian"
     elif kind == "logits" and node is None and (shares := makes_shares(graph, head.value.name)) is not None:
         kind, node = "probabilities", shares
+    elif kind == "logits" and node is None:
+        node = regressor(graph, head.value.name, TRANSPARENT)
+        kind = "gaussian" if node is not None or _REGRESSION.fullmatch(head.name) else kind
     return replace(head, kind=kind, node=node)

@@ -130,7 +130,7 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
     if not audit.data.labels and audit.reads_labels:
         text = "Without labels there is no clean accuracy and no temperature. Raw values of two models do not compare; give labels."
         found.append(Notice("note", "No labels: only raw values exist", text))
-    elif not has_calibrated(audit) and audit.samples and not reasons and (audit.reads_labels or audit.model.positions > 1):
+    elif not has_calibrated(audit) and audit.samples and not reasons and audit.tempered:
         why = f": {visible(audit.calibration.reason)}" if audit.calibration.reason else ""
         text = f"No temperature was fitted{why}. Raw values of two models do not compare."
         found.append(Notice("note", "Only raw values exist", text))
