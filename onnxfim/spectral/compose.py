@@ -12,7 +12,7 @@ from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.graph.held import POSITION
 from onnxfim.spectral.bound_rules import RULES, BoundRule
-from onnxfim.spectral.kernels import gaussian_kernels
+from onnxfim.spectral.kernels import gaussian_kernels, polynomial_machines
 from onnxfim.spectral.patterns import normalisations
 from onnxfim.spectral.prepared import prepared_view
 from onnxfim.spectral.result import Bound, Share, shown, times, up
@@ -118,6 +118,7 @@ def _needed(view: Flow, target: str) -> list[Node]:
 
 
 def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) -> None:
+    machines = polynomial_machines(ctx.flow)
     patterns, kernels = normalisations(ctx.flow), gaussian_kernels(ctx.flow)
     for node in nodes:
         found = patterns.get(node.outputs[0])
@@ -127,7 +128,7 @@ def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) ->
             results = (of_kernels(ctx, node, ctx.values[made.source], made),)
         else:
             results = _apply(ctx, node, rules)
-        cause = _cause(ctx, node)
+        cause = _cause(ctx, node) or machines.get(node.label, "")
         for value in results:
             ctx.values[value.name] = replace(value, reason=cause) if value.log == math.inf and cause else value
         for output in node.outputs:

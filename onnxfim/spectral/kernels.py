@@ -55,6 +55,22 @@ def gaussian_kernels(flow: Flow) -> dict[str, GaussianKernels]:
     return found
 
 
+def polynomial_machines(flow: Flow) -> dict[str, str]:
+    """Why support vector machines of polynomial kernels have no bound where their input has no range, by the nodes' labels."""
+    found = {}
+    for proto in flow.graph.model.graph.node:
+        given = {a.name: a for a in proto.attribute}
+        if proto.op_type in ("SVMClassifier", "SVMRegressor") and "kernel_type" in given and given["kernel_type"].s == b"POLY":
+            parameters = list(given["kernel_params"].floats) if "kernel_params" in given else []
+            degree = f" of degree {parameters[2]:g}" if len(parameters) > 2 else ""
+            label = proto.name or next((o for o in proto.output if o), "")
+            found[label] = (
+                f"node {label!r}, op {proto.domain}.{proto.op_type}: its polynomial kernel{degree} grows without limit, so it has "
+                "no global Lipschitz constant"
+            )
+    return found
+
+
 def _match(flow: Flow, name: str) -> GaussianKernels | None:
     """The kernels whose exponent is ``−γ(x·x − 2 x·c + b)``, with the products of rows and centres by a Gemm."""
     times = flow.graph.producers.get(name)

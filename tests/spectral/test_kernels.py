@@ -104,3 +104,19 @@ def test_what_is_no_distance_has_no_bound(change):
         case.nodes[0].input[:] = ["x", "one"]
         case.weights["one"] = np.ones(4) * 2
     assert not spectral_bound(Graph(build(case, double=False)), logits=False).available
+
+
+@pytest.mark.parametrize("op", ["SVMRegressor", "SVMClassifier"])
+def test_a_polynomial_kernel_is_named(op):
+    given = {"kernel_type": "POLY", "kernel_params": [0.3, 0.1, 3.0], "support_vectors": [0.5] * 8, "rho": [0.1], "name": "machine"}
+    if op == "SVMRegressor":
+        node = helper.make_node(op, ["v"], ["y"], domain="ai.onnx.ml", n_supports=2, coefficients=[1.0, -2.0], **given)
+    else:
+        given |= {"classlabels_ints": [0, 1], "vectors_per_class": [1, 1], "coefficients": [1.0, -2.0]}
+        node = helper.make_node(op, ["v"], ["l", "y"], domain="ai.onnx.ml", **given)
+    whole = bound_of(Case([helper.make_node("Neg", ["x"], ["v"]), node], (4,)))
+    assert whole.reason == (
+        f"node 'machine', op ai.onnx.ml.{op}: its polynomial kernel of degree 3 grows without limit, so it has no global Lipschitz "
+        "constant"
+    )
+    assert bound_of(Case([helper.make_node("Tanh", ["x"], ["v"]), node], (4,))).available  # within a range it has one
