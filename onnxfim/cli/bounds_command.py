@@ -73,12 +73,12 @@ def _read(
     output, logits, why = None if head is None else head.value.name, True, ""
     if head is not None and output is not None:
         end = ending(graph, output)
-        if head.kind in ("probabilities", "sigmoid") and end.logits is None:
-            made = in_logarithms(graph.model, output, odds=head.kind == "sigmoid", base_dir=folder)
+        if head.holds_probabilities and end.logits is None:
+            made = in_logarithms(graph.model, output, odds=end.kind == "sigmoid", base_dir=folder)
             why = NO_LOGITS if made is None else ""
             if made is not None:
                 graph, output, logits = Graph(made[0], base_dir=folder), made[1], False
-        elif head.kind == "detection":
+        elif head.detects:
             why = f"output {head.name!r} holds boxes too: an audit with --output-kind detection has the bound of the scores"
     reading = read_graph(graph, input_name=entry, output_name=output, logits=logits, progress=progress)
     return replace(reading, bound=without(reading.bound, why), closed_forms=()) if why else reading
