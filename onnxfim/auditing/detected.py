@@ -14,6 +14,7 @@ from onnxfim.auditing.opening_heads import Trials, View, as_it_is, boxes_apart, 
 from onnxfim.errors import InputError
 from onnxfim.graph.before_sigmoid import logits_of
 from onnxfim.graph.detections import SideBySide, boxes_beside_scores, located_scores, suppression
+from onnxfim.graph.flow import followed
 from onnxfim.graph.graph import Node
 from onnxfim.graph.head_copies import Pen
 from onnxfim.graph.heads import Head
@@ -103,7 +104,7 @@ def _cut(trials: Trials, head: Head, axis: int, start: int, stop: int | None, se
         )
 
     pen = Pen(trials.file.proto)
-    logits = logits_of(pen, trials.file.graph, head.value.name, axis, start, stop)
+    logits = logits_of(pen, followed(trials.file.graph, head.value.name), head.value.name, axis, start, stop)
     view = None
     if logits is not None:
         with suppress(InputError):

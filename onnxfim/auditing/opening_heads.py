@@ -33,6 +33,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 SAME = 1e-5  # relative to the values' scale: what float32 kernels may differ by between two graphs
 SAME_IN_HALF = 2e-3  # the same in float16
 _FEW = 8
+_REGRESSION = "if its values are means, say --output-kind gaussian; if they are logits, --output-kind logits"
 _EMBEDDING = "if it is one, say --output-kind embedding; if it holds logits, --output-kind logits"
 
 
@@ -160,6 +161,9 @@ def open_heads(file: ModelFile, into: TensorInfo, X: Array, settings: Settings, 
         refuse_boxes(file, head, boxes if settings.output is None or head.name in boxes else [])
         if head.embeds and view.end.normalised is None:
             view = replace(view, doubt=f"it is called {head.name!r}, like an embedding: {_EMBEDDING}")
+        if head.regresses:
+            made = f"node {head.node!r} makes it" if head.node else f"it is called {head.name!r}"
+            view = replace(view, doubt=f"{made}, as a regression: {_REGRESSION}")
     return _directions(trials, view) if taken == "directions" else view
 
 

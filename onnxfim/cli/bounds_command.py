@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from onnxfim.auditing.entry import unread
@@ -12,13 +14,17 @@ from onnxfim.cli.console import Console
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
 from onnxfim.graph.choosing_heads import choose_heads, heads_of
+from onnxfim.graph.ends import ending
 from onnxfim.graph.graph import Graph
-from onnxfim.graph.heads import main_head
+from onnxfim.graph.heads import Head, main_head
 from onnxfim.graph.held import POSITION
+from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
-from onnxfim.spectral.reading import GraphReading, read_graph
+from onnxfim.spectral.reading import NO_LOGITS, GraphReading, read_graph, without
+
+_TOLD = 8  # outputs in a message
 
 
 def bounds_command(
@@ -41,10 +47,11 @@ def bounds_command(
     file = load_model(model)
     wanted.check_apart(file.files)
     with console.layers() as progress:
-        output = _value(file, options["output"])
+        head = _head(file, options["output"])
+        output = None if head is None else head.value.name
         fed, into = with_feeds(file, tuple(options["input"]), options["output"], options["feed"], options["shape"])
         graph, entry = unread(fed, input_name=into, output_name=output, at=options["at"])
-        reading = read_graph(graph, input_name=entry, output_name=output, progress=progress)
+        reading = _read(graph, head, entry, file.path.parent, progress)
     record = to_json(file, reading)
     render: dict[str, Callable[[GraphReading], str]] = {
         "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),
@@ -59,21 +66,40 @@ def bounds_command(
         raise written.problem
 
 
-def _value(file: ModelFile, name: str | None) -> str | None:
-    """The value that an audit of this output reads; None where no output can be read, which the bound then says.
+def _read(
+    graph: Graph, head: Head | None, entry: str | None, folder: Path, progress: Callable[[int, int, str], None] | None
+) -> GraphReading:
+    """Class and bound of what an audit of the head measures: its logits, or those that probabilities are written out from."""
+    output, logits, why = None if head is None else head.value.name, True, ""
+    if head is not None and output is not None:
+        end = ending(graph, output)
+        if head.holds_probabilities and end.logits is None:
+            made = in_logarithms(graph.model, output, odds=end.kind == "sigmoid", base_dir=folder)
+            why = NO_LOGITS if made is None else ""
+            if made is not None:
+                graph, output, logits = Graph(made[0], base_dir=folder), made[1], False
+        elif head.detects:
+            why = f"output {head.name!r} holds boxes too: an audit with --output-kind detection has the bound of the scores"
+    reading = read_graph(graph, input_name=entry, output_name=output, logits=logits, progress=progress)
+    return replace(reading, bound=without(reading.bound, why), closed_forms=()) if why else reading
+
+
+def _head(file: ModelFile, name: str | None) -> Head | None:
+    """The head that an audit of this output reads; None where no output can be read, which the bound then says.
 
     Raises:
         InputError: an output that cannot be read, or several.
     """
     if name is None:
-        main = main_head(heads_of(file))
-        return None if main is None else main.value.name
+        return main_head(heads_of(file))
     chosen = choose_heads(file, name)
     if len(chosen) > 1:
+        told = ", ".join(repr(h.name) for h in chosen[:_TOLD]) + (", …" if len(chosen) > _TOLD else "")
         raise InputError(
-            f"{file.path}: --output {name} names {len(chosen)} outputs, expected one: a bound is of one. Name one of them."
+            f"{file.path}: --output {name} names {len(chosen)} outputs, expected one: a bound is of one. Name one of {told}; the "
+            "bound of several together stands in the report of an audit with the same --output."
         )
-    return chosen[0].value.name
+    return chosen[0]
 
 
 def to_json(file: ModelFile, reading: GraphReading) -> str:

@@ -65,7 +65,8 @@ def gather(
     if labels is not None and (len(labels.shape) not in (1, 2) or labels.shape[0] != inputs.shape[0]):
         raise InputError(
             f"{labels.where}: labels have shape {shape_text(labels.shape)}, expected one for each of the "
-            f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},)."
+            f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},); labels of "
+            "positions are not read."
         )
     check_bytes(inputs.where, choice.many_of(inputs.shape[0]) * math.prod(inputs.shape[1:]) * inputs.dtype.itemsize)
     indices = choice.of(inputs.shape[0])
@@ -238,7 +239,7 @@ def _class_indices(where: str, raw: Array, indices: Indices) -> Indices:
             return np.asarray(np.argmax(raw, axis=1), np.int64)
         raise InputError(
             f"{where}: labels have shape {shape_text(raw.shape[1:], batched=True)}, not one-hot, expected class indices (N,). "
-            "Pass argmax over the last axis, if they are scores."
+            "Pass argmax over the last axis, if they are scores; one column, if they are labels of several outputs."
         )
     raw = raw.reshape(-1)
     if raw.dtype.kind not in "fiu":

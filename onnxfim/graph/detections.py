@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from onnxfim.graph.flow import followed
 from onnxfim.graph.graph import Dimension, Graph, Node
 from onnxfim.graph.output_axes import AxisMap, back
 
@@ -75,6 +76,7 @@ class SideBySide:
 
 def boxes_beside_scores(graph: Graph, output: str) -> SideBySide | None:
     """Where a Concat on the way to the output joins values between 0 and 1 with values that are not; None where none does."""
+    graph = followed(graph, output)
     shape = graph.shapes.get(output)
     if shape is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -65,6 +66,32 @@ def flow(graph: Graph, *, input_name: str | None = None, keeps: Collection[str] 
             varying.update(o for o in node.outputs if o)
     fixed = frozenset(varying - found.values.keys())
     return Flow(view, source, found.values, shapes, fixed, ready.problems, ready.problem)
+
+
+_followed: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()
+
+
+def followed(graph: Graph, output: str) -> Graph:
+    """The graph with the shapes that follow from one sample's where inference leaves those of an output open beside its batch.
+
+    Exporters that trace compute sizes from the input's shape, which shape inference does not follow. The first axis stays as it
+    is known, for it may be the batch's.
+    """
+    shape = graph.shapes.get(output)
+    if shape is not None and (len(shape) < 3 or all(isinstance(n, int) for n in shape[1:])):
+        return graph
+    if graph not in _followed:
+        try:
+            found = flow(graph).shapes
+        except ModelError:
+            found = {}
+        shapes = dict(graph.shapes)
+        for name, one in found.items():
+            own = shapes.get(name) or (None,) * len(one)
+            if len(own) == len(one) and name in graph.producers:
+                shapes[name] = (*own[:1], *(a if isinstance(a, int) else b for a, b in zip(own[1:], one[1:], strict=True)))
+        _followed[graph] = graph.with_shapes(shapes)
+    return _followed[graph]
 
 
 def _source(graph: Graph, input_name: str | None) -> TensorInfo:

@@ -101,6 +101,12 @@ class Graph:
         graph.__dict__["shapes"] = MappingProxyType(shapes)
         return graph
 
+    def with_shapes(self, shapes: Mapping[str, tuple[Dimension, ...]]) -> Graph:
+        """The same graph with shapes that were found otherwise."""
+        graph = copy.copy(self)
+        graph.__dict__["shapes"] = MappingProxyType(shapes)
+        return graph
+
     @property
     def model(self) -> onnx.ModelProto:
         """The model as read; not to be changed."""

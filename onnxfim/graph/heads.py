@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, is_boxes, is_scores, suppression
 from onnxfim.graph.ends import LAYERS, TRANSPARENT, ending
 from onnxfim.graph.graph import Dimension, Graph, Node, TensorInfo
+from onnxfim.graph.making_probabilities import regressor
+from onnxfim.graph.shares import makes_shares
 
 #: What an output is among the others: a ``head`` tells something of its own; the ``same`` and ``derived`` ones follow from another
 #: head without weights; ``features`` are what another head is computed of; ``state`` is what a later call takes as an input;
@@ -26,11 +28,13 @@ _MANY = 64  # float outputs beyond which they are debugging outputs: no roles ar
 _CUTS = ("Slice", "Split", "Gather", "ai.onnx.ml.ArrayFeatureExtractor")
 _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _SECOND = re.compile(r"(^|[^a-z])aux(iliary|logits)?([^a-z]|$)", re.IGNORECASE)
-_EMBEDS = "embedding"
+_EMBEDS, _MEANS, _DETECTS, _LOGITS = "embedding", "gaussian", "detection", "logits"
+_ACTIVATED = frozenset({"probabilities", "sigmoid"})
 _EMBEDDING = re.compile(r"embed|pooler|hidden_?state|(^|[^a-z])feat(ure)?s?([^a-z]|$)", re.IGNORECASE)
 _STATE = re.compile(
     r"states?|hidden|cell|cache|memory|past|present|(^|[^a-z])[hc](_?(n|0|t|in|out|prev|next))?(_?\d+)?([^a-z]|$)", re.IGNORECASE
 )
+_REGRESSION = re.compile(r"variable\d*")  # what skl2onnx calls the outputs of regressors
 _PLAIN_ML = frozenset(f"ai.onnx.ml.{op}" for op in ("ZipMap", "Normalizer", "ArrayFeatureExtractor", "Scaler", "LabelEncoder"))
 
 
@@ -73,6 +77,21 @@ class Head:
         return self.kind == _EMBEDS
 
     @property
+    def regresses(self) -> bool:
+        """Whether it is called, or made, as the means of a regression are."""
+        return self.role == "head" and self.kind == _MEANS
+
+    @property
+    def detects(self) -> bool:
+        """Whether it holds a detector's boxes beside scores."""
+        return self.kind == _DETECTS
+
+    @property
+    def holds_probabilities(self) -> bool:
+        """Whether it holds probabilities, which are not bounded as logits are."""
+        return self.kind in _ACTIVATED
+
+    @property
     def looked_through(self) -> bool:
         """Whether another value than an output of the file is read."""
         return self.form != "tensor"
@@ -106,7 +125,7 @@ def main_head(found: Sequence[Head]) -> Head | None:
 
 def _may_be_anything(head: Head) -> bool:
     shape = head.value.shape
-    return head.kind == "logits" and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+    return head.kind in (_LOGITS, _MEANS) and shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
 
 
 def class_labels(graph: Graph, value: str) -> tuple[str, ...] | None:
@@ -307,11 +326,16 @@ def _told(graph: Graph, head: Head) -> Head:
     end = ending(graph, head.value.name)
     kind, node = end.kind, end.node
     if (beside := boxes_beside_scores(graph, head.value.name)) is not None:
-        kind, node = "detection", beside.node
+        kind, node = _DETECTS, beside.node
     elif (last := suppression(graph, head.value.name)) is not None:
-        kind, node = "detection", last.label
+        kind, node = _DETECTS, last.label
     elif end.normalised or (kind == "logits" and node is None and _EMBEDDING.search(head.name)):
         kind, node = _EMBEDS, end.normalised
     elif head.role == "boxes":
-        kind = "gaussian"
+        kind = _MEANS
+    elif kind == "logits" and node is None and (shares := makes_shares(graph, head.value.name)) is not None:
+        kind, node = "probabilities", shares
+    elif kind == "logits" and node is None:
+        node = regressor(graph, head.value.name, TRANSPARENT)
+        kind = _MEANS if node is not None or _REGRESSION.fullmatch(head.name) else kind
     return replace(head, kind=kind, node=node)

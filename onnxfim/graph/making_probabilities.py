@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import numpy as np
@@ -70,6 +71,16 @@ def classical_kind(node: Node) -> str | None:
     if transform != "LOGISTIC":
         return None
     return "sigmoid" if rows > 1 and not two_opposite_rows(node) else None
+
+
+def regressor(graph: Graph, value: str, transparent: Collection[str]) -> str | None:
+    """The label of the classical regression that makes a value as it is, moved at most; None where none does."""
+    node = graph.producers.get(value)
+    while node is not None and node.op in transparent and node.inputs:
+        node = graph.producers.get(node.inputs[0])
+    if node is None or not (node.op.startswith(f"{ML}.") and node.op.endswith("Regressor")):
+        return None
+    return node.label if node.attributes.get("post_transform", "NONE") == "NONE" else None
 
 
 def two_opposite_rows(node: Node) -> bool:

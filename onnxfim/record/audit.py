@@ -15,7 +15,7 @@ from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, L
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
-from onnxfim.record.settings import OutputKind, Settings
+from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
 from onnxfim.record.steps import StepChoice, SurrogateCheck
 from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
@@ -328,6 +328,21 @@ class Audit:
     def measured(self) -> int:
         """How many samples have a value of lambda_max; an audit of which none has says nothing about its model."""
         return sum(s.lambda_max.value is not None for s in self.samples)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels, one for each sample, tell something of these outputs: an accuracy, and a temperature."""
+        return self.model.positions == 1 and OUTPUT_FAMILIES[self.model.output_kind] in LABELLED
+
+    @property
+    def tempered(self) -> bool:
+        """Whether raw values change with the temperature of a softmax or sigmoid."""
+        return OUTPUT_FAMILIES[self.model.output_kind] in TEMPERED
+
+    @property
+    def decides(self) -> bool:
+        """Whether a sample has one prediction, which may flip."""
+        return any(s.prediction is not None for s in self.samples)
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This audit as JSON text (its schema: `onnxfim.record.schema.audit_schema`); never holds NaN or infinities."""

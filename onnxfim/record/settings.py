@@ -13,6 +13,10 @@ OUTPUT_FAMILIES: dict[OutputKind, str] = {
     "logits": "class probabilities", "probabilities": "class probabilities", "sigmoid": "sigmoid", "gaussian": "gaussian",
     "embedding": "embedding", "detection": "detection",
 }  # fmt: skip
+#: Families whose outputs a label for each sample tells something of: an accuracy, and a temperature.
+LABELLED: frozenset[str] = frozenset({"class probabilities", "sigmoid"})
+#: Families of outputs that a temperature of a softmax or sigmoid would change.
+TEMPERED: frozenset[str] = LABELLED | {"detection"}
 Method: TypeAlias = Literal["auto", "gradient", "sketch", "exact"]
 
 

@@ -121,10 +121,9 @@ def _at(curves: Sequence[tuple[SampleResult, KLCurve]], part: float, name: str) 
     else:
         moved = f"a median of {number(float(np.median(kl)))} and a maximum of {number(max(kl))} nats"
         moved += f", where the form says {number(float(np.median(form)))} and {number(max(form))}"
-    return (
-        f"Measured: moved by {name} (ε = {span}), {count(len(points), 'sample')} changed by {moved}; "
-        f"{flipped:,} of {len(points):,} predictions had flipped."
-    )
+    decided = any(s.prediction is not None for s, _ in curves)
+    flips = f"; {flipped:,} of {len(points):,} predictions had flipped" if decided else ""
+    return f"Measured: moved by {name} (ε = {span}), {count(len(points), 'sample')} changed by {moved}{flips}."
 
 
 def _rung(sample: SampleResult, curve: KLCurve, part: float) -> KLPoint | None:

@@ -127,12 +127,12 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         title = f"λ_max of {number_null:,} of {count(len(audit.samples), 'sample')} could not be measured"
         text = f"Reason: {why}. A missing value is not a small one: nothing is known about these samples."
         found.append(Notice("error" if number_null == len(audit.samples) else "warning", title, text))
-    if not audit.data.labels:
+    if not audit.data.labels and audit.reads_labels:
         text = "Without labels there is no clean accuracy and no temperature. Raw values of two models do not compare; give labels."
         found.append(Notice("note", "No labels: only raw values exist", text))
-    elif not has_calibrated(audit) and audit.samples and not reasons:
-        why = f" {visible(audit.calibration.reason)}" if audit.calibration.reason else ""
-        text = f"No temperature was fitted.{why} Raw values of two models do not compare."
+    elif not has_calibrated(audit) and audit.samples and not reasons and audit.tempered:
+        why = f": {visible(audit.calibration.reason)}" if audit.calibration.reason else ""
+        text = f"No temperature was fitted{why}. Raw values of two models do not compare."
         found.append(Notice("note", "Only raw values exist", text))
     return tuple(found)
 
@@ -324,7 +324,7 @@ def _now(audit: Audit) -> str:
         parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
     if audit.run.partial:
         parts.append("Run it again to the end.")
-    if not audit.data.labels and not audit.data.synthetic:
+    if not audit.data.labels and not audit.data.synthetic and audit.reads_labels:
         parts.append("Give labels to get accuracy and calibrated values.")
     if audit.data.synthetic:
         parts.append("Run it on real inputs.")

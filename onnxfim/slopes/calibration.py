@@ -48,7 +48,8 @@ def calibrate(reader: OutputReader, outputs: Array, labels: Array | None, given:
         return Calibration(None, None, None, None, None, None, None, reader.no_temperature)
     confidence = float(reader.confidences(outputs).mean())
     if labels is None or outputs.shape[2] != 1:
-        why = None if given else "no labels were given" if labels is None else "labels per position are not supported"
+        several = "labels of several positions are not read"
+        why = None if given else several if outputs.shape[2] != 1 else "no labels were given"
         unlabelled = Calibration(None, None, None, confidence, given, None, None, why)
         return replace(unlabelled, log_error=0.0, method="given") if given else unlabelled
     right = reader.predictions(outputs) == labels

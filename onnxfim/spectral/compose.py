@@ -13,9 +13,11 @@ from onnxfim.graph.graph import Graph, Node
 from onnxfim.graph.held import POSITION
 from onnxfim.graph.joint import JOINT
 from onnxfim.spectral.bound_rules import RULES, BoundRule
+from onnxfim.spectral.kernels import gaussian_kernels, polynomial_machines
 from onnxfim.spectral.patterns import normalisations
 from onnxfim.spectral.prepared import prepared_view
 from onnxfim.spectral.result import Bound, Share, shown, times, up
+from onnxfim.spectral.rules.classical import of_kernels
 from onnxfim.spectral.rules.normalisations import normalised
 from onnxfim.spectral.site import Composition, NotFinite, Value, unbounded
 
@@ -117,14 +119,17 @@ def _needed(view: Flow, target: str) -> list[Node]:
 
 
 def _run(ctx: Composition, nodes: list[Node], rules: Mapping[str, BoundRule]) -> None:
-    patterns = normalisations(ctx.flow)
+    machines = polynomial_machines(ctx.flow)
+    patterns, kernels = normalisations(ctx.flow), gaussian_kernels(ctx.flow)
     for node in nodes:
         found = patterns.get(node.outputs[0])
         if found is not None and found.source in ctx.values:
             results: tuple[Value, ...] = (normalised(ctx, node, ctx.values[found.source], found),)
+        elif (made := kernels.get(node.outputs[0])) is not None and made.source in ctx.values:
+            results = (of_kernels(ctx, node, ctx.values[made.source], made),)
         else:
             results = _apply(ctx, node, rules)
-        cause = _cause(ctx, node)
+        cause = _cause(ctx, node) or machines.get(node.label, "")
         for value in results:
             ctx.values[value.name] = replace(value, reason=cause) if value.log == math.inf and cause else value
         for output in node.outputs:

@@ -19,6 +19,11 @@ from onnxfim.spectral.prepared import prepared_view
 #: Gives the bound that is known under a key, or computes it and keeps it under that key.
 Remember: TypeAlias = Callable[[str, Callable[[], Bound]], Bound]
 
+#: Why there is no bound where a file holds probabilities alone.
+NO_LOGITS = (
+    "the outputs are probabilities whose logits cannot be read: the Fisher information divides by them, so that a bound of their "
+    "own slope is none of it"
+)
 #: Part of every key: raise it when a rule changes, so that old figures are computed again.
 VERSION = 5
 
@@ -60,6 +65,11 @@ def read_graph(
     with one_blas_thread():
         bound = compute() if remember is None else remember(key, compute)
     return GraphReading(infer_architecture(view), bound, closed_forms(bound))
+
+
+def without(bound: Bound, why: str) -> Bound:
+    """No bound, for another quantity than the one that was bounded is asked for; its table of layers stays."""
+    return replace(bound, available=False, reason=why, log10_lipschitz=None, log10_fisher=None, shares=())
 
 
 def bound_for(bound: Bound, log10_largest_spread: float) -> Bound:

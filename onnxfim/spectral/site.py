@@ -13,6 +13,7 @@ from onnxfim.errors import ModelError
 from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Node
 from onnxfim.graph.shapes import OpenShape
+from onnxfim.spectral.kernels import GaussianKernels
 from onnxfim.spectral.linear import Chain, Convolution, Element, Rearrange, Scaling, append, size_of_shape
 from onnxfim.spectral.norms import matrix_norm
 from onnxfim.spectral.result import Factor, log10, plus, shown, times
@@ -61,13 +62,14 @@ class Ball:
 
 
 class KnownOfValue(TypedDict, total=False):
-    """What is known of a value besides its derivative: range, form and ball (fields of `Value`)."""
+    """What is known of a value besides its derivative: range, form, ball and kernels (fields of `Value`)."""
 
     low: float
     high: float
     polynomial: Polynomial | None
     gate: GateForm | None
     ball: Ball | None
+    kernels: GaussianKernels | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,7 @@ class Value:
     polynomial: Polynomial | None = None
     gate: GateForm | None = None
     ball: Ball | None = None
+    kernels: GaussianKernels | None = None
 
     @property
     def as_polynomial(self) -> Polynomial:

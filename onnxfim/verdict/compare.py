@@ -225,9 +225,12 @@ def _classes(audits: Sequence[Audit], columns: Sequence[Column], common: Array) 
 
 def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: int) -> Iterator[str]:
     """Sentences that must be known before the numbers are compared."""
-    if measure == "lambda_max":
+    if measure == "lambda_max" and any(a.tempered for a in audits):
+        why = (
+            "for want of labels in all audits" if all(a.reads_labels for a in audits) else "for labels tell nothing of such outputs"
+        )
         yield (
-            "Raw values are compared, for want of labels in all audits: they change with the temperature of the softmax, so that a "
+            f"Raw values are compared, {why}: they change with the temperature of the softmax, so that a "
             "difference may be one of confidence alone."
         )
     for audit, name in zip(audits, names, strict=True):

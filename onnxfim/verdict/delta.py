@@ -33,6 +33,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _MOST_MOVED, _MOST_FLIPS = 10, 10
 _BOUNDS = ("lower bound", "upper bound")
 _SAVED = "saved audits hold no outputs: give the model files to compare these"
+_UNDECIDED = "the outputs are no classes, or have several positions"
 _RANKS = "Wilcoxon's signed ranks"
 _CALIBRATED, _RAW, _STANDARDISED = "lambda_max_calibrated", "lambda_max", "lambda_max_standardised"
 
@@ -118,7 +119,7 @@ def _still(a: Aggregate) -> Aggregate:
 def _accuracy(known: Sequence[MovedOutput], same: bool) -> tuple[Change, Outcomes | None]:
     labelled = [m for m in known if m.label is not None]
     if not labelled:
-        reason = "no labels were given" if known else "the outputs are no classes, or have several positions"
+        reason = "no labels were given" if known else _UNDECIDED
         return _none(reason, "difference"), None
     right = Counter((m.first == m.label, m.second == m.label) for m in labelled)
     found = Outcomes(right[True, True], right[True, False], right[False, True], right[False, False])
@@ -133,7 +134,7 @@ def _accuracy(known: Sequence[MovedOutput], same: bool) -> tuple[Change, Outcome
 
 def _agreement(known: Sequence[MovedOutput], same: bool) -> Change:
     if not known:
-        return _none("the outputs are no classes, or have several positions", "share")
+        return _none(_UNDECIDED, "share")
     agree = sum(m.first == m.second for m in known)
     found = share(agree, len(known))
     if same:
@@ -268,6 +269,8 @@ def _reach(first: Audit, second: Audit, measure: str, indices: Array) -> tuple[f
 
 
 def _flip_radius(first: Audit, second: Audit) -> Change:
+    if not (first.decides and second.decides):
+        return _none(_UNDECIDED)
     if first.run.method != second.run.method:
         return _none(f"looked for along other directions ({first.run.method} and {second.run.method}): radii of one method compare")
     radii = [{s.index: s.flip_radius for s in a.samples if s.flip_radius is not None} for a in (first, second)]

@@ -285,6 +285,13 @@ class TestDetectors:
             assert_allclose(values(found), truth, rtol=SAME)
             assert "differentiated at the logits" in found.model.read_from
 
+    def test_scores_whose_sizes_are_computed_are_read_at_their_logits(self, audited, told):
+        found = audited(headed.detector("traced"), X[:4], output_kind="detection")
+        assert_allclose(values(found), top(lambda x: headed.sigmoid_fisher(headed.box_scores, x, 0.25), X[:4]), rtol=ALIKE)
+        assert (found.run.method, found.bound.available) == ("gradient", True)
+        with pytest.raises(InputError, match=told("(entries 0 to 3)", "(entries 4 to 6)", "--output-kind detection")):
+            audited(headed.detector("traced"))
+
     def test_scores_before_suppression(self, audited):
         found = audited(headed.detector("suppressed"), X[:4], output_kind="detection", **EXACT)
         assert_allclose(values(found), top(lambda x: headed.sigmoid_fisher(headed.box_scores, x, 0.25), X[:4]), rtol=SAME)

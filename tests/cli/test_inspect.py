@@ -78,7 +78,9 @@ def test_bounds_are_of_the_head_that_an_audit_takes(here, command):
     models.save(headed.captcha((3, 4)), here / "m.onnx")
     several = command("bounds", "m.onnx", "--output", "all")
     assert several.exit_code == 2
-    assert "--output all names 2 outputs, expected one" in several.output
+    told = " ".join(several.output.split())
+    assert "--output all names 2 outputs, expected one" in told
+    assert "Name one of 'letter0', 'letter1'; the bound of several together stands in the report of an audit" in told
     nodes = [("MatMul", ["h", "W0"], ["aux"], {}), ("MatMul", ["h", "W1"], ["main"], {})]
     made = headed.net(nodes, {"W0": headed.weights(headed.H, 3), "W1": headed.weights(headed.H, 3, seed=1)},
                       [headed.info("aux", "N", 3), headed.info("main", "N", 3)])  # fmt: skip

@@ -135,7 +135,7 @@ def test_nothing_to_calibrate_by():
     z, y = drawn(20)
     assert calibrate(SoftmaxLogits(), z, None).reason == "no labels were given"
     assert "Gaussian" in calibrate(Gaussian(), z, y).reason
-    assert "per position" in calibrate(SoftmaxLogits(), np.concatenate([z, z], axis=2), y).reason
+    assert "labels of several positions are not read" in calibrate(SoftmaxLogits(), np.concatenate([z, z], axis=2), y).reason
 
 
 def test_one_sigmoid_is_calibrated():

@@ -141,6 +141,35 @@ def linear_regressor(rng, op):
     return Case([node(op, ["x"], targets=rows, **linear_scores(rng, rows))], (4,), linear=True, within=0.01)
 
 
+def machine(rng, kernel):
+    """A support vector machine's kernel and vectors of 4 features: more of them than features, and fewer."""
+    V, parameters = int(rng.integers(1, 9)), [float(rng.uniform(0.05, 1)), float(rng.normal()), 2.0]
+    vectors = rng.normal(size=4 * V) * rng.uniform(0.1, 3)
+    return V, {"support_vectors": vectors.tolist(), "kernel_type": kernel, "kernel_params": parameters}
+
+
+@case("ai.onnx.ml.SVMRegressor")
+def support_vector_regressor(rng, op):
+    kernel = str(rng.choice(["RBF", "RBF", "LINEAR", "SIGMOID"]))
+    V, given = machine(rng, kernel)
+    made = node(op, ["x"], n_supports=V, rho=[0.3], coefficients=rng.normal(size=V).tolist(), **given)
+    return Case([made], (4,), linear=kernel == "LINEAR", within=0.01 if kernel == "LINEAR" else None)
+
+
+@case("ai.onnx.ml.SVMClassifier")
+def support_vector_classifier(rng, op):
+    """Decisions of all pairs of classes."""
+    kernel, classes = str(rng.choice(["RBF", "LINEAR", "SIGMOID"])), int(rng.integers(2, 5))
+    V, given = machine(rng, kernel)
+    sizes = rng.multinomial(V, np.ones(classes) / classes).tolist()
+    pairs = classes * (classes - 1) // 2
+    made = node(
+        op, ["x"], ["l", "y"], classlabels_ints=list(range(classes)), vectors_per_class=sizes, rho=rng.normal(size=pairs).tolist(),
+        coefficients=rng.normal(size=(classes - 1) * V).tolist(), **given,
+    )  # fmt: skip
+    return Case([made], (4,))
+
+
 @case("ai.onnx.ml.FeatureVectorizer")
 def feature_vectorizer(rng, op):
     widths = [int(n) for n in rng.integers(2, 6, 2)]

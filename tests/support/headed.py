@@ -142,6 +142,18 @@ def detector(layout: str = "channels", *, level: str = "sigmoid", opset: int = 1
                       "four": np.array([4]), "many": np.array([99]), "three": np.array([3]),
                       "stride": np.array([64, 80, 96, 70], np.float32)}  # fmt: skip
         return net(nodes, constants, [info("out", "N", 2 * BOXES, 4 + SCORES)], opset=opset)
+    if layout == "traced":  # sizes are computed from the input's shape, which shape inference does not follow
+        nodes = [
+            ("Shape", ["x"], ["s"], {}), ("Gather", ["s", "zero"], ["n"], {"axis": 0}), ("Concat", ["n", "b4"], ["sb"], {"axis": 0}),
+            ("Concat", ["n", "bs"], ["ss"], {"axis": 0}), ("MatMul", ["h", "B"], ["fb"], {}), ("Reshape", ["fb", "sb"], ["boxes4"], {}),
+            ("MatMul", ["h", "S"], ["fs"], {}), ("Reshape", ["fs", "ss"], ["logits"], {}),
+            ("Concat", ["boxes4", "logits"], ["raw"], {"axis": 1}), ("Sigmoid", ["raw"], ["p"], {}),
+            ("Slice", ["p", "zero", "four", "one"], ["b"], {}), ("Mul", ["b", "stride"], ["pixels"], {}),
+            ("Slice", ["p", "four", "many", "one"], ["c"], {}), ("Concat", ["pixels", "c"], ["out"], {"axis": 1}),
+        ]  # fmt: skip
+        constants |= {"zero": np.array([0]), "four": np.array([4]), "one": np.array([1]), "many": np.array([99]),
+                      "b4": np.array([4, BOXES]), "bs": np.array([SCORES, BOXES]), "stride": np.float32(64)}  # fmt: skip
+        return net(nodes, constants, [info("out", "N", "rows", "boxes")], opset=opset)
     nodes.append(("Concat", ["boxes4", "probs"], ["out"], {"axis": 1}))
     return net(nodes, constants, [info("out", "N", 4 + SCORES, BOXES)], opset=opset)
 

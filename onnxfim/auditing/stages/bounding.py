@@ -61,16 +61,14 @@ def _written_out(context: Context, end: Ending, *, logits: bool) -> bool:
 
 def _of_audit(bound: Bound, context: Context, target: str) -> Bound:
     """The bound of what the audit measured; not available where that is another quantity than the one that was bounded."""
+    from onnxfim.spectral.reading import NO_LOGITS, bound_for, without
+
     why = ""
     if not context.subject.kind.reads_logits and target == context.subject.output:
-        why = (
-            "the outputs are probabilities whose logits cannot be read: the Fisher information divides by them, so that a bound of "
-            "their own slope is none of it"
-        )
+        why = NO_LOGITS
     elif context.subject.info.batch_axis:
         why = "the output holds its batch on another axis than the first, which the rules of the bound do not follow"
     if why:
-        return replace(bound, available=False, reason=why, log10_lipschitz=None, log10_fisher=None, shares=())
-    from onnxfim.spectral.reading import bound_for
+        return without(bound, why)
 
     return replace(bound_for(bound, context.reader.log10_largest_spread), of_what_was_read=target == context.subject.read)

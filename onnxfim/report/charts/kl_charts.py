@@ -18,7 +18,9 @@ FORM_DASH = "1 4"
 _DEPTH = 1e-12  # of the largest value: below it a KL of float32 outputs is rounding
 
 
-def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float] | None, width: int) -> Chart | None:
+def kl_panel(
+    curve: KLCurve, *, name: str, title: str, span: tuple[float, float] | None, flips: bool = True, width: int
+) -> Chart | None:  # fmt: skip
     """Measured KL of one sample over the ladder, the quadratic form, the range where it holds, and the flip.
 
     Values of zero or below have no place on a logarithmic axis and are left out; the description counts them.
@@ -28,6 +30,7 @@ def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float]
         name: Unique name of the chart on the page.
         title: Its accessible name.
         span: Smallest and largest distance of the axis, or None for those of the curve.
+        flips: Whether there is a prediction that may flip.
         width: Pixels.
 
     Returns:
@@ -70,7 +73,7 @@ def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float]
     return Chart(
         name,
         title,
-        _panel_words(curve, points, len(fields) * len(points) - len(drawn)),
+        _panel_words(curve, points, len(fields) * len(points) - len(drawn), flips=flips),
         width,
         height,
         tuple(segments),
@@ -80,12 +83,13 @@ def kl_panel(curve: KLCurve, *, name: str, title: str, span: tuple[float, float]
     )
 
 
-def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> Chart | None:
+def reach(curves: Sequence[KLCurve], *, boundary: float | None, flips: bool = True, width: int) -> Chart | None:
     """The share of samples for which the form holds up to ε, and the share whose prediction has flipped by ε.
 
     Args:
         curves: The replayed samples' curves.
         boundary: The median boundary distance, to be marked; None for no mark.
+        flips: Whether there are predictions that may flip.
         width: Pixels.
 
     Returns:
@@ -104,10 +108,9 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
         text = f"median boundary distance {number(mark)}"
         half = LETTER * len(text) / 2
         labels.append(Label(min(max(x(mark), left + half), right - half), top - 14, text, "middle", role="value"))
-    series = (
-        ("holding", "circle", "", [(e, share_holding(curves, e)) for e in ladder]),
-        ("flipped", "diamond", "7 4", [(e, share_flipped(curves, e)) for e in ladder]),
-    )
+    series = [("holding", "circle", "", [(e, share_holding(curves, e)) for e in ladder])]
+    if flips:
+        series.append(("flipped", "diamond", "7 4", [(e, share_flipped(curves, e)) for e in ladder]))
     paths = []
     for role, shape, dash, points in series:
         paths.append(SvgPath(_line([(x(e), y(s)) for e, s in points]), role, dash=dash))
@@ -123,7 +126,7 @@ def reach(curves: Sequence[KLCurve], *, boundary: float | None, width: int) -> C
     )
     return Chart(
         "reach",
-        "How far the quadratic form holds, and where predictions flip",
+        "How far the quadratic form holds" + (", and where predictions flip" if flips else ""),
         f"Shares of {len(curves)} replayed samples. {words}.",
         width,
         height,
@@ -147,7 +150,7 @@ def _line(points: Sequence[tuple[float, float]]) -> str:
     return "".join(f"{'L' if i else 'M'}{x} {y}" for i, (x, y) in enumerate(points)) if len(points) > 1 else ""
 
 
-def _panel_words(curve: KLCurve, points: Sequence[KLPoint], lost: int) -> str:
+def _panel_words(curve: KLCurve, points: Sequence[KLPoint], lost: int, *, flips: bool) -> str:
     ends = [points[0], points[-1]]
     parts = [
         "; ".join(
@@ -158,8 +161,10 @@ def _panel_words(curve: KLCurve, points: Sequence[KLPoint], lost: int) -> str:
         "the form is within 10 % nowhere on the ladder"
         if curve.holds_to is None
         else f"the form is within 10 % up to ε = {short(curve.holds_to)}",
-        "the prediction does not flip" if curve.flips_at is None else f"the prediction flips at ε = {short(curve.flips_at)}",
     ]
+    if flips:
+        told = "the prediction does not flip" if curve.flips_at is None else f"the prediction flips at ε = {short(curve.flips_at)}"
+        parts.append(told)
     if lost:
         parts.append(
             f"{lost} values are too close to zero to be drawn" if lost > 1 else "one value is too close to zero to be drawn"

@@ -61,12 +61,13 @@ def replay_view(audit: Audit, picture: Picture) -> ReplayView | None:
     distances = _distances(curves, boundary)
     return ReplayView(
         answer=_answer(curves, distances) if curves else "",
-        tiles=_tiles(replayed, distances) if curves else (),
-        reach=at_both_widths(lambda width: reach(curves, boundary=boundary, width=width)),
+        tiles=_tiles(replayed, distances, flips=audit.decides) if curves else (),
+        reach=at_both_widths(lambda width: reach(curves, boundary=boundary, flips=audit.decides, width=width)),
         reach_lines=tuple(
             ReachLine(number(d), why, percent(share_holding(curves, d)), percent(share_flipped(curves, d))) for d, why in distances
         ),
         reach_note=_reach_note(audit, replayed) if curves else "",
+        flips=audit.decides,
         panels=tuple(_panel(role, s, c, _span([c for _, _, c in chosen])) for role, s, c in chosen),
         keys=_keys(),
         points=tuple(_point(s.index, p) for _, s, c in chosen for p in c.points),
@@ -130,28 +131,28 @@ def _answer(curves: Sequence[KLCurve], distances: Sequence[tuple[float, str]]) -
     )
 
 
-def _tiles(replayed: Sequence[tuple[SampleResult, KLCurve]], distances: Sequence[tuple[float, str]]) -> tuple[Tile, ...]:
+def _tiles(
+    replayed: Sequence[tuple[SampleResult, KLCurve]], distances: Sequence[tuple[float, str]], *, flips: bool
+) -> tuple[Tile, ...]:
     curves = [c for _, c in replayed]
     held = sorted(c.holds_to or 0.0 for c in curves)
     middle = float(np.median(held))
-    flips = [c.flips_at for c in curves if c.flips_at is not None]
+    flipped = [c.flips_at for c in curves if c.flips_at is not None]
     ratios = _flip_ratios(replayed)
     tiles = []
     if distances:
         distance, why = distances[0]
         tiles.append(Tile(f"Holds up to ε\u00a0=\u00a0{number(distance)}", Quantity(percent(share_holding(curves, distance))), why))
-    tiles += [
+    tiles.append(
         Tile(
             "Median distance it holds to",
             Quantity(number(middle) if middle > 0 else "none", _quartiles(held) if middle > 0 else None),
             "L2 in input units, with the middle half of the samples" if middle > 0 else "for half of the samples it holds nowhere",
-        ),
-        Tile(
-            "Median distance of the flip",
-            Quantity(number(float(np.median(flips))) if flips else "none", _quartiles(flips) if flips else None),
-            f"{len(flips):,} of {len(curves):,} flip within the ladder",
-        ),
-    ]
+        )
+    )
+    if flips:
+        median = Quantity(number(float(np.median(flipped))) if flipped else "none", _quartiles(flipped) if flipped else None)
+        tiles.append(Tile("Median distance of the flip", median, f"{len(flipped):,} of {len(curves):,} flip within the ladder"))
     if ratios:
         median = Quantity(number(float(np.median(ratios))), _quartiles(ratios))
         tiles.append(Tile("Flip / boundary distance", median, "median over the samples that flip"))
@@ -182,22 +183,26 @@ def _reach_note(audit: Audit, replayed: Sequence[tuple[SampleResult, KLCurve]]) 
     parts.append(
         "Both shares are known to the distances that were measured, a few on each sample, chosen about where the form ceases to "
         "hold and where the prediction flips. Between two of them the form counts as not holding, the prediction as not flipped."
+        if audit.decides
+        else "The share is known to the distances that were measured, a few on each sample, chosen about where the form ceases to "
+        "hold. Between two of them the form counts as not holding."
     )
     return " ".join(parts)
 
 
 def _panel(role: str, sample: SampleResult, curve: KLCurve, span: tuple[float, float] | None) -> CurvePanel:
-    facts = (
+    facts = [
         Fact("Raw λ_max", number(sample.lambda_max.value)),
         Fact("Within 10 %", "nowhere on the ladder" if curve.holds_to is None else f"up to ε = {short(curve.holds_to)}"),
-        Fact("Prediction flips", "not on the ladder" if curve.flips_at is None else f"at ε = {short(curve.flips_at)}"),
-    )
+    ]
+    if sample.prediction is not None:
+        facts.append(Fact("Prediction flips", "not on the ladder" if curve.flips_at is None else f"at ε = {short(curve.flips_at)}"))
 
     def chart(width: int) -> Chart | None:
         title = f"Measured KL of sample {sample.index} against ½λε²"
-        return kl_panel(curve, name=f"kl-{sample.index}", title=title, span=span, width=width)
+        return kl_panel(curve, name=f"kl-{sample.index}", title=title, span=span, flips=sample.prediction is not None, width=width)
 
-    return CurvePanel(role, sample.index, visible(sample.name), facts, at_both_widths(chart, (PANEL, PANEL_NARROW)))
+    return CurvePanel(role, sample.index, visible(sample.name), tuple(facts), at_both_widths(chart, (PANEL, PANEL_NARROW)))
 
 
 def _keys() -> tuple[LegendEntry, ...]:

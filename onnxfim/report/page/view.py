@@ -221,6 +221,7 @@ class ReplayView:
     reach: Figure | None
     reach_lines: tuple[ReachLine, ...]
     reach_note: str
+    flips: bool
     panels: tuple[CurvePanel, ...]
     keys: tuple[LegendEntry, ...]
     points: tuple[PointLine, ...]

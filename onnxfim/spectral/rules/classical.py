@@ -9,10 +9,21 @@ import numpy as np
 
 from onnxfim.graph.graph import Node
 from onnxfim.spectral.bound_rules import rule
+from onnxfim.spectral.kernels import GaussianKernels
 from onnxfim.spectral.norms import outward
 from onnxfim.spectral.result import log10, times
 from onnxfim.spectral.rules.pointwise import attribute
 from onnxfim.spectral.site import Composition, Value, unbounded
+
+
+def of_kernels(ctx: Composition, node: Node, x: Value, kernels: GaussianKernels) -> Value:
+    """Gaussian kernels of the rows of x with fixed centres; what weighs them next is bounded together with them."""
+    log = log10(kernels.stretch())
+    ctx.record(
+        node, log, kind="activation", method="Gram matrix of the centres", op="Gaussian kernels", shape=kernels.centres.shape
+    )
+    most = outward(float(kernels.scales.max(initial=0.0)))
+    return ctx.fresh(node, times(log, ctx.log(x)), x, low=0.0, high=most, kernels=kernels)
 
 
 @rule("ai.onnx.ml.Normalizer")

@@ -14,6 +14,7 @@ from onnxfim.graph.referring import let_go
 from onnxfim.spectral.bound_rules import rule
 from onnxfim.spectral.linear import LARGE, Convolution, Dense, Other, Rearrange, Scaling
 from onnxfim.spectral.norms import ConvGeometry, NormBound, matrix_norm, outward
+from onnxfim.spectral.result import log10, times
 from onnxfim.spectral.rules.attention import varying_product
 from onnxfim.spectral.rules.multiplication import scaled
 from onnxfim.spectral.rules.pointwise import attribute
@@ -96,6 +97,11 @@ def dense(ctx: Composition, node: Node, x: Value, W: np.ndarray, *, output: int 
         known |= affine_range(W.T, x.low, x.high, bias)
         if x.ball is not None and x.ball.axis == -1:
             known["ball"] = _moved_ball(x.ball, W, bias)
+    if x.kernels is not None and (source := ctx.values.get(x.kernels.source)) is not None and ctx.log(source) < math.inf:
+        log = log10(x.kernels.stretch(W))
+        method = "Gram matrix of the weighed centres"
+        ctx.record(node, log, kind="linear", method=method, op=f"Gaussian kernels+{node.op}", shape=W.shape)
+        return replace(ctx.fresh(node, times(log, ctx.log(source)), output=output, **known), shape=shape)
     let_go(W)
     return ctx.linear(node, x, Dense((node,), x.shape, shape, W), output=output, **known)
 

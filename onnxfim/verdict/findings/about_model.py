@@ -62,12 +62,24 @@ def _shape(shape: tuple[int | str | None, ...] | None) -> str:
 
 
 def _labels(audit: Audit) -> str | None:
-    if audit.data.labels or audit.data.synthetic:
+    if audit.data.labels or audit.data.synthetic or not audit.reads_labels:
         return None
     return (
         "No labels were given: only raw values exist. They change with the temperature of the softmax and do not compare between "
         "models; pass labels to get calibrated values and the clean accuracy."
     )
+
+
+def _labels_unread(audit: Audit) -> str | None:
+    """Labels that tell nothing of such outputs."""
+    if not audit.data.labels or audit.reads_labels:
+        return None
+    model = audit.model
+    if model.positions == 1:
+        return f"The labels were not read: outputs of kind {model.output_kind} have none. Leave them out."
+    several = sum(o.role == "head" for o in model.outputs) > 1
+    one = " Name one head with --output to use the labels of it." if several else ""
+    return f"The labels were not read: they are one for each sample, and the outputs are choices at {model.positions:,} positions.{one}"
 
 
 def _is_near_chance(audit: Audit) -> bool:
@@ -158,6 +170,7 @@ CHECKS = (
     Check("other-heads", "warning", "Other outputs were not audited", _other_heads),
     Check("no-slope", "error", "The outputs are a step function", _no_slope),
     Check("no-labels", "note", "No labels were given", _labels),
+    Check("labels-unread", "note", "Labels were not read", _labels_unread),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),
     Check(
         "confidence-gap", "error", "Confidence does not fit accuracy", _confidence_gap, _no_labels, lambda a: not _is_far_below(a)
