@@ -170,7 +170,10 @@ def with_names(file: ModelFile) -> ModelFile:
     """The file with its functions written out, so that the values inside them have names; itself where it has none."""
     if not file.proto.functions:
         return file
-    proto = without_functions(file.proto)
+    try:
+        proto = without_functions(file.proto)
+    except ModelError:  # what is wrong with them is told where it matters
+        return file
     return replace(file, proto=proto, graph=Graph(proto, base_dir=file.path.parent))
 
 

@@ -165,10 +165,21 @@ def filled_with(number: float | str, info: TensorInfo, fitting: Fitting) -> Held
 
 
 def nothing(info: TensorInfo) -> HeldValue:
-    """Zeros for an input that the output does not read; one along its open dimensions, and its batch where that is the first."""
+    """Zeros for an input that the output does not read; one along its open dimensions, and its batch where that is the first.
+
+    Raises:
+        InputError: its element type is none that can be fed.
+    """
+    try:
+        dtype = np.dtype("U" if info.dtype == _TEXT else info.dtype)
+    except TypeError as error:
+        raise InputError(
+            f"input {info.name!r}: takes {info.dtype}, expected a type that can be fed. Export the model without this input, which "
+            "the output does not read."
+        ) from error
     shape = tuple(d if isinstance(d, int) else 1 for d in info.shape or ())
     axis = 0 if info.shape and not isinstance(info.shape[0], int) else None
-    return HeldValue(np.full(shape, "") if info.dtype == _TEXT else np.zeros(shape, np.dtype(info.dtype)), axis)
+    return HeldValue(np.full(shape, "") if info.dtype == _TEXT else np.zeros(shape, dtype), axis)
 
 
 def own_values(info: TensorInfo, values: Array, fitting: Fitting) -> Array:

@@ -7,17 +7,26 @@ from collections.abc import Iterable, Sequence
 import onnx
 from onnx import helper
 
+from onnxfim.errors import ModelError
 from onnxfim.graph.graph import Dimension, Graph, reads
 from onnxfim.graph.prepare import pruned
 
 
 def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its own functions written out, so that the values inside them have names; itself where it has none."""
+    """The model with its own functions written out, so that the values inside them have names; itself where it has none.
+
+    Raises:
+        ModelError: a function does not fit the nodes that call it.
+    """
     if not model.functions:
         return model
     import onnx.inliner  # few models have functions
 
-    written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    try:
+        written: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise ModelError(f"model: its functions cannot be written out ({why}). Export it again.") from error
     return written
 
 

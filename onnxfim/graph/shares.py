@@ -81,6 +81,8 @@ def _of_trees(graph: Graph, node: Node) -> bool:
     if transform == "SOFTMAX" or (transform == "LOGISTIC" and len(cast("Any", labels)) == 2):
         return True
     weights, trees, leaves = (_floats(node, f"class_{of}") for of in ("weights", "treeids", "nodeids"))
+    if not len(weights) == len(trees) == len(leaves):  # the file does not run
+        return False
     if transform != "NONE" or not weights.size or _floats(node, "base_values").any() or (weights < 0).any():
         return False
     _, leaf = np.unique(np.stack([trees, leaves], axis=1), axis=0, return_inverse=True)

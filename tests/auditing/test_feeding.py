@@ -9,7 +9,9 @@ from numpy.testing import assert_allclose
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxfim import Settings, audit, audit_isolated, bounds, inspect, load_samples
+from onnxfim.auditing.feeding import nothing
 from onnxfim.errors import InputError, SettingsError
+from onnxfim.graph.graph import TensorInfo
 from onnxfim.graph.held import POSITION, HeldValue, hold
 from onnxfim.record.audit import Audit
 from onnxfim.runtime.session import open_session, run
@@ -309,3 +311,8 @@ def test_tokens_beside_a_float_that_nothing_reads(saved, cpu):
     found = audit(saved(made), bag.ids(3), settings=cpu(replay=0, flip=False))
     assert found.model.at is not None
     assert_allclose(values(found), bag.lambda_max(bag.ids(3)), rtol=2e-5)  # float32 against float64
+
+
+def test_an_input_of_a_type_that_cannot_be_fed_is_told_in_one_line():
+    with pytest.raises(InputError, match=r"input 'a': takes unknown, expected a type that can be fed.*without this input"):
+        nothing(TensorInfo("a", "unknown", ("N", 3)))

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from onnx import TensorProto, helper
 
+from onnxfim.errors import ModelError
 from onnxfim.graph.cutting import part_before, part_behind, without_functions
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.session import open_session, run
@@ -94,3 +95,15 @@ def test_values_inside_functions_get_names():
     assert written.graph.node[0].op_type == "Gather"
     assert_array_equal(outputs(written, "z", {"x": IDS}), outputs(made, "z", {"x": IDS}))
     assert without_functions(BAG.onnx()).functions == []
+
+
+def test_functions_that_do_not_fit_their_calls_are_told_in_one_line():
+    body = onnx.helper.make_function(
+        "local", "F", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])], [onnx.helper.make_opsetid("", 18)]
+    )
+    call = onnx.helper.make_node("F", ["x", "x", "x"], ["y"], domain="local")
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["N", 3]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([call], "g", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("local", 1)]
+    with pytest.raises(ModelError, match="its functions cannot be written out"):
+        without_functions(onnx.helper.make_model(graph, functions=[body], opset_imports=opsets))
