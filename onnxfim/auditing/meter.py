@@ -11,7 +11,7 @@ import onnx
 
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.gradients.nodewise import PASSES, NodeError
-from onnxfim.runtime.rows import Forward, Rows
+from onnxfim.runtime.rows import AroundForward, Forward, Rows
 from onnxfim.runtime.stopping import Stop
 from onnxfim.slopes.class_space import passes_of_products
 
@@ -101,19 +101,12 @@ class Meter:
             self._report(Progress(stage, self.done, self.total, self._unit))
 
 
-class MeteredForward:
+class MeteredForward(AroundForward):
     """The audited model, whose rows are counted."""
 
     def __init__(self, forward: Forward, meter: Meter) -> None:
-        self._forward, self._meter = forward, meter
-
-    @property
-    def batch(self) -> int:
-        return self._forward.batch
-
-    @property
-    def stretch(self) -> int:
-        return self._forward.stretch
+        super().__init__(forward)
+        self._meter = meter
 
     def outputs(self, X: Array, of: Array | None = None) -> Array:
         found: list[Array] = []

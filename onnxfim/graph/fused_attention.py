@@ -83,13 +83,17 @@ def _attention(s: Scratch) -> str:
         projected = s.write("Add", projected, s.inputs[2])
     ends = [0, *np.cumsum(widths).tolist()]
     q, k, v = (_heads(s, s.write("Slice", projected, [a], [b], [2]), heads) for a, b in itertools.pairwise(ends))
-    value = s.real("mask_filter_value", _MASKED)
-    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[3], tokens, value)] if s.get(3) else []
-    if s.integer("unidirectional", 0):
-        masks.append(_later(s, tokens, tokens, value))
-    if s.get(5):
-        masks.append(s.inputs[5])
+    masks = _masks(s, s.get(3), tokens, tokens)
     return _joined(s, _attended(s, q, k, v, s.real("scale", 0.0) or 1 / math.sqrt(widths[0] // heads), masks))
+
+
+def _masks(s: Scratch, seen: str, tokens: int, keys: int) -> list[str | np.ndarray]:
+    """What is added to the scores: for keys that are not seen or come later, and as the node's sixth input has it."""
+    value = s.real("mask_filter_value", _MASKED)
+    found: list[str | np.ndarray] = [_hidden(s, seen, keys, value)] if seen else []
+    if s.integer("unidirectional", 0):
+        found.append(_later(s, tokens, keys, value))
+    return [*found, s.inputs[5]] if s.get(5) else found
 
 
 @lowering("com.microsoft.MultiHeadAttention")
@@ -113,12 +117,7 @@ def _multi_head(s: Scratch) -> str:
     tokens, keys = s.shape()[1], s.shape(1)[-2]
     q = _heads(s, q, heads)
     k, v = (t if s.rank(i) == 4 else _heads(s, t, heads) for i, t in ((1, k), (2, v)))
-    value = s.real("mask_filter_value", _MASKED)
-    masks: list[str | np.ndarray] = [_hidden(s, s.inputs[4], keys, value)] if s.get(4) else []
-    if s.integer("unidirectional", 0):
-        masks.append(_later(s, tokens, keys, value))
-    if s.get(5):
-        masks.append(s.inputs[5])
+    masks = _masks(s, s.get(4), tokens, keys)
     return _joined(s, _attended(s, q, k, v, s.real("scale", 0.0) or 1 / math.sqrt(width // heads), masks))
 
 

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.runtime.failures import RowsFailed
-from onnxfim.runtime.rows import Forward, Rows, taken
+from onnxfim.runtime.rows import AroundForward, Forward, Rows, taken
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
-class ForgivingForward:
+class ForgivingForward(AroundForward):
     """A forward whose rows are NaN where the runtime fails on them; the others of their batch are found by halving it.
 
     Args:
@@ -24,15 +24,8 @@ class ForgivingForward:
     """
 
     def __init__(self, forward: Forward, outputs: tuple[int, int]) -> None:
-        self._forward, self._outputs = forward, outputs
-
-    @property
-    def batch(self) -> int:
-        return self._forward.batch
-
-    @property
-    def stretch(self) -> int:
-        return self._forward.stretch
+        super().__init__(forward)
+        self._outputs = outputs
 
     def outputs(self, X: Array, of: Array | None = None) -> Array:
         return self._halved(lambda part: self._forward.outputs(X[part], None if of is None else of[part]), np.arange(len(X)))

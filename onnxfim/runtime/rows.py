@@ -121,6 +121,21 @@ class Forward(Protocol):
         """Outputs (B, K, P) float64 at each batch of perturbed rows of X (N, *shape), in order."""
 
 
+class AroundForward:
+    """What calls a model for another: rows and stretches are the model's own."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    @property
+    def batch(self) -> int:
+        return self._forward.batch
+
+    @property
+    def stretch(self) -> int:
+        return self._forward.stretch
+
+
 class LostPosition(RuntimeError):
     """Rows of a model with held inputs came without their samples' positions: a defect of this program, never a wrong value."""
 
@@ -137,7 +152,7 @@ def known_positions(of: Array | None, rows: int) -> Array:
     return np.ascontiguousarray(of, np.int64)
 
 
-class PlacedForward:
+class PlacedForward(AroundForward):
     """A model whose rows are those of known samples, for who calls it without positions.
 
     Args:
@@ -146,15 +161,8 @@ class PlacedForward:
     """
 
     def __init__(self, forward: Forward, of: Array) -> None:
-        self._forward, self._of = forward, of
-
-    @property
-    def batch(self) -> int:
-        return self._forward.batch
-
-    @property
-    def stretch(self) -> int:
-        return self._forward.stretch
+        super().__init__(forward)
+        self._of = of
 
     def outputs(self, X: Array, of: Array | None = None) -> Array:
         return self._forward.outputs(X, known_positions(self._of if of is None else self._of[of], len(X)))

@@ -16,7 +16,7 @@ from onnxfim.errors import OnnxFimError
 from onnxfim.graph.quantised import computes_in_half, rounding_operators, rounds_inside_products
 from onnxfim.record.audit import Calibration
 from onnxfim.record.steps import StepChoice
-from onnxfim.runtime.rows import PlacedForward, Rows
+from onnxfim.runtime.rows import AroundForward, PlacedForward, Rows
 from onnxfim.slopes.calibration import calibrate
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.dithering import LEAST_DIRECTIONS, LEAST_PASSES, LEAST_QUANTISED, Means, Probe
@@ -123,19 +123,12 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
     return found
 
 
-class _Shown:
+class _Shown(AroundForward):
     """The audited model, whose rows show in the progress: before so many passes of measuring."""
 
     def __init__(self, context: Context, after: int) -> None:
-        self._context, self._forward, self._after = context, context.forward, after
-
-    @property
-    def batch(self) -> int:
-        return self._forward.batch
-
-    @property
-    def stretch(self) -> int:
-        return self._forward.stretch
+        super().__init__(context.forward)
+        self._context, self._after = context, after
 
     def outputs(self, X: Array, of: Array | None = None) -> Array:
         return self._told(self._forward.outputs(X, of))
