@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.finding_axes import OutputAxes
-from onnxfim.auditing.opening_heads import Trials, View, as_it_is, boxes_apart, copied, read_head, same
+from onnxfim.auditing.opening_heads import Trials, View, as_it_is, boxes_apart, copied, read_head
+from onnxfim.auditing.reproducing import same
 from onnxfim.errors import InputError
 from onnxfim.graph.before_sigmoid import logits_of
 from onnxfim.graph.detections import SideBySide, boxes_beside_scores, located_scores, suppression

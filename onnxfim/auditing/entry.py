@@ -11,6 +11,7 @@ import onnx
 
 from onnxfim.auditing.inputs import arranged
 from onnxfim.auditing.meter import Meter
+from onnxfim.auditing.reproducing import same
 from onnxfim.data import Samples
 from onnxfim.data.samples import check_bytes
 from onnxfim.errors import InputError, ModelError
@@ -37,8 +38,6 @@ Array: TypeAlias = np.ndarray[Any, Any]
 _ROWS = 32  # of a call that reads the value
 _BYTES = 2**26  # of the values of such a call
 _COMPARED = 8  # samples at which the copy must give the file's outputs
-#: What outputs of the copy may differ by, relative to the largest: float32 kernels that the runtime fused otherwise, float16 ones.
-_SAME, _SAME_HALF = 1e-5, 2e-3
 _HALF = onnx.TensorProto.FLOAT16
 _FLOATS = ("float16", "float32", "float64")
 
@@ -350,8 +349,7 @@ def _compare(
     except RowsFailed as error:
         raise InputError(f"{name} does not run ({error.said}). Name another value with --at.") from error
     half = "float16" in (str(truth.dtype), str(values.dtype)) or any(t.data_type == _HALF for t in copy.proto.graph.initializer)
-    slack = (_SAME_HALF if half else _SAME) * (float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)) or 1.0)
-    if got.shape != truth.shape or not np.allclose(got, truth, rtol=0, atol=slack, equal_nan=True):
+    if not same(got, truth, half=half):
         apart = "another shape" if got.shape != truth.shape else f"outputs that differ by {np.nanmax(np.abs(got - truth)):.2g}"
         raise InputError(
             f"{name} gives {apart}, so that what is audited there would not be the file. Name another value with --at."

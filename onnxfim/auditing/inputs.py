@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.feeding import Feeds, Fitting, fitted, from_samples, nothing, own_values
+from onnxfim.auditing.reproducing import SAME, SAME_IN_HALF
 from onnxfim.data import Samples
 from onnxfim.errors import InputError, ModelError, OnnxFimError
 from onnxfim.graph.choosing_heads import choose_heads
@@ -30,8 +31,6 @@ from onnxfim.runtime.session import open_session, run
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _ROWS = 4  # on which the copy must give what the file does
-#: Relative to the outputs' scale: another session may fuse other nodes, and round their float16 values elsewhere.
-_SAME, _SAME_IN_HALF = 1e-5, 2e-3
 
 
 @dataclass(frozen=True)
@@ -309,7 +308,7 @@ def _prove(
     got = run(session, [output], {name: X[of].astype(types[name], copy=False), **places})[0]
     good = np.isfinite(want)
     scale = float(np.abs(want[good]).max(initial=0.0)) or 1.0
-    slack = (_SAME_IN_HALF if computes_in_half(file.proto) else _SAME) * scale
+    slack = (SAME_IN_HALF if computes_in_half(file.proto) else SAME) * scale
     if got.shape != want.shape or not np.allclose(got[good], want[good], rtol=0, atol=slack):
         raise ModelError(
             f"{file.path}: a copy with inputs held does not give the file's own outputs, so that nothing can be said of the file. "

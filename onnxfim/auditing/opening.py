@@ -13,7 +13,8 @@ import onnx
 
 from onnxfim.auditing.entry import entry_of
 from onnxfim.auditing.finding_axes import OutputAxes, find_axes
-from onnxfim.auditing.opening_heads import SAME, SAME_IN_HALF, View, open_heads, refuse_values
+from onnxfim.auditing.opening_heads import View, open_heads, refuse_values
+from onnxfim.auditing.reproducing import SAME, SAME_IN_HALF
 from onnxfim.auditing.rows_per_call import Opened, opened_for_rows, telling_rows
 from onnxfim.auditing.subject import CallableModel, Differentiable, Subject, check_shape, hardware_of
 from onnxfim.errors import OnnxFimError

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.finding_axes import OutputAxes
+from onnxfim.auditing.reproducing import same
 from onnxfim.errors import InputError, OnnxFimError
 from onnxfim.graph.choosing_heads import choose_heads, heads_of
 from onnxfim.graph.detections import boxes_beside_scores, boxes_by_shape, located_scores, suppression
@@ -30,8 +31,6 @@ from onnxfim.slopes.kinds import taken_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-SAME = 1e-5  # relative to the values' scale: what float32 kernels may differ by between two graphs
-SAME_IN_HALF = 2e-3  # the same in float16
 _FEW = 8
 _REGRESSION = "if its values are means, say --output-kind gaussian; if they are logits, --output-kind logits"
 _EMBEDDING = "if it is one, say --output-kind embedding; if it holds logits, --output-kind logits"
@@ -248,15 +247,6 @@ def copied(
         replace(file, proto=copy, graph=graph, copied=True), TensorInfo(value, dtype, shape), head.name, copy.SerializeToString(),
         ending(graph, value), settings, rewritten=what, classes=head.class_names,
     )  # fmt: skip
-
-
-def same(got: Array, truth: Array, *, half: bool = False) -> bool:
-    """Whether two arrays hold the same values but for rounding, in float16 where ``half`` or an array says so."""
-    if got.shape != truth.shape:
-        return False
-    scale = float(np.abs(np.where(np.isfinite(truth), truth, 0)).max(initial=0.0)) or 1.0
-    slack = SAME_IN_HALF if half or np.float16 in (got.dtype, truth.dtype) else SAME
-    return bool(np.allclose(got, truth, rtol=0, atol=slack * scale, equal_nan=True))
 
 
 def _unlike(file: ModelFile, head: Head, what: str, why: str) -> InputError:
