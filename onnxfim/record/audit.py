@@ -11,6 +11,7 @@ from onnxfim.record.audited_from import INPUT_UNIT, AuditedFrom, Position
 from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
+from onnxfim.record.identity import Identity
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
@@ -322,6 +323,7 @@ class Audit:
     units: str = field(default=f"nats per squared {INPUT_UNIT}", metadata=ALWAYS)
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
+    identity: Identity | None = None
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)
 
     @property

@@ -33,7 +33,7 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "ScalingCheck": {"unchecked"},
-    "Audit": {"gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
+    "Audit": {"identity", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
     "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
@@ -42,6 +42,7 @@ LATER = {
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding", "unchosen"},
     "GradientInfo": {"check", "no_check", "ties", "provider", "provider_reason"},
     "FailedStage": {"node"},
+    "Identity": {"date", "command", "title", "note", "meta", "host"},
     "InputInfo": {"at"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
