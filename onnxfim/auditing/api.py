@@ -53,7 +53,8 @@ def load_samples(
             is read too. Several names: those that are perturbed together.
         limit: Read this many at most.
         preprocessing: What is done to raw values (`onnxfim.data.Preprocessing`); None leaves arrays as they are.
-        inputs_key, labels_key: Keys in an ``.npz`` file.
+        inputs_key: Key of the samples in an ``.npz`` file.
+        labels_key: Key of the labels there.
         labels_path: An ``.npy`` file of labels, where they are apart.
 
     Returns:
@@ -62,7 +63,7 @@ def load_samples(
     Raises:
         InputError: the data cannot be read, or do not fit the model.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=100)
         >>> samples.inputs.shape, len(samples)
@@ -103,7 +104,11 @@ def audit_isolated(
 
     Args:
         model: An ONNX file.
-        inputs, labels, settings, progress, cache_dir: As for `audit`.
+        inputs: As for `audit`.
+        labels: As for `audit`.
+        settings: As for `audit`.
+        progress: As for `audit`.
+        cache_dir: As for `audit`.
         timeout: Seconds after which the audit ends with what was finished, or None.
         max_memory: Bytes of resident memory that the process may hold (Linux), or None.
         call_timeout: Seconds that a call of ONNX Runtime may take, or 100 times the longest call before it.
@@ -111,7 +116,7 @@ def audit_isolated(
     Raises:
         OnnxFimError: as `audit`; or the process ended and no sample is at fault, or nothing was measured in time.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=12)
         >>> audit = onnxfim.audit_isolated("digits_mlp.onnx", samples, settings=onnxfim.Settings(replay=0), timeout=600)
@@ -138,7 +143,7 @@ def inspect(model: str | Path) -> Description:
     Raises:
         ModelError: the file cannot be read.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> found = onnxfim.inspect("digits_resnet_softmax.onnx")
         >>> found.inputs[0].name, found.output_kind
@@ -155,8 +160,8 @@ def bounds(
 
     Args:
         model: An ONNX file.
-        input, output: Names, where the model has several; the first floating-point ones by default.
-            Several inputs are one vector.
+        input: Name, where the model has several; the first floating-point one by default. Several are one vector.
+        output: Name, where the model has several; the first by default.
         at: Inner value to bound from; by default the input, or the embedding behind one of whole numbers.
         feed: What other inputs are held at, ``NAME=VALUE`` each, as of `Settings`; the bound holds for any value of those left out.
         shape: Sizes that the file leaves open, as of `Settings`.
@@ -168,7 +173,7 @@ def bounds(
     Raises:
         ModelError: the file cannot be read, or has no such input or output. InputError: it has no value to bound from.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> found = onnxfim.bounds("digits_resnet.onnx")
         >>> found.architecture.family, found.bound.available
@@ -204,7 +209,7 @@ def check(
     Raises:
         SettingsError: a relation that cannot be read. InputError: a baseline that does not compare.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=40)
         >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(replay=0))

@@ -89,7 +89,7 @@ def audit(
     Raises:
         OnnxFimError: the model, the data or a setting cannot be used; nothing was measured then.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import onnxfim
         >>> with np.load("digits.npz") as data:

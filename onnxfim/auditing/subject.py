@@ -99,7 +99,7 @@ def from_callable(
     Raises:
         InputError: a shape or number of outputs that cannot be.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import onnxfim
         >>> W = np.random.default_rng(0).standard_normal((4, 3))

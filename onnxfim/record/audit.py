@@ -289,7 +289,7 @@ class GradientInfo:
 class Audit:
     """Everything one audit found; every format renders this object, and it is read back from its JSON.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=20)
         >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(samples=20, replay=0))

@@ -41,7 +41,7 @@ def shape_given(text: str) -> tuple[str, tuple[int | None, ...]] | None:
 class Settings:
     """What an audit is asked to do; the defaults are the command line's.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> onnxfim.Settings(samples=100, method="sketch", budget=401).precision is None
         True

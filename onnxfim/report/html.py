@@ -37,7 +37,7 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=20)
         >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(samples=20, replay=0))

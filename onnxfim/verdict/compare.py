@@ -67,7 +67,7 @@ def compare(
     Raises:
         InputError: fewer than two audits, or audits that do not compare.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_resnet.onnx", limit=40)
         >>> settings = onnxfim.Settings(samples=40, replay=0)

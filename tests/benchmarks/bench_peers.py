@@ -6,7 +6,7 @@ PyTorch has the same weights (onnx2torch reads the file) and its fastest way to 
 bench_published.py; foolbox's DDN attacks the images; ART gives CLEVER. A peer that is not installed is a row that says so
 (``pip install 'onnxfim[peers]'``). Ways that are compared are timed in turn, medians. λ_max is judged by float64 values, distances
 by the smallest L2 change that any of the tools found on that image, confirmed on the file. ``--keep`` keeps the rows of each model
-in a folder, and measures what it lacks; ``--write`` puts the tables into README.md and docs/peers.md.
+in a folder, and measures what it lacks; ``--write`` puts the tables into docs/method.md and docs/peers.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from _peer_rows import PARTS, Row, measured, one_thread
 from _peers import ALL
 
 MODELS, QUICK = ("digits_resnet", "cifar_cnna_sgd"), ("digits_mlp",)
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "peers.md"
+SHORT, PAGE = ROOT / "docs" / "method.md", ROOT / "docs" / "peers.md"
 BEGIN, END = "<!-- table: bench_peers --write -->", "<!-- end of the table -->"
 
 
@@ -90,11 +90,11 @@ def put(path: Path, text: str) -> None:
     path.write_text(f"{before}\n\n{text}\n\n{after}", "utf-8")
 
 
-def write(found: Mapping[str, Sequence[Row]], readme: Path = README, page: Path = PAGE) -> None:
-    """Put the tables into the README and into the page of details."""
+def write(found: Mapping[str, Sequence[Row]], short: Path = SHORT, page: Path = PAGE) -> None:
+    """Put the tables into the page of the method and into the page of details."""
     names = " / ".join(f"`{name}`" for name in found)
     tools = [rows for rows in zip(*found.values(), strict=True) if "--attack" not in rows[0].tool]
-    put(readme, f"{table(HEADERS, [readme_cells(rows) for rows in tools])}\n\n({names}; {machine()}.)")
+    put(short, f"{table(HEADERS, [readme_cells(rows) for rows in tools])}\n\n({names}; {machine()}.)")
     put(page, f"{machine()}.\n\n{table(PAGE_HEADERS, [page_cells(name, row) for name, rows in found.items() for row in rows])}")
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     options = arguments(
         __doc__,
         ("--keep", {"type": Path, "metavar": "FOLDER", "help": "keep the rows of each model there, and take those that are there"}),
-        ("--write", {"action": "store_true", "help": "write the tables of README.md and docs/peers.md"}),
+        ("--write", {"action": "store_true", "help": "write the tables of docs/method.md and docs/peers.md"}),
     )
     one_thread()
     found: dict[str, list[Row]] = {}

@@ -99,7 +99,7 @@ def test_calls_are_timed_in_turn(bench):
 
 
 def test_a_page_has_the_marks(bench):
-    for page in (bench.README, bench.PAGE):
+    for page in (bench.SHORT, bench.PAGE):
         text = page.read_text("utf-8")
         assert text.count(bench.BEGIN) == text.count(bench.END) == 1
         assert "| tool |" in text[text.index(bench.BEGIN) : text.index(bench.END)], f"{page.relative_to(ROOT)} lacks its table"
