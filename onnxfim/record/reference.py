@@ -32,6 +32,7 @@ class ReferenceModel:
 
     Attributes:
         name: Of its file.
+        sha256: Of its file: a model is not ranked against itself.
         training: What is known of its training, in words.
         group: Whether it was trained for robustness.
         architecture: Its kind.
@@ -51,6 +52,7 @@ class ReferenceModel:
     """
 
     name: str
+    sha256: str
     training: str
     group: Training
     architecture: str
@@ -93,6 +95,11 @@ class ReferenceTask:
     def networks(self) -> tuple[ReferenceModel, ...]:
         """Its models, each network once."""
         return tuple(m for m in self.models if m.variant_of is None)
+
+    def others(self, sha256: str) -> tuple[ReferenceModel, ...]:
+        """Its networks without the one that a file holds."""
+        own = {m.variant_of or m.name for m in self.models if m.sha256 == sha256}
+        return tuple(m for m in self.networks if m.name not in own)
 
 
 @dataclass(frozen=True)

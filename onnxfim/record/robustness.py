@@ -92,7 +92,7 @@ class Rank:
     """
 
     measure: Ranked
-    statistic: Literal["median", "geometric_mean"]
+    statistic: Literal["median", "mean"]
     value: NotNegative
     below: Count
     least: Count
@@ -108,8 +108,8 @@ class ReferencePlace:
         models: How many there are.
         ranks: By each measure; the first orders the references best as attacks do.
         accuracy: The lowest and the highest clean accuracy of the references.
-        like: The training whose references alone lie around the value; None where there are fewer than three, or where both or
-            none do.
+        like: The training whose references alone lie around the values; None where there are fewer than three of one, or where both
+            or none do by any of the ranks.
     """
 
     task: str

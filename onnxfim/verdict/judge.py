@@ -22,7 +22,7 @@ def judge(
     scope: Scope = "samples",
     uncompared: bool = False,
 ) -> Audit:
-    """The audit with its findings, its survival curves, its gates decided, compared with its baseline, and with the verdict that follows.
+    """The audit with its findings, survival curves and gates, compared with its baseline, and with the verdict that follows.
 
     Args:
         audit: What was measured.

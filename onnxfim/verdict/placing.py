@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,33 +27,43 @@ def place_among(audit: Audit, flips: SurvivalCurve | None, level: float | None) 
     if OUTPUT_FAMILIES[audit.model.output_kind] != OUTPUT_FAMILIES["logits"] or audit.model.positions != 1:
         return None, None
     shaped = tasks_of(audit.data.shape, audit.model.num_outputs)
-    if not shaped or audit.data.synthetic:
+    inner = audit.model.at is not None and audit.model.at.kind != "levels"
+    if not shaped or audit.data.synthetic or inner:
         return None, None
     task = _meant(audit, shaped)
     if task is None:
         return None, f"inputs have the shape of {shaped[0].task}, but its classes have other names"
     if level is None:
         return None, f"no reference: {no_level(audit)}"
-    if len(task.networks) < _FEWEST:
-        return None, f"no reference: only {len(task.networks)} {task.task} classifier is known"
+    others = task.others(audit.model.sha256)
+    if len(others) < _FEWEST:
+        return None, f"no reference: {len(others)} other {task.task} classifiers are known, too few"
     figures = pixel_figures(audit, flips, level)
-    ranks = [r for name in _order() if (r := _rank(name, figures[name], task)) is not None]
+    ranks = [r for name in _order() if (r := _rank(name, figures[name], others)) is not None]
     if not ranks:
-        return None, "no reference: neither flip radii nor calibrated values were measured"
-    accuracies = [m.accuracy for m in task.networks]
-    like = _like(figures["flip_radius"].value, task)
-    return ReferencePlace(task.task, len(task.networks), tuple(ranks), (min(accuracies), max(accuracies)), like), None
+        return None, "no reference: its values were measured too coarsely, or not at all"
+    accuracies = [m.accuracy for m in others]
+    like = {_like(r.measure, r.value, others) for r in ranks}
+    agreed = like.pop() if len(like) == 1 else None
+    return ReferencePlace(task.task, len(others), tuple(ranks), (min(accuracies), max(accuracies)), agreed), None
 
 
 def pixel_figures(audit: Audit, flips: SurvivalCurve | None, level: float) -> dict[Ranked, ReferenceFigure]:
-    """What references are ranked by, in pixel units: the median flip radius, and the geometric mean of the calibrated λ_max."""
+    """What references are ranked by, in pixel units: the median flip radius, and the mean calibrated λ_max.
+
+    The references were measured by gradients; flips that were looked for without them lie farther, and are not held against theirs.
+    """
     white = 255 * level
-    half = None if flips is None else next((r for r in flips.reached if r.share == 0.5), None)
-    radius = ReferenceFigure(None) if half is None else ReferenceFigure(*(None if x is None or x <= 0 else x / white for x in _ends(half)))
+    half = None if flips is None or audit.run.method != "gradient" else next((r for r in flips.reached if r.share == 0.5), None)
+    radius = (
+        ReferenceFigure(None)
+        if half is None
+        else ReferenceFigure(*(None if x is None or x <= 0 else x / white for x in _ends(half)))
+    )
     lam, told = ReferenceFigure(None), audit.aggregates.get("lambda_max_calibrated")
     factor = lambda_in_pixels(audit, level)
-    if told is not None and told.geometric_mean.value and factor is not None:
-        a = told.geometric_mean
+    if told is not None and told.mean.value and factor is not None:
+        a = told.mean
         lam = ReferenceFigure(*(None if x is None or x <= 0 else x * factor for x in (a.value, a.low, a.high)))
     return {"flip_radius": radius, "lambda_max_calibrated": lam}
 
@@ -77,7 +88,7 @@ def lambda_in_pixels(audit: Audit, level: float) -> float | None:
 
 def figure_of(model: ReferenceModel, measure: Ranked) -> float | None:
     """The figure of a reference that is ranked."""
-    return model.flip_radius.value if measure == "flip_radius" else model.lambda_geometric_mean.value
+    return model.flip_radius.value if measure == "flip_radius" else model.lambda_mean.value
 
 
 def _order() -> tuple[Ranked, ...]:
@@ -89,31 +100,33 @@ def _ends(half: object) -> tuple[float | None, ...]:
     return tuple(getattr(half, name) for name in ("epsilon", "low", "high"))
 
 
-def _rank(measure: Ranked, own: ReferenceFigure, task: ReferenceTask) -> Rank | None:
+def _rank(measure: Ranked, own: ReferenceFigure, models: Sequence[ReferenceModel]) -> Rank | None:
     """How many references are less sensitive: their radius is longer, their λ smaller."""
-    others = [f for m in task.networks if (f := figure_of(m, measure)) is not None]
-    if own.value is None or len(others) != len(task.networks):
+    others = [f for m in models if (f := figure_of(m, measure)) is not None]
+    if own.value is None or len(others) != len(models):
         return None
 
     def below(value: float) -> int:
         return sum(f > value if measure == "flip_radius" else f < value for f in others)
 
     ends = sorted((below(own.low or 0.0), below(own.high if own.high is not None else math.inf)))
-    statistic = "median" if measure == "flip_radius" else "geometric_mean"
+    statistic = "median" if measure == "flip_radius" else "mean"
+    if ends == [0, len(others)]:
+        return None  # its interval holds all references
     return Rank(measure, statistic, own.value, below(own.value), *ends)  # type: ignore[arg-type]
 
 
-def _like(radius: float | None, task: ReferenceTask) -> Training | None:
-    """The training whose references' flip radii reach around this one, where no other's do."""
+def _like(measure: Ranked, value: float, models: Sequence[ReferenceModel]) -> Training | None:
+    """The training whose references lie around this value of a measure, where no other's do."""
     ranges: dict[Training, tuple[float, float]] = {}
     groups: tuple[Training, ...] = ("standard", "robust")
     for group in groups:
-        radii = [m.flip_radius.value for m in task.networks if m.group == group and m.flip_radius.value is not None]
-        if len(radii) >= _FEWEST:
-            ranges[group] = (min(radii), max(radii))
-    if radius is None or len(ranges) != len(groups):
+        known = [f for m in models if m.group == group and (f := figure_of(m, measure)) is not None]
+        if len(known) >= _FEWEST:
+            ranges[group] = (min(known), max(known))
+    if len(ranges) != len(groups):
         return None
-    around = [group for group, (low, high) in ranges.items() if low <= radius <= high]
+    around = [group for group, (low, high) in ranges.items() if low <= value <= high]
     return around[0] if len(around) == 1 else None
 
 

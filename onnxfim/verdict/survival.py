@@ -131,9 +131,7 @@ def _boundaries(audit: Audit, scale: _Scale) -> SurvivalCurve | None:
     return _curve("boundary_distance", "estimate", "l2", scale.units, told)
 
 
-def _guarantees(
-    audit: Audit, scale: _Scale, curves: Sequence[SurvivalCurve]
-) -> tuple[SurvivalCurve | None, str | None]:
+def _guarantees(audit: Audit, scale: _Scale, curves: Sequence[SurvivalCurve]) -> tuple[SurvivalCurve | None, str | None]:
     """The curve of the distances within which the weights allow no flip, and what is to be said of it.
 
     A flip to class j needs ``z_y − z_j`` to fall to 0, which changes by at most ``√2·L·‖δ‖``. The difference is at least
@@ -159,9 +157,8 @@ def _guarantees(
     if found is None:
         return None, None
     longest = max((d for s, d in told if not wrong_without(s)), default=0.0)
-    moves = next((c for c in curves if c.source == "flip_radius"), None)
-    shortest = next((p.epsilon for p in moves.points if p.epsilon > 0), None) if moves is not None and moves.points else None
-    if shortest is not None and longest < _WORTH * shortest:
+    shortest = min((p.epsilon for c in curves if c.norm == "l2" for p in c.points if p.epsilon > 0), default=math.inf)
+    if longest < _WORTH * shortest:
         return None, f"the weights say nothing at these distances: they guarantee no prediction beyond ε = {longest:.2g}"
     return found, "no flip is possible nearer than this, in exact arithmetic"
 
@@ -182,7 +179,11 @@ def _curve(
         low, high = clopper_pearson(left, n)
         return SurvivalPoint(epsilon, left / n, low, high)
 
-    places = range(len(finite)) if len(finite) <= _STEPS else sorted({round(k * (len(finite) - 1) / (_STEPS - 1)) for k in range(_STEPS)})
+    places = (
+        range(len(finite))
+        if len(finite) <= _STEPS
+        else sorted({round(k * (len(finite) - 1) / (_STEPS - 1)) for k in range(_STEPS)})
+    )
     steps = sorted({0.0, *(finite[k] for k in places)})
     return SurvivalCurve(
         source=source,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,9 +20,12 @@ import onnxfim
 from onnxfim.record import reference
 from onnxfim.record.audit import Audit
 from onnxfim.record.reference import ReferenceFigure, ReferenceModel, ReferenceTable, ReferenceTask
-from onnxfim.verdict.placing import lambda_in_pixels, pixel_figures
+from onnxfim.record.robustness import Ranked, Robustness, Source
+from onnxfim.record.statistics import spearman
+from onnxfim.verdict.placing import figure_of, lambda_in_pixels, pixel_figures
 from onnxfim.verdict.survival import robustness
-from tests.support.places import MODELS, SAMPLES as SAMPLE_MODELS
+from tests.support.places import MODELS
+from tests.support.places import SAMPLES as SAMPLE_MODELS
 
 SAMPLES = 200
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -105,8 +108,7 @@ def row(subject: Subject) -> ReferenceModel:
     assert audit.calibration.accuracy is not None
     white = 255 * found.level
     figures = pixel_figures(audit, found.curve("flip_radius"), found.level)
-    boundary = found.curve("boundary_distance")
-    half = None if boundary is None else boundary.reached[1]
+    flips, boundary = (_half(found, source) for source in ("flip_radius", "boundary_distance"))
     lam, factor = audit.aggregates["lambda_max_calibrated"], lambda_in_pixels(audit, found.level)
     attack, attacked = _attack(subject, found)
 
@@ -115,6 +117,7 @@ def row(subject: Subject) -> ReferenceModel:
 
     return ReferenceModel(
         name=subject.name,
+        sha256=audit.model.sha256,
         training=subject.training,
         group="standard" if subject.training.startswith("standard") else "robust",
         architecture=subject.architecture,
@@ -124,17 +127,23 @@ def row(subject: Subject) -> ReferenceModel:
         samples=len(audit.samples),
         accuracy=audit.calibration.accuracy,
         temperature=_rounded(audit.calibration.temperature),
-        flip_radius=figure(dataclasses.astuple(figures["flip_radius"]), 1.0),
-        boundary_distance=figure((None,) * 3 if half is None else (half.epsilon, half.low, half.high), 1 / white),
-        lambda_mean=figure((lam.mean.value, lam.mean.low, lam.mean.high), factor),
-        lambda_geometric_mean=figure(dataclasses.astuple(figures["lambda_max_calibrated"]), 1.0),
+        flip_radius=figure(flips, 1 / white),
+        boundary_distance=figure(boundary, 1 / white),
+        lambda_mean=figure(dataclasses.astuple(figures["lambda_max_calibrated"]), 1.0),
+        lambda_geometric_mean=figure((lam.geometric_mean.value, lam.geometric_mean.low, lam.geometric_mean.high), factor),
         lambda_median=figure((lam.median.value, lam.median.low, lam.median.high), factor),
         attack_l2=attack,
         attacked=attacked,
     )
 
 
-def _attack(subject: Subject, found: Any) -> tuple[float | None, int]:
+def _half(found: Robustness, source: Source) -> tuple[float | None, ...]:
+    """The distance at which half have fallen, and its interval."""
+    curve = found.curve(source)
+    return (None,) * 3 if curve is None else dataclasses.astuple(curve.reached[1])[1:]
+
+
+def _attack(subject: Subject, found: Robustness) -> tuple[float | None, int]:
     """The median smallest attack over rightly classified samples, a failed one counted as farther than all, and how many."""
     if subject.attacks is not None:
         with np.load(subject.attacks) as z:
@@ -154,7 +163,7 @@ def _rounded(value: float | None) -> float | None:
 
 def main(names: list[str]) -> None:
     """Measure the rows (all, or those named), and write the table after each."""
-    kept = {m.name: m for t in reference.reference_table().tasks for m in t.models} if reference.PLACE.exists() else {}
+    kept = {m.name: m for t in reference.reference_table().tasks for m in t.models} if names else {}
     every = list(subjects())
     write([(s.task, kept[s.name]) for s in every if s.name in kept])  # shapes are known from it
     reference.reference_table.cache_clear()
@@ -165,10 +174,23 @@ def main(names: list[str]) -> None:
             write([(s.task, kept[s.name]) for s in every if s.name in kept])
 
 
+def agreement(tasks: Sequence[ReferenceTask], measure: Ranked) -> float:
+    """Spearman correlation with the attacks within each task, averaged over the networks; positive where they agree."""
+    total, count = 0.0, 0
+    for task in tasks:
+        known = [(m.attack_l2, f) for m in task.networks if m.attack_l2 is not None and (f := figure_of(m, measure)) is not None]
+        if len(known) >= 3:
+            attacks, figures = (np.array(column) for column in zip(*known, strict=True))
+            rho = spearman(attacks, figures if measure == "flip_radius" else -figures)
+            total, count = total + len(known) * (rho or 0.0), count + len(known)
+    return total / count if count else 0.0
+
+
 def write(rows: list[tuple[str, ReferenceModel]]) -> None:
     """The table of these rows; it leads with the measure that orders them best as attacks do."""
     tasks = tuple(dataclasses.replace(t, models=tuple(m for task, m in rows if task == t.task)) for t in TASKS)
-    table = ReferenceTable(ABOUT, "tests/benchmarks/make_reference.py", f"{SAMPLES} samples at most", "flip_radius", tasks)
+    leads = max(get_args(Ranked), key=lambda measure: agreement(tasks, measure))
+    table = ReferenceTable(ABOUT, "tests/benchmarks/make_reference.py", f"{SAMPLES} samples at most", leads, tasks)
     text = json.dumps(dataclasses.asdict(table), indent=1, ensure_ascii=False)
     reference.PLACE.write_text(text + "\n", "utf-8")
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnxfim.report.charts.flip_curve import flip_curve
 
 from onnxfim.record.sample import Estimate
 from onnxfim.report import render_html
-from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.markdown import render_summary
 from onnxfim.report.meaning import flip_median, meaning
 from onnxfim.report.numbers import number, percent
