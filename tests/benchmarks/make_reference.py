@@ -35,7 +35,7 @@ _MNIST_SHAPES = ((28, 28), (1, 28, 28), (28, 28, 1), (784,), (784, 1), (1, 784))
 #: Tasks in the order in which shapes are taken for theirs.
 TASKS = (
     ReferenceTask("CIFAR-10", ((3, 32, 32), (32, 32, 3), (3072,)), 10, _CIFAR, ("cifar",), ()),
-    ReferenceTask("MNIST", _MNIST_SHAPES, 10, _DIGITS, ("mnist_", "mnist-", "mnist."), ()),
+    ReferenceTask("MNIST", _MNIST_SHAPES, 10, _DIGITS, (), ()),
     ReferenceTask("Fashion-MNIST", _MNIST_SHAPES, 10, _FASHION, ("fashion",), ()),
     ReferenceTask("8x8 digits", ((1, 8, 8), (8, 8), (8, 8, 1), (64,)), 10, _DIGITS, ("digits",), ()),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.robustness import Robustness, SurvivalCurve, SurvivalPoint
 from onnxfim.report.charts.axes import LogScale, log_scale
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath
@@ -44,7 +45,7 @@ def survival_chart(curves: Sequence[SurvivalCurve], told: Robustness, *, width: 
     left, right, top, height = 58, width - 16, 40, 320
     bottom = height - 48
     x = log_scale(steps, left, right)
-    distance = f"ε, {NORM_WORDS[first.norm]}" + (f" in {first.units}" if width > NARROW else "")
+    distance = f"ε, {NORM_WORDS[first.norm]}" + (f" in {visible(first.units)}" if width > NARROW else "")
     what = "right" if told.counts == "right" else "unchanged"
     y, segments, labels = share_frame(x, (left, right), (top, bottom), what, width=width, distance=distance)
     paths: list[SvgPath] = []
@@ -53,7 +54,8 @@ def survival_chart(curves: Sequence[SurvivalCurve], told: Robustness, *, width: 
         if curve.source in _BANDS:
             paths.append(SvgPath(_band(curve.points, x, y, left, right), series, soft=True))
         paths.append(SvgPath(_steps(curve.points, x, y, left, right), series, dash=dash, tip=NAMES[curve.source]))
-    half = next((r.epsilon for c in curves for r in c.reached if r.share == 0.5 and r.epsilon), None)
+    found = (r.epsilon for c in curves if c.kind == "upper bound" for r in c.reached if r.share == 0.5 and r.epsilon)
+    half = min(found, default=None)
     if half is not None:
         segments.append(Segment(x(half), top - 8, x(half), bottom, "chosen"))
         text = f"half at {number(half)}"
