@@ -99,7 +99,7 @@ def flip_line(audit: Audit, told: Robustness) -> str | None:
     tails = _tails(tenth, most) if curve.standing > 1 else ""
     return (
         f"A change of ε = {number(half.epsilon)} ({size(half.epsilon, curve, told)}) flips {_half_of(curve, told.counts)}"
-        f"{_ends(half)}{tails}. {_caution(audit, told, half)}"
+        f"{_ends(half, curve)}{tails}. {_caution(audit, told, half)}"
     )
 
 
@@ -108,8 +108,9 @@ def _half_of(curve: SurvivalCurve, counts: str) -> str:
     return f"the one {who(curve, counts)[2:]}" if one else f"half of the {who(curve, counts)}"
 
 
-def _ends(found: Reached) -> str:
-    ends = known_ends(found.low, found.high)
+def _ends(found: Reached, curve: SurvivalCurve) -> str:
+    """The interval: of an upper bound its upper end alone, for the truth may lie below what any sampling shows."""
+    ends = known_ends(None if curve.kind == "upper bound" else found.low, found.high)
     return f" (95 % interval: {ends})" if ends else ""
 
 
@@ -143,7 +144,7 @@ def _boundary_alone(audit: Audit, told: Robustness) -> str | None:
         return _without_predictions(audit, told)
     return (
         f"To first order, a change of ε = {number(half.epsilon)} ({size(half.epsilon, curve, told)}) flips "
-        f"{_half_of(curve, told.counts)}{_ends(half)}: an estimate, no move was tried."
+        f"{_half_of(curve, told.counts)}{_ends(half, curve)}: an estimate, no move was tried."
     )
 
 
@@ -184,8 +185,7 @@ def attack_line(told: Robustness) -> str | None:
         whole = f"Attacked ({norm}), the {what} of {percent(clean)} does not halve: no attack on most samples succeeded"
     else:
         at = f"ε = {attacked_at(half.epsilon, curve, told)}"
-        ends = [None if x is None else attacked_at(x, curve, told) for x in (half.low, half.high)]
-        between = f" (95 % interval: {ends[0]} to {ends[1]})" if None not in ends else ""
+        between = "" if half.high is None else f" (95 % interval: at most {attacked_at(half.high, curve, told)})"
         whole = f"Attacked ({norm} in {visible(curve.units)}), the {what} halves from {percent(clean)} at {at}{between}"
     rungs = [f"{percent(p.left)} at {attacked_at(p.epsilon, curve, told)}" for p in telling_rungs(curve)]
     return f"{whole}{': ' + ', '.join(rungs) + ' are left' if rungs else ''}. A stronger attack can only lower it."
@@ -271,8 +271,8 @@ def divergence_line(audit: Audit, told: Robustness) -> str | None:
         return (
             f"Moved by its {unit} along its worst direction (ε = {span}), the replayed sample changed by {number(moved[0])} nats."
         )
-    below, above = bracketing(len(moved), 0.5)
-    ends = known_ends(*(None if at is None else moved[at] for at in (below, above)))
+    below, _ = bracketing(len(moved), 0.5)
+    ends = known_ends(None if below is None else moved[below], None)  # more may be possible than was measured
     return (
         f"Moved by its own {unit} along its worst direction (ε = {span}), half of the {count(len(moved), 'replayed sample')} "
         f"changed their distribution by {number(moved[len(moved) // 2])} nats or more"
