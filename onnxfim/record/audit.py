@@ -13,6 +13,7 @@ from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.identity import Identity
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
+from onnxfim.record.robustness import Robustness
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
@@ -324,6 +325,7 @@ class Audit:
     gates: tuple[GateResult, ...] = field(default=(), metadata=ALWAYS)
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
     identity: Identity | None = None
+    robustness: Robustness | None = None
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)
 
     @property

@@ -86,6 +86,19 @@ class LeadingFeature:
     share_standardised: Part
 
 
+@closed
+@dataclass(frozen=True)
+class FlipLengths:
+    """The length of the move that `SampleResult.flip_radius` is of, in other units: upper bounds as it is, L2.
+
+    ``raw`` is in raw input units, None where these are the model's own or not known; ``standardised`` in standard deviations of
+    the data, of each feature where features differ in scale; None where the move goes along an input that does not vary.
+    """
+
+    raw: NotNegative | None = None
+    standardised: NotNegative | None = None
+
+
 @dataclass(frozen=True)
 class SampleResult:
     """All measures of one sample; what each is and its units stand in `measures.MEASURES`.
@@ -118,6 +131,7 @@ class SampleResult:
     attack_distance: Estimate | None = None
     log10_fisher_bound: Estimate | None = None
     flip_radius: Estimate | None = None
+    flip_lengths: FlipLengths | None = None
 
 
 @closed

@@ -8,6 +8,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
+from onnxfim.report.human import human_lines
 from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
@@ -25,14 +26,14 @@ _MOST_ROWS = 100
 
 def render_summary(audit: Audit) -> str:
     """``audit`` as a step summary, under 1 MiB: verdict, answers, gates, statistics, findings, classes, worst samples, run."""
-    parts = [_head(audit), _answers(audit), _gates(audit), _statistics(audit), _findings(audit)]
+    parts = [_head(audit), _human(audit), _answers(audit), _gates(audit), _statistics(audit), _findings(audit)]
     parts += [_classes(audit), _worst(audit, 20), _run(audit)]
     return _fit(parts, SUMMARY_BYTES)
 
 
 def render_comment(audit: Audit) -> str:
     """``audit`` as a pull request's comment, under 64 KB: verdict, gates, statistics, findings."""
-    parts = [f"{MARK}\n{_head(audit)}", _gates(audit), _statistics(audit), _findings(audit), _worst(audit, 5)]
+    parts = [f"{MARK}\n{_head(audit)}", _human(audit), _gates(audit), _statistics(audit), _findings(audit), _worst(audit, 5)]
     return _fit(parts, COMMENT_BYTES)
 
 
@@ -57,6 +58,10 @@ def _head(audit: Audit) -> str:
     for notice in notices(audit):
         lines.append(f"> **{prose(notice.title)}.** {prose(notice.text)}")
     return "\n\n".join(lines)
+
+
+def _human(audit: Audit) -> str:
+    return "\n".join(f"- {prose(line)}" for line in human_lines(audit))
 
 
 def _answers(audit: Audit) -> str:

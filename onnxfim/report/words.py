@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.record.steps import StepBias
-from onnxfim.report.meaning import flip_median
+from onnxfim.report.human import band_words, robustness_of
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import ATTACK_SOURCES, SOURCES, Source, Statement
@@ -70,11 +69,6 @@ def lead_name(audit: Audit) -> str:
 def predicted_wrongly(sample: SampleResult) -> bool:
     """Whether label and prediction are both known and differ."""
     return sample.label is not None and sample.prediction is not None and sample.label != sample.prediction
-
-
-def input_size(audit: Audit) -> int:
-    """Numbers in one input."""
-    return max(1, math.prod(audit.data.shape))
 
 
 def median_boundary(audit: Audit) -> tuple[float | None, str | None]:
@@ -177,7 +171,6 @@ def answers(audit: Audit) -> tuple[Statement, ...]:
 
 
 def _sensitive(audit: Audit) -> str:
-    distance, _ = median_boundary(audit)
     if not lead_values(audit):
         return "Not known: λ_max was measured on no sample. This is not a sign of robustness."
     parts = (
@@ -185,23 +178,11 @@ def _sensitive(audit: Audit) -> str:
         if _unsound(audit) is None
         else ["Not known while this audit is unsound. What follows is what was measured all the same."]
     )
-    if distance is not None:
-        each = distance / math.sqrt(input_size(audit))
-        spread = f", {percent(each / audit.data.input_std)} of the data's standard deviation" if audit.data.input_std > 0 else ""
-        who = (
-            "For half of the samples, a decision boundary is no further than"
-            if len(audit.samples) > 1
-            else "A decision boundary is"
-        )
-        parts.append(
-            f"{who} {number(distance)} away in L2, to first order: as much as every input value moving by {number(each)}{spread}."
-        )
-    flips = flip_median(audit)
-    if flips.value is not None:
-        who = f"half of the {count(flips.samples, flips.of)}" if flips.samples > 1 else f"the {flips.of}"
-        parts.append(
-            f"Moved along the directions tried, {who} changed the prediction within {number(flips.value)}: the flip radius."
-        )
+    place = robustness_of(audit).place
+    if place is not None and (band := band_words(place)):
+        parts.append(f"Of {count(place.models, f'reference {place.task} classifier')} it is {band}.")
+    elif any(c.standing for c in robustness_of(audit).curves):
+        parts.append("Judge by the distances above: what changes of the input are to be expected where it is used?")
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")

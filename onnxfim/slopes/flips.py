@@ -73,11 +73,13 @@ class Flips:
         distance: L2 length of the shortest move that changed the prediction, (n,); inf where none did.
         ray: Which ray it lies on, (n,).
         passes: Forward passes spent, (n,).
+        move: The move itself, (n, d); zeros where there is none.
     """
 
     distance: Array
     ray: Array
     passes: Array
+    move: Array
 
 
 def smallest_flips(
@@ -105,7 +107,7 @@ def smallest_flips(
     while True:
         i, k, rung = rungs.tries()
         if len(i) == 0:
-            return Flips(search.best, search.ray, search.passes)
+            return Flips(search.best, search.ray, search.passes, search.move)
         wanted = expected[i] * distance_of(rung)
         radius = np.minimum(wanted, search.reach[i, k])
         flips, left = search.look(i, k, radius)
@@ -129,6 +131,7 @@ class _Search:
         self.alive = usable & (self.reach > 0)
         n = len(X)
         self.best, self.ray, self.passes = np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int)
+        self.move = np.zeros_like(self.flat)
 
     def look(self, i: Array, k: Array, radius: Array) -> tuple[Array, Array]:
         """Whether rays k of the samples i flip at moves of these lengths, and the margins of the class before there, (T,) each."""
@@ -140,6 +143,7 @@ class _Search:
         for at in order[np.argsort(-moved[order], kind="stable")]:  # the shortest last
             if moved[at] <= self.best[i[at]]:
                 self.best[i[at]], self.ray[i[at]] = moved[at], k[at]
+                self.move[i[at]] = rows[at].astype(np.float64) - self.flat[i[at]]
         return flips, margin
 
     def _points(self, i: Array, k: Array, length: Array) -> tuple[Array, Array]:

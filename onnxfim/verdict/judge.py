@@ -1,4 +1,4 @@
-"""Puts what follows from an audit into it: findings, gates, a baseline's comparison, the verdict."""
+"""Puts what follows from an audit into it: findings, survival curves, gates, a baseline's comparison, the verdict."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnxfim.record.decision import Scope, overall
 from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.findings import findings
 from onnxfim.verdict.gates import Gate, decide
+from onnxfim.verdict.survival import robustness
 
 
 def judge(
@@ -21,7 +22,7 @@ def judge(
     scope: Scope = "samples",
     uncompared: bool = False,
 ) -> Audit:
-    """The audit with its findings, its gates decided, compared with its baseline, and with the verdict that follows.
+    """The audit with its findings, survival curves and gates, compared with its baseline, and with the verdict that follows.
 
     Args:
         audit: What was measured.
@@ -33,7 +34,7 @@ def judge(
     Raises:
         InputError: audit and baseline do not compare.
     """
-    audit = replace(audit, findings=findings(audit))
+    audit = replace(audit, findings=findings(audit), robustness=robustness(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)
     verdict = overall(measured=audit.measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)

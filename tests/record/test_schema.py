@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
-from onnxfim.record import bound, decision, placed, provider_option, running, sample, schema, settings, steps, ties
+from onnxfim.record import bound, decision, placed, provider_option, robustness, running, sample, schema, settings, steps, ties
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
 from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
@@ -23,7 +23,7 @@ from tests.support.tracing import untraced
 #: Every record type by its name.
 TYPES = {
     n: t
-    for m in (audits, bound, decision, placed, provider_option, running, sample, settings, steps, ties)
+    for m in (audits, bound, decision, placed, provider_option, robustness, running, sample, settings, steps, ties)
     for n, t in vars(m).items()
     if dataclasses.is_dataclass(t)
 }
@@ -33,8 +33,8 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "ScalingCheck": {"unchecked"},
-    "Audit": {"identity", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
-    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
+    "Audit": {"identity", "robustness", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
+    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature", "flip_lengths"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
@@ -44,6 +44,10 @@ LATER = {
     "FailedStage": {"node"},
     "Identity": {"date", "command", "title", "note", "meta", "host"},
     "InputInfo": {"at"},
+    "FlipLengths": {"raw", "standardised"},
+    "SurvivalCurve": {"ladder"},
+    "ReferencePlace": {"like"},
+    "Robustness": {"certified", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},

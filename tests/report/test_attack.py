@@ -12,6 +12,12 @@ from tests.support.audits import make_attack, make_audit, with_replay
 from tests.support.pages import read
 
 
+def view_of(attack, **settings):
+    """The section of an audit with this attack."""
+    audit = with_replay(make_audit(30))
+    return attack_view(replace(audit, attack=attack, settings=replace(audit.settings, **settings)))
+
+
 def section(html):
     return next((e for e in read(html).elements if e.attributes.get("id") == "attack"), None)
 
@@ -32,11 +38,11 @@ def test_it_says_what_it_is_not():
 
 
 def test_numbers_are_the_attacks():
-    view = attack_view(make_attack(200, norm="linf"))
+    view = view_of(make_attack(200, norm="linf"), epsilon=0.3)
     tiles = {t.label.replace("\u00a0", " "): t.quantity for t in view.tiles}
     robust = tiles["Robust accuracy at ε = 0.3"]
     assert (robust.text, robust.interval) == ("42.0\u00a0%", "33.0\u00a0% to 52.0\u00a0%")
-    assert (tiles["Median smallest distance"].text, tiles["Median smallest distance"].kind) == ("0.360", "upper bound")
+    assert "Median smallest distance" not in tiles, "that is where the accuracy halves"
     assert tiles["No attack found"].text == "2"
     assert tiles["Cost"].text == "6.20 s"
     facts = {f.name: f.value for f in view.facts}
@@ -46,8 +52,22 @@ def test_numbers_are_the_attacks():
     assert facts["Judged by"] == "the labels"
 
 
+def test_no_radius_that_was_not_asked_for_is_headlined():
+    asked, not_asked = view_of(make_attack(30), epsilon=0.3), view_of(make_attack(30))
+    assert any("Robust accuracy at" in t.label for t in asked.tiles)
+    assert not any("Robust accuracy at" in t.label for t in not_asked.tiles)
+    assert "42.0\u00a0%" in asked.answer
+    assert "42.0\u00a0%" not in not_asked.answer
+    assert "by choice, half are left there" in next(f.value for f in not_asked.facts if f.name == "Norm and radius")
+    labels = [t.label for t in not_asked.tiles]
+    assert {"A tenth has fallen at", "Accuracy halves at", "Nine tenths have fallen at"} <= set(labels)
+    assert len(not_asked.ladder) >= 3
+    html = render_html(with_replay(make_audit(30)))
+    assert not_asked.ladder[0].left.text.replace("\u00a0", " ") in section(html).text.replace("\u00a0", " ")
+
+
 def test_without_labels_accuracy_is_agreement():
-    view = attack_view(replace(make_attack(20), by_prediction=True))
+    view = view_of(replace(make_attack(20), by_prediction=True))
     assert "agreement with the model's own predictions" in view.answer
 
 
@@ -63,7 +83,7 @@ def test_without_labels_accuracy_is_agreement():
     ],
 )
 def test_readings_follow_sign_and_interval(correlation, reading):
-    (line,) = attack_view(replace(make_attack(50), correlations=(correlation,))).correlations
+    (line,) = view_of(replace(make_attack(50), correlations=(correlation,))).correlations
     assert line.reading == reading
     if correlation.coefficient is None:
         assert (line.coefficient, line.interval, line.x) == ("not measured", "–", None)
@@ -73,12 +93,12 @@ def test_readings_follow_sign_and_interval(correlation, reading):
 
 
 def test_the_answer_names_the_measures():
-    answer = attack_view(make_attack(200)).correlations_answer
+    answer = view_of(make_attack(200)).correlations_answer
     assert "raw λ_max, calibrated λ_max and boundary distance rank as expected" in answer
     assert "The other way round: confidence." in answer
     none = replace(make_attack(9), correlations=(Correlation("trace", None, None, None, 0),))
-    assert "no measure is shown to rank" in attack_view(none).correlations_answer
-    assert attack_view(replace(make_attack(9), correlations=())).correlations_answer == ""
+    assert "no measure is shown to rank" in view_of(none).correlations_answer
+    assert view_of(replace(make_attack(9), correlations=())).correlations_answer == ""
 
 
 def test_the_sample_table_gains_a_column_where_distances_exist():

@@ -93,8 +93,10 @@ def attacked(
             loss, x[right], labels[right], threat, epsilon, steps=_PGD_STEPS, restarts=_RESTARTS, rng=rng, of=at[right]
         )
         hit &= judge.wrong(x[right], labels[right], at[right], delta)
-        # What the search for the smallest step found inside the radius counts too: the strongest attack known.
+        # Each counts what the other found: the strongest attack known.
+        distances[right] = np.minimum(distances[right], np.where(hit, threat.size(delta), np.inf))
         broken[right] = hit | (distances[right] <= epsilon)
+        failed = int((~np.isfinite(distances[right])).sum())
     # What no attack reached is farther than all that one did.
     middle = float(np.median(distances[right])) if len(right) else math.inf
     robust = int((~wrong & ~broken).sum())

@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
-from onnxfim.auditing.instruments import allowed_inputs
+from onnxfim.auditing.instruments import allowed_inputs, scale_field
 from onnxfim.auditing.stages import stage
 from onnxfim.record import streams
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.sample import Estimate, FlipLengths, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.flips import Flips, ValidRange, margins, smallest_flips
@@ -65,7 +65,7 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     positions = sorted(p for p, r in results.items() if r.prediction is not None)
     cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
     results |= {p: replace(results[p], flip_radius=cut) for p in positions}
-    search = _FlipSearch(ground, ways, allowed_inputs(ground))
+    search = _FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
     rows = 1 if current_watch().tries else max(1, _BYTES // (4 * 8 * ground.dimension))
     try:
         for start in range(0, len(positions), rows):
@@ -73,8 +73,8 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
             block = positions[start : start + rows]
             with current_watch().about(block):
                 radii = search.radii(block, [results[p] for p in block])
-            for p, radius in zip(block, radii, strict=True):
-                results[p] = replace(results[p], flip_radius=radius)
+            for p, (radius, lengths) in zip(block, radii, strict=True):
+                results[p] = replace(results[p], flip_radius=radius, flip_lengths=lengths)
     except ENDS as end:
         return replace(found, results=results).ended(end)
     return replace(found, results=results)
@@ -98,14 +98,42 @@ def _near(from_: Array, others: Array) -> Callable[[int, Array], Array]:
 
 
 @dataclass(frozen=True)
+class _OtherUnits:
+    """How many model input units one of another unit is, (d,); None where there is no such unit."""
+
+    raw: Array | None
+    deviation: Array | None
+
+    def lengths(self, move: Array) -> FlipLengths | None:
+        """The length of a move (d,) in them; None where there are none."""
+        if self.raw is None and self.deviation is None:
+            return None
+        return FlipLengths(_length(move, self.raw), _length(move, self.deviation))
+
+
+def _length(move: Array, unit: Array | None) -> float | None:
+    if unit is None or (move[unit == 0] != 0).any():
+        return None
+    return float(np.linalg.norm(np.divide(move, unit, out=np.zeros_like(move), where=unit != 0)))
+
+
+def _other_units(ground: Ground) -> _OtherUnits:
+    shape = ground.X.shape[1:]
+    raw, deviation = scale_field(ground.settings.input_scale, shape), ground.scales.deviation
+    wide = np.broadcast_to(deviation, shape).ravel().astype(np.float64) if deviation.any() else None
+    return _OtherUnits(None if raw is None else raw.ravel(), wide)
+
+
+@dataclass(frozen=True)
 class _FlipSearch:
     """Looks for flips of a block of samples."""
 
     ground: Ground
     ways: Ways
     box: ValidRange
+    others: _OtherUnits
 
-    def radii(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[Estimate]:
+    def radii(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[tuple[Estimate, FlipLengths | None]]:
         """Flip radii of the samples: along what is known of them first, and blindly for those that this does not flip."""
         directions = self.ways.directions([self.ground.sample(p) for p in positions]).astype(np.float64)
         v, towards = directions[:, 0], directions[:, 1]
@@ -118,6 +146,7 @@ class _FlipSearch:
         first = self._searched(positions, results, rays, expected)
         left = [k for k in range(len(positions)) if not math.isfinite(first.distance[k])]
         found = [self._estimate(first, k, rays) for k in range(len(positions))]
+        lengths = [self._lengths(first, k) for k in range(len(positions))]
         if left:
             some = [positions[k] for k in left]
             blind = self._blind_rays(some, [results[k] for k in left])
@@ -125,7 +154,11 @@ class _FlipSearch:
             for at, k in enumerate(left):
                 spent = int(first.passes[k]) + int(second.passes[at])
                 found[k] = replace(self._estimate(second, at, blind), evaluations=spent)
-        return found
+                lengths[k] = self._lengths(second, at)
+        return list(zip(found, lengths, strict=True))
+
+    def _lengths(self, found: Flips, k: int) -> FlipLengths | None:
+        return self.others.lengths(found.move[k]) if math.isfinite(found.distance[k]) else None
 
     def _searched(
         self, positions: Sequence[int], results: Sequence[SampleResult], rays: Sequence[tuple[Array, str]], expected: Array

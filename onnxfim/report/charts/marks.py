@@ -49,13 +49,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class SvgPath:
-    """A line or a marker as SVG path data; ``filled`` for markers, ``dash`` as SVG's stroke-dasharray."""
+    """A line or a marker as SVG path data; ``filled`` for markers, ``soft`` for bands, ``dash`` as SVG's stroke-dasharray."""
 
     data: str
     series: Series
     filled: bool = False
     dash: str = ""
     tip: str = ""
+    soft: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,13 @@ _BELOW = 40  # from the axis to the middle of its name, pixels
 
 
 def share_frame(
-    x: LogScale, across: tuple[float, float], down: tuple[float, float], name: str, *, width: int
+    x: LogScale,
+    across: tuple[float, float],
+    down: tuple[float, float],
+    name: str,
+    *,
+    width: int,
+    distance: str = "ε, L2 in input units",
 ) -> tuple[Callable[[float], float], list[Segment], list[Label]]:
     """Where a share stands, the lines of the frame and its labels.
 
@@ -21,6 +27,7 @@ def share_frame(
         down: Its top and bottom.
         name: What the shares are of.
         width: Of the whole chart, pixels.
+        distance: What the distances are.
     """
     (left, right), (top, bottom) = across, down
 
@@ -33,6 +40,6 @@ def share_frame(
     segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
     labels += [Label(left - 8, y(s) + 4, f"{100 * s:.0f} %", "end") for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    labels.append(Label((left + right) / 2, bottom + _BELOW, "ε, L2 in input units (log)", "middle", role="note"))
+    labels.append(Label((left + right) / 2, bottom + _BELOW, f"{distance} (log)", "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, name, "middle", role="note", turned=True))
     return y, segments, labels

@@ -12,12 +12,11 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import words
-from onnxfim.report.charts.flip_curve import flip_curve
 from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
-from onnxfim.report.meaning import flip_median, flip_note, flip_quantity, meaning
+from onnxfim.report.meaning import flip_tile, meaning
 from onnxfim.report.numbers import (
     MISSING,
     SMALLEST_FOUND,
@@ -35,6 +34,7 @@ from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
+from onnxfim.report.page.human_section import survival_view
 from onnxfim.report.page.quantities import Quantity, of_statistic
 from onnxfim.report.page.replay_section import replay_view
 from onnxfim.report.page.tables import (
@@ -91,10 +91,10 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
         replay=replay_view(audit, picture),
-        attack=attack_view(audit.attack),
+        attack=attack_view(audit),
         bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
-        flips=at_both_widths(lambda width: flip_curve(audit.samples, labelled=audit.data.labels, width=width)),
+        survival=survival_view(audit),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),
@@ -169,7 +169,7 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             Quantity(number(distance), distance_interval),
             f"L2 in {visible(in_units_of(audit.model.at, f'{INPUT_UNIT}s'))}, first order",
         ),
-        Tile(f"{statistic_label('flip_radius', 'median')}", flip_quantity(flips := flip_median(audit)), flip_note(flips)),
+        Tile(f"{statistic_label('flip_radius', 'median')}", *flip_tile(audit)),
         Tile(
             "Clean accuracy",
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),

@@ -244,11 +244,45 @@ class CorrelationLine:
 
 
 @dataclass(frozen=True)
+class SurvivalLine:
+    """One kind of distance: where 10, 50 and 90 % have fallen, and what such a distance is."""
+
+    name: str
+    series: str
+    dash: str
+    kind: str
+    units: str
+    samples: str
+    reached: tuple[Quantity, ...]
+
+
+@dataclass(frozen=True)
+class SurvivalView:
+    """How many predictions are left at a distance."""
+
+    title: str
+    charts: tuple[Figure, ...]
+    lines: tuple[SurvivalLine, ...]
+    shares: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LadderLine:
+    """What an attack left at one distance."""
+
+    epsilon: str
+    left: Quantity
+
+
+@dataclass(frozen=True)
 class AttackView:
     """The attack replay."""
 
     answer: str
     tiles: tuple[Tile, ...]
+    ladder: tuple[LadderLine, ...]
+    ladder_units: str
     correlations: tuple[CorrelationLine, ...]
     correlations_answer: str
     facts: tuple[Fact, ...]
@@ -327,7 +361,7 @@ class Page:
     attack: AttackView | None
     bound: BoundView | None
     scatter: Figure | None
-    flips: Figure | None
+    survival: SurvivalView | None
     lead: str
     lead_series: str
     class_columns: tuple[str, ...]
