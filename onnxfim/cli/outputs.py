@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from onnxfim.cli.files import check_apart, check_outputs, is_stdout, write
+from onnxfim.cli.identifying import Told
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.writing import destination
@@ -125,12 +126,13 @@ def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None
         raise OutputError(f"--html-assets {assets}: cannot be written ({error}). Name another folder.") from error
 
 
-def convert_command(report: str, outputs: Outputs) -> None:
+def convert_command(report: str, outputs: Outputs, told: Told) -> None:
     """Read a saved audit and write it in other formats.
 
     Raises:
         OutputError: it cannot be read, or an output was not written; the others are.
     """
     outputs.check([report])
-    if (problem := outputs.write(Audit.load(report)).problem) is not None:
+    audit = Audit.load(report)
+    if (problem := outputs.write(replace(audit, identity=told.of(audit.identity))).problem) is not None:
         raise problem

@@ -42,7 +42,7 @@ LATER = {
     "StepChoice": {"clipped", "per_coordinate", "bias", "rounding", "unchosen"},
     "GradientInfo": {"check", "no_check", "ties", "provider", "provider_reason"},
     "FailedStage": {"node"},
-    "Identity": {"date", "command", "title", "note", "meta", "host"},
+    "Identity": {"date", "command", "title", "note", "meta", "host", "asked"},
     "InputInfo": {"at"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
