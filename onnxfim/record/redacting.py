@@ -17,12 +17,13 @@ _ENDS = ("apikey", "accesskey", "secret", "password", "passwd", "passphrase", "t
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 # Options whose name has such a word, and whose value is a name.
 _NO_SECRET = frozenset({"inputs-key", "labels-key"})
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]+@")
-_QUERY = re.compile(r"(?P<name>[?&;](?P<word>[^=&;#\s]+)=)[^&;#\s]+")
+# None of these takes longer than the text is long: each begins where no other of its kind can go on.
+_USER = re.compile(r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]+@")
+_QUERY = re.compile(r"(?P<name>[?&;](?P<word>[^=?&;#\s]+)=)[^&;#\s]+")
 _KNOWN = re.compile(
     r"(?<![A-Za-z0-9])(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|hf_[A-Za-z0-9]{20,}|xox[abeprs]-[\w-]{10,}"
     r"|(AKIA|ASIA)[0-9A-Z]{16}|sk-[\w-]{20,}|AIza[\w-]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+    r"|eyJ[\w-]{8,2000}\.[\w-]{8,4000}\.[\w-]*)"
 )
 _BEARER = re.compile(r"(?i)\b(?P<how>bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _PAIR = re.compile(r"(?P<name>[A-Za-z_][\w.:-]*)=(?P<value>.+)", re.DOTALL)

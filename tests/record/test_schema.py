@@ -112,7 +112,7 @@ def test_older_files_fit():
             for field in LATER[name]:
                 value.pop(field, None)
     Draft202012Validator(SCHEMA).validate(record)
-    assert Audit.from_json(json.dumps(record)) == make_audit(3)
+    assert Audit.from_json(json.dumps(record)) == dataclasses.replace(make_audit(3), identity=None)
 
 
 def spoil(record, path, value):
