@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxfim.auditing.context import Ground
 from onnxfim.data.samples import hash_arrays
 from onnxfim.record.dates import report_date
-from onnxfim.record.identity import Identity
+from onnxfim.record.identity import FileDigest, Identity
 from onnxfim.record.report_id import asked_text, report_id
 from onnxfim.record.running import CustomLibrary
 
@@ -27,4 +27,7 @@ def identity_of(ground: Ground, libraries: tuple[CustomLibrary, ...]) -> Identit
         held=" ".join((*own, *(f"{name} {held[name]}" for name in sorted(held)))) or None,
         libraries=[library.sha256 for library in libraries],
     )
-    return Identity(report_id(asked), report_date(), asked=asked)
+    files = () if file is None else tuple(
+        FileDigest("weights" if at else "model", str(path), sha256) for at, (path, sha256) in enumerate(file.digests)
+    )  # fmt: skip
+    return Identity(report_id(asked), report_date(), asked=asked, files=files)

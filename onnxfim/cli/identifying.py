@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from onnxfim.record.dates import report_date
-from onnxfim.record.identity import Identity
+from onnxfim.record.identity import FileDigest, Identity
 from onnxfim.record.redacting import value_without_secrets, without_secrets, words_without_secrets
 
+_PIECE = 2**20  # bytes of a file that are hashed at a time
 #: Where the program keeps the words of its command, in a context's ``meta``.
 WORDS = "onnxfim.words"
 
@@ -70,6 +74,25 @@ def told_by(options: Mapping[str, Any], words: Sequence[str] = ()) -> Told:
         (platform.node() or "unknown") if options.get("host") else None,
         not options.get("no_date"),
     )
+
+
+def with_data_files(identity: Identity, options: Mapping[str, Any]) -> Identity:
+    """That identity with the files of samples and labels that the options name; a folder is none."""
+    named: tuple[tuple[Literal["samples", "labels"], Any], ...] = (("samples", options["data"]), ("labels", options["labels_path"]))
+    found = []
+    for role, path in named:
+        with suppress(OSError):  # one that is gone by now has no hash; the samples that were read have theirs
+            if path is not None and os.path.isfile(path):
+                found.append(FileDigest(role, str(path), _sha256(path)))
+    return replace(identity, files=(*identity.files, *found))
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def words_given() -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from onnxfim.cli.files import check_apart, check_outputs, is_stdout, write
+from onnxfim.cli.files import check_apart, check_outputs, is_stdout, within, write
 from onnxfim.cli.identifying import Told
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.writing import destination
-from onnxfim.report.formats import renderers
+from onnxfim.report.formats import FOLDERS, renderers
 
 T = TypeVar("T")
 
@@ -64,7 +64,13 @@ class Outputs:
             OutputError: which path, and what it would overwrite.
         """
         read = list(inputs)
-        check_apart([path for _, path in self.targets], read)
+        check_apart([path for kind, path in self.targets if kind not in FOLDERS], read)
+        folders = [(path, os.path.realpath(path)) for kind, path in self.targets if kind in FOLDERS]
+        for one in read:
+            if one is not None and (inside := within(os.fspath(one), folders)) is not None:
+                raise OutputError(
+                    f"{inside}: would replace {os.fspath(one)}, which is read, expected another folder. Name another."
+                )
         for one in read:
             if self.assets is not None and one is not None and os.path.realpath(self.assets) == os.path.realpath(one):
                 raise OutputError(f"--html-assets {self.assets}: is read, expected a folder of its own. Name another.")
@@ -74,7 +80,7 @@ class Outputs:
         return write_each(self.targets, renderers(self.assets), audit)
 
 
-def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str]], result: T) -> Written:
+def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str | dict[str, str]]], result: T) -> Written:
     """Make ``result`` in every format and write it; the JSON, which holds everything, comes first.
 
     Args:

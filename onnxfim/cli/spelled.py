@@ -148,10 +148,12 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        from onnxfim.report.formats import FORMATS
+        from onnxfim.report.formats import FOLDERS, FORMATS
 
         name, _, path = str(value).partition("=")
-        formats = self.formats or tuple(FORMATS)
+        formats = self.formats or (*FORMATS, *FOLDERS)
         if name not in formats or not path:
             self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
+        if name in FOLDERS and path == "-":
+            self.fail(f"{value!r}: is a folder, which stdout cannot hold. Write {name}=DIR.", param, ctx)
         return name, path

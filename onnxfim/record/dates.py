@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from onnxfim.errors import SettingsError
 
 _VARIABLE = "SOURCE_DATE_EPOCH"
+_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.ASCII)
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
@@ -31,3 +32,8 @@ def report_date() -> str:
             f"{_VARIABLE}: found {shown!r}, expected whole seconds since 1970 in UTC, such as 1700000000. Correct it, or unset it."
         )
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def is_date(text: str | None) -> bool:
+    """Whether a text is a date as `report_date` writes it; that of a file which was read may be anything."""
+    return text is not None and _DATE.fullmatch(text) is not None

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from onnxfim.record.limits import closed
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@closed
+@dataclass(frozen=True)
+class FileDigest:
+    """A file that was read, and the SHA-256 of its bytes, as ``sha256sum`` gives it.
+
+    ``role`` tells what it holds: the model, weights that the model keeps apart, samples or labels.
+    """
+
+    role: Literal["model", "weights", "samples", "labels"]
+    path: str
+    sha256: str
 
 
 @closed
@@ -21,6 +38,7 @@ class Identity:
         meta: The author's own names and values, in their order.
         host: Name of the machine, where that is wanted.
         asked: The text whose SHA-256 is the report id (`record.report_id`); empty where there is none.
+        files: The files that were read; a folder of images is none, nor are arrays in memory.
     """
 
     report_id: str
@@ -31,3 +49,8 @@ class Identity:
     meta: tuple[tuple[str, str], ...] = ()
     host: str | None = None
     asked: str = ""
+    files: tuple[FileDigest, ...] = ()
+
+    def hashed(self, *roles: str) -> tuple[FileDigest, ...]:
+        """The files of these roles, or of all where none is named, whose hash is one: a saved record may hold any text there."""
+        return tuple(f for f in self.files if (not roles or f.role in roles) and _SHA256.fullmatch(f.sha256))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 
+from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
@@ -22,7 +23,7 @@ def command_text(identity: Identity) -> str:
 def date_text(identity: Identity) -> str:
     """The date in print, ``2026-11-28 19:41:07 UTC``; empty without one."""
     date = identity.date or ""
-    return f"{date[:10]} {date[11:19]} UTC" if len(date) == len("2026-11-28T19:41:07Z") and date.endswith("Z") else date
+    return f"{date[:10]} {date[11:19]} UTC" if is_date(date) else date
 
 
 def identity_facts(identity: Identity | None) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import is_date
 from onnxfim.record.decision import Finding, Verdict
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
@@ -43,8 +44,8 @@ def render_junit(audit: Audit) -> str:
         if name != "skipped":  # the schema has no such count here
             suites.set(name, value)
     suite.set("time", f"{audit.run.seconds:.3f}")
-    if audit.identity is not None and audit.identity.date:
-        suite.set("timestamp", _safe(audit.identity.date))
+    if audit.identity is not None and audit.identity.date is not None and is_date(audit.identity.date):
+        suite.set("timestamp", audit.identity.date)
     if audit.identity is not None and audit.identity.host:
         suite.set("hostname", _safe(audit.identity.host))
     suites.append(suite)

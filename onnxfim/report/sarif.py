@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from onnxfim import __version__
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
@@ -19,7 +20,6 @@ from onnxfim.report.identity_words import command_text, identity_properties
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
 _GATE = "gate"
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _NODE = re.compile(r"\bnode '([^']+)'")
 
 
@@ -78,7 +78,7 @@ def _invocation(audit: Audit) -> dict[str, Any]:
         return found
     if identity.command:
         found |= {"commandLine": visible(command_text(identity)), "arguments": [visible(w) for w in identity.command[1:]]}
-    if identity.date and _DATE.fullmatch(identity.date):
+    if is_date(identity.date):
         found["endTimeUtc"] = identity.date
     if identity.host:
         found["machine"] = visible(identity.host)
