@@ -68,9 +68,7 @@ class Outputs:
         folders = [(path, os.path.realpath(path)) for kind, path in self.targets if kind in FOLDERS]
         for one in read:
             if one is not None and (inside := within(os.fspath(one), folders)) is not None:
-                raise OutputError(
-                    f"{inside}: would replace {os.fspath(one)}, which is read, expected another folder. Name another."
-                )
+                raise OutputError(f"{inside}: would replace {os.fspath(one)}, which is read. Name another folder.")
         for one in read:
             if self.assets is not None and one is not None and os.path.realpath(self.assets) == os.path.realpath(one):
                 raise OutputError(f"--html-assets {self.assets}: is read, expected a folder of its own. Name another.")

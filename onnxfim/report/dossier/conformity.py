@@ -98,9 +98,7 @@ def build_conformity_page(audit: Audit, files: Mapping[str, str]) -> ConformityP
     anchors = frozenset(re.findall(r'\bid="([\w-]+)"', files[PAGE]))
     name = visible(audit.model.name or audit.model.path)
     by = checked_bom(files[BOM])
-    checked = (
-        f"Held against CycloneDX's schema by {by}." if by else f"Not held against CycloneDX's schema here: {REMEDY} brings it."
-    )
+    checked = f"Held against CycloneDX's schema by {by}." if by else f"Not held against CycloneDX's schema here ({REMEDY} does)."
     return ConformityPage(
         title=f"{name}: what the audit shows, in the terms of standards",
         heading=name,

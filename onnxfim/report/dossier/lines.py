@@ -108,7 +108,7 @@ def _values(audit: Audit) -> Iterator[Line]:
             yield Line(topic, f"{label}: not measured", f"/aggregates/{name}", "numbers", "in part")
             continue
         ends = known_ends(one.low, one.high) or "no interval"
-        text = f"{label}: {number(one.value)} ({group.kind}; {percent(one.confidence)} interval {ends}) {group.units}"
+        text = f"{label}: {number(one.value)} ({group.kind}; {one.confidence:.0%} interval: {ends}) {group.units}"
         yield Line(topic, text, f"/aggregates/{name}/{statistic}/value", "numbers", "measured")
 
 
@@ -152,7 +152,7 @@ def _methods(audit: Audit) -> Iterator[Line]:
     run = audit.run
     yield Line("Method, statistical", f"{_how(run)}, on the file itself, at each sample", "/run/method", "method", "measured")
     if audit.attack is not None:
-        text = f"Attack replay of {count(audit.attack.samples, 'sample')}: {count(audit.attack.failed, 'attack')} found nothing"
+        text = f"Attack replay of {count(audit.attack.samples, 'sample')}; on {audit.attack.failed:,} of them no attack succeeded"
         yield Line("Method, empirical", text, "/attack/failed", "attack", "measured")
     else:
         yield Line("Method, empirical", "No attack was replayed", "/attack", "", "not in this dossier")
