@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, ProviderError, SettingsError, UnsupportedOperator
     from onnxfim.record.audit import Audit
     from onnxfim.record.settings import Settings
+    from onnxfim.report.dossier import write_dossier
     from onnxfim.report.html import render_html
     from onnxfim.verdict.compare import compare
 
@@ -31,6 +32,7 @@ _HOMES = {
     "inspect": "onnxfim.auditing.api",
     "load_samples": "onnxfim.auditing.api",
     "render_html": "onnxfim.report.html",
+    "write_dossier": "onnxfim.report.dossier",
     "Audit": "onnxfim.record.audit",
     "Samples": "onnxfim.data.samples",
     "Settings": "onnxfim.record.settings",
@@ -42,7 +44,7 @@ _HOMES = {
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
     "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
-    "load_samples", "render_html",
+    "load_samples", "render_html", "write_dossier",
 ]  # fmt: skip
 
 

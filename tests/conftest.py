@@ -10,6 +10,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A command in this process is tested in this process; tests of isolation ask for it.
 os.environ.setdefault("ONNXFIM_ISOLATE", "off")
 
+# One date for all reports, so that audits of one test are equal where they must be; tests of the date set their own.
+os.environ.setdefault("SOURCE_DATE_EPOCH", "1700000000")
+
 import numpy as np
 import pytest
 

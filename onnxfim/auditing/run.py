@@ -41,6 +41,7 @@ from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import batch_first, choose_input
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit, GradientInfo
+from onnxfim.record.dates import report_date
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
@@ -98,6 +99,7 @@ def audit(
         ('measured', 'gradient')
     """
     started = time.perf_counter()
+    report_date()  # one that cannot be is refused before any work
     with (stop or current_stop() or Stop()).current() as heeded:
         context = opened(model, inputs, labels, settings or Settings(), progress, cache_dir)
         heeded.heeded = True

@@ -16,6 +16,7 @@ from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
 from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
@@ -26,6 +27,7 @@ from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
+from onnxfim.record.identity import Identity
 from onnxfim.record.sample import Estimate
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
@@ -52,7 +54,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     """
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
-    how = runs(options, console, started=time.monotonic(), several=False)
+    how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
@@ -70,6 +72,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if not options["no_cache"] and cache_folder(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
+    measured = replace(measured, identity=with_data_files(told.of(measured.identity) or Identity(""), options))
     problem: Exception | None = None
     try:
         result = checks.judge(measured)

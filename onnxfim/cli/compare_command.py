@@ -15,7 +15,7 @@ import click
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
-from onnxfim.cli.options import assets_option, data_options, isolation_options, option, run_options
+from onnxfim.cli.options import assets_option, data_options, identity_options, isolation_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @option("--allow-inconclusive", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
 @assets_option
+@identity_options
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
 @configured
@@ -98,6 +99,7 @@ def compare_command(
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.gating import INCONCLUSIVE, NOTHING
+    from onnxfim.cli.identifying import told_by, words_given
     from onnxfim.cli.outputs import Outputs, write_each
     from onnxfim.cli.signals import words_of
     from onnxfim.errors import OnnxFimError, ProviderError
@@ -109,7 +111,7 @@ def compare_command(
     gates = [parse_delta_gate(text) for text in options["fail_on_change"]]
     if gates and len(subjects) != 2:
         raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
-    started = time.monotonic()
+    started, told = time.monotonic(), told_by(options, words_given())
     wanted = Outputs(outputs, assets)
     wanted.check([*subjects, options["data"], options["labels_path"]])
     if wanted.to_stdout:
@@ -135,6 +137,7 @@ def compare_command(
     if result.deployment is not None:
         result = replace(result, gates=decide_delta(result.deployment, gates))
     result = replace(result, notes=(*result.notes, *(f"left out of the comparison: {why}" for why in sides.missing)))
+    result = replace(result, identity=told.of(result.identity))
     written = write_each(outputs, _formats(assets), result)
     _print(result, written.files, console)
     if written.problem is not None:

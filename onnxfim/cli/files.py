@@ -10,6 +10,9 @@ from onnxfim.cli.console import Console
 from onnxfim.data.images import SUFFIXES
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import destination, write_text
+from onnxfim.record.writing_folders import write_folder
+from onnxfim.report.dossier import SUMS, check_dossier
+from onnxfim.report.formats import FOLDERS
 from onnxfim.runtime.stopping import Stop, current_stop
 
 #: Configuration files of the current folder.
@@ -46,8 +49,11 @@ def check_outputs(targets: Sequence[tuple[str, str]]) -> None:
         OutputError: which path, and why.
     """
     seen: dict[object, tuple[str, str]] = {}
+    folders = [(path, check_dossier(path)) for kind, path in targets if kind in FOLDERS]
     for kind, path in targets:
-        identity = "-" if is_stdout(path) else destination(path).identity
+        if kind not in FOLDERS and (inside := within(path, folders)) is not None:
+            raise OutputError(f"{path}: lies in the dossier {inside}, which holds its own files alone. Write elsewhere.")
+        identity = check_dossier(path) if kind in FOLDERS else "-" if is_stdout(path) else destination(path).identity
         if identity in seen:
             other, first = seen[identity]
             same = "it" if first == path else f"it, which is {first} too"
@@ -55,6 +61,14 @@ def check_outputs(targets: Sequence[tuple[str, str]]) -> None:
                 f"{path}: {other} and {kind} would both be written to {same}, expected one format. Give each its own path."
             )
         seen[identity] = kind, path
+
+
+def within(path: str, folders: Iterable[tuple[str, str]]) -> str | None:
+    """The first of the folders (as given, and behind all links) that a path lies in, or None."""
+    if path == "-":
+        return None
+    real = Path(os.path.realpath(path))
+    return next((given for given, folder in folders if real.is_relative_to(folder)), None)
 
 
 def check_apart(paths: Iterable[str], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
@@ -87,18 +101,20 @@ def _overwrites(path: str, read: str) -> bool:
         return False
 
 
-def write(path: str, text: str) -> None:
-    """Write a text file whole (`record.writing.write_text`); ``-`` is stdout.
+def write(path: str, made: str | dict[str, str]) -> None:
+    """Write a text file whole (`record.writing.write_text`), or a folder of them; ``-`` is stdout.
 
     Raises:
         OutputError: the file cannot be written.
     """
     stop = current_stop() or Stop()
     with stop.unbroken():
-        if is_stdout(path):
-            Console().document(text)
+        if not isinstance(made, str):
+            write_folder(path, made, SUMS)
+        elif is_stdout(path):
+            Console().document(made)
         else:
-            write_text(path, text, hurried=lambda: stop.asked > 0)
+            write_text(path, made, hurried=lambda: stop.asked > 0)
 
 
 def write_new(path: str, text: str, *, force: bool) -> None:

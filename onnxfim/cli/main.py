@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from onnxfim.cli.options import (
     data_options,
     gate_options,
     given_options,
+    identity_options,
     isolation_options,
     option_of,
     output_options,
@@ -50,6 +52,7 @@ def main() -> None:
 @isolation_options
 @cache_options
 @output_options
+@identity_options
 @configured
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
@@ -114,13 +117,18 @@ def inspect(model: str, as_json: bool) -> None:
 @main.command()
 @click.argument("report", type=click.Path())
 @output_options
+@partial(identity_options, host=False)
 @configured
 @errors_in_one_line
-def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None) -> None:
-    """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model."""
+def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None, **options: Any) -> None:
+    """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model.
+
+    It keeps its id, date and command; --title, --note and --meta say more of it.
+    """
+    from onnxfim.cli.identifying import told_by
     from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
 
-    convert_command(report, Outputs(outputs or DEFAULT, assets))
+    convert_command(report, Outputs(outputs or DEFAULT, assets), told_by(options))
 
 
 @main.command()

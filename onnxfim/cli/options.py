@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 
-from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, OutputFile, Percent, Rise, Size, TwoNumbers
+from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, NamedText, OutputFile, Percent, Rise, Size, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
 
@@ -96,7 +96,7 @@ def output_options(function: F) -> F:
     return _apply(
         [
             option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
-                   help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+                   help="Write html, json, csv, junit, sarif, markdown or comment; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
         ],
         function,
@@ -124,6 +124,21 @@ def gate_options(function: F) -> F:
                    help="Exit with 0 instead of 4 where the verdict is inconclusive: the audit is unsound, or a gate undecided."),
             option("--fail-on-inconclusive", is_flag=True, hidden=True, help="Has no effect: it is the default, which --allow-inconclusive undoes."),
             option("--exit-zero", is_flag=True, help="Exit with 0 instead of 1 where a gate failed."),
+        ],
+        function,
+    )  # fmt: skip
+
+
+def identity_options(function: F, *, host: bool = True) -> F:
+    """Options that say what a report calls itself; ``host`` is for commands that measure."""
+    on_host = [option("--host", is_flag=True, help="Put this machine's name into the report.")] if host else []
+    return _apply(
+        [
+            option("--title", metavar="TEXT", example="Release 1.4, vision model", help="What the report calls itself."),
+            option("--note", metavar="TEXT", example="Before the retraining of June.", help="What is to be said of it, in the report."),
+            option("--meta", type=NamedText(), multiple=True, metavar="KEY=VALUE", example=["ticket=V-12"], help="Another fact for the report, such as owner=vision; repeatable."),
+            *on_host,
+            option("--no-date", is_flag=True, help="Leave the date out of the report; SOURCE_DATE_EPOCH sets another."),
         ],
         function,
     )  # fmt: skip

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from onnxfim.cli.files import check_apart, check_outputs, is_stdout, write
+from onnxfim.cli.files import check_apart, check_outputs, is_stdout, within, write
+from onnxfim.cli.identifying import Told
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.writing import destination
-from onnxfim.report.formats import renderers
+from onnxfim.report.formats import FOLDERS, renderers
 
 T = TypeVar("T")
 
@@ -63,7 +64,11 @@ class Outputs:
             OutputError: which path, and what it would overwrite.
         """
         read = list(inputs)
-        check_apart([path for _, path in self.targets], read)
+        check_apart([path for kind, path in self.targets if kind not in FOLDERS], read)
+        folders = [(path, os.path.realpath(path)) for kind, path in self.targets if kind in FOLDERS]
+        for one in read:
+            if one is not None and (inside := within(os.fspath(one), folders)) is not None:
+                raise OutputError(f"{inside}: would replace {os.fspath(one)}, which is read. Name another folder.")
         for one in read:
             if self.assets is not None and one is not None and os.path.realpath(self.assets) == os.path.realpath(one):
                 raise OutputError(f"--html-assets {self.assets}: is read, expected a folder of its own. Name another.")
@@ -73,7 +78,7 @@ class Outputs:
         return write_each(self.targets, renderers(self.assets), audit)
 
 
-def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str]], result: T) -> Written:
+def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str | dict[str, str]]], result: T) -> Written:
     """Make ``result`` in every format and write it; the JSON, which holds everything, comes first.
 
     Args:
@@ -125,12 +130,13 @@ def check_assets(assets: str | None, targets: Sequence[tuple[str, str]]) -> None
         raise OutputError(f"--html-assets {assets}: cannot be written ({error}). Name another folder.") from error
 
 
-def convert_command(report: str, outputs: Outputs) -> None:
+def convert_command(report: str, outputs: Outputs, told: Told) -> None:
     """Read a saved audit and write it in other formats.
 
     Raises:
         OutputError: it cannot be read, or an output was not written; the others are.
     """
     outputs.check([report])
-    if (problem := outputs.write(Audit.load(report)).problem) is not None:
+    audit = Audit.load(report)
+    if (problem := outputs.write(replace(audit, identity=told.of(audit.identity))).problem) is not None:
         raise problem

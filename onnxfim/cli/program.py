@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxfim.cli.console import Console
+from onnxfim.cli.identifying import WORDS
 from onnxfim.cli.outlets import unbreakable
 from onnxfim.cli.signals import code_of, ended_by_signals, words_of
 from onnxfim.record.foreign_text import one_line
@@ -17,6 +18,11 @@ from onnxfim.runtime.stopping import Stop
 
 class Program(click.Group):
     """A group of commands that no stream can break, whatever is closed, full or of a narrow encoding."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words of the command, for the report that it makes."""
+        ctx.meta[WORDS] = ("onnxfim", *args)
+        return super().parse_args(ctx, args)
 
     def main(
         self,

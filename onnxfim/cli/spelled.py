@@ -95,6 +95,20 @@ class TwoNumbers(Floats):
         return found
 
 
+class NamedText(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """``KEY=VALUE``, both of them text."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not key.strip() or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE, such as owner=vision.", param, ctx)
+        return key.strip(), text.strip()
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """A time in seconds, as ``90``, ``1.5``, ``10m`` or ``2h``."""
 
@@ -134,10 +148,12 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        from onnxfim.report.formats import FORMATS
+        from onnxfim.report.formats import FOLDERS, FORMATS
 
         name, _, path = str(value).partition("=")
-        formats = self.formats or tuple(FORMATS)
+        formats = self.formats or (*FORMATS, *FOLDERS)
         if name not in formats or not path:
             self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
+        if name in FOLDERS and path == "-":
+            self.fail(f"{value!r}: is a folder, which stdout cannot hold. Write {name}=DIR.", param, ctx)
         return name, path

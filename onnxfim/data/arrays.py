@@ -99,6 +99,7 @@ def gather(
         ),
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
+        prepared=target.preprocessing.given,
     )
 
 

@@ -101,6 +101,7 @@ def load_folder(folder: Path, target: Target, choice: Choice) -> Samples:
         source=f"{len(chosen)} of {len(listing.files)} images in {folder}",
         sha256=digest.hexdigest(),
         skipped=tuple(skipped),
+        prepared=target.preprocessing.given,
     )
 
 

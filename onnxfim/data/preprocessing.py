@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,11 @@ class Preprocessing:
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
                 raise InputError(f"{name}: found {size}, expected at least 1 pixel. Pass one length, or height and width.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is done, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def rescales(self) -> bool:

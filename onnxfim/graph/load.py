@@ -38,7 +38,8 @@ class ModelFile:
     at, and ``roles`` what became of each input of the file. ``at`` is set where the copy begins at an inner value of the file,
     which is then its first input; ``own_input`` is what the file takes in its place, and ``holds_its_own`` tells whether nodes
     behind the value read that too, so that it is held. ``copied`` is
-    set of other copies.
+    set of other copies. ``digests`` are the hashes of the file alone and of each file that holds its weights; ``sha256`` is that of
+    all of them in this order.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class ModelFile:
     own_input: TensorInfo | None = None
     holds_its_own: bool = False
     copied: bool = False
+    digests: tuple[tuple[Path, str], ...] = ()
 
     @property
     def source(self) -> Any:
@@ -94,14 +96,16 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
     digest = hashlib.sha256()
     try:
         _hash(where, digest)
+        digests = [(where, digest.hexdigest())]
         check(proto)
         for external in _others(where, proto):
-            _hash(external, digest)
+            _hash(external, digest, own := hashlib.sha256())
+            digests.append((external, own.hexdigest()))
             size += external.stat().st_size
         graph = Graph(proto, base_dir=where.parent)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    return ModelFile(where, digest.hexdigest(), size, proto, graph, seen)
+    return ModelFile(where, digest.hexdigest(), size, proto, graph, seen, digests=tuple(digests))
 
 
 def _others(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
@@ -119,11 +123,12 @@ def _seen(where: Path) -> tuple[int, ...]:
     return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
 
 
-def _hash(file: Path, digest: Any) -> None:
+def _hash(file: Path, *digests: Any) -> None:
     """Take a file's bytes in, a piece at a time."""
     with file.open("rb") as stream:
         while piece := stream.read(_PIECE):
-            digest.update(piece)
+            for digest in digests:
+                digest.update(piece)
 
 
 def _parsed(where: Path, size: int) -> onnx.ModelProto:

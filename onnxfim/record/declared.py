@@ -46,6 +46,7 @@ class Facts:
         matters: Whether a difference in it is told where two audits are compared.
         paired: The part of a baseline that it is taken from where it is not given, so that the noise of both audits is shared.
         with_setting: One that must be taken from the baseline too, for this one to be.
+        identifies: Whether it is part of what was asked, and so of the report id.
     """
 
     help: str
@@ -69,6 +70,7 @@ class Facts:
     matters: bool = False
     paired: Literal["", "run", "settings"] = ""
     with_setting: str = ""
+    identifies: bool = True
 
 
 def _declared_by(facts: Callable[P, Facts]) -> Callable[Concatenate[T, P], T]:

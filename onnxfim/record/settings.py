@@ -86,7 +86,7 @@ class Settings:
     )  # fmt: skip
     batch: int | None = setting(
         None, help="Rows per call of the runtime; auto finds the best.", least=1, wrong="{value} is not a positive number of rows.",
-        auto=True,
+        auto=True, identifies=False,
     )  # fmt: skip
     providers: tuple[str, ...] = setting(
         ("auto",), help="cpu, cuda, tensorrt, openvino, … or any provider of ONNX Runtime or of an installed plug-in, in order of "
@@ -105,16 +105,19 @@ class Settings:
         "command line alone names it. Installed packages (onnxruntime-ep-NAME) need none.",
         good=lambda s: all(_is_pair(o) for o in s.provider_libraries),
         wrong="{value} holds one that is not NAME=PATH. Write it such as 'mine=/opt/mine/libmine.so'.",
-        option="provider-library", metavar="NAME=PATH", row="changed",
+        option="provider-library", metavar="NAME=PATH", row="changed", identifies=False,
     )  # fmt: skip
     custom_op_libraries: tuple[str, ...] = setting(
         (), help="Shared library of custom operators for ONNX Runtime. It is loaded into the process that runs the model, so the "
         "command line alone names it, and nothing is loaded without it.",
         good=lambda s: all(path.strip() for path in s.custom_op_libraries), wrong="{value} holds one without a path.",
-        option="custom-op-library", metavar="PATH", row="changed", matters=True,
+        option="custom-op-library", metavar="PATH", row="changed", matters=True, identifies=False,  # their hashes do
     )  # fmt: skip
     require_provider: bool = setting(
-        False, help="Fail if the provider is not obtained, instead of falling back.", label="Provider required"
+        False,
+        help="Fail if the provider is not obtained, instead of falling back.",
+        label="Provider required",
+        identifies=False,
     )
     output_kind: Literal["auto"] | OutputKind = setting(
         "auto", help="What the outputs are; auto reads it from the graph and the values."
@@ -128,7 +131,7 @@ class Settings:
         "all samples or one for each. Without it the data's own values are taken, under the input's name.",
         good=lambda s: all(_is_pair(o) for o in s.feed),
         wrong="{value} holds one that is not NAME=VALUE. Write it such as 'mask=ones'.",
-        metavar="NAME=VALUE", example=["mask=ones"], row="changed", matters=True,
+        metavar="NAME=VALUE", example=["mask=ones"], row="changed", matters=True, identifies=False,  # the hash of the values does
     )  # fmt: skip
     shape: tuple[str, ...] = setting(
         (), help="Sizes of an input whose file leaves them open, such as x:[N,3,224,224]; N is the batch, on whichever axis.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxfim.report.markdown_text import prose
+from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.page.comparison_page import ComparisonPage, Table, build_comparison_page
 from onnxfim.report.page.delta_section import DeltaSection
 from onnxfim.report.page.quantities import Quantity
@@ -43,6 +43,8 @@ def _lines(page: ComparisonPage) -> Iterator[str]:
         if found:
             yield f"\n## {prose(name)} differs from {prose(page.first)} in\n"
             yield from (f"- {prose(what)}: {prose(then)}, {prose(now)}" for what, then, now in found)
+    yield "\n## This report\n"
+    yield from (f"- {prose(name)}: {code(value)}" for name, value in page.report)
 
 
 def _deployment(delta: DeltaSection) -> Iterator[str]:

@@ -12,14 +12,18 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.report.identity_words import changed_settings, identity_properties
 
 Cell: TypeAlias = "str | int | float | None"
 
+# What tells the report from others, the same on every row, so that rows of several files may be put together.
+_REPORT = ("report_id", "date", "title", "note", "meta", "host", "command", "versions", "settings")
 #: Column names, in order.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
     "kind", "unchanged", "directions", "evaluations",
+    *_REPORT,
 )  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets take the wide ones too
@@ -31,10 +35,19 @@ def render_csv(audit: Audit) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    model = _text(audit.model.name)
+    model, report = _text(audit.model.name), _report(audit)
     for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
-        writer.writerow({"model": model, "verdict": audit.verdict, **row})
+        writer.writerow({"model": model, "verdict": audit.verdict, **row, **report})
     return sink.getvalue()
+
+
+def _report(audit: Audit) -> dict[str, Cell]:
+    told = dict(identity_properties(audit.identity))
+    cells: dict[str, str] = {name: told[name] for name in _REPORT if name in told}
+    cells["meta"] = "; ".join(f"{name}={value}" for name, value in (audit.identity.meta if audit.identity else ()))
+    cells["versions"] = "; ".join(f"{name} {version}" for name, version in sorted(audit.run.versions.items()))
+    cells["settings"] = "; ".join(f"{name}={value}" for name, value in changed_settings(audit.settings))
+    return {name: _text(value) for name, value in cells.items()}
 
 
 def _measured(sample: SampleResult) -> dict[str, Cell]:

@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from onnxfim.record.audit import Audit
 
-Renderer: TypeAlias = Callable[[Audit], str]
+#: What makes a format: the text of a file, or those of the files of a folder by their names.
+Renderer: TypeAlias = Callable[[Audit], "str | dict[str, str]"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,29 @@ _LISTED = (
 FORMATS: dict[str, Format] = {f.name: f for f in _LISTED}
 
 
+@dataclass(frozen=True)
+class FolderFormat:
+    """A format that is a folder of files: its name on the command line, what it is for, and where it is made."""
+
+    name: str
+    purpose: str
+    module: str
+
+    def __call__(self, audit: Audit) -> dict[str, str]:
+        """The texts of its files, by their names."""
+        files: dict[str, str] = import_module(self.module).render_dossier(audit)
+        return files
+
+
+#: Formats that are folders, by name.
+FOLDERS: dict[str, FolderFormat] = {
+    f.name: f for f in (FolderFormat("dossier", "folder for assessors", "onnxfim.report.dossier"),)
+}  # fmt: skip
+
+
 def renderers(assets_dir: str | Path | None = None) -> dict[str, Renderer]:
     """A renderer per format name; with ``assets_dir`` the page's style and pictures are written there, beside it."""
-    found: dict[str, Renderer] = dict(FORMATS)
+    found: dict[str, Renderer] = {**FORMATS, **FOLDERS}
     if assets_dir is not None:
         from onnxfim.report.html import render_html
 

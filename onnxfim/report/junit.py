@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import is_date
 from onnxfim.record.decision import Finding, Verdict
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
+from onnxfim.report.identity_words import changed_settings, identity_properties
 from onnxfim.report.whereabouts import placement_lines
 from onnxfim.report.words import headline
 from onnxfim.verdict.findings import checks
@@ -42,6 +44,10 @@ def render_junit(audit: Audit) -> str:
         if name != "skipped":  # the schema has no such count here
             suites.set(name, value)
     suite.set("time", f"{audit.run.seconds:.3f}")
+    if audit.identity is not None and audit.identity.date is not None and is_date(audit.identity.date):
+        suite.set("timestamp", audit.identity.date)
+    if audit.identity is not None and audit.identity.host:
+        suite.set("hostname", _safe(audit.identity.host))
     suites.append(suite)
     indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
@@ -49,12 +55,15 @@ def render_junit(audit: Audit) -> str:
 
 def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
     yield "verdict", audit.verdict
+    yield from identity_properties(audit.identity)
     yield "model", audit.model.path
     yield "model.sha256", audit.model.sha256
     yield "data.sha256", audit.data.sha256
     yield "provider", audit.run.provider
     for name, text in placement_lines(audit):
         yield f"placement.{name}", text
+    yield from ((f"version.{name}", version) for name, version in sorted(audit.run.versions.items()))
+    yield from ((f"setting.{name}", value) for name, value in changed_settings(audit.settings))
     yield "units", audit.units
     if audit.calibration.accuracy is not None:
         yield "clean_accuracy", repr(audit.calibration.accuracy)

@@ -9,7 +9,8 @@ from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.human import human_lines
-from onnxfim.report.markdown_text import code, prose
+from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
+from onnxfim.report.markdown_text import code, code_block, prose
 from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
@@ -28,13 +29,22 @@ def render_summary(audit: Audit) -> str:
     """``audit`` as a step summary, under 1 MiB: verdict, answers, gates, statistics, findings, classes, worst samples, run."""
     parts = [_head(audit), _human(audit), _answers(audit), _gates(audit), _statistics(audit), _findings(audit)]
     parts += [_classes(audit), _worst(audit, 20), _run(audit)]
-    return _fit(parts, SUMMARY_BYTES)
+    return _signed(parts, SUMMARY_BYTES, audit)
 
 
 def render_comment(audit: Audit) -> str:
     """``audit`` as a pull request's comment, under 64 KB: verdict, gates, statistics, findings."""
     parts = [f"{MARK}\n{_head(audit)}", _human(audit), _gates(audit), _statistics(audit), _findings(audit), _worst(audit, 5)]
-    return _fit(parts, COMMENT_BYTES)
+    return _signed(parts, COMMENT_BYTES, audit)
+
+
+def _signed(parts: Iterable[str], most: int, audit: Audit) -> str:
+    """The parts that fit, and the last line, which tells the report from others."""
+    title = audit.identity.title if audit.identity is not None else None
+    line = identity_line(audit.identity, audit.run.versions)
+    told = ([prose(title)] if title else []) + ([code(line)] if line else [])
+    last = f"\n{' · '.join(told)}\n" if told else ""
+    return _fit(parts, most - len(last.encode())) + last
 
 
 def _fit(parts: Iterable[str], most: int) -> str:
@@ -120,6 +130,7 @@ def _sample(sample: SampleResult, estimate: Estimate) -> tuple[str, ...]:
 def _run(audit: Audit) -> str:
     run = audit.run
     facts = [
+        *((prose(name), code(value)) for name, value in identity_facts(audit.identity)[:_MOST_ROWS] if name != "Command"),
         ("Model", code(audit.model.path or audit.model.name)),
         ("SHA-256", code(audit.model.sha256)),
         ("Data", code(audit.data.source)),
@@ -128,9 +139,11 @@ def _run(audit: Audit) -> str:
         ("Method", f"{prose(run.method)}, {prose(run.scheme)} differences, step {number(run.step)}"),
         ("Forward passes", f"{run.evaluations:,}"),
         ("Time", seconds(run.seconds)),
+        ("Settings", ", ".join(code(f"{name}={value}") for name, value in changed_settings(audit.settings)) or "the defaults"),
         ("Versions", ", ".join(f"{prose(k)} {prose(v)}" for k, v in list(run.versions.items())[:_MOST_ROWS])),
     ]
-    return _table("### Run", ("", ""), facts)
+    command = command_text(audit.identity) if audit.identity is not None else ""
+    return _table("### Run", ("", ""), facts) + (f"\n\n{code_block(command)}" if command else "")
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -41,6 +41,13 @@ def code(text: str) -> str:
     return f"{fence} {inner} {fence}" if shown[0] in "` " or shown[-1] in "` \\" else f"{fence}{inner}{fence}"
 
 
+def code_block(text: str) -> str:
+    """Foreign text of one line as a block of code, which nothing in it ends."""
+    shown = clipped(text, _MOST_TEXT)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}text\n{shown}\n{fence}"
+
+
 def prose(text: str) -> str:
     """Text with foreign names in it that prints as it stands, on one line."""
     shown = clipped(text, _MOST_TEXT).strip()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 from onnxfim import __version__
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
+from onnxfim.report.identity_words import command_text, identity_properties
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
 _GATE = "gate"
@@ -30,13 +33,16 @@ def render_sarif(audit: Audit) -> str:
         "runs": [
             {
                 "tool": {"driver": _driver(rules)},
-                "automationDetails": {"id": f"onnxfim/{visible(audit.model.name)}"},
-                "invocations": [{"executionSuccessful": not audit.run.partial}],
+                "automationDetails": _automation(audit),
+                "invocations": [_invocation(audit)],
                 "columnKind": "unicodeCodePoints",
                 "artifacts": [_artifact(audit)],
                 "results": [*(_of_gate(audit, g) for g in shown), *_of_findings(audit)],
                 "properties": {
                     "verdict": audit.verdict,
+                    **dict(identity_properties(audit.identity)),
+                    "settings": to_plain(audit.settings),
+                    "versions": to_plain(audit.run.versions),
                     "provider": audit.run.provider,
                     "placement": to_plain(audit.run.placement),
                     "units": audit.units,
@@ -47,6 +53,36 @@ def render_sarif(audit: Audit) -> str:
         ],
     }
     return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
+
+
+def _automation(audit: Audit) -> dict[str, Any]:
+    """What the run is to others: ``guid`` is its own, ``correlationGuid`` that of all runs that asked the same."""
+    found: dict[str, Any] = {"id": f"onnxfim/{visible(audit.model.name)}"}
+    identity = audit.identity
+    if identity is None or not identity.report_id:
+        return found
+    if identity.title:
+        found["description"] = {"text": _text(identity.title)}
+    asked = f"onnxfim report {visible(identity.report_id)}"
+    return {**found, "guid": _guid(f"{asked} {visible(identity.date or '')}"), "correlationGuid": _guid(asked)}
+
+
+def _guid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+
+
+def _invocation(audit: Audit) -> dict[str, Any]:
+    found: dict[str, Any] = {"executionSuccessful": not audit.run.partial}
+    identity = audit.identity
+    if identity is None:
+        return found
+    if identity.command:
+        found |= {"commandLine": visible(command_text(identity)), "arguments": [visible(w) for w in identity.command[1:]]}
+    if is_date(identity.date):
+        found["endTimeUtc"] = identity.date
+    if identity.host:
+        found["machine"] = visible(identity.host)
+    return found
 
 
 def _driver(rules: dict[str, Check]) -> dict[str, Any]:

@@ -12,8 +12,11 @@ import numpy as np
 
 from onnxfim.errors import InputError
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import report_date
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import MovedOutput
+from onnxfim.record.identity import Identity
+from onnxfim.record.report_id import asked_of_several, report_id
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
@@ -104,7 +107,17 @@ def compare(
         differences=tuple(differences(a, audits[0]) for a in audits[1:]),
         notes=tuple(_notes(audits, names, measure, len(common))),
         deployment=deployment(audits, names, outputs, evaluations=evaluations) if len(audits) == 2 else None,
+        identity=_identity(audits, measure, seed),
     )
+
+
+def _identity(audits: Sequence[Audit], measure: str, seed: int) -> Identity:
+    """Who the comparison is; without an id where one of the audits, from an older file, has none."""
+    ids = [a.identity.report_id if a.identity is not None else "" for a in audits]
+    if not all(ids):
+        return Identity("", report_date())
+    asked = asked_of_several(ids, measure=measure, seed=seed)
+    return Identity(report_id(asked), report_date(), asked=asked)
 
 
 def _names(audits: Sequence[Audit]) -> list[str]:

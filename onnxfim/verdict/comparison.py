@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
+from onnxfim.record.identity import Identity
 from onnxfim.record.json_writing import as_json
 
 COMPARISON_VERSION = "1.0"
@@ -112,7 +113,7 @@ class Comparison:
 
     ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from
     entry 0. ``notes`` are sentences that a reader must know. ``deployment`` is what the second of exactly two did against
-    the first; ``gates`` are decided on it.
+    the first; ``gates`` are decided on it. ``identity`` tells one comparison from another; its id is made of those of the audits.
     """
 
     measure: str
@@ -130,6 +131,7 @@ class Comparison:
     notes: tuple[str, ...]
     deployment: Deployment | None = None
     gates: tuple[GateResult, ...] = ()
+    identity: Identity | None = None
     schema_version: str = COMPARISON_VERSION
 
     def to_json(self, *, indent: int | None = 1) -> str:

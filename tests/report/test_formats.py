@@ -17,6 +17,7 @@ from onnxfim.cli.spelled import OutputFile
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Finding, GateResult
+from onnxfim.record.identity import Identity
 from onnxfim.record.schema import audit_schema
 from onnxfim.report import junit, markdown, sarif
 from onnxfim.report.csv_samples import COLUMNS
@@ -260,6 +261,7 @@ def test_markdown_is_inert(name):
         samples=tuple(replace(s, name=name) for s in audit.samples),
         findings=(Finding("output-kind", "warning", f"output {name} is odd"),),
         classes=tuple(replace(c, name=name) for c in audit.classes),
+        identity=Identity(name, name, (name, name), name, name, ((name, name), (name, name)), name),
     )
     parser = md.MarkdownIt("commonmark").enable("table")
     for render in (markdown.render_summary, markdown.render_comment):
@@ -300,6 +302,7 @@ def test_markdown_stays_within_its_hosts_limit(name, most):
     audit = replace(
         audit,
         model=replace(audit.model, name=long),
+        identity=Identity(long, long, (long,) * 300, long, long, ((long, long),) * 300, long),
         findings=tuple(Finding(f"f{i}", "warning", long) for i in range(300)),
         classes=tuple(replace(audit.classes[0], index=i, name=long) for i in range(2000)),
     )

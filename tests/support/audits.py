@@ -24,6 +24,7 @@ from onnxfim.record.audit import (
 from onnxfim.record.audited_from import AuditedFrom, Position, in_units_of
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
+from onnxfim.record.identity import Identity
 from onnxfim.record.placed import Placed
 from onnxfim.record.sample import Estimate, KLCurve, KLPoint, SampleResult, Skipped
 from onnxfim.record.settings import Settings
@@ -53,6 +54,18 @@ GLYPHS = (
     "11111 00001 00010 00100 01000 01000 01000",
     "01110 10001 10001 01110 10001 10001 01110",
     "01110 10001 10001 01111 00001 00010 01100",
+)
+
+
+IDENTITY = Identity(
+    report_id="5d41c0aa91be7f0e2b6c8d3fa4179e60c2b1a0f9e8d7c6b5a493827160f5e4d3",
+    date="2026-06-01T09:30:00Z",
+    command=("onnxfim", "audit", "sample_models/digits_resnet.onnx", "--data", "sample_models/digits.npz"),
+    title="Digits, release 1.4",
+    note="Before the retraining.",
+    meta=(("owner", "vision team"), ("ticket", "V-12")),
+    host="bench-3",
+    asked='{"data":"1b7d","id":1,"model":"9f2c","settings":{}}',
 )
 
 
@@ -143,6 +156,7 @@ def make_audit(
         classes=_classes(truth if labels else predicted, truth, predicted, raw, calibrated, distances, labels, num_classes),
         thumbnails=tuple(_thumbnail(int(i), int(truth[i]), rng) for i in _extremes(calibrated if labels else raw)),
         units=UNITS,
+        identity=IDENTITY,
     )
 
 
@@ -320,6 +334,7 @@ def hostile(audit: Audit) -> Audit:
         findings=tuple(Finding(every, level, every) for level in ("error", "warning", "note")),
         classes=tuple(replace(c, name=HOSTILE[c.index % len(HOSTILE)]) for c in audit.classes),
         gates=(GateResult(every, every, ">", 1.0, 2.0, 1.5, None, "fail", every, every),),
+        identity=Identity(every, every, (every, *HOSTILE), every, every, ((every, every), ("verdict", HOSTILE[0])), every, every),
         verdict="fail",
     )
 

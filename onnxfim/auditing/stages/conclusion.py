@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.pictures import thumbnails
+from onnxfim.auditing.report_identity import identity_of
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
@@ -65,11 +66,12 @@ def conclude(
         _classes(ground, samples),
         _pictures(ground, samples),
     )
+    run = run_info(ground, found, time.perf_counter() - started)
     measured = Audit(
         model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
         settings=ground.settings,
-        run=run_info(ground, found, time.perf_counter() - started),
+        run=run,
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
         aggregates=aggregates,
@@ -87,6 +89,7 @@ def conclude(
         closed_forms=() if reading is None else reading.closed_forms,
         rows=ground.rows,
         units=in_units_of(ground.subject.info.at, BY_NAME["lambda_max"].units),
+        identity=identity_of(ground, run.custom_libraries),
     )
     return judge(measured)
 

@@ -16,6 +16,7 @@ from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
+from onnxfim.report.identity_words import identity_line
 from onnxfim.report.meaning import flip_tile, meaning
 from onnxfim.report.numbers import (
     MISSING,
@@ -66,8 +67,9 @@ def build_page(audit: Audit, picture: Picture) -> Page:
     best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
     shown_measures = sample_columns(ordered[:MOST_ROWS])
     name = visible(audit.model.name or audit.model.path)
+    title = visible(audit.identity.title or "") if audit.identity else ""
     return Page(
-        title=f"{name}: robustness audit",
+        title=f"{title or name}: robustness audit",
         name=name,
         summary=_summary(audit),
         notices=words.notices(audit),
@@ -113,6 +115,9 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         run=how_it_was_run(audit),
         limits=LIMITS,
         sources=words.sources(audit),
+        report_title=title,
+        report_note=visible(audit.identity.note or "") if audit.identity else "",
+        report_line=identity_line(audit.identity, audit.run.versions),
         schema_version=visible(audit.schema_version),
     )
 

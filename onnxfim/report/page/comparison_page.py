@@ -10,6 +10,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.comparison_charts import against, means
 from onnxfim.report.charts.marks import Figure, at_both_widths
+from onnxfim.report.identity_words import identity_facts
 from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, short, spread, statistic_label, two_decimals
 from onnxfim.report.page.delta_section import DeltaSection, build_delta_section
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
@@ -75,14 +76,16 @@ class ComparisonPage:
     first: str
     schema_version: str
     delta: DeltaSection | None = None
+    report: tuple[tuple[str, str], ...] = ()
 
 
 def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     """Compute the page of ``comparison``."""
     names = tuple(visible(e.name) for e in comparison.entries)
     heading = " against ".join(names) if len(names) == 2 else count(len(names), "model")
+    title = visible(comparison.identity.title or "") if comparison.identity else ""
     return ComparisonPage(
-        title=f"{heading}: robustness compared",
+        title=f"{title or heading}: robustness compared",
         heading=heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
         headline=_headline(comparison),
@@ -112,6 +115,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         first=names[0],
         schema_version=visible(comparison.schema_version),
         delta=build_delta_section(comparison.deployment, comparison.gates),
+        report=identity_facts(comparison.identity),
     )
 
 

@@ -11,6 +11,7 @@ from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.running import Run
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
+from onnxfim.report.identity_words import identity_facts
 from onnxfim.report.numbers import count, number, percent, seconds, short, size
 from onnxfim.report.page.view import Fact, FactGroup
 from onnxfim.report.whereabouts import COUNTED, placement_lines
@@ -20,9 +21,15 @@ def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
     """Model, data, run, settings and versions as groups of facts."""
     gradient = (_gradient_facts(audit.gradient),) if audit.gradient is not None else ()
     return (
-        _model_facts(audit), _data_facts(audit), _run_facts(audit), _placement_facts(audit), *gradient, _settings_facts(audit),
-        _version_facts(audit),
+        _identity_facts(audit), _model_facts(audit), _data_facts(audit), _run_facts(audit), _placement_facts(audit), *gradient,
+        _settings_facts(audit), _version_facts(audit),
     )  # fmt: skip
+
+
+def _identity_facts(audit: Audit) -> FactGroup:
+    """Which report this is."""
+    told = identity_facts(audit.identity)
+    return FactGroup("This report", tuple(Fact(name, value, code=name in ("Report id", "Command")) for name, value in told))
 
 
 def _shape(shape: Iterable[int | str | None]) -> str:

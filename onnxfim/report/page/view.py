@@ -380,4 +380,7 @@ class Page:
     run: tuple[FactGroup, ...]
     limits: tuple[Statement, ...]
     sources: tuple[Source, ...]
+    report_title: str
+    report_note: str
+    report_line: str
     schema_version: str
