@@ -19,8 +19,7 @@ def doctor_command(as_json: bool, console: Console) -> None:
     if as_json:
         console.document(json.dumps(to_plain(machine), indent=1, allow_nan=False))
         return
-    for name, value in _lines(machine):
-        console.line(f" {value}", heading=f"{name:<14}")
+    console.table((), _lines(machine), folded=True)
 
 
 def _lines(machine: Machine) -> list[tuple[str, str]]:
