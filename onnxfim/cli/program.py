@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
+from onnxfim.cli.completing import completion_variable
 from onnxfim.cli.console import Console
+from onnxfim.cli.helping import ExplainedGroup
 from onnxfim.cli.outlets import unbreakable
+from onnxfim.cli.painted import coloured
 from onnxfim.cli.signals import code_of, ended_by_signals, words_of
 from onnxfim.record.foreign_text import one_line
 from onnxfim.runtime.stopping import Stop
 
 
-class Program(click.Group):
+class Program(ExplainedGroup):
     """A group of commands that no stream can break, whatever is closed, full or of a narrow encoding."""
 
     def main(
@@ -35,7 +38,8 @@ class Program(click.Group):
         with unbreakable() as stdout, stop.current(), ended_by_signals(stop):
             console = Console()
             run = super().main
-            given = (args, prog_name, complete_var)
+            given = (args, prog_name, complete_var or completion_variable())
+            extra.setdefault("color", coloured(stdout))
             if not standalone_mode:
                 return run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
             try:
@@ -59,7 +63,7 @@ def _show(error: click.ClickException, console: Console) -> None:
     """A usage error as click shows it, with all that was given made visible."""
     context = getattr(error, "ctx", None)
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
-        console.block(error.format_message())
+        console.block(click.unstyle(error.format_message()))
         return
     if isinstance(context, click.Context):
         console.block(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")
