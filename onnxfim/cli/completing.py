@@ -77,11 +77,15 @@ def script(program: click.Command, shell: str) -> str:
     return found(program, {}, _NAME, _VARIABLE).source()
 
 
-def completion_variable() -> str:
-    """The variable by which a shell asks for completions; where it does, bash is answered by `TypedBash`."""
-    if os.environ.get(_VARIABLE):
-        add_completion_class(TypedBash)
-    return _VARIABLE
+def answer(program: click.Command) -> str | None:
+    """What a shell is told that asks, by its variable, for a script or for completions; None where none asks."""
+    shell, _, wanted = os.environ.get(_VARIABLE, "").partition("_")
+    add_completion_class(TypedBash)
+    found = get_completion_class(shell) if shell else None
+    if found is None or wanted not in ("source", "complete"):
+        return None
+    asked = found(program, {}, _NAME, _VARIABLE)
+    return asked.source() if wanted == "source" else asked.complete()
 
 
 def words(known: Iterable[str], incomplete: str) -> list[CompletionItem]:

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from onnxfim.record.foreign_text import escaped, one_line, visible
 
@@ -77,11 +77,6 @@ class Outlet(io.TextIOBase):
         self.undelivered |= self.fault is not None and bool(text)
         return len(text)
 
-    @property
-    def buffer(self) -> io.RawIOBase:
-        """Where bytes are written as they are, as click does for a shell's completions."""
-        return _Bytes(self)
-
     def deliver(self, content: bytes) -> bool:
         """Write bytes as they are, whatever the encoding; whether they were delivered."""
         if self._stream is not None and self.fault is None:
@@ -138,21 +133,6 @@ class Outlet(io.TextIOBase):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.fileno())
                 os.close(nowhere)
-
-
-class _Bytes(io.RawIOBase):
-    """An outlet's bytes; lost ones count as undelivered."""
-
-    def __init__(self, of: Outlet) -> None:
-        self._of = of
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any, /) -> int:
-        delivered = self._of.deliver(bytes(content))
-        self._of.undelivered |= not delivered and bool(content)
-        return len(content)
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from onnxfim.cli.completing import completion_variable
+from onnxfim.cli.completing import answer
 from onnxfim.cli.console import Console
 from onnxfim.cli.helping import ExplainedGroup
 from onnxfim.cli.outlets import unbreakable
@@ -38,10 +38,13 @@ class Program(ExplainedGroup):
         with unbreakable() as stdout, stop.current(), ended_by_signals(stop):
             console = Console()
             run = super().main
-            given = (args, prog_name, complete_var or completion_variable())
+            given = (args, prog_name, complete_var)
             extra.setdefault("color", coloured(stdout))
             if not standalone_mode:
                 return run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+            if (offered := answer(self)) is not None:
+                stdout.deliver(f"{offered}\n".encode())  # as it is: a shell reads it
+                sys.exit(0)
             try:
                 returned = run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
                 code = returned if isinstance(returned, int) else 0
