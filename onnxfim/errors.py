@@ -45,18 +45,6 @@ def in_one_line(error: BaseException) -> str:
 
 def issue_tracker() -> str:
     """Where to report a defect, in words: the address among the installed package's own, or the project's issue tracker."""
-    address = _project_url("issue")
-    return "to the project's issue tracker" if address is None else f"at {address}"
-
-
-def documentation() -> str:
-    """What stands before the name of one of the documentation's pages: the address of its folder, or ``docs/``."""
-    address = _project_url("documentation")
-    return "docs/" if address is None else f"{address.rstrip('/')}/"
-
-
-def _project_url(word: str) -> str | None:
-    """The address among the installed package's own whose label holds a word."""
     from importlib.metadata import PackageNotFoundError, metadata
 
     for package in ("onnxfim", "onnxfim-core"):
@@ -65,9 +53,9 @@ def _project_url(word: str) -> str | None:
         except PackageNotFoundError:
             continue
         for label, address in told:
-            if word in label.lower():
-                return address.strip()
-    return None
+            if "issue" in label.lower():
+                return f"at {address.strip()}"
+    return "to the project's issue tracker"
 
 
 _LFS = b"version https://git-lfs.github.com/spec/"

@@ -25,6 +25,8 @@ _COMMANDS = {
     "Files": ("init", "convert", "schema"),
     "Shell": ("completion", "man"),
 }
+#: What stands before the name of one of the documentation's pages: the folder they are in.
+DOCUMENTATION = "docs/"
 _WIDEST_TERM = 26  # columns of an option's name and value; a longer one has a line of its own
 
 
@@ -47,7 +49,8 @@ class Formatter(click.HelpFormatter):
         """Each with a comment before it; a command is never broken."""
         with self.section("Examples"):
             for example in examples:
-                self.write(f"{'':>{self.current_indent}}# {example.does}\n{'':>{self.current_indent}}{example.command}\n")
+                for line in (f"# {example.does}", *example.command.split("\n")):
+                    self.write(f"{'':>{self.current_indent}}{line}\n")
 
 
 class HelpContext(click.Context):
@@ -146,12 +149,9 @@ def _write_end(command: ExplainedCommand | ExplainedGroup, formatter: click.Help
         with formatter.section("Exit codes"):
             formatter.write_dl(command.codes)
     if command.pages:
-        from onnxfim.errors import documentation
-
-        base = documentation()
         with formatter.section("More"):
             for page in command.pages:
-                formatter.write_text(f"{base}{page}")
+                formatter.write_text(f"{DOCUMENTATION}{page}")
 
 
 def heading_of(parameter: click.Parameter) -> str | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _WIDEST = 100  # columns of a card: longer lines are hard to read
 _NARROWEST = 50  # below which a card has no frame and its labels stand on the lines of their text
+_MESSAGE = 3  # rows of a warning
+_CUT = " [...]"
 _USUAL = 80
 _ROWS = 25
 _UNBROKEN = 100_000  # columns of a stream whose lines nobody breaks
@@ -61,7 +63,7 @@ def rich_on(stream: Outlet, width: int | None = None) -> Rich:
         width=width,
         height=None if width is None else _ROWS,  # of both it asks nobody
         force_terminal=True if colours else None,
-        color_system="auto" if colours else None,
+        color_system=None if not colours else "standard" if _dumb() else "auto",
         highlight=False,
     )
 
@@ -139,6 +141,14 @@ def _lead_styled(line: CardLine, first: str, stream: Outlet) -> str:
     return _styled(line.lead, line.look, stream) + first[len(line.lead) :]
 
 
+def _rows(line: CardLine, room: int, whole: bool) -> list[str]:
+    """A line in rows, of a long warning or note the first ones alone; the report, and --verbose, have it all."""
+    rows = wrapped(line.whole, room, folded=True)
+    if whole or line.label not in ("warning", "note") or len(rows) <= _MESSAGE:
+        return rows
+    return [*rows[: _MESSAGE - 1], f"{wrapped(rows[_MESSAGE - 1], room - len(_CUT))[0]}{_CUT}"]
+
+
 def _framed(card: Card, width: int, stream: Outlet) -> str:
     from rich import box
     from rich.panel import Panel
@@ -150,7 +160,7 @@ def _framed(card: Card, width: int, stream: Outlet) -> str:
     for number, line in enumerate(card.lines):
         colour = _COLOURS[line.look]
         label_style = f"bold {colour}" if line.label in ("error", "warning", "note") and colour else "dim"
-        for row, text in enumerate(wrapped(line.whole, room, folded=True)):
+        for row, text in enumerate(_rows(line, room, card.whole)):
             body.append("\n" if number or row else "")
             body.append(f"{line.label}{' ' * (gutter - columns(line.label))}" if not row else " " * gutter, label_style)
             lead = line.lead if not row and text.startswith(line.lead) else ""

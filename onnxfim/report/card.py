@@ -54,11 +54,15 @@ class CardLine:
 
 @dataclass(frozen=True)
 class Card:
-    """An audit as a card: what was audited, the look of its verdict, and its lines, of which that of the verdict is the first."""
+    """An audit as a card: what was audited, the look of its verdict, and its lines, of which that of the verdict is the first.
+
+    ``whole`` is set where all was asked for: long messages are then not to be shortened.
+    """
 
     title: str
     look: Look
     lines: tuple[CardLine, ...]
+    whole: bool = False
 
 
 def audit_card(audit: Audit, *, files: tuple[str, ...] = (), findings: int = FINDINGS) -> Card:
@@ -73,7 +77,8 @@ def audit_card(audit: Audit, *, files: tuple[str, ...] = (), findings: int = FIN
     lines = [verdict_line(audit), *_measured(audit), *_worst(audit), *_findings(audit, findings), *_next(audit)]
     if files:
         lines.append(CardLine("files", ", ".join(map(visible, files))))
-    return Card(visible(audit.model.name or audit.model.path), _LOOKS[audit.verdict], (*lines, _cost(audit), _audited(audit)))
+    title = visible(audit.model.name or audit.model.path)
+    return Card(title, _LOOKS[audit.verdict], (*lines, _cost(audit), _audited(audit)), whole=findings > FINDINGS)
 
 
 def verdict_line(audit: Audit) -> CardLine:
@@ -170,7 +175,7 @@ def _worst(audit: Audit) -> Iterator[CardLine]:
     values = lead_values(audit)
     ordered = sorted((s for s in audit.samples if s.index in values), key=lambda s: -values[s.index])[:_WORST]
     if len(audit.samples) > 1 and ordered:
-        yield CardLine("worst", "; ".join(f"{_named(s, audit)} {number(values[s.index])}" for s in ordered))
+        yield CardLine("worst", "; ".join(f"{_named(s, audit)}\u00a0{number(values[s.index])}" for s in ordered))
     moved = next((d for d in audit.directions if d.role == "worst" and d.positions), None)
     if moved is not None:
         ranked = sorted(range(len(moved.positions)), key=lambda k: -moved.positions[k].share)[:_TOKENS]
@@ -183,10 +188,10 @@ def _named(sample: SampleResult, audit: Audit) -> str:
     own = f" {shortened(visible(sample.name), _LETTERS)!r}" if sample.name and sample.name != str(sample.index) else ""
     label, prediction = (class_name(i, audit) for i in (sample.label, sample.prediction))
     label, prediction = (n if n is None else shortened(n, _LETTERS) for n in (label, prediction))
-    about = label if label is not None else prediction and f"predicted {prediction}"
+    about = label if label is not None else prediction and f"predicted\u00a0{prediction}"
     if predicted_wrongly(sample):
-        about = f"{label}, predicted {prediction}"
-    return f"sample {sample.index}{own}" + (f" ({about})" if about else "")
+        about = f"{label},\u00a0predicted\u00a0{prediction}"
+    return f"sample\u00a0{sample.index}{own}" + (f" ({about})" if about else "")
 
 
 def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
