@@ -34,7 +34,7 @@ def bound_lines(bound: Bound, ways: str = "") -> tuple[str, ...]:
         f"(log10 {bound.log10_lipschitz:.3f} and {bound.log10_fisher:.3f})",
         f"meaning: {given}no change of the input of L2 size ε moves the logits by more than {constant}·ε, nor the predicted "
         f"distribution by more than ½·{fisher}·ε² nats (KL)",
-        f"safe: a prediction whose logit leads the next by 1 keeps for every change of L2 size below {lower(holds)}"
+        f"safe: a prediction whose logit leads the next by 1 stays for every change of L2 size below {lower(holds)}"
         + ("; a float32 input resolves no such change, so this bound promises nothing of use" if holds < _RESOLVED else ""),
     ]
     return tuple(told)

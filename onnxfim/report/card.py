@@ -148,7 +148,8 @@ def _lambda_max(audit: Audit) -> str:
 def _carried(mean: Aggregate) -> str:
     """Why the mean is not told: it has no whole interval."""
     why = visible(mean.method.partition(":")[0])
-    return f"the mean is {why}" if why.startswith("carried") else f"the mean has no interval{f' ({why})' if why else ''}"
+    by = why.removeprefix("carried by ")
+    return f"{by} carry the mean" if by != why else f"the mean has no interval{f' ({why})' if why else ''}"
 
 
 def _flip_radius(audit: Audit) -> str:
@@ -167,7 +168,8 @@ def _boundary(audit: Audit) -> str:
     if found is None or found.median.value is None:
         reason = next((s.boundary_distance.reason for s in audit.samples if s.boundary_distance.reason), None)
         return f"{MISSING}{f': {visible(reason)}' if reason else ''}"
-    return f"median {_statistic(found.median)} {_length(audit)}, first order, {found.kind}"
+    behind = f"{_length(audit)}, first order, {found.kind}"
+    return f"{number(found.median.value)} {behind}" if found.count == 1 else f"median {_statistic(found.median)} {behind}"
 
 
 def _worst(audit: Audit) -> Iterator[CardLine]:

@@ -118,7 +118,7 @@ def test_where_few_samples_carry_the_mean_the_geometric_mean_stands_for_it():
     typical = replace(group.mean, value=0.25, low=0.125, high=0.5)
     audit = replace(PLAIN, aggregates={**PLAIN.aggregates, kind: replace(group, mean=mean, geometric_mean=typical)})
     assert told(audit)["lambda_max"] == (
-        f"geometric mean 0.250 [0.125, 0.500] {PLAIN.units}, calibrated, {group.kind}; the mean is carried by 2 of 60 samples"
+        f"geometric mean 0.250 [0.125, 0.500] {PLAIN.units}, calibrated, {group.kind}; 2 of 60 samples carry the mean"
     )
 
 
