@@ -38,7 +38,9 @@ def write_pages(program: click.Group, folder: str) -> tuple[str, ...]:
 
 def manual_pages(program: click.Group) -> Iterator[tuple[str, str]]:
     """File name and text of each page, in troff with the macros of man(7)."""
-    context = click.Context(program, info_name=_NAME)
+    context = click.Context(
+        program, info_name=_NAME, **program.context_settings
+    )  # a command keeps the help option it is first asked for
     yield f"{_NAME}.{_SECTION}", _page(program, context)
     for name in program.list_commands(context):
         command = program.get_command(context, name)

@@ -232,7 +232,7 @@ def _audited(audit: Audit) -> CardLine:
     parts = [f"{model.name or model.path}: {model.output_kind}"]
     if len(model.outputs) > 1:
         parts.append(f"output {model.output!r} of {len(model.outputs):,}")
-    if len(model.inputs) > 1:
+    if len(model.inputs) > 1 and model.at is None:
         parts.append(f"input {model.input!r} of {len(model.inputs):,}")
     if model.at is not None:
         parts.append(f"from {model.at.tensor!r}; before it: {model.at.front}")

@@ -31,7 +31,8 @@ def helped(*arguments, columns="80"):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_belongs_to_a_heading(name):
-    for parameter in main.commands[name].get_params(click.Context(main.commands[name])):
+    parent = click.Context(main, **main.context_settings)  # a command keeps the help option that it is first asked for
+    for parameter in main.commands[name].get_params(click.Context(main.commands[name], parent=parent)):
         if isinstance(parameter, click.Option):
             assert heading_of(parameter) is not None, f"{name} {parameter.opts[0]}: declare it with group=, one of {list(HEADINGS)}"
 
@@ -209,6 +210,10 @@ class TestManualPages:
         for example in command.examples:
             assert example.command in page
         assert "EXIT STATUS" in page
+
+    def test_they_leave_the_commands_as_they_were(self):
+        assert dict(manual_pages(main)) == PAGES
+        assert CliRunner().invoke(main, ["inspect", "-h"]).exit_code == 0
 
     def test_they_are_written_into_a_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
