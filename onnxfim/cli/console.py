@@ -107,9 +107,9 @@ class Console:
         if faultless and out.fault is not None and not out.abandoned:
             self.say(f"warning: stdout cannot be written ({out.fault}); the reports are not touched by that", colour="yellow")
 
-    def line(self, text: str, *, colour: str | None = None) -> None:
-        """A line of what a command is run for; printed always."""
-        _print(visible(text), to_stderr=self._stdout_taken, broken=True, fg=colour)
+    def line(self, text: str, *, copied: bool = False) -> None:
+        """A line of what a command is run for; printed always. One that is to be ``copied``, such as a command, is never broken."""
+        _print(visible(text), to_stderr=self._stdout_taken, broken=not copied)
 
     def document(self, text: str) -> None:
         """A report, or JSON, on stdout: UTF-8 whatever the terminal's encoding.

@@ -22,7 +22,7 @@ def doctor_command(as_json: bool, console: Console) -> None:
         console.document(json.dumps(to_plain(machine), indent=1, allow_nan=False))
         return
     for name, value in _answer(machine):
-        console.line(f"{name}: {value}")
+        console.line(f"{name}: {value}", copied=value == machine.cuda.command)
     console.table((), _lines(machine), folded=True)
 
 

@@ -24,7 +24,7 @@ def inspect_command(path: str, as_json: bool, console: Console) -> None:
         console.document(json.dumps(record, indent=1, allow_nan=False))
         return
     for line in _answer(found, path):
-        console.line(line)
+        console.line(line, copied=line.startswith("next: "))
     console.table((), [(key.replace("_", " "), _text(value)) for key, value in record.items()], folded=True)
 
 
