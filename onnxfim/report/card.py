@@ -149,11 +149,9 @@ def _carried(mean: Aggregate) -> str:
     """Why the mean is not told: it has no whole interval."""
     why = visible(mean.method.partition(":")[0])
     by = why.removeprefix("carried by ")
-    return (
-        f"{by} {'carries' if by.startswith('1 of ') else 'carry'} the mean"
-        if by != why
-        else f"the mean has no interval{f' ({why})' if why else ''}"
-    )
+    if by != why:
+        return f"{by} {'carries' if by.startswith('1 of ') else 'carry'} the mean"
+    return "the mean has no interval" + (f" ({why})" if why else "")
 
 
 def _flip_radius(audit: Audit) -> str:
