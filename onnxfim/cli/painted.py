@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _WIDEST = 100  # columns of a card: longer lines are hard to read
 _NARROWEST = 50  # below which a card has no frame and its labels stand on the lines of their text
-_MESSAGE = 3  # rows of a warning
+_MESSAGES = {"warning": 2, "note": 1}  # rows of one, unless all was asked for
 _CUT = " [...]"
 _USUAL = 80
 _ROWS = 25
@@ -144,9 +144,10 @@ def _lead_styled(line: CardLine, first: str, stream: Outlet) -> str:
 def _rows(line: CardLine, room: int, whole: bool) -> list[str]:
     """A line in rows, of a long warning or note the first ones alone; the report, and --verbose, have it all."""
     rows = wrapped(line.whole, room, folded=True)
-    if whole or line.label not in ("warning", "note") or len(rows) <= _MESSAGE:
+    most = len(rows) if whole else _MESSAGES.get(line.label, len(rows))
+    if len(rows) <= most:
         return rows
-    return [*rows[: _MESSAGE - 1], f"{wrapped(rows[_MESSAGE - 1], room - len(_CUT))[0]}{_CUT}"]
+    return [*rows[: most - 1], f"{wrapped(rows[most - 1], room - len(_CUT))[0]}{_CUT}"]
 
 
 def _framed(card: Card, width: int, stream: Outlet) -> str:

@@ -27,7 +27,7 @@ from onnxfim.report.words import has_calibrated, lead_aggregate, lead_measure, l
 Look: TypeAlias = Literal["good", "bad", "doubtful", "neutral", "plain"]
 
 #: Messages of findings that a card tells.
-FINDINGS = 3
+FINDINGS = 5
 
 _LOOKS: dict[Verdict, Look] = {"pass": "good", "fail": "bad", "inconclusive": "doubtful", "measured": "neutral"}
 _LEVEL_LOOKS: dict[Level, Look] = {"error": "bad", "warning": "doubtful", "note": "neutral"}
@@ -71,8 +71,7 @@ def audit_card(audit: Audit, *, files: tuple[str, ...] = (), findings: int = FIN
     Args:
         audit: What is told.
         files: What was written of it.
-        findings: How many of the findings' messages are told, the worst first: by default of errors and warnings alone, where
-            more are asked for of notes as well. All are counted.
+        findings: How many of the findings' messages are told, the worst first; all are counted.
     """
     lines = [verdict_line(audit), *_measured(audit), *_worst(audit), *_findings(audit, findings), *_next(audit)]
     if files:
@@ -203,9 +202,9 @@ def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
     levels = tuple(LEVEL_WORDS)
     ordered: list[Finding] = sorted(audit.findings, key=lambda f: levels.index(f.level))
     told = [count(n, level) for level in levels if (n := sum(f.level == level for f in ordered))]
-    shown = [f for f in ordered if f.level != "note" or most > FINDINGS][:most]
+    shown = ordered[:most]
     left = len(ordered) - len(shown)
-    more = "" if not left else f"; {left:,} more in the report" if shown else ", in the report"
+    more = "" if left <= 0 else f"; {left:,} more in the report"
     yield CardLine("findings", more, ", ".join(told) or "none", _LEVEL_LOOKS[ordered[0].level] if ordered else "neutral")
     for finding in shown:
         yield CardLine(finding.level, visible(finding.message), look=_LEVEL_LOOKS[finding.level])

@@ -139,10 +139,10 @@ def test_the_worst_samples_are_those_with_the_largest_values():
     ("levels", "counted", "shown"),
     [
         ((), "none", []),
-        (("note",), "1 note, in the report", []),
-        (("note", "warning"), "1 warning, 1 note; 1 more in the report", ["warning"]),
-        (("note", "warning", "error", "error"), "2 errors, 1 warning, 1 note; 1 more in the report", ["error", "error", "warning"]),
-        (("warning",) * 7, "7 warnings; 4 more in the report", ["warning"] * FINDINGS),
+        (("note",), "1 note", ["note"]),
+        (("note", "warning"), "1 warning, 1 note", ["warning", "note"]),
+        (("note", "warning", "error", "error"), "2 errors, 1 warning, 1 note", ["error", "error", "warning", "note"]),
+        (("warning",) * 7, "7 warnings; 2 more in the report", ["warning"] * FINDINGS),
     ],
 )
 def test_findings_are_counted_and_the_worst_told(levels, counted, shown):
