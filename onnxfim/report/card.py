@@ -215,7 +215,9 @@ def _next(audit: Audit) -> Iterator[CardLine]:
     if any(f.level == "error" for f in audit.findings):
         yield CardLine("next", "Mend what is in error above, and audit again.")
         return
-    for text in next_steps(audit)[:1]:
+    undecided = [d for d in (*audit.gates, audit.comparison) if d is not None and d.verdict == "inconclusive" and d.advice]
+    advice = tuple(d.advice for d in undecided if d.advice) if audit.verdict == "inconclusive" else ()
+    for text in (*advice, *next_steps(audit))[:1]:
         yield CardLine("next", visible(text))
 
 

@@ -168,6 +168,12 @@ def test_the_next_step():
     assert told(bare)["accuracy"] == "not measured: it needs labels"
 
 
+def test_what_settles_an_open_gate_is_the_next_step():
+    advice = "About 13 more samples (73 in all) would settle it."
+    gates = tuple(replace(g, verdict="inconclusive", advice=advice) for g in gated(PLAIN).gates)
+    assert told(replace(PLAIN, gates=gates, verdict="inconclusive"))["next"] == advice
+
+
 def test_what_has_no_decision_has_no_flips():
     samples = tuple(replace(s, prediction=None, label=None) for s in PLAIN.samples)
     audit = replace(PLAIN, samples=samples, model=replace(PLAIN.model, output_kind="embedding"))
