@@ -26,6 +26,7 @@ from onnxfim.report.page.bound_section import upper
 from onnxfim.spectral.reading import NO_LOGITS, GraphReading, read_graph, without
 
 _TOLD = 8  # outputs in a message
+_LAYERS = 20  # on a screen, in graph order
 
 
 def bounds_command(
@@ -136,12 +137,18 @@ def _print(reading: GraphReading, console: Console, ways: str) -> None:
         console.line(f"  {line}")
     if console.quiet:
         return
-    if reading.bound.factors:
+    factors = reading.bound.factors
+    if console.on_screen:
+        largest = sorted(range(len(factors)), key=lambda i: -factors[i].log10_norm)[:_LAYERS]
+        factors = tuple(factors[i] for i in sorted(largest))
+    if factors:
         console.table(
             ("layer", "op", "shape", "norm at most", "method"),
             [(f.node, f.op, "×".join(map(str, f.shape)), upper(f.log10_norm), f.method + ("" if f.rigorous else " (not rigorous)"))
-             for f in reading.bound.factors],
+             for f in factors],
         )  # fmt: skip
+    if left := len(reading.bound.factors) - len(factors):
+        console.line(f"{left:,} layers with smaller norms are not shown; a pipe (| less), --json and -o html=PATH have them all")
     for form in reading.closed_forms:
         if form.log10_lipschitz is not None:
             console.line(f"these layers in the form of {form.family}, {form.formula}: {upper(form.log10_lipschitz)}")

@@ -121,6 +121,11 @@ class Console:
         if not out.deliver(f"{text.removesuffix(chr(10))}\n".encode("utf-8", "backslashreplace")):
             raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
 
+    @property
+    def on_screen(self) -> bool:
+        """Whether results go to a terminal, where long ones push the answer off the screen."""
+        return width_of(outlet(to_stderr=self._stdout_taken)) is not None
+
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
         """A callback for the audit's progress; with --verbose the log is printed meanwhile."""

@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.cli.bounds_command import _print as print_bound
 from onnxfim.cli.console import Console
 from onnxfim.cli.outlets import Outlet
 from onnxfim.cli.painted import card_text, coloured, quiet_text, table_text, width_of
 from onnxfim.cli.wrapping import columns, wrapped
 from onnxfim.record.decision import Finding
 from onnxfim.report.card import audit_card
-from tests.support.audits import hostile, make_audit, with_flips, with_replay, with_tokens
+from onnxfim.spectral.reading import GraphReading
+from tests.support.audits import hostile, make_audit, with_bound, with_flips, with_replay, with_tokens
 from tests.support.hostile import FORBIDDEN
 from tests.support.places import ROOT
 
@@ -198,6 +200,20 @@ def test_messages_break_between_words_on_a_terminal_alone(monkeypatch):
         assert (len(lines) == 1) is not terminal
         assert " ".join(line.strip() for line in lines) == LONG.strip()
         assert not terminal or all(columns(line) <= 40 for line in lines)
+
+
+@pytest.mark.parametrize(("layers", "terminal", "rows"), [(45, True, 20), (45, False, 45), (20, True, 20)])
+def test_layers_leave_the_answer_on_the_screen(layers, terminal, rows, monkeypatch):
+    """On a terminal those with the largest norms are shown, in graph order, and how many are not."""
+    found = with_bound(AUDIT, layers=layers)
+    factors = tuple(replace(f, node=f"n{i:02}", log10_norm=(i * 7 % layers) / 10) for i, f in enumerate(found.bound.factors))
+    sink = Screen(terminal=terminal)
+    monkeypatch.setattr("sys.stdout", sink)
+    print_bound(GraphReading(found.architecture, replace(found.bound, factors=factors), ()), Console(), "")
+    told = [line.split()[0] for line in bare(sink.getvalue()).splitlines() if re.match(r"n\d\d ", line)]
+    largest = sorted(factors, key=lambda f: -f.log10_norm)[:rows]
+    assert told == sorted(f.node for f in largest)
+    assert (f"{layers - rows} layers with smaller norms are not shown" in bare(sink.getvalue())) == (layers > rows)
 
 
 class TestWrapping:
