@@ -206,13 +206,16 @@ def test_messages_break_between_words_on_a_terminal_alone(monkeypatch):
 def test_layers_leave_the_answer_on_the_screen(layers, terminal, rows, monkeypatch):
     """On a terminal those with the largest norms are shown, in graph order, and how many are not."""
     found = with_bound(AUDIT, layers=layers)
-    factors = tuple(replace(f, node=f"n{i:02}", log10_norm=(i * 7 % layers) / 10) for i, f in enumerate(found.bound.factors))
+    factors = tuple(
+        replace(f, node=f"n{i:02}", log10_norm=(i * 7 % layers) / 10) for i, f in enumerate(found.bound.factors[:layers])
+    )
     sink = Screen(terminal=terminal)
     monkeypatch.setattr("sys.stdout", sink)
     print_bound(GraphReading(found.architecture, replace(found.bound, factors=factors), ()), Console(), "")
     told = [line.split()[0] for line in bare(sink.getvalue()).splitlines() if re.match(r"n\d\d ", line)]
     largest = sorted(factors, key=lambda f: -f.log10_norm)[:rows]
     assert told == sorted(f.node for f in largest)
+    assert len(factors) == layers
     assert (f"{layers - rows} layers with smaller norms are not shown" in bare(sink.getvalue())) == (layers > rows)
 
 
