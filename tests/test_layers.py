@@ -156,8 +156,9 @@ def test_one_name_for_one_thing(kind):
     assert {name: places for name, places in names_of(kind).items() if len(places) > 1} == {}
 
 
-#: The door to the terminal, what makes the streams safe, and the one line of a signal before any of it is imported: no other module prints.
-DOOR = {"cli/console.py", "cli/outlets.py", "cli/__init__.py"}
+#: The door to the terminal, what lays out what goes through it, what makes the streams safe, and the one line of a signal before any
+#: of it is imported: no other module prints.
+DOOR = {"cli/console.py", "cli/painted.py", "cli/outlets.py", "cli/__init__.py"}
 PRINTS = {"echo", "secho", "echo_via_pager", "progressbar", "prompt", "confirm", "pause", "clear"}
 
 

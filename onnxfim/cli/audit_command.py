@@ -20,19 +20,16 @@ from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
-from onnxfim.cli.signals import words_of
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import Aggregate
 from onnxfim.record.identity import Identity
-from onnxfim.record.sample import Estimate
 from onnxfim.record.settings import SETTINGS, Settings
-from onnxfim.report.whereabouts import placement_lines, where_it_ran
+from onnxfim.report.card import FINDINGS, audit_card
+from onnxfim.report.whereabouts import placement_lines
 
-_TOKENS = 5  # of a sample, that are printed
 _SYNTHETIC = 32  # samples, where none are asked for
 
 
@@ -149,8 +146,6 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
 
 def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
-    if result.model.at is not None:
-        console.say(f"audited from {result.model.at.tensor!r}; before it: {result.model.at.front}")
     for i in result.model.inputs:
         console.detail(f"input {i.name}: {i.role}" + ("" if i.at is None else f" at {i.at}"))
     if result.model.rewritten:
@@ -163,62 +158,19 @@ def _print(result: Audit, files: Sequence[str], console: Console) -> None:
     else:
         console.detail(f"step: none ({step.unchosen})")
     _print_cache(result, console)
-    if result.calibration.accuracy is not None:
-        confidence = result.calibration.mean_confidence
-        also = "" if confidence is None else f", mean confidence {confidence:.1%}"
-        console.say(f"clean accuracy {result.calibration.accuracy:.1%}{also}")
-    colours = {"error": "red", "warning": "yellow", "note": None}
-    for finding in result.findings:
-        red = finding.id in ("provider-fallback", "provider-mixed")
-        console.say(f"{finding.level}: {finding.message}", colour="red" if red else colours[finding.level])
-    _print_tokens(result, console)
     print_checks(result, console)
-    raw, calibrated = result.aggregates["lambda_max"].mean, result.aggregates["lambda_max_calibrated"].mean
-    where = ", ".join(files)
-    ended = words_of(result.run.interrupted_by) if result.run.stopped is None else "stopped by the provider"
-    head = f"{ended}, partial: " if result.run.partial else ""
-    errors = [f.id for f in result.findings if f.level == "error"]
-    why = f" ({', '.join(errors)})" if errors and result.verdict == "inconclusive" else ""
-    text = f"{head}{result.verdict}{why}: mean lambda_max {_interval(raw)}"
-    if calibrated.value is not None:
-        text += f", calibrated {_interval(calibrated)}"
-    text += f" {result.units}" if raw.value is not None else ""
-    standardised = result.aggregates.get("lambda_max_standardised")
-    if result.step.per_coordinate and standardised is not None:
-        text += f"; {_interval(standardised.mean)} {standardised.units}"
-    flips = result.aggregates.get("flip_radius")
-    if flips is not None and flips.median.value is not None:
-        text += f"; median flip radius {_interval(flips.median)}"
-    text += f", {len(result.samples)} samples on {where_it_ran(result)}, {result.run.seconds:.1f} s"
-    console.result(text + (f"; report: {where}" if where else ""))
-
-
-def _print_tokens(result: Audit, console: Console) -> None:
-    """Where in its sequence the most sensitive sample is moved by its worst direction."""
-    worst = next((d for d in result.directions if d.role == "worst" and d.positions), None)
-    if worst is None:
-        return
-    ranked = sorted(range(len(worst.positions)), key=lambda k: -worst.positions[k].share)[:_TOKENS]
-    told = ", ".join(f"{worst.positions[k].token} at {k} ({worst.positions[k].share:.0%})" for k in ranked)
-    console.say(f"worst direction of sample {worst.index}, by token: {told}")
+    told = len(result.findings) + FINDINGS if console.verbose else FINDINGS
+    console.card(audit_card(result, files=tuple(files), findings=told), files)
 
 
 def _print_cache(result: Audit, console: Console) -> None:
     times = result.run.times
     if times.get("cached_rows"):
-        console.say(
-            f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
-        )
+        told = f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
+        console.detail(told)
     if times.get("cache_damaged"):
         console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
 
 
 def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3g}"
-
-
-def _interval(a: Aggregate | Estimate) -> str:
-    if a.value is None or (a.low is None and a.high is None):
-        return _number(a.value)
-    low, high = ("not bounded" if end is None else _number(end) for end in (a.low, a.high))
-    return f"{_number(a.value)} [{low}, {high}]"

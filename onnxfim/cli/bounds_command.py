@@ -20,11 +20,13 @@ from onnxfim.graph.heads import Head, main_head
 from onnxfim.graph.held import POSITION
 from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import ModelFile, load_model
-from onnxfim.record.bound import Bound
 from onnxfim.record.plain import to_plain
+from onnxfim.report.bound_words import bound_lines
+from onnxfim.report.page.bound_section import upper
 from onnxfim.spectral.reading import NO_LOGITS, GraphReading, read_graph, without
 
 _TOLD = 8  # outputs in a message
+_LAYERS = 20  # on a screen, in graph order
 
 
 def bounds_command(
@@ -127,26 +129,28 @@ def _ways(file: ModelFile, graph: Graph, entry: str | None) -> str:
 
 
 def _print(reading: GraphReading, console: Console, ways: str) -> None:
+    """The answer, the class with its evidence, and, but for --quiet, the layers and what is assumed."""
+    for text in bound_lines(reading.bound, ways):
+        console.line(text)
     console.line(f"class: {reading.architecture.family}")
     for line in reading.architecture.evidence:
         console.line(f"  {line}")
-    console.table(
-        ("layer", "op", "shape", "log10 norm", "method"),
-        [(f.node, f.op, "×".join(map(str, f.shape)), f"{f.log10_norm:.3f}", f.method + ("" if f.rigorous else " (not rigorous)"))
-         for f in reading.bound.factors],
-    )  # fmt: skip
+    if console.quiet:
+        return
+    factors = reading.bound.factors
+    if console.on_screen:
+        largest = sorted(range(len(factors)), key=lambda i: -factors[i].log10_norm)[:_LAYERS]
+        factors = tuple(factors[i] for i in sorted(largest))
+    if factors:
+        console.table(
+            ("layer", "op", "shape", "norm at most", "method"),
+            [(f.node, f.op, "×".join(map(str, f.shape)), upper(f.log10_norm), f.method + ("" if f.rigorous else " (not rigorous)"))
+             for f in factors],
+        )  # fmt: skip
+    if left := len(reading.bound.factors) - len(factors):
+        console.line(f"{left:,} layers with smaller norms are not shown; a pipe (| less), --json and -o html=PATH have them all")
     for form in reading.closed_forms:
         if form.log10_lipschitz is not None:
-            console.line(f"these layers in the form of {form.family}, {form.formula}: log10 {form.log10_lipschitz:.2f}")
+            console.line(f"these layers in the form of {form.family}, {form.formula}: {upper(form.log10_lipschitz)}")
     for assumption in reading.bound.assumptions:
         console.line(f"assumes: {assumption}")
-    console.line(_last_line(reading.bound, ways))
-
-
-def _last_line(bound: Bound, ways: str) -> str:
-    if not bound.available or bound.log10_lipschitz is None or bound.log10_fisher is None:
-        return f"bound not available: {bound.reason}" + (f". {ways}" if ways else "")
-    return (
-        f"upper bound: log10 of the Lipschitz constant of the logits (L2) {bound.log10_lipschitz:.3f}, "
-        f"log10 of the Fisher information's norm {bound.log10_fisher:.3f}"
-    )

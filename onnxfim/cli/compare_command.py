@@ -15,6 +15,7 @@ import click
 from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
+from onnxfim.cli.helping import Example, ExplainedCommand
 from onnxfim.cli.options import assets_option, data_options, identity_options, isolation_options, option, run_options
 from onnxfim.cli.spelled import OutputFile
 
@@ -33,42 +34,54 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     return data_options(function, required=False)
 
 
-@click.command()
+@click.command(
+    cls=ExplainedCommand,
+    short_help="Several models, or saved audits, on the same samples.",
+    examples=(
+        Example("Which of two models is more robust?", "onnxfim compare a.onnx b.onnx --data samples.npz"),
+        Example("What did quantisation change, and which nodes carry it?",
+                "onnxfim compare model.onnx model_int8.onnx --data samples.npz --attribute"),
+        Example("Saved audits, without running a model", "onnxfim compare a.json b.json c.json -o html=comparison.html"),
+    ),
+    pages=("deployment.md",),
+)  # fmt: skip
 @click.argument("subjects", nargs=-1, required=True, metavar="A B …", type=click.Path())
 @_optional_data
 @run_options
 @isolation_options
-@click.option(
+@option(
     "-o",
     "--output-file",
     "outputs",
+    group="output",
     type=OutputFile(("html", "json", "markdown")),
     multiple=True,
     metavar="FORMAT=PATH",
     help="Write html=PATH, json=PATH or markdown=PATH; repeatable.  [default: html=comparison.html]",
 )
 @option(
-    "--deployed-provider", "deployed_providers", multiple=True, metavar="TEXT", example=["openvino"],
+    "--deployed-provider", "deployed_providers", group="run", multiple=True, metavar="TEXT", example=["openvino"],
     help="Where the models after the first run, if elsewhere than --provider says: the same file may be given twice; repeatable.",
 )  # fmt: skip
 @option(
     "--attribute",
+    group="measure",
     is_flag=True,
     help="Rank the nodes of the second model by the part of the change of sensitivity that goes when one of them is restored.",
 )
 @option(
-    "--attribute-samples", type=click.IntRange(min=2), default=16, show_default=True, example=16,
+    "--attribute-samples", group="measure", type=click.IntRange(min=2), default=16, show_default=True, example=16,
     help="Samples that --attribute measures every node on, those that carry the change.",
 )  # fmt: skip
 @option(
-    "--fail-on-change", multiple=True, metavar="GATE", example=["accuracy_change < -1%", "sensitivity_ratio > 1.2"],
+    "--fail-on-change", group="gates", multiple=True, metavar="GATE", example=["accuracy_change < -1%", "sensitivity_ratio > 1.2"],
     help="Of two models, fail where this holds: accuracy_change, agreement, sensitivity_ratio or flip_radius_ratio; repeatable.",
 )  # fmt: skip
-@option("--allow-inconclusive", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
+@option("--allow-inconclusive", group="gates", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
 @assets_option
 @identity_options
-@click.option("-q", "--quiet", is_flag=True, help="Print errors and the ranking only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how each model was measured.")
+@option("-q", "--quiet", group="output", is_flag=True, help="Print errors and the ranking only.")
+@option("-v", "--verbose", group="output", is_flag=True, help="Print how each model was measured.")
 @configured
 @errors_in_one_line
 def compare(

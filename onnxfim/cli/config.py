@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import click
 
 from onnxfim.cli.console import Console
+from onnxfim.cli.helping import by_heading
+from onnxfim.cli.options import option
 from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
 
@@ -53,9 +55,9 @@ class FoundValue:
 
 def configured(function: F) -> F:
     """Give a command ``--config``, and its other options their values from the file and the environment."""
-    return click.option(
+    return option(
         "--config", metavar="PATH", is_eager=True, expose_value=False, callback=_configure, envvar="ONNXFIM_CONFIG",
-        help="Read options from this TOML file.  [default: onnxfim.toml, or [tool.onnxfim] in pyproject.toml]",
+        group="general", help="Read options from this TOML file.  [default: onnxfim.toml, or [tool.onnxfim] in pyproject.toml]",
     )(function)  # fmt: skip
 
 
@@ -256,13 +258,23 @@ def _template(command: click.Command) -> Iterator[str]:
     yield "# Options of onnxfim. The command line wins over ONNXFIM_* variables, and those over this file."
     yield f"# The same keys may stand in pyproject.toml under [tool.{_TABLE}]; other commands have tables, such as [compare]."
     yield ""
-    for key, parameter in settable(command).items():
-        if getattr(parameter, "hidden", False):
-            continue
-        text = getattr(parameter, "help", None) or "What to audit: an ONNX file."
-        yield f"# {text}"
-        yield f"# {key} = {_literal(_example(key, parameter))}"
-        yield ""
+    keys = {id(parameter): key for key, parameter in settable(command).items() if not getattr(parameter, "hidden", False)}
+    arguments = [p for p in command.params if not isinstance(p, click.Option)]
+    for heading, parameters in (("", arguments), *by_heading(command.params)):
+        offered = [p for p in parameters if id(p) in keys]
+        if heading and offered:
+            yield f"## {heading}"
+            yield ""
+        for parameter in offered:
+            yield from _entry(keys[id(parameter)], parameter)
+
+
+def _entry(key: str, parameter: click.Parameter) -> Iterator[str]:
+    """A key with its help."""
+    text = getattr(parameter, "help", None) or "What to audit: an ONNX file."
+    yield f"# {text}"
+    yield f"# {key} = {_literal(_example(key, parameter))}"
+    yield ""
 
 
 def _example(key: str, parameter: click.Parameter) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 import traceback
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfim.cli.outlets import Outlet, outlet
+from onnxfim.cli.outlets import outlet
+from onnxfim.cli.painted import card_text, coloured, quiet_text, rich_on, table_text, width_of
+from onnxfim.cli.wrapping import wrapped
 from onnxfim.errors import OutputError
 from onnxfim.record.foreign_text import one_line, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console as Rich
-
     from onnxfim.auditing.run import Progress
+    from onnxfim.report.card import Card
 
 _SILENT = 1.0  # seconds: who waits no longer needs no line, and an error that comes at once is the only one
 _HEARTBEAT = 10.0  # seconds between lines where there is no terminal
@@ -63,7 +63,7 @@ class Console:
     def say(self, text: str, *, colour: str | None = None) -> None:
         """A line of information; not printed with --quiet."""
         if not self.quiet:
-            _print(visible(text), to_stderr=True, fg=colour)
+            _print(visible(text), to_stderr=True, broken=True, fg=colour)
 
     @contextmanager
     def said_where_slow(self, text: str, *, after: float | None = None) -> Iterator[None]:
@@ -81,11 +81,11 @@ class Console:
     def detail(self, text: str) -> None:
         """A line for --verbose."""
         if self.verbose:
-            _print(visible(text), to_stderr=True, dim=True)
+            _print(visible(text), to_stderr=True, broken=True, dim=True)
 
     def error(self, text: str) -> None:
         """Why a command ends, in one line; printed always."""
-        _print(f"onnxfim: {one_line(text)}", to_stderr=True, fg="red")
+        _print(f"onnxfim: {one_line(text)}", to_stderr=True, broken=True, fg="red")
 
     def block(self, text: str) -> None:
         """Lines on stderr, such as how a command is used; printed always."""
@@ -96,17 +96,20 @@ class Console:
 
         Where stdout does not take it the command ends as if it did, for the reports are there.
         """
+        self._forgiven(lambda: self.line(text))
+
+    def _forgiven(self, show: Callable[[], None]) -> None:
+        """Show what the reports hold too: a stdout that does not take it is told, and no failure."""
         out = outlet()
         before, faultless = out.undelivered, out.fault is None
-        self.line(text)
+        show()
         out.undelivered = before
         if faultless and out.fault is not None and not out.abandoned:
             self.say(f"warning: stdout cannot be written ({out.fault}); the reports are not touched by that", colour="yellow")
 
-    def line(self, text: str, *, heading: str = "") -> None:
-        """A line of what a command is run for, after a bold heading; printed always."""
-        shown = click.style(visible(heading), bold=True) + visible(text) if heading else visible(text)
-        _print(shown, to_stderr=self._stdout_taken)
+    def line(self, text: str, *, copied: bool = False) -> None:
+        """A line of what a command is run for; printed always. One that is to be ``copied``, such as a command, is never broken."""
+        _print(visible(text), to_stderr=self._stdout_taken, broken=not copied)
 
     def document(self, text: str) -> None:
         """A report, or JSON, on stdout: UTF-8 whatever the terminal's encoding.
@@ -117,6 +120,11 @@ class Console:
         out = outlet()
         if not out.deliver(f"{text.removesuffix(chr(10))}\n".encode("utf-8", "backslashreplace")):
             raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
+
+    @property
+    def on_screen(self) -> bool:
+        """Whether results go to a terminal, where long ones push the answer off the screen."""
+        return width_of(outlet(to_stderr=self._stdout_taken)) is not None
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
@@ -156,7 +164,7 @@ class Console:
 
         told = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[unit]", "fields[rate]")]
         columns = (told[0], BarColumn(), MofNCompleteColumn(), *told[1:], TimeRemainingColumn())
-        with Bar(*columns, console=_rich(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
+        with Bar(*columns, console=rich_on(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("starting", total=None, rate="", unit="")
             start = time.monotonic()
 
@@ -198,7 +206,7 @@ class Console:
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-        with Bar(*columns, console=_rich(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
+        with Bar(*columns, console=rich_on(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("", total=None)
             yield lambda done, total, name: bar.update(task, completed=done, total=total, description=visible(name))
 
@@ -210,19 +218,18 @@ class Console:
             rows: Their cells.
             folded: Whether cells have several lines (each visible already), and long ones go on in the next instead of being cut.
         """
-        from rich.table import Table
-        from rich.text import Text
+        stream = outlet(to_stderr=self._stdout_taken)
+        shown = [tuple(_lines(cell) if folded else visible(cell) for cell in row) for row in rows]
+        _print(table_text(stream, head, shown, folded=folded), end="", to_stderr=self._stdout_taken)
 
-        table = Table(*head, box=None, pad_edge=False, header_style="bold", show_header=bool(head))
-        if not head:
-            table.add_column(style="bold", no_wrap=True)
-            table.add_column(overflow="fold" if folded else "ellipsis")
-        for row in rows:
-            table.add_row(*(Text(_lines(cell) if folded else visible(cell)) for cell in row))
-        rich = _rich(outlet(to_stderr=self._stdout_taken))
-        with rich.capture() as captured:
-            rich.print(table)
-        _print(captured.get(), end="", to_stderr=self._stdout_taken)
+    def card(self, card: Card, files: Sequence[str] = ()) -> None:
+        """What a command found, as a card on a terminal and one fact a line elsewhere; with --quiet its first line, and ``files``.
+
+        Where stdout does not take it the command ends as if it did, for the reports are there.
+        """
+        stream = outlet(to_stderr=self._stdout_taken)
+        told = quiet_text(stream, card.lines[0], files) if self.quiet else card_text(stream, card)
+        self._forgiven(lambda: _print(told, to_stderr=self._stdout_taken))
 
 
 def _not_printed(why: str | None) -> OutputError:
@@ -234,13 +241,18 @@ def _lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
-def _print(text: str, *, to_stderr: bool = False, end: str = "\n", **style: Any) -> None:
-    """Text that is visible already, in colours where the stream is a terminal."""
-    click.echo(click.style(text, **style) + end, file=outlet(to_stderr=to_stderr), nl=False)  # type: ignore[arg-type,unused-ignore]
+def _print(text: str, *, to_stderr: bool = False, end: str = "\n", broken: bool = False, **style: Any) -> None:
+    """Text that is visible already, in colours where the stream has them; ``broken`` between words where it is a terminal."""
+    stream = outlet(to_stderr=to_stderr)
+    width = width_of(stream) if broken else None
+    if width is not None:
+        text = "\n".join(_hanging(stream.spelled(line), width) for line in text.split("\n"))
+    shown = click.style(text, **style) if any(style.values()) else text
+    click.echo(shown + end, file=stream, nl=False, color=coloured(stream))  # type: ignore[arg-type,unused-ignore]
 
 
-def _rich(stream: Outlet) -> Rich:
-    """Rich's console on a stream; it asks the stream which characters it has."""
-    from rich.console import Console as Rich
-
-    return Rich(file=stream, stderr=stream is sys.stderr)  # type: ignore[arg-type]
+def _hanging(line: str, width: int) -> str:
+    """A line broken between words, what goes on indented by two more columns than its beginning."""
+    begun = len(line) - len(line.lstrip(" "))
+    pad = "\n" + " " * (begun + 2)
+    return " " * begun + pad.join(wrapped(line[begun:], width - begun - 2, first=width - begun))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from onnxfim.cli.console import Console
 from onnxfim.record.plain import to_plain
 from onnxfim.runtime.doctor import Machine, Provider, examine
 from onnxfim.runtime.nvidia import NvidiaGpu
+from onnxfim.runtime.providers import _CUDA, CPU
 from onnxfim.runtime.shared_libraries import Library
 
 _GIB = 2**30
@@ -19,8 +21,26 @@ def doctor_command(as_json: bool, console: Console) -> None:
     if as_json:
         console.document(json.dumps(to_plain(machine), indent=1, allow_nan=False))
         return
-    for name, value in _lines(machine):
-        console.line(f" {value}", heading=f"{name:<14}")
+    for name, value in _answer(machine):
+        console.line(f"{name}: {value}", copied=value == machine.cuda.command)
+    console.table((), _lines(machine), folded=True)
+
+
+def _answer(machine: Machine) -> Iterator[tuple[str, str]]:
+    """Where audits run on this machine, what is amiss, and the command that mends it."""
+    loading = [p.name for p in machine.providers if p.loads]
+    if not machine.runtime:
+        yield "answer", f"no audit can run: ONNX Runtime cannot be imported. {machine.cuda.text}"
+    elif not loading:
+        yield "answer", "no audit can run: no provider of this ONNX Runtime loads"
+    else:
+        memory = "" if machine.available is None else f", {_size(machine.available)} of memory"
+        cores = f"{machine.cores} core{'' if machine.cores == 1 else 's'}"
+        first = next((name for name in (_CUDA, CPU) if name in loading), loading[0])  # as --provider auto takes them
+        yield "answer", f"audits run on {first}: ONNX Runtime {machine.runtime}, {cores}{memory}"
+        yield "CUDA", machine.cuda.text
+    if machine.cuda.command:
+        yield "to mend it", machine.cuda.command
 
 
 def _lines(machine: Machine) -> list[tuple[str, str]]:
@@ -37,7 +57,6 @@ def _lines(machine: Machine) -> list[tuple[str, str]]:
         ]
     lines += [(" " if i else "providers", _provider(p)) for i, p in enumerate(machine.providers)]
     lines += [("NVIDIA GPU", _gpu(machine.gpu)), *((library.name, _library(library)) for library in machine.libraries)]
-    lines += [("CUDA", machine.cuda.text), *([("to mend it", machine.cuda.command)] if machine.cuda.command else [])]
     lines += [
         ("TF32", machine.tf32),
         ("cores", str(machine.cores)),

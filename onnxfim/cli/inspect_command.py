@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from onnxfim.auditing.description import Description, describe
@@ -16,11 +18,41 @@ from onnxfim.record.foreign_text import visible
 
 def inspect_command(path: str, as_json: bool, console: Console) -> None:
     """Print the description of a model file."""
-    record = published(describe(load_model(path)))
+    found = describe(load_model(path))
+    record = published(found)
     if as_json:
         console.document(json.dumps(record, indent=1, allow_nan=False))
         return
+    for line in _answer(found, path):
+        console.line(line, copied=line.startswith("next: "))
     console.table((), [(key.replace("_", " "), _text(value)) for key, value in record.items()], folded=True)
+
+
+def _answer(found: Description, path: str) -> Iterator[str]:
+    """Whether an audit can read the file, of what by what, and the command that does; or why not."""
+    kind = found.output_kind
+    if found.audited is None or kind is None:
+        yield "answer: no output can be audited as it is: none holds scores that can be read"
+        return
+    if isinstance(found.at, Unplaced):
+        yield f"answer: cannot be audited: {found.at.words}"
+        return
+    if found.no_slope is not None:
+        yield f"answer: an audit finds no slope: {found.no_slope}"
+        return
+    output = next((h.value for h in found.heads if h.name == found.audited), None)
+    roles = list(zip(found.inputs, found.roles, strict=True))
+    moved = [i for i, role in roles if role == "perturbed"]
+    asked = [i.name for i, role in roles if role is None]
+    by = f"value {found.at.tensor!r} inside" if isinstance(found.at, Place) else None
+    by = by or ", ".join(f"input {i.name!r} {i.dtype} {_text(_value(i)['shape'])}" for i in moved) or "the input named by --input"
+    shape = "" if output is None else f" {_text(_value(output)['shape'])}"
+    yield f"answer: can be audited: {kind} of output {found.audited!r}{shape}, by {by}"
+    named = f" --input {shlex.quote(asked[0])}" if asked and not moved else ""
+    fed = "".join(
+        f" --feed {shlex.quote(i.name)}=VALUE" for i, role in zip(found.inputs, found.roles, strict=False) if role == "held"
+    )
+    yield f"next: onnxfim audit {shlex.quote(path)} --data DATA.npz{named}{fed}"
 
 
 def published(found: Description) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
+from onnxfim.cli.helping import Example
 from onnxfim.cli.options import (
     assets_option,
     cache_options,
@@ -21,6 +22,7 @@ from onnxfim.cli.options import (
     given_options,
     identity_options,
     isolation_options,
+    option,
     option_of,
     output_options,
     run_options,
@@ -28,13 +30,27 @@ from onnxfim.cli.options import (
 from onnxfim.cli.program import Program
 from onnxfim.cli.spelled import OutputFile
 
-_EPILOG = """Exit codes: 0 pass, or measured where no gate was set, 1 a gate or the baseline's comparison failed, 2 could not run,
-bad usage, or the provider failed on the way (what was finished is written), 3 nothing could be audited, 4 inconclusive: a gate is
-undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive), 130 interrupted, 143 terminated (what was finished
-is written, marked partial). All outputs are written before the code is decided; --exit-zero forgives 1 only."""
+_CODES = (
+    ("0", "pass, or measured where no gate was set"),
+    ("1", "a gate or the baseline's comparison failed (0 with --exit-zero, which forgives 1 only)"),
+    ("2", "could not run, bad usage, or the provider failed on the way (what was finished is written)"),
+    ("3", "nothing could be audited"),
+    ("4", "inconclusive: a gate is undecided, the audit unsound or its --timeout up (0 with --allow-inconclusive)"),
+    ("130", "interrupted; 143 terminated (what was finished is written, marked partial)"),
+)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG)
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    codes=_CODES,
+    examples=(
+        Example("Look at the file: what it takes and gives, and whether it can be audited", "onnxfim inspect model.onnx"),
+        Example("Measure it on your samples, and write report.html", "onnxfim audit model.onnx --data samples.npz"),
+        Example("Which of two models is more robust on the same samples?", "onnxfim compare a.onnx b.onnx --data samples.npz"),
+    ),
+    pages=("gates.md", "precisions.md", "hardware.md", "terminal.md"),
+)
 @click.version_option(__version__, prog_name="onnxfim")
 def main() -> None:
     """Audit the robustness of an exported ONNX classifier.
@@ -44,7 +60,24 @@ def main() -> None:
     """
 
 
-@main.command(epilog=_EPILOG)
+@main.command(
+    codes=_CODES,
+    short_help="Measure a model's sensitivity on data, and write a report.",
+    examples=(
+        Example("Measure on your samples, and write report.html", "onnxfim audit model.onnx --data samples.npz"),
+        Example(
+            "A folder of images, scaled as the model was trained on them",
+            "onnxfim audit model.onnx --data images/ --resize 256 --crop 224 \\\n"
+            "    --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+        ),
+        Example(
+            "A check for CI: fail where one sample in twenty is more sensitive than this",
+            "onnxfim audit model.onnx --data samples.npz -o html=report.html \\\n"
+            "    -o junit=junit.xml --fail-on 'lambda_max.p95 > 12.5'",
+        ),
+    ),
+    pages=("gates.md", "precisions.md", "hardware.md", "failures.md"),
+)
 @click.argument("model", type=click.Path())
 @data_options
 @run_options
@@ -54,8 +87,10 @@ def main() -> None:
 @output_options
 @identity_options
 @configured
-@click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
+@option("-q", "--quiet", is_flag=True, group="output", help="Print errors, the verdict and the files written only.")
+@option(
+    "-v", "--verbose", is_flag=True, group="output", help="Print how the model was read, the step chosen and what each stage took."
+)
 @errors_in_one_line
 def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
@@ -72,29 +107,38 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
     sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), console, given, **options))
 
 
-@main.command()
+@main.command(
+    short_help="What the weights alone allow: class and upper bound.",
+    examples=(
+        Example("The bound, the class and the layers", "onnxfim bounds model.onnx"),
+        Example("The answer alone, and a page", "onnxfim bounds model.onnx -q -o html=bounds.html"),
+        Example("A file that leaves its sizes open", "onnxfim bounds model.onnx --shape 'x:[N,3,224,224]'"),
+    ),
+    pages=("architecture.md",),
+)
 @click.argument("model", type=click.Path())
-@click.option(
+@option(
     "-o",
     "--output-file",
     "outputs",
     type=OutputFile(("html", "json")),
     multiple=True,
     metavar="FORMAT=PATH",
+    group="output",
     help="Write html=PATH or json=PATH; repeatable.",
 )
 @assets_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--json", "as_json", is_flag=True, group="output", help="Print JSON.")
 @option_of("input")
 @option_of("feed")
 @option_of("shape")
 @option_of("output")
 @option_of("at")
-@click.option("-q", "--quiet", is_flag=True, help="Print errors and results only, no table.")
+@option("-q", "--quiet", is_flag=True, group="output", help="Print errors, the bound and the class only, no table.")
 @configured
 @errors_in_one_line
 def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
-    """Show a model's architecture class and its spectral bound, from the weights alone; no data needed."""
+    """Show a model's spectral bound and its architecture's class, from the weights alone; no data needed."""
     from onnxfim.cli.bounds_command import bounds_command
 
     bounds_command(model, outputs, as_json, Console(quiet), **options)
@@ -103,18 +147,28 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
 main.add_command(compare)
 
 
-@main.command()
+@main.command(
+    short_help="What a file takes and gives, and whether it can be audited.",
+    examples=(Example("Can it be audited, and how?", "onnxfim inspect model.onnx"),),
+)
 @click.argument("model", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--json", "as_json", is_flag=True, group="output", help="Print JSON.")
 @errors_in_one_line
 def inspect(model: str, as_json: bool) -> None:
-    """Show what an ONNX file takes and gives: inputs, outputs, opset, output kind, normalisation, providers."""
+    """Show whether and how an ONNX file can be audited, and what it takes and gives: inputs, outputs, opset, output kind,
+    normalisation, providers.
+    """
     from onnxfim.cli.inspect_command import inspect_command
 
     inspect_command(model, as_json, Console())
 
 
-@main.command()
+@main.command(
+    short_help="Write a saved audit in other formats.",
+    examples=(
+        Example("A page and a table of a saved audit", "onnxfim convert report.json -o html=report.html -o csv=samples.csv"),
+    ),
+)
 @click.argument("report", type=click.Path())
 @output_options
 @partial(identity_options, host=False)
@@ -131,9 +185,9 @@ def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | Non
     convert_command(report, Outputs(outputs or DEFAULT, assets), told_by(options))
 
 
-@main.command()
+@main.command(short_help="Write a configuration file with every option.", examples=(Example("Write onnxfim.toml", "onnxfim init"),))
 @click.argument("path", type=click.Path(), default=FILE, required=False)
-@click.option("--force", is_flag=True, help="Overwrite a file that is there.")
+@option("--force", is_flag=True, group="output", help="Overwrite a file that is there.")
 @errors_in_one_line
 def init(path: str, force: bool) -> None:
     """Write a configuration file, onnxfim.toml, with every option of `audit` commented out."""
@@ -143,8 +197,12 @@ def init(path: str, force: bool) -> None:
     Console().result(f"{path}: written; every key is commented out and has its default.")
 
 
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@main.command(
+    short_help="Where audits run on this machine, and what mends it.",
+    examples=(Example("Does the GPU work?", "onnxfim doctor"),),
+    pages=("install.md", "hardware.md"),
+)
+@option("--json", "as_json", is_flag=True, group="output", help="Print JSON.")
 @errors_in_one_line
 def doctor(as_json: bool) -> None:
     """Show what onnxfim finds on this machine: ONNX Runtime, the providers that load, cores, memory, extras.
@@ -156,7 +214,11 @@ def doctor(as_json: bool) -> None:
     doctor_command(as_json, Console())
 
 
-@main.command()
+@main.command(
+    short_help="The JSON Schema of a saved audit.",
+    examples=(Example("Keep it beside what reads audits", "onnxfim schema > audit.schema.json"),),
+    pages=("stability.md",),
+)
 @errors_in_one_line
 def schema() -> None:
     """Print the JSON schema of what `audit -o json=…` writes."""
@@ -165,6 +227,42 @@ def schema() -> None:
     from onnxfim.record.schema import audit_schema
 
     Console().document(json.dumps(audit_schema(), indent=1))
+
+
+@main.command(
+    short_help="A script that makes a shell complete onnxfim.",
+    examples=(
+        Example("For bash, now and from the next login on", 'eval "$(onnxfim completion bash)"'),
+        Example("For zsh, in ~/.zshrc", 'eval "$(onnxfim completion zsh)"'),
+        Example("For fish", "onnxfim completion fish > ~/.config/fish/completions/onnxfim.fish"),
+    ),
+    pages=("terminal.md",),
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@errors_in_one_line
+def completion(shell: str) -> None:
+    """Print a script that makes SHELL complete commands, options, formats, providers, gates and file names."""
+    from onnxfim.cli.completing import script
+
+    Console().document(script(main, shell))
+
+
+@main.command(
+    short_help="Write the manual pages.",
+    examples=(
+        Example("Where man finds them", "onnxfim man ~/.local/share/man/man1 && man onnxfim-audit"),
+        Example("Read one without installing it", "onnxfim man pages && man pages/onnxfim-audit.1"),
+    ),
+    pages=("terminal.md",),
+)
+@click.argument("folder", type=click.Path(file_okay=False))
+@errors_in_one_line
+def man(folder: str) -> None:
+    """Write the manual pages, one for onnxfim and one for each command, into FOLDER; those of their names are replaced."""
+    from onnxfim.cli.man_pages import write_pages
+
+    written = write_pages(main, folder)
+    Console().result(f"{folder}: {len(written)} manual pages written: {', '.join(written)}.")
 
 
 __all__ = ["main"]

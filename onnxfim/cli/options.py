@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from onnxfim.cli import completing
 from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, NamedText, OutputFile, Percent, Rise, Size, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
@@ -18,27 +20,62 @@ Decorator: TypeAlias = Callable[[Any], Any]
 
 
 class ExampleOption(click.Option):
-    """An option with an ``example`` for the configuration file; None where its default is one."""
+    """An option with an ``example`` for the configuration file, None where its default is one, and the ``group`` of its heading."""
 
-    def __init__(self, *args: Any, example: object = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: object = None, group: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.example = example
+        self.example, self.group = example, group
+
+    def make_metavar(self, *args: Any, **kwargs: Any) -> str:
+        """What the value is called: N for a whole number, R for another; else as click says."""
+        if self.metavar is None and isinstance(self.type, (click.types.IntParamType, click.types.FloatParamType)):
+            return "N" if isinstance(self.type, click.types.IntParamType) else "R"
+        return super().make_metavar(*args, **kwargs)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers: what the option or its type says, else files or folders where the value is a path."""
+        if self._custom_shell_complete is None and isinstance(self.type, click.types.StringParamType):
+            if (metavar := self.metavar or "").startswith(("PATH", "DIR")):
+                words = [CompletionItem(word) for word in metavar.split("|")[1:] if word.startswith(incomplete) and incomplete]
+                return words or [CompletionItem(incomplete, type="dir" if metavar.startswith("DIR") else "file")]
+            if "=PATH" in metavar:
+                name, equals, path = incomplete.partition("=")
+                return completing.files(path, before=f"{name}=") if equals else []
+        return super().shell_complete(ctx, incomplete)
 
 
 option = partial(click.option, cls=ExampleOption)
 
 
-def _apply(options: list[Decorator], function: F) -> F:
-    """The function with the options, which `--help` lists in their order."""
+def _apply(options: list[Decorator], function: F, group: str) -> F:
+    """The function with the options, which `--help` lists in their order; those without a group of their own stand in ``group``."""
+    before = len(getattr(function, "__click_params__", ()))
     for decorate in reversed(options):
         function = decorate(function)
+    for made in getattr(function, "__click_params__", ())[before:]:
+        made.group = getattr(made, "group", "") or group
     return function
+
+
+def _gates(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return completing.gates(incomplete)
+
+
+def _providers(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return completing.providers(incomplete)
+
+
+#: What a shell offers for settings whose type does not tell it.
+_OFFERED = {"providers": _providers}
+_LONGEST = 40  # letters of choices that stand in the place of a value's name
 
 
 def setting_option(setting: Setting) -> Decorator:
     """The option of a setting; its value goes into `Settings` as it is."""
     facts = setting.facts
-    given: dict[str, Any] = {"example": facts.example, "metavar": facts.metavar or None, "help": facts.help}
+    given: dict[str, Any] = {"example": facts.example, "metavar": facts.metavar or None, "help": facts.help, "group": facts.group}
+    if setting.name in _OFFERED:
+        given["shell_complete"] = _OFFERED[setting.name]
     name = f"--{setting.option}"
     if setting.kind is bool:
         name += f"/--no-{setting.option}" if setting.default else ""
@@ -50,6 +87,9 @@ def setting_option(setting: Setting) -> Decorator:
         given |= {"type": _type(setting), "multiple": repeats, "default": setting.default, "show_default": not setting.optional}
         notes = ("; repeatable." if repeats else ".", f"  [default: {facts.unset}]" if setting.optional and facts.unset else "")
         given["help"] = facts.help.removesuffix(".") + "".join(notes)
+        if setting.choices and not facts.metavar and len("|".join(setting.choices)) > _LONGEST:
+            given["metavar"] = setting.option.rpartition("-")[2].upper() if setting.option else None
+            given["help"] += f" One of {', '.join(setting.choices)}."
     return option(name, setting.name, **given)
 
 
@@ -76,9 +116,9 @@ def _type(setting: Setting) -> Any:
     return {tuple[float, ...]: Floats(), tuple[float, float]: TwoNumbers()}.get(kind)
 
 
-def _settings_of(group: Literal["data", "run"]) -> list[Decorator]:
-    """The options of all settings of a group."""
-    return [setting_option(s) for s in SETTINGS if s.option is not None and s.facts.group == group]
+def _settings_of(*groups: Literal["data", "model", "measure", "run"]) -> list[Decorator]:
+    """The options of all settings of the groups."""
+    return [setting_option(s) for s in SETTINGS if s.option is not None and s.facts.group in groups]
 
 
 def option_of(name: str) -> Decorator:
@@ -87,7 +127,7 @@ def option_of(name: str) -> Decorator:
 
 
 assets_option = option(
-    "--html-assets", "assets", metavar="DIR", example="report_files", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles.",
+    "--html-assets", "assets", group="output", metavar="DIR", example="report_files", help="Write the page's style and pictures into this folder beside it, for hosts that block inline styles.",
 )  # fmt: skip
 
 
@@ -100,6 +140,7 @@ def output_options(function: F) -> F:
             assets_option,
         ],
         function,
+        "output",
     )  # fmt: skip
 
 
@@ -113,7 +154,7 @@ def gate_options(function: F) -> F:
     """Options that make an audit a check."""
     return _apply(
         [
-            option("--fail-on", multiple=True, metavar="GATE", example=["lambda_max.p95 > 12.5", "clean_accuracy < 90%"],
+            option("--fail-on", multiple=True, metavar="GATE", shell_complete=_gates, example=["lambda_max.p95 > 12.5", "clean_accuracy < 90%"],
                    help="Fail where this holds, such as 'lambda_max.p95 > 12.5', 'clean_accuracy < 90%' or findings.error; repeatable."),
             option("--baseline", metavar="PATH", example="baseline.json", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
             option("--max-regression", type=Rise(), metavar="PERCENT", example="10%",
@@ -126,6 +167,7 @@ def gate_options(function: F) -> F:
             option("--exit-zero", is_flag=True, help="Exit with 0 instead of 1 where a gate failed."),
         ],
         function,
+        "gates",
     )  # fmt: skip
 
 
@@ -140,7 +182,7 @@ def identity_options(function: F, *, host: bool = True) -> F:
             *on_host,
             option("--no-date", is_flag=True, help="Leave the date out of the report; SOURCE_DATE_EPOCH sets another."),
         ],
-        function,
+        function, "output",
     )  # fmt: skip
 
 
@@ -162,12 +204,13 @@ def data_options(function: F, *, required: bool = True) -> F:
             option("--crop", type=click.IntRange(min=1), example=224, help="Crop the centre of images to this many pixels."),
         ],
         function,
+        "data",
     )  # fmt: skip
 
 
 def run_options(function: F) -> F:
     """Options that say how to measure: all settings but those of the data."""
-    return _apply(_settings_of("run"), function)
+    return _apply(_settings_of("model", "measure", "run"), function, "measure")
 
 
 def isolation_options(function: F) -> F:
@@ -187,6 +230,7 @@ def isolation_options(function: F) -> F:
                    "smaller calls, or without the sample at fault (Linux)."),
         ],
         function,
+        "run",
     )  # fmt: skip
 
 
@@ -198,4 +242,5 @@ def cache_options(function: F) -> F:
             option("--cache-dir", metavar="DIR", example=".onnxfim-cache", help="Where outputs are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
         ],
         function,
+        "run",
     )  # fmt: skip

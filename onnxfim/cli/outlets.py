@@ -17,11 +17,13 @@ from onnxfim.record.foreign_text import escaped, one_line, visible
 _READABLE = "onnxfim-readable"  # the name of the codec error handler
 # What stands for our own symbols where a stream's encoding has none; any other character is spelled by its code.
 _STAND_INS = {
-    "λ": "lambda", "σ": "sigma", "ε": "epsilon", "δ": "delta", "ξ": "xi", "Π": "prod", "Σ": "sum", "×": "x", "·": ".", "−": "-",
+    "λ": "lambda", "σ": "sigma", "ε": "epsilon", "δ": "delta", "μ": "mu", "ξ": "xi", "ρ": "rho", "Π": "prod", "Σ": "sum",
+    "×": "x", "·": ".", "−": "-",
     "–": "-", "—": "-", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+/-", "√": "sqrt", "∞": "inf", "→": "->", "…": "...",
     "‖": "||", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "½": "1/2", "\u00a0": " ", "━": "-", "╸": "-", "╺": "-",
 }  # fmt: skip
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ᵀ", "0123456789-+T", strict=True))  # ``10⁻³`` becomes ``10^-3``
+_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))  # ``log₁₀`` becomes ``log_10``
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
@@ -30,8 +32,10 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
         raise error
     text, made = error.object, ""
     for at in range(error.start, error.end):
-        if text[at] in _RAISED:
-            made += ("" if at and text[at - 1] in _RAISED else "^") + _RAISED[text[at]]
+        for sign, digits in (("^", _RAISED), ("_", _LOWERED)):
+            if text[at] in digits:
+                made += ("" if at and text[at - 1] in digits else sign) + digits[text[at]]
+                break
         else:
             made += _STAND_INS.get(text[at]) or escaped(text[at])
     return made, error.end
@@ -58,6 +62,10 @@ class Outlet(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         """The stream's encoding."""
         return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def spelled(self, text: str) -> str:
+        """Text in characters that the encoding has, as `write` writes it."""
+        return _encodable(text, self.encoding)
 
     def write(self, text: str) -> int:
         """Write text in characters that the encoding has; lost text counts as undelivered."""

@@ -8,15 +8,18 @@ from typing import Any
 
 import click
 
+from onnxfim.cli.completing import answer
 from onnxfim.cli.console import Console
+from onnxfim.cli.helping import ExplainedGroup
 from onnxfim.cli.identifying import WORDS
 from onnxfim.cli.outlets import unbreakable
+from onnxfim.cli.painted import coloured
 from onnxfim.cli.signals import code_of, ended_by_signals, words_of
 from onnxfim.record.foreign_text import one_line
 from onnxfim.runtime.stopping import Stop
 
 
-class Program(click.Group):
+class Program(ExplainedGroup):
     """A group of commands that no stream can break, whatever is closed, full or of a narrow encoding."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -42,8 +45,12 @@ class Program(click.Group):
             console = Console()
             run = super().main
             given = (args, prog_name, complete_var)
+            extra.setdefault("color", coloured(stdout))
             if not standalone_mode:
                 return run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
+            if (offered := answer(self)) is not None:
+                stdout.deliver(f"{offered}\n".encode())  # as it is: a shell reads it
+                sys.exit(0)
             try:
                 returned = run(*given, standalone_mode=False, windows_expand_args=windows_expand_args, **extra)
                 code = returned if isinstance(returned, int) else 0
@@ -65,7 +72,7 @@ def _show(error: click.ClickException, console: Console) -> None:
     """A usage error as click shows it, with all that was given made visible."""
     context = getattr(error, "ctx", None)
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
-        console.block(error.format_message())
+        console.block(click.unstyle(error.format_message()))
         return
     if isinstance(context, click.Context):
         console.block(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from onnxfim.record.running import ended_words
 from onnxfim.runtime.stopping import SIGNALS, Stop
 
-_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated"}
 _SHOW_CURSOR = b"\x1b[?25h"  # a bar of progress hides it
 
 
@@ -22,9 +22,8 @@ def code_of(name: str | None) -> int:
     return 128 + int(getattr(signal, name or "SIGINT", signal.SIGINT))
 
 
-def words_of(name: str | None) -> str:
-    """What became of a command that this signal ended."""
-    return _WORDS.get(name or "SIGINT", f"ended by {name}")
+#: What became of a command that a signal of this name ended.
+words_of = ended_words
 
 
 @contextmanager

@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from onnxfim.cli import completing
 
 
 class AutoInt(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
@@ -157,3 +160,9 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         if name in FOLDERS and path == "-":
             self.fail(f"{value!r}: is a folder, which stdout cannot hold. Write {name}=DIR.", param, ctx)
         return name, path
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """``FORMAT=``, then files."""
+        from onnxfim.report.formats import FORMATS
+
+        return completing.formats(self.formats or tuple(FORMATS), incomplete)

@@ -33,7 +33,8 @@ class Facts:
         wrong: The message's words after the name where a value is refused, with ``{value}``, ``{least}`` and ``{settings}`` in it;
             those that the limits or the choices give where empty.
         option: Long name of the option, without dashes; None where the command line has none, that of the field where empty.
-        group: The options it stands among in ``--help``: what the samples are, or how they are measured.
+        group: The options it stands among in ``--help``: what the samples are, how the model is read, what is measured, or how it
+            is run.
         metavar: What ``--help`` calls the option's value; the type says it where empty.
         auto: Whether the command line spells "no value" as ``auto``.
         share: Whether it is a share of one, given and printed as a percentage.
@@ -57,7 +58,7 @@ class Facts:
     good: Callable[[Any], bool] | None = None
     wrong: str = ""
     option: str | None = ""
-    group: Literal["data", "run"] = "run"
+    group: Literal["data", "model", "measure", "run"] = "measure"
     metavar: str = ""
     auto: bool = False
     share: bool = False

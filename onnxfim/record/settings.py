@@ -86,76 +86,86 @@ class Settings:
     )  # fmt: skip
     batch: int | None = setting(
         None, help="Rows per call of the runtime; auto finds the best.", least=1, wrong="{value} is not a positive number of rows.",
-        auto=True, identifies=False,
+        auto=True, group="run", identifies=False,
     )  # fmt: skip
     providers: tuple[str, ...] = setting(
         ("auto",), help="cpu, cuda, tensorrt, openvino, … or any provider of ONNX Runtime or of an installed plug-in, in order of "
         "preference; cuda:1 is the second card; auto takes CUDA where it loads, else the CPU.",
         good=lambda s: len(s.providers) >= 1, wrong="none is named; give at least one, such as 'auto' or 'cpu'.",
         option="provider", row="never",
+        group="run",
     )  # fmt: skip
     provider_options: tuple[str, ...] = setting(
         (), help="Option of a provider, such as device_id=1: of the first provider, or of the one named before a colon, as in "
         "cuda:device_id=1.", good=lambda s: all(_is_pair(o) for o in s.provider_options),
         wrong="{value} holds one that is not KEY=VALUE. Write it such as 'device_id=1' or 'cuda:device_id=1'.",
         option="provider-option", metavar="KEY=VALUE", example=["device_id=1"], row="changed", matters=True,
+        group="run",
     )  # fmt: skip
     provider_libraries: tuple[str, ...] = setting(
         (), help="Shared library of a plug-in provider, and the name to ask for it by. It is loaded into this process, so the "
         "command line alone names it. Installed packages (onnxruntime-ep-NAME) need none.",
         good=lambda s: all(_is_pair(o) for o in s.provider_libraries),
         wrong="{value} holds one that is not NAME=PATH. Write it such as 'mine=/opt/mine/libmine.so'.",
-        option="provider-library", metavar="NAME=PATH", row="changed", identifies=False,
+        option="provider-library", metavar="NAME=PATH", row="changed", group="run", identifies=False,
     )  # fmt: skip
     custom_op_libraries: tuple[str, ...] = setting(
         (), help="Shared library of custom operators for ONNX Runtime. It is loaded into the process that runs the model, so the "
         "command line alone names it, and nothing is loaded without it.",
         good=lambda s: all(path.strip() for path in s.custom_op_libraries), wrong="{value} holds one without a path.",
-        option="custom-op-library", metavar="PATH", row="changed", matters=True, identifies=False,  # their hashes do
+        option="custom-op-library", metavar="PATH", row="changed", matters=True, group="run", identifies=False,  # their hashes do
     )  # fmt: skip
     require_provider: bool = setting(
         False,
         help="Fail if the provider is not obtained, instead of falling back.",
         label="Provider required",
+        group="run",
         identifies=False,
     )
     output_kind: Literal["auto"] | OutputKind = setting(
-        "auto", help="What the outputs are; auto reads it from the graph and the values."
+        "auto", help="What the outputs are; auto reads it from the graph and the values.", group="model"
     )
     input: str | tuple[str, ...] | None = setting(
         None, help="Name of the input to perturb, where the model has several. Named several times: these together, as one vector.",
         metavar="NAME", row="never",
+        group="model",
     )  # fmt: skip
     feed: tuple[str, ...] = setting(
         (), help="What another input of the model is held at: a number, zeros, ones, or an array in FILE.npy or FILE.npz:KEY, for "
         "all samples or one for each. Without it the data's own values are taken, under the input's name.",
         good=lambda s: all(_is_pair(o) for o in s.feed),
         wrong="{value} holds one that is not NAME=VALUE. Write it such as 'mask=ones'.",
-        metavar="NAME=VALUE", example=["mask=ones"], row="changed", matters=True, identifies=False,  # the hash of the values does
+        metavar="NAME=VALUE", example=["mask=ones"], row="changed", matters=True, group="model",
+        identifies=False,  # the hash of the values does
     )  # fmt: skip
     shape: tuple[str, ...] = setting(
         (), help="Sizes of an input whose file leaves them open, such as x:[N,3,224,224]; N is the batch, on whichever axis.",
         good=lambda s: all(shape_given(o) is not None for o in s.shape),
         wrong="{value} holds one that is not NAME:[N,SIZE,…]. Write it such as 'x:[N,3,224,224]'.",
         metavar="NAME:[N,…]", example=["x:[N,3,224,224]"], row="changed", matters=True,
+        group="model",
     )  # fmt: skip
     output: str | None = setting(
         None, help="Name of the output, where the model has several; several names with commas between them, or `all`, audit their "
         "joint distribution as independent heads.", metavar="NAME[,NAME]|all", row="never",
+        group="model",
     )  # fmt: skip
     at: str | None = setting(
         None, help="Name of an inner float value to audit from; without it a file is audited at its input, or, where that takes "
         "whole numbers, at the embedding or the first float value behind it.", metavar="TENSOR", unset="the input",
         example="embedding", row="changed", label="Audited from", matters=True, paired="settings",
+        group="model",
     )  # fmt: skip
     class_axis: int | None = setting(
         None, help="Axis of the output that holds the classes, counted from 0 with the batch among them, or from the end with a "
         "minus; without it the graph's last nodes, names and values tell it.", metavar="AXIS", unset="read from the graph",
         example=-1, row="changed", matters=True,
+        group="model",
     )  # fmt: skip
     batch_axis: int | None = setting(
         None, help="Axis of the output that holds the batch; without it two calls tell it.", metavar="AXIS",
         unset="found by two calls", example=1, row="changed",
+        group="model",
     )  # fmt: skip
     temperature: float | None = setting(
         None, help="Temperature of the calibrated values; auto fits it on the labels.", over=0, auto=True,
@@ -164,16 +174,20 @@ class Settings:
     sigma: float = setting(
         1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian or "
         "embedding (of length 1).", over=0, row="changed", matters=True,
+        group="model",
     )  # fmt: skip
     score_threshold: float = setting(
         0.25, help="Score at or above which a box is audited, with all its scores, where the output kind is detection.", over=0,
         under=1, row="changed", matters=True,
+        group="model",
     )  # fmt: skip
     input_scale: tuple[float, ...] | None = setting(
         None, help="d(model input)/d(raw input) per channel, for results in raw units; None where it is not known.", option=None,
         unset="not known", matters=True,
     )  # fmt: skip
-    tf32: bool = setting(False, help="Allow TF32 arithmetic on CUDA.", label="TF32", words=("off", "allowed"), matters=True)
+    tf32: bool = setting(
+        False, help="Allow TF32 arithmetic on CUDA.", label="TF32", words=("off", "allowed"), matters=True, group="run"
+    )
     replay: int = setting(
         64, help="Samples, spread over the ranking, whose KL curve along the worst direction is measured (needs gradients).",
         least=0, wrong="{value} is not a number of samples.", row="changed",

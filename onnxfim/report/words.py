@@ -296,13 +296,22 @@ def _one(value: int, noun: str) -> str:
 
 
 def _now(audit: Audit) -> str:
+    parts = [text for text in (_to_read(audit), *next_steps(audit)) if text]
+    return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
+
+
+def _to_read(audit: Audit) -> str:
     errors = sum(f.level == "error" for f in audit.findings)
     warnings = sum(f.level == "warning" for f in audit.findings)
-    parts = []
     if errors:
-        parts.append(f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again.")
-    elif warnings:
-        parts.append(f"Read the {_one(warnings, 'warning')} under Findings.")
+        return f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again."
+    return f"Read the {_one(warnings, 'warning')} under Findings." if warnings else ""
+
+
+def next_steps(audit: Audit) -> tuple[str, ...]:
+    """What to do after reading the findings, one sentence each, the most urgent first; none where nothing is left."""
+    errors = any(f.level == "error" for f in audit.findings)
+    parts = []
     if audit.run.partial:
         parts.append("Run it again to the end.")
     if not audit.data.labels and not audit.data.synthetic and audit.reads_labels:
@@ -316,7 +325,7 @@ def _now(audit: Audit) -> str:
         )
     if audit.verdict == "measured":
         parts.append("Set a limit (--fail-on) or a baseline to make this a check that can pass or fail.")
-    return " ".join(parts) or "Find out why nothing was measured; the reasons are under Skipped samples and Findings."
+    return tuple(parts)
 
 
 def lead_aggregate(audit: Audit) -> Aggregates | None:

@@ -472,7 +472,9 @@ def test_the_command_line_keeps_and_says_so(here):
     call()
     output, found = call()
     assert cached(found) > 0
-    assert f"{cached(found):,} of {found.run.evaluations:,} forward passes came from the cache" in output
+    assert f"cost: {found.run.evaluations:,} forward passes ({cached(found):,} from the cache)" in output
+    told = call("-v")[0]
+    assert f"{cached(found):,} of {found.run.evaluations:,} forward passes came from the cache (--no-cache runs all)" in told
     assert [p.name for p in (here / "xdg").iterdir()] == ["onnxfim"]
 
 

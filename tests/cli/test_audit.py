@@ -46,11 +46,13 @@ class TestOutputs:
         page = (here / "report.html").read_text("utf-8")
         assert page.startswith("<!doctype html>") or page.startswith("<!DOCTYPE html>")
         assert "model.onnx" in page
-        last = done.output.strip().splitlines()[-1]
-        assert re.search(
-            r"mean lambda_max [\d.e-]+ \[.*\], calibrated .* 30 samples on CPUExecutionProvider, [\d.]+ s; report: report\.html",
-            last,
+        told = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+        assert told["verdict"] == "measured. 30 samples, no gate set: neither pass nor fail."
+        assert re.fullmatch(
+            r"mean [\d.]+ \[[\d.]+, [\d.]+\] nats per squared model input unit, calibrated, exact; .*", told["lambda_max"]
         )
+        assert told["files"] == "report.html"
+        assert re.fullmatch(r"[\d,]+ forward passes, [\d.]+ s, gradient on CPUExecutionProvider", told["cost"])
 
     def test_several_and_each_whole(self, here, command):
         done = command("audit", *GOOD, "-o", "html=a.html", "-o", "json=a.json", "-o", "json=b.json")
@@ -114,7 +116,7 @@ class TestOutputs:
     def test_without_labels(self, here, command):
         np.save(here / "x.npy", MODEL.samples(10))
         done = command("audit", "model.onnx", "--data", "x.npy", *CPU, "-o", "json=a.json")
-        assert "only raw values exist" in done.output
+        assert "accuracy: not measured: it needs labels" in done.stdout
         found = read("a.json")
         assert found.calibration.temperature is None
         assert all(s.lambda_max_calibrated.value is None for s in found.samples)
@@ -140,8 +142,9 @@ class TestOutputs:
 
 
 class TestWords:
-    def test_quiet_prints_the_last_line_only(self, here, command):
-        assert len(command("audit", *GOOD, "-q").output.strip().splitlines()) == 1
+    def test_quiet_prints_the_verdict_and_the_files_alone(self, here, command):
+        done = command("audit", *GOOD, "-q")
+        assert done.output == "verdict: measured. 30 samples, no gate set: neither pass nor fail. Report: report.html\n"
 
     def test_verbose_says_how_the_model_was_read(self, here, command):
         loud = command("audit", *GOOD, "-v").output
@@ -158,7 +161,9 @@ class TestWords:
         assert logging.getLogger("onnxfim").handlers == []
 
     def test_clean_accuracy(self, here, command):
-        assert "clean accuracy 80.0%" in command("audit", *GOOD).output
+        assert re.search(
+            r"^accuracy: 80\.0 % \[[\d.]+ %, [\d.]+ %\] clean; temperature", command("audit", *GOOD).output, re.MULTILINE
+        )
 
     @pytest.mark.parametrize(("name", "full"), [("cuda", "CUDAExecutionProvider"), ("openvino", "OpenVINOExecutionProvider")])
     def test_a_provider_that_is_not_obtained_is_said(self, here, command, name, full):
@@ -252,7 +257,7 @@ class TestInterrupt:
         found = read("a.json")
         assert found.run.partial
         assert 0 < len(found.samples) < 30
-        assert "interrupted, partial" in done.output.strip().splitlines()[-1]
+        assert f" (interrupted, partial: {len(found.samples)} of 30 samples, few-samples). " in done.stdout.splitlines()[0]
         assert "interrupted" in (here / "a.html").read_text("utf-8")
 
     def test_nothing_done_is_nothing_written(self, here, command, monkeypatch):

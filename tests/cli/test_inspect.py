@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from numpy.testing import assert_allclose
 from onnxfim.record.schema import audit_schema
 from tests.cli.conftest import MODEL
 from tests.support import headed, models
+from tests.support.step_models import forest
+from tests.support.two_inputs import TwoInputs
 from tests.support.whole_nets import Bag, Masked
 
 
@@ -144,3 +147,49 @@ def test_of_several_inputs_the_tokens_are_found(here, command):
     found = shown(command, "m.onnx")
     assert [(i["name"], i["role"]) for i in found["inputs"]] == [("x", "perturbed"), ("mask", "held")]
     assert found["audited_from"]["value"] == "e"
+
+
+class TestAnswersFirst:
+    """What a command is asked for stands on its first line."""
+
+    def test_of_a_file_that_can_be_audited(self, here, command):
+        first, second, *_ = command("inspect", "model.onnx").stdout.splitlines()
+        assert first == "answer: can be audited: logits of output 'z' [N, 4], by input 'x' float32 [N, 6]"
+        assert second == "next: onnxfim audit model.onnx --data DATA.npz"
+        words = second.removeprefix("next: onnxfim ").replace("DATA.npz", "data.npz").split()
+        assert command(*words, "--provider", "cpu").exit_code == 0, "the command does what it says"
+
+    def test_of_a_name_that_a_shell_would_split(self, here, command):
+        models.save(MODEL.onnx(), here / "my model.onnx")
+        assert "next: onnxfim audit 'my model.onnx' --data DATA.npz" in command("inspect", "my model.onnx").stdout.splitlines()
+
+    def test_of_a_step_function(self, here, command):
+        models.save(forest(3, 6, 4), here / "m.onnx")
+        first = command("inspect", "m.onnx").stdout.splitlines()[0]
+        assert first.startswith("answer: an audit finds no slope: ")
+
+    def test_of_several_inputs(self, tmp_path, command):
+        TwoInputs.drawn(0).write(tmp_path / "two.onnx")
+        lines = command("inspect", tmp_path / "two.onnx").stdout.splitlines()
+        assert lines[0].startswith("answer: can be audited: ")
+        assert " --feed " in lines[1] or " --input " in lines[1]
+
+    def test_of_what_no_audit_reads(self, here, command):
+        models.save(models.integer(), here / "m.onnx")
+        first = command("inspect", "m.onnx").stdout.splitlines()[0]
+        assert first.startswith("answer: ")
+        assert command("audit", "m.onnx", "--data", "random").exit_code != 0 or "can be audited" in first
+
+    def test_of_a_bound(self, here, command):
+        lines = command("bounds", "model.onnx").stdout.splitlines()
+        assert [line.partition(":")[0] for line in lines[:4]] == ["upper bound", "meaning", "safe", "class"]
+        assert any(line.startswith("layer ") for line in lines)
+        record = json.loads(command("bounds", "model.onnx", "--json").stdout)["bound"]
+        assert f"(log10 {record['log10_lipschitz']:.3f} and {record['log10_fisher']:.3f})" in lines[0]
+        quiet = command("bounds", "model.onnx", "-q").stdout.splitlines()
+        assert quiet == lines[: len(quiet)]
+        assert not any(line.startswith(("layer ", "assumes")) for line in quiet)
+
+    def test_of_a_machine(self, command):
+        first = command("doctor").stdout.splitlines()[0]
+        assert re.match(r"answer: audits run on \w+ExecutionProvider: ONNX Runtime [\d.]+", first)

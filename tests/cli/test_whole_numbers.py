@@ -33,7 +33,7 @@ def values(path):
 def test_masks_from_the_data_and_from_an_option(tokens, command):
     done = command("audit", "tokens.onnx", "--data", "masked.npz", *CPU, "-o", "json=own.json", "-o", "html=own.html")
     assert done.exit_code == 0, done.output
-    assert "audited from 'e'; before it: Gather (node 'Gather_1') of the table 'E' (15 rows) by 'x'" in done.output
+    assert ", from 'e'; before it: Gather (node 'Gather_1') of the table 'E' (15 rows) by 'x'" in done.output
     assert "nats per squared unit of the embedding" in done.output
     assert "worst direction of sample" in done.output
     assert_allclose(values("own.json"), NET.lambda_max(IDS, MASKS), rtol=2e-5)  # float32 against float64

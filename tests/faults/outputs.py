@@ -68,7 +68,7 @@ def disk_full(place):
     (full / "a.json").write_text("old")
     done = place.audit("-o", "csv=a.csv", "-o", f"json={full / 'a.json'}")
     assert "full/a.json: cannot be written (No space left on device)" in done.output
-    assert done.output.count("report: a.csv\n") == 1
+    assert done.output.count("files: a.csv\n") == 1
     assert [(p.name, p.read_text()) for p in full.iterdir()] == [("a.json", "old")]
     assert len((place.folder / "a.csv").read_text().splitlines()) == 13
     return done

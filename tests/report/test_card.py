@@ -1,0 +1,207 @@
+"""The card: the verdict first, every number with its interval, unit and kind, and nothing that a name could steer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from onnxfim.record.decision import Finding
+from onnxfim.report.card import FINDINGS, audit_card, verdict_line
+from onnxfim.report.meaning import flip_median
+from onnxfim.report.numbers import number
+from onnxfim.report.words import lead_values
+from tests.support.audits import fallback, gated, hostile, make_audit, with_flips, with_nulls, with_replay, with_tokens
+from tests.support.hostile import FORBIDDEN
+
+
+def told(audit, **options):
+    """The card's lines by their labels; of those that are there twice, the last."""
+    return {line.label: line.whole for line in audit_card(audit, **options).lines}
+
+
+def with_findings(audit, *levels):
+    return replace(audit, findings=tuple(Finding(f"f{i}", level, f"Message {i}.") for i, level in enumerate(levels)))
+
+
+PLAIN = with_flips(replace(make_audit(60), findings=()))
+REPLAYED = with_replay(PLAIN)
+
+
+def test_the_lines_in_their_order():
+    labels = [line.label for line in audit_card(PLAIN, files=("a.html", "b.json")).lines]
+    order = [
+        "verdict",
+        "accuracy",
+        "meaning",
+        "lambda_max",
+        "flip radius",
+        "boundary",
+        "worst",
+        "findings",
+        "next",
+        "files",
+        "cost",
+        "audited",
+    ]
+    assert [label for k, label in enumerate(labels) if label not in labels[:k]] == order
+    assert labels.count("meaning") <= 2
+
+
+@pytest.mark.parametrize(
+    ("audit", "verdict", "look", "reason"),
+    [
+        (replace(PLAIN, verdict="measured"), "measured", "neutral", ". 60 samples, no gate set: neither pass nor fail."),
+        (replace(gated(PLAIN), verdict="pass"), "pass", "good", ". Every gate passed on 60 samples."),
+        (replace(PLAIN, verdict="inconclusive"), "inconclusive", "doubtful", ". The comparison that was asked for could not be made."),
+        (
+            replace(with_findings(PLAIN, "error", "warning"), verdict="inconclusive"),
+            "inconclusive", "doubtful", " (f0). These numbers must not be relied on.",
+        ),
+    ],
+    ids=["measured", "pass", "not compared", "unsound"],
+)  # fmt: skip
+def test_the_verdict_its_look_and_its_reason(audit, verdict, look, reason):
+    line = verdict_line(audit)
+    assert (line.label, line.lead, line.look, line.text) == ("verdict", verdict, look, reason)
+    assert audit_card(audit).look == look
+
+
+def test_a_failed_gate_is_named():
+    audit = gated(PLAIN)
+    assert audit.verdict == "fail"
+    line = verdict_line(audit)
+    assert (line.lead, line.look) == ("fail", "bad")
+    failed = [g.text for g in audit.gates if g.verdict == "fail"]
+    assert failed[0] in line.text
+
+
+def test_what_ended_early_is_part_of_the_verdict():
+    run = replace(PLAIN.run, partial=True, interrupted_by="SIGTERM")
+    audit = replace(PLAIN, run=run, verdict="inconclusive", data=replace(PLAIN.data, count=100))
+    audit = replace(audit, findings=(Finding("partial", "error", "Partial."), Finding("few-samples", "error", "Few.")))
+    assert verdict_line(audit).text.startswith(" (terminated, partial: 60 of 100 samples, few-samples). ")
+    stopped = replace(audit, run=replace(run, stopped="a device was lost"))
+    assert verdict_line(stopped).text.startswith(" (stopped by the provider, partial: ")
+
+
+def test_nothing_measured_is_no_sign_of_robustness():
+    audit = replace(with_nulls(PLAIN), verdict="inconclusive")
+    found = told(audit)
+    assert "Nothing was measured on 60 samples. This is not a sign of robustness." in found["verdict"]
+    assert found["lambda_max"].startswith("not measured: ")
+    assert "worst" not in found
+
+
+def test_every_number_has_its_interval_its_unit_and_its_kind():
+    found, aggregates = told(PLAIN), PLAIN.aggregates
+    mean = aggregates["lambda_max_calibrated"].mean
+    kind = aggregates["lambda_max_calibrated"].kind
+    assert found["lambda_max"].startswith(
+        f"mean {number(mean.value)} [{number(mean.low)}, {number(mean.high)}] {PLAIN.units}, calibrated, {kind}; raw "
+    )
+    flips = flip_median(PLAIN)
+    ends = f"[{number(flips.low)}, {number(flips.high)}]"
+    assert found["flip radius"].startswith(f"median {number(flips.value)} {ends} model input units, L2, upper bound")
+    distance = aggregates["boundary_distance"].median
+    ends = f"[{number(distance.low)}, {number(distance.high)}]"
+    assert (
+        found["boundary"]
+        == f"median {number(distance.value)} {ends} model input units, L2, first order, {aggregates['boundary_distance'].kind}"
+    )
+
+
+def test_where_few_samples_carry_the_mean_the_geometric_mean_stands_for_it():
+    kind = "lambda_max_calibrated"
+    group = PLAIN.aggregates[kind]
+    mean = replace(group.mean, high=None, method="carried by 2 of 60 samples: no population interval but its lower end")
+    typical = replace(group.mean, value=0.25, low=0.125, high=0.5)
+    audit = replace(PLAIN, aggregates={**PLAIN.aggregates, kind: replace(group, mean=mean, geometric_mean=typical)})
+    assert told(audit)["lambda_max"] == (
+        f"geometric mean 0.250 [0.125, 0.500] {PLAIN.units}, calibrated, {group.kind}; 2 of 60 samples carry the mean"
+    )
+
+
+def test_the_worst_samples_are_those_with_the_largest_values():
+    values = lead_values(PLAIN)
+    first, second, third = sorted(values, key=lambda k: -values[k])[:3]
+    parts = told(PLAIN)["worst"].split("; ")
+    assert len(parts) == 3
+    for index, part in zip((first, second, third), parts, strict=True):
+        assert part.startswith(f"sample\u00a0{index} ")
+        assert part.endswith(f"\u00a0{number(values[index])}")
+    wrong = next(s for s in PLAIN.samples if s.label != s.prediction)
+    alone = replace(PLAIN, samples=(wrong, *[s for s in PLAIN.samples if s.index != wrong.index][:1]))
+    assert f"({wrong.label},\u00a0predicted\u00a0{wrong.prediction})" in told(alone)["worst"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "counted", "shown"),
+    [
+        ((), "none", []),
+        (("note",), "1 note", ["note"]),
+        (("note", "warning"), "1 warning, 1 note", ["warning", "note"]),
+        (("note", "warning", "error", "error"), "2 errors, 1 warning, 1 note", ["error", "error", "warning", "note"]),
+        (("warning",) * 7, "7 warnings; 2 more in the report", ["warning"] * FINDINGS),
+    ],
+)
+def test_findings_are_counted_and_the_worst_told(levels, counted, shown):
+    card = audit_card(with_findings(PLAIN, *levels))
+    lines = {line.label: line for line in card.lines}
+    assert lines["findings"].whole == counted
+    assert [line.label for line in card.lines if line.label in ("error", "warning", "note")] == shown
+    assert not card.whole
+
+
+def test_all_findings_are_told_where_they_are_asked_for():
+    card = audit_card(with_findings(PLAIN, "note", "note", "warning"), findings=FINDINGS + 3)
+    assert [line.label for line in card.lines if line.label in ("error", "warning", "note")] == ["warning", "note", "note"]
+    assert card.whole
+
+
+def test_the_next_step():
+    assert told(with_findings(PLAIN, "error"))["next"] == "Mend what is in error above, and audit again."
+    assert told(replace(PLAIN, data=replace(PLAIN.data, synthetic=True)))["next"] == "Run it on real inputs."
+    assert told(replace(PLAIN, run=replace(PLAIN.run, partial=True)))["next"] == "Run it again to the end."
+    bare = replace(make_audit(60, labels=False), findings=())
+    assert told(bare)["next"] == "Give labels to get accuracy and calibrated values."
+    assert told(bare)["accuracy"] == "not measured: it needs labels"
+
+
+def test_what_settles_an_open_gate_is_the_next_step():
+    advice = "About 13 more samples (73 in all) would settle it."
+    gates = tuple(replace(g, verdict="inconclusive", advice=advice) for g in gated(PLAIN).gates)
+    assert told(replace(PLAIN, gates=gates, verdict="inconclusive"))["next"] == advice
+
+
+def test_what_has_no_decision_has_no_flips():
+    samples = tuple(replace(s, prediction=None, label=None) for s in PLAIN.samples)
+    audit = replace(PLAIN, samples=samples, model=replace(PLAIN.model, output_kind="embedding"))
+    assert not {"accuracy", "flip radius", "boundary"} & set(told(audit))
+
+
+def test_tokens_and_an_entry_are_told():
+    found = told(with_tokens(REPLAYED))
+    assert "tokens" in found
+    assert "; before it: " in found["audited"]
+
+
+def test_the_cost_tells_what_came_from_the_cache():
+    run = replace(PLAIN.run, times={"cached_rows": 1234}, evaluations=5000, seconds=2.0)
+    assert told(replace(PLAIN, run=run))["cost"].startswith("5,000 forward passes (1,234 from the cache), 2.00 s, ")
+
+
+@pytest.mark.parametrize("audit", [hostile(PLAIN), hostile(with_tokens(REPLAYED)), hostile(fallback(PLAIN))])
+def test_no_name_steers(audit):
+    card = audit_card(audit, files=("a\x1b[31m.html",))
+    text = "\n".join([card.title, *(line.label + line.whole for line in card.lines)])
+    assert not FORBIDDEN & (set(text) - {"\n"})
+
+
+def test_one_sample_has_no_statistics():
+    one = replace(PLAIN, samples=PLAIN.samples[:1])
+    group = replace(PLAIN.aggregates["lambda_max_calibrated"], count=1)
+    found = told(replace(one, aggregates={**PLAIN.aggregates, "lambda_max_calibrated": group}))
+    assert found["lambda_max"].endswith("; of the one sample")
+    assert "worst" not in found
+    assert "1 sample," in found["verdict"] or "1 sample." in found["verdict"]
