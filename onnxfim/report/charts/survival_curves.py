@@ -19,8 +19,7 @@ LINES = {
 }  # fmt: skip
 #: What each is called.
 NAMES = {
-    "flip_radius": "the moves tried", "attack": "the attack", "boundary_distance": "the first-order boundary distance",
-    "certified": "what the weights guarantee",
+    "flip_radius": "moves tried", "attack": "attack", "boundary_distance": "boundary, first order", "certified": "guaranteed",
 }  # fmt: skip
 _BANDS = ("flip_radius", "attack")  # whose intervals are drawn; four bands over one another show none
 _FEWEST = 3
