@@ -210,7 +210,9 @@ def place_line(audit: Audit, told: Robustness) -> str | None:
     """Where the model stands among the references, with what that does not say."""
     place = told.place
     if place is None:
-        return None if told.no_place is None else f"{told.no_place[:1].upper()}{visible(told.no_place[1:])}."
+        # The user can mend units; what else is in the way stands beside the curves.
+        reason = told.no_place if told.level is None else None
+        return None if reason is None else f"{reason[:1].upper()}{visible(reason[1:])}."
     first, *others = place.ranks
     also = "".join(f", than {r.below:,} by {rank_name(r)}{_within(r)}" for r in others)
     band = band_words(place)
