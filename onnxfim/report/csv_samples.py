@@ -15,11 +15,13 @@ from onnxfim.record.sample import SampleResult, Skipped
 
 Cell: TypeAlias = "str | int | float | None"
 
+#: Columns of the flip's length in other units, by the field of `FlipLengths`.
+_LENGTHS = {"raw": "flip_radius_raw_units", "standardised": "flip_radius_standardised"}
 #: Column names, in order.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
-    "kind", "unchanged", "directions", "evaluations",
+    *_LENGTHS.values(), "kind", "unchanged", "directions", "evaluations",
 )  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets take the wide ones too
@@ -64,6 +66,8 @@ def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
         if measure.interval:
             yield f"{measure.name}_low", estimate.low
             yield f"{measure.name}_high", estimate.high
+    if sample.flip_lengths is not None:
+        yield from ((column, getattr(sample.flip_lengths, field)) for field, column in _LENGTHS.items())
 
 
 def _skipped(skipped: Skipped) -> dict[str, Cell]:
