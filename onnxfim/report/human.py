@@ -19,7 +19,7 @@ _PARTS = (0.8, 0.2, 0.5)  # of what stands without attack: the rungs nearest to 
 _FARTHER = 1.5  # times the first-order distance: flips found so far out are told beside it
 _QUARTER = 0.25
 _SAME = 0.05  # relative difference of a rung of the replay from the distance it is taken for
-TRAININGS = {"standard": "standard training", "robust": "training for robustness"}
+TRAININGS = {"standard": "with standard training", "robust": "trained for robustness"}
 
 
 def human_lines(audit: Audit) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ def band_words(place: ReferencePlace) -> str:
     elif first.most <= _QUARTER * place.models:
         parts.append("among the least sensitive quarter")
     if place.like is not None:
-        parts.append(f"as those of {TRAININGS[place.like]} are")
+        parts.append(f"like those {TRAININGS[place.like]}")
     return ", ".join(parts)
 
 

@@ -57,7 +57,7 @@ def _line(curve: SurvivalCurve, told: Robustness) -> SurvivalLine:
         dash=dash,
         kind=_KINDS[curve.source],
         units=f"{NORM_WORDS[curve.norm]}, {visible(curve.units)}",
-        samples=f"{curve.standing:,} of {curve.samples:,}",
+        samples=f"{curve.standing:,} of {count(curve.samples, 'sample')} stand without a change",
         reached=tuple(reached_quantity(r, curve, told) for r in curve.reached),
     )
 
