@@ -18,11 +18,13 @@ Cell: TypeAlias = "str | int | float | None"
 
 # What tells the report from others, the same on every row, so that rows of several files may be put together.
 _REPORT = ("report_id", "date", "title", "note", "meta", "host", "command", "versions", "settings")
+#: Columns of the flip's length in other units, by the field of `FlipLengths`.
+_LENGTHS = {"raw": "flip_radius_raw_units", "standardised": "flip_radius_standardised"}
 #: Column names, in order.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
-    "kind", "unchanged", "directions", "evaluations",
+    *_LENGTHS.values(), "kind", "unchanged", "directions", "evaluations",
     *_REPORT,
 )  # fmt: skip
 
@@ -77,6 +79,8 @@ def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
         if measure.interval:
             yield f"{measure.name}_low", estimate.low
             yield f"{measure.name}_high", estimate.high
+    if sample.flip_lengths is not None:
+        yield from ((column, getattr(sample.flip_lengths, field)) for field, column in _LENGTHS.items())
 
 
 def _skipped(skipped: Skipped) -> dict[str, Cell]:

@@ -19,7 +19,7 @@ _PARTS = (0.8, 0.2, 0.5)  # of what stands without attack: the rungs nearest to 
 _FARTHER = 1.5  # times the first-order distance: flips found so far out are told beside it
 _QUARTER = 0.25
 _SAME = 0.05  # relative difference of a rung of the replay from the distance it is taken for
-TRAININGS = {"standard": "standard training", "robust": "training for robustness"}
+TRAININGS = {"standard": "with standard training", "robust": "trained for robustness"}
 
 
 def human_lines(audit: Audit) -> tuple[str, ...]:
@@ -210,7 +210,9 @@ def place_line(audit: Audit, told: Robustness) -> str | None:
     """Where the model stands among the references, with what that does not say."""
     place = told.place
     if place is None:
-        return None if told.no_place is None else f"{told.no_place[:1].upper()}{visible(told.no_place[1:])}."
+        # The user can mend units; what else is in the way stands beside the curves.
+        reason = told.no_place if told.level is None else None
+        return None if reason is None else f"{reason[:1].upper()}{visible(reason[1:])}."
     first, *others = place.ranks
     also = "".join(f", than {r.below:,} by {rank_name(r)}{_within(r)}" for r in others)
     band = band_words(place)
@@ -242,7 +244,7 @@ def band_words(place: ReferencePlace) -> str:
     elif first.most <= _QUARTER * place.models:
         parts.append("among the least sensitive quarter")
     if place.like is not None:
-        parts.append(f"as those of {TRAININGS[place.like]} are")
+        parts.append(f"like those {TRAININGS[place.like]}")
     return ", ".join(parts)
 
 

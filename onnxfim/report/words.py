@@ -180,7 +180,7 @@ def _sensitive(audit: Audit) -> str:
     )
     place = robustness_of(audit).place
     if place is not None and (band := band_words(place)):
-        parts.append(f"Of {count(place.models, f'reference {place.task} classifier')} it is {band}.")
+        parts.append(f"Beside {count(place.models, f'reference {place.task} classifier')} it is {band}.")
     elif any(c.standing for c in robustness_of(audit).curves):
         parts.append("Judge by the distances above: what changes of the input are to be expected where it is used?")
     statistic = lead_aggregate(audit)

@@ -42,7 +42,7 @@ def no_level(audit: Audit) -> str:
         return "the inputs do not have the shape of pictures"
     return (
         f"the inputs go from {data.input_min:.3g} to {data.input_max:.3g}, neither 0 to 1 nor 0 to 255: "
-        "let onnxfim normalise them (--mean, --std), so that pixels are known"
+        "let onnxfim normalise them (--mean, --std), or say how they were (--already-normalised), so that pixels are known"
     )
 
 

@@ -103,7 +103,7 @@ def _ends(half: object) -> tuple[float | None, ...]:
 def _rank(measure: Ranked, own: ReferenceFigure, models: Sequence[ReferenceModel]) -> Rank | None:
     """How many references are less sensitive: their radius is longer, their λ smaller."""
     others = [f for m in models if (f := figure_of(m, measure)) is not None]
-    if own.value is None or len(others) != len(models):
+    if own.value is None or not math.isfinite(own.value) or len(others) != len(models):
         return None
 
     def below(value: float) -> int:

@@ -22,12 +22,15 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.reference import ReferenceFigure, ReferenceModel, ReferenceTable, ReferenceTask
 from onnxfim.record.robustness import Ranked, Robustness, Source
 from onnxfim.record.statistics import spearman
+from onnxfim.report.numbers import number, percent
 from onnxfim.verdict.placing import figure_of, lambda_in_pixels, pixel_figures
 from onnxfim.verdict.survival import robustness
-from tests.support.places import MODELS
+from tests.support.places import MODELS, ROOT
 from tests.support.places import SAMPLES as SAMPLE_MODELS
 
 SAMPLES = 200
+PAGE = ROOT / "docs" / "interpretation.md"
+BEGIN, END = "<!-- table: written by tests/benchmarks/make_reference.py -->", "<!-- end of table -->"
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FASHION = ("t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -193,6 +196,28 @@ def write(rows: list[tuple[str, ReferenceModel]]) -> None:
     table = ReferenceTable(ABOUT, "tests/benchmarks/make_reference.py", f"{SAMPLES} samples at most", leads, tasks)
     text = json.dumps(dataclasses.asdict(table), indent=1, ensure_ascii=False)
     reference.PLACE.write_text(text + "\n", "utf-8")
+    reference.reference_table.cache_clear()
+    page = PAGE.read_text("utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{page_tables()}{END}{after}", "utf-8")
+
+
+def page_tables() -> str:
+    """The table as the page of documentation shows it: a part for each task, the most sensitive first."""
+    parts = []
+    for task in reference.reference_table().tasks:
+        rows = sorted(task.models, key=lambda m: -(m.lambda_mean.value or 0.0))
+        head = (
+            "| model | trained | accuracy | mean λ_max, calibrated | median flip radius | boundary distance | smallest L2 attack |"
+        )
+        lines = [f"\n**{task.task}**\n", head, "|---|---|---|---|---|---|---|"]
+        for m in rows:
+            cells = (m.lambda_mean.value, m.flip_radius.value, m.boundary_distance.value, m.attack_l2)
+            name = f"`{m.name}`" + (f" (of `{m.variant_of}`)" if m.variant_of else "")
+            figures = " | ".join("–" if x is None else number(x) for x in cells)
+            lines.append(f"| {name} | {m.training} | {percent(m.accuracy)} | {figures} |")
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The sentences of the first screen against an independent attack and ascent on the files: none says more than is so.
 
-The attack is this module's own: it knows the files alone, by ONNX Runtime, and slopes by central differences over all 64 inputs.
+The attack is this module's own: it knows the files alone, by ONNX Runtime, and slopes by differences over all 64 inputs.
 What a sentence states as reached (so many flip within ε, so many nats) must be reached by it; what is stated as impossible must not.
 """
 
@@ -22,7 +22,7 @@ NAMES = ("mlp", "vgg", "resnet", "resnet_adv", "resnet_fp16", "resnet_int8", "de
 N = 60
 #: Files that round give no slope at small steps; their parent's slopes are good enough to attack them with.
 _SLOPES = {"resnet_int8": "resnet", "resnet_fp16": "resnet"}
-_STEP, _STEPS = 2e-3, 14
+_STEP, _STEPS, _REPLAYED = 2e-3, 20, 24
 
 
 class Model:
@@ -40,12 +40,12 @@ class Model:
         return np.concatenate(parts).astype(np.float64)
 
     def slopes(self, X, function):
-        """Gradients (n, d) of ``function(logits, which)`` of single rows, by central differences."""
+        """Gradients (n, d) of ``function(logits, which)`` of single rows, by forward differences."""
         n, d = X.shape
-        moves = np.concatenate([_STEP * np.eye(d), -_STEP * np.eye(d)])
+        moves = np.concatenate([np.zeros((1, d)), _STEP * np.eye(d)])
         z = self.logits((X[:, None] + moves).reshape(-1, d))
-        values = function(z, np.repeat(np.arange(n), 2 * d)).reshape(n, 2, d)
-        return (values[:, 0] - values[:, 1]) / (2 * _STEP)
+        values = function(z, np.repeat(np.arange(n), d + 1)).reshape(n, d + 1)
+        return (values[:, 1:] - values[:, :1]) / _STEP
 
 
 def log_softmax(z):
@@ -63,26 +63,36 @@ def onto_ball(delta, radius):
     return delta * np.minimum(1.0, radius[:, None] / np.maximum(size, 1e-12))
 
 
+def nearest_in_box(X, g, wanted):
+    """The shortest moves with ``g·δ = wanted`` (< 0) that stay within 0 to 1: ``P(−t·g)``, with t by bisection."""
+    low, high = np.zeros(len(X)), np.full(len(X), 100.0)
+    for _ in range(40):
+        t = (low + high) / 2
+        short = (g * (np.clip(X - t[:, None] * g, 0, 1) - X)).sum(axis=1) > wanted
+        low, high = np.where(short, t, low), np.where(short, high, t)
+    return np.clip(X - high[:, None] * g, 0, 1) - X
+
+
 def smallest_flips(model, slopes, X, labels):
-    """Lengths of the shortest moves within 0 to 1 that an attack of its own finds, (n,): projected ascent, then bisection."""
+    """Lengths of the shortest moves within 0 to 1 that an attack of its own finds, (n,): projected steps, and the line back."""
     best = np.full(len(X), np.inf)
-    for start in (0, 1):
-        delta = np.zeros_like(X) if start == 0 else 0.05 * np.random.default_rng(0).standard_normal(X.shape)
-        for _ in range(_STEPS):
-            g = slopes.slopes(np.clip(X + delta, 0, 1), lambda z, of: margins(z, labels[of]))
-            m = margins(slopes.logits(np.clip(X + delta, 0, 1)), labels)
-            # To the boundary as the slope has it, and a little beyond; held near the line back to the sample.
-            step = -(m + 0.3 + 0.1 * np.abs(m))[:, None] * g / np.maximum((g**2).sum(axis=1, keepdims=True), 1e-12)
-            size = np.linalg.norm(step, axis=1, keepdims=True)
-            delta = np.clip(X + delta + step * np.minimum(1.0, 0.25 / np.maximum(size, 1e-12)), 0, 1) - X
-            flips = margins(model.logits(X + delta), labels) < 0
-            for i in np.flatnonzero(flips):
-                best[i] = min(best[i], np.linalg.norm(delta[i]))
-            delta = np.where(flips[:, None], 0.9 * delta, delta)
+    delta = np.zeros_like(X)
+    for _ in range(_STEPS):
+        g = slopes.slopes(X + delta, lambda z, of: margins(z, labels[of]))
+        m = margins(slopes.logits(X + delta), labels)
+        # Until it flips towards the boundary as the slope has it; then to the boundary's point of the box nearest to the sample.
+        towards = -(m + 0.3 + 0.1 * np.abs(m))[:, None] * g / np.maximum((g**2).sum(axis=1, keepdims=True), 1e-12)
+        nearest = nearest_in_box(X, g, (g * delta).sum(axis=1) - m - 0.05) - delta
+        step = np.where(np.isfinite(best)[:, None], 0.7 * nearest, towards)
+        size = np.linalg.norm(step, axis=1, keepdims=True)
+        delta = np.clip(X + delta + step * np.minimum(1.0, 0.25 / np.maximum(size, 1e-12)), 0, 1) - X
+        for part in (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7):  # and on the line back to the sample
+            flips = margins(model.logits(X + part * delta), labels) < 0
+            best[flips] = np.minimum(best[flips], part * np.linalg.norm(delta[flips], axis=1))
     return best
 
 
-def ascended(slopes, X, base, radius, rounds=6):
+def ascended(slopes, X, base, radius, rounds=4):
     """The largest KL(p(x) ‖ p(x + δ)) with ‖δ‖ ≤ radius that ascent finds, (n,), and that at the start: the top of F, both ways."""
     P, n, d = np.exp(base), len(X), X.shape[1]
     moves = np.concatenate([_STEP * np.eye(d), -_STEP * np.eye(d)])
@@ -169,6 +179,7 @@ def test_the_distribution_can_move_as_far_as_is_said(name):
     audit, data = audited(name)
     replayed = [(s, p) for s in audit.samples if s.kl_curve and (p := rung(s, s.kl_curve, 1.0)) is not None]
     assert len(replayed) >= N // 2
+    replayed = replayed[:: max(1, len(replayed) // _REPLAYED)]
     X = data.inputs[[s.index for s, _ in replayed]].reshape(len(replayed), -1).astype(np.float64)
     model = Model(name)
     reached = ascended(model, X, log_softmax(model.logits(X)), np.array([p.epsilon for _, p in replayed]))
@@ -176,6 +187,8 @@ def test_the_distribution_can_move_as_far_as_is_said(name):
     assert (reached >= 0.98 * measured - 1e-5).all(), np.min(reached / np.maximum(measured, 1e-12))
     line = next(line for line in human_lines(audit) if line.startswith("Moved by"))
     stated = float(re.search(r"distribution by ([\d.,]+) nats or more", line)[1].replace(",", ""))
-    assert (reached >= 0.98 * stated).mean() >= 0.5
+    everyone = sorted(max(p.along, p.against) for s in audit.samples if s.kl_curve and (p := rung(s, s.kl_curve, 1.0)) is not None)
+    assert sum(kl >= 0.995 * stated for kl in everyone) >= len(everyone) / 2  # as it is rounded in print
+    assert (reached >= 0.98 * stated).mean() >= 0.5 - 2 / len(replayed), "of every second or third of them"
     at_least = re.search(r"at least ([\d.]+)", line)
     assert float(at_least[1]) <= stated

@@ -18,6 +18,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Finding, GateResult
 from onnxfim.record.identity import Identity
+from onnxfim.record.sample import FlipLengths
 from onnxfim.record.schema import audit_schema
 from onnxfim.report import junit, markdown, sarif
 from onnxfim.report.csv_samples import COLUMNS
@@ -249,6 +250,15 @@ def test_csv_holds_no_formula():
     assert [r["name"] for r in rows][-3:] == ["'＝1", "a;'=1", "b; '@x"]
     assert len(text.splitlines()) == len(names) + 1
     assert tuple(rows[0]) == COLUMNS
+
+
+def test_the_csv_has_flips_in_other_units():
+    audit = make_audit(3)
+    one = replace(audit.samples[1], flip_lengths=FlipLengths(raw=0.25, standardised=None))
+    told = replace(audit, samples=(audit.samples[0], one, audit.samples[2]))
+    rows = list(csv.DictReader(io.StringIO(renderers()["csv"](told))))
+    assert [r["flip_radius_raw_units"] for r in rows] == ["", "0.25", ""]
+    assert [r["flip_radius_standardised"] for r in rows] == ["", "", ""]
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "a|b", "``x`y", "`", "[x](http://evil.example)", "@user #1 www.evil.example"])

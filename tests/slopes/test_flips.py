@@ -86,6 +86,15 @@ class TestLinear:
         ]
         assert_array_equal(found.ray[reached], np.array(side, int)[reached])
 
+    def test_the_move_is_the_one_that_flipped(self):  # float32 rows
+        found, _ = self.search()
+        flipped = np.isfinite(found.distance)
+        assert flipped.sum() > 20
+        assert_allclose(np.linalg.norm(found.move, axis=1)[flipped], found.distance[flipped], rtol=1e-6)
+        before, after = (self.MODEL.logits(x).argmax(axis=1) for x in (self.X, self.X + found.move))
+        assert_array_equal(after != before, flipped)
+        assert not found.move[~flipped].any()
+
     def test_all_at_once_is_one_at_a_time(self):
         together, model = self.search()
         alone = [self.search(chosen=slice(k, k + 1))[0] for k in range(len(self.X))]

@@ -11,6 +11,7 @@ import pytest
 from onnxfim.record import reference
 from onnxfim.record.fitting import from_plain
 from onnxfim.record.reference import ReferenceTable, reference_table, task_of
+from onnxfim.record.statistics import spearman
 from onnxfim.verdict.pixels import pixel_level
 from onnxfim.verdict.placing import figure_of
 from onnxfim.verdict.survival import robustness
@@ -208,3 +209,18 @@ def test_a_row_is_what_an_audit_gives():
     for name in ("flip_radius", "boundary_distance", "lambda_mean", "lambda_median"):
         assert getattr(found, name).value == pytest.approx(getattr(known, name).value, rel=0.03), name
     assert (found.attack_l2, found.attacked) == (known.attack_l2, known.attacked)
+
+
+def test_the_page_shows_the_table_that_is_shipped():
+    from tests.benchmarks.make_reference import BEGIN, END, PAGE, page_tables
+
+    page = PAGE.read_text("utf-8")
+    assert page.split(BEGIN)[1].split(END)[0] == f"\n{page_tables()}"
+    robust, standard = (sorted(m.flip_radius.value for m in CIFAR.networks if m.group == group) for group in ("robust", "standard"))
+    told = " ".join(page.split())
+    for task in (t for t in reference_table().tasks if len(t.networks) >= 3):
+        attacks = np.array([m.attack_l2 for m in task.networks])
+        for measure in ("lambda_max_calibrated", "flip_radius"):
+            rho = spearman(attacks, np.array([figure_of(m, measure) for m in task.networks]))
+            assert f"{rho:.2f}".rstrip("0").rstrip(".").replace("-", "−") in told.split("Spearman's")[1].split("Neither")[0]
+    assert f"go from {robust[0]:.2f} to {robust[-1]:.2f}, of the latter from {standard[0]:.2f} to {standard[-1]:.2f}" in told

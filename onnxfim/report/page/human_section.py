@@ -6,7 +6,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.robustness import SHARES, Reached, Robustness, SurvivalCurve
 from onnxfim.report.charts.marks import Figure, at_both_widths
-from onnxfim.report.charts.survival import LINES, NAMES, survival_chart
+from onnxfim.report.charts.survival_curves import LINES, NAMES, survival_chart
 from onnxfim.report.human import attacked_at, robustness_of
 from onnxfim.report.numbers import count, known_ends
 from onnxfim.report.page.quantities import Quantity
@@ -17,7 +17,7 @@ _KINDS = {
     "flip_radius": "upper bound: the shortest move found along a few directions",
     "attack": "upper bound: the smallest attack found",
     "boundary_distance": "first-order estimate",
-    "certified": "lower bound: no flip is possible nearer",
+    "certified": "lower bound, from the weights: no flip is possible nearer",
 }
 
 
@@ -57,7 +57,7 @@ def _line(curve: SurvivalCurve, told: Robustness) -> SurvivalLine:
         dash=dash,
         kind=_KINDS[curve.source],
         units=f"{NORM_WORDS[curve.norm]}, {visible(curve.units)}",
-        samples=f"{curve.standing:,} of {curve.samples:,}",
+        samples=f"{curve.standing:,} of {count(curve.samples, 'sample')} stand without a change",
         reached=tuple(reached_quantity(r, curve, told) for r in curve.reached),
     )
 

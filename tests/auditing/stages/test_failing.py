@@ -40,7 +40,8 @@ def own_part(name, layout):
     """The record without what the stage of that name would have found."""
     for sample in layout["samples"]:
         drop = {
-            "looking for flips": ("flip_radius",), "replaying the worst directions": ("kl_curve",), "attacking": ("attack_distance",),
+            "looking for flips": ("flip_radius", "flip_lengths"), "replaying the worst directions": ("kl_curve",),
+            "attacking": ("attack_distance",),
             "bounding": ("log10_fisher_bound",), "bounding the samples": ("log10_fisher_bound",),
         }.get(name, ())  # fmt: skip
         for field in drop:

@@ -16,6 +16,7 @@ from onnxfim.gradients.derivative_rules import RULES
 from onnxfim.slopes.exact import GradientRoute
 from tests.support import models
 from tests.support.models import Linear, Mlp
+from tests.support.places import SAMPLES
 
 MODEL = Mlp.draw(5, 12)
 X = MODEL.samples(24)
@@ -191,3 +192,22 @@ class TestReplay:
     def test_the_quadratic_form_bounds_every_direction(self, path, cpu):
         for s in audit(path, X, settings=cpu(replay=24)).samples:
             assert s.kl_curve.points[0].random <= s.kl_curve.points[0].quadratic * 1.05
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_the_attacks_ladder_holds_what_was_asked_for(cpu, norm):
+    """What the attack at the radius broke is nearer than the radius: the curve through the distances says the same there."""
+    with np.load(SAMPLES / "digits.npz") as data:
+        inputs, labels = data["inputs"][:40], data["labels"][:40]
+    epsilon = 0.4 if norm == "l2" else 0.08
+    found = audit(
+        SAMPLES / "digits_mlp.onnx",
+        inputs,
+        labels,
+        settings=cpu(replay=0, bounds=False, attack=norm, epsilon=epsilon, attack_range=(0, 1)),
+    )
+    curve = found.robustness.curve("attack")
+    there = next(p for p in curve.ladder if p.epsilon == epsilon)
+    assert 0 < there.left < 1
+    assert there.left == pytest.approx(found.attack.robust_accuracy)
+    assert curve.unreached == found.attack.failed

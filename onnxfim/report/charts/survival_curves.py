@@ -9,6 +9,7 @@ from onnxfim.record.robustness import Robustness, SurvivalCurve, SurvivalPoint
 from onnxfim.report.charts.axes import LogScale, log_scale
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath
 from onnxfim.report.charts.share_frame import share_frame
+from onnxfim.report.human import attacked_at
 from onnxfim.report.numbers import number, percent
 from onnxfim.report.vocabulary import NORM_WORDS
 
@@ -19,8 +20,7 @@ LINES = {
 }  # fmt: skip
 #: What each is called.
 NAMES = {
-    "flip_radius": "the moves tried", "attack": "the attack", "boundary_distance": "the first-order boundary distance",
-    "certified": "what the weights guarantee",
+    "flip_radius": "moves tried", "attack": "attack", "boundary_distance": "boundary, first order", "certified": "guaranteed",
 }  # fmt: skip
 _BANDS = ("flip_radius", "attack")  # whose intervals are drawn; four bands over one another show none
 _FEWEST = 3
@@ -58,7 +58,7 @@ def survival_chart(curves: Sequence[SurvivalCurve], told: Robustness, *, width: 
     half = min(found, default=None)
     if half is not None:
         segments.append(Segment(x(half), top - 8, x(half), bottom, "chosen"))
-        text = f"half at {number(half)}"
+        text = f"half at {attacked_at(half, first, told)}"
         wide = LETTER * len(text) / 2
         labels.append(Label(min(max(x(half), left + wide), right - wide), top - 14, text, "middle", role="value"))
     return Chart(
