@@ -63,9 +63,9 @@ def check_outputs(targets: Sequence[tuple[str, str]]) -> None:
         seen[identity] = kind, path
 
 
-def within(path: str, folders: Iterable[tuple[str, str]]) -> str | None:
+def within(path: str, folders: Sequence[tuple[str, str]]) -> str | None:
     """The first of the folders (as given, and behind all links) that a path lies in, or None."""
-    if path == "-":
+    if path == "-" or not folders:
         return None
     real = Path(os.path.realpath(path))
     return next((given for given, folder in folders if real.is_relative_to(folder)), None)

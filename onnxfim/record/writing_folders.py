@@ -85,7 +85,10 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, str], mark: s
 
 def _is_working_folder(real: str) -> bool:
     """Whether somebody works inside: the folder would be pulled away under their feet."""
-    return Path(os.getcwd()).is_relative_to(real)
+    try:
+        return Path(os.getcwd()).is_relative_to(real)
+    except FileNotFoundError:  # the working folder is gone
+        return False
 
 
 def _moved(real: str, content: Mapping[str, bytes]) -> bool:

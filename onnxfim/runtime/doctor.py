@@ -26,7 +26,11 @@ _TINY = (
 )
 _PACKAGES = ("onnx", "numpy", "scipy", "click", "jinja2", "rich")
 #: Optional packages, and what each is for.
-_EXTRAS = {"pillow": "folders of images: pip install 'onnxfim[images]'"}
+_EXTRAS = {
+    "pillow": "folders of images: pip install 'onnxfim[images]'",
+    "cyclonedx-python-lib": "a dossier's ML-BOM held against its schema: pip install 'onnxfim[dossier]'",
+    "in-toto-attestation": "a dossier's statement held against its format: pip install 'onnxfim[dossier]'",
+}
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,8 @@ class TestTogether:
             "numbers 0 to 15 of one vector", "numbers 16 to 19 of one vector",
         ]  # fmt: skip
         assert found.data.shape == (20,)
-        facts = {f.name: f.value for f in how_it_was_run(found)[0].facts}
+        (model,) = (group for group in how_it_was_run(found) if group.title == "Model")
+        facts = {f.name: f.value for f in model.facts}
         assert facts["Input"] == "image, meta as one vector: float32, N × 20"
         assert "inputs perturbed together (image, meta)" in found.model.rewritten
         assert Audit.from_json(found.to_json()) == found

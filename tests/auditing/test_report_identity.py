@@ -13,6 +13,7 @@ from onnxfim.data import Preprocessing, from_arrays
 from onnxfim.errors import SettingsError
 from onnxfim.record.settings import Settings
 from tests.support.models import Linear
+from tests.support.two_inputs import TwoInputs
 
 MODEL = Linear.draw(3, 5)
 CHEAP = Settings(replay=0, flip=False, bounds=False, providers=("cpu",))
@@ -79,3 +80,18 @@ def test_a_date_that_cannot_be_is_refused_before_any_work(path, monkeypatch):
     with pytest.raises(SettingsError, match="SOURCE_DATE_EPOCH: found 'soon'"):
         onnxfim.audit(path, MODEL.samples(6), settings=CHEAP, progress=told.append)
     assert told == []
+
+
+def test_what_other_inputs_are_held_at_enters_by_its_values(tmp_path):
+    net = TwoInputs.drawn()
+    path, data = net.write(tmp_path / "two.onnx"), net.data()
+    settings = replace(CHEAP, input="image", samples=3)
+    for name in ("one.npy", "other name.npy"):
+        np.save(tmp_path / name, np.array(True))
+
+    def of(feed, held=data):
+        return onnxfim.audit(path, held, settings=replace(settings, feed=(f"flag={feed}",))).identity.report_id
+
+    moved = {**data, "meta": data["meta"] + np.float32(0.5)}
+    assert of(tmp_path / "one.npy") == of(tmp_path / "other name.npy")
+    assert len({of(1), of(0), of(1, moved)}) == 3

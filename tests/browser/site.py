@@ -14,6 +14,8 @@ import numpy as np
 
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
+from onnxfim.report.dossier import BOM, PAGE, RECORD, render_dossier
+from onnxfim.report.dossier.conformity import render_conformity_html
 from onnxfim.spectral.reading import GraphReading
 from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
@@ -46,6 +48,14 @@ def _comparison(audits) -> Callable[..., str]:
     return lambda assets_dir: render_comparison_html(compare(audits()), assets_dir=assets_dir)
 
 
+def _conformity(audit) -> Callable[..., str]:
+    def render(assets_dir: Path | None) -> str:
+        files = {name: render_dossier(audit())[name] for name in (RECORD, PAGE, BOM)}
+        return render_conformity_html(audit(), files, assets_dir=assets_dir)
+
+    return render
+
+
 #: Renderers by the page's name; each takes the folder of the assets, or None.
 PAGES: dict[str, Callable[..., str]] = {
     **{f"audit-{name}": lambda assets_dir, name=name: render_html(VARIANTS[name](), assets_dir=assets_dir) for name in AUDITS},
@@ -54,6 +64,8 @@ PAGES: dict[str, Callable[..., str]] = {
     "bounds-hostile": _bounds(" ".join(HOSTILE), "bound-hostile"),
     "comparison": _comparison(lambda: _three(200)),
     "comparison-thousand": _comparison(lambda: _three(1000)),
+    "conformity": _conformity(VARIANTS["bound"]),
+    "conformity-hostile": _conformity(VARIANTS["bound-hostile"]),
     "comparison-hostile": _comparison(lambda: [hostile(with_bound(make_audit(30))), hostile(make_audit(30))]),
 }
 

@@ -65,3 +65,17 @@ def test_a_dossier_does_not_replace_what_is_read(here, command):
     assert done.exit_code == 2
     assert "d: would replace d/report.json, which is read. Name another folder." in " ".join(done.output.split())
     assert (here / "d/SHA256SUMS").read_bytes() == before
+
+
+def test_a_working_folder_that_is_gone_is_told(here, command, monkeypatch):
+    make_audit(20).save(here / "a.json")
+    gone = here / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = command("convert", here / "a.json", "-o", "dossier=d")
+    assert done.exit_code == 2
+    assert len(done.output.strip().splitlines()) == 1
+    done = command("convert", here / "a.json", "-o", f"dossier={here / 'd'}")
+    assert done.exit_code == 0, done.output
+    assert names(here / "d") == set(NAMES)

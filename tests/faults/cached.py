@@ -17,9 +17,10 @@ CACHE = "The cache"
 
 
 def values(audit: Audit) -> Audit:
-    """The audit without what depends on the clock and on the cache."""
+    """The audit without what depends on the clock, on the cache and on the command's own words."""
     kept = tuple(f for f in audit.findings if f.id != "cache-off")
-    return replace(audit, run=replace(audit.run, seconds=0.0, times={}), findings=kept)
+    identity = replace(audit.identity, command=())
+    return replace(audit, run=replace(audit.run, seconds=0.0, times={}), findings=kept, identity=identity)
 
 
 def off(place, done, why):

@@ -82,6 +82,9 @@ class TestLoading:
         before = load_model(path)
         weights = tmp_path / "weights.bin"
         assert before.bytes == path.stat().st_size + weights.stat().st_size
+        both = [(p, hashlib.sha256(p.read_bytes()).hexdigest()) for p in (path, weights)]
+        assert [(p.resolve(), digest) for p, digest in before.digests] == [(p.resolve(), digest) for p, digest in both]
+        assert before.sha256 == hashlib.sha256(path.read_bytes() + weights.read_bytes()).hexdigest()
         weights.write_bytes(weights.read_bytes()[::-1])
         assert load_model(path).sha256 != before.sha256
 

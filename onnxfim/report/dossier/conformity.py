@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
@@ -74,18 +75,19 @@ class ConformityPage:
     signing: Sequence[str]
 
 
-def render_conformity_html(audit: Audit, files: Mapping[str, str]) -> str:
+def render_conformity_html(audit: Audit, files: Mapping[str, str], *, assets_dir: str | Path | None = None) -> str:
     """The page as HTML text.
 
     Args:
         audit: What it is about.
         files: The files of the dossier that it names and links to, by name.
+        assets_dir: As for `render_html`.
 
     Raises:
         OutputError: the templates are missing from the installation.
     """
     page = build_conformity_page(audit, files)
-    return render("conformity.html.j2", placed(None), title=page.title, page=page)
+    return render("conformity.html.j2", placed(assets_dir), title=page.title, page=page)
 
 
 def render_conformity_text(audit: Audit, files: Mapping[str, str]) -> str:
