@@ -13,8 +13,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.running import ended_words
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
-from onnxfim.report.human import human_lines
-from onnxfim.report.meaning import flip_median
+from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.numbers import MISSING, count, number, percent, seconds
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.page.quantities import UNBOUNDED
@@ -154,14 +153,16 @@ def _carried(mean: Aggregate) -> str:
 
 
 def _flip_radius(audit: Audit) -> str:
-    found = flip_median(audit)
-    if not found.samples:
+    """The distance at which half of the standing samples have flipped; the sentence in human terms has its tails."""
+    told = robustness_of(audit)
+    curve = told.curve("flip_radius")
+    if curve is None or not curve.standing:
         return MISSING
-    of = count(found.samples, found.of)
-    left = f", {found.unflipped:,} did not flip" if found.unflipped else ""
-    if found.value is None:
-        return f"median not found: of {of}{left}"
-    return f"median {number(found.value)}{_ends(found.low, found.high)} {_length(audit)}, upper bound{left}"
+    half = curve.reached[1]
+    left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
+    if half.epsilon is None:
+        return f"median not found: of {who(curve, told.counts)}{left}"
+    return f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, upper bound{left}"
 
 
 def _boundary(audit: Audit) -> str:

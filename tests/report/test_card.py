@@ -8,7 +8,7 @@ import pytest
 
 from onnxfim.record.decision import Finding
 from onnxfim.report.card import FINDINGS, audit_card, verdict_line
-from onnxfim.report.meaning import flip_median
+from onnxfim.report.human import robustness_of
 from onnxfim.report.numbers import number
 from onnxfim.report.words import lead_values
 from tests.support.audits import fallback, gated, hostile, make_audit, with_flips, with_nulls, with_replay, with_tokens
@@ -100,9 +100,9 @@ def test_every_number_has_its_interval_its_unit_and_its_kind():
     assert found["lambda_max"].startswith(
         f"mean {number(mean.value)} [{number(mean.low)}, {number(mean.high)}] {PLAIN.units}, calibrated, {kind}; raw "
     )
-    flips = flip_median(PLAIN)
+    flips = robustness_of(PLAIN).curve("flip_radius").reached[1]
     ends = f"[{number(flips.low)}, {number(flips.high)}]"
-    assert found["flip radius"].startswith(f"median {number(flips.value)} {ends} model input units, L2, upper bound")
+    assert found["flip radius"].startswith(f"median {number(flips.epsilon)} {ends} model input units, L2, upper bound")
     distance = aggregates["boundary_distance"].median
     ends = f"[{number(distance.low)}, {number(distance.high)}]"
     assert (
