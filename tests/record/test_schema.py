@@ -64,6 +64,7 @@ LATER = {
         "restarts",
         "custom_libraries",
         "model_changed",
+        "providers_available",
     },
 }
 

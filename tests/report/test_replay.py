@@ -179,7 +179,7 @@ def test_coordinates_stand_for_pictures_where_the_input_is_no_image():
 def test_pictures_of_directions_are_saved_beside_the_page(tmp_path):
     html = render_html(with_replay(make_audit(30)), assets_dir=tmp_path / "files")
     used = {e.attributes["src"] for e in read(html).elements if e.tag == "img"}
-    assert {u.split("/")[1] for u in used} | {"report.css"} == {p.name for p in (tmp_path / "files").iterdir()}
+    assert {u.split("/")[1] for u in used} | {"report.css", "report.js"} == {p.name for p in (tmp_path / "files").iterdir()}
     assert "files/direction-0-moved.png" in used
 
 

@@ -25,7 +25,7 @@ from onnxfim.record.running import UNMEASURED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
-from onnxfim.runtime.providers import CPU
+from onnxfim.runtime.providers import CPU, available_providers
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.verdict.judge import judge
 
@@ -162,6 +162,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider=ground.provider,
         providers_requested=settings.providers,
         providers_registered=() if report is None else report.registered,
+        providers_available=() if report is None else available_providers(),
         provider_reason=None if report is None else report.reason,
         method=found.method,
         step=ground.step.step,

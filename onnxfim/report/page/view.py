@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxfim.report.charts.marks import Figure
 from onnxfim.report.page.gate_section import BaselineView, GateLine
+from onnxfim.report.page.not_run import NotRun
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.vocabulary import Source, Statement
 from onnxfim.report.words import Notice
@@ -297,16 +298,39 @@ class BoundView:
 
 
 @dataclass(frozen=True)
+class Cover:
+    """The head of the page and the title page of its print: ``running`` is what every printed sheet repeats."""
+
+    heading: str
+    line: str
+    note: str
+    facts: tuple[Fact, ...]
+    running: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A question whose answer is folded: ``short`` in the list of contents, ``hint`` beside the question."""
+
+    id: str
+    question: str
+    short: str
+    hint: str
+    template: str
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the report prints, in its order."""
 
     title: str
-    name: str
+    cover: Cover
     summary: str
     notices: tuple[Notice, ...]
     verdict: str
     verdict_word: str
     headline: str
+    human: tuple[str, ...]
     answers: tuple[Statement, ...]
     gates: tuple[GateLine, ...]
     baseline: BaselineView | None
@@ -317,6 +341,9 @@ class Page:
     statistics_note: str
     meaning: str | None
     findings: tuple[FindingLine, ...]
+    not_run: tuple[NotRun, ...]
+    folds: tuple[Fold, ...]
+    spread: Figure | None
     distribution: Figure | None
     distribution_note: str
     curve: Figure | None
@@ -339,11 +366,13 @@ class Page:
     sample_columns: tuple[MeasureColumn, ...]
     samples: tuple[SampleLine, ...]
     samples_note: str
+    print_samples: int
     named: bool
     labelled: bool
     skipped: tuple[SkippedLine, ...]
     skipped_note: str
     run: tuple[FactGroup, ...]
+    method: tuple[str, ...]
     limits: tuple[Statement, ...]
     sources: tuple[Source, ...]
     schema_version: str
