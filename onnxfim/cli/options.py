@@ -136,6 +136,7 @@ def data_options(function: F, *, required: bool = True) -> F:
             option("--data", required=required, metavar="PATH|random", example="samples.npz", help="Samples: .npz, .npy, a folder of images, or `random`."),
             *_settings_of("data"),
             option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own."),
+            option("--feature-names", metavar="FILE|A,B,…", example="features.txt", help="Names of the numbers of a sample: a text file with one a line, or the names with commas between them."),
             option("--inputs-key", default="inputs", show_default=True, help="Key of the samples in an .npz file."),
             option("--labels-key", default="labels", show_default=True, help="Key of the labels in an .npz file."),
             option("--mean", type=Floats(), example=[0.485, 0.456, 0.406], help="Subtract this, per channel."),

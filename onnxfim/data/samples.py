@@ -39,6 +39,7 @@ class Samples:
         synthetic: Whether the samples were drawn and describe no real input.
         fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
         held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
+        feature_names: Names of the numbers of one sample, in their order, where the data name them.
     """
 
     inputs: Array = field(repr=False)
@@ -52,6 +53,7 @@ class Samples:
     synthetic: bool = False
     fed: Array | None = field(default=None, repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
+    feature_names: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)

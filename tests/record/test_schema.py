@@ -33,7 +33,7 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "ScalingCheck": {"unchecked"},
-    "Audit": {"identity", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
+    "Audit": {"identity", "direction_summary", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
     "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
@@ -48,8 +48,8 @@ LATER = {
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
     "OutputInfo": {"of"},
-    "DirectionPicture": {"positions"},
-    "DataInfo": {"labelled", "chance", "scaling"},
+    "DirectionPicture": {"positions", "traces"},
+    "DataInfo": {"labelled", "chance", "scaling", "feature_names", "input_kind"},
     "Run": {
         "provider_missed",
         "provider_options",

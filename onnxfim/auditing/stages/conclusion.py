@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.pictures import thumbnails
+from onnxfim.auditing.input_kinds import input_kind
+from onnxfim.auditing.pictures import PICTURED, thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
@@ -81,6 +82,7 @@ def conclude(
         thumbnails=pictures,
         gradient=found.gradient,
         directions=found.pictures,
+        direction_summary=found.direction_summary,
         attack=found.attack,
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
@@ -132,10 +134,10 @@ def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRo
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
-    entry = ground.subject.info.at
-    if ground.meter.stop.hurried or (entry is not None and entry.kind == "tokens"):
+    kind = input_kind(ground)
+    if ground.meter.stop.hurried or kind not in PICTURED:
         return ()
-    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
+    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited}, kind)
 
 
 def _not_exact(sample: SampleResult) -> SampleResult:
@@ -219,7 +221,15 @@ def data_info(ground: Ground) -> DataInfo:
         input_std=pooled_deviation(X, range(len(X))),
         labelled=0 if samples.labels is None else len(ground.clean.usable),
         chance=_chance(ground),
+        feature_names=_feature_names(ground),
+        input_kind=input_kind(ground),
     )
+
+
+def _feature_names(ground: Ground) -> tuple[str, ...] | None:
+    """Names of the numbers of what is audited; none where that is not the input that the names were given for."""
+    names = ground.samples.feature_names
+    return names if names is not None and len(names) == ground.dimension else None
 
 
 def _chance(ground: Ground) -> float | None:

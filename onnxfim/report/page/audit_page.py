@@ -35,6 +35,7 @@ from onnxfim.report.numbers import (
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.cover import cover
+from onnxfim.report.page.directions import direction_summary
 from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.report.page.folds import folds
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
@@ -111,6 +112,7 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         bound=bound,
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         flips=at_both_widths(lambda width: flip_curve(audit.samples, labelled=audit.data.labels, width=width)),
+        features=direction_summary(audit),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),

@@ -200,7 +200,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class DirectionCard:
-    """The worst direction of one sample: pictures for images, else a chart of its largest coordinates."""
+    """The worst direction of one sample: pictures of images, else charts."""
 
     role: str
     index: int
@@ -210,7 +210,15 @@ class DirectionCard:
     after: str | None
     flipped: bool
     pictures: tuple[Captioned, ...]
-    figure: Figure | None
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class DirectionSummaryView:
+    """The worst directions of all samples, by feature."""
+
+    figure: Figure
+    note: str
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,7 @@ class ReplayView:
     keys: tuple[LegendEntry, ...]
     points: tuple[PointLine, ...]
     directions: tuple[DirectionCard, ...]
+    directions_note: str
 
 
 @dataclass(frozen=True)
@@ -355,6 +364,7 @@ class Page:
     bound: BoundView | None
     scatter: Figure | None
     flips: Figure | None
+    features: DirectionSummaryView | None
     lead: str
     lead_series: str
     class_columns: tuple[str, ...]
