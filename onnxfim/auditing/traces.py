@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.input_pictures import Curve, Trace
+from onnxfim.record.input_pictures import Curve, SeriesTrace
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -14,7 +14,7 @@ MOST_POINTS = 240  # of a curve
 _CHANNELS = 3  # that are drawn: those with most of the direction
 
 
-def traces(x: Array, direction: Array) -> tuple[Trace, ...]:
+def traces(x: Array, direction: Array) -> tuple[SeriesTrace, ...]:
     """The channels of a series in which its worst direction is largest, first the one with most of it.
 
     Args:
@@ -29,7 +29,7 @@ def traces(x: Array, direction: Array) -> tuple[Trace, ...]:
     if not total > 0:
         return ()
     return tuple(
-        Trace(int(c), length, min(float(shares[c]) / total, 1.0), curve(inputs[c]), curve(directions[c]))
+        SeriesTrace(int(c), length, min(float(shares[c]) / total, 1.0), curve(inputs[c]), curve(directions[c]))
         for c in np.argsort(-shares)[:_CHANNELS]
     )
 

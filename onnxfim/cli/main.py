@@ -66,7 +66,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
     given = given_options(click.get_current_context())
-    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), console, given, **options))
+    wanted = Outputs(outputs or DEFAULT, assets, options.pop("print_samples"), options.pop("script"))
+    sys.exit(audit_command(model, wanted, console, given, **options))
 
 
 @main.command()
@@ -116,11 +117,11 @@ def inspect(model: str, as_json: bool) -> None:
 @output_options
 @configured
 @errors_in_one_line
-def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None) -> None:
+def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None, print_samples: int | None, script: bool) -> None:
     """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model."""
     from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
 
-    convert_command(report, Outputs(outputs or DEFAULT, assets))
+    convert_command(report, Outputs(outputs or DEFAULT, assets, print_samples, script))
 
 
 @main.command()

@@ -12,7 +12,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.identity import Identity
-from onnxfim.record.input_pictures import DirectionSummary, InputKind, Trace
+from onnxfim.record.input_pictures import DirectionSummary, InputKind, SeriesTrace
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
@@ -224,7 +224,7 @@ class DirectionPicture:
     moved: Thumbnail | None
     largest: tuple[tuple[Count, float], ...] = field(default=(), metadata=ALWAYS)
     positions: tuple[Position, ...] = ()
-    traces: tuple[Trace, ...] = ()
+    traces: tuple[SeriesTrace, ...] = ()
 
 
 @closed

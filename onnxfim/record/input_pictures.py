@@ -23,7 +23,7 @@ class Curve:
 
 @closed
 @dataclass(frozen=True)
-class Trace:
+class SeriesTrace:
     """One channel of a series at one sample: the input and the worst direction.
 
     ``share`` is the channel's part of the direction's squared length, ``length`` the number of its values.

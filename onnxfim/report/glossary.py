@@ -314,4 +314,5 @@ class Explainer:
 
 def with_symbols(text: str) -> Markup:
     """The text, escaped, with λ_max set with a subscript."""
-    return Markup(escape(text).replace("λ_max", Markup("λ<sub>max</sub>")))
+    named = re.sub(r"\blambda_max\b(?![._]\w)", "λ_max", text)
+    return Markup(escape(named).replace("λ_max", Markup("λ<sub>max</sub>")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxfim.record.input_pictures import Curve, Trace
+from onnxfim.record.input_pictures import Curve, SeriesTrace
 from onnxfim.report.charts.axes import linear_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Chart, Label, Segment, SvgPath
 from onnxfim.report.numbers import number, percent
@@ -10,7 +10,7 @@ from onnxfim.report.numbers import number, percent
 _PANEL, _GAP = 92, 30
 
 
-def trace_chart(trace: Trace, *, name: str, title: str, width: int) -> Chart | None:
+def trace_chart(trace: SeriesTrace, *, name: str, title: str, width: int) -> Chart | None:
     """The input in the upper panel, the direction in the lower one, with its zero line; None where there is nothing to draw."""
     if len(trace.input.at) < 2 or len(trace.direction.at) < 2:
         return None

@@ -51,12 +51,14 @@ from onnxfim.report.page.tables import (
     class_lines,
     classes_note,
     column_head,
+    missing_everywhere,
     sample_columns,
     sample_line,
     samples_note,
 )
-from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, Page, SkippedLine, StatisticRow, Tile
-from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, NORM_WORDS, VERDICT_WORDS
+from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, SkippedLine, StatisticRow, Tile
+from onnxfim.report.page.whole import Page
+from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, NORM_WORDS, VERDICT_WORDS, Statement
 from onnxfim.report.whereabouts import where_it_ran
 
 MOST_SKIPPED = 50
@@ -77,6 +79,7 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
     best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
     shown_measures = sample_columns(ordered[:MOST_ROWS])
     front = cover(audit)
+    missing = missing_everywhere(ordered[:MOST_ROWS], shown_measures)
     bound = bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples)
     replay = replay_view(audit, picture)
     return Page(
@@ -122,8 +125,9 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         worst=tuple(card(s, audit, picture) for s in worst),
         best=tuple(card(s, audit, picture) for s in best),
         sample_columns=tuple(map(column_head, shown_measures)),
-        samples=tuple(sample_line(s, shown_measures, audit) for s in ordered[:MOST_ROWS]),
+        samples=tuple(sample_line(s, shown_measures, audit, told=missing) for s in ordered[:MOST_ROWS]),
         samples_note=samples_note(audit),
+        missing=tuple(Statement(measure_label(m.name), reason) for m, reason in missing.items()),
         print_samples=print_samples,
         named=any(s.name and s.name != str(s.index) for s in audit.samples),
         labelled=audit.data.labels,

@@ -7,7 +7,8 @@ import shlex
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.numbers import count
-from onnxfim.report.page.view import Cover, Fact
+from onnxfim.report.page.view import Fact
+from onnxfim.report.page.whole import Cover
 
 _SHORT = 12  # digits of a report's id that are printed on every sheet
 

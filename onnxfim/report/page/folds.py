@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.numbers import count
-from onnxfim.report.page.view import Fold
+from onnxfim.report.page.whole import Fold
 from onnxfim.report.vocabulary import FAMILY_WORDS
 from onnxfim.report.whereabouts import where_it_ran
 
