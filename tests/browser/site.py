@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxfim.record.identity import Identity
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.spectral.reading import GraphReading
@@ -46,9 +47,19 @@ def _comparison(audits) -> Callable[..., str]:
     return lambda assets_dir: render_comparison_html(compare(audits()), assets_dir=assets_dir)
 
 
+def _identified():
+    """An audit that says who it is."""
+    identity = Identity(
+        "0123456789abcdef" * 4, "2026-03-01T12:00:00Z", ("onnxfim", "audit", "a b.onnx"), "Quarterly check",
+        "Before the release.", (("purpose", "acceptance"),), "host-7",
+    )  # fmt: skip
+    return replace(make_audit(20), identity=identity)
+
+
 #: Renderers by the page's name; each takes the folder of the assets, or None.
 PAGES: dict[str, Callable[..., str]] = {
     **{f"audit-{name}": lambda assets_dir, name=name: render_html(VARIANTS[name](), assets_dir=assets_dir) for name in AUDITS},
+    "audit-identified": lambda assets_dir: render_html(_identified(), assets_dir=assets_dir),
     "bounds": _bounds("digits_resnet.onnx", "bound"),
     "bounds-deep": _bounds("deep.onnx", "bound-deep"),
     "bounds-hostile": _bounds(" ".join(HOSTILE), "bound-hostile"),

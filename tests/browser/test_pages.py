@@ -111,7 +111,7 @@ def test_hostile_names_do_nothing_where_scripts_may_run(scripted, site, name):
     assert scripted.requests() == [address]
     assert (
         scripted.run(
-            "return document.querySelectorAll('script, iframe, object, [onerror], [onload], img[src=x], title ~ title').length"
+            "return document.querySelectorAll('body script, script + script, iframe, object, [onerror], [onload], img[src=x], title ~ title').length"
         )
         == 0
     )
@@ -165,6 +165,12 @@ def test_details_open_by_keyboard(plain, site):
     assert plain.run("return document.querySelector('details').open")
 
 
+def test_a_link_opens_what_it_points_into(plain, site):
+    plain.open(site.file("audit-bound") + "#attack")
+    assert plain.run("return document.querySelector('#attack').checkVisibility()")
+    assert plain.run("return [...document.querySelectorAll('section.fold > details')].filter(d => d.open).length") == 1
+
+
 @pages
 @pytest.mark.parametrize("size", [PHONE, NARROWEST], ids=["phone", "narrowest"])
 def test_nothing_leaves_the_window_at_the_side(plain, site, name, size):
@@ -196,14 +202,16 @@ def test_prints_whole(plain, site, name):
     plain.open(site.file(name), size=PAPER, media="print", scheme="dark")
     ground, ink = plain.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
     assert (ground, ink) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
-    assert plain.run("return [...document.querySelectorAll('nav')].every(e => !e.checkVisibility())")
+    assert plain.run("return [...document.querySelectorAll('main nav, .tools, .skip')].every(e => !e.checkVisibility())")
     cut = plain.run(
         "return [...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()"
         " && e.querySelector('table').getBoundingClientRect().right > innerWidth + 1).map(e => e.querySelector('caption').textContent)"
     )
     assert cut == []
     assert plain.run(OVERFLOW) == [0, []]
-    assert plain.run("return [...document.querySelectorAll('details > *')].every(e => e.getBoundingClientRect().height > 0)")
+    assert plain.run(
+        "return [...document.querySelectorAll('.fold > details > *')].every(e => e.getBoundingClientRect().height > 0)"
+    )
 
 
 def test_the_print_has_pages(plain, site):
