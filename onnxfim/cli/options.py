@@ -99,7 +99,7 @@ def output_options(function: F) -> F:
                    help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
             option("--print-samples", type=click.IntRange(min=1), metavar="N", example=30,
-                   help="Samples that the page's table has on paper; the screen has more.  [default: 16]"),
+                   help="Samples that the page's table has on paper; the screen has more.  [default: 12]"),
             option("--script/--no-script", default=True, show_default=True,
                    help="Give the page its script, which sorts, filters and searches tables; it is whole without."),
         ],

@@ -23,7 +23,7 @@ from tests.support.tracing import untraced
 #: Every record type by its name.
 TYPES = {
     n: t
-    for m in (audits, bound, decision, placed, provider_option, running, sample, settings, steps, ties)
+    for m in (audits, bound, decision, input_pictures, placed, provider_option, running, sample, settings, steps, ties)
     for n, t in vars(m).items()
     if dataclasses.is_dataclass(t)
 }

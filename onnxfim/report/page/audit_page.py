@@ -64,7 +64,7 @@ from onnxfim.report.whereabouts import where_it_ran
 MOST_SKIPPED = 50
 EXTREMES = 6
 #: Samples of the table on paper: with them a hundred samples fill at most eight sheets.
-PRINT_SAMPLES = 16
+PRINT_SAMPLES = 12
 
 
 def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAMPLES) -> Page:
