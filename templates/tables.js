@@ -73,7 +73,7 @@ document.addEventListener("DOMContentLoaded", () => {
     search.addEventListener("input", show);
     const bar = make("div", {className: "tools"}, make("label", {htmlFor: search.id}, "Search ", search));
     heads.forEach((head, column) => {
-      if (head.classList.contains("n") || head.querySelector(".sr")) return;
+      if (column === 0 || head.classList.contains("n") || head.querySelector(".sr")) return;
       const options = choices(table, column);
       if (options.length < 2 || options.length > 20) return;
       const select = make("select", {id: `filter-${place}-${column}`}, make("option", {value: ""}, "all"));

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
-from onnxfim.record import bound, decision, placed, provider_option, running, sample, schema, settings, steps, ties
+from onnxfim.record import bound, decision, input_pictures, placed, provider_option, running, sample, schema, settings, steps, ties
 from onnxfim.record.audit import Audit
 from onnxfim.record.layout import OPTIONAL
 from onnxfim.record.limits import ALWAYS, Count, Part, closed, needed_where
