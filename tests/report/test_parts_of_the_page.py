@@ -94,7 +94,7 @@ def test_paper_has_fewer_samples_than_the_screen():
     page = read(render_html(make_audit(100), print_samples=30))
     rows = [e for e in page.elements if e.tag == "tr" and "tbody" in e.inside]
     assert sum(e.attributes.get("class") == "screen" for e in rows) == 70
-    assert "Here on paper: the first 30." in page.elements[0].text
+    assert "Here on paper: the first 30;" in page.elements[0].text
     assert PRINT_SAMPLES < 30
 
 
