@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+import onnxfim
 from onnxfim.auditing.input_kinds import guessed
 from onnxfim.auditing.pictures import picture_of, thumbnails
 from onnxfim.auditing.traces import MOST_POINTS, curve, traces
+from tests.support.places import SAMPLES
 
 RNG = np.random.default_rng(0)
 
@@ -87,3 +91,34 @@ def test_traces_are_the_channels_with_most_of_the_direction(channels_last):
 
 def test_no_direction_has_no_traces():
     assert traces(np.ones((2, 40)), np.zeros((2, 40))) == ()
+
+
+@pytest.fixture(scope="module")
+def one():
+    return onnxfim.load_samples(SAMPLES / "digits.npz", SAMPLES / "digits_mlp.onnx", limit=1)
+
+
+def test_the_mean_direction_of_one_sample_is_its_direction(one):
+    named = replace(one, feature_names=tuple(f"f{i}" for i in range(64)))
+    audit = onnxfim.audit(SAMPLES / "digits_mlp.onnx", named, settings=onnxfim.Settings(samples=1, bounds=False))
+    assert audit.data.input_kind == "tabular"
+    assert audit.data.feature_names == named.feature_names
+    summary, (direction,) = audit.direction_summary, audit.directions
+    assert summary.samples == 1
+    assert sum(m**2 for m in summary.mean) == pytest.approx(1.0, rel=1e-5)  # a unit vector in float32
+    for index, value in direction.largest:
+        assert summary.mean[index] == pytest.approx(abs(value), rel=1e-6)
+    assert direction.input is None
+
+
+def test_the_kind_that_is_asked_for_is_shown(one):
+    audit = onnxfim.audit(SAMPLES / "digits_mlp.onnx", one, settings=onnxfim.Settings(samples=1, bounds=False, input_kind="series"))
+    (direction,) = audit.directions
+    assert audit.data.input_kind == "series"
+    assert audit.thumbnails == ()
+    assert direction.traces
+    assert direction.input is None
+    assert audit.direction_summary is None
+    image = onnxfim.audit(SAMPLES / "digits_mlp.onnx", one, settings=onnxfim.Settings(samples=1, bounds=False))
+    assert image.data.input_kind == "image"
+    assert image.directions[0].direction is not None
