@@ -161,3 +161,16 @@ def test_the_page_of_a_hostile_record_is_whole():
     page = read(render_html(audit))
     assert page.problems == []
     assert HOSTILE[0] in page.elements[0].text
+
+
+def test_providers_of_the_session_are_not_called_those_of_the_build():
+    audit = make_audit(3)
+    run = replace(
+        audit.run,
+        providers_registered=("CPUExecutionProvider",),
+        providers_available=("CUDAExecutionProvider", "CPUExecutionProvider"),
+    )
+    facts = {f.name: f.value for g in page_of(replace(audit, run=run)).run for f in g.facts}
+    assert facts["Given to the session"] == "CPUExecutionProvider"
+    assert facts["Providers of this build"] == "CUDAExecutionProvider, CPUExecutionProvider"
+    assert "Providers of this build" not in {f.name for g in page_of(audit).run for f in g.facts}
