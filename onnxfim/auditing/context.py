@@ -21,6 +21,7 @@ from onnxfim.errors import OnnxFimError
 from onnxfim.graph.joint import JOINT
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo
+from onnxfim.record.input_pictures import DirectionSummary
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import Settings
@@ -222,6 +223,7 @@ class Found:
         stopped: What was said where a failure of the provider ended it.
         interrupted_by: The signal that ended it, where that is known.
         pictures: Of worst directions.
+        direction_summary: Worst directions over all samples that have one, of inputs that are tables.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
         leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
@@ -235,6 +237,7 @@ class Found:
     stopped: str | None = None
     interrupted_by: str | None = None
     pictures: tuple[DirectionPicture, ...] = ()
+    direction_summary: DirectionSummary | None = None
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
     leads: Mapping[int, Array] = field(default_factory=dict)

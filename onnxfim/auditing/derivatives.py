@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from onnxfim.auditing.context import Ground
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.errors import OnnxFimError
+from onnxfim.gradients.derivative_rules import AUTO
 from onnxfim.gradients.selftest import SelfTest
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.failures import OutOfMemory
@@ -113,4 +114,5 @@ def _opened(ground: Ground, settings: Settings, hardware: Hardware) -> MeteredMo
 
 
 def _line(error: OnnxFimError | None) -> str:
-    return " ".join(str(error).rstrip(".").split())
+    """What failed, without the advice to audit from forward passes: that is what is done then, or said by who raises it."""
+    return " ".join(str(error).replace(f" Way out: {AUTO}", "").rstrip(".").split())

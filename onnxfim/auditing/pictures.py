@@ -9,24 +9,27 @@ import numpy as np
 
 from onnxfim.record.audit import Thumbnail
 from onnxfim.record.audited_from import Position
+from onnxfim.record.input_pictures import InputKind
 from onnxfim.record.sample import SampleResult
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _SHOWN = 6  # at either end of the ranking, as many as a report shows
+PICTURED: frozenset[InputKind] = frozenset({"image", "spectrogram"})
 _SIDE = 64  # pixels at most; larger inputs are averaged down
 
 
-def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array]) -> tuple[Thumbnail, ...]:
-    """Pictures of the samples at either end of the ranking, where the inputs look like images.
+def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array], kind: InputKind = "image") -> tuple[Thumbnail, ...]:
+    """Pictures of the samples at either end of the ranking, where the inputs are images or spectrograms.
 
     Args:
         results: All samples.
         inputs: Their inputs by index.
+        kind: What the inputs are.
     """
     ranked = ranking(results)
     shown = {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
-    made = (thumbnail(index, _picture(inputs[index])) for index in sorted(shown))
+    made = (thumbnail(index, _picture(inputs[index], kind)) for index in sorted(shown))
     return tuple(t for t in made if t is not None)
 
 
@@ -45,13 +48,21 @@ def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
     return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
 
 
-def _picture(x: Array) -> Array | None:
-    """An input as (H, W, C) bytes, stretched to its own range, or None where it is no image."""
-    return picture_of(x, float(x.min()), float(x.max()))
+def _picture(x: Array, kind: InputKind) -> Array | None:
+    """An input as (H, W, C) bytes, stretched to its own range, or None where it has no picture."""
+    return picture_of(x, float(x.min()), float(x.max()), kind)
 
 
-def picture_of(x: Array, low: float, high: float) -> Array | None:
-    """Values as (H, W, C) bytes with ``low`` black and ``high`` white, or None where they are no image."""
+def picture_of(x: Array, low: float, high: float, kind: InputKind = "image") -> Array | None:
+    """Values as (H, W, C) bytes with ``low`` black and ``high`` white, or None where they have no picture.
+
+    A spectrogram has its time, the longer axis, from left to right, and its lowest frequency at the bottom.
+    """
+    if kind not in PICTURED:
+        return None
+    if kind == "spectrogram":
+        plane = _as_plane(np.asarray(x, np.float64))
+        return None if plane is None else _bytes(plane, low, high)
     image = _as_image(np.asarray(x, np.float64))
     if image is None:
         return None
@@ -59,6 +70,10 @@ def picture_of(x: Array, low: float, high: float) -> Array | None:
     if factor > 1:
         h, w = (n // factor * factor for n in image.shape[:2])
         image = image[:h, :w].reshape(h // factor, factor, w // factor, factor, -1).mean(axis=(1, 3))
+    return _bytes(image, low, high)
+
+
+def _bytes(image: Array, low: float, high: float) -> Array:
     stretched = (image - low) / (high - low) if high > low else np.zeros_like(image)
     return np.round(np.clip(stretched, 0.0, 1.0) * 255).astype(np.uint8)
 
@@ -77,6 +92,21 @@ def positions_of(direction: Array, fed: Array) -> tuple[Position, ...]:
     if not total > 0:
         return ()
     return tuple(Position(int(t), min(float(p) / total, 1.0)) for t, p in zip(fed.ravel(), parts, strict=True))
+
+
+def _as_plane(x: Array) -> Array | None:
+    """A spectrogram as (frequency from the top down, time, 1), each axis reduced by itself; None where it has more than two."""
+    plane = x.squeeze()
+    if plane.ndim != 2:
+        return None
+    if plane.shape[0] > plane.shape[1]:
+        plane = plane.T
+    for axis, most in enumerate((_SIDE, 2 * _SIDE)):
+        factor = -(-plane.shape[axis] // most)
+        whole = plane.shape[axis] // factor * factor
+        parts = np.moveaxis(plane, axis, 0)[:whole].reshape(whole // factor, factor, -1).mean(axis=1)
+        plane = np.moveaxis(parts, 0, axis)
+    return plane[::-1, :, None]
 
 
 def _as_image(x: Array) -> Array | None:

@@ -21,6 +21,7 @@ from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.data.feature_names import feature_names
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
@@ -100,6 +101,8 @@ def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
     file = load_model(model)
     preprocessing = _preprocessing(options)
     samples, scale = _samples(file, preprocessing, options)
+    if options["feature_names"] is not None:
+        samples = replace(samples, feature_names=feature_names(options["feature_names"], samples.inputs.shape[1:]))
     return LoadedSubject(file, samples, settings_from(options, input_scale=scale))
 
 

@@ -104,7 +104,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
     given = given_options(click.get_current_context())
-    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), console, given, **options))
+    wanted = Outputs(outputs or DEFAULT, assets, options.pop("print_samples"), options.pop("script"))
+    sys.exit(audit_command(model, wanted, console, given, **options))
 
 
 @main.command(
@@ -174,7 +175,9 @@ def inspect(model: str, as_json: bool) -> None:
 @partial(identity_options, host=False)
 @configured
 @errors_in_one_line
-def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | None, **options: Any) -> None:
+def convert(
+    report: str, outputs: tuple[tuple[str, str], ...], assets: str | None, print_samples: int | None, script: bool, **options: Any
+) -> None:
     """Write a saved audit (REPORT, from -o json=…) in other formats, without running the model.
 
     It keeps its id, date and command; --title, --note and --meta say more of it.
@@ -182,7 +185,7 @@ def convert(report: str, outputs: tuple[tuple[str, str], ...], assets: str | Non
     from onnxfim.cli.identifying import told_by
     from onnxfim.cli.outputs import DEFAULT, Outputs, convert_command
 
-    convert_command(report, Outputs(outputs or DEFAULT, assets), told_by(options))
+    convert_command(report, Outputs(outputs or DEFAULT, assets, print_samples, script), told_by(options))
 
 
 @main.command(short_help="Write a configuration file with every option.", examples=(Example("Write onnxfim.toml", "onnxfim init"),))

@@ -37,10 +37,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Formats and their paths; ``-`` is stdout. ``assets`` is the folder of the page's style and pictures, or None."""
+    """Formats and their paths; ``-`` is stdout. ``assets`` is the folder of the page's style and pictures, or None.
+
+    ``print_samples`` are those that the page's table has on paper, None for the default; ``script`` whether it has its script.
+    """
 
     targets: Sequence[tuple[str, str]]
     assets: str | None = None
+    print_samples: int | None = None
+    script: bool = True
 
     @property
     def to_stdout(self) -> bool:
@@ -75,7 +80,9 @@ class Outputs:
 
     def write(self, audit: Audit) -> Written:
         """Write every format, the JSON first, each whatever becomes of the others."""
-        return write_each(self.targets, renderers(self.assets), audit)
+        return write_each(
+            self.targets, renderers(self.assets, print_samples=self.print_samples, script=None if self.script else False), audit
+        )
 
 
 def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str | dict[str, str]]], result: T) -> Written:

@@ -40,6 +40,7 @@ class Samples:
         fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
         held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
         prepared: What was done to raw values, by name (`Preprocessing.given`); empty where nothing was.
+        feature_names: Names of the numbers of one sample, in their order, where the data name them.
     """
 
     inputs: Array = field(repr=False)
@@ -54,6 +55,7 @@ class Samples:
     fed: Array | None = field(default=None, repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     prepared: Mapping[str, Any] = field(default_factory=dict)
+    feature_names: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -12,6 +12,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
 from onnxfim.record.identity import Identity
+from onnxfim.record.input_pictures import DirectionSummary, InputKind, SeriesTrace
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.robustness import Robustness
 from onnxfim.record.row_check import RowCheck
@@ -127,6 +128,8 @@ class DataInfo:
 
     ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
     have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    ``feature_names`` are those of the input's numbers, in their order, where the data name them.
+    ``input_kind`` is what the inputs are shown as.
     """
 
     source: str
@@ -142,6 +145,8 @@ class DataInfo:
     labelled: Count = 0
     chance: Part | None = None
     scaling: ScalingCheck | None = None
+    feature_names: tuple[str, ...] | None = None
+    input_kind: InputKind | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,7 @@ class DirectionPicture:
     """The worst direction of one sample: the input, the signed direction (grey is zero), the input moved along it.
 
     ``largest`` holds the coordinates with the largest entries and their values, for inputs that are no images (the pictures are
-    None then). ``positions`` are those of a sequence of tokens, where each has values of its own.
+    None then). ``positions`` are those of a sequence of tokens, where each has values of its own, ``traces`` channels of a series.
     """
 
     index: Count
@@ -220,6 +225,7 @@ class DirectionPicture:
     moved: Thumbnail | None
     largest: tuple[tuple[Count, float], ...] = field(default=(), metadata=ALWAYS)
     positions: tuple[Position, ...] = ()
+    traces: tuple[SeriesTrace, ...] = ()
 
 
 @closed
@@ -326,6 +332,7 @@ class Audit:
     comparison: BaselineComparison | None = field(default=None, metadata=ALWAYS)
     identity: Identity | None = None
     robustness: Robustness | None = None
+    direction_summary: DirectionSummary | None = None
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)
 
     @property

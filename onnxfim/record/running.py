@@ -78,6 +78,7 @@ class Run:
     ended it early, or says that it was the time limit; None where nothing did. ``failed_stages`` are those that failed where nobody
     foresaw it. ``restarts`` tell how often the process that ran the model ended and was started again; ``custom_libraries`` are the
     libraries of custom operators that it had. ``model_changed`` is True where the model's file was another one at the end.
+    ``providers_registered`` are those that the session was given, ``providers_available`` all that the ONNX Runtime has.
     """
 
     provider: str
@@ -107,4 +108,5 @@ class Run:
     restarts: tuple[Restart, ...] = ()
     custom_libraries: tuple[CustomLibrary, ...] = ()
     model_changed: bool = False
+    providers_available: tuple[str, ...] = ()
     times: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)

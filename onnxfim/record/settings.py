@@ -125,6 +125,9 @@ class Settings:
     output_kind: Literal["auto"] | OutputKind = setting(
         "auto", help="What the outputs are; auto reads it from the graph and the values.", group="model"
     )
+    input_kind: Literal["auto", "image", "spectrogram", "series", "tabular", "text", "other"] = setting(
+        "auto", help="What the inputs are, for the pictures of a report; auto tells it by their shape and values.", row="changed"
+    )
     input: str | tuple[str, ...] | None = setting(
         None, help="Name of the input to perturb, where the model has several. Named several times: these together, as one vector.",
         metavar="NAME", row="never",

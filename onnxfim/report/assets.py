@@ -1,8 +1,9 @@
-"""Where a page's style and pictures lie: in the page itself, or in a folder beside it for hosts that block inline ones."""
+"""Where a page's style, script and pictures lie: in the page itself, or in a folder beside it for hosts that block inline ones."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -13,7 +14,7 @@ from onnxfim.record.writing import write_bytes
 
 
 class Assets(Protocol):
-    """Places the style sheet and pictures of one page."""
+    """Places the style sheet, the script and the pictures of one page; ``policy`` is that of a page without a script."""
 
     policy: ClassVar[str]
 
@@ -22,6 +23,9 @@ class Assets(Protocol):
 
     def style(self, text: str) -> dict[str, str | None]:
         """What the page's head needs of its style sheet: its text, or its address."""
+
+    def script(self, text: str) -> dict[str, str | None]:
+        """What it needs of its script: its text, or its address, and the policy that lets this script run and no other."""
 
 
 class Inline:
@@ -34,6 +38,10 @@ class Inline:
 
     def style(self, text: str) -> dict[str, str | None]:
         return {"style": text, "style_url": None}
+
+    def script(self, text: str) -> dict[str, str | None]:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+        return {"script": text, "script_url": None, "policy": f"{self.policy}; script-src 'sha256-{digest}'"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Beside:
 
     def style(self, text: str) -> dict[str, str | None]:
         return {"style": None, "style_url": self._save("report.css", text.encode())}
+
+    def script(self, text: str) -> dict[str, str | None]:
+        address = self._save("report.js", text.encode())
+        return {"script": None, "script_url": address, "policy": f"{self.policy}; script-src 'self'"}
 
     def _save(self, name: str, content: bytes) -> str:
         path = self.folder / name

@@ -1,4 +1,4 @@
-"""A comparison of several audits as one HTML page that needs no network and no script."""
+"""A comparison of several audits as one HTML page that needs no network, and is whole without its script."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from onnxfim.record.audit import Audit
 
@@ -65,11 +65,15 @@ FOLDERS: dict[str, FolderFormat] = {
 }  # fmt: skip
 
 
-def renderers(assets_dir: str | Path | None = None) -> dict[str, Renderer]:
-    """A renderer per format name; with ``assets_dir`` the page's style and pictures are written there, beside it."""
+def renderers(assets_dir: str | Path | None = None, **page: Any) -> dict[str, Renderer]:
+    """A renderer per format name; with ``assets_dir`` the page's style and pictures are written there, beside it.
+
+    ``page`` are further options of `onnxfim.report.html.render_html`; None leaves one at its default.
+    """
     found: dict[str, Renderer] = {**FORMATS, **FOLDERS}
-    if assets_dir is not None:
+    given = {name: value for name, value in {"assets_dir": assets_dir, **page}.items() if value is not None}
+    if given:
         from onnxfim.report.html import render_html
 
-        found["html"] = partial(render_html, assets_dir=assets_dir)
+        found["html"] = partial(render_html, **given)
     return found

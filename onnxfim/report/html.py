@@ -1,4 +1,4 @@
-"""An audit as one HTML page that needs no network and no script."""
+"""An audit as one HTML page that needs no network, and is whole without its script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.assets import Assets, placed
 from onnxfim.report.compiled_templates import CompiledTemplates
-from onnxfim.report.page.audit_page import build_page
+from onnxfim.report.glossary import Explainer, with_symbols
+from onnxfim.report.page.audit_page import PRINT_SAMPLES, build_page
 from onnxfim.report.page.bound_section import bound_view
 
 if TYPE_CHECKING:
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATE_FOLDERS = (_PACKAGE / "_templates", _PACKAGE.parent / "templates")
-_STYLE = "report.css"
+_STYLE, _SCRIPT = "report.css", "tables.js"
 
 
-def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
+def render_html(
+    audit: Audit, *, assets_dir: str | Path | None = None, print_samples: int = PRINT_SAMPLES, script: bool = True
+) -> str:
     """The report of ``audit`` as HTML text.
 
     Args:
         audit: The audit to render.
         assets_dir: Where to write the style sheet and the pictures, for hosts that block inline styles and data images;
             the page links to them by the folder's name, so save it beside that folder. None puts all into the page.
+        print_samples: How many samples the table has on paper; the screen has more.
+        script: Whether the page has the script that sorts, filters and searches its tables. It is whole without.
 
     Raises:
         OutputError: ``assets_dir`` cannot be written, or the templates are missing from the installation.
@@ -45,8 +50,11 @@ def render_html(audit: Audit, *, assets_dir: str | Path | None = None) -> str:
         True
     """
     assets = placed(assets_dir)
-    page = build_page(audit, assets.picture)
-    return render("report.html.j2", assets, title=page.title, page=page)
+    page = build_page(audit, assets.picture, print_samples=print_samples)
+    return render(
+        "report.html.j2", assets, script=script, title=page.title, description=f"{page.verdict_word}. {page.headline}", page=page,
+        running=page.cover.running, explain=Explainer(),
+    )  # fmt: skip
 
 
 def render_bounds_html(name: str, sha256: str, reading: GraphReading, *, assets_dir: str | Path | None = None) -> str:
@@ -72,14 +80,32 @@ def render_bounds_html(name: str, sha256: str, reading: GraphReading, *, assets_
     )
 
 
-def render(template: str, assets: Assets, **values: object) -> str:
-    """A page from its template, with its style in the place that ``assets`` gives it.
+def render(template: str, assets: Assets, *, script: bool = True, running: str = "", **values: object) -> str:
+    """A page from its template, with its style and its script in the places that ``assets`` gives them.
+
+    Args:
+        template: Name of the template.
+        assets: Where style and script go.
+        script: Whether the page has a script.
+        running: What every printed sheet repeats at its foot.
+        values: What the template prints.
 
     Raises:
         OutputError: the style cannot be written there, or the templates are missing from the installation.
     """
-    style = assets.style(style_sheet())
-    return environment().get_template(template).render(policy=assets.policy, **style, **values)
+    head: dict[str, object] = {
+        "description": None,
+        "explain": Explainer(active=False),
+        **assets.style(f"{style_sheet()}{_running(running)}"),
+    }
+    head |= assets.script(source(_SCRIPT)) if script else {"script": None, "script_url": None, "policy": assets.policy}
+    return environment().get_template(template).render(head | values)
+
+
+def _running(text: str) -> str:
+    """The rule that gives the text to the foot of printed sheets; what is no letter or digit goes in as its number."""
+    escaped = "".join(c if c.isascii() and (c.isalnum() or c == " ") else f"\\{ord(c):x} " for c in text)
+    return f':root {{ --running: "{escaped}"; }}\n' if text else ""
 
 
 @lru_cache(maxsize=1)
@@ -94,15 +120,10 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["symbols"] = _symbols
+    made.filters["symbols"] = with_symbols
     made.filters["svg_symbols"] = _svg_symbols
     made.filters["subscripts"] = _subscripts
     return made
-
-
-def _symbols(text: str) -> Markup:
-    """The text, escaped, with λ_max set with a subscript."""
-    return Markup(escape(text).replace("λ_max", Markup("λ<sub>max</sub>")))
 
 
 def _svg_symbols(text: str) -> Markup:

@@ -83,9 +83,15 @@ SOURCES = (
         "The Fisher information of the input as a measure of attack",
         "Zhao et al. (2019), The Adversarial Attack and Detection under the Fisher Information Metric, AAAI 33.",
     ),
-    Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
-    Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),
 )
+
+#: Where a temperature is from.
+TEMPERATURE_SOURCES = (
+    Source("Temperature", "Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, ICML."),
+)
+
+#: Where intervals of sketches are from.
+SKETCH_SOURCES = (Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),)
 
 #: Where its attacks were.
 ATTACK_SOURCES = (

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import onnxfim
 from onnxfim.auditing import derivatives
 from onnxfim.auditing.run import audit
 from onnxfim.errors import ModelError
 from onnxfim.runtime.failures import OutOfMemory
 from tests.auditing.stages.test_gradients import ids, wrong
 from tests.support.models import Mlp
+from tests.support.places import SAMPLES
 
 MODEL = Mlp.draw(5, 12)
 X = MODEL.samples(24)
@@ -139,3 +141,14 @@ def test_graphs_of_products_are_tested_on_another_provider(path, cpu, elsewhere,
     elsewhere(spoiled)
     found = audit(path, X, settings=cpu(replay=0))
     assert found.gradient.provider_reason.startswith("Strange computes them otherwise: products with J Jᵀ differ")
+
+
+def test_no_method_is_advised_that_was_just_used():
+    model = SAMPLES / "digits_resnet_int8.onnx"
+    samples = onnxfim.load_samples(SAMPLES / "digits.npz", model, limit=4)
+    audit = onnxfim.audit(model, samples, settings=onnxfim.Settings(samples=4, replay=0, flip=False, bounds=False))
+    assert audit.run.method == "sketch"
+    assert "cannot be differentiated" in audit.gradient.reason
+    told = [audit.gradient.reason, *(f.message for f in audit.findings)]
+    assert not [text for text in told if "--method sketch" in text]
+    assert audit.run.providers_available[-1] == "CPUExecutionProvider"

@@ -91,8 +91,10 @@ class Browser:
         return path
 
     def pdf(self) -> bytes:
-        """The page printed on A4."""
-        printed = self.command("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False)
+        """The page printed as its own style wants it, on A4."""
+        self.command("Emulation.setEmulatedMedia", media="", features=[])  # else it prints what a screen shows
+        self.command("Emulation.clearDeviceMetricsOverride")
+        printed = self.command("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
         return base64.b64decode(printed["data"])
 
     def command(self, name: str, **parameters: Any) -> Any:

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxfim.record.audit import ClassRow
+from onnxfim.record.identity import Identity
+from onnxfim.record.input_pictures import DirectionSummary
+from onnxfim.record.sample import Skipped
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.dossier import BOM, PAGE, RECORD, render_dossier
@@ -56,9 +60,47 @@ def _conformity(audit) -> Callable[..., str]:
     return render
 
 
+def _identified():
+    """An audit that says who it is."""
+    identity = Identity(
+        "0123456789abcdef" * 4, "2026-03-01T12:00:00Z", ("onnxfim", "audit", "a b.onnx"), "Quarterly check",
+        "Before the release.", (("purpose", "acceptance"),), "host-7",
+    )  # fmt: skip
+    return replace(make_audit(20), identity=identity)
+
+
+def _wide():
+    """An audit with words and numbers as long as they come: two hundred letters without a space, right to left, huge and many."""
+    long, right_to_left = "w" * 200, "\u05e9\u05dc\u05d5\u05dd-" * 40
+    audit = make_audit(60, num_classes=1000, scale=1e140)
+    why = f"the reason is {long} and {right_to_left}, which is told at length " * 3
+    missing = [
+        replace(s.boundary_distance, value=None, low=None, high=None, reason=f"{i}: {why}") for i, s in enumerate(audit.samples)
+    ]
+    samples = tuple(
+        replace(s, name=(long, right_to_left, "short")[i % 3], boundary_distance=e if i % 2 else s.boundary_distance)
+        for i, (s, e) in enumerate(zip(audit.samples, missing, strict=True))
+    )
+    names = tuple((f"{k}{long}", f"{right_to_left}{k}")[k % 2] for k in range(1000))
+    row = ClassRow(0, names[0], 3, 1.0, 0.9, 1e140, 1e139, 0.2)
+    return replace(
+        audit,
+        samples=samples,
+        classes=tuple(replace(row, index=k, name=names[k]) for k in range(1000)),
+        model=replace(audit.model, name=long, path=f"/{long}/{long}", input=long, output=right_to_left),
+        data=replace(audit.data, class_names=names, source=long, feature_names=names[:64]),
+        findings=tuple(replace(f, message=why) for f in audit.findings),
+        skipped=tuple(Skipped(100 + k, why) for k in range(5)),
+        direction_summary=DirectionSummary(60, tuple(float(k) for k in range(64))),
+        identity=Identity("f" * 64, "2026-03-01T12:00:00Z", (long,), long, why, ((long, right_to_left),), long),
+    )
+
+
 #: Renderers by the page's name; each takes the folder of the assets, or None.
 PAGES: dict[str, Callable[..., str]] = {
     **{f"audit-{name}": lambda assets_dir, name=name: render_html(VARIANTS[name](), assets_dir=assets_dir) for name in AUDITS},
+    "audit-wide": lambda assets_dir: render_html(_wide(), assets_dir=assets_dir),
+    "audit-identified": lambda assets_dir: render_html(_identified(), assets_dir=assets_dir),
     "bounds": _bounds("digits_resnet.onnx", "bound"),
     "bounds-deep": _bounds("deep.onnx", "bound-deep"),
     "bounds-hostile": _bounds(" ".join(HOSTILE), "bound-hostile"),

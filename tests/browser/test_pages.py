@@ -17,6 +17,7 @@ from tests.browser.site import PAGES, POLICY
 
 SCHEMES = ("light", "dark")
 NARROWEST = (320, 800)  # WCAG 2.2, 1.4.10
+LAPTOP = (1280, 900)
 pages = pytest.mark.parametrize("name", sorted(PAGES))
 #: What lies out of the window at the right, and is not inside something that scrolls by itself.
 OVERFLOW = """
@@ -112,7 +113,7 @@ def test_hostile_names_do_nothing_where_scripts_may_run(scripted, site, name):
     assert scripted.requests() == [address]
     assert (
         scripted.run(
-            "return document.querySelectorAll('script, iframe, object, [onerror], [onload], img[src=x], title ~ title').length"
+            "return document.querySelectorAll('body script, script + script, iframe, object, [onerror], [onload], img[src=x], title ~ title').length"
         )
         == 0
     )
@@ -152,6 +153,25 @@ def test_every_control_is_reached_by_keyboard_and_shows_it(plain, site, name):
     assert reached == list(range(count))
 
 
+@pytest.mark.parametrize("name", ["audit-bound", "audit-flips", "audit-fallback", "audit-labelled"])
+def test_two_screens_hold_the_answer(plain, site, name):
+    plain.open(site.file(name), size=LAPTOP)
+    ends = plain.run(
+        "return Object.fromEntries(['summary', 'numbers', 'distribution', 'findings'].map(i => [i,"
+        " document.getElementById(i).getBoundingClientRect().bottom]))"
+    )
+    assert ends["summary"] < LAPTOP[1]
+    assert max(ends.values()) < 2 * LAPTOP[1]
+    height = plain.run("return document.documentElement.scrollHeight")
+    assert height < 3.5 * LAPTOP[1]  # all else is folded
+
+
+def test_a_page_of_a_hundred_samples_is_small(site, plain):
+    for name in ("audit-bound", "audit-flips", "audit-gated"):
+        plain.open(site.file(name))
+        assert (site.folder / name / "report.html").stat().st_size < 1_000_000
+
+
 def test_the_first_tab_skips_to_the_result(plain, site):
     plain.open(site.file("audit-bound"))
     plain.press("Tab", 9)
@@ -167,8 +187,14 @@ def test_details_open_by_keyboard(plain, site):
     assert plain.run("return document.querySelector('details').open")
 
 
+def test_a_link_opens_what_it_points_into(plain, site):
+    plain.open(site.file("audit-bound") + "#attack")
+    assert plain.run("return document.querySelector('#attack').checkVisibility()")
+    assert plain.run("return [...document.querySelectorAll('section.fold > details')].filter(d => d.open).length") == 1
+
+
 @pages
-@pytest.mark.parametrize("size", [PHONE, NARROWEST], ids=["phone", "narrowest"])
+@pytest.mark.parametrize("size", [PHONE, NARROWEST, LAPTOP], ids=["phone", "narrowest", "laptop"])
 def test_nothing_leaves_the_window_at_the_side(plain, site, name, size):
     plain.open(site.file(name), size=size)
     plain.run(OPEN_ALL)
@@ -198,14 +224,16 @@ def test_prints_whole(plain, site, name):
     plain.open(site.file(name), size=PAPER, media="print", scheme="dark")
     ground, ink = plain.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
     assert (ground, ink) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
-    assert plain.run("return [...document.querySelectorAll('nav')].every(e => !e.checkVisibility())")
+    assert plain.run("return [...document.querySelectorAll('main nav, .tools, .skip')].every(e => !e.checkVisibility())")
     cut = plain.run(
         "return [...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility()"
         " && e.querySelector('table').getBoundingClientRect().right > innerWidth + 1).map(e => e.querySelector('caption').textContent)"
     )
     assert cut == []
     assert plain.run(OVERFLOW) == [0, []]
-    assert plain.run("return [...document.querySelectorAll('details > *')].every(e => e.getBoundingClientRect().height > 0)")
+    assert plain.run(
+        "return [...document.querySelectorAll('.fold > details > *')].every(e => e.getBoundingClientRect().height > 0)"
+    )
 
 
 def test_the_print_has_pages(plain, site):

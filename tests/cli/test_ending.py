@@ -126,7 +126,7 @@ class TestWhatNobodyForesaw:
             raise Unforeseen("in a page")
 
         plain = formats.renderers
-        monkeypatch.setattr("onnxfim.cli.outputs.renderers", lambda *a: {**plain(*a), "html": wild})
+        monkeypatch.setattr("onnxfim.cli.outputs.renderers", lambda *a, **k: {**plain(*a, **k), "html": wild})
         done = command("audit", *GOOD, "-o", "html=a.html", "-o", "json=a.json")
         assert done.exit_code == 2
         assert "Unforeseen: in a page" in done.output

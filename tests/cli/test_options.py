@@ -28,7 +28,7 @@ OTHERS = {
     "surrogate": (None, True), "provider_options": ("device_id=1", ("device_id=1",)), "provider_libraries": ("mine=/m.so", ("mine=/m.so",)),
     "custom_op_libraries": ("/m.so", ("/m.so",)),
     "feed": ("mask=ones", ("mask=ones",)), "shape": ("x:[N,3,8]", ("x:[N,3,8]",)),
-    "at": ("e", "e"), "class_axis": ("-1", -1), "batch_axis": ("1", 1), "flip": (None, False),
+    "at": ("e", "e"), "class_axis": ("-1", -1), "input_kind": ("series", "series"), "batch_axis": ("1", 1), "flip": (None, False),
 }  # fmt: skip
 OPTIONS = [s for s in SETTINGS if s.option is not None]
 

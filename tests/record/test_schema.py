@@ -13,6 +13,7 @@ from onnxfim.record import (
     bound,
     decision,
     identity,
+    input_pictures,
     placed,
     provider_option,
     robustness,
@@ -36,7 +37,21 @@ from tests.support.tracing import untraced
 #: Every record type by its name.
 TYPES = {
     n: t
-    for m in (audits, bound, decision, identity, placed, provider_option, robustness, running, sample, settings, steps, ties)
+    for m in (
+        audits,
+        bound,
+        decision,
+        identity,
+        input_pictures,
+        placed,
+        provider_option,
+        robustness,
+        running,
+        sample,
+        settings,
+        steps,
+        ties,
+    )
     for n, t in vars(m).items()
     if dataclasses.is_dataclass(t)
 }
@@ -46,7 +61,18 @@ SCHEMA = audit_schema()
 #: Fields that came after the first version, so that older files still fit.
 LATER = {
     "ScalingCheck": {"unchecked"},
-    "Audit": {"identity", "robustness", "gradient", "directions", "attack", "architecture", "bound", "closed_forms", "rows"},
+    "Audit": {
+        "identity",
+        "direction_summary",
+        "robustness",
+        "gradient",
+        "directions",
+        "attack",
+        "architecture",
+        "bound",
+        "closed_forms",
+        "rows",
+    },
     "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature", "flip_lengths"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
@@ -65,8 +91,8 @@ LATER = {
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
     "OutputInfo": {"of"},
-    "DirectionPicture": {"positions"},
-    "DataInfo": {"labelled", "chance", "scaling"},
+    "DirectionPicture": {"positions", "traces"},
+    "DataInfo": {"labelled", "chance", "scaling", "feature_names", "input_kind"},
     "Run": {
         "provider_missed",
         "provider_options",
@@ -81,6 +107,7 @@ LATER = {
         "restarts",
         "custom_libraries",
         "model_changed",
+        "providers_available",
     },
 }
 

@@ -49,7 +49,11 @@ def test_nothing_leaves_the_drawing_and_labels_do_not_touch(audit, width):
     page = build_page(audit, lambda index, png: "")
     figures = [page.distribution, page.curve, page.scatter]
     if page.replay:
-        figures += [page.replay.reach, *(p.figure for p in page.replay.panels), *(d.figure for d in page.replay.directions)]
+        figures += [
+            page.replay.reach,
+            *(p.figure for p in page.replay.panels),
+            *(f for d in page.replay.directions for f in d.figures),
+        ]
     if page.bound:
         figures.append(page.bound.shares)
     for figure in figures:

@@ -11,12 +11,12 @@ from onnxfim.record.audit import Thumbnail
 from onnxfim.report import html as html_module
 from onnxfim.report import render_html
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
-from tests.support.pages import page_of, read
+from tests.support.pages import foreign_scripts, page_of, read
 
 SAFE_TAGS = frozenset(
     """
     html head meta title style body a header main footer section nav p h1 h2 h3 div span strong code bdi sub dl dt dd ul ol li
-    h4 table caption thead tbody tr th td figure figcaption details summary img svg desc line rect path text tspan
+    h4 h5 dfn script table caption thead tbody tr th td figure figcaption details summary img svg desc line rect path text tspan
     """.split()  # noqa: SIM905 (a list of fifty quoted names reads worse)
 )
 
@@ -39,8 +39,21 @@ def test_nothing_is_fetched_and_nothing_runs(audit):
     style = next(e for e in elements if e.tag == "style").text
     assert "url(" not in style
     assert "@import" not in style
+    assert foreign_scripts(elements) == []
+    policy = next(e for e in elements if e.attributes.get("http-equiv") == "Content-Security-Policy")
+    directives = policy.attributes["content"].split("; ")
+    assert directives[:3] == ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
+    assert directives[3].startswith("script-src 'sha256-")
+    assert len(directives) == 4
+
+
+def test_a_page_without_a_script_lets_none_run():
+    html = render_html(make_audit(5), script=False)
+    elements = read(html).elements
     policy = next(e for e in elements if e.attributes.get("http-equiv") == "Content-Security-Policy")
     assert policy.attributes["content"] == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert "script" not in {e.tag for e in elements}
+    assert "runs no script" in text_of(html)
 
 
 def test_links_land_and_ids_are_unique(audit):
@@ -162,7 +175,9 @@ def test_assets_beside_the_page(tmp_path):
     assert "data:" not in html
     link = next(e for e in elements if e.tag == "link")
     used = {link.attributes["href"]} | {e.attributes["src"] for e in elements if e.tag == "img"}
+    used.add(next(e.attributes["src"] for e in elements if e.tag == "script"))
     assert used == {f"report_files/{p.name}" for p in folder.iterdir()}
+    assert (folder / "report.js").read_text() == html_module.source("tables.js")
     assert all((tmp_path / u).stat().st_size for u in used)
     inline = page_of(audit)[1].elements
     embedded = [base64.b64decode(e.attributes["src"].split(",")[1]) for e in inline if e.tag == "img"]

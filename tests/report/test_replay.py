@@ -9,7 +9,7 @@ from onnxfim.report import render_html
 from onnxfim.report.charts.kl_charts import kl_panel, reach, share_flipped, share_holding
 from onnxfim.report.numbers import number, percent, short
 from onnxfim.report.page.audit_page import build_page
-from onnxfim.report.page.replay_section import MOST_COORDINATES
+from onnxfim.report.page.directions import MOST_COORDINATES, feature
 from tests.support.audits import REPLAYS, make_audit, with_replay, with_tokens
 from tests.support.pages import read
 
@@ -172,14 +172,14 @@ def test_coordinates_stand_for_pictures_where_the_input_is_no_image():
     for card, d in zip(view_of(audit).directions, audit.directions, strict=True):
         assert card.pictures == ()
         largest = sorted(d.largest, key=lambda pair: -abs(pair[1]))[:MOST_COORDINATES]
-        assert [b.tip for b in card.figure.wide.bars] == [f"input {i}: {number(v)}" for i, v in largest]
-        assert [b.series for b in card.figure.wide.bars] == ["share" if v >= 0 else "loss" for _, v in largest]
+        assert [b.tip for b in card.figures[0].wide.bars] == [f"{feature(i, audit)}: {number(v)}" for i, v in largest]
+        assert [b.series for b in card.figures[0].wide.bars] == ["share" if v >= 0 else "loss" for _, v in largest]
 
 
 def test_pictures_of_directions_are_saved_beside_the_page(tmp_path):
     html = render_html(with_replay(make_audit(30)), assets_dir=tmp_path / "files")
     used = {e.attributes["src"] for e in read(html).elements if e.tag == "img"}
-    assert {u.split("/")[1] for u in used} | {"report.css"} == {p.name for p in (tmp_path / "files").iterdir()}
+    assert {u.split("/")[1] for u in used} | {"report.css", "report.js"} == {p.name for p in (tmp_path / "files").iterdir()}
     assert "files/direction-0-moved.png" in used
 
 
@@ -207,7 +207,7 @@ class TestTokens:
 
     def test_a_bar_for_each_position_of_the_sequence(self):
         for card, direction in zip(view_of(self.audit).directions, self.audit.directions, strict=True):
-            tips = [bar.tip for bar in card.figure.wide.bars]
+            tips = [bar.tip for bar in card.figures[0].wide.bars]
             assert tips == [f"position {k}, token {p.token}: {percent(p.share)}" for k, p in enumerate(direction.positions)]
 
     def test_units_and_place_are_told(self):

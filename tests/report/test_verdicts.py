@@ -57,7 +57,7 @@ def test_html(judged):
     assert next(e for e in elements if e.attributes.get("id") == "verdict-word").text == verdict.capitalize()
     summary = next(e for e in elements if e.attributes.get("id") == "summary")
     assert summary.attributes["class"] == f"verdict {verdict}"
-    section = text[text.index('id="summary"') : text.index("<nav")]
+    section = text[text.index('id="summary"') : text.index("</section>", text.index('id="summary"'))]
     assert ("#14693a" in section) == (verdict == "pass")  # the green of a pass
 
 

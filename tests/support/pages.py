@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 from onnxfim.report import render_html
+from onnxfim.report.html import source
 from tests.support.tracing import untraced
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
@@ -64,6 +67,17 @@ def read(html: str) -> Read:
     page.feed(html)
     page.close()
     return page
+
+
+def foreign_scripts(elements: list[Element]) -> list[Element]:
+    """Scripts of a page that are not the one it is made with, which its policy names by its hash."""
+    own = source("tables.js")
+    allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'"
+    policy = next(e.attributes["content"] for e in elements if e.attributes.get("http-equiv") == "Content-Security-Policy")
+    scripts = [e for e in elements if e.tag == "script"]
+    assert len(scripts) <= 1
+    assert allowed in policy or not scripts
+    return [e for e in scripts if e.text != own or e.attributes]
 
 
 _PAGES: dict[int, tuple[object, str, Read]] = {}

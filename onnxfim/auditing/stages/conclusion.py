@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
-from onnxfim.auditing.pictures import thumbnails
+from onnxfim.auditing.input_kinds import input_kind
+from onnxfim.auditing.pictures import PICTURED, thumbnails
 from onnxfim.auditing.report_identity import identity_of
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
@@ -26,7 +27,7 @@ from onnxfim.record.running import UNMEASURED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
-from onnxfim.runtime.providers import CPU
+from onnxfim.runtime.providers import CPU, available_providers
 from onnxfim.slopes.spread import pooled_deviation
 from onnxfim.verdict.judge import judge
 
@@ -83,6 +84,7 @@ def conclude(
         thumbnails=pictures,
         gradient=found.gradient,
         directions=found.pictures,
+        direction_summary=found.direction_summary,
         attack=found.attack,
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
@@ -135,10 +137,10 @@ def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRo
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())
 def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbnail, ...]:
     """Small pictures of the inputs; none where it is to end at once."""
-    entry = ground.subject.info.at
-    if ground.meter.stop.hurried or (entry is not None and entry.kind == "tokens"):
+    kind = input_kind(ground)
+    if ground.meter.stop.hurried or kind not in PICTURED:
         return ()
-    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited})
+    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited}, kind)
 
 
 def _not_exact(sample: SampleResult) -> SampleResult:
@@ -165,6 +167,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         provider=ground.provider,
         providers_requested=settings.providers,
         providers_registered=() if report is None else report.registered,
+        providers_available=() if report is None else available_providers(),
         provider_reason=None if report is None else report.reason,
         method=found.method,
         step=ground.step.step,
@@ -221,7 +224,15 @@ def data_info(ground: Ground) -> DataInfo:
         input_std=pooled_deviation(X, range(len(X))),
         labelled=0 if samples.labels is None else len(ground.clean.usable),
         chance=_chance(ground),
+        feature_names=_feature_names(ground),
+        input_kind=input_kind(ground),
     )
+
+
+def _feature_names(ground: Ground) -> tuple[str, ...] | None:
+    """Names of the numbers of what is audited; none where that is not the input that the names were given for."""
+    names = ground.samples.feature_names
+    return names if names is not None and len(names) == ground.dimension else None
 
 
 def _chance(ground: Ground) -> float | None:

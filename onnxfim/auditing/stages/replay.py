@@ -9,10 +9,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.input_kinds import input_kind
 from onnxfim.auditing.pictures import picture_of, positions_of, ranking, thumbnail
 from onnxfim.auditing.stages import as_found, stage
+from onnxfim.auditing.traces import traces
 from onnxfim.record import streams
 from onnxfim.record.audit import DirectionPicture
+from onnxfim.record.input_pictures import DirectionSummary
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
@@ -23,6 +26,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**26  # of the rows of a block of samples
 _COPIES = 3  # of them: two distances of each sample come first, and are joined
+_FEATURES = 1024  # of which a mean is recorded, at most
 _VISIBLE = 1.5  # boundary distances by which the moved picture is moved
 
 
@@ -35,6 +39,7 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
         return found
     shown = _shown(targets)
     worst: dict[int, Array] = {}
+    entries, summed = np.zeros(ground.dimension), 0
     results = dict(found.results)
     rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * max(ground.dimension, ground.base[0].size)))
     for start in range(0, len(targets), rows):
@@ -43,13 +48,17 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
         with current_watch().about([t.position for t in block]):
             directions = route.worst_directions(ground.X, ground.base, block)
             curves = _curves(ground, block, directions, found)
+        entries += np.abs(directions).sum(axis=0)
+        summed += len(directions)
         for t, v, curve in zip(block, directions, curves, strict=True):
             if curve is not None:
                 results[t.position] = replace(results[t.position], kl_curve=curve)
             if t in shown.values():
                 worst[t.position] = v
     pictures = tuple(_picture(ground, role, t, worst[t.position], found.results[t.position]) for role, t in shown.items())
-    return replace(found, results=results, pictures=pictures)
+    table = input_kind(ground) == "tabular" and ground.dimension <= _FEATURES and summed > 0
+    summary = DirectionSummary(summed, tuple((entries / summed).tolist())) if table else None
+    return replace(found, results=results, pictures=pictures, direction_summary=summary)
 
 
 def replayed(results: Sequence[SampleResult], count: int) -> list[SampleResult]:
@@ -105,17 +114,17 @@ def _picture(
     field = v.reshape(x.shape)
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
     reach = float(np.abs(field).max()) or 1.0
-    entry, fed = ground.subject.info.at, ground.samples.fed
-    imaged = entry is None or entry.kind != "tokens"
+    kind, fed = input_kind(ground), ground.samples.fed
     return DirectionPicture(
         index=sample.index,
         role=role,
         epsilon=float(epsilon),
         prediction_before=result.prediction,
         prediction_after=after,
-        input=thumbnail(sample.index, picture_of(x, low, high) if imaged else None),
-        direction=thumbnail(sample.index, picture_of(field, -reach, reach) if imaged else None),
-        moved=thumbnail(sample.index, picture_of(moved, low, high) if imaged else None),
+        input=thumbnail(sample.index, picture_of(x, low, high, kind)),
+        direction=thumbnail(sample.index, picture_of(field, -reach, reach, kind)),
+        moved=thumbnail(sample.index, picture_of(moved, low, high, kind)),
         largest=tuple((int(i), float(v[i])) for i in np.argsort(-np.abs(v))[:12]),
         positions=() if fed is None else positions_of(field, fed[sample.position]),
+        traces=traces(x, field) if kind == "series" else (),
     )

@@ -101,7 +101,7 @@ def _statistic_row(
     y: float,
     into: tuple[list[Segment], list[SvgPath], list[Label]],
 ) -> None:
-    """A marker with its interval and its name beside it, on whichever side has room."""
+    """A marker with its interval and its name beside it, on whichever side has room; beside the marker where neither has."""
     segments, paths, labels = into
     if statistic.value is None or statistic.value <= 0:
         labels.append(Label(x.start + 4, y + 4, f"{name} {number(statistic.value)}", role="value"))
@@ -117,8 +117,12 @@ def _statistic_row(
     room = LETTER * len(text) + 10
     if max(high, here) + room < x.end:
         labels.append(Label(max(high, here) + 9, y + 4, text, role="value"))
-    else:
+    elif min(low, here) - room > x.start - LETTER * 5:
         labels.append(Label(min(low, here) - 9, y + 4, text, "end", role="value"))
+    elif here + room < x.end:
+        labels.append(Label(here + 9, y + 4, text, role="value"))
+    else:
+        labels.append(Label(here - 9, y + 4, text, "end", role="value"))
 
 
 def _statistic_words(name: str, statistic: Aggregate) -> str:

@@ -16,8 +16,8 @@ from onnxfim.report.charts.histograms import Histogram, distribution
 from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
-from onnxfim.report.identity_words import identity_line
-from onnxfim.report.meaning import flip_tile, meaning
+from onnxfim.report.human import human_lines
+from onnxfim.report.meaning import meaning
 from onnxfim.report.numbers import (
     MISSING,
     SMALLEST_FOUND,
@@ -33,9 +33,14 @@ from onnxfim.report.numbers import (
 )
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
+from onnxfim.report.page.cover import cover
+from onnxfim.report.page.directions import direction_summary
 from onnxfim.report.page.facts import how_it_was_run
+from onnxfim.report.page.folds import folds
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
 from onnxfim.report.page.human_section import survival_view
+from onnxfim.report.page.method_section import method_sentences
+from onnxfim.report.page.not_run import not_run
 from onnxfim.report.page.quantities import Quantity, of_statistic
 from onnxfim.report.page.replay_section import replay_view
 from onnxfim.report.page.tables import (
@@ -46,36 +51,47 @@ from onnxfim.report.page.tables import (
     class_lines,
     classes_note,
     column_head,
+    missing_everywhere,
     sample_columns,
     sample_line,
     samples_note,
 )
-from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, Page, SkippedLine, StatisticRow, Tile
-from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, VERDICT_WORDS
+from onnxfim.report.page.view import CurveLine, FindingLine, LegendEntry, SkippedLine, StatisticRow, Tile
+from onnxfim.report.page.whole import Page
+from onnxfim.report.vocabulary import LEVEL_WORDS, LIMITS, NORM_WORDS, VERDICT_WORDS, Statement
 from onnxfim.report.whereabouts import where_it_ran
 
 MOST_SKIPPED = 50
 EXTREMES = 6
+#: Samples of the table on paper: with them a hundred samples fill at most eight sheets.
+PRINT_SAMPLES = 12
 
 
-def build_page(audit: Audit, picture: Picture) -> Page:
-    """Compute the page of ``audit``; ``picture`` takes a picture's name and PNG file and returns where to find it."""
+def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAMPLES) -> Page:
+    """Compute the page of ``audit``; ``picture`` takes a picture's name and PNG file and returns where to find it.
+
+    ``print_samples`` are the samples that the table has on paper.
+    """
     values = words.lead_values(audit)
     ordered = sorted(audit.samples, key=lambda s: -values.get(s.index, -math.inf))
     measured = [s for s in ordered if s.index in values]
     worst = measured[:EXTREMES]
     best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
     shown_measures = sample_columns(ordered[:MOST_ROWS])
-    name = visible(audit.model.name or audit.model.path)
-    title = visible(audit.identity.title or "") if audit.identity else ""
+    front = cover(audit)
+    missing = missing_everywhere(ordered[:MOST_ROWS], shown_measures)
+    bound = bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples)
+    replay = replay_view(audit, picture)
+    survival = survival_view(audit)
     return Page(
-        title=f"{title or name}: robustness audit",
-        name=name,
+        title=f"{front.heading}: robustness audit",
+        cover=front,
         summary=_summary(audit),
         notices=words.notices(audit),
         verdict=audit.verdict,
         verdict_word=VERDICT_WORDS[audit.verdict],
         headline=words.headline(audit),
+        human=human_lines(audit),
         answers=words.answers(audit),
         gates=gate_lines(audit),
         baseline=baseline_view(audit),
@@ -86,17 +102,21 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         statistics_note=_statistics_note(audit),
         meaning=meaning(audit),
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
+        not_run=not_run(audit),
+        folds=folds(audit, survival=survival is not None, replay=replay is not None, bound=bound is not None),
+        spread=at_both_widths(lambda width: distribution(_panels(audit)[-1:], units=visible(audit.units), width=width)),
         distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
         distribution_note=_distribution_note(audit),
         curve=at_both_widths(lambda width: step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
         curve_keys=_curve_keys(audit),
         curve_lines=_curve_lines(audit),
-        replay=replay_view(audit, picture),
+        replay=replay,
         attack=attack_view(audit),
-        bound=bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples),
+        bound=bound,
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
-        survival=survival_view(audit),
+        survival=survival,
+        features=direction_summary(audit),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,
         class_columns=class_columns(),
@@ -106,18 +126,18 @@ def build_page(audit: Audit, picture: Picture) -> Page:
         worst=tuple(card(s, audit, picture) for s in worst),
         best=tuple(card(s, audit, picture) for s in best),
         sample_columns=tuple(map(column_head, shown_measures)),
-        samples=tuple(sample_line(s, shown_measures, audit) for s in ordered[:MOST_ROWS]),
+        samples=tuple(sample_line(s, shown_measures, audit, told=missing) for s in ordered[:MOST_ROWS]),
         samples_note=samples_note(audit),
+        missing=tuple(Statement(measure_label(m.name), reason) for m, reason in missing.items()),
+        print_samples=print_samples,
         named=any(s.name and s.name != str(s.index) for s in audit.samples),
         labelled=audit.data.labels,
         skipped=tuple(SkippedLine(s.index, visible(s.reason)) for s in audit.skipped[:MOST_SKIPPED]),
         skipped_note=_skipped_note(audit),
         run=how_it_was_run(audit),
+        method=method_sentences(audit),
         limits=LIMITS,
         sources=words.sources(audit),
-        report_title=title,
-        report_note=visible(audit.identity.note or "") if audit.identity else "",
-        report_line=identity_line(audit.identity, audit.run.versions),
         schema_version=visible(audit.schema_version),
     )
 
@@ -181,6 +201,23 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             why if calibration.accuracy is None else f"mean confidence {percent(calibration.mean_confidence)}",
         ),
         Tile("Temperature", _temperature(audit), _temperature_note(audit, why)),
+        *_attacked(audit),
+    )
+
+
+def _attacked(audit: Audit) -> tuple[Tile, ...]:
+    """What an attack needed, where there was one."""
+    attack = audit.attack
+    if attack is None:
+        return ()
+    found = Quantity(number(attack.median_distance), kind=None if attack.median_distance is None else "upper bound")
+    norm = NORM_WORDS.get(attack.norm, visible(attack.norm))
+    return (
+        Tile(
+            "Median attack",
+            found,
+            f"smallest found, {norm}, {visible(attack.units)}; {attack.failed:,} of {attack.samples:,} failed",
+        ),
     )
 
 
@@ -225,8 +262,10 @@ def _statistics_note(audit: Audit) -> str:
 
 
 def _panels(audit: Audit) -> list[Histogram]:
+    """The histograms of λ_max, the one that the page leads with last."""
     found = []
-    for key in dict.fromkeys(("lambda_max", "lambda_max_calibrated", words.lead_measure(audit).name)):
+    lead = words.lead_measure(audit).name
+    for key in (*(k for k in ("lambda_max", "lambda_max_calibrated") if k != lead), lead):
         estimates = (BY_NAME[key].of(s) for s in audit.samples)
         values = tuple(e.value for e in estimates if e is not None and e.value is not None)
         if values:

@@ -123,7 +123,8 @@ def _run_facts(audit: Audit) -> FactGroup:
     if run.provider_remedy:
         facts.append(Fact("What mends it", visible(run.provider_remedy)))
     facts += [
-        Fact("Providers of this build", visible(", ".join(run.providers_registered))),
+        Fact("Given to the session", visible(", ".join(run.providers_registered)) or "none"),
+        *_available(run),
         Fact("Method", visible(run.method)),
         Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}"),
         *_noise(audit),
@@ -139,6 +140,11 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Finished", _finished(run), "error" if run.partial else ""),
     ]
     return FactGroup("Run", tuple(facts))
+
+
+def _available(run: Run) -> tuple[Fact, ...]:
+    """The providers that the installed ONNX Runtime has, whether asked for or not; none in files that do not say."""
+    return (Fact("Providers of this build", visible(", ".join(run.providers_available))),) if run.providers_available else ()
 
 
 def _option_facts(options: Sequence[ProviderOption]) -> Iterator[Fact]:

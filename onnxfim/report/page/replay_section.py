@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxfim.record.audit import Audit, DirectionPicture, Thumbnail
+from onnxfim.record.audit import Audit, DirectionPicture
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import KLCurve, KLPoint, SampleResult
 from onnxfim.report import words
-from onnxfim.report.charts.bars import NamedBar, signed_bars
 from onnxfim.report.charts.kl_charts import (
     FORM_DASH,
     PANEL,
@@ -25,25 +24,19 @@ from onnxfim.report.charts.kl_charts import (
 )
 from onnxfim.report.charts.marks import Chart, at_both_widths, marker
 from onnxfim.report.numbers import count, number, percent, short
+from onnxfim.report.page.directions import direction_card, directions_note
 from onnxfim.report.page.quantities import Quantity
-from onnxfim.report.page.tables import Picture, class_name
+from onnxfim.report.page.tables import Picture
 from onnxfim.report.page.view import (
-    Captioned,
     CurvePanel,
-    DirectionCard,
     Fact,
     LegendEntry,
-    PictureView,
     PointLine,
     ReachLine,
     ReplayView,
     Tile,
 )
-from onnxfim.report.thumbnails import display_size, png
 from onnxfim.report.vocabulary import ROLE_WORDS
-
-MOST_COORDINATES = 12
-_LONGEST = 176  # longest side of a direction's picture, CSS pixels
 
 
 def replay_view(audit: Audit, picture: Picture) -> ReplayView | None:
@@ -71,7 +64,8 @@ def replay_view(audit: Audit, picture: Picture) -> ReplayView | None:
         panels=tuple(_panel(role, s, c, _span([c for _, _, c in chosen])) for role, s, c in chosen),
         keys=_keys(),
         points=tuple(_point(s.index, p) for _, s, c in chosen for p in c.points),
-        directions=tuple(_direction(i, d, audit, picture) for i, d in enumerate(audit.directions)),
+        directions=tuple(direction_card(i, d, audit, picture) for i, d in enumerate(audit.directions)),
+        directions_note=directions_note(audit),
     )
 
 
@@ -216,63 +210,3 @@ def _keys() -> tuple[LegendEntry, ...]:
 def _point(index: int, p: KLPoint) -> PointLine:
     ratio = "–" if p.quadratic <= 0 else f"{number(p.along / p.quadratic)} and {number(p.against / p.quadratic)}"
     return PointLine(index, short(p.epsilon), number(p.along), number(p.against), number(p.random), number(p.quadratic), ratio)
-
-
-def _direction(place: int, d: DirectionPicture, audit: Audit, picture: Picture) -> DirectionCard:
-    name = next((s.name for s in audit.samples if s.index == d.index), "")
-    shown = (
-        ("input", "Input", f"Input of sample {d.index}", d.input),
-        ("direction", "Worst direction, grey is zero", f"Signed map of the worst direction of sample {d.index}", d.direction),
-        ("moved", f"Moved by ε = {short(d.epsilon)}", f"Input of sample {d.index} moved along its worst direction", d.moved),
-    )
-    pictures = tuple(
-        Captioned(caption, _picture(f"direction-{place}-{key}", thumbnail, alt, picture))
-        for key, caption, alt, thumbnail in shown
-        if thumbnail is not None
-    )
-    return DirectionCard(
-        role=ROLE_WORDS.get(d.role, visible(d.role)),
-        index=d.index,
-        name=visible(name),
-        epsilon=short(d.epsilon),
-        before=class_name(d.prediction_before, audit),
-        after=class_name(d.prediction_after, audit),
-        flipped=d.prediction_before != d.prediction_after,
-        pictures=pictures,
-        figure=None if pictures else at_both_widths(lambda width: (_positions if d.positions else _coordinates)(place, d, width)),
-    )
-
-
-def _picture(name: str, thumbnail: Thumbnail, alt: str, picture: Picture) -> PictureView:
-    return PictureView(picture(name, png(thumbnail)), *display_size(thumbnail, _LONGEST), alt)
-
-
-def _positions(place: int, d: DirectionPicture, width: int) -> Chart | None:
-    """Each position's part of the direction, in the order of the sequence."""
-    rows = [
-        NamedBar(f"{k:,}: token {p.token:,}", p.share, percent(p.share), f"position {k:,}, token {p.token:,}: {percent(p.share)}")
-        for k, p in enumerate(d.positions)
-    ]
-    first = sorted(range(len(rows)), key=lambda k: -d.positions[k].share)[:5]
-    return signed_bars(
-        rows,
-        name=f"direction-{place}",
-        title=f"The worst direction of sample {d.index} by position",
-        description=f"{count(len(rows), 'position')}; largest {', '.join(rows[k].tip for k in first)}.",
-        axis="share of the direction's squared length",
-        width=width,
-    )
-
-
-def _coordinates(place: int, d: DirectionPicture, width: int) -> Chart | None:
-    largest = sorted(d.largest, key=lambda pair: -abs(pair[1]))[:MOST_COORDINATES]
-    rows = [NamedBar(f"input {i:,}", v, number(v, digits=2), f"input {i:,}: {number(v)}") for i, v in largest]
-    words_ = ", ".join(f"{number(v)} at {i}" for i, v in largest[:5])
-    return signed_bars(
-        rows,
-        name=f"direction-{place}",
-        title=f"Largest coordinates of the worst direction of sample {d.index}",
-        description=f"The {count(len(rows), 'coordinate')} with the largest entries; first {words_}.",
-        axis="entry of the unit vector v",
-        width=width,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, replace
 
 from onnxfim.record.audit import Audit, ClassRow, Thumbnail
@@ -114,8 +114,20 @@ def column_head(measure: Measure) -> MeasureColumn:
     return MeasureColumn(measure.name, f"{head}, {measure.kind}" if measure.kind else head, measure.interval)
 
 
-def sample_line(sample: SampleResult, measures: Sequence[Measure], audit: Audit) -> SampleLine:
-    """A sample as a row; its kind stands once where all its numbers share it."""
+def missing_everywhere(samples: Sequence[SampleResult], measures: Sequence[Measure]) -> dict[Measure, str]:
+    """Why measures have a value on none of the samples, where all of these give one reason: it need not stand in every row."""
+    found = {}
+    for m in measures:
+        estimates = [e for s in samples if (e := m.of(s)) is not None]
+        reasons = {e.reason for e in estimates if e.value is None}
+        reason = next(iter(reasons), None)
+        if len(estimates) > 1 and len(reasons) == 1 and reason and all(e.value is None for e in estimates):
+            found[m] = visible(reason)
+    return found
+
+
+def sample_line(sample: SampleResult, measures: Sequence[Measure], audit: Audit, *, told: Collection[Measure] = ()) -> SampleLine:
+    """A sample as a row; its kind stands once where all its numbers share it, reasons of ``told`` measures below the table."""
     known = {m: e for m in measures if (e := m.of(sample)) is not None}
     # A bare number, or one whose kind the column's head tells, says nothing of the others' kind.
     kind, quantities = with_common_kind({m: e for m, e in known.items() if m.interval and not m.kind})
@@ -129,7 +141,7 @@ def sample_line(sample: SampleResult, measures: Sequence[Measure], audit: Audit)
         prediction=class_name(sample.prediction, audit) or "–",
         wrong=words.predicted_wrongly(sample),
         confidence="–" if sample.confidence is None else percent(sample.confidence),
-        cells=tuple(quantities.get(m) for m in measures),
+        cells=tuple(replace(q, reason=None) if (q := quantities.get(m)) and m in told else q for m in measures),
         kind=kind,
         evaluations=f"{sample.evaluations:,}",
     )

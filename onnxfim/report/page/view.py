@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.report.charts.marks import Figure
-from onnxfim.report.page.gate_section import BaselineView, GateLine
 from onnxfim.report.page.quantities import Quantity
-from onnxfim.report.vocabulary import Source, Statement
-from onnxfim.report.words import Notice
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class DirectionCard:
-    """The worst direction of one sample: pictures for images, else a chart of its largest coordinates."""
+    """The worst direction of one sample: pictures of images, else charts."""
 
     role: str
     index: int
@@ -209,7 +206,15 @@ class DirectionCard:
     after: str | None
     flipped: bool
     pictures: tuple[Captioned, ...]
-    figure: Figure | None
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class DirectionSummaryView:
+    """The worst directions of all samples, by feature."""
+
+    figure: Figure
+    note: str
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,7 @@ class ReplayView:
     keys: tuple[LegendEntry, ...]
     points: tuple[PointLine, ...]
     directions: tuple[DirectionCard, ...]
+    directions_note: str
 
 
 @dataclass(frozen=True)
@@ -328,59 +334,3 @@ class BoundView:
     factors: tuple[FactorLine, ...]
     factors_note: str
     assumptions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    """All that the report prints, in its order."""
-
-    title: str
-    name: str
-    summary: str
-    notices: tuple[Notice, ...]
-    verdict: str
-    verdict_word: str
-    headline: str
-    answers: tuple[Statement, ...]
-    gates: tuple[GateLine, ...]
-    baseline: BaselineView | None
-    tiles: tuple[Tile, ...]
-    units: str
-    statistic_columns: tuple[str, ...]
-    statistics: tuple[StatisticRow, ...]
-    statistics_note: str
-    meaning: str | None
-    findings: tuple[FindingLine, ...]
-    distribution: Figure | None
-    distribution_note: str
-    curve: Figure | None
-    curve_note: str
-    curve_keys: tuple[LegendEntry, ...]
-    curve_lines: tuple[CurveLine, ...]
-    replay: ReplayView | None
-    attack: AttackView | None
-    bound: BoundView | None
-    scatter: Figure | None
-    survival: SurvivalView | None
-    lead: str
-    lead_series: str
-    class_columns: tuple[str, ...]
-    classes: tuple[ClassLine, ...]
-    classes_by: str
-    classes_note: str
-    worst: tuple[SampleCard, ...]
-    best: tuple[SampleCard, ...]
-    sample_columns: tuple[MeasureColumn, ...]
-    samples: tuple[SampleLine, ...]
-    samples_note: str
-    named: bool
-    labelled: bool
-    skipped: tuple[SkippedLine, ...]
-    skipped_note: str
-    run: tuple[FactGroup, ...]
-    limits: tuple[Statement, ...]
-    sources: tuple[Source, ...]
-    report_title: str
-    report_note: str
-    report_line: str
-    schema_version: str

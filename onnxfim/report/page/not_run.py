@@ -1,0 +1,38 @@
+"""What an audit could have told and was not asked, or could not: one line in place of empty sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxfim.record.audit import Audit
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A part that is not there: the option that asks for it, or why it could not be."""
+
+    what: str
+    option: str = ""
+    why: str = ""
+
+
+def not_run(audit: Audit) -> tuple[NotRun, ...]:
+    """The parts of a report that this audit has none of."""
+    settings, found = audit.settings, []
+    slopes = audit.gradient is not None and audit.gradient.used
+    needs = "" if slopes or audit.gradient is None else "needs gradients"
+    if not audit.gates:
+        found.append(NotRun("gates", "--fail-on"))
+    if audit.comparison is None:
+        found.append(NotRun("comparison with a baseline", "--baseline"))
+    if not any(s.kl_curve is not None for s in audit.samples):
+        found.append(NotRun("replay", why=needs) if needs else NotRun("replay", f"--replay {max(settings.replay, 64)}"))
+    if audit.attack is None:
+        found.append(NotRun("attack", why=needs) if needs else NotRun("attack", "--attack l2"))
+    if audit.decides and not any(s.flip_radius is not None for s in audit.samples) and not settings.flip:
+        found.append(NotRun("flip radius", "--flip"))
+    if audit.bound is None and audit.architecture is None and not settings.bounds:
+        found.append(NotRun("bound from the weights", why="switched off by --no-bounds"))
+    if not audit.data.labels and audit.reads_labels:
+        found.append(NotRun("accuracy and temperature", "--labels"))
+    return tuple(found)
