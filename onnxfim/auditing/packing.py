@@ -94,7 +94,7 @@ def _saved(array: Any, folder: Path) -> str | None:
 def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
     told = record["samples"]
     arrays: Plain = {n: None if record[n] is None else np.load(folder / record[n], allow_pickle=False) for n in _ARRAYS}
-    lists = {"names": tuple(told["names"]), "class_names": None if told["class_names"] is None else tuple(told["class_names"])}
+    lists = {name: None if told[name] is None else tuple(told[name]) for name in ("names", "class_names", "feature_names")}
     skipped = tuple(Skipped(**s) for s in told["skipped"])
     held = {name: np.load(folder / file, allow_pickle=False) for name, file in record[_HELD].items()}
     samples = Samples(**arrays, **{**told, **lists, "skipped": skipped}, held=held)

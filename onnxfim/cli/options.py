@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 
-from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, OutputFile, Percent, Rise, Size, TwoNumbers
+from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, Names, OutputFile, Percent, Rise, Size, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
 
@@ -133,9 +133,14 @@ def data_options(function: F, *, required: bool = True) -> F:
     """Options that say what the samples are."""
     return _apply(
         [
-            option("--data", required=required, metavar="PATH|random", example="samples.npz", help="Samples: .npz, .npy, a folder of images, or `random`."),
+            option("--data", required=required, metavar="PATH|FILE.py:FUNCTION|random", example="samples.npz",
+                   help="Samples: .npz, .npy, .csv, .parquet, a folder of images or of a Hugging Face data set, `random`; or a function of a "
+                   "Python file of yours, which is run (named on the command line alone)."),
             *_settings_of("data"),
-            option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own."),
+            option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own; of a folder of images in a .csv file.  [default: labels.csv in the folder]"),
+            option("--label-column", metavar="NAME", example="label", help="Column of a table that holds the labels, by name or place (0, -1).  [default: one called label]"),
+            option("--feature-columns", type=Names(), metavar="NAMES", example=["age", "height"], help="Columns of a table that are the model's input, in its order.  [default: all others]"),
+            option("--class-names", metavar="NAMES|PATH", example=["cat", "dog"], help="Names of the classes in the order of the model's outputs, or a file with one a line; labels may be such names."),
             option("--inputs-key", default="inputs", show_default=True, help="Key of the samples in an .npz file."),
             option("--labels-key", default="labels", show_default=True, help="Key of the labels in an .npz file."),
             option("--mean", type=Floats(), example=[0.485, 0.456, 0.406], help="Subtract this, per channel."),

@@ -126,6 +126,8 @@ class DataInfo:
 
     ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
     have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    ``classes_guessed``: labels were words, and their order, which gives each its index, is the alphabet's for want of another.
+    ``feature_names`` are those of the input's numbers, in their order, where the data name them.
     """
 
     source: str
@@ -141,6 +143,8 @@ class DataInfo:
     labelled: Count = 0
     chance: Part | None = None
     scaling: ScalingCheck | None = None
+    classes_guessed: bool = False
+    feature_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
