@@ -37,6 +37,7 @@ from onnxfim.auditing.stages import (
 from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays, from_steps
+from onnxfim.data.class_labels import in_order_of
 from onnxfim.data.iterables import is_whole
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import batch_first, choose_input
@@ -248,6 +249,7 @@ def opened(
         file, samples = _arranged(file, samples, settings, meter)
     _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
+    samples = in_order_of(samples, subject.classes)
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnxfim.data.samples import Array, Indices, one_line, shape_text
+from onnxfim.data.samples import Array, Indices, Samples, one_line, shape_text
 from onnxfim.errors import InputError
 
 #: What kinds of arrays hold that are no numbers.
@@ -101,6 +101,16 @@ def class_order(given: str | Sequence[str]) -> ClassOrder:
     if not names or not all(names):
         raise InputError(f"class names: found {len(names)} with an empty one among them, expected a name for each class. {_ORDER}.")
     return ClassOrder(tuple(names))
+
+
+def in_order_of(samples: Samples, names: Sequence[str] | None) -> Samples:
+    """The samples with their classes in the order that the model itself tells, where theirs is a guess and all of them are its own."""
+    if names is None or samples.labels is None or samples.class_names is None or not samples.classes_guessed:
+        return samples
+    if not set(samples.class_names) <= set(names):
+        return samples
+    places = np.array([list(names).index(name) for name in samples.class_names], np.int64)
+    return replace(samples, labels=places[samples.labels], class_names=tuple(names), classes_guessed=False)
 
 
 def _from_file(path: Path) -> list[str]:

@@ -123,8 +123,10 @@ def table_samples(rows: TableRows, target: Target, choice: Choice, asked: Asked,
     """
     values, size = rows.values, _size(target.shape)
     flat = values.ndim == 2
-    if flat and target.shape is not None and size is not None and len(target.shape) != 1 and size == values.shape[1]:
-        values = values.reshape(len(values), *(n for n in target.shape if n is not None))
+    sizes = [n for n in target.shape or () if n is not None]
+    sides = [n for n in sizes if n != 1]
+    if size is not None and size == math.prod(values.shape[1:]) and (flat or sides == [n for n in values.shape[1:] if n != 1]):
+        values = values.reshape(len(values), *sizes)
     elif flat and size is not None and values.shape[1] != size:
         raise InputError(
             f"{rows.where}: has {_columns(rows)}, but the model takes {size} numbers, shape {shape_text(target.shape or ())}. "
@@ -165,4 +167,6 @@ def as_labels(values: Sequence[object]) -> Array:
     words = [v for v in values if isinstance(v, str)]
     if words:
         return np.array([v if isinstance(v, str) else "" if v is None else str(v) for v in values])
-    return np.array([0 if v is None else v for v in values])
+    numbers = np.array([0 if v is None else v for v in values])
+    # As whole numbers, which other containers hold them as: the hash is of the values.
+    return numbers.astype(np.int64) if numbers.dtype.kind == "f" and np.all(np.trunc(numbers) == numbers) else numbers

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def load_delimited(path: Path, target: Target, choice: Choice, asked: Asked) -> 
     if not picked.features:
         raise InputError(f"{path}: has no column beside the label, expected the features. Check its delimiter, which is {table.delimiter!r}.")
     total = None if choice.seed is None or choice.limit is None else sum(1 for _ in table.rows())
-    rows, words = _read(table, picked, choice, total, asked.order)
+    rows, words = _read(table, picked, choice, total, asked.order, target.dtype)
     order = asked.order or alphabetical(str(path), words)
     return table_samples(rows, target, choice, asked, order, source=str(path))
 
@@ -152,7 +153,7 @@ def _number(cell: str) -> float | None:
 
 
 def _read(
-    table: TextTable, picked: Picked, choice: Choice, total: int | None, order: ClassOrder | None
+    table: TextTable, picked: Picked, choice: Choice, total: int | None, order: ClassOrder | None, dtype: np.dtype[Any]
 ) -> tuple[TableRows, Iterable[str]]:
     """The chosen rows, and what the label's column holds: in all rows where that is words without an ``order``."""
     chosen: Indices | None = None if total is None else choice.of(total)
@@ -201,6 +202,9 @@ def _read(
     X = np.stack(values)
     if whole and not np.isnan(X).any() and np.abs(X).max(initial=0) < 2**53:
         X = X.astype(np.int64)
+    elif dtype == np.float32:  # text has no element type: as the model's, which most data are kept in, for the hash is of the values
+        with np.errstate(over="ignore"):
+            X = X.astype(dtype)
     rows = TableRows(
         str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked),
         faults, tuple(names) if table.names else None,
@@ -213,7 +217,7 @@ def _labels(labels: Sequence[str | None], picked: Picked) -> np.ndarray | None: 
     if picked.label is None:
         return None
     numbers = [_number(label) if label else 0.0 for label in labels]
-    return np.array([n or 0.0 for n in numbers]) if None not in numbers else as_labels(labels)
+    return as_labels(labels if None in numbers else numbers)
 
 
 def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str]) -> tuple[str | None, np.ndarray, int | None]:  # type: ignore[type-arg]

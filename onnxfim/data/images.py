@@ -99,7 +99,7 @@ def listed_images(folder: Path, listing: Listing, target: Target, choice: Choice
         source=f"{len(chosen)} of {len(listing.files)} images in {folder}" + (f", labels in {listing.named_in}" if listing.named_in else ""),
         sha256=sha256,
         skipped=found.skipped,
-        by_class=listing.class_names is not None,
+        by_class=listing.labels is not None,
         classes_guessed=listing.classes_guessed,
     )
 
