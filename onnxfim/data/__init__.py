@@ -92,7 +92,9 @@ def load(
         if suffix == ".npy":
             return _load_npy(path, target, choice, labels_path=labels_path, order=order)
         if labels_path is not None and suffix in (".csv", ".tsv", ".parquet", ".arrow"):
-            raise InputError(f"{path}: is a table, expected its labels in a column of it where labels are given. Name it with --label-column.")
+            raise InputError(
+                f"{path}: is a table, expected its labels in a column of it where labels are given. Name it with --label-column."
+            )
         if suffix in (".csv", ".tsv"):
             from onnxfim.data.delimited import load_delimited
 
@@ -104,8 +106,7 @@ def load(
     except MemoryError as error:
         raise InputError(f"{path}: does not fit in memory, expected to hold the selection. Pass a smaller --samples.") from error
     raise InputError(
-        f"{path}: has the suffix {path.suffix!r}, expected {_KINDS}. "
-        "Save the samples with numpy.savez(path, inputs=…, labels=…)."
+        f"{path}: has the suffix {path.suffix!r}, expected {_KINDS}. Save the samples with numpy.savez(path, inputs=…, labels=…)."
     )
 
 
@@ -205,7 +206,9 @@ def _label_table(path: Path, labels_path: Path) -> Path:
 
 def _check_no_columns(path: Path, asked: Asked) -> None:
     if asked.label is not None or asked.features:
-        raise InputError(f"{path}: has no columns, expected a table where columns are named. Leave out --label-column and --feature-columns.")
+        raise InputError(
+            f"{path}: has no columns, expected a table where columns are named. Leave out --label-column and --feature-columns."
+        )
 
 
 def _load_npz(

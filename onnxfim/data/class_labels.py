@@ -47,7 +47,9 @@ def alphabetical(where: str, labels: Iterable[str]) -> ClassOrder | None:
     for label in labels:
         found.add(label.strip())
         if len(found) > MOST_CLASSES:
-            raise InputError(f"{where}: labels are more than {MOST_CLASSES:,} different words, expected classes. Name another column.")
+            raise InputError(
+                f"{where}: labels are more than {MOST_CLASSES:,} different words, expected classes. Name another column."
+            )
     found.discard("")
     return None if all(map(_is_number, found)) else ClassOrder(tuple(sorted(found)), guessed=True)
 
@@ -80,7 +82,9 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
         return _numbered(where, _whole_numbers(where, np.array(texts, np.float64), at), at, order)
     assert missing is not None
     assert order is not None
-    raise InputError(f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. {_ORDER}.")
+    raise InputError(
+        f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. {_ORDER}."
+    )
 
 
 def class_order(given: str | Sequence[str]) -> ClassOrder:
@@ -93,7 +97,9 @@ def class_order(given: str | Sequence[str]) -> ClassOrder:
     """
     if isinstance(given, str):
         # A name without a comma is no list of classes, so it can only be a file's.
-        names = _from_file(Path(given)) if "," not in given else [n.strip() for n in next(csv.reader([given], skipinitialspace=True))]
+        names = (
+            _from_file(Path(given)) if "," not in given else [n.strip() for n in next(csv.reader([given], skipinitialspace=True))]
+        )
     else:
         names = [str(name) for name in given]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
@@ -127,7 +133,9 @@ def _from_file(path: Path) -> list[str]:
             "Pass a,b,c, or a file with a name a line."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}), expected class names. Write a name a line, in UTF-8.") from error
+        raise InputError(
+            f"{path}: cannot be read ({one_line(error)}), expected class names. Write a name a line, in UTF-8."
+        ) from error
     if isinstance(record, dict):
         record = record.get("id2label", record)
     if isinstance(record, dict) and all(str(i) in record for i in range(len(record))):

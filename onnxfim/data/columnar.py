@@ -67,7 +67,9 @@ def load_columnar(path: Path, target: Target, choice: Choice, asked: Asked) -> S
     try:
         import pyarrow as pa
     except ImportError as error:
-        raise InputError(f"{path}: pyarrow is not installed, expected for Parquet and Arrow files. Run: pip install 'onnxfim[tables]'.") from error
+        raise InputError(
+            f"{path}: pyarrow is not installed, expected for Parquet and Arrow files. Run: pip install 'onnxfim[tables]'."
+        ) from error
     with ExitStack() as files, _readable(path, pa):
         shards = _shards(path, files)
         if shards.total == 0:
@@ -94,14 +96,18 @@ def _shards(path: Path, files: ExitStack) -> Shards:
         splits = [s for s in _json(path / _SPLITS).get("splits", ()) if isinstance(s, str) and (path / s / _STATE).is_file()]
         if len(splits) != 1:
             example = f"{path}/{next((s for s in splits if 'test' in s or 'val' in s), (splits or ['test'])[0])}"
-            raise InputError(f"{path}: holds the splits {', '.join(splits) or '(none)'}, expected one. Pass its folder, such as {example}.")
+            raise InputError(
+                f"{path}: holds the splits {', '.join(splits) or '(none)'}, expected one. Pass its folder, such as {example}."
+            )
         path = path / splits[0]
     if (path / _STATE).is_file():
         listed = _json(path / _STATE).get("_data_files", ())
         names = [Path(str(f.get("filename", ""))).name for f in listed if isinstance(f, dict)]  # nothing outside the folder
         info = _json(path / _INFO) if (path / _INFO).is_file() else {}
         if not names or not all((path / name).is_file() for name in names):
-            raise InputError(f"{path}: lacks files that its {_STATE} names ({', '.join(names[:3]) or 'none'}). Copy the folder again.")
+            raise InputError(
+                f"{path}: lacks files that its {_STATE} names ({', '.join(names[:3]) or 'none'}). Copy the folder again."
+            )
         return _arrow([path / name for name in names], str(path), files, info.get("features") or {})
     found = sorted(path.glob("*.parquet"))
     if len(splits := sorted({f.stem.split("-")[0] for f in found})) > 1:
@@ -115,7 +121,9 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({one_line(error)[:100]}), expected what `save_to_disk` wrote. Save the data set again.") from error
+        raise InputError(
+            f"{path}: is not JSON ({one_line(error)[:100]}), expected what `save_to_disk` wrote. Save the data set again."
+        ) from error
     return found if isinstance(found, dict) else {}
 
 
@@ -193,7 +201,9 @@ def _columns(shards: Shards, target: Target, asked: Asked) -> tuple[str | None, 
     classes = [n for n in names if isinstance(d := shards.described.get(n), dict) and d.get("_type") == "ClassLabel"]
     if asked.label is None and classes:
         if len(classes) > 1:
-            raise InputError(f"{shards.where}: has labels in {', '.join(map(repr, classes))}, expected one. Name it with --label-column.")
+            raise InputError(
+                f"{shards.where}: has labels in {', '.join(map(repr, classes))}, expected one. Name it with --label-column."
+            )
         asked = replace(asked, label=classes[0])
     others = [i for i, kind in enumerate(kinds) if kind in ("picture", "list") and names[i] != asked.label]
     if not asked.features and len(others) == 1:  # a picture, or an array, beside what else is told of it
@@ -316,12 +326,12 @@ def _lists(shards: Shards, name: str, column: Arrow) -> Array:
 
 
 def _ragged(shards: Shards, name: str) -> InputError:
-    return InputError(f"{shards.where}: lists of column {name!r} differ in length or lack values, expected one shape. Pad or resize them before.")
+    return InputError(
+        f"{shards.where}: lists of column {name!r} differ in length or lack values, expected one shape. Pad or resize them before."
+    )
 
 
-def _pictures(
-    shards: Shards, column: str, label: str | None, target: Target, choice: Choice, order: ClassOrder | None
-) -> Samples:
+def _pictures(shards: Shards, column: str, label: str | None, target: Target, choice: Choice, order: ClassOrder | None) -> Samples:
     """The chosen rows' pictures; as in folders they are drawn where not all are taken, for they may lie ordered by class."""
     import hashlib
 
@@ -366,5 +376,9 @@ def _bytes_of(cell: object) -> bytes:
     """The bytes of a picture; a file that is only named is not opened."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes):
-        raise OSError("the row names a file instead of holding its bytes; save the data set with its images" if content is None and cell else "the row is empty")
+        raise OSError(
+            "the row names a file instead of holding its bytes; save the data set with its images"
+            if content is None and cell
+            else "the row is empty"
+        )
     return content

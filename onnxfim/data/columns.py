@@ -89,7 +89,9 @@ def _usual_label(names: Sequence[str] | None, others: frozenset[int]) -> int | N
 def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, option: str) -> int:
     if names is not None and wanted in names:
         if list(names).count(wanted) > 1:
-            raise InputError(f"{where}: has {list(names).count(wanted)} columns called {wanted!r}, expected one. Name it by its place, from 0.")
+            raise InputError(
+                f"{where}: has {list(names).count(wanted)} columns called {wanted!r}, expected one. Name it by its place, from 0."
+            )
         return list(names).index(wanted)
     try:
         place = int(wanted)
@@ -106,7 +108,9 @@ def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, opt
 
     near = difflib.get_close_matches(wanted, names, 1)
     listed = ", ".join(map(repr, names[:8])) + ", …" * (len(names) > 8)
-    raise InputError(f"{where}: has no column {wanted!r}, expected one of {listed}. Pass {option} {(near or names[-1:])[0]!r} or another.")
+    raise InputError(
+        f"{where}: has no column {wanted!r}, expected one of {listed}. Pass {option} {(near or names[-1:])[0]!r} or another."
+    )
 
 
 def _size(shape: SampleShape | None) -> int | None:
@@ -115,7 +119,9 @@ def _size(shape: SampleShape | None) -> int | None:
     return math.prod(sizes) if shape is not None and len(sizes) == len(shape) else None
 
 
-def table_samples(rows: TableRows, target: Target, choice: Choice, asked: Asked, order: ClassOrder | None, *, source: str) -> Samples:
+def table_samples(
+    rows: TableRows, target: Target, choice: Choice, asked: Asked, order: ClassOrder | None, *, source: str
+) -> Samples:
     """Rows of a table as samples: a row's numbers fill the model's input in their order.
 
     Raises:

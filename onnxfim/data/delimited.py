@@ -60,7 +60,9 @@ def load_delimited(path: Path, target: Target, choice: Choice, asked: Asked) -> 
     table = open_table(path, asked)
     picked = pick(str(path), table.names, table.width, asked, target.shape)
     if not picked.features:
-        raise InputError(f"{path}: has no column beside the label, expected the features. Check its delimiter, which is {table.delimiter!r}.")
+        raise InputError(
+            f"{path}: has no column beside the label, expected the features. Check its delimiter, which is {table.delimiter!r}."
+        )
     total = None if choice.seed is None or choice.limit is None else sum(1 for _ in table.rows())
     rows, words = _read(table, picked, choice, total, asked.order, target.dtype)
     order = asked.order or alphabetical(str(path), words)
@@ -80,7 +82,9 @@ def open_table(path: Path, asked: Asked) -> TextTable:
     delimiter = _delimiter(lines)
     first = next(_cells(path, delimiter))
     if len(first) > _MOST_COLUMNS:
-        raise InputError(f"{path}: has {len(first):,} columns, expected at most {_MOST_COLUMNS:,}. Save the samples as an .npz file.")
+        raise InputError(
+            f"{path}: has {len(first):,} columns, expected at most {_MOST_COLUMNS:,}. Save the samples as an .npz file."
+        )
     second = next(iter(csv.reader(lines[1:2], delimiter=delimiter)), [])
     named = _is_header(first, second, asked)
     return TextTable(path, delimiter, tuple(name.strip() for name in first) if named else None, len(first))
@@ -92,7 +96,9 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             while line := file.readline(_LINE + 1):
                 if len(line) > _LINE:
-                    raise InputError(f"{path}: has a line of more than {_LINE:,} letters, expected a row for each sample. Check how it was saved.")
+                    raise InputError(
+                        f"{path}: has a line of more than {_LINE:,} letters, expected a row for each sample. Check how it was saved."
+                    )
                 yield line
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start}), expected a CSV file. Save it as UTF-8.") from error
@@ -202,7 +208,9 @@ def _read(
     X = np.stack(values)
     if whole and not np.isnan(X).any() and np.abs(X).max(initial=0) < 2**53:
         X = X.astype(np.int64)
-    elif dtype == np.float32:  # text has no element type: as the model's, which most data are kept in, for the hash is of the values
+    elif (
+        dtype == np.float32
+    ):  # text has no element type: as the model's, which most data are kept in, for the hash is of the values
         with np.errstate(over="ignore"):
             X = X.astype(dtype)
     rows = TableRows(

@@ -134,9 +134,7 @@ def from_iterable(
     )  # fmt: skip
 
 
-def _taken(
-    item: Any, where: str, shape: SampleShape | None, input_name: str | None, held: Collection[str], batched: bool
-) -> Taken:
+def _taken(item: Any, where: str, shape: SampleShape | None, input_name: str | None, held: Collection[str], batched: bool) -> Taken:
     """One step's samples."""
     others: dict[str, Array] = {}
     y: Any = None
@@ -167,7 +165,9 @@ def _is_numbers(item: Sequence[Any]) -> bool:
     return bool(item) and all(isinstance(v, (int, float)) for v in item) and (isinstance(item, list) or len(item) != 2)
 
 
-def _of_mapping(item: Mapping[Any, Any], where: str, input_name: str | None, held: Collection[str]) -> tuple[Any, Any, dict[str, Array]]:
+def _of_mapping(
+    item: Mapping[Any, Any], where: str, input_name: str | None, held: Collection[str]
+) -> tuple[Any, Any, dict[str, Array]]:
     """Samples, labels and values of other inputs in a dict."""
     label = next((name for name in _LABELS if name in item and name != input_name), None)
     others = {name: as_array(item[name]) for name in held if name in item and name != label}

@@ -43,7 +43,9 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
     lines, unmatched = 0, None
     opened = open_table(table, asked)
     if opened.names is None and opened.width < 2:
-        raise InputError(f"{table}: has one column, expected a file and its label in each line. Write `file,label` as its first line.")
+        raise InputError(
+            f"{table}: has one column, expected a file and its label in each line. Write `file,label` as its first line."
+        )
     of_file, of_label = _columns(table, opened.names, opened.width, asked)
     for cells in opened.rows():
         lines += 1
@@ -103,7 +105,9 @@ def _columns(table: Path, names: tuple[str, ...] | None, width: int, asked: Aske
             return of_file, (names or ()).index(asked.label)
         if asked.label.lstrip("-").isdigit() and -width <= int(asked.label) < width:
             return of_file, int(asked.label) % width
-        raise InputError(f"{table}: has no column {asked.label!r}, expected one of {', '.join(map(repr, names or ())) or f'0 to {width - 1}'}.")
+        raise InputError(
+            f"{table}: has no column {asked.label!r}, expected one of {', '.join(map(repr, names or ())) or f'0 to {width - 1}'}."
+        )
     others = [i for i in range(width) if i != of_file]
     of_label = next((called.index(name) for name in LABEL_NAMES if name in called), others[0] if len(others) == 1 else None)
     if of_label is None:

@@ -44,7 +44,9 @@ def load_by(
     path, _, function = data.rpartition(":") if not data.lower().endswith(".py") else (data, "", FUNCTION)
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{path}: no such file, expected a Python file whose function {function!r} gives the samples. Check the path.")
+        raise InputError(
+            f"{path}: no such file, expected a Python file whose function {function!r} gives the samples. Check the path."
+        )
     with _running(file):
         found = _function(file, function)()
         if isinstance(found, Samples):
@@ -57,7 +59,9 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
     if isinstance(found, tuple) and len(found) == 2:  # (X, y)
         found, labels = found
     if found is None:
-        raise InputError(f"{data}: gives nothing, expected samples: an array, (inputs, labels), or an iterable of them. Return them.")
+        raise InputError(
+            f"{data}: gives nothing, expected samples: an array, (inputs, labels), or an iterable of them. Return them."
+        )
     name, moved = inputs["input_name"], inputs["moved"]
     if isinstance(found, Mapping):
         label = next((key for key in ("labels", "label", "y") if key in found and key != name), None)
@@ -77,7 +81,9 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
     if labels is not None:
         raise InputError(f"{data}: gives an iterable beside its labels, expected each step to hold its own. Yield (x, y).")
     if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
-        raise InputError(f"{data}: gives a {type(found).__name__}, expected an array, (inputs, labels), or an iterable of samples. Return one.")
+        raise InputError(
+            f"{data}: gives a {type(found).__name__}, expected an array, (inputs, labels), or an iterable of samples. Return one."
+        )
     return from_iterable(found, target, choice, source=data, order=order, **inputs)
 
 
@@ -95,8 +101,14 @@ def _function(file: Path, name: str) -> Any:
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
-        own = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == _MODULE and not n.startswith("_")]
-        raise InputError(f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it as {file}:NAME.")
+        own = [
+            n
+            for n, v in vars(module).items()
+            if callable(v) and getattr(v, "__module__", None) == _MODULE and not n.startswith("_")
+        ]
+        raise InputError(
+            f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it as {file}:NAME."
+        )
     return function
 
 

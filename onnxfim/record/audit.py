@@ -17,6 +17,7 @@ from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
+from onnxfim.record.shown import Shown
 from onnxfim.record.steps import StepChoice, SurrogateCheck
 from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
@@ -290,7 +291,7 @@ class GradientInfo:
 
 
 @dataclass(frozen=True, repr=False)
-class Audit:
+class Audit(Shown):
     """Everything one audit found; every format renders this object, and it is read back from its JSON.
 
     Example:

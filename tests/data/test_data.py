@@ -337,7 +337,9 @@ class TestMistakesInFiles:
         with pytest.raises(InputError, match=told("none.npz: no such file or folder", "Check the path")):
             load(tmp_path / "none.npz")
         (tmp_path / "data.xls").write_text("1,2")
-        with pytest.raises(InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv or .parquet", "numpy.savez")):
+        with pytest.raises(
+            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv or .parquet", "numpy.savez")
+        ):
             load(tmp_path / "data.xls")
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
