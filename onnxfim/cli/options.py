@@ -96,7 +96,7 @@ def output_options(function: F) -> F:
     return _apply(
         [
             option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
-                   help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+                   help="Write html, json, csv, junit, sarif, markdown, comment or model-card; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
         ],
         function,
