@@ -74,9 +74,9 @@ def audit(
 
     Args:
         model: Path of an ONNX file, or what `from_callable` returned.
-        inputs: Samples (N, *shape) in the model's own units: an array, a tensor, a frame, or `data.Samples`; of a model with several
-            inputs also such arrays by the inputs' names, those that are held among them. Or an iterable, such as a DataLoader, whose
-            steps give x, (x, y) or a dict, of one sample or a batch; no more is taken of it than is audited.
+        inputs: Samples (N, *shape) in the model's own units: an array, a tensor, a frame, or `data.Samples`; of a model with
+            several inputs also such arrays by the inputs' names, those that are held among them. Or an iterable, such as a
+            DataLoader, whose steps give x, (x, y) or a dict, of one sample or a batch; no more is taken of it than is audited.
         labels: Class indices (N,), or names of classes, for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.

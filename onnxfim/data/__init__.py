@@ -51,8 +51,8 @@ def load(
     """Read samples from a file or a folder; only the selected ones are read.
 
     Args:
-        path: An ``.npz`` or ``.npy`` file; a table, ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow``; a folder of images, with the labels
-            as sub-folders or in a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote.
+        path: An ``.npz`` or ``.npy`` file; a table, ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow``; a folder of images, with the
+            labels as sub-folders or in a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote.
         shape: Shape of one sample as the model takes it, None for a dynamic size; None takes any shape.
         dtype: Element type of the model's input.
         preprocessing: What is done to the raw values; without it images are mapped to 0…1 and arrays stay as they are.
@@ -126,8 +126,8 @@ def from_arrays(
 ) -> Samples:
     """Take samples that are in memory, with the checks and the conversions of `load`; the arrays are not changed.
 
-    ``inputs`` and ``labels`` may be arrays, tensors of any framework, lists, or frames, whose columns then name the features. ``held``
-    are each sample's own values of the model's other inputs, by their names; ``moved`` and ``class_names`` as of `load`.
+    ``inputs`` and ``labels`` may be arrays, tensors of any framework, lists, or frames, whose columns then name the features.
+    ``held`` are each sample's own values of the model's other inputs, by their names; ``moved`` and ``class_names`` as of `load`.
     """
     try:
         X = as_array(inputs)
@@ -163,8 +163,8 @@ def from_steps(
 ) -> Samples:
     """Take the first samples of an iterable, such as a DataLoader, with the checks and conversions of `load`.
 
-    Each step gives x, (x, y) or a dict, of one sample or of a batch: `onnxfim.data.iterables.from_iterable`. The other arguments are
-    those of `load`.
+    Each step gives x, (x, y) or a dict, of one sample or of a batch: `onnxfim.data.iterables.from_iterable`. The other arguments
+    are those of `load`.
 
     Raises:
         InputError: what comes are no samples, or do not fit the model.

@@ -53,8 +53,8 @@ def gather(
     """Take the chosen samples, check them and bring them to the model's layout, units and element type.
 
     ``held`` are the values of the model's other inputs, one for each sample, or a single number for all; those of ``moved`` are
-    perturbed too, so that samples without finite ones are skipped. ``order`` names the classes; ``faults`` tells, by position in the
-    data, why samples cannot be used, whose values and labels stand for nothing then.
+    perturbed too, so that samples without finite ones are skipped. ``order`` names the classes; ``faults`` tells, by position in
+    the data, why samples cannot be used, whose values and labels stand for nothing then.
 
     Raises:
         InputError: anything that concerns all samples; a single bad one is skipped.

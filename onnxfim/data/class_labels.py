@@ -83,7 +83,8 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
     assert missing is not None
     assert order is not None
     raise InputError(
-        f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. {_ORDER}."
+        f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. "
+        f"{_ORDER}."
     )
 
 
@@ -110,7 +111,7 @@ def class_order(given: str | Sequence[str]) -> ClassOrder:
 
 
 def in_order_of(samples: Samples, names: Sequence[str] | None) -> Samples:
-    """The samples with their classes in the order that the model itself tells, where theirs is a guess and all of them are its own."""
+    """The samples with their classes in the model's own order, where theirs is a guess and all of them are among the model's."""
     if names is None or samples.labels is None or samples.class_names is None or not samples.classes_guessed:
         return samples
     if not set(samples.class_names) <= set(names):

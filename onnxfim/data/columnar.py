@@ -61,8 +61,8 @@ def load_columnar(path: Path, target: Target, choice: Choice, asked: Asked) -> S
     Numbers of a row are a sample: one in each column, or a list of one length in a single column; or a row holds a picture.
 
     Raises:
-        InputError: no pyarrow, a file that is damaged, columns that are not there or hold something else; a row with a missing value is
-            skipped.
+        InputError: no pyarrow, a file that is damaged, columns that are not there or hold something else; a row with a missing
+            value is skipped.
     """
     try:
         import pyarrow as pa
@@ -180,12 +180,14 @@ def _samples(shards: Shards, target: Target, choice: Choice, asked: Asked) -> Sa
     kinds = {name: _kind(shards.schema.field(name).type) for name in features}
     if other := next((n for n, kind in kinds.items() if kind == "other"), None):
         raise InputError(
-            f"{shards.where}: column {other!r} holds {shards.schema.field(other).type}, expected numbers, lists of numbers or pictures. "
+            f"{shards.where}: column {other!r} holds {shards.schema.field(other).type}, expected numbers, lists of numbers or "
+            "pictures. "
             f"Name the model's columns with --feature-columns, of {', '.join(map(repr, names[:8]))}."
         )
     if len(features) > 1 and set(kinds.values()) != {"number"}:
         raise InputError(
-            f"{shards.where}: columns {', '.join(map(repr, features[:4]))} hold {' and '.join(sorted(set(kinds.values())))}s, expected "
+            f"{shards.where}: columns {', '.join(map(repr, features[:4]))} hold {' and '.join(sorted(set(kinds.values())))}s, "
+            "expected "
             "columns of numbers, or one of lists or pictures. Name it with --feature-columns."
         )
     if set(kinds.values()) == {"picture"}:

@@ -101,7 +101,8 @@ def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, opt
         return place % width
     if names is None:
         raise InputError(
-            f"{where}: has no column {wanted!r}, for its first line holds numbers and no names; expected a place from 0 to {width - 1}, "
+            f"{where}: has no column {wanted!r}, for its first line holds numbers and no names; expected a place from 0 to "
+            f"{width - 1}, "
             f"or -1 for the last. Pass {option} by place."
         )
     import difflib  # for a message alone

@@ -55,7 +55,8 @@ def load_delimited(path: Path, target: Target, choice: Choice, asked: Asked) -> 
     """Samples and labels from a CSV file; a row is a sample, and a row with a fault is skipped for it.
 
     Raises:
-        InputError: the file cannot be read, a column that is named is not there, all rows are faulty, or the rows do not fit the model.
+        InputError: the file cannot be read, a column that is named is not there, all rows are faulty, or the rows do not fit the
+            model.
     """
     table = open_table(path, asked)
     picked = pick(str(path), table.names, table.width, asked, target.shape)
@@ -97,7 +98,8 @@ def _lines(path: Path) -> Iterator[str]:
             while line := file.readline(_LINE + 1):
                 if len(line) > _LINE:
                     raise InputError(
-                        f"{path}: has a line of more than {_LINE:,} letters, expected a row for each sample. Check how it was saved."
+                        f"{path}: has a line of more than {_LINE:,} letters, expected a row for each sample. Check how it was "
+                        "saved."
                     )
                 yield line
     except UnicodeDecodeError as error:
@@ -202,7 +204,8 @@ def _read(
     if len(faults) == len(values) and bad.max(initial=0) > 0:
         worst = int(np.argmax(bad))
         raise InputError(
-            f"{table.path}: column {names[worst]!r} holds no number ({faults[indices[0]]}), expected numbers in every feature. Encode it as in "
+            f"{table.path}: column {names[worst]!r} holds no number ({faults[indices[0]]}), expected numbers in every feature. "
+            "Encode it as in "
             "training, or name the model's columns with --feature-columns."
         )
     X = np.stack(values)
@@ -254,6 +257,7 @@ def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str])
 def _refuse_decimal_comma(table: TextTable, name: str, cell: str) -> None:
     if _DECIMAL_COMMA.fullmatch(cell.strip()):
         raise InputError(
-            f"{table.path}: column {name!r} holds {cell.strip()!r}, a number with a comma, expected decimal points and no commas for "
+            f"{table.path}: column {name!r} holds {cell.strip()!r}, a number with a comma, expected decimal points and no commas "
+            "for "
             "thousands: either reading may be wrong. Save it with decimal points."
         )

@@ -34,7 +34,7 @@ _DECODE_ERRORS = (
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders, or the file ``named_in``, give them.
+    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders or a table, ``named_in``, give them.
 
     ``faults`` tell why some images cannot be used; ``classes_guessed`` as of `Samples`.
     """
@@ -66,8 +66,8 @@ class Geometry:
 def load_folder(folder: Path, target: Target, choice: Choice, order: ClassOrder | None = None) -> Samples:
     """Decode the chosen images of a folder; only these are opened.
 
-    Sub-folders in sorted order, or in ``order``, are the classes, each of them one even if it is empty; a flat folder has no labels.
-    With a limit the images are drawn over all classes, by seed 0 where none is given. Pixels are read as the file
+    Sub-folders in sorted order, or in ``order``, are the classes, each of them one even if it is empty; a flat folder has no
+    labels. With a limit the images are drawn over all classes, by seed 0 where none is given. Pixels are read as the file
     stores them: the orientation tag is not applied, transparency is dropped, of an animation the first frame is taken.
 
     Raises:
@@ -138,7 +138,8 @@ def decoded(
         faults: Why images at some places cannot be used although they can be read.
 
     Raises:
-        InputError: no Pillow, no image that can be used, a size that the model does not take; one that cannot be decoded is skipped.
+        InputError: no Pillow, no image that can be used, a size that the model does not take; one that cannot be decoded is
+            skipped.
     """
     geometry = _geometry(where, target)
     digest = hashlib.sha256()

@@ -129,8 +129,8 @@ def from_iterable(
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
     others = {name: HeldRows(f"{source}[{name!r}]", np.concatenate([p.held[name] for p in parts])) for name in parts[0].held}
     return gather(
-        HeldRows(source, np.concatenate([p.inputs for p in parts])), None if labels is None else HeldRows(f"labels of {source}", labels),
-        target, replace(choice, seed=None), source=source, held=others, moved=moved, order=order or told_by(items),
+        HeldRows(source, np.concatenate([p.inputs for p in parts])),
+        None if labels is None else HeldRows(f"labels of {source}", labels), target, replace(choice, seed=None), source=source, held=others, moved=moved, order=order or told_by(items),
     )  # fmt: skip
 
 

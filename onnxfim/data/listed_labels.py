@@ -28,8 +28,8 @@ def table_beside(folder: Path) -> Path | None:
 def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked: Asked) -> Samples:
     """Decode the chosen images of a folder, and of all folders in it, with the labels that a table gives them.
 
-    A name in the table is a path relative to the folder, with or without its suffix, or that of a file in any folder below. An image
-    that the table does not name is left out as one without a label.
+    A name in the table is a path relative to the folder, with or without its suffix, or that of a file in any folder below. An
+    image that the table does not name is left out as one without a label.
 
     Raises:
         InputError: a table without such columns, that names no image of the folder, or names one twice with different labels; and
@@ -59,7 +59,8 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
             raise InputError(f"{table}: names {name!r} twice, as {given[place]!r} and as {label!r}, expected one label. Mend it.")
     if not given:
         raise InputError(
-            f"{table}: none of its {lines} lines names an image of {folder} (the first, {unmatched!r}), expected paths relative to the folder. "
+            f"{table}: none of its {lines} lines names an image of {folder} (the first, {unmatched!r}), expected paths relative "
+            "to the folder. "
             "Mend them, or move the table away."
         )
     order = asked.order or alphabetical(str(table), given.values())

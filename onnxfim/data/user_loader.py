@@ -1,4 +1,4 @@
-"""Samples from a Python file that the user names on the command line: ``loader.py:function``. It is run as the user's own program."""
+"""Samples from a Python file that the user names on the command line, ``loader.py:function``: it is run as a program of theirs."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
         held = {}
     if is_whole(found) and not _of_samples(found):
         return from_arrays(
-            found, labels, shape=target.shape, dtype=target.dtype, preprocessing=target.preprocessing, limit=choice.limit, held=held,
-            moved=moved, class_names=None if order is None else order.names, source=data,
+            found, labels, shape=target.shape, dtype=target.dtype, preprocessing=target.preprocessing, limit=choice.limit,
+            held=held, moved=moved, class_names=None if order is None else order.names, source=data,
         )  # fmt: skip
     if labels is not None:
         raise InputError(f"{data}: gives an iterable beside its labels, expected each step to hold its own. Yield (x, y).")
@@ -107,7 +107,8 @@ def _function(file: Path, name: str) -> Any:
             if callable(v) and getattr(v, "__module__", None) == _MODULE and not n.startswith("_")
         ]
         raise InputError(
-            f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it as {file}:NAME."
+            f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it "
+            f"as {file}:NAME."
         )
     return function
 
@@ -127,7 +128,8 @@ def _running(file: Path) -> Iterator[None]:
         line = own[-1].lineno if own else error.lineno if isinstance(error, SyntaxError) else None
         said = one_line(error)[:300]
         raise InputError(
-            f"{file}{'' if line is None else f', line {line}'}: {type(error).__name__}{f': {said}' if said else ''}, expected a function that "
+            f"{file}{'' if line is None else f', line {line}'}: {type(error).__name__}{f': {said}' if said else ''}, expected a "
+            "function that "
             "gives the samples. Mend it."
         ) from error
     finally:

@@ -33,13 +33,16 @@ def update_card(path: str | os.PathLike[str], audit: Audit, **about: Any) -> Non
         from huggingface_hub.repocard_data import model_index_to_eval_results
     except ImportError as error:
         raise OutputError(
-            "update_card: huggingface_hub is not installed, expected to read the card with. Run: pip install 'onnxfim[huggingface]'."
+            "update_card: huggingface_hub is not installed, expected to read the card with. Run: pip install "
+            "'onnxfim[huggingface]'."
         ) from error
     try:
         card = ModelCard(Path(path).read_text("utf-8") if Path(path).exists() else "---\n{}\n---\n")
         name, new = model_index_to_eval_results(model_index(audit, **about))
         places = {(r.dataset_type, r.dataset_split, r.task_type, r.task_name) for r in new}
-        kept = [r for r in card.data.eval_results or () if (r.dataset_type, r.dataset_split, r.task_type, r.task_name) not in places]
+        kept = [
+            r for r in card.data.eval_results or () if (r.dataset_type, r.dataset_split, r.task_type, r.task_name) not in places
+        ]
         card.data.model_name = card.data.model_name or about.get("name") or name
         card.data.eval_results = [*kept, *new]
         section = render_section(audit)
@@ -48,7 +51,9 @@ def update_card(path: str | os.PathLike[str], audit: Audit, **about: Any) -> Non
         card.text = f"{text[: found.start()]}{section}\n{text[found.end() :]}" if found else f"{text}\n\n{section}"
         written = str(card)
     except Exception as error:  # a card is any YAML, and its reader raises what it stumbles over
-        raise OutputError(f"{path}: is no model card that can be read ({in_one_line(error)[:200]}), expected YAML between --- lines. Mend it.") from error
+        raise OutputError(
+            f"{path}: is no model card that can be read ({in_one_line(error)[:200]}), expected YAML between --- lines. Mend it."
+        ) from error
     write_text(path, written if written.endswith("\n") else f"{written}\n")
 
 

@@ -37,7 +37,10 @@ def log_audit(audit: Audit, run_id: str | None = None, prefix: str = "onnxfim") 
         OutputError: MLflow is not installed, takes no such name, or cannot be written to.
     """
     if not _NAME.fullmatch(prefix):
-        raise OutputError(f"log_audit: prefix {prefix!r} is no name for MLflow, expected letters, digits and _ - . / : between them. Give another.")
+        raise OutputError(
+            f"log_audit: prefix {prefix!r} is no name for MLflow, expected letters, digits and _ - . / : between them. Give "
+            "another."
+        )
     try:
         import mlflow
         from mlflow.entities import Metric, RunTag
@@ -64,7 +67,9 @@ def log_audit(audit: Audit, run_id: str | None = None, prefix: str = "onnxfim") 
             if own:
                 mlflow.end_run()
     except (mlflow.MlflowException, OSError) as error:
-        raise OutputError(f"log_audit: MLflow did not take the audit ({in_one_line(error)[:700]}). See where it logs to, and try again.") from error
+        raise OutputError(
+            f"log_audit: MLflow did not take the audit ({in_one_line(error)[:700]}). See where it logs to, and try again."
+        ) from error
     return str(run)
 
 

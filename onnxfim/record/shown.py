@@ -10,7 +10,7 @@ _HOMES: dict[str, str] = {}
 
 
 def shown_by(**homes: str) -> None:
-    """Tell who shows results: for ``card``, ``frame``, ``figures`` and ``plot`` a ``module:function``, imported when it is asked for."""
+    """Tell who shows results: ``module:function`` for ``card``, ``frame``, ``figures`` and ``plot``, imported when asked for."""
     _HOMES.update(homes)
 
 

@@ -39,7 +39,10 @@ def model_index(
         split: The part of it that was audited.
     """
     source = visible(audit.data.source)
-    about: Plain = {"type": visible(dataset) if dataset else _slug(source), "name": visible(dataset_name) if dataset_name else source}
+    about: Plain = {
+        "type": visible(dataset) if dataset else _slug(source),
+        "name": visible(dataset_name) if dataset_name else source,
+    }
     if split is not None:
         about["split"] = split
     result = {
@@ -83,7 +86,14 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
         yield _metric("accuracy", "Clean accuracy", c.accuracy, c.accuracy_low, c.accuracy_high, 0.95, {})
     lead = lead_measure(audit).name
     for measure, statistic in dict.fromkeys(
-        ((lead, "mean"), (lead, "median"), (lead, "p95"), ("lambda_max", "mean"), ("boundary_distance", "median"), ("flip_radius", "median"))
+        (
+            (lead, "mean"),
+            (lead, "median"),
+            (lead, "p95"),
+            ("lambda_max", "mean"),
+            ("boundary_distance", "median"),
+            ("flip_radius", "median"),
+        )
     ):
         group = audit.aggregates.get(measure)
         if group is None:
@@ -97,7 +107,15 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
     attack = audit.attack
     if attack is not None:
         also = {"attack": attack.norm, "epsilon": attack.epsilon, "units": visible(attack.units), "kind": "upper bound"}
-        yield _metric("accuracy", "Accuracy under attack", attack.robust_accuracy, attack.robust_accuracy_low, attack.robust_accuracy_high, 0.95, also)
+        yield _metric(
+            "accuracy",
+            "Accuracy under attack",
+            attack.robust_accuracy,
+            attack.robust_accuracy_low,
+            attack.robust_accuracy_high,
+            0.95,
+            also,
+        )
 
 
 def _metric(
@@ -115,7 +133,7 @@ def _task(audit: Audit) -> str:
 
 def _slug(source: str) -> str:
     """A name as those of the Hub's data sets are: letters, digits, and - _ . between them."""
-    last = PurePath(source.split(" in ")[-1]).stem
+    last = PurePath(source.rsplit(" in ", maxsplit=1)[-1]).stem
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in last).strip("-_.")
     return kept or "unnamed"
 

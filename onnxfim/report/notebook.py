@@ -138,7 +138,8 @@ def _rows(audit: Audit) -> list[CardRow]:
     found = []
     gates = [(g.text, g.verdict) for g in audit.gates]
     for measure, statistic in (
-        ("lambda_max_calibrated", "mean"), ("lambda_max", "mean"), (words.lead_measure(audit).name, "p95"), ("boundary_distance", "median"),
+        ("lambda_max_calibrated", "mean"), ("lambda_max", "mean"), (words.lead_measure(audit).name, "p95"),
+        ("boundary_distance", "median"),
     ):  # fmt: skip
         group = audit.aggregates.get(measure)
         if group is None or (getattr(group, statistic).value is None and measure != "lambda_max"):
