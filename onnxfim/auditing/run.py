@@ -296,7 +296,9 @@ def samples_of(
     name = "input" if isinstance(model, CallableModel) else into.name
     if isinstance(inputs, Mapping):
         inputs, held = _perturbed_of(inputs, name)
-    elif labels is None and not is_whole(inputs):
+    elif not is_whole(inputs):
+        if labels is not None:
+            raise InputError("labels: stand beside an iterable of samples, expected in its steps. Let each step give (x, y).")
         others = () if isinstance(model, CallableModel) else tuple(i.name for i in model.graph.inputs if i.name != name)
         return from_steps(
             inputs, shape=shape, dtype=dtype, limit=limit, input_name=name, held=others, moved=settings.inputs[1:],

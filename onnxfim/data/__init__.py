@@ -111,7 +111,7 @@ def load(
 
 
 def from_arrays(
-    inputs: npt.ArrayLike,
+    inputs: Any,
     labels: npt.ArrayLike | None = None,
     *,
     shape: SampleShape | None = None,

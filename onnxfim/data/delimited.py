@@ -14,7 +14,7 @@ import numpy as np
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical
 from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, pick, table_samples
-from onnxfim.data.samples import Choice, Indices, Samples, check_bytes, one_line
+from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
 from onnxfim.errors import InputError
 
 SUFFIXES = (".csv", ".tsv")
@@ -167,7 +167,7 @@ def _read(
     chosen: Indices | None = None if total is None else choice.of(total)
     wanted = None if chosen is None else set(chosen.tolist())
     names = [table.names[i] if table.names else f"{i}" for i in picked.features]
-    values: list[np.ndarray] = []  # type: ignore[type-arg]
+    values: list[Array] = []
     labels: list[str | None] = []
     faults: dict[int, str] = {}
     bad = np.zeros(len(picked.features), np.int64)
@@ -223,7 +223,7 @@ def _read(
     return rows, words
 
 
-def _labels(labels: Sequence[str | None], picked: Picked) -> np.ndarray | None:  # type: ignore[type-arg]
+def _labels(labels: Sequence[str | None], picked: Picked) -> Array | None:
     """Labels of rows, numbers where all of them are."""
     if picked.label is None:
         return None
@@ -231,7 +231,7 @@ def _labels(labels: Sequence[str | None], picked: Picked) -> np.ndarray | None: 
     return as_labels(labels if None in numbers else numbers)
 
 
-def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str]) -> tuple[str | None, np.ndarray, int | None]:  # type: ignore[type-arg]
+def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str]) -> tuple[str | None, Array, int | None]:
     """A row's fault and where it is, or None, and its numbers; NaN where it has a fault."""
     nothing = np.full(len(picked.features), np.nan)
     if len(cells) != width:

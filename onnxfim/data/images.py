@@ -34,9 +34,9 @@ _DECODE_ERRORS = (
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders or a table, ``named_in``, give them.
+    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders or a table give them.
 
-    ``faults`` tell why some images cannot be used; ``classes_guessed`` as of `Samples`.
+    ``named_in`` is that table's name, ``faults`` tell why some images cannot be used; ``classes_guessed`` as of `Samples`.
     """
 
     files: tuple[Path, ...]

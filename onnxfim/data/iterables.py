@@ -60,8 +60,12 @@ def as_array(value: Any) -> Array:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is all samples at once: an array, a tensor, a table, or a list of numbers; no iterable of samples."""
-    if isinstance(value, (np.ndarray, list)) or hasattr(value, "__array__"):
+    """Whether it is all samples at once: an array, a tensor, a table, or a list of numbers; no iterable of steps."""
+    if isinstance(value, list):
+        first = value[0] if value else None
+        steps = isinstance(first, Mapping) or hasattr(first, "detach") or (isinstance(first, tuple) and not _is_numbers(first))
+        return not steps
+    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
         return True
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
@@ -130,7 +134,8 @@ def from_iterable(
     others = {name: HeldRows(f"{source}[{name!r}]", np.concatenate([p.held[name] for p in parts])) for name in parts[0].held}
     return gather(
         HeldRows(source, np.concatenate([p.inputs for p in parts])),
-        None if labels is None else HeldRows(f"labels of {source}", labels), target, replace(choice, seed=None), source=source, held=others, moved=moved, order=order or told_by(items),
+        None if labels is None else HeldRows(f"labels of {source}", labels),
+        target, replace(choice, seed=None), source=source, held=others, moved=moved, order=order or told_by(items),
     )  # fmt: skip
 
 
@@ -161,8 +166,10 @@ def _taken(item: Any, where: str, shape: SampleShape | None, input_name: str | N
 
 
 def _is_numbers(item: Sequence[Any]) -> bool:
-    """Whether a list or tuple is one sample, written out: numbers, or lists of them in one shape."""
-    return bool(item) and all(isinstance(v, (int, float)) for v in item) and (isinstance(item, list) or len(item) != 2)
+    """Whether a list or tuple is one sample, written out: numbers, or a list of lists."""
+    if isinstance(item, tuple) and len(item) == 2:
+        return False
+    return bool(item) and (all(isinstance(v, (int, float)) for v in item) or all(isinstance(v, list) for v in item))
 
 
 def _of_mapping(

@@ -12,7 +12,7 @@ from onnxfim.data.class_labels import alphabetical, class_labels
 from onnxfim.data.columns import LABEL_NAMES, Asked, as_labels
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
-from onnxfim.data.samples import Choice, Samples
+from onnxfim.data.samples import Array, Choice, Samples
 from onnxfim.errors import InputError
 
 #: Tables that are looked for in a folder of images; the second is that of Hugging Face's image folders.
@@ -78,7 +78,7 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
     return listed_images(folder, listing, target, choice)
 
 
-def _numbers(labels: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+def _numbers(labels: Sequence[str]) -> Array:
     """Labels as numbers where all are, else as words."""
     try:
         return np.array([float(label) for label in labels])

@@ -73,7 +73,7 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
         found = found[key]
     else:
         held = {}
-    if is_whole(found) and not _of_samples(found):
+    if is_whole(found):
         return from_arrays(
             found, labels, shape=target.shape, dtype=target.dtype, preprocessing=target.preprocessing, limit=choice.limit,
             held=held, moved=moved, class_names=None if order is None else order.names, source=data,
@@ -85,11 +85,6 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
             f"{data}: gives a {type(found).__name__}, expected an array, (inputs, labels), or an iterable of samples. Return one."
         )
     return from_iterable(found, target, choice, source=data, order=order, **inputs)
-
-
-def _of_samples(found: Any) -> bool:
-    """Whether a list is one of samples with their labels, rather than of numbers."""
-    return isinstance(found, list) and bool(found) and isinstance(found[0], (tuple, Mapping))
 
 
 def _function(file: Path, name: str) -> Any:

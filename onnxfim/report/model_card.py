@@ -102,11 +102,11 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
         if a.value is None:
             continue
         kinds = sorted({e.kind for s in audit.samples if (e := getattr(s, measure, None)) is not None and e.value is not None})
-        also = {"statistic": statistic, "units": visible(group.units), "kind": " and ".join(kinds)}
-        yield _metric(measure, statistic_label(measure, statistic), a.value, a.low, a.high, a.confidence, also)
+        told: Plain = {"statistic": statistic, "units": visible(group.units), "kind": " and ".join(kinds)}
+        yield _metric(measure, statistic_label(measure, statistic), a.value, a.low, a.high, a.confidence, told)
     attack = audit.attack
     if attack is not None:
-        also = {"attack": attack.norm, "epsilon": attack.epsilon, "units": visible(attack.units), "kind": "upper bound"}
+        also: Plain = {"attack": attack.norm, "epsilon": attack.epsilon, "units": visible(attack.units), "kind": "upper bound"}
         yield _metric(
             "accuracy",
             "Accuracy under attack",

@@ -65,7 +65,8 @@ def _draw(chart: Chart, ax: Axes) -> Axes:
         dash = tuple(float(n) for n in re.split(r"[ ,]+", p.dash.strip())) if p.dash else ()
         ax.add_patch(PathPatch(
             _path(p.data), facecolor=ink[p.series] if p.filled else "none", edgecolor=ink[p.series],
-            linewidth=1 if p.filled else 1.8, linestyle=(0, dash) if dash else "-", alpha=0.55 if p.series in ("right", "wrong") else 1, zorder=3,
+            linewidth=1 if p.filled else 1.8, linestyle=(0, dash) if dash else "-",
+            alpha=0.55 if p.series in ("right", "wrong") else 1, zorder=3,
         ))  # fmt: skip
     for label in chart.labels:
         ax.text(
