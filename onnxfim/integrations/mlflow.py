@@ -10,6 +10,7 @@ from typing import Any
 from onnxfim import __version__
 from onnxfim.errors import OutputError, in_one_line
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.html import render_html
 
@@ -53,19 +54,21 @@ def log_audit(audit: Audit, run_id: str | None = None, prefix: str = "onnxfim") 
         run = run_id or (active.info.run_id if active is not None else None)
         own = run is None
         if run is None:
-            run = mlflow.start_run(run_name=f"{prefix} {audit.model.name}"[:200]).info.run_id
+            run = mlflow.start_run(run_name=visible(f"{prefix} {audit.model.name}")[:200]).info.run_id
+        ended = "FAILED"
         try:
             now = get_current_time_millis()
             found = [Metric(f"{prefix}/{name}", value, now, 0) for name, value in metrics(audit)]
-            told = [RunTag(f"{prefix}.{name}", value[:_MOST]) for name, value in tags(audit)]
+            told = [RunTag(f"{prefix}.{name}", visible(value)[:_MOST]) for name, value in tags(audit)]
             client.log_batch(run, tags=told)
             for start in range(0, len(found), _BATCH):
                 client.log_batch(run, metrics=found[start : start + _BATCH])
             client.log_text(run, audit.to_json(), f"{prefix}/report.json")
             client.log_text(run, render_html(audit), f"{prefix}/report.html")
+            ended = "FINISHED"
         finally:
             if own:
-                mlflow.end_run()
+                mlflow.end_run(ended)
     except (mlflow.MlflowException, OSError) as error:
         raise OutputError(
             f"log_audit: MLflow did not take the audit ({in_one_line(error)[:700]}). See where it logs to, and try again."
