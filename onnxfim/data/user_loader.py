@@ -82,7 +82,8 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
         raise InputError(f"{data}: gives an iterable beside its labels, expected each step to hold its own. Yield (x, y).")
     if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
         raise InputError(
-            f"{data}: gives something of type {type(found).__name__}, expected an array, (inputs, labels), or an iterable of samples. Return one."
+            f"{data}: gives something of type {type(found).__name__}, expected an array, (inputs, labels), or an iterable of "
+            "samples. Return one."
         )
     return from_iterable(found, target, choice, source=data, order=order, **inputs)
 
