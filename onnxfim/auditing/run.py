@@ -296,6 +296,8 @@ def samples_of(
     name = "input" if isinstance(model, CallableModel) else into.name
     if isinstance(inputs, Mapping):
         inputs, held = _perturbed_of(inputs, name)
+    elif isinstance(inputs, (str, Path)):
+        raise InputError(f"inputs: {str(inputs)!r} is a path, expected samples. Read them with onnxfim.load_samples.")
     elif not is_whole(inputs):
         if labels is not None:
             raise InputError("labels: stand beside an iterable of samples, expected in its steps. Let each step give (x, y).")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from onnxfim.data.arrays import Target, gather, held_array
 from onnxfim.data.class_labels import ClassOrder, class_order
 from onnxfim.data.columns import Asked
 from onnxfim.data.iterables import as_array, column_names, from_iterable, told_by
-from onnxfim.data.npy import HeldRows, open_npy, open_npz
+from onnxfim.data.npy import Archive, HeldRows, RowSource, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
 from onnxfim.errors import InputError, lfs_pointer
@@ -219,14 +219,29 @@ def _load_npz(
         if inputs_key == "inputs" and inputs_key not in archive.keys and input_name in archive.keys:
             inputs_key = str(input_name)
         inputs = archive.rows(inputs_key, option="--inputs-key")
+        order = order or _names(archive, "class_names", held)
         others = {name: archive.rows(name, option="--feed") for name in held if name in archive.keys and name != inputs_key}
-        if labels_path is not None:
-            with open_npy(_label_file(labels_path)) as labels:
-                return gather(inputs, labels, target, choice, source=str(path), held=others, moved=moved, order=order)
-        if labels_key == "labels" and labels_key not in archive.keys:
-            return gather(inputs, None, target, choice, source=str(path), held=others, moved=moved, order=order)
-        labels_of = archive.rows(labels_key, option="--labels-key")
-        return gather(inputs, labels_of, target, choice, source=str(path), held=others, moved=moved, order=order)
+        with ExitStack() as files:
+            if labels_path is not None:
+                labels: RowSource | None = files.enter_context(open_npy(_label_file(labels_path)))
+            elif labels_key == "labels" and labels_key not in archive.keys:
+                labels = None
+            else:
+                labels = archive.rows(labels_key, option="--labels-key")
+            found = gather(inputs, labels, target, choice, source=str(path), held=others, moved=moved, order=order)
+        features = _names(archive, "feature_names", held)
+        fitting = features is not None and found.inputs.shape[1:] == (len(features.names),)
+        return replace(found, feature_names=features.names) if features is not None and fitting else found
+
+
+def _names(archive: Archive, key: str, held: Collection[str]) -> ClassOrder | None:
+    """The names that an archive holds under a key, where they are texts and no input is called so."""
+    if key not in archive.keys or key in held:
+        return None
+    names = archive.rows(key, option="")
+    if names.dtype.kind not in "US" or len(names.shape) != 1:
+        return None
+    return class_order([str(name) for name in names.take_all().astype(str)])
 
 
 def _load_npy(path: Path, target: Target, choice: Choice, *, labels_path: str | Path | None, order: ClassOrder | None) -> Samples:

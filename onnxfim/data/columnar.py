@@ -279,14 +279,20 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
         check_bytes(shards.where, len(chosen) * part[:1].nbytes)
         if label is not None:
             values = batch.column(label).to_pylist()
-            faults |= {int(i): "has no label" for i, v in zip(here, values, strict=True) if v is None or v != v}
-            labels += [None if v is None or v != v else v if isinstance(v, str) else float(v) for v in values]
+            faults |= {int(i): "has no label" for i, v in zip(here, values, strict=True) if _is_unlabelled(shards, label, v)}
+            labels += [None if _is_unlabelled(shards, label, v) else v if isinstance(v, str) else float(v) for v in values]
     if len({part.shape[1:] for part in parts}) > 1:
         raise _ragged(shards, features[0])
     named = None if lists else tuple(features)
     return TableRows(
         shards.where, np.concatenate(parts), chosen, shards.total, None if label is None else as_labels(labels), faults, named
     )
+
+
+def _is_unlabelled(shards: Shards, label: str, value: Any) -> bool:
+    """Whether a row has no label: nothing, NaN, or what a `ClassLabel` of Hugging Face has for none."""
+    told = shards.described.get(label)
+    return value is None or value != value or (value == -1 and isinstance(told, dict) and told.get("_type") == "ClassLabel")
 
 
 def _storage(column: Arrow) -> Arrow:
@@ -347,7 +353,7 @@ def _pictures(shards: Shards, column: str, label: str | None, target: Target, ch
             given = [None] * len(here) if label is None else batch.column(label).to_pylist()
             for i, cell, value in zip(map(int, here), cells, given, strict=True):
                 labels[i] = value
-                if label is not None and (value is None or value == -1):  # datasets' word for no label
+                if label is not None and _is_unlabelled(shards, label, value):
                     faults[i] = f"row {i} has no label"
                 path = cell.get("path") if isinstance(cell, dict) else None
                 name = f"{i} {Path(path).name}" if isinstance(path, str) and path else f"{i}"

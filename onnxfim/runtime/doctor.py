@@ -26,7 +26,12 @@ _TINY = (
 )
 _PACKAGES = ("onnx", "numpy", "scipy", "click", "jinja2", "rich")
 #: Optional packages, and what each is for.
-_EXTRAS = {"pillow": "folders of images: pip install 'onnxfim[images]'"}
+_EXTRAS = {
+    "pillow": "folders of images: pip install 'onnxfim[images]'",
+    "pyarrow": "Parquet files and Hugging Face data sets: pip install 'onnxfim[tables]'",
+    "pandas": "frames in Python: pip install 'onnxfim[notebook]'",
+    "matplotlib": "plots in Python: pip install 'onnxfim[notebook]'",
+}
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,12 @@ class TestDataSetsOnDisk:
         found = load(folder, shape=(1, 4, 5))
         assert ([s.reason for s in found.skipped], found.labels.tolist()) == (["row 0 has no label"], [1])
 
+    def test_no_label_is_minus_one_beside_numbers(self, on_disk, parquet, told):
+        folder = on_disk({"a": [1.0, 2.0], "label": [-1, 1]}, {"label": CLASS["label"]})
+        assert [s.index for s in load(folder).skipped] == [0]
+        with pytest.raises(InputError, match=told("label -1 of sample 0 is no class index")):
+            load(parquet({"a": [1.0, 2.0], "label": [-1, 1]}))
+
     def test_files_that_rows_only_name_are_not_opened(self, on_disk, tmp_path, told):
         (tmp_path / "x.png").write_bytes(picture(1)["bytes"])
         folder = on_disk({"image": pa.array([{"bytes": None, "path": str(tmp_path / "x.png")}], IMAGE), "label": [0]}, CLASS)

@@ -73,6 +73,16 @@ class TestArrays:
         assert (got.names, got.class_names, got.skipped, got.source) == (("",) * 7, None, (), str(path))
         assert not got.synthetic
 
+    def test_npz_may_name_its_classes_and_features(self, npz, rng):
+        X = rng.random((3, 2))
+        path = npz(inputs=X, labels=["b", "a", "b"], class_names=["b", "c", "a"], feature_names=["age", "height"])
+        got = load(path, shape=(2,))
+        assert (got.labels.tolist(), got.class_names, got.classes_guessed) == ([0, 2, 0], ("b", "c", "a"), False)
+        assert got.feature_names == ("age", "height")
+        assert load(path, class_names=["a", "b"]).labels.tolist() == [1, 0, 1]
+        other = load(npz(inputs=X, class_names=[1, 2], feature_names=["age"]))
+        assert (other.class_names, other.feature_names) == (None, None)
+
     def test_npy_takes_labels_from_another_file(self, tmp_path, rng):
         X = rng.random((6, 4)).astype(np.float32)
         np.save(tmp_path / "x.npy", X)

@@ -14,7 +14,7 @@ from onnxfim.report.numbers import number, percent
 from onnxfim.report.vocabulary import VERDICT_WORDS
 from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, VARIANTS, make_audit
-from tests.support.places import SAMPLES
+from tests.support.places import DEV, SAMPLES
 
 
 class Tree(HTMLParser):
@@ -122,8 +122,8 @@ def test_a_comparison_and_a_bound_have_cards():
 
 def test_a_notebook_shows_it(tmp_path, monkeypatch):
     """As a kernel does it: the output of a cell whose last line is the audit."""
-    nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel (pip install nbclient ipykernel)")
-    pytest.importorskip("ipykernel", reason="needs nbclient and ipykernel (pip install nbclient ipykernel)")
+    nbclient = DEV.load("nbclient")
+    DEV.load("ipykernel")
     import nbformat
 
     make_audit(5).save(tmp_path / "a.json")
