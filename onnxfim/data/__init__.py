@@ -179,7 +179,8 @@ def from_steps(
 
 def _load_dir(path: Path, target: Target, choice: Choice, asked: Asked, labels_path: Path | None) -> Samples:
     """Samples of a folder: a data set of Hugging Face, Parquet files, or images."""
-    from onnxfim.data.columnar import is_saved_dataset, load_columnar
+    from onnxfim.data.arrow_files import is_saved_dataset
+    from onnxfim.data.columnar import load_columnar
 
     if labels_path is None and is_saved_dataset(path):
         return load_columnar(path, target, choice, asked)

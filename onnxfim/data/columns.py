@@ -176,4 +176,5 @@ def as_labels(values: Sequence[object]) -> Array:
         return np.array([v if isinstance(v, str) else "" if v is None else str(v) for v in values])
     numbers = np.array([0 if v is None else v for v in values])
     # As whole numbers, which other containers hold them as: the hash is of the values.
-    return numbers.astype(np.int64) if numbers.dtype.kind == "f" and np.all(np.trunc(numbers) == numbers) else numbers
+    whole = numbers.dtype.kind == "f" and np.all(np.abs(numbers) < 2**53) and np.all(np.trunc(numbers) == numbers)
+    return numbers.astype(np.int64) if whole else numbers

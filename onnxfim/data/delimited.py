@@ -78,10 +78,10 @@ def open_table(path: Path, asked: Asked) -> TextTable:
             lines.append(line)
         if len(lines) == _TRIED:
             break
-    if not lines:
-        raise InputError(f"{path}: is empty, expected a row for each sample. Check how it was saved.")
     delimiter = _delimiter(lines)
-    first = next(_cells(path, delimiter))
+    first = next(_cells(path, delimiter), None)
+    if first is None:
+        raise InputError(f"{path}: is empty, expected a row for each sample. Check how it was saved.")
     if len(first) > _MOST_COLUMNS:
         raise InputError(
             f"{path}: has {len(first):,} columns, expected at most {_MOST_COLUMNS:,}. Save the samples as an .npz file."

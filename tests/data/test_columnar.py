@@ -226,6 +226,28 @@ def test_damaged_files_are_one_line(tmp_path, name, content, told):
         load(tmp_path / name)
 
 
+def test_buffers_that_point_elsewhere_are_not_followed(tmp_path, told):
+    """Arrow writes and reads them as they are; what follows them without a look leaves the process's memory."""
+    offsets = pa.py_buffer(np.array([0, 2**30, 3], np.int32))
+    words = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"abcdef")])
+    lists = pa.Array.from_buffers(pa.list_(pa.float64()), 2, [None, offsets], children=[pa.array([1.0, 2.0, 3.0])])
+    for name, columns in (("a.arrow", {"x": [1.0, 2.0], "label": words}), ("b.arrow", {"x": lists})):
+        with (
+            pa.OSFile(str(tmp_path / name), "wb") as sink,
+            pa.ipc.new_stream(sink, pa.schema([(k, pa.array(v).type) for k, v in columns.items()])) as writer,
+        ):
+            writer.write_batch(pa.record_batch(columns))
+        with pytest.raises(InputError, match=told(name, "cannot be read", "Copy it again")):
+            load(tmp_path / name)
+
+
+def test_files_with_other_columns(parquet, tmp_path, told):
+    parquet({"a": [1.0]}, "test-0.parquet")
+    parquet({"b": [1.0]}, "test-1.parquet")
+    with pytest.raises(InputError, match=told("different columns (a and b)", "Pass one file")):
+        load(tmp_path)
+
+
 @pytest.mark.slow
 def test_no_damage_is_a_crash(parquet, told):
     """A byte changed anywhere: the file is read, or refused in one line."""
