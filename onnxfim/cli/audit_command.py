@@ -24,7 +24,7 @@ from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import class_order
 from onnxfim.data.samples import Choice
-from onnxfim.data.user_loader import names_code
+from onnxfim.data.user_loader import names_code, read_from
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
@@ -57,7 +57,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     how = runs(options, console, started=time.monotonic(), several=False)
-    outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
+    outputs.check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
     checks = read_checks(options)

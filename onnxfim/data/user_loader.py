@@ -28,6 +28,13 @@ def names_code(data: str) -> bool:
     return data.lower().endswith(".py") or (path.lower().endswith(".py") and bool(function))
 
 
+def read_from(data: str | None) -> str | None:
+    """The file or folder that ``--data`` names, which no output may overwrite."""
+    if data is None or not names_code(data) or data.lower().endswith(".py"):
+        return data
+    return data.rpartition(":")[0]
+
+
 def load_by(
     data: str, target: Target, choice: Choice, *, input_name: str | None = None, held: Collection[str] = (),
     moved: Collection[str] = (), order: ClassOrder | None = None,

@@ -48,6 +48,7 @@ def audited(*words):
         return done, json.load(file)
 
 
+@pytest.mark.slow
 def test_one_value_from_every_container(folder):
     means = set()
     for source in ("digits.npz", "digits.csv", "loader.py", "loader.py:load_data"):
@@ -72,6 +73,13 @@ def test_a_guessed_order_is_told_and_a_given_one_counts(folder):
         assert "classes_guessed" not in record["data"] or not record["data"]["classes_guessed"]
         assert record["calibration"]["accuracy"] > 0.9
         assert "class-order" not in {f["id"] for f in record["findings"]}
+
+
+def test_no_output_overwrites_the_loader(folder):
+    for words in (["audit", "digits_mlp.onnx"], ["compare", "digits_mlp.onnx", "digits_mlp.onnx"]):
+        done = CliRunner().invoke(main, [*words, "--data", "loader.py:load_data", "-o", "json=loader.py"])
+        assert done.exit_code == 2
+        assert (folder / "loader.py").read_text() == LOADER
 
 
 def test_an_error_in_a_loader_is_one_line(folder):

@@ -64,6 +64,7 @@ def test_a_comparison_has_figures():
         ElementTree.fromstring(text)
 
 
+@pytest.mark.slow
 def test_a_chart_is_drawn_with_matplotlib():
     matplotlib = DEV.load("matplotlib")
     matplotlib.use("agg")

@@ -120,6 +120,8 @@ def test_a_comparison_and_a_bound_have_cards():
     assert "Assumption" in text
 
 
+@pytest.mark.slow
+@pytest.mark.untraced
 def test_a_notebook_shows_it(tmp_path, monkeypatch):
     """As a kernel does it: the output of a cell whose last line is the audit."""
     nbclient = DEV.load("nbclient")
