@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from onnxfim.record.shown import shown_by
+
 if TYPE_CHECKING:
     from onnxfim.auditing.api import audit_isolated, bounds, check, inspect, load_samples
     from onnxfim.auditing.run import audit
@@ -41,6 +43,11 @@ _HOMES = {
         "onnxfim.errors",
     ),
 }
+# A record knows nothing of the wings above it: who shows it in a notebook is told here.
+shown_by(
+    card="onnxfim.report.notebook:card", frame="onnxfim.report.frames:frame", figures="onnxfim.report.figures:figures",
+    plot="onnxfim.report.plotting:plot",
+)  # fmt: skip
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
     "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",

@@ -67,7 +67,8 @@ class Auditor:
 
         Args:
             model: An ONNX file.
-            data: Samples as an array, a path of them (``.npz``, ``.npy``, a folder of images), or `onnxfim.data.Samples`.
+            data: Samples as an array, an iterable such as a DataLoader, a path of them (as of `onnxfim.load_samples`), or
+                `onnxfim.data.Samples`.
             labels: Class indices, where ``data`` is an array.
             settings: Fields of `onnxfim.Settings`, such as ``samples=200, budget=64``.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,11 +43,15 @@ def load_samples(
     inputs_key: str = "inputs",
     labels_key: str = "labels",
     labels_path: str | Path | None = None,
+    label_column: str | None = None,
+    feature_columns: Sequence[str] = (),
+    class_names: str | Sequence[str] | None = None,
 ) -> Samples:
-    """Read samples and labels from an ``.npz`` or ``.npy`` file or a folder of images.
+    """Read samples and labels from a file, or a folder of images or of a data set.
 
     Args:
-        data: File or folder; of a folder, each sub-folder is a class.
+        data: An ``.npz`` or ``.npy`` file; a table, ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow``; a folder of images, with a
+            sub-folder for each class or a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote.
         model: The ONNX file that will take them: they are then checked against its input, and get its element type.
         input: Name of the model's input to perturb where it has several; what an ``.npz`` file holds under the names of the others
             is read too. Several names: those that are perturbed together.
@@ -55,7 +59,10 @@ def load_samples(
         preprocessing: What is done to raw values (`onnxfim.data.Preprocessing`); None leaves arrays as they are.
         inputs_key: Key of the samples in an ``.npz`` file.
         labels_key: Key of the labels there.
-        labels_path: An ``.npy`` file of labels, where they are apart.
+        labels_path: An ``.npy`` file of labels, where they are apart, or a ``.csv`` file for a folder of images.
+        label_column: Column of a table that holds the labels, by name or place; by default one that is called label.
+        feature_columns: Columns that are the model's input, in its order; by default all others.
+        class_names: Names of the classes in the order of the model's outputs, or a file of them; labels may be such names.
 
     Returns:
         The samples, (N, *shape), with labels where there are any; what could not be read is listed in ``skipped``.
@@ -81,13 +88,14 @@ def load_samples(
         name, held = into.name, tuple(i.name for i in file.graph.inputs if i.name != into.name)
     return load(
         data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=inputs_key, labels_key=labels_key,
-        labels_path=labels_path, limit=limit, input_name=name, held=held, moved=together,
+        labels_path=labels_path, limit=limit, input_name=name, held=held, moved=together, label_column=label_column,
+        feature_columns=feature_columns, class_names=class_names,
     )  # fmt: skip
 
 
 def audit_isolated(
     model: str | Path,
-    inputs: Array | Mapping[str, Array] | Samples,
+    inputs: Array | Mapping[str, Array] | Samples | Iterable[Any],
     labels: Array | None = None,
     settings: Settings | None = None,
     *,

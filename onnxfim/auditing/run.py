@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,9 @@ from onnxfim.auditing.stages import (
 )
 from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
-from onnxfim.data import Samples, from_arrays
+from onnxfim.data import Samples, from_arrays, from_steps
+from onnxfim.data.class_labels import in_order_of
+from onnxfim.data.iterables import is_whole
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import batch_first, choose_input
 from onnxfim.graph.load import ModelFile, load_model
@@ -61,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 def audit(
     model: Model,
-    inputs: Array | Mapping[str, Array] | Samples,
+    inputs: Array | Mapping[str, Array] | Samples | Iterable[Any],
     labels: Array | None = None,
     settings: Settings | None = None,
     *,
@@ -73,9 +75,10 @@ def audit(
 
     Args:
         model: Path of an ONNX file, or what `from_callable` returned.
-        inputs: Samples (N, *shape) in the model's own units, or `data.Samples`; of a model with several inputs also such arrays by
-            the inputs' names, those that are held among them.
-        labels: Class indices (N,), for accuracy and calibrated values.
+        inputs: Samples (N, *shape) in the model's own units: an array, a tensor, a frame, or `data.Samples`; of a model with
+            several inputs also such arrays by the inputs' names, those that are held among them. Or an iterable, such as a
+            DataLoader, whose steps give x, (x, y) or a dict, of one sample or a batch; no more is taken of it than is audited.
+        labels: Class indices (N,), or names of classes, for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
         progress: Called as the audit goes on.
         cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
@@ -234,8 +237,8 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
 
 
 def opened(
-    model: Model, inputs: Array | Mapping[str, Array] | Samples, labels: Array | None, settings: Settings, report: Report | None,
-    cache_dir: str | Path | None,
+    model: Model, inputs: Array | Mapping[str, Array] | Samples | Iterable[Any], labels: Array | None, settings: Settings,
+    report: Report | None, cache_dir: str | Path | None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
     meter = Meter(report, current_stop())
@@ -248,6 +251,7 @@ def opened(
         file, samples = _arranged(file, samples, settings, meter)
     _step_fits(settings.step, samples.inputs.dtype)
     subject = open_subject(file, samples.inputs, settings, engines=None if cache_dir is None else Path(cache_dir))
+    samples = in_order_of(samples, subject.classes)
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)
@@ -280,7 +284,7 @@ def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:
 
 
 def samples_of(
-    model: ModelFile | CallableModel, inputs: Array | Mapping[str, Array], labels: Array | None, settings: Settings
+    model: ModelFile | CallableModel, inputs: Array | Mapping[str, Array] | Iterable[Any], labels: Array | None, settings: Settings
 ) -> Samples:
     """Arrays as samples that a model takes, those that are read for its calibration among them."""
     if isinstance(model, CallableModel):
@@ -291,8 +295,18 @@ def samples_of(
         shape, dtype = given_shape(model, into, settings.shape), np.dtype(into.dtype)
     limit = None if settings.samples is None else max(settings.samples, CALIBRATION_SAMPLES)
     held: Mapping[str, Array] = {}
+    name = "input" if isinstance(model, CallableModel) else into.name
     if isinstance(inputs, Mapping):
-        inputs, held = _perturbed_of(inputs, "input" if isinstance(model, CallableModel) else into.name)
+        inputs, held = _perturbed_of(inputs, name)
+    elif isinstance(inputs, (str, Path)):
+        raise InputError(f"inputs: {str(inputs)!r} is a path, expected samples. Read them with onnxfim.load_samples.")
+    elif not is_whole(inputs):
+        if labels is not None:
+            raise InputError("labels: stand beside an iterable of samples, expected in its steps. Let each step give (x, y).")
+        others = () if isinstance(model, CallableModel) else tuple(i.name for i in model.graph.inputs if i.name != name)
+        return from_steps(
+            inputs, shape=shape, dtype=dtype, limit=limit, input_name=name, held=others, moved=settings.inputs[1:],
+        )  # fmt: skip
     return from_arrays(inputs, labels, shape=shape, dtype=dtype, limit=limit, held=held, moved=settings.inputs[1:])
 
 

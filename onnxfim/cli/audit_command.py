@@ -21,7 +21,11 @@ from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.data import Preprocessing, Samples, load, random_samples
+from onnxfim.data.arrays import Target
+from onnxfim.data.class_labels import class_order
 from onnxfim.data.feature_names import feature_names
+from onnxfim.data.samples import Choice
+from onnxfim.data.user_loader import names_code, read_from
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
@@ -53,7 +57,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
-    outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
+    outputs.check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
     checks = read_checks(options)
@@ -133,12 +137,23 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
     count = options["samples"]
     if options["data"] == "random":
         return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
-    samples = load(
-        options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
-        labels_key=options["labels_key"], labels_path=options["labels_path"],
-        limit=None if count is None else max(count, CALIBRATION_SAMPLES), input_name=into.name,
-        held=[i.name for i in file.graph.inputs if i.name != into.name], moved=tuple(options["input"] or ())[1:] if several else (),
-    )  # fmt: skip
+    limit = None if count is None else max(count, CALIBRATION_SAMPLES)
+    held, moved = [i.name for i in file.graph.inputs if i.name != into.name], tuple(options["input"] or ())[1:] if several else ()
+    if names_code(options["data"]):
+        from onnxfim.data.user_loader import load_by
+
+        names = options["class_names"]
+        samples = load_by(
+            options["data"], Target(shape, dtype, preprocessing), Choice(limit), input_name=into.name, held=held, moved=moved,
+            order=None if names is None else class_order(names),
+        )  # fmt: skip
+    else:
+        samples = load(
+            options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
+            labels_key=options["labels_key"], labels_path=options["labels_path"], limit=limit, input_name=into.name, held=held,
+            moved=moved, label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
+            class_names=options["class_names"],
+        )  # fmt: skip
     if several:  # a scale is that of one input
         return samples, None
     if options["already_normalised"] and options["std"]:

@@ -115,6 +115,7 @@ def compare_command(
     from onnxfim.cli.identifying import told_by, words_given
     from onnxfim.cli.outputs import Outputs, write_each
     from onnxfim.cli.signals import words_of
+    from onnxfim.data.user_loader import read_from
     from onnxfim.errors import OnnxFimError, ProviderError
     from onnxfim.verdict.compare import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
@@ -126,7 +127,7 @@ def compare_command(
         raise click.UsageError("--fail-on-change needs exactly two models: the trained one and the deployed one.")
     started, told = time.monotonic(), told_by(options, words_given())
     wanted = Outputs(outputs, assets)
-    wanted.check([*subjects, options["data"], options["labels_path"]])
+    wanted.check([*subjects, read_from(options["data"]), options["labels_path"]])
     if wanted.to_stdout:
         console.take_stdout()
     sides = _measured_subjects(subjects, console, options, started)

@@ -7,6 +7,7 @@ options of ``audit``; those of another command stand in a table named for it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _TABLE = "onnxfim"
 _SHOWN = 200  # letters of a value in a message
 _MAIN = "audit"  # the command whose keys need no table
 # Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
+_PROGRAM = re.compile(r"\.py(:[^/\\]*)?\s*$", re.IGNORECASE)
 _UNSET = ("config", "help", "version", "provider-library", "custom-op-library")
 
 
@@ -159,7 +161,15 @@ def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, c
             found[parameter.name or key] = FoundValue(f"{where}: {key} = {_shortened(value)}", _text(where, key, value, parameter))
     if "provider_options" in found:
         _loads_nothing(found["provider_options"])
+    _runs_nothing(found)
     return found
+
+
+def _runs_nothing(found: Mapping[str, FoundValue]) -> None:
+    """Raise where the data would be a program: only the person who types the command may run one."""
+    data = found.get("data")
+    if data is not None and isinstance(data.value, str) and _PROGRAM.search(data.value):
+        raise ValueError(f"{data.where}: names a Python file, which only the command line may run. Give it as --data {data.value}.")
 
 
 def _loads_nothing(options: FoundValue) -> None:
@@ -183,6 +193,7 @@ def from_environment(environment: Mapping[str, str], command: click.Command) -> 
         if text.strip():
             lines = [line.strip() for line in text.splitlines() if line.strip()]
             found[parameter.name or key] = FoundValue(f"{variable}={_shortened(text)}", lines if _repeats(parameter) else text)
+    _runs_nothing(found)
     return found
 
 

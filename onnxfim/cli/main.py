@@ -95,8 +95,9 @@ def main() -> None:
 def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
     """Measure a model's sensitivity on data, and write a report.
 
-    MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
-    of images, in the model's own units unless --mean, --std or --input-range say otherwise.
+    MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file, a table (.csv,
+    .parquet), a folder of images or of a Hugging Face data set, or a function of yours, in the model's own units unless --mean,
+    --std or --input-range say otherwise.
     """
     console = Console(quiet, verbose)
     with console.said_where_slow("loading ONNX Runtime"):

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnxfim.cli import completing
-from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, NamedText, OutputFile, Percent, Rise, Size, TwoNumbers
+from onnxfim.cli.spelled import AutoFloat, AutoInt, Duration, Floats, NamedText, Names, OutputFile, Percent, Rise, Size, TwoNumbers
 from onnxfim.record.declared import Setting
 from onnxfim.record.settings import SETTINGS
 
@@ -136,7 +136,7 @@ def output_options(function: F) -> F:
     return _apply(
         [
             option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
-                   help="Write html, json, csv, junit, sarif, markdown or comment; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
+                   help="Write html, json, csv, junit, sarif, markdown, comment or model-card; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
             option("--print-samples", type=click.IntRange(min=1), metavar="N", example=30,
                    help="Samples that the page's table has on paper; the screen has more.  [default: 12]"),
@@ -194,9 +194,14 @@ def data_options(function: F, *, required: bool = True) -> F:
     """Options that say what the samples are."""
     return _apply(
         [
-            option("--data", required=required, metavar="PATH|random", example="samples.npz", help="Samples: .npz, .npy, a folder of images, or `random`."),
+            option("--data", required=required, metavar="PATH|FILE.py:FUNCTION|random", example="samples.npz",
+                   help="Samples: .npz, .npy, .csv, .parquet, a folder of images or of a Hugging Face data set, `random`; or a function of a "
+                   "Python file of yours, which is run (named on the command line alone)."),
             *_settings_of("data"),
-            option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own."),
+            option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own; of a folder of images in a .csv file.  [default: labels.csv in the folder]"),
+            option("--label-column", metavar="NAME", example="label", help="Column of a table that holds the labels, by name or place (0, -1).  [default: one called label]"),
+            option("--feature-columns", type=Names(), metavar="NAMES", example=["age", "height"], help="Columns of a table that are the model's input, in its order.  [default: all others]"),
+            option("--class-names", metavar="NAMES|PATH", example=["cat", "dog"], help="Names of the classes in the order of the model's outputs, or a file with one a line; labels may be such names."),
             option("--feature-names", metavar="FILE|A,B,…", example="features.txt", help="Names of the numbers of a sample: a text file with one a line, or the names with commas between them."),
             option("--inputs-key", default="inputs", show_default=True, help="Key of the samples in an .npz file."),
             option("--labels-key", default="labels", show_default=True, help="Key of the labels in an .npz file."),

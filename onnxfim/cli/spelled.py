@@ -88,6 +88,22 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
             self.fail(f"{value!r} is not a number, or numbers with commas between them.", param, ctx)
 
 
+class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """Names with commas between them, as ``age,height``; one that holds a comma stands in quotation marks."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        import csv
+
+        found = tuple(name.strip() for row in csv.reader([str(value)], skipinitialspace=True) for name in row)
+        if not found or not all(found):
+            self.fail(f"{value!r} is no list of names with commas between them.", param, ctx)
+        return found
+
+
 class TwoNumbers(Floats):
     """Two numbers with a comma between them, as ``0,1``."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxfim.data.class_labels import NO_NUMBERS, ClassLabels, ClassOrder, alphabetical, class_labels
 from onnxfim.data.npy import RowSource
 from onnxfim.data.preprocessing import Preprocessing, order_of, turn
 from onnxfim.data.samples import (
@@ -24,8 +25,6 @@ from onnxfim.data.samples import (
 )
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
-
-_KINDS = {"b": "true and false", "c": "complex numbers", "S": "text", "U": "text", "V": "records or an unknown number format"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ class Target:
 
 def gather(
     inputs: RowSource, labels: RowSource | None, target: Target, choice: Choice, *, source: str,
-    held: Mapping[str, RowSource] | None = None, moved: Collection[str] = (),
+    held: Mapping[str, RowSource] | None = None, moved: Collection[str] = (), order: ClassOrder | None = None,
+    faults: Mapping[int, str] | None = None,
 ) -> Samples:  # fmt: skip
     """Take the chosen samples, check them and bring them to the model's layout, units and element type.
 
     ``held`` are the values of the model's other inputs, one for each sample, or a single number for all; those of ``moved`` are
-    perturbed too, so that samples without finite ones are skipped.
+    perturbed too, so that samples without finite ones are skipped. ``order`` names the classes; ``faults`` tells, by position in
+    the data, why samples cannot be used, whose values and labels stand for nothing then.
 
     Raises:
         InputError: anything that concerns all samples; a single bad one is skipped.
@@ -73,9 +74,12 @@ def gather(
     raw = inputs.take(indices)
     raw_labels = None if labels is None else labels.take(indices)
     others = {name: _held(rows, inputs.shape[0], indices) for name, rows in (held or {}).items()}
-    classes = None if labels is None or raw_labels is None else _class_indices(labels.where, raw_labels, indices)
+    known = {i: faults[at] for i, at in enumerate(indices.tolist()) if at in faults} if faults else {}
+    found = None if labels is None or raw_labels is None else _labels(labels, raw_labels, indices, known, order)
+    if found is not None and raw_labels is not None and raw_labels.dtype.kind in "OUS":
+        raw_labels = found.indices  # how long a word may be is no part of the data
 
-    reasons = _not_finite(raw, "holds {} NaN or infinite values")
+    reasons = _not_finite(raw, "holds {} NaN or infinite values") | known
     good = [i for i in range(len(raw)) if i not in reasons]
     X = _convert(inputs.where, np.transpose(raw[good] if reasons else raw, (0, *(a + 1 for a in axes))), target)
     late = _not_finite(X, f"has {{}} values that overflow the model's {target.dtype}")
@@ -89,10 +93,10 @@ def gather(
     kept = [i for i in range(len(raw)) if i not in reasons]
     return Samples(
         inputs=X if len(kept) == len(X) else X[[i for i, at in enumerate(good) if at not in reasons]],
-        labels=None if classes is None else classes[kept],
+        labels=None if found is None else found.indices[kept],
         indices=indices[kept],
         names=("",) * len(kept),
-        class_names=None,
+        class_names=order.names if found is None and order is not None else found.order.names if found and found.order else None,
         source=source,
         sha256=hash_arrays(
             raw, raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name]))
@@ -100,7 +104,19 @@ def gather(
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
         prepared=target.preprocessing.given,
+        classes_guessed=found is not None and found.order is not None and found.order.guessed,
     )
+
+
+def _labels(labels: RowSource, raw: Array, indices: Indices, known: Mapping[int, str], order: ClassOrder | None) -> ClassLabels:
+    """The class of each chosen sample, 0 of those that are known to be faulty."""
+    if raw.dtype.kind in "US" and order is None:  # of all that there are, so that a part of the data has the same order
+        order = alphabetical(labels.where, labels.take_all().reshape(-1).astype(str).tolist())
+    good = np.array([i for i in range(len(raw)) if i not in known], np.int64)
+    of_good = class_labels(labels.where, raw[good], indices[good], order)
+    classes = np.zeros(len(raw), np.int64)
+    classes[good] = of_good.indices
+    return ClassLabels(classes, of_good.order)
 
 
 def held_array(name: str, values: npt.ArrayLike) -> Array:
@@ -133,7 +149,7 @@ def _held(rows: RowSource, total: int, indices: Indices) -> Array:
 def _check_kind(rows: RowSource) -> None:
     if rows.dtype.kind not in "fiu":
         raise InputError(
-            f"{rows.where}: holds {_KINDS.get(rows.dtype.kind, 'no numbers')} ({rows.dtype}), expected real numbers. "
+            f"{rows.where}: holds {NO_NUMBERS.get(rows.dtype.kind, 'no numbers')} ({rows.dtype}), expected real numbers. "
             "Save it as float32 or as integers."
         )
 
@@ -231,30 +247,3 @@ def _cast(where: str, X: Array, dtype: np.dtype) -> Array:
         )
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(X).astype(dtype)
-
-
-def _class_indices(where: str, raw: Array, indices: Indices) -> Indices:
-    """Labels as int64 class indices, from whole numbers (N,) or (N, 1), or from one-hot rows (N, K)."""
-    if raw.ndim == 2 and raw.shape[1] != 1:
-        if raw.dtype.kind in "bfiu" and np.all((raw == 0) | (raw == 1)) and np.all(np.sum(raw != 0, axis=1) == 1):
-            return np.asarray(np.argmax(raw, axis=1), np.int64)
-        raise InputError(
-            f"{where}: labels have shape {shape_text(raw.shape[1:], batched=True)}, not one-hot, expected class indices (N,). "
-            "Pass argmax over the last axis, if they are scores; one column, if they are labels of several outputs."
-        )
-    raw = raw.reshape(-1)
-    if raw.dtype.kind not in "fiu":
-        raise InputError(
-            f"{where}: labels are {_KINDS.get(raw.dtype.kind, 'no numbers')} ({raw.dtype}), expected class indices. "
-            "Number the classes from 0 in the order of the model's outputs."
-        )
-    if raw.dtype.kind == "f":
-        raw = raw.astype(np.float64)
-    # 2**53: beyond it not every float64 is the whole number it looks like, and no model has as many classes.
-    bad = np.flatnonzero(~((raw >= 0) & (raw <= 2**53) & (raw == np.trunc(raw))))
-    if bad.size:
-        raise InputError(
-            f"{where}: label {raw[bad[0]]:g} of sample {indices[bad[0]]} is no class index, expected whole numbers from 0. "
-            "Number the classes from 0, and leave out samples without a label."
-        )
-    return raw.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Folders of images: which files, which class, decoded to the model's input. Pillow's only home."""
+"""Images, in folders or in tables: which class, decoded to the model's input. Pillow's only home."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import os
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from onnxfim.data.arrays import Target
+from onnxfim.data.class_labels import ClassOrder, class_labels
 from onnxfim.data.preprocessing import CHANNELS, order_of
 from onnxfim.data.samples import Array, Choice, Samples, check_bytes, one_line, shape_text, unusable
 from onnxfim.errors import InputError, lfs_pointer
@@ -31,11 +34,17 @@ _DECODE_ERRORS = (
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder in order; ``labels`` and ``class_names`` where sub-folders give classes."""
+    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders or a table give them.
+
+    ``named_in`` is that table's name, ``faults`` tell why some images cannot be used; ``classes_guessed`` as of `Samples`.
+    """
 
     files: tuple[Path, ...]
-    labels: tuple[int, ...] | None
+    labels: Mapping[int, int] | None
     class_names: tuple[str, ...] | None
+    named_in: str | None = None
+    faults: Mapping[int, str] = field(default_factory=dict)
+    classes_guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,63 +63,123 @@ class Geometry:
         return {1: "L", 3: "RGB", 4: "RGBA"}[self.channels]
 
 
-def load_folder(folder: Path, target: Target, choice: Choice) -> Samples:
+def load_folder(folder: Path, target: Target, choice: Choice, order: ClassOrder | None = None) -> Samples:
     """Decode the chosen images of a folder; only these are opened.
 
-    Sub-folders in sorted order are the classes, each of them one even if it is empty; a flat folder has no labels.
-    With a limit the images are drawn over all classes, by seed 0 where none is given. Pixels are read as the file
+    Sub-folders in sorted order, or in ``order``, are the classes, each of them one even if it is empty; a flat folder has no
+    labels. With a limit the images are drawn over all classes, by seed 0 where none is given. Pixels are read as the file
     stores them: the orientation tag is not applied, transparency is dropped, of an animation the first frame is taken.
 
     Raises:
         InputError: no Pillow, no image, a mixture of images and class folders, a link to a folder, a size that the model
             does not take; a file that cannot be decoded is skipped.
     """
-    listing = _list(folder)
-    geometry = _geometry(folder, target)
+    return listed_images(folder, _list(folder, order), target, choice)
+
+
+def listed_images(folder: Path, listing: Listing, target: Target, choice: Choice) -> Samples:
+    """Decode the chosen images of a listing, as `load_folder` does; labels that a file gives are part of the hash.
+
+    Raises:
+        InputError: as `load_folder`.
+    """
     chosen = Choice(choice.limit, choice.seed or 0).of(len(listing.files))
-    digest = hashlib.sha256()
-    inputs: Array | None = None
-    kept: list[int] = []
-    skipped: list[Skipped] = []
-    for index in map(int, chosen):
-        file = listing.files[index]
-        where = f"{folder}/{_name(file, folder)}"
-        try:
-            content = _read(file, folder)
-            digest.update(f"{_name(file, folder)!r} {len(content)} ".encode() + content)
-            picture = _decode(content, geometry, where)
-        except _DECODE_ERRORS as error:
-            reason = one_line(error) or type(error).__name__
-            skipped.append(Skipped(index, one_line(f"{_name(file, folder)} cannot be decoded ({reason})")))
-            continue
-        pixels = _arranged(picture, geometry, where)
-        if inputs is None:
-            check_bytes(str(folder), len(chosen) * pixels.size * target.dtype.itemsize)
-            inputs = np.empty((len(chosen), *pixels.shape), target.dtype)
-        _check_size(where, pixels, geometry, like=inputs.shape[1:])
-        inputs[len(kept)] = _to_input(pixels, target)
-        kept.append(index)
-    if inputs is None:
-        raise unusable(str(folder), skipped)
+    entries = [Picture(i, _name(listing.files[i], folder), partial(_read, listing.files[i], folder)) for i in map(int, chosen)]
+    found = decoded(str(folder), entries, len(chosen), target, faults=listing.faults)
+    labels = None if listing.labels is None else np.array([listing.labels[i] for i in found.kept], np.int64)
+    sha256 = found.sha256
+    if listing.named_in is not None:
+        sha256 = hashlib.sha256(f"{sha256} {[(listing.labels or {})[int(i)] for i in chosen]}".encode()).hexdigest()
     return Samples(
-        inputs=inputs[: len(kept)],  # (N, *shape)
-        labels=None if listing.labels is None else np.array(listing.labels, np.int64)[kept],
-        indices=np.array(kept, np.int64),
-        names=tuple(_name(listing.files[i], folder) for i in kept),
+        inputs=found.inputs,
+        labels=labels,
+        indices=np.array(found.kept, np.int64),
+        names=found.names,
         class_names=listing.class_names,
-        source=f"{len(chosen)} of {len(listing.files)} images in {folder}",
-        sha256=digest.hexdigest(),
-        skipped=tuple(skipped),
+        source=f"{len(chosen)} of {len(listing.files)} images in {folder}"
+        + (f", labels in {listing.named_in}" if listing.named_in else ""),
+        sha256=sha256,
+        skipped=found.skipped,
+        by_class=listing.labels is not None,
+        classes_guessed=listing.classes_guessed,
         prepared=target.preprocessing.given,
     )
 
 
-def _list(folder: Path) -> Listing:
+@dataclass(frozen=True)
+class Picture:
+    """An image of the data: its place there, its name, and how its bytes are read."""
+
+    index: int
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images as the model takes them: (N, *shape), the places and names of those that are kept, what was skipped, and the hash."""
+
+    inputs: Array
+    kept: tuple[int, ...]
+    names: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    sha256: str
+
+
+def decoded(
+    where: str, pictures: Iterable[Picture], count: int, target: Target, *, faults: Mapping[int, str] | None = None
+) -> Decoded:
+    """Decode images one after another.
+
+    Args:
+        where: What holds them, for messages.
+        pictures: At most ``count`` of them.
+        count: How many there may be.
+        target: What the model takes.
+        faults: Why images at some places cannot be used although they can be read.
+
+    Raises:
+        InputError: no Pillow, no image that can be used, a size that the model does not take; one that cannot be decoded is
+            skipped.
+    """
+    geometry = _geometry(where, target)
+    digest = hashlib.sha256()
+    inputs: Array | None = None
+    kept: list[tuple[int, str]] = []
+    skipped: list[Skipped] = []
+    for one in pictures:
+        place = f"{where}/{one.name}"
+        try:
+            content = one.read()
+            digest.update(f"{one.name!r} {len(content)} ".encode() + content)
+            picture = _decode(content, geometry, place)
+        except _DECODE_ERRORS as error:
+            reason = one_line(error) or type(error).__name__
+            skipped.append(Skipped(one.index, one_line(f"{one.name} cannot be decoded ({reason})")))
+            continue
+        if faults and one.index in faults:
+            skipped.append(Skipped(one.index, one_line(faults[one.index])))
+            continue
+        pixels = _arranged(picture, geometry, place)
+        if inputs is None:
+            check_bytes(where, count * pixels.size * target.dtype.itemsize)
+            inputs = np.empty((count, *pixels.shape), target.dtype)
+        _check_size(place, pixels, geometry, like=inputs.shape[1:])
+        inputs[len(kept)] = _to_input(pixels, target)
+        kept.append((one.index, one.name))
+    if inputs is None:
+        raise unusable(where, skipped)
+    return Decoded(
+        inputs[: len(kept)], tuple(i for i, _ in kept), tuple(name for _, name in kept), tuple(skipped), digest.hexdigest()
+    )
+
+
+def _list(folder: Path, order: ClassOrder | None) -> Listing:
     """The images of a folder, sorted by class and then by path."""
     entries = _visible(folder)
     classes = [entry for entry in entries if entry.is_dir()]
     flat = [entry for entry in entries if _is_image(entry)]
-    by_class = [_images_below(entry) for entry in classes]
+    by_class = [images_below(entry) for entry in classes]
     if flat and any(by_class):
         raise InputError(
             f"{folder}: holds images ({flat[0].name}, …) beside class folders ({classes[0].name}, …), expected one of the two. "
@@ -122,10 +191,14 @@ def _list(folder: Path) -> Listing:
             "Check the path."
         )
     if flat:
-        return Listing(tuple(flat), None, None)
+        return Listing(tuple(flat), None, None if order is None else order.names)
     files = tuple(file for group in by_class for file in group)
-    labels = tuple(label for label, group in enumerate(by_class) for _ in group)
-    return Listing(files, labels, tuple(_name(entry, folder) for entry in classes))
+    names = tuple(_name(entry, folder) for entry in classes)
+    labels = [label for label, group in enumerate(by_class) for _ in group]
+    if order is not None:
+        named = class_labels(str(folder), np.array([names[k] for k in labels]), np.arange(len(files)), order)
+        labels, names = named.indices.tolist(), order.names
+    return Listing(files, dict(enumerate(labels)), names)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -142,7 +215,7 @@ def _visible(folder: Path) -> list[Path]:
     return entries
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """Images of a class folder and all folders below it, sorted by path."""
     found: list[Path] = []
     folders = [folder]
@@ -174,7 +247,7 @@ def _read(file: Path, folder: Path) -> bytes:
     return content
 
 
-def _geometry(folder: Path, target: Target) -> Geometry:
+def _geometry(where: str, target: Target) -> Geometry:
     """What size and channels the model's input asks of an image."""
     shape, preprocessing = target.shape, target.preprocessing
     if shape is not None and len(shape) == 2:
@@ -183,19 +256,19 @@ def _geometry(folder: Path, target: Target) -> Geometry:
         shape = (None, None, None)
     if len(shape) != 3:
         raise InputError(
-            f"{folder}: holds images, but the model takes samples of shape {shape_text(shape)}, expected three axes. "
+            f"{where}: holds images, but the model takes samples of shape {shape_text(shape)}, expected three axes. "
             "Pass the samples as an .npz file in the model's shape."
         )
     layout = preprocessing.layout or order_of(shape)
     if layout is None:
         raise InputError(
-            f"{folder}: the model's shape {shape_text(shape)} does not show the channel axis. Pass --layout NCHW or NHWC."
+            f"{where}: the model's shape {shape_text(shape)} does not show the channel axis. Pass --layout NCHW or NHWC."
         )
     axis = 0 if layout == "NCHW" else 2
     channels = 3 if shape[axis] is None else shape[axis]
     if channels not in CHANNELS:
         raise InputError(
-            f"{folder}: images have 1, 3 or 4 channels, but the model takes {channels} in layout {layout}. "
+            f"{where}: images have 1, 3 or 4 channels, but the model takes {channels} in layout {layout}. "
             "Pass another --layout, or the samples as an .npz file."
         )
     height, width = (shape[1], shape[2]) if axis == 0 else (shape[0], shape[1])

@@ -64,6 +64,30 @@ class HeldRows:
 
 
 @dataclass(frozen=True)
+class ChosenRows:
+    """Rows at ``indices`` of an array that has ``total``: what a reader that goes through its data once hands over."""
+
+    where: str
+    array: Array
+    indices: Indices
+    total: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.total, *self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def take(self, indices: Indices) -> Array:
+        return self.array[np.searchsorted(self.indices, indices)]
+
+    def take_all(self) -> Array:
+        return self.array
+
+
+@dataclass(frozen=True)
 class StoredRows:
     """Rows of an array in a file, read when asked for; ``start`` is where its numbers begin in the stream."""
 

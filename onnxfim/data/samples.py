@@ -32,7 +32,7 @@ class Samples:
         labels: Class indices, int64 (N,), or None.
         indices: Position of each sample in the data, counted from 0 and strictly increasing, int64 (N,).
         names: Name of each sample, an image's path relative to its folder; empty text for arrays.
-        class_names: Names of the classes in the order of their indices, where class folders give them.
+        class_names: Names of the classes in the order of their indices, where the data or the user give them.
         source: In words, where the samples come from.
         sha256: Hash of what was selected, before preprocessing and before bad samples were left out.
         skipped: Selected samples that could not be used.
@@ -40,6 +40,8 @@ class Samples:
         fed: What the file's own input takes, (N, …), where ``inputs`` are a value inside the file; None elsewhere.
         held: Each sample's own values of the model's other inputs, by the input's name, (N, …), as the data hold them.
         prepared: What was done to raw values, by name (`Preprocessing.given`); empty where nothing was.
+        by_class: Whether the data lie ordered by class, so that a part of them must be drawn.
+        classes_guessed: Whether labels were words that nobody gave an order, so that the alphabet's gives them their indices.
         feature_names: Names of the numbers of one sample, in their order, where the data name them.
     """
 
@@ -55,6 +57,8 @@ class Samples:
     fed: Array | None = field(default=None, repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     prepared: Mapping[str, Any] = field(default_factory=dict)
+    by_class: bool = False
+    classes_guessed: bool = False
     feature_names: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:

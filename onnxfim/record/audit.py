@@ -19,6 +19,7 @@ from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
+from onnxfim.record.shown import Shown
 from onnxfim.record.steps import StepChoice, SurrogateCheck
 from onnxfim.record.ties import Ties
 from onnxfim.record.writing import write_text
@@ -128,6 +129,7 @@ class DataInfo:
 
     ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
     have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    ``classes_guessed``: labels were words, and their order, which gives each its index, is the alphabet's for want of another.
     ``feature_names`` are those of the input's numbers, in their order, where the data name them.
     ``input_kind`` is what the inputs are shown as.
     """
@@ -145,6 +147,7 @@ class DataInfo:
     labelled: Count = 0
     chance: Part | None = None
     scaling: ScalingCheck | None = None
+    classes_guessed: bool = False
     feature_names: tuple[str, ...] | None = None
     input_kind: InputKind | None = None
 
@@ -293,7 +296,7 @@ class GradientInfo:
 
 
 @dataclass(frozen=True, repr=False)
-class Audit:
+class Audit(Shown):
     """Everything one audit found; every format renders this object, and it is read back from its JSON.
 
     Examples:

@@ -39,6 +39,7 @@ _LISTED = (
     Format("sarif", "findings for code hosts", "onnxfim.report.sarif", "render_sarif"),
     Format("markdown", "step summary", "onnxfim.report.markdown", "render_summary"),
     Format("comment", "pull request's comment", "onnxfim.report.markdown", "render_comment"),
+    Format("model-card", "Hugging Face model card", "onnxfim.report.model_card", "render_model_card"),
 )
 
 #: All formats by name.

@@ -30,6 +30,9 @@ _EXTRAS = {
     "pillow": "folders of images: pip install 'onnxfim[images]'",
     "cyclonedx-python-lib": "a dossier's ML-BOM held against its schema: pip install 'onnxfim[dossier]'",
     "in-toto-attestation": "a dossier's statement held against its format: pip install 'onnxfim[dossier]'",
+    "pyarrow": "Parquet files and Hugging Face data sets: pip install 'onnxfim[tables]'",
+    "pandas": "frames in Python: pip install 'onnxfim[notebook]'",
+    "matplotlib": "plots in Python: pip install 'onnxfim[notebook]'",
 }
 
 

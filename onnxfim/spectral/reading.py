@@ -11,6 +11,7 @@ from onnxfim.graph.flow import Flow
 from onnxfim.graph.graph import Graph
 from onnxfim.record.bound import LOG10_ZERO, Architecture, Bound, ClosedForm
 from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.record.shown import Carded
 from onnxfim.runtime.threads import one_blas_thread
 from onnxfim.spectral import closed_forms, spectral_bound
 from onnxfim.spectral.architecture import infer_architecture
@@ -29,7 +30,7 @@ VERSION = 5
 
 
 @dataclass(frozen=True)
-class GraphReading:
+class GraphReading(Carded):
     """Family, bound and closed forms of one graph."""
 
     architecture: Architecture

@@ -8,6 +8,7 @@ from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
 from onnxfim.record.identity import Identity
 from onnxfim.record.json_writing import as_json
+from onnxfim.record.shown import Shown
 
 COMPARISON_VERSION = "1.0"
 
@@ -108,7 +109,7 @@ class MeasureCorrelation:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Several audits of the same samples side by side, in the order they were given.
 
     ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from

@@ -446,7 +446,7 @@ class TestWhichSamples:
         assert few.data.class_names == ("bird", "cat", "dog")
 
     def test_of_arrays_the_first(self, folder):
-        found = self.audited(replace(folder, class_names=None), samples=9)
+        found = self.audited(replace(folder, by_class=False), samples=9)
         assert [s.index for s in found.samples] == list(range(9))
 
 

@@ -70,7 +70,7 @@ CASES = {
     "no such input": (NOTHING, (*GOOD, "--input", "y"), r"no input is called 'y'"),
     "no such output": (NOTHING, (*GOOD, "--output", "zz"), r"no output is called 'zz'.*Did you mean 'z'"),
     "data missing": (NOTHING, ("model.onnx", "--data", "none.npz"), r"none\.npz: no such file"),
-    "data of another kind": (text("bad.csv", b"1,2"), ("model.onnx", "--data", "bad.csv"), r"has the suffix '\.csv'"),
+    "data of another kind": (text("bad.xls", b"1,2"), ("model.onnx", "--data", "bad.xls"), r"has the suffix '\.xls'"),
     "data no archive": (text("bad.npz", b"not a zip"), ("model.onnx", "--data", "bad.npz"), r"bad\.npz"),
     "wrong shape": (
         npz(inputs=np.zeros((4, 9))),

@@ -73,6 +73,16 @@ class TestArrays:
         assert (got.names, got.class_names, got.skipped, got.source) == (("",) * 7, None, (), str(path))
         assert not got.synthetic
 
+    def test_npz_may_name_its_classes_and_features(self, npz, rng):
+        X = rng.random((3, 2))
+        path = npz(inputs=X, labels=["b", "a", "b"], class_names=["b", "c", "a"], feature_names=["age", "height"])
+        got = load(path, shape=(2,))
+        assert (got.labels.tolist(), got.class_names, got.classes_guessed) == ([0, 2, 0], ("b", "c", "a"), False)
+        assert got.feature_names == ("age", "height")
+        assert load(path, class_names=["a", "b"]).labels.tolist() == [1, 0, 1]
+        other = load(npz(inputs=X, class_names=[1, 2], feature_names=["age"]))
+        assert (other.class_names, other.feature_names) == (None, None)
+
     def test_npy_takes_labels_from_another_file(self, tmp_path, rng):
         X = rng.random((6, 4)).astype(np.float32)
         np.save(tmp_path / "x.npy", X)
@@ -314,7 +324,7 @@ class TestMistakesInArrays:
             ([0, 1, -1], ("label -1 of sample 2", "whole numbers from 0")),
             ([0, 1.5, 1], ("label 1.5 of sample 1", "whole numbers from 0")),
             ([0, np.nan, 1], ("label nan of sample 1", "whole numbers from 0")),
-            (["cat", "dog", "cat"], ("labels are text (<U3)", "Number the classes")),
+            (["0.5", "1", "1"], ("label 0.5 of sample 0", "Number the classes")),
             ([True, False, True], ("labels are true and false", "Number the classes")),
             ([[0.2, 0.8], [1, 0], [1, 0]], ("shape (N, 2), not one-hot", "argmax")),
             ([[1, 1], [1, 0], [1, 0]], ("shape (N, 2), not one-hot", "argmax")),
@@ -336,9 +346,11 @@ class TestMistakesInFiles:
     def test_missing_and_unknown(self, tmp_path):
         with pytest.raises(InputError, match=told("none.npz: no such file or folder", "Check the path")):
             load(tmp_path / "none.npz")
-        (tmp_path / "data.csv").write_text("1,2")
-        with pytest.raises(InputError, match=told("data.csv: has the suffix '.csv'", ".npz, .npy or a folder", "numpy.savez")):
-            load(tmp_path / "data.csv")
+        (tmp_path / "data.xls").write_text("1,2")
+        with pytest.raises(
+            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv or .parquet", "numpy.savez")
+        ):
+            load(tmp_path / "data.xls")
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
     def test_a_pipe_is_not_waited_for(self, tmp_path):
@@ -449,7 +461,7 @@ class TestMistakesInFiles:
             load(path, labels_path=tmp_path / "y.npy")
         with pytest.raises(InputError, match=told("data.npz: is no .npy file", "numpy.save")):
             load(path, labels_path=path)
-        with pytest.raises(InputError, match=told("is a folder", "Leave the file of labels out")):
+        with pytest.raises(InputError, match=told("is a folder of images", "Pass a .csv file")):
             load(tmp_path, labels_path=path)
 
 
@@ -555,7 +567,7 @@ class TestImages:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(len(inspect.stack(0)) + 90)
         try:
-            listed = images._images_below(folder / "0")
+            listed = images.images_below(folder / "0")
         finally:
             sys.setrecursionlimit(limit)
         assert listed == [deep / "b.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -490,3 +491,35 @@ def test_a_temperature_that_rests_on_few_errors():
     assert "rests on 2 wrong predictions" in message
     assert "factor of 1.8" in message
     assert "temperature-few-errors" not in found(AUDIT, calibration=replace(calibration, errors=9, method="maximum likelihood"))
+
+
+def with_guessed(audit, accuracies, count=10, guessed=True):
+    rows = tuple(replace(audit.classes[0], index=i, name=n, count=count, accuracy=a) for i, (n, a) in enumerate(accuracies.items()))
+    return replace(audit, classes=rows, data=replace(audit.data, class_names=tuple(accuracies), classes_guessed=guessed))
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "count", "guessed", "there"),
+    [
+        ({"ant": 0.1, "bee": 0.9}, 10, True, True),
+        ({"ant": 0.9, "bee": 0.8}, 10, True, False),
+        ({"ant": 0.1, "bee": 0.9}, 10, False, False),
+        ({"ant": 1.0, "bee": 1.0}, 2, True, True),
+    ],
+    ids=["a class elsewhere", "each in its place", "given", "too few to tell"],
+)
+def test_a_guessed_order_of_classes(accuracies, count, guessed, there):
+    finding = found(with_guessed(AUDIT, accuracies, count, guessed)).get("class-order")
+    assert (finding is not None) == there
+    if there:
+        assert finding.level == "warning"
+        assert re.search(r"\(ant, bee\).*--class-names", finding.message)
+
+
+def test_an_accuracy_near_chance_names_a_guessed_order():
+    audit = with_guessed(replace(AUDIT, calibration=replace(AUDIT.calibration, accuracy=0.1)), {"ant": 0.1})
+    assert "--class-names" in found(audit)["accuracy-near-chance"].message
+    assert (
+        "--class-names"
+        not in found(replace(audit, data=replace(audit.data, classes_guessed=False)))["accuracy-near-chance"].message
+    )

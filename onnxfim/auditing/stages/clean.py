@@ -69,6 +69,6 @@ def _audited(context: Context, usable: Array) -> Array:
     count = context.settings.samples
     if count is None or count >= len(usable):
         return usable
-    if context.samples.class_names is None:
+    if not context.samples.by_class:
         return usable[:count]
     return np.sort(np.random.default_rng(context.settings.seed).permutation(usable)[:count])

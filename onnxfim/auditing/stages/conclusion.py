@@ -224,6 +224,7 @@ def data_info(ground: Ground) -> DataInfo:
         input_std=pooled_deviation(X, range(len(X))),
         labelled=0 if samples.labels is None else len(ground.clean.usable),
         chance=_chance(ground),
+        classes_guessed=samples.classes_guessed,
         feature_names=_feature_names(ground),
         input_kind=input_kind(ground),
     )

@@ -17,7 +17,7 @@ from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.human import human_lines
-from onnxfim.report.meaning import meaning
+from onnxfim.report.meaning import flip_tile, meaning
 from onnxfim.report.numbers import (
     MISSING,
     SMALLEST_FOUND,

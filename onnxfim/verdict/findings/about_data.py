@@ -12,6 +12,7 @@ _LESS = 0.75  # of the log-loss, that may be left where the accuracy is lifted
 _HALF = 0.5  # of the log-loss, that may be left where the accuracy only stays
 _WON = 20.0  # nats over all samples, so that a few confident mistakes do not count
 _STAYS = 0.03  # of the samples, that may be lost then
+_TOLD_BY = 3  # samples of a class, that its accuracy is looked at
 _SURE = (30.0, 100.0)  # nats of the median logit above the next: none of the trained classifiers at hand has more than 14
 
 
@@ -78,7 +79,24 @@ def _unchecked(audit: Audit) -> str | None:
     )
 
 
+def _class_order(audit: Audit) -> str | None:
+    data = audit.data
+    if not data.classes_guessed or data.class_names is None or not audit.reads_labels:
+        return None
+    counted = [c for c in audit.classes if c.count >= _TOLD_BY and c.accuracy is not None]
+    # A class at another's place is hardly ever predicted there.
+    if counted and all((c.accuracy or 0.0) > 0.5 for c in counted):
+        return None
+    names = data.class_names
+    listed = ", ".join(names[:6]) + ", …" * (len(names) > 6)
+    return (
+        f"The labels are words that nobody gave an order, and are numbered as the alphabet has them ({listed}): where the model was trained "
+        "with another order, accuracy and calibrated values here are wrong. Name the classes in the model's order with --class-names."
+    )
+
+
 CHECKS = (
     Check("input-scaling", "error", "The inputs are not in the model's units", _input_scaling, _no_classes, _less_certain),
+    Check("class-order", "warning", "The order of the classes is a guess", _class_order),
     Check("scaling-untried", "note", "The usual scalings of the inputs were not tried", _unchecked, _no_classes),
 )

@@ -104,10 +104,15 @@ def _near_chance(audit: Audit) -> str | None:
         return None
     n, accuracy = _labelled(audit), audit.calibration.accuracy or 0.0
     few = f" {n} labelled samples are few to tell them apart; pass more." if n < 50 and accuracy > _chance(audit) else ""
+    order = (
+        " The labels were words, whose order here is the alphabet's: name the model's own with --class-names."
+        if audit.data.classes_guessed
+        else ""
+    )
     return (
         f"Clean accuracy is {accuracy:.1%} ({round(accuracy * n)} of {n}), which chance gives too ({_chance(audit):.1%} for these "
         f"labels and {max(audit.model.num_outputs, 2)} classes).{few} The usual cause is a wrong normalisation, layout or label order: "
-        "check --mean, --std, --layout and the class numbers before reading on."
+        f"check --mean, --std, --layout and the class numbers before reading on.{order}"
     )
 
 

@@ -1,0 +1,140 @@
+"""Samples from a Python file that the user names on the command line, ``loader.py:function``: it is run as a program of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from onnxfim.data import from_arrays
+from onnxfim.data.arrays import Target
+from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.iterables import from_iterable, is_whole
+from onnxfim.data.samples import Choice, Samples, one_line
+from onnxfim.errors import InputError
+
+#: The function that is called where none is named, as Polygraphy's data loader scripts have it.
+FUNCTION = "load_data"
+_MODULE = "onnxfim_user_loader"
+
+
+def names_code(data: str) -> bool:
+    """Whether ``--data`` names a Python file, which would be run."""
+    path, _, function = data.rpartition(":")
+    return data.lower().endswith(".py") or (path.lower().endswith(".py") and bool(function))
+
+
+def read_from(data: str | None) -> str | None:
+    """The file or folder that ``--data`` names, which no output may overwrite."""
+    if data is None or not names_code(data) or data.lower().endswith(".py"):
+        return data
+    return data.rpartition(":")[0]
+
+
+def load_by(
+    data: str, target: Target, choice: Choice, *, input_name: str | None = None, held: Collection[str] = (),
+    moved: Collection[str] = (), order: ClassOrder | None = None,
+) -> Samples:  # fmt: skip
+    """What a function of a Python file gives: all arrays at once, ``(inputs, labels)``, or an iterable as of `from_iterable`.
+
+    Args:
+        data: ``FILE.py:FUNCTION``, or ``FILE.py`` for ``load_data``.
+        target, choice, input_name, held, moved, order: As of `from_iterable`.
+
+    Raises:
+        InputError: no such file or function, an error in it, by its line, or what it gives are no samples.
+    """
+    path, _, function = data.rpartition(":") if not data.lower().endswith(".py") else (data, "", FUNCTION)
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(
+            f"{path}: no such file, expected a Python file whose function {function!r} gives the samples. Check the path."
+        )
+    with _running(file):
+        found = _function(file, function)()
+        if isinstance(found, Samples):
+            return found
+        return _samples(found, data, target, choice, input_name=input_name, held=held, moved=moved, order=order)
+
+
+def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: ClassOrder | None, **inputs: Any) -> Samples:
+    labels = None
+    if isinstance(found, tuple) and len(found) == 2:  # (X, y)
+        found, labels = found
+    if found is None:
+        raise InputError(
+            f"{data}: gives nothing, expected samples: an array, (inputs, labels), or an iterable of them. Return them."
+        )
+    name, moved = inputs["input_name"], inputs["moved"]
+    if isinstance(found, Mapping):
+        label = next((key for key in ("labels", "label", "y") if key in found and key != name), None)
+        labels = labels if label is None else found[label]
+        key = name if name in found else next((k for k in found if k != label and k not in inputs["held"]), None)
+        if key is None:
+            raise InputError(f"{data}: gives a dict without {name!r}, expected the model's input among its keys. Name it so.")
+        held = {k: found[k] for k in inputs["held"] if k in found}
+        found = found[key]
+    else:
+        held = {}
+    if is_whole(found):
+        return from_arrays(
+            found, labels, shape=target.shape, dtype=target.dtype, preprocessing=target.preprocessing, limit=choice.limit,
+            held=held, moved=moved, class_names=None if order is None else order.names, source=data,
+        )  # fmt: skip
+    if labels is not None:
+        raise InputError(f"{data}: gives an iterable beside its labels, expected each step to hold its own. Yield (x, y).")
+    if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
+        raise InputError(
+            f"{data}: gives something of type {type(found).__name__}, expected an array, (inputs, labels), or an iterable of "
+            "samples. Return one."
+        )
+    return from_iterable(found, target, choice, source=data, order=order, **inputs)
+
+
+def _function(file: Path, name: str) -> Any:
+    spec = util.spec_from_file_location(_MODULE, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file}: is no Python file, expected one. Check the path.")
+    module = util.module_from_spec(spec)
+    sys.modules[_MODULE] = module  # what dataclasses and workers of a DataLoader look it up by
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [
+            n
+            for n, v in vars(module).items()
+            if callable(v) and getattr(v, "__module__", None) == _MODULE and not n.startswith("_")
+        ]
+        raise InputError(
+            f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it "
+            f"as {file}:NAME."
+        )
+    return function
+
+
+@contextlib.contextmanager
+def _running(file: Path) -> Iterator[None]:
+    """Run the user's code as `python FILE` would: beside its own modules, what it prints on stderr, its errors by their line."""
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout may be a report
+            yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == file.resolve()]
+        line = own[-1].lineno if own else error.lineno if isinstance(error, SyntaxError) else None
+        said = one_line(error)[:300]
+        raise InputError(
+            f"{file}{'' if line is None else f', line {line}'}: {type(error).__name__}{f': {said}' if said else ''}, expected a "
+            "function that "
+            "gives the samples. Mend it."
+        ) from error
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)

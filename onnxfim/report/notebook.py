@@ -1,0 +1,208 @@
+"""What a notebook shows of a result: one small card, with a style of its own that touches nothing around it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
+from onnxfim.report import words
+from onnxfim.report.charts.marks import Chart
+from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
+from onnxfim.report.html import environment
+from onnxfim.report.human import human_lines
+from onnxfim.report.meaning import flip_median
+from onnxfim.report.numbers import count, measure_label, number, percent, percent_interval, spread, statistic_label
+from onnxfim.report.page.bound_section import bound_view
+from onnxfim.report.page.comparison_page import build_comparison_page
+from onnxfim.report.page.quantities import Quantity, of_compared, of_statistic, with_common_kind
+from onnxfim.report.vocabulary import LEVEL_WORDS, VERDICT_WORDS
+from onnxfim.report.whereabouts import where_it_ran
+from onnxfim.spectral.reading import GraphReading
+from onnxfim.verdict.comparison import Comparison
+
+_CARD = ".onnxfim-card.onnxfim-card"  # twice: a notebook's own rules for tables are not stronger
+_MOST = 20  # findings, models
+
+
+@dataclass(frozen=True)
+class CardRow:
+    """One line of numbers: what it is, the number with its interval, and what kind of number it is."""
+
+    label: str
+    quantity: Quantity
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CardFinding:
+    """A finding: its level, the word for it, and what it says."""
+
+    level: str
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a card prints, in its order.
+
+    Attributes:
+        level: What the sign beside the head shows: a verdict, or ``note``.
+        head: The verdict, or what is shown.
+        name: Of what.
+        about: On what it was measured.
+        lines: What it means, in sentences.
+        columns: Heads of the table.
+        rows: Its rows.
+        chart: A picture, as SVG text.
+        findings: What a reader must know.
+        next_steps: What to ask next.
+    """
+
+    level: str
+    head: str
+    name: str
+    about: str
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[CardRow, ...]
+    chart: str = ""
+    findings: tuple[CardFinding, ...] = ()
+    next_steps: str = ""
+
+
+def card(result: Audit | Comparison | GraphReading) -> str:
+    """The card of a result as HTML, without network and script; all that is foreign is escaped."""
+    made = (
+        _of_audit(result)
+        if isinstance(result, Audit)
+        else _of_comparison(result)
+        if isinstance(result, Comparison)
+        else _of_reading(result)
+    )
+    chart = Markup(made.chart)  # drawn by the report's own macros, which escape
+    text = environment().get_template("notebook.html.j2").render(card=made, chart=chart, style=Markup(style()))
+    # Some notebooks read HTML outputs as Markdown first, in which an empty line ends a block.
+    return re.sub(r"\n\s*\n+", "\n", text)
+
+
+def style() -> str:
+    """The card's style: light or dark as the notebook is, where it says so, else as the system is."""
+    light, dark = ("; ".join(f"--{name}: {value}" for name, value in colours.items()) for colours in palettes())
+    is_dark = (
+        'body[data-jp-theme-light="false"]',
+        "body.vscode-dark",
+        "body.vscode-high-contrast",
+        'html[theme="dark"]',
+        'html[data-theme="dark"]',
+    )
+    is_light = ('body[data-jp-theme-light="true"]', "body.vscode-light", 'html[theme="light"]', 'html[data-theme="light"]')
+    themed = [
+        f"{', '.join(f'{place} {_CARD}' for place in places)} {{ color-scheme: {scheme}; {colours} }}"
+        for places, scheme, colours in ((is_dark, "dark", dark), (is_light, "light", light))
+    ]
+    return "\n".join((
+        f"{_CARD} {{ color-scheme: light; {light} }}",
+        f"@media (prefers-color-scheme: dark) {{ {_CARD} {{ color-scheme: dark; {dark} }} }}",
+        *themed,
+        f"@media print {{ {_CARD} {{ color-scheme: light; {light} }} }}",
+        chart_rules(_CARD),
+    ))  # fmt: skip
+
+
+def _of_audit(audit: Audit) -> Card:
+    chart = charts_of(audit).get("distribution")
+    named = visible(audit.model.name or audit.model.path)
+    source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
+    lines = human_lines(audit) or (words.headline(audit),)
+    return Card(
+        level=audit.verdict,
+        head=VERDICT_WORDS[audit.verdict],
+        name=named,
+        about=f"{count(len(audit.samples), 'sample')} of {source}, on {visible(where_it_ran(audit))}",
+        lines=lines,
+        columns=("Measure", "Value", "95 % interval", "Kind"),
+        rows=tuple(_rows(audit)),
+        chart="" if chart is None else drawn(chart, f"onnxfim-{_key(audit.model.sha256, audit.data.sha256)}"),
+        findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
+        next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
+    )
+
+
+def _rows(audit: Audit) -> list[CardRow]:
+    found = []
+    gates = [(g.text, g.verdict) for g in audit.gates]
+    for measure, statistic in (
+        ("lambda_max_calibrated", "mean"), ("lambda_max", "mean"), (words.lead_measure(audit).name, "p95"),
+        ("boundary_distance", "median"),
+    ):  # fmt: skip
+        group = audit.aggregates.get(measure)
+        if group is None or (getattr(group, statistic).value is None and measure != "lambda_max"):
+            continue
+        estimates = {s.index: e for s in audit.samples if (e := getattr(s, measure, None)) is not None}
+        kind, _ = with_common_kind(estimates)
+        told = of_statistic(getattr(group, statistic))
+        note = kind if told.kind is None else f"{kind}, {told.kind}"
+        found.append(CardRow(f"{statistic_label(measure, statistic)}, {visible(group.units)}", told, note))
+    flips = flip_median(audit)
+    if flips.value is not None:
+        told = Quantity(number(flips.value), spread(flips.low, flips.high))
+        found.append(CardRow(f"{statistic_label('flip_radius', 'median')}, L2", told, "upper bound"))
+    c = audit.calibration
+    if c.accuracy is not None:
+        told = Quantity(percent(c.accuracy), percent_interval(c.accuracy_low, c.accuracy_high))
+        found.append(CardRow("Clean accuracy", told, f"mean confidence {percent(c.mean_confidence)}"))
+    found += [CardRow(f"Gate {visible(text)}", Quantity(VERDICT_WORDS[verdict])) for text, verdict in gates[:_MOST]]
+    return found
+
+
+def _of_comparison(comparison: Comparison) -> Card:
+    page = build_comparison_page(comparison)
+    rows = []
+    for i in comparison.order[:_MOST]:
+        e = comparison.entries[i]
+        rows.append(CardRow(visible(e.name), of_compared(e.mean), "" if e.accuracy is None else percent(e.accuracy)))
+    chart = next(iter(charts_of(comparison).values()), None)
+    return Card(
+        level="measured",
+        head="Compared",
+        name=page.heading,
+        about=f"{count(comparison.count, 'sample')} of {visible(comparison.data)}",
+        lines=(page.headline, *page.sentences),
+        columns=("Model, least sensitive first", f"Mean {measure_label(comparison.measure)}", "95 % interval", "Accuracy"),
+        rows=tuple(rows),
+        chart=""
+        if chart is None
+        else drawn(chart, f"onnxfim-{_key(comparison.data_sha256, *(e.sha256 for e in comparison.entries))}"),
+        findings=tuple(CardFinding("note", LEVEL_WORDS["note"], visible(n)) for n in comparison.notes[:_MOST]),
+        next_steps="pairs and entries hold the numbers, to_frame() a row for each sample, figures the charts as SVG.",
+    )
+
+
+def _of_reading(reading: GraphReading) -> Card:
+    view = bound_view(reading.architecture, reading.bound, reading.closed_forms)
+    assert view is not None
+    shares = view.shares
+    chart: Chart | None = None if shares is None else shares.wide
+    return Card(
+        level="measured",
+        head="Bound from the weights",
+        name=view.family or "Unknown",
+        about=" ".join(view.evidence[:3]),
+        lines=(f"No bound: {view.reason}.",) if view.reason else (),
+        columns=("Bound", "Value", "That is", "Of what"),
+        rows=tuple(CardRow(t.label, t.quantity, t.note) for t in view.tiles),
+        chart="" if chart is None else drawn(chart, f"onnxfim-{_key(repr(reading.bound))}"),
+        findings=tuple(CardFinding("note", "Assumption", a) for a in view.assumptions[:_MOST]),
+        next_steps="bound holds the figures and the factor of every layer, closed_forms the formulas.",
+    )
+
+
+def _key(*parts: str) -> str:
+    """A name for a chart that another card in the notebook does not have, and the same whenever this one is shown."""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
