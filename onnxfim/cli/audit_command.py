@@ -15,7 +15,16 @@ from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
-from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.gating import (
+    INCONCLUSIVE,
+    NOTHING,
+    as_baseline,
+    exit_code,
+    print_checks,
+    read_checks,
+    require_same_data,
+    warn_of_gates,
+)
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
@@ -29,6 +38,7 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.sample import Estimate
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
+from onnxfim.verdict.foreseen import Planned
 
 _TOKENS = 5  # of a sample, that are printed
 _SYNTHETIC = 32  # samples, where none are asked for
@@ -60,6 +70,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     with console.said_where_slow("reading the model and the samples"):
         prepared = prepare(model, as_baseline(options, given, checks.baseline))
     outputs.check_apart(prepared.file.files)
+    warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
     try:
@@ -89,6 +100,18 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if problem is not None and not result.run.partial:
         raise problem
     return code
+
+
+def planned(subject: LoadedSubject) -> Planned:
+    """What the audit will be made of, as far as it is known before."""
+    held, settings = len(subject.samples.inputs), subject.settings
+    return Planned(
+        samples=held if settings.samples is None else min(settings.samples, held),
+        labelled=0 if subject.samples.labels is None else held,
+        temperature=settings.temperature is not None,
+        flips=settings.flip,
+        raw_units=settings.input_scale is not None,
+    )
 
 
 def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
