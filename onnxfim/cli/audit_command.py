@@ -26,6 +26,7 @@ from onnxfim.cli.gating import (
     warn_of_gates,
 )
 from onnxfim.cli.isolating import runs
+from onnxfim.cli.not_run import reasons_written, write_reason
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
@@ -66,18 +67,20 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     outputs.check([model, options["data"], options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
-    checks = read_checks(options)
-    with console.said_where_slow("reading the model and the samples"):
-        prepared = prepare(model, as_baseline(options, given, checks.baseline))
-    outputs.check_apart(prepared.file.files)
-    warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
-    if checks.baseline is not None:
-        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
-    try:
-        measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
-    except OutOfTime as error:
-        console.error(str(error))
-        return NOTHING
+    with reasons_written(outputs.targets, model):
+        checks = read_checks(options)
+        with console.said_where_slow("reading the model and the samples"):
+            prepared = prepare(model, as_baseline(options, given, checks.baseline))
+        outputs.check_apart(prepared.file.files)
+        warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
+        if checks.baseline is not None:
+            require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+        try:
+            measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
+        except OutOfTime as error:
+            write_reason(outputs.targets, model, str(error), NOTHING)
+            console.error(str(error))
+            return NOTHING
     if not options["no_cache"] and cache_folder(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
