@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxfim.record.settings import Settings
     from onnxfim.report.html import render_html
     from onnxfim.verdict.compare import compare
+    from onnxfim.verdict.suggest import suggest
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOMES = {
     "inspect": "onnxfim.auditing.api",
     "load_samples": "onnxfim.auditing.api",
     "render_html": "onnxfim.report.html",
+    "suggest": "onnxfim.verdict.suggest",
     "Audit": "onnxfim.record.audit",
     "Samples": "onnxfim.data.samples",
     "Settings": "onnxfim.record.settings",
@@ -42,7 +44,7 @@ _HOMES = {
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
     "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
-    "load_samples", "render_html",
+    "load_samples", "render_html", "suggest",
 ]  # fmt: skip
 
 

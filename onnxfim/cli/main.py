@@ -54,7 +54,10 @@ def main() -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and the last line only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print how the model was read, the step chosen and what each stage took.")
 @errors_in_one_line
-def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
+def audit(
+    model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, suggest_gates: str | None, quiet: bool, verbose: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file or a folder
@@ -66,7 +69,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
     given = given_options(click.get_current_context())
-    sys.exit(audit_command(model, Outputs(outputs or DEFAULT, assets), console, given, **options))
+    wanted = (*(outputs or DEFAULT), *([("gates", suggest_gates)] if suggest_gates else []))
+    sys.exit(audit_command(model, Outputs(wanted, assets), console, given, **options))
 
 
 @main.command()

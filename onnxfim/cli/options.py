@@ -96,7 +96,7 @@ def output_options(function: F) -> F:
     return _apply(
         [
             option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
-                   help="Write html, json, csv, junit, sarif, markdown or comment; `-` is stdout; repeatable.  [default: html=report.html]"),
+                   help="Write html, json, csv, junit, sarif, markdown, comment or gates; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
         ],
         function,
@@ -115,6 +115,8 @@ def gate_options(function: F) -> F:
         [
             option("--fail-on", multiple=True, metavar="GATE", example=["lambda_max.p95 > 12.5", "clean_accuracy < 90%"],
                    help="Fail where this holds, such as 'lambda_max.p95 > 12.5', 'clean_accuracy < 90%' or findings.error; repeatable."),
+            option("--suggest-gates", metavar="PATH", example="gates.toml",
+                   help="Write gates with the margins that this audit's intervals allow, as a configuration file (as -o gates=PATH does)."),
             option("--baseline", metavar="PATH", example="baseline.json", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
             option("--max-regression", type=Rise(), metavar="PERCENT", example="10%",
                    help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),

@@ -38,6 +38,7 @@ _LISTED = (
     Format("sarif", "findings for code hosts", "onnxfim.report.sarif", "render_sarif"),
     Format("markdown", "step summary", "onnxfim.report.markdown", "render_summary"),
     Format("comment", "pull request's comment", "onnxfim.report.markdown", "render_comment"),
+    Format("gates", "suggested gates, a configuration file", "onnxfim.report.gates_toml", "render_gates"),
 )
 
 #: All formats by name.
