@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from onnxfim.record.settings import SETTINGS
 from onnxfim.report.gate_words import baseline_words, gate_words, units_of
 from onnxfim.verdict import Gate, judge, parse_gate
 from onnxfim.verdict.foreseen import Planned, obstacle
+from onnxfim.verdict.judge import first_run
 
 #: The exit code of an inconclusive audit.
 INCONCLUSIVE = 4
@@ -35,10 +37,12 @@ class Checks:
     baseline: Audit | None
     max_regression: float
     scope: Scope
+    absent: str | None = None  # the baseline's path, where there is none yet and that is allowed
 
     def judge(self, audit: Audit) -> Audit:
         """The audit with its verdict."""
-        return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
+        result = judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
+        return result if self.absent is None else first_run(result, self.absent)
 
     def judge_without_baseline(self, audit: Audit) -> Audit:
         """The audit with the verdict of its gates alone, since it does not compare with the baseline."""
@@ -50,14 +54,17 @@ def read_checks(options: dict[str, Any]) -> Checks:
 
     Raises:
         OnnxFimError: a gate that cannot be read, a baseline that cannot be read.
-        click.UsageError: --max-regression without --baseline.
+        click.UsageError: --max-regression or --baseline-optional without --baseline.
     """
     path, regression = options["baseline"], options["max_regression"]
     if path is None and regression is not None:
         raise click.UsageError("--max-regression needs a --baseline to compare with.")
+    if path is None and options["baseline_optional"]:
+        raise click.UsageError("--baseline-optional needs a --baseline that may be missing.")
     gates = tuple(parse_gate(text) for text in options["fail_on"])
-    baseline = None if path is None else Audit.load(path)
-    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
+    absent = path if options["baseline_optional"] and not os.path.lexists(path) else None
+    baseline = None if path is None or absent is not None else Audit.load(path)
+    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"], absent)
 
 
 def warn_of_gates(gates: Sequence[Gate], planned: Planned, console: Console, *, allow_inconclusive: bool) -> None:

@@ -118,6 +118,8 @@ def gate_options(function: F) -> F:
             option("--suggest-gates", metavar="PATH", example="gates.toml",
                    help="Write gates with the margins that this audit's intervals allow, as a configuration file (as -o gates=PATH does)."),
             option("--baseline", metavar="PATH", example="baseline.json", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
+            option("--baseline-optional", is_flag=True,
+                   help="Where the file of --baseline is not there (the first run), compare with none, and say so in every report; one that is there is read or refused."),
             option("--max-regression", type=Rise(), metavar="PERCENT", example="10%",
                    help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
             option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,

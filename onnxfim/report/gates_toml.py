@@ -22,9 +22,11 @@ def render_gates(audit: Audit) -> str:
 
 def _lines(audit: Audit) -> Iterator[str]:
     found = suggest(audit)
-    yield f"# Gates that onnxfim {__version__} suggests. Baseline: {_line(audit.model.name)} (sha256 {visible(audit.model.sha256[:12])}),"
-    yield f"# {count(len(audit.samples), 'sample')} of {_line(audit.data.source)}. The baseline passes them all; on other samples of the same kind an"
-    yield "# unchanged model rarely fails one. Audit as many samples or more: with fewer a gate may stay undecided, which fails."
+    yield f"# Gates that onnxfim {__version__} suggests."
+    yield f"# Baseline: {_line(audit.model.name)}, sha256 {visible(audit.model.sha256[:12])}."
+    yield f"# Data: {count(len(audit.samples), 'sample')} of {_line(audit.data.source)}."
+    yield "# The baseline passes them all; on other samples of the same kind an unchanged model rarely misses one."
+    yield "# Audit as many samples or more: with fewer a gate may stay undecided, and what is undecided fails."
     yield "fail-on = ["
     for gate in found.gates:
         yield f"  # {_origin(gate, units_of(audit, gate.name))}"

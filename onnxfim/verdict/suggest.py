@@ -191,7 +191,12 @@ def _too_wide(audit: Audit, measure: str, n: int, factor: float, widest: float, 
     if measure == _LAMBDAS[0] and c.log_error and found.value is not None:
         raw = audit.aggregates.get(_LAMBDAS[1])
         own = None if raw is None or raw.geometric_mean.value is None else raw.geometric_mean
-        if own is not None and own.high and own.value and 2 * math.log(own.high / own.value) * HALF_WIDTHS < math.log(factor):
+        if (
+            own is not None
+            and own.high
+            and own.value
+            and math.sqrt(2) * HALF_WIDTHS * math.log(own.high / own.value) < math.log(factor)
+        ):
             return (
                 f"{why}, mostly for the temperature, which rests on {c.errors or 0:,} wrong predictions: pass more labelled samples"
             )
