@@ -15,7 +15,18 @@ import onnxfim
 from tests.support.audits import VARIANTS, make_audit
 from tests.support.places import SAMPLES
 
-FUNCTIONS = ("audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect", "load_samples", "render_html")
+FUNCTIONS = (
+    "audit",
+    "audit_isolated",
+    "bounds",
+    "check",
+    "compare",
+    "from_callable",
+    "inspect",
+    "load_samples",
+    "render_html",
+    "suggest",
+)
 RECORDS = ("Audit", "Settings")
 ERRORS = tuple(name for name in onnxfim.__all__ if name.endswith("Error") or name == "UnsupportedOperator")
 

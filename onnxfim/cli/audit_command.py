@@ -26,10 +26,10 @@ from onnxfim.cli.gating import (
     warn_of_gates,
 )
 from onnxfim.cli.isolating import runs
-from onnxfim.cli.not_run import reasons_written, write_reason
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
+from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input

@@ -59,7 +59,7 @@ class Program(click.Group):
 def _tell_ci(error: click.ClickException, arguments: Sequence[str]) -> None:
     """Where an audit was asked for and its options cannot be read: say so in its outputs too."""
     if "audit" in arguments[:1]:
-        from onnxfim.cli.not_run import asked_for, write_reason
+        from onnxfim.cli.without_report import asked_for, write_reason
 
         write_reason(asked_for(arguments), "", one_line(error.format_message()), error.exit_code)
 

@@ -113,6 +113,7 @@ class Done:
     code: int
     output: str
     summary: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -167,12 +168,12 @@ class Host:
         path = self.state / "calls"
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
-    def shell(self, text: str, variables: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, text: str, variables: dict[str, str], *options: str, where: str = ".") -> subprocess.CompletedProcess[str]:
         """Run a shell's text in the checkout."""
         script = self.state / "step.sh"
         script.write_text(text, "utf-8")
         return subprocess.run(
-            ["bash", "--noprofile", "--norc", *options, str(script)], cwd=self.folder, env={**self.variables, **variables},
+            ["bash", "--noprofile", "--norc", *options, str(script)], cwd=self.folder / where, env={**self.variables, **variables},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -182,12 +183,12 @@ class Host:
         """The audit's job of the GitHub recipe: the steps of the action, with the recipe's inputs and ``inputs`` over them."""
         record = yaml.safe_load(recipes()["github"])
         (use,) = [s for s in record["jobs"]["audit"]["steps"] if s["uses"].startswith("OWNER/onnxfim@")]
-        return self.action(pull=pull, **{**use["with"], **inputs})
+        return self.action(pull=pull, **{**use["with"], "install": "skip", **inputs})
 
     def action(self, *, pull: bool, **inputs: str) -> Done:
         """The action's own steps."""
         action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
-        given = {name: str(spec.get("default", "")) for name, spec in action["inputs"].items()} | inputs | {"install": "skip"}
+        given = {name: str(spec.get("default", "")) for name, spec in action["inputs"].items()} | inputs
         files = {name: self.state / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
         files["GITHUB_STEP_SUMMARY"].write_text("", "utf-8")
         outputs: dict[str, dict[str, str]] = {}
@@ -229,12 +230,13 @@ class Host:
                 continue
             files["GITHUB_OUTPUT"].write_text("", "utf-8")
             env = {k: filled(v) for k, v in step.get("env", {}).items()}
-            done = self.shell(step["run"], {**common, **env}, "-eo", "pipefail")
+            where = filled(step.get("working-directory", "."))
+            done = self.shell(step["run"], {**common, **env}, "-eo", "pipefail", where=where)
             lines = files["GITHUB_OUTPUT"].read_text("utf-8").splitlines()
             outputs[step.get("id", "")] = dict(line.split("=", 1) for line in lines)
             told += done.stdout + done.stderr
             code = code or done.returncode
-        return Done(code, told, files["GITHUB_STEP_SUMMARY"].read_text("utf-8"))
+        return Done(code, told, files["GITHUB_STEP_SUMMARY"].read_text("utf-8"), outputs.get("audit", {}))
 
     def gitlab(self, *, pull: bool, **variables: str) -> Done:
         """The job of the GitLab recipe, with what follows it."""
