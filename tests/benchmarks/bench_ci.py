@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -28,8 +29,10 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from scipy.optimize import brentq
 
-from onnxfim import Settings, audit, check, suggest
+from onnxfim import Audit, Settings, audit, check, suggest
+from onnxfim.auditing.summary import all_aggregates
 from onnxfim.cli import main as onnxfim
+from onnxfim.record.statistics import wilson
 from tests.support.recipes import Host
 from tests.support.regressed import more_sensitive
 
@@ -146,6 +149,18 @@ def kept_at(arguments: list[str], variables: dict[str, str]) -> str:
     return variables.get("ONNXFIM_BASELINE") or arguments[arguments.index("--baseline") + 1]
 
 
+def part(whole: Audit, at: np.ndarray) -> Audit:
+    """The audit of some of the samples, at the temperature of all; what each was measured to be does not depend on the others."""
+    samples = tuple(whole.samples[i] for i in at)
+    right = sum(s.prediction == s.label for s in samples)
+    ends = wilson(right, len(samples))
+    calibration = replace(whole.calibration, accuracy=right / len(samples), accuracy_low=ends[0], accuracy_high=ends[1])
+    return replace(
+        whole, samples=samples, calibration=calibration, data=replace(whole.data, count=len(samples)),
+        aggregates=all_aggregates(samples, seed=0),
+    )  # fmt: skip
+
+
 def suggested(options: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> None:
     """The table of the suggested gates: each set from one half of a draw, and decided on the other."""
     found: dict[tuple[str, str, int], Counter[str]] = {}
@@ -161,6 +176,7 @@ def suggested(options: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> None
             ("digits_resnet_adv", "trained without attacks", MODELS / "digits_resnet_adv.onnx", MODELS / "digits_resnet.onnx"),
             ("digits_vgg", "none", MODELS / "digits_vgg.onnx", MODELS / "digits_vgg.onnx"),
         ]
+        whole = {model: audit(model, X, y, QUICK) for _, _, *models in cases for model in models}
         for count in options.counts:
             for seed in range(options.seeds):
                 order = np.random.default_rng(seed).permutation(len(X))
@@ -168,14 +184,14 @@ def suggested(options: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> None
                 base = {}
                 for name, change, model, now in cases:
                     if name not in base:
-                        base[name] = audit(model, X[first], y[first], QUICK)
+                        base[name] = part(whole[model], first)
                     wanted = suggest(base[name]).fail_on
                     assert check(base[name], fail_on=wanted).verdict in ("pass", "inconclusive")
                     if check(base[name], fail_on=wanted).verdict == "inconclusive":  # an unsound draw: no gate but findings.error
                         found.setdefault((name, change, count), Counter())["refused"] += 1
                         continue
                     gates[len(wanted)] += 1
-                    verdict = check(audit(now, X[second], y[second], QUICK), fail_on=wanted).verdict
+                    verdict = check(part(whole[now], second), fail_on=wanted).verdict
                     found.setdefault((name, change, count), Counter())[verdict] += 1
     print(
         f"\nGates suggested from n samples, decided on n others; {options.seeds} seeds; gates an audit: {dict(sorted(gates.items()))}\n"
