@@ -11,7 +11,7 @@ import click
 
 from onnxfim.cli.files import is_stdout
 from onnxfim.cli.signals import code_of, words_of
-from onnxfim.errors import OnnxFimError, OutputError, in_one_line
+from onnxfim.errors import OnnxFimError, in_one_line
 from onnxfim.runtime.stopping import current_stop
 
 
@@ -25,8 +25,8 @@ def reasons_written(targets: Sequence[tuple[str, str]], model: str) -> Iterator[
     """
     try:
         yield
-    except (OutputError, click.ClickException):
-        raise  # a path that must not be written to; what cannot be read is said by the program around all commands
+    except click.ClickException:
+        raise  # said by the program around all commands
     except KeyboardInterrupt:
         by = None if (stop := current_stop()) is None else stop.by
         write_reason(targets, model, f"{words_of(by).capitalize()} before anything was measured.", code_of(by))
