@@ -89,17 +89,13 @@ def _form(gate: GateResult) -> Callable[[float], str]:
 
 def _numbers(values: Sequence[float | None], threshold: float) -> Callable[[float], str]:
     """Numbers of as few significant digits, at least three, as keep all values on their side of the threshold."""
-    digits = next(
-        (d for d in range(3, _MOST_DIGITS) if _same_sides(values, threshold, lambda v, d=d: float(f"{v:.{d - 1}e}"))), _MOST_DIGITS
-    )
+    digits = _fewest(3, values, threshold, lambda v, d: float(f"{v:.{d - 1}e}"))
     return lambda v: number(v, digits=digits)
 
 
 def _shares(values: Sequence[float | None], threshold: float) -> Callable[[float], str]:
     """Percentages of as few decimals, at least one, as keep all values on their side of the threshold."""
-    decimals = next(
-        (d for d in range(1, _MOST_DIGITS) if _same_sides(values, threshold, lambda v, d=d: round(100 * v, d) / 100)), _MOST_DIGITS
-    )
+    decimals = _fewest(1, values, threshold, lambda v, d: round(100 * v, d) / 100)
 
     def form(value: float) -> str:
         text = f"{100 * value:.{decimals}f}"
@@ -109,10 +105,14 @@ def _shares(values: Sequence[float | None], threshold: float) -> Callable[[float
     return form
 
 
-def _same_sides(values: Sequence[float | None], threshold: float, rounded: Callable[[float], float]) -> bool:
-    return all(
-        (v > threshold) == (rounded(v) > threshold) and (v < threshold) == (rounded(v) < threshold) for v in values if v is not None
-    )
+def _fewest(least: int, values: Sequence[float | None], threshold: float, rounded: Callable[[float, int], float]) -> int:
+    """Digits, from ``least`` on, at which every value lies on its own side of the threshold."""
+    known = [v for v in values if v is not None]
+    for digits in range(least, _MOST_DIGITS):
+        shown = [rounded(v, digits) for v in known]
+        if all((v > threshold, v < threshold) == (s > threshold, s < threshold) for v, s in zip(known, shown, strict=True)):
+            return digits
+    return _MOST_DIGITS
 
 
 def _plain(value: float) -> str:
