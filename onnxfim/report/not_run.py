@@ -66,6 +66,7 @@ def render_junit(failure: NotRun) -> str:
 
 def render_sarif(failure: NotRun) -> str:
     """The reason as SARIF 2.1.0: an invocation that did not succeed, and no results."""
+    # No automation id: code hosts then leave the alerts of earlier reports, which have one, as they are, and take none for mended.
     notification = {"level": "error", "message": {"text": visible(failure.reason)}}
     log = {
         "$schema": SCHEMA,
