@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxfim.report.dossier import write_dossier
     from onnxfim.report.html import render_html
     from onnxfim.verdict.compare import compare
+    from onnxfim.verdict.suggest import suggest
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ _HOMES = {
     "load_samples": "onnxfim.auditing.api",
     "render_html": "onnxfim.report.html",
     "write_dossier": "onnxfim.report.dossier",
+    "suggest": "onnxfim.verdict.suggest",
     "Audit": "onnxfim.record.audit",
     "Samples": "onnxfim.data.samples",
     "Settings": "onnxfim.record.settings",
@@ -51,7 +53,7 @@ shown_by(
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
     "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
-    "load_samples", "render_html", "write_dossier",
+    "load_samples", "render_html", "suggest", "write_dossier",
 ]  # fmt: skip
 
 

@@ -42,14 +42,19 @@ class Audited:
             AssertionError: which relation is broken or open, with the measured interval, or why the audit is unsound.
         """
         __tracebackhide__ = True
+        from onnxfim.report.gate_words import decided_words, units_of, value_words
         from onnxfim.verdict.expect import expect
 
         decided = [expect(self.result, relation) for relation in relations]
         for one in decided:
             if one.verdict == "fail":
-                raise AssertionError(f"{one.text} does not hold: {one.comparison}")
+                raise AssertionError(f"{one.text} does not hold: it is {value_words(one, units_of(self.result, one.name))}")
         unsound = [f"the audit is unsound: {f.message}" for f in self.result.findings if f.level == "error"]
-        undecided = [f"{d.text} is not decided: {d.comparison}. {d.advice or ''}".strip() for d in decided if d.verdict != "pass"]
+        undecided = [
+            f"{d.text} is not decided: it is {decided_words(d, units_of(self.result, d.name))}"
+            for d in decided
+            if d.verdict != "pass"
+        ]
         for message in (*unsound[:1], *undecided):
             if not allow_inconclusive:
                 raise AssertionError(message)

@@ -26,6 +26,7 @@ FUNCTIONS = (
     "load_samples",
     "render_html",
     "write_dossier",
+    "suggest",
 )
 RECORDS = ("Audit", "Settings")
 ERRORS = tuple(name for name in onnxfim.__all__ if name.endswith("Error") or name == "UnsupportedOperator")

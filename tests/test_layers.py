@@ -19,8 +19,8 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A wing may import from itself and from wings before it only; modules of the top level stand as wings of their own.
 ORDER = (
-    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "pytest_plugin", "report",
-    "integrations", "cli", "__main__",
+    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "report",
+    "pytest_plugin", "integrations", "cli", "__main__",
 )  # fmt: skip
 #: Wings that must not see one another although the order would let them.
 APART = {"graph": {"record"}, "runtime": {"record"}, "data": {"graph", "runtime"}, "verdict": {"graph", "runtime", "data"}}

@@ -15,11 +15,21 @@ from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
-from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
+from onnxfim.cli.gating import (
+    INCONCLUSIVE,
+    NOTHING,
+    as_baseline,
+    exit_code,
+    print_checks,
+    read_checks,
+    require_same_data,
+    warn_of_gates,
+)
 from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import class_order
@@ -34,6 +44,7 @@ from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report.card import FINDINGS, audit_card
 from onnxfim.report.whereabouts import placement_lines
+from onnxfim.verdict.foreseen import Planned
 
 _SYNTHETIC = 32  # samples, where none are asked for
 
@@ -60,17 +71,20 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     outputs.check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
-    checks = read_checks(options)
-    with console.said_where_slow("reading the model and the samples"):
-        prepared = prepare(model, as_baseline(options, given, checks.baseline))
-    outputs.check_apart(prepared.file.files)
-    if checks.baseline is not None:
-        require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
-    try:
-        measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
-    except OutOfTime as error:
-        console.error(str(error))
-        return NOTHING
+    with reasons_written(outputs.targets, model):
+        checks = read_checks(options)
+        with console.said_where_slow("reading the model and the samples"):
+            prepared = prepare(model, as_baseline(options, given, checks.baseline))
+        outputs.check_apart(prepared.file.files)
+        warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
+        if checks.baseline is not None:
+            require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+        try:
+            measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
+        except OutOfTime as error:
+            write_reason(outputs.targets, model, str(error), NOTHING)
+            console.error(str(error))
+            return NOTHING
     if not options["no_cache"] and cache_folder(options) is None:
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
@@ -94,6 +108,18 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     if problem is not None and not result.run.partial:
         raise problem
     return code
+
+
+def planned(subject: LoadedSubject) -> Planned:
+    """What the audit will be made of, as far as it is known before."""
+    held, settings = len(subject.samples.inputs), subject.settings
+    return Planned(
+        samples=held if settings.samples is None else min(settings.samples, held),
+        labelled=0 if subject.samples.labels is None else held,
+        temperature=settings.temperature is not None,
+        flips=settings.flip,
+        raw_units=settings.input_scale is not None,
+    )
 
 
 def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:

@@ -253,13 +253,14 @@ def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
+    from onnxfim.report.gate_words import gate_words
+
     for note in result.notes:
         console.say(f"note: {note}")
     if result.deployment is not None:
         _print_deployment(result.deployment, console)
     for gate in result.gates:
-        advice = f". {gate.advice}" if gate.advice else ""
-        console.say(f"gate {gate.verdict}: {gate.comparison}{advice}", colour=_COLOURS[gate.verdict])
+        console.say(f"gate {gate.verdict}: {gate_words(gate)}", colour=_COLOURS[gate.verdict])
     for at in result.order:
         e = result.entries[at]
         ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,15 @@ import click
 
 from onnxfim.cli.console import Console
 from onnxfim.cli.signals import code_of
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import Aggregate, BaselineComparison, GateResult, Scope
+from onnxfim.record.decision import Aggregate, BaselineComparison, Scope
 from onnxfim.record.running import TIME_LIMIT
 from onnxfim.record.settings import SETTINGS
+from onnxfim.report.gate_words import baseline_words, gate_words, units_of
 from onnxfim.verdict import Gate, judge, parse_gate
+from onnxfim.verdict.foreseen import Planned, obstacle
+from onnxfim.verdict.judge import first_run
 
 #: The exit code of an inconclusive audit.
 INCONCLUSIVE = 4
@@ -33,10 +37,12 @@ class Checks:
     baseline: Audit | None
     max_regression: float
     scope: Scope
+    absent: str | None = None  # the baseline's path, where there is none yet and that is allowed
 
     def judge(self, audit: Audit) -> Audit:
         """The audit with its verdict."""
-        return judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
+        result = judge(audit, self.gates, baseline=self.baseline, max_regression=self.max_regression, scope=self.scope)
+        return result if self.absent is None else first_run(result, self.absent)
 
     def judge_without_baseline(self, audit: Audit) -> Audit:
         """The audit with the verdict of its gates alone, since it does not compare with the baseline."""
@@ -48,14 +54,32 @@ def read_checks(options: dict[str, Any]) -> Checks:
 
     Raises:
         OnnxFimError: a gate that cannot be read, a baseline that cannot be read.
-        click.UsageError: --max-regression without --baseline.
+        click.UsageError: --max-regression or --baseline-optional without --baseline.
     """
     path, regression = options["baseline"], options["max_regression"]
     if path is None and regression is not None:
         raise click.UsageError("--max-regression needs a --baseline to compare with.")
+    if path is None and options["baseline_optional"]:
+        raise click.UsageError("--baseline-optional needs a --baseline that may be missing.")
     gates = tuple(parse_gate(text) for text in options["fail_on"])
-    baseline = None if path is None else Audit.load(path)
-    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"])
+    absent = path if options["baseline_optional"] and not os.path.lexists(path) else None
+    baseline = None if path is None or absent is not None else Audit.load(path)
+    return Checks(gates, baseline, _DEFAULT_REGRESSION if regression is None else regression, options["regression_over"], absent)
+
+
+def warn_of_gates(gates: Sequence[Gate], planned: Planned, console: Console, *, allow_inconclusive: bool) -> None:
+    """Say at once, before anything is measured, which gates so many samples or such data cannot decide.
+
+    Raises:
+        SettingsError: a gate that can neither pass nor fail, unless inconclusive is allowed.
+    """
+    for gate in gates:
+        found = obstacle(gate, planned)
+        if found is None:
+            continue
+        if found.never and not allow_inconclusive:
+            raise SettingsError(found.message)
+        console.say(f"warning: {found.message}", colour="yellow")
 
 
 def as_baseline(options: dict[str, Any], given: Collection[str], baseline: Audit | None) -> dict[str, Any]:
@@ -84,9 +108,9 @@ def require_same_data(sha256: str, baseline: Audit, path: str) -> None:
 
 
 def print_checks(audit: Audit, console: Console) -> None:
-    """One line for each gate and for the baseline, with its unrounded comparison."""
+    """One line for each gate, as it was typed, and for the baseline, with what it was decided on."""
     for gate in audit.gates:
-        console.say(_line(gate), colour=_COLOURS[gate.verdict])
+        console.say(f"gate {gate.verdict}: {gate_words(gate, units_of(audit, gate.name))}", colour=_COLOURS[gate.verdict])
     if audit.comparison is not None:
         for text in _baseline_lines(audit.comparison):
             console.say(text, colour=_COLOURS[audit.comparison.verdict])
@@ -107,19 +131,13 @@ def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int
     return INCONCLUSIVE if audit.verdict == "inconclusive" and not allow_inconclusive else 0
 
 
-def _line(gate: GateResult) -> str:
-    advice = f". {gate.advice}" if gate.advice else ""
-    return f"gate {gate.verdict}: {gate.comparison}{advice}"
-
-
 def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
-    advice = f". {c.advice}" if c.advice else ""
     how = "paired" if c.paired else "not paired"
     ratio, where = (c.ratio, "over such samples in general") if c.scope == "samples" else (c.ratio_here, "on these samples alone")
     low, high = ("not bounded" if end is None else f"{end:.3g}" for end in (ratio.low, ratio.high))
     other = f"{where} the ratio is {low} to {high}"
     return (
-        f"baseline {c.verdict}: {c.comparison} ({c.count} samples, {how}){advice}",
+        f"baseline {c.verdict} ({c.count} samples, {how}): {baseline_words(c)}",
         f"baseline {c.baseline}: {other}; {_share(c.worse)} of the samples got worse, {_share(c.better)} better",
     )
 

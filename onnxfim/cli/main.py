@@ -92,7 +92,10 @@ def main() -> None:
     "-v", "--verbose", is_flag=True, group="output", help="Print how the model was read, the step chosen and what each stage took."
 )
 @errors_in_one_line
-def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any) -> None:
+def audit(
+    model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, suggest_gates: str | None, quiet: bool, verbose: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file, a table (.csv,
@@ -105,7 +108,8 @@ def audit(model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, 
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
     given = given_options(click.get_current_context())
-    wanted = Outputs(outputs or DEFAULT, assets, options.pop("print_samples"), options.pop("script"))
+    named = (*(outputs or DEFAULT), *([("gates", suggest_gates)] if suggest_gates else []))
+    wanted = Outputs(named, assets, options.pop("print_samples"), options.pop("script"))
     sys.exit(audit_command(model, wanted, console, given, **options))
 
 

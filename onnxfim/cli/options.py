@@ -136,7 +136,7 @@ def output_options(function: F) -> F:
     return _apply(
         [
             option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
-                   help="Write html, json, csv, junit, sarif, markdown, comment or model-card; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
+                   help="Write html, json, csv, junit, sarif, markdown, comment, model-card or gates; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
             option("--print-samples", type=click.IntRange(min=1), metavar="N", example=30,
                    help="Samples that the page's table has on paper; the screen has more.  [default: 12]"),
@@ -160,7 +160,11 @@ def gate_options(function: F) -> F:
         [
             option("--fail-on", multiple=True, metavar="GATE", shell_complete=_gates, example=["lambda_max.p95 > 12.5", "clean_accuracy < 90%"],
                    help="Fail where this holds, such as 'lambda_max.p95 > 12.5', 'clean_accuracy < 90%' or findings.error; repeatable."),
+            option("--suggest-gates", metavar="PATH", example="gates.toml",
+                   help="Write gates with the margins that this audit's intervals allow, as a configuration file (as -o gates=PATH does)."),
             option("--baseline", metavar="PATH", example="baseline.json", help="Compare with this saved audit (JSON), at its step, scheme, method, seed and samples."),
+            option("--baseline-optional", is_flag=True,
+                   help="Where the file of --baseline is not there (the first run), compare with none, and say so in every report; one that is there is read or refused."),
             option("--max-regression", type=Rise(), metavar="PERCENT", example="10%",
                    help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
             option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,

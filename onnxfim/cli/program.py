@@ -58,6 +58,7 @@ class Program(ExplainedGroup):
                 code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
             except click.ClickException as error:
                 _show(error, console)
+                _tell_ci(error, sys.argv[1:] if args is None else args)
                 code = error.exit_code
             except click.Abort:
                 console.error(f"{words_of(stop.by)} before anything was measured.")
@@ -66,6 +67,14 @@ class Program(ExplainedGroup):
                 console.error(f"stdout: cannot be written ({stdout.fault}), not all was delivered. Open it, or write to a file.")
                 code = 2
         sys.exit(code)
+
+
+def _tell_ci(error: click.ClickException, arguments: Sequence[str]) -> None:
+    """Where an audit was asked for and its options cannot be read: say so in its outputs too."""
+    if "audit" in arguments[:1]:
+        from onnxfim.cli.without_report import asked_for, write_reason
+
+        write_reason(asked_for(arguments), "", one_line(error.format_message()), error.exit_code)
 
 
 def _show(error: click.ClickException, console: Console) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, GateResult, Outcome
+from onnxfim.record.decision import Outcome
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.numbers import percent
+from onnxfim.report.gate_words import baseline_asked, baseline_words, decided_words, units_of
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,7 @@ class DecidedGate:
 def gates(audit: Audit) -> Iterator[DecidedGate]:
     """The gates of an audit in the order they were given, the baseline last; foreign characters are made visible."""
     for gate in audit.gates:
-        yield DecidedGate(visible(gate.text), gate.verdict, _message(gate))
+        yield DecidedGate(visible(gate.text), gate.verdict, decided_words(gate, units_of(audit, gate.name)))
     baseline = audit.comparison
     if baseline is not None:
-        text = f"{baseline.measure}.mean rose by more than {percent(baseline.max_regression)} against {baseline.baseline}"
-        yield DecidedGate(visible(text), baseline.verdict, _message(baseline))
-
-
-def _message(decided: GateResult | BaselineComparison) -> str:
-    """The comparison in unrounded numbers, and what would settle it where it is open."""
-    return visible(" ".join(filter(None, (decided.comparison, decided.advice))))
+        yield DecidedGate(baseline_asked(baseline), baseline.verdict, baseline_words(baseline))

@@ -40,6 +40,7 @@ _LISTED = (
     Format("markdown", "step summary", "onnxfim.report.markdown", "render_summary"),
     Format("comment", "pull request's comment", "onnxfim.report.markdown", "render_comment"),
     Format("model-card", "Hugging Face model card", "onnxfim.report.model_card", "render_model_card"),
+    Format("gates", "suggested gates, a configuration file", "onnxfim.report.gates_toml", "render_gates"),
 )
 
 #: All formats by name.

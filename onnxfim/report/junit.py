@@ -26,10 +26,10 @@ def render_junit(audit: Audit) -> str:
     ``skipped``, with a message that begins ``inconclusive`` or ``not run``, and so is the verdict where nothing was to be passed
     (``measured``): it is not green. Numbers stand among the suite's properties.
     """
-    suite = Element("testsuite", name=_safe(f"onnxfim {audit.model.name}"))
+    suite = Element("testsuite", name=xml_safe(f"onnxfim {audit.model.name}"))
     properties = SubElement(suite, "properties")
     for name, value in _properties(audit):
-        SubElement(properties, "property", name=_safe(name), value=_safe(value))
+        SubElement(properties, "property", name=xml_safe(name), value=xml_safe(value))
     suite.append(_decided("onnxfim", "verdict", audit.verdict, visible(headline(audit))))
     for gate in gates(audit):
         suite.append(_decided("onnxfim.gates", gate.text, gate.verdict, gate.message))
@@ -76,17 +76,17 @@ def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
 
 
 def _case(where: str, name: str) -> Element:
-    return Element("testcase", classname=where, name=_safe(name), time="0")
+    return Element("testcase", classname=where, name=xml_safe(name), time="0")
 
 
 def _decided(where: str, name: str, verdict: Verdict, message: str) -> Element:
     case = _case(where, name)
     if verdict == "fail":
-        SubElement(case, "failure", type="gate", message=_safe(message)).text = _safe(message)
+        SubElement(case, "failure", type="gate", message=xml_safe(message)).text = xml_safe(message)
     elif verdict != "pass":
-        SubElement(case, "skipped", type=verdict, message=_safe(f"{verdict}: {message}"))
+        SubElement(case, "skipped", type=verdict, message=xml_safe(f"{verdict}: {message}"))
     elif message:
-        SubElement(case, "system-out").text = _safe(message)
+        SubElement(case, "system-out").text = xml_safe(message)
     return case
 
 
@@ -95,7 +95,7 @@ def _check(name: str, found: tuple[Finding, ...], obstacle: str | None) -> Eleme
     if not found and obstacle is not None:
         SubElement(case, "skipped", type="not run", message=f"not run: {obstacle}")
     for finding in found:
-        message = _safe(visible(finding.message))
+        message = xml_safe(visible(finding.message))
         if finding.level == "error":
             SubElement(case, "error", type=finding.level, message=message).text = message
         else:  # a warning is told and fails nothing
@@ -103,5 +103,6 @@ def _check(name: str, found: tuple[Finding, ...], obstacle: str | None) -> Eleme
     return case
 
 
-def _safe(text: str) -> str:
+def xml_safe(text: str) -> str:
+    """Foreign text without what XML 1.0 cannot hold."""
     return visible(text).translate(_NOT_XML)

@@ -19,6 +19,8 @@ from onnxfim.report.decisions import DecidedGate, gates
 from onnxfim.report.identity_words import command_text, identity_properties
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
+#: What each of these files says that it follows.
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _GATE = "gate"
 _NODE = re.compile(r"\bnode '([^']+)'")
 
@@ -28,7 +30,7 @@ def render_sarif(audit: Audit) -> str:
     shown = [g for g in gates(audit) if g.verdict != "pass"]
     rules = {**CHECKS, **{f.id: check_of(f) for f in audit.findings}}
     log = {
-        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+        "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [
             {

@@ -173,7 +173,7 @@ def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
         more = reading.needed - reading.count
         return (
             f"{reading.count:,} samples do not bound {gate.name} on that side: at least {more:,} more are needed "
-            f"({reading.needed:,} in all)."
+            f"({reading.needed:,} in all){_instead(gate)}."
         )
     distance, half = abs(gate.threshold - reading.value), abs((end if end is not None else reading.value) - reading.value)
     words = f"the value stays at {reading.value:.4g}"
@@ -182,6 +182,12 @@ def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
         return passes or "The value is too close to the threshold for any number of passes to tell: move the threshold."
     samples = more_samples(reading.count, distance, half / Z95, words)
     return f"{passes} Or: {samples[0].lower()}{samples[1:]}" if passes else samples
+
+
+def _instead(gate: Gate) -> str:
+    """Which gate so many samples would bound."""
+    measure, _, statistic = gate.name.partition(".")
+    return f", or gate {measure}.median instead" if statistic in _QUANTILES and statistic != "median" else ""
 
 
 def _read(audit: Audit, name: str) -> _Decidable:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import Scope, overall
+from onnxfim.record.decision import Finding, Scope, overall
 from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.findings import findings
 from onnxfim.verdict.gates import Gate, decide
@@ -39,3 +39,9 @@ def judge(
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)
     verdict = overall(measured=audit.measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)
     return replace(audit, gates=results, comparison=comparison, verdict=verdict)
+
+
+def first_run(audit: Audit, path: str) -> Audit:
+    """A judged audit that tells that there was no baseline yet at ``path``, which was allowed: nothing was compared."""
+    message = f"There is no baseline yet ({path} is not there), which --baseline-optional allows: nothing was compared."
+    return replace(audit, findings=(*audit.findings, Finding("no-baseline", "note", message)))

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from onnxfim.cli import main
 from onnxfim.cli.gating import exit_code
 from onnxfim.record.audit import Audit
+from onnxfim.report.gate_words import gate_words, units_of
 from tests.support.audits import make_audit, with_nulls
 from tests.support.places import SAMPLES as MODELS
 from tests.support.small_audits import with_values
@@ -54,7 +55,7 @@ def test_exit_codes(tmp_path, options, code, verdict):
     assert audit.verdict == verdict
     assert len(audit.gates) == options.count("--fail-on")
     for gate in audit.gates:
-        assert f"gate {gate.verdict}: {gate.comparison}" in result.output
+        assert f"gate {gate.verdict}: {gate_words(gate, units_of(audit, gate.name))}" in result.output
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_model_against_its_own_baseline_passes_paired_at_no_rise_at_all(base, 
     assert result.exit_code == 0, result.output
     found = Audit.from_json(out.read_text()).comparison
     assert (found.paired, found.verdict, found.ratio.value, found.worse.value) == (True, "pass", 1.0, 0.0)
-    assert "baseline pass: mean lambda_max_calibrated now" in result.output
+    assert "baseline pass (16 samples, paired): mean calibrated" in result.output
     assert "Against the baseline: pass" in page.read_text()
 
 

@@ -136,7 +136,7 @@ def test_every_format_tells_the_baseline():
     )  # fmt: skip
     audit = replace(gated(make_audit(20), "pass", "fail"), comparison=baseline)
     for name in ("junit", "sarif", "markdown", "comment"):
-        assert "ratio 1.5, 1.4 to 1.6" in FORMATS[name](audit)
+        assert "ratio 1.50 (95 % interval 1.40 to 1.60, on these samples), at most 1.1 is allowed" in FORMATS[name](audit)
         assert "against old.onnx" in FORMATS[name](audit)
 
 

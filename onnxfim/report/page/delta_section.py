@@ -23,6 +23,7 @@ from onnxfim.report.delta_words import (
     share,
     squared,
 )
+from onnxfim.report.gate_words import value_words
 from onnxfim.report.numbers import MISSING, count, number, percent, short
 
 _MOST_BARS = 20
@@ -100,7 +101,7 @@ def build_delta_section(d: Deployment | None, gates: Sequence[GateResult] = ()) 
     places = [p.removesuffix("ExecutionProvider") for p in d.providers]
     ran = f"Both ran on {places[0]}" if places[0] == places[1] else f"The first ran on {places[0]}, the second on {places[1]}"
     sentences = (outcome_words(d), flip_words(d), f"{ran}; sensitivity was measured {d.scale}.")
-    decided = (f"Gate {g.text}: {g.verdict} ({g.comparison})." for g in gates)
+    decided = (f"Gate {g.text}: {g.verdict} ({value_words(g)})." for g in gates)
     return DeltaSection(
         headline(d),
         visible(d.first),

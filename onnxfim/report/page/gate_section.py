@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
 from onnxfim.record.foreign_text import visible
+from onnxfim.report.gate_words import units_of, value_words
 from onnxfim.report.numbers import count, inline_label, interval, number, percent
 from onnxfim.report.page.quantities import UNBOUNDED, of_share
 from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
@@ -14,7 +15,7 @@ from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
 
 @dataclass(frozen=True)
 class GateLine:
-    """A gate as printed; ``comparison`` is unrounded."""
+    """A gate as printed; ``comparison`` is what it was decided on."""
 
     text: str
     verdict: str
@@ -63,7 +64,7 @@ def gate_lines(audit: Audit) -> tuple[GateLine, ...]:
             verdict=g.verdict,
             level=VERDICT_LEVELS[g.verdict],
             word=VERDICT_WORDS[g.verdict],
-            comparison=visible(g.comparison),
+            comparison=value_words(g, units_of(audit, g.name)),
             advice=visible(g.advice or ""),
         )
         for g in audit.gates
@@ -103,7 +104,7 @@ def checks_headline(audit: Audit) -> str | None:
         parts.append(baseline_headline(audit.comparison))
     if gates:
         word = "failed" if wanted == "fail" else "could not be decided"
-        parts.append(f"{count(len(gates), 'gate')} {word}: {visible(gates[0].text)}.")
+        parts.append(f"{count(len(gates), 'gate')} {word}: {'; '.join(visible(g.text) for g in gates)}.")
     return " ".join(parts) or None
 
 

@@ -1,0 +1,96 @@
+"""What stands in place of a report where an audit could not run: why, in the formats that a CI host reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from onnxfim import __version__
+from onnxfim.record.foreign_text import visible
+from onnxfim.report.junit import xml_safe
+from onnxfim.report.markdown import MARK
+from onnxfim.report.markdown_text import code, prose
+from onnxfim.report.sarif import SCHEMA
+
+# How each of these texts begins, and each report of the same format.
+_SARIF = re.compile(r"\{\s*\"\$schema\": \"https://docs\.oasis-open\.org/sarif/")
+_XML = re.compile(r"<\?xml [^>]*>\s*<testsuites name=\"onnxfim\"")
+_SUMMARY = re.compile(r"## \S+ onnxfim: ")
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Why there is no audit: ``reason`` in one line, of ``model`` (empty where it is not known), and the exit code."""
+
+    reason: str
+    model: str
+    code: int
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What stands in for a format: its renderer, and how a file begins that it may replace."""
+
+    render: Callable[[NotRun], str]
+    beginning: re.Pattern[str]
+
+
+def render_summary(failure: NotRun) -> str:
+    """The reason as a step summary."""
+    of = f" {code(failure.model)}" if failure.model else ""
+    return (
+        f"## ⛔ onnxfim: did not run{of}\n\n{prose(failure.reason)}\n\n"
+        f"Nothing was measured, so that nothing passed (exit code {failure.code}).\n"
+    )
+
+
+def render_comment(failure: NotRun) -> str:
+    """The reason as a pull request's comment."""
+    return f"{MARK}\n{render_summary(failure)}"
+
+
+def render_junit(failure: NotRun) -> str:
+    """The reason as a JUnit suite whose one case is an error: no earlier result may stand for this run."""
+    suites = Element("testsuites", name="onnxfim", tests="1", failures="0", errors="1")
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
+    suite = SubElement(suites, "testsuite", {"name": xml_safe(f"onnxfim {failure.model}".strip()), **counts})
+    case = SubElement(suite, "testcase", classname="onnxfim", name="verdict", time="0")
+    message = xml_safe(f"did not run: {failure.reason}")
+    SubElement(case, "error", type="did not run", message=message).text = message
+    indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
+
+
+def render_sarif(failure: NotRun) -> str:
+    """The reason as SARIF 2.1.0: an invocation that did not succeed, and no results."""
+    # No automation id: code hosts then leave the alerts of earlier reports, which have one, as they are, and take none for mended.
+    notification = {"level": "error", "message": {"text": visible(failure.reason)}}
+    log = {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": {"name": "onnxfim", "version": __version__, "semanticVersion": __version__}},
+                "invocations": [
+                    {"executionSuccessful": False, "exitCode": failure.code, "toolExecutionNotifications": [notification]}
+                ],
+                "results": [],
+            }
+        ],
+    }
+    return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
+
+
+#: The formats that have something to say of an audit that did not run.
+STANDS: dict[str, Stand] = {
+    "markdown": Stand(render_summary, _SUMMARY),
+    "comment": Stand(render_comment, re.compile(re.escape(MARK))),
+    "junit": Stand(render_junit, _XML),
+    "sarif": Stand(render_sarif, _SARIF),
+}
+
+
+__all__ = ["STANDS", "NotRun", "Stand"]

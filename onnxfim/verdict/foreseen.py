@@ -1,0 +1,112 @@
+"""What can be said of a gate before anything is measured: that so many samples, or such data, cannot decide it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from onnxfim.record.measures import STATISTICS
+from onnxfim.record.statistics import bracketing, fewest_bracketing, wilson
+from onnxfim.verdict.gates import Gate
+
+_QUANTILES = {s.name: (s.label, s.quantile) for s in STATISTICS if s.quantile is not None}
+_LEAST = {"mean": 2, "geometric_mean": 2}  # samples from which there is an interval at all
+_OF_LABELS = ("clean_accuracy", "temperature", "lambda_max_calibrated")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an audit will be made of.
+
+    Attributes:
+        samples: Samples that will be audited.
+        labelled: Samples with labels, which the accuracy is of; 0 without labels.
+        temperature: Whether a temperature is given, so that calibrated values need no labels.
+        flips: Whether flips are searched for.
+        raw_units: Whether the scale of the raw inputs is known.
+    """
+
+    samples: int
+    labelled: int = 0
+    temperature: bool = False
+    flips: bool = True
+    raw_units: bool = True
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a gate will be left open; ``never`` where it can neither pass nor fail."""
+
+    never: bool
+    message: str
+
+
+def obstacle(gate: Gate, planned: Planned) -> Obstacle | None:
+    """What stands in the way of a gate on an audit that is planned; None where nothing does that can be known beforehand.
+
+    Quantiles are bounded by order statistics (`record.statistics.bracketing`), which so many samples must be able to give; an
+    accuracy by Wilson's interval, whose lower end even without an error lies below the threshold where there are few labels.
+    """
+    name, _, statistic = gate.name.partition(".")
+    why = _missing(name, planned)
+    if why is not None:
+        return Obstacle(True, f"gate {gate.text!r} cannot be decided: {why}, or drop the gate.")
+    if name == "clean_accuracy":
+        return _of_accuracy(gate, planned.labelled)
+    n = planned.samples
+    if statistic in _LEAST and n < _LEAST[statistic]:
+        return Obstacle(True, f"gate {gate.text!r} cannot be decided on {n} sample. Give --samples {_LEAST[statistic]} or more.")
+    if statistic not in _QUANTILES:
+        return None
+    label, q = _QUANTILES[statistic]
+    assert q is not None
+    return _of_quantile(gate, n, label.lower(), q)
+
+
+def _missing(name: str, planned: Planned) -> str | None:
+    if name in _OF_LABELS and not planned.labelled and not (planned.temperature and name != "clean_accuracy"):
+        return "there are no labels. Give some (labels in the .npz, --labels, or one folder per class)"
+    if name == "flip_radius" and not planned.flips:
+        return "no flips are searched for (--no-flip). Leave that out"
+    if name == "lambda_max_raw_units" and not planned.raw_units:
+        return "the scale of the raw inputs is not known. Give --mean and --std, or --input-range"
+    return None
+
+
+def _of_quantile(gate: Gate, n: int, label: str, q: float) -> Obstacle | None:
+    (below, above), (least_low, least_high) = bracketing(n, q), fewest_bracketing(q)
+    if below is not None and above is not None:
+        return None
+    upwards = gate.operator.startswith(">")
+    other = q != 0.5 and n >= max(fewest_bracketing(0.5))
+    instead = f" or more, or gate {gate.name.partition('.')[0]}.median instead" if other else " or more"
+    if below is None and above is None:
+        needed = max(least_low, least_high)
+        have = f"the {label} has no interval below {needed} samples, and there are {n}"
+        return Obstacle(True, f"gate {gate.text!r} cannot be decided: {have}. Give --samples {needed}{instead}.")
+    # A gate passes on the end that must not reach the threshold, and fails on the other.
+    word = "pass" if (above is None) == upwards else "fail"
+    end, least = ("upper", least_high) if above is None else ("lower", least_low)
+    return Obstacle(
+        False,
+        f"gate {gate.text!r} cannot {word} on {n} samples: the 95 % interval of the {label} has its {end} end from {least} on. "
+        f"Give --samples {least}{instead}.",
+    )
+
+
+def _of_accuracy(gate: Gate, n: int) -> Obstacle | None:
+    """Whether even a perfect score would leave a gate such as ``clean_accuracy < 99%`` open."""
+    if gate.operator.startswith(">") or gate.threshold >= 1 or not gate.violated(wilson(n, n)[0]):
+        return None
+    z2 = n * (1 / wilson(n, n)[0] - 1)  # Wilson's lower end of n right of n is n / (n + z²)
+    needed = max(math.ceil(z2 * gate.threshold / (1 - gate.threshold)), n + 1)
+    while gate.violated(wilson(needed, needed)[0]):
+        needed += 1
+    return Obstacle(
+        False,
+        f"gate {gate.text!r} cannot pass on {n} labelled samples: were all of them right, the 95 % interval would still begin at "
+        f"{math.floor(1000 * wilson(n, n)[0]) / 10:g} %. Give {needed:,} labelled samples or more, or lower the threshold.",
+    )
+
+
+__all__ = ["Obstacle", "Planned", "obstacle"]

