@@ -125,7 +125,8 @@ class DataInfo:
     """What the model was audited on.
 
     ``labelled`` samples have a label and outputs; ``chance`` is the accuracy that predictions with the same shares of the classes
-    have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made.
+    have where they tell nothing about the labels, 1/K at least. ``scaling`` is None where no such check was made. ``apart`` is how
+    far each sample lies from the first, L2 in raw input units: the same samples scaled for another model have the same.
     """
 
     source: str
@@ -141,6 +142,7 @@ class DataInfo:
     labelled: Count = 0
     chance: Part | None = None
     scaling: ScalingCheck | None = None
+    apart: tuple[NotNegative, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ LATER = {
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
     "OutputInfo": {"of"},
     "DirectionPicture": {"positions"},
-    "DataInfo": {"labelled", "chance", "scaling"},
+    "DataInfo": {"labelled", "chance", "scaling", "apart"},
     "Run": {
         "provider_missed",
         "provider_options",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.instruments import scale_field
 from onnxfim.auditing.pictures import thumbnails
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
@@ -218,7 +219,14 @@ def data_info(ground: Ground) -> DataInfo:
         input_std=pooled_deviation(X, range(len(X))),
         labelled=0 if samples.labels is None else len(ground.clean.usable),
         chance=_chance(ground),
+        apart=() if ground.subject.info.at is not None else _apart(X, scale_field(ground.settings.input_scale, X.shape[1:])),
     )
+
+
+def _apart(X: Array, scale: Array | None) -> tuple[float, ...]:
+    """How far each sample (N, *shape) lies from the first, L2 in raw units: no shift, order of axes or scale changes it."""
+    first, unit = X[0].astype(np.float64), 1.0 if scale is None else scale
+    return tuple(float(f"{np.linalg.norm((x - first) / unit):.6g}") for x in X)
 
 
 def _chance(ground: Ground) -> float | None:
