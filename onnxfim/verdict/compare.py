@@ -181,15 +181,19 @@ def _p_of_means(s: _Sides, counts_of: Callable[[int], Array]) -> float:
 def _trials(
     audits: Sequence[Audit], place: Place, s: _Sides, measure: str, distance: str | None, p: float
 ) -> tuple[Trial, ...]:  # fmt: skip
-    """The three measures of a pair on trial, in the order in which they decide."""
+    """The measures of a pair on trial, in the order in which they decide."""
     first, second = (audits[k] for k in place)
-    apart = None if distance is None else distance_trial(first, second, distance, slack=s.slack)
+    lead = None if distance is None else distance_trial(first, second, distance, slack=s.slack)
+    # Beside flips that were seen, the distance that slopes tell is a measure of its own.
+    slopes = None
+    if distance == "flip_radius":
+        slopes = distance_trial(first, second, "boundary_distance", question="boundary", slack=s.slack)
     # Raw values tell confidence as well as robustness: where there are distances, they are told and decide nothing.
-    decides = apart is None or not (measure == "lambda_max" and (first.tempered or second.tempered))
+    decides = lead is None or not (measure == "lambda_max" and (first.tempered or second.tempered))
     note = "" if decides else "raw values change with confidence alone"
     usual = log_trial((first, second), (s.then, s.now), measure, slack=2 * s.slack, decides=decides, note=note)
     mean = mean_trial(measure, len(s.now.values), s.ratio.interval(), s.ratio.log, p, decides=decides, note=note)
-    return (usual, mean) if apart is None else (apart, usual, mean)
+    return tuple(t for t in (lead, slopes, usual, mean) if t is not None)
 
 
 def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place, Decision]) -> tuple[Pair, ...]:

@@ -7,9 +7,11 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.decision import Aggregate
 
-#: The three measures that decide: how far a sample must move, the sensitivity of a usual sample, the sensitivity on average.
-Question: TypeAlias = Literal["distance", "log_lambda", "mean_lambda"]
-#: ``alone``: one measure is significant; ``agree``, ``disagree``: several are, in one direction or in two; ``open``: none is.
+#: The measures that decide: how far a sample must move until its prediction changes, as seen (else by its slopes), and as its slopes
+#: tell beside it; the sensitivity of a usual sample; the sensitivity on average.
+Question: TypeAlias = Literal["distance", "boundary", "log_lambda", "mean_lambda"]
+#: ``alone``: one measure is significant; ``agree``: several are, in one direction; ``disagree``: in two, or against what was seen of
+#: the distances; ``open``: none is.
 Agreement: TypeAlias = Literal["alone", "agree", "disagree", "open"]
 
 #: The chance, at most, that anything that a comparison calls decided is wrong: of all its pairs and measures together.
@@ -21,7 +23,7 @@ class MeasureTest:
     """One measure of two models over the samples that both have it on.
 
     Attributes:
-        question: Which of the three it answers.
+        question: Which of the questions it answers.
         measure: The measure's name.
         count: Samples that the test is over.
         unfound: How many of them have no flip in one model or in both; they count as farther than any flip.
@@ -54,10 +56,11 @@ class Decision:
 
     Attributes:
         better: Position of the more robust entry; None where nothing is decided.
-        by: The measure that decides: the first significant one in the order of the three; None where nothing is decided.
+        by: The measure that decides: the first significant one in their order; None where nothing is decided.
         p: Its adjusted p-value; the smallest of all where nothing is decided.
-        agreement: How the significant measures stand to one another. Where distance is among those that disagree it decides, for
-            no temperature changes it; where the two of λ_max contradict each other nothing is decided.
+        agreement: How the significant measures stand to one another. The first, the distances, decides whatever the others say,
+            for it is what was seen, and no temperature changes it. Another decides only where all significant ones agree and the
+            distances do not point the other way.
         measures: The tests.
     """
 

@@ -44,13 +44,15 @@ def _test(place: Place, t: Trial, p: float) -> MeasureTest:
 
 
 def _decision(tests: Sequence[MeasureTest]) -> Decision:
-    """The first significant measure decides; two of λ_max that contradict one another decide nothing."""
-    told = [t for t in tests if t.significant]
+    """The first measure decides where it is significant; another where nothing contradicts it."""
+    asked = [t for t in tests if t.decides]
+    told = [t for t in asked if t.significant]
     if not told:
-        return Decision(None, None, min((t.p_adjusted for t in tests if t.decides), default=1.0), "open", tuple(tests))
-    agreement: Agreement = "disagree" if len({t.better for t in told}) > 1 else "agree" if len(told) > 1 else "alone"
-    first = told[0]
-    if agreement == "disagree" and first.question != "distance":
+        return Decision(None, None, min((t.p_adjusted for t in asked), default=1.0), "open", tuple(tests))
+    lead, first = asked[0], told[0]
+    against = {t.better for t in told if t.better != first.better} or (lead.better not in (None, first.better))
+    agreement: Agreement = "disagree" if against else "agree" if len(told) > 1 else "alone"
+    if against and first is not lead:
         return Decision(None, None, first.p_adjusted, agreement, tuple(tests))
     return Decision(first.better, first.question, first.p_adjusted, agreement, tuple(tests))
 

@@ -23,8 +23,8 @@ from onnxfim.verdict.signed_ranks import signed_ranks_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: What each question has of the level. Distances have most: they change with no temperature, and order models as attacks do.
-WEIGHTS: dict[Question, float] = {"distance": 0.8, "log_lambda": 0.1, "mean_lambda": 0.1}
+#: What each question has of the level. What was seen has most: it changes with no temperature, and orders models as attacks do.
+WEIGHTS: dict[Question, float] = {"distance": 0.7, "boundary": 0.1, "log_lambda": 0.1, "mean_lambda": 0.1}
 _SIGNED_RANKS = "signed ranks of paired log-ratios"
 _STUDENT = "Student's test of paired log-ratios, the temperatures' errors included"
 _MEANS = "paired bootstrap and Student's test of the log-ratio of means"
@@ -62,7 +62,9 @@ def distance_measure(audits: Sequence[Audit]) -> str | None:
     return None
 
 
-def distance_trial(first: Audit, second: Audit, measure: str, *, slack: float = 0.0) -> Trial | None:
+def distance_trial(
+    first: Audit, second: Audit, measure: str, *, question: Question = "distance", slack: float = 0.0
+) -> Trial | None:  # fmt: skip
     """How far the second model's predictions last against the first's, sample by sample.
 
     Args:
@@ -77,7 +79,7 @@ def distance_trial(first: Audit, second: Audit, measure: str, *, slack: float = 
     found = signed_ranks_of(logs, reach=slack)
     better = None if found.log == 0 and found.p >= 1 else int(found.log > 0 or (found.log == 0 and logs.mean() > 0))
     return Trial(
-        "distance", measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
+        question, measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
         unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs),
     )  # fmt: skip
 
