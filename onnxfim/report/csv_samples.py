@@ -31,7 +31,7 @@ def render_csv(audit: Audit) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    model = _text(audit.model.name)
+    model = as_cell(audit.model.name)
     for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
         writer.writerow({"model": model, "verdict": audit.verdict, **row})
     return sink.getvalue()
@@ -41,9 +41,9 @@ def _measured(sample: SampleResult) -> dict[str, Cell]:
     raw = sample.lambda_max
     return {
         "index": sample.index,
-        "name": _text(sample.name),
+        "name": as_cell(sample.name),
         "status": "unresolved" if raw.value is None else "measured",
-        "reason": _text(raw.reason or ""),
+        "reason": as_cell(raw.reason or ""),
         "label": sample.label,
         "prediction": sample.prediction,
         "confidence": sample.confidence,
@@ -67,10 +67,10 @@ def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
 
 
 def _skipped(skipped: Skipped) -> dict[str, Cell]:
-    return {"index": skipped.index, "status": "skipped", "reason": _text(skipped.reason)}
+    return {"index": skipped.index, "status": "skipped", "reason": as_cell(skipped.reason)}
 
 
-def _text(text: str) -> str:
+def as_cell(text: str) -> str:
     """Foreign text as a cell that no spreadsheet takes for a formula."""
     # Where `;` ends a cell, a formula may begin behind it.
     shown = _INNER.sub(r"\1'", visible(text))

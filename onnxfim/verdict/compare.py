@@ -307,12 +307,8 @@ def _notes(
             f"Raw values are compared, {why}: they change with the temperature of the softmax, so that a "
             "difference may be one of confidence alone."
         )
+    yield from _other_steps(audits, names)
     for audit, name in zip(audits, names, strict=True):
-        if not same_step(audits[0], audit):
-            yield (
-                f"{name} was measured at step {audit.run.step:.3g} ({audit.run.scheme}), {names[0]} at {audits[0].run.step:.3g} "
-                f"({audits[0].run.scheme}); both are on a plateau."
-            )
         if not audit.step.plateau:
             yield f"{name}: the values hold at a step of {audit.run.step:.3g} and are no local derivative."
         missing = len(audit.samples) - len(column(audit, measure).values)
@@ -328,3 +324,23 @@ def _notes(
         yield "Seeds differ: the noise of the estimates is not shared, and intervals are wider than with the same seed."
     if common < 20:
         yield f"{common} samples are few: only large differences can be told."
+
+
+def _other_steps(audits: Sequence[Audit], names: Sequence[str]) -> Iterator[str]:
+    """Models that were measured at other steps than the first, where any value hangs on its step."""
+    first = audits[0]
+    others = [(a, name) for a, name in zip(audits, names, strict=True) if not same_step(first, a)]
+    if not others or not any(carries_noise(a.samples) for a in audits):
+        return
+    if len(others) == 1:
+        audit, name = others[0]
+        yield (
+            f"{name} was measured at step {audit.run.step:.3g} ({audit.run.scheme}), {names[0]} at {first.run.step:.3g} "
+            f"({first.run.scheme}); both are on a plateau."
+        )
+        return
+    steps = sorted(a.run.step for a, _ in others)
+    yield (
+        f"{len(others)} models were measured at steps of {steps[0]:.3g} to {steps[-1]:.3g}, {names[0]} at {first.run.step:.3g}; all are "
+        "on a plateau."
+    )

@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.decision import Aggregate
 
-#: The measures that decide: how far a sample must move until its prediction changes, as seen (else by its slopes), and as its slopes
-#: tell beside it; the sensitivity of a usual sample; the sensitivity on average.
+#: The measures that decide: how far a sample must move until its prediction changes, as seen (else by its slopes), and as its
+#: slopes tell beside it; the sensitivity of a usual sample; the sensitivity on average.
 Question: TypeAlias = Literal["distance", "boundary", "log_lambda", "mean_lambda"]
-#: ``alone``: one measure is significant; ``agree``: several are, in one direction; ``disagree``: in two, or against what was seen of
-#: the distances; ``open``: none is.
+#: ``alone``: one measure is significant; ``agree``: several are, in one direction; ``disagree``: in two, or against what was
+#: seen of the distances; ``open``: none is.
 Agreement: TypeAlias = Literal["alone", "agree", "disagree", "open"]
 
 #: The chance, at most, that anything that a comparison calls decided is wrong: of all its pairs and measures together.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxfim.verdict.decided import Question
 from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
 from onnxfim.verdict.pairs import is_paired
 from onnxfim.verdict.ratio import Column, noise_of_log_ratio
-from onnxfim.verdict.shared_temperature import temperature_error
+from onnxfim.verdict.shared_temperature import at_one_temperature, temperature_error
 from onnxfim.verdict.signed_ranks import signed_ranks_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -112,6 +112,10 @@ def log_trial(
         slack: By how much the log-ratio may be wrong for want of common units.
     """
     then, now = columns
+    temperature = None
+    if (one := _one_temperature(audits, columns)) is not None:
+        (then, now), temperature = one
+        note = "; ".join(filter(None, (note, "both at one temperature")))
     logs = _log_ratios(then.values, now.values)
     n = len(logs)
     if n < 2 or np.abs(logs).max() <= 1e-9:
@@ -122,13 +126,33 @@ def log_trial(
     then, now = then.at(positive), now.at(positive)
     u = np.full(len(positive), 1 / n)
     noise = noise_of_log_ratio(now, then, u, u, paired=is_paired(*audits)) if len(positive) else 0.0
-    temperature = shared_error(temperature_error(now), temperature_error(then)) if len(positive) else 0.0
+    if temperature is None:
+        temperature = shared_error(temperature_error(now), temperature_error(then)) if len(positive) else 0.0
     down, up = (end + slack for end in _kinked(audits, measure, now.indices))
     ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
     centre = float(logs.mean())
     error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
     p = student_p(abs(centre) - (down if centre > 0 else up), error, n - 1, temperature)
     return Trial("log_lambda", measure, n, ratio, centre, p, int(centre < 0), _STUDENT, decides=decides, note=note)
+
+
+def _one_temperature(
+    audits: tuple[Audit, Audit], columns: tuple[Column, Column]
+) -> tuple[tuple[Column, Column], float] | None:  # fmt: skip
+    """Both columns at the temperature that is known better, and what its error leaves in the mean log-ratio.
+
+    None where the other temperature differs from it by more than its own error: then each model keeps its own.
+    """
+    first, second = (a.calibration for a in audits)
+    then, now = columns
+    if then.shifted is None or now.shifted is None or min(then.values.min(), now.values.min()) <= 0:
+        return None
+    turned = (second.log_error or math.inf) < (first.log_error or math.inf)
+    found = at_one_temperature(now, then, second, first) if turned else at_one_temperature(then, now, first, second)
+    if found is None:
+        return None
+    other = replace(then if turned else now, values=found.values)
+    return ((other, now) if turned else (then, other)), found.error
 
 
 def _log_ratios(then: Array, now: Array) -> Array:
