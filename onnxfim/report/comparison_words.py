@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
@@ -212,7 +213,8 @@ def _listed(words: Sequence[str]) -> str:
 
 def terminal_lines(comparison: Comparison, *, width: int = 80) -> Iterator[str]:
     """The answer first, then one line a model within ``width`` columns; of up to three pairs, a line for each measure."""
-    yield from (headline(comparison), *sentences(comparison))
+    for sentence in (headline(comparison), *sentences(comparison)):
+        yield from wrap(sentence, width, break_long_words=False, break_on_hyphens=False)
     rows = standings(comparison)
     label = ranking_label(comparison)
     cells = [
@@ -222,15 +224,27 @@ def terminal_lines(comparison: Comparison, *, width: int = 80) -> Iterator[str]:
     widths = [max(len(row[k]) for row in (head, *cells)) for k in range(len(head))]
     widths[1] = max(8, min(widths[1], width - (sum(widths) - widths[1]) - 2 * (len(head) - 1)))
     for row in (head, *cells):
-        name = row[1] if len(row[1]) <= widths[1] else f"{row[1][: widths[1] - 3]}..."
+        name = shortened(row[1], widths[1], gap="...")
         line = "  ".join(c.ljust(w) for c, w in zip((row[0], name, *row[2:]), widths, strict=True))
         yield line.rstrip()
     if len(comparison.pairs) <= _NAMED:
         names = names_of(comparison)
         for pair in comparison.pairs:
-            yield f"{names[pair.second]} against {names[pair.first]}: {pair_words(pair, names)}"
+            told = f"{names[pair.second]} against {names[pair.first]}: {pair_words(pair, names)}"
+            yield from wrap(told, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             if pair.decided is not None:
-                yield from (f"  {test_words(t)}" for t in pair.decided.measures)
+                for t in pair.decided.measures:
+                    yield from wrap(
+                        f"  {test_words(t)}", width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+                    )  # fmt: skip
+
+
+def shortened(text: str, most: int, *, gap: str = "…") -> str:
+    """The text in so many letters at most: its middle is left out, for names of a family differ at their ends."""
+    if len(text) <= most:
+        return text
+    kept = max(most - len(gap), 2)
+    return f"{text[: kept // 2]}{gap}{text[-(kept - kept // 2) :]}"
 
 
 def _interval(a: Aggregate | None) -> str:

@@ -341,6 +341,6 @@ def _other_steps(audits: Sequence[Audit], names: Sequence[str]) -> Iterator[str]
         return
     steps = sorted(a.run.step for a, _ in others)
     yield (
-        f"{len(others)} models were measured at steps of {steps[0]:.3g} to {steps[-1]:.3g}, {names[0]} at {first.run.step:.3g}; all are "
-        "on a plateau."
+        f"{len(others)} models were measured at steps of {steps[0]:.3g} to {steps[-1]:.3g}, {names[0]} at {first.run.step:.3g}; "
+        "all are on a plateau."
     )

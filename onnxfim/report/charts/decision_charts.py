@@ -13,6 +13,7 @@ from onnxfim.report.comparison_words import (
     names_of,
     pair_words,
     ranking_label,
+    shortened,
     sign_of,
     standings,
     test_label,
@@ -23,7 +24,9 @@ from onnxfim.verdict.comparison import Comparison
 
 _SERIES = {"+": "better", "−": "worse", "≠": "torn", "·": "open", "": "self"}
 _CELL = 34  # pixels, at most
+_LEAST_ROW = 16
 _ROW = 22
+_NEAR = 12  # pixels between markers whose numbers would touch
 _FARTHEST = 30.0  # times: where the axis of ratios ends, at most
 
 
@@ -32,28 +35,31 @@ def decision_matrix(comparison: Comparison, *, width: int) -> Chart:
     order, names = comparison.order, names_of(comparison)
     k = len(order)
     room = min(max(len(n) for n in names) * LETTER + 34, 0.42 * width)
-    cell = min(_CELL, (width - room - 8) / k)
+    across = min(_CELL, (width - room - 8) / k)
+    down = max(across, _LEAST_ROW)
     left, top = round(room, 1), 26
+    every = 1 if across >= 2 * LETTER else 2 if across >= LETTER else 5  # numbers above that do not touch
     bars, labels = [], []
     for r, i in enumerate(order):
-        y = top + r * cell
-        labels.append(Label(left - 6, round(y + cell / 2 + 4, 1), f"{clip(names[i], left - 30)} {r + 1}", "end", role="value"))
-        labels.append(Label(round(left + (r + 0.5) * cell, 1), top - 8, f"{r + 1}", "middle"))
+        y = top + r * down
+        labels.append(Label(left - 6, round(y + down / 2 + 4, 1), f"{clip(names[i], left - 30)} {r + 1}", "end", role="value"))
+        if r % every == 0:
+            labels.append(Label(round(left + (r + 0.5) * across, 1), top - 8, f"{r + 1}", "middle"))
         for c, j in enumerate(order):
             sign = sign_of(comparison, i, j)
             pair = next((p for p in comparison.pairs if {p.first, p.second} == {i, j}), None)
             tip = f"{names[i]} and {names[j]}: {pair_words(pair, names)}" if pair is not None and i != j else names[i]
-            x = left + c * cell
-            bars.append(Bar(round(x + 0.5, 1), round(y + 0.5, 1), round(cell - 1, 1), round(cell - 1, 1), _SERIES[sign], tip))
+            x = left + c * across
+            bars.append(Bar(round(x + 0.5, 1), round(y + 0.5, 1), round(across - 1, 1), round(down - 1, 1), _SERIES[sign], tip))
             if sign:
-                labels.append(Label(round(x + cell / 2, 1), round(y + cell / 2 + 4, 1), sign, "middle", role="mark"))
+                labels.append(Label(round(x + across / 2, 1), round(y + down / 2 + 4, 1), sign, "middle", role="mark"))
     told = sum(p.decided is not None and p.decided.better is not None for p in comparison.pairs)
     return Chart(
         "matrix",
         "Which models are decided to be more robust than which",
         f"{told} of {count(len(comparison.pairs), 'pair')} decided; from the most robust on: {', '.join(names[i] for i in order)}.",
         width,
-        math.ceil(top + k * cell + 6),
+        math.ceil(top + k * down + 6),
         bars=tuple(bars),
         labels=tuple(labels),
     )
@@ -72,7 +78,7 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     bottom = height - 56
     x = log_scale([v for r, _, _ in rows for v in _ends(r.distance) if v is not None and v > 0], left, right)
     shares = [v for _, e, _ in rows for v in (e.accuracy, e.accuracy_low, e.accuracy_high) if v is not None]
-    least, most = max(0.0, min(shares) - 0.02), min(1.0, max(shares) + 0.005)
+    least, most = max(0.0, min(shares) - 0.005), min(1.0, max(shares) + 0.005)
 
     def y(share: float) -> float:
         return round(bottom - (share - least) / max(most - least, 1e-9) * (bottom - top), 1)
@@ -86,7 +92,8 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     labels += [Label(left - 8, y(t.value / 100) + 4, f"{t.text} %", "end") for t in yticks]
     labels.append(Label((left + right) / 2, bottom + 40, f"{ranking_label(comparison)} (log)", "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, "accuracy", "middle", role="note", turned=True))
-    paths = []
+    paths: list[SvgPath] = []
+    placed: list[tuple[float, float, int]] = []
     for r, e, value in rows:
         at, up = x(value or x.low), y(e.accuracy or 0.0)
         low, _, high = _ends(r.distance)
@@ -95,7 +102,8 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
             segments.append(Segment(at, y(e.accuracy_low), at, y(e.accuracy_high), "raw"))
         tip = f"{e.rank}. {r.name}: {number(value)} ({known_ends(low, high) or 'no interval'}), accuracy {percent(e.accuracy)}"
         paths.append(SvgPath(marker("circle", at, up, radius=4.5), "raw", filled=True, tip=tip))
-        labels.append(Label(at + 8, up - 7, f"{e.rank}", role="value"))
+        placed.append((at, up, e.rank))
+    labels += _numbers(placed)
     told = "; ".join(f"{e.rank}. {r.name}: {number(v)}, {percent(e.accuracy)}" for r, e, v in rows)
     return Chart(
         "accuracy", f"Accuracy against {ranking_label(comparison)}", f"In {distance_units(comparison)}. {told}.", width, height,
@@ -148,6 +156,18 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     )  # fmt: skip
 
 
+def _numbers(placed: Sequence[tuple[float, float, int]]) -> list[Label]:
+    """The markers' numbers; of markers that lie on one another, all of theirs at the first."""
+    groups: list[list[tuple[float, float, int]]] = []
+    for mark in placed:
+        near = next((g for g in groups if abs(g[0][0] - mark[0]) < _NEAR and abs(g[0][1] - mark[1]) < _NEAR), None)
+        if near is None:
+            groups.append([mark])
+        else:
+            near.append(mark)
+    return [Label(g[0][0] + 8, g[0][1] - 7, ", ".join(str(rank) for _, _, rank in g), role="value") for g in groups]
+
+
 def _robustness(ratio: Aggregate, *, invert: bool) -> tuple[float | None, float | None, float | None]:
     """Low, value and high of the ratio, or of one over it."""
     if not invert:
@@ -162,5 +182,4 @@ def _ends(a: Aggregate | None) -> tuple[float | None, float | None, float | None
 
 def clip(text: str, width: float) -> str:
     """The text as far as it fits into so many pixels."""
-    most = max(4, int(width / LETTER))
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return shortened(text, max(6, int(width / LETTER)))
