@@ -112,7 +112,9 @@ def compare(
     means = [_mean(a, measure) for a in audits]
     logs = relative_logs(trials, len(audits), "log_lambda" if distance is None else "distance")
     by_means = distance is None or logs is None
-    order, in_order = ordered([-(m.value or 0.0) for m in means] if by_means or logs is None else logs.tolist(), found)
+    lowest = [-(m.value or 0.0) for m in means]
+    scores = [(low,) if by_means or logs is None else (round(float(logs[i]), 9), low) for i, low in enumerate(lowest)]
+    order, in_order = ordered(scores, found)
     pairs = _pairs(sides, p, found)
     shared_by_all = _common(columns)
     return Comparison(

@@ -80,8 +80,13 @@ def relative_logs(trials: Mapping[Place, Sequence[Trial]], count: int, question:
     return np.asarray(found - found.mean())
 
 
-def ordered(scores: Sequence[float], found: Mapping[Place, Decision]) -> tuple[list[int], bool]:
+def ordered(scores: Sequence[tuple[float, ...]], found: Mapping[Place, Decision]) -> tuple[list[int], bool]:
     """Entries from the most robust on: by their scores, but never one before another that is decided to be better.
+
+    Args:
+        scores: Of each entry, larger for more robust; the later ones count where the earlier are equal.
+        found: The decisions.
+
 
     Returns:
         The order, and whether it could be kept: decided pairs may go in a circle, as A over B, B over C, C over A.
@@ -91,7 +96,7 @@ def ordered(scores: Sequence[float], found: Mapping[Place, Decision]) -> tuple[l
     while left:
         free = [i for i in left if not any((j, i) in over for j in left)]
         kept &= bool(free)
-        best = min(free or left, key=lambda i: (-scores[i], i))
+        best = min(free or left, key=lambda i: (*(-s for s in scores[i]), i))
         order.append(best)
         left.remove(best)
     return order, kept
