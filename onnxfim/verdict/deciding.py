@@ -87,7 +87,6 @@ def ordered(scores: Sequence[tuple[float, ...]], found: Mapping[Place, Decision]
         scores: Of each entry, larger for more robust; the later ones count where the earlier are equal.
         found: The decisions.
 
-
     Returns:
         The order, and whether it could be kept: decided pairs may go in a circle, as A over B, B over C, C over A.
     """
