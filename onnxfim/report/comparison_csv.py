@@ -37,16 +37,16 @@ def render_comparison_csv(comparison: Comparison) -> str:
             row |= _ends(name, getattr(e, name))
         rows.append(
             row
-            | {"name": as_cell(e.name), "path": as_cell(e.path), "decided_better_than": s.over, "decided_worse_than": s.under}
+            | {"decided_better_than": s.over, "decided_worse_than": s.under}
             | {"measure": comparison.measure, "ranked_by": comparison.ranked_by, "units": comparison.units}
-            | {"samples": comparison.count, "data": as_cell(comparison.data), "data_sha256": comparison.data_sha256}
+            | {"samples": comparison.count, "data": comparison.data, "data_sha256": comparison.data_sha256}
         )
     return _written(MODELS, rows)
 
 
 def render_pairs_csv(comparison: Comparison) -> str:
     """Every test of every pair as CSV text with a header, in the order of the pairs."""
-    names = [as_cell(e.name) for e in comparison.entries]
+    names = [e.name for e in comparison.entries]
     rows = []
     for pair in comparison.pairs:
         if (d := pair.decided) is None:
@@ -72,5 +72,5 @@ def _written(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({k: as_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
     return sink.getvalue()
