@@ -119,8 +119,13 @@ def _sample(sample: SampleResult, scale: float) -> SampleResult:
 
 
 def _times(estimate: Estimate, factor: float) -> Estimate:
-    scaled = {name: getattr(estimate, name) for name in ("value", "low", "high", "plain", "cross_fit")}
-    return replace(estimate, **{name: None if v is None else v * factor for name, v in scaled.items()})
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return replace(
+        estimate, value=times(estimate.value), low=times(estimate.low), high=times(estimate.high), plain=times(estimate.plain),
+        cross_fit=times(estimate.cross_fit),
+    )  # fmt: skip
 
 
 def _aggregates(group: Aggregates, factor: float) -> Aggregates:
@@ -130,5 +135,5 @@ def _aggregates(group: Aggregates, factor: float) -> Aggregates:
 
 
 def _aggregate(a: Aggregate, factor: float) -> Aggregate:
-    ends = (None if v is None else v * factor for v in (a.value, a.low, a.high))
-    return Aggregate(*ends, a.confidence, a.method)
+    value, low, high = (None if v is None else v * factor for v in (a.value, a.low, a.high))
+    return Aggregate(value, low, high, a.confidence, a.method)

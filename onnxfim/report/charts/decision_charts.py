@@ -117,7 +117,7 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     Ratios of λ_max are turned over, so that all measures point one way: ``times as low``.
     """
     names = names_of(comparison)
-    rows: list[tuple[str, str, Sequence[float | None], bool, bool]] = []
+    rows: list[tuple[str, str, tuple[float | None, ...], bool, bool]] = []
     for i in comparison.order:
         pair = next((p for p in comparison.pairs if {p.first, p.second} == {i, against}), None)
         if i == against or pair is None or pair.decided is None:
@@ -129,7 +129,7 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     if not rows:
         return None
     left, right, top = 16, width - 16, 10
-    values = [v for _, _, ends, _, _ in rows for v in ends if v and math.isfinite(v)]
+    values = [v for _, _, span, _, _ in rows for v in span if v and math.isfinite(v)]
     reach = min(max([max(v, 1 / v) for v in values] + [1.2]), _FARTHEST)
     x = LogScale(1 / reach / 1.05, reach * 1.05, width * 0.46 if width > NARROW else width * 0.5, right)
     bottom = top + _ROW * len(rows) + 8
@@ -139,14 +139,14 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
     labels.append(Label(right, bottom + 38, f"times as robust as {clip(names[against], width)} (log)", "end", role="note"))
     paths = []
-    for k, (name, tip, ends, significant, decides) in enumerate(rows):
+    for k, (name, tip, span, significant, decides) in enumerate(rows):
         y = top + _ROW * k + 16
         labels.append(Label(left + (0 if not tip else 14), y + 4, clip(name, x.start - left), role="tick" if tip else "value"))
-        if not tip or len(ends) < 3 or ends[1] is None:
+        if not tip or len(span) < 3 or span[1] is None:
             continue
-        low, value, high = ends
+        least, value, most = span
         series = "raw" if significant else "quiet"
-        segments.append(Segment(x(low or x.low), y, x(high if high is not None else x.high), y, series))
+        segments.append(Segment(x(least or x.low), y, x(most if most is not None else x.high), y, series))
         shape = "circle" if decides else "diamond"
         paths.append(SvgPath(marker(shape, x(value or x.low), y, radius=4.0), series, filled=significant, tip=tip))
     told = "; ".join(f"{name}: {tip}" if tip else name for name, tip, *_ in rows)
