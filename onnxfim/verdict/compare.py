@@ -84,11 +84,11 @@ def compare(
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_resnet.onnx", limit=40)
         >>> settings = onnxfim.Settings(samples=40, replay=0)
-        >>> files = ("digits_resnet.onnx", "digits_resnet_adv.onnx")
+        >>> files = ("digits_mlp.onnx", "digits_resnet.onnx")
         >>> audits = [onnxfim.audit(file, samples, settings=settings) for file in files]
         >>> comparison = onnxfim.compare(audits)
         >>> comparison.entries[comparison.pairs[0].decided.better].name
-        'digits_resnet_adv'
+        'digits_resnet.onnx'
     """
     if len(audits) < 2:
         raise InputError(f"compare: {len(audits)} audit was given, expected two or more. Name another model or saved audit.")
