@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _EQUAL = 1e-9  # logarithms that differ by less are the same
 _EXACT = 100  # samples up to which the distribution is counted out
+_HALVINGS = 60  # of a range of logarithms: to the last digits
 _BEYOND = 1e3  # the logarithm that stands for a ratio which is only known to be larger than all others
 _METHOD = "Hodges–Lehmann, by signed ranks"
 
@@ -108,13 +110,33 @@ def _distribution(weights: Array) -> Array:
 
 def _pseudomedian(d: Array) -> tuple[float, float, float]:
     """The median of all means of two, and the two of them between which it lies with 95 %."""
-    n = len(d)
-    rows, columns = np.triu_indices(n)
-    means = np.sort((d[rows] + d[columns]) / 2)
-    outside = _left_out(n)
+    outside = _left_out(len(d))
+    at = _mean_of_two(d)
+    last = len(d) * (len(d) + 1) // 2 - 1
+    centre = (at(last // 2) + at((last + 1) // 2)) / 2
     if outside < 0:  # too few samples for 95 %
-        return -math.inf, float(np.median(means)), math.inf
-    return float(means[outside]), float(np.median(means)), float(means[-1 - outside])
+        return -math.inf, centre, math.inf
+    return at(outside), centre, at(last - outside)
+
+
+def _mean_of_two(d: Array) -> Callable[[int], float]:
+    """The k-th of the ordered means of two, k from 0 on; of many samples found by halving, without making all of them."""
+    d = np.sort(d)
+    if len(d) <= _EXACT:
+        rows, columns = np.triu_indices(len(d))
+        means = np.sort((d[rows] + d[columns]) / 2)
+        return lambda k: float(means[k])
+
+    def at(k: int) -> float:
+        low, high = float(d[0]), float(d[-1])
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            pairs = int(np.searchsorted(d, 2 * middle - d, side="right").sum())  # ordered ones, and each with itself
+            found = (pairs + int(np.searchsorted(d, middle, side="right"))) // 2
+            low, high = (low, middle) if found > k else (middle, high)
+        return high
+
+    return at
 
 
 @lru_cache(maxsize=64)

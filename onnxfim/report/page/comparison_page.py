@@ -140,7 +140,9 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         units=visible(comparison.units),
         standing=_standing(comparison),
         standing_note=_standing_note(comparison),
-        matrix=at_both_widths(lambda width: decision_matrix(comparison, width=width)) if len(names) > 2 else None,
+        matrix=at_both_widths(lambda width: decision_matrix(comparison, width=width))
+        if len(names) > 2 and comparison.baseline is None
+        else None,
         accuracy=at_both_widths(lambda width: accuracy_scatter(comparison, width=width)),
         forest=None if center is None else at_both_widths(lambda width: forest(comparison, center, width=width)),
         forest_title="" if center is None else f"How each compares with {names[center]}",
