@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 import onnxfim
 from onnxfim import Settings
 from onnxfim.record.audit import Audit
+from onnxfim.verdict.common_units import in_common_units
 from onnxfim.verdict.compare import compare
 from onnxfim.verdict.comparison import Comparison
 from onnxfim.verdict.signed_ranks import signed_ranks_of
@@ -50,7 +51,8 @@ def itself(case: Case, draws: int) -> Iterator[Comparison]:
 def swapped(audits: Sequence[Audit], draws: int) -> Iterator[Comparison]:
     """Pairs of audits whose samples change places at random; temperatures, which belong to a whole audit, are taken as known."""
     rng = np.random.default_rng(0)
-    for one, other in combinations(audits, 2):
+    common = [replace(a, settings=replace(a.settings, input_scale=None)) for a in in_common_units(audits).audits]
+    for one, other in combinations(common, 2):
         for _ in range(draws):
             turned = rng.random(len(one.samples)) < 0.5
             there = {s.index: s for s in other.samples}
@@ -133,11 +135,11 @@ def main() -> None:
         against_attacks(theirs, their_audits)
     own = 1 if args.quick else 4
     groups = [
-        ("samples swapped, our models", list(swapped(sample_audits, 4))),
+        ("samples swapped, our models", list(swapped(sample_audits, 20))),
         ("itself, other directions, our models", [c for case in ours for c in itself(case, own)]),
     ]
     if theirs:
-        groups.append(("samples swapped, models of others", list(swapped(their_audits, 2))))
+        groups.append(("samples swapped, models of others", list(swapped(their_audits, 5))))
         groups.append(("itself, other directions, models of others", [c for case in theirs for c in itself(case, 1)]))
     groups.append(("all", [c for _, found in groups for c in found]))
     print_table(

@@ -137,7 +137,11 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in ticks]
     segments += [Segment(x(1.0), top, x(1.0), bottom, "chosen"), Segment(x.start, bottom, right, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in ticks]
-    labels.append(Label(right, bottom + 38, f"times as robust as {clip(names[against], width)} (log)", "end", role="note"))
+    labels.append(
+        Label(
+            right, bottom + 38, f"times as robust as {clip(names[against], right - left - 26 * LETTER)} (log)", "end", role="note"
+        )
+    )
     paths = []
     for k, (name, tip, span, significant, decides) in enumerate(rows):
         y = top + _ROW * k + 16
