@@ -139,7 +139,7 @@ def main() -> None:
         ("itself, other directions, our models", [c for case in ours for c in itself(case, own)]),
     ]
     if theirs:
-        groups.append(("samples swapped, models of others", list(swapped(their_audits, 5))))
+        groups.append(("samples swapped, models of others", list(swapped(their_audits, 6))))
         groups.append(("itself, other directions, models of others", [c for case in theirs for c in itself(case, 1)]))
     groups.append(("all", [c for _, found in groups for c in found]))
     print_table(
