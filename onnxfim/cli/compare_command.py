@@ -54,11 +54,16 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
     "--output-file",
     "outputs",
     group="output",
-    type=OutputFile(("html", "json", "markdown")),
+    type=OutputFile(("html", "json", "markdown", "csv", "pairs")),
     multiple=True,
     metavar="FORMAT=PATH",
-    help="Write html=PATH, json=PATH or markdown=PATH; repeatable.  [default: html=comparison.html]",
+    help="Write html, json, markdown, csv (one line a model) or pairs (CSV, one line a test); `-` is stdout; repeatable.  "
+    "[default: html=comparison.html]",
 )
+@option(
+    "--baseline", group="measure", metavar="NAME", example="digits_resnet.onnx",
+    help="Test each model against this one alone, named as a model, its file or its report: fewer corrections than every pair.",
+)  # fmt: skip
 @option(
     "--deployed-provider", "deployed_providers", group="run", multiple=True, metavar="TEXT", example=["openvino"],
     help="Where the models after the first run, if elsewhere than --provider says: the same file may be given twice; repeatable.",
@@ -91,9 +96,11 @@ def compare(
 
     A B … are ONNX files, which need --data and are measured at one common step, or audits saved with -o json=PATH on the same
     data. Of exactly two, the second is taken as the first one deployed: what that changed of accuracy, predictions, sensitivity and
-    flip radius comes first, each with a paired interval; --attribute ranks the nodes that carry it. Models are ranked by
-    calibrated lambda_max where there are labels; a difference counts as significant where a paired test, corrected for the number
-    of pairs, says so.
+    flip radius comes first, each with a paired interval; --attribute ranks the nodes that carry it.
+
+    Models are decided pair by pair: by the flip radius (the boundary distance where it was not looked for), lambda_max sample by
+    sample, and its mean, corrected together for all pairs. Audits of the same samples in other scalings, each saved with --mean and
+    --std of its own, compare in raw units.
 
     Exit codes: 0 compared, 1 a gate failed, 4 a gate is undecided, 2 could not run, bad usage or audits that do not compare, 130
     interrupted, 143 terminated.
@@ -137,8 +144,9 @@ def compare_command(
     if any(a.run.partial for a in audits):
         console.say("interrupted: the comparison holds the samples that were finished.", colour="yellow")
     partial = next((a for a in audits if a.run.partial), None)
+    baseline = _entry_of(options["baseline"], subjects, audits) if options["baseline"] else None
     try:
-        result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations)
+        result = compared(audits, seed=options["seed"], outputs=sides.outputs, evaluations=sides.evaluations, baseline=baseline)
     except OnnxFimError:
         if partial is None or partial.run.stopped is not None:
             raise
@@ -192,6 +200,7 @@ def _code_of_missing(missing: Sequence[OnnxFimError], late: int) -> int:
 
 
 def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
+    from onnxfim.report.comparison_csv import render_comparison_csv, render_pairs_csv
     from onnxfim.report.comparison_html import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
     from onnxfim.verdict.comparison import Comparison
@@ -200,7 +209,18 @@ def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
         "html": partial(render_comparison_html, assets_dir=assets),
         "json": Comparison.to_json,
         "markdown": render_comparison_markdown,
+        "csv": render_comparison_csv,
+        "pairs": render_pairs_csv,
     }
+
+
+def _entry_of(named: str, subjects: Sequence[str], audits: Sequence[Audit]) -> str:
+    """The model that a name means: where it is a subject as it was given, such as a report's path, the model of that subject."""
+    if len(audits) == len(subjects) and list(subjects).count(named) == 1:
+        path = audits[list(subjects).index(named)].model.path
+        if [a.model.path for a in audits].count(path) == 1:
+            return path
+    return named
 
 
 @dataclass(frozen=True)
@@ -253,6 +273,7 @@ def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
 
 
 def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
+    from onnxfim.report.comparison_words import names_of, pair_words, terminal_lines
     from onnxfim.report.gate_words import gate_words
 
     for note in result.notes:
@@ -261,15 +282,12 @@ def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
         _print_deployment(result.deployment, console)
     for gate in result.gates:
         console.say(f"gate {gate.verdict}: {gate_words(gate)}", colour=_COLOURS[gate.verdict])
-    for at in result.order:
-        e = result.entries[at]
-        ranks = f"{e.rank_low}" if e.rank_low == e.rank_high else f"{e.rank_low} to {e.rank_high}"
-        console.result(f"{e.rank}. {e.name}: mean {result.measure} {_interval(e.mean)}; ranks {ranks}")
-    pairs = f"{len(result.pairs)} pair{'' if len(result.pairs) == 1 else 's'}"
-    for pair in result.pairs:
-        first, second = result.entries[pair.first].name, result.entries[pair.second].name
-        word = "significant" if pair.significant else "not significant"
-        console.say(f"means of {second} / {first}: {_interval(pair.ratio)}, {word} (p = {pair.p_holm:.2g}, corrected for {pairs})")
+    for line in terminal_lines(result):
+        console.result(line)
+    if len(result.pairs) > 3:
+        names = names_of(result)
+        for pair in result.pairs:
+            console.detail(f"{names[pair.second]} / {names[pair.first]}: {pair_words(pair, names)}")
     where = ", ".join(files)
     console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
 
@@ -290,15 +308,6 @@ def _print_deployment(d: Deployment, console: Console) -> None:
             console.result(node_line(k, carrier))
         for left in d.attribution.left:
             console.say(visible(f"not restored: {left.node} ({left.operator}): {left.reason}"))
-
-
-def _interval(a: Any) -> str:
-    if a.value is None:
-        return "not measured"
-    if a.low is None and a.high is None:
-        return f"{a.value:.3g}"
-    low, high = ("not bounded" if end is None else f"{end:.3g}" for end in (a.low, a.high))
-    return f"{a.value:.3g} [{low}, {high}]"
 
 
 __all__ = ["compare", "compare_command"]

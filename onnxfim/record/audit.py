@@ -132,6 +132,8 @@ class DataInfo:
     ``classes_guessed``: labels were words, and their order, which gives each its index, is the alphabet's for want of another.
     ``feature_names`` are those of the input's numbers, in their order, where the data name them.
     ``input_kind`` is what the inputs are shown as.
+    ``apart`` is how far each sample lies from the first, L2 in raw input units: the same samples scaled for another model have the
+    same.
     """
 
     source: str
@@ -150,6 +152,7 @@ class DataInfo:
     classes_guessed: bool = False
     feature_names: tuple[str, ...] | None = None
     input_kind: InputKind | None = None
+    apart: tuple[NotNegative, ...] = ()
 
 
 @dataclass(frozen=True)

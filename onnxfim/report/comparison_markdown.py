@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from onnxfim.report.comparison_words import names_of, sign_of
 from onnxfim.report.markdown_text import code, prose
-from onnxfim.report.page.comparison_page import ComparisonPage, Table, build_comparison_page
+from onnxfim.report.page.comparison_page import ComparisonPage, Table, TestCell, build_comparison_page
 from onnxfim.report.page.delta_section import DeltaSection
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.verdict.comparison import Comparison
@@ -13,10 +14,10 @@ from onnxfim.verdict.comparison import Comparison
 
 def render_comparison_markdown(comparison: Comparison) -> str:
     """Ranking, differences, classes and correlations as Markdown tables; foreign text is escaped."""
-    return "\n".join(_lines(build_comparison_page(comparison))) + "\n"
+    return "\n".join(_lines(build_comparison_page(comparison), comparison)) + "\n"
 
 
-def _lines(page: ComparisonPage) -> Iterator[str]:
+def _lines(page: ComparisonPage, comparison: Comparison) -> Iterator[str]:
     yield f"# {prose(page.title)}"
     yield ""
     yield f"**{prose(page.headline)}** {prose(' '.join(page.sentences))}"
@@ -26,12 +27,20 @@ def _lines(page: ComparisonPage) -> Iterator[str]:
     if page.delta is not None:
         yield from _deployment(page.delta)
     yield "\n## Ranking\n"
-    yield from _table("Model", page.ranking)
+    yield from _table("Model", page.standing)
+    yield f"\n{prose(page.standing_note)}"
+    if page.matrix is not None:
+        yield "\n## Every pair\n"
+        yield from _matrix(comparison)
+    if page.many:
+        return
     yield "\n## Differences\n"
-    columns = ("Ratio", "On these samples", "p, corrected", "Significant", "Got worse")
-    yield from _rows("Pair", columns, [
-        (p.name, (_cell(p.ratio), prose(p.here), p.p, "yes" if p.significant else "no", _cell(p.worse))) for p in page.pairs
-    ])  # fmt: skip
+    columns = ("Decision", *page.pair_columns, "λ rose")
+    rows = [(p.name, (prose(p.decision), *map(_tested, p.cells), _cell(p.worse))) for p in page.pairs]
+    yield from _rows("Pair", columns, rows)
+    yield f"\n{prose(page.pairs_note)}"
+    yield "\n## How each was measured\n"
+    yield from _table("Model", page.ranking)
     if page.classes.rows:
         yield "\n## Classes\n"
         yield from _table("Class", page.classes)
@@ -45,6 +54,18 @@ def _lines(page: ComparisonPage) -> Iterator[str]:
             yield from (f"- {prose(what)}: {prose(then)}, {prose(now)}" for what, then, now in found)
     yield "\n## This report\n"
     yield from (f"- {prose(name)}: {code(value)}" for name, value in page.report)
+
+
+def _matrix(comparison: Comparison) -> Iterator[str]:
+    names, order = names_of(comparison), comparison.order
+    columns = tuple(str(k) for k in range(1, len(order) + 1))
+    rows = [(f"{k}. {names[i]}", tuple(sign_of(comparison, i, j) for j in order)) for k, i in enumerate(order, 1)]
+    yield from _rows("Model", columns, rows)
+    yield "\n+ the row's model is more robust than the column's, − less, · not decided, ≠ the measures disagree."
+
+
+def _tested(cell: TestCell | None) -> str:
+    return "–" if cell is None else f"{_cell(cell.ratio)}; {prose(cell.p)}{', significant' if cell.significant else ''}"
 
 
 def _deployment(delta: DeltaSection) -> Iterator[str]:

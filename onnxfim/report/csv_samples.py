@@ -37,7 +37,7 @@ def render_csv(audit: Audit) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    model, report = _text(audit.model.name), _report(audit)
+    model, report = as_cell(audit.model.name), _report(audit)
     for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
         writer.writerow({"model": model, "verdict": audit.verdict, **row, **report})
     return sink.getvalue()
@@ -49,16 +49,16 @@ def _report(audit: Audit) -> dict[str, Cell]:
     cells["meta"] = "; ".join(f"{name}={value}" for name, value in (audit.identity.meta if audit.identity else ()))
     cells["versions"] = "; ".join(f"{name} {version}" for name, version in sorted(audit.run.versions.items()))
     cells["settings"] = "; ".join(f"{name}={value}" for name, value in changed_settings(audit.settings))
-    return {name: _text(value) for name, value in cells.items()}
+    return {name: as_cell(value) for name, value in cells.items()}
 
 
 def _measured(sample: SampleResult) -> dict[str, Cell]:
     raw = sample.lambda_max
     return {
         "index": sample.index,
-        "name": _text(sample.name),
+        "name": as_cell(sample.name),
         "status": "unresolved" if raw.value is None else "measured",
-        "reason": _text(raw.reason or ""),
+        "reason": as_cell(raw.reason or ""),
         "label": sample.label,
         "prediction": sample.prediction,
         "confidence": sample.confidence,
@@ -84,10 +84,10 @@ def _numbers(sample: SampleResult) -> Iterator[tuple[str, Cell]]:
 
 
 def _skipped(skipped: Skipped) -> dict[str, Cell]:
-    return {"index": skipped.index, "status": "skipped", "reason": _text(skipped.reason)}
+    return {"index": skipped.index, "status": "skipped", "reason": as_cell(skipped.reason)}
 
 
-def _text(text: str) -> str:
+def as_cell(text: str) -> str:
     """Foreign text as a cell that no spreadsheet takes for a formula."""
     # Where `;` ends a cell, a formula may begin behind it.
     shown = _INNER.sub(r"\1'", visible(text))

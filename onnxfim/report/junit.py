@@ -47,7 +47,7 @@ def render_junit(audit: Audit) -> str:
     if audit.identity is not None and audit.identity.date is not None and is_date(audit.identity.date):
         suite.set("timestamp", audit.identity.date)
     if audit.identity is not None and audit.identity.host:
-        suite.set("hostname", _safe(audit.identity.host))
+        suite.set("hostname", xml_safe(audit.identity.host))
     suites.append(suite)
     indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"

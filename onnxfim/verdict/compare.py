@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,9 +20,13 @@ from onnxfim.record.deployment import MovedOutput
 from onnxfim.record.identity import Identity
 from onnxfim.record.report_id import asked_of_several, report_id
 from onnxfim.record.sample import carries_noise
+from onnxfim.verdict.common_units import in_common_units
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
+from onnxfim.verdict.decided import Decision
+from onnxfim.verdict.deciding import Place, decisions, ordered, rank_ends, relative_logs
 from onnxfim.verdict.delta import deployment
+from onnxfim.verdict.measure_tests import Trial, distance_measure, distance_trial, log_trial, mean_trial
 from onnxfim.verdict.pairs import (
     column,
     columns_of,
@@ -42,72 +48,99 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class _Sides:
-    """The shared samples of two audits: their values and the ratio of the second's mean to the first's."""
+    """The shared samples of two audits, then and now, and the ratio of the second's mean to the first's.
 
-    a: Array
-    b: Array
+    ``slack`` is by how much its logarithm may be wrong for want of common units.
+    """
+
+    then: Column
+    now: Column
     paired: bool
     ratio: Ratio
+    slack: float
 
 
 def compare(
     audits: Sequence[Audit], *, measure: str | None = None, seed: int = 0, outputs: Sequence[MovedOutput] | None = None,
-    evaluations: int = 0,
+    evaluations: int = 0, baseline: str | None = None,
 ) -> Comparison:  # fmt: skip
     """Several audits of the same samples side by side.
 
     Args:
-        audits: Two or more, of the same data; the first is the one that classes and samples move from.
-        measure: What to rank by; None takes the calibrated lambda_max where every audit has it, else the raw one.
+        audits: Two or more, of the same data; the first is the one that classes and samples move from. Where their models take the
+            samples in different scalings, each with its own ``input_scale``, they are compared in raw units.
+        measure: A measure of lambda_max to decide and rank by alone; None decides by the flip radius (the boundary distance where
+            it was not looked for in all), lambda_max sample by sample, and its mean: calibrated where every audit has it, else raw.
         seed: Seed of the resampling.
         outputs: Of exactly two models, the outputs of both on the samples; without them their audits' predictions are compared.
         evaluations: Forward passes that these took.
+        baseline: Name or path of the model that each other is tested against; None tests every pair.
 
     Returns:
-        The comparison. A difference is significant where its p-value, corrected for the number of pairs (Holm), is below 5 %. Of
-        exactly two audits it holds what the second, the deployed one, changed.
+        The comparison. ``pairs[k].decided`` says which of two is the more robust: the chance that anything decided is wrong is at
+        most 2.5 %, over all pairs and measures together. Of exactly two audits it holds what the second, the deployed one, changed.
 
     Raises:
-        InputError: fewer than two audits, or audits that do not compare.
+        InputError: fewer than two audits, audits that do not compare, or a baseline that is not one of them.
 
     Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_resnet.onnx", limit=40)
         >>> settings = onnxfim.Settings(samples=40, replay=0)
-        >>> files = ("digits_resnet.onnx", "digits_resnet_softmax.onnx")
+        >>> files = ("digits_mlp.onnx", "digits_resnet.onnx")
         >>> audits = [onnxfim.audit(file, samples, settings=settings) for file in files]
-        >>> onnxfim.compare(audits).pairs[0].significant
-        False
+        >>> comparison = onnxfim.compare(audits)
+        >>> comparison.entries[comparison.pairs[0].decided.better].name
+        'digits_resnet.onnx'
     """
     if len(audits) < 2:
         raise InputError(f"compare: {len(audits)} audit was given, expected two or more. Name another model or saved audit.")
     names = _names(audits)
+    against = None if baseline is None else _baseline(audits, names, baseline)
+    common = in_common_units(audits)
+    given, audits = audits, common.audits
     for audit, name in zip(audits[1:], names[1:], strict=True):
         require_comparable(audits[0], audit, where=name)
+    distance = distance_measure(audits) if measure is None else None
     measure = measure or lead_measure(*audits)
+    if measure == "lambda_max_standardised":  # a distance is the feature's with the smallest unit
+        distance = None
     columns = columns_of(audits, measure)
     counts_of = lru_cache(maxsize=8)(lambda n: resamples(n, _REPLICATES, seed))
-    sides = {(i, j): _sides(audits, columns, i, j, names) for i, j in combinations(range(len(audits)), 2)}
-    pairs = _pairs(sides, counts_of)
+    places = [p for p in combinations(range(len(audits)), 2) if against is None or against in p]
+    sides = {p: _sides(audits, columns, p, names, float(common.slack[p])) for p in places}
+    p = {place: _p_of_means(s, counts_of) for place, s in sides.items()}
+    trials = {place: _trials(audits, place, s, measure, distance, p[place]) for place, s in sides.items()}
+    found = decisions(trials)
     means = [_mean(a, measure) for a in audits]
-    order = sorted(range(len(audits)), key=lambda i: (means[i].value or 0.0, i))
-    common = _common(columns)
+    logs = relative_logs(trials, len(audits), "log_lambda" if distance is None else "distance")
+    by_means = distance is None or logs is None
+    lowest = [-(m.value or 0.0) for m in means]
+    scores = [(low,) if by_means or logs is None else (round(float(logs[i]), 9), low) for i, low in enumerate(lowest)]
+    order, in_order = ordered(scores, found)
+    pairs = _pairs(sides, p, found)
+    shared_by_all = _common(columns)
     return Comparison(
         measure=measure,
         units=measure_units(audits[0], measure),
         data=audits[0].data.source,
         data_sha256=audits[0].data.sha256,
-        count=len(common),
-        entries=tuple(_entry(a, i, names[i], means[i], order, pairs) for i, a in enumerate(audits)),
+        count=len(shared_by_all),
+        entries=tuple(
+            _entry(a, i, names[i], means[i], order, rank_ends(i, len(audits), found), None if logs is None else float(logs[i]))
+            for i, a in enumerate(audits)
+        ),
         order=tuple(order),
         pairs=pairs,
-        classes=tuple(_classes(audits, columns, common)),
-        samples=_samples(audits[0], columns, common),
+        classes=tuple(_classes(audits, columns, shared_by_all)),
+        samples=_samples(audits[0], columns, shared_by_all),
         correlations=tuple(c for i, a in enumerate(audits) for c in correlations(a, i, counts_of)),
-        differences=tuple(differences(a, audits[0]) for a in audits[1:]),
-        notes=tuple(_notes(audits, names, measure, len(common))),
+        differences=tuple(differences(a, given[0]) for a in given[1:]),
+        notes=tuple(_notes(audits, names, measure, len(shared_by_all), common.note, in_order)),
         deployment=deployment(audits, names, outputs, evaluations=evaluations) if len(audits) == 2 else None,
         identity=_identity(audits, measure, seed),
+        ranked_by=measure if by_means or distance is None else distance,
+        baseline=against,
     )
 
 
@@ -118,6 +151,14 @@ def _identity(audits: Sequence[Audit], measure: str, seed: int) -> Identity:
         return Identity("", report_date())
     asked = asked_of_several(ids, measure=measure, seed=seed)
     return Identity(report_id(asked), report_date(), asked=asked)
+
+
+def _baseline(audits: Sequence[Audit], names: Sequence[str], wanted: str) -> int:
+    """The position of the audit of that name, or of that file."""
+    for told in (names, [a.model.name for a in audits], [a.model.path for a in audits], [Path(a.model.path).name for a in audits]):
+        if told.count(wanted) == 1:
+            return list(told).index(wanted)
+    raise InputError(f"baseline {wanted!r}: is none of the models compared, expected one of {', '.join(names)}. Name one of them.")
 
 
 def _names(audits: Sequence[Audit]) -> list[str]:
@@ -132,49 +173,75 @@ def _mean(audit: Audit, measure: str) -> Aggregate:
     return audit.aggregates[measure].mean
 
 
-def _sides(audits: Sequence[Audit], columns: Sequence[Column], i: int, j: int, names: Sequence[str]) -> _Sides:
+def _sides(audits: Sequence[Audit], columns: Sequence[Column], place: Place, names: Sequence[str], slack: float) -> _Sides:
+    i, j = place
     require_comparable(audits[i], audits[j], where=f"{names[i]} and {names[j]}")
     _, at_i, at_j = shared(columns[i], columns[j], where=f"{names[i]} and {names[j]}")
     now, then = columns[j].at(at_j), columns[i].at(at_i)
     paired = is_paired(audits[i], audits[j])
-    return _Sides(now.values, then.values, paired, ratio_of_means(now, then, paired=paired))
+    ratio = ratio_of_means(now, then, paired=paired)
+    ratio = replace(ratio, half=ratio.half + 2 * slack, half_here=ratio.half_here + 2 * slack)  # λ has a square of lengths in it
+    return _Sides(then, now, paired, ratio, slack)
 
 
-def _pairs(sides: dict[tuple[int, int], _Sides], counts_of: Any) -> tuple[Pair, ...]:
-    p = np.array([p_value(s.a, s.b, counts_of(len(s.a)), temperature=s.ratio.temperature) for s in sides.values()])
+def _p_of_means(s: _Sides, counts_of: Callable[[int], Array]) -> float:
+    """The p-value of equal means; the largest within the slack."""
+    toward = math.copysign(min(2 * s.slack, abs(s.ratio.log)), s.ratio.log)
+    if s.slack and abs(s.ratio.log) <= 2 * s.slack:
+        return 1.0
+    now = s.now.values * math.exp(-toward) if s.slack else s.now.values
+    return p_value(now, s.then.values, counts_of(len(now)), temperature=s.ratio.temperature)
+
+
+def _trials(
+    audits: Sequence[Audit], place: Place, s: _Sides, measure: str, distance: str | None, p: float
+) -> tuple[Trial, ...]:  # fmt: skip
+    """The measures of a pair on trial, in the order in which they decide."""
+    first, second = (audits[k] for k in place)
+    lead = None if distance is None else distance_trial(first, second, distance, slack=s.slack)
+    # Beside flips that were seen, the distance that slopes tell is a measure of its own.
+    slopes = None
+    if distance == "flip_radius":
+        slopes = distance_trial(first, second, "boundary_distance", question="boundary", slack=s.slack)
+    # Raw values tell confidence as well as robustness: where there are distances, they are told and decide nothing.
+    decides = lead is None or not (measure == "lambda_max" and (first.tempered or second.tempered))
+    note = "" if decides else "raw values change with confidence alone"
+    usual = log_trial((first, second), (s.then, s.now), measure, slack=2 * s.slack, decides=decides, note=note)
+    mean = mean_trial(measure, len(s.now.values), s.ratio.interval(), s.ratio.log, p, decides=decides, note=note)
+    return tuple(t for t in (lead, slopes, usual, mean) if t is not None)
+
+
+def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place, Decision]) -> tuple[Pair, ...]:
     return tuple(
         Pair(
-            first=i,
-            second=j,
-            count=len(s.a),
+            first=place[0],
+            second=place[1],
+            count=len(s.now.values),
             paired=s.paired,
             ratio=s.ratio.interval(),
             ratio_here=s.ratio.interval_here(),
-            p=float(plain),
+            p=p[place],
             p_holm=float(corrected),
             significant=bool(corrected < _LEVEL),
-            worse=share(moved(s.a, s.b)[0], len(s.a)),
-            better=share(moved(s.a, s.b)[1], len(s.a)),
+            worse=share(moved(s.now.values, s.then.values)[0], len(s.now.values)),
+            better=share(moved(s.now.values, s.then.values)[1], len(s.now.values)),
+            decided=found[place],
         )
-        for ((i, j), s), plain, corrected in zip(sides.items(), p, holm(p), strict=True)
+        for (place, s), corrected in zip(sides.items(), holm(np.array(list(p.values()))), strict=True)
     )
 
 
-def _entry(audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int], pairs: Sequence[Pair]) -> Entry:
-    below = above = 0
-    for pair in pairs:
-        if pair.significant and i in (pair.first, pair.second):
-            rises = (pair.ratio.value or 1.0) > 1
-            below += (pair.second == i) == rises
-            above += (pair.second == i) != rises
+def _entry(
+    audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int], ranks: tuple[int, int], relative: float | None
+) -> Entry:  # fmt: skip
     groups = audit.aggregates
     return Entry(
         name=name,
         path=audit.model.path,
         sha256=audit.model.sha256,
         rank=order.index(i) + 1,
-        rank_low=1 + below,
-        rank_high=len(order) - above,
+        rank_low=ranks[0],
+        rank_high=ranks[1],
         mean=mean,
         raw=groups["lambda_max"].mean if "lambda_max" in groups else None,
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
@@ -189,6 +256,9 @@ def _entry(audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int
         provider=audit.run.provider,
         evaluations=audit.run.evaluations,
         log10_fisher_bound=None if audit.bound is None else audit.bound.log10_fisher,
+        accuracy_low=audit.calibration.accuracy_low,
+        accuracy_high=audit.calibration.accuracy_high,
+        relative=None if relative is None else math.exp(relative),
     )
 
 
@@ -236,8 +306,14 @@ def _classes(audits: Sequence[Audit], columns: Sequence[Column], common: Array) 
         yield ClassMovement(c, name, len(mine[0].values), tuple(float(m.values.mean()) for m in mine), tuple(ratios))
 
 
-def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: int) -> Iterator[str]:
+def _notes(
+    audits: Sequence[Audit], names: Sequence[str], measure: str, common: int, units: str, in_order: bool
+) -> Iterator[str]:  # fmt: skip
     """Sentences that must be known before the numbers are compared."""
+    if units:
+        yield units
+    if not in_order:
+        yield "Decided pairs go in a circle, so that no order agrees with all of them: read the pairs, not the ranks."
     if measure == "lambda_max" and any(a.tempered for a in audits):
         why = (
             "for want of labels in all audits" if all(a.reads_labels for a in audits) else "for labels tell nothing of such outputs"
@@ -246,12 +322,8 @@ def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: 
             f"Raw values are compared, {why}: they change with the temperature of the softmax, so that a "
             "difference may be one of confidence alone."
         )
+    yield from _other_steps(audits, names)
     for audit, name in zip(audits, names, strict=True):
-        if not same_step(audits[0], audit):
-            yield (
-                f"{name} was measured at step {audit.run.step:.3g} ({audit.run.scheme}), {names[0]} at {audits[0].run.step:.3g} "
-                f"({audits[0].run.scheme}); both are on a plateau."
-            )
         if not audit.step.plateau:
             yield f"{name}: the values hold at a step of {audit.run.step:.3g} and are no local derivative."
         missing = len(audit.samples) - len(column(audit, measure).values)
@@ -267,3 +339,23 @@ def _notes(audits: Sequence[Audit], names: Sequence[str], measure: str, common: 
         yield "Seeds differ: the noise of the estimates is not shared, and intervals are wider than with the same seed."
     if common < 20:
         yield f"{common} samples are few: only large differences can be told."
+
+
+def _other_steps(audits: Sequence[Audit], names: Sequence[str]) -> Iterator[str]:
+    """Models that were measured at other steps than the first, where any value hangs on its step."""
+    first = audits[0]
+    others = [(a, name) for a, name in zip(audits, names, strict=True) if not same_step(first, a)]
+    if not others or not any(carries_noise(a.samples) for a in audits):
+        return
+    if len(others) == 1:
+        audit, name = others[0]
+        yield (
+            f"{name} was measured at step {audit.run.step:.3g} ({audit.run.scheme}), {names[0]} at {first.run.step:.3g} "
+            f"({first.run.scheme}); both are on a plateau."
+        )
+        return
+    steps = sorted(a.run.step for a, _ in others)
+    yield (
+        f"{len(others)} models were measured at steps of {steps[0]:.3g} to {steps[-1]:.3g}, {names[0]} at {first.run.step:.3g}; "
+        "all are on a plateau."
+    )

@@ -9,8 +9,9 @@ from onnxfim.record.deployment import Deployment
 from onnxfim.record.identity import Identity
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.shown import Shown
+from onnxfim.verdict.decided import LEVEL, Decision
 
-COMPARISON_VERSION = "1.0"
+COMPARISON_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Entry:
     Attributes:
         name: Model name, made distinct where two are the same.
         path, sha256: Its file.
-        rank: 1 for the least sensitive.
-        rank_low, rank_high: Ranks that the significant differences leave open.
+        rank: 1 for the most robust, by what the comparison ranks by.
+        rank_low, rank_high: Ranks that the decided pairs leave open: the chance that any entry's true rank is outside is at most
+            the comparison's level, where every pair was tested.
         mean: Mean of the measure over all of its samples.
         raw, calibrated: Means of raw and calibrated lambda_max.
         boundary_distance: Median distance to the decision boundary.
@@ -30,6 +32,9 @@ class Entry:
         step, scheme, method, seed, provider: How it was measured.
         evaluations: Forward passes.
         log10_fisher_bound: log10 of the spectral upper bound of the Fisher information, from the weights; None without one.
+        accuracy_low, accuracy_high: Ends of the accuracy's 95 % interval.
+        relative: How many times as far as the entries' geometric mean its predictions last, by the shared samples pair by pair;
+            where λ_max ranks, how many times as low that is. What the entries are ordered by.
     """
 
     name: str
@@ -52,6 +57,9 @@ class Entry:
     evaluations: int
     log10_fisher_bound: float | None = None
     flip_radius: Aggregate | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    relative: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Pair:
     """Two entries over the samples that both measured: ``first`` and ``second`` are their positions.
 
     ``ratio`` is the second's mean over the first's. ``p`` is the p-value of equal means, ``p_holm`` the one corrected for the
-    number of pairs; ``significant`` tells whether that is below 5 %.
+    number of pairs; ``significant`` tells whether that is below 5 %. These are about the means of the measure alone;
+    ``decided`` is what all three measures say together.
     ``worse`` and ``better`` are shares of the samples that rose and fell.
     """
 
@@ -74,6 +83,7 @@ class Pair:
     significant: bool
     worse: Aggregate
     better: Aggregate
+    decided: Decision | None = None
 
 
 @dataclass(frozen=True)
@@ -112,9 +122,12 @@ class MeasureCorrelation:
 class Comparison(Shown):
     """Several audits of the same samples side by side, in the order they were given.
 
-    ``order`` lists positions in ``entries`` from the least sensitive on. ``differences[i]`` tells in what entry i + 1 differs from
-    entry 0. ``notes`` are sentences that a reader must know. ``deployment`` is what the second of exactly two did against
-    the first; ``gates`` are decided on it. ``identity`` tells one comparison from another; its id is made of those of the audits.
+    ``order`` lists positions in ``entries`` from the most robust on, by the measure ``ranked_by`` and what is decided.
+    ``differences[i]`` tells in what entry i + 1 differs from entry 0. ``notes`` are sentences that a reader must know.
+    ``deployment`` is what the second of exactly two did against the first; ``gates`` are decided on it. ``baseline`` is the
+    position of the entry that all others were tested against; None where every pair was. ``level`` is the chance, at most, that
+    anything decided is wrong. ``identity`` tells one comparison from another;
+    its id is made of those of the audits.
     """
 
     measure: str
@@ -134,6 +147,9 @@ class Comparison(Shown):
     gates: tuple[GateResult, ...] = ()
     identity: Identity | None = None
     schema_version: str = COMPARISON_VERSION
+    ranked_by: str = ""
+    baseline: int | None = None
+    level: float = LEVEL
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""

@@ -12,6 +12,7 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Reading
 from onnxfim.record.special import stdtrit
 from onnxfim.record.statistics import Z95, binomial_at_most
+from onnxfim.verdict.signed_ranks import signed_rank_p
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -91,12 +92,7 @@ def mean_difference(values: Array) -> Aggregate:
 
 def signed_ranks(logs: Array) -> float:
     """Two-sided p-value of log-ratios (n,) that are symmetric about 0: Wilcoxon's signed ranks; equal samples are left out."""
-    moved = logs[np.abs(logs) > _EQUAL]
-    if len(moved) == 0:
-        return 1.0
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(moved).pvalue)
+    return signed_rank_p(logs[np.abs(logs) > _EQUAL])
 
 
 def reading(change: Aggregate, still: float) -> Reading:

@@ -92,7 +92,7 @@ LATER = {
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
     "OutputInfo": {"of"},
     "DirectionPicture": {"positions", "traces"},
-    "DataInfo": {"labelled", "chance", "scaling", "classes_guessed", "feature_names", "input_kind"},
+    "DataInfo": {"labelled", "chance", "scaling", "apart", "classes_guessed", "feature_names", "input_kind"},
     "Run": {
         "provider_missed",
         "provider_options",

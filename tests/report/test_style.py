@@ -58,5 +58,5 @@ def test_every_class_of_the_drawings_has_a_colour():
     style, macros = source("report.css"), source("charts.html.j2")
     series = re.findall(r'"(\w+)": "#', macros)
     assert {"raw", "calibrated", "forward", "central", "cross", "right", "wrong", "pass", "fail", "warning"} <= set(series)
-    for name in set(series) - {"tick", "title", "value", "note"}:
+    for name in set(series) - {"tick", "title", "value", "note", "mark"}:
         assert re.search(rf"\.[fs]-{name}\b", style), name

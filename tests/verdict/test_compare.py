@@ -35,7 +35,10 @@ def comparison():
     return compare(three())
 
 
-def test_the_ranking_is_by_the_mean(comparison):
+def test_a_measure_that_is_named_ranks_by_its_mean():
+    comparison = compare(three(), measure="lambda_max_calibrated")
+    assert comparison.ranked_by == "lambda_max_calibrated"
+    assert {t.question for p in comparison.pairs for t in p.decided.measures} == {"log_lambda", "mean_lambda"}
     means = [comparison.entries[i].mean.value for i in comparison.order]
     assert means == sorted(means)
     assert [comparison.entries[i].rank for i in comparison.order] == [1, 2, 3]
@@ -136,7 +139,7 @@ def test_the_page_says_what_the_comparison_says(comparison):
     text = next(e.text for e in page.elements if e.tag == "main")
     for entry in comparison.entries:
         assert entry.name in text
-    assert "2 of 3 differences are significant" in text
+    assert "2 of 3 pairs decided" in text
     ids = [e.attributes["id"] for e in page.elements if "id" in e.attributes]
     assert len(ids) == len(set(ids))
     links = [e.attributes["href"][1:] for e in page.elements if e.tag == "a"]

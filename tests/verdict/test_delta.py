@@ -150,7 +150,7 @@ def test_every_format_tells_the_change():
     for told in ("What did deployment change?", "no change shown", "conv_1", "30.0"):
         assert told in text, told
         assert told in markdown, told
-    assert text.index("What did deployment change?") < text.index("Which is the least sensitive?")
+    assert text.index("What did deployment change?") < text.index("Which is the most robust?")
 
 
 def test_a_node_is_told_with_its_part():

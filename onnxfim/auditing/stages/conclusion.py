@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.input_kinds import input_kind
+from onnxfim.auditing.instruments import scale_field
 from onnxfim.auditing.pictures import PICTURED, thumbnails
 from onnxfim.auditing.report_identity import identity_of
 from onnxfim.auditing.stages import stage
@@ -227,6 +228,7 @@ def data_info(ground: Ground) -> DataInfo:
         classes_guessed=samples.classes_guessed,
         feature_names=_feature_names(ground),
         input_kind=input_kind(ground),
+        apart=() if ground.subject.info.at is not None else _apart(X, scale_field(ground.settings.input_scale, X.shape[1:])),
     )
 
 
@@ -234,6 +236,12 @@ def _feature_names(ground: Ground) -> tuple[str, ...] | None:
     """Names of the numbers of what is audited; none where that is not the input that the names were given for."""
     names = ground.samples.feature_names
     return names if names is not None and len(names) == ground.dimension else None
+
+
+def _apart(X: Array, scale: Array | None) -> tuple[float, ...]:
+    """How far each sample (N, *shape) lies from the first, L2 in raw units: no shift, order of axes or scale changes it."""
+    first, unit = X[0].astype(np.float64), 1.0 if scale is None else scale
+    return tuple(float(f"{np.linalg.norm((x - first) / unit):.6g}") for x in X)
 
 
 def _chance(ground: Ground) -> float | None:

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import RANKED
 from onnxfim.report.charts.comparison_charts import against, means
+from onnxfim.report.charts.decision_charts import accuracy_scatter, decision_matrix, forest
 from onnxfim.report.charts.marks import Figure, at_both_widths
+from onnxfim.report.comparison_words import (
+    distance_units,
+    headline,
+    names_of,
+    p_words,
+    pair_words,
+    ranking_label,
+    sentences,
+    standings,
+    test_label,
+)
 from onnxfim.report.identity_words import identity_facts
-from onnxfim.report.numbers import MISSING, count, measure_label, number, percent, short, spread, statistic_label, two_decimals
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    measure_label,
+    number,
+    percent,
+    percent_interval,
+    short,
+    statistic_label,
+    two_decimals,
+)
 from onnxfim.report.page.delta_section import DeltaSection, build_delta_section
 from onnxfim.report.page.quantities import Quantity, of_compared, of_share
 from onnxfim.verdict.comparison import Comparison, Entry, Pair
+from onnxfim.verdict.decided import Question
+from onnxfim.verdict.measure_tests import WEIGHTS
 
 MOST_SAMPLES = 25
 MOST_CLASSES = 100
 MOST_SCATTERS = 6
+MOST_UNFOLDED = 4
+_MOST_FOREST = 4
+_MOST_CLASS_RATIOS = 6
 
 
 @dataclass(frozen=True)
@@ -38,17 +66,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class TestCell:
+    """One measure of a pair: the ratio, and its corrected p-value."""
+
+    ratio: Quantity
+    p: str
+    significant: bool
+
+
+@dataclass(frozen=True)
 class PairLine:
-    """Two audits and whether they differ."""
+    """Two audits, what is decided about them, and each measure; ``cells`` has None where a measure was not tested."""
 
     name: str
-    ratio: Quantity
-    here: str
-    p: str
+    decision: str
+    decided: bool
+    cells: tuple[TestCell | None, ...]
     worse: Quantity
     better: Quantity
-    significant: bool
-    pairing: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +98,15 @@ class ComparisonPage:
     notes: tuple[str, ...]
     lead: str
     units: str
+    standing: Table
+    standing_note: str
+    matrix: Figure | None
+    accuracy: Figure | None
+    forest: Figure | None
+    forest_title: str
     ranking: Table
     means: Figure | None
+    pair_columns: tuple[str, ...]
     pairs: tuple[PairLine, ...]
     pairs_note: str
     scatters: tuple[Figure, ...]
@@ -78,29 +120,40 @@ class ComparisonPage:
     delta: DeltaSection | None = None
     report: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def many(self) -> bool:
+        """Whether there are so many models that what is told of each pair is folded."""
+        return len(self.standing.rows) > MOST_UNFOLDED
+
 
 def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     """Compute the page of ``comparison``."""
-    names = tuple(visible(e.name) for e in comparison.entries)
+    names = names_of(comparison)
     heading = " against ".join(names) if len(names) == 2 else count(len(names), "model")
     title = visible(comparison.identity.title or "") if comparison.identity else ""
+    center = comparison.baseline if comparison.baseline is not None else 0 if len(names) <= _MOST_FOREST else None
     return ComparisonPage(
         title=f"{title or heading}: robustness compared",
         heading=heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
-        headline=_headline(comparison),
-        sentences=_sentences(comparison),
+        headline=headline(comparison),
+        sentences=sentences(comparison),
         notes=tuple(visible(n) for n in comparison.notes),
         lead=measure_label(comparison.measure),
         units=visible(comparison.units),
+        standing=_standing(comparison),
+        standing_note=_standing_note(comparison),
+        matrix=at_both_widths(lambda width: decision_matrix(comparison, width=width))
+        if len(names) > 2 and comparison.baseline is None
+        else None,
+        accuracy=at_both_widths(lambda width: accuracy_scatter(comparison, width=width)),
+        forest=None if center is None else at_both_widths(lambda width: forest(comparison, center, width=width)),
+        forest_title="" if center is None else f"How each compares with {names[center]}",
         ranking=_ranking(comparison),
         means=at_both_widths(lambda width: means(comparison, width=width)),
-        pairs=tuple(_pair(comparison, p) for p in comparison.pairs),
-        pairs_note=(
-            "Each ratio is the second mean over the first, over the samples that both measured. Its interval is about such samples "
-            "in general; beside it stands the one about these samples alone. p-values are of equal means, by a paired bootstrap "
-            f"over the samples, corrected for {count(len(comparison.pairs), 'pair')} (Holm); below 5 % counts as significant."
-        ),
+        pair_columns=tuple(_question_label(comparison, q) for q in _questions(comparison)),
+        pairs=tuple(_pair(comparison, p, names) for p in comparison.pairs),
+        pairs_note=_PAIRS_NOTE.format(level=percent(comparison.level)),
         scatters=_scatters(comparison),
         classes=_classes(comparison),
         samples=_samples(comparison),
@@ -119,36 +172,62 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     )
 
 
-def _headline(comparison: Comparison) -> str:
-    """Which is the least sensitive, and how sure that is."""
-    best, second = (comparison.entries[i] for i in comparison.order[:2])
-    first, next_one = visible(best.name), visible(second.name)
-    if best.mean.value is None:
-        return "Nothing was measured, so nothing can be ranked."
-    pair = next(p for p in comparison.pairs if {p.first, p.second} == set(comparison.order[:2]))
-    if pair.ratio.value == 1 and pair.ratio.low == pair.ratio.high:
-        return f"{first} and {next_one} are equal on every sample."
-    factor = max(pair.ratio.value or 1.0, 1 / (pair.ratio.value or 1.0))
-    if pair.significant:
-        return f"{first} is the least sensitive: the next, {next_one}, is {number(factor)} times as sensitive."
-    return f"{first} has the lowest mean, but the next, {next_one}, at {number(factor)} times it, does not differ significantly."
+_PAIRS_NOTE = (
+    "Each ratio is the second model’s over the first’s, over the samples that both measured: above 1 is more robust for a "
+    "distance, less robust for λ_max. Distances: Hodges–Lehmann’s median ratio and Wilcoxon’s signed ranks; a sample that does "
+    "not flip counts as farther than all. λ_max of each sample: geometric mean ratio and Student’s test; mean λ_max: a paired "
+    "bootstrap. p-values are corrected together for all measures and pairs by a closed test (weighted Holm); below {level} a "
+    "measure is significant."
+)
 
 
-def _sentences(comparison: Comparison) -> tuple[str, ...]:
-    """How many differences are significant, and what that rests on."""
-    told = sum(p.significant for p in comparison.pairs)
-    if len(comparison.pairs) == 1:
-        p = number(comparison.pairs[0].p_holm, digits=2)
-        found = [f"The difference is {'' if told else 'not '}significant (p = {p})."]
-    else:
-        found = [f"{told} of {count(len(comparison.pairs), 'difference')} {'is' if told == 1 else 'are'} significant."]
-    if told < len(comparison.pairs):
-        found.append("What is not significant may be chance: with other samples of the same kind the order may turn.")
-    return tuple(found)
+def _standing(comparison: Comparison) -> Table:
+    """One line a model, from the most robust on."""
+    rows = []
+    for s in standings(comparison):
+        e = comparison.entries[s.position]
+        cells = (
+            Quantity(s.ranks),
+            of_compared(s.distance),
+            Quantity(s.relative),
+            Quantity(s.accuracy, percent_interval(e.accuracy_low, e.accuracy_high)),
+            of_compared(e.calibrated if e.calibrated is not None and e.calibrated.value is not None else e.raw),
+            Quantity(f"{s.over}"),
+            Quantity(f"{s.under}"),
+        )
+        rows.append(TableRow(s.name, cells))
+    head = ranking_label(comparison)
+    lead = "calibrated" if any(e.calibrated is not None and e.calibrated.value is not None for e in comparison.entries) else "raw"
+    columns = ("Ranks", head[0].upper() + head[1:], "Relative", "Accuracy", f"Mean λ_max, {lead}", "Decided over", "Decided under")
+    return Table(columns, tuple(rows))
+
+
+def _standing_note(comparison: Comparison) -> str:
+    distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
+    what = f"distances in {distance_units(comparison)}; " if distances else ""
+    relative = "how many times as far as the geometric mean of all models" if distances else "how many times as low as that of all"
+    return (
+        f"The most robust first; {what}λ_max in {visible(comparison.units)}. Ranks are those that the decided pairs leave open. "
+        f"Relative: {relative}, from the pairs’ shared samples. Over and under: models that it is decided to be more "
+        "or less robust than."
+    )
+
+
+def _questions(comparison: Comparison) -> tuple[Question, ...]:
+    """The questions that any pair was asked, in their order."""
+    asked = {t.question for p in comparison.pairs if p.decided is not None for t in p.decided.measures}
+    return tuple(q for q in WEIGHTS if q in asked)
+
+
+def _question_label(comparison: Comparison, question: Question) -> str:
+    found = (p.decided.of(question) for p in comparison.pairs if p.decided is not None)
+    label = next(test_label(t) for t in found if t is not None)
+    return label[0].upper() + label[1:]
 
 
 def _ranking(comparison: Comparison) -> Table:
     rows = []
+    names = names_of(comparison)
     for i in comparison.order:
         e = comparison.entries[i]
         ranks = None if e.rank_low == e.rank == e.rank_high else f"{e.rank_low} to {e.rank_high}"
@@ -166,7 +245,7 @@ def _ranking(comparison: Comparison) -> Table:
             Quantity(short(e.step), e.scheme),
             Quantity(visible(e.provider).removesuffix("ExecutionProvider"), e.method),
         )
-        rows.append(TableRow(visible(e.name), cells))
+        rows.append(TableRow(names[i], cells))
     columns = (
         "Rank",
         statistic_label("lambda_max_calibrated", "mean"),
@@ -187,25 +266,16 @@ def _flip_cell(entry: Entry) -> Quantity:
     return replace(found, kind="sketched direction") if entry.method == "sketch" and found.text != MISSING else found
 
 
-def _pair(comparison: Comparison, pair: Pair) -> PairLine:
-    first, second = comparison.entries[pair.first], comparison.entries[pair.second]
+def _pair(comparison: Comparison, pair: Pair, names: Sequence[str]) -> PairLine:
+    tests = [None if pair.decided is None else pair.decided.of(q) for q in _questions(comparison)]
     return PairLine(
-        f"{visible(second.name)} / {visible(first.name)}",
-        of_compared(pair.ratio),
-        _here(pair.ratio_here),
-        number(pair.p_holm, digits=2),
+        f"{names[pair.second]} / {names[pair.first]}",
+        pair_words(pair, names),
+        pair.decided is not None and pair.decided.better is not None,
+        tuple(None if t is None else TestCell(of_compared(t.ratio), p_words(t.p_adjusted), t.significant) for t in tests),
         of_share(pair.worse),
         of_share(pair.better),
-        pair.significant,
-        "paired" if pair.paired else "not paired",
     )
-
-
-def _here(ratio: Aggregate) -> str:
-    """The ratio on these samples alone: an interval, or the number itself where no noise is left."""
-    if ratio.low is None or ratio.high is None:
-        return "–"
-    return spread(ratio.low, ratio.high) or number(ratio.low)
 
 
 def _scatters(comparison: Comparison) -> tuple[Figure, ...]:
@@ -218,13 +288,14 @@ def _scatters(comparison: Comparison) -> tuple[Figure, ...]:
 
 
 def _classes(comparison: Comparison) -> Table:
-    names = tuple(visible(e.name) for e in comparison.entries)
-    columns = ("Samples", *names, *(f"{name} / {names[0]}" for name in names[1:]))
+    names = names_of(comparison)
+    told = len(names) <= _MOST_CLASS_RATIOS
+    columns = ("Samples", *names, *(f"{name} / {names[0]}" for name in names[1:] if told))
     moved = sorted(comparison.classes, key=lambda c: -max(abs(math.log(r.value or 1.0)) for r in c.ratios))[:MOST_CLASSES]
     rows = [
         TableRow(
             visible(c.name),
-            (Quantity(f"{c.count:,}"), *(Quantity(number(m)) for m in c.means), *(of_compared(r) for r in c.ratios)),
+            (Quantity(f"{c.count:,}"), *(Quantity(number(m)) for m in c.means), *(of_compared(r) for r in c.ratios if told)),
         )
         for c in moved
     ]
@@ -239,7 +310,7 @@ def _samples(comparison: Comparison) -> Table:
         shares = [v / s for v, s in zip(values, scales, strict=True)]
         return max(abs(s - shares[0]) for s in shares)
 
-    names = tuple(visible(e.name) for e in comparison.entries)
+    names = names_of(comparison)
     moved = sorted(comparison.samples, key=lambda s: -movement(s.values))[:MOST_SAMPLES]
     rows = [
         TableRow(
