@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ class StepJob(Job[StepChoice]):
 
     def run(self, report: Report, stop: Stop) -> StepChoice:
         with stop.current():
-            return planned_step(self.candidate.model, self.candidate.inputs, self.candidate.settings)
+            return planned_step(self.candidate.model, self.candidate.inputs, self.candidate.settings, report)
 
     def written(self, result: StepChoice) -> str:
         return json.dumps(to_plain(result))
@@ -126,7 +127,7 @@ class OutputsJob(Job[TwoOutputs]):
 
     def run(self, report: Report, stop: Stop) -> TwoOutputs:
         with stop.current():
-            return two_outputs(self.first, self.second)
+            return two_outputs(self.first, self.second, report)
 
     def written(self, result: TwoOutputs) -> str:
         return json.dumps(to_plain(result))
@@ -153,8 +154,16 @@ class AttributionJob(Job[Attribution]):
         return self.first, self.second
 
     def run(self, report: Report, stop: Stop) -> Attribution:
+        began = time.monotonic()
+
         def told(done: int, total: int, name: str) -> None:
-            report(Progress(name, done, total, "samples"))
+            share = done / max(total, 1)
+            left = None if not done else (time.monotonic() - began) * (total - done) / done
+            report(
+                Progress(
+                    f"restoring {name}", done, total, "nodes", share, left, stage_done=done, stage_total=total, stage_unit="nodes"
+                )
+            )
 
         with stop.current():
             from onnxfim.auditing.attribution import attribute  # no other job needs it

@@ -36,6 +36,11 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
+    def told(done: int, total: int, name: str) -> None:
+        context.meter.check()
+        context.meter.count(done - 1, total, "layers")
+        context.say("bounding")
+
     view = prepared_view(file.graph, info.input)
     end = ending(view.graph, context.subject.output)  # of the graph that is bounded: some scores are values of it alone
     logits, output = context.subject.kind.made_by(end), context.subject.output
@@ -48,7 +53,7 @@ def read(context: Context) -> GraphReading | None:
         output_name=output,
         logits=logits,
         remember=remember,
-        progress=lambda *_: context.meter.check(),
+        progress=told,
     )
     return replace(reading, bound=_of_audit(reading.bound, context, end.logits if logits and end.logits is not None else output))
 

@@ -148,6 +148,7 @@ def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
     ground.meter.further(len(ground.clean.audited) * rows)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
+    ground.say("measuring by differences")
     start = Round(found, kinked=kinked_samples(ground))
     done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
     if plan.raw is None or done.found.interrupted:

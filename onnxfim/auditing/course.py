@@ -1,0 +1,281 @@
+"""How far a run is: the stages to come with their work, the rates learned as they run, and the time that is left by both."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+#: What a count of a stage is of.
+Unit: TypeAlias = Literal["passes", "samples", "layers", "nodes"]
+#: What a pass goes through, as far as its price is another: rows as they stand, rows of differences with what is made of them,
+#: derivative graphs, steps of an attack.
+Kind: TypeAlias = Literal["rows", "differences", "derivatives", "attack"]
+
+#: Price of a pass where none of its kind ran yet, in passes of another kind, the first that is known.
+_LIKE: dict[Kind, tuple[tuple[Kind, float], ...]] = {
+    "rows": (("differences", 0.9),),
+    "differences": (("rows", 1.2),),
+    "derivatives": (("attack", 0.9), ("rows", 1.3)),
+    "attack": (("derivatives", 1.1), ("rows", 1.4)),
+}
+_PRIOR = 0.05  # of a stage: what the price before it weighs against what the stage itself takes
+_TELLING = 16  # passes of stages of a kind that tell its price
+_OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
+_SMOOTH = 2.0  # seconds in which a new estimate of the end is taken over to two thirds
+_FAR = 1.6  # ratio to the smoothed time left from which the new one is taken at once
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage that is to come.
+
+    Attributes:
+        stage: Its name, as its ``@stage`` has it.
+        passes: Forward passes that it is expected to take.
+        kind: What they go through.
+        seconds: What it is expected to take beside them.
+        at_most: Whether it may end long before.
+        unit: What is counted in it: its passes, or other things, which then tell themselves; None where nothing is.
+        teaches: Whether its time tells the price of a pass.
+        again: Whether it ran before and runs once more.
+    """
+
+    stage: str
+    passes: float = 0.0
+    kind: Kind = "rows"
+    seconds: float = 0.0
+    at_most: bool = False
+    unit: Unit | None = None
+    teaches: bool = True
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    Attributes:
+        share: Of the run that is done, 0 to 1; it never falls.
+        left: Seconds to the end, None while they are not known.
+        stage_left: Seconds to the end of the stage, of those.
+        at_most: Whether the run may end long before.
+        step, steps: The stage's number, and how many there are; zeros while that is not known.
+        done, total, unit: Of the stage itself; zeros where nothing is counted.
+    """
+
+    share: float
+    left: float | None
+    stage_left: float
+    at_most: bool
+    step: int
+    steps: int
+    done: int
+    total: int
+    unit: Unit
+
+
+@dataclass
+class _Running:
+    """The stage that runs: when it began, the passes it took, and when the last of them came back."""
+
+    part: Part
+    began: float
+    heard: float
+    expected: float  # seconds, by what was known before
+    passes: float = 0.0
+    spared: float = 0.0  # passes that were not made
+    count: tuple[int, int] | None = None
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done; None where nothing tells."""
+        if self.part.passes > 0:
+            return min(self.passes / max(self.part.passes, self.passes * 1.02), 1.0)
+        return self.count[0] / self.count[1] if self.count is not None and self.count[1] else None
+
+    def left(self, now: float, price: float) -> float:
+        """Seconds that it still takes: by its pace so far and, as long as little of it is done, by what was expected before.
+
+        Where its time is not that of its passes alone, these cost ``price`` each, and what comes beside them comes first.
+        """
+        share, age = self.share, now - self.heard
+        if self.part.passes and not self.part.teaches:
+            left = max(self.part.passes - self.passes, 0.0) * price + (0.0 if self.passes else self.part.seconds)
+        elif share is None:
+            left, age = self.expected, now - self.began
+        else:
+            left = (1 - share) * (_PRIOR * self.expected + self.heard - self.began) / (_PRIOR + share)
+        return max(left - age, _OVER * age if age > 1.0 else 0.0)
+
+
+@dataclass
+class _Price:
+    passes: float = 0.0
+    seconds: float = 0.0
+
+
+class Course:
+    """The stages of a run, and how far it is; all times are those of ``clock``, in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self.began = clock, clock()
+        self._coming: list[Part] = []
+        self._begun: list[str] = []
+        self._running: _Running | None = None
+        self._calls: dict[Kind, _Price] = {}
+        self._stages: dict[Kind, _Price] = {}
+        self._spent = 0.0  # passes of stages that are over
+        self._share = 0.0
+        self._end: tuple[float, float] | None = None  # the smoothed end, and when it was smoothed
+
+    def plan(self, parts: Sequence[Part]) -> None:
+        """What is to come from here on; stages that began before are left out, unless they run again."""
+        self._coming = [p for p in parts if p.again or p.stage not in self._begun]
+        running = self._running
+        if running is not None:
+            same = next((p for p in parts if p.stage == running.part.stage and not p.again), None)
+            running.part = running.part if same is None else replace(running.part, passes=max(same.passes, running.passes))
+        self._end = None
+
+    def enter(self, stage: str) -> bool:
+        """A stage begins; whether it is one of its own, and no part of another that runs."""
+        if self._running is not None:
+            return False
+        part = next((p for p in self._coming if p.stage == stage), Part(stage))
+        self._coming = [p for p in self._coming if p is not part]
+        self._begun.append(stage)
+        now = self._clock()
+        self._running = _Running(part, now, now, self._price_of(part) or 0.0)
+        return True
+
+    def leave(self) -> None:
+        """The stage that runs is over."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        self._spent += running.passes
+        if running.part.teaches and running.passes:
+            _add(self._stages, running.part.kind, running.passes, self._clock() - running.began)
+
+    def expect(self, passes: float) -> None:
+        """The stage that runs takes so many passes in all."""
+        if self._running is not None:
+            self._running.part = replace(self._running.part, passes=max(passes, self._running.passes))
+
+    def expect_as(self, done: int, total: int) -> None:
+        """The stage that runs takes as many passes for all of ``total`` as it took, or was spared, for those that are ``done``."""
+        if (running := self._running) is not None and done:
+            self.expect((running.passes + running.spared) / done * total - running.spared)
+
+    def spared(self, passes: float) -> None:
+        """So many passes of the stage that runs need not be made."""
+        if self._running is not None:
+            self._running.spared += passes
+            self.expect(self._running.part.passes - passes)
+
+    def count(self, done: int, total: int, unit: Unit) -> None:
+        """So much of the stage that runs is done, of things that are no passes."""
+        if (running := self._running) is not None:
+            running.heard = self._clock()
+            if running.count is None and not running.part.passes:
+                running.began = running.heard  # its pace is that of what is counted
+            running.part = replace(running.part, unit=unit)
+            running.count = done, total
+
+    def spent(self, passes: float, kind: Kind | None = None, seconds: float = 0.0) -> None:
+        """So many passes came back, after so many seconds where their ``kind`` is told."""
+        if kind is not None:
+            _add(self._calls, kind, passes, seconds)
+        if self._running is None:
+            self._spent += passes
+        else:
+            self._running.passes += passes
+            self._running.heard = self._clock()
+
+    @property
+    def passes(self) -> int:
+        """Passes of the whole run, as far as they are known."""
+        running = self._running
+        now = 0.0 if running is None else max(running.part.passes, running.passes)
+        return round(self._spent + now + sum(p.passes for p in self._coming))
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self.began
+
+    def standing(self) -> Standing:
+        """How far the run is."""
+        now, running = self._clock(), self._running
+        later = [self._price_of(p) for p in self._coming]
+        stage_left = 0.0 if running is None else running.left(now, self._price(running.part.kind) or 0.0)
+        # Before the first passes were made and timed nothing is known; nor without any plan.
+        known = bool(self._calls) and (bool(self._coming) or running is not None) and None not in later
+        left = None if not known else self._smoothed(now, stage_left + sum(s or 0.0 for s in later))
+        if left is not None:
+            passed = now - self.began
+            self._share = max(self._share, min(passed / max(passed + left, 1e-9), 0.999))
+        done, total, unit = self._counted()
+        begun = len(self._begun)
+        return Standing(
+            share=self._share, left=left, stage_left=min(stage_left, math.inf if left is None else left),
+            at_most=any(p.at_most for p in ([] if running is None else [running.part]) + self._coming),
+            step=begun if self._coming or begun > 1 else 0, steps=begun + len(self._coming) if self._coming or begun > 1 else 0,
+            done=done, total=total, unit=unit,
+        )  # fmt: skip
+
+    def _counted(self) -> tuple[int, int, Unit]:
+        running = self._running
+        if running is None or running.part.unit is None:
+            return 0, 0, "passes"
+        if running.count is not None:
+            return *running.count, running.part.unit
+        total = max(round(running.part.passes), round(running.passes))  # of samples: one pass each
+        return round(running.passes), total, running.part.unit
+
+    def _smoothed(self, now: float, left: float) -> float:
+        """The time left, without the jitter of single calls."""
+        if self._end is not None:
+            before = max(self._end[0] - now, 0.0)
+            if before > 0 and 1 / _FAR < left / before < _FAR:
+                left = before + (left - before) * (1 - math.exp(-(now - self._end[1]) / _SMOOTH))
+        self._end = now + left, now
+        return left
+
+    def _price_of(self, part: Part) -> float | None:
+        """Seconds that a part takes by what is known; None where no price of its passes is."""
+        if not part.passes:
+            return part.seconds
+        price = self._price(part.kind)
+        return None if price is None else part.passes * price + part.seconds
+
+    def _price(self, kind: Kind) -> float | None:
+        """Seconds of a pass."""
+        own = self._own_price(kind)
+        if own is not None:
+            return own
+        return next((times * p for like, times in _LIKE[kind] if (p := self._own_price(like)) is not None), None)
+
+    def _own_price(self, kind: Kind) -> float | None:
+        """The same by passes of that kind alone: by whole stages, with all that goes on in them, else by calls."""
+        stages = self._stages.get(kind, _Price())
+        passes, seconds = stages.passes, stages.seconds
+        running = self._running
+        if running is not None and running.part.kind == kind and running.part.teaches and running.passes:
+            passes, seconds = passes + running.passes, seconds + running.heard - running.began
+        if passes >= _TELLING:
+            return seconds / passes
+        calls = self._calls.get(kind)
+        return None if calls is None or not calls.passes else calls.seconds / calls.passes
+
+
+def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float) -> None:
+    price = prices.setdefault(kind, _Price())
+    price.passes += passes
+    price.seconds += seconds
+
+
+__all__ = ["Course", "Kind", "Part", "Standing", "Unit"]
