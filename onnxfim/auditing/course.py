@@ -14,15 +14,10 @@ Unit: TypeAlias = Literal["passes", "samples", "layers", "nodes"]
 #: derivative graphs, steps of an attack.
 Kind: TypeAlias = Literal["rows", "differences", "derivatives", "attack"]
 
-#: Price of a pass where none of its kind ran yet, in passes of another kind, the first that is known.
-_LIKE: dict[Kind, tuple[tuple[Kind, float], ...]] = {
-    "rows": (("differences", 0.9),),
-    "differences": (("rows", 1.2),),
-    "derivatives": (("attack", 0.9), ("rows", 1.3)),
-    "attack": (("derivatives", 1.1), ("rows", 1.4)),
-}
+#: Price of a pass where few of its kind ran yet, in forward passes of the file.
+_TIMES: dict[Kind, float] = {"rows": 1.0, "differences": 1.2, "derivatives": 1.3, "attack": 1.4}
 _PRIOR = 0.05  # of a stage: what the price before it weighs against what the stage itself takes
-_TELLING = 16  # passes of stages of a kind that tell its price
+_FEW = 48  # passes of a kind that weigh as much as what is expected of them by others
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
 _SMOOTH = 2.0  # seconds in which a new estimate of the end is taken over to two thirds
 _FAR = 1.6  # ratio to the smoothed time left from which the new one is taken at once
@@ -253,23 +248,28 @@ class Course:
         return None if price is None else part.passes * price + part.seconds
 
     def _price(self, kind: Kind) -> float | None:
-        """Seconds of a pass."""
-        own = self._own_price(kind)
-        if own is not None:
-            return own
-        return next((times * p for like, times in _LIKE[kind] if (p := self._own_price(like)) is not None), None)
-
-    def _own_price(self, kind: Kind) -> float | None:
-        """The same by passes of that kind alone: by whole stages, with all that goes on in them, else by calls."""
-        stages = self._stages.get(kind, _Price())
+        """Seconds of a pass: by whole stages of its kind, with all that goes on in them; by calls, as long as these are few."""
+        stages, running = self._stages.get(kind, _Price()), self._running
         passes, seconds = stages.passes, stages.seconds
-        running = self._running
         if running is not None and running.part.kind == kind and running.part.teaches and running.passes:
             passes, seconds = passes + running.passes, seconds + running.heard - running.began
-        if passes >= _TELLING:
-            return seconds / passes
-        calls = self._calls.get(kind)
-        return None if calls is None or not calls.passes else calls.seconds / calls.passes
+        expected = self._price_by_calls(kind)
+        if expected is None:
+            return seconds / passes if passes else None
+        return (seconds + _FEW * expected) / (passes + _FEW)
+
+    def _price_by_calls(self, kind: Kind) -> float | None:
+        """Seconds of a pass by calls alone."""
+        if kind in ("derivatives", "attack") and (own := self._called("derivatives", "attack")) is not None:
+            return own
+        forward = self._called("rows", "differences")
+        return None if forward is None else forward * _TIMES[kind]
+
+    def _called(self, *kinds: Kind) -> float | None:
+        """Seconds of a pass of these kinds, on average; None where none ran."""
+        found = [self._calls[k] for k in kinds if k in self._calls]
+        passes = sum(f.passes for f in found)
+        return sum(f.seconds for f in found) / passes if passes else None
 
 
 def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float) -> None:

@@ -33,7 +33,7 @@ _SCALING = 360  # passes that usual changes of the inputs are tried with
 _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
-_DRAWN_SECONDS = 5e-9  # of a number of the directions, that are drawn again where flips are looked for
+_DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
 _BOUND_SECONDS, _BOUND_BYTES = 0.0025, 1.5e-7  # of bounding: a node, and a byte of the file
 
 
@@ -182,7 +182,8 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
                 replace(_deriving(context, quick=False), stage="checking against the surrogate", passes=passes + _SELF_TEST)
             )
     if settings.flip:
-        drawn = n * settings.budget * context.dimension * _DRAWN_SECONDS
+        rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
+        drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(Part("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
     return parts
 

@@ -20,6 +20,7 @@ from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.signals import words_of
+from onnxfim.cli.waiting import SILENT
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
@@ -77,7 +78,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         result, problem = checks.judge_without_baseline(measured), error
     except Exception as error:  # noqa: BLE001 - what was measured is written, whatever its checks stumble over
         result, problem = replace(measured, verdict="inconclusive"), error
-    written = outputs.write(result)
+    with console.said_where_slow("writing the reports", after=console.passed + SILENT):
+        written = outputs.write(result)
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
     if code == INCONCLUSIVE and problem is None and written.problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")

@@ -44,7 +44,8 @@ def bounds_command(
         if as_json:
             raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
         console.take_stdout()
-    file = load_model(model)
+    with console.said_where_slow("reading the model"):
+        file = load_model(model)
     wanted.check_apart(file.files)
     with console.layers() as progress:
         head = _head(file, options["output"])

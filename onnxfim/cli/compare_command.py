@@ -216,7 +216,7 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
         raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
     how = runs(options, console, started=started, several=len(models) > 1)
     # The same file may be given twice: subjects are told apart by their place.
-    field = Field(how, console)
+    field = Field(how, console, more=bool(options["attribute"]))
     for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
         if audit is None:
             p = prepare(subject, _placed(options, place))
