@@ -77,7 +77,8 @@ class _Running:
     """The stage that runs: when it began, the passes it took, and when the last of them came back."""
 
     part: Part
-    began: float
+    entered: float
+    began: float  # from when on its pace counts
     heard: float
     expected: float  # seconds, by what was known before
     passes: float = 0.0
@@ -124,6 +125,7 @@ class Course:
         self._stages: dict[Kind, _Price] = {}
         self._spent = 0.0  # passes of stages that are over
         self._share = 0.0
+        self.took: dict[str, float] = {}  # seconds of stages that are over
         self._end: tuple[float, float] | None = None  # the smoothed end, and when it was smoothed
 
     def plan(self, parts: Sequence[Part]) -> None:
@@ -143,7 +145,7 @@ class Course:
         self._coming = [p for p in self._coming if p is not part]
         self._begun.append(stage)
         now = self._clock()
-        self._running = _Running(part, now, now, self._price_of(part) or 0.0)
+        self._running = _Running(part, now, now, now, self.price_of(part) or 0.0)
         return True
 
     def leave(self) -> None:
@@ -152,6 +154,7 @@ class Course:
         if running is None:
             return
         self._spent += running.passes
+        self.took[running.part.stage] = self._clock() - running.entered
         if running.part.teaches and running.passes:
             _add(self._stages, running.part.kind, running.passes, self._clock() - running.began)
 
@@ -205,7 +208,7 @@ class Course:
     def standing(self) -> Standing:
         """How far the run is."""
         now, running = self._clock(), self._running
-        later = [self._price_of(p) for p in self._coming]
+        later = [self.price_of(p) for p in self._coming]
         stage_left = 0.0 if running is None else running.left(now, self._price(running.part.kind) or 0.0)
         # Before the first passes were made and timed nothing is known; nor without any plan.
         known = bool(self._calls) and (bool(self._coming) or running is not None) and None not in later
@@ -240,8 +243,8 @@ class Course:
         self._end = now + left, now
         return left
 
-    def _price_of(self, part: Part) -> float | None:
-        """Seconds that a part takes by what is known; None where no price of its passes is."""
+    def price_of(self, part: Part) -> float | None:
+        """Seconds that a part takes by what is known so far; None where no price of its passes is."""
         if not part.passes:
             return part.seconds
         price = self._price(part.kind)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.dry_run import DryRun, dry_run
 from onnxfim.auditing.in_flight import Orders
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.run import audit, planned_step
@@ -111,6 +112,33 @@ class StepJob(Job[StepChoice]):
         return found
 
     def of(self, change: Callable[[Candidate], Candidate]) -> StepJob:
+        return replace(self, candidate=change(self.candidate))
+
+
+@dataclass(frozen=True)
+class DryRunJob(Job[DryRun]):
+    """What an audit would take."""
+
+    candidate: Candidate
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return (self.candidate,)
+
+    def run(self, report: Report, stop: Stop) -> DryRun:
+        c = self.candidate
+        with stop.current():
+            assert isinstance(c.inputs, Samples)
+            return dry_run(c.model, c.inputs, c.settings, progress=report)
+
+    def written(self, result: DryRun) -> str:
+        return json.dumps(to_plain(result))
+
+    def read(self, text: str) -> DryRun:
+        found: DryRun = from_plain(DryRun, json.loads(text))
+        return found
+
+    def of(self, change: Callable[[Candidate], Candidate]) -> DryRunJob:
         return replace(self, candidate=change(self.candidate))
 
 

@@ -39,27 +39,30 @@ _BOUND_SECONDS, _BOUND_BYTES = 0.0025, 1.5e-7  # of bounding: a node, and a byte
 
 def begun(context: Context) -> None:
     """Plan an audit whose model is open, before anything is measured."""
-    n = _audited(context)
+    n = audited(context)
     gradient = derivable(context)
-    ground = [
+    first = _first(context, n)
+    middle = _by_gradients(context, n) if gradient else _by_differences(context, n, first, n * context.settings.budget - first)
+    outlook = _outlook(context, "gradient" if gradient else "sketch", sure=False)
+    context.meter.plan([*grounding(context, n), *middle, *_closing(context, n)], outlook)
+
+
+def grounding(context: Context, n: int) -> list[Part]:
+    """What comes before the first sample is measured, of n."""
+    gradient = derivable(context)
+    parts = [
         Part("trying rows against each other", seconds=0.05),
         Part("clean pass", len(context.X), unit="samples"),
         Part("looking for ties", 0.0 if context.subject.file is None else 2.0 * n, teaches=False),
         Part("calibration"),
         Part("choosing the step", _ladder(context, n, brief=gradient), "differences", unit="passes"),
     ]
-    if context.settings.method in ("auto", "gradient"):
-        ground.append(_deriving(context, quick=not gradient))
-    first = _first(context, n)
-    middle = _by_gradients(context, n) if gradient else _by_differences(context, n, first, n * context.settings.budget - first)
-    context.meter.plan(
-        [*ground, *middle, *_closing(context, n)], _outlook(context, "gradient" if gradient else "sketch", sure=False)
-    )
+    return [*parts, _deriving(context, quick=not gradient)] if context.settings.method in ("auto", "gradient") else parts
 
 
 def step_alone(context: Context) -> None:
     """Plan what chooses a step and measures nothing."""
-    n = _audited(context)
+    n = audited(context)
     brief = min(_ladder(context, n, brief=False), _LADDER)
     parts = [
         Part("clean pass", len(context.X), unit="samples"),
@@ -71,18 +74,18 @@ def step_alone(context: Context) -> None:
 
 def without_values(ground: Ground) -> None:
     """Plan the rest of an audit that measures nothing."""
-    n = len(ground.clean.audited)
-    parts = [Part("telling why there is no value")]
-    if ground.settings.flip:
-        parts.append(Part("looking for flips", _BLIND_FLIPS * n))
-    ground.meter.plan([*parts, *_closing(ground, n)], _outlook(ground, "no values", sure=True))
+    ground.meter.plan(of_nothing(ground, audited(ground)), _outlook(ground, "no values", sure=True))
 
 
 def by_gradients(ground: Ground, route: GradientRoute) -> None:
     """Plan the rest of an audit whose derivative graphs passed their test."""
-    n = len(ground.clean.audited)
+    ground.meter.plan(of_gradients(ground, route, audited(ground)), _outlook(ground, "gradient", sure=True))
+
+
+def of_gradients(ground: Ground, route: GradientRoute, n: int) -> list[Part]:
+    """The rest of an audit of n samples by gradients."""
     each = 1 + min(ground.base[0].size, math.prod(ground.X.shape[1:])) if route.few else _ITERATED
-    ground.meter.plan([*_by_gradients(ground, n, each), *_closing(ground, n)], _outlook(ground, "gradient", sure=True))
+    return [*_by_gradients(ground, n, each), *_closing(ground, n)]
 
 
 def fallen_back(ground: Ground) -> None:
@@ -91,26 +94,46 @@ def fallen_back(ground: Ground) -> None:
     first = _first(ground, n)
     parts = _by_differences(ground, n, first, n * ground.settings.budget - first)
     if ground.brief and ground.step.unchosen is None:
-        parts.insert(0, Part("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True))
+        parts.insert(0, careful_ladder(ground, n))
     ground.meter.plan([*parts, *_closing(ground, n)], _outlook(ground, "sketch", sure=True))
+
+
+def careful_ladder(ground: Ground, n: int) -> Part:
+    """The step chosen once more, with the care that differences need."""
+    return Part("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True)
 
 
 def by_differences(ground: Ground, plan: Plan) -> None:
     """Plan the rest of an audit that takes differences along these directions."""
-    n, settings = len(ground.clean.audited), ground.settings
+    method = "exact" if plan.exact else "sketch"
+    ground.meter.plan(of_differences(ground, plan, audited(ground)), _outlook(ground, method, sure=True))
+
+
+def of_differences(ground: Ground, plan: Plan, n: int) -> list[Part]:
+    """The rest of an audit of n samples by differences."""
+    settings = ground.settings
     each = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
     rest = (settings.budget if settings.precision is None else settings.max_budget) - each - 1 if plan.refines else 0
     parts = _by_differences(ground, n, n * each, n * max(rest, 0))
     if not plan.refines:
         parts = [p for p in parts if p.stage != "refining"]
-    ground.meter.plan([*parts, *_closing(ground, n)], _outlook(ground, "exact" if plan.exact else "sketch", sure=True))
+    return [*parts, *_closing(ground, n)]
+
+
+def of_nothing(ground: Ground, n: int) -> list[Part]:
+    """The rest of an audit of n samples that have no value."""
+    parts = [Part("telling why there is no value")]
+    if ground.settings.flip:
+        parts.append(Part("looking for flips", _BLIND_FLIPS * n))
+    return [*parts, *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
-    return Outlook(method, context.provider, _audited(context), sure)
+    return Outlook(method, context.provider, audited(context), sure)
 
 
-def _audited(context: Context) -> int:
+def audited(context: Context) -> int:
+    """How many samples are audited, as far as that is known."""
     if isinstance(context, Ground):
         return len(context.clean.audited)
     return min(len(context.X), context.settings.samples or len(context.X))

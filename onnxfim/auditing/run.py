@@ -124,7 +124,7 @@ def planned_step(model: Model, inputs: Array | Samples, settings: Settings, prog
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; what was finished is kept, whatever ends them early."""
-    ground, ended = _grounded(context)
+    ground, ended = grounded(context)
     ground, found = (ground, _unmeasured(ended)) if ended is not None else _kept(ground)
     reading, scaling = None, None
     if not found.interrupted:
@@ -136,7 +136,7 @@ def _staged(context: Context, started: float) -> Audit:
     return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
 
 
-def _grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
+def grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
     """What measuring begins from, and the interrupt that ended it before; what is missing then says so."""
     cleaned, rows, ties, calibration, chosen, ended = None, None, TiedSamples(), None, None, None
     try:
@@ -241,10 +241,10 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
 
 def opened(
     model: Model, inputs: Array | Mapping[str, Array] | Samples, labels: Array | None, settings: Settings, report: Report | None,
-    cache_dir: str | Path | None,
+    cache_dir: str | Path | None, *, meter: Meter | None = None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
-    meter = Meter(report, current_stop())
+    meter = Meter(report, current_stop()) if meter is None else meter
     meter.say("opening the model")
     file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
