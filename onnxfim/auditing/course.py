@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["rows", "differences", "derivatives", "attack"]
 
 #: Price of a pass where few of its kind ran yet, in forward passes of the file.
 _TIMES: dict[Kind, float] = {"rows": 1.0, "differences": 1.2, "derivatives": 1.3, "attack": 1.4}
-_PRIOR = 0.05  # of a stage: what the price before it weighs against what the stage itself takes
+_PRIOR, _MOST_PRIOR = 0.05, 16.0  # of a stage, and its passes at most: what the price before it weighs against its own
 _FEW = 48  # passes of a kind that weigh as much as what is expected of them by others
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
 _SMOOTH = 2.0  # seconds in which a new estimate of the end is taken over to two thirds
@@ -80,29 +80,27 @@ class _Running:
     entered: float
     began: float  # from when on its pace counts
     heard: float
-    expected: float  # seconds, by what was known before
+    price: float  # seconds of a pass, and of the whole, by what was known before
+    expected: float
     passes: float = 0.0
     spared: float = 0.0  # passes that were not made
     count: tuple[int, int] | None = None
-
-    @property
-    def share(self) -> float | None:
-        """How much of it is done; None where nothing tells."""
-        if self.part.passes > 0:
-            return min(self.passes / max(self.part.passes, self.passes * 1.02), 1.0)
-        return self.count[0] / self.count[1] if self.count is not None and self.count[1] else None
 
     def left(self, now: float, price: float) -> float:
         """Seconds that it still takes: by its pace so far and, as long as little of it is done, by what was expected before.
 
         Where its time is not that of its passes alone, these cost ``price`` each, and what comes beside them comes first.
         """
-        share, age = self.share, now - self.heard
-        if self.part.passes and not self.part.teaches:
-            left = max(self.part.passes - self.passes, 0.0) * price + (0.0 if self.passes else self.part.seconds)
-        elif share is None:
+        age = now - self.heard
+        if self.part.passes:
+            if self.part.teaches:
+                prior = min(_PRIOR * self.part.passes, _MOST_PRIOR)
+                price = (prior * self.price + self.heard - self.began) / (prior + self.passes)
+            left = max(self.part.passes - self.passes, 0.02 * self.passes) * price + (0.0 if self.passes else self.part.seconds)
+        elif self.count is None or not self.count[1]:
             left, age = self.expected, now - self.began
         else:
+            share = self.count[0] / self.count[1]
             left = (1 - share) * (_PRIOR * self.expected + self.heard - self.began) / (_PRIOR + share)
         return max(left - age, _OVER * age if age > 1.0 else 0.0)
 
@@ -145,7 +143,7 @@ class Course:
         self._coming = [p for p in self._coming if p is not part]
         self._begun.append(stage)
         now = self._clock()
-        self._running = _Running(part, now, now, now, self.price_of(part) or 0.0)
+        self._running = _Running(part, now, now, now, self._price(part.kind) or 0.0, self.price_of(part) or 0.0)
         return True
 
     def leave(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.auditing import planning
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.course import Part, Unit
-from onnxfim.auditing.meter import Meter, Report
+from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.run import Model, grounded, opened
 from onnxfim.auditing.stages import bounding, by_gradients, choosing, crosscheck, flipping, unmeasurable
 from onnxfim.data import Samples
@@ -108,6 +108,10 @@ class _Brief(Meter):
         self.counted = done, total
         super().count(done, total, unit)
 
+    def say(self, stage: str) -> None:
+        if self._report is not None:
+            self._report(Progress(f"timing: {stage}", 0, 0))
+
     @contextmanager
     def briefly(self) -> Iterator[None]:
         """Break off what goes on longer than a few seconds."""
@@ -169,6 +173,7 @@ class _Trial:
                 parts, method = planning.of_gradients(full, derivative.route, self._n), "gradient"
             else:
                 again = ground.brief
+                planning.fallen_back(ground)
                 ground = choosing.with_care(ground)
                 full = replace(ground, settings=self._context.settings, samples=self._context.samples)
                 parts, method = self._by_differences(ground, full, derivative.info)

@@ -15,6 +15,7 @@ from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
+from onnxfim.cli.dry_running import dry_run_command
 from onnxfim.cli.gating import INCONCLUSIVE, NOTHING, as_baseline, exit_code, print_checks, read_checks, require_same_data
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
@@ -63,6 +64,9 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     outputs.check_apart(prepared.file.files)
     if checks.baseline is not None:
         require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+    if options["dry_run"]:
+        subject = (model, Candidate(prepared.file, prepared.samples, prepared.settings))
+        return dry_run_command([subject], how, console, options, as_json=outputs.json_to_stdout)
     try:
         measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
     except OutOfTime as error:

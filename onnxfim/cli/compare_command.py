@@ -114,6 +114,8 @@ def compare_command(
     wanted.check([*subjects, options["data"], options["labels_path"]])
     if wanted.to_stdout:
         console.take_stdout()
+    if options["dry_run"]:
+        return _tried(subjects, console, options, started, as_json=wanted.json_to_stdout)
     sides = _measured_subjects(subjects, console, options, started)
     audits = sides.audits
     if len(audits) < 2:
@@ -227,6 +229,24 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
     whole = not any(a.run.partial for a in audits)
     attribution = field.attribution(options["attribute_samples"]) if options["attribute"] and whole else None
     return _Subjects(audits, field.outputs, field.evaluations, attribution, tuple(field.missing))
+
+
+def _tried(subjects: Sequence[str], console: Console, options: dict[str, Any], started: float, *, as_json: bool) -> int:
+    """What the measuring of the models would take; saved audits are there already."""
+    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.cli.audit_command import prepare
+    from onnxfim.cli.dry_running import dry_run_command
+    from onnxfim.cli.isolating import runs
+
+    found = []
+    for place, subject in enumerate(subjects):
+        if Path(subject).suffix.lower() != ".json":
+            if options["data"] is None:
+                raise click.UsageError(f"--data is needed to measure {subject}. Give samples, or audits saved with -o json=PATH.")
+            p = prepare(subject, _placed(options, place))
+            found.append((subject, Candidate(p.file, p.samples, p.settings)))
+    how = runs(options, console, started=started, several=len(found) > 1)
+    return dry_run_command(found, how, console, options, as_json=as_json)
 
 
 def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
