@@ -19,6 +19,7 @@ _TIMES: dict[Kind, float] = {"rows": 1.0, "differences": 1.2, "derivatives": 1.3
 _PRIOR, _MOST_PRIOR = 0.05, 16.0  # of a stage, and its passes at most: what the price before it weighs against its own
 _FEW = 48  # passes of a kind that weigh as much as what is expected of them by others
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
+_WORKED, _SLOWEST = 0.5, 5.0  # seconds of work that tell how slow it is, and how slow at most
 _SMOOTH = 2.0  # seconds in which a new estimate of the end is taken over to two thirds
 _FAR = 1.6  # ratio to the smoothed time left from which the new one is taken at once
 
@@ -80,7 +81,8 @@ class _Running:
     entered: float
     began: float  # from when on its pace counts
     heard: float
-    price: float  # seconds of a pass, and of the whole, by what was known before
+    price: float  # seconds of a pass, of what comes beside them, and of the whole, by what was known before
+    beside: float
     expected: float
     passes: float = 0.0
     spared: float = 0.0  # passes that were not made
@@ -96,7 +98,11 @@ class _Running:
             if self.part.teaches:
                 prior = min(_PRIOR * self.part.passes, _MOST_PRIOR)
                 price = (prior * self.price + self.heard - self.began) / (prior + self.passes)
-            left = max(self.part.passes - self.passes, 0.02 * self.passes) * price + (0.0 if self.passes else self.part.seconds)
+            left = max(self.part.passes - self.passes, 0.02 * self.passes) * price
+            if not self.part.teaches and self.count is not None and self.count[0]:
+                left = (self.count[1] / self.count[0] - 1) * (self.heard - self.began)
+            elif not self.passes:
+                left += self.beside
         elif self.count is None or not self.count[1]:
             left, age = self.expected, now - self.began
         else:
@@ -112,10 +118,17 @@ class _Price:
 
 
 class Course:
-    """The stages of a run, and how far it is; all times are those of ``clock``, in seconds."""
+    """The stages of a run, and how far it is.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        clock: Tells all times, in seconds.
+        work: Tells how long the thread that runs it has been at work, in seconds: where others keep the machine busy that is less
+            than what passed, and what is expected beside passes takes as much longer. None takes no notice of it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, work: Callable[[], float] | None = None) -> None:
         self._clock, self.began = clock, clock()
+        self._work, self._worked = work, 0.0 if work is None else work()
         self._coming: list[Part] = []
         self._begun: list[str] = []
         self._running: _Running | None = None
@@ -143,7 +156,9 @@ class Course:
         self._coming = [p for p in self._coming if p is not part]
         self._begun.append(stage)
         now = self._clock()
-        self._running = _Running(part, now, now, now, self._price(part.kind) or 0.0, self.price_of(part) or 0.0)
+        self._running = _Running(
+            part, now, now, now, self._price(part.kind) or 0.0, part.seconds * self._slower, self.price_of(part) or 0.0
+        )
         return True
 
     def leave(self) -> None:
@@ -243,10 +258,19 @@ class Course:
 
     def price_of(self, part: Part) -> float | None:
         """Seconds that a part takes by what is known so far; None where no price of its passes is."""
+        beside = part.seconds * self._slower if part.seconds else 0.0
         if not part.passes:
-            return part.seconds
+            return beside
         price = self._price(part.kind)
-        return None if price is None else part.passes * price + part.seconds
+        return None if price is None else part.passes * price + beside
+
+    @property
+    def _slower(self) -> float:
+        """How many times longer work takes than on a machine of its own."""
+        if self._work is None:
+            return 1.0
+        worked, passed = self._work() - self._worked, self._clock() - self.began
+        return min(max(passed / worked, 1.0), _SLOWEST) if worked > _WORKED else 1.0
 
     def _price(self, kind: Kind) -> float | None:
         """Seconds of a pass: by whole stages of its kind, with all that goes on in them; by calls, as long as these are few."""

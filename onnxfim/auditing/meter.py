@@ -121,7 +121,7 @@ class Meter:
         self.stop = Stop() if stop is None else stop
         self.passes = self.cached = 0
         self.done = self.total = 0
-        self.course = Course()
+        self.course = Course(work=time.thread_time)
         self._outlook: Outlook | None = None
         self._unit: Unit = "passes"
         self._report = report

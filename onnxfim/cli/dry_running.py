@@ -29,6 +29,7 @@ def dry_run_command(
         OnnxFimError: the command itself could not run.
     """
     before, found = console.passed, []
+    how = replace(how, isolation=replace(how.isolation, deadline=None))  # that of the run itself
     for number, (name, candidate) in enumerate(subjects, 1):
         turn = Turn(number, len(subjects), Path(name).name) if len(subjects) > 1 else None
         found.append(how.do(DryRunJob(candidate), turn=turn).result)
