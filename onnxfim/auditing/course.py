@@ -181,6 +181,11 @@ class Course:
         if (running := self._running) is not None and done:
             self.expect((running.passes + running.spared) / done * total - running.spared)
 
+    def beside(self, seconds: float) -> None:
+        """The stage that runs took so many seconds for what is done once, and tells nothing of its pace."""
+        if self._running is not None:
+            self._running.began += seconds
+
     def spared(self, passes: float) -> None:
         """So many passes of the stage that runs need not be made."""
         if self._running is not None:

@@ -255,14 +255,18 @@ class MeteredModel(DifferentiableModel):
     def _derive(self, kind: DerivativeKind) -> onnx.ModelProto:
         started = time.perf_counter()
         found = super()._derive(kind)
-        self._readying += time.perf_counter() - started
+        self._readied(time.perf_counter() - started)
         return found
 
     def _open(self, model: onnx.ModelProto) -> Any:
         started = time.perf_counter()
         session = super()._open(model)
-        self._readying += time.perf_counter() - started
+        self._readied(time.perf_counter() - started)
         return session
+
+    def _readied(self, seconds: float) -> None:
+        self._readying += seconds
+        self._meter.course.beside(seconds)
 
     def _begins(self) -> float:
         """When a call begins, by a clock that stands while a graph is derived and opened."""

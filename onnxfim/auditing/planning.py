@@ -28,7 +28,7 @@ _ITERATED = 115  # passes of a sample by iterations over many classes
 _CHECKED = 6 * 32  # directions of the check against the sketch
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
 _KL_POINTS = 12  # passes of a sample that is replayed
-_L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 12, 40 * 2  # of an attack on a sample, two passes each
+_L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 6, 40 * 2  # of an attack on a sample, two passes each
 _REACHED = 0.9  # of the samples, that an attack has to do with: the others are wrong already
 _SCALING = 360  # passes that usual changes of the inputs are tried with
 _SELF_TEST = 176  # passes of the test of derivative graphs
@@ -176,7 +176,8 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     if settings.attack is not None:
         aims = 2 if 2 < outputs <= FEW_CLASSES else 1
         steps = aims * (_L2_STEPS if settings.attack == "l2" else _LINF_STEPS) + _PGD_STEPS
-        attacked = _REACHED * min(n, settings.attack_samples or n)
+        right = context.calibration.accuracy if isinstance(context, Ground) else _REACHED
+        attacked = (1.0 if right is None else right) * min(n, settings.attack_samples or n)
         parts.append(Part("attacking", attacked * 2 * steps, "attack", unit="passes"))
     return parts
 

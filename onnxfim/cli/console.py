@@ -88,7 +88,7 @@ class Console:
             now = time.monotonic()
             if now >= due:
                 self.say(f"{text}, {passed_words(now - began)} so far" if said else text)
-                said, due = True, now + waiting.HEARTBEAT
+                said, due = True, now + waiting.CLOSER_HEARTBEAT
             return max(due - now, 0.0)
 
         with _ticking(tick):
@@ -135,18 +135,20 @@ class Console:
             raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
 
     @contextmanager
-    def progress(self, turn: Turn | None = None) -> Iterator[Callable[[Progress], None]]:
+    def progress(self, turn: Turn | None = None, *, apart: bool = False) -> Iterator[Callable[[Progress], None]]:
         """A callback for the audit's progress; with --verbose the log is printed meanwhile.
 
         Args:
             turn: Which of several jobs it is, or None.
+            apart: Whether the work is done in another process.
         """
-        with self._log(), self._shown(self._waiting(turn)) as update:
+        with self._log(), self._shown(self._waiting(turn, apart=apart)) as update:
             yield update
 
-    def _waiting(self, turn: Turn | None = None, stage: str = "starting") -> Waiting:
+    def _waiting(self, turn: Turn | None = None, stage: str = "starting", *, apart: bool = False) -> Waiting:
         """What is said from here on."""
-        return Waiting(self._began, time.monotonic(), turn, stage, waiting.HEARTBEAT, waiting.SILENT)
+        heartbeat = waiting.HEARTBEAT if apart else waiting.CLOSER_HEARTBEAT
+        return Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT)
 
     @contextmanager
     def _log(self) -> Iterator[None]:

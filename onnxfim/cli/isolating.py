@@ -62,7 +62,7 @@ class Runs:
         """
         job = AuditJob(candidate, cache_folder(options))
         if self.apart:
-            show = partial(self.console.progress, turn)
+            show = partial(self.console.progress, turn, apart=True)
             return isolated_audit(job, self.isolation, show=show, level=self._level, before=before)
         return self._here(job, turn)
 
@@ -73,7 +73,7 @@ class Runs:
             OnnxFimError: as `isolation.isolated`.
         """
         if self.apart:
-            return isolated(job, self.isolation, show=partial(self.console.progress, turn), level=self._level)
+            return isolated(job, self.isolation, show=partial(self.console.progress, turn, apart=True), level=self._level)
         return Outcome(self._here(job, turn), {}, ())
 
     @property

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 SILENT = 1.0
 #: Seconds between lines where there is no terminal: below ten, whatever keeps a line from being printed at once.
 HEARTBEAT = 8.0
+#: The same where the work is done in this process, which may keep the thread that says them from its turn for some seconds.
+CLOSER_HEARTBEAT = 5.0
 #: Seconds of a run from which on it is told at its beginning what it will take.
 LONG = 20.0
 _BEGUN = 1.0  # seconds of a stage that is told of: shorter ones pass unsaid
 _UNSURE = 5.0  # seconds after which a forecast is told that the derivative graphs may still change
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
+_LATE, _DOUBT = 0.6, 3.0  # share of the run after which it is not told again, and seconds for which it must be far off
 _CHANGED = 2.0  # ratio of two forecasts from which on the second is told as well
 
 
@@ -103,6 +106,7 @@ class Waiting:
     _said_stage: bool = True
     _said: float = field(default=0.0)  # when the last line came
     _forecast: float | None = None  # seconds that were told
+    _doubted: float | None = None  # since when they are far off
 
     def __post_init__(self) -> None:
         self._said = self._since = self.started
@@ -144,8 +148,15 @@ class Waiting:
         if forecast is None or not (forecast.sure or now - self.started > _UNSURE):
             return None
         seconds = forecast.seconds
-        if seconds < LONG or (self._forecast is not None and 1 / _CHANGED < seconds / self._forecast < _CHANGED):
+        if seconds < LONG:
             return None
+        if self._forecast is not None:  # again where it is far off, early enough to matter, and for longer than a moment
+            if 1 / _CHANGED < seconds / self._forecast < _CHANGED or (self._last is not None and self._last.share > _LATE):
+                self._doubted = None
+                return None
+            self._doubted = now if self._doubted is None else self._doubted
+            if now - self._doubted < _DOUBT:
+                return None
         again, self._forecast = self._forecast is not None, seconds
         words = forecast_words(forecast)
         head = "" if self.turn is None else f"{self.turn.words}: "
@@ -208,4 +219,15 @@ class Waiting:
         return f"{told}; {done}after {passed_words(now - self.began)}, {self.left_words(now)}"
 
 
-__all__ = ["HEARTBEAT", "LONG", "SILENT", "Turn", "Waiting", "counted", "forecast_words", "passed_words", "seconds_words"]
+__all__ = [
+    "CLOSER_HEARTBEAT",
+    "HEARTBEAT",
+    "LONG",
+    "SILENT",
+    "Turn",
+    "Waiting",
+    "counted",
+    "forecast_words",
+    "passed_words",
+    "seconds_words",
+]

@@ -231,7 +231,7 @@ def test_a_terminal_gets_colours_and_no_others(hostile, monkeypatch):
 
 def test_heartbeats_are_visible(monkeypatch):
     monkeypatch.setattr("onnxfim.cli.waiting.SILENT", 0.0)
-    monkeypatch.setattr("onnxfim.cli.waiting.HEARTBEAT", 60.0)
+    monkeypatch.setattr("onnxfim.cli.waiting.CLOSER_HEARTBEAT", 60.0)
     sink = io.StringIO()
     monkeypatch.setattr("sys.stderr", sink)
     with Console().progress() as told:
