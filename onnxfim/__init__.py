@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxfim.auditing.api import audit_isolated, bounds, check, inspect, load_samples
+    from onnxfim.auditing.meter import Progress
     from onnxfim.auditing.run import audit
     from onnxfim.auditing.subject import from_callable
     from onnxfim.data.samples import Samples
@@ -32,6 +33,7 @@ _HOMES = {
     "load_samples": "onnxfim.auditing.api",
     "render_html": "onnxfim.report.html",
     "Audit": "onnxfim.record.audit",
+    "Progress": "onnxfim.auditing.meter",
     "Samples": "onnxfim.data.samples",
     "Settings": "onnxfim.record.settings",
     **dict.fromkeys(
@@ -40,9 +42,9 @@ _HOMES = {
     ),
 }
 __all__ = [
-    "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
-    "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
-    "load_samples", "render_html",
+    "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "Progress", "ProviderError", "Samples", "Settings",
+    "SettingsError", "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable",
+    "inspect", "load_samples", "render_html",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tests.support.audits import VARIANTS, make_audit
 from tests.support.places import SAMPLES
 
 FUNCTIONS = ("audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect", "load_samples", "render_html")
-RECORDS = ("Audit", "Settings")
+RECORDS = ("Audit", "Progress", "Settings")
 ERRORS = tuple(name for name in onnxfim.__all__ if name.endswith("Error") or name == "UnsupportedOperator")
 
 

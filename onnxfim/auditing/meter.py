@@ -65,6 +65,15 @@ class Progress:
         stage_total: Of so much; 0 where nothing is counted in it.
         stage_unit: What these count.
         forecast: What the whole run is expected to take; None as long as that is not known.
+
+    Example:
+        >>> import numpy as np
+        >>> import onnxfim
+        >>> told = []
+        >>> X = np.load("digits.npz")["inputs"][:20]
+        >>> audit = onnxfim.audit("digits_mlp.onnx", X, progress=told.append)
+        >>> {p.stage_unit for p in told if p.stage == "measuring"}, told[-1].stage
+        ({'samples'}, 'concluding')
     """
 
     stage: str

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from onnxfim.slopes.exact import GradientRoute
 
 _ITERATED = 115  # passes of a sample by iterations over many classes
+_TIED = 25  # times the passes of a sample, that one on ties takes more for its one-sided slopes
 _CHECKED = 6 * 32  # directions of the check against the sketch
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
 _KL_POINTS = 12  # passes of a sample that is replayed
-_L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 6, 40 * 2  # of an attack on a sample, two passes each
+_L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 5, 40 * 2  # of an attack on a sample, two passes each
 _REACHED = 0.9  # of the samples, that an attack has to do with: the others are wrong already
 _SCALING = 360  # passes that usual changes of the inputs are tried with
 _SELF_TEST = 176  # passes of the test of derivative graphs
@@ -86,7 +87,8 @@ def by_gradients(ground: Ground, route: GradientRoute) -> None:
 def of_gradients(ground: Ground, route: GradientRoute, n: int) -> list[Part]:
     """The rest of an audit of n samples by gradients."""
     each = 1 + min(ground.base[0].size, math.prod(ground.X.shape[1:])) if route.few else _ITERATED
-    return [*_by_gradients(ground, n, each), *_closing(ground, n)]
+    tied = sum(p in ground.ties for p in ground.clean.audited.tolist()) / max(len(ground.clean.audited), 1)
+    return [*_by_gradients(ground, n, each * (1 + _TIED * tied)), *_closing(ground, n)]
 
 
 def fallen_back(ground: Ground) -> None:

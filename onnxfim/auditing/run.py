@@ -77,7 +77,7 @@ def audit(
             the inputs' names, those that are held among them.
         labels: Class indices (N,), for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
-        progress: Called as the audit goes on.
+        progress: Called as the audit goes on, with a `Progress`: at every stage, and a few times a second in a long one.
         cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
             come, so that an interrupted audit goes on where it stopped. None computes all anew.
         stop: What asks it to end, from another thread or a signal's handler; no handler is installed here.

@@ -52,6 +52,7 @@ def conclude(
         started: When the audit began, by `time.perf_counter`.
         scaling: Whether the inputs are in the model's units, or None where that was not checked.
     """
+    ground.say("concluding")
     found = _all_told(ground, found)
     samples: tuple[SampleResult, ...] = tuple(found.in_order)
     if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:
