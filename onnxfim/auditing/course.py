@@ -25,7 +25,7 @@ _FAR = 1.6  # ratio to the smoothed time left from which the new one is taken at
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedStage:
     """A stage that is to come.
 
     Attributes:
@@ -77,7 +77,7 @@ class Standing:
 class _Running:
     """The stage that runs: when it began, the passes it took, and when the last of them came back."""
 
-    part: Part
+    part: PlannedStage
     entered: float
     began: float  # from when on its pace counts
     heard: float
@@ -129,7 +129,7 @@ class Course:
     def __init__(self, clock: Callable[[], float] = time.monotonic, work: Callable[[], float] | None = None) -> None:
         self._clock, self.began = clock, clock()
         self._work, self._worked = work, 0.0 if work is None else work()
-        self._coming: list[Part] = []
+        self._coming: list[PlannedStage] = []
         self._begun: list[str] = []
         self._running: _Running | None = None
         self._calls: dict[Kind, _Price] = {}
@@ -139,7 +139,7 @@ class Course:
         self.took: dict[str, float] = {}  # seconds of stages that are over
         self._end: tuple[float, float] | None = None  # the smoothed end, and when it was smoothed
 
-    def plan(self, parts: Sequence[Part]) -> None:
+    def plan(self, parts: Sequence[PlannedStage]) -> None:
         """What is to come from here on; stages that began before are left out, unless they run again."""
         self._coming = [p for p in parts if p.again or p.stage not in self._begun]
         running = self._running
@@ -152,7 +152,7 @@ class Course:
         """A stage begins; whether it is one of its own, and no part of another that runs."""
         if self._running is not None:
             return False
-        part = next((p for p in self._coming if p.stage == stage), Part(stage))
+        part = next((p for p in self._coming if p.stage == stage), PlannedStage(stage))
         self._coming = [p for p in self._coming if p is not part]
         self._begun.append(stage)
         now = self._clock()
@@ -261,7 +261,7 @@ class Course:
         self._end = now + left, now
         return left
 
-    def price_of(self, part: Part) -> float | None:
+    def price_of(self, part: PlannedStage) -> float | None:
         """Seconds that a part takes by what is known so far; None where no price of its passes is."""
         beside = part.seconds * self._slower if part.seconds else 0.0
         if not part.passes:
@@ -308,4 +308,4 @@ def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float) 
     price.seconds += seconds
 
 
-__all__ = ["Course", "Kind", "Part", "Standing", "Unit"]
+__all__ = ["Course", "Kind", "PlannedStage", "Standing", "Unit"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.auditing import planning
 from onnxfim.auditing.context import Context, Found, Ground
-from onnxfim.auditing.course import Part, Unit
+from onnxfim.auditing.course import PlannedStage, Unit
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.run import Model, grounded, opened
 from onnxfim.auditing.stages import bounding, by_gradients, choosing, crosscheck, flipping, unmeasurable
@@ -198,7 +198,7 @@ class _Trial:
                 for _ in range(_CALLS):
                     route.model.loss_gradient(X, labels, np.full(rows, -1), of)
 
-    def _by_differences(self, ground: Ground, full: Ground, info: GradientInfo) -> tuple[list[Part], str]:
+    def _by_differences(self, ground: Ground, full: Ground, info: GradientInfo) -> tuple[list[PlannedStage], str]:
         from onnxfim.auditing.stages import by_differences
 
         plan = by_differences.plan(ground)
@@ -228,7 +228,7 @@ class _Trial:
         seconds, (done, total) = time.perf_counter() - began, self._meter.counted
         self._bounding = seconds if whole or not done else seconds * total / done
 
-    def _reckoned(self, ground: Ground, parts: list[Part], method: str, reason: str | None) -> DryRun:
+    def _reckoned(self, ground: Ground, parts: list[PlannedStage], method: str, reason: str | None) -> DryRun:
         course, context = self._meter.course, self._context
         once = {stage: course.took.get(stage) for stage in _ONCE} | {"bounding": self._bounding}
         stages = [ExpectedStage("opening the model", 0, self._opening)]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
-from onnxfim.auditing.course import Course, Kind, Part, Unit
+from onnxfim.auditing.course import Course, Kind, PlannedStage, Unit
 from onnxfim.gradients.build import DerivativeKind
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.gradients.nodewise import PASSES, NodeError
@@ -136,7 +136,7 @@ class Meter:
         self._report = report
         self._stage, self._said = "", 0.0
 
-    def plan(self, parts: Iterable[Part], outlook: Outlook) -> None:
+    def plan(self, parts: Iterable[PlannedStage], outlook: Outlook) -> None:
         """What is to come from here on."""
         self._outlook = outlook
         self.course.plan(tuple(parts))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxfim.auditing.context import Context, Ground
-from onnxfim.auditing.course import Part
+from onnxfim.auditing.course import PlannedStage
 from onnxfim.auditing.instruments import COORDINATE_SCHEME
 from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
@@ -49,15 +49,15 @@ def begun(context: Context) -> None:
     context.meter.plan([*grounding(context, n), *middle, *_closing(context, n)], outlook)
 
 
-def grounding(context: Context, n: int) -> list[Part]:
+def grounding(context: Context, n: int) -> list[PlannedStage]:
     """What comes before the first sample is measured, of n."""
     gradient = derivable(context)
     parts = [
-        Part("trying rows against each other", seconds=0.05),
-        Part("clean pass", len(context.X), unit="samples"),
-        Part("looking for ties", 0.0 if context.subject.file is None else 2.0 * n, teaches=False),
-        Part("calibration"),
-        Part("choosing the step", _ladder(context, n, brief=gradient), "differences", unit="passes"),
+        PlannedStage("trying rows against each other", seconds=0.05),
+        PlannedStage("clean pass", len(context.X), unit="samples"),
+        PlannedStage("looking for ties", 0.0 if context.subject.file is None else 2.0 * n, teaches=False),
+        PlannedStage("calibration"),
+        PlannedStage("choosing the step", _ladder(context, n, brief=gradient), "differences", unit="passes"),
     ]
     return [*parts, _deriving(context, quick=not gradient)] if context.settings.method in ("auto", "gradient") else parts
 
@@ -67,9 +67,9 @@ def step_alone(context: Context) -> None:
     n = audited(context)
     brief = min(_ladder(context, n, brief=False), _LADDER)
     parts = [
-        Part("clean pass", len(context.X), unit="samples"),
-        Part("looking for ties", 0.0 if context.subject.file is None else 2.0 * n, teaches=False),
-        Part("choosing the step", brief, "differences", unit="passes"),
+        PlannedStage("clean pass", len(context.X), unit="samples"),
+        PlannedStage("looking for ties", 0.0 if context.subject.file is None else 2.0 * n, teaches=False),
+        PlannedStage("choosing the step", brief, "differences", unit="passes"),
     ]
     context.meter.plan(parts, _outlook(context, "the choice of a step", sure=False))
 
@@ -84,7 +84,7 @@ def by_gradients(ground: Ground, route: GradientRoute) -> None:
     ground.meter.plan(of_gradients(ground, route, audited(ground)), _outlook(ground, "gradient", sure=True))
 
 
-def of_gradients(ground: Ground, route: GradientRoute, n: int) -> list[Part]:
+def of_gradients(ground: Ground, route: GradientRoute, n: int) -> list[PlannedStage]:
     """The rest of an audit of n samples by gradients."""
     each = 1 + min(ground.base[0].size, math.prod(ground.X.shape[1:])) if route.few else _ITERATED
     tied = sum(p in ground.ties for p in ground.clean.audited.tolist()) / max(len(ground.clean.audited), 1)
@@ -101,9 +101,9 @@ def fallen_back(ground: Ground) -> None:
     ground.meter.plan([*parts, *_closing(ground, n)], _outlook(ground, "sketch", sure=True))
 
 
-def careful_ladder(ground: Ground, n: int) -> Part:
+def careful_ladder(ground: Ground, n: int) -> PlannedStage:
     """The step chosen once more, with the care that differences need."""
-    return Part("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True)
+    return PlannedStage("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True)
 
 
 def by_differences(ground: Ground, plan: Plan) -> None:
@@ -112,7 +112,7 @@ def by_differences(ground: Ground, plan: Plan) -> None:
     ground.meter.plan(of_differences(ground, plan, audited(ground)), _outlook(ground, method, sure=True))
 
 
-def of_differences(ground: Ground, plan: Plan, n: int) -> list[Part]:
+def of_differences(ground: Ground, plan: Plan, n: int) -> list[PlannedStage]:
     """The rest of an audit of n samples by differences."""
     settings = ground.settings
     each = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
@@ -123,11 +123,11 @@ def of_differences(ground: Ground, plan: Plan, n: int) -> list[Part]:
     return [*parts, *_closing(ground, n)]
 
 
-def of_nothing(ground: Ground, n: int) -> list[Part]:
+def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     """The rest of an audit of n samples that have no value."""
-    parts = [Part("telling why there is no value")]
+    parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
-        parts.append(Part("looking for flips", _BLIND_FLIPS * n))
+        parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
     return [*parts, *_closing(ground, n)]
 
 
@@ -152,35 +152,35 @@ def _ladder(context: Context, n: int, *, brief: bool) -> float:
     return min(_LADDER, max(budget * n / 3, _BRIEF_LADDER))
 
 
-def _deriving(context: Context, *, quick: bool) -> Part:
+def _deriving(context: Context, *, quick: bool) -> PlannedStage:
     """Deriving the graph and testing it, or, where that will not do, finding out that it does not."""
     file = context.subject.file
     nodes = 0 if file is None else len(file.graph.nodes)
     seconds = _GRAPH_SECONDS + _NODE_SECONDS * nodes
     if quick:
-        return Part("differentiating", seconds=0.05 * seconds)
-    return Part("differentiating", _SELF_TEST, "derivatives", seconds, teaches=False)
+        return PlannedStage("differentiating", seconds=0.05 * seconds)
+    return PlannedStage("differentiating", _SELF_TEST, "derivatives", seconds, teaches=False)
 
 
-def _by_gradients(context: Context, n: int, each: float | None = None) -> list[Part]:
+def _by_gradients(context: Context, n: int, each: float | None = None) -> list[PlannedStage]:
     settings = context.settings
     outputs = context.subject.info.num_outputs * context.subject.info.positions
     if each is None:
         each = 1 + outputs if outputs <= FEW_CLASSES else _ITERATED
     parts = [
-        Part("measuring by gradients", n * each, "derivatives"),
-        Part("checking against the sketch", _CHECKED, "differences"),
+        PlannedStage("measuring by gradients", n * each, "derivatives"),
+        PlannedStage("checking against the sketch", _CHECKED, "differences"),
     ]
     if settings.flip:
-        parts.append(Part("looking for flips", n * _FLIPS))
+        parts.append(PlannedStage("looking for flips", n * _FLIPS))
     if settings.replay:
-        parts.append(Part("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
+        parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
         aims = 2 if 2 < outputs <= FEW_CLASSES else 1
         steps = aims * (_L2_STEPS if settings.attack == "l2" else _LINF_STEPS) + _PGD_STEPS
         right = context.calibration.accuracy if isinstance(context, Ground) else _REACHED
         attacked = (1.0 if right is None else right) * min(n, settings.attack_samples or n)
-        parts.append(Part("attacking", attacked * 2 * steps, "attack", unit="passes"))
+        parts.append(PlannedStage("attacking", attacked * 2 * steps, "attack", unit="passes"))
     return parts
 
 
@@ -193,12 +193,12 @@ def _first(context: Context, n: int) -> float:
     return n * settings.budget * 7 / 8
 
 
-def _by_differences(context: Context, n: int, first: float, refining: float) -> list[Part]:
+def _by_differences(context: Context, n: int, first: float, refining: float) -> list[PlannedStage]:
     settings, source = context.settings, context.subject.differentiable
     unknown = settings.precision is not None
-    parts = [Part("measuring by differences", first, "differences", unit="passes")]
+    parts = [PlannedStage("measuring by differences", first, "differences", unit="passes")]
     if refining > 0:
-        parts.append(Part("refining", refining, "differences", unit="passes", at_most=unknown))
+        parts.append(PlannedStage("refining", refining, "differences", unit="passes", at_most=unknown))
     if source is not None and context.hardware is not None and rounding_operators(source.proto):
         outputs = context.subject.info.num_outputs
         cost = 2 + outputs if outputs <= FEW_CLASSES else _ITERATED
@@ -211,20 +211,20 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
     if settings.flip:
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
-        parts.append(Part("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
+        parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
     return parts
 
 
-def _closing(context: Context, n: int) -> list[Part]:
+def _closing(context: Context, n: int) -> list[PlannedStage]:
     """What every audit ends with."""
     parts, file = [], context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
-        parts.append(Part("checking the scaling", min(_SCALING, 2 * len(context.X))))
+        parts.append(PlannedStage("checking the scaling", min(_SCALING, 2 * len(context.X))))
     else:
-        parts.append(Part("checking the scaling"))
+        parts.append(PlannedStage("checking the scaling"))
     if file is not None and context.settings.bounds:
-        parts.append(Part("bounding", seconds=_BOUND_SECONDS * len(file.graph.nodes) + _BOUND_BYTES * file.bytes))
+        parts.append(PlannedStage("bounding", seconds=_BOUND_SECONDS * len(file.graph.nodes) + _BOUND_BYTES * file.bytes))
     else:
-        parts.append(Part("bounding"))
-    return [*parts, Part("concluding", seconds=0.02 + 0.002 * n)]
+        parts.append(PlannedStage("bounding"))
+    return [*parts, PlannedStage("concluding", seconds=0.02 + 0.002 * n)]

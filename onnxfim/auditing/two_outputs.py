@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
-from onnxfim.auditing.course import Part
+from onnxfim.auditing.course import PlannedStage
 from onnxfim.auditing.meter import Outlook, Report
 from onnxfim.auditing.run import opened
 from onnxfim.errors import InputError
@@ -46,7 +46,7 @@ def two_outputs(first: Candidate, second: Candidate, progress: Report | None = N
     positions = [[places[i] for i in shared] for places in at]
     z = []
     for c, some in zip(contexts, positions, strict=True):
-        c.meter.plan([Part(_STAGE, len(some), unit="samples")], Outlook("outputs", c.provider, len(some), sure=False))
+        c.meter.plan([PlannedStage(_STAGE, len(some), unit="samples")], Outlook("outputs", c.provider, len(some), sure=False))
         c.meter.begins(_STAGE)
         c.say(_STAGE)
         z.append(c.forward.outputs(c.X[some], np.array(some, int)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,7 +70,7 @@ class Field:
             for place in list(self._candidates):
                 began = time.monotonic()
                 turn = self._turn(f"step of {self._name(place)}")
-                step = self._of_one(place, lambda p, turn=turn: self._done(StepJob(self._candidates[p]), turn))
+                step = self._of_one(place, partial(self._step_of, turn=turn))
                 self._seconds[place] = time.monotonic() - began
                 if step is not None:
                     chosen[place] = step
@@ -81,9 +82,7 @@ class Field:
             self.console.detail(f"measuring {self._names[place]} at {told}, {ours.scheme} differences, seed {ours.seed}")
             self._candidates[place] = replace(self._candidates[place], settings=ours)
             turn = self._turn(self._name(place), self._later(place))
-            audit = self._of_one(
-                place, lambda p, turn=turn: self.how.audit(self._candidates[p], {}, self._restarts.get(p, ()), turn=turn)
-            )
+            audit = self._of_one(place, partial(self._audit_of, turn=turn))
             if audit is not None:
                 self._audits[place] = audit
         return self._audits
@@ -125,6 +124,14 @@ class Field:
         self.missing.append(error)
         self.console.say(f"onnxfim: {error}", colour="red")
         return None
+
+    def _step_of(self, place: int, turn: Turn | None) -> StepChoice:
+        """The step that a model would choose."""
+        return self._done(StepJob(self._candidates[place]), turn)
+
+    def _audit_of(self, place: int, turn: Turn | None) -> Audit:
+        """A model's audit."""
+        return self.how.audit(self._candidates[place], {}, self._restarts.get(place, ()), turn=turn)
 
     def _turn(self, name: str, later: float | None = None) -> Turn | None:
         """The next job's turn; None where there is one job alone."""

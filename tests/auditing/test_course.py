@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxfim.auditing.course import Course, Part
+from onnxfim.auditing.course import Course, PlannedStage
 
 
 class Clock:
@@ -42,10 +42,10 @@ class Run:
 
 
 PARTS = (
-    Part("clean pass", 200, unit="samples"),
-    Part("measuring", 1000, "derivatives", unit="passes"),
-    Part("looking for flips", 500),
-    Part("concluding", seconds=1.0),
+    PlannedStage("clean pass", 200, unit="samples"),
+    PlannedStage("measuring", 1000, "derivatives", unit="passes"),
+    PlannedStage("looking for flips", 500),
+    PlannedStage("concluding", seconds=1.0),
 )
 
 
@@ -80,7 +80,7 @@ def test_the_share_never_falls_and_ends_near_one():
 
 
 def test_a_long_call_counts_down_and_never_says_zero():
-    run = Run([Part("clean pass", 100), Part("measuring", 100, "derivatives")])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("measuring", 100, "derivatives")])
     run.stage("clean pass", "rows", 100)
     run.course.enter("measuring")
     left = []
@@ -93,7 +93,7 @@ def test_a_long_call_counts_down_and_never_says_zero():
 
 
 def test_what_a_cache_gives_takes_no_time():
-    run = Run([Part("clean pass", 100), Part("measuring", 1000, "rows")])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("measuring", 1000, "rows")])
     run.stage("clean pass", "rows", 100)
     run.course.enter("measuring")
     run.course.spared(900)
@@ -102,7 +102,7 @@ def test_what_a_cache_gives_takes_no_time():
 
 
 def test_a_stage_that_takes_more_than_expected_says_so_by_what_is_done():
-    run = Run([Part("clean pass", 100), Part("measuring", 100, "rows", unit="passes")])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("measuring", 100, "rows", unit="passes")])
     run.stage("clean pass", "rows", 100)
     run.course.enter("measuring")
     list(run.calls("rows", 50))
@@ -117,7 +117,11 @@ def test_another_plan_changes_what_is_to_come_and_not_what_was():
     run.stage("clean pass", "rows", 200)
     before = run.course.standing()
     run.course.plan(
-        [Part("clean pass", 200), Part("measuring by differences", 20_000, "differences"), Part("concluding", seconds=1.0)]
+        [
+            PlannedStage("clean pass", 200),
+            PlannedStage("measuring by differences", 20_000, "differences"),
+            PlannedStage("concluding", seconds=1.0),
+        ]
     )
     after = run.course.standing()
     assert (after.step, after.steps) == (1, 3)
@@ -126,17 +130,17 @@ def test_another_plan_changes_what_is_to_come_and_not_what_was():
 
 
 def test_a_stage_may_come_again():
-    run = Run([Part("clean pass", 100), Part("choosing the step", 50)])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("choosing the step", 50)])
     run.stage("clean pass", "rows", 100)
     run.stage("choosing the step", "rows", 50)
-    run.course.plan([Part("choosing the step", 300, again=True), Part("clean pass", 100)])
+    run.course.plan([PlannedStage("choosing the step", 300, again=True), PlannedStage("clean pass", 100)])
     assert run.course.standing().left == pytest.approx(3.0, rel=0.1)
     run.stage("choosing the step", "rows", 300)
     assert run.course.standing().steps == 3
 
 
 def test_what_opens_a_graph_comes_beside_its_passes():
-    run = Run([Part("clean pass", 100), Part("differentiating", 100, "derivatives", seconds=5.0, teaches=False)])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("differentiating", 100, "derivatives", seconds=5.0, teaches=False)])
     run.stage("clean pass", "rows", 100)
     run.course.enter("differentiating")
     assert run.course.standing().left == pytest.approx(5.0 + 100 * 0.013, rel=0.1)
@@ -146,7 +150,7 @@ def test_what_opens_a_graph_comes_beside_its_passes():
 
 
 def test_layers_are_counted_from_the_first():
-    run = Run([Part("clean pass", 100), Part("bounding", seconds=1.0)])
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("bounding", seconds=1.0)])
     run.stage("clean pass", "rows", 100)
     run.course.enter("bounding")
     run.clock.now += 7.0  # until the graph is read
@@ -161,12 +165,12 @@ def test_layers_are_counted_from_the_first():
 
 def test_a_part_of_a_stage_is_no_stage():
     course = Course(Clock())
-    course.plan([Part("a"), Part("b")])
+    course.plan([PlannedStage("a"), PlannedStage("b")])
     assert course.enter("a")
     assert not course.enter("b")
     assert course.standing().steps == 2
 
 
 def test_a_precision_to_be_reached_may_end_it_early():
-    run = Run([Part("clean pass", 10), Part("refining", 10_000, "differences", at_most=True)])
+    run = Run([PlannedStage("clean pass", 10), PlannedStage("refining", 10_000, "differences", at_most=True)])
     assert run.stage("clean pass", "rows", 10)[-1].at_most
