@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnxfim.slopes.class_space import passes_of_products
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_FRESH = 0.05  # seconds for which the time left is not reckoned anew
 _OFTEN = 0.5  # seconds without a word after which a call that came back is one
 
 
@@ -135,6 +136,8 @@ class Meter:
         self._unit: Unit = "passes"
         self._report = report
         self._stage, self._said = "", 0.0
+        self._told: Progress | None = None  # as it was reckoned last, and when that was
+        self._reckoned = 0.0
 
     def plan(self, parts: Iterable[PlannedStage], outlook: Outlook) -> None:
         """What is to come from here on."""
@@ -181,7 +184,7 @@ class Meter:
         """A stage begins; whether it is one of its own, and no part of another."""
         own = self.course.enter(stage)
         if own:
-            self._stage = stage
+            self._stage, self._told = stage, None
         return own
 
     def over(self) -> None:
@@ -202,13 +205,19 @@ class Meter:
         """Report the progress."""
         if self._report is None:
             return
-        self._stage, self._said = stage, time.monotonic()
+        now = time.monotonic()
+        if self._told is None or stage != self._stage or now - self._reckoned > _FRESH:
+            self._told, self._reckoned = self._standing(stage), now
+        told = replace(self._told, done=self.done, total=self.total, unit=self._unit)
+        self._stage, self._said = stage, now
+        self._report(told)
+
+    def _standing(self, stage: str) -> Progress:
+        """How far it is, reckoned anew."""
         at = self.course.standing()
-        self._report(
-            Progress(
-                stage, self.done, self.total, self._unit, at.share, at.left, at.stage_left, at.at_most, at.step, at.steps, at.done,
-                at.total, at.unit, self._forecast(at.left, at_most=at.at_most),
-            )
+        return Progress(
+            stage, self.done, self.total, self._unit, at.share, at.left, at.stage_left, at.at_most, at.step, at.steps, at.done,
+            at.total, at.unit, self._forecast(at.left, at_most=at.at_most),
         )  # fmt: skip
 
     def _forecast(self, left: float | None, *, at_most: bool) -> Forecast | None:

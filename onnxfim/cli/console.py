@@ -182,7 +182,7 @@ class Console:
 
         column = _words_column()
         columns = (
-            column(lambda: state.stage_words),
+            column(lambda: state.short_words),
             BarColumn(bar_width=_BAR),
             column(lambda: "" if (share := state.share(time.monotonic())) is None else f"{share:.0%}"),
             column(lambda: passed_words(time.monotonic() - self._began)),

@@ -204,6 +204,14 @@ class Waiting:
         return head + (f"step {last.step} of {last.steps}, {last.stage}" if last.step else last.stage)
 
     @property
+    def short_words(self) -> str:
+        """The same as `stage_words`, for a bar."""
+        last = self._last
+        if last is None or not last.step:
+            return self.stage_words
+        return ("" if self.turn is None else f"{self.turn.words} ") + f"{last.step}/{last.steps} {last.stage}"
+
+    @property
     def count_words(self) -> str:
         """How much of the stage is done; nothing where nothing is counted in it."""
         last = self._last
