@@ -19,7 +19,7 @@ LONG = 20.0
 _BEGUN = 1.0  # seconds of a stage that is told of: shorter ones pass unsaid
 _UNSURE = 5.0  # seconds after which a forecast is told that the derivative graphs may still change
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
-_LATE, _DOUBT = 0.6, 3.0  # share of the run after which it is not told again, and seconds for which it must be far off
+_LATE, _DOUBT = 0.6, 6.0  # share of the run after which it is not told again, and seconds for which it must be far off
 _CHANGED = 2.0  # ratio of two forecasts from which on the second is told as well
 
 

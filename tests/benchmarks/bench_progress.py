@@ -2,7 +2,8 @@
 
 Every run is one command in a process of its own, with its stdout and stderr in pipes. Prints, per run, its seconds, the longest time without a line, the
 ratios of the time left as the lines tell it to the true one (of lines after a fifth of the run with more than five seconds to go), and how far `--dry-run` was off.
-On a machine that other work keeps busy now and then all but the silences tell of that too.
+Other work on the machine comes and goes, and nobody can foretell that: each ratio stands there by the clock, and by the processor time that was really
+left, at the pace at which the run got its processor in the 15 seconds before the line (of `--dry-run`: in the trial).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import onnx
 
@@ -52,26 +56,51 @@ _LEFT = re.compile(r"(?:about|at most) ([^,;:]*?) left$")
 _PER = {"s": 1, "min": 60, "h": 3600}
 
 
+_PACE = 15.0  # seconds over which the pace is taken
+
+
 @dataclass(frozen=True)
 class Said:
-    """Lines of a command with the seconds since it began, and when it ended."""
+    """Lines of a command with the seconds since it began and the processor time it had taken, when it ended, and the same of all."""
 
-    lines: list[tuple[float, str]]
+    lines: list[tuple[float, str, float]]
     seconds: float
+    worked: float
     code: int
 
     @property
     def silence(self) -> float:
         """The longest time without a line."""
-        times = [0.0, *(t for t, _ in self.lines), self.seconds]
+        times = [0.0, *(t for t, _, _ in self.lines), self.seconds]
         return max(b - a for a, b in itertools.pairwise(times))
 
-    @property
-    def ratios(self) -> list[float]:
-        """The time left as told over the true one."""
-        told = [(t, left) for t, line in self.lines if (left := seconds_of(line)) is not None]
-        late = [(t, left) for t, left in told if t > 0.2 * self.seconds and self.seconds - t > 5]
-        return [left / (self.seconds - t) for t, left in late]
+    def ratios(self, *, by_work: bool) -> list[float]:
+        """The time left as told over the true one, by the clock or by the processor."""
+        found = []
+        for t, line, worked in self.lines:
+            left = seconds_of(line)
+            if left is None or t <= 0.2 * self.seconds or self.seconds - t <= 5:
+                continue
+            since = max(((a, b) for a, _, b in self.lines if a <= t - _PACE), default=(0.0, 0.0))
+            pace = (t - since[0]) / max(worked - since[1], 1e-9)
+            found.append(left / (max(self.worked - worked, 0.1) * pace if by_work else self.seconds - t))
+        return found
+
+
+def work_of(pid: int) -> float:
+    """Processor seconds of a process and of all that it started."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        children = [c for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+    except OSError:
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # children that are gone among it
+    return own + sum(work_of(int(c)) for c in children)
+
+
+def worked_by_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def seconds_of(line: str) -> float | None:
@@ -85,30 +114,36 @@ def seconds_of(line: str) -> float | None:
 
 def said_by(arguments: tuple[str, ...], folder: Path) -> Said:
     """What a command prints, and when."""
-    lines: list[tuple[float, str]] = []
-    began = time.monotonic()
+    lines: list[tuple[float, str, float]] = []
+    began, before = time.monotonic(), worked_by_children()
     command = [sys.executable, "-m", "onnxfim", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder)
 
     def read() -> None:
         assert process.stdout is not None
-        lines.extend((time.monotonic() - began, line.rstrip("\n")) for line in process.stdout)
+        lines.extend((time.monotonic() - began, line.rstrip("\n"), work_of(process.pid)) for line in process.stdout)
 
     reader = threading.Thread(target=read)
     reader.start()
     process.wait()
     seconds = time.monotonic() - began
     reader.join()
-    return Said(lines, seconds, process.returncode)
+    return Said(lines, seconds, worked_by_children() - before, process.returncode)
 
 
-def tried(arguments: tuple[str, ...], folder: Path) -> float:
-    """Seconds that `--dry-run` tells."""
-    found = subprocess.run(
-        [sys.executable, "-m", "onnxfim", *arguments, "--dry-run", "-o", "json=-"], capture_output=True, text=True, cwd=folder, check=True
-    )  # fmt: skip
+def tried(arguments: tuple[str, ...], folder: Path) -> tuple[float, float]:
+    """Seconds that `--dry-run` tells, and the seconds that passed for each of the processor's meanwhile."""
+    began, before = time.monotonic(), worked_by_children()
+    command = [sys.executable, "-m", "onnxfim", *arguments, "--dry-run", "-o", "json=-"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
     told = json.loads(found.stdout)
-    return float(told["seconds_besides"] + sum(r["seconds"] for r in told["runs"]))
+    pace = (time.monotonic() - began) / (worked_by_children() - before)
+    return float(told["seconds_besides"] + sum(r["seconds"] for r in told["runs"])), pace
+
+
+def spread(ratios: list[float]) -> str:
+    """The least, the middle and the largest ratio."""
+    return f"{min(ratios):.2f} {median(ratios):.2f} {max(ratios):.2f}" if ratios else "–"
 
 
 def main() -> None:
@@ -117,7 +152,10 @@ def main() -> None:
     parser.add_argument("--no-dry", action="store_true")
     parser.add_argument("--lines", action="store_true", help="print the lines, too")
     asked = parser.parse_args()
-    print(f"{'run':30} {'code':>4} {'seconds':>8} {'lines':>6} {'silence':>8} {'left, told / true':>20} {'dry run / true':>15}")
+    heads = ("by the clock", "by the processor", "dry run, s", "clock", "processor")
+    print(
+        f"{'run':30} {'code':>4} {'seconds':>8} {'lines':>6} {'silence':>8} {heads[0]:>16} {heads[1]:>16} {heads[2]:>11} {heads[3]:>6} {heads[4]:>9}"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for title, arguments in RUNS.items():
@@ -130,14 +168,14 @@ def main() -> None:
             kept = () if arguments[0] == "bounds" else ("-o", f"json={title.split()[0]}.json")
             found = said_by((*arguments, *kept, *(("--no-cache",) if arguments[0] == "audit" else ())), folder)
             if asked.lines:
-                print("\n".join(f"    {t:7.1f} {line[:150]}" for t, line in found.lines))
-            ratios = found.ratios
-            left = f"{min(ratios):.2f} to {max(ratios):.2f} ({len(ratios)})" if ratios else "–"
-            dry = "–" if told is None else f"{told:.0f} s, {told / found.seconds:.2f}"
-            print(
-                f"{title:30} {found.code:4} {found.seconds:8.1f} {len(found.lines):6} {found.silence:8.1f} {left:>20} {dry:>15}",
-                flush=True,
-            )
+                print("\n".join(f"    {t:7.1f} {line[:150]}" for t, line, _ in found.lines))
+            left = [spread(found.ratios(by_work=by_work)) for by_work in (False, True)]
+            dry = ["–"] * 3
+            if told is not None:
+                by_clock = told[0] / found.seconds
+                dry = [f"{told[0]:.0f}", f"{by_clock:.2f}", f"{by_clock * found.seconds / found.worked / told[1]:.2f}"]
+            row = f"{title:30} {found.code:4} {found.seconds:8.1f} {len(found.lines):6} {found.silence:8.1f}"
+            print(f"{row} {left[0]:>16} {left[1]:>16} {dry[0]:>11} {dry[1]:>6} {dry[2]:>9}", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,9 +95,9 @@ def test_a_long_run_is_foretold_once_and_again_where_it_changes():
     assert state.told(replace(TOLD, forecast=replace(FORECAST, seconds=200.0)), 2.6) == []
     sketch = replace(FORECAST, seconds=900.0, method="sketch")
     assert state.told(replace(TOLD, forecast=sketch), 2.7) == []  # it may be one long call
-    assert f"now {forecast_words(sketch)}" in state.told(replace(TOLD, forecast=sketch), 6.0)
+    assert f"now {forecast_words(sketch)}" in state.told(replace(TOLD, forecast=sketch), 9.0)
     late = replace(TOLD, share=0.8, forecast=FORECAST)
-    assert not [line for t in (7.0, 11.0) for line in state.told(late, t) if line.startswith("now")]
+    assert not [line for t in (10.0, 17.0) for line in state.told(late, t) if line.startswith("now")]
 
 
 def test_a_short_run_is_not_foretold():
