@@ -18,6 +18,7 @@ Kind: TypeAlias = Literal["rows", "differences", "derivatives", "attack"]
 _TIMES: dict[Kind, float] = {"rows": 1.0, "differences": 1.2, "derivatives": 1.3, "attack": 1.4}
 _PRIOR, _MOST_PRIOR = 0.05, 16.0  # of a stage, and its passes at most: what the price before it weighs against its own
 _FEW = 48  # passes of a kind that weigh as much as what is expected of them by others
+_CALLS, _STAGES = 300.0, 2000.0  # passes after which earlier calls, and stages, count for half
 _OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
 _WORKED, _SLOWEST = 0.5, 5.0  # seconds of work that tell how slow it is, and how slow at most
 _SMOOTH = 2.0  # seconds in which a new estimate of the end is taken over to two thirds
@@ -169,7 +170,7 @@ class Course:
         self._spent += running.passes
         self.took[running.part.stage] = self._clock() - running.entered
         if running.part.teaches and running.passes:
-            _add(self._stages, running.part.kind, running.passes, self._clock() - running.began)
+            _add(self._stages, running.part.kind, running.passes, self._clock() - running.began, _STAGES)
 
     def expect(self, passes: float) -> None:
         """The stage that runs takes so many passes in all."""
@@ -204,7 +205,7 @@ class Course:
     def spent(self, passes: float, kind: Kind | None = None, seconds: float = 0.0) -> None:
         """So many passes came back, after so many seconds where their ``kind`` is told."""
         if kind is not None:
-            _add(self._calls, kind, passes, seconds)
+            _add(self._calls, kind, passes, seconds, _CALLS)
         if self._running is None:
             self._spent += passes
         else:
@@ -302,10 +303,12 @@ class Course:
         return sum(f.seconds for f in found) / passes if passes else None
 
 
-def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float) -> None:
+def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float, half: float) -> None:
+    """Add passes to those of their kind, which count for half of what they did after so many new ones: the first calls are slow."""
     price = prices.setdefault(kind, _Price())
-    price.passes += passes
-    price.seconds += seconds
+    kept = 0.5 ** (passes / half)
+    price.passes = kept * price.passes + passes
+    price.seconds = kept * price.seconds + seconds
 
 
 __all__ = ["Course", "Kind", "PlannedStage", "Standing", "Unit"]

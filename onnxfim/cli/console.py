@@ -52,6 +52,7 @@ class Console:
         self.quiet, self.verbose = quiet, verbose
         self._stdout_taken = False
         self._began = time.monotonic()
+        self._reached = 0.0  # share of a command's jobs that was told
 
     @property
     def passed(self) -> float:
@@ -142,13 +143,15 @@ class Console:
             turn: Which of several jobs it is, or None.
             apart: Whether the work is done in another process.
         """
-        with self._log(), self._shown(self._waiting(turn, apart=apart)) as update:
+        state = self._waiting(turn, apart=apart)
+        with self._log(), self._shown(state) as update:
             yield update
+        self._reached = state.reached
 
     def _waiting(self, turn: Turn | None = None, stage: str = "starting", *, apart: bool = False) -> Waiting:
         """What is said from here on."""
         heartbeat = waiting.HEARTBEAT if apart else waiting.CLOSER_HEARTBEAT
-        return Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT)
+        return Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT, self._reached)
 
     @contextmanager
     def _log(self) -> Iterator[None]:

@@ -48,6 +48,7 @@ class Field:
     _audits: dict[int, Audit] = field(default_factory=dict)
     _restarts: dict[int, tuple[Restart, ...]] = field(default_factory=dict)
     _seconds: dict[int, float] = field(default_factory=dict)  # that the choice of each model's step took
+    _taken: dict[int, float] = field(default_factory=dict)  # the same of the audits
     _turns: int = 0
     _jobs: int = 0
 
@@ -81,10 +82,11 @@ class Field:
             told = "a step of its own" if ours.step is None else f"step {ours.step:.3g}"
             self.console.detail(f"measuring {self._names[place]} at {told}, {ours.scheme} differences, seed {ours.seed}")
             self._candidates[place] = replace(self._candidates[place], settings=ours)
-            turn = self._turn(self._name(place), self._later(place))
+            turn, began = self._turn(self._name(place), self._later(place), self._expected(place)), time.monotonic()
             audit = self._of_one(place, partial(self._audit_of, turn=turn))
             if audit is not None:
                 self._audits[place] = audit
+                self._taken[place] = time.monotonic() - began
         return self._audits
 
     def attribution(self, samples: int) -> Attribution | None:
@@ -133,10 +135,17 @@ class Field:
         """A model's audit."""
         return self.how.audit(self._candidates[place], {}, self._restarts.get(place, ()), turn=turn)
 
-    def _turn(self, name: str, later: float | None = None) -> Turn | None:
+    def _turn(self, name: str, later: float | None = None, expected: float | None = None) -> Turn | None:
         """The next job's turn; None where there is one job alone."""
         self._turns += 1
-        return Turn(self._turns, max(self._jobs, self._turns), name, later) if self._jobs > 1 else None
+        return Turn(self._turns, max(self._jobs, self._turns), name, later, expected) if self._jobs > 1 else None
+
+    def _expected(self, place: int) -> float | None:
+        """Seconds that a model's audit takes by the last one before it, as the choices of their steps took."""
+        before = max((p for p in self._taken if p < place), default=None)
+        if before is None or place not in self._seconds or before not in self._seconds:
+            return None
+        return self._taken[before] * self._seconds[place] / self._seconds[before]
 
     def _name(self, place: int) -> str:
         """The model's file."""

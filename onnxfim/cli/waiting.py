@@ -70,12 +70,14 @@ class Turn:
         number, count: The job's number, from 1, and how many there are.
         name: What it is about.
         later: What the jobs after it take, in units of what this one takes; None where nothing is known of that.
+        expected: Seconds that it takes by those before it; None where nothing is known of that.
     """
 
     number: int
     count: int
     name: str
     later: float | None = None
+    expected: float | None = None
 
     @property
     def words(self) -> str:
@@ -91,6 +93,7 @@ class Waiting:
         started: When this job began.
         turn: Which of several jobs runs; None of one alone.
         stage: What is done before anything is told.
+        reached: Share of all jobs that was told before; it never falls.
     """
 
     began: float
@@ -99,6 +102,7 @@ class Waiting:
     stage: str = "starting"
     heartbeat: float = HEARTBEAT
     silent: float = SILENT
+    reached: float = 0.0
     _last: Progress | None = None
     _heard: float = 0.0
     _stage: object = None
@@ -164,7 +168,10 @@ class Waiting:
 
     def left(self, now: float) -> float | None:
         """Seconds to the end of this job; None while they are not known."""
-        last = self._last
+        last, passed = self._last, now - self.started
+        expected = None if self.turn is None else self.turn.expected
+        if expected is not None and (last is None or last.seconds_left is None or passed < _UNSURE):
+            return max(expected - passed, _OVER * passed)  # its own first calls tell less than the jobs before it
         if last is None or last.seconds_left is None:
             return None
         age = max(now - self._heard, 0.0)
@@ -181,19 +188,18 @@ class Waiting:
     def share(self, now: float) -> float | None:
         """Share that is done of the jobs; None while it is not known."""
         left = self.left_of_all(now)
-        if left is None or self._last is None:
-            return None
-        if self.turn is None:
-            return self._last.share
-        passed = now - self.began
-        return min(passed / max(passed + left, 1e-9), 0.999)
+        if left is not None and self._last is not None:
+            passed = now - self.began
+            share = self._last.share if self.turn is None else min(passed / max(passed + left, 1e-9), 0.999)
+            self.reached = max(self.reached, share)
+        return self.reached or None
 
     def left_words(self, now: float) -> str:
         """How long it still takes."""
         left, last = self.left_of_all(now), self._last
-        if left is None or last is None:
+        if left is None:
             return "estimating the time left"
-        return f"{'at most' if last.at_most else 'about'} {seconds_words(left)} left"
+        return f"{'at most' if last is not None and last.at_most else 'about'} {seconds_words(left)} left"
 
     @property
     def stage_words(self) -> str:

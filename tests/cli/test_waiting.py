@@ -120,6 +120,11 @@ def test_several_models_are_one_run():
     assert state.left_of_all(50.0) == pytest.approx(110.0)
     assert state.line(50.0).startswith("b.onnx (2 of 3): step 7 of 14, measuring")
     assert state.share(50.0) == pytest.approx(50 / 160)
+    known = Waiting(0.0, 40.0, Turn(2, 3, "b.onnx", later=1.0, expected=60.0), reached=0.5)
+    known.told(replace(TOLD, seconds_left=500.0), 42.0)  # its first calls were slow
+    assert known.left(42.0) == pytest.approx(58.0)
+    assert known.share(42.0) == 0.5, "the share of all never falls"
+    assert known.left(50.0) > 400.0
     unknown = Waiting(0.0, 0.0, Turn(1, 3, "step of a.onnx"))
     unknown.told(TOLD, 5.0)
     assert "estimating" in unknown.line(5.0)
