@@ -88,6 +88,7 @@ class _Running:
     passes: float = 0.0
     spared: float = 0.0  # passes that were not made
     count: tuple[int, int] | None = None
+    share: float = 0.0  # of its work, by that count
 
     def left(self, now: float, price: float) -> float:
         """Seconds that it still takes: by its pace so far and, as long as little of it is done, by what was expected before.
@@ -107,8 +108,7 @@ class _Running:
         elif self.count is None or not self.count[1]:
             left, age = self.expected, now - self.began
         else:
-            share = self.count[0] / self.count[1]
-            left = (1 - share) * (_PRIOR * self.expected + self.heard - self.began) / (_PRIOR + share)
+            left = (1 - self.share) * (_PRIOR * self.expected + self.heard - self.began) / (_PRIOR + self.share)
         return max(left - age, _OVER * age if age > 1.0 else 0.0)
 
 
@@ -193,14 +193,15 @@ class Course:
             self._running.spared += passes
             self.expect(self._running.part.passes - passes)
 
-    def count(self, done: int, total: int, unit: Unit) -> None:
-        """So much of the stage that runs is done, of things that are no passes."""
+    def count(self, done: int, total: int, unit: Unit, share: float | None = None) -> None:
+        """So much of the stage that runs is done, of things that are no passes; ``share`` of its work, where they are not alike."""
         if (running := self._running) is not None:
             running.heard = self._clock()
             if running.count is None and not running.part.passes:
                 running.began = running.heard  # its pace is that of what is counted
             running.part = replace(running.part, unit=unit)
             running.count = done, total
+            running.share = done / max(total, 1) if share is None else share
 
     def spent(self, passes: float, kind: Kind | None = None, seconds: float = 0.0) -> None:
         """So many passes came back, after so many seconds where their ``kind`` is told."""

@@ -91,12 +91,12 @@ class _Brief(Meter):
     """A meter that breaks a stage off between two calls when its time is up.
 
     Attributes:
-        counted: What the last stage that counts told: so much of so many.
+        share: How much of it the last stage that counts had done.
     """
 
     def __init__(self, report: Report | None, stop: Stop | None) -> None:
         super().__init__(report, stop)
-        self.counted = (0, 0)
+        self.share = 0.0
         self._deadline: float | None = None
 
     def check(self) -> None:
@@ -104,9 +104,9 @@ class _Brief(Meter):
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise _Enough
 
-    def count(self, done: int, total: int, unit: Unit) -> None:
-        self.counted = done, total
-        super().count(done, total, unit)
+    def count(self, done: int, total: int, unit: Unit, share: float | None = None) -> None:
+        self.share = done / max(total, 1) if share is None else share
+        super().count(done, total, unit, share)
 
     def say(self, stage: str) -> None:
         if self._report is not None:
@@ -220,13 +220,13 @@ class _Trial:
         """Time the bound; of a large file the first layers, by which the others are reckoned."""
         if ground.subject.file is None or not ground.settings.bounds:
             return
-        self._meter.counted = (0, 0)
+        self._meter.share = 0.0
         began, whole = time.perf_counter(), False
         with self._meter.briefly():
             bounding.read(ground)
             whole = True
-        seconds, (done, total) = time.perf_counter() - began, self._meter.counted
-        self._bounding = seconds if whole or not done else seconds * total / done
+        seconds, share = time.perf_counter() - began, self._meter.share
+        self._bounding = seconds if whole else seconds / share if share else None
 
     def _reckoned(self, ground: Ground, parts: list[PlannedStage], method: str, reason: str | None) -> DryRun:
         course, context = self._meter.course, self._context

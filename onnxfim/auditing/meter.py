@@ -191,9 +191,9 @@ class Meter:
         """The stage that began is over."""
         self.course.leave()
 
-    def count(self, done: int, total: int, unit: Unit) -> None:
-        """So much of the stage that runs is done, of things that are no passes."""
-        self.course.count(done, total, unit)
+    def count(self, done: int, total: int, unit: Unit, share: float | None = None) -> None:
+        """So much of the stage that runs is done, as for `Course.count`."""
+        self.course.count(done, total, unit, share)
 
     def measured(self, total: int, together: int) -> None:
         """So many samples are measured as `advance` told, of so many; ``together`` are always measured at once."""

@@ -36,7 +36,7 @@ _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
 _DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
-_BOUND_SECONDS, _BOUND_BYTES = 0.0025, 1.5e-7  # of bounding: a node, and a byte of the file
+_BOUND_SECONDS, _NORM_SECONDS = 0.001, 1.5e-10  # of bounding: a node, and a multiplication of a norm
 
 
 def begun(context: Context) -> None:
@@ -224,7 +224,10 @@ def _closing(context: Context, n: int) -> list[PlannedStage]:
     else:
         parts.append(PlannedStage("checking the scaling"))
     if file is not None and context.settings.bounds:
-        parts.append(PlannedStage("bounding", seconds=_BOUND_SECONDS * len(file.graph.nodes) + _BOUND_BYTES * file.bytes))
+        from onnxfim.spectral.costs import layer_costs  # once the first line is out
+
+        seconds = _BOUND_SECONDS * len(file.graph.nodes) + _NORM_SECONDS * sum(layer_costs(file.graph).values())
+        parts.append(PlannedStage("bounding", seconds=seconds))
     else:
         parts.append(PlannedStage("bounding"))
     return [*parts, PlannedStage("concluding", seconds=0.02 + 0.002 * n)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _BAR = 16  # columns of a bar
 _LOOK = 0.5  # seconds between two looks at whether a line is due
-_FEW_LAYERS = 0.1  # share of the layers from which on the time that is left is told by them
+_FEW_LAYERS = 0.05  # share of a bound from which on the time that is left is told by them
 
 
 class _Details(logging.Handler):
@@ -224,21 +224,20 @@ class Console:
             yield update
 
     @contextmanager
-    def layers(self) -> Iterator[Callable[[int, int, str], None]]:
-        """A callback for work that goes layer by layer."""
+    def layers(self) -> Iterator[Callable[[int, int, float], None]]:
+        """A callback for work that goes layer by layer: its number, how many there are, the share that is done before it."""
         from onnxfim.auditing.run import Progress
 
-        first: list[float] = []
+        began = None
         with self._shown(self._waiting(stage="reading the graph")) as update:
 
-            def told(done: int, total: int, name: str) -> None:
-                first.append(time.monotonic())
-                share = (done - 1) / max(total, 1)
-                passed = time.monotonic() - first[0]
-                left = passed * (1 - share) / share if share > _FEW_LAYERS else None
+            def told(number: int, total: int, share: float) -> None:
+                nonlocal began
+                began = time.monotonic() if began is None else began
+                left = (time.monotonic() - began) * (1 - share) / share if share > _FEW_LAYERS else None
                 update(
                     Progress(
-                        "bounding", done - 1, total, "layers", share, left, left or 0.0, stage_done=done - 1, stage_total=total,
+                        "bounding", number - 1, total, "layers", share, left, left or 0.0, stage_done=number - 1, stage_total=total,
                         stage_unit="layers",
                     )
                 )  # fmt: skip

@@ -163,6 +163,16 @@ def test_layers_are_counted_from_the_first():
     assert at.left == pytest.approx(10.0, rel=0.15)
 
 
+def test_layers_that_cost_more_than_others_count_for_more():
+    run = Run([PlannedStage("clean pass", 100), PlannedStage("bounding", seconds=1.0)])
+    run.stage("clean pass", "rows", 100)
+    run.course.enter("bounding")
+    run.course.count(0, 40, "layers", 0.0)
+    run.clock.now += 10.0
+    run.course.count(30, 40, "layers", 0.2)  # the last ten are the large ones
+    assert run.course.standing().left == pytest.approx(40.0, rel=0.25)
+
+
 def test_a_part_of_a_stage_is_no_stage():
     course = Course(Clock())
     course.plan([PlannedStage("a"), PlannedStage("b")])

@@ -214,8 +214,8 @@ def test_bars_show_names_as_text(monkeypatch, columns, encoding):
         told(Progress(ALL, 3, 10, ALL))
         told(Progress("[/]", 10, 10, "[/]"))
     with console.layers() as told:
-        told(1, 2, ALL)
-        told(2, 2, "[/]")
+        told(1, 2, 0.0)
+        told(2, 2, 0.5)
     shown = screen.getvalue()
     assert shown.encode(encoding)
     # The bar's own sequences begin with ESC [; a name's are spelled out.

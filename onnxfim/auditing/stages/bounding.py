@@ -23,6 +23,7 @@ def read(context: Context) -> GraphReading | None:
     file, info = context.subject.file, context.subject.info
     if file is None or not context.settings.bounds:
         return None
+    from onnxfim.spectral.costs import Weighed
     from onnxfim.spectral.prepared import prepared_view
     from onnxfim.spectral.reading import read_graph  # once the first line is out
 
@@ -36,9 +37,11 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
+    weighed = Weighed(file.graph)
+
     def told(done: int, total: int, name: str) -> None:
         context.meter.check()
-        context.meter.count(done - 1, total, "layers")
+        context.meter.count(done - 1, total, "layers", weighed.begins(name))
         context.say("bounding")
 
     view = prepared_view(file.graph, info.input)
