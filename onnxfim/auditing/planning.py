@@ -220,7 +220,7 @@ def _closing(context: Context, n: int) -> list[PlannedStage]:
     parts, file = [], context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
-        parts.append(PlannedStage("checking the scaling", min(_SCALING, 2 * len(context.X))))
+        parts.append(PlannedStage("checking the scaling", min(_SCALING, 7 * len(context.X))))
     else:
         parts.append(PlannedStage("checking the scaling"))
     if file is not None and context.settings.bounds:
