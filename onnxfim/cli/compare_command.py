@@ -85,6 +85,8 @@ def compare(
     interrupted, 143 terminated.
     """
     console = Console(quiet, verbose)
+    with console.said_where_slow("loading ONNX Runtime"):
+        import onnxfim.cli.audit_command  # noqa: F401 - here, where it is said that it is slow
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
 
 
@@ -219,10 +221,11 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
     how = runs(options, console, started=started, several=len(models) > 1)
     # The same file may be given twice: subjects are told apart by their place.
     field = Field(how, console, more=bool(options["attribute"]))
-    for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
-        if audit is None:
-            p = prepare(subject, _placed(options, place))
-            field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
+    with console.said_where_slow("reading the models and the samples"):
+        for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
+            if audit is None:
+                p = prepare(subject, _placed(options, place))
+                field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
     saved = {place: a for place, a in enumerate(read) if a is not None}
     measured = field.measured(saved)
     audits = [(measured | saved)[place] for place in sorted(measured | saved)]
