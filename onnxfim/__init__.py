@@ -11,6 +11,7 @@ from onnxfim.record.shown import shown_by
 
 if TYPE_CHECKING:
     from onnxfim.auditing.api import audit_isolated, bounds, check, inspect, load_samples
+    from onnxfim.auditing.meter import Progress
     from onnxfim.auditing.run import audit
     from onnxfim.auditing.subject import from_callable
     from onnxfim.data.samples import Samples
@@ -38,6 +39,7 @@ _HOMES = {
     "write_dossier": "onnxfim.report.dossier",
     "suggest": "onnxfim.verdict.suggest",
     "Audit": "onnxfim.record.audit",
+    "Progress": "onnxfim.auditing.meter",
     "Samples": "onnxfim.data.samples",
     "Settings": "onnxfim.record.settings",
     **dict.fromkeys(
@@ -51,9 +53,9 @@ shown_by(
     plot="onnxfim.report.plotting:plot",
 )  # fmt: skip
 __all__ = [
-    "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "ProviderError", "Samples", "Settings", "SettingsError",
-    "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable", "inspect",
-    "load_samples", "render_html", "suggest", "write_dossier",
+    "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "Progress", "ProviderError", "Samples", "Settings",
+    "SettingsError", "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable",
+    "inspect", "load_samples", "render_html", "suggest", "write_dossier",
 ]  # fmt: skip
 
 

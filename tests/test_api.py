@@ -28,7 +28,7 @@ FUNCTIONS = (
     "write_dossier",
     "suggest",
 )
-RECORDS = ("Audit", "Settings")
+RECORDS = ("Audit", "Progress", "Settings")
 ERRORS = tuple(name for name in onnxfim.__all__ if name.endswith("Error") or name == "UnsupportedOperator")
 
 

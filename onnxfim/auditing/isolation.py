@@ -23,6 +23,7 @@ from onnxfim.auditing.process import Hurry, Worker, can_fork
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError
 from onnxfim.record.audit import Audit
+from onnxfim.record.fitting import from_plain
 from onnxfim.record.running import TIME_LIMIT, Restart
 from onnxfim.runtime.available_memory import memory_kills
 from onnxfim.runtime.stopping import Stop, Stopped, current_stop
@@ -259,7 +260,7 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
     message = json.loads(text)
     stop.heeded = stop.heeded or message["heeded"]
     if "progress" in message:
-        report(Progress(**message["progress"]))
+        report(from_plain(Progress, message["progress"]))
     elif "log" in message:
         logging.getLogger(message["log"]).log(message["level"], "%s", message["text"])
     elif "result" in message:

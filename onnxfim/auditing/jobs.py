@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.dry_run import DryRun, dry_run
 from onnxfim.auditing.in_flight import Orders
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.run import audit, planned_step
@@ -100,7 +102,7 @@ class StepJob(Job[StepChoice]):
 
     def run(self, report: Report, stop: Stop) -> StepChoice:
         with stop.current():
-            return planned_step(self.candidate.model, self.candidate.inputs, self.candidate.settings)
+            return planned_step(self.candidate.model, self.candidate.inputs, self.candidate.settings, report)
 
     def written(self, result: StepChoice) -> str:
         return json.dumps(to_plain(result))
@@ -110,6 +112,33 @@ class StepJob(Job[StepChoice]):
         return found
 
     def of(self, change: Callable[[Candidate], Candidate]) -> StepJob:
+        return replace(self, candidate=change(self.candidate))
+
+
+@dataclass(frozen=True)
+class DryRunJob(Job[DryRun]):
+    """What an audit would take."""
+
+    candidate: Candidate
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return (self.candidate,)
+
+    def run(self, report: Report, stop: Stop) -> DryRun:
+        c = self.candidate
+        with stop.current():
+            assert isinstance(c.inputs, Samples)
+            return dry_run(c.model, c.inputs, c.settings, progress=report)
+
+    def written(self, result: DryRun) -> str:
+        return json.dumps(to_plain(result))
+
+    def read(self, text: str) -> DryRun:
+        found: DryRun = from_plain(DryRun, json.loads(text))
+        return found
+
+    def of(self, change: Callable[[Candidate], Candidate]) -> DryRunJob:
         return replace(self, candidate=change(self.candidate))
 
 
@@ -126,7 +155,7 @@ class OutputsJob(Job[TwoOutputs]):
 
     def run(self, report: Report, stop: Stop) -> TwoOutputs:
         with stop.current():
-            return two_outputs(self.first, self.second)
+            return two_outputs(self.first, self.second, report)
 
     def written(self, result: TwoOutputs) -> str:
         return json.dumps(to_plain(result))
@@ -153,8 +182,16 @@ class AttributionJob(Job[Attribution]):
         return self.first, self.second
 
     def run(self, report: Report, stop: Stop) -> Attribution:
+        began = time.monotonic()
+
         def told(done: int, total: int, name: str) -> None:
-            report(Progress(name, done, total, "samples"))
+            share = done / max(total, 1)
+            left = None if not done else (time.monotonic() - began) * (total - done) / done
+            report(
+                Progress(
+                    f"restoring {name}", done, total, "nodes", share, left, stage_done=done, stage_total=total, stage_unit="nodes"
+                )
+            )
 
         with stop.current():
             from onnxfim.auditing.attribution import attribute  # no other job needs it

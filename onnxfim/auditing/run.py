@@ -13,12 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.auditing import planning
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.inputs import arranged, given_shape
-from onnxfim.auditing.meter import Meter, Progress, Report
+from onnxfim.auditing.meter import Forecast, Meter, Progress, Report
 from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.stages import (
     batch_rows,
@@ -80,7 +81,7 @@ def audit(
             DataLoader, whose steps give x, (x, y) or a dict, of one sample or a batch; no more is taken of it than is audited.
         labels: Class indices (N,), or names of classes, for accuracy and calibrated values.
         settings: What to do; defaults as on the command line.
-        progress: Called as the audit goes on.
+        progress: Called as the audit goes on, with a `Progress`: at every stage, and a few times a second in a long one.
         cache_dir: Folder to keep what was computed in, by the file's hash: spectral bounds, and the model's answers as they
             come, so that an interrupted audit goes on where it stopped. None computes all anew.
         stop: What asks it to end, from another thread or a signal's handler; no handler is installed here.
@@ -112,20 +113,23 @@ def audit(
             return _staged(context, started)
 
 
-def planned_step(model: Model, inputs: Array | Samples, settings: Settings) -> StepChoice:
+def planned_step(model: Model, inputs: Array | Samples, settings: Settings, progress: Report | None = None) -> StepChoice:
     """The step and scheme that `audit` would choose for this model on these samples, without measuring them.
+
+    ``progress`` is called as the choice goes on.
 
     Raises:
         OnnxFimError: as `audit`.
     """
-    context = opened(model, inputs, None, settings, None, None)
+    context = opened(model, inputs, None, settings, progress, None)
+    planning.step_alone(context)
     cleaned = clean.clean_pass(context)
     return choosing.choose(context, cleaned, tied.find(context, cleaned), brief=False).step
 
 
 def _staged(context: Context, started: float) -> Audit:
     """All stages in order; what was finished is kept, whatever ends them early."""
-    ground, ended = _grounded(context)
+    ground, ended = grounded(context)
     ground, found = (ground, _unmeasured(ended)) if ended is not None else _kept(ground)
     reading, scaling = None, None
     if not found.interrupted:
@@ -137,7 +141,7 @@ def _staged(context: Context, started: float) -> Audit:
     return conclusion.conclude(ground, tied.told(ground, found), reading, started, scaling)
 
 
-def _grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
+def grounded(context: Context) -> tuple[Ground, KeyboardInterrupt | None]:
     """What measuring begins from, and the interrupt that ended it before; what is missing then says so."""
     cleaned, rows, ties, calibration, chosen, ended = None, None, TiedSamples(), None, None, None
     try:
@@ -176,6 +180,7 @@ def _measured(ground: Ground) -> tuple[Ground, Found]:
     The ground comes with it: its step is chosen with more care where a derivative was expected and there is none.
     """
     if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
+        planning.without_values(ground)
         found = unmeasurable.without_values(ground, reason)
         decides = ground.settings.flip and not (ground.rows is not None and ground.rows.dependent)
         blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
@@ -183,11 +188,13 @@ def _measured(ground: Ground) -> tuple[Ground, Found]:
     derivative = by_gradients.differentiate(ground)
     route, measured = derivative.route, None
     if route is not None:
+        planning.by_gradients(ground, route)
         try:
             measured = by_gradients.measure(ground, derivative, route)
         except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
             derivative = by_gradients.without_memory(ground, derivative, error)
     if route is None or measured is None:
+        planning.fallen_back(ground)
         ground = choosing.with_care(ground)
         return ground, _by_differences(ground, derivative.info)
     later: list[Callable[[Found], Found]] = []
@@ -214,6 +221,7 @@ def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
     if ground.step.unchosen is not None:
         return by_differences.without_step(ground, gradient)
     plan = by_differences.plan(ground)
+    planning.by_differences(ground, plan)
     first = by_differences.first_round(ground, plan, gradient)
     found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
     after: list[Callable[[Found], Found]] = []
@@ -238,10 +246,10 @@ def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]
 
 def opened(
     model: Model, inputs: Array | Mapping[str, Array] | Samples | Iterable[Any], labels: Array | None, settings: Settings,
-    report: Report | None, cache_dir: str | Path | None,
+    report: Report | None, cache_dir: str | Path | None, *, meter: Meter | None = None,
 ) -> Context:  # fmt: skip
     """The context of an audit: model and samples opened and checked against each other."""
-    meter = Meter(report, current_stop())
+    meter = Meter(report, current_stop()) if meter is None else meter
     meter.say("opening the model")
     file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
@@ -255,6 +263,7 @@ def opened(
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
     find_batch(context)
+    planning.begun(context)
     return context
 
 
@@ -318,4 +327,4 @@ def _perturbed_of(inputs: Mapping[str, Array], name: str) -> tuple[Array, Mappin
     return inputs[name], {key: values for key, values in inputs.items() if key != name}
 
 
-__all__ = ["CALIBRATION_SAMPLES", "Progress", "audit", "planned_step"]
+__all__ = ["CALIBRATION_SAMPLES", "Forecast", "Progress", "audit", "planned_step"]

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
+from onnxfim.auditing.course import PlannedStage
+from onnxfim.auditing.meter import Outlook, Report
 from onnxfim.auditing.run import opened
 from onnxfim.errors import InputError
 from onnxfim.record.deployment import MovedOutput
@@ -14,8 +16,10 @@ from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+_STAGE = "comparing the outputs"
 
-def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput, ...], int]:
+
+def two_outputs(first: Candidate, second: Candidate, progress: Report | None = None) -> tuple[tuple[MovedOutput, ...], int]:
     """Both models' outputs on every sample that both can take, and the forward passes spent.
 
     These are more samples than are audited, at a pass each: accuracy and agreement of predictions need many.
@@ -23,7 +27,7 @@ def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput,
     Raises:
         OnnxFimError: a model that cannot be opened, or models that decide between other classes or take other inputs.
     """
-    contexts = [opened(c.model, c.inputs, None, c.settings, None, None) for c in (first, second)]
+    contexts = [opened(c.model, c.inputs, None, c.settings, progress, None) for c in (first, second)]
     names = [c.subject.info.name for c in contexts]
     sizes = [(c.subject.info.num_outputs, c.subject.info.positions) for c in contexts]
     shapes = [c.X.shape[1:] for c in contexts]
@@ -40,7 +44,13 @@ def two_outputs(first: Candidate, second: Candidate) -> tuple[tuple[MovedOutput,
     at = [{int(i): k for k, i in enumerate(c.samples.indices)} for c in contexts]
     shared = sorted(at[0].keys() & at[1].keys())
     positions = [[places[i] for i in shared] for places in at]
-    z = [c.forward.outputs(c.X[some], np.array(some, int)) for c, some in zip(contexts, positions, strict=True)]
+    z = []
+    for c, some in zip(contexts, positions, strict=True):
+        c.meter.plan([PlannedStage(_STAGE, len(some), unit="samples")], Outlook("outputs", c.provider, len(some), sure=False))
+        c.meter.begins(_STAGE)
+        c.say(_STAGE)
+        z.append(c.forward.outputs(c.X[some], np.array(some, int)))
+        c.meter.over()
     finite = np.isfinite(z[0]).all(axis=(1, 2)) & np.isfinite(z[1]).all(axis=(1, 2))
     good = np.flatnonzero(finite)
     readers = [c.reader for c in contexts]

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +26,7 @@ from onnxfim.auditing.meter import Progress
 from onnxfim.auditing.packing import unpack
 from onnxfim.data import Samples
 from onnxfim.errors import OnnxFimError
+from onnxfim.record.plain import to_plain
 from onnxfim.runtime.stopping import SIGNALS, Stop
 
 HEAD = struct.Struct("<I")  # bytes of a message, before it
@@ -95,7 +95,7 @@ class _Messages:
         if told.stage == self._stage and now - self._last < _OFTEN:
             return
         self._last, self._stage = now, told.stage
-        self(progress=asdict(told))
+        self(progress=to_plain(told))
 
 
 class _Forwarded(logging.Handler):

@@ -15,6 +15,7 @@ from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
+from onnxfim.cli.dry_running import dry_run_command
 from onnxfim.cli.gating import (
     INCONCLUSIVE,
     NOTHING,
@@ -29,6 +30,7 @@ from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.waiting import SILENT
 from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.data.arrays import Target
@@ -79,6 +81,9 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
         if checks.baseline is not None:
             require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
+        if options["dry_run"]:
+            subject = (model, Candidate(prepared.file, prepared.samples, prepared.settings))
+            return dry_run_command([subject], how, console, options, as_json=outputs.json_to_stdout)
         try:
             measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
         except OutOfTime as error:
@@ -96,7 +101,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         result, problem = checks.judge_without_baseline(measured), error
     except Exception as error:  # noqa: BLE001 - what was measured is written, whatever its checks stumble over
         result, problem = replace(measured, verdict="inconclusive"), error
-    written = outputs.write(result)
+    with console.said_where_slow("writing the reports", after=console.passed + SILENT):
+        written = outputs.write(result)
     code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
     if code == INCONCLUSIVE and problem is None and written.problem is None:
         console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")

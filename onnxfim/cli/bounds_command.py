@@ -23,6 +23,7 @@ from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.plain import to_plain
 from onnxfim.report.bound_words import bound_lines
 from onnxfim.report.page.bound_section import upper
+from onnxfim.spectral.costs import Weighed
 from onnxfim.spectral.reading import NO_LOGITS, GraphReading, read_graph, without
 
 _TOLD = 8  # outputs in a message
@@ -46,7 +47,8 @@ def bounds_command(
         if as_json:
             raise OutputError("--json: prints to stdout, which -o takes too, expected one of them. Drop --json, or name a file.")
         console.take_stdout()
-    file = load_model(model)
+    with console.said_where_slow("reading the model"):
+        file = load_model(model)
     wanted.check_apart(file.files)
     with console.layers() as progress:
         head = _head(file, options["output"])
@@ -69,7 +71,7 @@ def bounds_command(
 
 
 def _read(
-    graph: Graph, head: Head | None, entry: str | None, folder: Path, progress: Callable[[int, int, str], None] | None
+    graph: Graph, head: Head | None, entry: str | None, folder: Path, progress: Callable[[int, int, float], None]
 ) -> GraphReading:
     """Class and bound of what an audit of the head measures: its logits, or those that probabilities are written out from."""
     output, logits, why = None if head is None else head.value.name, True, ""
@@ -82,7 +84,12 @@ def _read(
                 graph, output, logits = Graph(made[0], base_dir=folder), made[1], False
         elif head.detects:
             why = f"output {head.name!r} holds boxes too: an audit with --output-kind detection has the bound of the scores"
-    reading = read_graph(graph, input_name=entry, output_name=output, logits=logits, progress=progress)
+    weighed = Weighed(graph)
+
+    def told(number: int, total: int, name: str) -> None:
+        progress(number, total, weighed.begins(name))
+
+    reading = read_graph(graph, input_name=entry, output_name=output, logits=logits, progress=told)
     return replace(reading, bound=without(reading.bound, why), closed_forms=()) if why else reading
 
 

@@ -106,6 +106,8 @@ def compare(
     interrupted, 143 terminated.
     """
     console = Console(quiet, verbose)
+    with console.said_where_slow("loading ONNX Runtime"):
+        import onnxfim.cli.audit_command  # noqa: F401 - here, where it is said that it is slow
     sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
 
 
@@ -137,6 +139,8 @@ def compare_command(
     wanted.check([*subjects, read_from(options["data"]), options["labels_path"]])
     if wanted.to_stdout:
         console.take_stdout()
+    if options["dry_run"]:
+        return _tried(subjects, console, options, started, as_json=wanted.json_to_stdout)
     sides = _measured_subjects(subjects, console, options, started)
     audits = sides.audits
     if len(audits) < 2:
@@ -253,17 +257,36 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
         raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
     how = runs(options, console, started=started, several=len(models) > 1)
     # The same file may be given twice: subjects are told apart by their place.
-    field = Field(how, console)
-    for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
-        if audit is None:
-            p = prepare(subject, _placed(options, place))
-            field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
+    field = Field(how, console, more=bool(options["attribute"]))
+    with console.said_where_slow("reading the models and the samples"):
+        for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
+            if audit is None:
+                p = prepare(subject, _placed(options, place))
+                field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
     saved = {place: a for place, a in enumerate(read) if a is not None}
     measured = field.measured(saved)
     audits = [(measured | saved)[place] for place in sorted(measured | saved)]
     whole = not any(a.run.partial for a in audits)
     attribution = field.attribution(options["attribute_samples"]) if options["attribute"] and whole else None
     return _Subjects(audits, field.outputs, field.evaluations, attribution, tuple(field.missing))
+
+
+def _tried(subjects: Sequence[str], console: Console, options: dict[str, Any], started: float, *, as_json: bool) -> int:
+    """What the measuring of the models would take; saved audits are there already."""
+    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.cli.audit_command import prepare
+    from onnxfim.cli.dry_running import dry_run_command
+    from onnxfim.cli.isolating import runs
+
+    found = []
+    for place, subject in enumerate(subjects):
+        if Path(subject).suffix.lower() != ".json":
+            if options["data"] is None:
+                raise click.UsageError(f"--data is needed to measure {subject}. Give samples, or audits saved with -o json=PATH.")
+            p = prepare(subject, _placed(options, place))
+            found.append((subject, Candidate(p.file, p.samples, p.settings)))
+    how = runs(options, console, started=started, several=len(found) > 1)
+    return dry_run_command(found, how, console, options, as_json=as_json)
 
 
 def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:

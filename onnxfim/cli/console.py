@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxfim.cli import waiting
 from onnxfim.cli.outlets import outlet
 from onnxfim.cli.painted import card_text, coloured, quiet_text, rich_on, table_text, width_of
+from onnxfim.cli.waiting import Turn, Waiting, passed_words
 from onnxfim.cli.wrapping import wrapped
 from onnxfim.errors import OutputError
 from onnxfim.record.foreign_text import one_line, visible
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from onnxfim.auditing.run import Progress
     from onnxfim.report.card import Card
 
-_SILENT = 1.0  # seconds: who waits no longer needs no line, and an error that comes at once is the only one
-_HEARTBEAT = 10.0  # seconds between lines where there is no terminal
+_BAR = 16  # columns of a bar
+_LOOK = 0.5  # seconds between two looks at whether a line is due
+_FEW_LAYERS = 0.05  # share of a bound from which on the time that is left is told by them
 
 
 class _Details(logging.Handler):
@@ -49,6 +52,12 @@ class Console:
         self.quiet, self.verbose = quiet, verbose
         self._stdout_taken = False
         self._began = time.monotonic()
+        self._reached = 0.0  # share of a command's jobs that was told
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self._began
 
     def take_stdout(self) -> None:
         """Keep stdout for a report: all else is printed on stderr from here on.
@@ -67,16 +76,24 @@ class Console:
 
     @contextmanager
     def said_where_slow(self, text: str, *, after: float | None = None) -> Iterator[None]:
-        """A line of information where what is done goes on so many seconds after the command began, `_SILENT` by default."""
-        wait = self._began + (_SILENT if after is None else after) - time.monotonic()
-        timer = threading.Timer(max(wait, 0.0), self.say, (text,))
-        timer.daemon = True
-        timer.start()
-        try:
+        """A line of information where what is done goes on so many seconds after the command began, `waiting.SILENT` by default.
+
+        It comes again every few seconds.
+        """
+        began = time.monotonic()
+        due = self._began + (waiting.SILENT if after is None else after)
+        said = False
+
+        def tick() -> float:
+            nonlocal due, said
+            now = time.monotonic()
+            if now >= due:
+                self.say(f"{text}, {passed_words(now - began)} so far" if said else text)
+                said, due = True, now + waiting.CLOSER_HEARTBEAT
+            return max(due - now, 0.0)
+
+        with _ticking(tick):
             yield
-        finally:
-            timer.cancel()
-            timer.join()  # no thread is left when a worker is forked
 
     def detail(self, text: str) -> None:
         """A line for --verbose."""
@@ -127,10 +144,22 @@ class Console:
         return width_of(outlet(to_stderr=self._stdout_taken)) is not None
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[Progress], None]]:
-        """A callback for the audit's progress; with --verbose the log is printed meanwhile."""
-        with self._log():
-            yield from self._progress()
+    def progress(self, turn: Turn | None = None, *, apart: bool = False) -> Iterator[Callable[[Progress], None]]:
+        """A callback for the audit's progress; with --verbose the log is printed meanwhile.
+
+        Args:
+            turn: Which of several jobs it is, or None.
+            apart: Whether the work is done in another process.
+        """
+        state = self._waiting(turn, apart=apart)
+        with self._log(), self._shown(state) as update:
+            yield update
+        self._reached = state.reached
+
+    def _waiting(self, turn: Turn | None = None, stage: str = "starting", *, apart: bool = False) -> Waiting:
+        """What is said from here on."""
+        heartbeat = waiting.HEARTBEAT if apart else waiting.CLOSER_HEARTBEAT
+        return Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT, self._reached)
 
     @contextmanager
     def _log(self) -> Iterator[None]:
@@ -148,67 +177,80 @@ class Console:
             log.removeHandler(handler)
             log.setLevel(before)
 
-    def _progress(self) -> Iterator[Callable[[Progress], None]]:
+    @contextmanager
+    def _shown(self, state: Waiting) -> Iterator[Callable[[Progress], None]]:
+        """A callback that shows progress, as a bar on a terminal and in lines elsewhere."""
         if self.quiet:
             yield lambda _: None
-        elif outlet(to_stderr=True).isatty():
-            with self._bar() as update:
-                yield update
-        else:
-            yield self._heartbeat()
+            return
+        with self._bar(state) if outlet(to_stderr=True).isatty() else self._beats(state) as update:
+            yield update
 
     @contextmanager
-    def _bar(self) -> Iterator[Callable[[Progress], None]]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    def _bar(self, state: Waiting) -> Iterator[Callable[[Progress], None]]:
+        from rich.progress import BarColumn
         from rich.progress import Progress as Bar
 
-        told = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[unit]", "fields[rate]")]
-        columns = (told[0], BarColumn(), MofNCompleteColumn(), *told[1:], TimeRemainingColumn())
-        with Bar(*columns, console=rich_on(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task("starting", total=None, rate="", unit="")
-            start = time.monotonic()
+        column = _words_column()
+        columns = (
+            column(lambda: state.short_words),
+            BarColumn(bar_width=_BAR),
+            column(lambda: "" if (share := state.share(time.monotonic())) is None else f"{share:.0%}"),
+            column(lambda: passed_words(time.monotonic() - self._began)),
+            column(lambda: state.left_words(time.monotonic())),
+            column(lambda: state.count_words),
+        )
+        rich = rich_on(outlet(to_stderr=True))
+        with Bar(*columns, console=rich, transient=True, redirect_stdout=False, refresh_per_second=4) as bar:
+            task = bar.add_task("", total=None)
 
             def update(p: Progress) -> None:
-                rate = f"{p.done / max(time.monotonic() - start, 1e-9):,.0f}/s" if p.done else ""
-                bar.update(
-                    task, description=visible(p.stage), completed=p.done, total=p.total or None, rate=rate, unit=visible(p.unit)
-                )
+                now = time.monotonic()
+                state.told(p, now)
+                share = state.share(now)
+                bar.update(task, completed=share or 0.0, total=None if share is None else 1.0)
 
             yield update
 
-    def _heartbeat(self) -> Callable[[Progress], None]:
-        start = last = time.monotonic()
-        begun: set[str] = set()  # stages that had a line: some take turns
+    @contextmanager
+    def _beats(self, state: Waiting) -> Iterator[Callable[[Progress], None]]:
+        """Lines as they are due, whatever is under way; those of long calls come from another thread."""
+        lock = threading.Lock()
 
         def update(p: Progress) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - self._began < _SILENT or (p.stage in begun and now - last < _HEARTBEAT):
-                return
-            last = now
-            if p.stage not in begun:
-                begun.add(p.stage)
-                self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}" if p.done < p.total else p.stage)
-                return
-            rate = p.done / (now - start)
-            left = (p.total - p.done) / rate if rate and p.total else 0.0
-            self.say(f"{p.stage}: {p.done:,} of {p.total:,} {p.unit}, {rate:,.0f}/s, about {left:,.0f} s left")
+            with lock:
+                for line in state.told(p, time.monotonic()):
+                    self.say(line)
 
-        return update
+        def tick() -> float:
+            with lock:
+                for line in state.lines(time.monotonic()):
+                    self.say(line)
+                return min(state.due(time.monotonic()), _LOOK)
+
+        with _ticking(tick):
+            yield update
 
     @contextmanager
-    def layers(self) -> Iterator[Callable[[int, int, str], None] | None]:
-        """A callback for work that goes layer by layer; a bar on a terminal, nothing elsewhere."""
-        if self.quiet or not outlet(to_stderr=True).isatty():
-            yield None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
+    def layers(self) -> Iterator[Callable[[int, int, float], None]]:
+        """A callback for work that goes layer by layer: its number, how many there are, the share that is done before it."""
+        from onnxfim.auditing.run import Progress
 
-        columns = (TextColumn("layers"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-        with Bar(*columns, console=rich_on(outlet(to_stderr=True)), transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda done, total, name: bar.update(task, completed=done, total=total, description=visible(name))
+        began = None
+        with self._shown(self._waiting(stage="reading the graph")) as update:
+
+            def told(number: int, total: int, share: float) -> None:
+                nonlocal began
+                began = time.monotonic() if began is None else began
+                left = (time.monotonic() - began) * (1 - share) / share if share > _FEW_LAYERS else None
+                update(
+                    Progress(
+                        "bounding", number - 1, total, "layers", share, left, left or 0.0, stage_done=number - 1, stage_total=total,
+                        stage_unit="layers",
+                    )
+                )  # fmt: skip
+
+            yield told
 
     def table(self, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, folded: bool = False) -> None:
         """A table of what a command is run for; without a ``head`` its first column is bold. Markup in names is text.
@@ -230,6 +272,46 @@ class Console:
         stream = outlet(to_stderr=self._stdout_taken)
         told = quiet_text(stream, card.lines[0], files) if self.quiet else card_text(stream, card)
         self._forgiven(lambda: _print(told, to_stderr=self._stdout_taken))
+
+
+@contextmanager
+def _ticking(tick: Callable[[], float]) -> Iterator[None]:
+    """Call ``tick`` from another thread, each time after the seconds that it gave; the thread is gone when the block ends.
+
+    None is left when a worker is forked.
+    """
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(tick()):
+            pass
+
+    thread = threading.Thread(target=run, daemon=True, name="onnxfim-ticks")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _words_column() -> Any:
+    """A kind of column of a bar that shows a text as it is now, in one line."""
+    from rich.progress import ProgressColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Words(ProgressColumn):
+        max_refresh = 0.2
+
+        def __init__(self, words: Callable[[], str]) -> None:
+            super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
+            self._words = words
+
+        def render(self, task: Any) -> Text:
+            return Text(visible(self._words()))
+
+    return Words
 
 
 def _not_printed(why: str | None) -> OutputError:

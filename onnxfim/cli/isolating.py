@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from onnxfim.auditing.common_step import Candidate
@@ -15,6 +16,7 @@ from onnxfim.auditing.jobs import AuditJob, Job
 from onnxfim.auditing.process import can_fork
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
+from onnxfim.cli.waiting import Turn
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.running import TIME_LIMIT, Restart
@@ -50,32 +52,35 @@ class Runs:
         if self.isolation.deadline is not None and time.monotonic() > self.isolation.deadline:
             raise OutOfTime(f"{name}: the time limit came before it was its turn. Give a longer --timeout.")
 
-    def audit(self, candidate: Candidate, options: dict[str, Any], before: Sequence[Restart] = ()) -> Audit:
-        """The audit of a model; ``before`` are restarts that came before it.
+    def audit(
+        self, candidate: Candidate, options: dict[str, Any], before: Sequence[Restart] = (), *, turn: Turn | None = None
+    ) -> Audit:  # fmt: skip
+        """The audit of a model; ``before`` are restarts that came before it, ``turn`` tells which of several jobs it is.
 
         Raises:
             OnnxFimError: as `isolation.isolated_audit`.
         """
         job = AuditJob(candidate, cache_folder(options))
         if self.apart:
-            return isolated_audit(job, self.isolation, show=self.console.progress, level=self._level, before=before)
-        return self._here(job)
+            show = partial(self.console.progress, turn, apart=True)
+            return isolated_audit(job, self.isolation, show=show, level=self._level, before=before)
+        return self._here(job, turn)
 
-    def do(self, job: Job[T]) -> Outcome[T]:
-        """What comes of a job.
+    def do(self, job: Job[T], *, turn: Turn | None = None) -> Outcome[T]:
+        """What comes of a job; ``turn`` tells which of several it is.
 
         Raises:
             OnnxFimError: as `isolation.isolated`.
         """
         if self.apart:
-            return isolated(job, self.isolation, show=self.console.progress, level=self._level)
-        return Outcome(self._here(job), {}, ())
+            return isolated(job, self.isolation, show=partial(self.console.progress, turn, apart=True), level=self._level)
+        return Outcome(self._here(job, turn), {}, ())
 
     @property
     def _level(self) -> int:
         return logging.INFO if self.console.verbose else logging.WARNING
 
-    def _here(self, job: Job[T]) -> T:
+    def _here(self, job: Job[T], turn: Turn | None) -> T:
         """The result of a job in this process, which is asked to end when its time is up."""
         stop, timer = current_stop() or Stop(), None
         if self.isolation.deadline is not None:
@@ -83,7 +88,7 @@ class Runs:
             timer.daemon = True
             timer.start()
         try:
-            with self.console.progress() as report:
+            with self.console.progress(turn) as report:
                 return job.run(report, stop)
         except KeyboardInterrupt:
             if stop.by == TIME_LIMIT:

@@ -145,9 +145,11 @@ def audit(
 @errors_in_one_line
 def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Show a model's spectral bound and its architecture's class, from the weights alone; no data needed."""
-    from onnxfim.cli.bounds_command import bounds_command
+    console = Console(quiet)
+    with console.said_where_slow("loading what reads graphs"):
+        from onnxfim.cli.bounds_command import bounds_command
 
-    bounds_command(model, outputs, as_json, Console(quiet), **options)
+    bounds_command(model, outputs, as_json, console, **options)
 
 
 main.add_command(compare)

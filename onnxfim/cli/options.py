@@ -235,6 +235,8 @@ def isolation_options(function: F) -> F:
                    help="Run the model in a process of its own: a crash or a hang of ONNX Runtime then costs the sample at fault, not the "
                    "audit. auto does where that costs next to nothing (Linux), with several models, and where --max-memory or "
                    "--custom-op-library asks for it."),
+            option("--dry-run", is_flag=True,
+                   help="Open the model, time a few calls of all that would be done, print what it would take, and write nothing."),
             option("--timeout", type=Duration(), metavar="SECONDS", example="10m",
                    help="End the run after this time (90, 10m, 2h) and write what was finished: partial, exit code 4."),
             option("--call-timeout", type=Duration(), metavar="SECONDS", default="300", show_default=True, example="300",

@@ -52,6 +52,11 @@ class Outputs:
         """Whether a report goes to stdout."""
         return any(is_stdout(path) for _, path in self.targets)
 
+    @property
+    def json_to_stdout(self) -> bool:
+        """Whether it is JSON that goes there."""
+        return any(name == "json" and is_stdout(path) for name, path in self.targets)
+
     def check(self, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
         """Raise before any work where a path cannot be written, is named twice, or is one of ``inputs``, which are read.
 

@@ -64,6 +64,18 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def first(self, count: int) -> Samples:
+        """The first so many samples."""
+        return replace(
+            self,
+            inputs=self.inputs[:count],
+            labels=None if self.labels is None else self.labels[:count],
+            indices=self.indices[:count],
+            names=self.names[:count],
+            fed=None if self.fed is None else self.fed[:count],
+            held={name: values[:count] for name, values in self.held.items()},
+        )
+
     def without(self, reasons: Mapping[int, str]) -> Samples:
         """The samples without those of these indices, each listed as skipped for its reason."""
         kept = ~np.isin(self.indices, list(reasons))

@@ -15,8 +15,8 @@ from onnxfim.report.charts.marks import Chart
 from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
 from onnxfim.report.html import environment
 from onnxfim.report.human import human_lines
-from onnxfim.report.meaning import flip_median
-from onnxfim.report.numbers import count, measure_label, number, percent, percent_interval, spread, statistic_label
+from onnxfim.report.meaning import flip_tile
+from onnxfim.report.numbers import MISSING, count, measure_label, percent, percent_interval, statistic_label
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.report.page.quantities import Quantity, of_compared, of_statistic, with_common_kind
@@ -149,10 +149,9 @@ def _rows(audit: Audit) -> list[CardRow]:
         told = of_statistic(getattr(group, statistic))
         note = kind if told.kind is None else f"{kind}, {told.kind}"
         found.append(CardRow(f"{statistic_label(measure, statistic)}, {visible(group.units)}", told, note))
-    flips = flip_median(audit)
-    if flips.value is not None:
-        told = Quantity(number(flips.value), spread(flips.low, flips.high))
-        found.append(CardRow(f"{statistic_label('flip_radius', 'median')}, L2", told, "upper bound"))
+    flips, what = flip_tile(audit)
+    if flips.text != MISSING:
+        found.append(CardRow(statistic_label("flip_radius", "median"), flips, what))
     c = audit.calibration
     if c.accuracy is not None:
         told = Quantity(percent(c.accuracy), percent_interval(c.accuracy_low, c.accuracy_high))

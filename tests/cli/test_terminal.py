@@ -214,8 +214,8 @@ def test_bars_show_names_as_text(monkeypatch, columns, encoding):
         told(Progress(ALL, 3, 10, ALL))
         told(Progress("[/]", 10, 10, "[/]"))
     with console.layers() as told:
-        told(1, 2, ALL)
-        told(2, 2, "[/]")
+        told(1, 2, 0.0)
+        told(2, 2, 0.5)
     shown = screen.getvalue()
     assert shown.encode(encoding)
     # The bar's own sequences begin with ESC [; a name's are spelled out.
@@ -230,8 +230,8 @@ def test_a_terminal_gets_colours_and_no_others(hostile, monkeypatch):
 
 
 def test_heartbeats_are_visible(monkeypatch):
-    monkeypatch.setattr("onnxfim.cli.console._SILENT", 0.0)
-    monkeypatch.setattr("onnxfim.cli.console._HEARTBEAT", 0.0)
+    monkeypatch.setattr("onnxfim.cli.waiting.SILENT", 0.0)
+    monkeypatch.setattr("onnxfim.cli.waiting.CLOSER_HEARTBEAT", 60.0)
     sink = io.StringIO()
     monkeypatch.setattr("sys.stderr", sink)
     with Console().progress() as told:
@@ -277,8 +277,9 @@ def test_an_audit_says_that_it_loads_before_it_imports_what_is_slow(monkeypatch)
 
 
 def test_a_stage_that_begins_tells_no_count_of_the_one_before(monkeypatch, capsys):
-    monkeypatch.setattr("onnxfim.cli.console._SILENT", 0.0)
+    monkeypatch.setattr("onnxfim.cli.waiting.SILENT", 0.0)
     with Console().progress() as told:
-        told(Progress("measuring", 1, 500, "samples"))
+        told(Progress("measuring", 1, 500, "samples", stage_done=1, stage_total=500, stage_unit="samples"))
         told(Progress("bounding", 500, 500, "samples"))
-    assert capsys.readouterr().err.splitlines() == ["measuring: 1 of 500 samples", "bounding"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("; ")[0] for line in said] == ["measuring: 1 of 500 samples", "bounding"]

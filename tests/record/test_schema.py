@@ -11,6 +11,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record import audit as audits
 from onnxfim.record import (
     bound,
+    data_info,
     decision,
     identity,
     input_pictures,

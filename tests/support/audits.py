@@ -14,7 +14,6 @@ from onnxfim.record.audit import (
     Calibration,
     ClassRow,
     Correlation,
-    DataInfo,
     DirectionPicture,
     GradientInfo,
     ModelInfo,
@@ -23,6 +22,7 @@ from onnxfim.record.audit import (
 )
 from onnxfim.record.audited_from import AuditedFrom, Position, in_units_of
 from onnxfim.record.bound import Architecture, Bound, Factor, Share
+from onnxfim.record.data_info import DataInfo
 from onnxfim.record.decision import Aggregate, Aggregates, Finding, GateResult
 from onnxfim.record.identity import Identity
 from onnxfim.record.placed import Placed

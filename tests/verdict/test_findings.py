@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.record.audit import GradientInfo, OutputInfo, ScalingCheck
+from onnxfim.record.audit import GradientInfo, OutputInfo
+from onnxfim.record.data_info import ScalingCheck
 from onnxfim.record.decision import Finding
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.row_check import RowCheck

@@ -49,6 +49,7 @@ def stage(
             log.log(begins, "%s: begins (%s)", name, context.facts())
             started, before = time.perf_counter(), context.meter.passes
             ending = "broken off"
+            own = not small and context.meter.begins(name)
             try:
                 current_watch().enter(name)
                 result = function(context, *args, **kwargs)
@@ -63,6 +64,8 @@ def stage(
                 made: R = instead(context, context.faults.note(name, error), *args, **kwargs)
                 return made
             finally:
+                if own:
+                    context.meter.over()
                 passes = context.meter.passes - before
                 log.log(
                     ends, "%s: %s in %.2f s, %d passes (%s)", name, ending, time.perf_counter() - started, passes, context.facts()

@@ -23,6 +23,7 @@ def read(context: Context) -> GraphReading | None:
     file, info = context.subject.file, context.subject.info
     if file is None or not context.settings.bounds:
         return None
+    from onnxfim.spectral.costs import Weighed
     from onnxfim.spectral.prepared import prepared_view
     from onnxfim.spectral.reading import read_graph  # once the first line is out
 
@@ -36,6 +37,13 @@ def read(context: Context) -> GraphReading | None:
     def remember(key: str, compute: Callable[[], Bound]) -> Bound:
         return compute() if store is None else remembered_bound(store, key, compute)
 
+    weighed = Weighed(file.graph)
+
+    def told(done: int, total: int, name: str) -> None:
+        context.meter.check()
+        context.meter.count(done - 1, total, "layers", weighed.begins(name))
+        context.say("bounding")
+
     view = prepared_view(file.graph, info.input)
     end = ending(view.graph, context.subject.output)  # of the graph that is bounded: some scores are values of it alone
     logits, output = context.subject.kind.made_by(end), context.subject.output
@@ -48,7 +56,7 @@ def read(context: Context) -> GraphReading | None:
         output_name=output,
         logits=logits,
         remember=remember,
-        progress=lambda *_: context.meter.check(),
+        progress=told,
     )
     return replace(reading, bound=_of_audit(reading.bound, context, end.logits if logits and end.logits is not None else output))
 

@@ -37,8 +37,10 @@ from onnxfim.slopes.scored import Scored, joined
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: Bytes of outputs that are kept for samples that may be refined.
+KEPT_BYTES = 2**28
+
 _REFINED_SHARE = 1 / 8  # of the budget, kept back for the samples that decide the mean, the tail and the maximum
-_KEPT_BYTES = 2**28  # of outputs kept for samples that may be refined
 _FEW_DIRECTIONS = 8
 _MEASURING = "measuring by differences"
 _BREAKS = "the model's output is not finite near this sample, or too large for float64 to square, or the runtime fails there"
@@ -148,6 +150,7 @@ def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
     ground.meter.further(len(ground.clean.audited) * rows)
     found = Found("exact" if plan.exact else "sketch", gradient, skipped=ground.clean.skipped, scheme=plan.jacobian.scheme)
+    ground.say("measuring by differences")
     start = Round(found, kinked=kinked_samples(ground))
     done = evaluate(ground, plan, start, [ground.request(i, 0, plan.first) for i in ground.clean.audited])
     if plan.raw is None or done.found.interrupted:
@@ -269,7 +272,7 @@ def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult]
     """Keep the outputs of the samples with the largest values, in a bounded memory, so that they can be refined."""
     kept[position] = parts
     size = sum(_bytes(e) for e in parts)
-    if len(kept) > max(1, _KEPT_BYTES // max(size, 1)):
+    if len(kept) > max(1, KEPT_BYTES // max(size, 1)):
         del kept[min(kept, key=lambda i: results[i].lambda_max.value or 0.0)]
 
 

@@ -188,6 +188,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     settings, calibration = ground.settings, ground.calibration
     targets = [ground.sample(i) for i in ground.clean.audited]
     ground.meter.expect(len(targets), "samples")
+    ground.say("measuring by gradients")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed, *filter(None, [derivative.info.provider]))
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
     store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
@@ -202,6 +203,7 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     try:
         for position, result in kept:
             ground.meter.advance(1)
+            ground.meter.measured(len(targets), route.samples_per_call)
             ground.say("measuring")
             if ground.subject.of_logarithm:
                 result = with_rounding(result, ground.base[position], float(np.finfo(ground.subject.info.input_dtype).eps))

@@ -74,7 +74,7 @@ class Chosen:
 def choose(context: Context, clean: Clean, ties: TiedSamples, *, brief: bool | None = None) -> Chosen:
     """Step and scheme, by the ladder on a few of the audited samples; in brief where a derivative is to be expected."""
     rows = LadderRows()
-    brief = _derivable(context) if brief is None else brief
+    brief = derivable(context) if brief is None else brief
     step = _choose(context, clean, ties, rows, brief)
     if not brief:  # else another choice may follow
         rows.only(step.step, step.dither)
@@ -146,7 +146,7 @@ class _Shown(AroundForward):
         return z
 
 
-def _derivable(context: Context) -> bool:
+def derivable(context: Context) -> bool:
     """Whether the samples will be measured by gradients, as far as that can be told before the derivative is made."""
     settings, source = context.settings, context.subject.differentiable
     if settings.method not in ("auto", "gradient") or source is None or context.hardware is None:

@@ -18,8 +18,9 @@ from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
-from onnxfim.record.audit import Audit, ClassRow, DataInfo, ScalingCheck, Thumbnail
+from onnxfim.record.audit import Audit, ClassRow, Thumbnail
 from onnxfim.record.audited_from import in_units_of
+from onnxfim.record.data_info import DataInfo, ScalingCheck
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
@@ -55,6 +56,7 @@ def conclude(
         started: When the audit began, by `time.perf_counter`.
         scaling: Whether the inputs are in the model's units, or None where that was not checked.
     """
+    ground.say("concluding")
     found = _all_told(ground, found)
     samples: tuple[SampleResult, ...] = tuple(found.in_order)
     if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:

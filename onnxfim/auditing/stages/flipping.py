@@ -69,6 +69,8 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     rows = 1 if current_watch().tries else max(1, _BYTES // (4 * 8 * ground.dimension))
     try:
         for start in range(0, len(positions), rows):
+            if rows < len(positions):
+                ground.meter.count(start, len(positions), "samples")
             ground.say("looking for flips")
             block = positions[start : start + rows]
             with current_watch().about(block):

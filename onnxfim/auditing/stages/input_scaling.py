@@ -13,11 +13,14 @@ from onnxfim.auditing.context import Ground
 from onnxfim.auditing.stages import stage
 from onnxfim.data.usual_scalings import InputChange, usual_changes
 from onnxfim.graph.ends import Normalisation, normalisation
-from onnxfim.record.audit import ScalingCheck
+from onnxfim.record.data_info import ScalingCheck
 from onnxfim.record.statistics import binomial_at_least
 from onnxfim.slopes.flips import margins
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+#: Accuracy from which no change can lift it by a tenth.
+RIGHT = 0.9
 
 _FIRST, _WORSE = 4, 4.0  # samples, and nats over them above the data as given, by which a change is out at once
 _ROUNDS = ((8, 8), (16, 4), (48, 3))  # on so many samples, so many changes are left
@@ -26,7 +29,6 @@ _MOST = 200  # labelled samples on which the last ones are compared
 _WINS = 0.9  # of the log-loss as given, that the best change must be below on the way, or all are given up
 _ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
 _LEAST = 8  # labelled samples without which nothing is told apart
-_RIGHT = 0.9  # accuracy from which no change can lift it by a tenth
 _LOSS = 20.0  # nats in all: less cannot be won by a change
 _TOGETHER = 2**24  # bytes of inputs that are changed and held at a time
 _FILLED = 0.1  # of the quantiser's range, that the data must reach over
@@ -54,7 +56,7 @@ def check(ground: Ground) -> ScalingCheck | None:
     few = usable[np.linspace(0, len(usable) - 1, min(_MOST, len(usable))).astype(int)]
     few = np.concatenate([few[k::13] for k in range(13)])
     given = _Answers.of(ground, ground.base[few], labels[few])
-    if given.right.mean() >= _RIGHT and given.log_loss * len(few) < _LOSS:
+    if given.right.mean() >= RIGHT and given.log_loss * len(few) < _LOSS:
         return found
     changes = list(usual_changes(ground.X[few]))
     if not changes:

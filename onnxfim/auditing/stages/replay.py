@@ -43,6 +43,8 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
     results = dict(found.results)
     rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * max(ground.dimension, ground.base[0].size)))
     for start in range(0, len(targets), rows):
+        if rows < len(targets):
+            ground.meter.count(start, len(targets), "samples")
         ground.say("replaying the worst directions")
         block = targets[start : start + rows]
         with current_watch().about([t.position for t in block]):

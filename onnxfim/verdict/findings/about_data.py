@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from onnxfim.record.audit import Audit, ScalingCheck
+from onnxfim.record.audit import Audit
+from onnxfim.record.data_info import ScalingCheck
 from onnxfim.verdict.findings.check import Check
 
 _LIFT = 0.1  # of the samples, that a change must set right
