@@ -41,6 +41,7 @@ TYPES = {
     for m in (
         audits,
         bound,
+        data_info,
         decision,
         identity,
         input_pictures,
