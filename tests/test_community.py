@@ -221,7 +221,7 @@ def test_version_has_one_home():
 
 def test_other_mentions_of_the_version_agree():
     assert load(ROOT / "CITATION.cff")["version"] == onnxfim.__version__
-    recipes = re.findall(r"OWNER/onnxfim(?:@|\n    rev: )(\S+)", read("README.md"))
+    recipes = re.findall(r"OWNER/onnxfim(?:@|\n    rev: )(\S+)", read("docs/ci.md"))
     assert recipes == [f"v{onnxfim.__version__}"] * 2
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from importlib import resources
 from importlib.metadata import entry_points
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +20,7 @@ from onnxfim.cli import main
 from onnxfim.cli.config import settable, variable_of
 from tests.support.places import BASH, DEV, ROOT
 from tests.support.places import SAMPLES as MODELS
+from tests.support.snippets import blocks_of, commands_in, sample_folder
 
 if sys.version_info >= (3, 11):
     import tomllib as toml
@@ -28,37 +28,26 @@ else:
     import tomli as toml
 
 yaml = DEV.load("yaml")
-from tests.support.recipes import Host  # noqa: E402 - it needs yaml
+from tests.support.recipes import Host, recipes  # noqa: E402 - it needs yaml
 
 pytest_plugins = ["pytester"]
 
 AUDIT = settable(main.commands["audit"])
 
-# A block after a comment `needs: …` needs more than a test has (another framework, the network, a graphics processor).
-_BLOCK = re.compile(r"(^<!-- needs: [^\n]* -->\n+)?^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
 
 def blocks(language, path="README.md"):
-    text = (ROOT / path).read_text("utf-8")
-    return [m.group(3) for m in _BLOCK.finditer(text) if m.group(2) == language and not m.group(1)]
+    return [b.text for b in blocks_of(path) if b.language == language and not b.needs]
 
 
 def commands():
-    """The `onnxfim` commands of the shell blocks, in order, each alone (installing and testing is the reader's and the host's part)."""
-    text = "\n".join(b for language in ("sh", "bash", "console", "shell") for b in blocks(language)).replace("\\\n", " ")
-    parts = [part.strip().removeprefix("$ ") for line in text.splitlines() for part in line.split("&&")]
-    return [shlex.split(part, comments=True)[1:] for part in parts if part.startswith("onnxfim ")]
+    """The `onnxfim` commands of the README."""
+    return commands_in([b for b in blocks_of("README.md") if not b.needs])
 
 
 @pytest.fixture
 def samples(tmp_path, monkeypatch):
     """A folder with the sample models, under their own names and those of the recipes."""
-    for file in (*MODELS.glob("*.onnx"), MODELS / "digits.npz"):
-        shutil.copy(file, tmp_path)
-    shutil.copytree(MODELS, tmp_path / "sample_models", ignore=shutil.ignore_patterns("*.py", "*.png"))
-    shutil.copy(MODELS / "digits_mlp.onnx", tmp_path / "model.onnx")
-    shutil.copy(MODELS / "digits.npz", tmp_path / "samples.npz")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(sample_folder(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
@@ -77,7 +66,7 @@ def machine(samples):
 
 
 def test_readme_has_commands():
-    assert {words[0] for words in commands()} >= {"init", "doctor", "audit", "convert"}
+    assert {words[0] for words in commands()} >= {"inspect", "audit", "compare"}
 
 
 @pytest.mark.slow
@@ -92,7 +81,7 @@ def test_commands_of_the_readme_run(samples):
 @pytest.mark.slow
 @pytest.mark.untraced
 def test_python_of_the_readme_runs(samples):
-    plain = [block for block in blocks("python") if "def test_" not in block]
+    plain = blocks("python")
     assert plain
     for block in plain:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=False)
@@ -104,13 +93,6 @@ def test_options_that_the_readme_names_exist():
     named = set(re.findall(r"`(?:onnxfim \w+ )?(--[a-z][a-z0-9-]+)", text))
     known = {o for command in (main, *main.commands.values()) for p in command.params for o in (*p.opts, *p.secondary_opts)}
     assert named <= known | {"--help"}
-
-
-def test_toml_of_the_readme_is_taken(samples):
-    for block in blocks("toml"):
-        table = toml.loads(block)
-        Path("onnxfim.toml").write_text(block if "tool" not in table else "", "utf-8")
-        assert CliRunner().invoke(main, ["audit", "model.onnx", "--data", "random", "--samples", "4"]).exit_code == 4
 
 
 # YAML by its owners' schemas.
@@ -131,19 +113,6 @@ def _words(record):
 
 def test_action_fits_githubs_schema():
     _valid("github-actions", yaml.safe_load((ROOT / "action.yml").read_text("utf-8")))
-
-
-def test_recipes_fit_their_hosts_schemas():
-    seen = set()
-    for block in blocks("yaml"):
-        record = _words(yaml.safe_load(block))
-        if "jobs" in record:
-            _valid("github-workflows", record)
-            seen.add("github")
-        elif "repos" not in record:
-            _valid("gitlab-ci", record)
-            seen.add("gitlab")
-    assert seen == {"github", "gitlab"}
 
 
 # The action, with the host's files and variables made up.
@@ -241,24 +210,9 @@ def test_action_fails_where_a_gate_does(machine, samples):
 @pytest.mark.slow
 @pytest.mark.untraced
 @needs_bash
-def test_gitlab_recipe_runs(machine, samples):
-    (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "robustness" in r]
-    job = recipe["robustness"]
-    script = "\n".join(job["script"])
-    done = subprocess.run(
-        ["bash", "-e", "-c", script], env={**machine, **job["variables"]}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, 1), done.stderr  # its gate is an example
-    assert ElementTree.parse(job["artifacts"]["reports"]["junit"]).getroot().tag == "testsuites"
-    assert all(Path(p).is_file() for p in job["artifacts"]["paths"])
-
-
-@pytest.mark.slow
-@pytest.mark.untraced
-@needs_bash
 def test_pre_commit_hook_runs(machine, samples):
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
-    (recipe,) = [r for r in map(yaml.safe_load, blocks("yaml")) if "repos" in r]
+    recipe = yaml.safe_load(recipes()["pre-commit"])
     (use,) = recipe["repos"][0]["hooks"]
     assert use["id"] == hook["id"]
     assert re.search(hook["files"], "a/model.onnx")
@@ -340,7 +294,7 @@ def test_fixture_takes_arrays_and_chains(with_model):
 
 
 def test_example_of_the_readme_runs(with_model):
-    with_model.makepyfile(blocks("python")[-1])
+    with_model.makepyfile(next(block for block in blocks("python", "docs/ci.md") if "def test_" in block))
     with_model.runpytest(*PLUGIN).assert_outcomes(failed=1)  # the sample model is far above the example's bound
 
 

@@ -35,7 +35,9 @@ def commands_in(blocks: list[Block]) -> list[list[str]]:
     """The words after `onnxfim` of each of its commands, in order; installing and testing is the reader's and the host's part."""
     text = "\n".join(b.text for b in blocks if b.language in ("sh", "bash", "console", "shell")).replace("\\\n", " ")
     parts = [part.strip().removeprefix("$ ") for line in text.splitlines() for part in line.split("&&")]
-    return [shlex.split(part, comments=True)[1:] for part in parts if part.startswith("onnxfim ")]
+    found = [shlex.split(part, comments=True)[1:] for part in parts if part.startswith("onnxfim ")]
+    # Where the output goes is the shell's part.
+    return [words[: next((i for i, w in enumerate(words) if w in ("|", ">", "2>")), len(words))] for words in found]
 
 
 def sample_folder(folder: Path) -> Path:
