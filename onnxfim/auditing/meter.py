@@ -67,7 +67,7 @@ class Progress:
         stage_unit: What these count.
         forecast: What the whole run is expected to take; None as long as that is not known.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import onnxfim
         >>> told = []

@@ -82,7 +82,7 @@ def suggest(audit: Audit) -> Suggestions:
     Returns:
         The gates, ``findings.error`` first; of an unsound audit that one alone. How often they err: docs/ci.md.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_resnet.onnx", limit=100)
         >>> audit = onnxfim.audit("digits_resnet.onnx", samples, settings=onnxfim.Settings(replay=0))

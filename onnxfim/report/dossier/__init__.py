@@ -27,7 +27,7 @@ def write_dossier(audit: Audit, folder: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: the folder holds other files, or cannot be written.
 
-    Example:
+    Examples:
         >>> import onnxfim
         >>> samples = onnxfim.load_samples("digits.npz", "digits_mlp.onnx", limit=20)
         >>> audit = onnxfim.audit("digits_mlp.onnx", samples, settings=onnxfim.Settings(samples=20, replay=0))
