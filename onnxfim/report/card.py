@@ -162,7 +162,8 @@ def _flip_radius(audit: Audit) -> str:
     left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
     if half.epsilon is None:
         return f"median not found: of {who(curve, told.counts)}{left}"
-    return f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, upper bound{left}"
+    ends = f" (at most {number(half.high)})" if half.high is not None and curve.standing > 1 else ""  # as the sentence has it
+    return f"median {number(half.epsilon)}{ends} {visible(curve.units)}, L2, upper bound{left}"
 
 
 def _boundary(audit: Audit) -> str:
@@ -213,12 +214,10 @@ def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
 
 def _next(audit: Audit) -> Iterator[CardLine]:
     """The one thing to do next."""
-    if any(f.level == "error" for f in audit.findings):
+    if any(f.level == "error" and f.id != "partial" for f in audit.findings):
         yield CardLine("next", "Mend what is in error above, and audit again.")
         return
-    undecided = [d for d in (*audit.gates, audit.comparison) if d is not None and d.verdict == "inconclusive" and d.advice]
-    advice = tuple(d.advice for d in undecided if d.advice) if audit.verdict == "inconclusive" else ()
-    for text in (*advice, *next_steps(audit))[:1]:
+    for text in next_steps(audit)[:1]:
         yield CardLine("next", visible(text))
 
 

@@ -10,7 +10,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.report.human import robustness_of, rung, who
-from onnxfim.report.numbers import MISSING, count, interval, number
+from onnxfim.report.numbers import MISSING, count, known_ends, number
 from onnxfim.report.page.quantities import Quantity
 
 #: Parts of a sample's unit of distance at which the replay is quoted, with their names.
@@ -25,8 +25,10 @@ def flip_tile(audit: Audit) -> tuple[Quantity, str]:
         return Quantity(MISSING), "not measured"
     half = curve.reached[1]
     left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
-    ends = None if half.epsilon is None else interval(half.low, half.high)
-    return Quantity(number(half.epsilon), ends), f"L2 in {visible(curve.units)}, upper bound; {who(curve, told.counts)}{left}"
+    # Shorter moves may exist, so that nothing bounds it from below.
+    ends = None if half.epsilon is None else known_ends(None, half.high)
+    kind = None if half.epsilon is None else "upper bound"
+    return Quantity(number(half.epsilon), ends, kind), f"L2 in {visible(curve.units)}; {who(curve, told.counts)}{left}"
 
 
 def meaning(audit: Audit) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,7 +190,7 @@ def _sensitive(audit: Audit) -> str:
     if place is not None and (band := band_words(place)):
         parts.append(f"Beside {count(place.models, f'reference {place.task} classifier')} it is {band}.")
     elif any(c.standing for c in robustness_of(audit).curves):
-        parts.append("Judge by the distances above: what changes of the input are to be expected where it is used?")
+        parts.append("That depends on where it is used: which changes of the input, and of what size, are to be expected there?")
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
@@ -208,6 +209,8 @@ def _sure(audit: Audit) -> str:
             f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
+    elif statistic is not None and statistic.mean.value is not None and statistic.count == 1:
+        parts.append(f"The {lead_name(audit)} is that of one sample, {number(statistic.mean.value)}: nothing is known of others.")
     elif statistic is not None and statistic.mean.value is not None:
         known = known_ends(statistic.mean.low, statistic.mean.high)
         also = f" ({known})" if known else ""
@@ -318,7 +321,7 @@ def _to_read(audit: Audit) -> str:
 def next_steps(audit: Audit) -> tuple[str, ...]:
     """What to do after reading the findings, one sentence each, the most urgent first; none where nothing is left."""
     errors = any(f.level == "error" for f in audit.findings)
-    parts = []
+    parts = [] if errors or audit.verdict != "inconclusive" else list(dict.fromkeys(_undecided(audit)))
     if audit.run.partial:
         parts.append("Run it again to the end.")
     if not audit.data.labels and not audit.data.synthetic and audit.reads_labels:
@@ -328,11 +331,18 @@ def next_steps(audit: Audit) -> tuple[str, ...]:
     elif lead_values(audit) and not errors:
         parts += _more_samples(audit)
         parts.append(
-            f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
+            "Look at the most sensitive samples for a pattern; to choose between models, run onnxfim compare on the same data."
         )
     if audit.verdict == "measured":
         parts.append("Set a limit (--fail-on) or a baseline to make this a check that can pass or fail.")
     return tuple(parts)
+
+
+def _undecided(audit: Audit) -> Iterator[str]:
+    """What decides each gate, or the comparison with the baseline, that could not be decided."""
+    for decision in (*audit.gates, audit.comparison):
+        if decision is not None and decision.verdict == "inconclusive" and decision.advice:
+            yield visible(decision.advice)
 
 
 def lead_aggregate(audit: Audit) -> Aggregates | None:

@@ -169,11 +169,11 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     first = Tile(
         statistic_label("lambda_max_calibrated", "mean"),
         of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
-        "the one to compare models by" if words.has_calibrated(audit) else no_value,
+        "comparable between models" if words.has_calibrated(audit) else no_value,
         BY_NAME["lambda_max_calibrated"].series,
     )
     if words.lead_measure(audit).name == "lambda_max_standardised" and lead is not None:
-        note = "the one to compare models by: features differ in scale"
+        note = "comparable between models: features differ in scale"
         first = Tile(statistic_label("lambda_max_standardised", "mean"), of_statistic(lead.mean), note)
     return (
         first,
