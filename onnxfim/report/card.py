@@ -14,6 +14,7 @@ from onnxfim.record.running import ended_words
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
 from onnxfim.report.human import human_lines, robustness_of, who
+from onnxfim.report.meaning import boundary_curve
 from onnxfim.report.numbers import MISSING, count, number, percent, seconds
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.page.quantities import UNBOUNDED
@@ -171,6 +172,11 @@ def _boundary(audit: Audit) -> str:
     if found is None or found.median.value is None:
         reason = next((s.boundary_distance.reason for s in audit.samples if s.boundary_distance.reason), None)
         return f"{MISSING}{f': {visible(reason)}' if reason else ''}"
+    curve = boundary_curve(audit)
+    if curve is not None and found.count > 1:
+        half = curve.reached[1]
+        told = f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, first order, {curve.kind}"
+        return f"{told}; {who(curve, robustness_of(audit).counts)}"
     behind = f"{_length(audit)}, first order, {found.kind}"
     return f"{number(found.median.value)} {behind}" if found.count == 1 else f"median {_statistic(found.median)} {behind}"
 

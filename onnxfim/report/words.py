@@ -189,7 +189,7 @@ def _sensitive(audit: Audit) -> str:
     place = robustness_of(audit).place
     if place is not None and (band := band_words(place)):
         parts.append(f"Beside {count(place.models, f'reference {place.task} classifier')} it is {band}.")
-    elif any(c.standing for c in robustness_of(audit).curves):
+    elif not parts and any(c.standing for c in robustness_of(audit).curves):
         parts.append("That depends on where it is used: which changes of the input, and of what size, are to be expected there?")
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
