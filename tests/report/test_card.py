@@ -9,8 +9,9 @@ import pytest
 from onnxfim.record.decision import Finding
 from onnxfim.report.card import FINDINGS, audit_card, verdict_line
 from onnxfim.report.human import robustness_of
+from onnxfim.report.meaning import boundary_tile
 from onnxfim.report.numbers import number
-from onnxfim.report.words import lead_values
+from onnxfim.report.words import answers, lead_values
 from tests.support.audits import fallback, gated, hostile, make_audit, with_flips, with_nulls, with_replay, with_tokens
 from tests.support.hostile import FORBIDDEN
 
@@ -163,6 +164,9 @@ def test_the_next_step():
     assert told(with_findings(PLAIN, "error"))["next"] == "Mend what is in error above, and audit again."
     assert told(replace(PLAIN, data=replace(PLAIN.data, synthetic=True)))["next"] == "Run it on real inputs."
     assert told(replace(PLAIN, run=replace(PLAIN.run, partial=True)))["next"] == "Run it again to the end."
+    cut = replace(with_findings(PLAIN, "error"), run=replace(PLAIN.run, partial=True))
+    cut = replace(cut, findings=tuple(replace(f, id="partial") for f in cut.findings))
+    assert told(cut)["next"] == "Run it again to the end."
     bare = replace(make_audit(60, labels=False), findings=())
     assert told(bare)["next"] == "Give labels to get accuracy and calibrated values."
     assert told(bare)["accuracy"] == "not measured: it needs labels"
@@ -171,7 +175,23 @@ def test_the_next_step():
 def test_what_settles_an_open_gate_is_the_next_step():
     advice = "About 13 more samples (73 in all) would settle it."
     gates = tuple(replace(g, verdict="inconclusive", advice=advice) for g in gated(PLAIN).gates)
-    assert told(replace(PLAIN, gates=gates, verdict="inconclusive"))["next"] == advice
+    audit = replace(PLAIN, gates=gates, verdict="inconclusive")
+    assert told(audit)["next"] == advice
+    assert answers(audit)[3].text.startswith(advice), "every surface begins with the same step"
+
+
+def test_distances_are_told_in_one_unit():
+    """Where raw units are known, the flip radius and the boundary of one card are both in them."""
+    audit = with_flips(make_audit(60))
+    audit = replace(audit, settings=replace(audit.settings, input_scale=(0.2,)), robustness=None)
+    found, curve = told(audit), robustness_of(audit).curve("boundary_distance")
+    assert curve.units == "raw input units"
+    assert "raw input units" in found["flip radius"]
+    assert found["boundary"].startswith(f"median {number(curve.reached[1].epsilon)} [")
+    assert " raw input units, L2, first order, estimate" in found["boundary"]
+    quantity, note = boundary_tile(audit)
+    assert found["boundary"].startswith(f"median {quantity.text} ")
+    assert note.startswith("L2 in raw input units, first order")
 
 
 def test_what_has_no_decision_has_no_flips():
