@@ -139,9 +139,14 @@ class Console:
             raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
 
     @property
+    def width(self) -> int | None:
+        """Columns that results have; None where they go to no terminal."""
+        return width_of(outlet(to_stderr=self._stdout_taken))
+
+    @property
     def on_screen(self) -> bool:
         """Whether results go to a terminal, where long ones push the answer off the screen."""
-        return width_of(outlet(to_stderr=self._stdout_taken)) is not None
+        return self.width is not None
 
     @contextmanager
     def progress(self, turn: Turn | None = None, *, apart: bool = False) -> Iterator[Callable[[Progress], None]]:
