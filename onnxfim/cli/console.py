@@ -198,7 +198,7 @@ class Console:
 
         column = _words_column()
         columns = (
-            column(lambda: state.short_words),
+            column(lambda: state.short_words, yields=True),
             BarColumn(bar_width=_BAR),
             column(lambda: "" if (share := state.share(time.monotonic())) is None else f"{share:.0%}"),
             column(lambda: passed_words(time.monotonic() - self._began)),
@@ -301,7 +301,7 @@ def _ticking(tick: Callable[[], float]) -> Iterator[None]:
 
 
 def _words_column() -> Any:
-    """A kind of column of a bar that shows a text as it is now, in one line."""
+    """A kind of column of a bar that shows a text as it is now, in one line; one that ``yields`` is cut where room is short."""
     from rich.progress import ProgressColumn
     from rich.table import Column
     from rich.text import Text
@@ -309,12 +309,12 @@ def _words_column() -> Any:
     class Words(ProgressColumn):
         max_refresh = 0.2
 
-        def __init__(self, words: Callable[[], str]) -> None:
-            super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
+        def __init__(self, words: Callable[[], str], *, yields: bool = False) -> None:
+            super().__init__(table_column=Column(no_wrap=not yields, overflow="ellipsis"))
             self._words = words
 
         def render(self, task: Any) -> Text:
-            return Text(visible(self._words()))
+            return Text(visible(self._words()), no_wrap=True, overflow="ellipsis")
 
     return Words
 

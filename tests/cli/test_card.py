@@ -10,9 +10,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.console import Console as Rich
+from rich.progress import BarColumn
+from rich.progress import Progress as Bar
 
 from onnxfim.cli.bounds_command import _print as print_bound
-from onnxfim.cli.console import Console
+from onnxfim.cli.console import Console, _words_column
 from onnxfim.cli.outlets import Outlet
 from onnxfim.cli.painted import card_text, coloured, quiet_text, table_text, width_of
 from onnxfim.cli.wrapping import columns, wrapped
@@ -306,3 +309,19 @@ def test_a_real_terminal(width, here, tmp_path):
     assert ("╭" in lines[0]) == (width == 80)
     assert all(columns(line) <= width for line in lines)
     assert any("verdict" in line and "measured" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_what_is_under_way_yields_room_to_the_time_that_is_left(width):
+    """A long name is cut; share, time and count of a bar stand whole beside it, on one line."""
+    sink, column = io.StringIO(), _words_column()
+    told = ["digits_resnet_adv.onnx (5 of 5) 10/13 replaying the worst directions", "73%", "5 s", "about 20 s left", "3 of 64"]
+    parts = [column(lambda: told[0], yields=True), BarColumn(bar_width=16), *(column(lambda t=t: t) for t in told[1:])]
+    bar = Bar(*parts, console=Rich(file=sink, width=width))
+    bar.add_task("", total=1.0)
+    bar.console.print(bar.get_renderable())
+    line = " ".join(sink.getvalue().split())
+    assert sink.getvalue().rstrip("\n").count("\n") == 0
+    assert line.startswith("digits_resn")
+    assert line.endswith(" ".join(told[1:]))
+    assert (told[0] in line) == (width == 200)
