@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxfim.report.card import Card
 
 _BAR = 16  # columns of a bar
+_ROOMY = 60  # columns of a terminal that has room for it
 _LOOK = 0.5  # seconds between two looks at whether a line is due
 _FEW_LAYERS = 0.05  # share of a bound from which on the time that is left is told by them
 
@@ -197,13 +198,15 @@ class Console:
         from rich.progress import Progress as Bar
 
         column = _words_column()
+        # A narrow terminal has room for what is under way and the time that is left, not for a bar and a count.
+        roomy = (width_of(outlet(to_stderr=True)) or _ROOMY) >= _ROOMY
         columns = (
             column(lambda: state.short_words, yields=True),
-            BarColumn(bar_width=_BAR),
+            *([BarColumn(bar_width=_BAR)] if roomy else []),
             column(lambda: "" if (share := state.share(time.monotonic())) is None else f"{share:.0%}"),
             column(lambda: passed_words(time.monotonic() - self._began)),
             column(lambda: state.left_words(time.monotonic())),
-            column(lambda: state.count_words),
+            *([column(lambda: state.count_words)] if roomy else []),
         )
         rich = rich_on(outlet(to_stderr=True))
         with Bar(*columns, console=rich, transient=True, redirect_stdout=False, refresh_per_second=4) as bar:
