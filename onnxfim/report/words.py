@@ -253,9 +253,9 @@ def _why(audit: Audit) -> str:
     total = sum(values)
     if len(values) >= 20 and total > 0:
         top = max(1, round(0.05 * len(values)))
-        parts.append(
-            f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
-        )
+        who = "The most sensitive" if top == 1 else f"The {top} most sensitive"
+        carry = f"{'carries' if top == 1 else 'carry'} {percent(sum(values[:top]) / total)} of the mean"
+        parts.append(f"{who} of {count(len(values), 'sample')} {carry}.")
     attribute = class_field(audit)
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
     if len(rows) >= 2 and total > 0 and attribute == f"{lead_measure(audit).name}_mean":

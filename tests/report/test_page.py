@@ -10,6 +10,7 @@ from onnxfim.record.measures import BY_NAME, columns
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import render_html
+from onnxfim.report.charts.marks import LETTER
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_measure, lead_values
@@ -224,7 +225,16 @@ def test_a_histogram_counts_in_the_units_of_what_it_shows():
     assert lead_measure(scaled).name == "lambda_max_standardised"
     units = scaled.aggregates["lambda_max_standardised"].units
     assert any(units in label.text for label in spread.wide.labels)
+    for chart in (spread.wide, spread.narrow, page_of(audit).spread.narrow, page_of(audit).distribution.narrow):
+        axis = next(label for label in chart.labels if "nats" in label.text)
+        assert len(axis.text) * LETTER <= chart.width
     assert not any(audit.units in label.text for label in spread.wide.labels)
+
+
+def test_a_twentieth_of_few_samples_is_one():
+    told = page_of(make_audit(24)).answers[2].text
+    assert told.startswith("The most sensitive of 24 samples carries ")
+    assert page_of(make_audit(60)).answers[2].text.startswith("The 3 most sensitive of 60 samples carry ")
 
 
 def test_the_first_charts_lines_are_told_beside_it():

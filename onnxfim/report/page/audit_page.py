@@ -163,7 +163,13 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     raw, calibrated = audit.aggregates.get("lambda_max"), audit.aggregates.get("lambda_max_calibrated")
     lead = words.lead_aggregate(audit)
     why = visible(calibration.reason) if calibration.reason else "needs labels"
-    no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
+    no_value = (
+        "no temperature was fitted"
+        if words.lead_values(audit) and audit.data.labels
+        else why
+        if words.lead_values(audit) or not audit.data.labels
+        else "the reason stands on top"
+    )
     first = Tile(
         statistic_label("lambda_max_calibrated", "mean"),
         of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
@@ -272,7 +278,8 @@ def _panels(audit: Audit) -> list[Histogram]:
 
 def _units_of(panels: list[Histogram]) -> str:
     """What the axis below histograms counts in: the units that they share."""
-    units = sorted({visible(p.aggregates.units) for p in panels if p.aggregates is not None})
+    # Behind a comma stands at which temperature, which the panel's title has.
+    units = sorted({visible(p.aggregates.units).partition(",")[0] for p in panels if p.aggregates is not None})
     return units[0] if len(units) == 1 else "each in its own units"
 
 
