@@ -21,7 +21,17 @@ from onnxfim.report.page.quantities import UNBOUNDED
 from onnxfim.report.page.tables import class_name
 from onnxfim.report.vocabulary import LEVEL_WORDS
 from onnxfim.report.whereabouts import where_it_ran
-from onnxfim.report.words import has_calibrated, lead_aggregate, lead_measure, lead_values, next_steps, predicted_wrongly
+from onnxfim.report.words import (
+    flips_alone,
+    has_calibrated,
+    headline,
+    lead_aggregate,
+    lead_measure,
+    lead_values,
+    next_steps,
+    predicted_wrongly,
+    without_slope,
+)
 
 #: How a line's first words look: ``good`` only where a gate was decided, ``plain`` as all else.
 Look: TypeAlias = Literal["good", "bad", "doubtful", "neutral", "plain"]
@@ -94,6 +104,8 @@ def verdict_line(audit: Audit) -> CardLine:
 
 def _reason(audit: Audit) -> str:
     over = count(len(audit.samples), "sample")
+    if not audit.measured and flips_alone(audit):
+        return headline(audit)
     if not audit.measured:
         return f"Nothing was measured on {over}. This is not a sign of robustness."
     if audit.verdict == "measured":
@@ -221,7 +233,7 @@ def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
 def _next(audit: Audit) -> Iterator[CardLine]:
     """The one thing to do next."""
     if any(f.level == "error" and f.id != "partial" for f in audit.findings):
-        yield CardLine("next", "Mend what is in error above, and audit again.")
+        yield CardLine("next", without_slope(audit) or "Mend what is in error above, and audit again.")
         return
     for text in next_steps(audit)[:1]:
         yield CardLine("next", visible(text))

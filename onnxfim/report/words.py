@@ -143,6 +143,8 @@ def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     if not audit.measured:
         of = count(audit.data.count, "sample")
+        if flips_alone(audit):
+            return f"λ_max has a value on none of {of}, which is not a sign of robustness. What was measured is the flip radius."
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
     warnings = sum(f.level == "warning" for f in audit.findings)
     unsound, decided = _unsound(audit), checks_headline(audit)
@@ -157,6 +159,19 @@ def headline(audit: Audit) -> str:
     if audit.verdict == "pass":
         return f"{'Every gate passed' if audit.gates else 'The comparison with the baseline passed'} {over}{tail}."
     return f"Measured {over}, no check of the audit failed{tail}. No gate was set, so this is neither a pass nor a fail."
+
+
+def flips_alone(audit: Audit) -> bool:
+    """Whether there is no λ_max, for the outputs are steps (trees), but flips were found."""
+    curve = robustness_of(audit).curve("flip_radius")
+    return bool(audit.model.no_slope) and not audit.measured and curve is not None and curve.standing > curve.unreached
+
+
+def without_slope(audit: Audit) -> str | None:
+    """What to do with a model that has no slope, which is nothing to mend; None for others."""
+    if not flips_alone(audit):
+        return None
+    return "Read the flip radius: this model's outputs are steps, which have no slope to measure."
 
 
 def _unsound(audit: Audit) -> str | None:
@@ -313,6 +328,8 @@ def _now(audit: Audit) -> str:
 def _to_read(audit: Audit) -> str:
     errors = sum(f.level == "error" for f in audit.findings)
     warnings = sum(f.level == "warning" for f in audit.findings)
+    if (steps := without_slope(audit)) is not None:
+        return steps
     if errors:
         return f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again."
     return f"Read the {_one(warnings, 'warning')} under Findings." if warnings else ""

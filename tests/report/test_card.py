@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.record.decision import Finding
+from onnxfim.record.sample import Estimate
 from onnxfim.report.card import FINDINGS, audit_card, verdict_line
 from onnxfim.report.human import robustness_of
 from onnxfim.report.meaning import boundary_tile
@@ -225,3 +226,17 @@ def test_one_sample_has_no_statistics():
     assert found["lambda_max"].endswith("; of the one sample")
     assert "worst" not in found
     assert "1 sample," in found["verdict"] or "1 sample." in found["verdict"]
+
+
+def test_a_file_of_steps_is_not_called_unmeasured():
+    """Trees have flips and no slope: neither the verdict's line nor the page's says that nothing was measured, nor is a slope to mend."""
+    audit = replace(with_flips(make_audit(40)), robustness=None)
+    none = Estimate(None, reason="the outputs are steps")
+    samples = tuple(replace(s, lambda_max=none, lambda_max_calibrated=none) for s in audit.samples)
+    audit = replace(audit, samples=samples, model=replace(audit.model, no_slope="trees"), verdict="inconclusive")
+    audit = replace(audit, findings=(Finding("no-slope", "error", "There is no slope."),))
+    assert audit.measured == 0
+    assert "What was measured is the flip radius." in told(audit)["verdict"]
+    assert "Nothing was measured" not in told(audit)["verdict"]
+    assert told(audit)["next"].startswith("Read the flip radius")
+    assert answers(audit)[3].text.startswith("Read the flip radius")
