@@ -127,7 +127,8 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         number_null = sum(n for _, n in reasons)
         why = "; ".join(f"{visible(reason)} ({n:,})" if len(reasons) > 1 else visible(reason) for reason, n in reasons[:3])
         title = f"λ_max of {number_null:,} of {count(len(audit.samples), 'sample')} could not be measured"
-        text = f"Reason: {why}. A missing value is not a small one: nothing is known about these samples."
+        known = "their flip radius is what is known" if flips_alone(audit) else "nothing is known about these samples"
+        text = f"Reason: {why}. A missing value is not a small one: {known}."
         found.append(Notice("error" if number_null == len(audit.samples) else "warning", title, text))
     if not audit.data.labels and audit.reads_labels:
         text = "Without labels there is no clean accuracy and no temperature. Raw values of two models do not compare; give labels."
@@ -263,7 +264,8 @@ def _why(audit: Audit) -> str:
     values = sorted(lead_values(audit).values(), reverse=True)
     if not values:
         reasons = unmeasured(audit)
-        return f"{visible(reasons[0][0])}." if reasons else "No sample was audited."
+        why = visible(reasons[0][0]) if reasons else "No sample was audited"
+        return f"{why[:1].upper()}{why[1:]}."
     parts = []
     total = sum(values)
     if len(values) >= 20 and total > 0:

@@ -12,7 +12,7 @@ from onnxfim.report.card import FINDINGS, audit_card, verdict_line
 from onnxfim.report.human import robustness_of
 from onnxfim.report.meaning import boundary_tile
 from onnxfim.report.numbers import number
-from onnxfim.report.words import answers, lead_values
+from onnxfim.report.words import answers, lead_values, notices
 from tests.support.audits import fallback, gated, hostile, make_audit, with_flips, with_nulls, with_replay, with_tokens
 from tests.support.hostile import FORBIDDEN
 
@@ -240,3 +240,5 @@ def test_a_file_of_steps_is_not_called_unmeasured():
     assert "Nothing was measured" not in told(audit)["verdict"]
     assert told(audit)["next"].startswith("Read the flip radius")
     assert answers(audit)[3].text.startswith("Read the flip radius")
+    assert answers(audit)[2].text == "The outputs are steps."
+    assert "their flip radius is what is known" in notices(audit)[0].text
