@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _COLOURS = {"fail": "red", "inconclusive": "yellow", "pass": "green"}
+_WIDTH = 80  # columns of what is compared, where a terminal has them
 _FIRST_NODES = 5  # of the ranking, on a terminal
 
 
@@ -298,21 +299,23 @@ def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:
 def _print(result: Comparison, files: Sequence[str], console: Console) -> None:
     from onnxfim.report.comparison_words import names_of, pair_words, terminal_lines
     from onnxfim.report.gate_words import gate_words
+    from onnxfim.report.numbers import count
 
     for note in result.notes:
         console.say(f"note: {note}")
-    if result.deployment is not None:
-        _print_deployment(result.deployment, console)
     for gate in result.gates:
         console.say(f"gate {gate.verdict}: {gate_words(gate)}", colour=_COLOURS[gate.verdict])
-    for line in terminal_lines(result):
+    for line in terminal_lines(result, width=min(_WIDTH, console.width or _WIDTH)):
         console.result(line)
+    if result.deployment is not None:
+        _print_deployment(result.deployment, console)
     if len(result.pairs) > 3:
         names = names_of(result)
         for pair in result.pairs:
             console.detail(f"{names[pair.second]} / {names[pair.first]}: {pair_words(pair, names)}")
     where = ", ".join(files)
-    console.result(f"compared {len(result.entries)} audits on {result.count} samples" + (f"; report: {where}" if where else ""))
+    compared = f"compared {len(result.entries)} audits on {count(result.count, 'sample')}"
+    console.result(compared + (f"; report: {where}" if where else ""))
 
 
 def _print_deployment(d: Deployment, console: Console) -> None:

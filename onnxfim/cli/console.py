@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxfim.report.card import Card
 
 _BAR = 16  # columns of a bar
+_ROOMY = 60  # columns of a terminal that has room for it
 _LOOK = 0.5  # seconds between two looks at whether a line is due
 _FEW_LAYERS = 0.05  # share of a bound from which on the time that is left is told by them
 
@@ -139,9 +140,14 @@ class Console:
             raise _not_printed("its reader closed it before the end" if out.abandoned else out.fault)
 
     @property
+    def width(self) -> int | None:
+        """Columns that results have; None where they go to no terminal."""
+        return width_of(outlet(to_stderr=self._stdout_taken))
+
+    @property
     def on_screen(self) -> bool:
         """Whether results go to a terminal, where long ones push the answer off the screen."""
-        return width_of(outlet(to_stderr=self._stdout_taken)) is not None
+        return self.width is not None
 
     @contextmanager
     def progress(self, turn: Turn | None = None, *, apart: bool = False) -> Iterator[Callable[[Progress], None]]:
@@ -192,13 +198,15 @@ class Console:
         from rich.progress import Progress as Bar
 
         column = _words_column()
+        # A narrow terminal has room for what is under way and the time that is left, not for a bar and a count.
+        roomy = (width_of(outlet(to_stderr=True)) or _ROOMY) >= _ROOMY
         columns = (
-            column(lambda: state.short_words),
-            BarColumn(bar_width=_BAR),
+            column(lambda: state.short_words, yields=True),
+            *([BarColumn(bar_width=_BAR)] if roomy else []),
             column(lambda: "" if (share := state.share(time.monotonic())) is None else f"{share:.0%}"),
             column(lambda: passed_words(time.monotonic() - self._began)),
             column(lambda: state.left_words(time.monotonic())),
-            column(lambda: state.count_words),
+            *([column(lambda: state.count_words)] if roomy else []),
         )
         rich = rich_on(outlet(to_stderr=True))
         with Bar(*columns, console=rich, transient=True, redirect_stdout=False, refresh_per_second=4) as bar:
@@ -296,7 +304,7 @@ def _ticking(tick: Callable[[], float]) -> Iterator[None]:
 
 
 def _words_column() -> Any:
-    """A kind of column of a bar that shows a text as it is now, in one line."""
+    """A kind of column of a bar that shows a text as it is now, in one line; one that ``yields`` is cut where room is short."""
     from rich.progress import ProgressColumn
     from rich.table import Column
     from rich.text import Text
@@ -304,12 +312,12 @@ def _words_column() -> Any:
     class Words(ProgressColumn):
         max_refresh = 0.2
 
-        def __init__(self, words: Callable[[], str]) -> None:
-            super().__init__(table_column=Column(no_wrap=True, overflow="ellipsis"))
+        def __init__(self, words: Callable[[], str], *, yields: bool = False) -> None:
+            super().__init__(table_column=Column(no_wrap=not yields, overflow="ellipsis"))
             self._words = words
 
         def render(self, task: Any) -> Text:
-            return Text(visible(self._words()))
+            return Text(visible(self._words()), no_wrap=True, overflow="ellipsis")
 
     return Words
 

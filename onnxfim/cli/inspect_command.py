@@ -55,6 +55,9 @@ def _answer(found: Description, path: str) -> Iterator[str]:
     yield f"next: onnxfim audit {shlex.quote(path)} --data DATA.npz{named}{fed}"
 
 
+_NAMES = {"known_from": "known from", "before_it": "before it"}  # keys of ``--json`` as a table has them
+
+
 def published(found: Description) -> dict[str, Any]:
     """The description in the layout of ``--json``."""
     norm = found.normalisation
@@ -127,7 +130,8 @@ def _role(value: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{visible(k)}: {_text(v)}" for k, v in value.items()) or "none"
+        shown = {k: v for k, v in value.items() if not (k == "node" and v is None)}  # most kinds are told by no node
+        return ", ".join(f"{visible(_NAMES.get(k, k))}: {_text(v)}" for k, v in shown.items()) or "none"
     if isinstance(value, list):
         if value and isinstance(value[0], dict):
             return "\n".join(f"{visible(v['name'])}  {v['dtype']}  {_text(v['shape'])}{_beside(v)}" for v in value)

@@ -110,7 +110,7 @@ def _type(setting: Setting) -> Any:
         return Percent()
     if kind is int:
         least, most = (None if limit is None else int(limit) for limit in (facts.least, facts.most))
-        return click.IntRange(least, most)
+        return click.INT if least is most is None else click.IntRange(least, most)
     if kind is float:
         return click.FLOAT if facts.least is facts.most is None else click.FloatRange(facts.least, facts.most)
     return {tuple[float, ...]: Floats(), tuple[float, float]: TwoNumbers()}.get(kind)

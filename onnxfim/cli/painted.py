@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _WIDEST = 100  # columns of a card: longer lines are hard to read
 _NARROWEST = 50  # below which a card has no frame and its labels stand on the lines of their text
 _MESSAGES = {"warning": 2, "note": 1}  # rows of one, unless all was asked for
+_MEANING = "meaning"  # sentences that the screen's height may cut, the last first; of the first this many rows stay
+_KEPT = 3
 _CUT = " [...]"
+_SCREEN = 24  # rows of a terminal that does not tell how many it has
 _USUAL = 80
 _ROWS = 25
 _UNBROKEN = 100_000  # columns of a stream whose lines nobody breaks
@@ -50,6 +53,15 @@ def width_of(stream: Outlet) -> int | None:
         return os.get_terminal_size(stream.fileno()).columns or _USUAL
     except (OSError, ValueError):
         return _USUAL
+
+
+def height_of(stream: Outlet) -> int:
+    """Rows that a card may take: what a usual screen has, or more where the terminal is taller and a prompt has room below."""
+    try:
+        rows = os.get_terminal_size(stream.fileno()).lines
+    except (OSError, ValueError):
+        rows = _SCREEN
+    return max(_SCREEN, rows - 2)
 
 
 def rich_on(stream: Outlet, width: int | None = None) -> Rich:
@@ -144,10 +156,28 @@ def _lead_styled(line: CardLine, first: str, stream: Outlet) -> str:
 def _rows(line: CardLine, room: int, whole: bool) -> list[str]:
     """A line in rows, of a long warning or note the first ones alone; the report, and --verbose, have it all."""
     rows = wrapped(line.whole, room, folded=True)
-    most = len(rows) if whole else _MESSAGES.get(line.label, len(rows))
+    return _cut(rows, len(rows) if whole else _MESSAGES.get(line.label, len(rows)), room)
+
+
+def _cut(rows: list[str], most: int, room: int) -> list[str]:
+    """At most so many rows, of which the last says that there are more."""
     if len(rows) <= most:
         return rows
     return [*rows[: most - 1], f"{wrapped(rows[most - 1], room - len(_CUT))[0]}{_CUT}"]
+
+
+def _on_a_screen(card: Card, room: int, height: int) -> list[tuple[CardLine, list[str]]]:
+    """The lines in rows. Where a screen has fewer, what the numbers mean is cut; the report, and --verbose, have it all."""
+    told = [(line, _rows(line, room, card.whole)) for line in card.lines]
+    over = sum(len(rows) for _, rows in told) + 2 - height
+    meanings = [k for k, (line, _) in enumerate(told) if line.label == _MEANING]
+    for k in () if card.whole else reversed(meanings):
+        line, rows = told[k]
+        left = max(len(rows) - max(over, 0), _KEPT if k == meanings[0] else 0)
+        kept = [] if left < min(2, len(rows)) else _cut(rows, left, room)
+        told[k] = (line, kept)
+        over -= len(rows) - len(kept)
+    return [(line, rows) for line, rows in told if rows]
 
 
 def _framed(card: Card, width: int, stream: Outlet) -> str:
@@ -158,10 +188,10 @@ def _framed(card: Card, width: int, stream: Outlet) -> str:
     gutter = max(columns(line.label) for line in card.lines) + 2
     room = width - 4 - gutter  # a frame and a space on either side
     body = Text()
-    for number, line in enumerate(card.lines):
+    for number, (line, rows) in enumerate(_on_a_screen(card, room, height_of(stream))):
         colour = _COLOURS[line.look]
         label_style = f"bold {colour}" if line.label in ("error", "warning", "note") and colour else "dim"
-        for row, text in enumerate(_rows(line, room, card.whole)):
+        for row, text in enumerate(rows):
             body.append("\n" if number or row else "")
             body.append(f"{line.label}{' ' * (gutter - columns(line.label))}" if not row else " " * gutter, label_style)
             lead = line.lead if not row and text.startswith(line.lead) else ""

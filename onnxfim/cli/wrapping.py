@@ -18,7 +18,7 @@ def columns(text: str) -> int:
 def wrapped(text: str, width: int, *, first: int | None = None, folded: bool = False) -> list[str]:
     """One line of text as lines of at most ``width`` columns; at least one line.
 
-    Lines break at spaces alone; a no-break space breaks nowhere, and comes out as a space.
+    Lines break at spaces alone, but not before a percent sign; a no-break space breaks nowhere, and comes out as a space.
 
     Args:
         text: What is broken; it holds no line breaks.
@@ -29,7 +29,7 @@ def wrapped(text: str, width: int, *, first: int | None = None, folded: bool = F
     room = max(1, width if first is None else first)
     lines: list[str] = []
     line = ""
-    for word in text.split(" "):
+    for word in text.replace(" %", "\u00a0%").split(" "):
         joined = f"{line} {word}" if line else word
         if columns(joined) <= room:
             line = joined

@@ -249,7 +249,7 @@ def _pictures(shards: Shards, column: str, label: str | None, target: Target, ch
         indices=np.array(found.kept, np.int64),
         names=found.names,
         class_names=None if known is None else known.names,
-        source=f"{len(chosen)} of {shards.total} images in {shards.where}",
+        source=f"{shards.where}: {len(chosen)} of {shards.total} images",
         sha256=sha256,
         skipped=found.skipped,
         by_class=True,

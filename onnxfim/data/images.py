@@ -96,7 +96,7 @@ def listed_images(folder: Path, listing: Listing, target: Target, choice: Choice
         indices=np.array(found.kept, np.int64),
         names=found.names,
         class_names=listing.class_names,
-        source=f"{len(chosen)} of {len(listing.files)} images in {folder}"
+        source=f"{folder}: {len(chosen)} of {len(listing.files)} images"
         + (f", labels in {listing.named_in}" if listing.named_in else ""),
         sha256=sha256,
         skipped=found.skipped,

@@ -14,13 +14,24 @@ from onnxfim.record.running import ended_words
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
 from onnxfim.report.human import human_lines, robustness_of, who
+from onnxfim.report.meaning import boundary_curve
 from onnxfim.report.numbers import MISSING, count, number, percent, seconds
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.page.quantities import UNBOUNDED
 from onnxfim.report.page.tables import class_name
 from onnxfim.report.vocabulary import LEVEL_WORDS
 from onnxfim.report.whereabouts import where_it_ran
-from onnxfim.report.words import has_calibrated, lead_aggregate, lead_measure, lead_values, next_steps, predicted_wrongly
+from onnxfim.report.words import (
+    flips_alone,
+    has_calibrated,
+    headline,
+    lead_aggregate,
+    lead_measure,
+    lead_values,
+    next_steps,
+    predicted_wrongly,
+    without_slope,
+)
 
 #: How a line's first words look: ``good`` only where a gate was decided, ``plain`` as all else.
 Look: TypeAlias = Literal["good", "bad", "doubtful", "neutral", "plain"]
@@ -93,6 +104,8 @@ def verdict_line(audit: Audit) -> CardLine:
 
 def _reason(audit: Audit) -> str:
     over = count(len(audit.samples), "sample")
+    if not audit.measured and flips_alone(audit):
+        return headline(audit)
     if not audit.measured:
         return f"Nothing was measured on {over}. This is not a sign of robustness."
     if audit.verdict == "measured":
@@ -162,7 +175,8 @@ def _flip_radius(audit: Audit) -> str:
     left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
     if half.epsilon is None:
         return f"median not found: of {who(curve, told.counts)}{left}"
-    return f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, upper bound{left}"
+    ends = f" (at most {number(half.high)})" if half.high is not None and curve.standing > 1 else ""  # as the sentence has it
+    return f"median {number(half.epsilon)}{ends} {visible(curve.units)}, L2, upper bound{left}"
 
 
 def _boundary(audit: Audit) -> str:
@@ -170,6 +184,11 @@ def _boundary(audit: Audit) -> str:
     if found is None or found.median.value is None:
         reason = next((s.boundary_distance.reason for s in audit.samples if s.boundary_distance.reason), None)
         return f"{MISSING}{f': {visible(reason)}' if reason else ''}"
+    curve = boundary_curve(audit)
+    if curve is not None and found.count > 1:
+        half = curve.reached[1]
+        told = f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, first order, {curve.kind}"
+        return f"{told}; {who(curve, robustness_of(audit).counts)}"
     behind = f"{_length(audit)}, first order, {found.kind}"
     return f"{number(found.median.value)} {behind}" if found.count == 1 else f"median {_statistic(found.median)} {behind}"
 
@@ -213,12 +232,10 @@ def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
 
 def _next(audit: Audit) -> Iterator[CardLine]:
     """The one thing to do next."""
-    if any(f.level == "error" for f in audit.findings):
-        yield CardLine("next", "Mend what is in error above, and audit again.")
+    if any(f.level == "error" and f.id != "partial" for f in audit.findings):
+        yield CardLine("next", without_slope(audit) or "Mend what is in error above, and audit again.")
         return
-    undecided = [d for d in (*audit.gates, audit.comparison) if d is not None and d.verdict == "inconclusive" and d.advice]
-    advice = tuple(d.advice for d in undecided if d.advice) if audit.verdict == "inconclusive" else ()
-    for text in (*advice, *next_steps(audit))[:1]:
+    for text in next_steps(audit)[:1]:
         yield CardLine("next", visible(text))
 
 

@@ -12,6 +12,8 @@ from onnxfim.report.numbers import count, inline_label, known_ends, number, perc
 from onnxfim.verdict.comparison import Comparison, Entry, Pair
 from onnxfim.verdict.decided import Decision, MeasureTest, Question
 
+_LEAST_NAME = 8  # letters of a model's name in a terminal's table
+_SPARED = (3, 5, 4)  # columns that a narrow terminal goes without, the first first: relative, over/under, accuracy
 _NAMED = 3  # models that a sentence names at most
 #: How a ratio of each question is said, of the second model against the first.
 _TIMES: dict[Question, str] = {
@@ -166,11 +168,18 @@ def sign_of(comparison: Comparison, row: int, column: int) -> str:
     return "+" if d.better == row else "−"
 
 
+def _lead(pair: Pair) -> MeasureTest | None:
+    """The test that the answer on two models tells: the one that decided, else the first; None where it tells none."""
+    d = pair.decided
+    if d is None or all(t.better is None for t in d.measures):
+        return None
+    return d.of(d.by) if d.by is not None else d.measures[0]
+
+
 def _of_two(pair: Pair, names: Sequence[str]) -> str:
     first, second = names[pair.first], names[pair.second]
-    d = pair.decided
-    lead = None if d is None else (d.of(d.by) if d.by is not None else d.measures[0])
-    if lead is not None and all(t.better is None for t in d.measures):  # type: ignore[union-attr]
+    d, lead = pair.decided, _lead(pair)
+    if d is not None and all(t.better is None for t in d.measures):
         return f"{first} and {second} are equal on every sample."
     if d is None or lead is None or d.better is None:
         told = f": {test_words(lead)}" if lead is not None else ""
@@ -222,18 +231,23 @@ def terminal_lines(comparison: Comparison, *, width: int = 80) -> Iterator[str]:
     ]
     head = ("rank", "model", label, "relative", "accuracy", "over/under")
     widths = [max(len(row[k]) for row in (head, *cells)) for k in range(len(head))]
-    widths[1] = max(8, min(widths[1], width - (sum(widths) - widths[1]) - 2 * (len(head) - 1)))
+    kept = list(range(len(head)))
+    for column in _SPARED:
+        if sum(widths[k] + 2 for k in kept if k != 1) + _LEAST_NAME > width:
+            kept.remove(column)
+    widths[1] = max(_LEAST_NAME, min(widths[1], width - sum(widths[k] + 2 for k in kept if k != 1)))
     for row in (head, *cells):
-        name = shortened(row[1], widths[1], gap="...")
-        line = "  ".join(c.ljust(w) for c, w in zip((row[0], name, *row[2:]), widths, strict=True))
-        yield line.rstrip()
+        shown = [shortened(c, w, gap="...") if k == 1 else c for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        yield "  ".join(shown[k].ljust(widths[k]) for k in kept).rstrip()
     if len(comparison.pairs) <= _NAMED:
         names = names_of(comparison)
         for pair in comparison.pairs:
-            told = f"{names[pair.second]} against {names[pair.first]}: {pair_words(pair, names)}"
+            lead = _lead(pair) if len(names) == 2 and comparison.baseline is None else None  # the answer told it already
+            about = pair_words(pair, names) if lead is None else "the other measures"
+            told = f"{names[pair.second]} against {names[pair.first]}: {about}"
             yield from wrap(told, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
             if pair.decided is not None:
-                for t in pair.decided.measures:
+                for t in (t for t in pair.decided.measures if t is not lead):
                     yield from wrap(
                         f"  {test_words(t)}", width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
                     )  # fmt: skip

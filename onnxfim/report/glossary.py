@@ -299,7 +299,7 @@ class Explainer:
 
     @cached_property
     def _patterns(self) -> Sequence[tuple[Term, re.Pattern[str]]]:
-        return [(t, re.compile(rf"(?<!\w)(?:{t.pattern})(?!\w)", re.IGNORECASE)) for t in TERMS]
+        return [(t, re.compile(rf"(?<![\w.])(?:{t.pattern})(?![\w]|[._]\w)", re.IGNORECASE)) for t in TERMS]
 
     @property
     def met(self) -> tuple[Term, ...]:

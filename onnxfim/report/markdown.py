@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
@@ -93,11 +94,17 @@ def _statistics(audit: Audit) -> str:
             name, a = statistic.name, getattr(statistics, statistic.name)
             if a.value is not None or a.low is not None:
                 value = "beyond all found" if a.value is None else number(a.value)
-                rows.append((code(measure), name, value, known_ends(a.low, a.high) or ""))
+                rows.append((code(measure), name, value, _ends(a)))
     found = ", ".join(code(m.name) for m in MEASURES if m.of_what_was_found and m.name in audit.aggregates)
     note = f" {found}: {SMALLEST_FOUND}." if found else ""
     end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped.{note}"
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
+
+
+def _ends(a: Aggregate) -> str:
+    """The interval, with its level where so few samples cannot give 95 %."""
+    ends = known_ends(a.low, a.high) or ""
+    return f"{ends} ({100 * a.confidence:.0f}\u00a0%)" if ends and 0 < a.confidence < 0.95 else ends
 
 
 def _findings(audit: Audit) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.robustness import SurvivalCurve
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.report.human import robustness_of, rung, who
-from onnxfim.report.numbers import MISSING, count, interval, number
+from onnxfim.report.numbers import MISSING, count, known_ends, number
 from onnxfim.report.page.quantities import Quantity
+from onnxfim.report.words import median_boundary
 
 #: Parts of a sample's unit of distance at which the replay is quoted, with their names.
 QUOTED = ((0.1, "a tenth of"), (1.0, "the whole of"))
@@ -25,8 +28,28 @@ def flip_tile(audit: Audit) -> tuple[Quantity, str]:
         return Quantity(MISSING), "not measured"
     half = curve.reached[1]
     left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
-    ends = None if half.epsilon is None else interval(half.low, half.high)
-    return Quantity(number(half.epsilon), ends), f"L2 in {visible(curve.units)}, upper bound; {who(curve, told.counts)}{left}"
+    # Shorter moves may exist, so that nothing bounds it from below.
+    ends = None if half.epsilon is None else known_ends(None, half.high)
+    kind = None if half.epsilon is None else "upper bound"
+    return Quantity(number(half.epsilon), ends, kind), f"L2 in {visible(curve.units)}; {who(curve, told.counts)}{left}"
+
+
+def boundary_curve(audit: Audit) -> SurvivalCurve | None:
+    """The distances to the boundary in the units of the sentences in human terms, where these are not the model's; else None."""
+    told = robustness_of(audit)
+    curve = told.curve("boundary_distance") if told.unit == "raw" else None
+    return curve if curve is not None and curve.reached and curve.reached[1].epsilon is not None else None
+
+
+def boundary_tile(audit: Audit) -> tuple[Quantity, str]:
+    """The median distance to the boundary, as printed, and what it is of: raw units where these are known, as flips have them."""
+    curve = boundary_curve(audit)
+    if curve is None:
+        distance, ends = median_boundary(audit)
+        return Quantity(number(distance), ends), f"L2 in {visible(in_units_of(audit.model.at, f'{INPUT_UNIT}s'))}, first order"
+    half = curve.reached[1]
+    told = f"L2 in {visible(curve.units)}, first order; {who(curve, robustness_of(audit).counts)}"
+    return Quantity(number(half.epsilon), known_ends(half.low, half.high)), told
 
 
 def meaning(audit: Audit) -> str | None:

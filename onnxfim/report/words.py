@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,8 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         number_null = sum(n for _, n in reasons)
         why = "; ".join(f"{visible(reason)} ({n:,})" if len(reasons) > 1 else visible(reason) for reason, n in reasons[:3])
         title = f"λ_max of {number_null:,} of {count(len(audit.samples), 'sample')} could not be measured"
-        text = f"Reason: {why}. A missing value is not a small one: nothing is known about these samples."
+        known = "their flip radius is what is known" if flips_alone(audit) else "nothing is known about these samples"
+        text = f"Reason: {why}. A missing value is not a small one: {known}."
         found.append(Notice("error" if number_null == len(audit.samples) else "warning", title, text))
     if not audit.data.labels and audit.reads_labels:
         text = "Without labels there is no clean accuracy and no temperature. Raw values of two models do not compare; give labels."
@@ -142,6 +144,8 @@ def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     if not audit.measured:
         of = count(audit.data.count, "sample")
+        if flips_alone(audit):
+            return f"λ_max has a value on none of {of}, which is not a sign of robustness. What was measured is the flip radius."
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
     warnings = sum(f.level == "warning" for f in audit.findings)
     unsound, decided = _unsound(audit), checks_headline(audit)
@@ -156,6 +160,19 @@ def headline(audit: Audit) -> str:
     if audit.verdict == "pass":
         return f"{'Every gate passed' if audit.gates else 'The comparison with the baseline passed'} {over}{tail}."
     return f"Measured {over}, no check of the audit failed{tail}. No gate was set, so this is neither a pass nor a fail."
+
+
+def flips_alone(audit: Audit) -> bool:
+    """Whether there is no λ_max, for the outputs are steps (trees), but flips were found."""
+    curve = robustness_of(audit).curve("flip_radius")
+    return bool(audit.model.no_slope) and not audit.measured and curve is not None and curve.standing > curve.unreached
+
+
+def without_slope(audit: Audit) -> str | None:
+    """What to do with a model that has no slope, which is nothing to mend; None for others."""
+    if not flips_alone(audit):
+        return None
+    return "Read the flip radius: this model's outputs are steps, which have no slope to measure."
 
 
 def _unsound(audit: Audit) -> str | None:
@@ -188,8 +205,8 @@ def _sensitive(audit: Audit) -> str:
     place = robustness_of(audit).place
     if place is not None and (band := band_words(place)):
         parts.append(f"Beside {count(place.models, f'reference {place.task} classifier')} it is {band}.")
-    elif any(c.standing for c in robustness_of(audit).curves):
-        parts.append("Judge by the distances above: what changes of the input are to be expected where it is used?")
+    elif not parts and any(c.standing for c in robustness_of(audit).curves):
+        parts.append("That depends on where it is used: which changes of the input, and of what size, are to be expected there?")
     statistic = lead_aggregate(audit)
     if statistic is not None and statistic.p95.value is not None and statistic.count >= 20:
         parts.append(f"One sample in twenty has a {lead_name(audit)} above {number(statistic.p95.value)}.")
@@ -208,6 +225,8 @@ def _sure(audit: Audit) -> str:
             f"The mean {lead_name(audit)} is {number(statistic.mean.value)}; it may be {below} less or {above} more "
             f"({100 * statistic.mean.confidence:.0f} % interval over {count(statistic.count, 'sample')})."
         )
+    elif statistic is not None and statistic.mean.value is not None and statistic.count == 1:
+        parts.append(f"The {lead_name(audit)} is that of one sample, {number(statistic.mean.value)}: nothing is known of others.")
     elif statistic is not None and statistic.mean.value is not None:
         known = known_ends(statistic.mean.low, statistic.mean.high)
         also = f" ({known})" if known else ""
@@ -245,14 +264,15 @@ def _why(audit: Audit) -> str:
     values = sorted(lead_values(audit).values(), reverse=True)
     if not values:
         reasons = unmeasured(audit)
-        return f"{visible(reasons[0][0])}." if reasons else "No sample was audited."
+        why = visible(reasons[0][0]) if reasons else "No sample was audited"
+        return f"{why[:1].upper()}{why[1:]}."
     parts = []
     total = sum(values)
     if len(values) >= 20 and total > 0:
         top = max(1, round(0.05 * len(values)))
-        parts.append(
-            f"The {top} most sensitive of {count(len(values), 'sample')} carry {percent(sum(values[:top]) / total)} of the mean."
-        )
+        who = "The most sensitive" if top == 1 else f"The {top} most sensitive"
+        carry = f"{'carries' if top == 1 else 'carry'} {percent(sum(values[:top]) / total)} of the mean"
+        parts.append(f"{who} of {count(len(values), 'sample')} {carry}.")
     attribute = class_field(audit)
     rows = [(value, c) for c in audit.classes if (value := getattr(c, attribute)) is not None and c.count]
     if len(rows) >= 2 and total > 0 and attribute == f"{lead_measure(audit).name}_mean":
@@ -310,6 +330,8 @@ def _now(audit: Audit) -> str:
 def _to_read(audit: Audit) -> str:
     errors = sum(f.level == "error" for f in audit.findings)
     warnings = sum(f.level == "warning" for f in audit.findings)
+    if (steps := without_slope(audit)) is not None:
+        return steps
     if errors:
         return f"Mend what the {_one(errors, 'error')} under Findings {'names' if errors == 1 else 'name'}, and audit again."
     return f"Read the {_one(warnings, 'warning')} under Findings." if warnings else ""
@@ -318,7 +340,7 @@ def _to_read(audit: Audit) -> str:
 def next_steps(audit: Audit) -> tuple[str, ...]:
     """What to do after reading the findings, one sentence each, the most urgent first; none where nothing is left."""
     errors = any(f.level == "error" for f in audit.findings)
-    parts = []
+    parts = [] if errors or audit.verdict != "inconclusive" else list(dict.fromkeys(_undecided(audit)))
     if audit.run.partial:
         parts.append("Run it again to the end.")
     if not audit.data.labels and not audit.data.synthetic and audit.reads_labels:
@@ -328,11 +350,18 @@ def next_steps(audit: Audit) -> tuple[str, ...]:
     elif lead_values(audit) and not errors:
         parts += _more_samples(audit)
         parts.append(
-            f"Look at the most sensitive samples for a pattern, and compare models by the mean {lead_name(audit)} on the same data."
+            "Look at the most sensitive samples for a pattern; to choose between models, run onnxfim compare on the same data."
         )
     if audit.verdict == "measured":
         parts.append("Set a limit (--fail-on) or a baseline to make this a check that can pass or fail.")
     return tuple(parts)
+
+
+def _undecided(audit: Audit) -> Iterator[str]:
+    """What decides each gate, or the comparison with the baseline, that could not be decided."""
+    for decision in (*audit.gates, audit.comparison):
+        if decision is not None and decision.verdict == "inconclusive" and decision.advice:
+            yield visible(decision.advice)
 
 
 def lead_aggregate(audit: Audit) -> Aggregates | None:

@@ -328,7 +328,7 @@ def _notes(
             yield f"{name}: the values hold at a step of {audit.run.step:.3g} and are no local derivative."
         missing = len(audit.samples) - len(column(audit, measure).values)
         if missing:
-            yield f"{name}: {missing} of {len(audit.samples)} samples have no value."
+            yield f"{name}: {missing} of {len(audit.samples)} samples {'has' if missing == 1 else 'have'} no value."
         if audit.run.partial:
             yield f"{name}: the audit was interrupted."
         if unsound := [f.id for f in audit.findings if f.level == "error"]:

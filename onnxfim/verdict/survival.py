@@ -202,11 +202,15 @@ def _curve(
 def reached(distances: Sequence[float], share: float) -> Reached:
     """The quantile of distances in increasing order, infinite beyond all, and its interval by order statistics.
 
-    It is the smallest distance at which that share has fallen: an order statistic, so that the statement is true of these samples.
+    It is a distance at which that share of these samples has fallen: an order statistic, or, where any distance between two of them
+    is one, the middle of these two, as the median of an even number has it.
     """
     n = len(distances)
     below, above = bracketing(n, share)
-    value = distances[max(math.ceil(share * n - 1e-9), 1) - 1]
+    fallen = max(math.ceil(share * n - 1e-9), 1)
+    value = distances[fallen - 1]
+    if fallen < n and math.isclose(share * n, fallen) and math.isfinite(distances[fallen]):
+        value = (value + distances[fallen]) / 2
     ends = [math.inf if at is None else distances[at] for at in (below, above)]
     return Reached(share, *(x if math.isfinite(x) else None for x in (value, *ends)))
 

@@ -10,9 +10,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.console import Console as Rich
+from rich.progress import BarColumn
+from rich.progress import Progress as Bar
 
 from onnxfim.cli.bounds_command import _print as print_bound
-from onnxfim.cli.console import Console
+from onnxfim.cli.console import Console, _words_column
 from onnxfim.cli.outlets import Outlet
 from onnxfim.cli.painted import card_text, coloured, quiet_text, table_text, width_of
 from onnxfim.cli.wrapping import columns, wrapped
@@ -109,11 +112,27 @@ def test_lines_break_between_words(monkeypatch):
 
 def test_a_long_warning_is_cut_unless_all_was_asked_for(monkeypatch):
     short = bare(shown(CARDS["plain"], monkeypatch=monkeypatch))
-    assert short.count("[...]") == 1
-    assert len(short.split("\n")) <= 24, "a screen"
+    assert LONG.strip() not in " ".join(line.strip("│ ") for line in short.split("\n"))
+    assert "[...]" in short.partition("warning")[2]
+    assert len(short.split("\n")) == 24, "a screen, and no less than that"
     assert "[...]" not in bare(shown(CARDS["verbose"], monkeypatch=monkeypatch))
     error = replace(AUDIT, findings=(Finding("f", "error", LONG.strip()),))
-    assert "[...]" not in bare(shown(audit_card(error), monkeypatch=monkeypatch)), "an error is told whole"
+    text = bare(shown(audit_card(error), monkeypatch=monkeypatch))
+    assert "[...]" not in text.partition("error")[2], "an error is told whole"
+
+
+@pytest.mark.parametrize(("rows", "whole"), [(24, False), (60, True)])
+def test_what_the_numbers_mean_is_cut_where_the_screen_is_short(rows, whole, monkeypatch):
+    """The last sentence goes first, and of the first three rows stay; a taller terminal has them all."""
+    monkeypatch.setattr("onnxfim.cli.painted.height_of", lambda _: rows)
+    text = bare(shown(CARDS["plain"], monkeypatch=monkeypatch))
+    told = " ".join(line.strip("│ ").removeprefix("meaning").strip() for line in text.split("\n"))
+    meanings = [line.whole.replace("\u00a0", " ") for line in CARDS["plain"].lines if line.label == "meaning"]
+    assert len(meanings) == 2
+    assert all(m in told for m in meanings) == whole
+    assert meanings[0][:100] in told
+    assert "verdict" in told
+    assert all(line.label in text for line in CARDS["plain"].lines)
 
 
 def test_without_a_terminal_a_fact_is_a_line(monkeypatch):
@@ -235,6 +254,7 @@ class TestWrapping:
         assert wrapped("aa bb cc", 8, first=4) == ["aa", "bb cc"]
 
     def test_a_no_break_space_breaks_nowhere(self):
+        assert wrapped("flips 10 % of all", 9) == ["flips", "10 % of", "all"], "a number keeps its percent sign"
         assert wrapped("98.8\u00a0% of all", 6) == ["98.8 %", "of all"]
 
     @pytest.mark.parametrize(("text", "wide"), [("abc", 3), ("漢字", 4), ("e\u0301", 1), ("λ", 1), ("", 0)])
@@ -289,3 +309,19 @@ def test_a_real_terminal(width, here, tmp_path):
     assert ("╭" in lines[0]) == (width == 80)
     assert all(columns(line) <= width for line in lines)
     assert any("verdict" in line and "measured" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_what_is_under_way_yields_room_to_the_time_that_is_left(width):
+    """A long name is cut; share, time and count of a bar stand whole beside it, on one line."""
+    sink, column = io.StringIO(), _words_column()
+    told = ["digits_resnet_adv.onnx (5 of 5) 10/13 replaying the worst directions", "73%", "5 s", "about 20 s left", "3 of 64"]
+    parts = [column(lambda: told[0], yields=True), BarColumn(bar_width=16), *(column(lambda t=t: t) for t in told[1:])]
+    bar = Bar(*parts, console=Rich(file=sink, width=width))
+    bar.add_task("", total=1.0)
+    bar.console.print(bar.get_renderable())
+    line = " ".join(sink.getvalue().split())
+    assert sink.getvalue().rstrip("\n").count("\n") == 0
+    assert line.startswith("digits_resn")
+    assert line.endswith(" ".join(told[1:]))
+    assert (told[0] in line) == (width == 200)

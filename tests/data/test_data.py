@@ -481,7 +481,7 @@ class TestImages:
         assert got.class_names == ("bird", "cat", "dog")
         assert_array_equal(got.labels, [1, 1, 2, 2])
         assert_allclose(got.inputs, [np.moveaxis(wanted[name], 2, 0) / 255 for name in got.names], rtol=1e-6)  # float32
-        assert got.source == f"4 of 4 images in {folder}"
+        assert got.source == f"{folder}: 4 of 4 images"
 
     def test_flat_folder_has_no_labels(self, picture, rng):
         folder = picture("a.png", self.pixels(rng, 4, 5))

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.record.decision import Finding
+from onnxfim.record.sample import Estimate
 from onnxfim.report.card import FINDINGS, audit_card, verdict_line
 from onnxfim.report.human import robustness_of
+from onnxfim.report.meaning import boundary_tile
 from onnxfim.report.numbers import number
-from onnxfim.report.words import lead_values
+from onnxfim.report.words import answers, lead_values, notices
 from tests.support.audits import fallback, gated, hostile, make_audit, with_flips, with_nulls, with_replay, with_tokens
 from tests.support.hostile import FORBIDDEN
 
@@ -101,7 +103,7 @@ def test_every_number_has_its_interval_its_unit_and_its_kind():
         f"mean {number(mean.value)} [{number(mean.low)}, {number(mean.high)}] {PLAIN.units}, calibrated, {kind}; raw "
     )
     flips = robustness_of(PLAIN).curve("flip_radius").reached[1]
-    ends = f"[{number(flips.low)}, {number(flips.high)}]"
+    ends = f"(at most {number(flips.high)})"  # an upper bound: nothing is known below
     assert found["flip radius"].startswith(f"median {number(flips.epsilon)} {ends} model input units, L2, upper bound")
     distance = aggregates["boundary_distance"].median
     ends = f"[{number(distance.low)}, {number(distance.high)}]"
@@ -163,6 +165,9 @@ def test_the_next_step():
     assert told(with_findings(PLAIN, "error"))["next"] == "Mend what is in error above, and audit again."
     assert told(replace(PLAIN, data=replace(PLAIN.data, synthetic=True)))["next"] == "Run it on real inputs."
     assert told(replace(PLAIN, run=replace(PLAIN.run, partial=True)))["next"] == "Run it again to the end."
+    cut = replace(with_findings(PLAIN, "error"), run=replace(PLAIN.run, partial=True))
+    cut = replace(cut, findings=tuple(replace(f, id="partial") for f in cut.findings))
+    assert told(cut)["next"] == "Run it again to the end."
     bare = replace(make_audit(60, labels=False), findings=())
     assert told(bare)["next"] == "Give labels to get accuracy and calibrated values."
     assert told(bare)["accuracy"] == "not measured: it needs labels"
@@ -171,7 +176,23 @@ def test_the_next_step():
 def test_what_settles_an_open_gate_is_the_next_step():
     advice = "About 13 more samples (73 in all) would settle it."
     gates = tuple(replace(g, verdict="inconclusive", advice=advice) for g in gated(PLAIN).gates)
-    assert told(replace(PLAIN, gates=gates, verdict="inconclusive"))["next"] == advice
+    audit = replace(PLAIN, gates=gates, verdict="inconclusive")
+    assert told(audit)["next"] == advice
+    assert answers(audit)[3].text.startswith(advice), "every surface begins with the same step"
+
+
+def test_distances_are_told_in_one_unit():
+    """Where raw units are known, the flip radius and the boundary of one card are both in them."""
+    audit = with_flips(make_audit(60))
+    audit = replace(audit, settings=replace(audit.settings, input_scale=(0.2,)), robustness=None)
+    found, curve = told(audit), robustness_of(audit).curve("boundary_distance")
+    assert curve.units == "raw input units"
+    assert "raw input units" in found["flip radius"]
+    assert found["boundary"].startswith(f"median {number(curve.reached[1].epsilon)} [")
+    assert " raw input units, L2, first order, estimate" in found["boundary"]
+    quantity, note = boundary_tile(audit)
+    assert found["boundary"].startswith(f"median {quantity.text} ")
+    assert note.startswith("L2 in raw input units, first order")
 
 
 def test_what_has_no_decision_has_no_flips():
@@ -205,3 +226,19 @@ def test_one_sample_has_no_statistics():
     assert found["lambda_max"].endswith("; of the one sample")
     assert "worst" not in found
     assert "1 sample," in found["verdict"] or "1 sample." in found["verdict"]
+
+
+def test_a_file_of_steps_is_not_called_unmeasured():
+    """Trees have flips and no slope: neither the verdict's line nor the page's says that nothing was measured, nor is a slope to mend."""
+    audit = replace(with_flips(make_audit(40)), robustness=None)
+    none = Estimate(None, reason="the outputs are steps")
+    samples = tuple(replace(s, lambda_max=none, lambda_max_calibrated=none) for s in audit.samples)
+    audit = replace(audit, samples=samples, model=replace(audit.model, no_slope="trees"), verdict="inconclusive")
+    audit = replace(audit, findings=(Finding("no-slope", "error", "There is no slope."),))
+    assert audit.measured == 0
+    assert "What was measured is the flip radius." in told(audit)["verdict"]
+    assert "Nothing was measured" not in told(audit)["verdict"]
+    assert told(audit)["next"].startswith("Read the flip radius")
+    assert answers(audit)[3].text.startswith("Read the flip radius")
+    assert answers(audit)[2].text == "The outputs are steps."
+    assert "their flip radius is what is known" in notices(audit)[0].text

@@ -16,8 +16,9 @@ from onnxfim.report.comparison_csv import MODELS, PAIRS, render_comparison_csv, 
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.comparison_words import headline, names_of, p_words, sentences, shortened, sign_of, terminal_lines
+from onnxfim.report.comparison_words import test_words as words_of_test
 from onnxfim.verdict.compare import compare
-from tests.support.audits import hostile, make_audit
+from tests.support.audits import hostile, make_audit, with_flips
 from tests.support.pages import read
 from tests.support.small_audits import with_values
 
@@ -93,6 +94,26 @@ def test_the_terminal_holds_it_within_its_width(many, request):
     table = next(k for k, line in enumerate(lines) if line.startswith("rank"))
     assert len(lines) - table - 1 == len(request.getfixturevalue(many).entries)
     assert "most robust" in lines[0] or "leads" in lines[0]
+
+
+@pytest.mark.parametrize("width", [44, 60, 80])
+def test_a_narrow_terminal_keeps_the_rank_the_name_and_the_distance(width, request):
+    many = request.getfixturevalue("four")
+    lines = list(terminal_lines(many, width=width))
+    table = next(k for k, line in enumerate(lines) if line.startswith("rank"))
+    rows = lines[table + 1 : table + 1 + len(many.entries)]
+    assert max(map(len, lines[: table + 1 + len(many.entries)])) <= width
+    assert "median" in lines[table]
+    assert all("(" in row for row in rows)
+    assert ("accuracy" in lines[table]) == (width > 44)
+
+
+def test_two_models_are_not_told_the_same_test_twice():
+    audits = [with_flips(make_audit(60, seed=0)), with_flips(make_audit(60, seed=1))]
+    text = " ".join(" ".join(terminal_lines(compare(audits), width=80)).split())
+    assert "the other measures" in text
+    for test in compare(audits).pairs[0].decided.measures:
+        assert text.count(words_of_test(test)) == 1
 
 
 def test_names_keep_both_ends():

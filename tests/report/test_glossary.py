@@ -21,6 +21,13 @@ def test_the_longer_word_wins_and_parts_of_words_are_none():
     assert re.findall(r'href="#term-([\w-]+)"', Explainer()("nation, gateway, KLM")) == []
 
 
+def test_names_of_statistics_are_no_words():
+    """What a user types into a gate is printed as it is typed."""
+    told = str(Explainer()("60 samples do not bound lambda_max.p95; gate lambda_max.median instead"))
+    assert "lambda_max.p95" in told
+    assert "lambda_max.median" in told
+
+
 def test_foreign_text_stays_text():
     shown = Explainer()("<b>trace</b> & λ_max")
     assert shown.startswith("&lt;b&gt;<dfn>")

@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.record.decision import Finding
 from onnxfim.record.measures import BY_NAME, columns
 from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.statistics import temperature_interval
+from onnxfim.report import render_html
+from onnxfim.report.charts.marks import LETTER
 from onnxfim.report.numbers import MISSING, interval, number, percent, spread
 from onnxfim.report.page.audit_page import build_page
-from onnxfim.report.words import lead_values
-from tests.support.audits import VARIANTS, make_audit
+from onnxfim.report.words import lead_measure, lead_values
+from tests.support.audits import VARIANTS, make_audit, with_flips, with_replay
 from tests.support.places import ROOT
 
 
@@ -199,6 +202,57 @@ def test_one_sample_is_not_called_half_of_the_samples():
     answers = " ".join(a.text for a in page_of(make_audit(1)).answers)
     assert "half" not in answers
     assert "twenty" not in answers
+    assert "The geometric mean" not in answers, "of one sample all means are its value, which stands once"
+
+
+def test_what_depends_on_use_is_not_asked_of_an_unsound_audit():
+    audit = with_flips(replace(make_audit(40), findings=()))
+    audit = replace(audit, data=replace(audit.data, class_names=tuple(f"kind {k}" for k in range(10))), robustness=None)
+    assert page_of(audit).answers[0].text.startswith("That depends on where it is used")
+    unsound = replace(audit, findings=(Finding("broken", "error", "It is broken."),))
+    told = page_of(unsound).answers[0].text
+    assert told.startswith("Not known while this audit is unsound.")
+    assert "depends" not in told
+
+
+def test_a_histogram_counts_in_the_units_of_what_it_shows():
+    audit = make_audit(40)
+    scaled = replace(audit, step=replace(audit.step, per_coordinate=True))
+    scaled = replace(scaled, samples=tuple(replace(s, lambda_max_standardised=s.lambda_max) for s in scaled.samples))
+    mean = replace(audit.aggregates["lambda_max"], units="nats per squared standard deviation of each input")
+    scaled = replace(scaled, aggregates={**audit.aggregates, "lambda_max_standardised": mean})
+    spread = page_of(scaled).spread
+    assert lead_measure(scaled).name == "lambda_max_standardised"
+    units = scaled.aggregates["lambda_max_standardised"].units
+    assert any(units in label.text for label in spread.wide.labels)
+    for chart in (spread.wide, spread.narrow, page_of(audit).spread.narrow, page_of(audit).distribution.narrow):
+        axis = next(label for label in chart.labels if "nats" in label.text)
+        assert len(axis.text) * LETTER <= chart.width
+    assert not any(audit.units in label.text for label in spread.wide.labels)
+
+
+def test_a_twentieth_of_few_samples_is_one():
+    told = page_of(make_audit(24)).answers[2].text
+    assert told.startswith("The most sensitive of 24 samples carries ")
+    assert page_of(make_audit(60)).answers[2].text.startswith("The 3 most sensitive of 60 samples carry ")
+
+
+def test_the_first_charts_lines_are_told_beside_it():
+    """The legend holds the curves that are drawn there, each with its colour and dashes, and no other."""
+    page = page_of(with_flips(with_replay(make_audit(40))))
+    drawn = {(p.series, p.dash) for p in page.survival.charts[0].wide.paths if not p.soft}
+    assert {(line.series, line.dash) for line in page.survival.lines if line.leads} == drawn
+    assert any(line.name == "Attack" for line in page.survival.lines)
+    html = render_html(with_flips(make_audit(40)))
+    first = html[html.index('class="trio"') : html.index('href="#survival"', html.index('class="trio"'))]
+    assert "Moves tried</li>" in first.replace("\n", "")
+    assert "Boundary, first order</li>" in first.replace("\n", "")
+
+
+def test_findings_stand_before_the_gates_which_the_headline_tells():
+    html = render_html(VARIANTS["gated"]())
+    assert html.index('<section id="findings"') < html.index('<section id="gates"')
+    assert html.index('href="#findings"') < html.index('href="#gates"')
 
 
 def test_nothing_measured_is_not_called_robust():

@@ -74,7 +74,8 @@ def distribution(panels: Sequence[Histogram], *, units: str, width: int) -> Char
         segments.insert(0, Segment(x(tick.value), 24, x(tick.value), y - 8, "grid"))
         labels.append(Label(x(tick.value), y + 8, tick.text, "middle"))
     segments.append(Segment(left, y - 8, right, y - 8, "axis"))
-    labels.append(Label((left + right) / 2, y + 30, f"λ_max, {units} (log)", "middle", role="note"))
+    axis = f"λ_max, {units} (log)"
+    labels.append(Label((left + right) / 2, y + 30, axis if LETTER * len(axis) <= width else units, "middle", role="note"))
     return Chart(
         "distribution",
         "Distribution of λ_max over the samples",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.axes import fitting, frame, log_scale, log_ticks
-from onnxfim.report.charts.marks import Chart, Label, SvgPath, marker
+from onnxfim.report.charts.marks import NARROW, Chart, Label, SvgPath, marker
 from onnxfim.report.numbers import count, number
 from onnxfim.report.words import predicted_wrongly
 
@@ -30,7 +30,7 @@ def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, ser
     ]
     if len(points) < 3:
         return None
-    left, right, top, height = 66, width - 16, 12, 330
+    left, right, top, height = 66, width - 16, 12, 330 if width > NARROW else 280
     bottom = height - 50
     x = log_scale([d for d, _, _ in points], left, right)
     y = log_scale([v for _, v, _ in points], bottom, top)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
@@ -17,7 +16,7 @@ from onnxfim.report.charts.marks import at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.human import human_lines
-from onnxfim.report.meaning import flip_tile, meaning
+from onnxfim.report.meaning import boundary_tile, flip_tile, meaning
 from onnxfim.report.numbers import (
     MISSING,
     SMALLEST_FOUND,
@@ -104,8 +103,8 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
         not_run=not_run(audit),
         folds=folds(audit, survival=survival is not None, replay=replay is not None, bound=bound is not None),
-        spread=at_both_widths(lambda width: distribution(_panels(audit)[-1:], units=visible(audit.units), width=width)),
-        distribution=at_both_widths(lambda width: distribution(_panels(audit), units=visible(audit.units), width=width)),
+        spread=at_both_widths(lambda width: distribution(_panels(audit)[-1:], units=_units_of(_panels(audit)[-1:]), width=width)),
+        distribution=at_both_widths(lambda width: distribution(_panels(audit), units=_units_of(_panels(audit)), width=width)),
         distribution_note=_distribution_note(audit),
         curve=at_both_widths(lambda width: step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
@@ -163,17 +162,22 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
     calibration = audit.calibration
     raw, calibrated = audit.aggregates.get("lambda_max"), audit.aggregates.get("lambda_max_calibrated")
     lead = words.lead_aggregate(audit)
-    distance, distance_interval = words.median_boundary(audit)
     why = visible(calibration.reason) if calibration.reason else "needs labels"
-    no_value = why if words.lead_values(audit) or not audit.data.labels else "the reason stands on top"
+    no_value = (
+        "no temperature was fitted"
+        if words.lead_values(audit) and audit.data.labels
+        else why
+        if words.lead_values(audit) or not audit.data.labels
+        else "the reason stands on top"
+    )
     first = Tile(
         statistic_label("lambda_max_calibrated", "mean"),
         of_statistic(calibrated.mean) if calibrated and words.has_calibrated(audit) else Quantity(MISSING),
-        "the one to compare models by" if words.has_calibrated(audit) else no_value,
+        "comparable between models" if words.has_calibrated(audit) else no_value,
         BY_NAME["lambda_max_calibrated"].series,
     )
     if words.lead_measure(audit).name == "lambda_max_standardised" and lead is not None:
-        note = "the one to compare models by: features differ in scale"
+        note = "comparable between models: features differ in scale"
         first = Tile(statistic_label("lambda_max_standardised", "mean"), of_statistic(lead.mean), note)
     return (
         first,
@@ -191,8 +195,7 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
         ),
         Tile(
             statistic_label("boundary_distance", "median"),
-            Quantity(number(distance), distance_interval),
-            f"L2 in {visible(in_units_of(audit.model.at, f'{INPUT_UNIT}s'))}, first order",
+            *boundary_tile(audit),
         ),
         Tile(f"{statistic_label('flip_radius', 'median')}", *flip_tile(audit)),
         Tile(
@@ -271,6 +274,13 @@ def _panels(audit: Audit) -> list[Histogram]:
         if values:
             found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
+
+
+def _units_of(panels: list[Histogram]) -> str:
+    """What the axis below histograms counts in: the units that they share."""
+    # Behind a comma stands at which temperature, which the panel's title has.
+    units = sorted({visible(p.aggregates.units).partition(",")[0] for p in panels if p.aggregates is not None})
+    return units[0] if len(units) == 1 else "each in its own units"
 
 
 def _distribution_note(audit: Audit) -> str:

@@ -27,29 +27,37 @@ def survival_view(audit: Audit) -> SurvivalView | None:
     curves = [c for c in told.curves if c.standing]
     if not curves:
         return None
-    what = "are right" if told.counts == "right" else "keep their prediction"
+    charts = _charts(curves, told)
+    leading = next(iter(charts), None)
     return SurvivalView(
-        title=f"How many {what} after a change of the input?",
-        charts=_charts(curves, told),
-        lines=tuple(_line(c, told) for c in curves),
+        title="How many stay right after a change?" if told.counts == "right" else "How many keep their prediction?",
+        charts=tuple(charts.values()),
+        lines=tuple(_line(c, told, leads=_together(c) == leading) for c in curves),
         shares=tuple(f"{100 * share:.0f}\u00a0%" for share in SHARES),
         notes=_notes(curves, told),
     )
 
 
-def _charts(curves: list[SurvivalCurve], told: Robustness) -> tuple[Figure, ...]:
-    """One chart for each norm and unit."""
+def _together(curve: SurvivalCurve) -> tuple[str, str]:
+    """What curves of one chart share: its axis is theirs."""
+    return curve.norm, curve.units
+
+
+def _charts(curves: list[SurvivalCurve], told: Robustness) -> dict[tuple[str, str], Figure]:
+    """One chart for each norm and unit, where one can be drawn."""
     together: dict[tuple[str, str], list[SurvivalCurve]] = {}
     for curve in curves:
-        together.setdefault((curve.norm, curve.units), []).append(curve)
-    drawn = []
-    for at, some in enumerate(together.values()):
+        together.setdefault(_together(curve), []).append(curve)
+    drawn = {}
+    for at, (shared, some) in enumerate(together.items()):
         name = "survival" if at == 0 else f"survival-{at + 1}"
-        drawn.append(at_both_widths(lambda width, some=some, name=name: survival_chart(some, told, width=width, name=name)))  # type: ignore[misc]
-    return tuple(figure for figure in drawn if figure is not None)
+        figure = at_both_widths(lambda width, some=some, name=name: survival_chart(some, told, width=width, name=name))  # type: ignore[misc]
+        if figure is not None:
+            drawn[shared] = figure
+    return drawn
 
 
-def _line(curve: SurvivalCurve, told: Robustness) -> SurvivalLine:
+def _line(curve: SurvivalCurve, told: Robustness, *, leads: bool) -> SurvivalLine:
     series, dash = LINES[curve.source]
     return SurvivalLine(
         name=NAMES[curve.source].capitalize(),
@@ -59,6 +67,7 @@ def _line(curve: SurvivalCurve, told: Robustness) -> SurvivalLine:
         units=f"{NORM_WORDS[curve.norm]}, {visible(curve.units)}",
         samples=f"{curve.standing:,} of {count(curve.samples, 'sample')} stand without a change",
         reached=tuple(reached_quantity(r, curve, told) for r in curve.reached),
+        leads=leads,
     )
 
 

@@ -251,7 +251,7 @@ class CorrelationLine:
 
 @dataclass(frozen=True)
 class SurvivalLine:
-    """One kind of distance: where 10, 50 and 90 % have fallen, and what such a distance is."""
+    """One kind of distance: where 10, 50 and 90 % have fallen, and what it is; ``leads`` where the first chart has it."""
 
     name: str
     series: str
@@ -260,6 +260,7 @@ class SurvivalLine:
     units: str
     samples: str
     reached: tuple[Quantity, ...]
+    leads: bool
 
 
 @dataclass(frozen=True)

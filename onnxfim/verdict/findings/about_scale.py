@@ -20,8 +20,10 @@ def _one_feature(audit: Audit) -> str | None:
     index, count = Counter(f.index for f in by_unit).most_common(1)[0]
     mine = [f for f in by_unit if f.index == index]
     share, standardised = (sum(getattr(f, name) for f in mine) / count for name in ("share", "share_standardised"))
+    names = audit.data.feature_names or ()
+    feature = repr(names[index]) if index < len(names) else f"{index} (counted from 0)"
     return (
-        f"Features differ in scale, and feature {index} (counted from 0) holds {share:.0%} of the worst direction on {count} of "
+        f"Features differ in scale, and feature {feature} holds {share:.0%} of the worst direction on {count} of "
         f"{len(leading)} samples, but {standardised:.0%} where every input is in standard deviations: its unit decides the raw "
         "values. Read and compare lambda_max_standardised."
     )

@@ -40,7 +40,7 @@ def _unresolved(audit: Audit) -> str | None:
     if not missing or audit.model.no_slope or (audit.rows is not None and audit.rows.dependent):  # another finding tells the cause
         return None
     return (
-        f"{len(missing)} of {len(audit.samples)} samples have no value: {missing[0].lambda_max.reason}. This does not mean that they "
+        f"{len(missing)} of {len(audit.samples)} samples {'has' if len(missing) == 1 else 'have'} no value: {missing[0].lambda_max.reason}. This does not mean that they "
         "are robust, and the statistics are of the others alone. Use a larger --step or a larger --budget."
     )
 
@@ -71,7 +71,7 @@ def _saturated(audit: Audit) -> str | None:
     if saturated <= 0.2 * len(audit.samples):
         return None
     return (
-        f"{saturated} of {len(audit.samples)} samples have a confidence above 1 - 1e-6: their raw lambda_max is near zero because the "
+        f"{saturated} of {len(audit.samples)} samples {'has' if saturated == 1 else 'have'} a confidence above 1 - 1e-6: their raw lambda_max is near zero because the "
         "softmax is saturated, not because the model is robust there. Read the boundary distance beside it."
     )
 
