@@ -51,7 +51,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CourseState:
     """How far a run is.
 
     Attributes:
@@ -225,7 +225,7 @@ class Course:
         """Seconds since the run began."""
         return self._clock() - self.began
 
-    def standing(self) -> Standing:
+    def standing(self) -> CourseState:
         """How far the run is."""
         now, running = self._clock(), self._running
         later = [self.price_of(p) for p in self._coming]
@@ -238,7 +238,7 @@ class Course:
             self._share = max(self._share, min(passed / max(passed + left, 1e-9), 0.999))
         done, total, unit = self._counted()
         begun = len(self._begun)
-        return Standing(
+        return CourseState(
             share=self._share, left=left, stage_left=min(stage_left, math.inf if left is None else left),
             at_most=any(p.at_most for p in ([] if running is None else [running.part]) + self._coming),
             step=begun if self._coming or begun > 1 else 0, steps=begun + len(self._coming) if self._coming or begun > 1 else 0,
@@ -312,4 +312,4 @@ def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float, 
     price.seconds = kept * price.seconds + seconds
 
 
-__all__ = ["Course", "Kind", "PlannedStage", "Standing", "Unit"]
+__all__ = ["Course", "Kind", "PlannedStage", "CourseState", "Unit"]
