@@ -75,7 +75,9 @@ def ranking_label(comparison: Comparison) -> str:
 
 
 def distance_units(comparison: Comparison) -> str:
-    """Units of a distance: those that lambda_max is per square of."""
+    """Units of the entries' distances; without any of their own, those that lambda_max is per square of."""
+    if comparison.distance_units:
+        return f"{visible(comparison.distance_units)}, L2"
     unit = comparison.units.rpartition("per squared ")[2] or "input unit"
     return f"{visible(unit)}s, L2"
 

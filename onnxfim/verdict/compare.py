@@ -21,6 +21,7 @@ from onnxfim.record.identity import Identity
 from onnxfim.record.report_id import asked_of_several, report_id
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.common_units import in_common_units
+from onnxfim.verdict.compared_distances import Medians, medians_of
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
 from onnxfim.verdict.decided import Decision
@@ -99,6 +100,7 @@ def compare(
     against = None if baseline is None else _baseline(audits, names, baseline)
     common = in_common_units(audits)
     given, audits = audits, common.audits
+    distance_units, medians = medians_of(given, audits, converted=common.converted)
     for audit, name in zip(audits[1:], names[1:], strict=True):
         require_comparable(audits[0], audit, where=name)
     distance = distance_measure(audits) if measure is None else None
@@ -118,6 +120,7 @@ def compare(
     lowest = [-(m.value or 0.0) for m in means]
     scores = [(low,) if by_means or logs is None else (round(float(logs[i]), 9), low) for i, low in enumerate(lowest)]
     order, in_order = ordered(scores, found)
+    relative = [None] * len(audits) if logs is None else [math.exp(log) for log in logs]
     pairs = _pairs(sides, p, found)
     shared_by_all = _common(columns)
     return Comparison(
@@ -127,7 +130,7 @@ def compare(
         data_sha256=audits[0].data.sha256,
         count=len(shared_by_all),
         entries=tuple(
-            _entry(a, i, names[i], means[i], order, rank_ends(i, len(audits), found), None if logs is None else float(logs[i]))
+            _entry(a, i, names[i], means[i], medians[i], order, rank_ends(i, len(audits), found), relative[i])
             for i, a in enumerate(audits)
         ),
         order=tuple(order),
@@ -141,6 +144,7 @@ def compare(
         identity=_identity(audits, measure, seed),
         ranked_by=measure if by_means or distance is None else distance,
         baseline=against,
+        distance_units=distance_units,
     )
 
 
@@ -232,7 +236,8 @@ def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place,
 
 
 def _entry(
-    audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int], ranks: tuple[int, int], relative: float | None
+    audit: Audit, i: int, name: str, mean: Aggregate, medians: Medians, order: Sequence[int], ranks: tuple[int, int],
+    relative: float | None,
 ) -> Entry:  # fmt: skip
     groups = audit.aggregates
     return Entry(
@@ -245,8 +250,8 @@ def _entry(
         mean=mean,
         raw=groups["lambda_max"].mean if "lambda_max" in groups else None,
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
-        boundary_distance=groups["boundary_distance"].median if "boundary_distance" in groups else None,
-        flip_radius=groups["flip_radius"].median if "flip_radius" in groups else None,
+        boundary_distance=medians.boundary_distance,
+        flip_radius=medians.flip_radius,
         accuracy=audit.calibration.accuracy,
         temperature=audit.run.temperature,
         step=audit.run.step,
@@ -258,7 +263,7 @@ def _entry(
         log10_fisher_bound=None if audit.bound is None else audit.bound.log10_fisher,
         accuracy_low=audit.calibration.accuracy_low,
         accuracy_high=audit.calibration.accuracy_high,
-        relative=None if relative is None else math.exp(relative),
+        relative=relative,
     )
 
 

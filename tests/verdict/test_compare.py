@@ -12,8 +12,9 @@ from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.verdict.compare import compare
+from onnxfim.verdict.survival import robustness
 from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
-from tests.support.pages import read
+from tests.support.pages import foreign_scripts, read
 from tests.support.small_audits import heavy, with_values
 
 
@@ -148,7 +149,8 @@ def test_the_page_says_what_the_comparison_says(comparison):
 
 def test_the_page_loads_nothing_and_runs_nothing(comparison):
     page = read(render_comparison_html(comparison))
-    assert {"script", "link", "iframe", "img"}.isdisjoint(e.tag for e in page.elements)
+    assert foreign_scripts(page.elements) == []
+    assert {"link", "iframe", "img"}.isdisjoint(e.tag for e in page.elements)
     assert not any(name.startswith("on") or name == "style" for e in page.elements for name in e.attributes)
 
 
@@ -156,7 +158,8 @@ def test_hostile_names_are_inert():
     html = render_comparison_html(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
     page = read(html)
     assert not page.problems
-    assert {"script", "img", "b"}.isdisjoint(e.tag for e in page.elements)
+    assert foreign_scripts(page.elements) == []
+    assert {"img", "b"}.isdisjoint(e.tag for e in page.elements)
     assert "\u202e" not in html
     markdown = render_comparison_markdown(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
     assert not any(text in markdown for text in HOSTILE if "<" in text)
@@ -190,10 +193,29 @@ def test_the_bound_stands_beside_the_estimates():
     assert ">5.90<" in "".join(page.split())
 
 
+@pytest.mark.parametrize("scales", [(None, None), ((4.0,), (4.0,)), ((4.0,), (2.0,)), ((4.0,), None)])
+def test_the_medians_are_those_that_each_models_own_card_tells(scales):
+    audits = []
+    for seed, scale in enumerate(scales):
+        found = with_flips(make_audit(40, seed=seed))
+        apart = tuple(float(v) for v in np.random.default_rng(0).uniform(3, 9, 40) * (np.arange(40) > 0))
+        settings = replace(found.settings, input_scale=scale)
+        audits.append(replace(found, data=replace(found.data, apart=apart), settings=settings, robustness=None))
+    comparison = compare(audits)
+    for entry, audit in zip(comparison.entries, audits, strict=True):
+        told = robustness(audit)
+        for name in ("flip_radius", "boundary_distance"):
+            half, median = told.curve(name).reached[1], getattr(entry, name)
+            assert (median.value, median.low, median.high) == (half.epsilon, half.low, half.high)
+    assert comparison.distance_units == ("model input units" if scales == (None, None) else "raw input units")
+    note = build_comparison_page(comparison).standing_note
+    assert f"distances of each model’s rightly classified samples in {comparison.distance_units}, L2" in note
+
+
 def test_the_flip_radius_stands_beside_the_boundary_distance():
     audits = [with_flips(make_audit(40, seed=0)), make_audit(40, seed=1)]
     comparison = compare(audits)
-    assert comparison.entries[0].flip_radius == audits[0].aggregates["flip_radius"].median
+    assert comparison.entries[0].flip_radius.value == robustness(audits[0]).curve("flip_radius").reached[1].epsilon
     assert comparison.entries[1].flip_radius is None
     page = build_comparison_page(comparison)
     place = page.ranking.columns.index("Median flip radius")
