@@ -74,6 +74,12 @@ def ranking_label(comparison: Comparison) -> str:
     return f"{'median' if by in ('flip_radius', 'boundary_distance') else 'mean'} {inline_label(by)}"
 
 
+def ranking_units(comparison: Comparison) -> str:
+    """Units of what the models are ranked by."""
+    distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
+    return distance_units(comparison) if distances else visible(comparison.units)
+
+
 def distance_units(comparison: Comparison) -> str:
     """Units of the entries' distances; without any of their own, those that lambda_max is per square of."""
     if comparison.distance_units:

@@ -12,11 +12,12 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report import words
 from onnxfim.report.charts.marks import Chart
+from onnxfim.report.comparison_words import ranking_label, ranking_units, standings
 from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
 from onnxfim.report.html import environment
 from onnxfim.report.human import human_lines
 from onnxfim.report.meaning import flip_tile
-from onnxfim.report.numbers import MISSING, count, measure_label, percent, percent_interval, statistic_label
+from onnxfim.report.numbers import MISSING, count, percent, percent_interval, statistic_label
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.report.page.quantities import Quantity, of_compared, of_statistic, with_common_kind
@@ -27,6 +28,7 @@ from onnxfim.verdict.comparison import Comparison
 
 _CARD = ".onnxfim-card.onnxfim-card"  # twice: a notebook's own rules for tables are not stronger
 _MOST = 20  # findings, models
+_CHARTS = ("survival", "distribution")  # of an audit, that a card shows
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def style() -> str:
 
 
 def _of_audit(audit: Audit) -> Card:
-    chart = charts_of(audit).get("distribution")
+    charts, key = charts_of(audit), _key(audit.model.sha256, audit.data.sha256)
     named = visible(audit.model.name or audit.model.path)
     source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
     lines = human_lines(audit) or (words.headline(audit),)
@@ -128,7 +130,7 @@ def _of_audit(audit: Audit) -> Card:
         lines=lines,
         columns=("Measure", "Value", "95 % interval", "Kind"),
         rows=tuple(_rows(audit)),
-        chart="" if chart is None else drawn(chart, f"onnxfim-{_key(audit.model.sha256, audit.data.sha256)}"),
+        chart="\n".join(drawn(charts[name], f"onnxfim-{name}-{key}") for name in _CHARTS if name in charts),
         findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
         next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
     )
@@ -161,11 +163,12 @@ def _rows(audit: Audit) -> list[CardRow]:
 
 
 def _of_comparison(comparison: Comparison) -> Card:
-    page = build_comparison_page(comparison)
-    rows = []
-    for i in comparison.order[:_MOST]:
-        e = comparison.entries[i]
-        rows.append(CardRow(visible(e.name), of_compared(e.mean), "" if e.accuracy is None else percent(e.accuracy)))
+    page, head, rows = build_comparison_page(comparison), ranking_label(comparison), []
+    for k, s in enumerate(standings(comparison)[:_MOST], 1):
+        accuracy = "" if comparison.entries[s.position].accuracy is None else f"; accuracy {s.accuracy}"
+        ranks = "rank" if s.ranks.isdigit() else "ranks"
+        told = Quantity(MISSING) if s.distance is None else of_compared(s.distance)
+        rows.append(CardRow(f"{k}. {s.name}", told, f"{ranks} {s.ranks}{accuracy}"))
     chart = next(iter(charts_of(comparison).values()), None)
     return Card(
         level="measured",
@@ -173,7 +176,12 @@ def _of_comparison(comparison: Comparison) -> Card:
         name=page.heading,
         about=f"{count(comparison.count, 'sample')} of {visible(comparison.data)}",
         lines=(page.headline, *page.sentences),
-        columns=("Model, least sensitive first", f"Mean {measure_label(comparison.measure)}", "95 % interval", "Accuracy"),
+        columns=(
+            "Model, the most robust first",
+            f"{head[0].upper()}{head[1:]}, {ranking_units(comparison)}",
+            "95 % interval",
+            "Ranks left open",
+        ),
         rows=tuple(rows),
         chart=""
         if chart is None

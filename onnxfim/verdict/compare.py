@@ -158,11 +158,17 @@ def _identity(audits: Sequence[Audit], measure: str, seed: int) -> Identity:
 
 
 def _baseline(audits: Sequence[Audit], names: Sequence[str], wanted: str) -> int:
-    """The position of the audit of that name, or of that file."""
-    for told in (names, [a.model.name for a in audits], [a.model.path for a in audits], [Path(a.model.path).name for a in audits]):
+    """The position of the audit of that name, with or without ``.onnx``, or of that file."""
+    given, models = [a.model.path for a in audits], [a.model.name for a in audits]
+    files = [Path(path).name for path in given]
+    for told in (names, models, given, files, *([_short(n) for n in each] for each in (names, models, files))):
         if told.count(wanted) == 1:
             return list(told).index(wanted)
     raise InputError(f"baseline {wanted!r}: is none of the models compared, expected one of {', '.join(names)}. Name one of them.")
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".onnx")
 
 
 def _names(audits: Sequence[Audit]) -> list[str]:

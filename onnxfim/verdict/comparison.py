@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.shown import Shown
@@ -118,7 +119,7 @@ class MeasureCorrelation:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """Several audits of the same samples side by side, in the order they were given.
 
@@ -152,6 +153,15 @@ class Comparison(Shown):
     baseline: int | None = None
     level: float = LEVEL
     distance_units: str = ""
+
+    def __repr__(self) -> str:
+        """Two lines for an interactive session: a comparison has thousands of values."""
+        told = sum(p.decided is not None and p.decided.better is not None for p in self.pairs)
+        names = ", ".join(visible(self.entries[i].name) for i in self.order)
+        return (
+            f"<Comparison of {len(self.entries)} models on {self.count} samples; the most robust first: {names}\n"
+            f"  {told} of {len(self.pairs)} pairs decided; .entries, .pairs, .order, .to_frame(), .figures, .to_json()>"
+        )
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""

@@ -113,10 +113,28 @@ def test_one_audit_is_too_few(audits):
         compare(audits)
 
 
+def test_a_comparison_shows_itself_in_two_lines(comparison):
+    text = repr(comparison)
+    assert text.startswith(
+        f"<Comparison of {len(comparison.entries)} models on {comparison.count} samples; the most robust first: "
+    )
+    assert len(text.splitlines()) == 2
+
+
+def test_what_differs_is_told_in_few_digits_and_where_these_are_equal_in_all():
+    audit = make_audit(30)
+    steps = (audit.run.step * 3.00001, audit.run.step * (1 + 1e-9))
+    told = [compare([audit, replace(audit, run=replace(audit.run, step=s))]).differences[0] for s in steps]
+    wide, close = (next((d.baseline, d.current) for d in found if d.name == "run.step") for found in told)
+    assert wide == (f"{audit.run.step:.4g}", f"{steps[0]:.4g}")
+    assert close == (str(audit.run.step), str(steps[1]))
+
+
 def test_audits_of_other_data_are_refused():
     audit = make_audit(5)
-    with pytest.raises(InputError, match="the audits saw different samples"):
-        compare([audit, replace(audit, data=replace(audit.data, sha256="0" * 64))])
+    model = replace(audit.model, input="images")  # the name of a model's only input is its own affair
+    with pytest.raises(InputError, match=r"the audits saw different samples\. Audit both on the same .* labels\.$"):
+        compare([audit, replace(audit, model=model, data=replace(audit.data, sha256="0" * 64))])
 
 
 def test_models_that_read_other_inputs_of_the_data_are_refused_with_the_reason():
