@@ -12,6 +12,8 @@ from onnxfim.report.numbers import count, inline_label, known_ends, number, perc
 from onnxfim.verdict.comparison import Comparison, Entry, Pair
 from onnxfim.verdict.decided import Decision, MeasureTest, Question
 
+#: What the signs of a table of pairs mean.
+SIGNS_NOTE = "+ the row's model is more robust than the column's, − less, · not decided, ≠ the measures disagree."
 _NAMED = 3  # models that a sentence names at most
 #: How a ratio of each question is said, of the second model against the first.
 _TIMES: dict[Question, str] = {

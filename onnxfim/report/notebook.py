@@ -12,10 +12,11 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report import words
 from onnxfim.report.charts.marks import Chart
-from onnxfim.report.comparison_words import ranking_label, ranking_units, standings
+from onnxfim.report.charts.survival_curves import LINES, NAMES, STROKES
+from onnxfim.report.comparison_words import SIGNS_NOTE, ranking_label, ranking_units, standings
 from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
 from onnxfim.report.html import environment
-from onnxfim.report.human import human_lines
+from onnxfim.report.human import human_lines, robustness_of
 from onnxfim.report.meaning import flip_tile
 from onnxfim.report.numbers import MISSING, count, percent, percent_interval, statistic_label
 from onnxfim.report.page.bound_section import bound_view
@@ -61,7 +62,8 @@ class Card:
         lines: What it means, in sentences.
         columns: Heads of the table.
         rows: Its rows.
-        chart: A picture, as SVG text.
+        chart: Pictures, as SVG text.
+        caption: What their lines and signs are.
         findings: What a reader must know.
         next_steps: What to ask next.
     """
@@ -74,6 +76,7 @@ class Card:
     columns: tuple[str, ...]
     rows: tuple[CardRow, ...]
     chart: str = ""
+    caption: str = ""
     findings: tuple[CardFinding, ...] = ()
     next_steps: str = ""
 
@@ -131,9 +134,18 @@ def _of_audit(audit: Audit) -> Card:
         columns=("Measure", "Value", "95 % interval", "Kind"),
         rows=tuple(_rows(audit)),
         chart="\n".join(drawn(charts[name], f"onnxfim-{name}-{key}") for name in _CHARTS if name in charts),
+        caption=_curves(audit) if "survival" in charts else "",
         findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
         next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
     )
+
+
+def _curves(audit: Audit) -> str:
+    """Which line is which of the survival curves that stand in one chart."""
+    told = [c for c in robustness_of(audit).curves if c.standing]
+    drawn_together = [c for c in told if (c.norm, c.units) == (told[0].norm, told[0].units)]
+    named = (f"{STROKES[LINES[c.source][1]]}: {NAMES[c.source]} ({c.kind})" for c in drawn_together)
+    return f"Samples left after a change of length ε. {'; '.join(named).capitalize()}."
 
 
 def _rows(audit: Audit) -> list[CardRow]:
@@ -186,6 +198,7 @@ def _of_comparison(comparison: Comparison) -> Card:
         chart=""
         if chart is None
         else drawn(chart, f"onnxfim-{_key(comparison.data_sha256, *(e.sha256 for e in comparison.entries))}"),
+        caption=SIGNS_NOTE if chart is not None and chart.name == "matrix" else "",
         findings=tuple(CardFinding("note", LEVEL_WORDS["note"], visible(n)) for n in comparison.notes[:_MOST]),
         next_steps="pairs and entries hold the numbers, to_frame() a row for each sample, figures the charts as SVG.",
     )
