@@ -16,7 +16,7 @@ from onnxfim.report.html import render_html
 from onnxfim.report.human import robustness_of
 from onnxfim.report.identity_words import identity_properties
 
-_FOREIGN = re.compile(r"[^\w.\- :/]", re.ASCII)  # what MLflow takes in no name
+_META = "meta."  # what the names of other facts begin with
 _NAME = re.compile(r"[\w\-./: ]{1,120}")  # what MLflow takes in names, of its 250 letters
 _MOST = 500  # letters of a tag
 _BATCH = 500  # metrics of a call; MLflow takes 1,000
@@ -126,8 +126,10 @@ def tags(audit: Audit) -> Iterator[tuple[str, str]]:
     yield "units", audit.units
     yield "distance_units", robustness_of(audit).units
     yield "version", __version__
-    for name, value in identity_properties(audit.identity):
-        yield _FOREIGN.sub("_", name), value
+    told = list(identity_properties(audit.identity))
+    yield from ((name, value) for name, value in told if not name.startswith(_META))
+    if meta := "; ".join(f"{name.removeprefix(_META)}={value}" for name, value in told if name.startswith(_META)):
+        yield "meta", meta  # one tag: MLflow does not take every name
 
 
 __all__ = ["log_audit", "metrics", "tags"]

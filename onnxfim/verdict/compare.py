@@ -333,6 +333,7 @@ def _notes(
             f"Raw values are compared, {why}: they change with the temperature of the softmax, so that a "
             "difference may be one of confidence alone."
         )
+    yield from _attacked(audits)
     yield from _other_steps(audits, names)
     for audit, name in zip(audits, names, strict=True):
         if not audit.step.plateau:
@@ -350,6 +351,17 @@ def _notes(
         yield "Seeds differ: the noise of the estimates is not shared, and intervals are wider than with the same seed."
     if common < 20:
         yield f"{common} samples are few: only large differences can be told."
+
+
+def _attacked(audits: Sequence[Audit]) -> Iterator[str]:
+    """That attacks, which may find shorter ways than what decides, decide nothing."""
+    held = sum(a.attack is not None for a in audits)
+    if held:
+        of_all = "All" if held == len(audits) else f"{held} of {len(audits)}"
+        yield (
+            f"{of_all} audits hold an attack. Attacks decide nothing here: they may find shorter ways than the flip radius, and "
+            "other differences. Read each report's attack beside the ranking."
+        )
 
 
 def _other_steps(audits: Sequence[Audit], names: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.verdict.compare import compare
 from onnxfim.verdict.survival import robustness
-from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
+from tests.support.audits import HOSTILE, hostile, make_attack, make_audit, with_flips
 from tests.support.pages import foreign_scripts, read
 from tests.support.small_audits import heavy, with_values
 
@@ -128,6 +128,14 @@ def test_what_differs_is_told_in_few_digits_and_where_these_are_equal_in_all():
     wide, close = (next((d.baseline, d.current) for d in found if d.name == "run.step") for found in told)
     assert wide == (f"{audit.run.step:.4g}", f"{steps[0]:.4g}")
     assert close == (str(audit.run.step), str(steps[1]))
+
+
+@pytest.mark.parametrize(("held", "words"), [((0,), "1 of 2 audits hold"), ((0, 1), "All audits hold"), ((), None)])
+def test_attacks_are_said_to_decide_nothing(held, words):
+    audits = [make_audit(30, seed=k) for k in range(2)]
+    audits = [replace(a, attack=make_attack(30) if k in held else None) for k, a in enumerate(audits)]
+    notes = [n for n in compare(audits).notes if "Attacks decide nothing" in n]
+    assert [n.partition(" an attack")[0] for n in notes] == ([] if words is None else [words])
 
 
 def test_audits_of_other_data_are_refused():
