@@ -233,10 +233,13 @@ def terminal_lines(comparison: Comparison, *, width: int = 80) -> Iterator[str]:
     head = ("rank", "model", label, "relative", "accuracy", "over/under")
     widths = [max(len(row[k]) for row in (head, *cells)) for k in range(len(head))]
     widths[1] = max(8, min(widths[1], width - (sum(widths) - widths[1]) - 2 * (len(head) - 1)))
-    for row in (head, *cells):
-        name = shortened(row[1], widths[1], gap="...")
-        line = "  ".join(c.ljust(w) for c, w in zip((row[0], name, *row[2:]), widths, strict=True))
+    short = [shortened(row[1], widths[1], gap="...") for row in (head, *cells)]
+    for row, name in zip((head, *cells), short, strict=True):
+        # A name that would look like another's is told whole, over several lines.
+        parts = [name] if short.count(name) == 1 else [row[1][k : k + widths[1]] for k in range(0, len(row[1]), widths[1])]
+        line = "  ".join(c.ljust(w) for c, w in zip((row[0], parts[0], *row[2:]), widths, strict=True))
         yield line.rstrip()
+        yield from (" " * (widths[0] + 2) + part for part in parts[1:])
     if len(comparison.pairs) <= _NAMED:
         names = names_of(comparison)
         for pair in comparison.pairs:

@@ -73,6 +73,19 @@ def test_two_models_are_told_with_their_ratio():
     assert "neither is shown to be more robust" in headline(compare(field([1.0, 1.0])))
 
 
+def test_models_whose_short_names_are_the_same_are_told_apart_in_the_terminal():
+    audits = field([1.0, 1.0, 2.0, 0.5])
+    names = [f"digits_network_version_{v}_of_a_family_with_longish_names" for v in ("a", "b", "c")] + ["plain"]
+    audits = [replace(a, model=replace(a.model, name=n)) for a, n in zip(audits, names, strict=True)]
+    lines = list(terminal_lines(compare(audits)))
+    start = next(k for k, line in enumerate(lines) if line.startswith("rank "))
+    assert max(map(len, lines)) <= 80
+    column = lines[start].index("model")
+    width = lines[start].index("median") - column - 2
+    told = "".join(line[column : column + width].strip() for line in lines[start + 1 :])
+    assert all(name in told for name in names)
+
+
 def test_against_a_baseline_only_its_pairs_are_tested():
     audits = field([1.0, 1.0, 2.0, 0.5])
     found = compare(audits, baseline=audits[0].model.name)
