@@ -13,7 +13,10 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.html import render_html
+from onnxfim.report.human import robustness_of
+from onnxfim.report.identity_words import identity_properties
 
+_META = "meta."  # what the names of other facts begin with
 _NAME = re.compile(r"[\w\-./: ]{1,120}")  # what MLflow takes in names, of its 250 letters
 _MOST = 500  # letters of a tag
 _BATCH = 500  # metrics of a call; MLflow takes 1,000
@@ -98,6 +101,10 @@ def metrics(audit: Audit) -> Iterator[tuple[str, float]]:
         values["robust_accuracy"] = audit.attack.robust_accuracy
         values["robust_accuracy_low"] = audit.attack.robust_accuracy_low
         values["robust_accuracy_high"] = audit.attack.robust_accuracy_high
+    for curve in robustness_of(audit).curves:
+        for told in curve.reached:  # where 10, 50 and 90 % of the standing samples have fallen
+            stem = f"{curve.source}/changed_{100 * told.share:.0f}_percent"
+            values |= {f"{stem}{end}": v for end, v in (("", told.epsilon), ("_low", told.low), ("_high", told.high))}
     for name, group in audit.aggregates.items():
         for statistic in STATISTICS:
             a = getattr(group, statistic.name)
@@ -117,9 +124,12 @@ def tags(audit: Audit) -> Iterator[tuple[str, str]]:
     yield "method", audit.run.method
     yield "provider", audit.run.provider
     yield "units", audit.units
+    yield "distance_units", robustness_of(audit).units
     yield "version", __version__
-    if audit.identity is not None:
-        yield "report_id", audit.identity.report_id
+    told = list(identity_properties(audit.identity))
+    yield from ((name, value) for name, value in told if not name.startswith(_META))
+    if meta := "; ".join(f"{name.removeprefix(_META)}={value}" for name, value in told if name.startswith(_META)):
+        yield "meta", meta  # one tag: MLflow does not take every name
 
 
 __all__ = ["log_audit", "metrics", "tags"]

@@ -69,7 +69,7 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
         raise OutputError(
             f"{where}: schema_version is {_shown(version)}, expected {SCHEMA_VERSION} or 1.0. Use the onnxfim that wrote it."
         )
-    if "samples" not in record and "entries" in record:
+    if "entries" in record and "aggregates" not in record:  # a comparison has samples of its own
         raise OutputError(f"{where}: is a comparison, expected one audit. Give a file that `onnxfim audit` wrote with -o json=…")
     try:
         older = major == "1"

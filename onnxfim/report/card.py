@@ -180,6 +180,7 @@ def _flip_radius(audit: Audit) -> str:
 
 
 def _boundary(audit: Audit) -> str:
+    """The median over all samples; and, where the flip radius is told in other units, in these, of its samples."""
     found: Aggregates | None = audit.aggregates.get("boundary_distance")
     if found is None or found.median.value is None:
         reason = next((s.boundary_distance.reason for s in audit.samples if s.boundary_distance.reason), None)
@@ -190,7 +191,15 @@ def _boundary(audit: Audit) -> str:
         told = f"median {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)}, L2, first order, {curve.kind}"
         return f"{told}; {who(curve, robustness_of(audit).counts)}"
     behind = f"{_length(audit)}, first order, {found.kind}"
-    return f"{number(found.median.value)} {behind}" if found.count == 1 else f"median {_statistic(found.median)} {behind}"
+    if found.count == 1:
+        return f"{number(found.median.value)} {behind}"
+    robust = robustness_of(audit)
+    curve = robust.curve("boundary_distance")
+    half = curve.reached[1] if curve is not None and curve.standing and robust.unit == "raw" else None
+    also = ""
+    if curve is not None and half is not None and half.epsilon is not None:
+        also = f"; {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)} of {who(curve, robust.counts)}"
+    return f"median {_statistic(found.median)} {behind}{also}"
 
 
 def _worst(audit: Audit) -> Iterator[CardLine]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxfim.report.comparison_words import names_of, sign_of
+from onnxfim.report.comparison_words import SIGNS_NOTE, names_of, sign_of
 from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.page.comparison_page import ComparisonPage, Table, TestCell, build_comparison_page
 from onnxfim.report.page.delta_section import DeltaSection
@@ -61,7 +61,7 @@ def _matrix(comparison: Comparison) -> Iterator[str]:
     columns = tuple(str(k) for k in range(1, len(order) + 1))
     rows = [(f"{k}. {names[i]}", tuple(sign_of(comparison, i, j) for j in order)) for k, i in enumerate(order, 1)]
     yield from _rows("Model", columns, rows)
-    yield "\n+ the row's model is more robust than the column's, − less, · not decided, ≠ the measures disagree."
+    yield f"\n{SIGNS_NOTE}"
 
 
 def _tested(cell: TestCell | None) -> str:

@@ -14,6 +14,8 @@ from onnxfim.verdict.decided import Decision, MeasureTest, Question
 
 _LEAST_NAME = 8  # letters of a model's name in a terminal's table
 _SPARED = (3, 5, 4)  # columns that a narrow terminal goes without, the first first: relative, over/under, accuracy
+#: What the signs of a table of pairs mean.
+SIGNS_NOTE = "+ the row's model is more robust than the column's, − less, · not decided, ≠ the measures disagree."
 _NAMED = 3  # models that a sentence names at most
 #: How a ratio of each question is said, of the second model against the first.
 _TIMES: dict[Question, str] = {
@@ -76,8 +78,16 @@ def ranking_label(comparison: Comparison) -> str:
     return f"{'median' if by in ('flip_radius', 'boundary_distance') else 'mean'} {inline_label(by)}"
 
 
+def ranking_units(comparison: Comparison) -> str:
+    """Units of what the models are ranked by."""
+    distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
+    return distance_units(comparison) if distances else visible(comparison.units)
+
+
 def distance_units(comparison: Comparison) -> str:
-    """Units of a distance: those that lambda_max is per square of."""
+    """Units of the entries' distances; without any of their own, those that lambda_max is per square of."""
+    if comparison.distance_units:
+        return f"{visible(comparison.distance_units)}, L2"
     unit = comparison.units.rpartition("per squared ")[2] or "input unit"
     return f"{visible(unit)}s, L2"
 
@@ -236,9 +246,13 @@ def terminal_lines(comparison: Comparison, *, width: int = 80) -> Iterator[str]:
         if sum(widths[k] + 2 for k in kept if k != 1) + _LEAST_NAME > width:
             kept.remove(column)
     widths[1] = max(_LEAST_NAME, min(widths[1], width - sum(widths[k] + 2 for k in kept if k != 1)))
-    for row in (head, *cells):
-        shown = [shortened(c, w, gap="...") if k == 1 else c for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+    short = [shortened(row[1], widths[1], gap="...") for row in (head, *cells)]
+    for row, name in zip((head, *cells), short, strict=True):
+        # A name that would look like another's is told whole, over several lines.
+        parts = [name] if short.count(name) == 1 else [row[1][k : k + widths[1]] for k in range(0, len(row[1]), widths[1])]
+        shown = [parts[0] if k == 1 else cell for k, cell in enumerate(row)]
         yield "  ".join(shown[k].ljust(widths[k]) for k in kept).rstrip()
+        yield from (" " * (widths[0] + 2) + part for part in parts[1:])
     if len(comparison.pairs) <= _NAMED:
         names = names_of(comparison)
         for pair in comparison.pairs:

@@ -13,6 +13,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.report.identity_words import changed_settings, identity_properties
+from onnxfim.report.page.tables import class_name
 
 Cell: TypeAlias = "str | int | float | None"
 
@@ -25,7 +26,7 @@ COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
     *_LENGTHS.values(), "kind", "unchanged", "directions", "evaluations",
-    *_REPORT,
+    *_REPORT, "label_name", "prediction_name",
 )  # fmt: skip
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # spreadsheets take the wide ones too
@@ -38,8 +39,12 @@ def render_csv(audit: Audit) -> str:
     writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
     writer.writeheader()
     model, report = as_cell(audit.model.name), _report(audit)
-    for row in (*map(_measured, audit.samples), *map(_skipped, audit.skipped)):
-        writer.writerow({"model": model, "verdict": audit.verdict, **row, **report})
+    for sample in audit.samples:
+        names = {"label_name": class_name(sample.label, audit), "prediction_name": class_name(sample.prediction, audit)}
+        told = {key: as_cell(name or "") for key, name in names.items()} if audit.data.class_names else {}
+        writer.writerow({"model": model, "verdict": audit.verdict, **_measured(sample), **report, **told})
+    for skipped in audit.skipped:
+        writer.writerow({"model": model, "verdict": audit.verdict, **_skipped(skipped), **report})
     return sink.getvalue()
 
 

@@ -12,7 +12,7 @@ from onnxfim.data.preprocessing import order_of
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.human import human_lines
+from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.numbers import known_ends, number, percent, statistic_label
 from onnxfim.report.vocabulary import VERDICT_WORDS
@@ -92,7 +92,6 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
             (lead, "p95"),
             ("lambda_max", "mean"),
             ("boundary_distance", "median"),
-            ("flip_radius", "median"),
         )
     ):
         group = audit.aggregates.get(measure)
@@ -104,6 +103,7 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
         kinds = sorted({e.kind for s in audit.samples if (e := getattr(s, measure, None)) is not None and e.value is not None})
         told: Plain = {"statistic": statistic, "units": visible(group.units), "kind": " and ".join(kinds)}
         yield _metric(measure, statistic_label(measure, statistic), a.value, a.low, a.high, a.confidence, told)
+    yield from _flips(audit)
     attack = audit.attack
     if attack is not None:
         also: Plain = {"attack": attack.norm, "epsilon": attack.epsilon, "units": visible(attack.units), "kind": "upper bound"}
@@ -116,6 +116,23 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
             0.95,
             also,
         )
+
+
+def _flips(audit: Audit) -> Iterator[Plain]:
+    """The distances at which 10, 50 and 90 % of the standing samples have flipped, as the sentences above the table tell them."""
+    robust = robustness_of(audit)
+    curve = robust.curve("flip_radius")
+    for found in () if curve is None else curve.reached:
+        if curve is None or found.epsilon is None:
+            continue
+        also: Plain = {
+            "statistic": f"{found.share:.0%} flipped",
+            "of": who(curve, robust.counts),
+            "units": f"{visible(curve.units)}, L2",
+            "kind": curve.kind,
+        }
+        name = f"Change that flips {found.share:.0%}".replace("%", " %")
+        yield _metric("flip_radius", name, found.epsilon, found.low, found.high, 0.95, also)
 
 
 def _metric(

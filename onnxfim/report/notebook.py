@@ -12,11 +12,13 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.report import words
 from onnxfim.report.charts.marks import Chart
+from onnxfim.report.charts.survival_curves import LINES, NAMES, STROKES
+from onnxfim.report.comparison_words import SIGNS_NOTE, ranking_label, ranking_units, standings
 from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
 from onnxfim.report.html import environment
-from onnxfim.report.human import human_lines
+from onnxfim.report.human import human_lines, robustness_of
 from onnxfim.report.meaning import flip_tile
-from onnxfim.report.numbers import MISSING, count, measure_label, percent, percent_interval, statistic_label
+from onnxfim.report.numbers import MISSING, count, percent, percent_interval, statistic_label
 from onnxfim.report.page.bound_section import bound_view
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.report.page.quantities import Quantity, of_compared, of_statistic, with_common_kind
@@ -27,6 +29,7 @@ from onnxfim.verdict.comparison import Comparison
 
 _CARD = ".onnxfim-card.onnxfim-card"  # twice: a notebook's own rules for tables are not stronger
 _MOST = 20  # findings, models
+_CHARTS = ("survival", "distribution")  # of an audit, that a card shows
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Card:
         lines: What it means, in sentences.
         columns: Heads of the table.
         rows: Its rows.
-        chart: A picture, as SVG text.
+        chart: Pictures, as SVG text.
+        caption: What their lines and signs are.
         findings: What a reader must know.
         next_steps: What to ask next.
     """
@@ -72,6 +76,7 @@ class Card:
     columns: tuple[str, ...]
     rows: tuple[CardRow, ...]
     chart: str = ""
+    caption: str = ""
     findings: tuple[CardFinding, ...] = ()
     next_steps: str = ""
 
@@ -116,7 +121,7 @@ def style() -> str:
 
 
 def _of_audit(audit: Audit) -> Card:
-    chart = charts_of(audit).get("distribution")
+    charts, key = charts_of(audit), _key(audit.model.sha256, audit.data.sha256)
     named = visible(audit.model.name or audit.model.path)
     source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
     lines = human_lines(audit) or (words.headline(audit),)
@@ -128,10 +133,19 @@ def _of_audit(audit: Audit) -> Card:
         lines=lines,
         columns=("Measure", "Value", "95 % interval", "Kind"),
         rows=tuple(_rows(audit)),
-        chart="" if chart is None else drawn(chart, f"onnxfim-{_key(audit.model.sha256, audit.data.sha256)}"),
+        chart="\n".join(drawn(charts[name], f"onnxfim-{name}-{key}") for name in _CHARTS if name in charts),
+        caption=_curves(audit) if "survival" in charts else "",
         findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
         next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
     )
+
+
+def _curves(audit: Audit) -> str:
+    """Which line is which of the survival curves that stand in one chart."""
+    told = [c for c in robustness_of(audit).curves if c.standing]
+    drawn_together = [c for c in told if (c.norm, c.units) == (told[0].norm, told[0].units)]
+    named = (f"{STROKES[LINES[c.source][1]]}: {NAMES[c.source]} ({c.kind})" for c in drawn_together)
+    return f"Samples left after a change of length ε. {'; '.join(named).capitalize()}."
 
 
 def _rows(audit: Audit) -> list[CardRow]:
@@ -161,11 +175,12 @@ def _rows(audit: Audit) -> list[CardRow]:
 
 
 def _of_comparison(comparison: Comparison) -> Card:
-    page = build_comparison_page(comparison)
-    rows = []
-    for i in comparison.order[:_MOST]:
-        e = comparison.entries[i]
-        rows.append(CardRow(visible(e.name), of_compared(e.mean), "" if e.accuracy is None else percent(e.accuracy)))
+    page, head, rows = build_comparison_page(comparison), ranking_label(comparison), []
+    for k, s in enumerate(standings(comparison)[:_MOST], 1):
+        accuracy = "" if comparison.entries[s.position].accuracy is None else f"; accuracy {s.accuracy}"
+        ranks = "rank" if s.ranks.isdigit() else "ranks"
+        told = Quantity(MISSING) if s.distance is None else of_compared(s.distance)
+        rows.append(CardRow(f"{k}. {s.name}", told, f"{ranks} {s.ranks}{accuracy}"))
     chart = next(iter(charts_of(comparison).values()), None)
     return Card(
         level="measured",
@@ -173,11 +188,17 @@ def _of_comparison(comparison: Comparison) -> Card:
         name=page.heading,
         about=f"{count(comparison.count, 'sample')} of {visible(comparison.data)}",
         lines=(page.headline, *page.sentences),
-        columns=("Model, least sensitive first", f"Mean {measure_label(comparison.measure)}", "95 % interval", "Accuracy"),
+        columns=(
+            "Model, the most robust first",
+            f"{head[0].upper()}{head[1:]}, {ranking_units(comparison)}",
+            "95 % interval",
+            "Ranks left open",
+        ),
         rows=tuple(rows),
         chart=""
         if chart is None
         else drawn(chart, f"onnxfim-{_key(comparison.data_sha256, *(e.sha256 for e in comparison.entries))}"),
+        caption=SIGNS_NOTE if chart is not None and chart.name == "matrix" else "",
         findings=tuple(CardFinding("note", LEVEL_WORDS["note"], visible(n)) for n in comparison.notes[:_MOST]),
         next_steps="pairs and entries hold the numbers, to_frame() a row for each sample, figures the charts as SVG.",
     )

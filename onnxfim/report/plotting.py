@@ -17,6 +17,7 @@ Axes: TypeAlias = Any
 _DOTS = 72  # per inch: a pixel of the chart is a point
 _TOKEN = re.compile(r"[A-Za-z]|-?\d+(?:\.\d+)?(?:e-?\d+)?")
 _NUMBERS = {"M": 2, "L": 2, "H": 1, "V": 1, "A": 7, "Z": 0}
+_BAND = 0.15  # how much of a band's colour is seen
 _SIZE = 12  # of letters, in pixels
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
@@ -64,9 +65,9 @@ def _draw(chart: Chart, ax: Axes) -> Axes:
     for p in chart.paths:
         dash = tuple(float(n) for n in re.split(r"[ ,]+", p.dash.strip())) if p.dash else ()
         ax.add_patch(PathPatch(
-            _path(p.data), facecolor=ink[p.series] if p.filled else "none", edgecolor=ink[p.series],
+            _path(p.data), facecolor=ink[p.series] if p.filled or p.soft else "none", edgecolor="none" if p.soft else ink[p.series],
             linewidth=1 if p.filled else 1.8, linestyle=(0, dash) if dash else "-",
-            alpha=0.55 if p.series in ("right", "wrong") else 1, zorder=3,
+            alpha=_BAND if p.soft else 0.55 if p.series in ("right", "wrong") else 1, zorder=3,
         ))  # fmt: skip
     for label in chart.labels:
         ax.text(

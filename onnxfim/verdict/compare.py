@@ -21,6 +21,7 @@ from onnxfim.record.identity import Identity
 from onnxfim.record.report_id import asked_of_several, report_id
 from onnxfim.record.sample import carries_noise
 from onnxfim.verdict.common_units import in_common_units
+from onnxfim.verdict.compared_distances import Medians, medians_of
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
 from onnxfim.verdict.correlation import correlations
 from onnxfim.verdict.decided import Decision
@@ -99,6 +100,7 @@ def compare(
     against = None if baseline is None else _baseline(audits, names, baseline)
     common = in_common_units(audits)
     given, audits = audits, common.audits
+    distance_units, medians = medians_of(given, audits, converted=common.converted)
     for audit, name in zip(audits[1:], names[1:], strict=True):
         require_comparable(audits[0], audit, where=name)
     distance = distance_measure(audits) if measure is None else None
@@ -118,6 +120,7 @@ def compare(
     lowest = [-(m.value or 0.0) for m in means]
     scores = [(low,) if by_means or logs is None else (round(float(logs[i]), 9), low) for i, low in enumerate(lowest)]
     order, in_order = ordered(scores, found)
+    relative = [None] * len(audits) if logs is None else [math.exp(log) for log in logs]
     pairs = _pairs(sides, p, found)
     shared_by_all = _common(columns)
     return Comparison(
@@ -127,7 +130,7 @@ def compare(
         data_sha256=audits[0].data.sha256,
         count=len(shared_by_all),
         entries=tuple(
-            _entry(a, i, names[i], means[i], order, rank_ends(i, len(audits), found), None if logs is None else float(logs[i]))
+            _entry(a, i, names[i], means[i], medians[i], order, rank_ends(i, len(audits), found), relative[i])
             for i, a in enumerate(audits)
         ),
         order=tuple(order),
@@ -141,6 +144,7 @@ def compare(
         identity=_identity(audits, measure, seed),
         ranked_by=measure if by_means or distance is None else distance,
         baseline=against,
+        distance_units=distance_units,
     )
 
 
@@ -154,11 +158,17 @@ def _identity(audits: Sequence[Audit], measure: str, seed: int) -> Identity:
 
 
 def _baseline(audits: Sequence[Audit], names: Sequence[str], wanted: str) -> int:
-    """The position of the audit of that name, or of that file."""
-    for told in (names, [a.model.name for a in audits], [a.model.path for a in audits], [Path(a.model.path).name for a in audits]):
+    """The position of the audit of that name, with or without ``.onnx``, or of that file."""
+    given, models = [a.model.path for a in audits], [a.model.name for a in audits]
+    files = [Path(path).name for path in given]
+    for told in (names, models, given, files, *([_short(n) for n in each] for each in (names, models, files))):
         if told.count(wanted) == 1:
             return list(told).index(wanted)
     raise InputError(f"baseline {wanted!r}: is none of the models compared, expected one of {', '.join(names)}. Name one of them.")
+
+
+def _short(name: str) -> str:
+    return name.removesuffix(".onnx")
 
 
 def _names(audits: Sequence[Audit]) -> list[str]:
@@ -232,7 +242,8 @@ def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place,
 
 
 def _entry(
-    audit: Audit, i: int, name: str, mean: Aggregate, order: Sequence[int], ranks: tuple[int, int], relative: float | None
+    audit: Audit, i: int, name: str, mean: Aggregate, medians: Medians, order: Sequence[int], ranks: tuple[int, int],
+    relative: float | None,
 ) -> Entry:  # fmt: skip
     groups = audit.aggregates
     return Entry(
@@ -245,8 +256,8 @@ def _entry(
         mean=mean,
         raw=groups["lambda_max"].mean if "lambda_max" in groups else None,
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
-        boundary_distance=groups["boundary_distance"].median if "boundary_distance" in groups else None,
-        flip_radius=groups["flip_radius"].median if "flip_radius" in groups else None,
+        boundary_distance=medians.boundary_distance,
+        flip_radius=medians.flip_radius,
         accuracy=audit.calibration.accuracy,
         temperature=audit.run.temperature,
         step=audit.run.step,
@@ -258,7 +269,7 @@ def _entry(
         log10_fisher_bound=None if audit.bound is None else audit.bound.log10_fisher,
         accuracy_low=audit.calibration.accuracy_low,
         accuracy_high=audit.calibration.accuracy_high,
-        relative=None if relative is None else math.exp(relative),
+        relative=relative,
     )
 
 
@@ -322,6 +333,7 @@ def _notes(
             f"Raw values are compared, {why}: they change with the temperature of the softmax, so that a "
             "difference may be one of confidence alone."
         )
+    yield from _attacked(audits)
     yield from _other_steps(audits, names)
     for audit, name in zip(audits, names, strict=True):
         if not audit.step.plateau:
@@ -339,6 +351,17 @@ def _notes(
         yield "Seeds differ: the noise of the estimates is not shared, and intervals are wider than with the same seed."
     if common < 20:
         yield f"{common} samples are few: only large differences can be told."
+
+
+def _attacked(audits: Sequence[Audit]) -> Iterator[str]:
+    """That attacks, which may find shorter ways than what decides, decide nothing."""
+    held = sum(a.attack is not None for a in audits)
+    if held:
+        of_all = "All" if held == len(audits) else f"{held} of {len(audits)}"
+        yield (
+            f"{of_all} audits hold an attack. Attacks decide nothing here: they may find shorter ways than the flip radius, and "
+            "other differences. Read each report's attack beside the ranking."
+        )
 
 
 def _other_steps(audits: Sequence[Audit], names: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
+from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.shown import Shown
@@ -26,8 +27,8 @@ class Entry:
             the comparison's level, where every pair was tested.
         mean: Mean of the measure over all of its samples.
         raw, calibrated: Means of raw and calibrated lambda_max.
-        boundary_distance: Median distance to the decision boundary.
-        flip_radius: Median distance at which a prediction was seen to change, an upper bound.
+        boundary_distance: Median distance to the decision boundary, of the rightly classified samples or, without labels, of all.
+        flip_radius: The same of the distance at which a prediction was seen to change, an upper bound.
         accuracy, temperature: Clean accuracy and fitted temperature.
         step, scheme, method, seed, provider: How it was measured.
         evaluations: Forward passes.
@@ -118,7 +119,7 @@ class MeasureCorrelation:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Shown):
     """Several audits of the same samples side by side, in the order they were given.
 
@@ -127,7 +128,8 @@ class Comparison(Shown):
     ``deployment`` is what the second of exactly two did against the first; ``gates`` are decided on it. ``baseline`` is the
     position of the entry that all others were tested against; None where every pair was. ``level`` is the chance, at most, that
     anything decided is wrong. ``identity`` tells one comparison from another;
-    its id is made of those of the audits.
+    its id is made of those of the audits. ``distance_units`` are those of the entries' medians, several of them; empty where these
+    are the units that the measure is per square of.
     """
 
     measure: str
@@ -150,6 +152,16 @@ class Comparison(Shown):
     ranked_by: str = ""
     baseline: int | None = None
     level: float = LEVEL
+    distance_units: str = ""
+
+    def __repr__(self) -> str:
+        """Two lines for an interactive session: a comparison has thousands of values."""
+        told = sum(p.decided is not None and p.decided.better is not None for p in self.pairs)
+        names = ", ".join(visible(self.entries[i].name) for i in self.order)
+        return (
+            f"<Comparison of {len(self.entries)} models on {self.count} samples; the most robust first: {names}\n"
+            f"  {told} of {len(self.pairs)} pairs decided; .entries, .pairs, .order, .to_frame(), .figures, .to_json()>"
+        )
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""

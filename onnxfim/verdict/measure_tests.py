@@ -20,6 +20,7 @@ from onnxfim.verdict.pairs import is_paired
 from onnxfim.verdict.ratio import Column, noise_of_log_ratio
 from onnxfim.verdict.shared_temperature import at_one_temperature, temperature_error
 from onnxfim.verdict.signed_ranks import signed_ranks_of
+from onnxfim.verdict.survival import wrong_without
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -29,6 +30,7 @@ _SIGNED_RANKS = "signed ranks of paired log-ratios"
 _STUDENT = "Student's test of paired log-ratios, the temperatures' errors included"
 _MEANS = "paired bootstrap and Student's test of the log-ratio of means"
 _TINY = 1e-300
+_FEWEST = 7  # samples from which on signed ranks can reach the level
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,31 @@ def distance_measure(audits: Sequence[Audit]) -> str | None:
 def distance_trial(
     first: Audit, second: Audit, measure: str, *, question: Question = "distance", slack: float = 0.0
 ) -> Trial | None:  # fmt: skip
-    """How far the second model's predictions last against the first's, sample by sample.
+    """How far the second model's predictions last against the first's, on the samples that both predict rightly.
+
+    A wrong prediction is no robust one, however long it lasts. Where there are no labels, or hardly a sample that both predict
+    rightly, all samples count.
 
     Args:
         slack: By how much the ratio's logarithm may be wrong for want of common units.
     """
     there = {s.index: s for s in second.samples}
-    pairs = [(a, b) for s in first.samples if s.index in there for a, b in _both(s, there[s.index], measure)]
+    shared = [(s, there[s.index]) for s in first.samples if s.index in there]
+    measured = [(one, other, d) for one, other in shared for d in _both(one, other, measure)]
+    right = [d for one, other, d in measured if not wrong_without(one) and not wrong_without(other)]
+    pairs = right if len(right) >= _FEWEST else [d for *_, d in measured]
     if not pairs:
         return None
+    note = f"on the {len(pairs):,} samples that both predict rightly" if len(pairs) < len(measured) else ""
+    if len(right) < len(pairs):
+        note = f"both predict {len(right):,} of {len(pairs):,} samples rightly, too few: all count"
     with np.errstate(divide="ignore"):
         logs = np.array([0.0 if math.isinf(a) and math.isinf(b) else np.log(b) - np.log(a) for a, b in pairs])
     found = signed_ranks_of(logs, reach=slack)
     better = None if found.log == 0 and found.p >= 1 else int(found.log > 0 or (found.log == 0 and logs.mean() > 0))
     return Trial(
         question, measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
-        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs),
+        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs), note=note,
     )  # fmt: skip
 
 

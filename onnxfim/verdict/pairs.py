@@ -98,9 +98,9 @@ def shared(a: Column, b: Column, *, where: str) -> tuple[Array, Array, Array]:
 
 
 def _other_inputs(audit: Audit, other: Audit) -> str:
-    """Where the models read other inputs of the data, these; a sample is the values of all."""
+    """Where the models read other inputs of the data, these; a sample is the values of all. One input alone may have any name."""
     ours, theirs = ({i.name for i in a.model.inputs if i.role != "not read"} or {_own_input(a)} for a in (audit, other))
-    if ours == theirs:
+    if ours == theirs or len(ours) == len(theirs) == 1:
         return ""
     told = [", ".join(map(repr, sorted(names))) for names in (theirs, ours)]
     return f" One model reads {told[0]} of them, the other {told[1]}: files that read other inputs do not compare."
@@ -143,8 +143,8 @@ def require_comparable(audit: Audit, other: Audit, *, where: str) -> None:
 def _require_steps(audit: Audit, other: Audit, where: str) -> None:
     if not same_step(audit, other) and not (audit.step.plateau and other.step.plateau):
         raise InputError(
-            f"{where}: measured at step {other.run.step:.3g} ({other.run.scheme}), the other at {audit.run.step:.3g} "
-            f"({audit.run.scheme}), and values change with the step there. Audit both with the same --step."
+            f"{where}: measured at step {other.run.step:.3g} ({other.run.scheme}), {audit.model.name} at {audit.run.step:.3g} "
+            f"({audit.run.scheme}), and values change with the step there. Audit both with the same --step, or leave one out."
         )
     errors = [_bias(a) for a in (audit, other)]
     if abs(errors[0] - errors[1]) > _BIAS:
@@ -187,7 +187,9 @@ def _sides(audit: Audit, baseline: Audit) -> Iterator[tuple[str, str, str]]:
     pair = (baseline, audit)
 
     def side(name: str, read: Any) -> tuple[str, str, str]:
-        old, new = (str(read(a)) for a in pair)
+        values = [read(a) for a in pair]
+        short = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
+        old, new = short if len({*short}) > 1 else map(str, values)
         return name, old, new
 
     yield side("model file", lambda a: f"{a.model.name}, sha256 {_short(a.model.sha256)}")

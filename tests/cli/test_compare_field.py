@@ -42,7 +42,7 @@ def test_the_answer_comes_first_and_fits(saved, command, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("named", ["digits_resnet.onnx", "report"])
+@pytest.mark.parametrize("named", ["digits_resnet.onnx", "digits_resnet", "report"])
 def test_one_against_many(saved, command, tmp_path, named):
     paths = [str(saved / f"{n}.json") for n in NAMES]
     named = paths[1] if named == "report" else named

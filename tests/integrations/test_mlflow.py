@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.errors import OutputError
-from onnxfim.integrations.mlflow import log_audit, metrics
+from onnxfim.integrations.mlflow import log_audit, metrics, tags
 from onnxfim.record.audit import Audit
 from onnxfim.record.identity import Identity
-from tests.support.audits import VARIANTS, make_audit
+from onnxfim.report.human import robustness_of
+from tests.support.audits import VARIANTS, make_audit, with_flips
 from tests.support.places import DEV
 
 mlflow = DEV.load("mlflow")
@@ -97,3 +98,16 @@ def test_hostile_names_are_taken(server):
 def test_what_mlflow_does_not_take(server, prefix, run, words, told):
     with pytest.raises(OutputError, match=told(words)):
         log_audit(make_audit(2), run, prefix)
+
+
+def test_changes_that_flip_shares_of_the_samples_and_who_the_report_is():
+    audit = with_flips(make_audit(40))
+    curve = robustness_of(audit).curve("flip_radius")
+    found = dict(metrics(audit))
+    for told, share in zip(curve.reached, (10, 50, 90), strict=True):
+        assert found.get(f"flip_radius/changed_{share}_percent") == told.epsilon
+    assert curve.reached[1].epsilon is not None
+    identity = Identity("a" * 64, "2026-01-02T03:04:05Z", title="Nightly", meta=(("owner=\u00fc", "vision"),))
+    named = dict(tags(replace(audit, identity=identity)))
+    assert (named["report_id"], named["title"], named["meta"]) == ("a" * 64, "Nightly", "owner=\u00fc=vision")
+    assert named["distance_units"] == "model input units"

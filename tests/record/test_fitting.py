@@ -232,6 +232,7 @@ class TestFiles:
             (b"{", ("cannot be parsed",)),
             (b"null", ("no 'schema_version' field",)),
             (b'{"schema_version": "1.0", "entries": []}', ("is a comparison", "expected one audit")),
+            (b'{"schema_version": "1.1", "entries": [], "samples": [{}]}', ("is a comparison", "expected one audit")),
             (b'{"schema_version": "3.0"}', ("schema_version is 3.0", "expected 2.0 or 1.0")),
             (b'{"schema_version": [2]}', ("schema_version is list", "expected 2.0 or 1.0")),
             (b'{"schema_version": "1.0"}', ("model is missing",)),

@@ -30,6 +30,15 @@ PLAIN = with_flips(replace(make_audit(60), findings=()))
 REPLAYED = with_replay(PLAIN)
 
 
+def test_where_the_flip_radius_is_in_raw_units_so_is_the_boundary_beside():
+    scaled = replace(PLAIN, settings=replace(PLAIN.settings, input_scale=(4.0,)), robustness=None)
+    half = robustness_of(scaled).curve("boundary_distance").reached[1]
+    beside = f"; {number(half.epsilon)} [{number(half.low)}, {number(half.high)}] raw input units of "
+    assert beside in told(scaled)["boundary"]
+    assert "raw input units" in told(scaled)["flip radius"]
+    assert "raw input units" not in told(PLAIN)["boundary"]
+
+
 def test_the_lines_in_their_order():
     labels = [line.label for line in audit_card(PLAIN, files=("a.html", "b.json")).lines]
     order = [

@@ -19,7 +19,7 @@ from onnxfim.report.comparison_words import headline, names_of, p_words, sentenc
 from onnxfim.report.comparison_words import test_words as words_of_test
 from onnxfim.verdict.compare import compare
 from tests.support.audits import hostile, make_audit, with_flips
-from tests.support.pages import read
+from tests.support.pages import foreign_scripts, read
 from tests.support.small_audits import with_values
 
 
@@ -65,12 +65,26 @@ def test_a_leader_that_is_not_told_apart_is_no_winner():
 
 def test_two_models_are_told_with_their_ratio():
     assert re.fullmatch(
-        r"net_1\S* is more robust than net_0\S*\. net_1\S* against net_0\S*: boundary distance: 1\.9\d times as far \(.*\), p < 10⁻⁹\.",
+        r"net_1\S* is more robust than net_0\S*\. net_1\S* against net_0\S*: boundary distance: 1\.9\d times as far \(.*\), p < 10⁻⁹"
+        r"; on the 59 samples that both predict rightly\.",
         headline(compare(field([1.0, 1.95]))),
     )
     same = field([1.0])
     assert headline(compare([same[0], same[0]])).endswith("are equal on every sample.")
     assert "neither is shown to be more robust" in headline(compare(field([1.0, 1.0])))
+
+
+def test_models_whose_short_names_are_the_same_are_told_apart_in_the_terminal():
+    audits = field([1.0, 1.0, 2.0, 0.5])
+    names = [f"digits_network_version_{v}_of_a_family_with_longish_names" for v in ("a", "b", "c")] + ["plain"]
+    audits = [replace(a, model=replace(a.model, name=n)) for a, n in zip(audits, names, strict=True)]
+    lines = list(terminal_lines(compare(audits)))
+    start = next(k for k, line in enumerate(lines) if line.startswith("rank "))
+    assert max(map(len, lines)) <= 80
+    column = lines[start].index("model")
+    width = lines[start].index("median") - column - 2
+    told = "".join(line[column : column + width].strip() for line in lines[start + 1 :])
+    assert all(name in told for name in names)
 
 
 def test_against_a_baseline_only_its_pairs_are_tested():
@@ -184,7 +198,7 @@ def test_the_forest_points_one_way_whatever_the_measure():
 def test_the_page_is_whole_without_a_script(twenty):
     page = read(render_comparison_html(twenty))
     assert not page.problems
-    assert "script" not in {e.tag for e in page.elements}
+    assert foreign_scripts(page.elements) == []
     tables = [e for e in page.elements if e.tag == "table" and "sortable" in e.attributes.get("class", "").split()]
     assert len(tables) >= 3
     assert len([e for e in page.elements if e.tag == "details"]) >= 6, "what 20 models would fill pages with is folded"
@@ -212,7 +226,8 @@ def test_hostile_names_are_inert_in_every_new_place():
     result = compare([replace(a, data=audits[0].data) for a in audits])
     page = read(render_comparison_html(result))
     assert not page.problems
-    assert {"script", "img", "b"}.isdisjoint(e.tag for e in page.elements)
+    assert foreign_scripts(page.elements) == []
+    assert {"img", "b"}.isdisjoint(e.tag for e in page.elements)
     for text in (render_comparison_csv(result), render_pairs_csv(result), "\n".join(terminal_lines(result))):
         assert "\u202e" not in text
         assert "\x07" not in text

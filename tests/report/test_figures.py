@@ -14,7 +14,7 @@ from onnxfim.report.figures import charts_of
 from onnxfim.report.html import render_html
 from onnxfim.report.plotting import _path
 from onnxfim.verdict.compare import compare
-from tests.support.audits import VARIANTS, make_audit
+from tests.support.audits import VARIANTS, make_audit, with_flips
 from tests.support.places import DEV
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -54,7 +54,10 @@ def test_they_are_the_charts_of_the_report():
     for name, text in audit.figures.items():
         drawn = re.findall(r"<(?:line|rect|path|text) [^>]*>", text.split('class="ground"')[1].partition("/>")[2])
         assert len(drawn) > 5
-        assert all(line in page for line in drawn), name
+        title = re.search(r"<title[^>]*>[^<]+</title>", text).group().partition(">")[2]
+        assert title in page, name
+        small = f'id="{re.sub(r"-[0-9]+$", "", name)}-small' in page  # several side by side are drawn narrow alone
+        assert small or all(line in page for line in drawn), name
 
 
 def test_a_comparison_has_figures():
@@ -119,6 +122,18 @@ def test_half_circles_are_round():
     middles = np.hypot(*((path.vertices[1:] + path.vertices[:-1]) / 2 - (5, 5)).T)
     assert middles.min() > 4 * 0.998, "32 lines a half circle: cos(π/64)"
     assert (path.vertices[:, 1].min(), path.vertices[:, 1].max()) == pytest.approx((1, 9))
+
+
+def test_a_band_is_filled_and_has_no_edge():
+    DEV.load("matplotlib")
+    import matplotlib
+
+    matplotlib.use("agg")
+    axes = with_flips(make_audit(20)).plot("survival")
+    bands = [p for p in axes.patches if p.get_alpha() == 0.15]
+    assert len(bands) == 1
+    assert bands[0].get_edgecolor()[3] == 0
+    assert bands[0].get_facecolor()[3] == pytest.approx(0.15)
 
 
 def test_a_chart_that_is_not_there(told):

@@ -252,6 +252,18 @@ def test_csv_holds_no_formula():
     assert tuple(rows[0]) == COLUMNS
 
 
+def test_the_csv_names_classes_and_holds_no_formula_in_them():
+    audit = make_audit(3)
+    named = replace(audit, data=replace(audit.data, class_names=("cat", "=dog", *map(str, range(8)))))
+    told = replace(named, samples=tuple(replace(s, label=k % 2, prediction=0) for k, s in enumerate(named.samples)))
+    rows = list(csv.DictReader(io.StringIO(renderers()["csv"](told))))
+    assert [(r["label"], r["label_name"], r["prediction_name"]) for r in rows] == [
+        ("0", "cat", "cat"), ("1", "'=dog", "cat"), ("0", "cat", "cat"),
+    ]  # fmt: skip
+    bare = replace(audit, data=replace(audit.data, class_names=None))
+    assert [r["label_name"] for r in csv.DictReader(io.StringIO(renderers()["csv"](bare)))] == ["", "", ""]
+
+
 def test_the_csv_has_flips_in_other_units():
     audit = make_audit(3)
     one = replace(audit.samples[1], flip_lengths=FlipLengths(raw=0.25, standardised=None))

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from onnxfim.report.model_card import model_index, render_model_card
-from tests.support.audits import VARIANTS, make_attack, make_audit
+from onnxfim.report.human import robustness_of
+from onnxfim.report.model_card import model_index, render_model_card, render_section
+from onnxfim.report.numbers import number
+from tests.support.audits import VARIANTS, make_attack, make_audit, with_flips
 from tests.support.places import DEV
 
 hub = DEV.load("huggingface_hub")
@@ -82,3 +84,13 @@ def test_numbers_are_numbers_to_every_yaml(value):
     from onnxfim.report.model_card import _scalar
 
     assert yaml.safe_load(f"a: {_scalar(value)}") == {"a": value}
+
+
+def test_the_change_that_flips_half_is_that_of_the_sentence_above():
+    audit = with_flips(make_audit(40))
+    half = robustness_of(audit).curve("flip_radius").reached[1]
+    (metric,) = [m for m in model_index(audit)[0]["results"][0]["metrics"] if m["args"].get("statistic") == "50% flipped"]
+    assert (metric["type"], metric["value"], metric["args"]["kind"]) == ("flip_radius", half.epsilon, "upper bound")
+    text = render_section(audit)
+    assert f"| Change that flips 50 % | {number(half.epsilon)} |" in text
+    assert f"A change of ε = {number(half.epsilon)} " in text

@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 import pytest
 
 import onnxfim
+from onnxfim.report.comparison_words import SIGNS_NOTE, ranking_units, standings
 from onnxfim.report.notebook import card, style
 from onnxfim.report.numbers import number, percent
 from onnxfim.report.vocabulary import VERDICT_WORDS
 from onnxfim.verdict.compare import compare
-from tests.support.audits import HOSTILE, VARIANTS, make_audit
+from tests.support.audits import HOSTILE, VARIANTS, make_audit, with_flips
 from tests.support.places import DEV, SAMPLES
 
 
@@ -107,6 +108,23 @@ def test_all_colours_are_known_in_light_and_in_dark():
     blocks = [set(re.findall(r"--([\w-]+):", body)) for body in re.findall(r"\{([^{}]*)\}", style()) if "color-scheme" in body]
     assert len(blocks) == 5, "light, dark by the system, dark and light by the notebook, print"
     assert all(used <= block for block in blocks)
+
+
+def test_the_survival_curve_comes_first_and_its_lines_are_named():
+    text = card(with_flips(make_audit(30)))
+    assert text.index('id="onnxfim-survival-') < text.index('id="onnxfim-distribution-')
+    caption = "Samples left after a change of length ε. Solid: moves tried (upper bound); dotted: boundary, first order (estimate)."
+    assert caption in text
+
+
+def test_a_comparisons_card_orders_as_its_page_does():
+    audits = [with_flips(make_audit(30, seed=s)) for s in range(4)]
+    comparison = compare([replace(a, model=replace(a.model, name=f"m{k}.onnx")) for k, a in enumerate(audits)])
+    text = card(comparison)
+    places = [text.index(f"{k}. {s.name}<") for k, s in enumerate(standings(comparison), 1)]
+    assert places == sorted(places)
+    assert ranking_units(comparison) in text
+    assert SIGNS_NOTE.replace("'", "&#39;") in text
 
 
 def test_a_comparison_and_a_bound_have_cards():

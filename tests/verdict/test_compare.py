@@ -12,8 +12,9 @@ from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.page.comparison_page import build_comparison_page
 from onnxfim.verdict.compare import compare
-from tests.support.audits import HOSTILE, hostile, make_audit, with_flips
-from tests.support.pages import read
+from onnxfim.verdict.survival import robustness
+from tests.support.audits import HOSTILE, hostile, make_attack, make_audit, with_flips
+from tests.support.pages import foreign_scripts, read
 from tests.support.small_audits import heavy, with_values
 
 
@@ -112,10 +113,36 @@ def test_one_audit_is_too_few(audits):
         compare(audits)
 
 
+def test_a_comparison_shows_itself_in_two_lines(comparison):
+    text = repr(comparison)
+    assert text.startswith(
+        f"<Comparison of {len(comparison.entries)} models on {comparison.count} samples; the most robust first: "
+    )
+    assert len(text.splitlines()) == 2
+
+
+def test_what_differs_is_told_in_few_digits_and_where_these_are_equal_in_all():
+    audit = make_audit(30)
+    steps = (audit.run.step * 3.00001, audit.run.step * (1 + 1e-9))
+    told = [compare([audit, replace(audit, run=replace(audit.run, step=s))]).differences[0] for s in steps]
+    wide, close = (next((d.baseline, d.current) for d in found if d.name == "run.step") for found in told)
+    assert wide == (f"{audit.run.step:.4g}", f"{steps[0]:.4g}")
+    assert close == (str(audit.run.step), str(steps[1]))
+
+
+@pytest.mark.parametrize(("held", "words"), [((0,), "1 of 2 audits hold"), ((0, 1), "All audits hold"), ((), None)])
+def test_attacks_are_said_to_decide_nothing(held, words):
+    audits = [make_audit(30, seed=k) for k in range(2)]
+    audits = [replace(a, attack=make_attack(30) if k in held else None) for k, a in enumerate(audits)]
+    notes = [n for n in compare(audits).notes if "Attacks decide nothing" in n]
+    assert [n.partition(" an attack")[0] for n in notes] == ([] if words is None else [words])
+
+
 def test_audits_of_other_data_are_refused():
     audit = make_audit(5)
-    with pytest.raises(InputError, match="the audits saw different samples"):
-        compare([audit, replace(audit, data=replace(audit.data, sha256="0" * 64))])
+    model = replace(audit.model, input="images")  # the name of a model's only input is its own affair
+    with pytest.raises(InputError, match=r"the audits saw different samples\. Audit both on the same .* labels\.$"):
+        compare([audit, replace(audit, model=model, data=replace(audit.data, sha256="0" * 64))])
 
 
 def test_models_that_read_other_inputs_of_the_data_are_refused_with_the_reason():
@@ -148,7 +175,8 @@ def test_the_page_says_what_the_comparison_says(comparison):
 
 def test_the_page_loads_nothing_and_runs_nothing(comparison):
     page = read(render_comparison_html(comparison))
-    assert {"script", "link", "iframe", "img"}.isdisjoint(e.tag for e in page.elements)
+    assert foreign_scripts(page.elements) == []
+    assert {"link", "iframe", "img"}.isdisjoint(e.tag for e in page.elements)
     assert not any(name.startswith("on") or name == "style" for e in page.elements for name in e.attributes)
 
 
@@ -156,7 +184,8 @@ def test_hostile_names_are_inert():
     html = render_comparison_html(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
     page = read(html)
     assert not page.problems
-    assert {"script", "img", "b"}.isdisjoint(e.tag for e in page.elements)
+    assert foreign_scripts(page.elements) == []
+    assert {"img", "b"}.isdisjoint(e.tag for e in page.elements)
     assert "\u202e" not in html
     markdown = render_comparison_markdown(compare([hostile(make_audit(30)), hostile(make_audit(30))]))
     assert not any(text in markdown for text in HOSTILE if "<" in text)
@@ -190,10 +219,29 @@ def test_the_bound_stands_beside_the_estimates():
     assert ">5.90<" in "".join(page.split())
 
 
+@pytest.mark.parametrize("scales", [(None, None), ((4.0,), (4.0,)), ((4.0,), (2.0,)), ((4.0,), None)])
+def test_the_medians_are_those_that_each_models_own_card_tells(scales):
+    audits = []
+    for seed, scale in enumerate(scales):
+        found = with_flips(make_audit(40, seed=seed))
+        apart = tuple(float(v) for v in np.random.default_rng(0).uniform(3, 9, 40) * (np.arange(40) > 0))
+        settings = replace(found.settings, input_scale=scale)
+        audits.append(replace(found, data=replace(found.data, apart=apart), settings=settings, robustness=None))
+    comparison = compare(audits)
+    for entry, audit in zip(comparison.entries, audits, strict=True):
+        told = robustness(audit)
+        for name in ("flip_radius", "boundary_distance"):
+            half, median = told.curve(name).reached[1], getattr(entry, name)
+            assert (median.value, median.low, median.high) == (half.epsilon, half.low, half.high)
+    assert comparison.distance_units == ("model input units" if scales == (None, None) else "raw input units")
+    note = build_comparison_page(comparison).standing_note
+    assert f"distances of each model’s rightly classified samples in {comparison.distance_units}, L2" in note
+
+
 def test_the_flip_radius_stands_beside_the_boundary_distance():
     audits = [with_flips(make_audit(40, seed=0)), make_audit(40, seed=1)]
     comparison = compare(audits)
-    assert comparison.entries[0].flip_radius == audits[0].aggregates["flip_radius"].median
+    assert comparison.entries[0].flip_radius.value == robustness(audits[0]).curve("flip_radius").reached[1].epsilon
     assert comparison.entries[1].flip_radius is None
     page = build_comparison_page(comparison)
     place = page.ranking.columns.index("Median flip radius")

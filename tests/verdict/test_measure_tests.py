@@ -166,6 +166,33 @@ def test_a_sample_that_flips_in_one_model_alone_speaks_for_the_other():
     assert (both.p, both.better) == (1.0, None)
 
 
+def labelled(audit, right):
+    """The audit of a model that is right on those of its samples."""
+    samples = [replace(s, label=1, prediction=1 if r else 0) for s, r in zip(audit.samples, right, strict=True)]
+    return replace(audit, samples=tuple(samples))
+
+
+def test_a_wrong_prediction_that_lasts_is_no_robust_one():
+    audit = make_audit(20)
+    right = [True] * 10 + [False] * 10  # of the second, which is farther only where it is wrong
+    one = labelled(flipping(audit, [1.0] * 20), [True] * 20)
+    other = labelled(flipping(audit, [0.9] * 10 + [9.0] * 10), right)
+    found = distance_trial(one, other, "flip_radius")
+    assert (found.better, found.count) == (0, 10)
+    assert found.note == "on the 10 samples that both predict rightly"
+    assert found.p == pytest.approx(2 / 2**10)
+    bare = [replace(a, samples=tuple(replace(s, label=None) for s in a.samples)) for a in (one, other)]
+    assert (distance_trial(*bare, "flip_radius").count, distance_trial(*bare, "flip_radius").note) == (20, "")
+
+
+def test_where_hardly_a_sample_is_right_in_both_all_count():
+    audit = make_audit(20)
+    one, other = (labelled(flipping(audit, [r] * 20), [True] * 6 + [False] * 14) for r in (1.0, 2.0))
+    found = distance_trial(one, other, "flip_radius")
+    assert (found.better, found.count) == (1, 20)
+    assert found.note == "both predict 6 of 20 samples rightly, too few: all count"
+
+
 def test_flip_radii_compare_along_the_models_own_directions_alone():
     audit = make_audit(20)
     own = flipping(audit, [1.0] * 20)

@@ -9,10 +9,10 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.report.charts.axes import LogScale, fitting, linear_ticks, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.comparison_words import (
-    distance_units,
     names_of,
     pair_words,
     ranking_label,
+    ranking_units,
     shortened,
     sign_of,
     standings,
@@ -74,7 +74,7 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     ]
     if len(rows) < 2:
         return None
-    left, right, top, height = 62, width - 22, 14, 330
+    left, right, top, height = 62, width - 22, 26, 342  # a number stands above the highest marker
     bottom = height - 56
     x = log_scale([v for r, _, _ in rows for v in _ends(r.distance) if v is not None and v > 0], left, right)
     shares = [v for _, e, _ in rows for v in (e.accuracy, e.accuracy_low, e.accuracy_high) if v is not None]
@@ -90,7 +90,8 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value / 100) + 4, f"{t.text} %", "end") for t in yticks]
-    labels.append(Label((left + right) / 2, bottom + 40, f"{ranking_label(comparison)} (log)", "middle", role="note"))
+    units = ranking_units(comparison)
+    labels.append(Label((left + right) / 2, bottom + 40, f"{ranking_label(comparison)}, {units} (log)", "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, "accuracy", "middle", role="note", turned=True))
     paths: list[SvgPath] = []
     placed: list[tuple[float, float, int]] = []
@@ -106,7 +107,7 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     labels += _numbers(placed)
     told = "; ".join(f"{e.rank}. {r.name}: {number(v)}, {percent(e.accuracy)}" for r, e, v in rows)
     return Chart(
-        "accuracy", f"Accuracy against {ranking_label(comparison)}", f"In {distance_units(comparison)}. {told}.", width, height,
+        "accuracy", f"Accuracy against {ranking_label(comparison)}", f"In {units}. {told}.", width, height,
         tuple(segments), paths=tuple(paths), labels=tuple(labels),
     )  # fmt: skip
 

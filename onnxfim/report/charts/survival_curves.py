@@ -22,6 +22,8 @@ LINES = {
 NAMES = {
     "flip_radius": "moves tried", "attack": "attack", "boundary_distance": "boundary, first order", "certified": "guaranteed",
 }  # fmt: skip
+#: How each is drawn, in words.
+STROKES = {"": "solid", "9 4": "dashed", "2 3": "dotted", "12 3 2 3": "dashes and dots"}
 _BANDS = ("flip_radius", "attack")  # whose intervals are drawn; four bands over one another show none
 _FEWEST = 3
 

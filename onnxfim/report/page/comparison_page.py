@@ -174,10 +174,10 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
 
 _PAIRS_NOTE = (
     "Each ratio is the second model’s over the first’s, over the samples that both measured: above 1 is more robust for a "
-    "distance, less robust for λ_max. Distances: Hodges–Lehmann’s median ratio and Wilcoxon’s signed ranks; a sample that does "
-    "not flip counts as farther than all. λ_max of each sample: geometric mean ratio and Student’s test; mean λ_max: a paired "
-    "bootstrap. p-values are corrected together for all measures and pairs by a closed test (weighted Holm); below {level} a "
-    "measure is significant."
+    "distance, less robust for λ_max. Distances, of the samples that both predict rightly: Hodges–Lehmann’s median ratio and "
+    "Wilcoxon’s signed ranks; a sample that does not flip counts as farther than all. λ_max of each sample: geometric mean ratio "
+    "and Student’s test; mean λ_max: a paired bootstrap. p-values are corrected together for all measures and pairs by a closed "
+    "test (weighted Holm); below {level} a measure is significant."
 )
 
 
@@ -204,7 +204,7 @@ def _standing(comparison: Comparison) -> Table:
 
 def _standing_note(comparison: Comparison) -> str:
     distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
-    what = f"distances in {distance_units(comparison)}; " if distances else ""
+    what = f"distances of each model’s rightly classified samples in {distance_units(comparison)}; " if distances else ""
     relative = "how many times as far as the geometric mean of all models" if distances else "how many times as low as that of all"
     return (
         f"The most robust first; {what}λ_max in {visible(comparison.units)}. Ranks are those that the decided pairs leave open. "

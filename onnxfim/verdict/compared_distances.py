@@ -1,0 +1,57 @@
+"""The median distances that stand beside the models of a comparison: those that each model's own report tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
+from onnxfim.record.robustness import Robustness, Source
+from onnxfim.verdict.survival import robustness
+
+_METHOD = "order statistics of the samples that stand without a change"
+_RAW = "raw input units"
+
+
+@dataclass(frozen=True)
+class Medians:
+    """Of one audit, L2, of the rightly classified samples or, without labels, of all; None where it has no such distances."""
+
+    flip_radius: Aggregate | None
+    boundary_distance: Aggregate | None
+
+
+def medians_of(given: Sequence[Audit], common: Sequence[Audit], *, converted: bool) -> tuple[str, list[Medians]]:
+    """The units of the medians, and the medians of each audit.
+
+    Args:
+        given: The audits as they were saved; their own records tell the distances.
+        common: The same in the units that all share.
+        converted: Whether these are raw units and are not those of every audit.
+
+    Returns:
+        The units, several of them, and the medians in them. Where the records have no units in common, the units are empty, and
+        the medians are those over all samples in the units that λ_max is told in.
+    """
+    told = [a.robustness or robustness(a) for a in given]
+    units = {_RAW if converted and r.unit == "model" else r.units for r in told}
+    if len(units) > 1:
+        return "", [Medians(_over_all(a, "flip_radius"), _over_all(a, "boundary_distance")) for a in common]
+    # A boundary's distance is known in raw units only where the channels' scales are nearly alike.
+    known = all(r.curve("boundary_distance") or not _over_all(a, "boundary_distance") for r, a in zip(told, given, strict=True))
+    return units.pop(), [Medians(_half(r, "flip_radius"), _half(r, "boundary_distance") if known else None) for r in told]
+
+
+def _half(told: Robustness, source: Source) -> Aggregate | None:
+    """The distance at which half of the standing samples have fallen; without a value where fewer did."""
+    curve = told.curve(source)
+    if curve is None or not curve.standing:
+        return None
+    half = curve.reached[1]
+    return Aggregate(half.epsilon, half.low, half.high, 0.95, _METHOD)
+
+
+def _over_all(audit: Audit, measure: str) -> Aggregate | None:
+    group = audit.aggregates.get(measure)
+    return None if group is None else group.median
