@@ -17,7 +17,7 @@ from onnxfim.runtime.stopping import current_stop
 
 @contextmanager
 def reasons_written(targets: Sequence[tuple[str, str]], model: str) -> Iterator[None]:
-    """Where what is inside ends in an error, write why to the outputs of `report.did_not_run.STANDS`, and raise it again.
+    """Where what is inside ends in an error, write why to the outputs of `report.not_run.STANDS`, and raise it again.
 
     Args:
         targets: Formats and their paths, as they were asked for.
@@ -46,14 +46,14 @@ def write_reason(targets: Sequence[tuple[str, str]], model: str, reason: str, co
     run's; any other is left as it is. What cannot be written is left out: the error itself has been said.
     """
     from onnxfim.record.writing import write_text
-    from onnxfim.report.did_not_run import STANDS, DidNotRun
+    from onnxfim.report.not_run import STANDS, NotRun
 
     for kind, path in targets:
         stand = STANDS.get(kind)
         if stand is None or is_stdout(path) or not _ours(path, stand.beginning):
             continue
         try:
-            write_text(path, stand.render(DidNotRun(reason, model, code)))
+            write_text(path, stand.render(NotRun(reason, model, code)))
         except (OnnxFimError, OSError):
             continue
 

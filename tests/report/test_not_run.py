@@ -10,12 +10,12 @@ import pytest
 
 from onnxfim.report.formats import FORMATS
 from onnxfim.report.markdown import MARK
-from onnxfim.report.did_not_run import STANDS, DidNotRun
+from onnxfim.report.not_run import STANDS, NotRun
 from tests.support.audits import make_audit
 from tests.support.hostile import TRICKS
 from tests.support.places import DEV, ROOT
 
-FAILURE = DidNotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
+FAILURE = NotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
 
 
 @pytest.mark.parametrize("name", sorted(STANDS))
@@ -60,7 +60,7 @@ def test_markdown_begins_with_the_verdict():
 @pytest.mark.parametrize("name", sorted(STANDS))
 @pytest.mark.parametrize("text", TRICKS.values(), ids=list(TRICKS))
 def test_foreign_text_is_safe(name, text):
-    got = STANDS[name].render(DidNotRun(text, text, 2))
+    got = STANDS[name].render(NotRun(text, text, 2))
     assert got.isascii() or got.encode("utf-8")
     if name == "junit":
         ElementTree.fromstring(got.encode())

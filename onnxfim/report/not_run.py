@@ -22,7 +22,7 @@ _SUMMARY = re.compile(r"## \S+ onnxfim: ")
 
 
 @dataclass(frozen=True)
-class DidNotRun:
+class NotRun:
     """Why there is no audit: ``reason`` in one line, of ``model`` (empty where it is not known), and the exit code."""
 
     reason: str
@@ -34,11 +34,11 @@ class DidNotRun:
 class Stand:
     """What stands in for a format: its renderer, and how a file begins that it may replace."""
 
-    render: Callable[[DidNotRun], str]
+    render: Callable[[NotRun], str]
     beginning: re.Pattern[str]
 
 
-def render_summary(failure: DidNotRun) -> str:
+def render_summary(failure: NotRun) -> str:
     """The reason as a step summary."""
     of = f" {code(failure.model)}" if failure.model else ""
     return (
@@ -47,12 +47,12 @@ def render_summary(failure: DidNotRun) -> str:
     )
 
 
-def render_comment(failure: DidNotRun) -> str:
+def render_comment(failure: NotRun) -> str:
     """The reason as a pull request's comment."""
     return f"{MARK}\n{render_summary(failure)}"
 
 
-def render_junit(failure: DidNotRun) -> str:
+def render_junit(failure: NotRun) -> str:
     """The reason as a JUnit suite whose one case is an error: no earlier result may stand for this run."""
     suites = Element("testsuites", name="onnxfim", tests="1", failures="0", errors="1")
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
@@ -64,7 +64,7 @@ def render_junit(failure: DidNotRun) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
 
 
-def render_sarif(failure: DidNotRun) -> str:
+def render_sarif(failure: NotRun) -> str:
     """The reason as SARIF 2.1.0: an invocation that did not succeed, and no results."""
     # No automation id: code hosts then leave the alerts of earlier reports, which have one, as they are, and take none for mended.
     notification = {"level": "error", "message": {"text": visible(failure.reason)}}
@@ -93,4 +93,4 @@ STANDS: dict[str, Stand] = {
 }
 
 
-__all__ = ["STANDS", "DidNotRun", "Stand"]
+__all__ = ["STANDS", "NotRun", "Stand"]
