@@ -70,18 +70,25 @@ def distance_trial(
     Args:
         slack: By how much the ratio's logarithm may be wrong for want of common units.
     """
-    there = {s.index: s for s in second.samples}
-    pairs = [(a, b) for s in first.samples if s.index in there for a, b in _both(s, there[s.index], measure)]
-    if not pairs:
+    logs, unfound = distance_logs(first, second, measure)
+    if not len(logs):
         return None
-    with np.errstate(divide="ignore"):
-        logs = np.array([0.0 if math.isinf(a) and math.isinf(b) else np.log(b) - np.log(a) for a, b in pairs])
     found = signed_ranks_of(logs, reach=slack)
     better = None if found.log == 0 and found.p >= 1 else int(found.log > 0 or (found.log == 0 and logs.mean() > 0))
     return Trial(
         question, measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
-        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs),
+        unfound=unfound,
     )  # fmt: skip
+
+
+def distance_logs(first: Audit, second: Audit, measure: str) -> tuple[Array, int]:
+    """Log-ratios of the second's distances to the first's on the samples that both measured, (n,), and how many have no flip in one
+    of them or in both: theirs are infinite, or 0 where both have none."""
+    there = {s.index: s for s in second.samples}
+    pairs = [(a, b) for s in first.samples if s.index in there for a, b in _both(s, there[s.index], measure)]
+    with np.errstate(divide="ignore"):
+        logs = np.array([0.0 if math.isinf(a) and math.isinf(b) else np.log(b) - np.log(a) for a, b in pairs], np.float64)
+    return logs, sum(math.isinf(a) or math.isinf(b) for a, b in pairs)
 
 
 def _both(one: SampleResult, other: SampleResult, measure: str) -> Iterator[tuple[float, float]]:
@@ -116,7 +123,7 @@ def log_trial(
     if (one := _one_temperature(audits, columns)) is not None:
         (then, now), temperature = one
         note = "; ".join(filter(None, (note, "both at one temperature")))
-    logs = _log_ratios(then.values, now.values)
+    logs = log_ratios(then.values, now.values)
     n = len(logs)
     if n < 2 or np.abs(logs).max() <= 1e-9:
         equal = n > 0 and np.abs(logs).max() <= 1e-9
@@ -128,7 +135,7 @@ def log_trial(
     noise = noise_of_log_ratio(now, then, u, u, paired=is_paired(*audits)) if len(positive) else 0.0
     if temperature is None:
         temperature = shared_error(temperature_error(now), temperature_error(then)) if len(positive) else 0.0
-    down, up = (end + slack for end in _kinked(audits, measure, now.indices))
+    down, up = (end + slack for end in kinked_reach(audits, measure, now.indices))
     ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
     centre = float(logs.mean())
     error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
@@ -155,7 +162,8 @@ def _one_temperature(
     return ((other, now) if turned else (then, other)), found.error
 
 
-def _log_ratios(then: Array, now: Array) -> Array:
+def log_ratios(then: Array, now: Array) -> Array:
+    """Logarithms of the ratios, (n,); a sample that is 0 in one alone has the largest change that was seen in its direction."""
     known = (then > 0) & (now > 0)
     logs = np.zeros(len(then))
     logs[known] = np.log(now[known]) - np.log(then[known])
@@ -165,7 +173,7 @@ def _log_ratios(then: Array, now: Array) -> Array:
     return logs
 
 
-def _kinked(audits: tuple[Audit, Audit], measure: str, indices: Array) -> tuple[float, float]:
+def kinked_reach(audits: tuple[Audit, Audit], measure: str, indices: Array) -> tuple[float, float]:
     """How far down and up the mean log-ratio may be wrong because values have no one slope."""
     kept = {int(i) for i in indices}
     down = up = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.gate_words import units_of, value_words
+from onnxfim.report.gate_words import change_words, units_of, value_words
 from onnxfim.report.numbers import count, inline_label, interval, number, percent
 from onnxfim.report.page.quantities import UNBOUNDED, of_share
 from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
@@ -87,10 +87,15 @@ def baseline_view(audit: Audit) -> BaselineView | None:
 
 
 def baseline_headline(c: BaselineComparison) -> str:
-    """Is it worse, by how much, and is that allowed."""
+    """Is it worse, by how much, and is that allowed; what decided comes first."""
     ratio = c.ratio_here.value or 1.0
     change = "is unchanged" if ratio == 1 else f"{'rose' if ratio > 1 else 'fell'} by {percent(abs(ratio - 1))}"
-    return f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {percent(c.max_regression)} is allowed."
+    mean = f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {percent(c.max_regression)} is allowed."
+    beyond = [t for t in c.typical if t.beyond]
+    if not beyond or any(name.endswith(".mean") for name in c.decided_by):
+        return mean
+    words = change_words(beyond[0])
+    return f"{words[:1].upper()}{words[1:]}. {mean}"
 
 
 def checks_headline(audit: Audit) -> str | None:
@@ -118,6 +123,7 @@ def _sentences(c: BaselineComparison) -> list[str]:
         f"Ratio {number(c.ratio_here.value)}: {_interval(c.ratio_here)} on these samples, and {_interval(c.ratio)} over such "
         f"samples in general (95 % intervals). The verdict is about {decided}.",
         f"{of_share(c.worse).line} of the samples got worse, {of_share(c.better).line} better.",
+        *(f"{w[:1].upper()}{w[1:]}." for w in map(change_words, c.typical)),
     ]
 
 
