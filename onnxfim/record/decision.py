@@ -121,7 +121,7 @@ class TypicalChange:
         name: ``MEASURE.geometric_mean`` of lambda_max, or ``flip_radius`` or ``boundary_distance``.
         count: Samples that both have it on.
         ratio: Now over then, sample by sample in the middle, over such samples in general.
-        limit: What the ratio is tested against: at most ``1 + max_regression`` of lambda_max, at least its inverse root of a distance.
+        limit: What the ratio is tested against: ``1 + max_regression`` of lambda_max, its inverse root of a distance.
         p: One-sided p-value of a ratio at the limit, against one beyond it.
         beyond: Whether the ratio is decidedly beyond the limit, after correction for the number of these tests.
     """
