@@ -147,7 +147,7 @@ class BaselineComparison:
         count: Samples that both measured.
         paired: Whether the estimates' noise is that of the baseline (the same directions, step and scheme), or there is none.
         scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
-        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        max_regression: Largest rise of the mean, and of a usual sample, that is allowed, as a share of the baseline's.
         mean_baseline, mean_current: Means over the shared samples.
         ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
         ratio_here: The same on these very samples: its interval holds the estimates' noise alone.

@@ -22,12 +22,12 @@ _SCOPES: dict[Scope, str] = {"samples": "on these samples", "population": "over 
 def compare_to_baseline(
     audit: Audit, baseline: Audit, max_regression: float = 0.1, *, scope: Scope = "samples", measure: str | None = None
 ) -> BaselineComparison:
-    """The ratio of the two means of lambda_max over the samples that both measured, and its verdict.
+    """The ratio of the two means of lambda_max over the samples that both measured, what a usual sample says, and the verdict.
 
     Args:
         audit: What was measured now.
         baseline: What it is compared with; re-using its seed, step and scheme makes the pair a paired one.
-        max_regression: Largest rise of the mean that passes: 0.1 for 10 %.
+        max_regression: Largest rise of the mean that passes: 0.1 for 10 %. A usual sample decidedly beyond it fails as well.
         scope: Decide about these very samples (only the estimates' noise is in the interval), or about the population that they
             were drawn from; the mean is carried by few samples, so that the latter takes many more of them.
         measure: ``lambda_max`` or ``lambda_max_calibrated``; None takes the calibrated one where both have it.

@@ -27,6 +27,7 @@ from onnx import numpy_helper
 from scipy.optimize import brentq
 
 from onnxfim import Audit, Settings, audit
+from onnxfim.record.sample import SampleResult
 from onnxfim.verdict import compare_to_baseline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +87,7 @@ def swapped(audits: Sequence[Audit], draws: int) -> None:
             for _ in range(draws):
                 turned = rng.random(len(one.samples)) < 0.5
                 pairs = [(a, b)[::-1] if t else (a, b) for a, b, t in zip(one.samples, other.samples, turned, strict=True)]
-                now, then = (replace(one, samples=tuple(p[k] for p in pairs)) for k in (0, 1))
+                now, then = (_at_known_temperature(one, [p[k] for p in pairs]) for k in (0, 1))
                 c = compare_to_baseline(now, then, limit, measure=measure, scope="population")
                 found[one.run.method, measure, limit] += 1
                 for name in c.decided_by if c.verdict == "fail" else ():
@@ -94,6 +95,12 @@ def swapped(audits: Sequence[Audit], draws: int) -> None:
                 found[one.run.method, f"{measure}: a usual sample is beyond", limit] += any(t.beyond for t in c.typical)
     for key, number in sorted(found.items()):
         print(*key, number)
+
+
+def _at_known_temperature(audit: Audit, samples: Sequence[SampleResult]) -> Audit:
+    """Temperatures belong to a whole audit, which such pairs are not: they are taken as known."""
+    known = [replace(s, lambda_max_calibrated=replace(s.lambda_max_calibrated, at_temperatures=())) for s in samples]  # type: ignore[type-var]
+    return replace(audit, samples=tuple(known), calibration=replace(audit.calibration, influences=(), log_error=0.0))
 
 
 def main() -> None:
