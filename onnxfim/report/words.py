@@ -108,7 +108,7 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         )
         found.append(Notice("warning", "This report describes no real input", text))
     if audit.run.partial:
-        done = f"{len(audit.samples):,} of {count(audit.data.count, 'sample')}"
+        done = f"{len(audit.samples):,} of {count(audit.wanted, 'sample')}"
         told = f"It holds {done}; every statistic is of those alone."
         if audit.run.stopped is None:
             found.append(Notice("warning", "This run was interrupted", told))
@@ -141,7 +141,7 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
 def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     if not audit.measured:
-        of = count(audit.data.count, "sample")
+        of = count(audit.wanted or audit.data.count, "sample")
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."
     warnings = sum(f.level == "warning" for f in audit.findings)
     unsound, decided = _unsound(audit), checks_headline(audit)

@@ -116,6 +116,7 @@ def checks_headline(audit: Audit) -> str | None:
 def _sentences(c: BaselineComparison) -> list[str]:
     apart = "with other directions or another step, so that noise is not shared"
     how = "with the same directions and step, or without noise of directions" if c.paired else apart
+    headline = baseline_headline(c)
     decided = {"samples": "these samples", "population": "such samples in general"}[c.scope]
     return [
         f"Mean {inline_label(c.measure)} was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
@@ -123,7 +124,7 @@ def _sentences(c: BaselineComparison) -> list[str]:
         f"Ratio {number(c.ratio_here.value)}: {_interval(c.ratio_here)} on these samples, and {_interval(c.ratio)} over such "
         f"samples in general (95 % intervals). The verdict is about {decided}.",
         f"{of_share(c.worse).line} of the samples got worse, {of_share(c.better).line} better.",
-        *(f"{w[:1].upper()}{w[1:]}." for w in map(change_words, c.typical)),
+        *(f"{w[:1].upper()}{w[1:]}." for w in map(change_words, c.typical) if not headline.startswith(w[1:], 1)),
     ]
 
 
