@@ -9,7 +9,7 @@ from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChang
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
 from onnxfim.report.comparison_words import p_words
-from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, percent
+from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -50,7 +50,12 @@ def units_of(audit: Audit, name: str) -> str:
 def baseline_asked(c: BaselineComparison) -> str:
     """What is asked of a comparison with a baseline, as a gate would be written."""
     what = f"{c.measure} (mean, or of a usual sample)" if c.typical else f"{c.measure}.mean"
-    return visible(f"{what} rose by more than {percent(c.max_regression)} against {c.baseline}")
+    return visible(f"{what} rose by more than {allowed_rise(c)} against {c.baseline}")
+
+
+def allowed_rise(c: BaselineComparison) -> str:
+    """The largest rise that is allowed, as people write it: ``10 %``."""
+    return f"{_plain(100 * c.max_regression)}\u00a0%"
 
 
 def baseline_words(c: BaselineComparison) -> str:
@@ -140,4 +145,13 @@ def _plain(value: float) -> str:
     return f"{value:.12g}"
 
 
-__all__ = ["baseline_asked", "baseline_words", "change_words", "decided_words", "gate_words", "units_of", "value_words"]
+__all__ = [
+    "allowed_rise",
+    "baseline_asked",
+    "baseline_words",
+    "change_words",
+    "decided_words",
+    "gate_words",
+    "units_of",
+    "value_words",
+]

@@ -41,7 +41,7 @@ def test_shorter_distances_fail_where_the_mean_is_open():
     assert words.startswith("boundary distance of a usual sample is 0.600 times what it was")
     assert "decidedly beyond the limit, p < 10⁻⁹: at least 0.953 is allowed; the mean" in words
     assert headline.startswith("Boundary distance of a usual sample is 0.600 times")
-    assert "mean, or of a usual sample" in baseline_asked(found)
+    assert "(mean, or of a usual sample) rose by more than 10\u00a0% against" in baseline_asked(found)
     assert found.advice is None
     open_ = compare_to_baseline(longer, base, 0.1)  # better distances pass nothing that the mean leaves open
     assert (open_.verdict, open_.decided_by) == ("inconclusive", ())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.gate_words import change_words, units_of, value_words
+from onnxfim.report.gate_words import allowed_rise, change_words, units_of, value_words
 from onnxfim.report.numbers import count, inline_label, interval, number, percent
 from onnxfim.report.page.quantities import UNBOUNDED, of_share
 from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
@@ -90,7 +90,7 @@ def baseline_headline(c: BaselineComparison) -> str:
     """Is it worse, by how much, and is that allowed; what decided comes first."""
     ratio = c.ratio_here.value or 1.0
     change = "is unchanged" if ratio == 1 else f"{'rose' if ratio > 1 else 'fell'} by {percent(abs(ratio - 1))}"
-    mean = f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {percent(c.max_regression)} is allowed."
+    mean = f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {allowed_rise(c)} is allowed."
     beyond = [t for t in c.typical if t.beyond]
     if not beyond or any(name.endswith(".mean") for name in c.decided_by):
         return mean
