@@ -18,7 +18,7 @@ from onnxfim.runtime.stopping import current_stop
 
 @contextmanager
 def reasons_written(targets: Sequence[tuple[str, str]], model: str, identity: Identity | None = None) -> Iterator[None]:
-    """Where what is inside ends in an error, write why to the outputs of `report.not_run.STANDS`, and raise it again.
+    """Where what is inside ends in an error, write why to the outputs of `report.without_audit.STANDS`, and raise it again.
 
     Args:
         targets: Formats and their paths, as they were asked for.
@@ -51,14 +51,14 @@ def write_reason(
     run's; any other is left as it is. What cannot be written is left out: the error itself has been said.
     """
     from onnxfim.record.writing import write_text
-    from onnxfim.report.not_run import STANDS, NotRun
+    from onnxfim.report.without_audit import STANDS, WithoutAudit
 
     for kind, path in targets:
         stand = STANDS.get(kind)
         if stand is None or is_stdout(path) or not _ours(path, stand.beginning):
             continue
         try:
-            write_text(path, stand.render(NotRun(reason, model, code, identity)))
+            write_text(path, stand.render(WithoutAudit(reason, model, code, identity)))
         except (OnnxFimError, OSError):
             continue
 

@@ -33,7 +33,7 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class Trial:
-    """One measure of a pair before any correction: ``better`` is 0 for the first audit, 1 for the second."""
+    """One measure of a pair before any correction: ``better`` is 0 for the first audit, 1 for the second; ``logs`` of distances."""
 
     question: Question
     measure: str
@@ -46,6 +46,7 @@ class Trial:
     unfound: int = 0
     decides: bool = True
     note: str = ""
+    logs: tuple[float, ...] = ()
 
 
 def distance_measure(audits: Sequence[Audit]) -> str | None:
@@ -70,25 +71,18 @@ def distance_trial(
     Args:
         slack: By how much the ratio's logarithm may be wrong for want of common units.
     """
-    logs, unfound = distance_logs(first, second, measure)
-    if not len(logs):
+    there = {s.index: s for s in second.samples}
+    pairs = [(a, b) for s in first.samples if s.index in there for a, b in _both(s, there[s.index], measure)]
+    if not pairs:
         return None
+    with np.errstate(divide="ignore"):
+        logs = np.array([0.0 if math.isinf(a) and math.isinf(b) else np.log(b) - np.log(a) for a, b in pairs])
     found = signed_ranks_of(logs, reach=slack)
     better = None if found.log == 0 and found.p >= 1 else int(found.log > 0 or (found.log == 0 and logs.mean() > 0))
     return Trial(
         question, measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
-        unfound=unfound,
+        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs), logs=tuple(logs.tolist()),
     )  # fmt: skip
-
-
-def distance_logs(first: Audit, second: Audit, measure: str) -> tuple[Array, int]:
-    """Log-ratios of the second's distances to the first's on the samples that both measured, (n,), and how many have no flip in one
-    of them or in both: theirs are infinite, or 0 where both have none."""
-    there = {s.index: s for s in second.samples}
-    pairs = [(a, b) for s in first.samples if s.index in there for a, b in _both(s, there[s.index], measure)]
-    with np.errstate(divide="ignore"):
-        logs = np.array([0.0 if math.isinf(a) and math.isinf(b) else np.log(b) - np.log(a) for a, b in pairs], np.float64)
-    return logs, sum(math.isinf(a) or math.isinf(b) for a, b in pairs)
 
 
 def _both(one: SampleResult, other: SampleResult, measure: str) -> Iterator[tuple[float, float]]:
@@ -123,7 +117,7 @@ def log_trial(
     if (one := _one_temperature(audits, columns)) is not None:
         (then, now), temperature = one
         note = "; ".join(filter(None, (note, "both at one temperature")))
-    logs = log_ratios(then.values, now.values)
+    logs = _log_ratios(then.values, now.values)
     n = len(logs)
     if n < 2 or np.abs(logs).max() <= 1e-9:
         equal = n > 0 and np.abs(logs).max() <= 1e-9
@@ -162,7 +156,7 @@ def _one_temperature(
     return ((other, now) if turned else (then, other)), found.error
 
 
-def log_ratios(then: Array, now: Array) -> Array:
+def _log_ratios(then: Array, now: Array) -> Array:
     """Logarithms of the ratios, (n,); a sample that is 0 in one alone has the largest change that was seen in its direction."""
     known = (then > 0) & (now > 0)
     logs = np.zeros(len(then))

@@ -11,7 +11,7 @@ import numpy as np
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, TypicalChange
 from onnxfim.record.statistics import Z95
-from onnxfim.verdict.measure_tests import distance_logs, distance_measure, kinked_reach, student_p
+from onnxfim.verdict.measure_tests import distance_measure, distance_trial, kinked_reach, student_p
 from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
 from onnxfim.verdict.pairs import is_paired
 from onnxfim.verdict.ratio import Column, noise_of_log_ratio
@@ -62,13 +62,13 @@ def _distance(now: Audit, then: Audit, limit: float) -> TypicalChange | None:
     measure = distance_measure((now, then))
     if measure is None or now.run.method != then.run.method:
         return None
-    logs, _ = distance_logs(then, now, measure)
-    if not len(logs):
+    trial = distance_trial(then, now, measure)
+    if trial is None:
         return None
     least = 1 / math.sqrt(limit)
-    against = signed_ranks_of(logs - math.log(least))
+    against = signed_ranks_of(np.array(trial.logs) - math.log(least))
     p = against.p / 2 if against.log < 0 else 1 - against.p / 2
-    return TypicalChange(measure, len(logs), signed_ranks_of(logs).interval(), least, p, p <= LEVEL / _TESTS)
+    return TypicalChange(measure, trial.count, trial.ratio, least, p, p <= LEVEL / _TESTS)
 
 
 def _sensitivity(now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float) -> TypicalChange | None:

@@ -11,7 +11,7 @@ import pytest
 from onnxfim.record.identity import Identity
 from onnxfim.report.formats import FORMATS
 from onnxfim.report.markdown import MARK
-from onnxfim.report.not_run import STANDS, NotRun
+from onnxfim.report.without_audit import STANDS, WithoutAudit
 from tests.support.audits import make_audit
 from tests.support.hostile import TRICKS
 from tests.support.places import DEV, ROOT
@@ -19,8 +19,8 @@ from tests.support.places import DEV, ROOT
 WHOSE = Identity(
     "", "2026-11-28T19:41:07Z", ("onnxfim", "audit", "no.onnx"), "Nightly", "of <main>", (("build", "7"),), "runner-1"
 )  # fmt: skip
-NAMED = NotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2, WHOSE)
-FAILURE = NotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
+NAMED = WithoutAudit("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2, WHOSE)
+FAILURE = WithoutAudit("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
 
 
 @pytest.mark.parametrize("name", sorted(STANDS))
@@ -77,7 +77,7 @@ def test_markdown_begins_with_the_verdict():
 @pytest.mark.parametrize("name", sorted(STANDS))
 @pytest.mark.parametrize("text", TRICKS.values(), ids=list(TRICKS))
 def test_foreign_text_is_safe(name, text):
-    got = STANDS[name].render(NotRun(text, text, 2))
+    got = STANDS[name].render(WithoutAudit(text, text, 2))
     assert got.isascii() or got.encode("utf-8")
     if name == "junit":
         ElementTree.fromstring(got.encode())

@@ -28,7 +28,7 @@ _SUMMARY = re.compile(r"## \S+ onnxfim: ")
 
 
 @dataclass(frozen=True)
-class NotRun:
+class WithoutAudit:
     """Why there is no audit: ``reason`` in one line, of ``model`` (empty where it is not known), the exit code, and whose it is."""
 
     reason: str
@@ -41,11 +41,11 @@ class NotRun:
 class Stand:
     """What stands in for a format: its renderer, and how a file begins that it may replace."""
 
-    render: Callable[[NotRun], str]
+    render: Callable[[WithoutAudit], str]
     beginning: re.Pattern[str]
 
 
-def render_summary(failure: NotRun) -> str:
+def render_summary(failure: WithoutAudit) -> str:
     """The reason as a step summary."""
     of = f" {code(failure.model)}" if failure.model else ""
     facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity)[:_MOST_FACTS] if name not in _UNTOLD]
@@ -56,12 +56,12 @@ def render_summary(failure: NotRun) -> str:
     )
 
 
-def render_comment(failure: NotRun) -> str:
+def render_comment(failure: WithoutAudit) -> str:
     """The reason as a pull request's comment."""
     return f"{MARK}\n{render_summary(failure)}"
 
 
-def render_junit(failure: NotRun) -> str:
+def render_junit(failure: WithoutAudit) -> str:
     """The reason as a JUnit suite whose one case is an error: no earlier result may stand for this run."""
     suites = Element("testsuites", name="onnxfim", tests="1", failures="0", errors="1")
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
@@ -80,7 +80,7 @@ def render_junit(failure: NotRun) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
 
 
-def render_sarif(failure: NotRun) -> str:
+def render_sarif(failure: WithoutAudit) -> str:
     """The reason as SARIF 2.1.0: an invocation that did not succeed, and no results."""
     # No automation id: code hosts then leave the alerts of earlier reports, which have one, as they are, and take none for mended.
     notification = {"level": "error", "message": {"text": visible(failure.reason)}}
@@ -115,4 +115,4 @@ STANDS: dict[str, Stand] = {
 }
 
 
-__all__ = ["STANDS", "NotRun", "Stand"]
+__all__ = ["STANDS", "Stand", "WithoutAudit"]
