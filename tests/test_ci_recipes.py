@@ -115,7 +115,7 @@ def test_a_model_goes_through_its_life(host, name):
     same = host.run(name, pull=True)
     assert (same.code, verdict(host)) == (0, "pass"), same.output
     assert len(host.comments) == 1, "it was changed, not added"
-    assert "rose by more than 10.0" in host.comments[0]
+    assert "rose by more than 10\u00a0%" in host.comments[0]
 
     with np.load(MODELS / "digits.npz") as data:  # the same logits and accuracy: only a measure of sensitivity can see it
         more_sensitive(MODELS / "digits_mlp.onnx", host.folder / "model.onnx", data["inputs"], 20.0)

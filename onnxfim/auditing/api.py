@@ -208,7 +208,7 @@ def check(
         relations: What must hold: ``lambda_max.p95 < 12.5``, ``clean_accuracy >= 90%``.
         fail_on: The other way round, as ``--fail-on`` takes them: what must not hold.
         baseline: An audit of the same samples to compare with.
-        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        max_regression: Largest rise of the mean that passes, as a share of the baseline's; a usual sample beyond it fails too.
         scope: Whether the comparison is about these very samples, or about the population they come from.
 
     Returns:

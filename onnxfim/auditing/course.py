@@ -312,4 +312,4 @@ def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float, 
     price.seconds = kept * price.seconds + seconds
 
 
-__all__ = ["Course", "Kind", "PlannedStage", "CourseState", "Unit"]
+__all__ = ["Course", "CourseState", "Kind", "PlannedStage", "Unit"]

@@ -42,6 +42,7 @@ from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit
+from onnxfim.record.dates import report_date
 from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report.card import FINDINGS, audit_card
@@ -73,7 +74,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     outputs.check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
-    with reasons_written(outputs.targets, model):
+    identity = told.of(Identity("", date=report_date()))
+    with reasons_written(outputs.targets, model, identity):
         checks = read_checks(options)
         with console.said_where_slow("reading the model and the samples"):
             prepared = prepare(model, as_baseline(options, given, checks.baseline))
@@ -87,7 +89,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         try:
             measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
         except OutOfTime as error:
-            write_reason(outputs.targets, model, str(error), NOTHING)
+            write_reason(outputs.targets, model, str(error), NOTHING, identity)
             console.error(str(error))
             return NOTHING
     if not options["no_cache"] and cache_folder(options) is None:

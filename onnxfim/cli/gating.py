@@ -17,6 +17,7 @@ from onnxfim.record.decision import Aggregate, BaselineComparison, Scope
 from onnxfim.record.running import TIME_LIMIT
 from onnxfim.record.settings import SETTINGS
 from onnxfim.report.gate_words import baseline_words, gate_words, units_of
+from onnxfim.report.numbers import percent, percent_interval
 from onnxfim.verdict import Gate, judge, parse_gate
 from onnxfim.verdict.foreseen import Planned, obstacle
 from onnxfim.verdict.judge import first_run
@@ -145,4 +146,5 @@ def _baseline_lines(c: BaselineComparison) -> tuple[str, str]:
 def _share(a: Aggregate) -> str:
     if a.value is None:
         return "an unknown share"
-    return f"{a.value:.1%}" if a.low is None or a.high is None else f"{a.value:.1%} [{a.low:.1%}, {a.high:.1%}]"
+    ends = percent_interval(a.low, a.high)
+    return f"{percent(a.value)} ({ends})" if ends else percent(a.value)

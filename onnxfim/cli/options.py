@@ -166,7 +166,7 @@ def gate_options(function: F) -> F:
             option("--baseline-optional", is_flag=True,
                    help="Where the file of --baseline is not there (the first run), compare with none, and say so in every report; one that is there is read or refused."),
             option("--max-regression", type=Rise(), metavar="PERCENT", example="10%",
-                   help="With --baseline: fail where the mean rose by more than this.  [default: 10%]"),
+                   help="With --baseline: fail where lambda_max rose by more than this, on average or of a usual sample.  [default: 10%]"),
             option("--regression-over", type=click.Choice(["samples", "population"]), default="samples", show_default=True,
                    help="Decide on the rise over these very samples, or over such samples in general (needs many more)."),
             option("--allow-inconclusive", is_flag=True,

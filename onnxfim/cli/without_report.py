@@ -12,16 +12,18 @@ import click
 from onnxfim.cli.files import is_stdout
 from onnxfim.cli.signals import code_of, words_of
 from onnxfim.errors import OnnxFimError, in_one_line
+from onnxfim.record.identity import Identity
 from onnxfim.runtime.stopping import current_stop
 
 
 @contextmanager
-def reasons_written(targets: Sequence[tuple[str, str]], model: str) -> Iterator[None]:
-    """Where what is inside ends in an error, write why to the outputs of `report.not_run.STANDS`, and raise it again.
+def reasons_written(targets: Sequence[tuple[str, str]], model: str, identity: Identity | None = None) -> Iterator[None]:
+    """Where what is inside ends in an error, write why to the outputs of `report.without_audit.STANDS`, and raise it again.
 
     Args:
         targets: Formats and their paths, as they were asked for.
         model: What was to be audited.
+        identity: Date, title and facts of the run, as a report would bear them.
     """
     try:
         yield
@@ -29,31 +31,34 @@ def reasons_written(targets: Sequence[tuple[str, str]], model: str) -> Iterator[
         raise  # said by the program around all commands
     except KeyboardInterrupt:
         by = None if (stop := current_stop()) is None else stop.by
-        write_reason(targets, model, f"{words_of(by).capitalize()} before anything was measured.", code_of(by))
+        write_reason(targets, model, f"{words_of(by).capitalize()} before anything was measured.", code_of(by), identity)
         raise
     except OnnxFimError as error:
-        write_reason(targets, model, str(error), 2)
+        write_reason(targets, model, str(error), 2, identity)
         raise
     except Exception as error:
-        write_reason(targets, model, f"Internal error: {type(error).__name__}: {in_one_line(error) or 'it says nothing'}.", 2)
+        why = f"Internal error: {type(error).__name__}: {in_one_line(error) or 'it says nothing'}."
+        write_reason(targets, model, why, 2, identity)
         raise
 
 
-def write_reason(targets: Sequence[tuple[str, str]], model: str, reason: str, code: int) -> None:
+def write_reason(
+    targets: Sequence[tuple[str, str]], model: str, reason: str, code: int, identity: Identity | None = None
+) -> None:  # fmt: skip
     """Write why there is no audit, where a file of that format may be.
 
     A file that is there is replaced where it begins like an earlier report of the format, so that no old result is taken for this
     run's; any other is left as it is. What cannot be written is left out: the error itself has been said.
     """
     from onnxfim.record.writing import write_text
-    from onnxfim.report.not_run import STANDS, NotRun
+    from onnxfim.report.without_audit import STANDS, WithoutAudit
 
     for kind, path in targets:
         stand = STANDS.get(kind)
         if stand is None or is_stdout(path) or not _ours(path, stand.beginning):
             continue
         try:
-            write_text(path, stand.render(NotRun(reason, model, code)))
+            write_text(path, stand.render(WithoutAudit(reason, model, code, identity)))
         except (OnnxFimError, OSError):
             continue
 

@@ -17,7 +17,7 @@ from onnxfim.record.input_pictures import DirectionSummary, SeriesTrace
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.robustness import Robustness
 from onnxfim.record.row_check import RowCheck
-from onnxfim.record.running import Run
+from onnxfim.record.running import UNMEASURED, UNREACHED, Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
 from onnxfim.record.shown import Shown
@@ -286,6 +286,11 @@ class Audit(Shown):
     def measured(self) -> int:
         """How many samples have a value of lambda_max; an audit of which none has says nothing about its model."""
         return sum(s.lambda_max.value is not None for s in self.samples)
+
+    @property
+    def wanted(self) -> int:
+        """How many samples were to be measured: those that were, and those that an audit which ended early did not come to."""
+        return len(self.samples) + sum(s.reason in (UNMEASURED, UNREACHED) for s in self.skipped)
 
     @property
     def reads_labels(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, Positive, closed
+from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, Part, Positive, closed
 from onnxfim.record.sample import Kind
 
 Level: TypeAlias = Literal["error", "warning", "note"]
@@ -114,6 +114,28 @@ class Movement:
 
 @closed
 @dataclass(frozen=True)
+class TypicalChange:
+    """One measure of a usual sample, in a baseline and now: what few samples that carry a mean do not decide.
+
+    Attributes:
+        name: ``MEASURE.geometric_mean`` of lambda_max, or ``flip_radius`` or ``boundary_distance``.
+        count: Samples that both have it on.
+        ratio: Now over then, sample by sample in the middle, over such samples in general.
+        limit: What the ratio is tested against: ``1 + max_regression`` of lambda_max, its inverse root of a distance.
+        p: One-sided p-value of a ratio at the limit, against one beyond it.
+        beyond: Whether the ratio is decidedly beyond the limit, after correction for the number of these tests.
+    """
+
+    name: str
+    count: Positive
+    ratio: Aggregate
+    limit: AboveZero
+    p: Part
+    beyond: bool
+
+
+@closed
+@dataclass(frozen=True)
 class BaselineComparison:
     """The same samples measured in a baseline and now.
 
@@ -125,16 +147,19 @@ class BaselineComparison:
         count: Samples that both measured.
         paired: Whether the estimates' noise is that of the baseline (the same directions, step and scheme), or there is none.
         scope: Whether the verdict is about these very samples (``ratio_here``) or about the population they come from (``ratio``).
-        max_regression: Largest rise of the mean that passes, as a share of the baseline's.
+        max_regression: Largest rise of the mean, and of a usual sample, that is allowed, as a share of the baseline's.
         mean_baseline, mean_current: Means over the shared samples.
         ratio: Mean now over mean then; its interval holds the sampling of the data and the estimates' noise.
         ratio_here: The same on these very samples: its interval holds the estimates' noise alone.
         worse, better: Shares of the samples whose value rose or fell.
         differences: What else differs between the two audits.
         movements: The samples that moved the mean most.
-        verdict: ``fail`` where the whole interval is above ``1 + max_regression``, ``pass`` where none of it is.
+        verdict: ``fail`` where the whole interval is above ``1 + max_regression`` or a usual sample is decidedly beyond its limit;
+            else ``pass`` where none of the interval is.
         comparison: The comparison in unrounded numbers.
         advice: What would settle an inconclusive one.
+        typical: What a usual sample says beside the mean; empty in files of versions before this.
+        decided_by: What decided: ``MEASURE.mean``, else the names in ``typical``; empty where nothing did, and in older files.
     """
 
     baseline: str
@@ -156,6 +181,8 @@ class BaselineComparison:
     verdict: Outcome
     comparison: str
     advice: str | None = field(default=None, metadata=ALWAYS)
+    typical: tuple[TypicalChange, ...] = ()
+    decided_by: tuple[str, ...] = ()
 
 
 def overall(

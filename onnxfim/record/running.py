@@ -12,6 +12,8 @@ from onnxfim.record.provider_option import ProviderOption
 
 #: Why there is no value of what an interrupted audit did not come to.
 UNMEASURED = "interrupted before it was measured"
+#: And of what an audit did not come to whose provider failed.
+UNREACHED = "the provider failed before it was measured"
 
 
 @closed

@@ -97,7 +97,7 @@ def verdict_line(audit: Audit) -> CardLine:
     notes = errors if audit.verdict in ("inconclusive", "fail") else []
     if run.partial:
         ended = ended_words(run.interrupted_by) if run.stopped is None else "stopped by the provider"
-        notes.insert(0, f"{ended}, partial: {len(audit.samples):,} of {count(audit.data.count, 'sample')}")
+        notes.insert(0, f"{ended}, partial: {len(audit.samples):,} of {count(audit.wanted, 'sample')}")
     told = f" ({visible(', '.join(notes))})" if notes else ""
     return CardLine("verdict", f"{told}. {_reason(audit)}", audit.verdict, _LOOKS[audit.verdict])
 
@@ -107,7 +107,7 @@ def _reason(audit: Audit) -> str:
     if not audit.measured and flips_alone(audit):
         return headline(audit)
     if not audit.measured:
-        return f"Nothing was measured on {over}. This is not a sign of robustness."
+        return f"Nothing was measured on {count(audit.wanted or audit.data.count, 'sample')}. This is not a sign of robustness."
     if audit.verdict == "measured":
         return f"{over}, no gate set: neither pass nor fail."
     if audit.verdict == "pass":

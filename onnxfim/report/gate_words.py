@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, GateResult
+from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChange
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
-from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, number, percent
+from onnxfim.report.comparison_words import p_words
+from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -48,7 +49,13 @@ def units_of(audit: Audit, name: str) -> str:
 
 def baseline_asked(c: BaselineComparison) -> str:
     """What is asked of a comparison with a baseline, as a gate would be written."""
-    return visible(f"{c.measure}.mean rose by more than {percent(c.max_regression)} against {c.baseline}")
+    what = f"{c.measure} (mean, or of a usual sample)" if c.typical else f"{c.measure}.mean"
+    return visible(f"{what} rose by more than {allowed_rise(c)} against {c.baseline}")
+
+
+def allowed_rise(c: BaselineComparison) -> str:
+    """The largest rise that is allowed, as people write it: ``10 %``."""
+    return f"{_plain(100 * c.max_regression)}\u00a0%"
 
 
 def baseline_words(c: BaselineComparison) -> str:
@@ -57,11 +64,29 @@ def baseline_words(c: BaselineComparison) -> str:
     form = _numbers([decisive.value, decisive.low, decisive.high], limit)
     ends = "no interval" if decisive.low is None or decisive.high is None else f"{form(decisive.low)} to {form(decisive.high)}"
     ratio = MISSING if decisive.value is None else form(decisive.value)
-    words = (
+    mean = (
         f"mean {inline_label(c.measure)} is {number(c.mean_current)} and was {number(c.mean_baseline)} {visible(c.units)}: "
         f"ratio {ratio} (95 % interval {ends}, {_SCOPES[c.scope]}), at most {_plain(limit)} is allowed"
     )
-    return _sentences(words, c.advice)
+    usual = [change_words(t) for t in c.typical if t.beyond or c.verdict == "inconclusive"]
+    by_mean = not any(t.beyond for t in c.typical) or any(name.endswith(".mean") for name in c.decided_by)
+    return _sentences("; ".join([mean, *usual] if by_mean else [*usual, f"the {mean}"]), c.advice)
+
+
+def change_words(t: TypicalChange) -> str:
+    """One measure of a usual sample: ``flip radius of a usual sample is 0.604 times what it was …, beyond the limit``."""
+    form = _numbers([t.ratio.value, t.ratio.low, t.ratio.high], t.limit)
+    known = known_ends(t.ratio.low, t.ratio.high) if t.ratio.low is None or t.ratio.high is None else None
+    ends = f" ({known})" if known else ""
+    if t.ratio.low is not None and t.ratio.high is not None:
+        ends = f" (95 % interval {form(t.ratio.low)} to {form(t.ratio.high)})"
+    value = (
+        "beyond what was searched for, against what it was" if t.ratio.value is None else f"{form(t.ratio.value)} times what it was"
+    )
+    side = "at least" if t.limit < 1 or not t.name.startswith("lambda_max") else "at most"
+    told = f"decidedly beyond the limit, {p_words(t.p)}" if t.beyond else "not decidedly beyond the limit"
+    label = inline_label(t.name.partition(".")[0])
+    return f"{label} of a usual sample is {value}{ends}, {told}: {side} {number(t.limit)} is allowed"
 
 
 def _sentences(words: str, advice: str | None) -> str:
@@ -120,4 +145,13 @@ def _plain(value: float) -> str:
     return f"{value:.12g}"
 
 
-__all__ = ["baseline_asked", "baseline_words", "decided_words", "gate_words", "units_of", "value_words"]
+__all__ = [
+    "allowed_rise",
+    "baseline_asked",
+    "baseline_words",
+    "change_words",
+    "decided_words",
+    "gate_words",
+    "units_of",
+    "value_words",
+]

@@ -109,7 +109,7 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         )
         found.append(Notice("warning", "This report describes no real input", text))
     if audit.run.partial:
-        done = f"{len(audit.samples):,} of {count(audit.data.count, 'sample')}"
+        done = f"{len(audit.samples):,} of {count(audit.wanted, 'sample')}"
         told = f"It holds {done}; every statistic is of those alone."
         if audit.run.stopped is None:
             found.append(Notice("warning", "This run was interrupted", told))
@@ -143,7 +143,7 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
 def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
     if not audit.measured:
-        of = count(audit.data.count, "sample")
+        of = count(audit.wanted or audit.data.count, "sample")
         if flips_alone(audit):
             return f"λ_max has a value on none of {of}, which is not a sign of robustness. What was measured is the flip radius."
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."

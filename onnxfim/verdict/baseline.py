@@ -8,11 +8,12 @@ import numpy as np
 
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope
+from onnxfim.record.decision import BaselineComparison, Movement, Outcome, Scope, TypicalChange
 from onnxfim.record.statistics import Z95
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import columns_of, differences, is_paired, lead_measure, measure_units, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
+from onnxfim.verdict.typical import typical_changes
 
 _MOVEMENTS = 10
 _SCOPES: dict[Scope, str] = {"samples": "on these samples", "population": "over such samples in general"}
@@ -21,12 +22,12 @@ _SCOPES: dict[Scope, str] = {"samples": "on these samples", "population": "over 
 def compare_to_baseline(
     audit: Audit, baseline: Audit, max_regression: float = 0.1, *, scope: Scope = "samples", measure: str | None = None
 ) -> BaselineComparison:
-    """The ratio of the two means of lambda_max over the samples that both measured, and its verdict.
+    """The ratio of the two means of lambda_max over the samples that both measured, what a usual sample says, and the verdict.
 
     Args:
         audit: What was measured now.
         baseline: What it is compared with; re-using its seed, step and scheme makes the pair a paired one.
-        max_regression: Largest rise of the mean that passes: 0.1 for 10 %.
+        max_regression: Largest rise of the mean that passes: 0.1 for 10 %. A usual sample decidedly beyond it fails as well.
         scope: Decide about these very samples (only the estimates' noise is in the interval), or about the population that they
             were drawn from; the mean is carried by few samples, so that the latter takes many more of them.
         measure: ``lambda_max`` or ``lambda_max_calibrated``; None takes the calibrated one where both have it.
@@ -51,6 +52,10 @@ def compare_to_baseline(
     verdict: Outcome = "inconclusive"
     if decisive.low is not None and decisive.high is not None:
         verdict = "fail" if decisive.low > limit else "pass" if decisive.high <= limit else "inconclusive"
+    typical = typical_changes(audit, baseline, (now, then), measure, limit)
+    beyond = tuple(t.name for t in typical if t.beyond)
+    decided_by = (f"{measure}.mean",) if verdict == "fail" or (verdict == "pass" and not beyond) else beyond
+    verdict = "fail" if beyond else verdict
     rose, fell = moved(a, b)
     names = {s.index: s.name for s in audit.samples}
     largest = np.argsort(-np.abs(a - b), kind="stable")[:_MOVEMENTS]
@@ -76,10 +81,18 @@ def compare_to_baseline(
         verdict=verdict,
         comparison=(
             f"mean {measure} now {float(a.mean())!r}, baseline {float(b.mean())!r}, ratio {decisive.value!r}, 95 % interval "
-            f"{decisive.low!r} to {decisive.high!r} {_SCOPES[scope]}; allowed at most {limit!r}"
+            f"{decisive.low!r} to {decisive.high!r} {_SCOPES[scope]}; allowed at most {limit!r}" + "".join(map(_unrounded, typical))
         ),
         advice=_advice(ratio, limit, paired, scope, audit, len(a)) if verdict == "inconclusive" else None,
+        typical=typical,
+        decided_by=decided_by,
     )
+
+
+def _unrounded(t: TypicalChange) -> str:
+    side = "at least" if t.limit < 1 else "at most"
+    r = t.ratio
+    return f"; {t.name} ratio {r.value!r}, 95 % interval {r.low!r} to {r.high!r}, p = {t.p!r} against {side} {t.limit!r}"
 
 
 def _advice(ratio: Ratio, limit: float, paired: bool, scope: Scope, audit: Audit, count: int) -> str:

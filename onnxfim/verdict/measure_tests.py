@@ -35,7 +35,7 @@ _FEWEST = 7  # samples from which on signed ranks can reach the level
 
 @dataclass(frozen=True)
 class Trial:
-    """One measure of a pair before any correction: ``better`` is 0 for the first audit, 1 for the second."""
+    """One measure of a pair before any correction: ``better`` is 0 for the first audit, 1 for the second; ``logs`` of distances."""
 
     question: Question
     measure: str
@@ -48,6 +48,7 @@ class Trial:
     unfound: int = 0
     decides: bool = True
     note: str = ""
+    logs: tuple[float, ...] = ()
 
 
 def distance_measure(audits: Sequence[Audit]) -> str | None:
@@ -91,7 +92,7 @@ def distance_trial(
     better = None if found.log == 0 and found.p >= 1 else int(found.log > 0 or (found.log == 0 and logs.mean() > 0))
     return Trial(
         question, measure, found.count, found.interval(), found.log, found.p, better, _SIGNED_RANKS,
-        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs), note=note,
+        unfound=sum(math.isinf(a) or math.isinf(b) for a, b in pairs), note=note, logs=tuple(logs.tolist()),
     )  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def log_trial(
     noise = noise_of_log_ratio(now, then, u, u, paired=is_paired(*audits)) if len(positive) else 0.0
     if temperature is None:
         temperature = shared_error(temperature_error(now), temperature_error(then)) if len(positive) else 0.0
-    down, up = (end + slack for end in _kinked(audits, measure, now.indices))
+    down, up = (end + slack for end in kinked_reach(audits, measure, now.indices))
     ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
     centre = float(logs.mean())
     error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
@@ -167,6 +168,7 @@ def _one_temperature(
 
 
 def _log_ratios(then: Array, now: Array) -> Array:
+    """Logarithms of the ratios, (n,); a sample that is 0 in one alone has the largest change that was seen in its direction."""
     known = (then > 0) & (now > 0)
     logs = np.zeros(len(then))
     logs[known] = np.log(now[known]) - np.log(then[known])
@@ -176,7 +178,7 @@ def _log_ratios(then: Array, now: Array) -> Array:
     return logs
 
 
-def _kinked(audits: tuple[Audit, Audit], measure: str, indices: Array) -> tuple[float, float]:
+def kinked_reach(audits: tuple[Audit, Audit], measure: str, indices: Array) -> tuple[float, float]:
     """How far down and up the mean log-ratio may be wrong because values have no one slope."""
     kept = {int(i) for i in indices}
     down = up = 0.0

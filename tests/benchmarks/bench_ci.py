@@ -1,4 +1,4 @@
-"""What the recipes of docs/ci.md decide: on a planted rise of 20 % and on no change, and how often suggested gates err.
+"""What the recipes of docs/ci.md decide: on a planted rise of 20 % and on no change, by which evidence, and how often suggested gates err.
 
 Each seed draws other samples. The command of each recipe is what its own shell calls, once on main and once in a pull request, with
 the host's programs made up (`tests/support/recipes.py`); it is then run as it is, in this process. The model with the rise gives the
@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,6 +34,7 @@ from onnxfim import Audit, Settings, audit, check, suggest
 from onnxfim.auditing.summary import all_aggregates
 from onnxfim.cli import main as onnxfim
 from onnxfim.record.statistics import wilson
+from onnxfim.verdict import compare_to_baseline
 from tests.support.recipes import Host
 from tests.support.regressed import more_sensitive
 
@@ -202,18 +204,51 @@ def suggested(options: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> None
         print(f"| {name} | {change} | {count} | {shares} |")
 
 
+def evidence(options: argparse.Namespace, X: np.ndarray, y: np.ndarray) -> None:
+    """The table of baselines by method, pairing and scope: what the mean decides, and what a usual sample adds."""
+    source = MODELS / "digits_mlp.onnx"
+    found: dict[tuple[str, str, str, str], Counter[str]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        models = {
+            "no change": reordered(source, folder / "same.onnx"),
+            "20 % worse": risen(source, folder / "worse.onnx", X, y, 1.2),
+        }
+        for method, seed in product(("sketch", "gradient"), range(options.seeds)):
+            at = np.random.default_rng(seed).permutation(len(X))
+            base = audit(source, X[at], y[at], replace(QUICK, samples=100, method=method, seed=seed))
+            again = replace(base.settings, step=base.run.step, scheme=base.run.scheme)
+            for (change, model), other in product(models.items(), (0, 1000)):
+                if other and method == "gradient":  # it has no directions
+                    continue
+                now = audit(model, X[at], y[at], replace(again, seed=seed + other))
+                for scope in ("samples", "population"):
+                    c = compare_to_baseline(now, base, 0.1, scope=scope)
+                    by_usual = c.verdict == "fail" and not c.decided_by[0].endswith(".mean")
+                    key = (method, "other directions" if other else "the same", scope, change)
+                    found.setdefault(key, Counter())["usual" if by_usual else c.verdict] += 1
+    print(f"\nBaselines of digits_mlp, 100 samples, 10 % allowed, {options.seeds} seeds")
+    print("| method | directions | about | change | fail by the mean | fail by a usual sample alone | inconclusive | pass |")
+    print("|---|---|---|---|---|---|---|---|")
+    for key, verdicts in sorted(found.items()):
+        shares = " | ".join(f"{verdicts[v] / options.seeds:.0%}" for v in ("fail", "usual", "inconclusive", "pass"))
+        print(f"| {' | '.join(key)} | {shares} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 200])
-    parser.add_argument("--only", choices=["recipes", "suggested"])
+    parser.add_argument("--only", choices=["recipes", "suggested", "evidence"])
     options = parser.parse_args()
     with np.load(MODELS / "digits.npz") as data:
         X, y = data["inputs"], data["labels"]
-    if options.only != "suggested":
+    if options.only in (None, "recipes"):
         baselines(options, X, y)
-    if options.only != "recipes":
+    if options.only in (None, "suggested"):
         suggested(options, X, y)
+    if options.only in (None, "evidence"):
+        evidence(options, X, y)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ LATER = {
         "closed_forms",
         "rows",
     },
+    "BaselineComparison": {"typical", "decided_by"},
     "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature", "flip_lengths"} | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from onnxfim.record.decision import Finding
-from onnxfim.record.sample import Estimate
+from onnxfim.record.running import UNMEASURED, UNREACHED
+from onnxfim.record.sample import Estimate, Skipped
 from onnxfim.report.card import FINDINGS, audit_card, verdict_line
 from onnxfim.report.human import robustness_of
 from onnxfim.report.meaning import boundary_tile
@@ -89,9 +90,11 @@ def test_a_failed_gate_is_named():
 
 def test_what_ended_early_is_part_of_the_verdict():
     run = replace(PLAIN.run, partial=True, interrupted_by="SIGTERM")
-    audit = replace(PLAIN, run=run, verdict="inconclusive", data=replace(PLAIN.data, count=100))
+    left = tuple(Skipped(60 + k, UNMEASURED if k < 25 else UNREACHED) for k in range(40))  # of 500 samples 100 were asked for
+    audit = replace(PLAIN, run=run, verdict="inconclusive", data=replace(PLAIN.data, count=500), skipped=left)
     audit = replace(audit, findings=(Finding("partial", "error", "Partial."), Finding("few-samples", "error", "Few.")))
     assert verdict_line(audit).text.startswith(" (terminated, partial: 60 of 100 samples, few-samples). ")
+    assert any("It holds 60 of 100 samples" in n.text for n in notices(audit))
     stopped = replace(audit, run=replace(run, stopped="a device was lost"))
     assert verdict_line(stopped).text.startswith(" (stopped by the provider, partial: ")
 

@@ -25,7 +25,7 @@ from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
-from onnxfim.record.running import UNMEASURED, Run
+from onnxfim.record.running import UNMEASURED, UNREACHED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
 from onnxfim.runtime.installation import installed
@@ -105,7 +105,7 @@ def _all_told(ground: Ground, found: Found) -> Found:
         return found
     skipped = {s.index: s for s in (*ground.clean.skipped, *found.skipped)}
     done = {r.index for r in found.results.values()} | set(skipped)
-    reason = UNMEASURED if found.stopped is None else "the provider failed before it was measured"
+    reason = UNMEASURED if found.stopped is None else UNREACHED
     left = (ground.index(i) for i in ground.clean.audited)
     return replace(found, skipped=(*skipped.values(), *(Skipped(i, reason) for i in left if i not in done)))
 

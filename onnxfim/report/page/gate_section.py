@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.gate_words import units_of, value_words
+from onnxfim.report.gate_words import allowed_rise, change_words, units_of, value_words
 from onnxfim.report.numbers import count, inline_label, interval, number, percent
 from onnxfim.report.page.quantities import UNBOUNDED, of_share
 from onnxfim.report.vocabulary import VERDICT_LEVELS, VERDICT_WORDS
@@ -87,10 +87,15 @@ def baseline_view(audit: Audit) -> BaselineView | None:
 
 
 def baseline_headline(c: BaselineComparison) -> str:
-    """Is it worse, by how much, and is that allowed."""
+    """Is it worse, by how much, and is that allowed; what decided comes first."""
     ratio = c.ratio_here.value or 1.0
     change = "is unchanged" if ratio == 1 else f"{'rose' if ratio > 1 else 'fell'} by {percent(abs(ratio - 1))}"
-    return f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {percent(c.max_regression)} is allowed."
+    mean = f"Mean λ_max {change} against {visible(c.baseline)}; a rise of up to {allowed_rise(c)} is allowed."
+    beyond = [t for t in c.typical if t.beyond]
+    if not beyond or any(name.endswith(".mean") for name in c.decided_by):
+        return mean
+    words = change_words(beyond[0])
+    return f"{words[:1].upper()}{words[1:]}. {mean}"
 
 
 def checks_headline(audit: Audit) -> str | None:
@@ -111,6 +116,7 @@ def checks_headline(audit: Audit) -> str | None:
 def _sentences(c: BaselineComparison) -> list[str]:
     apart = "with other directions or another step, so that noise is not shared"
     how = "with the same directions and step, or without noise of directions" if c.paired else apart
+    headline = baseline_headline(c)
     decided = {"samples": "these samples", "population": "such samples in general"}[c.scope]
     return [
         f"Mean {inline_label(c.measure)} was {number(c.mean_baseline)} and is {number(c.mean_current)} {visible(c.units)}, over "
@@ -118,6 +124,7 @@ def _sentences(c: BaselineComparison) -> list[str]:
         f"Ratio {number(c.ratio_here.value)}: {_interval(c.ratio_here)} on these samples, and {_interval(c.ratio)} over such "
         f"samples in general (95 % intervals). The verdict is about {decided}.",
         f"{of_share(c.worse).line} of the samples got worse, {of_share(c.better).line} better.",
+        *(f"{w[:1].upper()}{w[1:]}." for w in map(change_words, c.typical) if not headline.startswith(w[1:], 1)),
     ]
 
 

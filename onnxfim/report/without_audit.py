@@ -6,10 +6,14 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim import __version__
+from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.identity import Identity
+from onnxfim.report.identity_words import identity_facts, identity_properties
 from onnxfim.report.junit import xml_safe
 from onnxfim.report.markdown import MARK
 from onnxfim.report.markdown_text import code, prose
@@ -18,45 +22,57 @@ from onnxfim.report.sarif import SCHEMA
 # How each of these texts begins, and each report of the same format.
 _SARIF = re.compile(r"\{\s*\"\$schema\": \"https://docs\.oasis-open\.org/sarif/")
 _XML = re.compile(r"<\?xml [^>]*>\s*<testsuites name=\"onnxfim\"")
+_UNTOLD = ("Report id", "Command")  # nothing was asked of data that were not read; the command is in JUnit and SARIF
+_MOST_FACTS = 20  # that a summary tells
 _SUMMARY = re.compile(r"## \S+ onnxfim: ")
 
 
 @dataclass(frozen=True)
-class NotRun:
-    """Why there is no audit: ``reason`` in one line, of ``model`` (empty where it is not known), and the exit code."""
+class WithoutAudit:
+    """Why there is no audit: ``reason`` in one line, of ``model`` (empty where it is not known), the exit code, and whose it is."""
 
     reason: str
     model: str
     code: int
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True)
 class Stand:
     """What stands in for a format: its renderer, and how a file begins that it may replace."""
 
-    render: Callable[[NotRun], str]
+    render: Callable[[WithoutAudit], str]
     beginning: re.Pattern[str]
 
 
-def render_summary(failure: NotRun) -> str:
+def render_summary(failure: WithoutAudit) -> str:
     """The reason as a step summary."""
     of = f" {code(failure.model)}" if failure.model else ""
+    facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity)[:_MOST_FACTS] if name not in _UNTOLD]
+    last = f"\n{prose(' · '.join(facts))}\n" if failure.identity is not None and facts else ""
     return (
         f"## ⛔ onnxfim: did not run{of}\n\n{prose(failure.reason)}\n\n"
-        f"Nothing was measured, so that nothing passed (exit code {failure.code}).\n"
+        f"Nothing was measured, so that nothing passed (exit code {failure.code}).\n{last}"
     )
 
 
-def render_comment(failure: NotRun) -> str:
+def render_comment(failure: WithoutAudit) -> str:
     """The reason as a pull request's comment."""
     return f"{MARK}\n{render_summary(failure)}"
 
 
-def render_junit(failure: NotRun) -> str:
+def render_junit(failure: WithoutAudit) -> str:
     """The reason as a JUnit suite whose one case is an error: no earlier result may stand for this run."""
     suites = Element("testsuites", name="onnxfim", tests="1", failures="0", errors="1")
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
     suite = SubElement(suites, "testsuite", {"name": xml_safe(f"onnxfim {failure.model}".strip()), **counts})
+    identity = failure.identity
+    if identity is not None:
+        if identity.date is not None and is_date(identity.date):
+            suite.set("timestamp", identity.date)
+        properties = SubElement(suite, "properties")
+        for name, value in identity_properties(identity):
+            SubElement(properties, "property", name=xml_safe(name), value=xml_safe(value))
     case = SubElement(suite, "testcase", classname="onnxfim", name="verdict", time="0")
     message = xml_safe(f"did not run: {failure.reason}")
     SubElement(case, "error", type="did not run", message=message).text = message
@@ -64,20 +80,26 @@ def render_junit(failure: NotRun) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
 
 
-def render_sarif(failure: NotRun) -> str:
+def render_sarif(failure: WithoutAudit) -> str:
     """The reason as SARIF 2.1.0: an invocation that did not succeed, and no results."""
     # No automation id: code hosts then leave the alerts of earlier reports, which have one, as they are, and take none for mended.
     notification = {"level": "error", "message": {"text": visible(failure.reason)}}
+    invocation: dict[str, Any] = {
+        "executionSuccessful": False,
+        "exitCode": failure.code,
+        "toolExecutionNotifications": [notification],
+    }
+    if failure.identity is not None and is_date(failure.identity.date):
+        invocation["endTimeUtc"] = failure.identity.date
     log = {
         "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [
             {
                 "tool": {"driver": {"name": "onnxfim", "version": __version__, "semanticVersion": __version__}},
-                "invocations": [
-                    {"executionSuccessful": False, "exitCode": failure.code, "toolExecutionNotifications": [notification]}
-                ],
+                "invocations": [invocation],
                 "results": [],
+                "properties": dict(identity_properties(failure.identity)),
             }
         ],
     }
@@ -93,4 +115,4 @@ STANDS: dict[str, Stand] = {
 }
 
 
-__all__ = ["STANDS", "NotRun", "Stand"]
+__all__ = ["STANDS", "Stand", "WithoutAudit"]

@@ -1,0 +1,93 @@
+"""What a usual sample says of a regression: the middle of paired ratios, where few samples carry the means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate, TypicalChange
+from onnxfim.record.statistics import Z95
+from onnxfim.verdict.measure_tests import distance_measure, distance_trial, kinked_reach, student_p
+from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
+from onnxfim.verdict.pairs import is_paired
+from onnxfim.verdict.ratio import Column, noise_of_log_ratio
+from onnxfim.verdict.shared_temperature import temperature_error
+from onnxfim.verdict.signed_ranks import signed_ranks_of
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+#: The chance, at most, that a usual sample is called beyond its limit where it is not; both tests have half of it (Bonferroni).
+LEVEL = 0.005
+_TESTS = 2
+_EQUAL = 1e-9  # logarithms that differ by less are the same
+
+
+def typical_changes(
+    now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float
+) -> tuple[TypicalChange, ...]:
+    """What usual samples say, each tested one-sided against the limit, over such samples in general.
+
+    Raw λ_max of a softmax tells confidence as well: where there are distances it is left out, as in a comparison.
+    λ_max sample by sample has the geometric mean of its ratios, each model at its own temperature, whose errors are in the p-value:
+    what the same labels do to both cancels. Distances have signed ranks. For a small change δ the divergence is at most
+    λ_max·|δ|²/2, so that the same divergence is reached at 1/√ratio times the distance: that is the limit of the distances.
+
+    Args:
+        now, then: The audit and its baseline.
+        columns: The lead measure on the shared samples, in the same order, as in ``now``, ``then``.
+        measure: Its name.
+        limit: Largest ratio of λ_max that is allowed, above 0.
+    """
+    return tuple(_changes(now, then, columns, measure, limit))
+
+
+def _changes(
+    now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float
+) -> Iterator[TypicalChange]:  # fmt: skip
+    distance = None if measure == "lambda_max_standardised" else _distance(now, then, limit)  # else the smallest unit's alone
+    if distance is not None:
+        yield distance
+    confidence = measure == "lambda_max" and (now.tempered or then.tempered)
+    sensitivity = None if distance is not None and confidence else _sensitivity(now, then, columns, measure, limit)
+    if sensitivity is not None:
+        yield sensitivity
+
+
+def _distance(now: Audit, then: Audit, limit: float) -> TypicalChange | None:
+    """How far predictions last: the flip radius, or the boundary distance; None where the two were not estimated by one method."""
+    measure = distance_measure((now, then))
+    if measure is None or now.run.method != then.run.method:
+        return None
+    trial = distance_trial(then, now, measure)
+    if trial is None:
+        return None
+    least = 1 / math.sqrt(limit)
+    against = signed_ranks_of(np.array(trial.logs) - math.log(least))
+    p = against.p / 2 if against.log < 0 else 1 - against.p / 2
+    return TypicalChange(measure, trial.count, trial.ratio, least, p, p <= LEVEL / _TESTS)
+
+
+def _sensitivity(now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float) -> TypicalChange | None:
+    """λ_max sample by sample; None where it is 0 in one of the two alone, for then no ratio of it has a size."""
+    positive = (columns[0].values > 0) & (columns[1].values > 0)
+    if ((columns[0].values > 0) != (columns[1].values > 0)).any() or positive.sum() < 2:
+        return None
+    a, b = (c.at(np.flatnonzero(positive)) for c in columns)
+    logs = np.log(a.values) - np.log(b.values)
+    n, centre = len(logs), float(logs.mean())
+    name = f"{measure}.geometric_mean"
+    if np.abs(logs).max() <= _EQUAL:
+        return TypicalChange(name, n, Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal"), limit, 1.0, False)
+    u = np.full(n, 1 / n)
+    noise = noise_of_log_ratio(a, b, u, u, paired=is_paired(now, then))
+    temperature = shared_error(temperature_error(a), temperature_error(b))
+    down, up = kinked_reach((then, now), measure, a.indices)
+    ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
+    error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
+    size = centre - math.log(limit) - down
+    p = student_p(size, error, n - 1, temperature) / 2 if size > 0 else 1.0
+    return TypicalChange(name, n, ratio, limit, p, p <= LEVEL / _TESTS)
