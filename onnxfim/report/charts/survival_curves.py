@@ -42,7 +42,7 @@ def survival_chart(curves: Sequence[SurvivalCurve], told: Robustness, *, width: 
     if len(steps) < _FEWEST:
         return None
     first = curves[0]
-    left, right, top, height = 58, width - 16, 40, 320
+    left, right, top, height = 58, width - 16, 40, 300
     bottom = height - 48
     x = log_scale(steps, left, right)
     distance = f"ε, {NORM_WORDS[first.norm]}" + (f" in {visible(first.units)}" if width > NARROW else "")

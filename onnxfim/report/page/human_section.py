@@ -29,7 +29,7 @@ def survival_view(audit: Audit) -> SurvivalView | None:
         return None
     what = "are right" if told.counts == "right" else "keep their prediction"
     return SurvivalView(
-        title=f"How many {what} after a change of the input?",
+        title=f"How many {what} after a change?",
         charts=_charts(curves, told),
         lines=tuple(_line(c, told) for c in curves),
         shares=tuple(f"{100 * share:.0f}\u00a0%" for share in SHARES),
