@@ -81,6 +81,14 @@ def test_sections_are_there_only_for_what_was_run():
     assert not {"attack", "replay", "bound", "gates"} & ids
 
 
+def test_no_method_is_told_where_nothing_has_a_value():
+    audit = make_audit(10)
+    none = replace(audit.samples[0].lambda_max, value=None, low=None, high=None, reason="a step function")
+    told = " ".join(method_sentences(replace(audit, samples=tuple(replace(s, lambda_max=none) for s in audit.samples))))
+    assert "Nothing was measured" in told
+    assert "random directions" not in told
+
+
 @pytest.mark.parametrize("method", ["gradient", "exact", "sketch"])
 def test_the_method_is_told_in_its_own_words(method):
     audit = make_audit(10)
