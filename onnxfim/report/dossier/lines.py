@@ -152,9 +152,9 @@ def _domain(audit: Audit) -> Iterator[Line]:
     given_up = count(len(audit.skipped), "sample")
     yield Line("Domain, what was left out", f"{given_up} could not be audited", "/skipped", "skipped" if audit.skipped else "run")
     at = audit.model.at
-    what = "the input" if at is None else f"the inner value {audit.model.input} of the file, not of its input {at.input}"
+    what = "the input" if at is None else f"the inner value {audit.model.input} (the file's own input is {at.input})"
     stability = ", those up to the first flip for the stability" if "flip_radius" in audit.aggregates else ""
-    yield Line("Domain, perturbations", f"Changes of {what} in L2: infinitesimal ones for the sensitivity{stability}",
+    yield Line("Domain, perturbations", f"Changes in L2 of {what}: infinitesimal ones for the sensitivity{stability}",
                "/settings/flip", "method")  # fmt: skip
     if audit.attack is not None:
         a = audit.attack
