@@ -17,6 +17,8 @@ _ENDS = ("apikey", "accesskey", "secret", "password", "passwd", "passphrase", "t
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 # Options whose name has such a word, and whose value is a name.
 _NO_SECRET = frozenset({"inputs-key", "labels-key"})
+# Options whose pairs begin with the name of a model's input: ``token_type_ids=zeros`` is no secret.
+_OF_INPUTS = frozenset({"feed", "shape"})
 # None of these takes longer than the text is long: each begins where no other of its kind can go on.
 _USER = re.compile(r"(?P<scheme>(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]+@")
 _QUERY = re.compile(r"(?P<name>[?&;](?P<word>[^=?&;#\s]+)=)[^&;#\s]+")
@@ -47,6 +49,11 @@ def value_without_secrets(name: str, value: str) -> str:
     return REDACTED if value and names_a_secret(name) else without_secrets(value)
 
 
+def pairs_without_secrets(pairs: Iterable[str]) -> tuple[str, ...]:
+    """``NAME=VALUE`` texts, such as a provider's options, without the values that their names or they themselves tell as secret."""
+    return tuple(_word(pair) for pair in pairs)
+
+
 def words_without_secrets(words: Iterable[str]) -> tuple[str, ...]:
     """The words of a command without their secrets; they stay as many.
 
@@ -56,7 +63,8 @@ def words_without_secrets(words: Iterable[str]) -> tuple[str, ...]:
     option = ""
     for word in words:
         if option and not word.startswith("-"):
-            found.append(REDACTED if _secret_option(option) else _word(word))
+            secret = _secret_option(option)
+            found.append(REDACTED if secret else without_secrets(word) if option in _OF_INPUTS else _word(word))
             option = ""
             continue
         option = word.removeprefix("--") if word.startswith("--") and "=" not in word else ""
@@ -72,7 +80,7 @@ def _word(word: str) -> str:
     name, value = pair["name"], pair["value"]
     if _secret_option(name):
         return f"{head}{name}={REDACTED}"
-    return f"{head}{name}={_word(value) if head else without_secrets(value)}"
+    return f"{head}{name}={_word(value) if head and name not in _OF_INPUTS else without_secrets(value)}"
 
 
 def _secret_option(name: str) -> bool:

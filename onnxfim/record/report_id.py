@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxfim.record.plain import to_plain
+from onnxfim.record.redacting import pairs_without_secrets
 from onnxfim.record.settings import SETTINGS, Settings
 
 #: Of the definition: another one gives other ids for the same ask.
@@ -42,6 +43,8 @@ def asked_text(
         for s in SETTINGS
         if s.facts.identifies and s.name not in left_out and (value := getattr(settings, s.name)) != s.default
     }
+    if "provider_options" in given:
+        given["provider_options"] = list(pairs_without_secrets(settings.provider_options))  # the text is printed
     asked: dict[str, Any] = {"id": VERSION, "model": model, "data": data, "settings": given}
     others = {"prepared": dict(prepared or {}), "held": held, "libraries": list(libraries)}
     asked |= {name: value for name, value in others.items() if value}

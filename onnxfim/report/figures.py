@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -31,7 +31,7 @@ def charts_of(result: Audit | Comparison) -> dict[str, Chart]:
     if isinstance(result, Audit):
         from onnxfim.report.page.audit_page import build_page
 
-        page = build_page(result, lambda name, png: "")
+        page = replace(build_page(result, lambda name, png: ""), spread=None)  # a part of the distribution, in small
     else:
         from onnxfim.report.page.comparison_page import build_comparison_page
 

@@ -159,6 +159,18 @@ TERMS: tuple[Term, ...] = (
         "A search, by gradients, for the smallest change that makes the model err.",
     ),
     Term(
+        "reference",
+        "Reference classifiers",
+        r"reference [\w -]{1,40}classifiers",
+        "Known models that were audited once; their figures come with onnxfim. A place among them is a comparison, no grade.",
+    ),
+    Term(
+        "guarantee",
+        "Guarantee of the weights",
+        r"weights guarantee",
+        "A distance within which no change can flip a prediction, computed from the weights alone: a lower bound.",
+    ),
+    Term(
         "exact",
         "Exact value",
         r"exact values?",

@@ -70,6 +70,11 @@ def identity_line(identity: Identity | None, versions: Mapping[str, str]) -> str
     return visible(" · ".join(parts))
 
 
+def running_line(title: str, identity: Identity | None) -> str:
+    """What every printed sheet repeats at its foot: whose it is, of which report, of when."""
+    return " · ".join(filter(None, (visible(title), identity_line(identity, {}))))
+
+
 def changed_settings(settings: Settings) -> Iterator[tuple[str, str]]:
     """Names and values of the settings that are not at their defaults, made visible."""
     for setting in SETTINGS:

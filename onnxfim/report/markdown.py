@@ -143,7 +143,11 @@ def _run(audit: Audit) -> str:
         ("Data", code(audit.data.source)),
         ("Provider", code(where_it_ran(audit))),
         *((f"Nodes on {prose(name)}" if run.placement else prose(name), prose(text)) for name, text in placement_lines(audit)),
-        ("Method", f"{prose(run.method)}, {prose(run.scheme)} differences, step {number(run.step)}"),
+        ("Method", prose(run.method)),
+        (
+            "Differences of the cross-check" if run.method == "gradient" else "Differences",
+            f"{prose(run.scheme)}, step {number(run.step)}",
+        ),
         ("Forward passes", f"{run.evaluations:,}"),
         ("Time", seconds(run.seconds)),
         ("Settings", ", ".join(code(f"{name}={value}") for name, value in changed_settings(audit.settings)) or "the defaults"),

@@ -51,7 +51,7 @@ class CardFinding:
 
 
 @dataclass(frozen=True)
-class Card:
+class NotebookCard:
     """All that a card prints, in its order.
 
     Attributes:
@@ -120,12 +120,12 @@ def style() -> str:
     ))  # fmt: skip
 
 
-def _of_audit(audit: Audit) -> Card:
+def _of_audit(audit: Audit) -> NotebookCard:
     charts, key = charts_of(audit), _key(audit.model.sha256, audit.data.sha256)
     named = visible(audit.model.name or audit.model.path)
     source = "random inputs" if audit.data.synthetic else visible(audit.data.source)
     lines = human_lines(audit) or (words.headline(audit),)
-    return Card(
+    return NotebookCard(
         level=audit.verdict,
         head=VERDICT_WORDS[audit.verdict],
         name=named,
@@ -174,7 +174,7 @@ def _rows(audit: Audit) -> list[CardRow]:
     return found
 
 
-def _of_comparison(comparison: Comparison) -> Card:
+def _of_comparison(comparison: Comparison) -> NotebookCard:
     page, head, rows = build_comparison_page(comparison), ranking_label(comparison), []
     for k, s in enumerate(standings(comparison)[:_MOST], 1):
         accuracy = "" if comparison.entries[s.position].accuracy is None else f"; accuracy {s.accuracy}"
@@ -182,7 +182,7 @@ def _of_comparison(comparison: Comparison) -> Card:
         told = Quantity(MISSING) if s.distance is None else of_compared(s.distance)
         rows.append(CardRow(f"{k}. {s.name}", told, f"{ranks} {s.ranks}{accuracy}"))
     chart = next(iter(charts_of(comparison).values()), None)
-    return Card(
+    return NotebookCard(
         level="measured",
         head="Compared",
         name=page.heading,
@@ -204,12 +204,12 @@ def _of_comparison(comparison: Comparison) -> Card:
     )
 
 
-def _of_reading(reading: GraphReading) -> Card:
+def _of_reading(reading: GraphReading) -> NotebookCard:
     view = bound_view(reading.architecture, reading.bound, reading.closed_forms)
     assert view is not None
     shares = view.shares
     chart: Chart | None = None if shares is None else shares.wide
-    return Card(
+    return NotebookCard(
         level="measured",
         head="Bound from the weights",
         name=view.family or "Unknown",

@@ -9,7 +9,10 @@ from onnxfim.auditing import opening
 from onnxfim.auditing.run import audit
 from onnxfim.record.audit import Audit
 from onnxfim.record.provider_option import ProviderOption
+from onnxfim.record.redacting import REDACTED
 from onnxfim.record.settings import Settings
+from onnxfim.report.dossier import render_dossier
+from onnxfim.report.formats import FORMATS
 from onnxfim.runtime.hardware import InputProfile
 from tests.support.models import Linear
 
@@ -28,6 +31,19 @@ def test_one_without_effect_is_echoed_and_found(saved):
     assert found.run.provider_options == (ProviderOption(CPU, "use_arena", "0", None, taken=False, ours=False),)
     messages = {f.id: f.message for f in found.findings}
     assert "use_arena=0 of CPUExecutionProvider, which did not take it" in messages["provider-option"]
+
+
+def test_no_report_holds_the_secret_of_one(saved):
+    secret = "s3cr3tValue9"
+    path = saved(LINEAR.onnx())
+    found = audit(path, X, settings=settings(f"azure_auth_key={secret}", "use_arena=0"))
+    assert found.settings.provider_options == (f"azure_auth_key={REDACTED}", "use_arena=0")
+    assert {o.key: o.value for o in found.run.provider_options} == {"azure_auth_key": REDACTED, "use_arena": "0"}
+    for render in FORMATS.values():
+        assert secret not in render(found)
+    assert not any(secret in text for text in render_dossier(found).values())
+    again = audit(path, X, settings=settings("azure_auth_key=another", "use_arena=0"))
+    assert again.identity.report_id == found.identity.report_id, "the id is a hash of what is printed"
 
 
 def test_it_goes_through_json(saved):

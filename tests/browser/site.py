@@ -48,6 +48,20 @@ def _three(n: int):
     return [replace(with_values(audit, v), model=replace(audit.model, name=name)) for name, v in others.items()]
 
 
+def _eight():
+    """As many audits as are told in folds, each somewhat more sensitive than the one before; the comparison says who it is."""
+    rng = np.random.default_rng(1)
+    audit, values = make_audit(60), heavy(60, rng, 1.0)
+    audits = [
+        replace(
+            with_values(audit, values * 1.3**k * np.exp(rng.normal(0, 0.1, 60))), model=replace(audit.model, name=f"digits_{k}")
+        )
+        for k in range(8)
+    ]
+    identity = Identity("0123456789abcdef" * 4, "2026-03-01T12:00:00Z", ("onnxfim", "compare"), "Eight models")
+    return replace(compare(audits), identity=identity)
+
+
 def _comparison(audits) -> Callable[..., str]:
     return lambda assets_dir: render_comparison_html(compare(audits()), assets_dir=assets_dir)
 
@@ -108,6 +122,7 @@ PAGES: dict[str, Callable[..., str]] = {
     "comparison-thousand": _comparison(lambda: _three(1000)),
     "conformity": _conformity(VARIANTS["bound"]),
     "conformity-hostile": _conformity(VARIANTS["bound-hostile"]),
+    "comparison-eight": lambda assets_dir: render_comparison_html(_eight(), assets_dir=assets_dir),
     "comparison-hostile": _comparison(lambda: [hostile(with_bound(make_audit(30))), hostile(make_audit(30))]),
 }
 

@@ -79,6 +79,44 @@ def test_no_heading_is_last_on_its_sheet_and_no_table_is_split(plain, site, name
     assert {n: at for n, at in captions.items() if rows[n] != at} == {}
 
 
+@pytest.mark.parametrize("name", ["comparison", "comparison-eight", "conformity"])
+def test_other_pages_have_no_orphans_either(plain, site, name):
+    plain.open(site.file(name))
+    plain.look(size=PAPER, media="print")
+    headings, tables = plain.run(MARKS)
+    texts = sheets(plain)
+    heads, followers = places(texts, "h"), places(texts, "n")
+    assert len(heads) == len(followers) == headings >= 4
+    assert {n: at for n, at in heads.items() if followers[n] != at} == {}
+    captions, rows = places(texts, "c"), places(texts, "r")
+    assert len(captions) == len(rows) == tables > 0
+    assert {n: at for n, at in captions.items() if rows[n] != at} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("conformity", ("Digits, release 1.4", "5d41c0aa91be")), ("comparison-eight", ("Eight models", "0123456789ab"))],
+)
+def test_every_sheet_of_other_pages_names_its_report(plain, site, name, words):
+    plain.open(site.file(name))
+    first, *others = sheets(plain)
+    assert all(w in first for w in words)
+    assert others
+    for at, text in enumerate(others, 2):
+        assert f"report {words[1]}" in text
+        assert f"{at} / {len(others) + 1}" in text
+
+
+def test_no_heading_on_paper_heads_nothing(plain, site):
+    plain.open(site.file("comparison-eight"), size=PAPER, media="print")
+    empty = plain.run(
+        "return [...document.querySelectorAll('main section')].filter(s => s.checkVisibility()"
+        " && ![...s.children].some(e => e.checkVisibility() && !/^H\\d$/.test(e.tagName) && e.getBoundingClientRect().height > 2))"
+        ".map(s => s.id)"
+    )
+    assert empty == []
+
+
 def test_the_marks_tell_an_orphan(plain, tmp_path):
     """The check of the test above: a page whose heading stands alone does not pass it."""
     page = tmp_path / "orphan.html"
@@ -95,6 +133,6 @@ def test_the_marks_tell_an_orphan(plain, tmp_path):
 def test_the_title_page_says_which_report_it_is(plain, site):
     plain.open(site.file("audit-identified"))
     first, *others = sheets(plain)
-    for words in ("Quarterly check", "2026-03-01T12:00:00Z", "0123456789abcdef" * 4, "onnxfim audit", "purpose", "acceptance"):
+    for words in ("Quarterly check", "2026-03-01 12:00:00 UTC", "0123456789abcdef" * 4, "onnxfim audit", "purpose", "acceptance"):
         assert re.sub(r"\s", "", words) in re.sub(r"\s", "", first)
     assert all("Quarterly check" in text and "report 0123456789ab" in text for text in others)

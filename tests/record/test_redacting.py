@@ -6,7 +6,14 @@ import time
 
 import pytest
 
-from onnxfim.record.redacting import REDACTED, names_a_secret, value_without_secrets, without_secrets, words_without_secrets
+from onnxfim.record.redacting import (
+    REDACTED,
+    names_a_secret,
+    pairs_without_secrets,
+    value_without_secrets,
+    without_secrets,
+    words_without_secrets,
+)
 
 SECRET = "s3cr3tValue9"
 PLAIN = [
@@ -55,6 +62,16 @@ def test_names_of_secrets(name):
 def test_other_names(name):
     assert not names_a_secret(name)
     assert value_without_secrets(name, "plain text") == "plain text"
+
+
+@pytest.mark.parametrize("words", [("--feed", "token_type_ids=zeros"), ("--feed=token_type_ids=zeros",), ("--shape", "key=[N,3]")])
+def test_names_of_inputs_are_no_secrets(words):
+    assert words_without_secrets(words) == words
+
+
+def test_options_of_providers_lose_their_secrets():
+    pairs = ("device_id=1", f"openvino:api_key={SECRET}", "a=b=c", f"url=https://jane:{SECRET}@host")
+    assert pairs_without_secrets(pairs) == ("device_id=1", f"openvino:api_key={REDACTED}", "a=b=c", f"url=https://{REDACTED}@host")
 
 
 def test_twice_does_no_harm():

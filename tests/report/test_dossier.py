@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.auditing.summary import all_aggregates
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.identity import FileDigest
@@ -31,7 +32,9 @@ from onnxfim.report.dossier.in_toto import RESULTS, statement
 from onnxfim.report.dossier.lines import tables
 from onnxfim.report.dossier.ml_bom import ml_bom
 from onnxfim.report.dossier.unshown import UNSHOWN
+from onnxfim.report.numbers import number, percent
 from onnxfim.verdict import judge, parse_gate
+from onnxfim.verdict.survival import robustness
 from tests.support.audits import HOSTILE, IDENTITY, VARIANTS, make_audit, with_bound, with_replay
 from tests.support.hostile import ALL, FORBIDDEN
 from tests.support.places import DEV
@@ -60,6 +63,50 @@ def files():
 @pytest.fixture(params=sorted(VARIANTS))
 def audit(request):
     return VARIANTS[request.param]()
+
+
+def test_human_terms_stand_in_lines_and_metrics():
+    audit = VARIANTS["flips"]()
+    audit = replace(audit, robustness=robustness(audit))
+    shares = [line for table in tables(audit) for line in table.lines if line.pointer.endswith("/reached")]
+    standing = [c for c in audit.robustness.curves if c.standing]
+    assert len(shares) == len(standing) > 1
+    metrics = {m["type"]: m for m in ml_bom(audit)["components"][0]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]}
+    for line, curve in zip(shares, standing, strict=True):
+        half = curve.reached[1]
+        assert f"50 % at {number(half.epsilon)}" in line.text
+        assert curve.kind in line.text
+        found = next(m for what, m in metrics.items() if what.startswith(f"{curve.source}.fallen_50_percent ({curve.kind};"))
+        assert float(found["value"]) == half.epsilon
+        assert float(found["confidenceInterval"]["upperBound"]) == half.high
+    attacked = audit.robustness.curve("attack")
+    line = next(line for table in tables(audit) for line in table.lines if line.pointer.endswith("/ladder"))
+    for p in attacked.ladder:
+        assert f"at most {percent(p.left)}" in line.text
+        found = next(
+            m for what, m in metrics.items() if what.startswith(f"accuracy_under_attack (share; upper bound, within {p.epsilon:g};")
+        )
+        assert float(found["value"]) == p.left
+
+
+def test_lines_do_not_say_more_than_was_measured():
+    audit = make_audit(10)
+    empty = replace(audit, samples=(), aggregates=all_aggregates((), seed=0), verdict="inconclusive", gates=(), comparison=None)
+    empty = replace(empty, settings=replace(empty.settings, attack="l2"), attack=None, robustness=None)
+    lines = {line.topic: line for table in tables(empty) for line in table.lines}
+    assert lines["Verdict"].state == "in part"
+    assert (lines["Method, statistical"].state, lines["Method, statistical"].text.endswith("no sample has a value")) == (
+        "in part",
+        True,
+    )
+    assert lines["15(4) Robustness against errors and faults"].text == "Nothing was measured"
+    assert "--attack does" not in lines["15(5) Adversarial examples"].text
+
+
+def test_criteria_are_told_in_few_digits():
+    lines = [line for table in tables(whole()) for line in table.lines if line.topic == "Criterion"]
+    assert len(lines) == 2
+    assert not any(re.search(r"\d\.\d{6}", line.text) for line in lines)
 
 
 # By the formats' own libraries.

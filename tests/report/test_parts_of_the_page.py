@@ -32,17 +32,17 @@ def test_the_title_page_tells_who_the_report_is():
     facts = {f.name: f.value for f in front.facts}
     assert front.heading == "Quarterly"
     assert front.note == "A note."
-    assert facts["Date"] == "2026-03-01T12:00:00Z"
-    assert facts["Report"] == "ab" * 32
+    assert facts["Date"] == "2026-03-01 12:00:00 UTC"
+    assert facts["Report id"] == "ab" * 32
     assert facts["Command"] == "onnxfim audit 'a b.onnx'"
     assert (facts["who"], facts["Host"]) == ("me", "host-7")
-    assert front.running == "Quarterly · 2026-03-01T12:00:00Z · report abababababab"
+    assert front.running == "Quarterly · report abababababab · 2026-03-01 12:00:00 UTC"
 
 
 def test_what_was_not_recorded_is_left_out_of_the_title_page():
-    front = cover(make_audit(5))
+    front = cover(replace(make_audit(5), identity=None))
     assert (front.heading, front.line, front.note, front.running) == ("digits_resnet", "", "", "digits_resnet")
-    assert not {"Date", "Report", "Command", "Host"} & {f.name for f in front.facts}
+    assert not {"Date", "Report id", "Command", "Host"} & {f.name for f in front.facts}
 
 
 def test_a_hostile_title_does_not_leave_the_style_sheet():
@@ -75,10 +75,18 @@ def test_the_options_that_are_named_exist():
 
 def test_sections_are_there_only_for_what_was_run():
     plain, full = page_of(make_audit(10)), page_of(VARIANTS["bound"]())
-    assert [f.id for f in plain.folds] == ["sure", "which", "meaning", "measured", "where"]
-    assert [f.id for f in full.folds] == ["sure", "which", "meaning", "measured", "bound", "where"]
+    assert [f.id for f in plain.folds] == ["sure", "which", "survival", "meaning", "measured", "where"]
+    assert [f.id for f in full.folds] == ["sure", "which", "survival", "meaning", "measured", "bound", "where"]
     ids = {e.attributes.get("id") for e in read(render_html(make_audit(10))).elements}
     assert not {"attack", "replay", "bound", "gates"} & ids
+
+
+def test_no_method_is_told_where_nothing_has_a_value():
+    audit = make_audit(10)
+    none = replace(audit.samples[0].lambda_max, value=None, low=None, high=None, reason="a step function")
+    told = " ".join(method_sentences(replace(audit, samples=tuple(replace(s, lambda_max=none) for s in audit.samples))))
+    assert "Nothing was measured" in told
+    assert "random directions" not in told
 
 
 @pytest.mark.parametrize("method", ["gradient", "exact", "sketch"])

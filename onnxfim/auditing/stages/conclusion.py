@@ -25,6 +25,7 @@ from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, MEASURES
 from onnxfim.record.placed import Placed
 from onnxfim.record.provider_option import ProviderOption
+from onnxfim.record.redacting import pairs_without_secrets, value_without_secrets
 from onnxfim.record.running import UNMEASURED, UNREACHED, Run
 from onnxfim.record.sample import Estimate, SampleResult, Skipped
 from onnxfim.record.steps import ClippedRange
@@ -74,7 +75,7 @@ def conclude(
     measured = Audit(
         model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
         data=data,
-        settings=ground.settings,
+        settings=replace(ground.settings, provider_options=pairs_without_secrets(ground.settings.provider_options)),
         run=run,
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
@@ -183,7 +184,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         partial=found.interrupted,
         provider_missed=report is not None and report.explicit,
-        provider_options=() if report is None else tuple(ProviderOption(**vars(o)) for o in report.options),
+        provider_options=() if report is None else tuple(_kept_option(ProviderOption(**vars(o))) for o in report.options),
         provider_plugin=None if report is None else report.plugin,
         tf32_doubt=None if report is None else report.tf32_doubt,
         provider_remedy=None if report is None else report.remedy,
@@ -196,6 +197,12 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         model_changed=ground.subject.file is not None and ground.subject.file.changed,
         times=_times(ground, seconds),
     )
+
+
+def _kept_option(option: ProviderOption) -> ProviderOption:
+    """The option as reports have it: a secret is not in them."""
+    running = None if option.running is None else value_without_secrets(option.key, option.running)
+    return replace(option, value=value_without_secrets(option.key, option.value), running=running)
 
 
 def _times(ground: Ground, seconds: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def scatter(samples: Sequence[SampleResult], values: Mapping[int, float], *, ser
     ]
     if len(points) < 3:
         return None
-    left, right, top, height = 66, width - 16, 12, 330 if width > NARROW else 280
+    left, right, top, height = 66, width - 16, 12, 330 if width > NARROW else 270
     bottom = height - 50
     x = log_scale([d for d, _, _ in points], left, right)
     y = log_scale([v for _, v, _ in points], bottom, top)

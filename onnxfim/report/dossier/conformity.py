@@ -15,7 +15,7 @@ from onnxfim.report.dossier.checking import REMEDY, checked_bom
 from onnxfim.report.dossier.lines import Line, tables
 from onnxfim.report.dossier.unshown import UNSHOWN
 from onnxfim.report.html import render
-from onnxfim.report.identity_words import identity_facts
+from onnxfim.report.identity_words import identity_facts, running_line
 from onnxfim.report.markdown_text import code, prose
 
 _ABOUT = {
@@ -73,6 +73,7 @@ class ConformityPage:
     files: tuple[ShownFile, ...]
     checked: str
     signing: Sequence[str]
+    running: str
 
 
 def render_conformity_html(audit: Audit, files: Mapping[str, str], *, assets_dir: str | Path | None = None) -> str:
@@ -87,7 +88,7 @@ def render_conformity_html(audit: Audit, files: Mapping[str, str], *, assets_dir
         OutputError: the templates are missing from the installation.
     """
     page = build_conformity_page(audit, files)
-    return render("conformity.html.j2", placed(assets_dir), title=page.title, page=page)
+    return render("conformity.html.j2", placed(assets_dir), script=False, title=page.title, page=page, running=page.running)
 
 
 def render_conformity_text(audit: Audit, files: Mapping[str, str]) -> str:
@@ -110,6 +111,7 @@ def build_conformity_page(audit: Audit, files: Mapping[str, str]) -> ConformityP
         files=tuple(ShownFile(f, _ABOUT[f], sha256_of(text)) for f, text in files.items()),
         checked=checked,
         signing=SIGNING,
+        running=running_line(f"{name}, in the terms of standards", audit.identity),
     )
 
 

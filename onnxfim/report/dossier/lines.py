@@ -6,20 +6,29 @@ Article 15 and Annex IV. Nothing here claims that either is met.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.measures import BY_NAME
+from onnxfim.record.robustness import Source
 from onnxfim.record.running import Run
 from onnxfim.report import words
 from onnxfim.report.decisions import gates
+from onnxfim.report.human import attacked_at, who
 from onnxfim.report.identity_words import command_text, date_text
 from onnxfim.report.numbers import count, known_ends, number, percent, percent_interval
 from onnxfim.report.page.bound_section import upper
 from onnxfim.report.vocabulary import NORM_WORDS
 
+#: How the samples of a curve fall.
+_FALLEN: Mapping[Source, str] = {
+    "flip_radius": "along the moves that were tried",
+    "attack": "under attack",
+    "boundary_distance": "to first order",
+    "certified": "at the earliest, by what the weights guarantee",
+}
 #: What the dossier has of a topic.
 State: TypeAlias = Literal["measured", "decided", "stated", "in part", "not in this dossier"]
 
@@ -86,7 +95,8 @@ def _iso(audit: Audit) -> Iterator[Line]:
     yield from _values(audit)
     yield from _domain(audit)
     yield from _criteria(audit)
-    yield Line("Verdict", words.headline(audit), "/verdict", "summary", "decided" if _decided(audit) else "measured")
+    state: State = "decided" if _decided(audit) else "in part" if audit.verdict == "inconclusive" else "measured"
+    yield Line("Verdict", words.headline(audit), "/verdict", "summary", state)
     yield from _methods(audit)
     yield from _limits(audit)
 
@@ -110,6 +120,26 @@ def _values(audit: Audit) -> Iterator[Line]:
         ends = known_ends(one.low, one.high) or "no interval"
         text = f"{label}: {number(one.value)} ({group.kind}; {one.confidence:.0%} interval: {ends}) {group.units}"
         yield Line(topic, text, f"/aggregates/{name}/{statistic}/value", "numbers", "measured")
+    yield from _reached(audit)
+
+
+def _reached(audit: Audit) -> Iterator[Line]:
+    """At which distances the shares of the samples that stand have fallen, by each kind of distance that was measured."""
+    told = audit.robustness
+    for at, curve in enumerate(told.curves if told is not None else ()):
+        if told is None or not curve.standing:
+            continue
+        parts = []
+        for found in curve.reached:
+            if found.epsilon is None:
+                parts.append(f"{100 * found.share:.0f} % at no distance found")
+                continue
+            ends = known_ends(found.low, found.high) or "no interval"
+            parts.append(f"{100 * found.share:.0f} % at {number(found.epsilon)} (95% interval: {ends})")
+        samples = who(curve, told.counts)
+        text = f"Of {samples} have fallen {_FALLEN[curve.source]}: {'; '.join(parts)}; {curve.kind}, {NORM_WORDS[curve.norm]}, {curve.units}"
+        yield Line("Property, value (stability, in shares of the samples)", text, f"/robustness/curves/{at}/reached", "survival",
+                   "measured")  # fmt: skip
 
 
 def _domain(audit: Audit) -> Iterator[Line]:
@@ -121,12 +151,11 @@ def _domain(audit: Audit) -> Iterator[Line]:
     yield Line("Domain, range of the inputs", values, "/data/input_min", "run")
     given_up = count(len(audit.skipped), "sample")
     yield Line("Domain, what was left out", f"{given_up} could not be audited", "/skipped", "skipped" if audit.skipped else "run")
-    yield Line(
-        "Domain, perturbations",
-        "Changes of the input in L2: infinitesimal ones for the sensitivity, those up to the first flip for the stability",
-        "/settings/flip",
-        "method",
-    )
+    at = audit.model.at
+    what = "the input" if at is None else f"the inner value {audit.model.input} (the file's own input is {at.input})"
+    stability = ", those up to the first flip for the stability" if "flip_radius" in audit.aggregates else ""
+    yield Line("Domain, perturbations", f"Changes in L2 of {what}: infinitesimal ones for the sensitivity{stability}",
+               "/settings/flip", "method")  # fmt: skip
     if audit.attack is not None:
         a = audit.attack
         text = f"Attacks in {NORM_WORDS[a.norm]} within {number(a.epsilon)} {a.units}, values from {number(a.input_low)} to {number(a.input_high)}"
@@ -134,12 +163,10 @@ def _domain(audit: Audit) -> Iterator[Line]:
 
 
 def _criteria(audit: Audit) -> Iterator[Line]:
-    for at, gate in enumerate(audit.gates):
-        text = f"Fails where {gate.text}: {gate.verdict}. {gate.comparison}"
-        yield Line("Criterion", text, f"/gates/{at}/verdict", "gates", "decided")
-    if audit.comparison is not None:
-        text = next(g.text for g in reversed(tuple(gates(audit))))
-        yield Line("Criterion", f"Fails where {text}: {audit.comparison.verdict}", "/comparison/verdict", "gates", "decided")
+    for at, gate in enumerate(gates(audit)):
+        pointer = f"/gates/{at}/verdict" if at < len(audit.gates) else "/comparison/verdict"
+        text = f"Fails where {gate.text}: {gate.verdict}. Found: {gate.message}"
+        yield Line("Criterion", text, pointer, "gates", "decided")
     if not _decided(audit):
         yield Line("Criterion", "None was set, so that nothing was passed or failed", "/gates", "summary", "not in this dossier")
 
@@ -150,7 +177,10 @@ def _decided(audit: Audit) -> bool:
 
 def _methods(audit: Audit) -> Iterator[Line]:
     run = audit.run
-    yield Line("Method, statistical", f"{_how(run)}, on the file itself, at each sample", "/run/method", "method", "measured")
+    lead = audit.aggregates.get(words.lead_measure(audit).name)
+    valued = lead is not None and lead.count > 0
+    text = f"{_how(run)}, on the file itself, at each sample{'' if valued else '; no sample has a value'}"
+    yield Line("Method, statistical", text, "/run/method", "method", "measured" if valued else "in part")
     if audit.attack is not None:
         text = f"Attack replay of {count(audit.attack.samples, 'sample')}; on {audit.attack.failed:,} of them no attack succeeded"
         yield Line("Method, empirical", text, "/attack/failed", "attack", "measured")
@@ -193,20 +223,40 @@ def _article_15(audit: Audit) -> Iterator[Line]:
     if audit.classes:
         text = f"Values for {count(len(audit.classes), 'class', 'classes')}"
         yield Line("15(3) Accuracy by class", text, "/classes", "classes", "measured")
-    told = "Small changes of the input: sensitivity, boundary distance" + (
-        ", flip radius" if "flip_radius" in audit.aggregates else ""
-    )
-    yield Line("15(4) Robustness against errors and faults", f"{told}. No other fault", "/aggregates", "numbers", "in part")
+    shown = {words.lead_measure(audit).name: "sensitivity", "boundary_distance": "boundary distance", "flip_radius": "flip radius"}
+    told = ", ".join(what for name, what in shown.items() if name in audit.aggregates and audit.aggregates[name].count)
+    text = f"Small changes of the input: {told}. No other fault" if told else "Nothing was measured"
+    state: State = "in part" if told else "not in this dossier"
+    yield Line("15(4) Robustness against errors and faults", text, "/aggregates", "numbers", state)
     if audit.attack is not None:
         a = audit.attack
         ends = percent_interval(a.robust_accuracy_low, a.robust_accuracy_high)
         text = f"Accuracy under attack within {number(a.epsilon)} ({NORM_WORDS[a.norm]}): at most {percent(a.robust_accuracy)}"
         text += f" ({ends})" if ends else ""
-        yield Line("15(5) Adversarial examples", text, "/attack/robust_accuracy", "attack", "in part")
+        yield from _against_attacks(audit)
+        yield Line("15(5) Adversarial examples, at the attack's own distance", text, "/attack/robust_accuracy", "attack", "in part")
     else:
-        yield Line("15(5) Adversarial examples", "No attack was replayed (--attack does)", "/attack", "", "not in this dossier")
+        why = "No attack was replayed (--attack does)"
+        if audit.settings.attack is not None:
+            why = "The attack that was asked for is not in this audit: it ended before, or could not be made (see the findings)"
+        yield Line("15(5) Adversarial examples", why, "/attack", "", "not in this dossier")
     yield Line("15(4) Feedback loops of systems that go on learning", "The file is audited as it is", state="not in this dossier")
     yield Line("15(5) Data poisoning, model poisoning, confidentiality", "Not looked at", state="not in this dossier")
+
+
+def _against_attacks(audit: Audit) -> Iterator[Line]:
+    """What is left of the accuracy at each distance."""
+    told = audit.robustness
+    curve = told.curve("attack") if told is not None else None
+    if told is None or curve is None or not curve.ladder:
+        return
+    what = "Accuracy" if told.counts == "right" else "Agreement with its own predictions"
+    rungs = "; ".join(
+        f"at most {percent(p.left)} ({percent_interval(p.low, p.high)}) at {attacked_at(p.epsilon, curve, told)}"
+        for p in curve.ladder
+    )
+    text = f"{what} against the distance of the attack ({NORM_WORDS[curve.norm]}, {curve.units}): {rungs}"
+    yield Line("15(5) Adversarial examples", text, f"/robustness/curves/{told.curves.index(curve)}/ladder", "attack", "in part")
 
 
 def _annex_iv(audit: Audit) -> Iterator[Line]:

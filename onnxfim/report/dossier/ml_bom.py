@@ -222,11 +222,27 @@ def _metrics(audit: Audit) -> Iterator[dict[str, Any]]:
         if a.median_distance is not None:
             what = f"attack_distance.median (upper bound; {NORM_WORDS[a.norm]}, {a.units})"
             yield _metric(what, a.median_distance, None, None, f"{a.samples} attacked samples")
+    yield from _in_human_terms(audit)
     if audit.bound is not None and audit.bound.log10_fisher is not None:
         unit = f"log10 of {audit.units}"
         yield _metric(
             f"log10_fisher_bound (upper bound from the weights; {unit})", audit.bound.log10_fisher, None, None, "any input"
         )
+
+
+def _in_human_terms(audit: Audit) -> Iterator[dict[str, Any]]:
+    """Distances at which shares of the samples have fallen, and what attacks of a size leave."""
+    told = audit.robustness
+    for curve in told.curves if told is not None else ():
+        units = f"{NORM_WORDS[curve.norm]}, {curve.units}"
+        part = f"{curve.standing} of {curve.samples} samples that stand without a change"
+        for found in curve.reached:
+            if found.epsilon is not None:
+                what = f"{curve.source}.fallen_{100 * found.share:.0f}_percent ({curve.kind}; {units})"
+                yield _metric(what, found.epsilon, found.low, found.high, part)
+        for p in curve.ladder if curve.source == "attack" else ():
+            what = f"accuracy_under_attack (share; upper bound, within {p.epsilon:g}; {units})"
+            yield _metric(what, p.left, p.low, p.high, f"{curve.samples} attacked samples")
 
 
 def _of_classes(audit: Audit) -> Iterator[dict[str, Any]]:

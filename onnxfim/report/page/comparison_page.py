@@ -23,7 +23,7 @@ from onnxfim.report.comparison_words import (
     standings,
     test_label,
 )
-from onnxfim.report.identity_words import identity_facts
+from onnxfim.report.identity_words import identity_facts, running_line
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -119,6 +119,7 @@ class ComparisonPage:
     schema_version: str
     delta: DeltaSection | None = None
     report: tuple[tuple[str, str], ...] = ()
+    running: str = ""
 
     @property
     def many(self) -> bool:
@@ -134,7 +135,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
     center = comparison.baseline if comparison.baseline is not None else 0 if len(names) <= _MOST_FOREST else None
     return ComparisonPage(
         title=f"{title or heading}: robustness compared",
-        heading=heading,
+        heading=title or heading,
         summary=f"{count(len(names), 'audit')} on {count(comparison.count, 'sample')} of {visible(comparison.data)}",
         headline=headline(comparison),
         sentences=sentences(comparison),
@@ -169,6 +170,7 @@ def build_comparison_page(comparison: Comparison) -> ComparisonPage:
         schema_version=visible(comparison.schema_version),
         delta=build_delta_section(comparison.deployment, comparison.gates),
         report=identity_facts(comparison.identity),
+        running=running_line(f"{title or heading}: robustness compared", comparison.identity),
     )
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
+from onnxfim.report.identity_words import command_text, date_text, identity_line, running_line
 from onnxfim.report.numbers import count
 from onnxfim.report.page.view import Fact
 from onnxfim.report.page.whole import Cover
-
-_SHORT = 12  # digits of a report's id that are printed on every sheet
 
 
 def cover(audit: Audit) -> Cover:
@@ -24,15 +21,14 @@ def cover(audit: Audit) -> Cover:
         Fact("Data", f"{count(len(audit.samples), 'sample')} of {visible(audit.data.source)}"),
         Fact("SHA-256 of the data", visible(audit.data.sha256), code=True),
     ]
-    line = []
+    line = identity_line(identity, {})
     if identity is not None:
         if identity.date:
-            facts.append(Fact("Date", visible(identity.date)))
-            line.append(visible(identity.date))
-        facts.append(Fact("Report", visible(identity.report_id), code=True))
-        line.append(f"report {visible(identity.report_id[:_SHORT])}")
+            facts.append(Fact("Date", visible(date_text(identity))))
+        if identity.report_id:
+            facts.append(Fact("Report id", visible(identity.report_id), code=True))
         if identity.command:
-            facts.append(Fact("Command", visible(shlex.join(identity.command)), code=True))
+            facts.append(Fact("Command", visible(command_text(identity)), code=True))
         if identity.host:
             facts.append(Fact("Host", visible(identity.host)))
         facts += [Fact(visible(key), visible(value)) for key, value in identity.meta]
@@ -41,8 +37,8 @@ def cover(audit: Audit) -> Cover:
         facts.append(Fact("Made by", f"onnxfim {visible(str(version))}"))
     return Cover(
         heading=title,
-        line=" · ".join([*([name] if title != name else []), *line]),
+        line=" · ".join(filter(None, (name if title != name else "", line))),
         note=visible(identity.note) if identity and identity.note else "",
         facts=tuple(facts),
-        running=" · ".join([title, *line]),
+        running=running_line(title, identity),
     )

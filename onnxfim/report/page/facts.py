@@ -16,6 +16,9 @@ from onnxfim.report.numbers import count, number, percent, seconds, short, size
 from onnxfim.report.page.view import Fact, FactGroup
 from onnxfim.report.whereabouts import COUNTED, placement_lines
 
+#: What differences are there for, where the values are no differences.
+_OF_CHECK = {"gradient": " (of the cross-check)"}
+
 
 def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
     """Model, data, run, settings and versions as groups of facts."""
@@ -29,7 +32,9 @@ def how_it_was_run(audit: Audit) -> tuple[FactGroup, ...]:
 def _identity_facts(audit: Audit) -> FactGroup:
     """Which report this is."""
     told = identity_facts(audit.identity)
-    return FactGroup("This report", tuple(Fact(name, value, code=name in ("Report id", "Command")) for name, value in told))
+    return FactGroup(
+        "This report", tuple(Fact(name, value, code=name in ("Report id", "Command")) for name, value in told), on_cover=True
+    )
 
 
 def _shape(shape: Iterable[int | str | None]) -> str:
@@ -126,7 +131,7 @@ def _run_facts(audit: Audit) -> FactGroup:
         Fact("Given to the session", visible(", ".join(run.providers_registered)) or "none"),
         *_available(run),
         Fact("Method", visible(run.method)),
-        Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}"),
+        Fact("Step and scheme", f"{short(run.step)}, {visible(run.scheme)}{_OF_CHECK.get(run.method, '')}"),
         *_noise(audit),
         Fact("Temperature", number(run.temperature)),
         Fact("Seed", str(run.seed)),

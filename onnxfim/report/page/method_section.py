@@ -46,6 +46,8 @@ def _measured(audit: Audit) -> str:
     method = audit.run.method
     found = Counter((s.lambda_max.kind, s.lambda_max.method) for s in audit.samples if s.lambda_max.value is not None)
     told = "; ".join(f"{count(n, 'value')} {kind}{f' ({visible(how)})' if how else ''}" for (kind, how), n in found.most_common())
+    if audit.samples and not found:
+        return "Nothing was measured: λ_max has a value on no sample, as the findings say."
     parts = [_MEASURED.get(method, f"Method: {visible(method)}.")]
     if method != "gradient" and audit.step.unchosen is None and audit.samples:
         parts.append(f"Differences were {visible(audit.run.scheme)} ones with the step r = {short(audit.run.step)} per coordinate.")

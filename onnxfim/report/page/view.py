@@ -113,10 +113,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactGroup:
-    """Facts under one heading."""
+    """Facts under one heading; ``on_cover`` where the title page of a print has them already."""
 
     title: str
     facts: tuple[Fact, ...]
+    on_cover: bool = False
 
 
 @dataclass(frozen=True)
