@@ -193,13 +193,7 @@ def _boundary(audit: Audit) -> str:
     behind = f"{_length(audit)}, first order, {found.kind}"
     if found.count == 1:
         return f"{number(found.median.value)} {behind}"
-    robust = robustness_of(audit)
-    curve = robust.curve("boundary_distance")
-    half = curve.reached[1] if curve is not None and curve.standing and robust.unit == "raw" else None
-    also = ""
-    if curve is not None and half is not None and half.epsilon is not None:
-        also = f"; {number(half.epsilon)}{_ends(half.low, half.high)} {visible(curve.units)} of {who(curve, robust.counts)}"
-    return f"median {_statistic(found.median)} {behind}{also}"
+    return f"median {_statistic(found.median)} {behind}"
 
 
 def _worst(audit: Audit) -> Iterator[CardLine]:
