@@ -34,7 +34,7 @@ REPLAYED = with_replay(PLAIN)
 def test_where_the_flip_radius_is_in_raw_units_so_is_the_boundary_beside():
     scaled = replace(PLAIN, settings=replace(PLAIN.settings, input_scale=(4.0,)), robustness=None)
     half = robustness_of(scaled).curve("boundary_distance").reached[1]
-    beside = f"; {number(half.epsilon)} [{number(half.low)}, {number(half.high)}] raw input units of "
+    beside = f"median {number(half.epsilon)} [{number(half.low)}, {number(half.high)}] raw input units, L2, first order"
     assert beside in told(scaled)["boundary"]
     assert "raw input units" in told(scaled)["flip radius"]
     assert "raw input units" not in told(PLAIN)["boundary"]
