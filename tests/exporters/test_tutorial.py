@@ -39,8 +39,8 @@ def test_the_tutorial_runs(tmp_path):
             words = [sys.executable, "-m", "onnxfim", *shlex.split(line)[1:]]
             said.append(_run(words, tmp_path, environment, int(expected[1]) if expected else 0))
     _run([sys.executable, "-c", "\n".join(script)], tmp_path, environment, 0)
-    compared = next(text for text in said if "compare" in text.splitlines()[0])
-    assert compared.index("robust") < compared.index("standard")
+    compared = next(text for text in said if text.startswith("-m onnxfim compare"))
+    assert compared.splitlines()[1].startswith("robust is more robust")
     assert {"standard.html", "comparison.html", "baseline.json"} <= {p.name for p in tmp_path.iterdir()}
 
 
