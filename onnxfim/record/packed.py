@@ -37,6 +37,15 @@ def packed(record: Any) -> bytes | None:
     return _HEAD.pack(len(letters), len(numbers)) + "".join(letters).encode() + struct.pack(f"<{len(numbers)}d", *numbers) + told
 
 
+@cache
+def layout_of(kind: Any) -> str:
+    """The names of a record's fields with those of the records in it: bytes of another layout were written by another version."""
+    if not dataclasses.is_dataclass(kind):
+        return "".join(map(layout_of, typing.get_args(kind)))
+    hints = typing.get_type_hints(kind)
+    return f"({' '.join(f.name + layout_of(hints[f.name]) for f in dataclasses.fields(kind))})"
+
+
 def unpacked(kind: Any, content: bytes) -> Any:
     """The record of the type ``kind`` that `packed` made bytes of, each value held against its type and limits.
 

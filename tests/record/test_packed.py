@@ -1,3 +1,4 @@
+import dataclasses
 import struct
 from dataclasses import replace
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxfim.record.fitting import Misfit
-from onnxfim.record.packed import packed, unpacked
+from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.sample import KLCurve, KLPoint, LeadingFeature, SampleResult
 from tests.support.audits import VARIANTS
 
@@ -66,3 +67,10 @@ def test_whatever_is_changed_is_refused_or_another_record():
 def test_what_is_no_record_is_refused(content):
     with pytest.raises(Misfit):
         unpacked(SampleResult, content)
+
+
+def test_a_layout_names_the_fields_of_the_records_within():
+    before = dataclasses.make_dataclass("Sample", [("index", int), ("curve", KLCurve | None)])
+    after = dataclasses.make_dataclass("Sample", [("index", int), ("curve", KLCurve | None), ("lengths", tuple[KLPoint, ...])])
+    assert layout_of(before) == "(index curve(points(epsilon along against random quadratic) holds_to flips_at))"
+    assert layout_of(after) == layout_of(before)[:-1] + " lengths(epsilon along against random quadratic))"

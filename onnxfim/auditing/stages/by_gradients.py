@@ -23,6 +23,7 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.gradients.selftest import SelfTest, deviations
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.audit import GradientInfo
+from onnxfim.record.packed import layout_of
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.runtime.available_memory import available_memory
 from onnxfim.runtime.call_memory import SHARE
@@ -191,7 +192,8 @@ def measure(ground: Ground, derivative: Derivative, route: GradientRoute) -> Fou
     ground.say("measuring by gradients")
     asked = (settings.sigma, settings.input_scale, settings.surrogate, settings.seed, *filter(None, [derivative.info.provider]))
     read = (ground.reader.identity, calibration.temperature, calibration.log_error, calibration.reason)
-    store = ground.store(gradients=(*read, *asked, ground.scales.identity, "one-sided at ties", route.measurer.step_error))
+    known = (ground.scales.identity, "one-sided at ties", route.measurer.step_error, layout_of(SampleResult))
+    store = ground.store(gradients=(*read, *asked, *known))
     measured = partial(_measured, ground, route)
     box = allowed_inputs(ground)
     results: dict[int, SampleResult] = {}
