@@ -25,6 +25,10 @@ def _lines(audit: Audit) -> Iterator[str]:
     yield f"# Gates that onnxfim {__version__} suggests."
     yield f"# Baseline: {_line(audit.model.name)}, sha256 {visible(audit.model.sha256[:12])}."
     yield f"# Data: {count(len(audit.samples), 'sample')} of {_line(audit.data.source)}."
+    yield f"# Its verdict: {audit.verdict}."
+    for finding in audit.findings:
+        if finding.level == "error":
+            yield f"# {_line(finding.id)}: {_line(finding.message)}"
     yield "# The baseline passes them all; on other samples of the same kind an unchanged model rarely misses one."
     yield "# Audit as many samples or more: with fewer a gate may stay undecided, and what is undecided fails."
     yield "fail-on = ["

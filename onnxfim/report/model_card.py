@@ -66,6 +66,7 @@ def render_section(audit: Audit) -> str:
         "",
         f"Audited with onnxfim {__version__}: {VERDICT_WORDS[audit.verdict].lower()}, {len(audit.samples):,} samples of "
         f"{code(visible(audit.data.source))}.",
+        *(f"{code(visible(f.id))}: {prose(f.message)}" for f in audit.findings if f.level == "error"),
         *(prose(line) for line in human_lines(audit)),
         "",
         "| Metric | Value | 95 % interval | Kind |",

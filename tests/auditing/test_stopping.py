@@ -47,7 +47,7 @@ def test_before_the_first_sample_all_are_listed(saved, cpu, stage):
     assert found.aggregates["lambda_max"].mean.value is None
     assert Audit.from_json(found.to_json()) == found
     for kind, render in renderers().items():
-        assert "interrupted" in render(found) or kind == "csv", kind
+        assert "interrupted" in str(render(found)) or kind == "csv", kind
     if stage == "clean pass":
         assert found.step.unchosen == LEFT_OUT
         assert found.calibration.accuracy is None

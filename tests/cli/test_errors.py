@@ -142,7 +142,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_line_exit_2_and_nothing_written(here, command, monkeypatch, case):
-    monkeypatch.setattr("onnxfim.cli.console._SILENT", 600.0)  # on a busy machine a stage that takes a second is told
+    monkeypatch.setattr("onnxfim.cli.audit_command.SILENT", 600.0)
+    monkeypatch.setattr("onnxfim.cli.waiting.SILENT", 600.0)  # on a busy machine a stage that takes a second is told
     prepare, arguments, words = CASES[case]
     prepare(here)
     before = sorted(p.relative_to(here) for p in here.rglob("*"))

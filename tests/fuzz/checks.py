@@ -100,14 +100,20 @@ def outputs_of(argv: Sequence[str]) -> list[tuple[str, str]]:
     """Formats and paths that arguments ask for, or that a command writes where nothing is asked for."""
     pairs = [value.partition("=") for flag, value in itertools.pairwise(argv) if flag in ("-o", "--output-file")]
     asked = [(kind, path) for kind, equals, path in pairs if equals and path != "-"]
-    return asked if pairs or not argv else _DEFAULTS.get(argv[0], [])
+    gates = [("gates", path) for flag, path in itertools.pairwise(argv) if flag == "--suggest-gates" and path != "-"]
+    return [*(asked if pairs or not argv else _DEFAULTS.get(argv[0], [])), *gates]
 
 
 def _outputs(case: Case, ended: Ended, folder: Path, before: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What is wrong with each output, and the findings of an audit."""
     asked = outputs_of(case.argv)
+    dry = "--dry-run" in case.argv and ended.code == 0
     for kind, path in asked:
         where = folder / path
+        if dry:  # no report is written
+            if where.is_file() and path not in before:
+                yield f"{path}: written by a dry run", ()
+            continue
         if not where.is_file():
             nothing = ended.code == 3 and _TOO_LATE in ended.stderr  # no audit to write
             if ended.code in (0, 1, 3, 4) and not nothing:

@@ -91,7 +91,9 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
     labels += [Label(left - 8, y(t.value / 100) + 4, f"{t.text} %", "end") for t in yticks]
     units = ranking_units(comparison)
-    labels.append(Label((left + right) / 2, bottom + 40, f"{ranking_label(comparison)}, {units} (log)", "middle", role="note"))
+    name = ranking_label(comparison)
+    shown = f"{name}, {units} (log)" if width > NARROW else f"{name} (log)"
+    labels.append(Label((left + right) / 2, bottom + 40, shown, "middle", role="note"))
     labels.append(Label(12, (top + bottom) / 2, "accuracy", "middle", role="note", turned=True))
     paths: list[SvgPath] = []
     placed: list[tuple[float, float, int]] = []
