@@ -100,7 +100,8 @@ def outputs_of(argv: Sequence[str]) -> list[tuple[str, str]]:
     """Formats and paths that arguments ask for, or that a command writes where nothing is asked for."""
     pairs = [value.partition("=") for flag, value in itertools.pairwise(argv) if flag in ("-o", "--output-file")]
     asked = [(kind, path) for kind, equals, path in pairs if equals and path != "-"]
-    gates = [("gates", path) for flag, path in itertools.pairwise(argv) if flag == "--suggest-gates" and path != "-"]
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--suggest-gates=") else [word])]
+    gates = [("gates", path) for flag, path in itertools.pairwise(words) if flag == "--suggest-gates" and path != "-"]
     return [*(asked if pairs or not argv else _DEFAULTS.get(argv[0], [])), *gates]
 
 
