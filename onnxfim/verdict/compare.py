@@ -20,6 +20,7 @@ from onnxfim.record.deployment import MovedOutput
 from onnxfim.record.identity import Identity
 from onnxfim.record.report_id import asked_of_several, report_id
 from onnxfim.record.sample import carries_noise
+from onnxfim.verdict.closed_test import adjusted
 from onnxfim.verdict.common_units import in_common_units
 from onnxfim.verdict.compared_distances import Medians, medians_of
 from onnxfim.verdict.comparison import ClassMovement, Comparison, Entry, Pair, SampleValues
@@ -39,7 +40,7 @@ from onnxfim.verdict.pairs import (
     same_step,
     shared,
 )
-from onnxfim.verdict.ratio import Column, Ratio, holm, moved, p_value, ratio_of_means, resamples, share
+from onnxfim.verdict.ratio import Column, Ratio, moved, p_value, ratio_of_means, resamples, share
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -222,6 +223,8 @@ def _trials(
 
 
 def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place, Decision]) -> tuple[Pair, ...]:
+    values = np.array(list(p.values()))
+    corrected = adjusted(values, np.ones(len(values)))  # equal weights: Holm's procedure
     return tuple(
         Pair(
             first=place[0],
@@ -231,13 +234,13 @@ def _pairs(sides: dict[Place, _Sides], p: dict[Place, float], found: dict[Place,
             ratio=s.ratio.interval(),
             ratio_here=s.ratio.interval_here(),
             p=p[place],
-            p_holm=float(corrected),
-            significant=bool(corrected < _LEVEL),
+            p_holm=float(p_holm),
+            significant=bool(p_holm < _LEVEL),
             worse=share(moved(s.now.values, s.then.values)[0], len(s.now.values)),
             better=share(moved(s.now.values, s.then.values)[1], len(s.now.values)),
             decided=found[place],
         )
-        for (place, s), corrected in zip(sides.items(), holm(np.array(list(p.values()))), strict=True)
+        for (place, s), p_holm in zip(sides.items(), corrected, strict=True)
     )
 
 

@@ -214,15 +214,6 @@ def resamples(n: int, replicates: int, seed: int) -> Array:
     return rng.multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float32)
 
 
-def holm(p: Array) -> Array:
-    """p-values corrected for their number (Holm 1979): the chance of any false one stays below the level."""
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(steps, 1.0)
-    return corrected
-
-
 def share(hits: int, n: int) -> Aggregate:
     """A share of n samples with its exact 95 % interval."""
     low, high = clopper_pearson(hits, n)

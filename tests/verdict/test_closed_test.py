@@ -5,7 +5,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.verdict.closed_test import adjusted
-from onnxfim.verdict.ratio import holm
 
 
 def by_all_intersections(p, weights):
@@ -29,9 +28,19 @@ def test_one_pass_finds_what_all_intersections_do(m, seed):
     assert_allclose(adjusted(p, weights), by_all_intersections(p, weights), rtol=1e-12)
 
 
-def test_equal_weights_are_holms():
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [([0.01], [0.01]), ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([0.5, 0.9], [1.0, 1.0]), ([], [])],
+)
+def test_equal_weights_are_holms(p, expected):
+    assert_allclose(adjusted(np.array(p), np.ones(len(p))), expected)
+
+
+def test_equal_weights_are_holms_of_many():
     p = np.random.default_rng(0).random(12) ** 4
-    assert_allclose(adjusted(p, np.ones(12)), holm(p), rtol=1e-12)
+    ordered = np.sort(p)
+    by_rank = [min(max((12 - j) * ordered[j] for j in range(k + 1)), 1.0) for k in range(12)]  # Holm (1979), as it is written
+    assert_allclose(adjusted(p, np.ones(12))[np.argsort(p)], by_rank, rtol=1e-12)
 
 
 def test_only_the_ratios_of_the_weights_matter():

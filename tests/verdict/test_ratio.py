@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
 from onnxfim.verdict.correlation import rank_correlation
-from onnxfim.verdict.ratio import Column, _freedom, holm, moved, p_value, ratio_of_means, resamples, share
+from onnxfim.verdict.ratio import Column, _freedom, moved, p_value, ratio_of_means, resamples, share
 from tests.support.small_audits import heavy, noisy
 
 
@@ -116,14 +116,6 @@ def test_p_values_find_what_differs():
     assert p_value(1.5 * b * np.exp(rng.normal(0, 0.2, 200)), b, counts) < 0.01
     assert p_value(b, b, counts) == 1.0
     assert p_value(1.2 * b, b, counts) < 0.01  # every sample rose by the same factor
-
-
-@pytest.mark.parametrize(
-    ("p", "expected"),
-    [([0.01], [0.01]), ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([0.5, 0.9], [1.0, 1.0]), ([], [])],
-)
-def test_holm(p, expected):
-    assert_allclose(holm(np.array(p)), expected)
 
 
 def test_shares_have_exact_intervals():
