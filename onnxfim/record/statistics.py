@@ -353,7 +353,12 @@ def _standard_ranks(values: Array) -> Array | None:
     """Ranks, equal values sharing their mean rank, centred and of unit spread; None where they have none."""
     if np.isnan(values).any():
         return None
+    found = ranks(values)
+    spread = float(found.std())
+    return (found - found.mean()) / spread if spread > 0 else None
+
+
+def ranks(values: Array) -> Array:
+    """Ranks from 1 on, equal values sharing their mean rank, (n,)."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    spread = float(ranks.std())
-    return (ranks - ranks.mean()) / spread if spread > 0 else None
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], np.float64)

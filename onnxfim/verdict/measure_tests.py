@@ -19,7 +19,7 @@ from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
 from onnxfim.verdict.pairs import is_paired
 from onnxfim.verdict.ratio import Column, noise_of_log_ratio
 from onnxfim.verdict.shared_temperature import at_one_temperature, temperature_error
-from onnxfim.verdict.signed_ranks import signed_ranks_of
+from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
 from onnxfim.verdict.survival import wrong_without
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -130,8 +130,8 @@ def log_trial(
         note = "; ".join(filter(None, (note, "both at one temperature")))
     logs = _log_ratios(then.values, now.values)
     n = len(logs)
-    if n < 2 or np.abs(logs).max() <= 1e-9:
-        equal = n > 0 and np.abs(logs).max() <= 1e-9
+    if n < 2 or np.abs(logs).max() <= EQUAL:
+        equal = n > 0 and np.abs(logs).max() <= EQUAL
         value = Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal") if equal else geometric_mean_of_ratios(logs)
         return Trial("log_lambda", measure, n, value, 0.0, 1.0, None, _STUDENT, decides=decides, note=note)
     positive = np.flatnonzero((then.values > 0) & (now.values > 0))  # a value of 0 has no relative error

@@ -12,14 +12,13 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Reading
 from onnxfim.record.special import stdtrit
 from onnxfim.record.statistics import Z95, binomial_at_most
-from onnxfim.verdict.signed_ranks import signed_rank_p
+from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVEL = 0.975
 _SKEWED = 3.0  # over n: by how much the squared width of Student's interval is raised, for logarithms that are skewed
 _EDGE = 1e-12
-_EQUAL = 1e-9  # logarithms that differ by less are the same
 
 
 def difference_of_shares(only_first: int, only_second: int, n: int) -> Aggregate:
@@ -92,7 +91,7 @@ def mean_difference(values: Array) -> Aggregate:
 
 def signed_ranks(logs: Array) -> float:
     """Two-sided p-value of log-ratios (n,) that are symmetric about 0: Wilcoxon's signed ranks; equal samples are left out."""
-    return signed_rank_p(logs[np.abs(logs) > _EQUAL])
+    return signed_ranks_of(logs[np.abs(logs) > EQUAL]).p
 
 
 def reading(change: Aggregate, still: float) -> Reading:

@@ -12,10 +12,12 @@ import numpy as np
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.special import ndtr, ndtri
+from onnxfim.record.statistics import ranks
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_EQUAL = 1e-9  # logarithms that differ by less are the same
+#: Logarithms that differ by less are the same.
+EQUAL = 1e-9
 _EXACT = 100  # samples up to which the distribution is counted out
 _HALVINGS = 60  # of a range of logarithms: to the last digits
 _BEYOND = 1e3  # the logarithm that stands for a ratio which is only known to be larger than all others
@@ -71,30 +73,18 @@ def signed_ranks_of(logs: Array, *, reach: float = 0.0) -> SignedRanks:
     return SignedRanks(min(1.0, 2 * min(above, below)), _open(centre), _open(low - reach), _open(high + reach), len(d))
 
 
-def signed_rank_p(logs: Array) -> float:
-    """Two-sided p-value of log-ratios (n,) that are symmetric about 0."""
-    return signed_ranks_of(logs).p if len(logs) else 1.0
-
-
 def _one_sided(d: Array) -> float:
     """Probability of a sum of positive ranks as large as this one, where all signs are as likely."""
-    moved = np.abs(d) > _EQUAL
-    ranks = _ranks(np.where(moved, np.abs(d), 0.0))[moved]
+    moved = np.abs(d) > EQUAL
+    weights = ranks(np.where(moved, np.abs(d), 0.0))[moved]
     signs = d[moved] > 0
-    if len(ranks) == 0:
+    if len(weights) == 0:
         return 1.0
-    if len(ranks) <= _EXACT:
-        doubled = np.round(2 * ranks).astype(int)  # ranks of ties are halves
+    if len(weights) <= _EXACT:
+        doubled = np.round(2 * weights).astype(int)  # ranks of ties are halves
         return float(min(_distribution(doubled)[int(doubled[signs].sum()) :].sum(), 1.0))
-    observed, expected = ranks[signs].sum(), ranks.sum() / 2
-    return float(ndtr(-(observed - expected - 0.5) / math.sqrt(float((ranks**2).sum()) / 4)))
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks from 1 on, those of ties their mean, (n,)."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place], np.float64)
+    observed, expected = weights[signs].sum(), weights.sum() / 2
+    return float(ndtr(-(observed - expected - 0.5) / math.sqrt(float((weights**2).sum()) / 4)))
 
 
 def _distribution(weights: Array) -> Array:

@@ -16,14 +16,13 @@ from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
 from onnxfim.verdict.pairs import is_paired
 from onnxfim.verdict.ratio import Column, noise_of_log_ratio
 from onnxfim.verdict.shared_temperature import temperature_error
-from onnxfim.verdict.signed_ranks import signed_ranks_of
+from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: The chance, at most, that a usual sample is called beyond its limit where it is not; both tests have half of it (Bonferroni).
 LEVEL = 0.005
 _TESTS = 2
-_EQUAL = 1e-9  # logarithms that differ by less are the same
 
 
 def typical_changes(
@@ -80,7 +79,7 @@ def _sensitivity(now: Audit, then: Audit, columns: tuple[Column, Column], measur
     logs = np.log(a.values) - np.log(b.values)
     n, centre = len(logs), float(logs.mean())
     name = f"{measure}.geometric_mean"
-    if np.abs(logs).max() <= _EQUAL:
+    if np.abs(logs).max() <= EQUAL:
         return TypicalChange(name, n, Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal"), limit, 1.0, False)
     u = np.full(n, 1 / n)
     noise = noise_of_log_ratio(a, b, u, u, paired=is_paired(now, then))
