@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.deployment import Change, ClassFlip, Deployment, MovedOutput, Outcomes
-from onnxfim.record.sample import estimate_of, own_interval
+from onnxfim.record.sample import estimate_of
 from onnxfim.record.settings import OUTPUT_FAMILIES
 from onnxfim.verdict.paired import (
     difference_of_shares,
@@ -21,12 +21,13 @@ from onnxfim.verdict.paired import (
     mcnemar,
     mean_difference,
     reading,
-    shared_error,
     signed_ranks,
 )
 from onnxfim.verdict.pairs import columns_of, is_paired, lead_measure, same_step
-from onnxfim.verdict.ratio import Column, moved, noise_of_log_ratio, share
-from onnxfim.verdict.shared_temperature import at_one_temperature, temperature_error
+from onnxfim.verdict.ratio import Column, moved, share
+from onnxfim.verdict.shared_temperature import at_one_temperature
+from onnxfim.verdict.signed_ranks import EQUAL
+from onnxfim.verdict.usual_ratio import usual_ratio
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -209,17 +210,11 @@ def _ratio(audits: Sequence[Audit], measure: str) -> Change:
     elif measure == _CALIBRATED:
         note = "each at its own temperature, whose errors are in the interval"
     logs = np.log(now.values) - np.log(then.values)
-    if np.abs(logs).max() <= 1e-9:
+    if np.abs(logs).max() <= EQUAL:
         value = Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal")
         return Change(*_means(then, now), value, "ratio", "identical", len(logs), 1.0, _RANKS, share(0, len(logs)))
-    error = shared_error(temperature_error(now), temperature_error(then)) if shared is None else shared.error
-    u = np.full(len(logs), 1 / len(logs))
-    found = geometric_mean_of_ratios(
-        logs,
-        noise=noise_of_log_ratio(now, then, u, u, paired=is_paired(first, second)),
-        temperature=error,
-        reach=_reach(first, second, measure, now.indices),
-    )
+    error = None if shared is None else shared.error
+    found = usual_ratio((first, second), (then, now), logs, measure, temperature=error).ratio
     lost = len({*(s.index for s in first.samples)} | {*(s.index for s in second.samples)}) - len(logs)
     left_out = f"{lost} samples without a value in both are left out" if lost else ""
     rose, _ = moved(now.values, then.values)
@@ -251,23 +246,6 @@ def _kinds(first: Audit, second: Audit, measure: str, indices: Array) -> Array:
     return np.array([int(i) in bounds[0] or int(i) in bounds[1] for i in indices], bool)
 
 
-def _reach(first: Audit, second: Audit, measure: str, indices: Array) -> tuple[float, float]:
-    """How far the mean log-ratio may be off because values have no one slope: what does not average out over the samples."""
-    down = up = 0.0
-    kept = {int(i) for i in indices}
-    for audit, sign in ((second, 1), (first, -1)):
-        for s in audit.samples:
-            e = estimate_of(s, measure)
-            if s.index not in kept or e is None or not e.value or e.kind in ("estimate", "exact"):
-                continue
-            low, high = own_interval(e)
-            below = math.log(e.value / low) if low else 0.0
-            above = math.log(high / e.value) if high else 0.0
-            down, up = (down + below, up + above) if sign > 0 else (down + above, up + below)
-    n = max(len(kept), 1)
-    return down / n, up / n
-
-
 def _flip_radius(first: Audit, second: Audit) -> Change:
     if not (first.decides and second.decides):
         return _none(_UNDECIDED)
@@ -287,7 +265,7 @@ def _flip_radius(first: Audit, second: Audit) -> Change:
     if any(only):
         note += f"; found in the first alone on {only[0]} samples, in the second alone on {only[1]}"
     means = float(np.exp(np.log(then).mean())), float(np.exp(np.log(now).mean()))
-    if np.abs(logs).max() <= 1e-9:
+    if np.abs(logs).max() <= EQUAL:
         value = Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal")
         return Change(*means, value, "ratio", "identical", len(logs), 1.0, _RANKS, share(0, len(logs)), note)
     change = geometric_mean_of_ratios(logs)

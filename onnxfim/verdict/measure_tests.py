@@ -11,16 +11,15 @@ import numpy as np
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
-from onnxfim.record.sample import Estimate, SampleResult, own_interval
+from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.special import ndtri, stdtrit
-from onnxfim.record.statistics import Z95
 from onnxfim.verdict.decided import Question
-from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
-from onnxfim.verdict.pairs import is_paired
-from onnxfim.verdict.ratio import Column, noise_of_log_ratio
-from onnxfim.verdict.shared_temperature import at_one_temperature, temperature_error
+from onnxfim.verdict.paired import geometric_mean_of_ratios
+from onnxfim.verdict.ratio import Column
+from onnxfim.verdict.shared_temperature import at_one_temperature
 from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
 from onnxfim.verdict.survival import wrong_without
+from onnxfim.verdict.usual_ratio import usual_ratio
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -135,17 +134,9 @@ def log_trial(
         value = Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal") if equal else geometric_mean_of_ratios(logs)
         return Trial("log_lambda", measure, n, value, 0.0, 1.0, None, _STUDENT, decides=decides, note=note)
     positive = np.flatnonzero((then.values > 0) & (now.values > 0))  # a value of 0 has no relative error
-    then, now = then.at(positive), now.at(positive)
-    u = np.full(len(positive), 1 / n)
-    noise = noise_of_log_ratio(now, then, u, u, paired=is_paired(*audits)) if len(positive) else 0.0
-    if temperature is None:
-        temperature = shared_error(temperature_error(now), temperature_error(then)) if len(positive) else 0.0
-    down, up = (end + slack for end in kinked_reach(audits, measure, now.indices))
-    ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
-    centre = float(logs.mean())
-    error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
-    p = student_p(abs(centre) - (down if centre > 0 else up), error, n - 1, temperature)
-    return Trial("log_lambda", measure, n, ratio, centre, p, int(centre < 0), _STUDENT, decides=decides, note=note)
+    u = usual_ratio(audits, (then.at(positive), now.at(positive)), logs, measure, temperature=temperature, slack=slack)
+    p = student_p(abs(u.log) - (u.down if u.log > 0 else u.up), u.error, u.freedom, u.temperature)
+    return Trial("log_lambda", measure, n, u.ratio, u.log, p, int(u.log < 0), _STUDENT, decides=decides, note=note)
 
 
 def _one_temperature(
@@ -176,22 +167,6 @@ def _log_ratios(then: Array, now: Array) -> Array:
         logs[(then <= 0) & (now > 0)] = max(float(logs.max()), 0.0)
         logs[(now <= 0) & (then > 0)] = min(float(logs.min()), 0.0)
     return logs
-
-
-def kinked_reach(audits: tuple[Audit, Audit], measure: str, indices: Array) -> tuple[float, float]:
-    """How far down and up the mean log-ratio may be wrong because values have no one slope."""
-    kept = {int(i) for i in indices}
-    down = up = 0.0
-    for audit, later in zip(audits, (False, True), strict=True):
-        for s in audit.samples:
-            estimate: Estimate | None = getattr(s, measure)
-            if s.index not in kept or estimate is None or estimate.kind != "kinked" or not estimate.value:
-                continue
-            low, high = own_interval(estimate)
-            below = math.log(estimate.value / low) if low else 0.0
-            above = math.log(high / estimate.value) if high else 0.0
-            down, up = (down + below, up + above) if later else (down + above, up + below)
-    return down / max(len(kept), 1), up / max(len(kept), 1)
 
 
 def student_p(size: float, error: float, freedom: float, shared: float) -> float:

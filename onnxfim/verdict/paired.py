@@ -74,10 +74,16 @@ def geometric_mean_of_ratios(
     n, centre = len(logs), float(logs.mean())
     if n < 2:
         return Aggregate(math.exp(centre), None, None, 0.0, "1 sample is too few: no population interval")
-    spread = float(stdtrit(n - 1, _LEVEL)) * float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + _SKEWED / n)
+    spread = float(stdtrit(n - 1, _LEVEL)) * standard_error(logs)
     half = math.hypot(max(spread, noise), Z95 * temperature)
     low, high = centre - half - reach[0], centre + half + reach[1]
     return Aggregate(math.exp(centre), math.exp(low), math.exp(min(high, 700.0)), 0.95, "Student's interval of paired log-ratios")
+
+
+def standard_error(values: Array) -> float:
+    """Standard error of the mean of values (n,), n of 2 or more: wider by ``√(1 + 3/n)`` for their skewness."""
+    n = len(values)
+    return float(values.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + _SKEWED / n)
 
 
 def mean_difference(values: Array) -> Aggregate:
@@ -85,7 +91,7 @@ def mean_difference(values: Array) -> Aggregate:
     n, centre = len(values), float(values.mean())
     if n < 2:
         return Aggregate(centre, None, None, 0.0, "1 sample is too few: no population interval")
-    half = float(stdtrit(n - 1, _LEVEL)) * float(values.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + _SKEWED / n)
+    half = float(stdtrit(n - 1, _LEVEL)) * standard_error(values)
     return Aggregate(centre, centre - half, centre + half, 0.95, "Student's interval of paired differences")
 
 

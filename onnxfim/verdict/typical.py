@@ -10,13 +10,10 @@ import numpy as np
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, TypicalChange
-from onnxfim.record.statistics import Z95
-from onnxfim.verdict.measure_tests import distance_measure, distance_trial, kinked_reach, student_p
-from onnxfim.verdict.paired import geometric_mean_of_ratios, shared_error
-from onnxfim.verdict.pairs import is_paired
-from onnxfim.verdict.ratio import Column, noise_of_log_ratio
-from onnxfim.verdict.shared_temperature import temperature_error
+from onnxfim.verdict.measure_tests import distance_measure, distance_trial, student_p
+from onnxfim.verdict.ratio import Column
 from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
+from onnxfim.verdict.usual_ratio import usual_ratio
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -77,16 +74,11 @@ def _sensitivity(now: Audit, then: Audit, columns: tuple[Column, Column], measur
         return None
     a, b = (c.at(np.flatnonzero(positive)) for c in columns)
     logs = np.log(a.values) - np.log(b.values)
-    n, centre = len(logs), float(logs.mean())
+    n = len(logs)
     name = f"{measure}.geometric_mean"
     if np.abs(logs).max() <= EQUAL:
         return TypicalChange(name, n, Aggregate(1.0, 1.0, 1.0, 0.95, "all samples are equal"), limit, 1.0, False)
-    u = np.full(n, 1 / n)
-    noise = noise_of_log_ratio(a, b, u, u, paired=is_paired(now, then))
-    temperature = shared_error(temperature_error(a), temperature_error(b))
-    down, up = kinked_reach((then, now), measure, a.indices)
-    ratio = geometric_mean_of_ratios(logs, noise=noise, temperature=temperature, reach=(down, up))
-    error = max(float(logs.std(ddof=1)) / math.sqrt(n) * math.sqrt(1 + 3 / n), noise / Z95)
-    size = centre - math.log(limit) - down
-    p = student_p(size, error, n - 1, temperature) / 2 if size > 0 else 1.0
-    return TypicalChange(name, n, ratio, limit, p, p <= LEVEL / _TESTS)
+    u = usual_ratio((then, now), (b, a), logs, measure)
+    size = u.log - math.log(limit) - u.down
+    p = student_p(size, u.error, u.freedom, u.temperature) / 2 if size > 0 else 1.0
+    return TypicalChange(name, n, u.ratio, limit, p, p <= LEVEL / _TESTS)
