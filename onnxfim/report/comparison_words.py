@@ -72,16 +72,20 @@ def standings(comparison: Comparison) -> tuple[Standing, ...]:
     return tuple(found)
 
 
+def by_distances(comparison: Comparison) -> bool:
+    """Whether distances rank the models, not λ_max."""
+    return comparison.ranked_by in ("flip_radius", "boundary_distance")
+
+
 def ranking_label(comparison: Comparison) -> str:
     """What the models are ranked by: ``median flip radius``, ``mean calibrated λ_max``."""
     by = comparison.ranked_by or comparison.measure
-    return f"{'median' if by in ('flip_radius', 'boundary_distance') else 'mean'} {inline_label(by)}"
+    return f"{'median' if by_distances(comparison) else 'mean'} {inline_label(by)}"
 
 
 def ranking_units(comparison: Comparison) -> str:
     """Units of what the models are ranked by."""
-    distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
-    return distance_units(comparison) if distances else visible(comparison.units)
+    return distance_units(comparison) if by_distances(comparison) else visible(comparison.units)
 
 
 def distance_units(comparison: Comparison) -> str:
@@ -103,7 +107,7 @@ def headline(comparison: Comparison) -> str:
         return _of_two(comparison.pairs[0], names)
     best = comparison.order[0]
     mine = _decided(comparison, best)
-    open_to = [names[j] for j in comparison.order[1:] if _between(comparison, best, j).better is None]
+    open_to = [names[j] for j in comparison.order[1:] if (pair := comparison.pair(best, j)) is None or not pair.told]
     if not open_to:
         worst = max(d.p for d in mine)
         return f"{names[best]} is the most robust of {len(names)}: decided against every other ({p_words(worst)})."
@@ -115,13 +119,12 @@ def headline(comparison: Comparison) -> str:
 def sentences(comparison: Comparison) -> tuple[str, ...]:
     """How much is decided, how sure that is, and where measures disagree."""
     names = names_of(comparison)
-    told = sum(p.decided is not None and p.decided.better is not None for p in comparison.pairs)
     several = len(comparison.pairs) > 1
     found = []
     if several:
         found.append(
-            f"{told} of {count(len(comparison.pairs), 'pair')} decided; the chance that any of them is decided wrongly is at "
-            f"most {percent(comparison.level)}."
+            f"{comparison.told} of {count(len(comparison.pairs), 'pair')} decided; the chance that any of them is decided wrongly "
+            f"is at most {percent(comparison.level)}."
         )
     torn = [p for p in comparison.pairs if p.decided is not None and p.decided.agreement == "disagree"]
     if torn:
@@ -129,7 +132,7 @@ def sentences(comparison: Comparison) -> tuple[str, ...]:
         found.append(
             f"The measures disagree on {pairs}." if len(torn) == 1 else f"The measures disagree on {len(torn)} pairs: {pairs}."
         )
-    if told < len(comparison.pairs) and several:
+    if comparison.told < len(comparison.pairs) and several:
         found.append("What is not decided may be chance: with other samples of the same kind the order may turn.")
     return tuple(found)
 
@@ -170,8 +173,8 @@ def sign_of(comparison: Comparison, row: int, column: int) -> str:
 
     Empty for a model against itself, and for pairs that were not tested.
     """
-    d = next((p.decided for p in comparison.pairs if {p.first, p.second} == {row, column}), None) if row != column else None
-    if d is None:
+    pair = comparison.pair(row, column)
+    if pair is None or (d := pair.decided) is None:
         return ""
     if d.better is None:
         return "≠" if d.agreement == "disagree" else "·"
@@ -207,11 +210,6 @@ def _against_baseline(comparison: Comparison, names: Sequence[str]) -> str:
     better = sum(d.better not in (None, at) for d in found)
     left = len(found) - better - worse
     return f"Against {names[at]}: {better} of {count(len(found), 'model')} more robust, {worse} less, {left} not decided."
-
-
-def _between(comparison: Comparison, i: int, j: int) -> Decision:
-    found = next((p.decided for p in comparison.pairs if {p.first, p.second} == {i, j}), None)
-    return found if found is not None else Decision(None, None, 1.0, "open", ())
 
 
 def _decided(comparison: Comparison, i: int) -> list[Decision]:

@@ -86,6 +86,11 @@ class Pair:
     better: Aggregate
     decided: Decision | None = None
 
+    @property
+    def told(self) -> bool:
+        """Whether it is decided which of the two is the more robust."""
+        return self.decided is not None and self.decided.better is not None
+
 
 @dataclass(frozen=True)
 class ClassMovement:
@@ -156,12 +161,20 @@ class Comparison(Shown):
 
     def __repr__(self) -> str:
         """Two lines for an interactive session: a comparison has thousands of values."""
-        told = sum(p.decided is not None and p.decided.better is not None for p in self.pairs)
         names = ", ".join(visible(self.entries[i].name) for i in self.order)
         return (
             f"<Comparison of {len(self.entries)} models on {self.count} samples; the most robust first: {names}\n"
-            f"  {told} of {len(self.pairs)} pairs decided; .entries, .pairs, .order, .to_frame(), .figures, .to_json()>"
+            f"  {self.told} of {len(self.pairs)} pairs decided; .entries, .pairs, .order, .to_frame(), .figures, .to_json()>"
         )
+
+    @property
+    def told(self) -> int:
+        """How many of the pairs are decided."""
+        return sum(p.told for p in self.pairs)
+
+    def pair(self, one: int, other: int) -> Pair | None:
+        """The pair of two entries by their positions, whichever is first; None where it was not tested."""
+        return next((p for p in self.pairs if (p.first, p.second) in ((one, other), (other, one))), None)
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""

@@ -47,17 +47,17 @@ def decision_matrix(comparison: Comparison, *, width: int) -> Chart:
             labels.append(Label(round(left + (r + 0.5) * across, 1), top - 8, f"{r + 1}", "middle"))
         for c, j in enumerate(order):
             sign = sign_of(comparison, i, j)
-            pair = next((p for p in comparison.pairs if {p.first, p.second} == {i, j}), None)
-            tip = f"{names[i]} and {names[j]}: {pair_words(pair, names)}" if pair is not None and i != j else names[i]
+            pair = comparison.pair(i, j)
+            tip = f"{names[i]} and {names[j]}: {pair_words(pair, names)}" if pair is not None else names[i]
             x = left + c * across
             bars.append(Bar(round(x + 0.5, 1), round(y + 0.5, 1), round(across - 1, 1), round(down - 1, 1), _SERIES[sign], tip))
             if sign:
                 labels.append(Label(round(x + across / 2, 1), round(y + down / 2 + 4, 1), sign, "middle", role="mark"))
-    told = sum(p.decided is not None and p.decided.better is not None for p in comparison.pairs)
     return Chart(
         "matrix",
         "Which models are decided to be more robust than which",
-        f"{told} of {count(len(comparison.pairs), 'pair')} decided; from the most robust on: {', '.join(names[i] for i in order)}.",
+        f"{comparison.told} of {count(len(comparison.pairs), 'pair')} decided; "
+        f"from the most robust on: {', '.join(names[i] for i in order)}.",
         width,
         math.ceil(top + k * down + 6),
         bars=tuple(bars),
@@ -122,8 +122,8 @@ def forest(comparison: Comparison, against: int, *, width: int) -> Chart | None:
     names = names_of(comparison)
     rows: list[tuple[str, str, tuple[float | None, ...], bool, bool]] = []
     for i in comparison.order:
-        pair = next((p for p in comparison.pairs if {p.first, p.second} == {i, against}), None)
-        if i == against or pair is None or pair.decided is None:
+        pair = comparison.pair(i, against)
+        if pair is None or pair.decided is None:
             continue
         rows.append((names[i], "", (), False, False))
         for t in pair.decided.measures:

@@ -13,6 +13,7 @@ from onnxfim.report.charts.comparison_charts import against, means
 from onnxfim.report.charts.decision_charts import accuracy_scatter, decision_matrix, forest
 from onnxfim.report.charts.marks import Figure, at_both_widths
 from onnxfim.report.comparison_words import (
+    by_distances,
     distance_units,
     headline,
     names_of,
@@ -205,7 +206,7 @@ def _standing(comparison: Comparison) -> Table:
 
 
 def _standing_note(comparison: Comparison) -> str:
-    distances = comparison.ranked_by in ("flip_radius", "boundary_distance")
+    distances = by_distances(comparison)
     what = f"distances of each model’s rightly classified samples in {distance_units(comparison)}; " if distances else ""
     relative = "how many times as far as the geometric mean of all models" if distances else "how many times as low as that of all"
     return (
@@ -273,7 +274,7 @@ def _pair(comparison: Comparison, pair: Pair, names: Sequence[str]) -> PairLine:
     return PairLine(
         f"{names[pair.second]} / {names[pair.first]}",
         pair_words(pair, names),
-        pair.decided is not None and pair.decided.better is not None,
+        pair.told,
         tuple(None if t is None else TestCell(of_compared(t.ratio), p_words(t.p_adjusted), t.significant) for t in tests),
         of_share(pair.worse),
         of_share(pair.better),
