@@ -114,6 +114,11 @@ STATISTICS: tuple[Statistic, ...] = (
 )
 
 
+#: The same by name; those that are quantiles.
+STATISTIC_BY_NAME: dict[str, Statistic] = {s.name: s for s in STATISTICS}
+QUANTILES: dict[str, float] = {s.name: s.quantile for s in STATISTICS if s.quantile is not None}
+
+
 def columns() -> tuple[Measure, ...]:
     """The measures that a table of samples shows, in the order of its columns."""
     shown = [(m.column, m) for m in MEASURES if m.column is not None]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from onnxfim.record.measures import STATISTICS
+from onnxfim.record.measures import QUANTILES, STATISTIC_BY_NAME
 from onnxfim.record.statistics import bracketing, fewest_bracketing, wilson
 from onnxfim.verdict.gates import Gate
 
-_QUANTILES = {s.name: (s.label, s.quantile) for s in STATISTICS if s.quantile is not None}
 _LEAST = {"mean": 2, "geometric_mean": 2}  # samples from which there is an interval at all
 _OF_LABELS = ("clean_accuracy", "temperature", "lambda_max_calibrated")
 
@@ -56,11 +55,9 @@ def obstacle(gate: Gate, planned: Planned) -> Obstacle | None:
     n = planned.samples
     if statistic in _LEAST and n < _LEAST[statistic]:
         return Obstacle(True, f"gate {gate.text!r} cannot be decided on {n} sample. Give --samples {_LEAST[statistic]} or more.")
-    if statistic not in _QUANTILES:
+    if statistic not in QUANTILES:
         return None
-    label, q = _QUANTILES[statistic]
-    assert q is not None
-    return _of_quantile(gate, n, label.lower(), q)
+    return _of_quantile(gate, n, STATISTIC_BY_NAME[statistic].label.lower(), QUANTILES[statistic])
 
 
 def _missing(name: str, planned: Planned) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
-from onnxfim.record.measures import BY_NAME, STATISTICS, gated
+from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing, temperature_interval
 from onnxfim.verdict.advice import more_passes, more_samples
@@ -24,7 +24,6 @@ SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
 LEVELS = ("error", "warning", "note")
 
 _GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
-_QUANTILES = {s.name: s.quantile for s in STATISTICS if s.quantile is not None}
 _LEVEL = 0.025
 
 
@@ -187,7 +186,7 @@ def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
 def _instead(gate: Gate) -> str:
     """Which gate so many samples would bound."""
     measure, _, statistic = gate.name.partition(".")
-    return f", or gate {measure}.median instead" if statistic in _QUANTILES and statistic != "median" else ""
+    return f", or gate {measure}.median instead" if statistic in QUANTILES and statistic != "median" else ""
 
 
 def _read(audit: Audit, name: str) -> _Decidable:
@@ -218,7 +217,7 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
         why = f"its values are {group.kind}s" if bounds else found.method
     elif statistic == "mean" and found.confidence < 0.9:
         low, high, needed = None, None, 2
-    if (q := _QUANTILES.get(statistic)) is not None:
+    if (q := QUANTILES.get(statistic)) is not None:
         # Order statistics that bracket the quantile exist only from so many samples on.
         below, above = bracketing(n, q)
         fewest = fewest_bracketing(q)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates
-from onnxfim.record.measures import BY_NAME
+from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTIC_BY_NAME
 from onnxfim.record.statistics import bracketing, fewest_bracketing, wilson
 
 #: Half-widths of the 95 % interval that lie between a value and its threshold. One is the baseline's own error, √2 that of the
@@ -19,7 +19,6 @@ WIDEST = {-1: 10.0, 1: math.sqrt(10.0)}
 _ONE_IN = 0.01  # of the re-runs of an unchanged model may fall below the suggested accuracy, by its predictive distribution
 _LAMBDAS = ("lambda_max_calibrated", "lambda_max")
 _CENTRES = ("geometric_mean", "median")
-_LABELS = {"mean": "mean", "geometric_mean": "geometric mean", "median": "median", "p95": "95th percentile"}
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _gate(audit: Audit, measure: str, statistic: str, group: Aggregates) -> Sugg
     name, found, n = f"{measure}.{statistic}", getattr(group, statistic), group.count + group.unfound
     sign = BY_NAME[measure].sign  # -1: larger is worse
     end = found.high if sign < 0 else found.low
-    quantile = {"median": 0.5, "p95": 0.95}.get(statistic)
+    quantile = QUANTILES.get(statistic)
     if quantile is not None:
         fewest = fewest_bracketing(quantile)[1 if sign < 0 else 0]
         if bracketing(n, quantile)[1 if sign < 0 else 0] is None:
@@ -180,7 +179,8 @@ def _gate(audit: Audit, measure: str, statistic: str, group: Aggregates) -> Sugg
         return Refused(name, _too_wide(audit, measure, n, factor, widest, found))
     threshold = _outwards(found.value * factor if sign < 0 else found.value / factor, up=sign < 0)
     which = "upper" if sign < 0 else "lower"
-    why = f"{_LABELS[statistic]} of {n:,} samples; the threshold is {HALF_WIDTHS:g} times as far as the {which} end of its interval"
+    label = STATISTIC_BY_NAME[statistic].label.lower()
+    why = f"{label} of {n:,} samples; the threshold is {HALF_WIDTHS:g} times as far as the {which} end of its interval"
     text = f"{name} {'>' if sign < 0 else '<'} {threshold:.12g}"
     return Suggested(text, name, found.value, found.low, found.high, threshold, n, threshold / found.value, why)
 
