@@ -77,6 +77,11 @@ class SurvivalCurve:
     points: tuple[SurvivalPoint, ...]
     ladder: tuple[SurvivalPoint, ...] = ()
 
+    @property
+    def half(self) -> Reached | None:
+        """Where half of the standing samples have fallen; None where none stands."""
+        return next((r for r in self.reached if r.share == 0.5), None)
+
 
 @closed
 @dataclass(frozen=True)

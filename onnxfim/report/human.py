@@ -123,12 +123,12 @@ def _tails(tenth: Reached, most: Reached) -> str:
 def _caution(audit: Audit, told: Robustness, half: Reached) -> str:
     """What is known of shorter ways."""
     attacked = told.curve("attack")
-    if attacked is not None and attacked.norm == "l2" and attacked.units == told.units and attacked.reached:
-        shorter = attacked.reached[1].epsilon
+    if attacked is not None and attacked.norm == "l2" and attacked.units == told.units and attacked.half is not None:
+        shorter = attacked.half.epsilon
         if shorter is not None and half.epsilon is not None and shorter < half.epsilon:
             return f"The attack found shorter ways: {number(shorter)} for half of those attacked."
     near = told.curve("boundary_distance")
-    first = near.reached[1].epsilon if near is not None and near.reached else None
+    first = near.half.epsilon if near is not None and near.half is not None else None
     if first and half.epsilon and half.epsilon > _FARTHER * first:
         return f"Shorter ways are likely: to first order, a boundary is {number(first)} away for half of them."
     if audit.run.method != "gradient":
@@ -139,7 +139,7 @@ def _caution(audit: Audit, told: Robustness, half: Reached) -> str:
 def _boundary_alone(audit: Audit, told: Robustness) -> str | None:
     """The first-order distance, where no flip was looked for."""
     curve = told.curve("boundary_distance")
-    half = curve.reached[1] if curve is not None and curve.reached else None
+    half = curve.half if curve is not None else None
     if curve is None or half is None or half.epsilon is None:
         return _without_predictions(audit, told)
     return (
@@ -175,10 +175,9 @@ _MEANS = {
 def attack_line(told: Robustness) -> str | None:
     """What the attack left at which distance; None without an attack."""
     curve = told.curve("attack")
-    if curve is None or not curve.standing:
+    if curve is None or (half := curve.half) is None:
         return None
     clean = curve.standing / curve.samples
-    half = curve.reached[1]
     what = "accuracy" if told.counts == "right" else "agreement with its own predictions"
     norm = NORM_WORDS[curve.norm]
     if half.epsilon is None:
@@ -251,7 +250,7 @@ def band_words(place: ReferencePlace) -> str:
 def guarantee_line(told: Robustness) -> str | None:
     """Within which distance the weights allow no flip; None where they say nothing there."""
     curve = told.curve("certified")
-    half = curve.reached[1] if curve is not None and curve.reached else None
+    half = curve.half if curve is not None else None
     if curve is None or half is None or not half.epsilon:
         return None
     return (

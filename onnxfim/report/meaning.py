@@ -24,9 +24,8 @@ def flip_tile(audit: Audit) -> tuple[Quantity, str]:
     """The distance at which half of the standing samples have flipped, as printed, and what it is of."""
     told = robustness_of(audit)
     curve = told.curve("flip_radius")
-    if curve is None or not curve.standing:
+    if curve is None or (half := curve.half) is None:
         return Quantity(MISSING), "not measured"
-    half = curve.reached[1]
     left = f", {curve.unreached:,} did not flip" if curve.unreached else ""
     # Shorter moves may exist, so that nothing bounds it from below.
     ends = None if half.epsilon is None else known_ends(None, half.high)
@@ -38,16 +37,15 @@ def boundary_curve(audit: Audit) -> SurvivalCurve | None:
     """The distances to the boundary in the units of the sentences in human terms, where these are not the model's; else None."""
     told = robustness_of(audit)
     curve = told.curve("boundary_distance") if told.unit == "raw" else None
-    return curve if curve is not None and curve.reached and curve.reached[1].epsilon is not None else None
+    return curve if curve is not None and curve.half is not None and curve.half.epsilon is not None else None
 
 
 def boundary_tile(audit: Audit) -> tuple[Quantity, str]:
     """The median distance to the boundary, as printed, and what it is of: raw units where these are known, as flips have them."""
     curve = boundary_curve(audit)
-    if curve is None:
+    if curve is None or (half := curve.half) is None:
         distance, ends = median_boundary(audit)
         return Quantity(number(distance), ends), f"L2 in {visible(in_units_of(audit.model.at, f'{INPUT_UNIT}s'))}, first order"
-    half = curve.reached[1]
     told = f"L2 in {visible(curve.units)}, first order; {who(curve, robustness_of(audit).counts)}"
     return Quantity(number(half.epsilon), known_ends(half.low, half.high)), told
 

@@ -46,9 +46,8 @@ def medians_of(given: Sequence[Audit], common: Sequence[Audit], *, converted: bo
 def _half(told: Robustness, source: Source) -> Aggregate | None:
     """The distance at which half of the standing samples have fallen; without a value where fewer did."""
     curve = told.curve(source)
-    if curve is None or not curve.standing:
+    if curve is None or (half := curve.half) is None:
         return None
-    half = curve.reached[1]
     return Aggregate(half.epsilon, half.low, half.high, 0.95, _METHOD)
 
 

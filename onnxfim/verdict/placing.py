@@ -54,12 +54,10 @@ def pixel_figures(audit: Audit, flips: SurvivalCurve | None, level: float) -> di
     The references were measured by gradients; flips that were looked for without them lie farther, and are not held against theirs.
     """
     white = 255 * level
-    half = None if flips is None or audit.run.method != "gradient" else next((r for r in flips.reached if r.share == 0.5), None)
-    radius = (
-        ReferenceFigure(None)
-        if half is None
-        else ReferenceFigure(*(None if x is None or x <= 0 else x / white for x in _ends(half)))
-    )
+    half = None if flips is None or audit.run.method != "gradient" else flips.half
+    radius = ReferenceFigure(None)
+    if half is not None:
+        radius = ReferenceFigure(*(x / white if x else None for x in (half.epsilon, half.low, half.high)))
     lam, told = ReferenceFigure(None), audit.aggregates.get("lambda_max_calibrated")
     factor = lambda_in_pixels(audit, level)
     if told is not None and told.mean.value and factor is not None:
@@ -94,10 +92,6 @@ def figure_of(model: ReferenceModel, measure: Ranked) -> float | None:
 def _order() -> tuple[Ranked, ...]:
     both: tuple[Ranked, ...] = ("flip_radius", "lambda_max_calibrated")
     return tuple(sorted(both, key=lambda name: name != reference_table().leads))
-
-
-def _ends(half: object) -> tuple[float | None, ...]:
-    return tuple(getattr(half, name) for name in ("epsilon", "low", "high"))
 
 
 def _rank(measure: Ranked, own: ReferenceFigure, models: Sequence[ReferenceModel]) -> Rank | None:
