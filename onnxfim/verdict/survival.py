@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -175,7 +176,7 @@ def _curve(
     n, standing = len(told), len(distances)
 
     def at(epsilon: float) -> SurvivalPoint:
-        left = sum(d > epsilon for d in distances)
+        left = standing - bisect_right(distances, epsilon)
         low, high = clopper_pearson(left, n)
         return SurvivalPoint(epsilon, left / n, low, high)
 
