@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnxfim.record.decision import Aggregate, Difference, GateResult
 from onnxfim.record.deployment import Deployment
@@ -174,7 +175,11 @@ class Comparison(Shown):
 
     def pair(self, one: int, other: int) -> Pair | None:
         """The pair of two entries by their positions, whichever is first; None where it was not tested."""
-        return next((p for p in self.pairs if (p.first, p.second) in ((one, other), (other, one))), None)
+        return self._by_places.get((min(one, other), max(one, other)))
+
+    @cached_property
+    def _by_places(self) -> dict[tuple[int, int], Pair]:
+        return {(min(p.first, p.second), max(p.first, p.second)): p for p in self.pairs}
 
     def to_json(self, *, indent: int | None = 1) -> str:
         """This comparison as JSON text; never holds NaN or infinities."""
