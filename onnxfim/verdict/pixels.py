@@ -21,9 +21,9 @@ def pixel_level(audit: Audit) -> float | None:
     data = audit.data
     if data.synthetic or not _pictures(audit):
         return None
-    scale = [abs(s) for s in audit.settings.input_scale or (1.0,)]
-    if any(s != 1 for s in scale) and min(scale) > 0 and audit.model.at is None:
-        span = (data.input_max - data.input_min) / math.sqrt(min(scale) * max(scale))
+    ends = scale_ends(audit)
+    if ends is not None and audit.model.at is None:
+        span = (data.input_max - data.input_min) / math.sqrt(math.prod(ends))
         return next((white / 255 for white in (1.0, 255.0) if _DARKEST * white <= span <= _NORMALISED * white), None)
     given = audit.settings.attack_range
     for white in (1.0, 255.0):
@@ -31,6 +31,12 @@ def pixel_level(audit: Audit) -> float | None:
         if given == (0.0, white) or fits:
             return white / 255
     return None
+
+
+def scale_ends(audit: Audit) -> tuple[float, float] | None:
+    """How many model units one raw unit is, least and most over the channels; None where the two are one, or it is not known."""
+    scale = [abs(s) for s in audit.settings.input_scale or (1.0,)]
+    return None if all(s == 1 for s in scale) or min(scale) == 0 else (min(scale), max(scale))
 
 
 def no_level(audit: Audit) -> str:

@@ -14,7 +14,7 @@ from onnxfim.record.robustness import SHARES, Reached, Robustness, Source, Survi
 from onnxfim.record.sample import Kind, SampleResult
 from onnxfim.record.settings import OUTPUT_FAMILIES
 from onnxfim.record.statistics import bracketing, clopper_pearson
-from onnxfim.verdict.pixels import pixel_level
+from onnxfim.verdict.pixels import pixel_level, scale_ends
 from onnxfim.verdict.placing import place_among
 
 _STEPS = 100  # of a curve
@@ -66,10 +66,10 @@ class _Scale:
             return _Scale("inner", at.units, 1.0, 1.0, pixel_level(audit) if at.kind == "levels" else None)
         if audit.step.per_coordinate:
             return _Scale("deviations", "standard deviations of each input", 1.0, 1.0, None)
-        scale = [abs(s) for s in audit.settings.input_scale or (1.0,)]
-        if all(s == 1 for s in scale) or min(scale) == 0:
+        ends = scale_ends(audit)
+        if ends is None:
             return _Scale("model", f"{INPUT_UNIT}s", 1.0, 1.0, pixel_level(audit))
-        return _Scale("raw", "raw input units", min(scale), max(scale), pixel_level(audit))
+        return _Scale("raw", "raw input units", *ends, pixel_level(audit))
 
     @property
     def middle(self) -> float:
