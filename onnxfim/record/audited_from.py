@@ -9,6 +9,8 @@ from onnxfim.record.limits import Part, closed
 
 #: What an audit's values are in where nothing else is said.
 INPUT_UNIT = "model input unit"
+#: What lengths are in where the scale of the raw inputs is known.
+RAW_UNIT = "raw input unit"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import RAW_UNIT
 from onnxfim.record.decision import Aggregate, Aggregates
 from onnxfim.record.sample import Estimate, SampleResult
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-RAW_UNITS = "nats per squared raw input unit"
+RAW_UNITS = f"nats per squared {RAW_UNIT}"
 #: Powers of d(model input)/d(raw input) that lead from model to raw units.
 _POWERS = {
     "lambda_max": 2, "lambda_max_calibrated": 2, "trace": 2, "boundary_distance": -1, "flip_radius": -1, "logit_sensitivity": 1,

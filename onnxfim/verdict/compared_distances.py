@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import RAW_UNIT
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.robustness import Robustness, Source
 from onnxfim.verdict.survival import robustness
 
 _METHOD = "order statistics of the samples that stand without a change"
-_RAW = "raw input units"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def medians_of(given: Sequence[Audit], common: Sequence[Audit], *, converted: bo
         the medians are those over all samples in the units that λ_max is told in.
     """
     told = [a.robustness or robustness(a) for a in given]
-    units = {_RAW if converted and r.unit == "model" else r.units for r in told}
+    units = {f"{RAW_UNIT}s" if converted and r.unit == "model" else r.units for r in told}
     if len(units) > 1:
         return "", [Medians(_over_all(a, "flip_radius"), _over_all(a, "boundary_distance")) for a in common]
     # A boundary's distance is known in raw units only where the channels' scales are nearly alike.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT
+from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT
 from onnxfim.record.robustness import SHARES, Reached, Robustness, Source, SurvivalCurve, SurvivalPoint, Unit
 from onnxfim.record.sample import Kind, SampleResult
 from onnxfim.record.settings import OUTPUT_FAMILIES
@@ -69,7 +69,7 @@ class _Scale:
         ends = scale_ends(audit)
         if ends is None:
             return _Scale("model", f"{INPUT_UNIT}s", 1.0, 1.0, pixel_level(audit))
-        return _Scale("raw", "raw input units", *ends, pixel_level(audit))
+        return _Scale("raw", f"{RAW_UNIT}s", *ends, pixel_level(audit))
 
     @property
     def middle(self) -> float:
