@@ -28,7 +28,7 @@ from onnxfim.verdict.correlation import correlations
 from onnxfim.verdict.decided import Decision
 from onnxfim.verdict.deciding import Place, decisions, ordered, rank_ends, relative_logs
 from onnxfim.verdict.delta import deployment
-from onnxfim.verdict.measure_tests import Trial, distance_measure, distance_trial, log_trial, mean_trial
+from onnxfim.verdict.measure_tests import Trial, distance_measure, distance_trial, log_trial, mean_trial, tells_confidence
 from onnxfim.verdict.pairs import (
     column,
     columns_of,
@@ -104,10 +104,8 @@ def compare(
     distance_units, medians = medians_of(given, audits, converted=common.converted)
     for audit, name in zip(audits[1:], names[1:], strict=True):
         require_comparable(audits[0], audit, where=name)
-    distance = distance_measure(audits) if measure is None else None
-    measure = measure or lead_measure(*audits)
-    if measure == "lambda_max_standardised":  # a distance is the feature's with the smallest unit
-        distance = None
+    asked, measure = measure, measure or lead_measure(*audits)
+    distance = distance_measure(audits, measure) if asked is None else None
     columns = columns_of(audits, measure)
     counts_of = lru_cache(maxsize=8)(lambda n: resamples(n, _REPLICATES, seed))
     places = [p for p in combinations(range(len(audits)), 2) if against is None or against in p]
@@ -215,7 +213,7 @@ def _trials(
     if distance == "flip_radius":
         slopes = distance_trial(first, second, "boundary_distance", question="boundary", slack=s.slack)
     # Raw values tell confidence as well as robustness: where there are distances, they are told and decide nothing.
-    decides = lead is None or not (measure == "lambda_max" and (first.tempered or second.tempered))
+    decides = lead is None or not tells_confidence((first, second), measure)
     note = "" if decides else "raw values change with confidence alone"
     usual = log_trial((first, second), (s.then, s.now), measure, slack=2 * s.slack, decides=decides, note=note)
     mean = mean_trial(measure, len(s.now.values), s.ratio.interval(), s.ratio.log, p, decides=decides, note=note)
@@ -328,7 +326,7 @@ def _notes(
         yield units
     if not in_order:
         yield "Decided pairs go in a circle, so that no order agrees with all of them: read the pairs, not the ranks."
-    if measure == "lambda_max" and any(a.tempered for a in audits):
+    if tells_confidence(audits, measure):
         why = (
             "for want of labels in all audits" if all(a.reads_labels for a in audits) else "for labels tell nothing of such outputs"
         )

@@ -70,7 +70,7 @@ class Pair:
 
     ``ratio`` is the second's mean over the first's. ``p`` is the p-value of equal means, ``p_holm`` the one corrected for the
     number of pairs; ``significant`` tells whether that is below 5 %. These are about the means of the measure alone;
-    ``decided`` is what all three measures say together.
+    ``decided`` is what all measures say together.
     ``worse`` and ``better`` are shares of the samples that rose and fell.
     """
 

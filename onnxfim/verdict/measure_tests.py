@@ -1,4 +1,4 @@
-"""The three measures of two models on trial: distances, λ_max of a usual sample, λ_max on average; each over shared samples."""
+"""The measures of two models on trial: distances, λ_max of a usual sample, λ_max on average; each over shared samples."""
 
 from __future__ import annotations
 
@@ -50,12 +50,19 @@ class Trial:
     logs: tuple[float, ...] = ()
 
 
-def distance_measure(audits: Sequence[Audit]) -> str | None:
+def distance_measure(audits: Sequence[Audit], measure: str) -> str | None:
     """The measure of distance that all of them have: the flip radius along directions of one kind, else the boundary distance.
 
     Along sketched directions the flip radius is longer the more directions the sketch mixes, which differs between models: there
-    the boundary distance is compared.
+    the boundary distance is compared. Beside λ_max of standardised inputs there is none: a distance is that of the feature with the
+    smallest unit.
+
+    Args:
+        audits: What is compared.
+        measure: The measure of λ_max beside it.
     """
+    if measure == "lambda_max_standardised":
+        return None
     radii = all(any(s.flip_radius is not None for s in a.samples) and a.run.method != "sketch" for a in audits)
     if radii and len({a.run.method for a in audits}) == 1:
         return "flip_radius"
@@ -106,6 +113,11 @@ def _distance(estimate: Estimate | None, *, searched: bool) -> float | None:
     if estimate is None:
         return None
     return math.inf if estimate.value is None and searched else estimate.value
+
+
+def tells_confidence(audits: Sequence[Audit], measure: str) -> bool:
+    """Whether values change with confidence alone, so that they decide nothing where there are distances: raw ones of a softmax."""
+    return measure == "lambda_max" and any(a.tempered for a in audits)
 
 
 def log_trial(

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, TypicalChange
-from onnxfim.verdict.measure_tests import distance_measure, distance_trial, student_p
+from onnxfim.verdict.measure_tests import distance_measure, distance_trial, student_p, tells_confidence
 from onnxfim.verdict.ratio import Column
 from onnxfim.verdict.signed_ranks import EQUAL, signed_ranks_of
 from onnxfim.verdict.usual_ratio import usual_ratio
@@ -44,27 +44,28 @@ def typical_changes(
 def _changes(
     now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float
 ) -> Iterator[TypicalChange]:  # fmt: skip
-    distance = None if measure == "lambda_max_standardised" else _distance(now, then, limit)  # else the smallest unit's alone
+    distance = _distance(now, then, measure, limit)
     if distance is not None:
         yield distance
-    confidence = measure == "lambda_max" and (now.tempered or then.tempered)
-    sensitivity = None if distance is not None and confidence else _sensitivity(now, then, columns, measure, limit)
+    if distance is not None and tells_confidence((then, now), measure):
+        return
+    sensitivity = _sensitivity(now, then, columns, measure, limit)
     if sensitivity is not None:
         yield sensitivity
 
 
-def _distance(now: Audit, then: Audit, limit: float) -> TypicalChange | None:
+def _distance(now: Audit, then: Audit, measure: str, limit: float) -> TypicalChange | None:
     """How far predictions last: the flip radius, or the boundary distance; None where the two were not estimated by one method."""
-    measure = distance_measure((now, then))
-    if measure is None or now.run.method != then.run.method:
+    distance = distance_measure((now, then), measure)
+    if distance is None or now.run.method != then.run.method:
         return None
-    trial = distance_trial(then, now, measure)
+    trial = distance_trial(then, now, distance)
     if trial is None:
         return None
     least = 1 / math.sqrt(limit)
     against = signed_ranks_of(np.array(trial.logs) - math.log(least))
     p = against.p / 2 if against.log < 0 else 1 - against.p / 2
-    return TypicalChange(measure, trial.count, trial.ratio, least, p, p <= LEVEL / _TESTS)
+    return TypicalChange(distance, trial.count, trial.ratio, least, p, p <= LEVEL / _TESTS)
 
 
 def _sensitivity(now: Audit, then: Audit, columns: tuple[Column, Column], measure: str, limit: float) -> TypicalChange | None:

@@ -196,8 +196,9 @@ def test_where_hardly_a_sample_is_right_in_both_all_count():
 def test_flip_radii_compare_along_the_models_own_directions_alone():
     audit = make_audit(20)
     own = flipping(audit, [1.0] * 20)
-    assert distance_measure([own, own]) == "flip_radius"
-    assert distance_measure([own, audit]) == "boundary_distance"
-    assert distance_measure([with_flips(audit), with_flips(audit)]) == "boundary_distance"  # sketched directions
+    assert distance_measure([own, own], "lambda_max") == "flip_radius"
+    assert distance_measure([own, audit], "lambda_max") == "boundary_distance"
+    assert distance_measure([with_flips(audit), with_flips(audit)], "lambda_max") == "boundary_distance"  # sketched directions
     none = replace(audit, samples=tuple(replace(s, boundary_distance=Estimate(None, reason="no")) for s in audit.samples))
-    assert distance_measure([none, audit]) is None
+    assert distance_measure([none, audit], "lambda_max") is None
+    assert distance_measure([own, own], "lambda_max_standardised") is None, "it is that of the feature with the smallest unit"
