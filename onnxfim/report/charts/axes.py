@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnxfim.report.charts.marks import LETTER, Label, Segment
@@ -84,8 +84,9 @@ def fitting(ticks: Sequence[Tick], scale: LogScale) -> tuple[Tick, ...]:
 
 
 def frame(
-    x: LogScale, y: LogScale, ticks: tuple[Sequence[Tick], Sequence[Tick]], box: tuple[float, float, float, float]
-) -> tuple[list[Segment], list[Label]]:
+    x: Callable[[float], float], y: Callable[[float], float], ticks: tuple[Sequence[Tick], Sequence[Tick]],
+    box: tuple[float, float, float, float],
+) -> tuple[list[Segment], list[Label]]:  # fmt: skip
     """Grid, axes and the texts of the ticks of a chart; ``ticks`` of x and y, ``box`` is left, right, top, bottom."""
     left, right, top, bottom = box
     xticks, yticks = ticks

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from onnxfim.record.decision import Aggregate
-from onnxfim.report.charts.axes import LogScale, fitting, linear_ticks, log_scale, log_ticks
+from onnxfim.report.charts.axes import LogScale, Tick, fitting, frame, linear_ticks, log_scale, log_ticks
 from onnxfim.report.charts.marks import LETTER, NARROW, Bar, Chart, Label, Segment, SvgPath, marker
 from onnxfim.report.comparison_words import (
     names_of,
@@ -84,12 +84,8 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
         return round(bottom - (share - least) / max(most - least, 1e-9) * (bottom - top), 1)
 
     xticks = fitting(log_ticks(x, most=7 if width > NARROW else 5), x)
-    yticks = linear_ticks(100 * least, 100 * most, most=6)
-    segments = [Segment(x(t.value), top, x(t.value), bottom, "grid") for t in xticks]
-    segments += [Segment(left, y(t.value / 100), right, y(t.value / 100), "grid") for t in yticks]
-    segments += [Segment(left, bottom, right, bottom, "axis"), Segment(left, top, left, bottom, "axis")]
-    labels = [Label(x(t.value), bottom + 18, t.text, "middle") for t in xticks]
-    labels += [Label(left - 8, y(t.value / 100) + 4, f"{t.text} %", "end") for t in yticks]
+    yticks = [Tick(t.value / 100, f"{t.text} %") for t in linear_ticks(100 * least, 100 * most, most=6)]
+    segments, labels = frame(x, y, (xticks, yticks), (left, right, top, bottom))
     units = ranking_units(comparison)
     name = ranking_label(comparison)
     shown = f"{name}, {units} (log)" if width > NARROW else f"{name} (log)"
@@ -109,7 +105,7 @@ def accuracy_scatter(comparison: Comparison, *, width: int) -> Chart | None:
     labels += _numbers(placed)
     told = "; ".join(f"{e.rank}. {r.name}: {number(v)}, {percent(e.accuracy)}" for r, e, v in rows)
     return Chart(
-        "accuracy", f"Accuracy against {ranking_label(comparison)}", f"In {units}. {told}.", width, height,
+        "accuracy", f"Accuracy against {name}", f"In {units}. {told}.", width, height,
         tuple(segments), paths=tuple(paths), labels=tuple(labels),
     )  # fmt: skip
 
