@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
+from onnxfim.record.input_pictures import InputKind
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
@@ -125,7 +126,7 @@ class Settings:
     output_kind: Literal["auto"] | OutputKind = setting(
         "auto", help="What the outputs are; auto reads it from the graph and the values.", group="model"
     )
-    input_kind: Literal["auto", "image", "spectrogram", "series", "tabular", "text", "other"] = setting(
+    input_kind: Literal["auto"] | InputKind = setting(
         "auto", help="What the inputs are, for the pictures of a report; auto tells it by their shape and values.", row="changed"
     )
     input: str | tuple[str, ...] | None = setting(
