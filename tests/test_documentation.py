@@ -23,6 +23,7 @@ else:
 
 OWN = ("README.md", "docs/tutorial.md", "docs/data.md", "docs/python.md", "docs/ci.md")  # pages with tests of their own
 PAGES = [p for p in pages() if p not in OWN]
+TOPS = ("onnxfim", "templates", "tests", "docs", "sample_models", "onnxfim-core")  # folders whose files pages name
 FEW = 12  # samples, where a command of a page names no number
 
 
@@ -93,6 +94,29 @@ def test_troubleshooting_quotes_errors_that_there_are():
     quoted = re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
     assert quoted
     assert [words for words in quoted if words not in source] == []
+
+
+def test_the_page_of_formats_has_every_format():
+    text = (ROOT / "docs/formats.md").read_text("utf-8")
+    tables = [
+        set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
+        for table in text.split("\nA [")[:2]
+    ]
+    taken = [next(p.type for p in main.commands[name].params if p.name == "outputs").known for name in ("audit", "compare")]
+    assert tables == [set(formats) for formats in taken]
+
+
+_PATH = re.compile(r"`([\w./-]+\.(?:py|json|js|j2|css|md|yml))`")
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/adding.md", "CONTRIBUTING.md", "docs/stability.md"])
+def test_modules_that_the_pages_name_exist(page):
+    """From the root, from the package, or, for one named after its neighbour, by the end of its path; NAME is the reader's own."""
+    files = {p.relative_to(ROOT).as_posix() for top in TOPS for p in (ROOT / top).rglob("*") if p.is_file()}
+    files |= {p.name for p in ROOT.iterdir() if p.is_file()}
+    named = [n for n in _PATH.findall((ROOT / page).read_text("utf-8")) if "NAME" not in n]
+    assert named
+    assert [n for n in named if not {n, f"onnxfim/{n}"} & files and not any(f.endswith(f"/{n}") for f in files)] == []
 
 
 def test_every_page_is_in_the_site():

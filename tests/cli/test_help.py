@@ -17,7 +17,7 @@ from onnxfim.cli.completing import files, formats
 from onnxfim.cli.config import template
 from onnxfim.cli.helping import DOCUMENTATION, HEADINGS, by_heading, heading_of
 from onnxfim.cli.man_pages import manual_pages
-from onnxfim.report.formats import FORMATS
+from onnxfim.report.formats import FOLDERS, FORMATS
 from tests.support.places import ROOT
 
 COMMANDS = sorted(main.commands)
@@ -156,7 +156,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
     def test_formats_are_those_of_the_command(self, shell):
         assert [w for w in shell("onnxfim bounds m.onnx -o ") if w.endswith("=")] == ["html=", "json="]
-        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in FORMATS]
+        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in (*FORMATS, *FOLDERS)]
 
     @pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
     def test_each_shell_has_a_script(self, shell_name):
