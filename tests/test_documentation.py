@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import onnxfim
 from onnxfim.cli import main
 from onnxfim.verdict.findings import CHECKS
+from onnxfim.verdict.gates import gate_names
 from tests.support.places import ROOT
 from tests.support.snippets import blocks_of, commands_in, pages, sample_folder
 
@@ -104,6 +105,14 @@ def test_the_page_of_formats_has_every_format():
     ]
     taken = [next(p.type for p in main.commands[name].params if p.name == "outputs").known for name in ("audit", "compare")]
     assert tables == [set(formats) for formats in taken]
+
+
+def test_the_page_of_gates_has_every_name():
+    text = (ROOT / "docs/gates.md").read_text("utf-8")
+    (listed,) = re.findall(r"\bNames are (.*?)\.\n", text.replace("MEASURE.STATISTIC", ""), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([\w.]+)`", listed)) == {
+        part for n in gate_names() for part in ([n] if n.startswith("findings") else n.split("."))
+    }
 
 
 _PATH = re.compile(r"`([\w./-]+\.(?:py|json|js|j2|css|md|yml))`")
