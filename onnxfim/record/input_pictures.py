@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from onnxfim.record.limits import Count, NotNegative, Part, Positive, closed
 
 InputKind: TypeAlias = Literal["image", "spectrogram", "series", "tabular", "text", "other"]
-#: All kinds of input.
-INPUT_KINDS: tuple[InputKind, ...] = get_args(InputKind)
 
 
 @closed
