@@ -60,11 +60,6 @@ def files():
     return render_dossier(whole())
 
 
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
-
-
 def test_human_terms_stand_in_lines_and_metrics():
     audit = VARIANTS["flips"]()
     audit = replace(audit, robustness=robustness(audit))

@@ -14,15 +14,10 @@ from onnxfim.report.figures import charts_of
 from onnxfim.report.html import render_html
 from onnxfim.report.plotting import _path
 from onnxfim.verdict.compare import compare
-from tests.support.audits import VARIANTS, make_audit, with_flips
+from tests.support.audits import make_audit, with_flips
 from tests.support.places import DEV
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
 
 
 def test_every_figure_is_a_file_of_its_own(audit):

@@ -11,16 +11,11 @@ import pytest
 from onnxfim.report.human import robustness_of
 from onnxfim.report.model_card import model_index, render_model_card, render_section
 from onnxfim.report.numbers import number
-from tests.support.audits import VARIANTS, make_attack, make_audit, with_flips
+from tests.support.audits import make_attack, make_audit, with_flips
 from tests.support.places import DEV
 
 hub = DEV.load("huggingface_hub")
 yaml = DEV.load("yaml")
-
-
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
 
 
 def head(text):
