@@ -115,6 +115,20 @@ def test_the_page_of_gates_has_every_name():
     }
 
 
+def test_the_page_of_installing_has_every_extra():
+    text = (ROOT / "docs/install.md").read_text("utf-8")
+    extras = set(toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
+    (others,) = re.findall(r"^Other extras: (.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", others)) == extras - {"cuda"}
+    assert "onnxfim[cuda]" in text
+
+
+def test_the_house_has_every_wing():
+    (tree,) = re.findall(r"^onnxfim/\n((?:  .*\n)+)", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)
+    wings = {f"{p.parent.name}/" for p in (ROOT / "onnxfim").glob("*/__init__.py")}
+    assert {line.split()[0] for line in tree.splitlines() if "/ " in line} == wings
+
+
 _PATH = re.compile(r"`([\w./-]+\.(?:py|json|js|j2|css|md|yml))`")
 
 
