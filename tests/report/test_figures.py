@@ -138,16 +138,7 @@ def test_a_chart_that_is_not_there(told):
 
 
 @pytest.mark.parametrize(("method", "package"), [("plot", "matplotlib"), ("to_frame", "pandas")])
-def test_without_the_package(method, package, monkeypatch, told):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.partition(".")[0] == package:
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_the_package(method, package, uninstalled, told):
+    uninstalled(package)
     with pytest.raises(OutputError, match=told(f"{package} is not installed", "pip install 'onnxfim[notebook]'")):
         getattr(make_audit(5), method)()
