@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import builtins
 import os
 import re
 from pathlib import Path
@@ -89,3 +90,19 @@ def cpu():
 def told():
     """Pattern of a one-line message that holds these words in this order."""
     return lambda *words: r"^[^\n]*" + r"[^\n]*".join(map(re.escape, words)) + r"[^\n]*$"
+
+
+@pytest.fixture
+def uninstalled(monkeypatch):
+    """Call it with names of packages: importing one fails from then on, as where it is not installed."""
+    real = builtins.__import__
+
+    def lack(*packages):
+        def without(name, *rest, **more):
+            if name.partition(".")[0] in packages:
+                raise ImportError(name)
+            return real(name, *rest, **more)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+
+    return lack

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,6 +13,7 @@ from click.testing import CliRunner
 
 from onnxfim.cli import main
 from onnxfim.record.audit import Audit
+from tests.support.checkers import audited, fits
 from tests.support.places import BASH, DEV, ROOT
 from tests.support.places import SAMPLES as MODELS
 
@@ -43,18 +42,15 @@ def verdict(host):
 
 
 def test_recipes_fit_their_hosts_schemas(tmp_path):
-    DEV.load("check_jsonschema")
-    for name, schema in (("github", "github-workflows"), ("github-comment", "github-workflows"), ("gitlab", "gitlab-ci")):
-        path = tmp_path / f"{name}.yml"
-        path.write_text(recipes()[name], "utf-8")
-        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
+    for schema, names in (("github-workflows", ("github", "github-comment")), ("gitlab-ci", ("gitlab",))):
+        paths = [tmp_path / f"{name}.yml" for name in names]
+        for name, path in zip(names, paths, strict=True):
+            path.write_text(recipes()[name], "utf-8")
+        done = fits(schema, *paths)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_workflows_pass_the_security_audit(tmp_path):
-    if shutil.which("zizmor") is None:
-        DEV.skip()
     folder = tmp_path / ".github" / "workflows"
     folder.mkdir(parents=True)
     for name in ("github", "github-comment"):
@@ -63,8 +59,7 @@ def test_workflows_pass_the_security_audit(tmp_path):
     (tmp_path / "zizmor.yml").write_text(
         'rules: {unpinned-uses: {config: {policies: {"OWNER/onnxfim": ref-pin, "*": hash-pin}}}}\n', "utf-8"
     )
-    command = ["zizmor", "--offline", "--no-progress", "--quiet", "--config", str(tmp_path / "zizmor.yml"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = audited("--config", tmp_path / "zizmor.yml", folder)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 
 import pytest
 
 import onnxfim
 from onnxfim.cli import main
+from tests.support.checkers import PATH, audited, fits, run
 from tests.support.places import ACTIONLINT, DEV, GIT, ROOT
 
 if sys.version_info >= (3, 11):
@@ -27,8 +26,6 @@ pytestmark = pytest.mark.untraced  # of the package it runs the commands' names 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 PROJECT = toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-# The tools that came with this Python, before those of the system.
-PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 GITHUB_ACTION = re.compile(r"uses: ([\w./-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+(\s|$)")
 
 
@@ -42,15 +39,6 @@ def load(path):
     return {("on" if key is True else key): value for key, value in record.items()}
 
 
-def run(name, *arguments, **options):
-    """Run a tool of the development extra."""
-    program = shutil.which(name, path=PATH)
-    if program is None:
-        (GIT if name == "git" else DEV).skip()
-    environment = {**os.environ, "PATH": PATH, **options.pop("env", {})}
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment, **options)
-
-
 # Schemas.
 
 SCHEMAS = {
@@ -61,10 +49,6 @@ SCHEMAS = {
     "dependabot": [ROOT / ".github/dependabot.yml"],
     "citation-file-format": [ROOT / "CITATION.cff"],
 }
-
-
-def fits(schema, *files, **options):
-    return run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", "--default-filetype", "yaml", *files, **options)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -87,10 +71,6 @@ def test_no_file_is_left_unchecked():
 
 
 # Workflows.
-
-
-def audited(*paths, **options):
-    return run("zizmor", "--offline", "--no-progress", "--quiet", *paths, **options)
 
 
 def test_workflows_pass_the_security_audit():

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import onnxfim
 from onnxfim.cli import main
 from onnxfim.verdict.findings import CHECKS
+from onnxfim.verdict.gates import gate_names
 from tests.support.places import ROOT
 from tests.support.snippets import blocks_of, commands_in, pages, sample_folder
 
@@ -23,6 +24,7 @@ else:
 
 OWN = ("README.md", "docs/tutorial.md", "docs/data.md", "docs/python.md", "docs/ci.md")  # pages with tests of their own
 PAGES = [p for p in pages() if p not in OWN]
+TOPS = ("onnxfim", "templates", "tests", "docs", "sample_models", "onnxfim-core")  # folders whose files pages name
 FEW = 12  # samples, where a command of a page names no number
 
 
@@ -93,6 +95,51 @@ def test_troubleshooting_quotes_errors_that_there_are():
     quoted = re.findall(r"^\| `([^`]+)` \|", part, re.MULTILINE)
     assert quoted
     assert [words for words in quoted if words not in source] == []
+
+
+def test_the_page_of_formats_has_every_format():
+    text = (ROOT / "docs/formats.md").read_text("utf-8")
+    tables = [
+        set(re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
+        for table in text.split("\nA [")[:2]
+    ]
+    taken = [next(p.type for p in main.commands[name].params if p.name == "outputs").known for name in ("audit", "compare")]
+    assert tables == [set(formats) for formats in taken]
+
+
+def test_the_page_of_gates_has_every_name():
+    text = (ROOT / "docs/gates.md").read_text("utf-8")
+    (listed,) = re.findall(r"\bNames are (.*?)\.\n", text.replace("MEASURE.STATISTIC", ""), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([\w.]+)`", listed)) == {
+        part for n in gate_names() for part in ([n] if n.startswith("findings") else n.split("."))
+    }
+
+
+def test_the_page_of_installing_has_every_extra():
+    text = (ROOT / "docs/install.md").read_text("utf-8")
+    extras = set(toml.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"])
+    (others,) = re.findall(r"^Other extras: (.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", others)) == extras - {"cuda"}
+    assert "onnxfim[cuda]" in text
+
+
+def test_the_house_has_every_wing():
+    (tree,) = re.findall(r"^onnxfim/\n((?:  .*\n)+)", (ROOT / "docs/architecture.md").read_text("utf-8"), re.MULTILINE)
+    wings = {f"{p.parent.name}/" for p in (ROOT / "onnxfim").glob("*/__init__.py")}
+    assert {line.split()[0] for line in tree.splitlines() if "/ " in line} == wings
+
+
+_PATH = re.compile(r"`([\w./-]+\.(?:py|json|js|j2|css|md|yml))`")
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/adding.md", "CONTRIBUTING.md", "docs/stability.md"])
+def test_modules_that_the_pages_name_exist(page):
+    """From the root, from the package, or, for one named after its neighbour, by the end of its path; NAME is the reader's own."""
+    files = {p.relative_to(ROOT).as_posix() for top in TOPS for p in (ROOT / top).rglob("*") if p.is_file()}
+    files |= {p.name for p in ROOT.iterdir() if p.is_file()}
+    named = [n for n in _PATH.findall((ROOT / page).read_text("utf-8")) if "NAME" not in n]
+    assert named
+    assert [n for n in named if not {n, f"onnxfim/{n}"} & files and not any(f.endswith(f"/{n}") for f in files)] == []
 
 
 def test_every_page_is_in_the_site():

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib import resources
 from importlib.metadata import entry_points
 from xml.etree import ElementTree
 
@@ -93,26 +92,6 @@ def test_options_that_the_readme_names_exist():
     named = set(re.findall(r"`(?:onnxfim \w+ )?(--[a-z][a-z0-9-]+)", text))
     known = {o for command in (main, *main.commands.values()) for p in command.params for o in (*p.opts, *p.secondary_opts)}
     assert named <= known | {"--help"}
-
-
-# YAML by its owners' schemas.
-
-
-def _valid(name, record):
-    from jsonschema import Draft7Validator
-
-    DEV.load("check_jsonschema")
-    text = resources.files("check_jsonschema").joinpath(f"builtin_schemas/vendor/{name}.json").read_text("utf-8")
-    Draft7Validator(json.loads(text)).validate(record)
-
-
-def _words(record):
-    """YAML 1.1 reads the key `on` as true; the schemas mean the word."""
-    return {("on" if k is True else k): v for k, v in record.items()}
-
-
-def test_action_fits_githubs_schema():
-    _valid("github-actions", yaml.safe_load((ROOT / "action.yml").read_text("utf-8")))
 
 
 # The action, with the host's files and variables made up.

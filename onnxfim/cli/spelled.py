@@ -164,21 +164,25 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
     def __init__(self, formats: tuple[str, ...] = ()) -> None:
         self.formats = formats
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The formats that it takes."""
+        from onnxfim.report.formats import FOLDERS, FORMATS
+
+        return self.formats or (*FORMATS, *FOLDERS)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        from onnxfim.report.formats import FOLDERS, FORMATS
+        from onnxfim.report.formats import FOLDERS
 
         name, _, path = str(value).partition("=")
-        formats = self.formats or (*FORMATS, *FOLDERS)
-        if name not in formats or not path:
-            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(formats)}.", param, ctx)
+        if name not in self.known or not path:
+            self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(self.known)}.", param, ctx)
         if name in FOLDERS and path == "-":
             self.fail(f"{value!r}: is a folder, which stdout cannot hold. Write {name}=DIR.", param, ctx)
         return name, path
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """``FORMAT=``, then files."""
-        from onnxfim.report.formats import FORMATS
-
-        return completing.formats(self.formats or tuple(FORMATS), incomplete)
+        return completing.formats(self.known, incomplete)

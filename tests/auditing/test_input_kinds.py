@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import onnxfim
 from onnxfim.auditing.input_kinds import guessed
 from onnxfim.auditing.pictures import picture_of, thumbnails
 from onnxfim.auditing.traces import MOST_POINTS, curve, traces
+from onnxfim.record.input_pictures import InputKind
 from tests.support.places import SAMPLES
 
 RNG = np.random.default_rng(0)
@@ -122,3 +124,7 @@ def test_the_kind_that_is_asked_for_is_shown(one):
     image = onnxfim.audit(SAMPLES / "digits_mlp.onnx", one, settings=onnxfim.Settings(samples=1, bounds=False))
     assert image.data.input_kind == "image"
     assert image.directions[0].direction is not None
+
+
+def test_every_kind_can_be_asked_for():
+    assert get_args(get_type_hints(onnxfim.Settings)["input_kind"]) == ("auto", *get_args(InputKind))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from onnxfim.auditing.course import Course
+from onnxfim.auditing.meter import Progress
 from onnxfim.auditing.run import audit
+from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from tests.support.places import SAMPLES
 
@@ -22,44 +26,49 @@ AUDITS = {
 }
 
 
-def audited(name, progress=None):
-    file, options = AUDITS[name]
+@dataclass(frozen=True)
+class Ran:
+    """An audit, what it told on its way, and the stages that it entered although nobody had planned them."""
+
+    audit: Audit
+    told: list[Progress]
+    unplanned: list[str]
+
+
+@pytest.fixture(scope="module", params=AUDITS)
+def ran(request):
+    file, options = AUDITS[request.param]
     with np.load(SAMPLES / "digits.npz") as data:
         X, y = data["inputs"], data["labels"]
     settings = Settings(**{"samples": 60, "replay": 10, "providers": ("cpu",), **options})
-    return audit(SAMPLES / file, X, y, settings, progress=progress)
-
-
-@pytest.mark.parametrize("name", AUDITS)
-def test_every_stage_that_runs_was_planned(name, monkeypatch):
-    unplanned, enter = [], Course.enter
+    told, unplanned, enter = [], [], Course.enter
 
     def entered(self, stage):
         if self._running is None and stage not in {p.stage for p in self._coming}:
             unplanned.append(stage)
         return enter(self, stage)
 
-    monkeypatch.setattr(Course, "enter", entered)
-    audited(name)
-    assert unplanned == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "enter", entered)
+        return Ran(audit(SAMPLES / file, X, y, settings, progress=told.append), told, unplanned)
 
 
-@pytest.mark.parametrize("name", AUDITS)
-def test_the_passes_that_are_planned_are_those_that_are_made(name):
+def test_every_stage_that_runs_was_planned(ran):
+    assert ran.unplanned == []
+
+
+def test_the_passes_that_are_planned_are_those_that_are_made(ran):
     """Within a quarter, from when the method is settled."""
-    told = []
-    found = audited(name, told.append)
-    forecasts = [p.forecast for p in told if p.forecast is not None and p.forecast.sure]
-    assert forecasts[0].method == found.run.method
-    assert forecasts[0].passes == pytest.approx(found.run.evaluations, rel=0.25)
-    assert forecasts[-1].passes == pytest.approx(found.run.evaluations, rel=0.05)
+    run = ran.audit.run
+    forecasts = [p.forecast for p in ran.told if p.forecast is not None and p.forecast.sure]
+    assert forecasts[0].method == run.method
+    assert forecasts[0].passes == pytest.approx(run.evaluations, rel=0.25)
+    assert forecasts[-1].passes == pytest.approx(run.evaluations, rel=0.05)
     assert {f.samples for f in forecasts} == {60}
 
 
-@pytest.mark.parametrize("name", AUDITS)
-def test_what_is_told_hangs_together(name):
-    told = []
-    audited(name, told.append)
+def test_what_is_told_hangs_together(ran):
+    told = ran.told
     shares, steps = [p.share for p in told], [p.step for p in told]
     assert shares == sorted(shares)
     assert steps == sorted(steps)

@@ -35,11 +35,10 @@ from onnxfim.auditing.summary import all_aggregates
 from onnxfim.cli import main as onnxfim
 from onnxfim.record.statistics import wilson
 from onnxfim.verdict import compare_to_baseline
+from tests.support.places import SAMPLES as MODELS
 from tests.support.recipes import Host
 from tests.support.regressed import more_sensitive
 
-ROOT = Path(__file__).resolve().parents[2]
-MODELS = ROOT / "sample_models"
 HOSTS = ("github", "gitlab", "jenkins")
 QUICK = Settings(replay=0, bounds=False, providers=("cpu",))
 _RECORDER = """#!/bin/sh

@@ -28,9 +28,9 @@ import onnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support import nets
-from tests.support.places import SHARED
+from tests.support.places import MODELS
+from tests.support.places import MORE_MODELS as MORE
 
-MODELS, MORE = SHARED / "models", SHARED / "models_more"
 IMAGENET = ("--data", str(MORE / "data_imagenet_mobilenet_nhwc.npz"))
 CIFAR = ("--data", str(MODELS / "data_cifar10_c1.npz"))
 RAW = ("--data", str(MODELS / "data_cifar10_raw255_nhwc.npz"))

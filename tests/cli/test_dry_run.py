@@ -71,7 +71,7 @@ def test_compare_tells_of_every_model(command, tmp_path, monkeypatch):
     ("name", "settings"),
     [
         ("digits_resnet.onnx", {}),
-        ("digits_vit.onnx", {"attack": "l2", "attack_samples": 20}),
+        pytest.param("digits_vit.onnx", {"attack": "l2", "attack_samples": 20}, marks=pytest.mark.slow),
         ("digits_mlp.onnx", {"method": "sketch", "budget": 400}),
         ("digits_mlp.onnx", {"method": "exact"}),
         ("digits_resnet_int8.onnx", {"budget": 200}),

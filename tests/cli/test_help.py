@@ -17,8 +17,8 @@ from onnxfim.cli.completing import files, formats
 from onnxfim.cli.config import template
 from onnxfim.cli.helping import DOCUMENTATION, HEADINGS, by_heading, heading_of
 from onnxfim.cli.man_pages import manual_pages
-from onnxfim.report.formats import FORMATS
-from tests.support.places import ROOT
+from onnxfim.report.formats import FOLDERS, FORMATS
+from tests.support.places import BASH, GROFF, ROOT
 
 COMMANDS = sorted(main.commands)
 
@@ -93,8 +93,8 @@ def test_help_is_plain_without_a_terminal_and_in_usage_errors():
     assert "u001b" not in done.output
 
 
-class TestCompletion:
-    SCRIPT = """
+#: Asks as a bash does: the line that was typed, and what breaks its words.
+SCRIPT = """
 eval "$(onnxfim completion bash)"
 compopt() { echo "compopt $*" | tr '\\n' ' '; }
 COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDBREAKS="$2"
@@ -103,32 +103,35 @@ _onnxfim_completion onnxfim
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
-    @pytest.fixture(scope="class")
-    def shell(self, tmp_path_factory):
-        """Completes a line in a real bash, in a folder with two files and a folder."""
-        bash = shutil.which("bash")
-        if bash is None or os.name != "posix":
-            pytest.skip("no bash here")
-        here = tmp_path_factory.mktemp("completion")
-        for name in ("report.html", "model.onnx"):
-            (here / name).write_text("")
-        (here / "reports").mkdir()
-        (here / "bin").mkdir()
-        command = here / "bin" / "onnxfim"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m onnxfim "$@"\n')
-        command.chmod(0o755)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
-        def complete(line, breaks=" \t\n\"'><=;|&(:"):
-            done = subprocess.run(
-                [bash, "--norc", "-c", self.SCRIPT, "bash", line, breaks],
-                cwd=here, env=environment, capture_output=True, text=True, check=True, timeout=60,
-            )  # fmt: skip
-            assert done.stderr == ""
-            return done.stdout.split()
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """Completes a line in a real bash, in a folder with two files and a folder."""
+    bash = shutil.which("bash")
+    if bash is None or os.name != "posix":
+        BASH.skip()
+    here = tmp_path_factory.mktemp("completion")
+    for name in ("report.html", "model.onnx"):
+        (here / name).write_text("")
+    (here / "reports").mkdir()
+    (here / "bin").mkdir()
+    command = here / "bin" / "onnxfim"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m onnxfim "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
-        return complete
+    def complete(line, breaks=" \t\n\"'><=;|&(:"):
+        done = subprocess.run(
+            [bash, "--norc", "-c", SCRIPT, "bash", line, breaks],
+            cwd=here, env=environment, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert done.stderr == ""
+        return done.stdout.split()
 
+    return complete
+
+
+class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "offered"),
         [
@@ -156,7 +159,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
     def test_formats_are_those_of_the_command(self, shell):
         assert [w for w in shell("onnxfim bounds m.onnx -o ") if w.endswith("=")] == ["html=", "json="]
-        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in FORMATS]
+        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in (*FORMATS, *FOLDERS)]
 
     @pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
     def test_each_shell_has_a_script(self, shell_name):
@@ -187,7 +190,7 @@ class TestManualPages:
     def test_troff_takes_it_without_a_word(self, name):
         groff = shutil.which("groff")
         if groff is None:
-            pytest.skip("no groff here")
+            GROFF.skip()
         done = subprocess.run(
             [groff, "-man", "-ww", "-Tutf8", "-rLL=78n"],
             input=PAGES[name].encode(),

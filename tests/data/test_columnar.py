@@ -261,17 +261,8 @@ def test_no_damage_is_a_crash(parquet, told):
             assert len(load(path)) <= 30
 
 
-def test_without_pyarrow(tmp_path, monkeypatch, told):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.partition(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return real(name, *rest)
-
+def test_without_pyarrow(tmp_path, uninstalled, told):
     (tmp_path / "d.parquet").write_bytes(b"PAR1")
-    monkeypatch.setattr(builtins, "__import__", without)
+    uninstalled("pyarrow")
     with pytest.raises(InputError, match=told("pyarrow is not installed", "pip install 'onnxfim[tables]'")):
         load(tmp_path / "d.parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
 import re
@@ -58,11 +57,6 @@ def whole():
 @pytest.fixture(scope="module")
 def files():
     return render_dossier(whole())
-
-
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
 
 
 def test_human_terms_stand_in_lines_and_metrics():
@@ -167,15 +161,8 @@ def test_what_does_not_fit_is_refused():
             checked_statement(json.dumps({**made, **change}))
 
 
-def test_without_the_libraries_it_is_written_and_says_so(monkeypatch):
-    true = builtins.__import__
-
-    def lacking(name, *args, **kwargs):
-        if name.split(".")[0] in ("cyclonedx", "in_toto_attestation"):
-            raise ImportError(name)
-        return true(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", lacking)
+def test_without_the_libraries_it_is_written_and_says_so(uninstalled):
+    uninstalled("cyclonedx", "in_toto_attestation")
     found = render_dossier(make_audit(3))
     assert "Not held against CycloneDX&#39;s schema here (pip install &#39;onnxfim[dossier]&#39; does)" in found[CONFORMITY]
 

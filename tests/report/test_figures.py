@@ -14,15 +14,10 @@ from onnxfim.report.figures import charts_of
 from onnxfim.report.html import render_html
 from onnxfim.report.plotting import _path
 from onnxfim.verdict.compare import compare
-from tests.support.audits import VARIANTS, make_audit, with_flips
+from tests.support.audits import make_audit, with_flips
 from tests.support.places import DEV
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
 
 
 def test_every_figure_is_a_file_of_its_own(audit):
@@ -143,16 +138,7 @@ def test_a_chart_that_is_not_there(told):
 
 
 @pytest.mark.parametrize(("method", "package"), [("plot", "matplotlib"), ("to_frame", "pandas")])
-def test_without_the_package(method, package, monkeypatch, told):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.partition(".")[0] == package:
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_the_package(method, package, uninstalled, told):
+    uninstalled(package)
     with pytest.raises(OutputError, match=told(f"{package} is not installed", "pip install 'onnxfim[notebook]'")):
         getattr(make_audit(5), method)()

@@ -43,11 +43,6 @@ def gated(audit, *verdicts, text="lambda_max.mean > 5", message="4.1 to 5.9 hold
     return replace(audit, gates=gates, verdict=worst)
 
 
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
-
-
 def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
 

@@ -13,11 +13,6 @@ from tests.support.places import DEV
 pandas = DEV.load("pandas")
 
 
-@pytest.fixture(params=sorted(VARIANTS))
-def audit(request):
-    return VARIANTS[request.param]()
-
-
 def cell(value):
     return None if value is None or (isinstance(value, float) and np.isnan(value)) or value is pandas.NA else value
 

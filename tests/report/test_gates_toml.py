@@ -35,12 +35,14 @@ def test_foreign_names_stay_in_their_comments():
 
 def test_each_gate_says_where_it_comes_from_and_what_was_refused():
     audit = replace(make_audit(60), findings=())
-    text = render_gates(audit)
-    for gate in suggest(audit).gates:
+    text, found = render_gates(audit), suggest(audit)
+    assert found.gates
+    assert found.refused
+    for gate in found.gates:
         before = text[: text.index(f'"{gate.text}"')].rstrip().splitlines()[-1]
         assert before.lstrip().startswith("# ")
         assert gate.why in before
-    for refused in suggest(audit).refused:
+    for refused in found.refused:
         assert f"# {refused.name}: {refused.why}." in text
 
 

@@ -19,8 +19,7 @@ from onnxfim.verdict.judge import judge
 from onnxfim.verdict.survival import robustness
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_flips, with_nulls, with_replay, with_tokens
 from tests.support.pages import read
-from tests.verdict.test_placing import cifar_like
-from tests.verdict.test_survival import flipped
+from tests.support.small_audits import cifar_like, flipped
 
 
 def line(audit):

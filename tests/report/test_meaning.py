@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from onnxfim.record.sample import Estimate
 from onnxfim.report import render_html
 from onnxfim.report.human import human_lines
 from onnxfim.report.markdown import render_summary
@@ -17,19 +15,9 @@ from onnxfim.report.numbers import number
 from onnxfim.report.page.audit_page import build_page
 from tests.support.audits import VARIANTS, make_audit, with_replay
 from tests.support.pages import read
+from tests.support.small_audits import flipped
 
 CLAIMS = re.compile(r"at most|no more than|no probability|Pinsker|guarantee")
-
-
-def with_flips(audit, radii):
-    """The audit with these flip radii; NaN for a sample that did not flip."""
-    estimates = [
-        Estimate(None, kind="upper bound", evaluations=20, reason="no flip")
-        if np.isnan(r)
-        else Estimate(r, None, r, "upper bound", "", 20)
-        for r in radii
-    ]
-    return replace(audit, samples=tuple(replace(s, flip_radius=e) for s, e in zip(audit.samples, estimates, strict=True)))
 
 
 def test_it_quotes_the_replay():
@@ -44,9 +32,9 @@ def test_it_quotes_the_replay():
     assert at, "the ladder is one of boundary distances"
     for points in at.values():
         kl = [max(p.along, p.against) for _, p in points]
-        flipped = sum(c.flips_at is not None and c.flips_at <= p.epsilon * (1 + 1e-9) for c, p in points)
+        turned = sum(c.flips_at is not None and c.flips_at <= p.epsilon * (1 + 1e-9) for c, p in points)
         assert f"a median of {number(float(np.median(kl)))} and a maximum of {number(max(kl))} nats" in text
-        assert f"{flipped:,} of {len(points):,} predictions had flipped" in text
+        assert f"{turned:,} of {len(points):,} predictions had flipped" in text
     nowhere = sum(c.holds_to is None for _, c in curves)
     assert f"on {nowhere:,} of {len(curves):,} it held nowhere" in text
     assert "Other directions, and other samples, may move further" in text
@@ -71,7 +59,7 @@ def test_nothing_measured_means_nothing():
 
 
 def test_every_format_that_has_words_has_these():
-    audit = with_flips(with_replay(make_audit(50)), np.linspace(0.5, 1.5, 50))
+    audit = flipped(with_replay(make_audit(50)), np.linspace(0.5, 1.5, 50))
     right = sum(s.label == s.prediction for s in audit.samples)
     page = build_page(audit, lambda name, png: f"{name}.png")
     tile = next(t for t in page.tiles if t.label == "Median flip radius")

@@ -55,6 +55,7 @@ REGISTRY = Thing("a registry of packages", "pip's index must be within reach")
 OPENVINO = Thing("onnxruntime-openvino", "a package registry with a wheel of it for this system and Python")
 GIT = Thing("git", "the system's package")
 BASH = Thing("bash", "the system's package")
+GROFF = Thing("groff", "the system's package")
 
 needs_models = OTHERS.unless((MODELS / "manifest.json").is_file())
 

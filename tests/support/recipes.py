@@ -26,8 +26,6 @@ import json, os, shutil, sys
 from pathlib import Path
 
 state, (program, *words) = Path(os.environ["HOST_STATE"]), [Path(sys.argv[1]).name, *sys.argv[2:]]
-with open(state / "calls", "a", encoding="utf-8") as file:
-    file.write(json.dumps([program, *words]) + "\n")
 after = lambda *names: next((words[i + 1] for i, w in enumerate(words[:-1]) if w in names), None)
 notes = json.loads((state / "notes.json").read_text("utf-8"))
 baseline = state / "report.json"
@@ -122,7 +120,7 @@ class Host:
 
     Attributes:
         folder: Where jobs run.
-        state: What the host holds: ``notes.json``, ``report.json`` of main's artefact, ``calls``; files ``down``, ``read-only``, ``ran``.
+        state: What the host holds: ``notes.json``, ``report.json`` of main's artefact; files ``down``, ``read-only``, ``ran``.
         onnxfim: What ``onnxfim`` and ``python -m onnxfim`` are; this checkout unless told.
     """
 
@@ -161,12 +159,6 @@ class Host:
         """What was written by the recipe, in order."""
         notes = json.loads((self.state / "notes.json").read_text("utf-8"))
         return [n["body"] for n in notes if n["user"]["type"] == "Bot"]
-
-    @property
-    def calls(self) -> list[list[str]]:
-        """Every call of ``gh`` and ``curl``."""
-        path = self.state / "calls"
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def shell(self, text: str, variables: dict[str, str], *options: str, where: str = ".") -> subprocess.CompletedProcess[str]:
         """Run a shell's text in the checkout."""
@@ -238,24 +230,24 @@ class Host:
             code = code or done.returncode
         return Done(code, told, files["GITHUB_STEP_SUMMARY"].read_text("utf-8"), outputs.get("audit", {}))
 
-    def gitlab(self, *, pull: bool, **variables: str) -> Done:
+    def gitlab(self, *, pull: bool) -> Done:
         """The job of the GitLab recipe, with what follows it."""
         job = yaml.safe_load(recipes()["gitlab"])["robustness"]
         set_ = {
             **job["variables"], "CI_API_V4_URL": "https://gitlab.example/api/v4", "CI_PROJECT_ID": "3", "CI_DEFAULT_BRANCH": "main",
             "CI_JOB_TOKEN": "job", "CI_JOB_NAME": "robustness", "ROBUSTNESS_TOKEN": "project",
-            **({"CI_MERGE_REQUEST_IID": "5"} if pull else {}), **variables,
+            **({"CI_MERGE_REQUEST_IID": "5"} if pull else {}),
         }  # fmt: skip
         done = self.shell("\n".join(job["script"]), set_, "-eo", "pipefail")
         after = self.shell("\n".join(job["after_script"]), set_, "-eo", "pipefail")
         return Done(done.returncode, done.stdout + done.stderr + after.stdout + after.stderr)
 
-    def jenkins(self, *, pull: bool, **variables: str) -> Done:
+    def jenkins(self, *, pull: bool) -> Done:
         """The shell steps of the Jenkins recipe, with the artefact copied as the plug-in does."""
         text = recipes()["jenkins"]
         steps = re.findall(r"sh (?:returnStatus: true, script: )?(?:'''(.*?)'''|'([^'\n]*)')", text, re.DOTALL)
         clean, audit, comment = [(long or short).replace("\\\n", "") for long, short in steps]  # as Groovy reads such a string
-        set_ = {"TOKEN": "token", **({"CHANGE_ID": "5"} if pull else {}), **variables}
+        set_ = {"TOKEN": "token", **({"CHANGE_ID": "5"} if pull else {})}
         assert self.shell(clean, set_, "-e").returncode == 0
         if pull and (self.state / "report.json").exists():
             (self.folder / "baseline").mkdir()

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from onnxfim.verdict.compare import compare
 from tests.support.audits import make_audit
@@ -16,8 +17,9 @@ def of_one_model(audit, seed, rng, truth):
     return seeded(with_values(found, distances, measure="boundary_distance"), seed)
 
 
+@pytest.mark.slow
 def test_a_model_is_not_decided_against_itself():
-    # 200 pairs. A rate of 2.5 % has a standard error of 1.1 %; 5.8 % is three of them, and the issue is whether it is far above.
+    # 2.5 % is what may be wrong; the closed test stays below, so that 200 pairs need no allowance for chance.
     rng = np.random.default_rng(0)
     audit = make_audit(40)
     wrong = 0
@@ -28,6 +30,7 @@ def test_a_model_is_not_decided_against_itself():
     assert wrong / 200 <= 0.025
 
 
+@pytest.mark.slow
 def test_models_whose_samples_change_places_are_not_decided():
     rng = np.random.default_rng(1)
     audit = make_audit(40)
@@ -45,8 +48,9 @@ def test_models_whose_samples_change_places_are_not_decided():
     assert wrong / 100 <= 0.05  # 2.5 % has a standard error of 1.6 %
 
 
+@pytest.mark.slow
 def test_ranks_of_several_copies_are_all_open():
-    # Of five copies of one model no rank is excluded, in at least 97.5 % of draws: 60 draws, two of which may fail.
+    # Of five copies of one model no rank is excluded, in at least 97.5 % of draws.
     rng = np.random.default_rng(2)
     audit = make_audit(40)
     excluded = 0
@@ -54,4 +58,4 @@ def test_ranks_of_several_copies_are_all_open():
         truth = heavy(40, rng)
         found = compare([of_one_model(audit, seed, rng, truth) for seed in range(5)])
         excluded += any((e.rank_low, e.rank_high) != (1, 5) for e in found.entries)
-    assert excluded <= 4  # 60 × 2.5 % = 1.5, with a standard deviation of 1.2
+    assert excluded <= 4  # of 60 draws 1.5 may, with a standard deviation of 1.2

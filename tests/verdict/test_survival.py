@@ -12,22 +12,11 @@ import pytest
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.bound import Bound
-from onnxfim.record.sample import Estimate, FlipLengths
+from onnxfim.record.sample import FlipLengths
 from onnxfim.verdict.judge import judge
 from onnxfim.verdict.survival import reached, robustness
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_flips, with_replay, with_tokens
-
-
-def flipped(audit, radii, lengths=None):
-    """The audit with these flip radii; NaN for a sample that did not flip, None for one that was not tried."""
-    none = Estimate(None, kind="upper bound", evaluations=20, reason="no flip")
-    cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
-    estimates = [cut if r is None else none if math.isnan(r) else Estimate(r, None, r, "upper bound", "", 20) for r in radii]
-    lengths = lengths or [None] * len(radii)
-    return replace(
-        audit,
-        samples=tuple(replace(s, flip_radius=e, flip_lengths=k) for s, e, k in zip(audit.samples, estimates, lengths, strict=True)),
-    )
+from tests.support.small_audits import flipped
 
 
 def with_wrong(audit, wrong):
