@@ -68,9 +68,9 @@ def pick(where: str, names: Sequence[str] | None, width: int, asked: Asked, shap
     Raises:
         InputError: a name or a place that no column has.
     """
-    taken = None if asked.label is None else _place(where, names, width, asked.label, "--label-column")
+    taken = None if asked.label is None else place_of(where, names, width, asked.label, "--label-column")
     if asked.features:
-        features = tuple(_place(where, names, width, name, "--feature-columns") for name in asked.features)
+        features = tuple(place_of(where, names, width, name, "--feature-columns") for name in asked.features)
         if taken in features:
             raise InputError(f"{where}: column {asked.label!r} is label and feature, expected one of the two. Leave it out of one.")
         return Picked(_usual_label(names, frozenset(features)) if taken is None else taken, features)
@@ -86,7 +86,12 @@ def _usual_label(names: Sequence[str] | None, others: frozenset[int]) -> int | N
     return next((i for i in found if i not in others), None)
 
 
-def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, option: str) -> int:
+def place_of(where: str, names: Sequence[str] | None, width: int, wanted: str, option: str) -> int:
+    """Where the column is that a user names, or tells by its place, counted from 0, or from the end where it is negative.
+
+    Raises:
+        InputError: there is none, or several are called so.
+    """
     if names is not None and wanted in names:
         if list(names).count(wanted) > 1:
             raise InputError(

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxfim.data.arrays import Target
-from onnxfim.data.class_labels import alphabetical, class_labels
-from onnxfim.data.columns import LABEL_NAMES, Asked, as_labels
+from onnxfim.data.class_labels import alphabetical, class_labels, is_number
+from onnxfim.data.columns import LABEL_NAMES, Asked, as_labels, place_of
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
 from onnxfim.data.samples import Array, Choice, Samples
@@ -80,10 +80,7 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
 
 def _numbers(labels: Sequence[str]) -> Array:
     """Labels as numbers where all are, else as words."""
-    try:
-        return np.array([float(label) for label in labels])
-    except ValueError:
-        return as_labels(labels)
+    return np.array([float(label) for label in labels]) if all(map(is_number, labels)) else as_labels(labels)
 
 
 def _places(files: Sequence[Path], folder: Path) -> dict[str, int]:
@@ -102,13 +99,7 @@ def _columns(table: Path, names: tuple[str, ...] | None, width: int, asked: Aske
     called = [n.lower() for n in names or ()]
     of_file = next((called.index(name) for name in _FILE_NAMES if name in called), 0)
     if asked.label is not None:
-        if asked.label in (names or ()):
-            return of_file, (names or ()).index(asked.label)
-        if asked.label.lstrip("-").isdigit() and -width <= int(asked.label) < width:
-            return of_file, int(asked.label) % width
-        raise InputError(
-            f"{table}: has no column {asked.label!r}, expected one of {', '.join(map(repr, names or ())) or f'0 to {width - 1}'}."
-        )
+        return of_file, place_of(str(table), names, width, asked.label, "--label-column")
     others = [i for i in range(width) if i != of_file]
     of_label = next((called.index(name) for name in LABEL_NAMES if name in called), others[0] if len(others) == 1 else None)
     if of_label is None:

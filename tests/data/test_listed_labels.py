@@ -67,6 +67,12 @@ def test_numbers_are_indices_and_part_of_the_hash(folder):
     assert load(folder, shape=(1, 4, 5)).sha256 != found.sha256
 
 
+def test_words_that_python_would_read_as_numbers_are_words(folder):
+    (folder / "labels.csv").write_text("id,label\na,1_0\nb,1_1\nc,1_0\nd,1_1\ne,1_0\nf,1_1\n")
+    found = load(folder, shape=(1, 4, 5))
+    assert (found.labels.tolist(), found.class_names) == ([0, 1, 0, 1, 0, 1], ("1_0", "1_1"))
+
+
 def test_an_image_without_a_label_is_skipped(folder):
     (folder / "labels.csv").write_text("id,label\na,cat\nb,\nc,dog\nzz,dog\n")
     found = load(folder, shape=(1, 4, 5))
@@ -92,6 +98,7 @@ def test_metadata_of_hugging_faces_image_folders(folder):
         ("id,label\na,cat,1\n", {}, ("line of 'a' has 3 cells, expected 2",)),
         ("id,x,y\na,1,2\n", {}, ("3 columns, none of them called label", "--label-column")),
         ("id,x,y\na,1,2\n", {"label_column": "z"}, ("has no column 'z'", "'x'")),
+        ("id,x,y\na,1,2\n", {"label_column": "²"}, ("has no column '²'", "'x'")),
         ("id,label\na,\nb,\n", {}, ("gives no image a label",)),
         ("id,label\na,cow\n", {"class_names": ["cat"]}, ("label 'cow' of sample 0", "'cat'")),
     ],
