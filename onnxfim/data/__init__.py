@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxfim.data.arrays import Target, gather, held_array
 from onnxfim.data.class_labels import ClassOrder, class_order
 from onnxfim.data.columns import Asked
-from onnxfim.data.iterables import as_array, column_names, from_iterable, told_by
+from onnxfim.data.iterables import as_array, column_names, from_iterable
 from onnxfim.data.npy import Archive, HeldRows, RowSource, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
@@ -132,8 +132,6 @@ def from_arrays(
     try:
         X = as_array(inputs)
         y = None if labels is None else as_array(labels)
-        if y is not None and y.dtype.kind == "O" and all(isinstance(v, str) for v in y.ravel().tolist()):
-            y = y.astype(str)
         others = {name: HeldRows(f"inputs[{name!r}]", held_array(name, values)) for name, values in (held or {}).items()}
     except (ValueError, InputError) as error:
         if isinstance(error, InputError) and not isinstance(error.__cause__, ValueError):
@@ -170,7 +168,7 @@ def from_steps(
         InputError: what comes are no samples, or do not fit the model.
     """
     target = Target(shape, np.dtype(dtype), preprocessing or Preprocessing())
-    order = told_by(items) if class_names is None else class_order(list(class_names))
+    order = None if class_names is None else class_order(list(class_names))
     return from_iterable(
         items, target, Choice(limit), source=f"a {type(items).__name__} in memory", input_name=input_name, held=held, moved=moved,
         order=order,

@@ -66,12 +66,9 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
     Raises:
         InputError: labels that are no classes, or none of ``order``.
     """
-    if raw.dtype.kind == "O" and raw.ndim == 1 and all(isinstance(v, str) for v in raw.tolist()):
-        raw = raw.astype(str)
-    words = raw.reshape(-1).astype(str) if raw.dtype.kind in "US" and (raw.ndim == 1 or raw.shape[1:] == (1,)) else None
-    if words is None:
+    if not are_words(raw) or (raw.ndim != 1 and raw.shape[1:] != (1,)):
         return _numbered(where, _whole_numbers(where, raw, at), at, order)
-    texts = [text.strip() for text in words.tolist()]
+    texts = [text.strip() for text in raw.reshape(-1).astype(str).tolist()]
     if order is None:
         order = alphabetical(where, texts)
     places = {} if order is None else {name: i for i, name in enumerate(order.names)}
@@ -86,6 +83,11 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
         f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. "
         f"{_ORDER}."
     )
+
+
+def are_words(raw: Array) -> bool:
+    """Whether all labels are texts; a frame holds texts as objects."""
+    return raw.dtype.kind in "US" or (raw.dtype.kind == "O" and all(isinstance(v, str) for v in raw.ravel().tolist()))
 
 
 def class_order(given: str | Sequence[str]) -> ClassOrder:
