@@ -156,8 +156,12 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
         check_bytes(shards.where, len(chosen) * part[:1].nbytes)
         if label is not None:
             values = batch.column(label).to_pylist()
-            faults |= {int(i): "has no label" for i, v in zip(here, values, strict=True) if _is_unlabelled(shards, label, v)}
-            labels += [None if _is_unlabelled(shards, label, v) else v if isinstance(v, str) else float(v) for v in values]
+            for i, value in zip(here, values, strict=True):
+                if _is_unlabelled(shards, label, value):
+                    faults[int(i)] = "has no label"
+                    labels.append(None)
+                else:
+                    labels.append(value if isinstance(value, str) else float(value))
     if len({part.shape[1:] for part in parts}) > 1:
         raise _ragged(shards, features[0])
     named = None if lists else tuple(features)
@@ -218,8 +222,6 @@ def _ragged(shards: Shards, name: str) -> InputError:
 
 def _pictures(shards: Shards, column: str, label: str | None, target: Target, choice: Choice, order: ClassOrder | None) -> Samples:
     """The chosen rows' pictures; as in folders they are drawn where not all are taken, for they may lie ordered by class."""
-    import hashlib
-
     chosen = Choice(choice.limit, choice.seed or 0).of(shards.total)
     labels: dict[int, object] = {}
     faults: dict[int, str] = {}
@@ -237,25 +239,13 @@ def _pictures(shards: Shards, column: str, label: str | None, target: Target, ch
                 yield Picture(i, name, partial(_bytes_of, cell))
 
     found = decoded(shards.where, entries(), len(chosen), target, faults=faults)
-    sha256, classes = found.sha256, None
-    if label is not None:
-        raw = as_labels([labels[i] for i in found.kept])
-        classes = class_labels(f"{shards.where}[{label}]", raw, np.array(found.kept, np.int64), order)
-        sha256 = hashlib.sha256(f"{sha256} {[labels[int(i)] for i in chosen]}".encode()).hexdigest()
-    known = order if classes is None else classes.order
-    return Samples(
-        inputs=found.inputs,
-        labels=None if classes is None else classes.indices,
-        indices=np.array(found.kept, np.int64),
-        names=found.names,
-        class_names=None if known is None else known.names,
-        source=f"{shards.where}: {len(chosen)} of {shards.total} images",
-        sha256=sha256,
-        skipped=found.skipped,
-        by_class=True,
-        classes_guessed=known is not None and known.guessed,
-        prepared=target.preprocessing.given,
-    )
+    source = f"{shards.where}: {len(chosen)} of {shards.total} images"
+    if label is None:
+        return found.samples(source, target, None, order, by_class=True)
+    raw = as_labels([labels[i] for i in found.kept])
+    classes = class_labels(f"{shards.where}[{label}]", raw, np.array(found.kept, np.int64), order)
+    told = [labels[int(i)] for i in chosen]
+    return found.samples(source, target, classes.indices, classes.order, by_class=True, told=told)
 
 
 def _bytes_of(cell: object) -> bytes:

@@ -71,11 +71,7 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
     raw = _numbers([given[i] for i in good])
     found = class_labels(str(table), raw, np.array(good, np.int64), order)
     labels = dict.fromkeys(range(len(files)), 0) | dict(zip(good, found.indices.tolist(), strict=True))
-    names = None if found.order is None else found.order.names
-    listing = Listing(
-        tuple(files), labels, names, table.name, faults, classes_guessed=found.order is not None and found.order.guessed
-    )
-    return listed_images(folder, listing, target, choice)
+    return listed_images(folder, Listing(tuple(files), labels, found.order, table.name, faults), target, choice)
 
 
 def _numbers(labels: Sequence[str]) -> Array:
