@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfim.data.samples import Array, Indices, Samples, one_line, shape_text
+from onnxfim.data.samples import Array, Indices, Samples, listed, one_line, shape_text
 from onnxfim.errors import InputError
 
 #: What kinds of arrays hold that are no numbers.
@@ -152,8 +152,7 @@ def _near(label: str, order: ClassOrder) -> str:
     import difflib  # for a message alone
 
     near = difflib.get_close_matches(label, order.names, 1)
-    listed = ", ".join(map(repr, order.names[:8])) + ", …" * (len(order.names) > 8)
-    return listed + (f"; the nearest is {near[0]!r}" if near else "")
+    return listed(order.names) + (f"; the nearest is {near[0]!r}" if near else "")
 
 
 def is_number(text: str) -> bool:

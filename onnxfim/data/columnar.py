@@ -19,7 +19,7 @@ from onnxfim.data.arrow_files import Arrow, Shards, readable, shards_of
 from onnxfim.data.class_labels import ClassOrder, alphabetical, class_labels
 from onnxfim.data.columns import Asked, TableRows, as_labels, pick, table_samples
 from onnxfim.data.images import Picture, decoded
-from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes
+from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, listed
 from onnxfim.errors import InputError
 
 
@@ -59,11 +59,11 @@ def _samples(shards: Shards, target: Target, choice: Choice, asked: Asked) -> Sa
         raise InputError(
             f"{shards.where}: column {other!r} holds {shards.schema.field(other).type}, expected numbers, lists of numbers or "
             "pictures. "
-            f"Name the model's columns with --feature-columns, of {', '.join(map(repr, names[:8]))}."
+            f"Name the model's columns with --feature-columns, of {listed(names)}."
         )
     if len(features) > 1 and set(kinds.values()) != {"number"}:
         raise InputError(
-            f"{shards.where}: columns {', '.join(map(repr, features[:4]))} hold {' and '.join(sorted(set(kinds.values())))}s, "
+            f"{shards.where}: columns {listed(features, 4)} hold {' and '.join(sorted(set(kinds.values())))}s, "
             "expected "
             "columns of numbers, or one of lists or pictures. Name it with --feature-columns."
         )
@@ -80,9 +80,7 @@ def _columns(shards: Shards, target: Target, asked: Asked) -> tuple[str | None, 
     classes = [n for n in names if isinstance(d := shards.described.get(n), dict) and d.get("_type") == "ClassLabel"]
     if asked.label is None and classes:
         if len(classes) > 1:
-            raise InputError(
-                f"{shards.where}: has labels in {', '.join(map(repr, classes))}, expected one. Name it with --label-column."
-            )
+            raise InputError(f"{shards.where}: has labels in {listed(classes)}, expected one. Name it with --label-column.")
         asked = replace(asked, label=classes[0])
     others = [i for i, kind in enumerate(kinds) if kind in ("picture", "list") and names[i] != asked.label]
     if not asked.features and len(others) == 1:  # a picture, or an array, beside what else is told of it

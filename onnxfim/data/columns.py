@@ -12,7 +12,7 @@ from onnxfim.data.arrays import Target, gather
 from onnxfim.data.class_labels import ClassOrder
 from onnxfim.data.npy import ChosenRows
 from onnxfim.data.preprocessing import order_of
-from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, shape_text
+from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, listed, shape_text
 from onnxfim.errors import InputError
 
 #: What a column of labels is called where nobody names it.
@@ -113,9 +113,8 @@ def place_of(where: str, names: Sequence[str] | None, width: int, wanted: str, o
     import difflib  # for a message alone
 
     near = difflib.get_close_matches(wanted, names, 1)
-    listed = ", ".join(map(repr, names[:8])) + ", …" * (len(names) > 8)
     raise InputError(
-        f"{where}: has no column {wanted!r}, expected one of {listed}. Pass {option} {(near or names[-1:])[0]!r} or another."
+        f"{where}: has no column {wanted!r}, expected one of {listed(names)}. Pass {option} {(near or names[-1:])[0]!r} or another."
     )
 
 
@@ -158,8 +157,7 @@ def table_samples(
 def _columns(rows: TableRows) -> str:
     n = rows.values.shape[1]
     names = rows.features or ()
-    listed = ", ".join(map(repr, names[:4])) + ", …" * (len(names) > 4)
-    return f"{n} feature column{'' if n == 1 else 's'}" + (f" ({listed})" if names else "")
+    return f"{n} feature column{'' if n == 1 else 's'}" + (f" ({listed(names, 4)})" if names else "")
 
 
 def _advice(rows: TableRows, asked: Asked, size: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from onnxfim.data.arrays import Target, gather
 from onnxfim.data.class_labels import ClassOrder
 from onnxfim.data.npy import HeldRows
-from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, one_line, shape_text
+from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, listed, one_line, shape_text
 from onnxfim.errors import InputError
 
 _INPUTS = ("inputs", "input", "x", "image", "images", "pixel_values", "img", "input_ids", "input_values", "features")
@@ -188,10 +188,10 @@ def of_mapping(
         left = [name for name in item if name != label and name not in others]
         found = next((name for name in _INPUTS if name in left), left[0] if len(left) == 1 else None)
     if found is None:
-        listed = ", ".join(map(repr, list(item)[:8])) or "nothing"
+        there = listed(list(item)) or "nothing"
         if input_name is not None:
-            raise InputError(f"{where}: is a dict without {input_name!r}, found {listed}, expected the model's input. {_SHAPE}.")
-        raise InputError(f"{where}: is a dict of {listed}, expected one named as the model's input among them. {_SHAPE}.")
+            raise InputError(f"{where}: is a dict without {input_name!r}, found {there}, expected the model's input. {_SHAPE}.")
+        raise InputError(f"{where}: is a dict of {there}, expected one named as the model's input among them. {_SHAPE}.")
     return item[found], None if label is None else item[label], others
 
 
