@@ -17,7 +17,6 @@ from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, pick, tabl
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
 from onnxfim.errors import InputError
 
-SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = ",;\t|"
 _LINE = 32 * 2**20  # letters of a line
 _MOST_COLUMNS = 2**20
