@@ -216,18 +216,19 @@ def _read(
         with np.errstate(over="ignore"):
             X = X.astype(dtype)
     rows = TableRows(
-        str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked),
+        str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked, order),
         faults, tuple(names) if table.names else None,
     )  # fmt: skip
     return rows, words
 
 
-def _labels(labels: Sequence[str | None], picked: Picked) -> Array | None:
-    """Labels of rows, numbers where all of them are."""
+def _labels(labels: Sequence[str | None], picked: Picked, order: ClassOrder | None) -> Array | None:
+    """Labels of rows, numbers where all of them are; but names of classes are names, be they ``True`` or ``7``."""
     if picked.label is None:
         return None
     numbers = [_number(label) if label else 0.0 for label in labels]
-    return as_labels(labels if None in numbers else numbers)
+    named = order is not None and {label for label in labels if label and label.lower() not in _NO_LABEL} <= set(order.names)
+    return as_labels(labels if named or None in numbers else numbers)
 
 
 def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str]) -> tuple[str | None, Array, int | None]:

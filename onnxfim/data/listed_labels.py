@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from onnxfim.data.arrays import Target
-from onnxfim.data.class_labels import alphabetical, class_labels, is_number
-from onnxfim.data.columns import LABEL_NAMES, Asked, as_labels, place_of
+from onnxfim.data.class_labels import alphabetical, class_labels
+from onnxfim.data.columns import LABEL_NAMES, Asked, place_of
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
-from onnxfim.data.samples import Array, Choice, Samples
+from onnxfim.data.samples import Choice, Samples
 from onnxfim.errors import InputError
 
 #: Tables that are looked for in a folder of images; the second is that of Hugging Face's image folders.
@@ -68,15 +68,9 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
     good = [i for i in range(len(files)) if i not in faults]
     if not good:
         raise InputError(f"{table}: gives no image a label, expected one in its second column. Name another with --label-column.")
-    raw = _numbers([given[i] for i in good])
-    found = class_labels(str(table), raw, np.array(good, np.int64), order)
+    found = class_labels(str(table), np.array([given[i] for i in good]), np.array(good, np.int64), order)
     labels = dict.fromkeys(range(len(files)), 0) | dict(zip(good, found.indices.tolist(), strict=True))
     return listed_images(folder, Listing(tuple(files), labels, found.order, table.name, faults), target, choice)
-
-
-def _numbers(labels: Sequence[str]) -> Array:
-    """Labels as numbers where all are, else as words."""
-    return np.array([float(label) for label in labels]) if all(map(is_number, labels)) else as_labels(labels)
 
 
 def _places(files: Sequence[Path], folder: Path) -> dict[str, int]:

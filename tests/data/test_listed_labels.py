@@ -67,6 +67,11 @@ def test_numbers_are_indices_and_part_of_the_hash(folder):
     assert load(folder, shape=(1, 4, 5)).sha256 != found.sha256
 
 
+def test_numbers_are_names_where_classes_are_called_so(folder):
+    (folder / "labels.csv").write_text("id,label\na,3\nb,1\nc,2\nd,1\ne,2\nf,3\n")
+    assert load(folder, shape=(1, 4, 5), class_names=["1", "2", "3"]).labels.tolist() == [2, 0, 1, 0, 1, 2]
+
+
 def test_words_that_python_would_read_as_numbers_are_words(folder):
     (folder / "labels.csv").write_text("id,label\na,1_0\nb,1_1\nc,1_0\nd,1_1\ne,1_0\nf,1_1\n")
     found = load(folder, shape=(1, 4, 5))
