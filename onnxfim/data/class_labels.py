@@ -51,7 +51,7 @@ def alphabetical(where: str, labels: Iterable[str]) -> ClassOrder | None:
                 f"{where}: labels are more than {MOST_CLASSES:,} different words, expected classes. Name another column."
             )
     found.discard("")
-    return None if all(map(_is_number, found)) else ClassOrder(tuple(sorted(found)), guessed=True)
+    return None if all(map(is_number, found)) else ClassOrder(tuple(sorted(found)), guessed=True)
 
 
 def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None = None) -> ClassLabels:
@@ -75,7 +75,7 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
     missing = next((i for i, text in enumerate(texts) if text not in places), None)
     if missing is None and order is not None:
         return ClassLabels(np.array([places[text] for text in texts], np.int64), order)
-    if all(map(_is_number, texts)):
+    if all(map(is_number, texts)):
         return _numbered(where, _whole_numbers(where, np.array(texts, np.float64), at), at, order)
     assert missing is not None
     assert order is not None
@@ -155,7 +155,7 @@ def _near(label: str, order: ClassOrder) -> str:
     return listed(order.names) + (f"; the nearest is {near[0]!r}" if near else "")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     """Whether a label is a number and no word; ``1_0``, which Python reads as 10, is a word."""
     try:
         float(text)

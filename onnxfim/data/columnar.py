@@ -17,7 +17,7 @@ import numpy as np
 from onnxfim.data.arrays import Target
 from onnxfim.data.arrow_files import Arrow, Shards, readable, shards_of
 from onnxfim.data.class_labels import ClassOrder, alphabetical, class_labels
-from onnxfim.data.columns import Asked, TableRows, as_labels, pick, table_samples
+from onnxfim.data.columns import Asked, TableRows, as_labels, label_of, pick, table_samples
 from onnxfim.data.images import Picture, decoded
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, listed
 from onnxfim.errors import InputError
@@ -120,7 +120,7 @@ def _kind(kind: Arrow) -> str:
 
 def _words(shards: Shards, label: str) -> Iterator[str]:
     for batch in shards.batches([label]):
-        yield from (str(v) for v in batch.column(0).unique().to_pylist() if v is not None)
+        yield from (label_of(str(v)) for v in batch.column(0).unique().to_pylist() if v is not None)
 
 
 def _chosen(shards: Shards, columns: Sequence[str], chosen: Indices) -> Iterator[tuple[Indices, Arrow]]:
@@ -169,7 +169,9 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
 
 
 def _is_unlabelled(shards: Shards, label: str, value: Any) -> bool:
-    """Whether a row has no label: nothing, NaN, or what a `ClassLabel` of Hugging Face has for none."""
+    """Whether a row has no label: nothing, NaN, a text for these, or what a `ClassLabel` of Hugging Face has for none."""
+    if isinstance(value, str):
+        return not label_of(value)
     told = shards.described.get(label)
     return value is None or value != value or (value == -1 and isinstance(told, dict) and told.get("_type") == "ClassLabel")
 

@@ -17,6 +17,7 @@ from onnxfim.errors import InputError
 
 #: What a column of labels is called where nobody names it.
 LABEL_NAMES = ("label", "labels", "class", "target")
+_NO_LABEL = frozenset(("", "nan", "n/a", "null"))  # a class may be called "none"
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,12 @@ def _advice(rows: TableRows, asked: Asked, size: int) -> str:
     if rows.values.shape[1] > size and not asked.features:
         return "Name those that are the model's, in its order, with --feature-columns."
     return "Give the columns that the model was trained on, in its order."
+
+
+def label_of(cell: str) -> str:
+    """A cell's text as a label; empty where it stands for none."""
+    text = cell.strip()
+    return "" if text.lower() in _NO_LABEL else text
 
 
 def as_labels(values: Sequence[object]) -> Array:

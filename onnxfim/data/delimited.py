@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from onnxfim.data.arrays import Target
-from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical
-from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, pick, table_samples
+from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical, is_number
+from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, label_of, pick, table_samples
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
 from onnxfim.errors import InputError
 
@@ -23,7 +23,6 @@ _MOST_COLUMNS = 2**20
 _TRIED = 20  # lines, that the delimiter is found by
 _WIDTH = 40  # letters of a cell in a message
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
-_NO_LABEL = frozenset(("", "nan", "n/a", "null"))  # a class may be called "none"
 _TRUTH = {"true": 1.0, "false": 0.0}
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d{1,3}(?:[.,]\d{3})+[.,]\d+")
@@ -173,10 +172,10 @@ def _read(
     words: set[str] = set()
     whole, indices, wordy = True, [], False
     for i, cells in enumerate(table.rows()):
-        label = None if picked.label is None or picked.label >= len(cells) else cells[picked.label].strip()
+        label = None if picked.label is None or picked.label >= len(cells) else label_of(cells[picked.label])
         if label and order is None and len(words) <= MOST_CLASSES:
             words.add(label)
-            wordy = wordy or _number(label) is None
+            wordy = wordy or not is_number(label)
         enough = choice.limit is not None and len(values) >= choice.limit
         if enough if wanted is None else i not in wanted:
             # What is left is read for the words among the labels alone: their order is that of all.
@@ -185,7 +184,7 @@ def _read(
             continue
         indices.append(i)
         fault, row, column = _row(cells, picked, table.width, names)
-        if picked.label is not None and fault is None and (label or "").lower() in _NO_LABEL:
+        if picked.label is not None and fault is None and not label:
             fault = "has no label"
         if fault is not None:
             faults[i] = fault
@@ -227,7 +226,7 @@ def _labels(labels: Sequence[str | None], picked: Picked, order: ClassOrder | No
     if picked.label is None:
         return None
     numbers = [_number(label) if label else 0.0 for label in labels]
-    named = order is not None and {label for label in labels if label and label.lower() not in _NO_LABEL} <= set(order.names)
+    named = order is not None and {label for label in labels if label} <= set(order.names)
     return as_labels(labels if named or None in numbers else numbers)
 
 

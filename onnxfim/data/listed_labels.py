@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import alphabetical, class_labels
-from onnxfim.data.columns import LABEL_NAMES, Asked, place_of
+from onnxfim.data.columns import LABEL_NAMES, Asked, label_of, place_of
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
 from onnxfim.data.samples import Choice, Samples
@@ -51,7 +51,7 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
         lines += 1
         if len(cells) != opened.width:
             raise InputError(f"{table}: line of {cells[0].strip()!r} has {len(cells)} cells, expected {opened.width}. Mend it.")
-        name, label = cells[of_file].strip(), cells[of_label].strip()
+        name, label = cells[of_file].strip(), label_of(cells[of_label])
         place = places.get(name.removeprefix("./"))
         if place is None:
             unmatched = unmatched or name

@@ -72,6 +72,12 @@ def test_numbers_are_names_where_classes_are_called_so(folder):
     assert load(folder, shape=(1, 4, 5), class_names=["1", "2", "3"]).labels.tolist() == [2, 0, 1, 0, 1, 2]
 
 
+def test_what_stands_for_no_label_makes_no_words_of_numbers(folder):
+    (folder / "labels.csv").write_text("id,label\na,2\nb,n/a\nc,1\nd,NaN\ne,\nf,2\n")
+    found = load(folder, shape=(1, 4, 5))
+    assert (found.labels.tolist(), found.class_names, len(found.skipped)) == ([2, 1, 2], None, 3)
+
+
 def test_words_that_python_would_read_as_numbers_are_words(folder):
     (folder / "labels.csv").write_text("id,label\na,1_0\nb,1_1\nc,1_0\nd,1_1\ne,1_0\nf,1_1\n")
     found = load(folder, shape=(1, 4, 5))
