@@ -91,12 +91,13 @@ def gather(
         raise unusable(inputs.where, skipped)
 
     kept = [i for i in range(len(raw)) if i not in reasons]
+    named = order if found is None else found.order
     return Samples(
         inputs=X if len(kept) == len(X) else X[[i for i, at in enumerate(good) if at not in reasons]],
         labels=None if found is None else found.indices[kept],
         indices=indices[kept],
         names=("",) * len(kept),
-        class_names=order.names if found is None and order is not None else found.order.names if found and found.order else None,
+        class_names=None if named is None else named.names,
         source=source,
         sha256=hash_arrays(
             raw, raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name]))
@@ -104,7 +105,7 @@ def gather(
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
         prepared=target.preprocessing.given,
-        classes_guessed=found is not None and found.order is not None and found.order.guessed,
+        classes_guessed=named is not None and named.guessed,
     )
 
 
