@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxfim.runtime.doctor import _EXTRAS
 from tests.support.places import DEV, REGISTRY, ROOT, SAMPLES
 
 if sys.version_info >= (3, 11):
@@ -93,6 +94,17 @@ def test_builds_that_cannot_be_imported_are_refused():
     (cuda,) = [Requirement(r) for r in WHOLE["project"]["optional-dependencies"]["cuda"]]
     assert cuda.extras == {"cuda", "cudnn"}  # cuBLAS comes with cuDNN alone
     assert "1.20.2" not in cuda.specifier  # has no such extras
+
+
+def test_every_extra_is_told():
+    extras = WHOLE["project"]["optional-dependencies"]
+    told = set(re.findall(r"`(\w+)`|onnxfim\[(\w+)\]", (ROOT / "docs/install.md").read_text("utf-8")))
+    assert set(extras) <= {name for names in told for name in names}
+    ours = {"cuda", "dev", "train", "docs", "exporters", "peers"}  # those of developers, and what `doctor` tells of by itself
+    assert set(_EXTRAS) == {Requirement(r).name for name, wanted in extras.items() if name not in ours for r in wanted}
+    for name, purpose in _EXTRAS.items():
+        (extra,) = [e for e, wanted in extras.items() if e not in ours and name in {Requirement(r).name for r in wanted}]
+        assert purpose.endswith(f": pip install 'onnxfim[{extra}]'")
 
 
 # In fresh environments.

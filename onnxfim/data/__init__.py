@@ -18,7 +18,7 @@ import numpy.typing as npt
 from onnxfim.data.arrays import Target, gather, held_array
 from onnxfim.data.class_labels import ClassOrder, class_order
 from onnxfim.data.columns import Asked
-from onnxfim.data.iterables import as_array, column_names, from_iterable, told_by
+from onnxfim.data.iterables import as_array, column_names, from_iterable
 from onnxfim.data.npy import Archive, HeldRows, RowSource, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
 from onnxfim.data.samples import Choice, Samples, SampleShape, random_samples
@@ -28,6 +28,7 @@ from onnxfim.record.sample import Skipped
 __all__ = ["Layout", "Preprocessing", "Samples", "Skipped", "from_arrays", "from_steps", "load", "random_samples"]
 
 _KINDS = ".npz, .npy, .csv or .parquet, a folder of images, or a saved Hugging Face data set"
+_DELIMITED, _COLUMNAR = (".csv", ".tsv"), (".parquet", ".arrow")
 
 
 def load(
@@ -91,15 +92,15 @@ def load(
             )  # fmt: skip
         if suffix == ".npy":
             return _load_npy(path, target, choice, labels_path=labels_path, order=order)
-        if labels_path is not None and suffix in (".csv", ".tsv", ".parquet", ".arrow"):
+        if labels_path is not None and suffix in (*_DELIMITED, *_COLUMNAR):
             raise InputError(
                 f"{path}: is a table, expected its labels in a column of it where labels are given. Name it with --label-column."
             )
-        if suffix in (".csv", ".tsv"):
+        if suffix in _DELIMITED:
             from onnxfim.data.delimited import load_delimited
 
             return load_delimited(path, target, choice, asked)
-        if suffix in (".parquet", ".arrow"):
+        if suffix in _COLUMNAR:
             from onnxfim.data.columnar import load_columnar
 
             return load_columnar(path, target, choice, asked)
@@ -132,8 +133,6 @@ def from_arrays(
     try:
         X = as_array(inputs)
         y = None if labels is None else as_array(labels)
-        if y is not None and y.dtype.kind == "O" and all(isinstance(v, str) for v in y.ravel().tolist()):
-            y = y.astype(str)
         others = {name: HeldRows(f"inputs[{name!r}]", held_array(name, values)) for name, values in (held or {}).items()}
     except (ValueError, InputError) as error:
         if isinstance(error, InputError) and not isinstance(error.__cause__, ValueError):
@@ -170,7 +169,7 @@ def from_steps(
         InputError: what comes are no samples, or do not fit the model.
     """
     target = Target(shape, np.dtype(dtype), preprocessing or Preprocessing())
-    order = told_by(items) if class_names is None else class_order(list(class_names))
+    order = None if class_names is None else class_order(list(class_names))
     return from_iterable(
         items, target, Choice(limit), source=f"a {type(items).__name__} in memory", input_name=input_name, held=held, moved=moved,
         order=order,
@@ -197,7 +196,7 @@ def _load_dir(path: Path, target: Target, choice: Choice, asked: Asked, labels_p
 def _label_table(path: Path, labels_path: Path) -> Path:
     """The table of labels for a folder of images."""
     _check_exists(labels_path)
-    if labels_path.suffix.lower() not in (".csv", ".tsv"):
+    if labels_path.suffix.lower() not in _DELIMITED:
         raise InputError(
             f"{path}: is a folder of images, whose labels are its sub-folders or stand in a table, found {labels_path.name!r}. "
             "Pass a .csv file with a file and a label in each line."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxfim.data.class_labels import NO_NUMBERS, ClassLabels, ClassOrder, alphabetical, class_labels
+from onnxfim.data.class_labels import NO_NUMBERS, ClassLabels, ClassOrder, alphabetical, are_words, class_labels
 from onnxfim.data.npy import RowSource
 from onnxfim.data.preprocessing import Preprocessing, order_of, turn
 from onnxfim.data.samples import (
@@ -91,12 +91,13 @@ def gather(
         raise unusable(inputs.where, skipped)
 
     kept = [i for i in range(len(raw)) if i not in reasons]
+    named = order if found is None else found.order
     return Samples(
         inputs=X if len(kept) == len(X) else X[[i for i, at in enumerate(good) if at not in reasons]],
         labels=None if found is None else found.indices[kept],
         indices=indices[kept],
         names=("",) * len(kept),
-        class_names=order.names if found is None and order is not None else found.order.names if found and found.order else None,
+        class_names=None if named is None else named.names,
         source=source,
         sha256=hash_arrays(
             raw, raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name]))
@@ -104,14 +105,15 @@ def gather(
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
         prepared=target.preprocessing.given,
-        classes_guessed=found is not None and found.order is not None and found.order.guessed,
+        classes_guessed=named is not None and named.guessed,
     )
 
 
 def _labels(labels: RowSource, raw: Array, indices: Indices, known: Mapping[int, str], order: ClassOrder | None) -> ClassLabels:
     """The class of each chosen sample, 0 of those that are known to be faulty."""
-    if raw.dtype.kind in "US" and order is None:  # of all that there are, so that a part of the data has the same order
-        order = alphabetical(labels.where, labels.take_all().reshape(-1).astype(str).tolist())
+    # Of all that there are, so that a part of the data has the same order.
+    if order is None and raw.dtype.kind in "OUS" and are_words(every := labels.take_all()):
+        order = alphabetical(labels.where, every.reshape(-1).astype(str).tolist())
     good = np.array([i for i in range(len(raw)) if i not in known], np.int64)
     of_good = class_labels(labels.where, raw[good], indices[good], order)
     classes = np.zeros(len(raw), np.int64)

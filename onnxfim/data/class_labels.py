@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfim.data.samples import Array, Indices, Samples, one_line, shape_text
+from onnxfim.data.samples import Array, Indices, Samples, listed, one_line, shape_text
 from onnxfim.errors import InputError
 
 #: What kinds of arrays hold that are no numbers.
@@ -51,7 +51,7 @@ def alphabetical(where: str, labels: Iterable[str]) -> ClassOrder | None:
                 f"{where}: labels are more than {MOST_CLASSES:,} different words, expected classes. Name another column."
             )
     found.discard("")
-    return None if all(map(_is_number, found)) else ClassOrder(tuple(sorted(found)), guessed=True)
+    return None if all(map(is_number, found)) else ClassOrder(tuple(sorted(found)), guessed=True)
 
 
 def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None = None) -> ClassLabels:
@@ -66,19 +66,16 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
     Raises:
         InputError: labels that are no classes, or none of ``order``.
     """
-    if raw.dtype.kind == "O" and raw.ndim == 1 and all(isinstance(v, str) for v in raw.tolist()):
-        raw = raw.astype(str)
-    words = raw.reshape(-1).astype(str) if raw.dtype.kind in "US" and (raw.ndim == 1 or raw.shape[1:] == (1,)) else None
-    if words is None:
+    if not are_words(raw) or (raw.ndim != 1 and raw.shape[1:] != (1,)):
         return _numbered(where, _whole_numbers(where, raw, at), at, order)
-    texts = [text.strip() for text in words.tolist()]
+    texts = [text.strip() for text in raw.reshape(-1).astype(str).tolist()]
     if order is None:
         order = alphabetical(where, texts)
     places = {} if order is None else {name: i for i, name in enumerate(order.names)}
     missing = next((i for i, text in enumerate(texts) if text not in places), None)
     if missing is None and order is not None:
         return ClassLabels(np.array([places[text] for text in texts], np.int64), order)
-    if all(map(_is_number, texts)):
+    if all(map(is_number, texts)):
         return _numbered(where, _whole_numbers(where, np.array(texts, np.float64), at), at, order)
     assert missing is not None
     assert order is not None
@@ -86,6 +83,11 @@ def class_labels(where: str, raw: Array, at: Indices, order: ClassOrder | None =
         f"{where}: label {texts[missing]!r} of sample {at[missing]} is none of the classes: {_near(texts[missing], order)}. "
         f"{_ORDER}."
     )
+
+
+def are_words(raw: Array) -> bool:
+    """Whether all labels are texts; a frame holds texts as objects."""
+    return raw.dtype.kind in "US" or (raw.dtype.kind == "O" and all(isinstance(v, str) for v in raw.ravel().tolist()))
 
 
 def class_order(given: str | Sequence[str]) -> ClassOrder:
@@ -150,11 +152,11 @@ def _near(label: str, order: ClassOrder) -> str:
     import difflib  # for a message alone
 
     near = difflib.get_close_matches(label, order.names, 1)
-    listed = ", ".join(map(repr, order.names[:8])) + ", …" * (len(order.names) > 8)
-    return listed + (f"; the nearest is {near[0]!r}" if near else "")
+    return listed(order.names) + (f"; the nearest is {near[0]!r}" if near else "")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a label is a number and no word; ``1_0``, which Python reads as 10, is a word."""
     try:
         float(text)
     except ValueError:

@@ -17,9 +17,9 @@ import numpy as np
 from onnxfim.data.arrays import Target
 from onnxfim.data.arrow_files import Arrow, Shards, readable, shards_of
 from onnxfim.data.class_labels import ClassOrder, alphabetical, class_labels
-from onnxfim.data.columns import Asked, TableRows, as_labels, pick, table_samples
+from onnxfim.data.columns import Asked, TableRows, as_labels, label_of, pick, table_samples
 from onnxfim.data.images import Picture, decoded
-from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes
+from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, listed
 from onnxfim.errors import InputError
 
 
@@ -59,11 +59,11 @@ def _samples(shards: Shards, target: Target, choice: Choice, asked: Asked) -> Sa
         raise InputError(
             f"{shards.where}: column {other!r} holds {shards.schema.field(other).type}, expected numbers, lists of numbers or "
             "pictures. "
-            f"Name the model's columns with --feature-columns, of {', '.join(map(repr, names[:8]))}."
+            f"Name the model's columns with --feature-columns, of {listed(names)}."
         )
     if len(features) > 1 and set(kinds.values()) != {"number"}:
         raise InputError(
-            f"{shards.where}: columns {', '.join(map(repr, features[:4]))} hold {' and '.join(sorted(set(kinds.values())))}s, "
+            f"{shards.where}: columns {listed(features, 4)} hold {' and '.join(sorted(set(kinds.values())))}s, "
             "expected "
             "columns of numbers, or one of lists or pictures. Name it with --feature-columns."
         )
@@ -80,9 +80,7 @@ def _columns(shards: Shards, target: Target, asked: Asked) -> tuple[str | None, 
     classes = [n for n in names if isinstance(d := shards.described.get(n), dict) and d.get("_type") == "ClassLabel"]
     if asked.label is None and classes:
         if len(classes) > 1:
-            raise InputError(
-                f"{shards.where}: has labels in {', '.join(map(repr, classes))}, expected one. Name it with --label-column."
-            )
+            raise InputError(f"{shards.where}: has labels in {listed(classes)}, expected one. Name it with --label-column.")
         asked = replace(asked, label=classes[0])
     others = [i for i, kind in enumerate(kinds) if kind in ("picture", "list") and names[i] != asked.label]
     if not asked.features and len(others) == 1:  # a picture, or an array, beside what else is told of it
@@ -122,7 +120,7 @@ def _kind(kind: Arrow) -> str:
 
 def _words(shards: Shards, label: str) -> Iterator[str]:
     for batch in shards.batches([label]):
-        yield from (str(v) for v in batch.column(0).unique().to_pylist() if v is not None)
+        yield from (label_of(str(v)) for v in batch.column(0).unique().to_pylist() if v is not None)
 
 
 def _chosen(shards: Shards, columns: Sequence[str], chosen: Indices) -> Iterator[tuple[Indices, Arrow]]:
@@ -156,8 +154,12 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
         check_bytes(shards.where, len(chosen) * part[:1].nbytes)
         if label is not None:
             values = batch.column(label).to_pylist()
-            faults |= {int(i): "has no label" for i, v in zip(here, values, strict=True) if _is_unlabelled(shards, label, v)}
-            labels += [None if _is_unlabelled(shards, label, v) else v if isinstance(v, str) else float(v) for v in values]
+            for i, value in zip(here, values, strict=True):
+                if _is_unlabelled(shards, label, value):
+                    faults[int(i)] = "has no label"
+                    labels.append(None)
+                else:
+                    labels.append(value if isinstance(value, str) else float(value))
     if len({part.shape[1:] for part in parts}) > 1:
         raise _ragged(shards, features[0])
     named = None if lists else tuple(features)
@@ -167,7 +169,9 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
 
 
 def _is_unlabelled(shards: Shards, label: str, value: Any) -> bool:
-    """Whether a row has no label: nothing, NaN, or what a `ClassLabel` of Hugging Face has for none."""
+    """Whether a row has no label: nothing, NaN, a text for these, or what a `ClassLabel` of Hugging Face has for none."""
+    if isinstance(value, str):
+        return not label_of(value)
     told = shards.described.get(label)
     return value is None or value != value or (value == -1 and isinstance(told, dict) and told.get("_type") == "ClassLabel")
 
@@ -218,8 +222,6 @@ def _ragged(shards: Shards, name: str) -> InputError:
 
 def _pictures(shards: Shards, column: str, label: str | None, target: Target, choice: Choice, order: ClassOrder | None) -> Samples:
     """The chosen rows' pictures; as in folders they are drawn where not all are taken, for they may lie ordered by class."""
-    import hashlib
-
     chosen = Choice(choice.limit, choice.seed or 0).of(shards.total)
     labels: dict[int, object] = {}
     faults: dict[int, str] = {}
@@ -237,25 +239,13 @@ def _pictures(shards: Shards, column: str, label: str | None, target: Target, ch
                 yield Picture(i, name, partial(_bytes_of, cell))
 
     found = decoded(shards.where, entries(), len(chosen), target, faults=faults)
-    sha256, classes = found.sha256, None
-    if label is not None:
-        raw = as_labels([labels[i] for i in found.kept])
-        classes = class_labels(f"{shards.where}[{label}]", raw, np.array(found.kept, np.int64), order)
-        sha256 = hashlib.sha256(f"{sha256} {[labels[int(i)] for i in chosen]}".encode()).hexdigest()
-    known = order if classes is None else classes.order
-    return Samples(
-        inputs=found.inputs,
-        labels=None if classes is None else classes.indices,
-        indices=np.array(found.kept, np.int64),
-        names=found.names,
-        class_names=None if known is None else known.names,
-        source=f"{shards.where}: {len(chosen)} of {shards.total} images",
-        sha256=sha256,
-        skipped=found.skipped,
-        by_class=True,
-        classes_guessed=known is not None and known.guessed,
-        prepared=target.preprocessing.given,
-    )
+    source = f"{shards.where}: {len(chosen)} of {shards.total} images"
+    if label is None:
+        return found.samples(source, target, None, order, by_class=True)
+    raw = as_labels([labels[i] for i in found.kept])
+    classes = class_labels(f"{shards.where}[{label}]", raw, np.array(found.kept, np.int64), order)
+    told = [labels[int(i)] for i in chosen]
+    return found.samples(source, target, classes.indices, classes.order, by_class=True, told=told)
 
 
 def _bytes_of(cell: object) -> bytes:

@@ -12,11 +12,12 @@ from onnxfim.data.arrays import Target, gather
 from onnxfim.data.class_labels import ClassOrder
 from onnxfim.data.npy import ChosenRows
 from onnxfim.data.preprocessing import order_of
-from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, shape_text
+from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, listed, shape_text
 from onnxfim.errors import InputError
 
 #: What a column of labels is called where nobody names it.
 LABEL_NAMES = ("label", "labels", "class", "target")
+_NO_LABEL = frozenset(("", "nan", "n/a", "null"))  # a class may be called "none"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def pick(where: str, names: Sequence[str] | None, width: int, asked: Asked, shap
     Raises:
         InputError: a name or a place that no column has.
     """
-    taken = None if asked.label is None else _place(where, names, width, asked.label, "--label-column")
+    taken = None if asked.label is None else place_of(where, names, width, asked.label, "--label-column")
     if asked.features:
-        features = tuple(_place(where, names, width, name, "--feature-columns") for name in asked.features)
+        features = tuple(place_of(where, names, width, name, "--feature-columns") for name in asked.features)
         if taken in features:
             raise InputError(f"{where}: column {asked.label!r} is label and feature, expected one of the two. Leave it out of one.")
         return Picked(_usual_label(names, frozenset(features)) if taken is None else taken, features)
@@ -86,7 +87,12 @@ def _usual_label(names: Sequence[str] | None, others: frozenset[int]) -> int | N
     return next((i for i in found if i not in others), None)
 
 
-def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, option: str) -> int:
+def place_of(where: str, names: Sequence[str] | None, width: int, wanted: str, option: str) -> int:
+    """Where the column is that a user names, or tells by its place, counted from 0, or from the end where it is negative.
+
+    Raises:
+        InputError: there is none, or several are called so.
+    """
     if names is not None and wanted in names:
         if list(names).count(wanted) > 1:
             raise InputError(
@@ -108,9 +114,8 @@ def _place(where: str, names: Sequence[str] | None, width: int, wanted: str, opt
     import difflib  # for a message alone
 
     near = difflib.get_close_matches(wanted, names, 1)
-    listed = ", ".join(map(repr, names[:8])) + ", …" * (len(names) > 8)
     raise InputError(
-        f"{where}: has no column {wanted!r}, expected one of {listed}. Pass {option} {(near or names[-1:])[0]!r} or another."
+        f"{where}: has no column {wanted!r}, expected one of {listed(names)}. Pass {option} {(near or names[-1:])[0]!r} or another."
     )
 
 
@@ -153,8 +158,7 @@ def table_samples(
 def _columns(rows: TableRows) -> str:
     n = rows.values.shape[1]
     names = rows.features or ()
-    listed = ", ".join(map(repr, names[:4])) + ", …" * (len(names) > 4)
-    return f"{n} feature column{'' if n == 1 else 's'}" + (f" ({listed})" if names else "")
+    return f"{n} feature column{'' if n == 1 else 's'}" + (f" ({listed(names, 4)})" if names else "")
 
 
 def _advice(rows: TableRows, asked: Asked, size: int) -> str:
@@ -163,6 +167,12 @@ def _advice(rows: TableRows, asked: Asked, size: int) -> str:
     if rows.values.shape[1] > size and not asked.features:
         return "Name those that are the model's, in its order, with --feature-columns."
     return "Give the columns that the model was trained on, in its order."
+
+
+def label_of(cell: str) -> str:
+    """A cell's text as a label; empty where it stands for none."""
+    text = cell.strip()
+    return "" if text.lower() in _NO_LABEL else text
 
 
 def as_labels(values: Sequence[object]) -> Array:

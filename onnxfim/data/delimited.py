@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 
 from onnxfim.data.arrays import Target
-from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical
-from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, pick, table_samples
+from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical, is_number
+from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, label_of, pick, table_samples
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
 from onnxfim.errors import InputError
 
-SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = ",;\t|"
 _LINE = 32 * 2**20  # letters of a line
 _MOST_COLUMNS = 2**20
 _TRIED = 20  # lines, that the delimiter is found by
 _WIDTH = 40  # letters of a cell in a message
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
-_NO_LABEL = frozenset(("", "nan", "n/a", "null"))  # a class may be called "none"
 _TRUTH = {"true": 1.0, "false": 0.0}
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d{1,3}(?:[.,]\d{3})+[.,]\d+")
@@ -174,10 +172,10 @@ def _read(
     words: set[str] = set()
     whole, indices, wordy = True, [], False
     for i, cells in enumerate(table.rows()):
-        label = None if picked.label is None or picked.label >= len(cells) else cells[picked.label].strip()
+        label = None if picked.label is None or picked.label >= len(cells) else label_of(cells[picked.label])
         if label and order is None and len(words) <= MOST_CLASSES:
             words.add(label)
-            wordy = wordy or _number(label) is None
+            wordy = wordy or not is_number(label)
         enough = choice.limit is not None and len(values) >= choice.limit
         if enough if wanted is None else i not in wanted:
             # What is left is read for the words among the labels alone: their order is that of all.
@@ -186,7 +184,7 @@ def _read(
             continue
         indices.append(i)
         fault, row, column = _row(cells, picked, table.width, names)
-        if picked.label is not None and fault is None and (label or "").lower() in _NO_LABEL:
+        if picked.label is not None and fault is None and not label:
             fault = "has no label"
         if fault is not None:
             faults[i] = fault
@@ -217,18 +215,19 @@ def _read(
         with np.errstate(over="ignore"):
             X = X.astype(dtype)
     rows = TableRows(
-        str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked),
+        str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked, order),
         faults, tuple(names) if table.names else None,
     )  # fmt: skip
     return rows, words
 
 
-def _labels(labels: Sequence[str | None], picked: Picked) -> Array | None:
-    """Labels of rows, numbers where all of them are."""
+def _labels(labels: Sequence[str | None], picked: Picked, order: ClassOrder | None) -> Array | None:
+    """Labels of rows, numbers where all of them are; but names of classes are names, be they ``True`` or ``7``."""
     if picked.label is None:
         return None
     numbers = [_number(label) if label else 0.0 for label in labels]
-    return as_labels(labels if None in numbers else numbers)
+    named = order is not None and {label for label in labels if label} <= set(order.names)
+    return as_labels(labels if named or None in numbers else numbers)
 
 
 def _row(cells: Sequence[str], picked: Picked, width: int, names: Sequence[str]) -> tuple[str | None, Array, int | None]:

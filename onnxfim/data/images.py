@@ -8,7 +8,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import ClassOrder, class_labels
 from onnxfim.data.preprocessing import CHANNELS, order_of
-from onnxfim.data.samples import Array, Choice, Samples, check_bytes, one_line, shape_text, unusable
+from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line, shape_text, unusable
 from onnxfim.errors import InputError, lfs_pointer
 from onnxfim.record.sample import Skipped
 
@@ -34,17 +34,16 @@ _DECODE_ERRORS = (
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder in order; ``labels`` by place and ``class_names`` where sub-folders or a table give them.
+    """The images of a folder in order; ``labels`` by place, and their ``order``, where sub-folders or a table give them.
 
-    ``named_in`` is that table's name, ``faults`` tell why some images cannot be used; ``classes_guessed`` as of `Samples`.
+    ``named_in`` is that table's name, ``faults`` tell why some images cannot be used.
     """
 
     files: tuple[Path, ...]
     labels: Mapping[int, int] | None
-    class_names: tuple[str, ...] | None
+    order: ClassOrder | None
     named_in: str | None = None
     faults: Mapping[int, str] = field(default_factory=dict)
-    classes_guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,23 +86,11 @@ def listed_images(folder: Path, listing: Listing, target: Target, choice: Choice
     entries = [Picture(i, _name(listing.files[i], folder), partial(_read, listing.files[i], folder)) for i in map(int, chosen)]
     found = decoded(str(folder), entries, len(chosen), target, faults=listing.faults)
     labels = None if listing.labels is None else np.array([listing.labels[i] for i in found.kept], np.int64)
-    sha256 = found.sha256
-    if listing.named_in is not None:
-        sha256 = hashlib.sha256(f"{sha256} {[(listing.labels or {})[int(i)] for i in chosen]}".encode()).hexdigest()
-    return Samples(
-        inputs=found.inputs,
-        labels=labels,
-        indices=np.array(found.kept, np.int64),
-        names=found.names,
-        class_names=listing.class_names,
-        source=f"{folder}: {len(chosen)} of {len(listing.files)} images"
-        + (f", labels in {listing.named_in}" if listing.named_in else ""),
-        sha256=sha256,
-        skipped=found.skipped,
-        by_class=listing.labels is not None,
-        classes_guessed=listing.classes_guessed,
-        prepared=target.preprocessing.given,
-    )
+    source = f"{folder}: {len(chosen)} of {len(listing.files)} images"
+    if listing.named_in is None or listing.labels is None:
+        return found.samples(source, target, labels, listing.order, by_class=labels is not None)
+    told = [listing.labels[int(i)] for i in chosen]
+    return found.samples(f"{source}, labels in {listing.named_in}", target, labels, listing.order, by_class=True, told=told)
 
 
 @dataclass(frozen=True)
@@ -124,6 +111,34 @@ class Decoded:
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
     sha256: str
+
+    def samples(
+        self, source: str, target: Target, labels: Indices | None, order: ClassOrder | None, *, by_class: bool,
+        told: Sequence[object] | None = None,
+    ) -> Samples:  # fmt: skip
+        """The images as samples.
+
+        Args:
+            source: In words, where they come from.
+            target: What the model takes.
+            labels: Class indices of those that are kept.
+            order: Of the classes.
+            by_class: As of `Samples`.
+            told: The labels of all that were chosen, where these are not in the images' names and so part of the hash.
+        """
+        return Samples(
+            inputs=self.inputs,
+            labels=labels,
+            indices=np.array(self.kept, np.int64),
+            names=self.names,
+            class_names=None if order is None else order.names,
+            source=source,
+            sha256=self.sha256 if told is None else hashlib.sha256(f"{self.sha256} {list(told)}".encode()).hexdigest(),
+            skipped=self.skipped,
+            by_class=by_class,
+            classes_guessed=order is not None and order.guessed,
+            prepared=target.preprocessing.given,
+        )
 
 
 def decoded(
@@ -191,14 +206,13 @@ def _list(folder: Path, order: ClassOrder | None) -> Listing:
             "Check the path."
         )
     if flat:
-        return Listing(tuple(flat), None, None if order is None else order.names)
+        return Listing(tuple(flat), None, order)
     files = tuple(file for group in by_class for file in group)
     names = tuple(_name(entry, folder) for entry in classes)
     labels = [label for label, group in enumerate(by_class) for _ in group]
     if order is not None:
-        named = class_labels(str(folder), np.array([names[k] for k in labels]), np.arange(len(files)), order)
-        labels, names = named.indices.tolist(), order.names
-    return Listing(files, dict(enumerate(labels)), names)
+        labels = class_labels(str(folder), np.array([names[k] for k in labels]), np.arange(len(files)), order).indices.tolist()
+    return Listing(files, dict(enumerate(labels)), order or ClassOrder(names))
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import numpy as np
 from onnxfim.data.arrays import Target, gather
 from onnxfim.data.class_labels import ClassOrder
 from onnxfim.data.npy import HeldRows
-from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, one_line, shape_text
+from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, listed, one_line, shape_text
 from onnxfim.errors import InputError
 
 _INPUTS = ("inputs", "input", "x", "image", "images", "pixel_values", "img", "input_ids", "input_values", "features")
@@ -144,7 +144,7 @@ def _taken(item: Any, where: str, shape: SampleShape | None, input_name: str | N
     others: dict[str, Array] = {}
     y: Any = None
     if isinstance(item, Mapping):
-        x, y, others = _of_mapping(item, where, input_name, held)
+        x, y, others = of_mapping(item, where, input_name, held)
     elif isinstance(item, (tuple, list)) and not _is_numbers(item):
         if len(item) not in (1, 2):
             raise InputError(f"{where}: is a {type(item).__name__} of {len(item)}, expected x or (x, y). {_SHAPE}.")
@@ -172,10 +172,14 @@ def _is_numbers(item: Sequence[Any]) -> bool:
     return bool(item) and (all(isinstance(v, (int, float)) for v in item) or all(isinstance(v, list) for v in item))
 
 
-def _of_mapping(
+def of_mapping(
     item: Mapping[Any, Any], where: str, input_name: str | None, held: Collection[str]
 ) -> tuple[Any, Any, dict[str, Array]]:
-    """Samples, labels and values of other inputs in a dict."""
+    """Samples, labels and values of other inputs in a dict.
+
+    Raises:
+        InputError: none of its keys can be told to be the samples'.
+    """
     label = next((name for name in _LABELS if name in item and name != input_name), None)
     others = {name: as_array(item[name]) for name in held if name in item and name != label}
     if input_name in item:
@@ -184,9 +188,10 @@ def _of_mapping(
         left = [name for name in item if name != label and name not in others]
         found = next((name for name in _INPUTS if name in left), left[0] if len(left) == 1 else None)
     if found is None:
-        listed = ", ".join(map(repr, list(item)[:8])) or "nothing"
-        wanted = "one named as the model's input" if input_name is None else repr(input_name)
-        raise InputError(f"{where}: is a dict of {listed}, expected {wanted} among them. {_SHAPE}.")
+        there = listed(list(item)) or "nothing"
+        if input_name is not None:
+            raise InputError(f"{where}: is a dict without {input_name!r}, found {there}, expected the model's input. {_SHAPE}.")
+        raise InputError(f"{where}: is a dict of {there}, expected one named as the model's input among them. {_SHAPE}.")
     return item[found], None if label is None else item[label], others
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import alphabetical, class_labels
-from onnxfim.data.columns import LABEL_NAMES, Asked, as_labels
+from onnxfim.data.columns import LABEL_NAMES, Asked, label_of, place_of
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
-from onnxfim.data.samples import Array, Choice, Samples
+from onnxfim.data.samples import Choice, Samples
 from onnxfim.errors import InputError
 
 #: Tables that are looked for in a folder of images; the second is that of Hugging Face's image folders.
@@ -51,7 +51,7 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
         lines += 1
         if len(cells) != opened.width:
             raise InputError(f"{table}: line of {cells[0].strip()!r} has {len(cells)} cells, expected {opened.width}. Mend it.")
-        name, label = cells[of_file].strip(), cells[of_label].strip()
+        name, label = cells[of_file].strip(), label_of(cells[of_label])
         place = places.get(name.removeprefix("./"))
         if place is None:
             unmatched = unmatched or name
@@ -68,22 +68,9 @@ def load_listed(folder: Path, table: Path, target: Target, choice: Choice, asked
     good = [i for i in range(len(files)) if i not in faults]
     if not good:
         raise InputError(f"{table}: gives no image a label, expected one in its second column. Name another with --label-column.")
-    raw = _numbers([given[i] for i in good])
-    found = class_labels(str(table), raw, np.array(good, np.int64), order)
+    found = class_labels(str(table), np.array([given[i] for i in good]), np.array(good, np.int64), order)
     labels = dict.fromkeys(range(len(files)), 0) | dict(zip(good, found.indices.tolist(), strict=True))
-    names = None if found.order is None else found.order.names
-    listing = Listing(
-        tuple(files), labels, names, table.name, faults, classes_guessed=found.order is not None and found.order.guessed
-    )
-    return listed_images(folder, listing, target, choice)
-
-
-def _numbers(labels: Sequence[str]) -> Array:
-    """Labels as numbers where all are, else as words."""
-    try:
-        return np.array([float(label) for label in labels])
-    except ValueError:
-        return as_labels(labels)
+    return listed_images(folder, Listing(tuple(files), labels, found.order, table.name, faults), target, choice)
 
 
 def _places(files: Sequence[Path], folder: Path) -> dict[str, int]:
@@ -102,13 +89,7 @@ def _columns(table: Path, names: tuple[str, ...] | None, width: int, asked: Aske
     called = [n.lower() for n in names or ()]
     of_file = next((called.index(name) for name in _FILE_NAMES if name in called), 0)
     if asked.label is not None:
-        if asked.label in (names or ()):
-            return of_file, (names or ()).index(asked.label)
-        if asked.label.lstrip("-").isdigit() and -width <= int(asked.label) < width:
-            return of_file, int(asked.label) % width
-        raise InputError(
-            f"{table}: has no column {asked.label!r}, expected one of {', '.join(map(repr, names or ())) or f'0 to {width - 1}'}."
-        )
+        return of_file, place_of(str(table), names, width, asked.label, "--label-column")
     others = [i for i in range(width) if i != of_file]
     of_label = next((called.index(name) for name in LABEL_NAMES if name in called), others[0] if len(others) == 1 else None)
     if of_label is None:

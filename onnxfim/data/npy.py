@@ -16,7 +16,7 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from onnxfim.data.samples import Array, Indices, check_bytes, one_line
+from onnxfim.data.samples import Array, Indices, check_bytes, listed, one_line
 from onnxfim.errors import InputError
 
 # What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
@@ -153,9 +153,8 @@ class Archive:
             import difflib  # for a message alone
 
             nearest = difflib.get_close_matches(key, self.keys, 1) or self.keys[:1]
-            listed = ", ".join(map(repr, self.keys[:8])) + ", …" * (len(self.keys) > 8)
             raise InputError(
-                f"{self.path}: has no array {key!r}, expected one of its own: {listed or 'it holds none'}. "
+                f"{self.path}: has no array {key!r}, expected one of its own: {listed(self.keys) or 'it holds none'}. "
                 + (f"Pass {option} {nearest[0]!r} or another of them." if nearest else "Save the arrays with numpy.savez.")
             )
         if self.keys.count(key) > 1:

@@ -195,6 +195,11 @@ def shape_text(shape: Sequence[int | None], *, batched: bool = False) -> str:
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 
+def listed(names: Sequence[object], most: int = 8) -> str:
+    """Names in print, each in quotation marks: the first so many of them."""
+    return ", ".join(map(repr, names[:most])) + ", …" * (len(names) > most)
+
+
 def one_line(words: object) -> str:
     """Text of foreign origin on a single line."""
     return " ".join(str(words).split())

@@ -13,8 +13,8 @@ from typing import Any
 from onnxfim.data import from_arrays
 from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import ClassOrder
-from onnxfim.data.iterables import from_iterable, is_whole
-from onnxfim.data.samples import Choice, Samples, one_line
+from onnxfim.data.iterables import from_iterable, is_whole, of_mapping
+from onnxfim.data.samples import Array, Choice, Samples, one_line
 from onnxfim.errors import InputError
 
 #: The function that is called where none is named, as Polygraphy's data loader scripts have it.
@@ -24,15 +24,21 @@ _MODULE = "onnxfim_user_loader"
 
 def names_code(data: str) -> bool:
     """Whether ``--data`` names a Python file, which would be run."""
-    path, _, function = data.rpartition(":")
-    return data.lower().endswith(".py") or (path.lower().endswith(".py") and bool(function))
+    return _code(data) is not None
 
 
 def read_from(data: str | None) -> str | None:
     """The file or folder that ``--data`` names, which no output may overwrite."""
-    if data is None or not names_code(data) or data.lower().endswith(".py"):
-        return data
-    return data.rpartition(":")[0]
+    code = None if data is None else _code(data)
+    return data if code is None else code[0]
+
+
+def _code(data: str) -> tuple[str, str] | None:
+    """The Python file and the function that ``--data`` names; None where it names data."""
+    if data.lower().endswith(".py"):
+        return data, FUNCTION
+    path, _, function = data.rpartition(":")
+    return (path, function) if path.lower().endswith(".py") and function else None
 
 
 def load_by(
@@ -48,7 +54,7 @@ def load_by(
     Raises:
         InputError: no such file or function, an error in it, by its line, or what it gives are no samples.
     """
-    path, _, function = data.rpartition(":") if not data.lower().endswith(".py") else (data, "", FUNCTION)
+    path, function = _code(data) or (data, FUNCTION)
     file = Path(path)
     if not file.is_file():
         raise InputError(
@@ -69,21 +75,14 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
         raise InputError(
             f"{data}: gives nothing, expected samples: an array, (inputs, labels), or an iterable of them. Return them."
         )
-    name, moved = inputs["input_name"], inputs["moved"]
+    held: dict[str, Array] = {}
     if isinstance(found, Mapping):
-        label = next((key for key in ("labels", "label", "y") if key in found and key != name), None)
-        labels = labels if label is None else found[label]
-        key = name if name in found else next((k for k in found if k != label and k not in inputs["held"]), None)
-        if key is None:
-            raise InputError(f"{data}: gives a dict without {name!r}, expected the model's input among its keys. Name it so.")
-        held = {k: found[k] for k in inputs["held"] if k in found}
-        found = found[key]
-    else:
-        held = {}
+        found, own, held = of_mapping(found, data, inputs["input_name"], inputs["held"])
+        labels = labels if own is None else own
     if is_whole(found):
         return from_arrays(
             found, labels, shape=target.shape, dtype=target.dtype, preprocessing=target.preprocessing, limit=choice.limit,
-            held=held, moved=moved, class_names=None if order is None else order.names, source=data,
+            held=held, moved=inputs["moved"], class_names=None if order is None else order.names, source=data,
         )  # fmt: skip
     if labels is not None:
         raise InputError(f"{data}: gives an iterable beside its labels, expected each step to hold its own. Yield (x, y).")

@@ -124,9 +124,8 @@ def prepare(
             input_name=input_name, sample_shape=sample_shape, dimensions=dimensions or {}, base_dir=base_dir,
         )  # fmt: skip
     except TraceError as error:  # at another batch size the axis has other rows
-        for name in unroller.splits:
-            if str(error).startswith(f"node {name!r} (Split)"):
-                raise UnsupportedOperator(f"node {name!r}: SplitToSequence makes a sequence of the rows of the batch.") from error
+        if error.node in unroller.splits:
+            raise UnsupportedOperator(f"node {error.node!r}: SplitToSequence makes a sequence of the rows of the batch.") from error
         raise
     nodes, initializers = simplified(nodes, [*initializers, *emitter.constants], trace, {input_name, output_name}, emitter)
     nodes = pruned(nodes, [output_name], stop=[input_name])

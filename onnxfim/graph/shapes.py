@@ -65,7 +65,11 @@ OpenShape: TypeAlias = "tuple[int | None, ...]"
 
 
 class TraceError(ModelError):
-    """A shape does not work out at the batch size that was tried."""
+    """A shape does not work out at the batch size that was tried; ``node`` is the name of the one whose inference says so."""
+
+    def __init__(self, message: str, node: str | None = None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 @dataclass
@@ -229,7 +233,8 @@ def _infer(node: onnx.NodeProto, found: Walk, opset: int) -> None:
     except onnx.shape_inference.InferenceError as error:
         if lenient:
             return
-        raise TraceError(f"node {node.name or node.output[0]!r} ({node.op_type}): {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        raise TraceError(f"node {node.name or node.output[0]!r} ({node.op_type}): {why}", node.name or None) from error
     except Exception:  # noqa: BLE001 - inference has no answer here (a subgraph, a missing schema); a rule will say so if it matters
         return
     for name, kind in outputs.items():

@@ -33,6 +33,8 @@ _EXTRAS = {
     "pyarrow": "Parquet files and Hugging Face data sets: pip install 'onnxfim[tables]'",
     "pandas": "frames in Python: pip install 'onnxfim[notebook]'",
     "matplotlib": "plots in Python: pip install 'onnxfim[notebook]'",
+    "mlflow-skinny": "audits in MLflow's runs: pip install 'onnxfim[mlflow]'",
+    "huggingface_hub": "audits in model cards: pip install 'onnxfim[huggingface]'",
 }
 
 

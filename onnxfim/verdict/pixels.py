@@ -7,6 +7,8 @@ import math
 from onnxfim.record.audit import Audit
 from onnxfim.record.reference import task_of
 
+#: Kinds of inputs that have the shape of pictures and are none.
+_NO_PICTURES = frozenset({"spectrogram", "series", "tabular", "text"})
 _CHANNELS = (1, 3, 4)
 _LEAST_SIDE = 8
 _DARKEST, _ROUNDED = 0.5, 0.005  # of the range from black to white: what data must fill of it, and may be beyond it
@@ -16,7 +18,7 @@ _NORMALISED = 1.3  # the same of normalised channels, whose ranges lie beside on
 def pixel_level(audit: Audit) -> float | None:
     """How many units, raw ones where these are known, else the model's, one of the 255 steps from black to white is.
 
-    None where the inputs are no pictures by their shape, or their range is neither 0 to 1 nor 0 to 255.
+    None where the inputs are no pictures, by their shape or what they are shown as, or their range is neither 0 to 1 nor 0 to 255.
     """
     data = audit.data
     if data.synthetic or not _pictures(audit):
@@ -40,12 +42,8 @@ def scale_ends(audit: Audit) -> tuple[float, float] | None:
 
 
 def no_level(audit: Audit) -> str:
-    """Why `pixel_level` is None, and what mends it."""
+    """Why `pixel_level` is None of pictures, and what mends it."""
     data = audit.data
-    if data.synthetic:
-        return "the inputs are random numbers"
-    if not _pictures(audit):
-        return "the inputs do not have the shape of pictures"
     return (
         f"the inputs go from {data.input_min:.3g} to {data.input_max:.3g}, neither 0 to 1 nor 0 to 255: "
         "let onnxfim normalise them (--mean, --std), or say how they were (--already-normalised), so that pixels are known"
@@ -56,6 +54,8 @@ def _pictures(audit: Audit) -> bool:
     shape = audit.data.shape
     if task_of(shape, audit.model.num_outputs) is not None:
         return True
+    if audit.data.input_kind in _NO_PICTURES:
+        return False
     if len(shape) == 3:
         sides = (shape[1:], shape[:2])
         return any(c in _CHANNELS and min(side) >= _LEAST_SIDE for c, side in zip((shape[0], shape[2]), sides, strict=True))

@@ -9,6 +9,7 @@ from onnxfim.auditing.input_kinds import guessed
 from onnxfim.auditing.pictures import picture_of, thumbnails
 from onnxfim.auditing.traces import MOST_POINTS, curve, traces
 from onnxfim.record.input_pictures import InputKind
+from tests.support import models
 from tests.support.places import SAMPLES
 
 RNG = np.random.default_rng(0)
@@ -111,6 +112,16 @@ def test_the_mean_direction_of_one_sample_is_its_direction(one):
     for index, value in direction.largest:
         assert summary.mean[index] == pytest.approx(abs(value), rel=1e-6)
     assert direction.input is None
+
+
+def test_a_sample_without_a_slope_is_not_in_the_mean_direction(tmp_path):
+    W = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    net = models.save(models.model([("MatMul", ["x", "W"], ["z"], {})], {"W": W}, shape=(4,), out=(3,)), tmp_path / "net.onnx")
+    x = np.array([[1, 2, 1, 1], [10_000, 20_000, 10_000, 10_000]], np.float32)  # the second's probabilities are 0 and 1 in float64
+    one, both = (onnxfim.audit(net, x[:n], settings=onnxfim.Settings(bounds=False)) for n in (1, 2))
+    assert [s.lambda_max.value for s in both.samples][1] == 0.0
+    assert one.direction_summary.samples == both.direction_summary.samples == 1
+    assert both.direction_summary.mean == pytest.approx(one.direction_summary.mean, rel=1e-6)  # float32
 
 
 def test_the_kind_that_is_asked_for_is_shown(one):

@@ -266,3 +266,12 @@ def test_without_pyarrow(tmp_path, uninstalled, told):
     uninstalled("pyarrow")
     with pytest.raises(InputError, match=told("pyarrow is not installed", "pip install 'onnxfim[tables]'")):
         load(tmp_path / "d.parquet")
+
+
+@pytest.mark.parametrize("none", [None, "", "n/a", "NaN"])
+def test_texts_that_stand_for_no_label(parquet, none):
+    columns = {"a": [0.0, 1.0, 2.0], "b": [1.0, 2.0, 3.0]}
+    numbers = load(parquet({**columns, "label": ["1", none, "2"]}))
+    assert (numbers.labels.tolist(), numbers.class_names, [s.reason for s in numbers.skipped]) == ([1, 2], None, ["has no label"])
+    words = load(parquet({**columns, "label": ["dog", none, "cat"]}))
+    assert (words.labels.tolist(), words.class_names) == ([1, 0], ("cat", "dog"))

@@ -123,6 +123,35 @@ def test_a_row_with_a_fault_is_skipped_for_it(csv, row, reason):
     assert_array_equal(found.inputs, [[1, 2], [3, 4]])
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "found"),
+    [
+        (("False", "True", "False"), ["True", "False"], [1, 0, 1]),
+        (("FALSE", "TRUE", "FALSE"), ["no", "yes"], [0, 1, 0]),
+        (("3", "1", "2"), ["1", "2", "3"], [2, 0, 1]),
+        (("0", "1", ""), ["1", "0"], [1, 0]),
+        (("2", "1", "0"), ["a", "b", "c"], [2, 1, 0]),
+    ],
+)
+def test_labels_are_names_where_classes_are_called_so(csv, labels, names, found):
+    path = csv("a,b,label\n" + "".join(f"{i},{i + 1},{label}\n" for i, label in enumerate(labels)))
+    assert load(path, class_names=names).labels.tolist() == found
+
+
+@pytest.mark.parametrize("none", ["", "n/a", "NaN", "NULL", " null "])
+def test_what_stands_for_no_label_makes_no_words_of_numbers(csv, none):
+    found = load(csv(f"a,b,label\n0,1,1\n1,2,{none}\n2,3,2\n"))
+    assert (found.labels.tolist(), found.class_names, [s.reason for s in found.skipped]) == ([1, 2], None, ["has no label"])
+    words = load(csv(f"a,b,label\n0,1,dog\n1,2,{none}\n2,3,cat\n"))
+    assert (words.labels.tolist(), words.class_names) == ([1, 0], ("cat", "dog"))
+
+
+def test_true_and_false_are_words_of_all_rows(csv):
+    text = "a,b,label\n" + "".join(f"{i},{i + 1},{i < 5}\n" for i in range(8))
+    assert load(csv(text), limit=3).labels.tolist() == [1, 1, 1]
+    assert load(csv(text)).labels.tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+
+
 def test_true_and_false_are_numbers(csv):
     assert_array_equal(load(csv("a,b,label\nTrue,2,0\nfalse,4,1\n")).inputs, [[1, 2], [0, 4]])
 

@@ -67,6 +67,23 @@ def test_numbers_are_indices_and_part_of_the_hash(folder):
     assert load(folder, shape=(1, 4, 5)).sha256 != found.sha256
 
 
+def test_numbers_are_names_where_classes_are_called_so(folder):
+    (folder / "labels.csv").write_text("id,label\na,3\nb,1\nc,2\nd,1\ne,2\nf,3\n")
+    assert load(folder, shape=(1, 4, 5), class_names=["1", "2", "3"]).labels.tolist() == [2, 0, 1, 0, 1, 2]
+
+
+def test_what_stands_for_no_label_makes_no_words_of_numbers(folder):
+    (folder / "labels.csv").write_text("id,label\na,2\nb,n/a\nc,1\nd,NaN\ne,\nf,2\n")
+    found = load(folder, shape=(1, 4, 5))
+    assert (found.labels.tolist(), found.class_names, len(found.skipped)) == ([2, 1, 2], None, 3)
+
+
+def test_words_that_python_would_read_as_numbers_are_words(folder):
+    (folder / "labels.csv").write_text("id,label\na,1_0\nb,1_1\nc,1_0\nd,1_1\ne,1_0\nf,1_1\n")
+    found = load(folder, shape=(1, 4, 5))
+    assert (found.labels.tolist(), found.class_names) == ([0, 1, 0, 1, 0, 1], ("1_0", "1_1"))
+
+
 def test_an_image_without_a_label_is_skipped(folder):
     (folder / "labels.csv").write_text("id,label\na,cat\nb,\nc,dog\nzz,dog\n")
     found = load(folder, shape=(1, 4, 5))
@@ -92,6 +109,7 @@ def test_metadata_of_hugging_faces_image_folders(folder):
         ("id,label\na,cat,1\n", {}, ("line of 'a' has 3 cells, expected 2",)),
         ("id,x,y\na,1,2\n", {}, ("3 columns, none of them called label", "--label-column")),
         ("id,x,y\na,1,2\n", {"label_column": "z"}, ("has no column 'z'", "'x'")),
+        ("id,x,y\na,1,2\n", {"label_column": "²"}, ("has no column '²'", "'x'")),
         ("id,label\na,\nb,\n", {}, ("gives no image a label",)),
         ("id,label\na,cow\n", {"class_names": ["cat"]}, ("label 'cow' of sample 0", "'cat'")),
     ],

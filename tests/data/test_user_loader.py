@@ -37,6 +37,7 @@ def loaded(data="loader.py:f", **options):
     [
         "def f(): return np.ones((3, 2)), np.array([0, 1, 0])",
         "def f(): return {'x': np.ones((3, 2)), 'labels': [0, 1, 0]}",
+        "def f(): return {'targets': [0, 1, 0], 'image': np.ones((3, 2))}",
         "def f():\n    for y in (0, 1, 0): yield np.ones(2), y",
         "def f(): return [(np.ones(2), 0), (np.ones(2), 1), (np.ones(2), 0)]",
         "def f(): return ({'x': np.ones((1, 2)), 'label': [y]} for y in (0, 1, 0))",

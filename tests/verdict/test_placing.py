@@ -160,6 +160,9 @@ def test_pictures_are_known_by_shape_and_range():
     assert pixel_level(replace(audit, data=replace(audit.data, input_max=16.0))) is None
     assert pixel_level(replace(audit, data=replace(audit.data, shape=(13,)))) is None
     assert pixel_level(replace(audit, data=replace(audit.data, input_min=-1.0))) is None
+    for kind, level in (("image", 1 / 255), ("other", 1 / 255), ("series", None), ("spectrogram", None)):
+        signal = replace(audit, data=replace(audit.data, shape=(12, 100), input_kind=kind))
+        assert pixel_level(signal) == pytest.approx(level)  # 12 channels of a recording are no rows of pixels
     given = replace(audit, settings=replace(audit.settings, attack_range=(0.0, 1.0)), data=replace(audit.data, input_max=0.3))
     assert pixel_level(given) == pytest.approx(1 / 255)
 

@@ -15,7 +15,7 @@ from onnxfim.auditing.stages import as_found, stage
 from onnxfim.auditing.traces import traces
 from onnxfim.record import streams
 from onnxfim.record.audit import DirectionPicture
-from onnxfim.record.input_pictures import DirectionSummary
+from onnxfim.record.input_pictures import DirectionSummary, InputKind
 from onnxfim.record.sample import KLCurve, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
@@ -39,6 +39,8 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
         return found
     shown = _shown(targets)
     worst: dict[int, Array] = {}
+    kind = input_kind(ground)
+    table = kind == "tabular" and ground.dimension <= _FEATURES
     entries, summed = np.zeros(ground.dimension), 0
     results = dict(found.results)
     rows = 1 if current_watch().tries else max(1, _BYTES // (_COPIES * POINTS * 8 * max(ground.dimension, ground.base[0].size)))
@@ -50,16 +52,16 @@ def replay(ground: Ground, route: GradientRoute, found: Found) -> Found:
         with current_watch().about([t.position for t in block]):
             directions = route.worst_directions(ground.X, ground.base, block)
             curves = _curves(ground, block, directions, found)
-        entries += np.abs(directions).sum(axis=0)
-        summed += len(directions)
+        if table:
+            entries += np.abs(directions).sum(axis=0)
+            summed += int(directions.any(axis=1).sum())  # zeros are of samples without a slope
         for t, v, curve in zip(block, directions, curves, strict=True):
             if curve is not None:
                 results[t.position] = replace(results[t.position], kl_curve=curve)
             if t in shown.values():
                 worst[t.position] = v
-    pictures = tuple(_picture(ground, role, t, worst[t.position], found.results[t.position]) for role, t in shown.items())
-    table = input_kind(ground) == "tabular" and ground.dimension <= _FEATURES and summed > 0
-    summary = DirectionSummary(summed, tuple((entries / summed).tolist())) if table else None
+    pictures = tuple(_picture(ground, kind, role, t, worst[t.position], found.results[t.position]) for role, t in shown.items())
+    summary = DirectionSummary(summed, tuple((entries / summed).tolist())) if summed else None
     return replace(found, results=results, pictures=pictures, direction_summary=summary)
 
 
@@ -103,7 +105,7 @@ def _shown(targets: Sequence[Sample]) -> dict[Literal["worst", "median", "best"]
 
 
 def _picture(
-    ground: Ground, role: Literal["worst", "median", "best"], sample: Sample, v: Array, result: SampleResult
+    ground: Ground, kind: InputKind, role: Literal["worst", "median", "best"], sample: Sample, v: Array, result: SampleResult
 ) -> DirectionPicture:
     """The input of a sample, its worst direction v (d,), and the input moved along it."""
     epsilon = _VISIBLE * (result.boundary_distance.value or 1.0)
@@ -116,7 +118,7 @@ def _picture(
     field = v.reshape(x.shape)
     low, high = float(min(x.min(), moved.min())), float(max(x.max(), moved.max()))
     reach = float(np.abs(field).max()) or 1.0
-    kind, fed = input_kind(ground), ground.samples.fed
+    fed = ground.samples.fed
     return DirectionPicture(
         index=sample.index,
         role=role,
