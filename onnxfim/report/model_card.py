@@ -20,8 +20,6 @@ from onnxfim.report.words import lead_measure
 
 Plain: TypeAlias = "dict[str, Any]"
 
-_SOURCE = "onnxfim"
-
 
 def model_index(
     audit: Audit, *, name: str | None = None, task: str | None = None, dataset: str | None = None, dataset_name: str | None = None,
@@ -61,10 +59,11 @@ def render_model_card(audit: Audit) -> str:
 
 def render_section(audit: Audit) -> str:
     """The section of a model card that a person reads."""
+    version = prose(audit.run.versions.get("onnxfim", __version__))
     lines = [
         "## Robustness",
         "",
-        f"Audited with onnxfim {__version__}: {VERDICT_WORDS[audit.verdict].lower()}, {len(audit.samples):,} samples of "
+        f"Audited with onnxfim {version}: {VERDICT_WORDS[audit.verdict].lower()}, {len(audit.samples):,} samples of "
         f"{code(visible(audit.data.source))}.",
         *(f"{code(visible(f.id))}: {prose(f.message)}" for f in audit.findings if f.level == "error"),
         *(prose(line) for line in human_lines(audit)),

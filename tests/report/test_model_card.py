@@ -94,3 +94,9 @@ def test_the_change_that_flips_half_is_that_of_the_sentence_above():
     text = render_section(audit)
     assert f"| Change that flips 50 % | {number(half.epsilon)} |" in text
     assert f"A change of ε = {number(half.epsilon)} " in text
+
+
+def test_the_version_is_the_one_that_measured():
+    audit = make_audit(5)
+    older = replace(audit, run=replace(audit.run, versions={**audit.run.versions, "onnxfim": "0.0.7"}))
+    assert "Audited with onnxfim 0.0.7:" in render_section(older)
