@@ -15,7 +15,7 @@ from onnxfim.report.markdown_text import code, code_block, prose
 from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
-from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices
+from onnxfim.report.words import answers, headline, lead_estimate, lead_name, most_sensitive, notices, worst_first
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000
@@ -108,7 +108,7 @@ def _ends(a: Aggregate) -> str:
 
 
 def _findings(audit: Audit) -> str:
-    lines = [f"- **{f.level}** {code(f.id)}: {prose(f.message)}" for f in audit.findings[:_MOST_ROWS]]
+    lines = [f"- **{f.level}** {code(f.id)}: {prose(f.message)}" for f in worst_first(audit.findings)[:_MOST_ROWS]]
     return "\n".join(["### Findings\n", *lines]) if lines else ""
 
 
@@ -121,9 +121,7 @@ def _classes(audit: Audit) -> str:
 
 
 def _worst(audit: Audit, most: int) -> str:
-    values = lead_values(audit)
-    ranked = sorted((s for s in audit.samples if s.index in values), key=lambda s: (-values[s.index], s.index))[:most]
-    rows = [_sample(s, lead_estimate(s, audit)) for s in ranked]
+    rows = [_sample(s, lead_estimate(s, audit)) for s in most_sensitive(audit)[:most]]
     return _table(
         f"### Most sensitive samples, by {prose(lead_name(audit))}", ("Sample", "λ_max", "95 % interval", "Boundary"), rows
     )

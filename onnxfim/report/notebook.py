@@ -135,7 +135,9 @@ def _of_audit(audit: Audit) -> NotebookCard:
         rows=tuple(_rows(audit)),
         chart="\n".join(drawn(charts[name], f"onnxfim-{name}-{key}") for name in _CHARTS if name in charts),
         caption=_curves(audit) if "survival" in charts else "",
-        findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
+        findings=tuple(
+            CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in words.worst_first(audit.findings)[:_MOST]
+        ),
         next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
     )
 
