@@ -135,7 +135,7 @@ def _sample(sample: SampleResult, estimate: Estimate) -> tuple[str, ...]:
 def _run(audit: Audit) -> str:
     run = audit.run
     facts = [
-        *((prose(name), code(value)) for name, value in identity_facts(audit.identity)[:_MOST_ROWS] if name != "Command"),
+        *((prose(name), code(value)) for name, value in identity_facts(audit.identity, without=("Command",))[:_MOST_ROWS]),
         ("Model", code(audit.model.path or audit.model.name)),
         ("SHA-256", code(audit.model.sha256)),
         ("Data", code(audit.data.source)),

@@ -45,7 +45,7 @@ class Stand:
 def render_summary(failure: WithoutAudit) -> str:
     """The reason as a step summary."""
     of = f" {code(failure.model)}" if failure.model else ""
-    facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity)[:_MOST_FACTS] if name not in _UNTOLD]
+    facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity, without=_UNTOLD)[:_MOST_FACTS]]
     last = f"\n{prose(' · '.join(facts))}\n" if failure.identity is not None and facts else ""
     return (
         f"## ⛔ onnxfim: did not run{of}\n\n{prose(failure.reason)}\n\n"
