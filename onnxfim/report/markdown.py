@@ -12,7 +12,17 @@ from onnxfim.report.decisions import gates
 from onnxfim.report.human import human_lines
 from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
 from onnxfim.report.markdown_text import code, code_block, prose
-from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
+from onnxfim.report.numbers import (
+    SMALLEST_FOUND,
+    count,
+    interval,
+    known_ends,
+    level_note,
+    number,
+    percent,
+    percent_interval,
+    seconds,
+)
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
 from onnxfim.report.words import answers, headline, lead_estimate, lead_name, most_sensitive, notices, worst_first
@@ -104,7 +114,7 @@ def _statistics(audit: Audit) -> str:
 def _ends(a: Aggregate) -> str:
     """The interval, with its level where so few samples cannot give 95 %."""
     ends = known_ends(a.low, a.high) or ""
-    return f"{ends} ({100 * a.confidence:.0f}\u00a0%)" if ends and 0 < a.confidence < 0.95 else ends
+    return f"{ends}{level_note(a.confidence)}" if ends else ""
 
 
 def _findings(audit: Audit) -> str:
