@@ -98,6 +98,10 @@ def test_an_audit_is_imported_without_scipy():
     assert "scipy" not in loaded_by("import onnxfim.auditing.run")
 
 
+def test_an_audit_in_a_terminal_waits_for_no_templates():
+    assert "jinja2" not in loaded_by("import onnxfim.cli.audit_command")
+
+
 def test_what_one_audit_needs_not_is_imported_later():
     late = ("onnxfim.verdict.compare", "onnxfim.spectral", "onnxfim.auditing.stages.refining", "onnxfim.runtime.cuda", "difflib")
     code = f"import sys, onnxfim.auditing.run; print([m for m in {late!r} if m in sys.modules])"

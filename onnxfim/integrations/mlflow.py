@@ -125,7 +125,7 @@ def tags(audit: Audit) -> Iterator[tuple[str, str]]:
     yield "provider", audit.run.provider
     yield "units", audit.units
     yield "distance_units", robustness_of(audit).units
-    yield "version", __version__
+    yield "version", audit.run.versions.get("onnxfim", __version__)
     told = list(identity_properties(audit.identity))
     yield from ((name, value) for name, value in told if not name.startswith(_META))
     if meta := "; ".join(f"{name.removeprefix(_META)}={value}" for name, value in told if name.startswith(_META)):

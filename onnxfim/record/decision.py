@@ -133,6 +133,11 @@ class TypicalChange:
     p: Part
     beyond: bool
 
+    @property
+    def side(self) -> str:
+        """Where the ratio may lie: ``at most`` the limit of lambda_max, ``at least`` that of a distance, whatever the limit is."""
+        return "at most" if self.name.startswith("lambda_max") else "at least"
+
 
 @closed
 @dataclass(frozen=True)

@@ -9,6 +9,20 @@ Where things live:
     assets, thumbnails: where a page's style and pictures lie, and pictures as PNG files.
 """
 
-from onnxfim.report.html import render_bounds_html, render_html
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxfim.report.html import render_bounds_html, render_html
 
 __all__ = ["render_bounds_html", "render_html"]
+
+
+def __getattr__(name: str) -> Any:
+    """A page's renderer, imported when it is asked for: what prints words alone waits for no templates."""
+    if name in __all__:
+        from onnxfim.report import html
+
+        return getattr(html, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

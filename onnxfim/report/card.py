@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
-from onnxfim.record.decision import Aggregate, Aggregates, Finding, Level, Verdict
+from onnxfim.record.decision import Aggregate, Aggregates, Level, Verdict
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.running import ended_words
 from onnxfim.record.sample import SampleResult
@@ -28,9 +28,11 @@ from onnxfim.report.words import (
     lead_aggregate,
     lead_measure,
     lead_values,
+    most_sensitive,
     next_steps,
     predicted_wrongly,
     without_slope,
+    worst_first,
 )
 
 #: How a line's first words look: ``good`` only where a gate was decided, ``plain`` as all else.
@@ -199,7 +201,7 @@ def _boundary(audit: Audit) -> str:
 def _worst(audit: Audit) -> Iterator[CardLine]:
     """The most sensitive samples by name, label and value; and where in its sequence the first of them is moved."""
     values = lead_values(audit)
-    ordered = sorted((s for s in audit.samples if s.index in values), key=lambda s: -values[s.index])[:_WORST]
+    ordered = most_sensitive(audit)[:_WORST]
     if len(audit.samples) > 1 and ordered:
         yield CardLine("worst", "; ".join(f"{_named(s, audit)}\u00a0{number(values[s.index])}" for s in ordered))
     moved = next((d for d in audit.directions if d.role == "worst" and d.positions), None)
@@ -222,9 +224,8 @@ def _named(sample: SampleResult, audit: Audit) -> str:
 
 def _findings(audit: Audit, most: int) -> Iterator[CardLine]:
     """How many there are of each level, and the messages of the worst."""
-    levels = tuple(LEVEL_WORDS)
-    ordered: list[Finding] = sorted(audit.findings, key=lambda f: levels.index(f.level))
-    told = [count(n, level) for level in levels if (n := sum(f.level == level for f in ordered))]
+    ordered = worst_first(audit.findings)
+    told = [count(n, level) for level in LEVEL_WORDS if (n := sum(f.level == level for f in ordered))]
     shown = ordered[:most]
     left = len(ordered) - len(shown)
     more = "" if left <= 0 else f"; {left:,} more in the report"

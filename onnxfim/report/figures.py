@@ -36,6 +36,11 @@ def charts_of(result: Audit | Comparison) -> dict[str, Chart]:
         from onnxfim.report.page.comparison_page import build_comparison_page
 
         page = build_comparison_page(result)
+    return charts_in(page)
+
+
+def charts_in(page: Any) -> dict[str, Chart]:
+    """The charts of a page that was computed, as `charts_of` has them."""
     found: dict[str, Chart] = {}
     for chart in _charts(page):
         name = next(n for i in range(1, len(found) + 2) if (n := chart.name if i == 1 else f"{chart.name}-{i}") not in found)

@@ -83,10 +83,9 @@ def change_words(t: TypicalChange) -> str:
     value = (
         "beyond what was searched for, against what it was" if t.ratio.value is None else f"{form(t.ratio.value)} times what it was"
     )
-    side = "at least" if t.limit < 1 or not t.name.startswith("lambda_max") else "at most"
     told = f"decidedly beyond the limit, {p_words(t.p)}" if t.beyond else "not decidedly beyond the limit"
     label = inline_label(t.name.partition(".")[0])
-    return f"{label} of a usual sample is {value}{ends}, {told}: {side} {number(t.limit)} is allowed"
+    return f"{label} of a usual sample is {value}{ends}, {told}: {t.side} {number(t.limit)} is allowed"
 
 
 def _sentences(words: str, advice: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
@@ -26,9 +26,14 @@ def date_text(identity: Identity) -> str:
     return f"{date[:10]} {date[11:19]} UTC" if is_date(date) else date
 
 
-def identity_facts(identity: Identity | None) -> tuple[tuple[str, str], ...]:
-    """Names and values of what a report says of itself, made visible; what was not given is left out, but for id and date."""
-    return tuple((visible(name), visible(value)) for name, value in _facts(identity or Identity("")))
+def identity_facts(identity: Identity | None, *, without: Collection[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Names and values of what a report says of itself, made visible; what was not given is left out, but for id and date.
+
+    So are those named in ``without``; a fact of the author's own stays, whatever its name is.
+    """
+    known = identity or Identity("")
+    own = (fact for fact in _facts(known) if fact[0] not in without)
+    return tuple((visible(name), visible(value)) for name, value in (*own, *known.meta))
 
 
 def _facts(identity: Identity) -> Iterator[tuple[str, str]]:
@@ -42,7 +47,6 @@ def _facts(identity: Identity) -> Iterator[tuple[str, str]]:
         yield "Host", identity.host
     if identity.note:
         yield "Note", identity.note
-    yield from identity.meta
 
 
 def identity_properties(identity: Identity | None) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.dates import is_date
 from onnxfim.record.decision import Finding, Verdict
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.identity import Identity
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
 from onnxfim.report.identity_words import changed_settings, identity_properties
@@ -27,9 +28,7 @@ def render_junit(audit: Audit) -> str:
     (``measured``): it is not green. Numbers stand among the suite's properties.
     """
     suite = Element("testsuite", name=xml_safe(f"onnxfim {audit.model.name}"))
-    properties = SubElement(suite, "properties")
-    for name, value in _properties(audit):
-        SubElement(properties, "property", name=xml_safe(name), value=xml_safe(value))
+    add_properties(suite, _properties(audit))
     suite.append(_decided("onnxfim", "verdict", audit.verdict, visible(headline(audit))))
     for gate in gates(audit):
         suite.append(_decided("onnxfim.gates", gate.text, gate.verdict, gate.message))
@@ -44,13 +43,30 @@ def render_junit(audit: Audit) -> str:
         if name != "skipped":  # the schema has no such count here
             suites.set(name, value)
     suite.set("time", f"{audit.run.seconds:.3f}")
-    if audit.identity is not None and audit.identity.date is not None and is_date(audit.identity.date):
-        suite.set("timestamp", audit.identity.date)
-    if audit.identity is not None and audit.identity.host:
-        suite.set("hostname", xml_safe(audit.identity.host))
+    date_and_place(suite, audit.identity)
     suites.append(suite)
+    return as_text(suites)
+
+
+def as_text(suites: Element) -> str:
+    """The file of ``suites``."""
     indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
+
+
+def date_and_place(suite: Element, identity: Identity | None) -> None:
+    """Put into ``suite`` when and on which host it was made, where that is known."""
+    if identity is not None and identity.date is not None and is_date(identity.date):
+        suite.set("timestamp", identity.date)
+    if identity is not None and identity.host:
+        suite.set("hostname", xml_safe(identity.host))
+
+
+def add_properties(suite: Element, properties: Iterable[tuple[str, str]]) -> None:
+    """Put names and values into ``suite`` as its properties; no more than one such list."""
+    found = SubElement(suite, "properties")
+    for name, value in properties:
+        SubElement(found, "property", name=xml_safe(name), value=xml_safe(value))
 
 
 def _properties(audit: Audit) -> Iterator[tuple[str, str]]:

@@ -12,10 +12,20 @@ from onnxfim.report.decisions import gates
 from onnxfim.report.human import human_lines
 from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
 from onnxfim.report.markdown_text import code, code_block, prose
-from onnxfim.report.numbers import SMALLEST_FOUND, count, interval, known_ends, number, percent, percent_interval, seconds
+from onnxfim.report.numbers import (
+    SMALLEST_FOUND,
+    count,
+    interval,
+    known_ends,
+    level_note,
+    number,
+    percent,
+    percent_interval,
+    seconds,
+)
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
-from onnxfim.report.words import answers, headline, lead_estimate, lead_name, lead_values, notices
+from onnxfim.report.words import answers, headline, lead_estimate, lead_name, most_sensitive, notices, worst_first
 
 #: Bytes that a step summary may have, and a comment; each a little under its host's limit.
 SUMMARY_BYTES = 1_000_000
@@ -104,11 +114,11 @@ def _statistics(audit: Audit) -> str:
 def _ends(a: Aggregate) -> str:
     """The interval, with its level where so few samples cannot give 95 %."""
     ends = known_ends(a.low, a.high) or ""
-    return f"{ends} ({100 * a.confidence:.0f}\u00a0%)" if ends and 0 < a.confidence < 0.95 else ends
+    return f"{ends}{level_note(a.confidence)}" if ends else ""
 
 
 def _findings(audit: Audit) -> str:
-    lines = [f"- **{f.level}** {code(f.id)}: {prose(f.message)}" for f in audit.findings[:_MOST_ROWS]]
+    lines = [f"- **{f.level}** {code(f.id)}: {prose(f.message)}" for f in worst_first(audit.findings)[:_MOST_ROWS]]
     return "\n".join(["### Findings\n", *lines]) if lines else ""
 
 
@@ -121,9 +131,7 @@ def _classes(audit: Audit) -> str:
 
 
 def _worst(audit: Audit, most: int) -> str:
-    values = lead_values(audit)
-    ranked = sorted((s for s in audit.samples if s.index in values), key=lambda s: (-values[s.index], s.index))[:most]
-    rows = [_sample(s, lead_estimate(s, audit)) for s in ranked]
+    rows = [_sample(s, lead_estimate(s, audit)) for s in most_sensitive(audit)[:most]]
     return _table(
         f"### Most sensitive samples, by {prose(lead_name(audit))}", ("Sample", "λ_max", "95 % interval", "Boundary"), rows
     )
@@ -137,7 +145,7 @@ def _sample(sample: SampleResult, estimate: Estimate) -> tuple[str, ...]:
 def _run(audit: Audit) -> str:
     run = audit.run
     facts = [
-        *((prose(name), code(value)) for name, value in identity_facts(audit.identity)[:_MOST_ROWS] if name != "Command"),
+        *((prose(name), code(value)) for name, value in identity_facts(audit.identity, without=("Command",))[:_MOST_ROWS]),
         ("Model", code(audit.model.path or audit.model.name)),
         ("SHA-256", code(audit.model.sha256)),
         ("Data", code(audit.data.source)),

@@ -14,13 +14,11 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.markdown_text import code, prose
-from onnxfim.report.numbers import known_ends, number, percent, statistic_label
+from onnxfim.report.numbers import known_ends, level_note, number, percent, statistic_label
 from onnxfim.report.vocabulary import VERDICT_WORDS
 from onnxfim.report.words import lead_measure
 
 Plain: TypeAlias = "dict[str, Any]"
-
-_SOURCE = "onnxfim"
 
 
 def model_index(
@@ -61,10 +59,11 @@ def render_model_card(audit: Audit) -> str:
 
 def render_section(audit: Audit) -> str:
     """The section of a model card that a person reads."""
+    version = prose(audit.run.versions.get("onnxfim", __version__))
     lines = [
         "## Robustness",
         "",
-        f"Audited with onnxfim {__version__}: {VERDICT_WORDS[audit.verdict].lower()}, {len(audit.samples):,} samples of "
+        f"Audited with onnxfim {version}: {VERDICT_WORDS[audit.verdict].lower()}, {len(audit.samples):,} samples of "
         f"{code(visible(audit.data.source))}.",
         *(f"{code(visible(f.id))}: {prose(f.message)}" for f in audit.findings if f.level == "error"),
         *(prose(line) for line in human_lines(audit)),
@@ -76,6 +75,7 @@ def render_section(audit: Audit) -> str:
         args = m.get("args", {})
         low, high, shown = args.get("low"), args.get("high"), percent if m["type"] == "accuracy" else number
         ends = f"{shown(low)} to {shown(high)}" if low is not None and high is not None else known_ends(low, high) or ""
+        ends += level_note(args["confidence"]) if ends else ""
         lines.append(f"| {prose(m['name'])} | {shown(m['value'])} | {ends} | {prose(args.get('kind', ''))} |")
     lines += ["", f"Model {code(audit.model.sha256[:12])}, data {code(audit.data.sha256[:12])} (SHA-256).", ""]
     return "\n".join(lines)

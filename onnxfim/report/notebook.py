@@ -14,7 +14,7 @@ from onnxfim.report import words
 from onnxfim.report.charts.marks import Chart
 from onnxfim.report.charts.survival_curves import LINES, NAMES, STROKES
 from onnxfim.report.comparison_words import SIGNS_NOTE, ranking_label, ranking_units, standings
-from onnxfim.report.figures import chart_rules, charts_of, drawn, palettes
+from onnxfim.report.figures import chart_rules, charts_in, charts_of, drawn, palettes
 from onnxfim.report.html import environment
 from onnxfim.report.human import human_lines, robustness_of
 from onnxfim.report.meaning import flip_tile
@@ -135,7 +135,9 @@ def _of_audit(audit: Audit) -> NotebookCard:
         rows=tuple(_rows(audit)),
         chart="\n".join(drawn(charts[name], f"onnxfim-{name}-{key}") for name in _CHARTS if name in charts),
         caption=_curves(audit) if "survival" in charts else "",
-        findings=tuple(CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in audit.findings[:_MOST]),
+        findings=tuple(
+            CardFinding(f.level, LEVEL_WORDS[f.level], visible(f.message)) for f in words.worst_first(audit.findings)[:_MOST]
+        ),
         next_steps="to_frame() has a row for each sample, figures the charts as SVG, onnxfim.render_html(audit) the whole report.",
     )
 
@@ -181,7 +183,7 @@ def _of_comparison(comparison: Comparison) -> NotebookCard:
         ranks = "rank" if s.ranks.isdigit() else "ranks"
         told = Quantity(MISSING) if s.distance is None else of_compared(s.distance)
         rows.append(CardRow(f"{k}. {s.name}", told, f"{ranks} {s.ranks}{accuracy}"))
-    chart = next(iter(charts_of(comparison).values()), None)
+    chart = next(iter(charts_in(page).values()), None)
     return NotebookCard(
         level="measured",
         head="Compared",

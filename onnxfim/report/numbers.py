@@ -63,6 +63,11 @@ def spread(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None or number(low) == number(high) else interval(low, high)
 
 
+def level_note(confidence: float) -> str:
+    """What stands behind an interval in a column of 95 % ones, ``(90 %)`` with a space before it, where few samples give less."""
+    return f" ({100 * confidence:.0f}\u00a0%)" if 0 < confidence < 0.95 else ""
+
+
 def two_decimals(value: float, *, sign: bool = False) -> str:
     """``0.25``, ``−0.10``; with ``sign`` also ``+0.25``: for values whose place on a fixed scale matters."""
     return f"{value:{'+' if sign else ''}.2f}".replace("-", "−")

@@ -54,13 +54,13 @@ def _draw(chart: Chart, ax: Axes) -> Axes:
     from matplotlib.patches import PathPatch, Rectangle
 
     colours: Any = environment().get_template("charts.html.j2").module
-    ink, text_ink = colours.ink, colours.colour
+    ink, text_ink, weight, thin_bars = colours.ink, colours.colour, colours.weight, colours.thin
     thin = ("grid", "axis")
     for s in chart.segments:
         style = (0, (5, 3)) if s.role == "chosen" else "-"
         ax.plot((s.x1, s.x2), (s.y1, s.y2), color=ink[s.role], linewidth=1 if s.role in thin else 1.6, linestyle=style, zorder=1)
     for b in chart.bars:
-        alpha = 0.12 if b.series == "holds" else 1
+        alpha = float(thin_bars.get(b.series, 1))
         ax.add_patch(Rectangle((b.x, b.y), b.width, b.height, facecolor=ink[b.series], edgecolor="none", alpha=alpha, zorder=2))
     for p in chart.paths:
         dash = tuple(float(n) for n in re.split(r"[ ,]+", p.dash.strip())) if p.dash else ()
@@ -72,7 +72,7 @@ def _draw(chart: Chart, ax: Axes) -> Axes:
     for label in chart.labels:
         ax.text(
             label.x, label.y, _words(label.text), color=text_ink[label.role], fontsize=_SIZE * 0.8, va="baseline",
-            ha=_ANCHORS[label.anchor], fontweight="bold" if label.role == "title" else "normal", rotation=90 if label.turned else 0,
+            ha=_ANCHORS[label.anchor], fontweight=int(weight[label.role]), rotation=90 if label.turned else 0,
             rotation_mode="anchor", zorder=4,
         )  # fmt: skip
     ax.set_xlim(0, chart.width)

@@ -14,13 +14,15 @@ from onnxfim import __version__
 from onnxfim.record.audit import Audit
 from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.identity import Identity
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
 from onnxfim.report.identity_words import command_text, identity_properties
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
-#: What each of these files says that it follows.
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+#: The tool, without its rules.
+DRIVER = {"name": "onnxfim", "version": __version__, "semanticVersion": __version__}
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _GATE = "gate"
 _NODE = re.compile(r"\bnode '([^']+)'")
 
@@ -29,32 +31,47 @@ def render_sarif(audit: Audit) -> str:
     """``audit`` as SARIF 2.1.0 text. Passed gates and checks are not results; numbers stand in the run's properties."""
     shown = [g for g in gates(audit) if g.verdict != "pass"]
     rules = {**CHECKS, **{f.id: check_of(f) for f in audit.findings}}
-    log = {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {"driver": _driver(rules)},
-                "automationDetails": _automation(audit),
-                "invocations": [_invocation(audit)],
-                "columnKind": "unicodeCodePoints",
-                "artifacts": [_artifact(audit)],
-                "results": [*(_of_gate(audit, g) for g in shown), *_of_findings(audit)],
-                "properties": {
-                    "verdict": audit.verdict,
-                    **dict(identity_properties(audit.identity)),
-                    "settings": to_plain(audit.settings),
-                    "versions": to_plain(audit.run.versions),
-                    "provider": audit.run.provider,
-                    "placement": to_plain(audit.run.placement),
-                    "units": audit.units,
-                    "clean_accuracy": audit.calibration.accuracy,
-                    "aggregates": to_plain(audit.aggregates),
-                },
-            }
-        ],
-    }
+    return as_text(
+        {
+            "tool": {"driver": {**DRIVER, "rules": _rules(rules)}},
+            "automationDetails": _automation(audit),
+            "invocations": [{"executionSuccessful": not audit.run.partial, **identified(audit.identity)}],
+            "columnKind": "unicodeCodePoints",
+            "artifacts": [_artifact(audit)],
+            "results": [*(_of_gate(audit, g) for g in shown), *_of_findings(audit)],
+            "properties": {
+                "verdict": audit.verdict,
+                **dict(identity_properties(audit.identity)),
+                "settings": to_plain(audit.settings),
+                "versions": to_plain(audit.run.versions),
+                "provider": audit.run.provider,
+                "placement": to_plain(audit.run.placement),
+                "units": audit.units,
+                "clean_accuracy": audit.calibration.accuracy,
+                "aggregates": to_plain(audit.aggregates),
+            },
+        }
+    )
+
+
+def as_text(run: dict[str, Any]) -> str:
+    """The file of one run."""
+    log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
+
+
+def identified(identity: Identity | None) -> dict[str, Any]:
+    """What an invocation says of itself: its command, when it ended and on which host, where that is known."""
+    found: dict[str, Any] = {}
+    if identity is None:
+        return found
+    if identity.command:
+        found |= {"commandLine": visible(command_text(identity)), "arguments": [visible(w) for w in identity.command[1:]]}
+    if is_date(identity.date):
+        found["endTimeUtc"] = identity.date
+    if identity.host:
+        found["machine"] = visible(identity.host)
+    return found
 
 
 def _automation(audit: Audit) -> dict[str, Any]:
@@ -73,29 +90,11 @@ def _guid(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
-def _invocation(audit: Audit) -> dict[str, Any]:
-    found: dict[str, Any] = {"executionSuccessful": not audit.run.partial}
-    identity = audit.identity
-    if identity is None:
-        return found
-    if identity.command:
-        found |= {"commandLine": visible(command_text(identity)), "arguments": [visible(w) for w in identity.command[1:]]}
-    if is_date(identity.date):
-        found["endTimeUtc"] = identity.date
-    if identity.host:
-        found["machine"] = visible(identity.host)
-    return found
-
-
-def _driver(rules: dict[str, Check]) -> dict[str, Any]:
-    level = {"error": "error", "warning": "warning", "note": "note"}
-    listed = [{"id": _GATE, "shortDescription": {"text": "A gate was not passed"}, "defaultConfiguration": {"level": "error"}}]
-    for rule in rules.values():
-        name = visible(rule.id)
-        listed.append(
-            {"id": name, "shortDescription": {"text": visible(rule.title)}, "defaultConfiguration": {"level": level[rule.level]}}
-        )
-    return {"name": "onnxfim", "version": __version__, "semanticVersion": __version__, "rules": listed}
+def _rules(rules: dict[str, Check]) -> list[dict[str, Any]]:
+    told = [(_GATE, "A gate was not passed", "error"), *((visible(r.id), visible(r.title), r.level) for r in rules.values())]
+    return [
+        {"id": name, "shortDescription": {"text": title}, "defaultConfiguration": {"level": level}} for name, title, level in told
+    ]
 
 
 def _artifact(audit: Audit) -> dict[str, Any]:

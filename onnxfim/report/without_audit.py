@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement
 
-from onnxfim import __version__
-from onnxfim.record.dates import is_date
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
+from onnxfim.report import junit, sarif
 from onnxfim.report.identity_words import identity_facts, identity_properties
 from onnxfim.report.junit import xml_safe
 from onnxfim.report.markdown import MARK
 from onnxfim.report.markdown_text import code, prose
-from onnxfim.report.sarif import SCHEMA
 
 # How each of these texts begins, and each report of the same format.
 _SARIF = re.compile(r"\{\s*\"\$schema\": \"https://docs\.oasis-open\.org/sarif/")
@@ -48,7 +45,7 @@ class Stand:
 def render_summary(failure: WithoutAudit) -> str:
     """The reason as a step summary."""
     of = f" {code(failure.model)}" if failure.model else ""
-    facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity)[:_MOST_FACTS] if name not in _UNTOLD]
+    facts = [f"{name}: {value}" for name, value in identity_facts(failure.identity, without=_UNTOLD)[:_MOST_FACTS]]
     last = f"\n{prose(' · '.join(facts))}\n" if failure.identity is not None and facts else ""
     return (
         f"## ⛔ onnxfim: did not run{of}\n\n{prose(failure.reason)}\n\n"
@@ -66,18 +63,13 @@ def render_junit(failure: WithoutAudit) -> str:
     suites = Element("testsuites", name="onnxfim", tests="1", failures="0", errors="1")
     counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
     suite = SubElement(suites, "testsuite", {"name": xml_safe(f"onnxfim {failure.model}".strip()), **counts})
-    identity = failure.identity
-    if identity is not None:
-        if identity.date is not None and is_date(identity.date):
-            suite.set("timestamp", identity.date)
-        properties = SubElement(suite, "properties")
-        for name, value in identity_properties(identity):
-            SubElement(properties, "property", name=xml_safe(name), value=xml_safe(value))
+    junit.date_and_place(suite, failure.identity)
+    if failure.identity is not None:
+        junit.add_properties(suite, identity_properties(failure.identity))
     case = SubElement(suite, "testcase", classname="onnxfim", name="verdict", time="0")
     message = xml_safe(f"did not run: {failure.reason}")
     SubElement(case, "error", type="did not run", message=message).text = message
-    indent(suites)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(suites, encoding="unicode") + "\n"
+    return junit.as_text(suites)
 
 
 def render_sarif(failure: WithoutAudit) -> str:
@@ -88,22 +80,16 @@ def render_sarif(failure: WithoutAudit) -> str:
         "executionSuccessful": False,
         "exitCode": failure.code,
         "toolExecutionNotifications": [notification],
+        **sarif.identified(failure.identity),
     }
-    if failure.identity is not None and is_date(failure.identity.date):
-        invocation["endTimeUtc"] = failure.identity.date
-    log = {
-        "$schema": SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {"driver": {"name": "onnxfim", "version": __version__, "semanticVersion": __version__}},
-                "invocations": [invocation],
-                "results": [],
-                "properties": dict(identity_properties(failure.identity)),
-            }
-        ],
-    }
-    return json.dumps(log, indent=1, allow_nan=False, ensure_ascii=True)
+    return sarif.as_text(
+        {
+            "tool": {"driver": sarif.DRIVER},
+            "invocations": [invocation],
+            "results": [],
+            "properties": dict(identity_properties(failure.identity)),
+        }
+    )
 
 
 #: The formats that have something to say of an audit that did not run.

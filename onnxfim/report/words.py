@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxfim.record.audit import Audit, ClassRow
-from onnxfim.record.decision import Aggregates
+from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, Measure
 from onnxfim.record.sample import Estimate, SampleResult
@@ -20,6 +20,7 @@ from onnxfim.report.numbers import count, inline_label, interval, known_ends, nu
 from onnxfim.report.page.gate_section import checks_headline
 from onnxfim.report.vocabulary import (
     ATTACK_SOURCES,
+    LEVEL_WORDS,
     SKETCH_SOURCES,
     SOURCES,
     TEMPERATURE_SOURCES,
@@ -67,6 +68,18 @@ def lead_values(audit: Audit) -> dict[int, float]:
     lead = lead_measure(audit)
     estimates = ((s.index, lead.of(s)) for s in audit.samples)
     return {index: e.value for index, e in estimates if e is not None and e.value is not None}
+
+
+def most_sensitive(audit: Audit) -> list[SampleResult]:
+    """The samples that have one of `lead_values`, the largest first."""
+    values = lead_values(audit)
+    return sorted((s for s in audit.samples if s.index in values), key=lambda s: (-values[s.index], s.index))
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings by their level, each level in its own order."""
+    levels = tuple(LEVEL_WORDS)
+    return sorted(findings, key=lambda f: levels.index(f.level))
 
 
 def lead_name(audit: Audit) -> str:

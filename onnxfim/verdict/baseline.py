@@ -90,9 +90,8 @@ def compare_to_baseline(
 
 
 def _unrounded(t: TypicalChange) -> str:
-    side = "at least" if t.limit < 1 else "at most"
     r = t.ratio
-    return f"; {t.name} ratio {r.value!r}, 95 % interval {r.low!r} to {r.high!r}, p = {t.p!r} against {side} {t.limit!r}"
+    return f"; {t.name} ratio {r.value!r}, 95 % interval {r.low!r} to {r.high!r}, p = {t.p!r} against {t.side} {t.limit!r}"
 
 
 def _advice(ratio: Ratio, limit: float, paired: bool, scope: Scope, audit: Audit, count: int) -> str:

@@ -19,7 +19,7 @@ from onnxfim.record.sample import Skipped
 from onnxfim.report import render_bounds_html, render_html
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.dossier import BOM, PAGE, RECORD, render_dossier
-from onnxfim.report.dossier.conformity import render_conformity_html
+from onnxfim.report.dossier.conformity import build_conformity_page, render_conformity_html
 from onnxfim.spectral.reading import GraphReading
 from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, VARIANTS, hostile, make_audit, with_bound
@@ -69,7 +69,7 @@ def _comparison(audits) -> Callable[..., str]:
 def _conformity(audit) -> Callable[..., str]:
     def render(assets_dir: Path | None) -> str:
         files = {name: render_dossier(audit())[name] for name in (RECORD, PAGE, BOM)}
-        return render_conformity_html(audit(), files, assets_dir=assets_dir)
+        return render_conformity_html(build_conformity_page(audit(), files), assets_dir=assets_dir)
 
     return render
 

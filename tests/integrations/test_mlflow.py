@@ -111,3 +111,9 @@ def test_changes_that_flip_shares_of_the_samples_and_who_the_report_is():
     named = dict(tags(replace(audit, identity=identity)))
     assert (named["report_id"], named["title"], named["meta"]) == ("a" * 64, "Nightly", "owner=\u00fc=vision")
     assert named["distance_units"] == "model input units"
+
+
+def test_the_version_is_the_one_that_measured():
+    audit = make_audit(5)
+    older = replace(audit, run=replace(audit.run, versions={**audit.run.versions, "onnxfim": "0.0.7"}))
+    assert dict(tags(older))["version"] == "0.0.7"

@@ -310,6 +310,15 @@ def test_values_stand_with_kind_and_interval():
     assert all(re.search(r"\((exact|estimate|kinked|upper bound|lower bound); \d+% interval: ", text) for text in texts)
 
 
+def test_a_statistic_without_an_interval_has_no_level():
+    audit = make_audit(20, labels=False)
+    group = audit.aggregates["lambda_max"]
+    bare = replace(group, mean=replace(group.mean, low=None, high=None, confidence=0.0))
+    found = tables(replace(audit, aggregates={**audit.aggregates, "lambda_max": bare}))[0].lines
+    (text,) = [line.text for line in found if line.pointer == "/aggregates/lambda_max/mean/value"]
+    assert f"({group.kind}; no interval) " in text
+
+
 def test_nothing_is_claimed_that_was_not_asked():
     by_topic = {line.topic: line for line in tables(make_audit(20, labels=False))[0].lines}
     assert by_topic["Criterion"].state == "not in this dossier"

@@ -131,6 +131,22 @@ def test_a_band_is_filled_and_has_no_edge():
     assert bands[0].get_facecolor()[3] == pytest.approx(0.15)
 
 
+def test_bars_let_through_what_the_reports_own_do():
+    DEV.load("matplotlib").use("agg")
+    from matplotlib import pyplot
+
+    several = compare([make_audit(30, seed=seed) for seed in (1, 2, 3)])
+    chart = charts_of(several)["matrix"]
+    axes = several.plot("matrix")
+    drawn = ElementTree.fromstring(several.figures["matrix"]).findall(f"{SVG}rect")[1:]  # the first one is the ground
+    assert [p.get_alpha() for p in axes.patches[: len(chart.bars)]] == [float(r.get("fill-opacity", "1")) for r in drawn]
+    assert min(p.get_alpha() for p in axes.patches) < 0.5, "signs stand on the cells"
+    marks = [t for t, label in zip(axes.texts, chart.labels, strict=True) if label.role == "mark"]
+    assert marks
+    assert {t.get_fontweight() for t in marks} == {700}
+    pyplot.close(axes.figure)
+
+
 def test_a_chart_that_is_not_there(told):
     DEV.load("matplotlib")
     with pytest.raises(OutputError, match=told("no chart 'x'", "'distribution'")):

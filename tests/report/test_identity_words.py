@@ -23,6 +23,7 @@ from onnxfim.report.identity_words import (
     identity_line,
     identity_properties,
 )
+from onnxfim.report.without_audit import STANDS, WithoutAudit
 from onnxfim.verdict.compare import compare
 from tests.support.audits import HOSTILE, IDENTITY, make_audit
 from tests.support.hostile import FORBIDDEN, TRICKS
@@ -120,6 +121,14 @@ def test_a_comparison_with_an_older_file_has_no_id():
     found = compare([make_audit(30), replace(make_audit(30, seed=1), identity=None)])
     assert found.identity.report_id == ""
     assert ("Report id", "not recorded") in identity_facts(found.identity)
+
+
+def test_facts_of_the_author_are_told_whatever_their_names_are():
+    whose = replace(TOLD, meta=(("Command", "make nightly"), ("Report id", "seventeen")))
+    audit = replace(make_audit(3), identity=whose)
+    for text in (FORMATS["markdown"](audit), STANDS["markdown"].render(WithoutAudit("no file.", "no.onnx", 2, whose))):
+        assert "make nightly" in text
+        assert "seventeen" in text
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

@@ -87,3 +87,20 @@ def test_the_change_that_flips_half_is_that_of_the_sentence_above():
     text = render_section(audit)
     assert f"| Change that flips 50 % | {number(half.epsilon)} |" in text
     assert f"A change of ε = {number(half.epsilon)} " in text
+
+
+def test_the_version_is_the_one_that_measured():
+    audit = make_audit(5)
+    older = replace(audit, run=replace(audit.run, versions={**audit.run.versions, "onnxfim": "0.0.7"}))
+    assert "Audited with onnxfim 0.0.7:" in render_section(older)
+
+
+def test_an_interval_of_another_level_says_so():
+    audit = make_audit(6)
+    group = audit.aggregates["lambda_max"]
+    audit = replace(audit, aggregates={**audit.aggregates, "lambda_max": replace(group, mean=replace(group.mean, confidence=0.9))})
+    row = next(line for line in render_section(audit).splitlines() if line.startswith("| Mean λ_max, raw |"))
+    assert f"{number(group.mean.low)} to {number(group.mean.high)} (90\u00a0%) |" in row
+    whole = replace(audit, aggregates={**audit.aggregates, "lambda_max": replace(group, mean=replace(group.mean, confidence=0.95))})
+    row = next(line for line in render_section(whole).splitlines() if line.startswith("| Mean λ_max, raw |"))
+    assert f"{number(group.mean.low)} to {number(group.mean.high)} |" in row

@@ -11,6 +11,7 @@ import pytest
 from onnxfim.record.identity import Identity
 from onnxfim.report.formats import FORMATS
 from onnxfim.report.markdown import MARK
+from onnxfim.report.sarif import identified
 from onnxfim.report.without_audit import STANDS, WithoutAudit
 from tests.support.audits import HOSTILE, make_audit
 from tests.support.hostile import FORBIDDEN, TRICKS
@@ -56,6 +57,8 @@ def test_junit_is_one_error(failure):
     suites = ElementTree.fromstring(text.encode())
     (case,) = suites.iter("testcase")
     assert (case.get("name"), suites.get("errors"), case.find("error").get("type")) == ("verdict", "1", "did not run")
+    identity = failure.identity
+    assert suites.find("testsuite").get("hostname") == (None if identity is None else identity.host)
 
 
 def test_sarif_fits_its_schema_and_did_not_succeed():
@@ -66,7 +69,10 @@ def test_sarif_fits_its_schema_and_did_not_succeed():
     record = json.loads(STANDS["sarif"].render(NAMED))
     Draft4Validator(schema).validate(record)
     (run,) = record["runs"]
-    assert (run["invocations"][0]["executionSuccessful"], run["results"]) == (False, [])
+    (invocation,) = run["invocations"]
+    assert (invocation["executionSuccessful"], run["results"]) == (False, [])
+    told = {name: invocation[name] for name in ("commandLine", "arguments", "endTimeUtc", "machine")}
+    assert told == identified(NAMED.identity), "where a report of an audit has them"
 
 
 def test_markdown_begins_with_the_verdict():

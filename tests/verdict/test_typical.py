@@ -47,6 +47,15 @@ def test_shorter_distances_fail_where_the_mean_is_open():
     assert (open_.verdict, open_.decided_by) == ("inconclusive", ())
 
 
+def test_a_distance_may_not_fall_at_all_where_no_rise_is_allowed():
+    rng = np.random.default_rng(0)
+    audit, lengths = small(), rng.uniform(0.5, 2, 64)
+    found = compare_to_baseline(at_distances(audit, 0.6 * lengths), at_distances(audit, lengths), 0.0)
+    assert of(found, "boundary_distance").limit == 1.0
+    assert "against at least 1.0" in found.comparison
+    assert "at least 1.00 is allowed" in baseline_words(found)
+
+
 def test_the_mean_decides_as_before_and_is_named():
     audit = small()
     worse = with_values(audit, 2 * np.array([s.lambda_max_calibrated.value for s in audit.samples]))

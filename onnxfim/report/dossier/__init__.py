@@ -48,15 +48,15 @@ def check_dossier(folder: str | os.PathLike[str]) -> str:
 
 def render_dossier(audit: Audit) -> dict[str, str]:
     """The files of the dossier of ``audit``, by name."""
-    from onnxfim.report.dossier.conformity import render_conformity_html, render_conformity_text
+    from onnxfim.report.dossier.conformity import build_conformity_page, render_conformity_html, render_conformity_text
     from onnxfim.report.dossier.in_toto import render_statement
     from onnxfim.report.dossier.ml_bom import render_ml_bom
     from onnxfim.report.html import render_html
 
     files = {RECORD: audit.to_json(), PAGE: render_html(audit)}
     files[BOM] = render_ml_bom(audit)
-    files[CONFORMITY] = render_conformity_html(audit, files)
-    files[CONFORMITY_TEXT] = render_conformity_text(audit, {name: files[name] for name in (RECORD, PAGE, BOM)})
+    page = build_conformity_page(audit, files)
+    files[CONFORMITY], files[CONFORMITY_TEXT] = render_conformity_html(page), render_conformity_text(page)
     files[STATEMENT] = render_statement(audit, files)
     files[SUMS] = "".join(f"{sha256_of(text)}  {name}\n" for name, text in sorted(files.items()))
     return {name: files[name] for name in NAMES}

@@ -76,28 +76,26 @@ class ConformityPage:
     running: str
 
 
-def render_conformity_html(audit: Audit, files: Mapping[str, str], *, assets_dir: str | Path | None = None) -> str:
+def render_conformity_html(page: ConformityPage, *, assets_dir: str | Path | None = None) -> str:
     """The page as HTML text.
 
     Args:
-        audit: What it is about.
-        files: The files of the dossier that it names and links to, by name.
+        page: What it prints.
         assets_dir: As for `render_html`.
 
     Raises:
         OutputError: the templates are missing from the installation.
     """
-    page = build_conformity_page(audit, files)
     return render("conformity.html.j2", placed(assets_dir), script=False, title=page.title, page=page, running=page.running)
 
 
-def render_conformity_text(audit: Audit, files: Mapping[str, str]) -> str:
-    """The same as Markdown; foreign text is escaped. Arguments are those of `render_conformity_html`."""
-    return "\n".join(_markdown(build_conformity_page(audit, files))) + "\n"
+def render_conformity_text(page: ConformityPage) -> str:
+    """The same as Markdown; foreign text is escaped."""
+    return "\n".join(_markdown(page)) + "\n"
 
 
 def build_conformity_page(audit: Audit, files: Mapping[str, str]) -> ConformityPage:
-    """Compute the page."""
+    """Compute the page of ``audit``; ``files`` are those of the dossier that it names and links to, by name."""
     anchors = frozenset(re.findall(r'\bid="([\w-]+)"', files[PAGE]))
     name = visible(audit.model.name or audit.model.path)
     by = checked_bom(files[BOM])

@@ -13,7 +13,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Verdict
 from onnxfim.record.foreign_text import visible
 from onnxfim.report.decisions import gates
-from onnxfim.report.dossier import sha256_of
+from onnxfim.report.dossier import RECORD, sha256_of
 from onnxfim.report.dossier.checking import checked_statement
 from onnxfim.verdict.findings import checks
 
@@ -64,7 +64,7 @@ def _subjects(audit: Audit) -> list[dict[str, Any]]:
 def _bound(audit: Audit, name: str, text: str) -> dict[str, Any]:
     """A file of the dossier; the record tells the verdict and the report id too."""
     found: dict[str, Any] = {"name": name, "digest": {"sha256": sha256_of(text)}, "mediaType": _MEDIA[name.rpartition(".")[2]]}
-    if name == "report.json":
+    if name == RECORD:
         report = audit.identity.report_id if audit.identity is not None else ""
         found["annotations"] = {"verdict": audit.verdict, "reportId": visible(report)}
     return found

@@ -117,8 +117,9 @@ def _values(audit: Audit) -> Iterator[Line]:
         if one.value is None:
             yield Line(topic, f"{label}: not measured", f"/aggregates/{name}", "numbers", "in part")
             continue
-        ends = known_ends(one.low, one.high) or "no interval"
-        text = f"{label}: {number(one.value)} ({group.kind}; {one.confidence:.0%} interval: {ends}) {group.units}"
+        ends = known_ends(one.low, one.high)
+        told = "no interval" if ends is None else f"{one.confidence:.0%} interval: {ends}"
+        text = f"{label}: {number(one.value)} ({group.kind}; {told}) {group.units}"
         yield Line(topic, text, f"/aggregates/{name}/{statistic}/value", "numbers", "measured")
     yield from _reached(audit)
 

@@ -12,7 +12,7 @@ from onnxfim.record.measures import BY_NAME, MEASURES, STATISTICS
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import words
 from onnxfim.report.charts.histograms import Histogram, distribution
-from onnxfim.report.charts.marks import at_both_widths, marker
+from onnxfim.report.charts.marks import Figure, at_both_widths, marker
 from onnxfim.report.charts.scatter import scatter
 from onnxfim.report.charts.step_curve import SCHEMES, step_curve, unusable
 from onnxfim.report.human import human_lines
@@ -72,8 +72,9 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
     ``print_samples`` are the samples that the table has on paper.
     """
     values = words.lead_values(audit)
-    ordered = sorted(audit.samples, key=lambda s: -values.get(s.index, -math.inf))
-    measured = [s for s in ordered if s.index in values]
+    measured = words.most_sensitive(audit)
+    ordered = [*measured, *(s for s in audit.samples if s.index not in values)]
+    panels = _panels(audit)
     worst = measured[:EXTREMES]
     best = [s for s in reversed(measured[-EXTREMES:]) if s not in worst]
     shown_measures = sample_columns(ordered[:MOST_ROWS])
@@ -100,11 +101,11 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         statistics=tuple(_statistic_row(key, a) for key, a in _in_order(audit.aggregates)),
         statistics_note=_statistics_note(audit),
         meaning=meaning(audit),
-        findings=tuple(_finding(f) for f in sorted(audit.findings, key=lambda f: tuple(LEVEL_WORDS).index(f.level))),
+        findings=tuple(_finding(f) for f in words.worst_first(audit.findings)),
         not_run=not_run(audit),
         folds=folds(audit, survival=survival is not None, replay=replay is not None, bound=bound is not None),
-        spread=at_both_widths(lambda width: distribution(_panels(audit)[-1:], units=_units_of(_panels(audit)[-1:]), width=width)),
-        distribution=at_both_widths(lambda width: distribution(_panels(audit), units=_units_of(_panels(audit)), width=width)),
+        spread=_distribution(panels[-1:]),
+        distribution=_distribution(panels),
         distribution_note=_distribution_note(audit),
         curve=at_both_widths(lambda width: step_curve(audit.step, units=visible(audit.units), width=width)),
         curve_note=_curve_note(audit),
@@ -193,11 +194,8 @@ def _tiles(audit: Audit) -> tuple[Tile, ...]:
             words.lead_name(audit),
             words.lead_measure(audit).series,
         ),
-        Tile(
-            statistic_label("boundary_distance", "median"),
-            *boundary_tile(audit),
-        ),
-        Tile(f"{statistic_label('flip_radius', 'median')}", *flip_tile(audit)),
+        Tile(statistic_label("boundary_distance", "median"), *boundary_tile(audit)),
+        Tile(statistic_label("flip_radius", "median"), *flip_tile(audit)),
         Tile(
             "Clean accuracy",
             Quantity(percent(calibration.accuracy), percent_interval(calibration.accuracy_low, calibration.accuracy_high)),
@@ -274,6 +272,10 @@ def _panels(audit: Audit) -> list[Histogram]:
         if values:
             found.append(Histogram(BY_NAME[key].series, BY_NAME[key].label, values, audit.aggregates.get(key)))
     return found
+
+
+def _distribution(panels: list[Histogram]) -> Figure | None:
+    return at_both_widths(lambda width: distribution(panels, units=_units_of(panels), width=width))
 
 
 def _units_of(panels: list[Histogram]) -> str:
