@@ -186,7 +186,7 @@ def _gate(audit: Audit, measure: str, statistic: str, group: Aggregates) -> Sugg
 
 
 def _too_wide(audit: Audit, measure: str, n: int, factor: float, widest: float, found: Aggregate) -> str:
-    why = f"the margin that its interval allows is a factor of {factor:.2g}, more than {widest:.2g}"
+    why = f"the margin that its interval allows is a factor of {_factor(factor)}, more than {_factor(widest)}"
     c = audit.calibration
     if measure == _LAMBDAS[0] and c.log_error and found.value is not None:
         raw = audit.aggregates.get(_LAMBDAS[1])
@@ -202,6 +202,11 @@ def _too_wide(audit: Audit, measure: str, n: int, factor: float, widest: float, 
             )
     needed = math.ceil(n * (math.log(factor) / math.log(widest)) ** 2)
     return f"{why}: about {needed:,} samples would narrow it to that"
+
+
+def _factor(value: float) -> str:
+    """A factor at two digits; one of thousands says no more than that."""
+    return "over 1,000" if value > 1000 else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _outwards(value: float, *, up: bool) -> float:

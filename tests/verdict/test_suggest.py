@@ -12,7 +12,7 @@ from onnxfim.auditing.summary import all_aggregates
 from onnxfim.record.decision import Finding
 from onnxfim.record.sample import Estimate
 from onnxfim.verdict import decide, parse_gate
-from onnxfim.verdict.suggest import HALF_WIDTHS, WIDEST, _at_worst, suggest
+from onnxfim.verdict.suggest import HALF_WIDTHS, WIDEST, _at_worst, _factor, suggest
 from tests.support.audits import make_audit
 
 
@@ -96,3 +96,11 @@ def test_the_accuracy_of_a_re_run_is_predicted(right, n):
     k = _at_worst(right, n)
     assert (again < k).mean() <= 0.011  # 1 %, and three standard errors of 200,000 draws
     assert (again <= k).mean() >= 0.009 or k == right
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(math.sqrt(10), "3.2"), (10.0, "10"), (61.2, "61"), (199.6, "200"), (5e4, "over 1,000"), (1e300, "over 1,000")],
+)
+def test_a_factor_is_told_as_people_write_it(value, told):
+    assert _factor(value) == told
