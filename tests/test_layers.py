@@ -94,6 +94,16 @@ def test_help_waits_for_no_heavy_library(code):
     assert loaded_by(code) == []
 
 
+def test_help_waits_for_nothing_that_it_does_not_print():
+    late = ("hashlib", "onnxfim.cli.waiting", "onnxfim.cli.identifying", "onnxfim.record.identity", "onnxfim.record.running")
+    code = "from click.testing import CliRunner; from onnxfim.cli import main; CliRunner().invoke(main, ['audit', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print([m for m in {late!r} if m in sys.modules])"],
+        capture_output=True, text=True, check=True, cwd=ROOT.parent,
+    )  # fmt: skip
+    assert done.stdout.split() == ["[]"]
+
+
 def test_an_audit_is_imported_without_scipy():
     assert "scipy" not in loaded_by("import onnxfim.auditing.run")
 

@@ -124,9 +124,9 @@ def compare_command(
     from onnxfim.cli.gating import INCONCLUSIVE, NOTHING
     from onnxfim.cli.identifying import told_by, words_given
     from onnxfim.cli.outputs import Outputs, write_each
-    from onnxfim.cli.signals import words_of
     from onnxfim.data.user_loader import read_from
     from onnxfim.errors import OnnxFimError, ProviderError
+    from onnxfim.record.ended import ended_words
     from onnxfim.verdict.compare import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
@@ -155,7 +155,7 @@ def compare_command(
     except OnnxFimError:
         if partial is None or partial.run.stopped is not None:
             raise
-        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared")
+        console.result(f"{ended_words(partial.run.interrupted_by)} before the models could be compared")
         return _code_of_partial(partial)
     if sides.missing:  # of three, the two that are left are no trained and deployed one
         result = replace(result, deployment=None)

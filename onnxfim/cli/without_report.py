@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import click
 
 from onnxfim.cli.files import is_stdout
-from onnxfim.cli.signals import code_of, words_of
+from onnxfim.cli.signals import code_of
 from onnxfim.errors import OnnxFimError, in_one_line
+from onnxfim.record.ended import ended_words
 from onnxfim.record.identity import Identity
 from onnxfim.runtime.stopping import current_stop
 
@@ -31,7 +32,7 @@ def reasons_written(targets: Sequence[tuple[str, str]], model: str, identity: Id
         raise  # said by the program around all commands
     except KeyboardInterrupt:
         by = None if (stop := current_stop()) is None else stop.by
-        write_reason(targets, model, f"{words_of(by).capitalize()} before anything was measured.", code_of(by), identity)
+        write_reason(targets, model, f"{ended_words(by).capitalize()} before anything was measured.", code_of(by), identity)
         raise
     except OnnxFimError as error:
         write_reason(targets, model, str(error), 2, identity)
