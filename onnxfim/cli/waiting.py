@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.dry_run import DryRun
     from onnxfim.auditing.run import Forecast, Progress
 
 #: Seconds in which nothing is said: who waits no longer needs no line, and an error that comes at once is the only one.
@@ -56,10 +57,18 @@ def counted(count: int, unit: str) -> str:
 
 def forecast_words(forecast: Forecast) -> str:
     """What a run will take: 'about 3 min: 12,345 passes on CPU, gradient, 60 samples'."""
-    how = "at most" if forecast.at_most else "about"
-    provider = forecast.provider.removesuffix("ExecutionProvider")
-    told = [f"{counted(forecast.passes, 'passes')} on {provider}", forecast.method, counted(forecast.samples, "samples")]
-    return f"{how} {seconds_words(forecast.seconds)}: {', '.join(told)}"
+    return f"{expected_words(forecast.seconds, at_most=forecast.at_most)}: {work_words(forecast)}"
+
+
+def expected_words(seconds: float, *, at_most: bool) -> str:
+    """A time that is expected: 'about 3 min', or 'at most' where it may end long before."""
+    return f"{'at most' if at_most else 'about'} {seconds_words(seconds)}"
+
+
+def work_words(run: Forecast | DryRun) -> str:
+    """What a run does: '12,345 passes on CPU, gradient, 60 samples'."""
+    provider = run.provider.removesuffix("ExecutionProvider")
+    return f"{counted(run.passes, 'passes')} on {provider}, {run.method}, {counted(run.samples, 'samples')}"
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ class Waiting:
         left, last = self.left_of_all(now), self._last
         if left is None:
             return "estimating the time left"
-        return f"{'at most' if last is not None and last.at_most else 'about'} {seconds_words(left)} left"
+        return f"{expected_words(left, at_most=last is not None and last.at_most)} left"
 
     @property
     def stage_words(self) -> str:
@@ -241,7 +250,9 @@ __all__ = [
     "Turn",
     "Waiting",
     "counted",
+    "expected_words",
     "forecast_words",
     "passed_words",
     "seconds_words",
+    "work_words",
 ]
