@@ -19,7 +19,6 @@ CLOSER_HEARTBEAT = 5.0
 LONG = 20.0
 _BEGUN = 1.0  # seconds of a stage that is told of: shorter ones pass unsaid
 _UNSURE = 5.0  # seconds after which a forecast is told that the derivative graphs may still change
-_OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
 _LATE, _DOUBT = 0.6, 6.0  # share of the run after which it is not told again, and seconds for which it must be far off
 _CHANGED = 2.0  # ratio of two forecasts from which on the second is told as well
 
@@ -177,15 +176,17 @@ class Waiting:
 
     def left(self, now: float) -> float | None:
         """Seconds to the end of this job; None while they are not known."""
+        from onnxfim.auditing.course import aged  # once a run goes on
+
         last, passed = self._last, now - self.started
         expected = None if self.turn is None else self.turn.expected
         if expected is not None and (last is None or last.seconds_left is None or passed < _UNSURE):
-            return max(expected - passed, _OVER * passed)  # its own first calls tell less than the jobs before it
+            return aged(expected, passed)  # its own first calls tell less than the jobs before it
         if last is None or last.seconds_left is None:
             return None
         age = max(now - self._heard, 0.0)
         stage = min(last.stage_seconds_left, last.seconds_left)
-        return last.seconds_left - stage + max(stage - age, _OVER * age if age > 1 else 0.0)
+        return last.seconds_left - stage + aged(stage, age)
 
     def left_of_all(self, now: float) -> float | None:
         """The same of all jobs."""
