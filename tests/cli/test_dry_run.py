@@ -71,6 +71,17 @@ def test_compare_tells_of_every_model(command, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_compare_refuses_its_dry_run_refuses_too(command, tmp_path):
+    saved = tmp_path / "saved.json"
+    done = command("compare", RESNET, saved, *DIGITS, "--samples", 4, "--dry-run")
+    assert done.exit_code == 2
+    assert "saved.json" in done.stderr
+    mlp = SAMPLES / "digits_mlp.onnx"
+    done = command("compare", RESNET, mlp, mlp, *DIGITS, "--samples", 4, "--dry-run", "--attribute")
+    assert done.exit_code == 2
+    assert "--attribute needs exactly two model files" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
