@@ -204,7 +204,8 @@ class Course:
             running.heard = self._clock()
             if running.count is None and not running.part.passes:
                 running.began = running.heard  # its pace is that of what is counted
-            running.part = replace(running.part, unit=unit)
+            if running.part.unit != unit:
+                running.part = replace(running.part, unit=unit)
             running.count = done, total
             running.share = done / max(total, 1) if share is None else share
 
