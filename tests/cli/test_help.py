@@ -17,7 +17,7 @@ from onnxfim.cli.completing import files, formats
 from onnxfim.cli.config import template
 from onnxfim.cli.helping import DOCUMENTATION, HEADINGS, by_heading, heading_of
 from onnxfim.cli.man_pages import manual_pages
-from onnxfim.report.formats import FORMATS
+from onnxfim.report.formats import FOLDERS, FORMATS
 from tests.support.places import ROOT
 
 COMMANDS = sorted(main.commands)
@@ -156,7 +156,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
     def test_formats_are_those_of_the_command(self, shell):
         assert [w for w in shell("onnxfim bounds m.onnx -o ") if w.endswith("=")] == ["html=", "json="]
-        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in FORMATS]
+        assert [w for w in shell("onnxfim audit m.onnx -o ") if w.endswith("=")] == [f"{name}=" for name in (*FORMATS, *FOLDERS)]
 
     @pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
     def test_each_shell_has_a_script(self, shell_name):
@@ -170,6 +170,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (tmp_path / "out.html").write_text("")
         (tmp_path / ".hidden").write_text("")
         assert [i.value for i in formats(("html",), "html=o")] == ["html=out/", "html=out.html"]
+        assert [i.value for i in formats(("html",), "dossier=o", folders=("dossier",))] == ["dossier=out/"]
         assert [i.value for i in files("")] == ["out/", "out.html"]
         assert [i.value for i in files("", folders=True)] == ["out/"]
         assert [i.value for i in files(".h")] == [".hidden"]
