@@ -16,6 +16,9 @@ from onnxfim.record.ended import ended_words
 from onnxfim.record.identity import Identity
 from onnxfim.runtime.stopping import current_stop
 
+# The option as it may be spelled, short ones without a value before it: ``-o``, ``-qo``, ``-ohtml=a``, ``--output-file=html=a``.
+_ASKED = re.compile(r"-[hqv]*o(.+)?|--output-file(?:=(.*))?", re.DOTALL)
+
 
 @contextmanager
 def reasons_written(targets: Sequence[tuple[str, str]], model: str, identity: Identity | None = None) -> Iterator[None]:
@@ -68,14 +71,11 @@ def asked_for(arguments: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Formats and paths among the arguments of a command that could not be read."""
     found, words = [], iter(arguments)
     for word in words:
-        if word in ("-o", "--output-file"):
-            text = next(words, "")
-        elif word.startswith("--output-file="):
-            text = word.partition("=")[2]
-        elif word.startswith("-o") and not word.startswith("--"):
-            text = word[2:]
-        else:
+        asked = _ASKED.fullmatch(word)
+        if asked is None:
             continue
+        text = next((value for value in asked.groups() if value is not None), None)
+        text = next(words, "") if text is None else text
         kind, equals, path = text.partition("=")
         if equals and path:
             found.append((kind, path))
