@@ -247,7 +247,7 @@ class Console:
     @contextmanager
     def layers(self) -> Iterator[Callable[[int, int, float], None]]:
         """A callback for work that goes layer by layer: its number, how many there are, the share that is done before it."""
-        from onnxfim.auditing.run import Progress
+        from onnxfim.auditing.meter import of_one_stage
 
         began = None
         with self._shown(self._waiting(stage="reading the graph")) as update:
@@ -256,12 +256,7 @@ class Console:
                 nonlocal began
                 began = time.monotonic() if began is None else began
                 left = (time.monotonic() - began) * (1 - share) / share if share > _FEW_LAYERS else None
-                update(
-                    Progress(
-                        "bounding", number - 1, total, "layers", share, left, left or 0.0, stage_done=number - 1, stage_total=total,
-                        stage_unit="layers",
-                    )
-                )  # fmt: skip
+                update(of_one_stage("bounding", number - 1, total, "layers", share, left))
 
             yield told
 
