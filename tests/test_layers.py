@@ -94,6 +94,16 @@ def test_help_waits_for_no_heavy_library(code):
     assert loaded_by(code) == []
 
 
+def test_help_waits_for_nothing_that_it_does_not_print():
+    late = ("hashlib", "onnxfim.cli.waiting", "onnxfim.cli.identifying", "onnxfim.record.identity", "onnxfim.record.running")
+    code = "from click.testing import CliRunner; from onnxfim.cli import main; CliRunner().invoke(main, ['audit', '--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print([m for m in {late!r} if m in sys.modules])"],
+        capture_output=True, text=True, check=True, cwd=ROOT.parent,
+    )  # fmt: skip
+    assert done.stdout.split() == ["[]"]
+
+
 def test_an_audit_is_imported_without_scipy():
     assert "scipy" not in loaded_by("import onnxfim.auditing.run")
 
@@ -103,7 +113,14 @@ def test_an_audit_in_a_terminal_waits_for_no_templates():
 
 
 def test_what_one_audit_needs_not_is_imported_later():
-    late = ("onnxfim.verdict.compare", "onnxfim.spectral", "onnxfim.auditing.stages.refining", "onnxfim.runtime.cuda", "difflib")
+    late = (
+        "onnxfim.verdict.compare",
+        "onnxfim.verdict.measure_tests",
+        "onnxfim.spectral",
+        "onnxfim.auditing.stages.refining",
+        "onnxfim.runtime.cuda",
+        "difflib",
+    )
     code = f"import sys, onnxfim.auditing.run; print([m for m in {late!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert done.stdout.split() == ["[]"]

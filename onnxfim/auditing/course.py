@@ -74,6 +74,11 @@ class CourseState:
     unit: Unit
 
 
+def aged(left: float, age: float) -> float:
+    """Seconds that are left where ``left`` were, ``age`` seconds ago; where these are over and nothing came, some more."""
+    return max(left - age, _OVER * age if age > 1.0 else 0.0)
+
+
 @dataclass
 class _Running:
     """The stage that runs: when it began, the passes it took, and when the last of them came back."""
@@ -109,7 +114,7 @@ class _Running:
             left, age = self.expected, now - self.began
         else:
             left = (1 - self.share) * (_PRIOR * self.expected + self.heard - self.began) / (_PRIOR + self.share)
-        return max(left - age, _OVER * age if age > 1.0 else 0.0)
+        return aged(left, age)
 
 
 @dataclass
@@ -199,7 +204,8 @@ class Course:
             running.heard = self._clock()
             if running.count is None and not running.part.passes:
                 running.began = running.heard  # its pace is that of what is counted
-            running.part = replace(running.part, unit=unit)
+            if running.part.unit != unit:
+                running.part = replace(running.part, unit=unit)
             running.count = done, total
             running.share = done / max(total, 1) if share is None else share
 
@@ -312,4 +318,4 @@ def _add(prices: dict[Kind, _Price], kind: Kind, passes: float, seconds: float, 
     price.seconds = kept * price.seconds + seconds
 
 
-__all__ = ["Course", "CourseState", "Kind", "PlannedStage", "Unit"]
+__all__ = ["Course", "CourseState", "Kind", "PlannedStage", "Unit", "aged"]

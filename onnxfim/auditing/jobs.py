@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.dry_run import DryRun, dry_run
 from onnxfim.auditing.in_flight import Orders
-from onnxfim.auditing.meter import Progress, Report
+from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.auditing.run import audit, planned_step
 from onnxfim.auditing.two_outputs import two_outputs
 from onnxfim.data import Samples
@@ -187,11 +187,7 @@ class AttributionJob(Job[Attribution]):
         def told(done: int, total: int, name: str) -> None:
             share = done / max(total, 1)
             left = None if not done else (time.monotonic() - began) * (total - done) / done
-            report(
-                Progress(
-                    f"restoring {name}", done, total, "nodes", share, left, stage_done=done, stage_total=total, stage_unit="nodes"
-                )
-            )
+            report(of_one_stage(f"restoring {name}", done, total, "nodes", share, left))
 
         with stop.current():
             from onnxfim.auditing.attribution import attribute  # no other job needs it

@@ -96,6 +96,11 @@ class Progress:
 Report: TypeAlias = Callable[[Progress], None]
 
 
+def of_one_stage(stage: str, done: int, total: int, unit: Unit, share: float, left: float | None) -> Progress:
+    """How far a run is that is one stage: so much of the total is done, ``share`` of the work, and ``left`` seconds remain."""
+    return Progress(stage, done, total, unit, share, left, left or 0.0, stage_done=done, stage_total=total, stage_unit=unit)
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What a run does, for its `Forecast`."""

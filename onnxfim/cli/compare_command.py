@@ -20,6 +20,7 @@ from onnxfim.cli.options import assets_option, data_options, identity_options, i
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.common_step import Candidate
     from onnxfim.errors import OnnxFimError
     from onnxfim.record.audit import Audit
     from onnxfim.record.deployment import Attribution, Deployment, MovedOutput
@@ -124,9 +125,9 @@ def compare_command(
     from onnxfim.cli.gating import INCONCLUSIVE, NOTHING
     from onnxfim.cli.identifying import told_by, words_given
     from onnxfim.cli.outputs import Outputs, write_each
-    from onnxfim.cli.signals import words_of
     from onnxfim.data.user_loader import read_from
     from onnxfim.errors import OnnxFimError, ProviderError
+    from onnxfim.record.ended import ended_words
     from onnxfim.verdict.compare import compare as compared
     from onnxfim.verdict.delta_gates import decide_delta, parse_delta_gate
 
@@ -155,7 +156,7 @@ def compare_command(
     except OnnxFimError:
         if partial is None or partial.run.stopped is not None:
             raise
-        console.result(f"{words_of(partial.run.interrupted_by)} before the models could be compared")
+        console.result(f"{ended_words(partial.run.interrupted_by)} before the models could be compared")
         return _code_of_partial(partial)
     if sides.missing:  # of three, the two that are left are no trained and deployed one
         result = replace(result, deployment=None)
@@ -244,27 +245,14 @@ class _Subjects:
 
 def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[str, Any], started: float) -> _Subjects:
     """Saved audits are read; models are measured at the saved audits' step, or at one that suits all of them."""
-    from onnxfim.auditing.common_step import Candidate
-    from onnxfim.cli.audit_command import prepare
     from onnxfim.cli.field import Field
     from onnxfim.cli.isolating import runs
-    from onnxfim.record.audit import Audit
 
-    read = [Audit.load(s) if Path(s).suffix.lower() == ".json" else None for s in subjects]
-    models = [s for s, audit in zip(subjects, read, strict=True) if audit is None]
-    if models and options["data"] is None:
-        raise click.UsageError(f"--data is needed to measure {models[0]}. Give samples, or audits saved with -o json=PATH.")
-    if options["attribute"] and not len(models) == len(subjects) == 2:
-        raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
+    saved, models = _prepared(subjects, console, options)
     how = runs(options, console, started=started, several=len(models) > 1)
-    # The same file may be given twice: subjects are told apart by their place.
     field = Field(how, console, more=bool(options["attribute"]))
-    with console.said_where_slow("reading the models and the samples"):
-        for place, (subject, audit) in enumerate(zip(subjects, read, strict=True)):
-            if audit is None:
-                p = prepare(subject, _placed(options, place))
-                field.enter(place, subject, Candidate(p.file, p.samples, p.settings))
-    saved = {place: a for place, a in enumerate(read) if a is not None}
+    for place, candidate in models.items():
+        field.enter(place, subjects[place], candidate)
     measured = field.measured(saved)
     audits = [(measured | saved)[place] for place in sorted(measured | saved)]
     whole = not any(a.run.partial for a in audits)
@@ -274,20 +262,36 @@ def _measured_subjects(subjects: Sequence[str], console: Console, options: dict[
 
 def _tried(subjects: Sequence[str], console: Console, options: dict[str, Any], started: float, *, as_json: bool) -> int:
     """What the measuring of the models would take; saved audits are there already."""
-    from onnxfim.auditing.common_step import Candidate
-    from onnxfim.cli.audit_command import prepare
     from onnxfim.cli.dry_running import dry_run_command
     from onnxfim.cli.isolating import runs
 
-    found = []
-    for place, subject in enumerate(subjects):
-        if Path(subject).suffix.lower() != ".json":
-            if options["data"] is None:
-                raise click.UsageError(f"--data is needed to measure {subject}. Give samples, or audits saved with -o json=PATH.")
-            p = prepare(subject, _placed(options, place))
-            found.append((subject, Candidate(p.file, p.samples, p.settings)))
-    how = runs(options, console, started=started, several=len(found) > 1)
-    return dry_run_command(found, how, console, options, as_json=as_json)
+    _, models = _prepared(subjects, console, options)
+    how = runs(options, console, started=started, several=len(models) > 1)
+    return dry_run_command([(subjects[place], c) for place, c in models.items()], how, console, options, as_json=as_json)
+
+
+def _prepared(
+    subjects: Sequence[str], console: Console, options: dict[str, Any]
+) -> tuple[dict[int, Audit], dict[int, Candidate]]:  # fmt: skip
+    """Saved audits, and models with their samples, by their places: the same file may be given twice.
+
+    Raises:
+        click.UsageError: no data for a model, or --attribute of others than two models.
+    """
+    from onnxfim.auditing.common_step import Candidate
+    from onnxfim.cli.audit_command import prepare
+    from onnxfim.record.audit import Audit
+
+    saved = {place: Audit.load(s) for place, s in enumerate(subjects) if Path(s).suffix.lower() == ".json"}
+    models = {place: s for place, s in enumerate(subjects) if place not in saved}
+    if models and options["data"] is None:
+        first = next(iter(models.values()))
+        raise click.UsageError(f"--data is needed to measure {first}. Give samples, or audits saved with -o json=PATH.")
+    if options["attribute"] and not len(models) == len(subjects) == 2:
+        raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
+    with console.said_where_slow("reading the models and the samples"):
+        found = {place: prepare(s, _placed(options, place)) for place, s in models.items()}
+    return saved, {place: Candidate(p.file, p.samples, p.settings) for place, p in found.items()}
 
 
 def _placed(options: dict[str, Any], place: int) -> dict[str, Any]:

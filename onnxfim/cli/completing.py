@@ -106,12 +106,12 @@ def files(incomplete: str, *, before: str = "", folders: bool = False) -> list[C
     return [CompletionItem(f"{before}{os.path.join(head, n)}{'/' if d else ''}") for n, d in found if d or not folders]
 
 
-def formats(names: Sequence[str], incomplete: str) -> list[CompletionItem]:
-    """``FORMAT=``, then its file."""
+def formats(names: Sequence[str], incomplete: str, *, folders: Sequence[str] = ()) -> list[CompletionItem]:
+    """``FORMAT=``, then its file; or its folder, of those that are ``folders``."""
     name, equals, path = incomplete.partition("=")
-    if equals and name in names:
-        return files(path, before=f"{name}=")
-    return words((f"{n}=" for n in names), incomplete)
+    if equals and name in (*names, *folders):
+        return files(path, before=f"{name}=", folders=name in folders)
+    return words((f"{n}=" for n in (*names, *folders)), incomplete)
 
 
 def gates(incomplete: str) -> list[CompletionItem]:

@@ -7,7 +7,6 @@ options of ``audit``; those of another command stand in a table named for it.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ _TABLE = "onnxfim"
 _SHOWN = 200  # letters of a value in a message
 _MAIN = "audit"  # the command whose keys need no table
 # Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
-_PROGRAM = re.compile(r"\.py(:[^/\\]*)?\s*$", re.IGNORECASE)
 _UNSET = ("config", "help", "version", "provider-library", "custom-op-library")
 
 
@@ -168,8 +166,17 @@ def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, c
 def _runs_nothing(found: Mapping[str, FoundValue]) -> None:
     """Raise where the data would be a program: only the person who types the command may run one."""
     data = found.get("data")
-    if data is not None and isinstance(data.value, str) and _PROGRAM.search(data.value):
+    if data is not None and isinstance(data.value, str) and _names_code(data.value):
         raise ValueError(f"{data.where}: names a Python file, which only the command line may run. Give it as --data {data.value}.")
+
+
+def _names_code(data: str) -> bool:
+    """Whether that, or what is meant where something stands behind it, is what `user_loader` runs."""
+    if ".py" not in data.lower():
+        return False
+    from onnxfim.data.user_loader import names_code  # here, where it matters: NumPy comes with it
+
+    return names_code(data) or names_code(data.rstrip().rstrip(":"))
 
 
 def _loads_nothing(options: FoundValue) -> None:

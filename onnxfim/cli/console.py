@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxfim.cli import waiting
 from onnxfim.cli.outlets import outlet
 from onnxfim.cli.painted import card_text, coloured, quiet_text, rich_on, table_text, width_of
-from onnxfim.cli.waiting import Turn, Waiting, passed_words
 from onnxfim.cli.wrapping import wrapped
 from onnxfim.errors import OutputError
 from onnxfim.record.foreign_text import one_line, visible
 
 if TYPE_CHECKING:
     from onnxfim.auditing.run import Progress
+    from onnxfim.cli.waiting import Turn, Waiting
     from onnxfim.report.card import Card
 
 _BAR = 16  # columns of a bar
@@ -81,6 +80,8 @@ class Console:
 
         It comes again every few seconds.
         """
+        from onnxfim.cli import waiting
+
         began = time.monotonic()
         due = self._began + (waiting.SILENT if after is None else after)
         said = False
@@ -89,7 +90,7 @@ class Console:
             nonlocal due, said
             now = time.monotonic()
             if now >= due:
-                self.say(f"{text}, {passed_words(now - began)} so far" if said else text)
+                self.say(f"{text}, {waiting.passed_words(now - began)} so far" if said else text)
                 said, due = True, now + waiting.CLOSER_HEARTBEAT
             return max(due - now, 0.0)
 
@@ -164,8 +165,10 @@ class Console:
 
     def _waiting(self, turn: Turn | None = None, stage: str = "starting", *, apart: bool = False) -> Waiting:
         """What is said from here on."""
+        from onnxfim.cli import waiting
+
         heartbeat = waiting.HEARTBEAT if apart else waiting.CLOSER_HEARTBEAT
-        return Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT, self._reached)
+        return waiting.Waiting(self._began, time.monotonic(), turn, stage, heartbeat, waiting.SILENT, self._reached)
 
     @contextmanager
     def _log(self) -> Iterator[None]:
@@ -196,6 +199,8 @@ class Console:
     def _bar(self, state: Waiting) -> Iterator[Callable[[Progress], None]]:
         from rich.progress import BarColumn
         from rich.progress import Progress as Bar
+
+        from onnxfim.cli.waiting import passed_words
 
         column = _words_column()
         # A narrow terminal has room for what is under way and the time that is left, not for a bar and a count.
@@ -242,7 +247,7 @@ class Console:
     @contextmanager
     def layers(self) -> Iterator[Callable[[int, int, float], None]]:
         """A callback for work that goes layer by layer: its number, how many there are, the share that is done before it."""
-        from onnxfim.auditing.run import Progress
+        from onnxfim.auditing.meter import of_one_stage
 
         began = None
         with self._shown(self._waiting(stage="reading the graph")) as update:
@@ -251,12 +256,7 @@ class Console:
                 nonlocal began
                 began = time.monotonic() if began is None else began
                 left = (time.monotonic() - began) * (1 - share) / share if share > _FEW_LAYERS else None
-                update(
-                    Progress(
-                        "bounding", number - 1, total, "layers", share, left, left or 0.0, stage_done=number - 1, stage_total=total,
-                        stage_unit="layers",
-                    )
-                )  # fmt: skip
+                update(of_one_stage("bounding", number - 1, total, "layers", share, left))
 
             yield told
 

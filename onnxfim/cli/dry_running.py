@@ -13,8 +13,9 @@ from onnxfim.auditing.dry_run import DryRun
 from onnxfim.auditing.jobs import DryRunJob
 from onnxfim.cli.console import Console
 from onnxfim.cli.isolating import Runs
-from onnxfim.cli.waiting import Turn, counted, seconds_words
+from onnxfim.cli.waiting import Turn, expected_words, seconds_words, work_words
 from onnxfim.record.plain import to_plain
+from onnxfim.report.numbers import count, size
 
 _WRITING = 1.0  # seconds for statistics and reports
 _SHORT = 0.5  # seconds: stages below them, which make no passes, are not listed
@@ -41,7 +42,8 @@ def dry_run_command(
         _print(each if len(found) > 1 else _with(each, besides), console, named=len(found) > 1)
     total = sum(f.seconds for f in found) + besides
     if len(found) > 1:
-        console.line(f"all {len(found)} models: about {seconds_words(total)}, and a common step to be chosen for them before")
+        about = expected_words(total, at_most=any(f.at_most for f in found))
+        console.line(f"all {len(found)} models: {about}, and a common step to be chosen for them before")
     if options["timeout"] is not None and options["timeout"] < total:
         console.line(f"--timeout ends the run after {seconds_words(options['timeout'])}, before that")
     console.line("nothing was measured, and no report was written")
@@ -57,30 +59,19 @@ def _with(run: DryRun, seconds: float) -> DryRun:
 
 
 def _print(run: DryRun, console: Console, *, named: bool) -> None:
-    how = "at most" if run.at_most else "about"
     span = f"up to {seconds_words(run.seconds_high)}" if run.at_most else (
         f"{seconds_words(run.seconds_low)} to {seconds_words(run.seconds_high)}"
     )  # fmt: skip
-    provider = run.provider.removesuffix("ExecutionProvider")
-    did = f"{counted(run.passes, 'passes')} on {provider}, {run.method}, {counted(run.samples, 'samples')}"
-    console.line(f"{run.model}: " * named + f"{how} {seconds_words(run.seconds)} ({span}): {did}")
+    console.line(f"{run.model}: " * named + f"{expected_words(run.seconds, at_most=run.at_most)} ({span}): {work_words(run)}")
     if run.reason is not None:
         console.line(f"no gradients: {run.reason}" if run.method == "sketch" else f"no values: {run.reason}")
     told = [s for s in run.stages if s.passes or s.seconds >= _SHORT]
     console.table(
         ("stage", "passes", "seconds"), [(s.stage, f"{s.passes:,}" if s.passes else "", f"{s.seconds:.1f}") for s in told]
     )
-    memory = "" if run.memory is None else f"peak memory about {size_words(run.memory)}; "
-    rows = "1 row" if run.rows == 1 else f"{run.rows} rows"
-    console.line(f"{memory}{rows} a call; all outputs {size_words(run.outputs)}; in the cache about {size_words(run.disk)} on disk")
+    memory = "" if run.memory is None else f"peak memory about {size(run.memory)}; "
+    outputs, disk = size(run.outputs), size(run.disk)
+    console.line(f"{memory}{count(run.rows, 'row')} a call; all outputs {outputs}; in the cache about {disk} on disk")
 
 
-def size_words(count: int) -> str:
-    """Bytes as people say them."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} bytes"
-
-
-__all__ = ["dry_run_command", "size_words"]
+__all__ = ["dry_run_command"]

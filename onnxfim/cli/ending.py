@@ -27,8 +27,9 @@ def errors_in_one_line(function: F) -> F:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from onnxfim.cli.signals import code_of, words_of
+        from onnxfim.cli.signals import code_of
         from onnxfim.errors import OnnxFimError
+        from onnxfim.record.ended import ended_words
         from onnxfim.runtime.stopping import current_stop
 
         try:
@@ -38,7 +39,7 @@ def errors_in_one_line(function: F) -> F:
             sys.exit(2)
         except KeyboardInterrupt:
             by = None if (stop := current_stop()) is None else stop.by
-            Console().error(f"{words_of(by)} before anything was measured.")
+            Console().error(f"{ended_words(by)} before anything was measured.")
             sys.exit(code_of(by))
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own endings

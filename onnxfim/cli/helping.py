@@ -82,47 +82,40 @@ class ExplainedCommand(click.Command):
         self.examples, self.pages, self.codes = tuple(examples), tuple(pages), tuple(codes)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, then the options of each heading, in the order in which they were declared."""
+        """Examples, then the options."""
         if self.examples and isinstance(formatter, Formatter):
             formatter.write_examples(self.examples)
-        for heading, parameters in by_heading(self.get_params(ctx)):
-            rows = [row for p in parameters if (row := p.get_help_record(ctx)) is not None]
-            if rows:
-                rows[0] = (f"{rows[0][0]:<{_WIDEST_TERM}}", rows[0][1])  # one width under all headings
-                with formatter.section(heading):
-                    formatter.write_dl(rows, col_max=_WIDEST_TERM)
+        self.write_options(ctx, formatter)
+
+    def write_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of each heading, in the order in which they were declared."""
+        for heading, rows in rows_by_heading(self.get_params(ctx), ctx):
+            rows[0] = (f"{rows[0][0]:<{_WIDEST_TERM}}", rows[0][1])  # one width under all headings
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=_WIDEST_TERM)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The epilog, the exit codes, and where more is written."""
         super().format_epilog(ctx, formatter)
-        _write_end(self, formatter)
+        if self.codes:
+            with formatter.section("Exit codes"):
+                formatter.write_dl(self.codes)
+        if self.pages:
+            with formatter.section("More"):
+                for page in self.pages:
+                    formatter.write_text(f"{DOCUMENTATION}{page}")
 
 
-class ExplainedGroup(click.Group):
+class ExplainedGroup(ExplainedCommand, click.Group):
     """A group whose ``--help`` has its examples first and its commands under headings, each with one whole line."""
 
     command_class = ExplainedCommand
-    context_class = HelpContext
 
-    def __init__(
-        self,
-        *args: Any,
-        examples: Sequence[Example] = (),
-        pages: Sequence[str] = (),
-        codes: Sequence[tuple[str, str]] = (),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples, self.pages, self.codes = tuple(examples), tuple(pages), tuple(codes)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Examples, commands, options."""
-        if self.examples and isinstance(formatter, Formatter):
-            formatter.write_examples(self.examples)
+    def write_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Commands, options."""
         self.format_commands(ctx, formatter)
-        rows = [row for p in self.get_params(ctx) if (row := p.get_help_record(ctx)) is not None]
         with formatter.section("Options"):
-            formatter.write_dl(rows)
+            formatter.write_dl(_rows(self.get_params(ctx), ctx))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands under their headings; those that have none come last."""
@@ -136,22 +129,6 @@ class ExplainedGroup(click.Group):
             if rows:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The epilog, the exit codes, and where more is written."""
-        super().format_epilog(ctx, formatter)
-        _write_end(self, formatter)
-
-
-def _write_end(command: ExplainedCommand | ExplainedGroup, formatter: click.HelpFormatter) -> None:
-    """What the exit codes say, and the pages."""
-    if command.codes:
-        with formatter.section("Exit codes"):
-            formatter.write_dl(command.codes)
-    if command.pages:
-        with formatter.section("More"):
-            for page in command.pages:
-                formatter.write_text(f"{DOCUMENTATION}{page}")
 
 
 def heading_of(parameter: click.Parameter) -> str | None:
@@ -169,3 +146,14 @@ def by_heading(parameters: Sequence[click.Parameter]) -> Iterator[tuple[str, lis
         found: list[click.Parameter] = [p for p in options if (heading_of(p) or last) == heading]
         if found:
             yield heading, found
+
+
+def rows_by_heading(parameters: Sequence[click.Parameter], ctx: click.Context) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """What the options under each heading are called and what they do, without those that are hidden."""
+    for heading, found in by_heading(parameters):
+        if rows := _rows(found, ctx):
+            yield heading, rows
+
+
+def _rows(parameters: Sequence[click.Parameter], ctx: click.Context) -> list[tuple[str, str]]:
+    return [row for p in parameters if (row := p.get_help_record(ctx)) is not None]

@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import click
 
+from onnxfim.cli.program import WORDS
 from onnxfim.record.dates import report_date
 from onnxfim.record.identity import FileDigest, Identity
 from onnxfim.record.redacting import value_without_secrets, without_secrets, words_without_secrets
 
 _PIECE = 2**20  # bytes of a file that are hashed at a time
-#: Where the program keeps the words of its command, in a context's ``meta``.
-WORDS = "onnxfim.words"
 
 
 @dataclass(frozen=True)

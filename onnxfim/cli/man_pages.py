@@ -10,7 +10,7 @@ import click
 
 from onnxfim import __version__
 from onnxfim.cli.files import check_writable, write
-from onnxfim.cli.helping import ExplainedCommand, ExplainedGroup, by_heading
+from onnxfim.cli.helping import ExplainedCommand, rows_by_heading
 from onnxfim.errors import OutputError
 from onnxfim.record.foreign_text import visible
 
@@ -62,16 +62,14 @@ def _page(command: click.Command, context: click.Context) -> str:
     ]
     if isinstance(command, click.Group):
         parts += [".SH COMMANDS", *_commands(command, context)]
-    for heading, parameters in by_heading(command.get_params(context)):
-        rows = [row for p in parameters if (row := p.get_help_record(context)) is not None]
-        if rows:
-            name = "OPTIONS" if isinstance(command, click.Group) else f"OPTIONS: {heading.upper()}"
-            parts += [f".SH {_text(name)}", *_definitions(rows)]
-    if isinstance(command, (ExplainedCommand, ExplainedGroup)) and command.examples:
+    for heading, rows in rows_by_heading(command.get_params(context), context):
+        name = "OPTIONS" if isinstance(command, click.Group) else f"OPTIONS: {heading.upper()}"
+        parts += [f".SH {_text(name)}", *_definitions(rows)]
+    if isinstance(command, ExplainedCommand) and command.examples:
         parts.append(".SH EXAMPLES")
         for example in command.examples:
             parts += [".TP", _text(f"{example.does}:"), ".nf", *map(_text, example.command.split("\n")), ".fi"]
-    if isinstance(command, (ExplainedCommand, ExplainedGroup)) and command.codes:
+    if isinstance(command, ExplainedCommand) and command.codes:
         parts += [".SH EXIT STATUS", *_definitions(command.codes)]
     return "\n".join([*parts, *_see_also(command, context)]) + "\n"
 

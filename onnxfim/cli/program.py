@@ -11,12 +11,15 @@ import click
 from onnxfim.cli.completing import answer
 from onnxfim.cli.console import Console
 from onnxfim.cli.helping import ExplainedGroup
-from onnxfim.cli.identifying import WORDS
 from onnxfim.cli.outlets import unbreakable
 from onnxfim.cli.painted import coloured
-from onnxfim.cli.signals import code_of, ended_by_signals, words_of
+from onnxfim.cli.signals import code_of, ended_by_signals
+from onnxfim.record.ended import ended_words
 from onnxfim.record.foreign_text import one_line
 from onnxfim.runtime.stopping import Stop
+
+#: Where a context's ``meta`` has the words of the command, as they were typed.
+WORDS = "onnxfim.words"
 
 
 class Program(ExplainedGroup):
@@ -61,7 +64,7 @@ class Program(ExplainedGroup):
                 _tell_ci(error, sys.argv[1:] if args is None else args)
                 code = error.exit_code
             except click.Abort:
-                console.error(f"{words_of(stop.by)} before anything was measured.")
+                console.error(f"{ended_words(stop.by)} before anything was measured.")
                 code = code_of(stop.by)
             if code == 0 and stdout.undelivered and not stdout.abandoned:
                 console.error(f"stdout: cannot be written ({stdout.fault}), not all was delivered. Open it, or write to a file.")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from onnxfim.record.running import ended_words
+from onnxfim.record.ended import ended_words
 from onnxfim.runtime.stopping import SIGNALS, Stop
 
 _SHOW_CURSOR = b"\x1b[?25h"  # a bar of progress hides it
@@ -20,10 +20,6 @@ _SHOW_CURSOR = b"\x1b[?25h"  # a bar of progress hides it
 def code_of(name: str | None) -> int:
     """The exit code of a command that this signal ended: 128 and its number; 130, as of Ctrl-C, where it is not known."""
     return 128 + int(getattr(signal, name or "SIGINT", signal.SIGINT))
-
-
-#: What became of a command that a signal of this name ended.
-words_of = ended_words
 
 
 @contextmanager
@@ -77,5 +73,5 @@ def _leave(name: str) -> None:
     """End the process, whatever it is in: nothing was measured, and nothing is being written."""
     shown = _SHOW_CURSOR if sys.__stderr__ is not None and sys.__stderr__.isatty() else b""
     with suppress(OSError):
-        os.write(2, shown + f"onnxfim: {words_of(name)} before anything was measured.\n".encode())
+        os.write(2, shown + f"onnxfim: {ended_words(name)} before anything was measured.\n".encode())
     os._exit(code_of(name))

@@ -157,7 +157,7 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has."""
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has, among them folders: ``FORMAT=DIR``."""
 
     name = "format=path"
 
@@ -184,5 +184,7 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         return name, path
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """``FORMAT=``, then files."""
-        return completing.formats(self.known, incomplete)
+        """``FORMAT=``, then files or folders."""
+        from onnxfim.report.formats import FOLDERS, FORMATS
+
+        return completing.formats(self.formats or tuple(FORMATS), incomplete, folders=() if self.formats else tuple(FOLDERS))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnxfim.auditing.dry_run import DryRun
     from onnxfim.auditing.run import Forecast, Progress
 
 #: Seconds in which nothing is said: who waits no longer needs no line, and an error that comes at once is the only one.
@@ -18,7 +19,6 @@ CLOSER_HEARTBEAT = 5.0
 LONG = 20.0
 _BEGUN = 1.0  # seconds of a stage that is told of: shorter ones pass unsaid
 _UNSURE = 5.0  # seconds after which a forecast is told that the derivative graphs may still change
-_OVER = 0.15  # of the time that a stage takes beyond what was expected: so long again, at least
 _LATE, _DOUBT = 0.6, 6.0  # share of the run after which it is not told again, and seconds for which it must be far off
 _CHANGED = 2.0  # ratio of two forecasts from which on the second is told as well
 
@@ -56,10 +56,18 @@ def counted(count: int, unit: str) -> str:
 
 def forecast_words(forecast: Forecast) -> str:
     """What a run will take: 'about 3 min: 12,345 passes on CPU, gradient, 60 samples'."""
-    how = "at most" if forecast.at_most else "about"
-    provider = forecast.provider.removesuffix("ExecutionProvider")
-    told = [f"{counted(forecast.passes, 'passes')} on {provider}", forecast.method, counted(forecast.samples, "samples")]
-    return f"{how} {seconds_words(forecast.seconds)}: {', '.join(told)}"
+    return f"{expected_words(forecast.seconds, at_most=forecast.at_most)}: {work_words(forecast)}"
+
+
+def expected_words(seconds: float, *, at_most: bool) -> str:
+    """A time that is expected: 'about 3 min', or 'at most' where it may end long before."""
+    return f"{'at most' if at_most else 'about'} {seconds_words(seconds)}"
+
+
+def work_words(run: Forecast | DryRun) -> str:
+    """What a run does: '12,345 passes on CPU, gradient, 60 samples'."""
+    provider = run.provider.removesuffix("ExecutionProvider")
+    return f"{counted(run.passes, 'passes')} on {provider}, {run.method}, {counted(run.samples, 'samples')}"
 
 
 @dataclass(frozen=True)
@@ -168,15 +176,17 @@ class Waiting:
 
     def left(self, now: float) -> float | None:
         """Seconds to the end of this job; None while they are not known."""
+        from onnxfim.auditing.course import aged  # once a run goes on
+
         last, passed = self._last, now - self.started
         expected = None if self.turn is None else self.turn.expected
         if expected is not None and (last is None or last.seconds_left is None or passed < _UNSURE):
-            return max(expected - passed, _OVER * passed)  # its own first calls tell less than the jobs before it
+            return aged(expected, passed)  # its own first calls tell less than the jobs before it
         if last is None or last.seconds_left is None:
             return None
         age = max(now - self._heard, 0.0)
         stage = min(last.stage_seconds_left, last.seconds_left)
-        return last.seconds_left - stage + max(stage - age, _OVER * age if age > 1 else 0.0)
+        return last.seconds_left - stage + aged(stage, age)
 
     def left_of_all(self, now: float) -> float | None:
         """The same of all jobs."""
@@ -199,7 +209,7 @@ class Waiting:
         left, last = self.left_of_all(now), self._last
         if left is None:
             return "estimating the time left"
-        return f"{'at most' if last is not None and last.at_most else 'about'} {seconds_words(left)} left"
+        return f"{expected_words(left, at_most=last is not None and last.at_most)} left"
 
     @property
     def stage_words(self) -> str:
@@ -241,7 +251,9 @@ __all__ = [
     "Turn",
     "Waiting",
     "counted",
+    "expected_words",
     "forecast_words",
     "passed_words",
     "seconds_words",
+    "work_words",
 ]

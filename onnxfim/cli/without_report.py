@@ -10,10 +10,14 @@ from contextlib import contextmanager
 import click
 
 from onnxfim.cli.files import is_stdout
-from onnxfim.cli.signals import code_of, words_of
+from onnxfim.cli.signals import code_of
 from onnxfim.errors import OnnxFimError, in_one_line
+from onnxfim.record.ended import ended_words
 from onnxfim.record.identity import Identity
 from onnxfim.runtime.stopping import current_stop
+
+# The option as it may be spelled, short ones without a value before it: ``-o``, ``-qo``, ``-ohtml=a``, ``--output-file=html=a``.
+_ASKED = re.compile(r"-[hqv]*o(.+)?|--output-file(?:=(.*))?", re.DOTALL)
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def reasons_written(targets: Sequence[tuple[str, str]], model: str, identity: Id
         raise  # said by the program around all commands
     except KeyboardInterrupt:
         by = None if (stop := current_stop()) is None else stop.by
-        write_reason(targets, model, f"{words_of(by).capitalize()} before anything was measured.", code_of(by), identity)
+        write_reason(targets, model, f"{ended_words(by).capitalize()} before anything was measured.", code_of(by), identity)
         raise
     except OnnxFimError as error:
         write_reason(targets, model, str(error), 2, identity)
@@ -67,14 +71,11 @@ def asked_for(arguments: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Formats and paths among the arguments of a command that could not be read."""
     found, words = [], iter(arguments)
     for word in words:
-        if word in ("-o", "--output-file"):
-            text = next(words, "")
-        elif word.startswith("--output-file="):
-            text = word.partition("=")[2]
-        elif word.startswith("-o") and not word.startswith("--"):
-            text = word[2:]
-        else:
+        asked = _ASKED.fullmatch(word)
+        if asked is None:
             continue
+        text = next((value for value in asked.groups() if value is not None), None)
+        text = next(words, "") if text is None else text
         kind, equals, path = text.partition("=")
         if equals and path:
             found.append((kind, path))

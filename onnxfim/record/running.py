@@ -33,12 +33,6 @@ class FailedStage:
 
 #: What ended an audit whose time was up, in the place of a signal's name.
 TIME_LIMIT = "the time limit"
-_ENDED = {"SIGINT": "interrupted", "SIGTERM": "terminated"}
-
-
-def ended_words(by: str | None) -> str:
-    """What became of what a signal of this name, or the time limit, ended."""
-    return _ENDED.get(by or "SIGINT", f"ended by {by}")
 
 
 @closed

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 from onnxfim.record.audit import Audit
 from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.decision import Aggregate, Aggregates, Level, Verdict
+from onnxfim.record.ended import ended_words
 from onnxfim.record.foreign_text import visible
-from onnxfim.record.running import ended_words
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
 from onnxfim.report.human import human_lines, robustness_of, who

@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.numbers import count, inline_label, known_ends, number, percent
+from onnxfim.report.numbers import count, inline_label, known_ends, number, p_words, percent
 from onnxfim.verdict.comparison import Comparison, Entry, Pair
 from onnxfim.verdict.decided import Decision, MeasureTest, Question
 
@@ -161,11 +161,6 @@ def test_label(test: MeasureTest) -> str:
     """What a test is of: the measure, and of λ_max whether it is of each sample or of the mean."""
     name = inline_label(test.measure)
     return {"log_lambda": f"{name} of each sample", "mean_lambda": f"mean {name}"}.get(test.question, name)
-
-
-def p_words(p: float) -> str:
-    """``p = 0.031``, ``p < 10⁻⁹``: no test of so few samples is believed further."""
-    return "p < 10⁻⁹" if p < 1e-9 else f"p = {number(p, digits=2)}"
 
 
 def sign_of(comparison: Comparison, row: int, column: int) -> str:

@@ -8,8 +8,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChange
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
-from onnxfim.report.comparison_words import p_words
-from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number
+from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more

@@ -90,6 +90,11 @@ def percent_interval(low: float | None, high: float | None) -> str | None:
     return None if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
+def p_words(p: float) -> str:
+    """``p = 0.031``, ``p < 10⁻⁹``: no test of so few samples is believed further."""
+    return "p < 10⁻⁹" if p < 1e-9 else f"p = {number(p, digits=2)}"
+
+
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """``1 sample``, ``1,000 samples``."""
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"

@@ -13,7 +13,6 @@ from onnxfim.record.statistics import Z95
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import columns_of, differences, is_paired, lead_measure, measure_units, require_comparable, shared
 from onnxfim.verdict.ratio import Ratio, moved, ratio_of_means, share
-from onnxfim.verdict.typical import typical_changes
 
 _MOVEMENTS = 10
 _SCOPES: dict[Scope, str] = {"samples": "on these samples", "population": "over such samples in general"}
@@ -36,6 +35,8 @@ def compare_to_baseline(
         InputError: the two do not compare (other data, units, classes, or a step at which one of them is not resolved).
         SettingsError: a regression that is negative or not finite.
     """
+    from onnxfim.verdict.typical import typical_changes  # audits without a baseline need none of its tests
+
     if not (max_regression >= 0 and math.isfinite(max_regression)):
         raise SettingsError(f"max_regression: {max_regression} is not a share of 0 or more. Give 0.1 for 10 %.")
     where = f"baseline {baseline.model.name}"

@@ -91,7 +91,9 @@ def test_an_error_in_a_loader_is_one_line(folder):
     )
 
 
-@pytest.mark.parametrize("data", ["loader.py", "loader.py:load_data", "x/Loader.PY:f"])
+@pytest.mark.parametrize(
+    "data", ["loader.py", "loader.py:load_data", "x/Loader.PY:f", "loader.py:a/b", "loader.py: ", "loader.py:"]
+)
 def test_no_file_and_no_variable_runs_a_program(folder, data, monkeypatch):
     (folder / "loader.py").write_text("open('ran', 'w').close()\ndef load_data(): return 1\n")
     (folder / "onnxfim.toml").write_text(f'data = "{data}"\n')

@@ -7,8 +7,12 @@ import json
 import pytest
 
 from onnxfim.auditing.dry_run import DryRun, dry_run
+from onnxfim.auditing.isolation import Isolation, Outcome
 from onnxfim.auditing.jobs import DryRunJob
 from onnxfim.auditing.run import audit, samples_of
+from onnxfim.cli.console import Console
+from onnxfim.cli.dry_running import dry_run_command
+from onnxfim.cli.isolating import Runs
 from onnxfim.graph.load import load_model
 from onnxfim.record.settings import Settings
 from tests.support.places import SAMPLES
@@ -67,6 +71,17 @@ def test_compare_tells_of_every_model(command, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_compare_refuses_its_dry_run_refuses_too(command, tmp_path):
+    saved = tmp_path / "saved.json"
+    done = command("compare", RESNET, saved, *DIGITS, "--samples", 4, "--dry-run")
+    assert done.exit_code == 2
+    assert "saved.json" in done.stderr
+    mlp = SAMPLES / "digits_mlp.onnx"
+    done = command("compare", RESNET, mlp, mlp, *DIGITS, "--samples", 4, "--dry-run", "--attribute")
+    assert done.exit_code == 2
+    assert "--attribute needs exactly two model files" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -113,3 +128,15 @@ def test_it_comes_back_from_another_process_as_it_was():
     job = DryRunJob.__new__(DryRunJob)
     assert isinstance(told, DryRun)
     assert job.read(job.written(told)) == told
+
+
+def test_sizes_round_to_the_next_unit_and_an_upper_end_stays_one_in_the_sum(monkeypatch, capsys):
+    run = DryRun(
+        "a.onnx", "sketch", None, "central", "CPUExecutionProvider", 20, (), 1000, 30.0, 0.0, 40.0, True, 1024, None, 999_999, 1_500_000
+    )  # fmt: skip
+    monkeypatch.setattr(Runs, "do", lambda *_, **__: Outcome(run, {}, ()))
+    how = Runs(Console(), False, Isolation())
+    assert dry_run_command([("a.onnx", None), ("b.onnx", None)], how, Console(), {"timeout": None}, as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "1,024 rows a call; all outputs 1,000 kB; in the cache about 1.50 MB on disk" in lines
+    assert "all 2 models: at most 1 min, and a common step to be chosen for them before" in lines

@@ -173,6 +173,7 @@ class TestCompletion:
         (tmp_path / "out.html").write_text("")
         (tmp_path / ".hidden").write_text("")
         assert [i.value for i in formats(("html",), "html=o")] == ["html=out/", "html=out.html"]
+        assert [i.value for i in formats(("html",), "dossier=o", folders=("dossier",))] == ["dossier=out/"]
         assert [i.value for i in files("")] == ["out/", "out.html"]
         assert [i.value for i in files("", folders=True)] == ["out/"]
         assert [i.value for i in files(".h")] == [".hidden"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from onnxfim.auditing.meter import of_one_stage
 from onnxfim.auditing.run import Forecast, Progress
 from onnxfim.cli.waiting import HEARTBEAT, Turn, Waiting, counted, forecast_words, passed_words, seconds_words
 
@@ -43,6 +44,13 @@ def test_what_a_run_will_take_is_one_line():
     assert forecast_words(FORECAST) == "about 2 min 50 s: 12,345 passes on CPU, gradient, 60 samples"
     assert forecast_words(replace(FORECAST, at_most=True, samples=1)).startswith("at most 2 min 50 s")
     assert forecast_words(replace(FORECAST, samples=1)).endswith(", 1 sample")
+
+
+def test_the_time_left_of_a_run_of_one_stage_goes_down_while_nothing_is_heard():
+    state = Waiting(began=0.0, started=0.0)
+    state.told(of_one_stage("restoring a node", 2, 10, "nodes", 0.2, 80.0), 20.0)
+    assert state.left(20.0) == 80.0
+    assert state.left(60.0) == 40.0
 
 
 def test_a_line_tells_the_step_the_count_the_share_and_the_time_left():

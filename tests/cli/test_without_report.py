@@ -89,9 +89,15 @@ def test_outputs_are_found_among_words_however_they_are_spelled():
         "-o",
         "bad",
         "--option",
+        "-qvosarif=e",
+        "-qo",
+        "junit=f",
+        "-oq",
+        "--no-o",
         "-o",
     ]
-    assert asked_for(words) == (("html", "a"), ("junit", "b"), ("sarif", "c"), ("markdown", "d"))
+    asked = (("html", "a"), ("junit", "b"), ("sarif", "c"), ("markdown", "d"), ("sarif", "e"), ("junit", "f"))
+    assert asked_for(words) == asked
 
 
 def test_no_baseline_yet_is_allowed_only_where_it_is_asked_for(tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ from onnxfim.report.charts.marks import NARROW, WIDE
 from onnxfim.report.comparison_csv import MODELS, PAIRS, render_comparison_csv, render_pairs_csv
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
-from onnxfim.report.comparison_words import headline, names_of, p_words, sentences, shortened, sign_of, terminal_lines
+from onnxfim.report.comparison_words import headline, names_of, sentences, shortened, sign_of, terminal_lines
 from onnxfim.report.comparison_words import test_words as words_of_test
+from onnxfim.report.numbers import p_words
 from onnxfim.verdict.compare import compare
 from tests.support.audits import hostile, make_audit, with_flips
 from tests.support.pages import foreign_scripts, read
