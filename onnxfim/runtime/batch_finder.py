@@ -179,7 +179,7 @@ class _Turns:
 
     def settle(self) -> None:
         """Turns of the sizes that may be the best, as many for each, while they cost little."""
-        while self._spent < _BUDGET:
+        while self.costs and self._spent < _BUDGET:  # none where even one row took much of the memory that is left
             best = min(min(c) for c in self.costs.values())
             near = [n for n, c in self.costs.items() if min(c) <= _NEAR * best]
             fewest = min(len(self.costs[n]) for n in near)

@@ -127,6 +127,12 @@ class TestSearch:
         )
         return asked
 
+    def test_no_size_that_memory_bears_leaves_one_row(self, monkeypatch):  # the first call of all may take most of what is left
+        monkeypatch.setattr(finder_module, "took_much", lambda before: True)
+        finder = BatchFinder(None, 24)
+        finder.search(lambda rows: None)
+        assert (finder.batch, finder.searching, finder.calls) == (1, False, 1)
+
     def test_a_batch_that_gains_is_taken(self, monkeypatch):  # 1 ms a call and nothing per row: the larger the better
         self.time_by(monkeypatch, lambda rows, turn: 1e-3)
         forward = CallableForward(MLP.logits, (6,), 3)
