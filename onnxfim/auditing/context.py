@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.cache import Memory
+from onnxfim.auditing.coupling import Coupling
 from onnxfim.auditing.faults import Faults
 from onnxfim.auditing.meter import Meter, MeteredForward
 from onnxfim.auditing.store import FileStore
@@ -166,6 +167,7 @@ class Clean:
         audited: Those of them that are audited.
         skipped: Samples that are not usable, those that could not be read among them.
         scales: How far the audited samples spread, feature by feature.
+        around: Positions of audited samples that tell how far each coordinate goes; None where those are ``audited``.
     """
 
     base: Array
@@ -173,6 +175,7 @@ class Clean:
     audited: Array
     skipped: tuple[Skipped, ...]
     scales: Spread
+    around: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ class Ground(Context):
 
     ``rows`` tells how far rows depend on the batch that they are in, None where that could not be tried; ``ties`` which samples are
     tied; ``ladder`` knows the outputs by which the step was chosen, ``brief`` whether it was chosen for a check of gradients alone.
+    ``coupling`` is what all samples together decide, where the audited ones are a part of them; else None. ``foreseen`` are the
+    forward passes of the audit, as far as they were known before the first sample was measured.
     """
 
     clean: Clean
@@ -190,6 +195,8 @@ class Ground(Context):
     ties: TiedSamples = field(default_factory=TiedSamples)
     ladder: LadderRows = field(default_factory=LadderRows)
     brief: bool = False
+    coupling: Coupling | None = None
+    foreseen: int = 0
 
     @property
     def base(self) -> Array:
@@ -226,6 +233,7 @@ class Found:
         direction_summary: Worst directions over all samples that have one, of inputs that are tables.
         attack: What the attack replay found, or None.
         scheme: How differences were taken where samples were measured by them.
+        ratios: Of sketched values to those of gradients, by the sample's index, where they were checked against each other.
         leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
     """
 
@@ -240,6 +248,7 @@ class Found:
     direction_summary: DirectionSummary | None = None
     attack: AttackSummary | None = None
     scheme: Scheme | None = None
+    ratios: Mapping[int, float] = field(default_factory=dict)
     leads: Mapping[int, Array] = field(default_factory=dict)
 
     def ended(self, by: BaseException | None) -> Found:

@@ -20,6 +20,8 @@ _LOOKED_AT = 64  # samples
 
 def input_kind(ground: Ground) -> InputKind:
     """What the samples are shown as: what the settings say, else what shape and values tell."""
+    if ground.coupling is not None:
+        return ground.coupling.kind
     asked = ground.settings.input_kind
     if asked != "auto":
         return asked

@@ -40,9 +40,16 @@ _STANDARDISED_ONLY = (
 
 def coordinate_measurer(ground: Ground, moves: Array) -> Measurer:
     """Turns differences along all coordinates into results; they measure their own error at every sample."""
-    size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
-    grain = _eps(ground.X.dtype) * float(np.linalg.norm(size / moves))
+    grain = grain_of(ground, moves)
     return replace(measurer(ground, exact=True), scheme=COORDINATE_SCHEME, step_error=truncation(ground.step), grain=grain)
+
+
+def grain_of(ground: Ground, moves: Array) -> float:
+    """What rounding leaves of moves of all coordinates (*shape), relative to the inputs' size."""
+    if ground.coupling is not None:
+        return ground.coupling.grain
+    size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
+    return _eps(ground.X.dtype) * float(np.linalg.norm(size / moves))
 
 
 def sketch_measurer(ground: Ground) -> Measurer:
@@ -114,6 +121,8 @@ def coordinate_moves(ground: Ground) -> Array:
     those measured there. None is moved by less than `_LEAST` (the ladder looks at outputs, and sums inside the model round too),
     nor by less than its type tells apart at the largest of the inputs.
     """
+    if ground.coupling is not None and ground.coupling.moves is not None:
+        return ground.coupling.moves
     X, field, step = ground.X, ground.scales.field, ground.step
     amplitude = step.step
     if not step.given:
@@ -152,6 +161,8 @@ def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object,
 
 def allowed_inputs(ground: Ground) -> ValidRange:
     """The valid range of the audit's inputs."""
+    if ground.coupling is not None:
+        return ground.coupling.box
     return valid_range(ground.X, ground.settings.attack_range, ground.subject.limits)
 
 

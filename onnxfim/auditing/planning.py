@@ -7,6 +7,7 @@ are those of the trained models of the benchmarks, roughly: they matter until a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that lo
 _KL_POINTS = 12  # passes of a sample that is replayed
 _L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 5, 40 * 2  # of an attack on a sample, two passes each
 _REACHED = 0.9  # of the samples, that an attack has to do with: the others are wrong already
+_SCALING_STAGE = "checking the scaling"
 _SCALING = 360  # passes that usual changes of the inputs are tried with
 _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
@@ -74,14 +76,19 @@ def step_alone(context: Context) -> None:
     context.meter.plan(parts, _outlook(context, "the choice of a step", sure=False))
 
 
-def without_values(ground: Ground) -> None:
-    """Plan the rest of an audit that measures nothing."""
-    ground.meter.plan(of_nothing(ground, audited(ground)), _outlook(ground, "no values", sure=True))
+def without_values(ground: Ground) -> int:
+    """Plan the rest of an audit that measures nothing; its forward passes in all."""
+    return _rest(ground, of_nothing(ground, audited(ground)), "no values")
 
 
-def by_gradients(ground: Ground, route: GradientRoute) -> None:
-    """Plan the rest of an audit whose derivative graphs passed their test."""
-    ground.meter.plan(of_gradients(ground, route, audited(ground)), _outlook(ground, "gradient", sure=True))
+def by_gradients(ground: Ground, route: GradientRoute) -> int:
+    """Plan the rest of an audit whose derivative graphs passed their test; its forward passes in all."""
+    return _rest(ground, of_gradients(ground, route, audited(ground)), "gradient")
+
+
+def _rest(ground: Ground, parts: Sequence[PlannedStage], method: str) -> int:
+    ground.meter.plan(parts, _outlook(ground, method, sure=True))
+    return ground.meter.passes + round(sum(p.passes for p in parts if p.stage != _SCALING_STAGE))
 
 
 def of_gradients(ground: Ground, route: GradientRoute, n: int) -> list[PlannedStage]:
@@ -106,10 +113,9 @@ def careful_ladder(ground: Ground, n: int) -> PlannedStage:
     return PlannedStage("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True)
 
 
-def by_differences(ground: Ground, plan: Plan) -> None:
-    """Plan the rest of an audit that takes differences along these directions."""
-    method = "exact" if plan.exact else "sketch"
-    ground.meter.plan(of_differences(ground, plan, audited(ground)), _outlook(ground, method, sure=True))
+def by_differences(ground: Ground, plan: Plan) -> int:
+    """Plan the rest of an audit that takes differences along these directions; its forward passes in all."""
+    return _rest(ground, of_differences(ground, plan, audited(ground)), "exact" if plan.exact else "sketch")
 
 
 def of_differences(ground: Ground, plan: Plan, n: int) -> list[PlannedStage]:
@@ -220,9 +226,9 @@ def _closing(context: Context, n: int) -> list[PlannedStage]:
     parts, file = [], context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
-        parts.append(PlannedStage("checking the scaling", min(_SCALING, 7 * len(context.X))))
+        parts.append(PlannedStage(_SCALING_STAGE, min(_SCALING, 7 * len(context.X))))
     else:
-        parts.append(PlannedStage("checking the scaling"))
+        parts.append(PlannedStage(_SCALING_STAGE))
     if file is not None and context.settings.bounds:
         from onnxfim.spectral.costs import layer_costs  # once the first line is out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +19,10 @@ from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.entry import entered
 from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.inputs import arranged, given_shape
+from onnxfim.auditing.measuring import looked_over, measured, way_of
 from onnxfim.auditing.meter import Forecast, Meter, Progress, Report
 from onnxfim.auditing.opening import open_subject
-from onnxfim.auditing.stages import (
-    batch_rows,
-    bounding,
-    by_gradients,
-    choosing,
-    clean,
-    conclusion,
-    crosscheck,
-    flipping,
-    input_scaling,
-    replay,
-    tied,
-    unmeasurable,
-)
+from onnxfim.auditing.stages import batch_rows, bounding, choosing, clean, conclusion, input_scaling, tied
 from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
 from onnxfim.data import Samples, from_arrays, from_steps
@@ -48,7 +36,6 @@ from onnxfim.record.dates import report_date
 from onnxfim.record.running import UNMEASURED
 from onnxfim.record.settings import Settings
 from onnxfim.record.steps import StepChoice
-from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
 from onnxfim.runtime.watching import current_watch
@@ -175,73 +162,9 @@ def _kept(ground: Ground) -> tuple[Ground, Found]:
 
 
 def _measured(ground: Ground) -> tuple[Ground, Found]:
-    """Every sample's result, by gradients with their checks where there is a derivative to trust, else by differences.
-
-    The ground comes with it: its step is chosen with more care where a derivative was expected and there is none.
-    """
-    if (reason := unmeasurable.why_unmeasurable(ground)) is not None:
-        planning.without_values(ground)
-        found = unmeasurable.without_values(ground, reason)
-        decides = ground.settings.flip and not (ground.rows is not None and ground.rows.dependent)
-        blind: list[Callable[[Found], Found]] = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))]
-        return ground, _unless_interrupted(found, blind if decides else [])
-    derivative = by_gradients.differentiate(ground)
-    route, measured = derivative.route, None
-    if route is not None:
-        planning.by_gradients(ground, route)
-        try:
-            measured = by_gradients.measure(ground, derivative, route)
-        except OutOfMemory as error:  # nothing was measured: one sample with one seed is too much
-            derivative = by_gradients.without_memory(ground, derivative, error)
-    if route is None or measured is None:
-        planning.fallen_back(ground)
-        ground = choosing.with_care(ground)
-        return ground, _by_differences(ground, derivative.info)
-    later: list[Callable[[Found], Found]] = []
-    if ground.step.unchosen is None:
-        later.append(lambda found: crosscheck.cross_check(ground, found))
-    if ground.settings.flip:
-        later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
-    if ground.settings.replay:
-        later.append(lambda found: replay.replay(ground, route, found))
-    if ground.settings.attack is not None:
-        from onnxfim.auditing.stages import attack
-
-        later.append(lambda found: attack.attack(ground, route, found))
-    return ground, _unless_interrupted(measured, later)
-
-
-def _by_differences(ground: Ground, gradient: GradientInfo) -> Found:
-    """Every sample's result by differences, with what is looked for after it."""
-    failed = ground.faults.stages
-    if gradient.used and failed:  # the derivative was there, and measuring with it failed
-        gradient = replace(gradient, used=False, reason=f"{failed[-1].stage} failed unexpectedly ({failed[-1].error})")
-    from onnxfim.auditing.stages import against_surrogate, by_differences, refining  # most audits need gradients alone
-
-    if ground.step.unchosen is not None:
-        return by_differences.without_step(ground, gradient)
-    plan = by_differences.plan(ground)
-    planning.by_differences(ground, plan)
-    first = by_differences.first_round(ground, plan, gradient)
-    found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-    after: list[Callable[[Found], Found]] = []
-    if against_surrogate.has_surrogate(ground):
-        after.append(lambda found: against_surrogate.check_surrogate(ground, found))
-    if ground.settings.flip:
-        after.append(lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found)))
-    return _unless_interrupted(found, after)
-
-
-def _unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:
-    """What was found after these stages; an interrupt or a provider's failure ends them and keeps what was found before."""
-    for stage in stages:
-        if found.interrupted:
-            break
-        try:
-            found = stage(found)
-        except ENDS as end:
-            found = found.ended(end)
-    return found
+    """Every sample's result, and what all of them together tell, with the ground on which they were measured."""
+    way, found = measured(way_of(ground))
+    return way.ground, looked_over(way, found)
 
 
 def opened(

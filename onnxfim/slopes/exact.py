@@ -42,7 +42,7 @@ _DRAWN = 16  # random cotangents that tell the trace, at many positions
 _VECTORS = 2 * _STARTS + _STARTS_OF_STRETCH  # of a step, at most
 _STEPS = 20  # that bases are reckoned with
 _BASES = 2**26  # bytes of the bases of the samples that are measured together
-_KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again
+_LONG_BYTES = 2**26  # of leads that are too long for the disk
 _LONGEST_LEAD = 2**13  # outputs of a lead that goes to disk with its sample's result
 _HELD_BYTES = 2**24  # of directions that are made where the Jacobian is at hand
 
@@ -72,7 +72,6 @@ class GradientRoute:
         self._positions = positions
         self.leads: dict[int, Array] = {}
         self.held: dict[int, Array] = {}
-        self._worst: dict[int, Array] = {}  # float32, by position
         self._long: dict[int, Array] = {}  # leads of more than `_LONGEST_LEAD` outputs, the same
 
     def apart(self, position: int) -> GradientRoute:
@@ -133,27 +132,27 @@ class GradientRoute:
     def _held(self, samples: Sequence[Sample], leads: Array, J: Array) -> dict[int, Array]:
         """Directions of the samples by their positions, from leads (n, 2, K) and Jacobians (n, K, d).
 
-        Which samples these are depends on their positions alone, so that a resumed audit takes its directions from where the first
-        took them.
+        Which samples these are depends on their places in the data alone, so that a resumed audit, or one of a part of the samples,
+        takes its directions from where the first took them.
         """
         first = _HELD_BYTES // (8 * J.shape[2])
-        made = ((s.position, lead @ slopes.astype(np.float64)) for s, lead, slopes in zip(samples, leads, J, strict=True))
-        return {p: _units(g).astype(np.float32) for p, g in made if p < first}
+        few = [k for k, s in enumerate(samples) if s.index < first]
+        return {samples[k].position: _units(leads[k] @ J[k].astype(np.float64)).astype(np.float32) for k in few}
 
     def _at_positions(self, sample: Sample, base: Array, J: Array) -> SampleResult:
         """The result of a sample with several positions from its outputs (K, P) and whole Jacobian (K·P, d), and its leads."""
         lead = self._lead_at_positions(sample, base, J)
-        self._leave(sample.position, lead)
+        self._leave(sample, lead)
         if self.leads.get(sample.position) is lead:
             self.held |= self._held([sample], lead[None], J[None])
         return self.measurer(sample, base, [self._ends(sample, base, J.T)])
 
-    def _leave(self, position: int, lead: Array) -> None:
-        """Keep a sample's lead (2, K·P), for who asks again."""
+    def _leave(self, sample: Sample, lead: Array) -> None:
+        """Keep a sample's lead (2, K·P), for who asks again; of long ones those of the first samples of the data."""
         if lead.shape[1] <= _LONGEST_LEAD:
-            self.leads[position] = lead
-        elif (len(self._long) + 1) * 8 * lead.shape[1] <= _KEPT_BYTES:
-            self._long[position] = lead.astype(np.float32)
+            self.leads[sample.position] = lead
+        elif (sample.index + 1) * 8 * lead.shape[1] <= _LONG_BYTES:
+            self._long[sample.position] = lead.astype(np.float32)
 
     def _lead_at_positions(self, sample: Sample, base: Array, J: Array, temperature: float = 1.0) -> Array:
         """Weights of the outputs, (2, K·P), whose slopes are the worst direction; there is no one boundary to go to."""
@@ -214,9 +213,6 @@ class GradientRoute:
             g = self.model.vjp(x, U, self._of(block))[1].reshape(2, len(block), -1).astype(np.float64)
             g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             found.append(np.moveaxis(_units(g), 0, 1))
-            if temperature == 1.0:
-                room = max(0, _KEPT_BYTES // (4 * found[-1].shape[2]) - len(self._worst))
-                self._worst |= {s.position: v[0].astype(np.float32) for s, v in zip(block[:room], found[-1], strict=False)}
         return np.concatenate(found)
 
     def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
@@ -240,16 +236,11 @@ class GradientRoute:
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
     def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each sample, (n, d), rounded to float32; those that `directions` found before cost nothing more.
+        """Unit worst direction of each sample, (n, d), rounded to float32; they cost what `directions` cost.
 
         Its sign is free; the entry of largest magnitude is made positive.
         """
-        held = {s.position: self._worst[s.position] for s in samples if s.position in self._worst and temperature == 1.0}
-        missing = [s for s in samples if s.position not in held]
-        if missing:
-            found = self.directions(X, base, missing, temperature)[:, 0].astype(np.float32)
-            held |= {s.position: v for s, v in zip(missing, found, strict=True)}
-        v = np.stack([held[s.position] for s in samples]).astype(np.float64)
+        v = self.directions(X, base, samples, temperature)[:, 0].astype(np.float32).astype(np.float64)
         return np.asarray(v * np.where(np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], 1) < 0, -1.0, 1.0))
 
     # many classes
@@ -265,7 +256,7 @@ class GradientRoute:
         distances, nearest, rivals = self._nearest(x, z, block, stretch)
         drawn = self._traces(x, z, block) if self._positions > 1 else None
         for k, sample in enumerate(block):
-            self._leave(sample.position, output_weights(reader, z[k], raw.vectors[k], nearest[k]))
+            self._leave(sample, output_weights(reader, z[k], raw.vectors[k], nearest[k]))
             spent = int(products.passes[k] + rivals[k]) + (0 if drawn is None else _DRAWN)
             error = self.measurer.step_error
             lam = _estimate(raw, k, spent, error)

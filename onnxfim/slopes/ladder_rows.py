@@ -11,7 +11,7 @@ from onnxfim.slopes.differences import Ends, Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_BYTES = 2**26  # of outputs kept; rows beyond it are measured again
+_BYTES = 2**23  # of outputs kept, for a plan holds them too; rows beyond it are measured again
 
 
 class LadderRows:

@@ -46,7 +46,8 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
     """Measure the clip surrogate on audited samples beside the file's own values."""
     outputs = ground.base[0].size
     cost = 2 + outputs if outputs <= FEW_CLASSES else _ITERATED
-    paid = int(_PART * ground.settings.budget * len(ground.clean.audited) // cost)
+    samples = len(ground.clean.audited) if ground.coupling is None else ground.coupling.samples
+    paid = int(_PART * ground.settings.budget * samples // cost)
     if paid == 0:
         reason = f"the surrogate's derivative takes about {cost:,} passes a sample: too much beside an audit of so few passes"
         return _without(found, reason)

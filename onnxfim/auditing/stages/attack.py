@@ -70,7 +70,8 @@ def attacked(
     labels = np.array([r.prediction if by_prediction else r.label for r in results])
     wrong = np.array([r.prediction != y for r, y in zip(results, labels, strict=True)])
     levels = ground.subject.limits if ground.subject.info.at is not None else None
-    low, high = settings.attack_range or levels or (float(X.min()), float(X.max()))
+    told = ground.coupling
+    low, high = settings.attack_range or levels or ((float(X.min()), float(X.max())) if told is None else (told.low, told.high))
     threat = Threat(settings.attack, low, high, scale)
     loss = _Loss(model)
     rng = np.random.default_rng([settings.seed, streams.REPLAY])

@@ -21,6 +21,7 @@ from onnxfim.auditing.instruments import (
     measurer,
     sketch_measurer,
 )
+from onnxfim.auditing.schedule import ROUND, likely_weights, planned, weightiest
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
 from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
@@ -56,12 +57,16 @@ class Plan:
         first: Directions of a sample in the first round.
         raw: How values in the inputs' own units are measured, where random directions are those of standardised inputs and the
             budget covers both; else None.
+        added: Directions that refining adds, by position, where no precision is to be reached.
+        kept: Positions of the samples whose outputs are kept for further rounds.
     """
 
     jacobian: Differences
     measurer: Measurer
     first: int
     raw: Plan | None = None
+    added: Mapping[int, int] = field(default_factory=dict)
+    kept: frozenset[int] = frozenset()
 
     @property
     def exact(self) -> bool:
@@ -91,6 +96,7 @@ class Round:
 def plan(ground: Ground) -> Plan:
     """All coordinates where the budget covers them, or they were asked for; else random directions."""
     settings, step, d = ground.settings, ground.step, ground.dimension
+    samples = len(ground.clean.audited) if ground.coupling is None else ground.coupling.samples
     affordable = d * ROWS_PER_DIRECTION[COORDINATE_SCHEME] <= settings.budget - 1
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
@@ -103,11 +109,28 @@ def plan(ground: Ground) -> Plan:
         standardised = (passes - raw.first * per_direction) // per_direction
         jacobian = differences(ground, Rademacher(settings.seed), step)
         return Plan(jacobian, sketch_measurer(ground), standardised, raw)
-    if len(ground.clean.audited) >= _FEW_DIRECTIONS:
+    if samples >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
     least = LEAST_DIRECTIONS if step.scheme == "dithered" else _FEW_DIRECTIONS  # four passes each: the budget is kept from 21 on
-    return Plan(jacobian, sketch_measurer(ground), max(least, passes // per_direction))
+    return _with_schedule(ground, Plan(jacobian, sketch_measurer(ground), max(least, passes // per_direction)))
+
+
+def _with_schedule(ground: Ground, plan: Plan) -> Plan:
+    """The plan with what refining adds: to as many samples as there is memory for, those that are likely to weigh most."""
+    if ground.coupling is not None:
+        told = ground.coupling.added
+        added = {p: told[i] for p in ground.clean.audited.tolist() if (i := ground.index(p)) in told}
+        return replace(plan, added=added, kept=frozenset(added))
+    settings, audited, weights = ground.settings, ground.clean.audited.tolist(), likely_weights(ground)
+    rows = plan.first * plan.per_direction
+    bytes_kept = 8 * ground.base[0].size * (rows + (plan.per_direction == 1))  # forward differences share the sample's own outputs
+    kept = weightiest(audited, weights, max(1, KEPT_BYTES // bytes_kept))
+    if settings.precision is not None:
+        return replace(plan, kept=frozenset(kept))
+    pool = max((settings.budget - 1 - rows) * len(audited), 0)
+    added = planned(dict.fromkeys(kept, plan.first), weights, plan.first, pool // (ROUND * plan.per_direction))
+    return replace(plan, added=added, kept=frozenset(added))
 
 
 def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
@@ -225,8 +248,8 @@ def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Reque
                 leads[position] = measured.lead
             if last:
                 kept.pop(position, None)
-            elif not plan.exact:
-                _keep(kept, results, position, parts)
+            elif position in plan.kept:
+                kept[position] = parts
     except ENDS as end:
         if not results:
             raise
@@ -266,15 +289,3 @@ def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], k
         return _ResultAndLead(result, lead_of_directions(scored) if leads else None)
     except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured
         return ground.faults.note(_MEASURING, error)
-
-
-def _keep(kept: dict[int, tuple[Ends, ...]], results: Mapping[int, SampleResult], position: int, parts: tuple[Ends, ...]) -> None:
-    """Keep the outputs of the samples with the largest values, in a bounded memory, so that they can be refined."""
-    kept[position] = parts
-    size = sum(_bytes(e) for e in parts)
-    if len(kept) > max(1, KEPT_BYTES // max(size, 1)):
-        del kept[min(kept, key=lambda i: results[i].lambda_max.value or 0.0)]
-
-
-def _bytes(ends: Ends) -> int:
-    return ends.plus.nbytes + ends.minus.nbytes + (0 if ends.twin is None else _bytes(ends.twin))

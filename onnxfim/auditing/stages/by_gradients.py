@@ -119,10 +119,12 @@ def open_derivative(ground: Ground) -> Derivative:
     )  # fmt: skip
     if model is None:
         return Derivative(info)
-    smooth = ground.ties.untied(audited)
-    smooth = smooth if len(smooth) else audited
-    rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
-    rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed, of=rows), 1.0))
+    rounding = None if ground.coupling is None else ground.coupling.step_error
+    if rounding is None:
+        smooth = ground.ties.untied(audited)
+        smooth = smooth if len(smooth) else audited
+        rows = _that_run(ground, model, smooth) if failing else smooth[:_TESTED]
+        rounding = max(_STEP_ERROR, min(model.rounding(ground.X[rows], seed=ground.settings.seed, of=rows), 1.0))
     exact = replace(measurer(ground, exact=True), gradient=True, step_error=rounding)
     route = GradientRoute(model, exact, ground.settings.seed, allowed_inputs(ground), positions=ground.base.shape[2])
     return Derivative(info, route)

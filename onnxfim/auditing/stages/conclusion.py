@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,7 @@ from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, Thumbnail
 from onnxfim.record.audited_from import in_units_of
+from onnxfim.record.bound import Bound
 from onnxfim.record.data_info import DataInfo, ScalingCheck
 from onnxfim.record.decision import Aggregates
 from onnxfim.record.measures import BY_NAME, MEASURES
@@ -59,37 +61,45 @@ def conclude(
     """
     ground.say("concluding")
     found = _all_told(ground, found)
-    samples: tuple[SampleResult, ...] = tuple(found.in_order)
-    if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:
-        samples = tuple(_not_exact(s) for s in samples)
-    if reading is not None:
-        samples = _bounded(ground, samples, reading)
-    data = replace(data_info(ground), scaling=scaling)
+    samples = told_samples(ground, found, None if reading is None else reading.bound)
+    draft = drafted(ground, found, reading, scaling)
     # All that may fail comes before the record of the run, which tells of it.
     aggregates, classes, pictures = (
-        _aggregates(ground, samples, found.method),
-        _classes(ground, samples),
+        _aggregates(ground, draft, samples),
+        _classes(ground, draft, samples),
         _pictures(ground, samples),
     )
     run = run_info(ground, found, time.perf_counter() - started)
-    measured = Audit(
+    whole = replace(
+        draft, run=run, samples=samples, aggregates=aggregates, classes=classes, thumbnails=pictures, skipped=in_order(found.skipped),
+        gradient=found.gradient, directions=found.pictures, direction_summary=found.direction_summary, attack=found.attack,
+    )  # fmt: skip
+    return judge(whole)
+
+
+def drafted(ground: Ground, found: Found, reading: GraphReading | None, scaling: ScalingCheck | None) -> Audit:
+    """The audit as far as it is known before a sample is measured; what is missing is empty, and its verdict inconclusive.
+
+    Args:
+        ground: The audit's ground.
+        found: How samples are measured; nothing was measured yet.
+        reading: What the graph says, or None.
+        scaling: Whether the inputs are in the model's units, or None where that was not checked.
+    """
+    run = run_info(ground, found, 0.0)
+    return Audit(
         model=replace(ground.subject.info, doubt=ground.subject.doubt, no_slope=_no_slope(ground)),
-        data=data,
+        data=replace(data_info(ground), scaling=scaling),
         settings=replace(ground.settings, provider_options=pairs_without_secrets(ground.settings.provider_options)),
         run=run,
         step=replace(ground.step, clipped=_clipped(ground)),
         calibration=ground.calibration,
-        aggregates=aggregates,
-        samples=samples,
-        skipped=tuple(sorted(found.skipped, key=lambda s: s.index)),
+        aggregates={},
+        samples=(),
+        skipped=in_order(found.skipped),
         findings=(),
         verdict="inconclusive",
-        classes=classes,
-        thumbnails=pictures,
         gradient=found.gradient,
-        directions=found.pictures,
-        direction_summary=found.direction_summary,
-        attack=found.attack,
         architecture=None if reading is None else reading.architecture,
         bound=None if reading is None else reading.bound,
         closed_forms=() if reading is None else reading.closed_forms,
@@ -97,7 +107,19 @@ def conclude(
         units=in_units_of(ground.subject.info.at, BY_NAME["lambda_max"].units),
         identity=identity_of(ground, run.custom_libraries),
     )
-    return judge(measured)
+
+
+def told_samples(ground: Ground, found: Found, bound: Bound | None) -> tuple[SampleResult, ...]:
+    """The results as the audit tells them: with their own bounds, and exact only where rows have one answer."""
+    samples: tuple[SampleResult, ...] = tuple(found.in_order)
+    if ground.rows is not None and max(ground.rows.identical, ground.rows.neighbours or 0.0) > _ONE_ROW * ground.rows.scale:
+        samples = tuple(_not_exact(s) for s in samples)
+    return samples if bound is None else _bounded(ground, samples, bound)
+
+
+def in_order(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
+    """Skipped samples in the order of the data."""
+    return tuple(sorted(skipped, key=lambda s: s.index))
 
 
 def _all_told(ground: Ground, found: Found) -> Found:
@@ -111,31 +133,38 @@ def _all_told(ground: Ground, found: Found) -> Found:
     return replace(found, skipped=(*skipped.values(), *(Skipped(i, reason) for i in left if i not in done)))
 
 
-@stage("bounding the samples", small=True, instead=lambda ground, reason, samples, reading: samples)
-def _bounded(ground: Ground, samples: tuple[SampleResult, ...], reading: GraphReading) -> tuple[SampleResult, ...]:
+@stage("bounding the samples", small=True, instead=lambda ground, reason, samples, bound: samples)
+def _bounded(ground: Ground, samples: tuple[SampleResult, ...], bound: Bound) -> tuple[SampleResult, ...]:
     """The samples with bounds of their own."""
     from onnxfim.spectral.reading import with_bounds  # here, as where the reading is made
 
     return with_bounds(
-        samples, _spreads(ground), reading.bound, formula=ground.reader.spread_formula,
+        samples, _spreads(ground), bound, formula=ground.reader.spread_formula,
         log10_largest_spread=ground.reader.log10_largest_spread,
     )  # fmt: skip
 
 
-@stage(
-    "taking statistics", small=True, instead=lambda ground, reason, samples, method: all_aggregates((), seed=ground.settings.seed)
-)
-def _aggregates(ground: Ground, samples: tuple[SampleResult, ...], method: str) -> dict[str, Aggregates]:
-    """Statistics over the samples."""
-    found = dict(with_step_bias(all_aggregates(samples, seed=ground.settings.seed), ground.step, method))
-    return {name: replace(a, units=in_units_of(ground.subject.info.at, a.units)) for name, a in found.items()}
+@stage("taking statistics", small=True, instead=lambda ground, reason, draft, samples: aggregates_of(draft, ()))
+def _aggregates(ground: Ground, draft: Audit, samples: tuple[SampleResult, ...]) -> dict[str, Aggregates]:
+    return aggregates_of(draft, samples)
 
 
-@stage("telling the classes", small=True, instead=lambda ground, reason, samples: ())
-def _classes(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
-    """The per-class table."""
-    data = ground.samples
-    return tuple(class_rows(samples, labelled=data.labels is not None, names=data.class_names or ground.subject.classes))
+def aggregates_of(draft: Audit, samples: tuple[SampleResult, ...]) -> dict[str, Aggregates]:
+    """Statistics over the samples of an audit."""
+    found = all_aggregates(samples, seed=draft.settings.seed)
+    if samples:
+        found = dict(with_step_bias(found, draft.step, draft.run.method))
+    return {name: replace(a, units=in_units_of(draft.model.at, a.units)) for name, a in found.items()}
+
+
+@stage("telling the classes", small=True, instead=lambda ground, reason, draft, samples: ())
+def _classes(ground: Ground, draft: Audit, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
+    return classes_of(draft, samples)
+
+
+def classes_of(draft: Audit, samples: tuple[SampleResult, ...]) -> tuple[ClassRow, ...]:
+    """The per-class table of an audit."""
+    return tuple(class_rows(samples, labelled=draft.data.labels, names=draft.data.class_names))
 
 
 @stage("picturing the samples", small=True, instead=lambda ground, reason, samples: ())

@@ -24,7 +24,9 @@ RIGHT = 0.9
 
 _FIRST, _WORSE = 4, 4.0  # samples, and nats over them above the data as given, by which a change is out at once
 _ROUNDS = ((8, 8), (16, 4), (48, 3))  # on so many samples, so many changes are left
-_PART = 0.5  # of the audit's other passes, that trying all changes on the first round's samples may take
+_PART = (
+    0.5  # of the audit's other passes, as far as they are foreseen, that trying all changes on the first round's samples may take
+)
 _MOST = 200  # labelled samples on which the last ones are compared
 _WINS = 0.9  # of the log-loss as given, that the best change must be below on the way, or all are given up
 _ALIKE = 1.15  # times the best one's log-loss: changes that are not told apart
@@ -43,7 +45,7 @@ def check(ground: Ground) -> ScalingCheck | None:
     A change is tried only where it could matter: not where the model is right on nine samples of ten at a loss that leaves nothing
     to win. Fewer and fewer changes are compared on more and more samples by their log-loss, until none is below that of the data
     as given: 20·4 to 20·8 passes where they are right; 8·8 + 4·32 more, and 3·152 for those that win, where they are not. Where the
-    first of these would be more than half of what the audit took beside it, no change is tried, and the check says so.
+    first of these would be more than half of what measuring is expected to take, no change is tried, and the check says so.
     None for synthetic data, for several inputs together, and for outputs without classes.
     """
     if ground.samples.synthetic or ground.joint or not ground.reader.has_classes or ground.base.shape[2] != 1:
@@ -61,10 +63,10 @@ def check(ground: Ground) -> ScalingCheck | None:
     changes = list(usual_changes(ground.X[few]))
     if not changes:
         return found
-    cost, spent = len(changes) * min(_ROUNDS[0][0], len(few)), ground.meter.passes
-    if cost > _PART * spent:
+    cost = len(changes) * min(_ROUNDS[0][0], len(few))
+    if cost > _PART * ground.foreseen:
         tries = f"trying {len(changes)} usual changes of the inputs takes {cost:,} forward passes"
-        return replace(found, unchecked=f"{tries}, and the audit took {spent:,}")
+        return replace(found, unchecked=f"{tries}, and measuring about {ground.foreseen:,}")
     return _compared(ground, found, few, given, changes)
 
 

@@ -34,7 +34,8 @@ _COPIES = 6  # of the values that are held while they are compared
 _BESIDE = 1e-3  # of the spread: tells a tie from values that stay equal
 _DIRECTIONS = 16  # along which both sides are compared
 _EVEN = 0.02  # of the odd part's energy: what a smooth function may show at the step of the differences
-_SPREAD_ROWS = 256  # samples that the spread is taken over
+#: Samples that the spread is taken over.
+SPREAD_ROWS = 256
 
 
 @stage("looking for ties", instead=lambda context, reason, clean: TiedSamples())
@@ -63,7 +64,7 @@ def find(context: Context, clean: Clean) -> TiedSamples:
 
 def surrounding(context: Context, clean: Clean) -> Array:
     """The samples that tell how far each coordinate goes, (n, *shape): as many as do, not a copy of all."""
-    return context.X[clean.audited[:_SPREAD_ROWS]]
+    return context.X[(clean.audited if clean.around is None else clean.around)[:SPREAD_ROWS]]
 
 
 def _counted(context: Context, clean: Clean, finder: KinkFinder, folder: Path) -> TiedSamples:
