@@ -72,7 +72,8 @@ def conclude(
     run = run_info(ground, found, time.perf_counter() - started)
     whole = replace(
         draft, run=run, samples=samples, aggregates=aggregates, classes=classes, thumbnails=pictures,
-        skipped=in_order(found.skipped), gradient=found.gradient, directions=found.pictures, direction_summary=found.direction_summary, attack=found.attack,
+        skipped=in_order(found.skipped), gradient=found.gradient, directions=found.pictures,
+        direction_summary=found.direction_summary, attack=found.attack,
     )  # fmt: skip
     return judge(whole)
 
