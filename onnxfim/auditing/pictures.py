@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,9 +27,17 @@ def thumbnails(results: Sequence[SampleResult], inputs: Mapping[int, Array], kin
         inputs: Their inputs by index.
         kind: What the inputs are.
     """
-    ranked = ranking(results)
-    shown = {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
-    made = (thumbnail(index, _picture(inputs[index], kind)) for index in sorted(shown))
+    return pictured(inputs, sorted(at_ends(ranking(results))), kind)
+
+
+def at_ends(ranked: Sequence[SampleResult]) -> set[int]:
+    """Indices of the samples at either end of a ranking, which a report shows."""
+    return {r.index for r in (*ranked[:_SHOWN], *ranked[-_SHOWN:])}
+
+
+def pictured(inputs: Mapping[int, Array], indices: Iterable[int], kind: InputKind) -> tuple[Thumbnail, ...]:
+    """Pictures of these samples, as far as they have any."""
+    made = (thumbnail(index, _picture(inputs[index], kind)) for index in indices)
     return tuple(t for t in made if t is not None)
 
 
@@ -43,7 +51,11 @@ def thumbnail(index: int, picture: Array | None) -> Thumbnail | None:
 
 def ranking(results: Sequence[SampleResult]) -> list[SampleResult]:
     """Samples from the least to the most sensitive, by the calibrated value where all have one, else by the raw one."""
-    calibrated = all(r.lambda_max_calibrated.value is not None for r in results)
+    return ranked_by(results, calibrated=all(r.lambda_max_calibrated.value is not None for r in results))
+
+
+def ranked_by(results: Sequence[SampleResult], *, calibrated: bool) -> list[SampleResult]:
+    """The same by one of the two values."""
     values = {r.index: (r.lambda_max_calibrated if calibrated else r.lambda_max).value for r in results}
     return sorted((r for r in results if values[r.index] is not None), key=lambda r: values[r.index] or 0.0)
 

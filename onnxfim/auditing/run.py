@@ -169,9 +169,9 @@ def _measured(ground: Ground) -> tuple[Ground, Found]:
 
 def opened(
     model: Model, inputs: Array | Mapping[str, Array] | Samples | Iterable[Any], labels: Array | None, settings: Settings,
-    report: Report | None, cache_dir: str | Path | None, *, meter: Meter | None = None,
+    report: Report | None, cache_dir: str | Path | None, *, meter: Meter | None = None, batch: int | None = None,
 ) -> Context:  # fmt: skip
-    """The context of an audit: model and samples opened and checked against each other."""
+    """The context of an audit: model and samples opened and checked against each other; ``batch`` is one that was found before."""
     meter = Meter(report, current_stop()) if meter is None else meter
     meter.say("opening the model")
     file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
@@ -185,7 +185,8 @@ def opened(
     samples = in_order_of(samples, subject.classes)
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
-    find_batch(context)
+    if batch is None or not subject.forward.finder.remember(batch):
+        find_batch(context)
     planning.begun(context)
     return context
 

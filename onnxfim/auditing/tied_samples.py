@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,16 +51,8 @@ class TiedSamples:
         """
         if self.audited is None:
             return None
-        ties = {indices[p] for p in self.at}
-        kinked = [r for r in results if r.index in ties and is_kinked(r)]
-        return Ties(
-            audited=self.audited,
-            samples=len(self.at),
-            kinked=len(kinked),
-            unresolved=sum(r.lambda_max.value is None for r in kinked),
-            share_of_mean=_share_of_mean(results, {r.index for r in kinked}),
-            nodes=self._worst(),
-        )
+        found = Ties(self.audited, len(self.at), kinked=0, unresolved=0, share_of_mean=None, nodes=self._worst())
+        return with_kinks(found, {indices[p] for p in self.at}, results)
 
     def _worst(self) -> tuple[TiedNode, ...]:
         """The nodes with the most ties."""
@@ -70,6 +62,17 @@ class TiedSamples:
         mean, count = shares.mean(axis=0), (shares > LEAST_SHARE).sum(axis=0)
         order = [int(k) for k in np.argsort(-mean, kind="stable")[:_SHOWN] if count[k]]
         return tuple(TiedNode(self.nodes[k].op, self.nodes[k].name, float(mean[k]), int(count[k])) for k in order)
+
+
+def with_kinks(ties: Ties, tied: Collection[int], results: Sequence[SampleResult]) -> Ties:
+    """What is told of ties, with the results of all samples that were measured; ``tied`` are the indices of those on ties."""
+    kinked = [r for r in results if r.index in tied and is_kinked(r)]
+    return replace(
+        ties,
+        kinked=len(kinked),
+        unresolved=sum(r.lambda_max.value is None for r in kinked),
+        share_of_mean=_share_of_mean(results, {r.index for r in kinked}),
+    )
 
 
 def is_kinked(result: SampleResult) -> bool:

@@ -27,7 +27,8 @@ OPTIONAL = ("method", "evaluations", "reason", "plain", "cross_fit", "replicates
 TOLD = ("label", "symbol", "units", "sign")
 #: What an audit's file begins with.
 LEADING = ("schema_version", "verdict", "model", "data", "run")
-_UNSAID = {Estimate: frozenset(OPTIONAL), SampleResult: frozenset(m.name for m in MEASURES)}
+#: Fields of records that are left out where they say nothing.
+UNSAID = {Estimate: frozenset(OPTIONAL), SampleResult: frozenset(m.name for m in MEASURES)}
 _SHOWN = 40  # letters of a version in a message
 
 
@@ -48,7 +49,7 @@ def audit_text(audit: Audit, *, indent: int | None = None) -> str:
     """
     record: dict[str, Any] = {f.name: getattr(audit, f.name) for f in dataclasses.fields(audit)}
     record["measures"] = {m.name: {name: getattr(m, name) for name in TOLD} for m in MEASURES}
-    return as_json({**{k: record[k] for k in LEADING}, **record}, indent=indent, unsaid=_UNSAID)
+    return as_json({**{k: record[k] for k in LEADING}, **record}, indent=indent, unsaid=UNSAID)
 
 
 def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
@@ -79,7 +80,7 @@ def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:
             raise Misfit("is missing", "an object").inside("measures")
         else:
             _told_of_measures(record["measures"])
-            _no_nulls(record.get("samples"))
+            no_nulls(record.get("samples"))
         with uncollected():
             audit: Audit = from_plain(Audit, record, older=older)
             require_coherent(audit)
@@ -101,10 +102,10 @@ def _told_of_measures(record: Any) -> None:
         raise misfit.inside("measures") from None
 
 
-def _no_nulls(samples: Any) -> None:
+def no_nulls(samples: Any) -> None:
     """Refuse an optional measure that is null: one that a sample has not is left out."""
     for at, sample in enumerate(samples if isinstance(samples, list) else ()):
-        for name in _UNSAID[SampleResult]:
+        for name in UNSAID[SampleResult]:
             if isinstance(sample, dict) and sample.get(name, name) is None:
                 raise Misfit("is null", "an object, or to be left out").inside(name).inside(at).inside("samples")
 

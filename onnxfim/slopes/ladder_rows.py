@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +41,18 @@ class LadderRows:
             return
         kept[index] = np.stack(pairs, axis=1).reshape(-1, *ends.plus.shape[1:])
         self._left -= size
+
+    def all(self) -> Iterator[tuple[float, float | None, int, Array]]:
+        """All that is kept: step, dither, the sample's index and its rows."""
+        return ((step, dither, index, rows) for (step, dither), kept in self._rows.items() for index, rows in kept.items())
+
+    @staticmethod
+    def made_of(blocks: Iterable[tuple[float, float | None, int, Array]]) -> LadderRows:
+        """What `all` told."""
+        found = LadderRows()
+        for step, dither, index, rows in blocks:
+            found._rows.setdefault((step, dither), {})[index] = rows
+        return found
 
     def of(self, scheme: Scheme, step: float, dither: float | None) -> Mapping[int, Array]:
         """By a sample's index, its rows of this scheme at this step, direction by direction, (rows, K, P)."""

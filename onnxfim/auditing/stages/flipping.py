@@ -82,6 +82,11 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     return replace(found, results=results)
 
 
+def others_looked_at(dimension: int) -> int:
+    """Among how many of the first usable samples, of so many numbers each, the nearest that is decided otherwise is sought."""
+    return min(_OTHERS, max(2, _BYTES // (4 * dimension)))
+
+
 def _near(from_: Array, others: Array) -> Callable[[int, Array], Array]:
     """Tells which of some ``others`` (m, d) may be the nearest to a point of ``from_`` (n, d), as far as rounding tells.
 
@@ -201,7 +206,7 @@ class _FlipSearch:
     def _towards_others(self, positions: Sequence[int], results: Sequence[SampleResult]) -> tuple[Array, str]:
         """The way from each sample to the nearest one of the data that is decided otherwise, (n, d); zeros where there is none."""
         ground = self.ground
-        usable = ground.clean.usable[: min(_OTHERS, max(2, _BYTES // (4 * ground.dimension)))]
+        usable = ground.clean.usable[: others_looked_at(ground.dimension)]
         decided: Array = ground.reader.predictions(ground.base[usable])
         width = self.box.high - self.box.low
         scale = np.where(width > 0, width, 1.0).astype(np.float32)
