@@ -19,7 +19,7 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A wing may import from itself and from wings before it only; modules of the top level stand as wings of their own.
 ORDER = (
-    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "report",
+    "errors", "record", "graph", "runtime", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "fleet", "report",
     "pytest_plugin", "integrations", "cli", "__main__",
 )  # fmt: skip
 #: Wings that must not see one another although the order would let them.

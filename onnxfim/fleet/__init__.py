@@ -1,0 +1,1 @@
+"""One audit by many: which samples each of several processes or machines measures."""
