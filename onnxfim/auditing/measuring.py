@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from onnxfim.auditing import planning
 from onnxfim.auditing.context import ENDS, Found, Ground
@@ -15,6 +15,10 @@ from onnxfim.runtime.failures import OutOfMemory
 
 if TYPE_CHECKING:
     from onnxfim.auditing.stages.by_differences import Plan
+
+
+#: What a way is called: no values, by gradients, along all coordinates, along random directions.
+Kind: TypeAlias = Literal["none", "gradient", "exact", "sketch"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Way:
     plan: Plan | None = None
 
     @property
-    def kind(self) -> Literal["none", "gradient", "exact", "sketch"]:
+    def kind(self) -> Kind:
         """What it is called."""
         if self.none is not None:
             return "none"
@@ -56,6 +60,23 @@ def way_of(ground: Ground) -> Way:
     if derivative.route is None:
         return _by_differences(ground, derivative.info)
     return Way(replace(ground, foreseen=planning.by_gradients(ground, derivative.route)), derivative)
+
+
+def way_as_planned(ground: Ground, kind: Kind, gradient: GradientInfo) -> Way:
+    """The way that another process has chosen, whose ``gradient`` tells how it came to it; its ground is that of the plan.
+
+    Raises:
+        ModelError: gradients were planned and are not to be had here.
+    """
+    if kind == "none":
+        return Way(ground, by_gradients.Derivative(gradient), none=gradient.reason)
+    if kind != "gradient":
+        return _by_differences(ground, gradient)
+    derivative = by_gradients.open_derivative(ground)
+    if derivative.route is None:
+        name = ground.subject.info.name
+        raise ModelError(f"{name}: no gradients here ({derivative.info.reason}), as were planned. Plan it with --method sketch.")
+    return Way(ground, derivative)
 
 
 def _by_differences(ground: Ground, gradient: GradientInfo) -> Way:

@@ -34,7 +34,6 @@ class Shard:
         failed_stages: Stages that failed where nobody foresaw it.
         restarts: How often the process ended that ran the model, and why.
         part: Which shard of how many it is, counted from 1; None where samples were dealt otherwise.
-        refinement: Id of the refinement that it answers; None in the first round.
         provider: Where the model ran.
         platform: On which machine and Python.
         versions: Of the packages that computed it.
@@ -56,7 +55,6 @@ class Shard:
     batch: Positive
     restarts: tuple[Restart, ...] = field(default=(), metadata=ALWAYS)
     part: tuple[Positive, Positive] | None = field(default=None, metadata=ALWAYS)
-    refinement: str | None = field(default=None, metadata=ALWAYS)
     version: str = field(default=SHARD_VERSION, metadata=ALWAYS)
 
     @property
@@ -66,9 +64,8 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """The file name of a shard that is one of several."""
-        stem = "shard" if self.part is None else f"shard-{self.part[0]}-of-{self.part[1]}"
-        return f"{stem}{'' if self.refinement is None else '-refined'}.json"
+        """What messages call it."""
+        return "a shard" if self.part is None else f"shard {self.part[0]} of {self.part[1]}"
 
     def to_json(self) -> str:
         """The shard as JSON text."""

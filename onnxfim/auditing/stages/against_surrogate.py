@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record import streams
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import Z95
-from onnxfim.record.steps import SurrogateCheck
+from onnxfim.record.steps import StepChoice, SurrogateCheck
 from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -30,6 +30,8 @@ _JITTER = 0.05  # standard deviations: a surrogate's clips have kinks where many
 _MARGIN = 0.05  # of the range that the file tells apart
 _STEP_ERROR = 1e-4  # relative: float32 passes
 _FEW, _MANY = 64, 12  # samples: whole Jacobians cost some 10 passes each, Lanczos iterations 100 and more
+#: Samples that are compared at most.
+MOST = _FEW
 _PART = 0.5  # of the passes of measuring that the check may take
 _ITERATED = 120  # passes of a sample by Lanczos iterations (94 to 130 at 1,001 classes)
 
@@ -70,7 +72,8 @@ def check_surrogate(ground: Ground, found: Found) -> Found:
     try:
         exact = replace(measurer(ground, exact=True), gradient=True, step_error=_STEP_ERROR, bias=None)
         route = GradientRoute(model, exact, settings.seed, positions=ground.base.shape[2])
-        wanted = [p for p in _spread(ground, found) if found.results[p].lambda_max.value is not None]
+        places = {ground.index(p): p for p in found.results}
+        wanted = [places[i] for i in order_of(places, ground.step) if found.results[places[i]].lambda_max.value is not None]
         chosen = wanted[: min(paid, _FEW if route.few else _MANY)]
         values = dict(route.measure(ground.X, ground.base, [ground.sample(p) for p in chosen]))
     except OnnxFimError as error:
@@ -100,9 +103,9 @@ def compared(pairs: Sequence[tuple[Estimate, SampleResult]], ends: tuple[float, 
     return SurrogateCheck(n, file / n, surrogate / n, file / surrogate, file / surrogate / half, file / surrogate * half)
 
 
-def _spread(ground: Ground, found: Found) -> list[int]:
-    """Measured positions, those that the step was chosen on first: they carry the mean."""
-    return sorted(found.results, key=lambda p: (ground.index(p) not in ground.step.samples, p))
+def order_of(indices: Iterable[int], step: StepChoice) -> list[int]:
+    """Measured samples in the order in which they are compared: first those that the step was chosen on, which carry the mean."""
+    return sorted(indices, key=lambda i: (i not in step.samples, i))
 
 
 def _jittered(rows: Array, ground: Ground) -> Array:

@@ -59,6 +59,7 @@ class Plan:
             budget covers both; else None.
         added: Directions that refining adds, by position, where no precision is to be reached.
         kept: Positions of the samples whose outputs are kept for further rounds.
+        moves: By how much each coordinate is moved, (*shape), where all of them are.
     """
 
     jacobian: Differences
@@ -67,6 +68,7 @@ class Plan:
     raw: Plan | None = None
     added: Mapping[int, int] = field(default_factory=dict)
     kept: frozenset[int] = frozenset()
+    moves: Array | None = None
 
     @property
     def exact(self) -> bool:
@@ -102,7 +104,7 @@ def plan(ground: Ground) -> Plan:
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
         moves = coordinate_moves(ground)
-        return Plan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d)
+        return Plan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d, moves=moves)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
     if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
@@ -120,7 +122,7 @@ def _with_schedule(ground: Ground, plan: Plan) -> Plan:
     """The plan with what refining adds: to as many samples as there is memory for, those that are likely to weigh most."""
     if ground.coupling is not None:
         told = ground.coupling.added
-        added = {p: told[i] for p in ground.clean.audited.tolist() if (i := ground.index(p)) in told}
+        added = {p: told[i] for p, i in enumerate(ground.samples.indices.tolist()) if i in told}
         return replace(plan, added=added, kept=frozenset(added))
     settings, audited, weights = ground.settings, ground.clean.audited.tolist(), likely_weights(ground)
     rows = plan.first * plan.per_direction

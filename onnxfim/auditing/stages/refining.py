@@ -18,7 +18,7 @@ def refine(ground: Ground, plan: Plan, first: Round) -> Found:
     """Add directions to the samples whose noise is likely to decide that of the mean and of the tail, while there is budget."""
     settings, meter, found = ground.settings, ground.meter, first.found
     if settings.precision is None:
-        wanted = _requests(ground, first, {i: count for i, count in plan.added.items() if i in first.kept})
+        wanted = _requests(ground, first, {i: plan.added[i] for i in first.kept})
         meter.expect(meter.done + sum(r.count for r in wanted) * plan.per_direction)
         return evaluate(ground, plan, first, wanted, last=True).found if wanted else found
     cost = ROUND * plan.per_direction  # of a sample in a round
