@@ -32,7 +32,8 @@ def planned_samples(plan: Plan, samples: Samples) -> Samples:
     Raises:
         InputError: one is not there.
     """
-    wanted = np.array(plan.read, np.int64)
+    gone = {s.index for s in samples.skipped}  # what broke the process that ran the model
+    wanted = np.array([i for i in plan.read if i not in gone], np.int64)
     there = np.isin(wanted, samples.indices)
     if not there.all():
         raise InputError(f"{samples.source}: sample {wanted[~there][0]} of the plan is not there. Give the data that were planned.")

@@ -57,9 +57,10 @@ class PlannedWork:
     ) -> None:  # fmt: skip
         self.plan = plan
         self._samples = planned_samples(plan, samples)
+        self._gone = {s.index: s.reason for s in samples.skipped}
         settings = plan.audit.settings if batch is None else replace(plan.audit.settings, batch=batch)
         # Opening looks at the first samples, which are therefore held against the plan before.
-        first = sorted({*plan.beside, *plan.read[:1]})
+        first = [i for i in sorted({*plan.beside, *plan.read[:1]}) if i not in self._gone]
         require_same(plan, self._samples, first)
         context = opened(model, self._samples, None, settings, progress, cache_dir, batch=plan.batch if batch is None else None)
         require_alike(plan, context)
@@ -100,7 +101,7 @@ class PlannedWork:
         if unknown:
             raise InputError(f"plan: sample {unknown[0]} is none of those that are to be measured. Name some of the plan's.")
         wanted = sorted(set(indices))
-        require_same(plan, self._samples, wanted)
+        require_same(plan, self._samples, [i for i in wanted if i not in self._gone])
         with self._running(stop):
             way, lost = self._way_of(wanted)
             before = way.ground.meter.passes
@@ -139,7 +140,7 @@ class PlannedWork:
         Raises:
             Stopped: it was asked to end.
         """
-        require_same(self.plan, self._samples, sorted(targets))
+        require_same(self.plan, self._samples, [i for i in sorted(targets) if i not in self._gone])
         with self._running(stop):
             way, _ = self._way_of(sorted(targets))
             route, ground = way.derivative.route, way.ground
@@ -198,7 +199,7 @@ class PlannedWork:
             planning.by_gradients(ground, way.derivative.route)
         elif way.plan is not None:
             planning.by_differences(ground, way.plan)
-        return way, tuple(Skipped(i, _NOT_FINITE) for i in lost)
+        return way, tuple(Skipped(i, self._gone.get(i, _NOT_FINITE)) for i in lost)
 
     def _pictures(self, samples: Sequence[SampleResult]) -> tuple[Thumbnail, ...]:
         """Pictures of the samples that may stand at an end of the ranking of all."""
