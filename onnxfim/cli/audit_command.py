@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,12 @@ from onnxfim.auditing.inputs import given_shape
 from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
 from onnxfim.cli.cache_folder import cache_folder
+from onnxfim.cli.concluding import concluded
 from onnxfim.cli.console import Console
 from onnxfim.cli.dry_running import dry_run_command
 from onnxfim.cli.gating import (
-    INCONCLUSIVE,
     NOTHING,
     as_baseline,
-    exit_code,
-    print_checks,
     read_checks,
     require_same_data,
     warn_of_gates,
@@ -30,7 +28,6 @@ from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
-from onnxfim.cli.waiting import SILENT
 from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.data.arrays import Target
@@ -38,15 +35,11 @@ from onnxfim.data.class_labels import class_order
 from onnxfim.data.feature_names import feature_names
 from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import names_code, read_from
-from onnxfim.errors import InputError, ProviderError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
-from onnxfim.record.audit import Audit
 from onnxfim.record.dates import report_date
 from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
-from onnxfim.report.card import FINDINGS, audit_card
-from onnxfim.report.whereabouts import placement_lines
 from onnxfim.verdict.foreseen import Planned
 
 _SYNTHETIC = 32  # samples, where none are asked for
@@ -96,26 +89,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         times = {**measured.run.times, "cache_trouble": "there is no home folder to keep it in (HOME)"}
         measured = replace(measured, run=replace(measured.run, times=times))
     measured = replace(measured, identity=with_data_files(told.of(measured.identity) or Identity(""), options))
-    problem: Exception | None = None
-    try:
-        result = checks.judge(measured)
-    except InputError as error:
-        result, problem = checks.judge_without_baseline(measured), error
-    except Exception as error:  # noqa: BLE001 - what was measured is written, whatever its checks stumble over
-        result, problem = replace(measured, verdict="inconclusive"), error
-    with console.said_where_slow("writing the reports", after=console.passed + SILENT):
-        written = outputs.write(result)
-    code = exit_code(result, allow_inconclusive=options["allow_inconclusive"], exit_zero=options["exit_zero"])
-    if code == INCONCLUSIVE and problem is None and written.problem is None:
-        console.say("inconclusive counts as a failure (exit code 4); --allow-inconclusive makes it 0", colour="yellow")
-    _print(result, written.files, console)
-    if written.problem is not None:
-        raise written.problem
-    if result.run.stopped is not None:
-        raise ProviderError(result.run.stopped)
-    if problem is not None and not result.run.partial:
-        raise problem
-    return code
+    return concluded(measured, checks, outputs, console, options)
 
 
 def planned(subject: LoadedSubject) -> Planned:
@@ -137,11 +111,20 @@ def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
         OnnxFimError: what cannot be loaded.
     """
     file = load_model(model)
-    preprocessing = _preprocessing(options)
-    samples, scale = _samples(file, preprocessing, options)
+    samples, scale = read_samples(file, options)
+    return LoadedSubject(file, samples, settings_from(options, input_scale=scale))
+
+
+def read_samples(file: ModelFile, options: Mapping[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
+    """The samples that the options name, and d(model input)/d(raw input) where it is known and not 1.
+
+    Raises:
+        OnnxFimError: what cannot be loaded.
+    """
+    samples, scale = _samples(file, _preprocessing(options), options)
     if options["feature_names"] is not None:
         samples = replace(samples, feature_names=feature_names(options["feature_names"], samples.inputs.shape[1:]))
-    return LoadedSubject(file, samples, settings_from(options, input_scale=scale))
+    return samples, scale
 
 
 def settings_from(options: dict[str, Any], **others: Any) -> Settings:
@@ -155,7 +138,7 @@ def settings_from(options: dict[str, Any], **others: Any) -> Settings:
     return Settings(**given, **others)
 
 
-def _preprocessing(options: dict[str, Any]) -> Preprocessing:
+def _preprocessing(options: Mapping[str, Any]) -> Preprocessing:
     keys = ("input_range", "layout", "resize", "crop")
     given = {k: options[k] for k in keys if options[k] is not None}
     if not options["already_normalised"]:
@@ -163,8 +146,7 @@ def _preprocessing(options: dict[str, Any]) -> Preprocessing:
     return Preprocessing(**given)
 
 
-def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
-    """The samples, and d(model input)/d(raw input) where it is known and not 1."""
+def _samples(file: ModelFile, preprocessing: Preprocessing, options: Mapping[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
     into = choose_input(file, options["input"], options["output"])
     several = len(options["input"] or ()) > 1 and not isinstance(options["input"], str)
     shape, dtype = given_shape(file, into, options["shape"]), np.dtype(into.dtype)
@@ -194,35 +176,3 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: dict[str, A
         return samples, tuple(1.0 / s for s in options["std"])
     scale = preprocessing.scale(samples.inputs.shape[1:]) if preprocessing.rescales else None
     return samples, None if scale is None else tuple(float(s) for s in np.ravel(scale))
-
-
-def _print(result: Audit, files: Sequence[str], console: Console) -> None:
-    console.detail(f"model: {result.model.name}, {result.model.output_kind} ({result.model.read_from})")
-    for i in result.model.inputs:
-        console.detail(f"input {i.name}: {i.role}" + ("" if i.at is None else f" at {i.at}"))
-    if result.model.rewritten:
-        console.detail(f"a copy that reproduced the file was needed for: {result.model.rewritten}")
-    for name, text in placement_lines(result):
-        console.detail(f"{name}: {text}")
-    step = result.step
-    if step.unchosen is None:
-        console.detail(f"step: {step.step:.3g} per coordinate, {step.scheme} differences, noise floor {_number(step.noise_floor)}")
-    else:
-        console.detail(f"step: none ({step.unchosen})")
-    _print_cache(result, console)
-    print_checks(result, console)
-    told = len(result.findings) + FINDINGS if console.verbose else FINDINGS
-    console.card(audit_card(result, files=tuple(files), findings=told), files)
-
-
-def _print_cache(result: Audit, console: Console) -> None:
-    times = result.run.times
-    if times.get("cached_rows"):
-        told = f"{times['cached_rows']:,} of {result.run.evaluations:,} forward passes came from the cache (--no-cache runs all)"
-        console.detail(told)
-    if times.get("cache_damaged"):
-        console.say(f"warning: {times['cache_damaged']} cache entries were damaged; they were measured again", colour="yellow")
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"

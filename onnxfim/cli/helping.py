@@ -14,6 +14,7 @@ HEADINGS = {
     "model": "Input: the model",
     "measure": "Measure",
     "run": "Run",
+    "fleet": "Many machines",
     "output": "Output",
     "gates": "Gates",
     "general": "General",
@@ -21,6 +22,7 @@ HEADINGS = {
 #: Commands under their headings.
 _COMMANDS = {
     "Measure and compare": ("audit", "compare", "bounds"),
+    "Many machines": ("plan", "merge"),
     "Look": ("inspect", "doctor"),
     "Files": ("init", "convert", "schema"),
     "Shell": ("completion", "man"),

@@ -13,11 +13,14 @@ from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
+from onnxfim.cli.fleet import merge_command, plan_command, require_subject
+from onnxfim.cli.fleet import shard as measure_shard
 from onnxfim.cli.helping import Example
 from onnxfim.cli.options import (
     assets_option,
     cache_options,
     data_options,
+    fleet_options,
     gate_options,
     given_options,
     identity_options,
@@ -78,13 +81,14 @@ def main() -> None:
     ),
     pages=("gates.md", "precisions.md", "hardware.md", "failures.md"),
 )
-@click.argument("model", type=click.Path())
-@data_options
+@click.argument("model", type=click.Path(), required=False)
+@partial(data_options, required=False)
 @run_options
 @gate_options
 @isolation_options
 @cache_options
-@output_options
+@fleet_options
+@partial(output_options, bare=True)
 @identity_options
 @configured
 @option("-q", "--quiet", is_flag=True, group="output", help="Print errors, the verdict and the files written only.")
@@ -93,8 +97,8 @@ def main() -> None:
 )
 @errors_in_one_line
 def audit(
-    model: str, outputs: tuple[tuple[str, str], ...], assets: str | None, suggest_gates: str | None, quiet: bool, verbose: bool,
-    **options: Any,
+    model: str | None, outputs: tuple[tuple[str, str], ...], assets: str | None, suggest_gates: str | None, quiet: bool,
+    verbose: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Measure a model's sensitivity on data, and write a report.
 
@@ -102,12 +106,17 @@ def audit(
     .parquet), a folder of images or of a Hugging Face data set, or a function of yours, in the model's own units unless --mean,
     --std or --input-range say otherwise.
     """
-    console = Console(quiet, verbose)
+    console, context = Console(quiet, verbose), click.get_current_context()
+    plan, shard = options.pop("plan"), options.pop("shard")
+    if plan is not None or shard is not None:
+        sys.exit(measure_shard(plan, shard, model, outputs, console, given_options(context), options))
+    require_subject(context, model, options["data"], outputs)
+    assert model is not None
     with console.said_where_slow("loading ONNX Runtime"):
         from onnxfim.cli.audit_command import audit_command
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
-    given = given_options(click.get_current_context())
+    given = given_options(context)
     named = (*(outputs or DEFAULT), *([("gates", suggest_gates)] if suggest_gates else []))
     wanted = Outputs(named, assets, options.pop("print_samples"), options.pop("script"))
     sys.exit(audit_command(model, wanted, console, given, **options))
@@ -153,6 +162,8 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
 
 
 main.add_command(compare)
+main.add_command(plan_command)
+main.add_command(merge_command)
 
 
 @main.command(

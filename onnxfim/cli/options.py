@@ -131,11 +131,11 @@ assets_option = option(
 )  # fmt: skip
 
 
-def output_options(function: F) -> F:
-    """Options that say what to write."""
+def output_options(function: F, *, bare: bool = False) -> F:
+    """Options that say what to write; ``bare`` is for a command that may write something that is no report."""
     return _apply(
         [
-            option("-o", "--output-file", "outputs", type=OutputFile(), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
+            option("-o", "--output-file", "outputs", type=OutputFile(bare=bare), multiple=True, metavar="FORMAT=PATH", example=["html=report.html", "json=report.json"],
                    help="Write html, json, csv, junit, sarif, markdown, comment, model-card or gates; dossier=DIR writes a folder for assessors; `-` is stdout; repeatable.  [default: html=report.html]"),
             assets_option,
             option("--print-samples", type=click.IntRange(min=1), metavar="N", example=30,
@@ -247,6 +247,21 @@ def isolation_options(function: F) -> F:
         ],
         function,
         "run",
+    )  # fmt: skip
+
+
+def fleet_options(function: F) -> F:
+    """Options that say which part of an audit is measured here."""
+    return _apply(
+        [
+            option("--plan", metavar="PATH", example="plan.json",
+                   help="Measure a shard of this plan, which `onnxfim plan` wrote; model, data and settings are the plan's."),
+            option("--shard", metavar="i/n|auto", example="2/8",
+                   help="Which shard of how many, from 1; auto where a scheduler's environment tells (Slurm, Kubernetes, GitLab and others). "
+                   "It is written to shard-i-of-n.json in the working folder, or to -o FOLDER or FILE."),
+        ],
+        function,
+        "fleet",
     )  # fmt: skip
 
 

@@ -157,12 +157,15 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
-    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has, among them folders: ``FORMAT=DIR``."""
+    """``FORMAT=PATH``, with one of ``formats``, or of all that an audit has, among them folders: ``FORMAT=DIR``.
+
+    With ``bare`` a path alone is one too, of no format.
+    """
 
     name = "format=path"
 
-    def __init__(self, formats: tuple[str, ...] = ()) -> None:
-        self.formats = formats
+    def __init__(self, formats: tuple[str, ...] = (), *, bare: bool = False) -> None:
+        self.formats, self.bare = formats, bare
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -178,6 +181,8 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
 
         name, _, path = str(value).partition("=")
         if name not in self.known or not path:
+            if self.bare and "=" not in str(value):
+                return "", str(value)
             self.fail(f"{value!r} is not FORMAT=PATH with a format of {', '.join(self.known)}.", param, ctx)
         if name in FOLDERS and path == "-":
             self.fail(f"{value!r}: is a folder, which stdout cannot hold. Write {name}=DIR.", param, ctx)

@@ -23,20 +23,28 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises:
         OutputError: no regular file, too large, not readable, or no JSON (`parsed`).
     """
+    return parsed(read_text(path, _ADVICE), where=str(path))
+
+
+def read_text(path: str | os.PathLike[str], advice: str) -> bytes:
+    """The bytes of a file that is to hold JSON; ``advice`` is what to do about one that does not.
+
+    Raises:
+        OutputError: no regular file, too large, or not readable.
+    """
     where = Path(path)
     try:
         about = where.stat()
         if not stat.S_ISREG(about.st_mode):
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
-            raise OutputError(f"{path}: is {kind}, expected a file. {_ADVICE}")
+            raise OutputError(f"{path}: is {kind}, expected a file. {advice}")
         if about.st_size > _MOST:
-            raise OutputError(f"{path}: {about.st_size:,} bytes, expected at most {_MOST:,}. {_ADVICE}")
-        content = where.read_bytes()
+            raise OutputError(f"{path}: {about.st_size:,} bytes, expected at most {_MOST:,}. {advice}")
+        return where.read_bytes()
     except OSError as error:
-        raise OutputError(f"{path}: cannot be read ({error.strerror}). {_ADVICE}") from error
+        raise OutputError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
     except ValueError as error:  # a zero byte in the path
-        raise OutputError(f"{str(path)!r}: is no path ({error}). {_ADVICE}") from error
-    return parsed(content, where=str(path))
+        raise OutputError(f"{str(path)!r}: is no path ({error}). {advice}") from error
 
 
 def parsed(text: str | bytes, *, where: str) -> Any:
