@@ -21,6 +21,7 @@ from onnxfim.cli.options import (
     identity_options,
     isolation_options,
     option,
+    option_of,
     output_options,
     run_options,
 )

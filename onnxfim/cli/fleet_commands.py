@@ -53,15 +53,15 @@ _OF_A_SHARD = frozenset((
 _PLAN = "plan.json"
 
 
-def plan_command(model: str, output: str, console: Console, given: Collection[str], **options: Any) -> None:
+def plan_command(model: str, target: str, console: Console, given: Collection[str], **options: Any) -> None:
     """Plan an audit and write the plan.
 
     Raises:
         OnnxFimError: it cannot be planned, or the plan cannot be written.
     """
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
-    Outputs([("plan", output)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
-    if is_stdout(output):
+    Outputs([("plan", target)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
+    if is_stdout(target):
         console.take_stdout()
     baseline = None if options["baseline"] is None else Audit.load(options["baseline"])
     with console.said_where_slow("reading the model and the samples"):
@@ -72,13 +72,13 @@ def plan_command(model: str, output: str, console: Console, given: Collection[st
     identity = with_data_files(told.of(draft.identity) or Identity(""), options)
     run = replace(draft.run, restarts=outcome.restarts)
     found = replace(found, draft={**found.draft, "identity": to_plain(identity), "run": to_plain(run)})
-    write(output, found.to_json())
+    write(target, found.to_json())
     n = len(found.audited)
     how_many = (
         f"{n:,} sample{'s' * (n != 1)} {_WAYS[found.way]}, about {max(found.foreseen, draft.run.evaluations):,} forward passes"
     )
-    console.result(f"{output}: {how_many}, {draft.run.evaluations:,} of them done.")
-    console.say(f"next: onnxfim audit --plan {output} --shard i/n, for i from 1 to n; then onnxfim merge shard-*.json")
+    console.result(f"{target}: {how_many}, {draft.run.evaluations:,} of them done.")
+    console.say(f"next: onnxfim audit --plan {target} --shard i/n, for i from 1 to n; then onnxfim merge shard-*.json")
 
 
 _WAYS = {
