@@ -19,15 +19,13 @@ from onnxfim.fleet.measuring_shards import PlannedWork
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.dates import report_date
 from onnxfim.record.plan import Plan
-from onnxfim.record.running import FailedStage, Run
+from onnxfim.record.running import MISSING_SHARDS, UNSHARDED, FailedStage, Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.shard import Shard
 from onnxfim.runtime.stopping import Stop
 from onnxfim.slopes.step import QUANTISERS
 from onnxfim.verdict.judge import judge
 
-#: Why there is no value of a sample whose shard is missing.
-NOT_MEASURED = "its shard is missing"
 _LOOKED_OVER = "looking over all samples"
 _NAMED = 10  # samples in a message
 
@@ -102,7 +100,7 @@ def merge(
         why = "the model was not given to the merge, which replays, attacks and checks where all results are"
         failed = (*failed, FailedStage(_LOOKED_OVER, "Missing", why))
     samples = tuple(results[i] for i in sorted(results))
-    missing = tuple(Skipped(i, NOT_MEASURED) for i in union.missing)
+    missing = tuple(Skipped(i, UNSHARDED) for i in union.missing)
     run = replace(
         draft.run,
         evaluations=draft.run.evaluations + sum(s.evaluations for s in union.shards) + passes,
@@ -110,6 +108,7 @@ def merge(
         failed_stages=failed,
         restarts=_union(s.restarts for s in union.shards),
         partial=bool(union.missing),
+        interrupted_by=MISSING_SHARDS if union.missing else None,
         times=_times(draft.run, union),
     )
     identity = None if draft.identity is None else replace(draft.identity, date=report_date())

@@ -17,7 +17,7 @@ from onnxfim.record.input_pictures import DirectionSummary, SeriesTrace
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
 from onnxfim.record.robustness import Robustness
 from onnxfim.record.row_check import RowCheck
-from onnxfim.record.running import UNMEASURED, UNREACHED, Run
+from onnxfim.record.running import UNDONE, Run
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
 from onnxfim.record.shown import Shown
@@ -290,7 +290,7 @@ class Audit(Shown):
     @property
     def wanted(self) -> int:
         """How many samples were to be measured: those that were, and those that an audit which ended early did not come to."""
-        return len(self.samples) + sum(s.reason in (UNMEASURED, UNREACHED) for s in self.skipped)
+        return len(self.samples) + sum(s.reason in UNDONE for s in self.skipped)
 
     @property
     def reads_labels(self) -> bool:

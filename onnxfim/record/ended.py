@@ -1,10 +1,10 @@
-"""What became of what a signal, or the time limit, ended; alone, for a command looks for signals from its first moment on."""
+"""What became of what a signal, the time limit or missing shards ended; alone, for a command looks for signals from its first moment on."""
 
 from __future__ import annotations
 
-_ENDED = {"SIGINT": "interrupted", "SIGTERM": "terminated"}
+_ENDED = {"SIGINT": "interrupted", "SIGTERM": "terminated", "missing shards": "shards missing"}
 
 
 def ended_words(by: str | None) -> str:
-    """What became of what a signal of this name, or the time limit, ended."""
+    """What became of what a signal of this name, or another of `Run.interrupted_by`, ended."""
     return _ENDED.get(by or "SIGINT", f"ended by {by}")

@@ -14,6 +14,10 @@ from onnxfim.record.provider_option import ProviderOption
 UNMEASURED = "interrupted before it was measured"
 #: And of what an audit did not come to whose provider failed.
 UNREACHED = "the provider failed before it was measured"
+#: And of a sample whose shard was not given to a merge.
+UNSHARDED = "its shard is missing"
+#: Why samples that were to be measured were not, all three.
+UNDONE = (UNMEASURED, UNREACHED, UNSHARDED)
 
 
 @closed
@@ -33,6 +37,8 @@ class FailedStage:
 
 #: What ended an audit whose time was up, in the place of a signal's name.
 TIME_LIMIT = "the time limit"
+#: And what makes an audit partial that was merged of some of its shards.
+MISSING_SHARDS = "missing shards"
 
 
 @closed

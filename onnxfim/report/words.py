@@ -12,6 +12,7 @@ from onnxfim.record.audit import Audit, ClassRow
 from onnxfim.record.decision import Aggregates, Finding
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, Measure
+from onnxfim.record.running import MISSING_SHARDS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.record.steps import StepBias
@@ -125,7 +126,8 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
         done = f"{len(audit.samples):,} of {count(audit.wanted, 'sample')}"
         told = f"It holds {done}; every statistic is of those alone."
         if audit.run.stopped is None:
-            found.append(Notice("warning", "This run was interrupted", told))
+            ended = "Shards are missing" if audit.run.interrupted_by == MISSING_SHARDS else "This run was interrupted"
+            found.append(Notice("warning", ended, told))
         else:
             found.append(Notice("error", "The provider failed during this run", f"{visible(audit.run.stopped)} {told}"))
     asked = fallback(audit)

@@ -8,7 +8,7 @@ from onnxfim.record.audit import Audit, GradientInfo, ModelInfo
 from onnxfim.record.declared import Setting
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.provider_option import ProviderOption
-from onnxfim.record.running import Run
+from onnxfim.record.running import MISSING_SHARDS, Run
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.report import words
 from onnxfim.report.identity_words import identity_facts
@@ -176,6 +176,8 @@ def _option(option: ProviderOption) -> str:
 def _finished(run: Run) -> str:
     if not run.partial:
         return "yes"
+    if run.interrupted_by == MISSING_SHARDS:
+        return "no, shards are missing"
     return "no, interrupted" if run.stopped is None else f"no: {visible(run.stopped)}"
 
 

@@ -6,7 +6,7 @@ import math
 
 from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
-from onnxfim.record.running import UNMEASURED
+from onnxfim.record.running import MISSING_SHARDS, UNMEASURED, UNSHARDED
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
@@ -122,6 +122,8 @@ def _tf32(audit: Audit) -> str | None:
 def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
+    if audit.run.interrupted_by == MISSING_SHARDS:
+        return f"Shards are missing: the audit holds {len(audit.samples):,} of {audit.wanted:,} samples. Measure the others, and merge again."
     by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
     ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
     return (
@@ -178,7 +180,9 @@ def _restarts(audit: Audit) -> str | None:
 
 
 def _skipped(audit: Audit) -> str | None:
-    skipped = [s for s in audit.skipped if s.reason != UNMEASURED]  # what an interrupt left out is told of by itself
+    skipped = [
+        s for s in audit.skipped if s.reason not in (UNMEASURED, UNSHARDED)
+    ]  # what an early end left out is told of by itself
     if not skipped:
         return None
     were, are = ("s were", "are") if len(skipped) > 1 else (" was", "is")
@@ -226,7 +230,7 @@ CHECKS = (
     Check("provider-mixed-auto", "note", "A part of the model did not run on the faster provider", _elsewhere_auto),
     Check("placement-unknown", "note", "Which nodes the provider was given is not known", _unknown),
     Check("provider-failed", "error", "The provider failed during the audit", _stopped),
-    Check("partial", "error", "The audit was interrupted", _partial),
+    Check("partial", "error", "The audit is partial", _partial),
     Check("stage-failed", "error", "A stage of the audit failed", _failed),
     Check("model-changed", "error", "The model's file changed during the audit", _changed),
     Check("isolated-restarts", "warning", "ONNX Runtime crashed and was started again", _restarts),
