@@ -14,7 +14,7 @@ from onnxfim.record.audit import GradientInfo
 from onnxfim.runtime.failures import OutOfMemory
 
 if TYPE_CHECKING:
-    from onnxfim.auditing.stages.by_differences import Plan
+    from onnxfim.auditing.stages.by_differences import DirectionPlan
 
 
 #: What a way is called: no values, by gradients, along all coordinates, along random directions.
@@ -35,7 +35,7 @@ class Way:
     ground: Ground
     derivative: by_gradients.Derivative
     none: str | None = None
-    plan: Plan | None = None
+    plan: DirectionPlan | None = None
 
     @property
     def kind(self) -> Kind:
@@ -75,7 +75,9 @@ def way_as_planned(ground: Ground, kind: Kind, gradient: GradientInfo) -> Way:
     derivative = by_gradients.open_derivative(ground)
     if derivative.route is None:
         name = ground.subject.info.name
-        raise ModelError(f"{name}: no gradients here ({derivative.info.reason}), as were planned. Plan it with --method sketch.")
+        raise ModelError(
+            f"{name}: no gradients here ({derivative.info.reason}), as were planned. Plan it with --method sketch."
+        )
     return Way(ground, derivative)
 
 
@@ -135,7 +137,9 @@ def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
             failed = ground.faults.stages
             why = f"{failed[-1].error}: {failed[-1].message}" if failed else derivative.info.reason
             name = ground.subject.info.name
-            raise ModelError(f"{name}: measuring by gradients failed ({why}), as was planned. Plan it with --method sketch.")
+            raise ModelError(
+                f"{name}: measuring by gradients failed ({why}), as was planned. Plan it with --method sketch."
+            )
         return measured(_by_differences(ground, derivative.info))
     later: list[Callable[[Found], Found]] = []
     if ground.step.unchosen is None:

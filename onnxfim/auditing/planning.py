@@ -22,7 +22,7 @@ from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
 if TYPE_CHECKING:
-    from onnxfim.auditing.stages.by_differences import Plan
+    from onnxfim.auditing.stages.by_differences import DirectionPlan
     from onnxfim.slopes.exact import GradientRoute
 
 _ITERATED = 115  # passes of a sample by iterations over many classes
@@ -113,12 +113,12 @@ def careful_ladder(ground: Ground, n: int) -> PlannedStage:
     return PlannedStage("choosing the step", _ladder(ground, n, brief=False), "differences", unit="passes", again=True)
 
 
-def by_differences(ground: Ground, plan: Plan) -> int:
+def by_differences(ground: Ground, plan: DirectionPlan) -> int:
     """Plan the rest of an audit that takes differences along these directions; its forward passes in all."""
     return _rest(ground, of_differences(ground, plan, audited(ground)), "exact" if plan.exact else "sketch")
 
 
-def of_differences(ground: Ground, plan: Plan, n: int) -> list[PlannedStage]:
+def of_differences(ground: Ground, plan: DirectionPlan, n: int) -> list[PlannedStage]:
     """The rest of an audit of n samples by differences."""
     settings = ground.settings
     each = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)

@@ -26,7 +26,7 @@ from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Samples
 from onnxfim.data.user_loader import names_code, read_from
 from onnxfim.errors import InputError, OnnxFimError, OutputError
-from onnxfim.fleet.jobs import MergeJob, PlanJob, ShardJob
+from onnxfim.fleet.fleet_jobs import MergeJob, PlanJob, ShardJob
 from onnxfim.fleet.merging import Missing, looked_at, merge, united
 from onnxfim.fleet.shard_of import shard_of
 from onnxfim.graph.load import ModelFile, load_model

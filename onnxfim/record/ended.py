@@ -1,4 +1,4 @@
-"""What became of what a signal, the time limit or missing shards ended; alone, for a command looks for signals from its first moment on."""
+"""What became of what a signal, the time limit or missing shards ended; alone, for a command needs it from its first moment on."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ _BREAKS = "the model's output is not finite near this sample, or too large for f
 
 
 @dataclass(frozen=True)
-class Plan:
+class DirectionPlan:
     """How an audit is measured by differences.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plan:
     jacobian: Differences
     measurer: Measurer
     first: int
-    raw: Plan | None = None
+    raw: DirectionPlan | None = None
     added: Mapping[int, int] = field(default_factory=dict)
     kept: frozenset[int] = frozenset()
     moves: Array | None = None
@@ -95,7 +95,7 @@ class Round:
     kinked: frozenset[int] = frozenset()
 
 
-def plan(ground: Ground) -> Plan:
+def plan(ground: Ground) -> DirectionPlan:
     """All coordinates where the budget covers them, or they were asked for; else random directions."""
     settings, step, d = ground.settings, ground.step, ground.dimension
     samples = len(ground.clean.audited) if ground.coupling is None else ground.coupling.samples
@@ -104,21 +104,21 @@ def plan(ground: Ground) -> Plan:
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
     if wanted and step.scheme != "dithered":
         moves = coordinate_moves(ground)
-        return Plan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d, moves=moves)
+        return DirectionPlan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d, moves=moves)
     per_direction = ROWS_PER_DIRECTION[step.scheme]
     passes = settings.budget - 1
     if ground.spread is not None and (raw := _raw_plan(ground, passes // 2)) is not None:
         standardised = (passes - raw.first * per_direction) // per_direction
         jacobian = differences(ground, Rademacher(settings.seed), step)
-        return Plan(jacobian, sketch_measurer(ground), standardised, raw)
+        return DirectionPlan(jacobian, sketch_measurer(ground), standardised, raw)
     if samples >= _FEW_DIRECTIONS:
         passes = int(passes * (1 - _REFINED_SHARE))
     jacobian = differences(ground, Rademacher(settings.seed), step)
     least = LEAST_DIRECTIONS if step.scheme == "dithered" else _FEW_DIRECTIONS  # four passes each: the budget is kept from 21 on
-    return _with_schedule(ground, Plan(jacobian, sketch_measurer(ground), max(least, passes // per_direction)))
+    return _with_schedule(ground, DirectionPlan(jacobian, sketch_measurer(ground), max(least, passes // per_direction)))
 
 
-def _with_schedule(ground: Ground, plan: Plan) -> Plan:
+def _with_schedule(ground: Ground, plan: DirectionPlan) -> DirectionPlan:
     """The plan with what refining adds: to as many samples as there is memory for, those that are likely to weigh most."""
     if ground.coupling is not None:
         told = ground.coupling.added
@@ -135,7 +135,7 @@ def _with_schedule(ground: Ground, plan: Plan) -> Plan:
     return replace(plan, added=added, kept=frozenset(added))
 
 
-def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
+def ways(ground: Ground, plan: DirectionPlan, found: Found) -> Ways:
     """Where to look for flips of samples that were measured by differences: combinations of the directions that were measured."""
     kind = "the Fisher direction by differences" if plan.exact else "the sketched Fisher direction"
     slope = "the slope of the nearest boundary by differences" if plan.exact else "the sketched slope of the nearest boundary"
@@ -154,13 +154,13 @@ def ways(ground: Ground, plan: Plan, found: Found) -> Ways:
     return Ways(directions, (kind, slope), lambda r: 1.0 if plan.exact else math.sqrt(1 + d / r.directions), others=True)
 
 
-def _raw_plan(ground: Ground, passes: int) -> Plan | None:
+def _raw_plan(ground: Ground, passes: int) -> DirectionPlan | None:
     """Values in the inputs' own units along random directions in groups of like scale; None where the passes do not cover a few."""
     jacobian, parts = grouped_differences(ground, ground.step)
     whole = passes // (parts * ROWS_PER_DIRECTION[jacobian.scheme])
     if whole < _FEW_DIRECTIONS:
         return None
-    return Plan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
+    return DirectionPlan(jacobian, replace(measurer(ground, exact=False), parts=parts, standardised=None), whole * parts)
 
 
 def without_step(ground: Ground, gradient: GradientInfo) -> Found:
@@ -170,7 +170,7 @@ def without_step(ground: Ground, gradient: GradientInfo) -> Found:
 
 
 @stage(_MEASURING)
-def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
+def first_round(ground: Ground, plan: DirectionPlan, gradient: GradientInfo) -> Round:
     """All audited samples, along as many directions each."""
     rows = plan.first * plan.per_direction + (0 if plan.raw is None else plan.raw.first * plan.raw.per_direction)
     ground.meter.further(len(ground.clean.audited) * rows)
@@ -183,7 +183,7 @@ def first_round(ground: Ground, plan: Plan, gradient: GradientInfo) -> Round:
     return _with_raw(ground, plan.raw, done)
 
 
-def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
+def _with_raw(ground: Ground, raw: DirectionPlan, done: Round) -> Round:
     """The results in standard deviations with those in the inputs' own units beside them."""
     standardised = done.found.results
     requests = [ground.request(i, 0, raw.first) for i in sorted(standardised)]
@@ -206,7 +206,7 @@ def _with_raw(ground: Ground, raw: Plan, done: Round) -> Round:
     return Round(replace(found, results=whole, leads=done.found.leads))
 
 
-def evaluate(ground: Ground, plan: Plan, before: Round, requests: Sequence[Request], *, last: bool = False) -> Round:
+def evaluate(ground: Ground, plan: DirectionPlan, before: Round, requests: Sequence[Request], *, last: bool = False) -> Round:
     """Evaluate the requests and (re)compute the results of their samples; one of `ENDS` keeps those that were finished.
 
     Outputs are kept for further rounds, unless this is the ``last``: a sample of several requests is then estimated once, after
@@ -275,7 +275,7 @@ class _ResultAndLead:
     lead: Array | None
 
 
-def _result(ground: Ground, plan: Plan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _ResultAndLead | str:
+def _result(ground: Ground, plan: DirectionPlan, sample: Sample, parts: Sequence[Ends], kinked: bool) -> _ResultAndLead | str:
     """What a sample's ends of steps give, or why they give nothing."""
     base = ground.base[sample.position]
     try:

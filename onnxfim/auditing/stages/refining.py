@@ -9,12 +9,12 @@ from __future__ import annotations
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.schedule import ROUND, Precision, likely_weights
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.by_differences import Plan, Round, evaluate
+from onnxfim.auditing.stages.by_differences import DirectionPlan, Round, evaluate
 from onnxfim.slopes.differences import Request
 
 
 @stage("refining", instead=lambda ground, reason, plan, first: first.found)
-def refine(ground: Ground, plan: Plan, first: Round) -> Found:
+def refine(ground: Ground, plan: DirectionPlan, first: Round) -> Found:
     """Add directions to the samples whose noise is likely to decide that of the mean and of the tail, while there is budget."""
     settings, meter, found = ground.settings, ground.meter, first.found
     if settings.precision is None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxfim.auditing.run import audit
+from onnxfim.auditing import schedule
 from onnxfim.auditing.stages import by_differences, refining
 from onnxfim.auditing.subject import from_callable
 from onnxfim.record.settings import Settings
@@ -26,8 +27,8 @@ def audited(**options):
 def test_the_plan_is_that_of_the_rounds_one_by_one(affordable):
     weights = np.random.default_rng(0).exponential(size=20)
     now, left = dict.fromkeys(range(0, 20, 2), 24), affordable
-    plan = refining._planned(now, weights, 24, affordable)
-    while left and (chosen := refining._most_deciding(now, weights, 24, left)):
+    plan = schedule.planned(now, weights, 24, affordable)
+    while left and (chosen := schedule.most_deciding(now, weights, 24, left)):
         left -= len(chosen)
         for i in chosen:
             now[i] += 16
@@ -52,8 +53,20 @@ def test_a_refined_sample_is_estimated_once_more(monkeypatch):
 
 
 def test_a_precision_is_looked_at_after_every_round(monkeypatch):
-    looked = []
-    precise = refining._precise_enough
-    monkeypatch.setattr(refining, "_precise_enough", lambda *given: (looked.append(1), precise(*given))[1])
+    looked, rounds = [], []
+    needed, evaluate = schedule.Precision.needed, refining.evaluate
+    monkeypatch.setattr(schedule.Precision, "needed", lambda self, *given: (looked.append(self.reached), needed(self, *given))[1])
+    monkeypatch.setattr(refining, "evaluate", lambda *given, **how: (rounds.append(1), evaluate(*given, **how))[1])
     assert max(s.directions for s in audited(precision=0.05, max_budget=300).samples) > 100
-    assert len(looked) > 3
+    assert len(looked) in (len(rounds), len(rounds) + 1)
+    assert rounds
+    assert not any(looked[:-1])  # it ends with the round that reaches it, or with the budget
+
+
+@pytest.mark.parametrize("asked", [0.35, 0.25, 0.2])
+def test_a_precision_that_the_budget_allows_is_reached_in_few_rounds_and_hardly_exceeded(monkeypatch, asked):
+    rounds, evaluate = [], refining.evaluate
+    monkeypatch.setattr(refining, "evaluate", lambda *given, **how: (rounds.append(1), evaluate(*given, **how))[1])
+    found = audited(precision=asked, budget=30, max_budget=3000)
+    assert schedule.Precision(found.samples, asked, 0).reached
+    assert len(rounds) <= 4
