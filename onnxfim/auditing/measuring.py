@@ -75,9 +75,7 @@ def way_as_planned(ground: Ground, kind: Kind, gradient: GradientInfo) -> Way:
     derivative = by_gradients.open_derivative(ground)
     if derivative.route is None:
         name = ground.subject.info.name
-        raise ModelError(
-            f"{name}: no gradients here ({derivative.info.reason}), as were planned. Plan it with --method sketch."
-        )
+        raise ModelError(f"{name}: no gradients here ({derivative.info.reason}), as were planned. Plan it with --method sketch.")
     return Way(ground, derivative)
 
 
@@ -137,9 +135,7 @@ def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
             failed = ground.faults.stages
             why = f"{failed[-1].error}: {failed[-1].message}" if failed else derivative.info.reason
             name = ground.subject.info.name
-            raise ModelError(
-                f"{name}: measuring by gradients failed ({why}), as was planned. Plan it with --method sketch."
-            )
+            raise ModelError(f"{name}: measuring by gradients failed ({why}), as was planned. Plan it with --method sketch.")
         return measured(_by_differences(ground, derivative.info))
     later: list[Callable[[Found], Found]] = []
     if ground.step.unchosen is None:

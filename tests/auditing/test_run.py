@@ -458,10 +458,14 @@ class TestKeptOutputs:
         fn = from_callable(self.MODEL.logits, (150,), 4, dtype="float64")
         return audit(fn, self.X, settings=Settings(method="sketch", step=1e-3, **options))
 
-    def test_only_those_of_the_largest_values_are_kept_where_memory_is_bounded(self, monkeypatch):
+    def test_only_those_that_are_likely_to_weigh_most_are_kept_where_memory_is_bounded(self, monkeypatch):
         first_round = self.audited(precision=0.9)  # reached at once: nothing is refined
         (first,) = {s.directions for s in first_round.samples}
-        largest = sorted(first_round.samples, key=lambda s: s.lambda_max.value)[-3:]
+        z = self.MODEL.logits(self.X)
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        weights = (p * (1 - p)).max(axis=1)
+        largest = sorted(first_round.samples, key=lambda s: weights[s.index])[-3:]
         free = {s.index for s in self.audited().samples if s.directions > first}
         assert len(free) > 3, "with room for all, more samples are refined"
         one = (first + 1) * 4 * 8  # bytes: a row of float64 logits for each direction, and the sample's own

@@ -8,8 +8,8 @@ import logging
 import numpy as np
 import pytest
 
+from onnxfim.auditing import schedule
 from onnxfim.auditing.run import audit
-from onnxfim.auditing.stages import refining
 from onnxfim.record.audit import Audit
 from onnxfim.report.formats import renderers
 from tests.support.faults import Unforeseen, break_stage, has_fallback, stages_by_name
@@ -154,7 +154,7 @@ def test_one_sample_that_fails_is_skipped_and_the_others_are_measured(monkeypatc
         return plain(self, sample, *rest)
 
     monkeypatch.setattr(Measurer, "__call__", wild)
-    monkeypatch.setattr(refining, "_most_deciding", lambda *_: [])
+    monkeypatch.setattr(schedule, "most_deciding", lambda *_: [])
     found = audit(path, X, LABELS, cpu(batch=8, **SKETCH))
     assert [(s.index, s.reason) for s in found.skipped] == [(3, "measuring by differences failed unexpectedly (Unforeseen)")]
     assert [s.index for s in found.samples] == [s.index for s in expected.samples if s.index != 3]

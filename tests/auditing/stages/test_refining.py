@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from onnxfim.auditing.run import audit
 from onnxfim.auditing import schedule
+from onnxfim.auditing.run import audit
 from onnxfim.auditing.stages import by_differences, refining
 from onnxfim.auditing.subject import from_callable
 from onnxfim.record.settings import Settings
