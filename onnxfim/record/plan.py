@@ -16,13 +16,14 @@ from onnxfim.record.input_pictures import InputKind
 from onnxfim.record.json_text import parsed
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.layout import audit_from_dict, audit_text
-from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, Positive
+from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, Positive, closed
 from onnxfim.record.packed_array import PackedArray
 
 #: Of the layout, and of what a plan means: shards of another one do not go with it.
 PLAN_VERSION = "1"
 
 
+@closed
 @dataclass(frozen=True)
 class PlannedSpread:
     """How far the inputs spread, `slopes.spread.Spread`."""
@@ -34,6 +35,7 @@ class PlannedSpread:
     guessed: PackedArray | None
 
 
+@closed
 @dataclass(frozen=True)
 class PlannedRange:
     """The valid range of inputs: its ends at each coordinate, (d,) each, and where it is from, in words."""
@@ -43,6 +45,7 @@ class PlannedRange:
     source: str
 
 
+@closed
 @dataclass(frozen=True)
 class LadderBlock:
     """Outputs along a sample's first directions, (rows, K, P), by which the step was chosen: they are not measured again."""
@@ -53,6 +56,7 @@ class LadderBlock:
     rows: PackedArray
 
 
+@closed
 @dataclass(frozen=True)
 class Plan:
     """What all samples together decide of an audit, and which samples are to be measured: the contract of its shards.

@@ -12,7 +12,7 @@ from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.json_text import parsed, uncollected
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.layout import UNSAID, no_nulls
-from onnxfim.record.limits import ALWAYS, Count, NotNegative, Positive
+from onnxfim.record.limits import ALWAYS, Count, NotNegative, Positive, closed
 from onnxfim.record.running import FailedStage, Restart
 from onnxfim.record.sample import SampleResult, Skipped
 
@@ -20,6 +20,7 @@ from onnxfim.record.sample import SampleResult, Skipped
 SHARD_VERSION = "1"
 
 
+@closed
 @dataclass(frozen=True)
 class Shard:
     """Results of a part of a plan's samples.

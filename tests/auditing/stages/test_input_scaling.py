@@ -76,15 +76,15 @@ def test_the_check_is_counted_and_kept():
 
 def test_an_audit_smaller_than_the_check_says_that_nothing_was_tried():
     with np.load(SAMPLES / "digits.npz") as data:
-        X, y = (2 * data["inputs"][:24] - 1).astype(np.float32), data["labels"][:24]
-    tiny = Settings(samples=2, replay=0, bounds=False, flip=False, method="sketch", budget=10)
+        X, y = (2 * data["inputs"][:20] - 1).astype(np.float32), data["labels"][:20]
+    tiny = Settings(samples=2, replay=0, bounds=False, flip=False, method="sketch", budget=12)
     audit = onnxfim.audit(SAMPLES / "digits_resnet.onnx", X, y, tiny)
     found = audit.data.scaling
     assert (found.tried, found.change) == (0, None)
     changes = int(found.unchecked.split()[1])
     told, foreseen = found.unchecked.rsplit(" ", 1)
     assert told == f"trying {changes} usual changes of the inputs takes {8 * changes} forward passes, and measuring about"
-    assert int(foreseen.replace(",", "")) == pytest.approx(audit.run.evaluations, rel=0.1)  # but for what the ladder measured
+    assert int(foreseen.replace(",", "")) == pytest.approx(audit.run.evaluations, rel=0.15)  # but for what the ladder measured
     (finding,) = (f for f in audit.findings if f.id == "scaling-untried")
     assert finding.level == "note"
     assert found.unchecked in finding.message
