@@ -23,7 +23,7 @@ from onnxfim.slopes.spread import Spread
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_APART = ("path", "doubt", "no_slope")  # of a model: where it lies, and what its values alone tell, which is the plan's
+_APART = ("path", "name", "doubt", "no_slope")  # of a model: where it lies; what values alone tell is the plan's
 
 
 def planned_samples(plan: Plan, samples: Samples) -> Samples:
