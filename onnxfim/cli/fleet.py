@@ -95,7 +95,7 @@ plan_command.name = "plan"
     codes=_MERGE_CODES,
     examples=(
         Example("A page of all shards, with the plan beside them", "onnxfim merge shard-*.json -o html=report.html"),
-        Example("A check for CI", "onnxfim merge shards/ --plan plan.json --fail-on 'lambda_max.p95 > 12.5' -o junit=junit.xml"),
+        Example("A check for CI", "onnxfim merge shards/ --plan plan.json --fail-on 'lambda_max.p95 > 12.5'"),
         Example("What is there so far", "onnxfim merge shard-*.json --partial"),
     ),
     pages=_PAGES,

@@ -17,6 +17,7 @@ from onnxfim.cli.audit_command import prepare, read_samples
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.concluding import concluded
 from onnxfim.cli.console import Console
+from onnxfim.cli.dry_running import dry_run_command
 from onnxfim.cli.files import is_stdout, write
 from onnxfim.cli.gating import NOTHING, as_baseline, read_checks
 from onnxfim.cli.identifying import told_by, with_data_files, words_given
@@ -27,7 +28,7 @@ from onnxfim.data import Samples
 from onnxfim.data.user_loader import names_code, read_from
 from onnxfim.errors import InputError, OnnxFimError, OutputError
 from onnxfim.fleet.fleet_jobs import MergeJob, PlanJob, ShardJob
-from onnxfim.fleet.merging import Missing, looked_at, merge, united
+from onnxfim.fleet.merging import Missing, looked_at, merge, missing_words, united
 from onnxfim.fleet.shard_of import shard_of
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit
@@ -66,8 +67,12 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
     baseline = None if options["baseline"] is None else Audit.load(options["baseline"])
     with console.said_where_slow("reading the model and the samples"):
         prepared = prepare(model, as_baseline(options, given, baseline))
+    subject = Candidate(prepared.file, prepared.samples, prepared.settings)
+    if options["dry_run"]:
+        dry_run_command([(model, subject)], how, console, options, as_json=False)
+        return
     loading = {"model": model, **{name: to_plain(options[name]) for name in _READING}}
-    outcome = how.do(PlanJob(Candidate(prepared.file, prepared.samples, prepared.settings), cache_folder(options), loading))
+    outcome = how.do(PlanJob(subject, cache_folder(options), loading))
     found, draft = outcome.result, outcome.result.audit
     identity = with_data_files(told.of(draft.identity) or Identity(""), options)
     run = replace(draft.run, restarts=outcome.restarts)
@@ -147,6 +152,8 @@ def merge_command(
         found = read_plan(where)
         with console.said_where_slow("reading the shards"):
             shards = tuple(_read_shard(path) for path in files)
+        if options["dry_run"]:
+            return _told_only(found, shards, console)
         try:
             measured = _merged(found, where, shards, model, how, console, partial=partial, options=options)
         except Missing as error:
@@ -154,6 +161,20 @@ def merge_command(
             console.error(str(error))
             return NOTHING
     return concluded(replace(measured, identity=told.of(measured.identity)), checks, outputs, console, options)
+
+
+def _told_only(plan: Plan, shards: Sequence[Shard], console: Console) -> int:
+    """Say what would be merged, and what is missing; returns the exit code that it would have."""
+    union = united(plan, shards)
+    console.line(
+        f"{len(plan.audited) - len(union.missing):,} of {len(plan.audited):,} samples are there, in {len(union.shards)} shards"
+    )
+    if union.missing:
+        console.line(f"missing: {missing_words(plan, union)}")
+    elif again := looked_at(plan.audit, union.results):
+        console.line(f"the model is looked at again at {len(again):,} of them")
+    console.line("nothing was merged, and no report was written")
+    return NOTHING if union.missing else 0
 
 
 def read_plan(path: str) -> Plan:

@@ -201,20 +201,28 @@ def _require_equal(shard: Shard, results: dict[int, SampleResult], skipped: dict
             )
 
 
-def _missing(plan: Plan, union: Union) -> Missing:
-    counts = {s.part[1] for s in union.shards if s.part is not None}
-    parts: tuple[tuple[int, int], ...] = ()
-    if len(counts) == 1:
-        n = counts.pop()
-        gone = set(union.missing)
-        parts = tuple((i, n) for i in range(1, n + 1) if gone.intersection(plan.lot(i, n)))
+def missing_words(plan: Plan, union: Union) -> str:
+    """What is missing, in words: shards where all that are there are of one count, else samples."""
+    parts = _missing_parts(plan, union)
+    if not parts:
+        return f"{len(union.missing):,} samples (the first: {union.missing[0]})"
     told = ", ".join(f"{i}/{n}" for i, n in parts[:_NAMED]) + (", …" if len(parts) > _NAMED else "")
-    what = f"shard{'s' * (len(parts) > 1)} {told}" if parts else f"{len(union.missing):,} samples (the first: {union.missing[0]})"
+    return f"shard{'s' * (len(parts) > 1)} {told}"
+
+
+def _missing_parts(plan: Plan, union: Union) -> tuple[tuple[int, int], ...]:
+    counts, gone = {s.part[1] for s in union.shards if s.part is not None}, set(union.missing)
+    if len(counts) != 1:
+        return ()
+    (n,) = counts
+    return tuple((i, n) for i in range(1, n + 1) if gone.intersection(plan.lot(i, n)))
+
+
+def _missing(plan: Plan, union: Union) -> Missing:
     have = len(plan.audited) - len(union.missing)
-    return Missing(
-        f"merge: {what} missing: {have:,} of {len(plan.audited):,} samples are there. Measure what is missing, or pass --partial.",
-        union.missing, parts,
-    )  # fmt: skip
+    there = f"{have:,} of {len(plan.audited):,} samples are there"
+    told = f"merge: {missing_words(plan, union)} missing: {there}. Measure what is missing, or pass --partial."
+    return Missing(told, union.missing, _missing_parts(plan, union))
 
 
 def _gradient(plan: Plan, union: Union) -> GradientInfo:
@@ -227,7 +235,7 @@ def _gradient(plan: Plan, union: Union) -> GradientInfo:
 
 def _times(run: Run, union: Union) -> dict[str, object]:
     """What depends on clocks and machines: of the plan, and of the shards."""
-    return {**run.times, "shards": len(union.shards), "shard_seconds": [s.seconds for s in union.shards]}
+    return {**run.times, "shards": len(union.shards), "slowest_shard_seconds": max((s.seconds for s in union.shards), default=0.0)}
 
 
 def _union(parts: Iterable[Iterable[object]]) -> tuple:  # type: ignore[type-arg]

@@ -142,7 +142,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_line_exit_2_and_nothing_written(here, command, monkeypatch, case):
-    monkeypatch.setattr("onnxfim.cli.audit_command.SILENT", 600.0)
+    monkeypatch.setattr("onnxfim.cli.concluding.SILENT", 600.0)
     monkeypatch.setattr("onnxfim.cli.waiting.SILENT", 600.0)  # on a busy machine a stage that takes a second is told
     prepare, arguments, words = CASES[case]
     prepare(here)

@@ -96,6 +96,15 @@ def test_missing_shards_are_listed_and_partial_marks(planned, tmp_path, run):
     assert json.loads((tmp_path / "part.json").read_text())["run"]["partial"] is True
 
 
+def test_dry_runs_write_nothing(planned, tmp_path, run):
+    before = sorted(p.name for p in tmp_path.iterdir())
+    assert "nothing was measured" in run("plan", MODEL, "--data", DATA, *ASKED, *ALONE, "--dry-run", "-o", "other.json")
+    run("audit", "--plan", "plan.json", "--shard", "1/2", *ALONE)
+    told = run("merge", "shard-1-of-2.json", "--dry-run", code=3)
+    assert told == "12 of 24 samples are there, in 1 shards\nmissing: shard 2/2\nnothing was merged, and no report was written\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "shard-1-of-2.json"])
+
+
 def test_gates_are_decided_on_the_union(planned, run):
     for i in (1, 2):
         run("audit", "--plan", "plan.json", "--shard", f"{i}/2", *ALONE)
