@@ -64,32 +64,41 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def first(self, count: int) -> Samples:
-        """The first so many samples."""
+    def take(self, positions: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Samples:
+        """The samples at these positions among those here, strictly increasing; what is told of the whole data stays as it is.
+
+        Raises:
+            IndexError: a position that is not there.
+            ValueError: positions that do not increase.
+        """
+        at = np.asarray(positions, np.int64).reshape(-1)
+        if len(at) and (at[0] < 0 or at[-1] >= len(self)):
+            raise IndexError(f"positions {at[0]} to {at[-1]} of {len(self)} samples")
+        if np.any(np.diff(at) <= 0):
+            raise ValueError("positions of samples do not increase")
+        if len(at) == len(self):
+            return self
+        rows = slice(int(at[0]), int(at[-1]) + 1) if len(at) and at[-1] - at[0] == len(at) - 1 else at  # a run is a view
         return replace(
             self,
-            inputs=self.inputs[:count],
-            labels=None if self.labels is None else self.labels[:count],
-            indices=self.indices[:count],
-            names=self.names[:count],
-            fed=None if self.fed is None else self.fed[:count],
-            held={name: values[:count] for name, values in self.held.items()},
+            inputs=self.inputs[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            indices=self.indices[rows],
+            names=tuple(self.names[i] for i in at),
+            fed=None if self.fed is None else self.fed[rows],
+            held={name: values[rows] for name, values in self.held.items()},
         )
+
+    def first(self, count: int) -> Samples:
+        """The first so many samples."""
+        return self.take(np.arange(min(count, len(self))))
 
     def without(self, reasons: Mapping[int, str]) -> Samples:
         """The samples without those of these indices, each listed as skipped for its reason."""
-        kept = ~np.isin(self.indices, list(reasons))
-        left_out = tuple(Skipped(int(i), reasons[int(i)]) for i in self.indices[~kept])
-        return replace(
-            self,
-            inputs=self.inputs[kept],
-            labels=None if self.labels is None else self.labels[kept],
-            indices=self.indices[kept],
-            names=tuple(name for name, keep in zip(self.names, kept, strict=True) if keep),
-            fed=None if self.fed is None else self.fed[kept],
-            skipped=tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index)),
-            held={name: values[kept] for name, values in self.held.items()},
-        )
+        out = np.isin(self.indices, list(reasons))
+        left_out = tuple(Skipped(int(i), reasons[int(i)]) for i in self.indices[out])
+        skipped = tuple(sorted((*self.skipped, *left_out), key=lambda s: s.index))
+        return replace(self.take(np.flatnonzero(~out)), skipped=skipped)
 
 
 @dataclass(frozen=True)
