@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxfim.data.arrays import Target, gather, held_array
+from onnxfim.data.arrays import gather, held_array
 from onnxfim.data.class_labels import ClassOrder, class_order
 from onnxfim.data.columns import Asked
+from onnxfim.data.converting import Target
 from onnxfim.data.iterables import as_array, column_names, from_iterable
 from onnxfim.data.npy import Archive, HeldRows, RowSource, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing

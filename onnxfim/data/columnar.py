@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxfim.data.arrays import Target
 from onnxfim.data.arrow_files import Arrow, Shards, readable, shards_of
 from onnxfim.data.class_labels import ClassOrder, alphabetical, class_labels
 from onnxfim.data.columns import Asked, TableRows, as_labels, label_of, pick, table_samples
+from onnxfim.data.converting import Target
 from onnxfim.data.images import Picture, decoded
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, listed
 from onnxfim.errors import InputError

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
 from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.converting import Target
 from onnxfim.data.npy import ChosenRows
 from onnxfim.data.preprocessing import order_of
 from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, listed, shape_text

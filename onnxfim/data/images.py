@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import ClassOrder, class_labels
+from onnxfim.data.converting import Target
 from onnxfim.data.preprocessing import CHANNELS, order_of
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line, shape_text, unusable
 from onnxfim.errors import InputError, lfs_pointer

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
 from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.converting import Target
 from onnxfim.data.npy import HeldRows
 from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, listed, one_line, shape_text
 from onnxfim.errors import InputError

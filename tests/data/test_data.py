@@ -17,7 +17,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.data import Preprocessing, Skipped, from_arrays, images, load, random_samples
 from onnxfim.data import samples as samples_module
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
+from onnxfim.data.converting import Target
 from onnxfim.data.samples import Choice
 from onnxfim.errors import InputError
 from tests.support.places import DEV
