@@ -7,14 +7,15 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxfim.data.file_ranges import FileRanges
-from onnxfim.data.lazy_rows import Array, Indices
+from onnxfim.data.lazy_rows import Array, Indices, blocks, is_large
 from onnxfim.errors import InputError
 
 
@@ -79,7 +80,11 @@ class Spool:
         weakref.finalize(self, _remove, self.path, os.getpid())
 
     def write(self, content: bytes | bytearray | memoryview) -> int:
-        """Append bytes; where they begin."""
+        """Append bytes; where they begin.
+
+        Raises:
+            InputError: the disk does not take them.
+        """
         start = self.size
         with self._told():
             self._file.write(content)
@@ -110,16 +115,64 @@ def _remove(path: str, process: int) -> None:
             Path(path).unlink()
 
 
-def spooled(where: str, parts: Iterable[Array], count: int) -> FileRows:
-    """Rows that come part by part, (n, …) each and ``count`` in all, written to a temporary file from which they can be read.
+class Collected:
+    """Rows that come part by part, once: held in memory, or in a temporary file from where on they are many.
 
-    Raises:
-        InputError: the disk does not take them.
+    Args:
+        where: What they are of, for messages.
     """
-    spool = Spool(where)
-    first: Array | None = None
-    for part in parts:
-        first = part[:0] if first is None else first
-        spool.write(memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8)))
-    assert first is not None
-    return FileRows(spool.done(), 0, (count, *first.shape[1:]), first.dtype, spool)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._held: list[Array] = []
+        self.bytes = self.count = 0
+        self._spool: Spool | None = None
+        self._written: list[tuple[np.dtype, int]] = []
+
+    def add(self, part: Array) -> None:
+        """The next rows, (n, …), all of one shape.
+
+        Raises:
+            InputError: the disk does not take them.
+        """
+        self.count += len(part)
+        self.bytes += part.nbytes
+        self._held.append(part)
+        if self._spool is None and is_large(1, self.bytes):
+            self._spool = Spool(self._where)
+        if self._spool is not None:
+            self._write(self._spool)
+
+    def _write(self, spool: Spool) -> None:
+        for part in self._held:
+            spool.write(_bytes(part))
+            self._written.append((part.dtype, len(part)))
+        self._held = [part[:0] for part in self._held[:1]]
+
+    def rows(self, dtype: npt.DTypeLike = None) -> Array | FileRows:
+        """All of them, in the type that holds them all, or in this one: an array, or rows in a file."""
+        if self._spool is None:
+            found = np.concatenate(self._held)
+            with np.errstate(over="ignore"):
+                return found if dtype is None else found.astype(dtype, copy=False)
+        shape = self._held[0].shape[1:]
+        kinds = {kind for kind, _ in self._written}
+        common = np.result_type(*kinds) if dtype is None else np.dtype(dtype)
+        here = FileRows(self._spool.done(), 0, (self.count, *shape), common, self._spool)
+        return here if kinds == {common} else self._of_one_type(here)
+
+    def _of_one_type(self, here: FileRows) -> FileRows:
+        """The rows of a file whose parts are of several types, or of another, written anew."""
+        spool, start = Spool(self._where), 0
+        for kind, count in self._written:
+            part = FileRows(here.ranges, start, (count, *here.shape[1:]), kind)
+            one = math.prod(here.shape[1:]) * kind.itemsize
+            for some in blocks(count, one):
+                with np.errstate(over="ignore"):
+                    spool.write(_bytes(part.read(np.arange(some.start, some.stop)).astype(here.dtype)))
+            start += count * one
+        return FileRows(spool.done(), 0, here.shape, here.dtype, spool)
+
+
+def _bytes(part: Array) -> memoryview:
+    return memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
