@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from onnxfim.data.samples import (
     shape_text,
     unusable,
 )
-from onnxfim.data.stored_rows import FileRows, Spool
+from onnxfim.data.stored_rows import FileRows, Spool, bytes_of
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 
@@ -120,7 +119,7 @@ def _checked(
         faults |= {good[k]: reason for k, reason in late.items()}
         reasons |= {part.start + k: reason for k, reason in faults.items()}
         if spool is not None:
-            spool.write(memoryview(np.ascontiguousarray(raw).reshape(-1).view(np.uint8)))
+            spool.write(bytes_of(raw))
         if not large:
             X = converted
             if len(good) < len(raw):
@@ -133,8 +132,7 @@ def _checked(
         shape = (len(indices), *inputs.shape[1:])
         lasting = FileRows(spool.done(), 0, shape, inputs.dtype, spool), np.arange(len(indices), dtype=np.int64)
     reader, at = lasting
-    rows = LazyRows(reader if conversion.nothing else ConvertedRows(reader, conversion), at)
-    return cast(Array, rows), reasons
+    return LazyRows(reader if conversion.nothing else ConvertedRows(reader, conversion), at).in_place, reasons
 
 
 def _largest_row(inputs: RowSource, target: Target) -> int:

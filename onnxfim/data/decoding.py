@@ -156,7 +156,7 @@ def decoded(
     if shape is None:
         raise unusable(where, skipped)
     rows = later.rows(geometry, target, shape) if later is not None else None
-    found = cast(Array, LazyRows(rows)) if rows is not None else cast(Array, inputs)[: len(kept)]
+    found = LazyRows(rows).in_place if rows is not None else cast(Array, inputs)[: len(kept)]
     return Decoded(found, tuple(i for i, _ in kept), tuple(name for _, name in kept), tuple(skipped), digest.hexdigest())
 
 

@@ -7,7 +7,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,9 @@ _KEPT_BYTES = 64 * 2**20  # of rows that cost much to read
 class RowReader(Protocol):
     """Rows that can be read at their places, as often as they are asked for: any thread's and, after a fork, any process's."""
 
-    #: Whether a row costs much more to make than to copy, so that the last ones are worth keeping.
-    costly: bool
+    @property
+    def costly(self) -> bool:
+        """Whether a row costs much more to make than to copy, so that the last ones are worth keeping."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -60,7 +61,13 @@ def rows_in_blocks(X: Array, positions: Sequence[int] | Array | None = None) -> 
 
 def part_of(X: Array, which: slice | Indices) -> Array:
     """Rows of X as X is: of an array an array, of rows read at need such rows."""
-    return X.part(which) if isinstance(X, LazyRows) else X[which]
+    rows = lazy(X)
+    return X[which] if rows is None else rows.part(which).in_place
+
+
+def lazy(X: object) -> LazyRows | None:
+    """X where it is rows that are read at need, and None where it is an array."""
+    return X if isinstance(X, LazyRows) else None
 
 
 class LazyRows:
@@ -79,12 +86,18 @@ class LazyRows:
         self.positions = np.arange(reader.shape[0], dtype=np.int64) if positions is None else np.asarray(positions, np.int64)
         self._kept: OrderedDict[int, Array] = OrderedDict()
         self._lock = threading.Lock()
+        self._found: dict[np.ufunc, Array] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LazyRows, (self.reader, self.positions)
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def in_place(self) -> Array:
+        """Itself in the place of an array, as those who use samples take it."""
+        return cast(Array, self)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,7 +121,7 @@ class LazyRows:
         return self.size * self.dtype.itemsize
 
     def __iter__(self) -> Iterator[Array]:
-        for rows in rows_in_blocks(self):  # type: ignore[arg-type]  # it stands in for an array
+        for rows in rows_in_blocks(self.in_place):
             yield from rows
 
     def __getitem__(self, key: Any) -> Array:
@@ -151,11 +164,12 @@ class LazyRows:
     def _ends(self, choose: np.ufunc, axis: int | None) -> Any:
         if axis not in (None, 0):
             raise TypeError("the ends of rows that are read at need are taken over all, or along the first axis")
-        found: Any = None
-        for rows in rows_in_blocks(self):  # type: ignore[arg-type]
-            here = choose.reduce(rows, axis=axis)
-            found = here if found is None else choose(found, here)
-        return found
+        if not self._found:  # both at once: to read them may be most of the work
+            for rows in rows_in_blocks(self.in_place):
+                for one in (np.minimum, np.maximum):
+                    here = one.reduce(rows, axis=0)
+                    self._found[one] = one(self._found[one], here) if one in self._found else here
+        return self._found[choose].copy() if axis == 0 else choose.reduce(self._found[choose], axis=None)
 
     def _read(self, at: Indices) -> Array:
         if not self.reader.costly or len(at) == 0:

@@ -20,7 +20,7 @@ import numpy as np
 from onnxfim.data.file_ranges import FileRanges
 from onnxfim.data.lazy_rows import Array, Indices, RowReader, is_large
 from onnxfim.data.samples import check_bytes, listed, one_line
-from onnxfim.data.stored_rows import ArrayRows, FileRows, Spool
+from onnxfim.data.stored_rows import ArrayRows, FileRows, Spool, bytes_of
 from onnxfim.errors import InputError
 
 # What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
@@ -158,7 +158,7 @@ class StoredRows:
         filled = 0
         for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
             column = np.empty(len(run), self.dtype)
-            view = memoryview(column.view(np.uint8))
+            view = bytes_of(column)
             for k in range(out.shape[1]):
                 ranges.read_into(view, 0, begin + (k * count + int(run[0])) * item)
                 out[filled : filled + len(run), k] = column

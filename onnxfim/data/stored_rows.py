@@ -37,7 +37,7 @@ class FileRows:
         """The rows at ``at``, (n, …); those that follow one another are read at once."""
         out = np.empty((len(at), *self.shape[1:]), self.dtype)
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = bytes_of(out)
         ends = np.flatnonzero(np.diff(at) != 1) + 1
         for first, stop in zip([0, *ends.tolist()], [*ends.tolist(), len(at)], strict=True):
             if stop > first:
@@ -145,11 +145,11 @@ class Collected:
 
     def _write(self, spool: Spool) -> None:
         for part in self._held:
-            spool.write(_bytes(part))
+            spool.write(bytes_of(part))
             self._written.append((part.dtype, len(part)))
         self._held = [part[:0] for part in self._held[:1]]
 
-    def rows(self, dtype: npt.DTypeLike = None) -> Array | FileRows:
+    def rows(self, dtype: npt.DTypeLike | None = None) -> Array | FileRows:
         """All of them, in the type that holds them all, or in this one: an array, or rows in a file."""
         if self._spool is None:
             found = np.concatenate(self._held)
@@ -169,10 +169,11 @@ class Collected:
             one = math.prod(here.shape[1:]) * kind.itemsize
             for some in blocks(count, one):
                 with np.errstate(over="ignore"):
-                    spool.write(_bytes(part.read(np.arange(some.start, some.stop)).astype(here.dtype)))
+                    spool.write(bytes_of(part.read(np.arange(some.start, some.stop)).astype(here.dtype)))
             start += count * one
         return FileRows(spool.done(), 0, here.shape, here.dtype, spool)
 
 
-def _bytes(part: Array) -> memoryview:
-    return memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+def bytes_of(part: Array) -> memoryview:
+    """The bytes of rows, in their order; those of the array itself where it is contiguous."""
+    return memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
