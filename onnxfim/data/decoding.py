@@ -53,7 +53,7 @@ class Geometry:
 class Picture:
     """An image of the data: its place there, its name, how its bytes are read, and where they lie.
 
-    ``file`` holds them from ``start`` on; None where they can be read once only.
+    ``file`` holds them from ``start`` on; None where they can be read once only. ``fault`` says why there is nothing to read.
     """
 
     index: int
@@ -61,6 +61,7 @@ class Picture:
     read: Callable[[], bytes]
     file: str | None = None
     start: int = 0
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,10 @@ def decoded(
     skipped: list[Skipped] = []
     for one in pictures:
         place = f"{where}/{one.name}"
+        if one.fault is not None:
+            digest.update(f"{one.name!r} none ".encode())
+            skipped.append(Skipped(one.index, one_line(one.fault)))
+            continue
         try:
             stamp = _stamp(one)
             content = one.read()

@@ -23,8 +23,8 @@ from onnxfim.data.samples import check_bytes, listed, one_line
 from onnxfim.data.stored_rows import ArrayRows, FileRows, Spool, bytes_of
 from onnxfim.errors import InputError
 
-# What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
-_READ_ERRORS = (
+#: What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
+NOT_AN_ARRAY = (
     OSError, EOFError, ValueError, TypeError, SyntaxError, RuntimeError, OverflowError, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -267,14 +267,19 @@ def _data_start(path: Path, member: zipfile.ZipInfo) -> int | None:
         return start if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX else None
 
 
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it lies column by column, and element type of an array; one of `NOT_AN_ARRAY` where there is none."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"its format version is {version}")
+    return readers[version](stream)
+
+
 def _parse(where: str, stream: IO[bytes], size: int, path: Path, begin: int | None) -> StoredRows:
     """Read the header of an array of ``size`` bytes in all, and hold it against that size."""
     with _readable(where):
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        version = np.lib.format.read_magic(stream)
-        if version not in readers:
-            raise ValueError(f"its format version is {version}")
-        shape, column_major, dtype = readers[version](stream)
+        shape, column_major, dtype = read_header(stream)
         start = stream.tell()
     if dtype.hasobject:
         raise InputError(
@@ -299,7 +304,7 @@ def _readable(where: str) -> Iterator[None]:
     """Turn what a damaged file raises into one line."""
     try:
         yield
-    except _READ_ERRORS as error:
+    except NOT_AN_ARRAY as error:
         raise InputError(
             f"{where}: cannot be read ({one_line(error) or type(error).__name__}), expected an array in NumPy's format. "
             "Copy the file again, or save it again with numpy.save or numpy.savez."

@@ -13,6 +13,7 @@ from onnxfim.data.file_ranges import FileRanges
 from onnxfim.data.lazy_rows import Array, LazyRows, RowReader, rows_in_blocks
 from onnxfim.data.preprocessing import Preprocessing
 from onnxfim.data.stored_rows import ArrayRows, FileRows
+from onnxfim.data.tar_shards import MemberRows
 
 Plain: TypeAlias = dict[str, Any]
 #: Keeps an array, and says its name.
@@ -56,6 +57,9 @@ def _reader(reader: RowReader, keep: Keep, write: Callable[[LazyRows], str]) -> 
         arrays = {name: keep(getattr(reader, name)) for name in ("which", "start", "size")}
         told = {"where": reader.where, "geometry": vars(reader.geometry), "target": _target(reader.target), "sample": reader.sample}
         return {"kind": "pictures", **_ranges(reader.ranges), **arrays, **told}
+    if isinstance(reader, MemberRows):
+        arrays = {name: keep(getattr(reader, name)) for name in ("which", "start", "turned")}
+        return {"kind": "members", **_ranges(reader.ranges), **arrays, "shape": reader.shape, "dtype": reader.dtype.str}
     assert isinstance(reader, ArrayRows), reader
     return {"kind": "array", "path": write(LazyRows(reader))}
 
@@ -72,6 +76,9 @@ def _read(record: Mapping[str, Any], kept: Callable[[str], Array]) -> RowReader:
         geometry = Geometry(**{name: _size(value) for name, value in record["geometry"].items()})
         target, sample = _target_of(record["target"]), tuple(record["sample"])
         return PictureRows(record["where"], _files(record), which, start, size, geometry, target, sample)
+    if kind == "members":
+        which, start, turned = (kept(record[name]) for name in ("which", "start", "turned"))
+        return MemberRows(_files(record), which, start, turned, tuple(record["shape"]), np.dtype(record["dtype"]))
     return ArrayRows(np.load(record["path"], mmap_mode="r", allow_pickle=False))
 
 
