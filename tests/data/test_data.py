@@ -349,7 +349,7 @@ class TestMistakesInFiles:
             load(tmp_path / "none.npz")
         (tmp_path / "data.xls").write_text("1,2")
         with pytest.raises(
-            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv or .parquet", "numpy.savez")
+            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv, .parquet or .tar", "numpy.savez")
         ):
             load(tmp_path / "data.xls")
 
