@@ -13,7 +13,8 @@ from onnxfim.auditing.inputs import arranged
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.reproducing import same
 from onnxfim.data import Samples
-from onnxfim.data.samples import check_bytes
+from onnxfim.data.lazy_rows import LazyRows
+from onnxfim.data.stored_rows import Collected
 from onnxfim.errors import InputError, ModelError
 from onnxfim.graph.between import Between
 from onnxfim.graph.choosing_heads import choose_heads
@@ -96,11 +97,12 @@ def entered(file: ModelFile, samples: Samples, settings: Settings, hardware: Har
     values, left = _read(reading, samples, meter)
     if len(left) < len(samples):  # tables of what is held have a row for each sample
         found = arranged(written, left, settings, hardware)
-    copy = _cut(replace(reading, file=found.file), values, left.inputs)
+    fed = left.inputs[:]  # one table of them stands in the copy
+    copy = _cut(replace(reading, file=found.file), values, fed)
     own = replace(found.file, proto=file.proto) if found.file.held is None else found.file
-    _compare(own, copy, into, output, left.inputs, values, hardware)
-    held = {**found.samples.held, **({into.name: left.inputs} if copy.holds_its_own else {})}
-    return copy, replace(left, inputs=values, fed=left.inputs, held=held)
+    _compare(own, copy, into, output, fed, values, hardware)
+    held = {**found.samples.held, **({into.name: fed} if copy.holds_its_own else {})}
+    return copy, replace(left, inputs=values, fed=fed, held=held)
 
 
 def with_floats(file: ModelFile, into: TensorInfo, at: str | None) -> ModelFile:
@@ -250,9 +252,8 @@ def _read(reading: _ValueReader, samples: Samples, meter: Meter) -> tuple[Array,
     """The value at every sample, and the samples that have one; those on which the runtime fails are left out."""
     X, name = samples.inputs, f"{reading.file.path}: {reading.place.tensor!r}"
     size = int(np.prod(reading.shape)) * 8
-    check_bytes(name, len(X) * size)
     rows = reading.fixed or max(1, min(_ROWS, _BYTES // max(1, size)))
-    found: list[Array] = []
+    found = Collected(name)
     lost: dict[int, str] = {}
     for start in range(0, len(X), rows):
         meter.check()
@@ -264,12 +265,13 @@ def _read(reading: _ValueReader, samples: Samples, meter: Meter) -> tuple[Array,
                     continue
                 good = np.isfinite(value.reshape(len(value), -1)).all(axis=1)
                 lost |= {int(samples.indices[k]): f"{reading.place.tensor!r} is not finite" for k in some[~good]}
-                found.append(value[good])
+                found.add(value[good])
         meter.spent(len(part))
     left = samples.without(lost) if lost else samples
     if not len(left):
         raise InputError(f"{name} cannot be read at any sample; the first: {next(iter(lost.values()))}. Check the data.")
-    return np.concatenate(found), left
+    values = found.rows()
+    return values if isinstance(values, np.ndarray) else LazyRows(values).in_place, left
 
 
 def _tried(call: Callable[[Array], Array], part: Array) -> Array | str:

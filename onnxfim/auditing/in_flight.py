@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.data.lazy_rows import rows_in_blocks
 from onnxfim.runtime.stopping import Stopped
 from onnxfim.runtime.watching import Kind, Watch
 
@@ -24,6 +26,7 @@ _STAGE = 128  # bytes of the stage's name, after the call
 #: Bytes of the record.
 SIZE = _CALL.size + _STAGE
 _COMPARED = 512  # coordinates by which the sample that a row lies beside is told
+_LOOKED_AT = 2**25  # numbers that are held for that at most
 #: The stage before the first.
 OPENING = "opening the model"
 #: Stages that an audit which measures nothing new still needs.
@@ -175,6 +178,7 @@ class Recorder(Watch):
 
 def _telling(X: Array) -> tuple[Array, Array]:
     """The coordinates that differ most between samples, and the samples there, (N, n) float64."""
-    flat = X.reshape(len(X), -1)
-    where = np.argsort(-flat.astype(np.float32).std(axis=0), kind="stable")[:_COMPARED]
-    return where, flat[:, where].astype(np.float64)
+    looked_at = X[: max(1, _LOOKED_AT // max(math.prod(X.shape[1:]), 1))]  # samples enough to tell which differ
+    deviation = looked_at.reshape(len(looked_at), -1).astype(np.float32).std(axis=0)
+    where = np.argsort(-deviation, kind="stable")[: min(_COMPARED, max(16, _LOOKED_AT // len(X)))]
+    return where, np.concatenate([rows.reshape(len(rows), -1)[:, where].astype(np.float64) for rows in rows_in_blocks(X)])

@@ -67,7 +67,8 @@ def arranged(file: ModelFile, samples: Samples, settings: Settings, hardware: Ha
     roles = {i.name: InputRole(i.name, i.dtype, i.shape, "not read") for i in unread}
     roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "held", words[i.name]) for i in others if i.name in held}
     roles |= {i.name: InputRole(i.name, i.dtype, i.shape, "perturbed") for i in moved}
-    rows = {into.name: samples.inputs} | {i.name: samples.held[i.name] for i in moved[1:]}
+    own_rows = samples.inputs[:] if together else samples.inputs  # one vector is made of several: all of them are held
+    rows = {into.name: own_rows} | {i.name: samples.held[i.name] for i in moved[1:]}
     whole = samples.inputs
     if together:
         parts = [JoinedInput(i.name, rows[i.name].shape[1:], np.dtype(i.dtype)) for i in moved]

@@ -20,6 +20,7 @@ from onnxfim.slopes.flips import ValidRange, valid_range
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.own_steps import settled_moves
 from onnxfim.slopes.rescaling import Rescaling
+from onnxfim.slopes.spread import largest_magnitude, root_mean_square
 from onnxfim.slopes.step import truncation
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -48,7 +49,7 @@ def grain_of(ground: Ground, moves: Array) -> float:
     """What rounding leaves of moves of all coordinates (*shape), relative to the inputs' size."""
     if ground.coupling is not None:
         return ground.coupling.grain
-    size = np.sqrt(np.mean([ground.X[i].astype(np.float64) ** 2 for i in ground.clean.audited], axis=0))
+    size = root_mean_square(ground.X, ground.clean.audited)
     return _eps(ground.X.dtype) * float(np.linalg.norm(size / moves))
 
 
@@ -127,7 +128,7 @@ def coordinate_moves(ground: Ground) -> Array:
     amplitude = step.step
     if not step.given:
         amplitude = max(step.step * math.sqrt(ground.dimension), _LEAST * math.sqrt(_eps(X.dtype)) * step.input_std)
-    size = np.max([np.abs(X[i]).astype(np.float64) for i in ground.clean.audited], axis=0)
+    size = largest_magnitude(X, ground.clean.audited)
     moves = np.maximum(amplitude * (1.0 if field is None else field), _ROUNDINGS * _eps(X.dtype) * size)
     if ground.scales.guessed is not None and not step.given:
         some = [ground.sample(int(i)) for i in ground.clean.audited if ground.index(int(i)) in step.samples][:_LOOKED_AT]

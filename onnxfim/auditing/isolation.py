@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from onnxfim import errors
 from onnxfim.auditing.in_flight import GROUND, NEEDED, OPENING, InFlight, Orders, during
-from onnxfim.auditing.jobs import AuditJob, Job, Task, without
+from onnxfim.auditing.jobs import AuditJob, Gathered, Job, Task, without
 from onnxfim.auditing.meter import Progress, Report
 from onnxfim.auditing.process import Hurry, Worker, can_fork
 from onnxfim.data import Samples
@@ -203,7 +203,7 @@ def _isolated(job: Job[T], isolation: Isolation, show: Showing, level: int, stop
                 worker.kill()
                 worker.close()
             if not isinstance(found, _Death):
-                return Outcome(course.job.read(found), course.left_out, tuple(course.restarts))
+                return Outcome(found.result(), course.left_out, tuple(course.restarts))
             _go_on(course, found, stop)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -213,8 +213,8 @@ def _unseen() -> AbstractContextManager[Report]:
     return nullcontext(lambda _: None)
 
 
-def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Report, stop: Stop) -> str | _Death:
-    """The result of a process as text, or how it died.
+def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Report, stop: Stop) -> Gathered[Any] | _Death:
+    """The result of a process, or how it died.
 
     Raises:
         OnnxFimError, KeyboardInterrupt: what it ended with.
@@ -222,7 +222,7 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
     asked = stop.asked if course.orders.finish is not None else 0
     since, timed_out, started = 0.0, False, time.monotonic()
     hurried: Hurry | None = None
-    kills = memory_kills()
+    kills, gathered = memory_kills(), course.job.gathered()
     while True:
         try:
             wait = _LOOKS if isolation.memory is not None else 0.1
@@ -230,9 +230,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
                 text = worker.messages.get(timeout=wait)
                 if text is None:
                     return _death(worker, kills)
-                result = _heard(text, report, stop)
-                if result is not None:
-                    return result
+                if _heard(text, report, stop, gathered):
+                    return gathered
             now = time.monotonic()
             if stop.asked > asked:
                 asked, since = stop.asked, since or now
@@ -251,8 +250,8 @@ def _watched(worker: Worker, course: _Course, isolation: Isolation, report: Repo
             stop.ask("SIGINT")
 
 
-def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
-    """Take a message in; the result as text where it is that.
+def _heard(text: bytes, report: Report, stop: Stop, gathered: Gathered[Any]) -> bool:
+    """Take a message in; whether the result is whole with it.
 
     Raises:
         OnnxFimError, KeyboardInterrupt, WorkerFault: what the process ended with.
@@ -263,8 +262,8 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
         report(from_plain(Progress, message["progress"]))
     elif "log" in message:
         logging.getLogger(message["log"]).log(message["level"], "%s", message["text"])
-    elif "result" in message:
-        return str(message["result"])
+    elif "part" in message:
+        gathered.take(message["part"])
     elif "error" in message:
         raise getattr(errors, message["error"])(message["text"])
     elif "bug" in message:
@@ -274,7 +273,7 @@ def _heard(text: bytes, report: Report, stop: Stop) -> str | None:
         if message["interrupted"] == TIME_LIMIT:
             raise OutOfTime("the time limit came before anything was measured. Give a longer --timeout.")
         raise Stopped(message["interrupted"])
-    return None
+    return "done" in message
 
 
 def _overdue(

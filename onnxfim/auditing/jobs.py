@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -20,13 +20,47 @@ from onnxfim.data import Samples
 from onnxfim.record.audit import Audit
 from onnxfim.record.deployment import Attribution, MovedOutput
 from onnxfim.record.fitting import from_plain
+from onnxfim.record.layout import sample_parts, samples_of
 from onnxfim.record.plain import to_plain
+from onnxfim.record.sample import SampleResult
 from onnxfim.record.steps import StepChoice
 from onnxfim.runtime.stopping import Stop
 
 T = TypeVar("T")
 #: Outputs of two models on all samples, and the forward passes that they took.
 TwoOutputs: TypeAlias = tuple[tuple[MovedOutput, ...], int]
+
+
+class Gathered(Generic[T]):
+    """A result that comes in texts: here in one."""
+
+    def __init__(self, read: Callable[[str], T]) -> None:
+        self._read, self._texts = read, list[str]()
+
+    def take(self, text: str) -> None:
+        """The next text."""
+        self._texts.append(text)
+
+    def result(self) -> T:
+        """The result, when all texts have come."""
+        return self._read("".join(self._texts))
+
+
+class _GatheredAudit(Gathered[Audit]):
+    """An audit without its samples, then these, some at a time: each becomes its record before the next ones come."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text: from_plain(Audit, json.loads(text)))
+        self._samples: list[SampleResult] = []
+
+    def take(self, text: str) -> None:
+        if self._texts:
+            self._samples += samples_of(text)
+        else:
+            self._texts.append(text)
+
+    def result(self) -> Audit:
+        return replace(super().result(), samples=tuple(self._samples))
 
 
 class Job(ABC, Generic[T]):
@@ -51,6 +85,14 @@ class Job(ABC, Generic[T]):
     @abstractmethod
     def read(self, text: str) -> T:
         """The result that `written` made the text of."""
+
+    def parts(self, result: T) -> Iterator[str]:
+        """The result as texts, one after another, none of them long; what `gathered` takes in."""
+        yield self.written(result)
+
+    def gathered(self) -> Gathered[T]:
+        """What takes in the texts that `parts` gave, as they come."""
+        return Gathered(self.read)
 
     @abstractmethod
     def of(self, change: Callable[[Candidate], Candidate]) -> Job[T]:
@@ -82,6 +124,13 @@ class AuditJob(Job[Audit]):
 
     def read(self, text: str) -> Audit:
         return Audit.from_json(text)
+
+    def parts(self, result: Audit) -> Iterator[str]:
+        yield self.written(replace(result, samples=()))
+        yield from sample_parts(result.samples)
+
+    def gathered(self) -> Gathered[Audit]:
+        return _GatheredAudit()
 
     def of(self, change: Callable[[Candidate], Candidate]) -> AuditJob:
         return replace(self, candidate=change(self.candidate))

@@ -15,6 +15,8 @@ from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.in_flight import Orders
 from onnxfim.auditing.jobs import AttributionJob, AuditJob, Job, OutputsJob, StepJob, Task
 from onnxfim.data import Samples, Skipped
+from onnxfim.data.lazy_rows import LazyRows, lazy
+from onnxfim.data.telling_rows import opened, told, write_rows
 from onnxfim.errors import SettingsError
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
@@ -74,29 +76,47 @@ def _candidate(candidate: Candidate, folder: Path) -> Plain:
         raise SettingsError(f"{model.name}: is a function of this process, which no other can call. Audit it without isolation.")
     assert isinstance(samples, Samples)
     record: Plain = {"model": str(model.path if isinstance(model, ModelFile) else model), "settings": to_plain(candidate.settings)}
-    told = {f.name: getattr(samples, f.name) for f in fields(samples) if f.name not in (*_ARRAYS, _HELD)}
-    record["samples"] = to_plain(told)
+    plain = {f.name: getattr(samples, f.name) for f in fields(samples) if f.name not in (*_ARRAYS, _HELD)}
+    record["samples"] = to_plain(plain)
     for name in _ARRAYS:
         record[name] = _saved(getattr(samples, name), folder)
     record[_HELD] = {name: _saved(values, folder) for name, values in samples.held.items()}
     return record
 
 
-def _saved(array: Any, folder: Path) -> str | None:
-    """The name of the file that holds an array; None where there is none."""
+def _saved(array: Any, folder: Path) -> str | Plain | None:
+    """The name of the file that holds an array, or where its rows lie; None where there is none."""
     if array is None:
         return None
+    if (rows := lazy(array)) is not None:
+        return told(rows, lambda part: str(_saved(part, folder)), lambda own: _written(own, folder))
     name = f"{secrets.token_hex(8)}.npy"
     np.save(folder / name, array, allow_pickle=False)
     return name
 
 
+def _written(rows: LazyRows, folder: Path) -> str:
+    """The path of a file that holds the rows."""
+    path = str(folder / f"{secrets.token_hex(8)}.npy")
+    write_rows(path, rows)
+    return path
+
+
+def _loaded(saved: str | Plain | None, folder: Path) -> Any:
+    """What `_saved` saved."""
+    if saved is None:
+        return None
+    if isinstance(saved, dict):
+        return opened(saved, lambda name: np.asarray(np.load(folder / name, allow_pickle=False)))
+    return np.load(folder / saved, allow_pickle=False)
+
+
 def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
-    told = record["samples"]
-    arrays: Plain = {n: None if record[n] is None else np.load(folder / record[n], allow_pickle=False) for n in _ARRAYS}
-    lists = {name: None if told[name] is None else tuple(told[name]) for name in ("names", "class_names", "feature_names")}
-    skipped = tuple(Skipped(**s) for s in told["skipped"])
+    plain = record["samples"]
+    arrays: Plain = {name: _loaded(record[name], folder) for name in _ARRAYS}
+    lists = {name: None if plain[name] is None else tuple(plain[name]) for name in ("names", "class_names", "feature_names")}
+    skipped = tuple(Skipped(**s) for s in plain["skipped"])
     held = {name: np.load(folder / file, allow_pickle=False) for name, file in record[_HELD].items()}
-    samples = Samples(**arrays, **{**told, **lists, "skipped": skipped}, held=held)
+    samples = Samples(**arrays, **{**plain, **lists, "skipped": skipped}, held=held)
     settings: Settings = from_plain(Settings, record["settings"])
     return Candidate(record["model"], samples, settings)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.auditing.context import Context
 from onnxfim.record.audit import Thumbnail
 from onnxfim.record.audited_from import Position
 from onnxfim.record.input_pictures import InputKind
@@ -39,6 +40,25 @@ def pictured(inputs: Mapping[int, Array], indices: Iterable[int], kind: InputKin
     """Pictures of these samples, as far as they have any."""
     made = (thumbnail(index, _picture(inputs[index], kind)) for index in indices)
     return tuple(t for t in made if t is not None)
+
+
+class InputsByIndex(Mapping[int, Array]):
+    """The inputs of an audit by their samples' indices; one is read where it is looked at."""
+
+    def __init__(self, context: Context) -> None:
+        self._X, self._indices = context.X, context.samples.indices
+
+    def __getitem__(self, index: int) -> Array:
+        at = int(np.searchsorted(self._indices, index))
+        if at == len(self._indices) or self._indices[at] != index:
+            raise KeyError(index)
+        return np.asarray(self._X[at])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices.tolist())
+
+    def __len__(self) -> int:
+        return len(self._indices)
 
 
 def thumbnail(index: int, picture: Array | None) -> Thumbnail | None:

@@ -54,7 +54,9 @@ def serve(task: Task, memory: mmap.mmap, given: BinaryIO, back: BinaryIO) -> Non
     try:
         with Recorder(memory, task.orders, inputs.inputs if isinstance(inputs, Samples) else inputs).current():
             result = task.job.run(tell.progress, stop)
-        tell(result=task.job.written(result))
+        for text in task.job.parts(result):
+            tell(part=text)
+        tell(done=True)
     except OnnxFimError as error:
         tell(error=_public(error), text=str(error))
     except KeyboardInterrupt:

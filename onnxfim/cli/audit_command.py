@@ -30,8 +30,8 @@ from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import class_order
+from onnxfim.data.converting import Target
 from onnxfim.data.feature_names import feature_names
 from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import names_code, read_from

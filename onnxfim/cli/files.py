@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from onnxfim.cli.console import Console
 from onnxfim.data.images import SUFFIXES
@@ -14,6 +15,9 @@ from onnxfim.record.writing_folders import write_folder
 from onnxfim.report.dossier import SUMS, check_dossier
 from onnxfim.report.formats import FOLDERS
 from onnxfim.runtime.stopping import Stop, current_stop
+
+#: What is written: the text of a file, what gives it in parts, or the texts of a folder's files by their names.
+Made: TypeAlias = "str | Callable[[], Iterable[str]] | dict[str, str]"
 
 #: Configuration files of the current folder.
 _READ_ANYWAY = ("onnxfim.toml", "pyproject.toml")
@@ -101,18 +105,18 @@ def _overwrites(path: str, read: str) -> bool:
         return False
 
 
-def write(path: str, made: str | dict[str, str]) -> None:
-    """Write a text file whole (`record.writing.write_text`), or a folder of them; ``-`` is stdout.
+def write(path: str, made: Made) -> None:
+    """Write a text file whole (`record.writing.write_text`), a text that comes in parts, or a folder of files; ``-`` is stdout.
 
     Raises:
         OutputError: the file cannot be written.
     """
     stop = current_stop() or Stop()
     with stop.unbroken():
-        if not isinstance(made, str):
+        if isinstance(made, dict):
             write_folder(path, made, SUMS)
         elif is_stdout(path):
-            Console().document(made)
+            Console().document(made if isinstance(made, str) else "".join(made()))
         else:
             write_text(path, made, hurried=lambda: stop.asked > 0)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from onnxfim.cli.files import check_apart, check_outputs, is_stdout, within, write
+from onnxfim.cli.files import Made, check_apart, check_outputs, is_stdout, within, write
 from onnxfim.cli.identifying import Told
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
+from onnxfim.record.layout import audit_parts
 from onnxfim.record.writing import destination
 from onnxfim.report.formats import FOLDERS, renderers
 
@@ -85,12 +87,14 @@ class Outputs:
 
     def write(self, audit: Audit) -> Written:
         """Write every format, the JSON first, each whatever becomes of the others."""
-        return write_each(
-            self.targets, renderers(self.assets, print_samples=self.print_samples, script=None if self.script else False), audit
+        render: dict[str, Callable[[Audit], Made]] = dict(
+            renderers(self.assets, print_samples=self.print_samples, script=None if self.script else False)
         )
+        render["json"] = lambda audit: partial(audit_parts, audit, indent=1)  # the longest of them is never whole in memory
+        return write_each(self.targets, render, audit)
 
 
-def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], str | dict[str, str]]], result: T) -> Written:
+def write_each(targets: Sequence[tuple[str, str]], render: Mapping[str, Callable[[T], Made]], result: T) -> Written:
     """Make ``result`` in every format and write it; the JSON, which holds everything, comes first.
 
     Args:

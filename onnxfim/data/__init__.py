@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxfim.data.arrays import Target, gather, held_array
+from onnxfim.data.arrays import gather, held_array
 from onnxfim.data.class_labels import ClassOrder, class_order
 from onnxfim.data.columns import Asked
+from onnxfim.data.converting import Target
 from onnxfim.data.iterables import as_array, column_names, from_iterable
 from onnxfim.data.npy import Archive, HeldRows, RowSource, open_npy, open_npz
 from onnxfim.data.preprocessing import Layout, Preprocessing
@@ -27,7 +28,7 @@ from onnxfim.record.sample import Skipped
 
 __all__ = ["Layout", "Preprocessing", "Samples", "Skipped", "from_arrays", "from_steps", "load", "random_samples"]
 
-_KINDS = ".npz, .npy, .csv or .parquet, a folder of images, or a saved Hugging Face data set"
+_KINDS = ".npz, .npy, .csv, .parquet or .tar, a folder of images, or a saved Hugging Face data set"
 _DELIMITED, _COLUMNAR = (".csv", ".tsv"), (".parquet", ".arrow")
 
 
@@ -53,7 +54,9 @@ def load(
 
     Args:
         path: An ``.npz`` or ``.npy`` file; a table, ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow``; a folder of images, with the
-            labels as sub-folders or in a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote.
+            labels as sub-folders or in a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote; shards as WebDataset
+            writes them: a ``.tar``, a folder of them, or ``name-{000..012}.tar``. What takes more than
+            `onnxfim.data.lazy_rows.LAZY_BYTES` stays there and is read at need.
         shape: Shape of one sample as the model takes it, None for a dynamic size; None takes any shape.
         dtype: Element type of the model's input.
         preprocessing: What is done to the raw values; without it images are mapped to 0…1 and arrays stay as they are.
@@ -78,6 +81,11 @@ def load(
     choice = Choice(limit, seed)
     order = None if class_names is None else class_order(class_names)
     asked = Asked(label_column, tuple(feature_columns), order)
+    shards = _shards(path, labels_path)
+    if shards is not None:
+        from onnxfim.data.tar_shards import load_shards
+
+        return load_shards(str(path), shards, target, choice, asked)
     _check_exists(path)
     suffix = path.suffix.lower()
     try:
@@ -191,6 +199,20 @@ def _load_dir(path: Path, target: Target, choice: Choice, asked: Asked, labels_p
         return load_listed(path, table, target, choice, asked)
     _check_no_columns(path, asked)
     return load_folder(path, target, choice, asked.order)
+
+
+def _shards(path: Path, labels_path: str | Path | None) -> list[Path] | None:
+    """The tar archives that ``path`` names, each of them there; None of other data."""
+    from onnxfim.data.tar_index import shards_named
+
+    shards = shards_named(path)
+    if shards is None:
+        return None
+    if labels_path is not None:
+        raise InputError(f"{path}: holds its labels beside the samples (KEY.cls, KEY.json), found --labels. Leave it out.")
+    for shard in shards:
+        _check_exists(shard)
+    return shards
 
 
 def _label_table(path: Path, labels_path: Path) -> Path:

@@ -4,45 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxfim.data.class_labels import NO_NUMBERS, ClassLabels, ClassOrder, alphabetical, are_words, class_labels
+from onnxfim.data.converting import Conversion, ConvertedRows, Target
+from onnxfim.data.lazy_rows import LazyRows, blocks, is_large, part_of
 from onnxfim.data.npy import RowSource
-from onnxfim.data.preprocessing import Preprocessing, order_of, turn
+from onnxfim.data.preprocessing import order_of, turn
 from onnxfim.data.samples import (
     Array,
+    ArrayHash,
     Choice,
     Indices,
     Samples,
     SampleShape,
     check_bytes,
-    hash_arrays,
     shape_text,
     unusable,
 )
+from onnxfim.data.stored_rows import FileRows, Spool, bytes_of
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 
-
-@dataclass(frozen=True)
-class Target:
-    """What the model takes: shape of one sample (None: any sizes, None as a size: any), element type, preprocessing."""
-
-    shape: SampleShape | None
-    dtype: np.dtype
-    preprocessing: Preprocessing
-
-    def __post_init__(self) -> None:
-        if self.dtype.kind not in "fiu":
-            raise InputError(f"model: its input takes {self.dtype}, expected numbers. Audit a model with a numeric input.")
-        if self.dtype.kind != "f" and self.preprocessing.rescales:
-            raise InputError(
-                f"model: its input takes {self.dtype}, expected floats where mean, std or an input range is given. "
-                "Leave these out: the values go in as they are."
-            )
+_BESIDE = 64  # bytes that are held of a sample which is read at need: its place, label, index
 
 
 def gather(
@@ -69,9 +55,10 @@ def gather(
             f"{inputs.shape[0]} samples. Pass class indices of shape ({inputs.shape[0]},); labels of "
             "positions are not read."
         )
-    check_bytes(inputs.where, choice.many_of(inputs.shape[0]) * math.prod(inputs.shape[1:]) * inputs.dtype.itemsize)
+    conversion = Conversion(inputs.where, inputs.dtype, axes, target)
+    many, one = choice.many_of(inputs.shape[0]), _largest_row(inputs, target)
+    check_bytes(inputs.where, many * (_BESIDE if is_large(many, one) else one))
     indices = choice.of(inputs.shape[0])
-    raw = inputs.take(indices)
     raw_labels = None if labels is None else labels.take(indices)
     others = {name: _held(rows, inputs.shape[0], indices) for name, rows in (held or {}).items()}
     known = {i: faults[at] for i, at in enumerate(indices.tolist()) if at in faults} if faults else {}
@@ -79,34 +66,78 @@ def gather(
     if found is not None and raw_labels is not None and raw_labels.dtype.kind in "OUS":
         raw_labels = found.indices  # how long a word may be is no part of the data
 
-    reasons = _not_finite(raw, "holds {} NaN or infinite values") | known
-    good = [i for i in range(len(raw)) if i not in reasons]
-    X = _convert(inputs.where, np.transpose(raw[good] if reasons else raw, (0, *(a + 1 for a in axes))), target)
-    late = _not_finite(X, f"has {{}} values that overflow the model's {target.dtype}")
-    reasons |= {good[i]: reason for i, reason in late.items()}
+    digest = ArrayHash()
+    X, reasons = _checked(inputs, indices, conversion, known, digest)
     for name in sorted(others.keys() & set(moved)):
         reasons = _not_finite(others[name], f"holds {{}} NaN or infinite values in {name!r}") | reasons
     skipped = tuple(Skipped(int(indices[i]), reasons[i]) for i in sorted(reasons))
-    if len(skipped) == len(raw):
+    if len(skipped) == len(indices):
         raise unusable(inputs.where, skipped)
+    conversion.check()
+    digest.add(raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name])))
 
-    kept = [i for i in range(len(raw)) if i not in reasons]
+    kept = [i for i in range(len(indices)) if i not in reasons]
     named = order if found is None else found.order
     return Samples(
-        inputs=X if len(kept) == len(X) else X[[i for i, at in enumerate(good) if at not in reasons]],
+        inputs=X if not reasons else part_of(X, np.array(kept, np.int64)),
         labels=None if found is None else found.indices[kept],
         indices=indices[kept],
         names=("",) * len(kept),
         class_names=None if named is None else named.names,
         source=source,
-        sha256=hash_arrays(
-            raw, raw_labels, *(a for name in sorted(others) for a in (np.frombuffer(name.encode(), np.uint8), others[name]))
-        ),
+        sha256=digest.hexdigest(),
         skipped=skipped,
         held={name: values[kept] for name, values in others.items()},
         prepared=target.preprocessing.given,
         classes_guessed=named is not None and named.guessed,
     )
+
+
+def _checked(
+    inputs: RowSource, indices: Indices, conversion: Conversion, known: Mapping[int, str], digest: ArrayHash
+) -> tuple[Array, dict[int, str]]:
+    """The chosen samples as the model takes them, held in memory or, where they are many, read at need; and which are at fault.
+
+    They are gone through once, in blocks where they are many; the hash takes them in as they are. Rows at fault stay among them.
+    """
+    one = _largest_row(inputs, conversion.target)
+    large = is_large(len(indices), one)
+    lasting = inputs.lasting(indices) if large else None
+    spool = Spool(inputs.where) if large and lasting is None else None
+    digest.begin((len(indices), *inputs.shape[1:]), inputs.dtype)
+    reasons: dict[int, str] = {}
+    X: Array | None = None
+    for part in blocks(len(indices), one) if large else (slice(0, len(indices)),):
+        raw = inputs.take(indices[part])
+        digest.update(raw)
+        here = range(part.start, part.stop)
+        faults = _not_finite(raw, "holds {} NaN or infinite values") | {k: known[i] for k, i in enumerate(here) if i in known}
+        good = [k for k in range(len(raw)) if k not in faults]
+        conversion.see(some := raw[good] if faults else raw)
+        converted = conversion(some)
+        late = _not_finite(converted, f"has {{}} values that overflow the model's {conversion.target.dtype}")
+        faults |= {good[k]: reason for k, reason in late.items()}
+        reasons |= {part.start + k: reason for k, reason in faults.items()}
+        if spool is not None:
+            spool.write(bytes_of(raw))
+        if not large:
+            X = converted
+            if len(good) < len(raw):
+                X = np.zeros((len(raw), *converted.shape[1:]), converted.dtype)
+                X[good] = converted
+    if X is not None:
+        return X, reasons
+    if lasting is None:
+        assert spool is not None
+        shape = (len(indices), *inputs.shape[1:])
+        lasting = FileRows(spool.done(), 0, shape, inputs.dtype, spool), np.arange(len(indices), dtype=np.int64)
+    reader, at = lasting
+    return LazyRows(reader if conversion.nothing else ConvertedRows(reader, conversion), at).in_place, reasons
+
+
+def _largest_row(inputs: RowSource, target: Target) -> int:
+    """Bytes of a sample, as the data hold it or as the model takes it."""
+    return math.prod(inputs.shape[1:]) * max(inputs.dtype.itemsize, target.dtype.itemsize)
 
 
 def _labels(labels: RowSource, raw: Array, indices: Indices, known: Mapping[int, str], order: ClassOrder | None) -> ClassLabels:
@@ -208,44 +239,3 @@ def _advice(found: tuple[int, ...], shape: SampleShape) -> str:
     if len(sizes) == len(shape) and math.prod(sizes) == math.prod(sample):
         return f"The numbers are as many: save x.reshape({', '.join(map(str, (-1, *sizes)))}), if their order is the model's."
     return f"Pass an array of shape {shape_text(shape, batched=True)}."
-
-
-def _convert(where: str, X: Array, target: Target) -> Array:
-    """Bring finite samples to the model's units and element type; overflow of the type becomes infinity."""
-    preprocessing = target.preprocessing
-    pixels = X.dtype == np.uint8
-    if not preprocessing.rescales:
-        return _cast(where, X, target.dtype)
-    if preprocessing.input_range is not None and X.size and not pixels:
-        (low, high), least, most = preprocessing.input_range, X.min().item(), X.max().item()
-        if least < low - 1e-5 * (high - low) or most > high + 1e-5 * (high - low):  # rounding of float32 and of a resize
-            raise InputError(
-                f"{where}: values run from {least:g} to {most:g}, but the input range says {low:g} to {high:g}. "
-                "Pass the --input-range of the data as they are before mean and std, or leave it out."
-            )
-    out = np.empty(X.shape, target.dtype)
-    with np.errstate(over="ignore"):
-        for i, x in enumerate(X):
-            out[i] = preprocessing.normalise(preprocessing.from_pixels(x) if pixels else x.astype(np.float64))
-    return out
-
-
-def _cast(where: str, X: Array, dtype: np.dtype) -> Array:
-    """The same numbers in another element type: floats are rounded, integers stay what they are or are refused."""
-    if X.dtype == dtype or not X.size:
-        return np.ascontiguousarray(X, dtype)
-    least, most = X.min().item(), X.max().item()
-    if dtype.kind != "f":
-        limits = np.iinfo(dtype)
-        if least < limits.min or most > limits.max or (X.dtype.kind == "f" and np.any(np.rint(X) != X)):
-            raise InputError(
-                f"{where}: holds {X.dtype} values from {least:g} to {most:g}, but the model takes {dtype}. "
-                f"Pass whole numbers from {limits.min} to {limits.max}."
-            )
-    elif X.dtype.kind != "f" and max(-int(least), int(most)) > 2 ** (np.finfo(dtype).nmant + 1):
-        raise InputError(
-            f"{where}: holds whole numbers up to {max(-int(least), int(most))}, but the model's {dtype} is exact only to "
-            f"{2 ** (np.finfo(dtype).nmant + 1)}. Scale the data, or save them as floating-point numbers."
-        )
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(X).astype(dtype)

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxfim.data.arrays import Target
 from onnxfim.data.arrow_files import Arrow, Shards, readable, shards_of
 from onnxfim.data.class_labels import ClassOrder, alphabetical, class_labels
 from onnxfim.data.columns import Asked, TableRows, as_labels, label_of, pick, table_samples
-from onnxfim.data.images import Picture, decoded
-from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, listed
+from onnxfim.data.converting import Target
+from onnxfim.data.decoding import Picture, decoded
+from onnxfim.data.samples import Array, Choice, Indices, Samples, listed
+from onnxfim.data.stored_rows import Collected
 from onnxfim.errors import InputError
 
 
@@ -141,7 +142,7 @@ def _chosen(shards: Shards, columns: Sequence[str], chosen: Indices) -> Iterator
 def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Choice, *, lists: bool) -> TableRows:
     """The chosen rows of columns of numbers, or of one of lists."""
     chosen = choice.of(shards.total)
-    parts: list[Array] = []
+    parts, shapes = Collected(shards.where), set[tuple[int, ...]]()
     labels: list[object] = []
     faults: dict[int, str] = {}
     for here, batch in _chosen(shards, list(dict.fromkeys((*features, *([] if label is None else [label])))), chosen):
@@ -150,8 +151,10 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
             empty = column.is_null().to_numpy(zero_copy_only=False)
             faults |= {int(here[i]): f"has no value in column {name!r}" for i in np.flatnonzero(empty)}
         part = _lists(shards, features[0], columns[0]) if lists else np.stack([_numbers(c) for c in columns], axis=1)
-        parts.append(part)
-        check_bytes(shards.where, len(chosen) * part[:1].nbytes)
+        shapes.add(part.shape[1:])
+        if len(shapes) > 1:
+            raise _ragged(shards, features[0])
+        parts.add(part)
         if label is not None:
             values = batch.column(label).to_pylist()
             for i, value in zip(here, values, strict=True):
@@ -160,12 +163,8 @@ def _rows(shards: Shards, features: Sequence[str], label: str | None, choice: Ch
                     labels.append(None)
                 else:
                     labels.append(value if isinstance(value, str) else float(value))
-    if len({part.shape[1:] for part in parts}) > 1:
-        raise _ragged(shards, features[0])
     named = None if lists else tuple(features)
-    return TableRows(
-        shards.where, np.concatenate(parts), chosen, shards.total, None if label is None else as_labels(labels), faults, named
-    )
+    return TableRows(shards.where, parts.rows(), chosen, shards.total, None if label is None else as_labels(labels), faults, named)
 
 
 def _is_unlabelled(shards: Shards, label: str, value: Any) -> bool:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
 from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.converting import Target
 from onnxfim.data.npy import ChosenRows
 from onnxfim.data.preprocessing import order_of
 from onnxfim.data.samples import Array, Choice, Indices, Samples, SampleShape, listed, shape_text
+from onnxfim.data.stored_rows import FileRows
 from onnxfim.errors import InputError
 
 #: What a column of labels is called where nobody names it.
@@ -43,7 +45,7 @@ class TableRows:
 
     Attributes:
         where: What holds them, for messages.
-        values: The features, (n, F) or (n, *shape).
+        values: The features, (n, F) or (n, *shape), in memory or in a file.
         indices: Place of each row in the data, increasing, (n,).
         total: Rows that the data have.
         labels: Of each row, numbers or words (n,), or None.
@@ -52,7 +54,7 @@ class TableRows:
     """
 
     where: str
-    values: Array
+    values: Array | FileRows
     indices: Indices
     total: int
     labels: Array | None
@@ -134,11 +136,12 @@ def table_samples(
         InputError: as many numbers as the model does not take, or what `gather` refuses.
     """
     values, size = rows.values, _size(target.shape)
-    flat = values.ndim == 2
+    flat = len(values.shape) == 2
     sizes = [n for n in target.shape or () if n is not None]
     sides = [n for n in sizes if n != 1]
     if size is not None and size == math.prod(values.shape[1:]) and (flat or sides == [n for n in values.shape[1:] if n != 1]):
-        values = values.reshape(len(values), *sizes)
+        shape = (values.shape[0], *sizes)
+        values = replace(values, shape=shape) if isinstance(values, FileRows) else values.reshape(shape)
     elif flat and size is not None and values.shape[1] != size:
         raise InputError(
             f"{rows.where}: has {_columns(rows)}, but the model takes {size} numbers, shape {shape_text(target.shape or ())}. "
@@ -149,9 +152,9 @@ def table_samples(
         None if rows.labels is None else ChosenRows(rows.where, rows.labels, rows.indices, rows.total),
         target, choice, source=source, order=order, faults=rows.faults,
     )  # fmt: skip
-    shape = found.inputs.shape[1:]
+    taken = found.inputs.shape[1:]
     # The places of a picture's pixels tell more than their names.
-    named = rows.features is not None and flat and order_of(shape) is None and len(rows.features) == math.prod(shape)
+    named = rows.features is not None and flat and order_of(taken) is None and len(rows.features) == math.prod(taken)
     return replace(found, feature_names=rows.features if named else None)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical, is_number
 from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, label_of, pick, table_samples
+from onnxfim.data.converting import Target
 from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
 from onnxfim.errors import InputError
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
 from onnxfim.data.class_labels import ClassOrder
-from onnxfim.data.npy import HeldRows
+from onnxfim.data.converting import Target
+from onnxfim.data.npy import ChosenRows, HeldRows
 from onnxfim.data.samples import Array, Choice, Samples, SampleShape, check_bytes, listed, one_line, shape_text
+from onnxfim.data.stored_rows import Collected
 from onnxfim.errors import InputError
 
 _INPUTS = ("inputs", "input", "x", "image", "images", "pixel_values", "img", "input_ids", "input_values", "features")
@@ -117,23 +119,23 @@ def from_iterable(
     """
     batched = getattr(items, "batch_size", None) is not None
     parts: list[Taken] = []
-    count = size = 0
+    inputs = Collected(source)
     for step, item in enumerate(_steps(items)):
         part = _taken(item, f"step {step} of {source}", target.shape, input_name, held, batched)
         _alike(parts, part, step, source)
-        room = len(part.inputs) if choice.limit is None else choice.limit - count
-        parts.append(_first(part, room))
-        count += len(parts[-1].inputs)
-        size += parts[-1].inputs.nbytes
-        check_bytes(source, size)
-        if choice.limit is not None and count >= choice.limit:
+        part = _first(part, len(part.inputs) if choice.limit is None else choice.limit - inputs.count)
+        inputs.add(part.inputs)
+        if choice.limit is None:  # it may have no end
+            check_bytes(source, inputs.bytes)
+        parts.append(replace(part, inputs=part.inputs[:0]))
+        if choice.limit is not None and inputs.count >= choice.limit:
             break
     if not parts:
         raise InputError(f"{source}: gave nothing, expected samples. {_SHAPE}; an iterator that was gone through before is empty.")
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts if p.labels is not None])
     others = {name: HeldRows(f"{source}[{name!r}]", np.concatenate([p.held[name] for p in parts])) for name in parts[0].held}
     return gather(
-        HeldRows(source, np.concatenate([p.inputs for p in parts])),
+        ChosenRows(source, inputs.rows(), np.arange(inputs.count), inputs.count),
         None if labels is None else HeldRows(f"labels of {source}", labels),
         target, replace(choice, seed=None), source=source, held=others, moved=moved, order=order or told_by(items),
     )  # fmt: skip

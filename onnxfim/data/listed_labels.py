@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import alphabetical, class_labels
 from onnxfim.data.columns import LABEL_NAMES, Asked, label_of, place_of
+from onnxfim.data.converting import Target
 from onnxfim.data.delimited import open_table
 from onnxfim.data.images import Listing, images_below, listed_images
 from onnxfim.data.samples import Choice, Samples

@@ -11,24 +11,32 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
 
-from onnxfim.data.samples import Array, Indices, check_bytes, listed, one_line
+from onnxfim.data.file_ranges import FileRanges
+from onnxfim.data.lazy_rows import Array, Indices, RowReader, is_large
+from onnxfim.data.samples import check_bytes, listed, one_line
+from onnxfim.data.stored_rows import ArrayRows, FileRows, Spool, bytes_of
 from onnxfim.errors import InputError
 
-# What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
-_READ_ERRORS = (
+#: What reading a damaged or hostile file raises, from zipfile, its decompressors and the parser of .npy headers.
+NOT_AN_ARRAY = (
     OSError, EOFError, ValueError, TypeError, SyntaxError, RuntimeError, OverflowError, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 _CHUNK = 16 * 2**20
+_LOCAL = struct.Struct("<4s22xHH")  # of a member in a zip archive: signature, lengths of its name and of its extra fields
 
 
 class RowSource(Protocol):
-    """An array of which rows can be taken; ``where`` names it in messages."""
+    """An array of which rows can be taken; ``where`` names it in messages.
+
+    ``lasting`` tells where the rows at ``indices`` can be read when the source is closed, and at which places; None where nowhere.
+    """
 
     @property
     def where(self) -> str: ...
@@ -38,6 +46,7 @@ class RowSource(Protocol):
     def dtype(self) -> np.dtype: ...
     def take(self, indices: Indices) -> Array: ...
     def take_all(self) -> Array: ...
+    def lasting(self, indices: Indices) -> tuple[RowReader, Indices] | None: ...
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,13 @@ class HeldRows:
         return self.array.dtype
 
     def take(self, indices: Indices) -> Array:
-        check_bytes(self.where, len(indices) * _row_bytes(self))
         return self.array[indices]
 
     def take_all(self) -> Array:
         return self.array
+
+    def lasting(self, indices: Indices) -> tuple[RowReader, Indices] | None:
+        return ArrayRows(self.array), indices
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class ChosenRows:
     """Rows at ``indices`` of an array that has ``total``: what a reader that goes through its data once hands over."""
 
     where: str
-    array: Array
+    array: Array | FileRows
     indices: Indices
     total: int
 
@@ -81,15 +92,25 @@ class ChosenRows:
         return self.array.dtype
 
     def take(self, indices: Indices) -> Array:
-        return self.array[np.searchsorted(self.indices, indices)]
+        return self.array.read(self._places(indices)) if isinstance(self.array, FileRows) else self.array[self._places(indices)]
 
     def take_all(self) -> Array:
-        return self.array
+        return self.array.read(np.arange(self.array.shape[0])) if isinstance(self.array, FileRows) else self.array
+
+    def lasting(self, indices: Indices) -> tuple[RowReader, Indices] | None:
+        return self.array if isinstance(self.array, FileRows) else ArrayRows(self.array), self._places(indices)
+
+    def _places(self, indices: Indices) -> Indices:
+        return np.searchsorted(self.indices, indices)
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows of an array in a file, read when asked for; ``start`` is where its numbers begin in the stream."""
+    """Rows of an array in a file, read when asked for.
+
+    ``start`` is where its numbers begin in the stream, ``begin`` where the stream begins in the file at ``path``; None where the
+    file holds it compressed.
+    """
 
     where: str
     shape: tuple[int, ...]
@@ -97,16 +118,18 @@ class StoredRows:
     stream: IO[bytes]
     start: int
     column_major: bool
+    path: Path
+    begin: int | None
 
     def take(self, indices: Indices) -> Array:
         """The rows at increasing ``indices``."""
         with _readable(self.where):
+            if self.column_major and is_large(self.shape[0], _row_bytes(self)):
+                return self._across(indices)
             if self.column_major:
-                check_bytes(self.where, math.prod(self.shape) * self.dtype.itemsize)
                 turned = np.empty(self.shape[::-1], self.dtype)
                 self._fill(turned, self.start)
                 return np.ascontiguousarray(turned.T[indices])
-            check_bytes(self.where, len(indices) * _row_bytes(self))
             out = np.empty((len(indices), *self.shape[1:]), self.dtype)
             filled = 0
             for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
@@ -121,6 +144,39 @@ class StoredRows:
             turned = np.empty(self.shape[::-1] if self.column_major else self.shape, self.dtype)
             self._fill(turned, self.start)
         return np.ascontiguousarray(turned.T) if self.column_major else turned
+
+    def lasting(self, indices: Indices) -> tuple[RowReader, Indices] | None:
+        if self.column_major or self.begin is None:
+            return None
+        return FileRows(FileRanges.of([self.path]), self.begin + self.start, self.shape, self.dtype), indices
+
+    def _across(self, indices: Indices) -> Array:
+        """Rows of an array that lies column by column."""
+        ranges, begin, _ = self._plain
+        count, item = self.shape[0], self.dtype.itemsize
+        out = np.empty((len(indices), math.prod(self.shape[1:])), self.dtype)
+        filled = 0
+        for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1):
+            column = np.empty(len(run), self.dtype)
+            view = bytes_of(column)
+            for k in range(out.shape[1]):
+                ranges.read_into(view, 0, begin + (k * count + int(run[0])) * item)
+                out[filled : filled + len(run), k] = column
+            filled += len(run)
+        return np.ascontiguousarray(out.reshape(len(out), *self.shape[:0:-1]).transpose(0, *range(len(self.shape) - 1, 0, -1)))
+
+    @cached_property
+    def _plain(self) -> tuple[FileRanges, int, object]:
+        """A file that holds the numbers as they are, where they begin in it, and what keeps it."""
+        if self.begin is not None:
+            return FileRanges.of([self.path]), self.begin + self.start, None
+        spool, part = Spool(self.where), np.empty(_CHUNK, np.uint8)
+        size = math.prod(self.shape) * self.dtype.itemsize
+        for start in range(0, size, _CHUNK):
+            here = part[: min(_CHUNK, size - start)]
+            self._fill(here, self.start + start)
+            spool.write(here.data)
+        return spool.done(), 0, spool
 
     def _fill(self, out: Array, offset: int) -> None:
         """Fill a contiguous array from the stream's bytes at ``offset``."""
@@ -165,7 +221,8 @@ class Archive:
         with _readable(where):
             member = self.file.getinfo(f"{key}.npy")
             stream = self.streams.enter_context(self.file.open(member))
-        return _parse(where, stream, member.file_size)
+            begin = _data_start(self.path, member)
+        return _parse(where, stream, member.file_size, self.path, begin)
 
 
 @contextmanager
@@ -192,17 +249,37 @@ def open_npy(path: Path) -> Iterator[StoredRows]:
     except OSError as error:
         raise _unreadable(path, error) from error
     with stream:
-        yield _parse(str(path), stream, path.stat().st_size)
+        yield _parse(str(path), stream, path.stat().st_size, path, 0)
 
 
-def _parse(where: str, stream: IO[bytes], size: int) -> StoredRows:
+def _data_start(path: Path, member: zipfile.ZipInfo) -> int | None:
+    """Where an archive holds the bytes of a member as they are; None where it has them compressed."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        return None
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        head = file.read(_LOCAL.size)
+        signature, name, extra = _LOCAL.unpack(head) if len(head) == _LOCAL.size else (b"", 0, 0)
+        if signature != b"PK\3\4":
+            return None
+        start = member.header_offset + _LOCAL.size + name + extra
+        file.seek(start)
+        return start if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX else None
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it lies column by column, and element type of an array; one of `NOT_AN_ARRAY` where there is none."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"its format version is {version}")
+    return readers[version](stream)
+
+
+def _parse(where: str, stream: IO[bytes], size: int, path: Path, begin: int | None) -> StoredRows:
     """Read the header of an array of ``size`` bytes in all, and hold it against that size."""
     with _readable(where):
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        version = np.lib.format.read_magic(stream)
-        if version not in readers:
-            raise ValueError(f"its format version is {version}")
-        shape, column_major, dtype = readers[version](stream)
+        shape, column_major, dtype = read_header(stream)
         start = stream.tell()
     if dtype.hasobject:
         raise InputError(
@@ -215,7 +292,7 @@ def _parse(where: str, stream: IO[bytes], size: int) -> StoredRows:
             f"{where}: is truncated or damaged, found {size} bytes where its header announces {needed}. "
             "Copy the file again, or save it again."
         )
-    return StoredRows(where, shape, dtype, stream, start, column_major)
+    return StoredRows(where, shape, dtype, stream, start, column_major, path, begin)
 
 
 def _row_bytes(rows: RowSource) -> int:
@@ -227,7 +304,7 @@ def _readable(where: str) -> Iterator[None]:
     """Turn what a damaged file raises into one line."""
     try:
         yield
-    except _READ_ERRORS as error:
+    except NOT_AN_ARRAY as error:
         raise InputError(
             f"{where}: cannot be read ({one_line(error) or type(error).__name__}), expected an array in NumPy's format. "
             "Copy the file again, or save it again with numpy.save or numpy.savez."

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxfim.data.lazy_rows import part_of
 from onnxfim.errors import InputError
 from onnxfim.record import streams
 from onnxfim.record.sample import Skipped
@@ -20,7 +21,7 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 SampleShape: TypeAlias = tuple[int | None, ...]
 
 MAX_BYTES = 8 * 2**30
-"""Selected samples may take this much memory; more is refused before anything is read."""
+"""What is held in memory may take so much; more is refused before it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,8 @@ class Samples:
     """Samples ready for the model.
 
     Attributes:
-        inputs: The model's inputs, finite, (N, *shape), in the model's element type.
+        inputs: The model's inputs, finite, (N, *shape), in the model's element type: an array, or rows that are read at need
+            (`onnxfim.data.lazy_rows.LazyRows`) where they take more than `LAZY_BYTES`.
         labels: Class indices, int64 (N,), or None.
         indices: Position of each sample in the data, counted from 0 and strictly increasing, int64 (N,).
         names: Name of each sample, an image's path relative to its folder; empty text for arrays.
@@ -81,11 +83,11 @@ class Samples:
         rows = slice(int(at[0]), int(at[-1]) + 1) if len(at) and at[-1] - at[0] == len(at) - 1 else at  # a run is a view
         return replace(
             self,
-            inputs=self.inputs[rows],
+            inputs=part_of(self.inputs, rows),
             labels=None if self.labels is None else self.labels[rows],
             indices=self.indices[rows],
             names=tuple(self.names[i] for i in at),
-            fed=None if self.fed is None else self.fed[rows],
+            fed=None if self.fed is None else part_of(self.fed, rows),
             held={name: values[rows] for name, values in self.held.items()},
         )
 
@@ -171,13 +173,38 @@ def random_samples(
     )
 
 
+class ArrayHash:
+    """SHA-256 over element type, shape and bytes of arrays in turn, a part of an array at a time where it comes in parts."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def begin(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """An array of this shape comes, in parts."""
+        self._digest.update(f"{dtype.str}{shape}".encode())
+
+    def update(self, part: Array) -> None:
+        """The next rows of the array that was begun."""
+        self._digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+    def add(self, *arrays: Array | None) -> None:
+        """Whole arrays, or that there is none."""
+        for array in arrays:
+            if array is None:
+                self._digest.update(b"none")
+            else:
+                self.begin(array.shape, array.dtype)
+                self.update(array)
+
+    def hexdigest(self) -> str:
+        """The hash so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
 def hash_arrays(*arrays: Array | None) -> str:
     """SHA-256 over element type, shape and bytes of each array in turn, in hexadecimal."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    digest = ArrayHash()
+    digest.add(*arrays)
     return digest.hexdigest()
 
 

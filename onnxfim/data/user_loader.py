@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxfim.data import from_arrays
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.converting import Target
 from onnxfim.data.iterables import from_iterable, is_whole, of_mapping
 from onnxfim.data.samples import Array, Choice, Samples, one_line
 from onnxfim.errors import InputError

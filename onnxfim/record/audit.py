@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Literal
 
 from onnxfim.record.audited_from import INPUT_UNIT, AuditedFrom, Position
@@ -319,7 +320,9 @@ class Audit(Shown):
         Raises:
             OutputError: the file cannot be written.
         """
-        write_text(path, self.to_json())
+        from onnxfim.record.layout import audit_parts
+
+        write_text(path, partial(audit_parts, self, indent=1))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Audit:

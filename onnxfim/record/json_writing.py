@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from onnxfim.record.plain import to_plain
 #: By record type, the fields that are left out where they say nothing: None, a text or a list without content, a whole 0.
 Unsaid: TypeAlias = Mapping[type, frozenset[str]]
 _ITEM = ", "
+_MANY = 256  # items of a list, that make a part
 _EMPTY_OR_NOT = frozenset({type(None), str, tuple, list, dict, int, bool})  # of these, what is false says nothing
 
 
@@ -26,6 +27,16 @@ def as_json(value: Any, *, indent: int | None = None, unsaid: Unsaid | None = No
         unsaid: What is left out.
     """
     return _JsonWriter(indent, unsaid or {}).text(value, 0)
+
+
+def json_parts(value: Mapping[str, Any], *, indent: int | None = None, unsaid: Unsaid | None = None) -> Iterator[str]:
+    """The text of `as_json`, part by part: no more than some items of a long list are held as text at a time.
+
+    Args:
+        value: By their names, values as of `as_json`; long lists among them come in parts.
+        indent, unsaid: As of `as_json`.
+    """
+    return _JsonWriter(indent, unsaid or {}).parts(value)
 
 
 class _JsonWriter:
@@ -50,6 +61,30 @@ class _JsonWriter:
         if write is None:
             write = self._of_type[type(value)] = self._found(value)
         return write(value, depth)
+
+    def parts(self, value: Mapping[str, Any]) -> Iterator[str]:
+        """The text of a mapping, in parts."""
+        if not value:
+            yield "{}"
+            return
+        line, between, last = ("", _ITEM, "") if self._indent is None else self._lines(0)
+        before = f"{{{line}"
+        for key, one in value.items():
+            head = f"{before}{quoted(str(key))}: "
+            before = between
+            if isinstance(one, (tuple, list)) and len(one) > _MANY:
+                yield from self._in_parts(head, one)
+            else:
+                yield head + self.text(one, 1)
+        yield f"{last}}}"
+
+    def _in_parts(self, head: str, items: Sequence[Any]) -> Iterator[str]:
+        line, between, last = ("", _ITEM, "") if self._indent is None else self._lines(1)
+        yield f"{head}[{line}"
+        for start in range(0, len(items), _MANY):
+            some = [self.text(one, 2) for one in items[start : start + _MANY]]
+            yield (between if start else "") + between.join(some)
+        yield f"{last}]"
 
     def _found(self, value: Any) -> Callable[[Any, int], str]:
         """What writes values of this one's type, which is met for the first time."""

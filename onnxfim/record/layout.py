@@ -7,8 +7,9 @@ Layout 2.0, for every measure alike: ``samples[].MEASURE`` is ``{value, low, hig
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnxfim.record.audit import SCHEMA_VERSION, Audit
 from onnxfim.record.coherence import require_coherent
 from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.json_text import uncollected
-from onnxfim.record.json_writing import as_json
+from onnxfim.record.json_writing import as_json, json_parts
 from onnxfim.record.measures import MEASURES, Sign
 from onnxfim.record.sample import Estimate, SampleResult
 
@@ -47,9 +48,26 @@ def audit_text(audit: Audit, *, indent: int | None = None) -> str:
 
     Samples' estimates go without what they do not say, samples without the measures that the audit does not have.
     """
+    return "".join(audit_parts(audit, indent=indent))
+
+
+def audit_parts(audit: Audit, *, indent: int | None = None) -> Iterator[str]:
+    """The text of `audit_text`, part by part."""
     record: dict[str, Any] = {f.name: getattr(audit, f.name) for f in dataclasses.fields(audit)}
     record["measures"] = {m.name: {name: getattr(m, name) for name in TOLD} for m in MEASURES}
-    return as_json({**{k: record[k] for k in LEADING}, **record}, indent=indent, unsaid=UNSAID)
+    return json_parts({**{k: record[k] for k in LEADING}, **record}, indent=indent, unsaid=UNSAID)
+
+
+def sample_parts(samples: Sequence[SampleResult], many: int = 256) -> Iterator[str]:
+    """Samples' results as JSON lists, so many in each; `samples_of` reads one."""
+    for start in range(0, len(samples), many):
+        yield as_json(samples[start : start + many], unsaid=UNSAID)
+
+
+def samples_of(text: str) -> tuple[SampleResult, ...]:
+    """The results of a list that `sample_parts` wrote."""
+    found: tuple[SampleResult, ...] = from_plain(tuple[SampleResult, ...], json.loads(text))
+    return found
 
 
 def audit_from_dict(record: Any, *, where: str = "audit JSON") -> Audit:

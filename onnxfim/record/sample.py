@@ -14,7 +14,7 @@ Kind: TypeAlias = Literal["exact", "estimate", "lower bound", "upper bound", "ki
 
 
 @closed
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A number with its 95 % interval, its kind and its cost.
 
@@ -47,7 +47,7 @@ class Estimate:
 
 
 @closed
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KLPoint:
     """Measured KL divergences at one distance, in nats; ``quadratic`` is ``½ λ ε²``."""
 
@@ -59,7 +59,7 @@ class KLPoint:
 
 
 @closed
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KLCurve:
     """Measured KL(p(x) ‖ p(x + εv)) along the worst direction ±v and a random one, over a ladder of ε.
 
@@ -73,7 +73,7 @@ class KLCurve:
 
 
 @closed
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LeadingFeature:
     """The feature that holds most of the worst direction in the inputs' own units, where features differ in scale.
 
@@ -87,7 +87,7 @@ class LeadingFeature:
 
 
 @closed
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FlipLengths:
     """The length of the move that `SampleResult.flip_radius` is of, in other units: upper bounds as it is, L2.
 
@@ -99,7 +99,7 @@ class FlipLengths:
     standardised: NotNegative | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleResult:
     """All measures of one sample; what each is and its units stand in `measures.MEASURES`.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Z95 = 1.96
 _TAIL = 0.025  # of a 95 % interval, on either side
 _REPLICATES = 200
+_AT_ONCE = 2**20  # numbers of the replicates that are held at a time
 _TINY = 1e-300
 _LEAST_CARRIERS = 3.0  # samples that must carry a mean with an interval
 _UNCERTAIN = 10.0  # over √n: by how much the squared spread is raised; ends are given where a draw happens to show little of it
@@ -199,12 +201,31 @@ def _without_noise(v: _Values, rng: np.random.Generator) -> Array:
     order = np.sort(v.values)
     if not v.noise.any():
         return order
-    replicates = v.values * np.exp(v.noise * rng.standard_normal((_REPLICATES, len(order))) - v.noise**2 / 2)
+    again = copy.deepcopy(rng)
+    mean = _mean_of_parts(_noisy(v, rng))
     with np.errstate(invalid="ignore"):
-        replicates = np.where(v.values > 0, replicates * (v.values / replicates.mean(axis=0)), v.values)
-    corrected = np.maximum(2 * order - np.sort(replicates, axis=1).mean(axis=0), 0.0)
+        parts = (np.where(v.values > 0, part * (v.values / mean), v.values) for part in _noisy(v, again))
+        ranked = _mean_of_parts(np.sort(part, axis=1) for part in parts)
+    corrected = np.maximum(2 * order - ranked, 0.0)
     # The correction may pass one rank over another: half way between the two nearest sequences that are in order.
     return np.asarray((np.maximum.accumulate(corrected) + np.minimum.accumulate(corrected[::-1])[::-1]) / 2)
+
+
+def _noisy(v: _Values, rng: np.random.Generator) -> Iterator[Array]:
+    """The values with noise of their own size, so many replicates at a time, (few, n), `_REPLICATES` in all."""
+    few = max(1, _AT_ONCE // len(v.values))
+    for start in range(0, _REPLICATES, few):
+        drawn = rng.standard_normal((min(few, _REPLICATES - start), len(v.values)))
+        yield v.values * np.exp(v.noise * drawn - v.noise**2 / 2)
+
+
+def _mean_of_parts(parts: Iterable[Array]) -> Array:
+    """The mean over all replicates, (n,): one after another, as NumPy sums along a first axis, so that the parts do not matter."""
+    total: Array | None = None
+    for part in parts:
+        total = part.sum(axis=0) if total is None else np.vstack([total, part]).sum(axis=0)
+    assert total is not None
+    return np.asarray(total / _REPLICATES)
 
 
 def _quantile(q: float, v: _Values, corrected: Array) -> Aggregate:

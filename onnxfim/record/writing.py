@@ -10,9 +10,9 @@ import secrets
 import select
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeAlias
 
 from onnxfim.errors import OutputError
 
@@ -21,6 +21,9 @@ READER_COMES, READER_TAKES, HURRIED = 5.0, 30.0, 1.0
 #: Where no file can be made beside the old one, or not be moved over it, that one is written in place: a file of a folder that is
 #: closed, a file that is mounted by itself, a folder whose path leaves no room for a temporary name.
 _NO_MOVE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ENAMETOOLONG}
+_PART = 2**20  # letters that are encoded at a time
+#: What is written, part by part; asked for again where it is written in another way.
+_Content: TypeAlias = Callable[[], Iterable[bytes]]
 _DESCRIPTORS = re.compile(r"/proc/\d+(/task/\d+)?/fd")  # the folder of links that stand for open files
 _CANNOT_BE = {
     stat.S_IFDIR: "is a folder, expected a file to write. Give a file name in it.",
@@ -119,15 +122,27 @@ def _never() -> bool:
     return False
 
 
-def write_text(path: str | os.PathLike[str], text: str, *, hurried: Callable[[], bool] = _never) -> None:
+def write_text(
+    path: str | os.PathLike[str], text: str | Callable[[], Iterable[str]], *, hurried: Callable[[], bool] = _never
+) -> None:
     """Write a text file in one move: readers see the old file or the whole new one (see `write_bytes`).
 
-    A character that no encoding holds (half of a surrogate pair) is written as its JSON escape.
+    A character that no encoding holds (half of a surrogate pair) is written as its JSON escape. A text may come in parts, from
+    a function that gives them as often as it is called; they are then not all held at a time.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), hurried=hurried)
+
+    def encoded() -> Iterator[bytes]:
+        for part in _pieces(text) if isinstance(text, str) else text():
+            yield part.encode("utf-8", "backslashreplace")
+
+    _write(path, encoded, hurried)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + _PART] for start in range(0, len(text), _PART))
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, hurried: Callable[[], bool] = _never) -> None:
@@ -144,6 +159,10 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, hurried: Callab
     Raises:
         OutputError: it cannot be written; no part of it, and no other file, is left then.
     """
+    _write(path, lambda: iter((content,)), hurried)
+
+
+def _write(path: str | os.PathLike[str], content: _Content, hurried: Callable[[], bool]) -> None:
     found = destination(path)
     try:
         if found.kind == "stream":
@@ -156,7 +175,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, hurried: Callab
         raise OutputError(f"{path}: cannot be written ({reason(error)}). Write elsewhere.") from error
 
 
-def _move(path: str, content: bytes) -> None:
+def _move(path: str, content: _Content) -> None:
     """Write a file beside the one at ``path`` and move it there."""
     old = os.stat(path) if os.path.exists(path) else None
     # Short, for a name that just fits; not open to others before it has the permissions of the old file.
@@ -164,7 +183,8 @@ def _move(path: str, content: bytes) -> None:
     mode = 0o666 if old is None else 0o600
     try:
         with open(temporary, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            write_all(file, content)
+            for part in content():
+                write_all(file, part)
             if old is not None:
                 _make_like(file.fileno(), old)
             _to_disk(file.fileno())
@@ -177,13 +197,13 @@ def _move(path: str, content: bytes) -> None:
         _in_place(path, content)
 
 
-def _in_place(path: str, content: bytes) -> None:
+def _in_place(path: str, content: _Content) -> None:
     """Write over what a file holds; that is put back where it fails. A new file is removed then."""
     new = not os.path.exists(path)
     with open(path, "xb" if new else "r+b", buffering=0) as file:
         old = b"" if new else file.read()
         try:
-            _over(file, content)
+            _over(file, content())
             _to_disk(file.fileno())
         except BaseException:
             with contextlib.suppress(OSError):
@@ -191,15 +211,16 @@ def _in_place(path: str, content: bytes) -> None:
                     os.unlink(path)
                 else:
                     file.truncate(len(old))  # gives back the room that the new content took
-                    _over(file, old)
+                    _over(file, (old,))
             raise
 
 
-def _over(file: BinaryIO, content: bytes) -> None:
+def _over(file: BinaryIO, content: Iterable[bytes]) -> None:
     """Let a file hold ``content`` and no more."""
     file.seek(0)
-    write_all(file, content)
-    file.truncate(len(content))
+    for part in content:
+        write_all(file, part)
+    file.truncate(file.tell())
 
 
 def write_all(file: BinaryIO, content: bytes) -> None:
@@ -227,26 +248,32 @@ def _to_disk(descriptor: int) -> None:
             raise
 
 
-def _stream(path: str, content: bytes, hurried: Callable[[], bool]) -> None:
+def _stream(path: str, content: _Content, hurried: Callable[[], bool]) -> None:
     """Write into a pipe or a device; one that nobody reads does not wait for ever."""
     descriptor = _open_stream(path, hurried)
     try:
-        left, since = memoryview(content), time.monotonic()
-        while left:
-            try:
-                taken = os.write(descriptor, left[: 1 << 16])
-            except BlockingIOError:
-                taken = 0
-            if taken:
-                left, since = left[taken:], time.monotonic()
-            elif (waited := time.monotonic() - since) > (min(HURRIED, READER_TAKES) if hurried() else READER_TAKES):
-                raise TimeoutError(errno.ETIMEDOUT, f"its reader took nothing for {waited:.1f} s")
-            else:
-                waiting = select.poll()
-                waiting.register(descriptor, select.POLLOUT)
-                waiting.poll(200)
+        for part in content():
+            _given(descriptor, part, hurried)
     finally:
         os.close(descriptor)
+
+
+def _given(descriptor: int, part: bytes, hurried: Callable[[], bool]) -> None:
+    """Write a part into a pipe or a device, as its reader takes it."""
+    left, since = memoryview(part), time.monotonic()
+    while left:
+        try:
+            taken = os.write(descriptor, left[: 1 << 16])
+        except BlockingIOError:
+            taken = 0
+        if taken:
+            left, since = left[taken:], time.monotonic()
+        elif (waited := time.monotonic() - since) > (min(HURRIED, READER_TAKES) if hurried() else READER_TAKES):
+            raise TimeoutError(errno.ETIMEDOUT, f"its reader took nothing for {waited:.1f} s")
+        else:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll(200)
 
 
 def _open_stream(path: str, hurried: Callable[[], bool]) -> int:

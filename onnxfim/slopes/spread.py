@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from onnxfim.data.lazy_rows import lazy, rows_in_blocks
 from onnxfim.record.special import gammaincinv
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -90,8 +91,35 @@ class Spread:
 
 def pooled_deviation(X: Array, positions: Iterable[int]) -> float:
     """Standard deviation over the samples at ``positions``, in float64, a sample at a time: the data is not copied."""
-    mean = float(np.mean([X[i].mean(dtype=np.float64) for i in positions]))
-    return math.sqrt(float(np.mean([np.square(X[i].astype(np.float64) - mean).mean() for i in positions])))
+    at = np.fromiter(positions, np.int64)
+    mean = float(np.mean([x.mean(dtype=np.float64) for rows in rows_in_blocks(X, at) for x in rows]))
+    squares = [np.square(x.astype(np.float64) - mean).mean() for rows in rows_in_blocks(X, at) for x in rows]
+    return math.sqrt(float(np.mean(squares)))
+
+
+def deviation_of_all(X: Array) -> float:
+    """Standard deviation of all values of X (N, *shape), in float64; of rows that are read at need by blocks."""
+    if lazy(X) is None:
+        return float(X.std(dtype=np.float64))
+    mean = sum(float(rows.sum(dtype=np.float64)) for rows in rows_in_blocks(X)) / X.size
+    return math.sqrt(sum(float(np.square(rows - np.float64(mean)).sum()) for rows in rows_in_blocks(X)) / X.size)
+
+
+def root_mean_square(X: Array, positions: Sequence[int] | Array) -> Array:
+    """Root mean square of each coordinate over the samples at ``positions``, (*shape), float64."""
+    total = np.zeros(X.shape[1:])
+    for rows in rows_in_blocks(X, positions):
+        for x in rows:  # one after another, as NumPy sums along a first axis: the blocks do not matter
+            total += x.astype(np.float64) ** 2
+    return np.asarray(np.sqrt(total / len(positions)))
+
+
+def largest_magnitude(X: Array, positions: Sequence[int] | Array) -> Array:
+    """Largest magnitude of each coordinate over the samples at ``positions``, (*shape), float64."""
+    found = np.zeros(X.shape[1:])
+    for rows in rows_in_blocks(X, positions):
+        np.maximum(found, np.abs(rows).max(axis=0), out=found)
+    return found
 
 
 def spread_of(X: Array, positions: Sequence[int] | Array, *, apart: bool = False) -> Spread:
@@ -168,7 +196,7 @@ class _Scales:
 def _scales(X: Array, positions: Sequence[int] | Array, axis: int) -> _Scales:
     """Scales of the features along an axis of the samples, in float64, some samples at a time: the data is not copied whole."""
     positions = np.asarray(positions)
-    some = positions[:: max(1, -(-len(positions) * X[0].size // _VALUES))]  # robust figures need no more
+    some = positions[:: max(1, -(-len(positions) * math.prod(X.shape[1:]) // _VALUES))]  # robust figures need no more
     values = _values(X, some, axis)
     away = np.abs(values - np.median(values, axis=0))
     count = (away > 0).sum(axis=0)
@@ -188,14 +216,19 @@ def _values(X: Array, positions: Array, axis: int) -> Array:
 def _deviation(X: Array, positions: Sequence[int] | Array, axis: int) -> Array:
     """Standard deviation of each feature over the samples; exactly zero where all values are equal."""
     positions = np.asarray(positions)
-    few = max(1, _VALUES // X[0].size)
+    one = math.prod(X.shape[1:])
+    few = max(1, _VALUES // one)
     blocks = [positions[i : i + few] for i in range(0, len(positions), few)]
-    count = len(positions) * X[0].size // X.shape[axis + 1]
-    mean = sum(_values(X, b, axis).sum(axis=0) for b in blocks) / count
-    square = sum(((_values(X, b, axis) - mean) ** 2).sum(axis=0) for b in blocks) / count
+    count = len(positions) * one // X.shape[axis + 1]
     first = _values(X, positions[:1], axis)[0]
-    varies = np.any([(_values(X, b, axis) != first).any(axis=0) for b in blocks], axis=0)
-    return np.where(varies, np.sqrt(square), 0.0)
+    total, square, varies = np.zeros(len(first)), np.zeros(len(first)), np.zeros(len(first), bool)
+    for values in (_values(X, b, axis) for b in blocks):
+        total += values.sum(axis=0)
+        varies |= (values != first).any(axis=0)
+    mean = total / count
+    for values in (_values(X, b, axis) for b in blocks):
+        square += ((values - mean) ** 2).sum(axis=0)
+    return np.where(varies, np.sqrt(square / count), 0.0)
 
 
 def _along(values: Array, axis: int, shape: tuple[int, ...]) -> Array:

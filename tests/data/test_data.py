@@ -17,7 +17,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from onnxfim.data import Preprocessing, Skipped, from_arrays, images, load, random_samples
 from onnxfim.data import samples as samples_module
-from onnxfim.data.arrays import Target, gather
+from onnxfim.data.arrays import gather
+from onnxfim.data.converting import Target
 from onnxfim.data.samples import Choice
 from onnxfim.errors import InputError
 from tests.support.places import DEV
@@ -348,7 +349,7 @@ class TestMistakesInFiles:
             load(tmp_path / "none.npz")
         (tmp_path / "data.xls").write_text("1,2")
         with pytest.raises(
-            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv or .parquet", "numpy.savez")
+            InputError, match=told("data.xls: has the suffix '.xls'", ".npz, .npy, .csv, .parquet or .tar", "numpy.savez")
         ):
             load(tmp_path / "data.xls")
 

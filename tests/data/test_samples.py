@@ -7,8 +7,8 @@ from onnxfim.data import from_arrays
 
 
 @pytest.fixture
-def samples(rng):
-    X = rng.normal(size=(12, 3)).astype(np.float32)
+def samples():
+    X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     return from_arrays(X, np.arange(12) % 5, held={"mask": np.arange(24.0).reshape(12, 2)})
 
 

@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from onnxfim.data import Preprocessing
-from onnxfim.data.arrays import Target
 from onnxfim.data.class_labels import ClassOrder
+from onnxfim.data.converting import Target
 from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import load_by, names_code
 from onnxfim.errors import InputError

@@ -75,11 +75,11 @@ def test_an_interrupt_in_place_puts_back_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "write_all", tear)
     with pytest.raises(KeyboardInterrupt):
-        writing._in_place(str(tmp_path / "a"), b"new and longer")
+        writing._in_place(str(tmp_path / "a"), lambda: [b"new and longer"])
     assert (tmp_path / "a").read_text() == "old"
     torn.append(True)
     with pytest.raises(KeyboardInterrupt):
-        writing._in_place(str(tmp_path / "b"), b"new and longer")
+        writing._in_place(str(tmp_path / "b"), lambda: [b"new and longer"])
     assert names(tmp_path) == ["a"]
 
 

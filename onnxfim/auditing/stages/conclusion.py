@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.input_kinds import input_kind
 from onnxfim.auditing.instruments import scale_field
-from onnxfim.auditing.pictures import PICTURED, thumbnails
+from onnxfim.auditing.pictures import PICTURED, InputsByIndex, thumbnails
 from onnxfim.auditing.report_identity import identity_of
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
@@ -174,7 +174,7 @@ def _pictures(ground: Ground, samples: tuple[SampleResult, ...]) -> tuple[Thumbn
     kind = input_kind(ground)
     if ground.meter.stop.hurried or kind not in PICTURED:
         return ()
-    return thumbnails(samples, {ground.index(i): ground.X[i] for i in ground.clean.audited}, kind)
+    return thumbnails(samples, InputsByIndex(ground), kind)
 
 
 def _not_exact(sample: SampleResult) -> SampleResult:

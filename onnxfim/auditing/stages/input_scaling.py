@@ -11,11 +11,13 @@ import numpy as np
 from onnxfim.auditing.batch_statistics import batch_statistics
 from onnxfim.auditing.context import Ground
 from onnxfim.auditing.stages import stage
+from onnxfim.data.lazy_rows import part_of, rows_in_blocks
 from onnxfim.data.usual_scalings import InputChange, usual_changes
 from onnxfim.graph.ends import Normalisation, normalisation
 from onnxfim.record.data_info import ScalingCheck
 from onnxfim.record.statistics import binomial_at_least
 from onnxfim.slopes.flips import margins
+from onnxfim.slopes.spread import deviation_of_all
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -154,9 +156,9 @@ def _contradiction(ground: Ground) -> str | None:
     if entry is not None and entry.kind != "levels":
         return None
     if limits is not None and entry is None:
-        return _outside(ground.X[ground.clean.audited], *limits)
+        return _outside(part_of(ground.X, ground.clean.audited), *limits)
     known = None if file is None else normalisation(file.graph, ground.subject.info.input)
-    if known is not None and (words := _not_normalised(ground.X[ground.clean.audited], known)) is not None:
+    if known is not None and (words := _not_normalised(part_of(ground.X, ground.clean.audited), known)) is not None:
         return words
     statistics = batch_statistics(ground)
     return None if statistics is None else statistics.contradiction
@@ -164,7 +166,7 @@ def _contradiction(ground: Ground) -> str | None:
 
 def _outside(X: Array, low: float, high: float) -> str | None:
     slack = 0.01 * (high - low)
-    beyond = float(np.mean((X < low - slack) | (X > high + slack)))
+    beyond = sum(int(np.count_nonzero((x < low - slack) | (x > high + slack))) for x in rows_in_blocks(X)) / X.size
     reach = "the file's input quantiser takes"
     if beyond > _CLIPPED:
         return f"{reach} {low:.4g} to {high:.4g}, and {beyond:.0%} of the input values lie beyond that range and are clipped"
@@ -177,7 +179,7 @@ def _outside(X: Array, low: float, high: float) -> str | None:
 def _not_normalised(X: Array, known: Normalisation) -> str | None:
     """The deviation that the inputs have after the graph's normalisation, where no training could have had it."""
     std = np.abs(np.array(known.std))
-    spread = float(X.std(dtype=np.float64) / np.median(std))
+    spread = float(deviation_of_all(X) / np.median(std))
     least, most = _NORMALISED
     if least <= spread <= most or (spread > most and np.all(std == 1)):  # a mere shift tells nothing about the size
         return None
