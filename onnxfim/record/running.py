@@ -33,6 +33,10 @@ class FailedStage:
 
 #: What ended an audit whose time was up, in the place of a signal's name.
 TIME_LIMIT = "the time limit"
+#: The same of one that had made as many requests of a served model as it may.
+QUERY_LIMIT = "the limit of requests"
+#: Limits that a person set: what ends by one is inconclusive, and not interrupted.
+OWN_LIMITS = (TIME_LIMIT, QUERY_LIMIT)
 
 
 @closed
