@@ -21,6 +21,7 @@ from onnxfim.auditing.found_batch import find_batch
 from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.meter import Forecast, Meter, Progress, Report
 from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.served_answers import keep_answers
 from onnxfim.auditing.served_model import as_model
 from onnxfim.auditing.stages import (
     batch_rows,
@@ -263,6 +264,7 @@ def opened(
     samples = in_order_of(samples, subject.classes)
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
+    keep_answers(context)
     find_batch(context)
     planning.begun(context)
     return context

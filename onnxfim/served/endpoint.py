@@ -17,10 +17,9 @@ from onnxfim.record.settings import shape_given
 from onnxfim.runtime.failures import ProviderFailed
 from onnxfim.served.address import Address, address_of
 from onnxfim.served.asking import Asker, HttpAsker
-from onnxfim.served.forward import SERVED
 from onnxfim.served.pace import MOST_ASKED, Pace
 from onnxfim.served.protocol import BINARY, Metadata, Tensor, Wire, element, read_metadata, said_in
-from onnxfim.served.reach import Reach
+from onnxfim.served.reach import SERVED, Reach
 from onnxfim.served.transport import Answer, Transport, refusal
 from onnxfim.served.trouble import Trouble
 
@@ -225,7 +224,7 @@ def _failed(where: str, trouble: Trouble) -> ProviderFailed:
 
 def _input(metadata: Metadata, address: Address, name: str | None, shapes: Sequence[str]) -> Tensor:
     """The input that is perturbed, its shape with the sizes that were given."""
-    given = {found[0]: found[1] for text in shapes if (found := shape_given(text)) is not None}
+    given = dict(told for text in shapes if (told := shape_given(text)) is not None)
     known = {t.name: t for t in metadata.inputs}
     if not known:
         if name is None or name not in given:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from onnxfim.runtime.rows import Rows
 from onnxfim.runtime.stopping import Stopped, current_stop
 from onnxfim.served.asking import Answered, Asker
 from onnxfim.served.pace import MOST_ASKED, Given, Pace
-from onnxfim.served.reach import Reach
+from onnxfim.served.reach import SERVED, Reach
 from onnxfim.served.trouble import Trouble
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -36,6 +36,7 @@ USUAL_ROWS, USUAL_BYTES = 128, 2**22
 GONE = 3
 _LOOKS = 0.1  # seconds between two looks at whether the work is to end
 _PATIENCE = 2.0  # seconds that a request under way is given where it is
+_ROWS = "rows of a request"  # the key of that number among kept answers
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +49,7 @@ class Traffic:
         repeated: Made again, for the one before brought no answer.
         given_up: Whose rows have no answer.
         rows: That were answered.
+        kept: Whose answers were kept from another run.
         sent, received: Bytes of bodies.
         seconds: In requests under way, those beside one another added up.
         own_seconds: Of a processor, in this program: making requests and reading answers, waiting left out.
@@ -58,11 +60,22 @@ class Traffic:
     repeated: int = 0
     given_up: int = 0
     rows: int = 0
+    kept: int = 0
     sent: int = 0
     received: int = 0
     seconds: float = 0.0
     own_seconds: float = 0.0
     troubles: dict[str, int] = field(default_factory=dict)
+
+
+class Kept(Protocol):
+    """Answers by key, on disk."""
+
+    def get(self, key: str) -> Array | None:
+        """The answer, or None where there is none."""
+
+    def put(self, key: str, rows: Array) -> None:
+        """Keep an answer."""
 
 
 class ServedForward:
@@ -103,6 +116,9 @@ class ServedForward:
         self._row_shape: tuple[int, ...] | None = None  # of an answer, without its rows
         self._lost = 0  # requests given up since the last answer
         self._said: dict[bytes, str] = {}  # of rows that were given up
+        self._kept: Kept | None = None
+        self._lowered = False  # the rows of a request, since that was kept
+        self._times: dict[bytes, int] = {}  # that the same rows were asked for
 
     @property
     def batch(self) -> int:
@@ -130,6 +146,21 @@ class ServedForward:
         for z in self._in_order(made):
             yield self._as_classes(z)
 
+    def keep(self, kept: Kept) -> None:
+        """Keep answers from here on, and take those that are kept: the n-th to the same rows where these are asked for again."""
+        self._kept = kept
+        found = kept.get(_ROWS)
+        if found is not None:
+            self.finder.batch = max(1, min(self.finder.batch, int(found[0])))
+
+    def anew(self, X: Array) -> Array:
+        """The same as `outputs`, of rows that are asked for whatever is kept."""
+        kept, self._kept = self._kept, None
+        try:
+            return self.outputs(X)
+        finally:
+            self._kept = kept
+
     def close(self) -> None:
         """Let all waits end, and connections go."""
         self._ending.set()
@@ -147,7 +178,7 @@ class ServedForward:
 
     def _in_order(self, parts: Iterable[Array]) -> Iterator[Array]:
         """The answers to all parts in their order, as many of them under way as may be."""
-        waiting: deque[Future[Array]] = deque()
+        waiting: deque[_Asked] = deque()
         try:
             for rows in parts:
                 waiting.append(self._started(rows))
@@ -156,35 +187,51 @@ class ServedForward:
             while waiting:
                 yield self._finished(waiting.popleft())
         finally:
-            for future in waiting:
-                future.cancel()
+            for asked in waiting:
+                asked.answer.cancel()
 
-    def _started(self, rows: Array) -> Future[Array]:
-        future: Future[Array] = Future()
+    def _started(self, rows: Array) -> _Asked:
+        answer: Future[Array] = Future()
+        key = None
+        if self._kept is not None:
+            digest = _key(rows)
+            turn = self._times[digest] = self._times.get(digest, 0) + 1
+            key = f"{digest.hex()}:{turn}"
+            if (kept := self._kept.get(key)) is not None:
+                self.traffic.kept += len(rows)
+                self._row_shape = self._row_shape or kept.shape[: self.batch_axis] + kept.shape[self.batch_axis + 1 :]
+                answer.set_result(kept)
+                return _Asked(answer, None)
 
         def work() -> None:
-            if not future.set_running_or_notify_cancel():
+            if not answer.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(self._answered(rows))
+                answer.set_result(self._answered(rows))
             except BaseException as error:  # noqa: BLE001 - handed to who waits
-                future.set_exception(error)
+                answer.set_exception(error)
 
         # A thread of its own that no exit waits for: a request that hangs holds nothing up.
         threading.Thread(target=work, daemon=True, name="onnxfim-request").start()
-        return future
+        return _Asked(answer, key)
 
-    def _finished(self, future: Future[Array]) -> Array:
+    def _finished(self, asked: _Asked) -> Array:
         """The answer, once it is there; heeds a request to end."""
         stop, asked_at = current_stop(), None
         while True:
             with suppress(NotYet):
                 try:
-                    return future.result(_LOOKS)
+                    found = asked.answer.result(_LOOKS)
                 except Given:
                     raise Stopped(None if stop is None else stop.by) from None
                 except _Spent:
                     raise Stopped(QUERY_LIMIT) from None
+                if asked.key is not None and self._kept is not None and np.isfinite(found).all():
+                    self._kept.put(asked.key, found)
+                    if self._lowered:
+                        self._kept.put(_ROWS, np.array([float(self.batch)]))
+                        self._lowered = False
+                return found
             if stop is not None and stop.asked:
                 asked_at = asked_at or time.monotonic()
                 self._ending.set()
@@ -213,7 +260,7 @@ class ServedForward:
         if self.traffic.given_up == given_up:  # it was for their number: no request has so many again
             with self._lock:
                 if self.finder.batch > half:
-                    self.finder.batch = half
+                    self.finder.batch, self._lowered = half, True
                     _log.info("%s: requests of %d rows from here on", self._name, half)
         return np.concatenate(parts, axis=self.batch_axis)
 
@@ -313,8 +360,12 @@ class ServedForward:
         return ProviderFailed(f"{self._name}: {trouble.said}. {mends}", SERVED)
 
 
-#: What stands for an execution provider where a model is asked over a wire.
-SERVED = "served"
+@dataclass(frozen=True)
+class _Asked:
+    """A request under way, and what its answer is to be kept by; None where it is not."""
+
+    answer: Future[Array]
+    key: str | None
 
 
 class _Spent(Exception):
@@ -326,4 +377,4 @@ def _key(row: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()
 
 
-__all__ = ["SERVED", "ServedForward", "Traffic"]
+__all__ = ["ServedForward", "Traffic"]

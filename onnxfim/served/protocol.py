@@ -25,7 +25,7 @@ Wire: TypeAlias = Literal["binary", "JSON"]
 HEADER = "Inference-Header-Content-Length"
 #: The extension that a server names which takes binary tensors.
 BINARY = "binary_tensor_data"
-_FLOATS = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+_FLOATS: dict[str, np.dtype[Any]] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _LONGEST = 120  # letters of a foreign name in a message
 
 

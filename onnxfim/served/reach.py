@@ -8,6 +8,8 @@ from onnxfim.errors import SettingsError
 
 #: The variable of the environment that holds the token; no option does, for commands are seen by others.
 TOKEN = "ONNXFIM_SERVED_TOKEN"
+#: What stands for an execution provider where a model is asked over a wire.
+SERVED = "served"
 
 
 @dataclass(frozen=True)
