@@ -33,7 +33,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward, PlacedForward
 from onnxfim.runtime.stopping import Stopped
-from onnxfim.served.reach import SERVED
+from onnxfim.served.terms import SERVED
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.ladder_rows import LadderRows

@@ -19,8 +19,8 @@ from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.slopes.kinds import OutputReader, reader_of, stand_alone
 
 if TYPE_CHECKING:  # few audits ask over a wire
+    from onnxfim.served.asked_rows import ServedForward
     from onnxfim.served.endpoint import Endpoint
-    from onnxfim.served.forward import ServedForward
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -54,7 +54,7 @@ def open_function(model: CallableModel, X: Array, settings: Settings) -> Subject
 
 
 def _served(endpoint: Endpoint, name: str, shape: tuple[int, ...], settings: Settings) -> ServedForward:
-    from onnxfim.served.forward import ServedForward
+    from onnxfim.served.asked_rows import ServedForward
 
     most, axis = endpoint.most_rows or endpoint.fixed, settings.batch_axis or 0
     if settings.batch is not None and most is not None and settings.batch > most:

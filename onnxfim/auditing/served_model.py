@@ -10,7 +10,7 @@ from onnxfim.auditing.subject import CallableModel
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.settings import Settings
 from onnxfim.served.address import names_address
-from onnxfim.served.reach import Reach
+from onnxfim.served.terms import Reach
 
 if TYPE_CHECKING:
     from onnxfim.served.endpoint import Endpoint

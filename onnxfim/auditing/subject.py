@@ -23,8 +23,8 @@ from onnxfim.runtime.turns import WeightTurns
 from onnxfim.slopes.kinds import OutputReader
 
 if TYPE_CHECKING:  # few audits ask over a wire
+    from onnxfim.served.asked_rows import ServedForward
     from onnxfim.served.endpoint import Endpoint
-    from onnxfim.served.forward import ServedForward
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

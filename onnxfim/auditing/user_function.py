@@ -21,7 +21,7 @@ from onnxfim.errors import InputError
 from onnxfim.record.served import Served
 from onnxfim.served.asking import Asker, FunctionAsker
 from onnxfim.served.endpoint import Endpoint
-from onnxfim.served.reach import Reach
+from onnxfim.served.terms import Reach
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

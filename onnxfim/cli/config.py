@@ -21,7 +21,7 @@ from onnxfim.cli.options import option
 from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
 from onnxfim.served.address import names_address
-from onnxfim.served.reach import TOKEN
+from onnxfim.served.terms import TOKEN
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,7 +12,7 @@ from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.redacting import without_secrets
 from onnxfim.record.settings import shape_given
 from onnxfim.served.address import names_address
-from onnxfim.served.reach import Reach
+from onnxfim.served.terms import Reach
 
 
 def named_model(model: str | None, options: Mapping[str, Any]) -> str:

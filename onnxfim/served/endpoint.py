@@ -19,7 +19,7 @@ from onnxfim.served.address import Address, address_of
 from onnxfim.served.asking import Asker, HttpAsker
 from onnxfim.served.pace import MOST_ASKED, Pace
 from onnxfim.served.protocol import BINARY, Metadata, Tensor, Wire, element, read_metadata, said_in
-from onnxfim.served.reach import SERVED, Reach
+from onnxfim.served.terms import SERVED, Reach
 from onnxfim.served.transport import Answer, Transport, refusal
 from onnxfim.served.trouble import Trouble
 
@@ -81,7 +81,7 @@ def endpoint_at(
     transport = Transport(address, reach)
     if transport.has_token and not address.secure:
         _log.warning("%s: the token travels where others can read it; use https://", address.url)
-    asked = _Asked(transport, address, reach)
+    asked = _Inquiry(transport, address, reach)
     try:
         metadata = asked.metadata()
         server, extensions = asked.server()
@@ -112,7 +112,7 @@ def endpoint_at(
     )
 
 
-class _Asked:
+class _Inquiry:
     """A server that is asked about a model, as patiently as for its answers."""
 
     def __init__(self, transport: Transport, address: Address, reach: Reach) -> None:

@@ -91,14 +91,14 @@ def _text(value: object) -> str | None:
 
 
 @dataclass(frozen=True)
-class Request:
+class WireRequest:
     """A request as it is sent: body and headers."""
 
     body: bytes
     headers: dict[str, str]
 
 
-def request_of(rows: Array, into: str, output: str | None, number: str, wire: Wire) -> Request:
+def request_of(rows: Array, into: str, output: str | None, number: str, wire: Wire) -> WireRequest:
     """The request for the model's answers to some rows.
 
     Args:
@@ -114,7 +114,7 @@ def request_of(rows: Array, into: str, output: str | None, number: str, wire: Wi
         asked["outputs"] = [{"name": output}]
     if wire == "JSON":
         tensor["data"] = rows.ravel().tolist()
-        return Request(json.dumps(asked, allow_nan=False).encode("ascii"), {"Content-Type": "application/json"})
+        return WireRequest(json.dumps(asked, allow_nan=False).encode("ascii"), {"Content-Type": "application/json"})
     content = rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()
     tensor["parameters"] = {"binary_data_size": len(content)}
     if output is not None:
@@ -122,7 +122,7 @@ def request_of(rows: Array, into: str, output: str | None, number: str, wire: Wi
     else:
         asked["parameters"] = {"binary_data_output": True}
     head = json.dumps(asked).encode("ascii")
-    return Request(head + content, {"Content-Type": "application/octet-stream", HEADER: str(len(head))})
+    return WireRequest(head + content, {"Content-Type": "application/octet-stream", HEADER: str(len(head))})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from onnxfim.errors import InputError, SettingsError
 from onnxfim.record.foreign_text import clipped
 from onnxfim.record.redacting import REDACTED, without_secrets
 from onnxfim.served.address import Address, is_here
-from onnxfim.served.reach import TOKEN, Reach
+from onnxfim.served.terms import TOKEN, Reach
 from onnxfim.served.trouble import Trouble
 
 _CONNECT = 10.0  # seconds that a connection may take at most

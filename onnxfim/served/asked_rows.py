@@ -25,7 +25,7 @@ from onnxfim.runtime.rows import Rows
 from onnxfim.runtime.stopping import Stopped, current_stop
 from onnxfim.served.asking import Answered, Asker
 from onnxfim.served.pace import MOST_ASKED, Given, Pace
-from onnxfim.served.reach import SERVED, Reach
+from onnxfim.served.terms import SERVED, Reach
 from onnxfim.served.trouble import Trouble
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ class Traffic:
     troubles: dict[str, int] = field(default_factory=dict)
 
 
-class Kept(Protocol):
+class AnswerStore(Protocol):
     """Answers by key, on disk."""
 
     def get(self, key: str) -> Array | None:
@@ -116,7 +116,7 @@ class ServedForward:
         self._row_shape: tuple[int, ...] | None = None  # of an answer, without its rows
         self._lost = 0  # requests given up since the last answer
         self._said: dict[bytes, str] = {}  # of rows that were given up
-        self._kept: Kept | None = None
+        self._kept: AnswerStore | None = None
         self._lowered = False  # the rows of a request, since that was kept
         self._times: dict[bytes, int] = {}  # that the same rows were asked for
 
@@ -146,7 +146,7 @@ class ServedForward:
         for z in self._in_order(made):
             yield self._as_classes(z)
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: AnswerStore) -> None:
         """Keep answers from here on, and take those that are kept: the n-th to the same rows where these are asked for again."""
         self._kept = kept
         found = kept.get(_ROWS)
@@ -178,7 +178,7 @@ class ServedForward:
 
     def _in_order(self, parts: Iterable[Array]) -> Iterator[Array]:
         """The answers to all parts in their order, as many of them under way as may be."""
-        waiting: deque[_Asked] = deque()
+        waiting: deque[_UnderWay] = deque()
         try:
             for rows in parts:
                 waiting.append(self._started(rows))
@@ -190,7 +190,7 @@ class ServedForward:
             for asked in waiting:
                 asked.answer.cancel()
 
-    def _started(self, rows: Array) -> _Asked:
+    def _started(self, rows: Array) -> _UnderWay:
         answer: Future[Array] = Future()
         key = None
         if self._kept is not None:
@@ -201,7 +201,7 @@ class ServedForward:
                 self.traffic.kept += len(rows)
                 self._row_shape = self._row_shape or kept.shape[: self.batch_axis] + kept.shape[self.batch_axis + 1 :]
                 answer.set_result(kept)
-                return _Asked(answer, None)
+                return _UnderWay(answer, None)
 
         def work() -> None:
             if not answer.set_running_or_notify_cancel():
@@ -213,9 +213,9 @@ class ServedForward:
 
         # A thread of its own that no exit waits for: a request that hangs holds nothing up.
         threading.Thread(target=work, daemon=True, name="onnxfim-request").start()
-        return _Asked(answer, key)
+        return _UnderWay(answer, key)
 
-    def _finished(self, asked: _Asked) -> Array:
+    def _finished(self, asked: _UnderWay) -> Array:
         """The answer, once it is there; heeds a request to end."""
         stop, asked_at = current_stop(), None
         while True:
@@ -361,7 +361,7 @@ class ServedForward:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _UnderWay:
     """A request under way, and what its answer is to be kept by; None where it is not."""
 
     answer: Future[Array]
