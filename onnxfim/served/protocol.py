@@ -191,8 +191,8 @@ def _parts(content: bytes, header: str | None) -> tuple[bytes, bytes]:
 
 
 def _values(output: dict[str, Any], at: int, rest: bytes, expected: Expected) -> Array:
-    kind, shape = _FLOATS.get(str(output.get("datatype"))), output.get("shape")
-    if kind is None:
+    numbers_type, shape = _FLOATS.get(str(output.get("datatype"))), output.get("shape")
+    if numbers_type is None:
         told = f"output {clipped(output['name'], _LONGEST)!r} of {clipped(str(output.get('datatype')), 20)}"
         raise Trouble(f"{told}, expected floats (FP32, FP64, FP16)", "none", mends="Name another by --output.")
     if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
@@ -212,16 +212,16 @@ def _values(output: dict[str, Any], at: int, rest: bytes, expected: Expected) ->
     count = math.prod(sizes)
     size = (output.get("parameters") or {}).get("binary_data_size")
     if size is not None:
-        if size != count * kind.itemsize or at + size > len(rest):
-            raise Trouble(f"an answer of {size:,} bytes for {count:,} numbers of {kind.itemsize} bytes")
-        return np.frombuffer(rest, kind, count, at).reshape(sizes).astype(np.float64)
+        if size != count * numbers_type.itemsize or at + size > len(rest):
+            raise Trouble(f"an answer of {size:,} bytes for {count:,} numbers of {numbers_type.itemsize} bytes")
+        return np.frombuffer(rest, numbers_type, count, at).reshape(sizes).astype(np.float64)
     try:
         numbers = np.array(output["data"], dtype=object if output["data"] is None else None)
         if numbers.dtype.kind not in "fiu" or numbers.size != count:
             raise ValueError
     except (KeyError, ValueError, TypeError, OverflowError):
         raise Trouble(f"an answer whose data are not {count:,} numbers") from None
-    return numbers.astype(kind).astype(np.float64).reshape(sizes)  # as the server holds them: JSON may print more digits
+    return numbers.astype(numbers_type).astype(np.float64).reshape(sizes)  # as the server holds them: JSON may print more digits
 
 
 def said_in(content: bytes) -> str:
