@@ -110,7 +110,7 @@ class ServedForward:
         self.class_axis: int | None = None
         self.batch_axis = 0
         self.fixed, self.traffic = fixed, Traffic()
-        self._asker, self._name, self._reach, self._shape, self._dtype = asker, name, reach, shape, dtype
+        self._asker, self._name, self.reach, self._shape, self._dtype = asker, name, reach, shape, dtype
         self._ending, self._lock = threading.Event(), threading.Lock()
         self._pace = Pace(reach.max_qps, self._ending)
         self._row_shape: tuple[int, ...] | None = None  # of an answer, without its rows
@@ -182,7 +182,7 @@ class ServedForward:
         try:
             for rows in parts:
                 waiting.append(self._started(rows))
-                if len(waiting) >= self._reach.concurrency:
+                if len(waiting) >= self.reach.concurrency:
                     yield self._finished(waiting.popleft())
             while waiting:
                 yield self._finished(waiting.popleft())
@@ -291,7 +291,7 @@ class ServedForward:
 
     def _again(self, trouble: Trouble, tries: int) -> bool:
         """Whether to make a request again, after the wait that belongs before it."""
-        if trouble.remedy == "none" or tries > self._reach.retries:
+        if trouble.remedy == "none" or tries > self.reach.retries:
             return False
         if trouble.remedy == "rows" and tries > (2 if "HTTP 500" in trouble.said else 0):  # 500 is whatever fails there
             return False
@@ -317,7 +317,7 @@ class ServedForward:
 
     def _count(self, *, again: bool) -> None:
         with self._lock:
-            if self._reach.max_queries is not None and self.traffic.requests >= self._reach.max_queries:
+            if self.reach.max_queries is not None and self.traffic.requests >= self.reach.max_queries:
                 raise _Spent
             self.traffic.requests += 1
             self.traffic.repeated += again
@@ -350,7 +350,7 @@ class ServedForward:
             for row in rows:
                 self._said[_key(row[None])] = trouble.said
         if gone:
-            tries = f"{self._reach.retries + 1} tries" if self._reach.retries else "one try"
+            tries = f"{self.reach.retries + 1} tries" if self.reach.retries else "one try"
             raise self._refused(
                 Trouble(f"{trouble.said}, {tries} each of {GONE} requests one after the other", mends=trouble.mends)
             )
