@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxfim.auditing.api import audit_isolated, bounds, check, inspect, load_samples
     from onnxfim.auditing.meter import Progress
     from onnxfim.auditing.run import audit
+    from onnxfim.auditing.served_model import from_url
     from onnxfim.auditing.subject import from_callable
     from onnxfim.data.samples import Samples
     from onnxfim.errors import InputError, ModelError, OnnxFimError, OutputError, ProviderError, SettingsError, UnsupportedOperator
@@ -33,6 +34,7 @@ _HOMES = {
     "check": "onnxfim.auditing.api",
     "compare": "onnxfim.verdict.compare",
     "from_callable": "onnxfim.auditing.subject",
+    "from_url": "onnxfim.auditing.served_model",
     "inspect": "onnxfim.auditing.api",
     "load_samples": "onnxfim.auditing.api",
     "render_html": "onnxfim.report.html",
@@ -55,7 +57,7 @@ shown_by(
 __all__ = [
     "Audit", "InputError", "ModelError", "OnnxFimError", "OutputError", "Progress", "ProviderError", "Samples", "Settings",
     "SettingsError", "UnsupportedOperator", "__version__", "audit", "audit_isolated", "bounds", "check", "compare", "from_callable",
-    "inspect", "load_samples", "render_html", "suggest", "write_dossier",
+    "from_url", "inspect", "load_samples", "render_html", "suggest", "write_dossier",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ FUNCTIONS = (
     "check",
     "compare",
     "from_callable",
+    "from_url",
     "inspect",
     "load_samples",
     "render_html",

@@ -34,6 +34,7 @@ from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.providers import ProviderReport
 from onnxfim.runtime.rows import Forward, PlacedForward
 from onnxfim.runtime.stopping import Stopped
+from onnxfim.served.terms import SERVED
 from onnxfim.slopes.differences import Request, Sample, Scheme
 from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.ladder_rows import LadderRows
@@ -100,7 +101,9 @@ class Context:
 
     @property
     def provider(self) -> str:
-        return "callable" if self.report is None else self.report.obtained
+        if self.report is None:
+            return "callable" if self.subject.info.served is None else SERVED
+        return self.report.obtained
 
     @property
     def dimension(self) -> int:
@@ -123,7 +126,7 @@ class Context:
     def store(self, **identity: object) -> FileStore | None:
         """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash."""
         if self.report is None:
-            return None
+            return None  # answers of a served model are kept request by request
         info = self.subject.info
         held = None if self.subject.file is None else self.subject.file.held_hash
         model = (

@@ -15,6 +15,7 @@ from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.course import PlannedStage, Unit
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.run import Model, grounded, opened
+from onnxfim.auditing.served_cost import ExpectedTraffic, expected_traffic, requests_of
 from onnxfim.auditing.stages import bounding, by_gradients, choosing, crosscheck, flipping, unmeasurable
 from onnxfim.data import Samples
 from onnxfim.record.audit import GradientInfo
@@ -63,6 +64,7 @@ class DryRun:
         memory: Bytes in memory at most, about; None where the system does not tell.
         outputs: Bytes of outputs that all passes give.
         disk: Bytes that are kept in the cache, about, where there is one.
+        traffic: What asking a served model takes; None of a file.
     """
 
     model: str
@@ -81,6 +83,7 @@ class DryRun:
     memory: int | None
     outputs: int
     disk: int
+    traffic: ExpectedTraffic | None = None
 
 
 class _Enough(KeyboardInterrupt):
@@ -138,9 +141,34 @@ def dry_run(model: Model, inputs: Samples, settings: Settings, *, progress: Repo
     began = time.perf_counter()
     meter = _Brief(progress, current_stop())
     context = opened(model, inputs, None, settings, progress, None, meter=meter)
+    if context.subject.info.served is not None:
+        return _asked(context, time.perf_counter() - began)
     trial = _Trial(context, meter, time.perf_counter() - began)
     with one_blas_thread():
         return trial.told()
+
+
+def _asked(context: Context, opening: float) -> DryRun:
+    """What an audit of a served model takes: a few requests are timed, and no stage is tried, for each request is paid for."""
+    stages = planning.by_sketch(context)
+    n, rows = planning.audited(context), context.subject.forward.batch
+    traffic = expected_traffic(context, stages)
+    made = requests_of(stages, rows, n)
+    told = [ExpectedStage("opening the model", 0, opening)]
+    told += [
+        ExpectedStage(p.stage, round(p.passes), made[p.stage] * traffic.seconds + p.seconds * (not made[p.stage])) for p in stages
+    ]
+    seconds = sum(s.seconds for s in told)
+    info = context.subject.info
+    outputs = round(sum(p.passes for p in stages)) * info.num_outputs * info.positions * 4
+    at_most = any(p.at_most for p in stages)
+    held = highest_memory()
+    return DryRun(
+        model=info.name, method="sketch", reason=context.subject.no_gradient, scheme=context.settings.scheme,
+        provider=context.provider, samples=n, stages=tuple(told), passes=sum(s.passes for s in told), seconds=seconds,
+        seconds_low=0.0 if at_most else seconds * (1 - _GUESSED), seconds_high=seconds * (1 + _GUESSED), at_most=at_most, rows=rows,
+        memory=None if held is None else held + min(outputs, _kept(context)), outputs=outputs, disk=outputs, traffic=traffic,
+    )  # fmt: skip
 
 
 class _Trial:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import onnx
 
 from onnxfim.auditing.entry import entry_of
-from onnxfim.auditing.finding_axes import OutputAxes, find_axes
+from onnxfim.auditing.finding_axes import OutputAxes
+from onnxfim.auditing.opening_functions import open_function, read_from_words
 from onnxfim.auditing.opening_heads import View, open_heads, refuse_values
 from onnxfim.auditing.reproducing import SAME, SAME_IN_HALF
 from onnxfim.auditing.rows_per_call import Opened, opened_for_rows, telling_rows
@@ -30,7 +30,6 @@ from onnxfim.graph.referring import refers
 from onnxfim.graph.surgery import classes_first, read_from, read_logarithm
 from onnxfim.record.audit import InputInfo, ModelInfo
 from onnxfim.record.settings import Settings
-from onnxfim.runtime.callable_forward import CallableForward
 from onnxfim.runtime.failures import ProviderFailed
 from onnxfim.runtime.forward import OnnxForward, profile_of
 from onnxfim.runtime.provider_options import lost_options
@@ -52,7 +51,7 @@ def open_subject(
         ModelError, InputError, ProviderError: what does not fit, in one line.
     """
     if isinstance(model, CallableModel):
-        return _open_callable(model, X, settings)
+        return open_function(model, X, settings)
     file = model if isinstance(model, ModelFile) else load_model(model)
     try:
         return _Opening(file, X, settings, engines).subject()
@@ -67,23 +66,6 @@ def open_subject(
             options=lost_options(hardware_of(settings).asked, ()),
         )  # fmt: skip
         return subject
-
-
-def _open_callable(model: CallableModel, X: Array, settings: Settings) -> Subject:
-    check_shape(model.name, X.shape[1:], model.input_shape)
-    forward = CallableForward(model.fn, model.input_shape, model.num_outputs, dtype=model.dtype, batch=settings.batch)
-    few = X[: min(8, len(X))]
-    axes = find_axes(forward.raw, few, settings, num_outputs=model.num_outputs, independent=stand_alone(settings, Ending()))
-    forward.class_axis, forward.batch_axis = axes.classes, axes.batch
-    z = forward.outputs(few)
-    kind, known = reader_of(settings, Ending(), z)
-    info = ModelInfo(
-        path="", name=model.name, sha256=hashlib.sha256(model.name.encode()).hexdigest(), bytes=0, producer="Python callable",
-        opset=None, input="input", input_shape=("N", *model.input_shape), input_dtype=model.dtype, output="output",
-        num_outputs=z.shape[1], positions=z.shape[2], output_kind=kind.name, read_from=_read_from(known.how, kind),
-        class_axis=axes.classes, batch_axis=axes.batch, axes_from=axes.how,
-    )  # fmt: skip
-    return Subject(info, forward, kind, kind, doubt=known.doubt)
 
 
 @dataclass(frozen=True)
@@ -184,7 +166,7 @@ class _Opening:
             path=str(file.path), name=file.path.name, sha256=file.sha256, bytes=file.bytes, producer=file.producer,
             opset=file.graph.opsets.get("ai.onnx"), input=self.into.name, input_shape=self.into.shape or (),
             input_dtype=self.into.dtype, output=view.name, num_outputs=truth.shape[1], positions=truth.shape[2],
-            output_kind=kind.name, read_from=_read_from(how, reader), rewritten="; ".join(self.rewritten) or None,
+            output_kind=kind.name, read_from=read_from_words(how, reader), rewritten="; ".join(self.rewritten) or None,
             class_axis=as_file.axes.classes, batch_axis=as_file.axes.batch, axes_from=as_file.axes.how, no_slope=still,
             at=entry_of(file, named=self.settings.at is not None),
             outputs=view.outputs, inputs=tuple(InputInfo(**vars(role)) for role in file.roles),
@@ -319,11 +301,6 @@ def _rounds(file: ModelFile) -> bool:
     """Whether the file computes in less than float32 somewhere: the logarithm of rounded probabilities is noise."""
     rounding = ("Quantize" in n.op or n.op.endswith("Integer") or n.op.startswith("QLinear") for n in file.graph.nodes)
     return any(rounding) or computes_in_half(file.proto)
-
-
-def _read_from(how: str, reader: OutputReader) -> str:
-    """How the outputs are known, and what is differentiated where that is not the outputs."""
-    return f"{how}; {reader.differentiated}" if reader.differentiated else how
 
 
 __all__ = ["open_subject"]

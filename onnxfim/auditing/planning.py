@@ -51,6 +51,14 @@ def begun(context: Context) -> None:
     context.meter.plan([*grounding(context, n), *middle, *_closing(context, n)], outlook)
 
 
+def by_sketch(context: Context) -> list[PlannedStage]:
+    """All stages of an audit that takes differences, before anything is measured."""
+    n = audited(context)
+    first = _first(context, n)
+    middle = _by_differences(context, n, first, n * context.settings.budget - first)
+    return [*grounding(context, n), *middle, *_closing(context, n)]
+
+
 def grounding(context: Context, n: int) -> list[PlannedStage]:
     """What comes before the first sample is measured, of n."""
     gradient = derivable(context)

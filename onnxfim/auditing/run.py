@@ -22,6 +22,8 @@ from onnxfim.auditing.inputs import arranged, given_shape
 from onnxfim.auditing.measuring import looked_over, measured, way_of
 from onnxfim.auditing.meter import Forecast, Meter, Progress, Report
 from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.served_answers import keep_answers
+from onnxfim.auditing.served_model import as_model
 from onnxfim.auditing.stages import batch_rows, bounding, choosing, clean, conclusion, input_scaling, tied
 from onnxfim.auditing.subject import CallableModel, check_shape, hardware_of
 from onnxfim.auditing.tied_samples import TiedSamples
@@ -30,7 +32,7 @@ from onnxfim.data.class_labels import in_order_of
 from onnxfim.data.iterables import is_whole
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import batch_first, choose_input
-from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.dates import report_date
 from onnxfim.record.running import UNMEASURED
@@ -62,7 +64,7 @@ def audit(
     """Estimate the sensitivity of a classifier's output distribution, lambda_max(F(x)), on samples.
 
     Args:
-        model: Path of an ONNX file, or what `from_callable` returned.
+        model: Path of an ONNX file, address of a served model, or what `from_callable` or `from_url` returned.
         inputs: Samples (N, *shape) in the model's own units: an array, a tensor, a frame, or `data.Samples`; of a model with
             several inputs also such arrays by the inputs' names, those that are held among them. Or an iterable, such as a
             DataLoader, whose steps give x, (x, y) or a dict, of one sample or a batch; no more is taken of it than is audited.
@@ -174,7 +176,7 @@ def opened(
     """The context of an audit: model and samples opened and checked against each other; ``batch`` is one that was found before."""
     meter = Meter(report, current_stop()) if meter is None else meter
     meter.say("opening the model")
-    file = model if isinstance(model, (CallableModel, ModelFile)) else load_model(model)
+    file = as_model(model, settings)
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
@@ -185,6 +187,7 @@ def opened(
     samples = in_order_of(samples, subject.classes)
     memory = Memory(None if cache_dir is None else Cache(Path(cache_dir)))
     context = Context(subject, samples, settings, meter, memory)
+    keep_answers(context)
     if batch is None or not subject.forward.finder.remember(batch):
         find_batch(context)
     planning.begun(context)

@@ -19,7 +19,7 @@ POWERS = {
 def with_step_bias(aggregates: Mapping[str, Aggregates], step: StepChoice, method: str) -> dict[str, Aggregates]:
     """Statistics whose intervals hold the range of the step's bias, where values carry its factor; others as they are."""
     bias = step.bias
-    if bias is None or not bias.applied or step.scheme != "dithered" or method == "gradient":
+    if bias is None or not bias.applied or method == "gradient":
         return dict(aggregates)
     return {name: _widened(found, bias, POWERS[name]) if name in POWERS else found for name, found in aggregates.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,6 +22,10 @@ from onnxfim.runtime.hardware import Hardware, InputProfile
 from onnxfim.runtime.turns import WeightTurns
 from onnxfim.slopes.kinds import OutputReader
 
+if TYPE_CHECKING:  # few audits ask over a wire
+    from onnxfim.served.asked_rows import ServedForward
+    from onnxfim.served.endpoint import Endpoint
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _LEVELS = 2  # of the output: the runtime makes one integer operator of a softmax between quantisers, off by up to 1.5 (measured)
@@ -29,13 +33,18 @@ _LEVELS = 2  # of the output: the runtime makes one integer operator of a softma
 
 @dataclass(frozen=True)
 class CallableModel:
-    """A classifier that is not a file; made by `from_callable`."""
+    """A classifier that is not a file; made by `from_callable` or `from_url`.
+
+    Sizes and a number of outputs of None are those that the data have, and that are answered; ``endpoint`` is how a model is
+    reached that answers over a wire.
+    """
 
     fn: Callable[[Array], Array]
-    input_shape: tuple[int, ...]
-    num_outputs: int
+    input_shape: tuple[int | None, ...]
+    num_outputs: int | None
     name: str
     dtype: str = "float32"
+    endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Subject:
     """
 
     info: ModelInfo
-    forward: OnnxForward | CallableForward
+    forward: OnnxForward | CallableForward | ServedForward
     kind: OutputReader
     reader: OutputReader
     level: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.inputs import given_shape
 from onnxfim.auditing.isolation import OutOfTime
 from onnxfim.auditing.run import CALIBRATION_SAMPLES
+from onnxfim.auditing.subject import CallableModel
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.concluding import concluded
 from onnxfim.cli.console import Console
@@ -28,6 +30,7 @@ from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.reaching import function_model, given_sizes, is_asked, read_model
 from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Preprocessing, Samples, load, random_samples
 from onnxfim.data.class_labels import class_order
@@ -35,10 +38,12 @@ from onnxfim.data.converting import Target
 from onnxfim.data.feature_names import feature_names
 from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import names_code, read_from
+from onnxfim.errors import InputError
 from onnxfim.graph.choosing_inputs import choose_input
-from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.graph.load import ModelFile
 from onnxfim.record.dates import report_date
 from onnxfim.record.identity import Identity
+from onnxfim.record.redacting import without_secrets
 from onnxfim.record.settings import SETTINGS, Settings
 from onnxfim.verdict.foreseen import Planned
 
@@ -49,9 +54,14 @@ _SYNTHETIC = 32  # samples, where none are asked for
 class LoadedSubject:
     """A model, its samples and its settings, ready to be audited."""
 
-    file: ModelFile
+    file: ModelFile | CallableModel
     samples: Samples
     settings: Settings
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read of a model, which no output may overwrite."""
+        return self.file.files if isinstance(self.file, ModelFile) else ()
 
 
 def audit_command(model: str, outputs: Outputs, console: Console, given: Collection[str] = (), **options: Any) -> int:
@@ -63,16 +73,20 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
     """
     if options["fail_on_inconclusive"]:
         console.say("warning: --fail-on-inconclusive has no effect, it is the default now: leave it out", colour="yellow")
+    asked = is_asked(model, options)
+    if asked and options["isolate"] == "auto" and options["max_memory"] is None:
+        options = {**options, "isolate": "off"}  # no ONNX Runtime runs that might die
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
-    outputs.check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
+    outputs.check([None if asked else model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if outputs.to_stdout:
         console.take_stdout()
     identity = told.of(Identity("", date=report_date()))
-    with reasons_written(outputs.targets, model, identity):
+    called = without_secrets(model) if asked else model
+    with reasons_written(outputs.targets, called, identity):
         checks = read_checks(options)
         with console.said_where_slow("reading the model and the samples"):
             prepared = prepare(model, as_baseline(options, given, checks.baseline))
-        outputs.check_apart(prepared.file.files)
+        outputs.check_apart(prepared.files)
         warn_of_gates(checks.gates, planned(prepared), console, allow_inconclusive=options["allow_inconclusive"])
         if checks.baseline is not None:
             require_same_data(prepared.samples.sha256, checks.baseline, options["baseline"])
@@ -82,7 +96,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         try:
             measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
         except OutOfTime as error:
-            write_reason(outputs.targets, model, str(error), NOTHING, identity)
+            write_reason(outputs.targets, called, str(error), NOTHING, identity)
             console.error(str(error))
             return NOTHING
     if not options["no_cache"] and cache_folder(options) is None:
@@ -110,13 +124,14 @@ def prepare(model: str, options: dict[str, Any]) -> LoadedSubject:
     Raises:
         OnnxFimError: what cannot be loaded.
     """
-    file = load_model(model)
+    file = read_model(model, options)
     samples, scale = read_samples(file, options)
+    file = function_model(options, samples.inputs.shape[1:]) if file is None else file
     return LoadedSubject(file, samples, settings_from(options, input_scale=scale))
 
 
-def read_samples(file: ModelFile, options: Mapping[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
-    """The samples that the options name, and d(model input)/d(raw input) where it is known and not 1.
+def read_samples(file: ModelFile | CallableModel | None, options: Mapping[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
+    """The samples that the options name, and d(model input)/d(raw input) where it is known and not 1; None is a user's function.
 
     Raises:
         OnnxFimError: what cannot be loaded.
@@ -146,15 +161,40 @@ def _preprocessing(options: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**given)
 
 
-def _samples(file: ModelFile, preprocessing: Preprocessing, options: Mapping[str, Any]) -> tuple[Samples, tuple[float, ...] | None]:
-    into = choose_input(file, options["input"], options["output"])
+@dataclass(frozen=True)
+class _Taken:
+    """What a model takes: its input, a sample's shape (None where any will do), and the names of its other inputs."""
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: np.dtype[Any]
+    held: tuple[str, ...] = ()
+
+
+def _taken(file: ModelFile | CallableModel | None, options: Mapping[str, Any]) -> _Taken:
+    """What the model takes; None is a function of the user's."""
+    if isinstance(file, ModelFile):
+        into = choose_input(file, options["input"], options["output"])
+        held = tuple(i.name for i in file.graph.inputs if i.name != into.name)
+        return _Taken(into.name, given_shape(file, into, options["shape"]), np.dtype(into.dtype), held)
+    if file is None:
+        return _Taken("input", given_sizes(options), np.dtype(np.float32))
+    return _Taken("input" if file.endpoint is None else file.endpoint.input, file.input_shape, np.dtype(file.dtype))
+
+
+def _samples(
+    file: ModelFile | CallableModel | None, preprocessing: Preprocessing, options: Mapping[str, Any]
+) -> tuple[Samples, tuple[float, ...] | None]:
+    into = _taken(file, options)
     several = len(options["input"] or ()) > 1 and not isinstance(options["input"], str)
-    shape, dtype = given_shape(file, into, options["shape"]), np.dtype(into.dtype)
+    shape, dtype, held = into.shape, into.dtype, into.held
     count = options["samples"]
     if options["data"] == "random":
+        if shape is None:
+            raise InputError("data: random samples of a function need a shape, expected one. Say --shape 'input:[N,SIZE,…]'.")
         return random_samples(shape, count or _SYNTHETIC, seed=options["seed"], dtype=dtype), None
     limit = None if count is None else max(count, CALIBRATION_SAMPLES)
-    held, moved = [i.name for i in file.graph.inputs if i.name != into.name], tuple(options["input"] or ())[1:] if several else ()
+    moved = tuple(options["input"] or ())[1:] if several else ()
     if names_code(options["data"]):
         from onnxfim.data.user_loader import load_by
 

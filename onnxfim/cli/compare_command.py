@@ -16,7 +16,15 @@ from onnxfim.cli.config import configured
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
 from onnxfim.cli.helping import Example, ExplainedCommand
-from onnxfim.cli.options import assets_option, data_options, identity_options, isolation_options, option, run_options
+from onnxfim.cli.options import (
+    assets_option,
+    data_options,
+    identity_options,
+    isolation_options,
+    option,
+    run_options,
+    served_options,
+)
 from onnxfim.cli.spelled import OutputFile
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("subjects", nargs=-1, required=True, metavar="A B …", type=click.Path())
 @_optional_data
 @run_options
+@partial(served_options, predict=False)
 @isolation_options
 @option(
     "-o",
@@ -281,13 +290,14 @@ def _prepared(
     from onnxfim.auditing.common_step import Candidate
     from onnxfim.cli.audit_command import prepare
     from onnxfim.record.audit import Audit
+    from onnxfim.served.address import names_address
 
-    saved = {place: Audit.load(s) for place, s in enumerate(subjects) if Path(s).suffix.lower() == ".json"}
+    saved = {place: Audit.load(s) for place, s in enumerate(subjects) if Path(s).suffix.lower() == ".json" and not names_address(s)}
     models = {place: s for place, s in enumerate(subjects) if place not in saved}
     if models and options["data"] is None:
         first = next(iter(models.values()))
         raise click.UsageError(f"--data is needed to measure {first}. Give samples, or audits saved with -o json=PATH.")
-    if options["attribute"] and not len(models) == len(subjects) == 2:
+    if options["attribute"] and (not len(models) == len(subjects) == 2 or any(map(names_address, subjects))):
         raise click.UsageError("--attribute needs exactly two model files: the trained one and the deployed one.")
     with console.said_where_slow("reading the models and the samples"):
         found = {place: prepare(s, _placed(options, place)) for place, s in models.items()}

@@ -20,6 +20,8 @@ from onnxfim.cli.helping import by_heading
 from onnxfim.cli.options import option
 from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
+from onnxfim.served.address import names_address
+from onnxfim.served.terms import TOKEN
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,8 +35,11 @@ _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
 _SHOWN = 200  # letters of a value in a message
 _MAIN = "audit"  # the command whose keys need no table
-# Options that neither a file nor the environment sets: a library is loaded into the process, so only a person names one.
-_UNSET = ("config", "help", "version", "provider-library", "custom-op-library")
+# Options that neither a file nor the environment sets: a library is loaded into the process and a function is run, so only a
+# person names one.
+_UNSET = ("config", "help", "version", "provider-library", "custom-op-library", "predict")
+# Variables that are no option's: a token is a secret, which no command line may show.
+_VARIABLES = frozenset({TOKEN})
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,15 @@ def from_file(file: ConfigFile, command: click.Command, commands: Mapping[str, c
     if "provider_options" in found:
         _loads_nothing(found["provider_options"])
     _runs_nothing(found)
+    _sends_no_token(found)
     return found
+
+
+def _sends_no_token(found: Mapping[str, FoundValue]) -> None:
+    """Raise where a file names an address that the token of the environment would be sent to: somebody else may have written it."""
+    model = found.get("model")
+    if model is not None and os.environ.get(TOKEN) and names_address(model.value):
+        raise ValueError(f"{model.where}: names an address, to which {TOKEN} would be sent. Name it on the command line.")
 
 
 def _runs_nothing(found: Mapping[str, FoundValue]) -> None:
@@ -210,7 +223,7 @@ def variable_of(key: str) -> str:
 
 
 def _warn(environment: Mapping[str, str], commands: Iterable[click.Command]) -> None:
-    known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config")}
+    known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config")} | _VARIABLES
     for name in sorted(environment):
         if name.startswith(_PREFIX) and name not in known:
             Console().say(f"warning: {name}: no option has this variable.{_nearest(name, known)}", colour="yellow")

@@ -11,6 +11,7 @@ from typing import Any
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.dry_run import DryRun
 from onnxfim.auditing.jobs import DryRunJob
+from onnxfim.auditing.served_cost import ExpectedTraffic
 from onnxfim.cli.console import Console
 from onnxfim.cli.isolating import Runs
 from onnxfim.cli.waiting import Turn, expected_words, seconds_words, work_words
@@ -70,8 +71,21 @@ def _print(run: DryRun, console: Console, *, named: bool) -> None:
         ("stage", "passes", "seconds"), [(s.stage, f"{s.passes:,}" if s.passes else "", f"{s.seconds:.1f}") for s in told]
     )
     memory = "" if run.memory is None else f"peak memory about {size(run.memory)}; "
+    if run.traffic is not None:
+        _print_traffic(run.traffic, run.rows, console)
     outputs, disk = size(run.outputs), size(run.disk)
     console.line(f"{memory}{count(run.rows, 'row')} a call; all outputs {outputs}; in the cache about {disk} on disk")
+
+
+def _print_traffic(t: ExpectedTraffic, rows: int, console: Console) -> None:
+    """What asking a served model takes, and which limit ends it before."""
+    rate = "" if t.max_qps is None else f", {t.max_qps:g} a second at most (--max-qps)"
+    console.line(
+        f"about {count(t.requests, 'request')} of up to {count(rows, 'row')}{rate}: {count(t.rows, 'row')}, {size(t.sent)} up, "
+        f"{size(t.received)} down; {t.seconds:.2g} s a request"
+    )
+    if t.max_queries is not None and t.max_queries < t.requests:
+        console.line(f"--max-queries ends the run after {count(t.max_queries, 'request')}, before that")
 
 
 __all__ = ["dry_run_command"]

@@ -23,6 +23,7 @@ from onnxfim.cli.gating import NOTHING, as_baseline, read_checks
 from onnxfim.cli.identifying import told_by, with_data_files, words_given
 from onnxfim.cli.isolating import Runs, runs
 from onnxfim.cli.outputs import Outputs
+from onnxfim.cli.reaching import is_asked
 from onnxfim.cli.without_report import reasons_written, write_reason
 from onnxfim.data import Samples
 from onnxfim.data.user_loader import names_code, read_from
@@ -37,6 +38,7 @@ from onnxfim.record.identity import Identity
 from onnxfim.record.json_text import read_text
 from onnxfim.record.plain import to_plain
 from onnxfim.record.plan import Plan
+from onnxfim.record.redacting import without_secrets
 from onnxfim.record.running import Restart
 from onnxfim.record.shard import Shard
 from onnxfim.record.writing import write_text
@@ -60,6 +62,11 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
     Raises:
         OnnxFimError: it cannot be planned, or the plan cannot be written.
     """
+    if is_asked(model, options):
+        called = without_secrets(model)
+        raise InputError(
+            f"plan: {called} is a served model, which one process asks, expected a file. Audit it: onnxfim audit {called}"
+        )
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     Outputs([("plan", target)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if is_stdout(target):

@@ -14,7 +14,7 @@ from onnxfim.cli.signals import code_of
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, BaselineComparison, Scope
-from onnxfim.record.running import MISSING_SHARDS, TIME_LIMIT
+from onnxfim.record.running import OWN_LIMITS
 from onnxfim.record.settings import SETTINGS
 from onnxfim.report.gate_words import baseline_words, gate_words, units_of
 from onnxfim.report.numbers import percent, percent_interval
@@ -123,7 +123,7 @@ def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int
     """What the audit says, as a number: 2 the provider failed, 130 interrupted (143 by SIGTERM, else 128 and the signal), 3 nothing
     measured, 1 fail (0 with ``exit_zero``), 4 inconclusive (0 with ``allow_inconclusive``), else 0: passed, or measured where
     nothing was to be passed."""
-    if audit.run.partial and audit.run.interrupted_by not in (TIME_LIMIT, MISSING_SHARDS):
+    if audit.run.partial and audit.run.interrupted_by not in OWN_LIMITS:
         return code_of(audit.run.interrupted_by) if audit.run.stopped is None else 2
     if not audit.measured:
         return NOTHING

@@ -12,6 +12,7 @@ import click
 HEADINGS = {
     "data": "Input: the samples",
     "model": "Input: the model",
+    "served": "Input: a served model",
     "measure": "Measure",
     "run": "Run",
     "fleet": "Many machines",

@@ -19,8 +19,8 @@ from onnxfim.cli.console import Console
 from onnxfim.cli.waiting import Turn
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
-from onnxfim.record.running import TIME_LIMIT, Restart
-from onnxfim.runtime.stopping import Stop, current_stop
+from onnxfim.record.running import QUERY_LIMIT, TIME_LIMIT, Restart
+from onnxfim.runtime.stopping import Stop, Stopped, current_stop
 
 T = TypeVar("T")
 _LONGEST = 1e6  # seconds that a timer is set to: eleven days, below what every system's clock takes
@@ -90,7 +90,9 @@ class Runs:
         try:
             with self.console.progress(turn) as report:
                 return job.run(report, stop)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as end:
+            if isinstance(end, Stopped) and end.by == QUERY_LIMIT:
+                raise OutOfTime("the limit of requests came before anything was measured. Give a larger --max-queries.") from None
             if stop.by == TIME_LIMIT:
                 raise OutOfTime("the time limit came before anything was measured. Give a longer --timeout.") from None
             raise

@@ -29,6 +29,7 @@ from onnxfim.cli.options import (
     option_of,
     output_options,
     run_options,
+    served_options,
 )
 from onnxfim.cli.program import Program
 from onnxfim.cli.spelled import OutputFile
@@ -78,12 +79,17 @@ def main() -> None:
             "onnxfim audit model.onnx --data samples.npz -o html=report.html \\\n"
             "    -o junit=junit.xml --fail-on 'lambda_max.p95 > 12.5'",
         ),
+        Example(
+            "A model that a server answers for (KServe v2, Triton), asked gently",
+            "onnxfim audit http://localhost:8000/v2/models/digits --data samples.npz \\\n    --max-qps 20 --max-queries 2000",
+        ),
     ),
-    pages=("gates.md", "precisions.md", "hardware.md", "failures.md"),
+    pages=("gates.md", "precisions.md", "hardware.md", "served.md", "failures.md"),
 )
 @click.argument("model", type=click.Path(), required=False)
 @partial(data_options, required=False)
 @run_options
+@served_options
 @gate_options
 @isolation_options
 @cache_options
@@ -102,24 +108,25 @@ def audit(
 ) -> None:  # fmt: skip
     """Measure a model's sensitivity on data, and write a report.
 
-    MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file, a table (.csv,
-    .parquet), a folder of images or of a Hugging Face data set, or a function of yours, in the model's own units unless --mean,
-    --std or --input-range say otherwise.
+    MODEL is an ONNX file, or the address of a served model, http://HOST:PORT/v2/models/NAME; the data are an .npz file (keys
+    `inputs` and, optionally, `labels`), an .npy file, a table (.csv, .parquet), a folder of images or of a Hugging Face data set,
+    or a function of yours, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
     console, context = Console(quiet, verbose), click.get_current_context()
     plan, shard = options.pop("plan"), options.pop("shard")
     if plan is not None or shard is not None:
         sys.exit(measure_shard(plan, shard, model, outputs, console, given_options(context), options))
-    require_subject(context, model, options["data"], outputs)
-    assert model is not None
+    require_subject(context, model or options["predict"], options["data"], outputs)
     with console.said_where_slow("loading ONNX Runtime"):
         from onnxfim.cli.audit_command import audit_command
         from onnxfim.cli.outputs import DEFAULT, Outputs
 
+    from onnxfim.cli.reaching import named_model
+
     given = given_options(context)
     named = (*(outputs or DEFAULT), *([("gates", suggest_gates)] if suggest_gates else []))
     wanted = Outputs(named, assets, options.pop("print_samples"), options.pop("script"))
-    sys.exit(audit_command(model, wanted, console, given, **options))
+    sys.exit(audit_command(named_model(model, options), wanted, console, given, **options))
 
 
 @main.command(

@@ -227,6 +227,35 @@ def run_options(function: F) -> F:
     return _apply(_settings_of("model", "measure", "run"), function, "measure")
 
 
+def served_options(function: F, *, predict: bool = True) -> F:
+    """Options that say how a model is asked that is served at an address; ``predict`` is for commands that audit one."""
+    by_function = option(
+        "--predict", metavar="MODULE:FUNCTION",
+        help="Audit a function of yours in place of MODEL: it takes a batch of rows (B, …) and returns (B, K). It is run, so the command "
+        "line alone names it; FILE.py:FUNCTION names one of a file.",
+    )  # fmt: skip
+    return _apply(
+        [
+            *([by_function] if predict else []),
+            option("--concurrency", type=click.IntRange(1, 256), metavar="N", example=4,
+                   help="Requests under way at a time.  [default: 4; of --predict 1]"),
+            option("--max-qps", type=click.FloatRange(min=0, min_open=True), metavar="R", example=20.0,
+                   help="Requests a second at most, those made again among them.  [default: no limit]"),
+            option("--max-queries", type=click.IntRange(min=1), metavar="N", example=2000,
+                   help="Requests in all, those made again among them; the audit then ends with what is measured: partial, exit code 4. A "
+                   "request has --batch rows at most.  [default: no limit]"),
+            option("--request-timeout", type=Duration(), metavar="SECONDS", default="60", show_default=True, example="60",
+                   help="Time that a request may take, from the connection to the last byte."),
+            option("--retries", type=click.IntRange(0, 100), default=6, show_default=True, example=6,
+                   help="How often a request that brought no answer is made again, after waits that grow; its rows are left out then."),
+            option("--ca-file", metavar="PATH", example="ca.pem",
+                   help="PEM file of the authorities that the server's certificate is held against.  [default: the system's]"),
+        ],
+        function,
+        "served",
+    )  # fmt: skip
+
+
 def isolation_options(function: F) -> F:
     """Options that say how far a run may go, and what outlives a crash."""
     return _apply(

@@ -24,16 +24,16 @@ _MODULE = "onnxfim_user_loader"
 
 def names_code(data: str) -> bool:
     """Whether ``--data`` names a Python file, which would be run."""
-    return _code(data) is not None
+    return file_and_function(data) is not None
 
 
 def read_from(data: str | None) -> str | None:
     """The file or folder that ``--data`` names, which no output may overwrite."""
-    code = None if data is None else _code(data)
+    code = None if data is None else file_and_function(data)
     return data if code is None else code[0]
 
 
-def _code(data: str) -> tuple[str, str] | None:
+def file_and_function(data: str) -> tuple[str, str] | None:
     """The Python file and the function that ``--data`` names; None where it names data."""
     if data.lower().endswith(".py"):
         return data, FUNCTION
@@ -54,14 +54,14 @@ def load_by(
     Raises:
         InputError: no such file or function, an error in it, by its line, or what it gives are no samples.
     """
-    path, function = _code(data) or (data, FUNCTION)
+    path, function = file_and_function(data) or (data, FUNCTION)
     file = Path(path)
     if not file.is_file():
         raise InputError(
             f"{path}: no such file, expected a Python file whose function {function!r} gives the samples. Check the path."
         )
-    with _running(file):
-        found = _function(file, function)()
+    with running(file):
+        found = function_of(file, function)()
         if isinstance(found, Samples):
             return found
         return _samples(found, data, target, choice, input_name=input_name, held=held, moved=moved, order=order)
@@ -94,7 +94,12 @@ def _samples(found: Any, data: str, target: Target, choice: Choice, *, order: Cl
     return from_iterable(found, target, choice, source=data, order=order, **inputs)
 
 
-def _function(file: Path, name: str) -> Any:
+def function_of(file: Path, name: str, that: str = "that gives the samples") -> Any:
+    """The function of a Python file, which is run; ``that`` says what it is to do.
+
+    Raises:
+        InputError: it has none of that name.
+    """
     spec = util.spec_from_file_location(_MODULE, file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file}: is no Python file, expected one. Check the path.")
@@ -109,14 +114,13 @@ def _function(file: Path, name: str) -> Any:
             if callable(v) and getattr(v, "__module__", None) == _MODULE and not n.startswith("_")
         ]
         raise InputError(
-            f"{file}: has no function {name!r}, expected one that gives the samples (it has {', '.join(own) or 'none'}). Name it "
-            f"as {file}:NAME."
+            f"{file}: has no function {name!r}, expected one {that} (it has {', '.join(own) or 'none'}). Name it as {file}:NAME."
         )
     return function
 
 
 @contextlib.contextmanager
-def _running(file: Path) -> Iterator[None]:
+def running(file: Path, what: str = "a function that gives the samples") -> Iterator[None]:
     """Run the user's code as `python FILE` would: beside its own modules, what it prints on stderr, its errors by their line."""
     folder = str(file.resolve().parent)
     sys.path.insert(0, folder)
@@ -130,9 +134,8 @@ def _running(file: Path) -> Iterator[None]:
         line = own[-1].lineno if own else error.lineno if isinstance(error, SyntaxError) else None
         said = one_line(error)[:300]
         raise InputError(
-            f"{file}{'' if line is None else f', line {line}'}: {type(error).__name__}{f': {said}' if said else ''}, expected a "
-            "function that "
-            "gives the samples. Mend it."
+            f"{file}{'' if line is None else f', line {line}'}: {type(error).__name__}{f': {said}' if said else ''}, expected "
+            f"{what}. Mend it."
         ) from error
     finally:
         with contextlib.suppress(ValueError):

@@ -20,6 +20,7 @@ from onnxfim.record.robustness import Robustness
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.running import UNDONE, Run
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.record.served import Served
 from onnxfim.record.settings import LABELLED, OUTPUT_FAMILIES, TEMPERED, OutputKind, Settings
 from onnxfim.record.shown import Shown
 from onnxfim.record.steps import StepChoice, SurrogateCheck
@@ -69,7 +70,8 @@ class ModelInfo:
     ``axes_from`` tells how they are known; None in files that do not say. ``no_slope`` tells why the outputs have no slope, where
     they are a step function of the input. ``at`` tells where inside the file it was audited, where that is not its input: ``input``
     is then the value that was audited from. ``outputs`` are all that the file gives, where that is more than one thing; ``output``
-    is what was audited of them. ``inputs`` are all of the file's, where it has several.
+    is what was audited of them. ``inputs`` are all of the file's, where it has several. ``served`` tells where a model was asked
+    whose file was not seen: ``sha256`` is then that of its address and of what is told of it there, and no hash of weights.
     """
 
     path: str
@@ -95,6 +97,7 @@ class ModelInfo:
     outputs: tuple[OutputInfo, ...] = ()
     at: AuditedFrom | None = None
     inputs: tuple[InputInfo, ...] = ()
+    served: Served | None = None
 
 
 @dataclass(frozen=True)

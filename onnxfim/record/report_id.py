@@ -48,12 +48,12 @@ def asked_text(
     asked: dict[str, Any] = {"id": VERSION, "model": model, "data": data, "settings": given}
     others = {"prepared": dict(prepared or {}), "held": held, "libraries": list(libraries)}
     asked |= {name: value for name, value in others.items() if value}
-    return _canonical(asked)
+    return canonical(asked)
 
 
 def asked_of_several(ids: Sequence[str], **how: Any) -> str:
     """What a comparison was asked: the ids of its audits in their order, and how they were compared."""
-    return _canonical({"id": VERSION, "compared": list(ids), **how})
+    return canonical({"id": VERSION, "compared": list(ids), **how})
 
 
 def report_id(asked: str) -> str:
@@ -61,5 +61,6 @@ def report_id(asked: str) -> str:
     return hashlib.sha256(asked.encode("utf-8")).hexdigest()
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
+    """A plain value as one line of JSON that any program writes alike: keys in order, no spaces, ASCII alone."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

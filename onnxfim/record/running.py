@@ -37,8 +37,12 @@ class FailedStage:
 
 #: What ended an audit whose time was up, in the place of a signal's name.
 TIME_LIMIT = "the time limit"
+#: The same of one that had made as many requests of a served model as it may.
+QUERY_LIMIT = "the limit of requests"
 #: And what makes an audit partial that was merged of some of its shards.
 MISSING_SHARDS = "missing shards"
+#: What a person set, or knows of: what ends by one is inconclusive, and not interrupted.
+OWN_LIMITS = (TIME_LIMIT, QUERY_LIMIT, MISSING_SHARDS)
 
 
 @closed

@@ -11,6 +11,7 @@ from onnxfim.record.audited_from import INPUT_UNIT, in_units_of
 from onnxfim.record.decision import Aggregate, Aggregates, Level, Verdict
 from onnxfim.record.ended import ended_words
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
 from onnxfim.report.human import human_lines, robustness_of, who
@@ -247,8 +248,18 @@ def _cost(audit: Audit) -> CardLine:
     run = audit.run
     cached = run.times.get("cached_rows")
     kept = f" ({cached:,} from the cache)" if cached else ""
-    passes = count(run.evaluations, "forward pass", "forward passes")
+    passes = count(run.evaluations, "forward pass", "forward passes") + asked_words(run)
     return CardLine("cost", visible(f"{passes}{kept}, {seconds(run.seconds)}, {run.method} on {where_it_ran(audit)}"))
+
+
+def asked_words(run: Run) -> str:
+    """How a served model was asked, after the passes: ' in 59 requests (3 made again)'; nothing of a file."""
+    requests, again, lost = (run.times.get(f"requests{kind}") for kind in ("", "_repeated", "_given_up"))
+    if not isinstance(requests, int):
+        return ""
+    told = [f"{again:,} made again" if again else "", f"{lost:,} without an answer" if lost else ""]
+    more = ", ".join(filter(None, told))
+    return f" in {count(requests, 'request')}{f' ({more})' if more else ''}"
 
 
 def _audited(audit: Audit) -> CardLine:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxfim.record.steps import Rung, StepChoice
+from onnxfim.record.steps import Rung, StepBias, StepChoice
 from onnxfim.runtime.rows import Directions, Forward, Rademacher
 from onnxfim.slopes.differences import DifferenceJacobian, Scheme, is_finite
 from onnxfim.slopes.dithering import DitheredLadder, Means, Probe, joined, requests, smallest_resolving
@@ -25,6 +25,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Steps of the ladder, in standard deviations of the inputs.
 LADDER = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+#: Larger ones, for outputs of so few digits that a smaller step moves them by less than their unit.
+LARGE_STEPS = (0.2, 0.3)
 
 #: How the reason begins that a file with quantisers rounds.
 QUANTISERS = "the graph quantises"
@@ -54,6 +56,7 @@ def choose_step(
     rounding: str | None = None,
     brief: bool = False,
     rows: LadderRows | None = None,
+    further: Sequence[float] = (),
 ) -> StepChoice:
     """Measure noise and the curve lambda(r), and choose step and scheme.
 
@@ -76,6 +79,7 @@ def choose_step(
         rounding: What shows that the file rounds, in words. A file with quantisers is not probed by plain differences.
         brief: Begin with a few steps in any case: the step only serves a check of values that do not depend on it.
         rows: Keeps what was measured, and knows what was measured already.
+        further: Steps beside those of the ladder, in standard deviations.
 
     Returns:
         The choice with its evidence.
@@ -85,7 +89,7 @@ def choose_step(
     evaluations = len(probe.X)
     quantised = is_quantised(level, rounding)
     smoothly = not quantised or scheme in ("forward", "central")
-    steps = sorted({*(q * input_std for q in LADDER), *([step] if step else [])}) if smoothly else []
+    steps = sorted({*(q * input_std for q in (*LADDER, *further)), *([step] if step else [])}) if smoothly else []
     first, count = _begun_with(steps, step, len(probe.X), means, brief)
     climbed: dict[float, tuple[Rung, float]] = {}
     for part in (first, [r for r in steps if r not in first]):
@@ -111,7 +115,8 @@ def choose_step(
         return replace(smooth, step=rung.step, scheme=scheme, plateau=plateau, error=error)
 
     if scheme in ("forward", "central"):
-        return choice(*_smooth_choice_of(scheme, rungs, usable, step))
+        plain = choice(*_smooth_choice_of(scheme, rungs, usable, step))
+        return replace(plain, bias=bend(plain)) if further else plain
     chosen = _smooth_choice(rungs, usable, step) if scheme == "auto" and not quantised else None
     if chosen is not None and _settled(chosen, rungs, step):
         return choice(*chosen)
@@ -171,6 +176,24 @@ def truncation(choice: StepChoice) -> float:
         return 0.0
     changes = [abs((g.central or 0.0) / here - 1) * (choice.step / g.step) ** 2 for g in curve if g.step > choice.step]
     return max(changes, default=0.0)
+
+
+def bend(choice: StepChoice) -> StepBias | None:
+    """What lambda_max by central differences at the chosen step may be off by for the function's curvature, from the ladder.
+
+    It is off by a power of two of the step, ``λ(r) ≈ λ(0) (1 − c r²)``, and each neighbouring step tells c. The larger of the two
+    counts, half as much again; what rounding adds at the step below makes it larger, never smaller. None without neighbours.
+    """
+    curve = [g for g in choice.curve if g.central and g.unchanged < 0.5]
+    here = next((g for g in curve if g.step == choice.step), None)
+    if here is None or not here.central:
+        return None
+    at, r = curve.index(here), here.step
+    near = [*curve[max(0, at - 1) : at], *curve[at + 1 : at + 2]]
+    short = [(1 - (g.central or 0.0) / here.central) * r**2 / (g.step**2 - r**2) for g in near]
+    if not short:
+        return None
+    return StepBias(1.0, max(1 - 1.5 * max(0.0, -min(short)), 0.0), 1 + 1.5 * max(0.0, *short), applied=True)
 
 
 def calibration_positions(weights: Array, count: int = MOST_SAMPLES) -> Array:

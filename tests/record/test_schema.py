@@ -92,7 +92,7 @@ LATER = {
     "Robustness": {"certified", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
-    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs"},
+    "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs", "served"},
     "OutputInfo": {"of"},
     "DirectionPicture": {"positions", "traces"},
     "DataInfo": {"labelled", "chance", "scaling", "apart", "classes_guessed", "feature_names", "input_kind"},

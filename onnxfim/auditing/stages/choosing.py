@@ -22,7 +22,7 @@ from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.dithering import LEAST_DIRECTIONS, LEAST_PASSES, LEAST_QUANTISED, Means, Probe
 from onnxfim.slopes.exact import FEW_CLASSES
 from onnxfim.slopes.ladder_rows import LadderRows
-from onnxfim.slopes.step import MOST_SAMPLES, QUANTISERS, calibration_positions, choose_step, is_quantised
+from onnxfim.slopes.step import LARGE_STEPS, MOST_SAMPLES, QUANTISERS, calibration_positions, choose_step, is_quantised
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -114,10 +114,13 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
     context.meter.further(int(means.ladder) + after)
     context.say("choosing the step")
     shown = PlacedForward(_Shown(context, after), chosen)
+    rounded = context.reader.unit > 0
+    # Of outputs rounded to digits the sample's own are off by as much in all directions, and the directions are dither enough.
+    scheme = "central" if rounded and settings.scheme == "auto" else settings.scheme
     found = choose_step(
-        shown, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step,
-        scheme=settings.scheme, level=context.subject.level, limits=context.subject.limits, rounding=rounding,
-        means=means, field=clean.scales.random, brief=brief, rows=rows,
+        shown, context.reader, probe, input_std=clean.scales.pooled, seed=settings.seed, step=settings.step, scheme=scheme,
+        level=context.subject.level, limits=context.subject.limits, rounding=rounding, means=means, field=clean.scales.random,
+        brief=brief, rows=rows, further=LARGE_STEPS if rounded else (),
     )  # fmt: skip
     context.meter.further(after)
     return found
@@ -162,6 +165,8 @@ def _by_gradients(clean: Clean) -> int:
 def _rounding(context: Context, clean: Clean) -> str | None:
     """What shows that the file rounds its values, in words; None where nothing does."""
     file = context.subject.file
+    if context.reader.unit:
+        return f"its outputs are multiples of {context.reader.unit:g}"
     if file is not None:
         if operators := rounding_operators(file.proto):
             return f"{QUANTISERS} ({', '.join(operators)})"

@@ -15,6 +15,7 @@ from onnxfim.auditing.input_kinds import input_kind
 from onnxfim.auditing.instruments import scale_field
 from onnxfim.auditing.pictures import PICTURED, InputsByIndex, thumbnails
 from onnxfim.auditing.report_identity import identity_of
+from onnxfim.auditing.served_answers import changed_meanwhile, traffic_times
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
@@ -224,7 +225,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         interrupted_by=found.interrupted_by,
         custom_libraries=custom_libraries(settings.custom_op_libraries),
         failed_stages=tuple(ground.faults.stages),
-        model_changed=ground.subject.file is not None and ground.subject.file.changed,
+        model_changed=(ground.subject.file is not None and ground.subject.file.changed) or changed_meanwhile(ground),
         times=_times(ground, seconds),
     )
 
@@ -245,7 +246,7 @@ def _times(ground: Ground, seconds: float) -> dict[str, Any]:
     memory.close()  # some disks tell only now that they are full
     if memory.used:
         times |= {"cached_rows": meter.cached, "cache_damaged": memory.damaged, "cache_trouble": memory.trouble}
-    return times
+    return times | traffic_times(ground)
 
 
 def data_info(ground: Ground) -> DataInfo:

@@ -11,6 +11,7 @@ from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, Takes
 from onnxfim.slopes.kinds.detection import DetectionLogits, DetectionProbabilities
 from onnxfim.slopes.kinds.embedding import Embedding
 from onnxfim.slopes.kinds.gaussian import Gaussian
+from onnxfim.slopes.kinds.rounded import RoundedProbabilities
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits, SigmoidProbabilities
 from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
 
@@ -40,6 +41,8 @@ def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, 
     """
     finite = np.isfinite(z).all(axis=(1, 2))
     z = z[finite] if finite.any() else z  # a sample that gives no number tells nothing
+    if (rounded := RoundedProbabilities.of_values(end, z, settings)) is not None:
+        return rounded
     if settings.output_kind != "auto":
         told = next(kind for kind in KINDS if kind.name == settings.output_kind and kind.fits(z))
         reader = told.of(settings)

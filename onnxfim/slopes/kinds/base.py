@@ -40,6 +40,7 @@ class OutputReader(ABC):
         differentiated: How slopes come about where they are not those of the outputs, in words.
         scores_from_slopes: Scores are made of the slopes of the logits alone, see `scores_of`.
         no_temperature: Why a temperature has no meaning, in words; None where it has one.
+        unit: What outputs are multiples of, where they were rounded to digits; else 0.
         spread_formula: The largest eigenvalue of C, in symbols, times ``L²``.
     """
 
@@ -51,6 +52,7 @@ class OutputReader(ABC):
     differentiated: ClassVar[str] = ""
     scores_from_slopes: ClassVar[bool] = False
     no_temperature: ClassVar[str | None] = None
+    unit: float = 0.0
     spread_formula: ClassVar[str]
 
     @property
@@ -144,6 +146,15 @@ class OutputReader(ABC):
     def scores_of(self, base: Array, slopes: Array, temperature: float = 1.0) -> Array:
         """The same from slopes of the logits (m, K, P), where ``scores_from_slopes``."""
         raise NotImplementedError(f"scores of a {self.name} output are not made of its slopes")
+
+    def around(self, base: Array, plus: Array, minus: Array) -> Array:
+        """Of outputs that are multiples of `unit`: mean probabilities (K, P) at a sample and about it, 0 where they are not told.
+
+        Args:
+            base: Outputs at the sample, (K, P).
+            plus, minus: At the ends of steps about it, (m, K, P).
+        """
+        raise NotImplementedError(f"a {self.name} output is not rounded to digits")
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
         """The diagonal W of ``A = W J``, (n, K·P), for ``outputs`` (n, K, P), where the outputs are independent.

@@ -21,7 +21,7 @@ _UNDERFLOW = 1e-30
 _ROUNDED = 0.25  # of the sum of probabilities: what a file that rounds or clips them may be off by
 
 
-class _Categorical(OutputReader):
+class Categorical(OutputReader):
     """A categorical distribution over K classes at each position, ``C = diag(p) − ppᵀ``."""
 
     spread_formula: ClassVar[str] = "max 2p(1−p)·L²"
@@ -58,7 +58,7 @@ class _Categorical(OutputReader):
 
 
 @dataclass(frozen=True)
-class SoftmaxLogits(_Categorical):
+class SoftmaxLogits(Categorical):
     """Logits of a categorical distribution (log-probabilities too: a constant added to them changes nothing)."""
 
     name: ClassVar[OutputKind] = "logits"
@@ -104,7 +104,7 @@ class SoftmaxLogits(_Categorical):
 
 
 @dataclass(frozen=True)
-class Probabilities(_Categorical):
+class Probabilities(Categorical):
     """Probabilities whose logits cannot be read: ``y(v) = 2 ∂√p/∂v``, no logarithm needed."""
 
     name: ClassVar[OutputKind] = "probabilities"

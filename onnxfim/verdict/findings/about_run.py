@@ -156,6 +156,11 @@ def _failed(audit: Audit) -> str | None:
 def _changed(audit: Audit) -> str | None:
     if not audit.run.model_changed:
         return None
+    if audit.model.served is not None:
+        return (
+            f"{audit.model.name} answered otherwise at the end of the audit than at its beginning: other weights were served meanwhile, or "
+            "not all that answer for it are alike. The figures may be of either, or of both. Audit it again when it stays as it is."
+        )
     return (
         f"{audit.model.name} was written to, or another file put in its place, while it was audited. Weights of a large file are read from "
         "it when they are needed, so the figures may be of either file, or of both. Audit it again when it is written to the end."

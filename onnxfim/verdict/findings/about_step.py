@@ -20,7 +20,7 @@ _APART = 1.17  # the same where the interval of their ratio excludes 1; nearer, 
 def _no_plateau(audit: Audit) -> str | None:
     step = audit.step
     if (
-        audit.model.no_slope or step.unchosen or step.plateau or (step.scheme == "dithered" and step.bias is not None)
+        audit.model.no_slope or step.unchosen or step.plateau or step.bias is not None
     ):  # its bias is bounded, or a finding of its own
         return None
     where = f"{step.step:.3g} per coordinate ({step.step / step.input_std:.2g} standard deviations of the inputs)"
@@ -99,6 +99,12 @@ def _not_deterministic(audit: Audit) -> str | None:
 
 def _rounded(audit: Audit) -> str | None:
     step = audit.step
+    if step.rounding is not None and step.bias is not None and step.scheme != "dithered" and not audit.model.no_slope:
+        return (
+            f"The model's outputs are rounded before they are sent ({step.rounding}), so that small steps change nothing. Central "
+            f"differences were taken at steps of {step.step:.3g} per coordinate; intervals hold what the rounding may add and hide, and "
+            "what curvature within such steps may change. Samples that it hides have no value."
+        )
     if (
         step.scheme != "dithered" or audit.model.no_slope or ties_of(audit) is not None
     ):  # at a kink no step is small enough: nothing is rounded

@@ -1,0 +1,1 @@
+"""Models that are asked at an address: the only home of HTTP."""
