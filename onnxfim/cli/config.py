@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxfim.auditing.kept_stores import LIMIT_VARIABLE as CACHE_LIMIT
 from onnxfim.cli.console import Console
 from onnxfim.cli.helping import by_heading
 from onnxfim.cli.options import option
 from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
+from onnxfim.runtime.available_memory import LIMIT as MEMORY_LIMIT
 from onnxfim.served.address import names_address
 from onnxfim.served.terms import TOKEN
 
@@ -38,8 +40,8 @@ _MAIN = "audit"  # the command whose keys need no table
 # Options that neither a file nor the environment sets: a library is loaded into the process and a function is run, so only a
 # person names one.
 _UNSET = ("config", "help", "version", "provider-library", "custom-op-library", "predict")
-# Variables that are no option's: a token is a secret, which no command line may show.
-_VARIABLES = frozenset({TOKEN})
+# Variables that are no option's: a token is a secret, which no command line may show; the others are of the machine.
+_VARIABLES = frozenset({TOKEN, MEMORY_LIMIT, CACHE_LIMIT})
 
 
 @dataclass(frozen=True)

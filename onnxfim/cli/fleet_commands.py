@@ -64,9 +64,8 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
     """
     if is_asked(model, options):
         called = without_secrets(model)
-        raise InputError(
-            f"plan: {called} is a served model, which one process asks, expected a file. Audit it: onnxfim audit {called}"
-        )
+        what = f"{called} is a served model, which one process asks"
+        raise InputError(f"plan: {what}, expected a file. Audit it: onnxfim audit {called}")
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     Outputs([("plan", target)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if is_stdout(target):
