@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.in_flight import Orders
-from onnxfim.auditing.jobs import AttributionJob, AuditJob, Job, OutputsJob, StepJob, Task
+from onnxfim.auditing.jobs import Task
 from onnxfim.data import Samples, Skipped
 from onnxfim.errors import SettingsError
 from onnxfim.graph.load import ModelFile
@@ -26,7 +27,6 @@ Plain: TypeAlias = dict[str, Any]
 
 _ARRAYS = ("inputs", "labels", "indices")
 _HELD = "held"  # the values of other inputs, by name
-_KINDS: dict[str, type[Job[Any]]] = {kind.__name__: kind for kind in (AuditJob, StepJob, OutputsJob, AttributionJob)}
 
 
 def pack(task: Task, folder: Path) -> Path:
@@ -35,7 +35,8 @@ def pack(task: Task, folder: Path) -> Path:
     Raises:
         SettingsError: a model is a function of this process.
     """
-    record: Plain = {"kind": type(task.job).__name__, "orders": to_plain(task.orders), "level": task.level}
+    kind = type(task.job)
+    record: Plain = {"kind": [kind.__module__, kind.__name__], "orders": to_plain(task.orders), "level": task.level}
     for f in fields(task.job):  # type: ignore[arg-type]  # every job is a dataclass
         value = getattr(task.job, f.name)
         if isinstance(value, Candidate):
@@ -52,9 +53,10 @@ def pack(task: Task, folder: Path) -> Path:
 def unpack(path: Path) -> Task:
     """The task that `pack` wrote."""
     record = json.loads(path.read_text("utf-8"))
-    kind = _KINDS[record["kind"]]
+    module, name = record["kind"]
+    kind = getattr(import_module(module), name)  # of whichever wing asks for work: the file is this package's own
     given: Plain = {}
-    for f in fields(kind):  # type: ignore[arg-type]
+    for f in fields(kind):
         value = record[f.name]
         if isinstance(value, Mapping):
             value = _read_candidate(value, path.parent)

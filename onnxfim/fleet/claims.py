@@ -70,6 +70,11 @@ class Claims:
         return {int(p.name): p.read_text("utf-8") for p in sorted((self._folder / _DONE).iterdir())}
 
     @property
+    def done(self) -> int:
+        """How many lots are done."""
+        return len(os.listdir(self._folder / _DONE))
+
+    @property
     def left(self) -> int:
         """How many lots are free."""
         return len(os.listdir(self._folder / _FREE))
