@@ -80,7 +80,8 @@ def _card(name: str, variable: str, environ: Mapping[str, str], text: str) -> st
         return name
     if int(name) >= len(shown):
         raise SettingsError(
-            f"--devices {text}: {variable} shows {len(shown)} of them, counted from 0, and {name} is none. Name others, or unset it."
+            f"--devices {text}: {variable} shows {len(shown)} of them, counted from 0, and {name} is none. "
+            "Name others, or unset it."
         )
     return shown[int(name)]
 

@@ -91,7 +91,7 @@ class LotsJob(Job[int]):
 
     @cached_property
     def _reasons(self) -> Mapping[int, str]:
-        return dict((int(index), str(why)) for index, why in self.left_out)
+        return {int(index): str(why) for index, why in self.left_out}
 
     def _whole(self, shard: Shard, lot: Sequence[int]) -> Shard:
         """The shard with the samples that were left out."""

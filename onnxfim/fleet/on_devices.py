@@ -51,8 +51,8 @@ class Divided:
 
 
 def audited_on(
-    devices: Sequence[Device], candidate: Candidate, isolation: Isolation, *, cache_dir: Path | None = None, show: Showing | None = None,
-    level: int = logging.WARNING,
+    devices: Sequence[Device], candidate: Candidate, isolation: Isolation, *, cache_dir: Path | None = None,
+    show: Showing | None = None, level: int = logging.WARNING,
 ) -> Divided:  # fmt: skip
     """The audit of a model whose samples are divided among devices, each in a process of its own.
 

@@ -38,7 +38,10 @@ def test_cards_are_counted_among_those_that_are_shown():
 
 
 def test_devices_with_names_are_their_providers_own():
-    assert [d.providers for d in named("GPU.0,GPU.1", ("openvino", "cpu"))] == [("openvino:GPU.0", "cpu"), ("openvino:GPU.1", "cpu")]
+    assert [d.providers for d in named("GPU.0,GPU.1", ("openvino", "cpu"))] == [
+        ("openvino:GPU.0", "cpu"),
+        ("openvino:GPU.1", "cpu"),
+    ]
     with pytest.raises(SettingsError, match=r"'GPU\.0' is no card; numbers were expected"):
         named("GPU.0", ("cuda",))
 
