@@ -19,7 +19,7 @@ from onnxfim.auditing.jobs import without
 from onnxfim.auditing.meter import Progress, Report, of_one_stage
 from onnxfim.fleet.claims import Claims
 from onnxfim.fleet.devices import Device
-from onnxfim.fleet.jobs import MergeJob, PlanJob
+from onnxfim.fleet.fleet_jobs import MergeJob, PlanJob
 from onnxfim.fleet.lots_job import LotsJob
 from onnxfim.fleet.merging import merge
 from onnxfim.record.audit import Audit

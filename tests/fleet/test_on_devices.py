@@ -26,7 +26,7 @@ from onnxfim.errors import ProviderError
 from onnxfim.fleet import on_devices
 from onnxfim.fleet.claims import Claims
 from onnxfim.fleet.devices import Device
-from onnxfim.fleet.jobs import PlanJob
+from onnxfim.fleet.fleet_jobs import PlanJob
 from onnxfim.fleet.lots_job import LotsJob
 from onnxfim.fleet.measuring_shards import PlannedWork
 from onnxfim.fleet.on_devices import audited_on
