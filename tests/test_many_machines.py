@@ -223,8 +223,11 @@ def test_a_task_of_slurm_that_fails_is_run_again(machines, plain):
     assert not (machines.folder / "report.json").exists()
     assert "['merge'] None 3" in machines.log
     assert "2/3" in machines.log, "the merge says which is missing"
-    again = machines.shell("sbatch --export=ALL,SHARD=2/3 audit.sbatch shard\nsbatch audit.sbatch merge")
+    before = (machines.folder / "shards" / "shard-1-of-3.json").stat().st_mtime_ns
+    text = recipes(PAGE)["slurm-submit"].replace("--array=1-16", "--array=1-3").replace('--dependency="afterok:${plan%%;*}" ', "")
+    again = machines.shell("\n".join(text.splitlines()[1:]))
     assert again.code == 0, again.output
+    assert (machines.folder / "shards" / "shard-1-of-3.json").stat().st_mtime_ns == before, "it was there, and whole"
     assert scrubbed(machines.folder / "report.json") == plain, machines.log
 
 

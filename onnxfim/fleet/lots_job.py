@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -48,11 +48,11 @@ class LotsJob(Job[int]):
     folder: str
     taker: str
     lots: int
-    shown: Sequence[str] = ()
-    providers: Sequence[str] = ()
-    cores: Sequence[int] = ()
+    shown: tuple[str, str] | tuple[()] = ()
+    providers: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
     cache_dir: Path | None = None
-    left_out: Sequence[tuple[int, str]] = field(default=())
+    left_out: tuple[tuple[int, str], ...] = ()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -60,7 +60,7 @@ class LotsJob(Job[int]):
 
     def run(self, report: Report, stop: Stop) -> int:
         if self.shown:
-            os.environ.update([(self.shown[0], self.shown[1])])  # before the driver is asked for the first time
+            os.environ.update([self.shown])  # before the driver is asked for the first time
         if self.cores:
             with suppress(AttributeError, OSError):  # macOS, Windows: all cores are everybody's
                 os.sched_setaffinity(0, set(self.cores))
@@ -86,12 +86,11 @@ class LotsJob(Job[int]):
         kept = [i for i in c.inputs.indices.tolist() if i not in self._reasons]
         places = {index: place for place, index in enumerate(kept)}  # as who started this process counts them
         current_watch().knows(samples.inputs, np.array([places.get(i, -1) for i in samples.indices.tolist()]))
-        providers = tuple(self.providers) or None
-        return PlannedWork(plan, c.model, samples, progress=report, cache_dir=self.cache_dir, providers=providers)
+        return PlannedWork(plan, c.model, samples, progress=report, cache_dir=self.cache_dir, providers=self.providers or None)
 
     @cached_property
     def _reasons(self) -> Mapping[int, str]:
-        return {int(index): str(why) for index, why in self.left_out}
+        return dict(self.left_out)
 
     def _whole(self, shard: Shard, lot: Sequence[int]) -> Shard:
         """The shard with the samples that were left out."""
