@@ -24,7 +24,7 @@ from onnxfim.fleet.lots_job import LotsJob
 from onnxfim.fleet.merging import merge
 from onnxfim.record.audit import Audit
 from onnxfim.record.plan import Plan
-from onnxfim.record.running import TIME_LIMIT, Restart
+from onnxfim.record.running import TIME_LIMIT, UNMEASURED, UNSHARDED, Restart
 from onnxfim.record.shard import Shard
 from onnxfim.runtime.stopping import Stop, Stopped, current_stop
 from onnxfim.verdict.judge import judge
@@ -32,6 +32,7 @@ from onnxfim.verdict.judge import judge
 #: Lots for each device, so that one that is slower, or lost, leaves its part to the others; and samples of a lot at least.
 LOTS, LEAST = 8, 16
 _LOOKS = 0.1  # seconds between two looks at what the devices do
+_TELLING = 0.05  # share of the work from which on the pace so far tells the time that is left
 _COSTS = "left out"  # of what became of a restart: numbers are missing for it
 _ENDS = (WorkerEnded, KeyboardInterrupt)  # a device is lost, or its work was asked to end
 _log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class _Division:
 
     def audited(self) -> Divided:
         with _shown(self.devices[0]):  # the first plans and looks at all results
-            planned = isolated(PlanJob(self.candidate, self.cache_dir), self.isolation, show=self.show, level=self.level)
+            planned = isolated(PlanJob(self.candidate, self.cache_dir), self.isolation, show=self._begun, level=self.level)
             self.restarts += planned.restarts
             if planned.left_out:
                 self.candidate = without(self.candidate, planned.left_out)
@@ -119,7 +120,14 @@ class _Division:
             self.restarts += outcome.restarts
             return outcome.result
         audit = merge(plan, shards, partial=True)  # without the model: nothing more is measured
-        return judge(replace(audit, run=replace(audit.run, partial=True, interrupted_by=ended)))
+        skipped = tuple(replace(s, reason=UNMEASURED) if s.reason == UNSHARDED else s for s in audit.skipped)
+        return judge(replace(audit, skipped=skipped, run=replace(audit.run, partial=True, interrupted_by=ended)))
+
+    @contextmanager
+    def _begun(self) -> Iterator[Report]:
+        """Progress of the plan: what it foretells is one process's time."""
+        with self.show() as report:
+            yield lambda p: report(replace(p, forecast=None, seconds_left=None))
 
     def _measured(self, plan: Plan, claims: Claims, lots: int) -> str | None:
         """Let the devices do the lots; what ended it early, None where all are done.
@@ -236,7 +244,7 @@ class _Together:
             whole = (self._claims.done + sum(self._shares.values())) / self._lots
             self._share = max(self._share, min(whole, 0.99))
             passed, share = time.monotonic() - self._began, self._share
-            left = passed * (1 - share) / share if share > 0 else None
+            left = passed * (1 - share) / share if share > _TELLING else None
             self._report(of_one_stage(self._stage, round(share * self._samples), self._samples, "samples", share, left))
 
 

@@ -31,7 +31,7 @@ from onnxfim.fleet.lots_job import LotsJob
 from onnxfim.fleet.measuring_shards import PlannedWork
 from onnxfim.fleet.on_devices import audited_on
 from onnxfim.record.plan import Plan
-from onnxfim.record.running import TIME_LIMIT, Restart
+from onnxfim.record.running import TIME_LIMIT, UNMEASURED, Restart
 from onnxfim.record.settings import Settings
 from onnxfim.record.shard import Shard
 from onnxfim.runtime.stopping import Stop, Stopped
@@ -154,6 +154,7 @@ def test_what_is_done_when_the_time_is_up_is_an_audit(here, both):
     assert (audit.run.partial, audit.run.interrupted_by, audit.verdict) == (True, TIME_LIMIT, "inconclusive")
     assert len(audit.samples) == N // 3  # of three lots one is done
     assert len(audit.samples) + len(audit.skipped) == N
+    assert {s.reason for s in audit.skipped} == {UNMEASURED}
     done = {s["index"]: s["lambda_max"] for s in scrubbed(audit.to_json())["samples"]}
     assert done == {s["index"]: s["lambda_max"] for s in plain["samples"] if s["index"] in done}
 
