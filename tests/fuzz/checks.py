@@ -24,7 +24,7 @@ _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _FRAME = re.compile(r'File "[^"]*?((?:onnxfim|tests)/[^"]+)", line (\d+),? in (\S+)')
 #: What ONNX Runtime itself leaves in the folder for temporary files.
 _LIBRARIES = (".ses",)
-_TOO_LATE = b"the time limit came before"
+_NO_AUDIT = (b"the time limit came before", b"merge: shard", b"samples are there")  # there is none to write
 _DEFAULTS = {"audit": [("html", "report.html")], "convert": [("html", "report.html")], "compare": [("html", "comparison.html")]}
 _GATES = ("--fail-on", "--baseline", "--max-regression")
 
@@ -99,7 +99,7 @@ def _left_behind(case: Case, folder: Path, before: Mapping[str, str]) -> Iterato
 def outputs_of(argv: Sequence[str]) -> list[tuple[str, str]]:
     """Formats and paths that arguments ask for, or that a command writes where nothing is asked for."""
     pairs = [value.partition("=") for flag, value in itertools.pairwise(argv) if flag in ("-o", "--output-file")]
-    asked = [(kind, path) for kind, equals, path in pairs if equals and path != "-"]
+    asked = [(kind, path) if equals else ("shard", kind) for kind, equals, path in pairs if path != "-"]
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--suggest-gates=") else [word])]
     gates = [("gates", path) for flag, path in itertools.pairwise(words) if flag == "--suggest-gates" and path != "-"]
     return [*(asked if pairs or not argv else _DEFAULTS.get(argv[0], [])), *gates]
@@ -116,7 +116,7 @@ def _outputs(case: Case, ended: Ended, folder: Path, before: Mapping[str, str]) 
                 yield f"{path}: written by a dry run", ()
             continue
         if not where.is_file():
-            nothing = ended.code == 3 and _TOO_LATE in ended.stderr  # no audit to write
+            nothing = ended.code == 3 and any(why in ended.stderr for why in _NO_AUDIT)
             if ended.code in (0, 1, 3, 4) and not nothing:
                 yield f"{path}: exit code {ended.code}, but not written", ()
             continue

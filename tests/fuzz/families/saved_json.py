@@ -38,14 +38,14 @@ def case(rng: np.random.Generator, folder: Path) -> Case:
         notes = []
         record = json.loads(text)
         for _ in range(int(one(rng, (1, 1, 1, 2, 4)))):
-            record, note = _changed(rng, record)
+            record, note = changed_record(rng, record)
             notes.append(note)
         content = json.dumps(record, ensure_ascii=bool(rng.random() < 0.8))
         for word, raw in _RAW.items():
             content = content.replace(f'"{word}"', raw)
         (folder / "a.json").write_bytes(content.encode("utf-8", "surrogatepass"))
         return _command(rng, folder, text, f"{name}: {'; '.join(notes)}")
-    return _command(rng, folder, text, f"{name}: {_file(rng, folder, text)}")
+    return _command(rng, folder, text, f"{name}: {broken_file(rng, folder, text)}")
 
 
 @functools.cache
@@ -86,7 +86,7 @@ def _at(record: Any, place: Place) -> Any:
     return record
 
 
-def _changed(rng: np.random.Generator, record: Any) -> tuple[Any, str]:
+def changed_record(rng: np.random.Generator, record: Any) -> tuple[Any, str]:
     """The record with one place changed, in this very object, and what was done to it."""
     place = one(rng, _places(record))
     if not place:
@@ -110,9 +110,9 @@ def _changed(rng: np.random.Generator, record: Any) -> tuple[Any, str]:
     return record, f"{'.'.join(map(str, place))[:80]}: {how}"
 
 
-def _file(rng: np.random.Generator, folder: Path, text: str) -> str:
-    """Put a broken file there."""
-    path, content = folder / "a.json", text.encode()
+def broken_file(rng: np.random.Generator, folder: Path, text: str, name: str = "a.json") -> str:
+    """Put a broken file of a record there, and say in which way it is."""
+    path, content = folder / name, text.encode()
     at = int(rng.integers(len(content)))
     made = {
         "a flipped byte": lambda: content[:at] + bytes([content[at] ^ int(rng.integers(1, 256))]) + content[at + 1 :],
@@ -149,7 +149,7 @@ def _file(rng: np.random.Generator, folder: Path, text: str) -> str:
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "ring of links":
-        path.symlink_to("a.json")
+        path.symlink_to(name)
     elif kind == "dangling link":
         path.symlink_to("nowhere.json")
     elif kind == "link":
