@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,14 @@ from onnxfim.record.identity import Identity
 from onnxfim.record.json_text import read_text
 from onnxfim.record.plain import to_plain
 from onnxfim.record.plan import Plan
+from onnxfim.record.reading_data import DataReading
 from onnxfim.record.redacting import without_secrets
 from onnxfim.record.running import Restart
 from onnxfim.record.shard import Shard
 from onnxfim.record.writing import write_text
 
 #: Options that say how samples are read; a plan keeps them for those that measure.
-_READING = (
-    "data", "labels_path", "inputs_key", "labels_key", "label_column", "feature_columns", "class_names", "feature_names", "mean",
-    "std", "already_normalised", "input_range", "layout", "resize", "crop", "input", "output", "shape", "samples", "seed",
-)  # fmt: skip
+_READING = tuple(f.name for f in fields(DataReading) if f.name != "model")
 #: Options that a shard may have: the others are the plan's.
 _OF_A_SHARD = frozenset((
     "plan", "shard", "model", "data", "batch", "outputs", "no_cache", "cache_dir", "isolate", "timeout", "call_timeout",
@@ -77,8 +75,8 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
     if options["dry_run"]:
         dry_run_command([(model, subject)], how, console, options, as_json=False)
         return
-    loading = {"model": model, **{name: to_plain(options[name]) for name in _READING}}
-    outcome = how.do(PlanJob(subject, cache_folder(options), loading))
+    reading = DataReading(model, **{name: options[name] for name in _READING})
+    outcome = how.do(PlanJob(subject, cache_folder(options), reading))
     found, draft = outcome.result, outcome.result.audit
     identity = with_data_files(told.of(draft.identity) or Identity(""), options)
     run = replace(draft.run, restarts=outcome.restarts)
@@ -262,32 +260,28 @@ def _subject(
     Raises:
         OnnxFimError: they cannot be read, or the plan alone names code.
     """
-    loading = {k: tuple(v) if isinstance(v, list) else v for k, v in plan.loading.items()}
-    if absent := sorted({"model", *_READING} - loading.keys()):
-        raise InputError(f"{where}: does not tell how model and data are read ({absent[0]} is missing). Make it with onnxfim plan.")
-    _refuse_code(plan, where, loading, options)
+    reading = plan.reading
+    if reading is None:
+        raise InputError(f"{where}: does not tell how model and data are read. Make it with onnxfim plan.")
+    _refuse_code(plan, where, reading, options)
     beside = Path(where).parent
-    if options["data"] is not None:
-        loading["data"] = options["data"]
-    path = model if model is not None else _found(loading["model"], beside)
-    loading["data"] = _found(loading["data"], beside) if options["data"] is None else options["data"]
-    if loading["labels_path"] is not None:
-        loading["labels_path"] = _found(loading["labels_path"], beside)
+    path = _found(reading.model, beside) if model is None else model
+    data = _found(reading.data, beside) if options["data"] is None else options["data"]
+    labels = None if reading.labels_path is None else _found(reading.labels_path, beside)
+    told = vars(replace(reading, data=data, labels_path=labels))
     with console.said_where_slow("reading the model and the samples"):
         file = load_model(path)
-        return file, read_samples(file, loading)[0]
+        return file, read_samples(file, told)[0]
 
 
-def _refuse_code(plan: Plan, where: str, loading: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _refuse_code(plan: Plan, where: str, reading: DataReading, options: Mapping[str, Any]) -> None:
     """A plan is a file as any other: what it names is not run, unless the command line names it too.
 
     Raises:
         InputError: it names code.
     """
-    if options["data"] is None and names_code(str(loading["data"])):
-        raise InputError(
-            f"{where}: names a program to read the data with, which no file may. Name it with --data {loading['data']}."
-        )
+    if options["data"] is None and names_code(reading.data):
+        raise InputError(f"{where}: names a program to read the data with, which no file may. Name it with --data {reading.data}.")
     settings = plan.audit.settings
     for name, option, named in (
         ("custom_op_libraries", "--custom-op-library", settings.custom_op_libraries),
@@ -297,10 +291,9 @@ def _refuse_code(plan: Plan, where: str, loading: Mapping[str, Any], options: Ma
             raise InputError(f"{where}: names a library to load, which no file may. Name it with {option} {named[0]}.")
 
 
-def _found(path: Any, beside: Path) -> str:
+def _found(path: str, beside: Path) -> str:
     """A path that a plan names: as it is, or beside the plan where nothing is there."""
-    text = str(path)
-    return text if os.path.exists(text) or not (beside / text).exists() else str(beside / text)
+    return path if os.path.exists(path) or not (beside / path).exists() else str(beside / path)
 
 
 def _shard_files(paths: Sequence[str]) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.jobs import Job
@@ -16,6 +15,7 @@ from onnxfim.fleet.measuring_shards import PlannedWork
 from onnxfim.fleet.merging import merge
 from onnxfim.record.audit import Audit
 from onnxfim.record.plan import Plan
+from onnxfim.record.reading_data import DataReading
 from onnxfim.record.shard import Shard
 from onnxfim.runtime.stopping import Stop
 
@@ -31,7 +31,7 @@ class PlanJob(Job[Plan]):
 
     candidate: Candidate
     cache_dir: Path | None = None
-    loading: Mapping[str, Any] = field(default_factory=dict)
+    reading: DataReading | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -40,7 +40,7 @@ class PlanJob(Job[Plan]):
     def run(self, report: Report, stop: Stop) -> Plan:
         c = self.candidate
         return plan(
-            c.model, _samples(c), settings=c.settings, progress=report, cache_dir=self.cache_dir, stop=stop, loading=self.loading
+            c.model, _samples(c), settings=c.settings, progress=report, cache_dir=self.cache_dir, stop=stop, reading=self.reading
         )
 
     def written(self, result: Plan) -> str:

@@ -25,6 +25,7 @@ from onnxfim.errors import SettingsError
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.packed_array import PackedArray
 from onnxfim.record.plan import LadderBlock, Plan, PlannedRange, PlannedSpread, draft_of
+from onnxfim.record.reading_data import DataReading
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.stopping import Stop, current_stop
 from onnxfim.runtime.threads import one_blas_thread
@@ -43,13 +44,13 @@ def plan(
     progress: Report | None = None,
     cache_dir: str | Path | None = None,
     stop: Stop | None = None,
-    loading: Mapping[str, Any] | None = None,
+    reading: DataReading | None = None,
 ) -> Plan:
     """Plan an audit whose samples are measured apart: on other machines, by other processes, at other times.
 
     Args:
         model, inputs, labels, settings, progress, cache_dir, stop: As for `onnxfim.audit`.
-        loading: How a command line reads model and data, for those that measure.
+        reading: How a command line read model and data, for those that measure.
 
     Raises:
         OnnxFimError: as `onnxfim.audit`.
@@ -72,7 +73,7 @@ def plan(
                 ground, ended = grounded(context)
                 if ended is not None:
                     raise ended
-                return _planned(way_of(ground), samples, dict(loading or {}), started)
+                return _planned(way_of(ground), samples, reading, started)
             finally:
                 context.memory.close()
 
@@ -91,14 +92,14 @@ def _digest(samples: Samples, position: int) -> str:
     return found.hexdigest()[:_DIGITS]
 
 
-def _planned(way: Way, samples: Samples, loading: Mapping[str, Any], started: float) -> Plan:
+def _planned(way: Way, samples: Samples, reading: DataReading | None, started: float) -> Plan:
     """The plan; ``samples`` are those that were read, before the model was opened at an inner value of it."""
     ground = way.ground
-    scaling, reading = input_scaling.check(ground), bounding.read(ground)
+    scaling, graph = input_scaling.check(ground), bounding.read(ground)
     scheme = None if way.plan is None else way.plan.jacobian.scheme
     method = way.kind if way.kind in ("gradient", "exact") else "sketch"
     found = tied.told(ground, Found(method, way.derivative.info, skipped=ground.clean.skipped, scheme=scheme))
-    draft = conclusion.drafted(ground, found, reading, scaling)
+    draft = conclusion.drafted(ground, found, graph, scaling)
     box, route, spread = allowed_inputs(ground), way.derivative.route, ground.scales
     audited = tuple(ground.index(i) for i in ground.clean.audited.tolist())
     beside = _beside(ground, way)
@@ -124,7 +125,7 @@ def _planned(way: Way, samples: Samples, loading: Mapping[str, Any], started: fl
         tied=tuple(sorted(ground.index(p) for p in ground.ties.at)),
         ladder=tuple(LadderBlock(index, step, dither, PackedArray.of(rows)) for step, dither, index, rows in ground.ladder.all()),
         foreseen=ground.foreseen,
-        loading=loading,
+        reading=reading,
     )
 
 

@@ -18,6 +18,7 @@ from onnxfim.record.json_writing import as_json
 from onnxfim.record.layout import audit_from_dict, audit_text
 from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, Positive, closed
 from onnxfim.record.packed_array import PackedArray
+from onnxfim.record.reading_data import DataReading
 
 #: Of the layout, and of what a plan means: shards of another one do not go with it.
 PLAN_VERSION = "1"
@@ -82,7 +83,7 @@ class Plan:
         tied: Indices of the samples that stand on ties of the graph.
         ladder: What was measured already as the step was chosen.
         foreseen: Forward passes of the whole audit, about.
-        loading: How the command line reads model and data; empty where it did not.
+        reading: How the command line read model and data; None where it did not.
     """
 
     way: Literal["none", "gradient", "exact", "sketch"]
@@ -104,14 +105,14 @@ class Plan:
     tied: tuple[Count, ...]
     ladder: tuple[LadderBlock, ...]
     foreseen: Count
-    loading: Mapping[str, Any] = field(default_factory=dict, metadata=ALWAYS)
+    reading: DataReading | None = field(default=None, metadata=ALWAYS)
     version: str = field(default=PLAN_VERSION, metadata=ALWAYS)
 
     @cached_property
     def id(self) -> str:
         """SHA-256 of all that moves a number: where files lie, and when and how long it took to plan, does not."""
         plain = json.loads(self.to_json())
-        del plain["loading"]
+        del plain["reading"]
         run, identity = plain["draft"]["run"], plain["draft"].get("identity") or {}
         for name in ("seconds", "times"):
             run.pop(name, None)

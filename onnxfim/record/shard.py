@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Thumbnail
+from onnxfim.record.coherence import require_measured
 from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.json_text import parsed, uncollected
 from onnxfim.record.json_writing import as_json
@@ -93,6 +94,7 @@ class Shard:
             no_nulls(record.get("samples"))
             with uncollected():
                 found: Shard = from_plain(Shard, {**record, "version": version})
+                require_measured(found.samples, found.thumbnails)
         except Misfit as misfit:
             raise OutputError(f"{where}: {str(misfit).rstrip('.')}. Measure this shard again.") from None
         return found

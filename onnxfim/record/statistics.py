@@ -262,6 +262,8 @@ def _maximum(v: _Values, corrected: Array) -> Aggregate:
     """
     lows = np.maximum(v.lows, 0.0)
     contenders = v.highs >= lows.max()
+    if not contenders.any():  # of results from outside, whose values lie beyond their own intervals
+        contenders = np.ones(len(lows), bool)
     widen = float(stdtrit(19, 1 - _TAIL / max(int(contenders.sum()), 1)) / stdtrit(19, 1 - _TAIL))
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = np.where(v.values > 0, v.values * (v.highs / v.values) ** widen, v.highs)

@@ -117,7 +117,7 @@ def test_model_and_data_may_lie_elsewhere(planned, tmp_path, run):
     shutil.copy(DATA, tmp_path / "other.npz")
     run("audit", "other.onnx", "--data", "other.npz", "--plan", "plan.json", "--shard", "1/2", *ALONE)
     plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["loading"] |= {"model": "other.onnx", "data": "other.npz"}
+    plan["reading"] |= {"model": "other.onnx", "data": "other.npz"}
     (tmp_path / "inside").mkdir()
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     os.chdir(tmp_path / "inside")
@@ -161,11 +161,11 @@ class TestRefused:
     def test_a_plan_runs_no_program_and_loads_no_library(self, planned, tmp_path, run):
         plan = json.loads((tmp_path / "plan.json").read_text())
         (tmp_path / "loader.py").write_text("open('ran', 'w')\n")
-        plan["loading"]["data"] = "loader.py:samples"
+        plan["reading"]["data"] = "loader.py:samples"
         (tmp_path / "code.json").write_text(json.dumps(plan))
         told = run("audit", "--plan", "code.json", "--shard", "1/1", *ALONE, code=2)
         assert "code.json: names a program to read the data with, which no file may. Name it with --data loader.py:samples." in told
-        plan["loading"]["data"] = DATA
+        plan["reading"]["data"] = DATA
         plan["draft"]["settings"]["custom_op_libraries"] = ["evil.so"]
         (tmp_path / "code.json").write_text(json.dumps(plan))
         told = run("audit", "--plan", "code.json", "--shard", "1/1", *ALONE, code=2)

@@ -257,9 +257,7 @@ class TestText:
         plan = measured("sketch").plan
         again = Plan.from_json(plan.to_json())
         assert (again, again.id) == (plan, plan.id)
-        elsewhere = replace(
-            plan, loading={"data": "elsewhere.npz"}, draft={**plan.draft, "run": {**plan.draft["run"], "seconds": 9.0}}
-        )
+        elsewhere = replace(plan, reading=None, draft={**plan.draft, "run": {**plan.draft["run"], "seconds": 9.0}})
         assert elsewhere.id == plan.id
         for change in ({"batch": plan.batch + 1}, {"grain": 0.5}, {"audited": plan.audited[:-1]}, {"foreseen": 1}):
             assert replace(plan, **change).id != plan.id

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxfim.data import load
 from onnxfim.fleet import opened, plan
+from onnxfim.record.reading_data import DataReading
 from onnxfim.record.settings import Settings
 from tests.fuzz.families._bases import bases
 from tests.fuzz.families._odd import one
@@ -18,12 +19,11 @@ from tests.fuzz.families.saved_json import broken_file, changed_record
 from tests.fuzz.harness import Case
 
 _PLAN, _SHARDS = "plan.json", ("shard-1-of-2.json", "shard-2-of-2.json")
-_READING = {
-    "model": "m.onnx", "data": "d.npz", "labels_path": None, "inputs_key": "inputs", "labels_key": "labels", "label_column": None,
-    "feature_columns": None, "class_names": None, "feature_names": None, "mean": None, "std": None, "already_normalised": False,
-    "input_range": None, "layout": None, "resize": None, "crop": None, "input": None, "output": None, "shape": [], "samples": None,
-    "seed": 0,
-}  # fmt: skip
+_READING = DataReading(
+    model="m.onnx", data="d.npz", labels_path=None, inputs_key="inputs", labels_key="labels", label_column=None, feature_columns=None,
+    class_names=None, feature_names=None, mean=None, std=None, already_normalised=False, input_range=None, layout=None, resize=None,
+    crop=None, input=None, output=None, shape=(), samples=None, seed=0,
+)  # fmt: skip
 
 
 def case(rng: np.random.Generator, folder: Path) -> Case:
@@ -65,7 +65,7 @@ def _made(settings: Settings) -> tuple[tuple[str, bytes], ...]:
         (folder / "m.onnx").write_bytes(base.content)
         np.savez(folder / "d.npz", inputs=X, labels=np.arange(8) % 3)
         samples = load(folder / "d.npz", shape=(5,))
-        planned = plan(folder / "m.onnx", samples, settings=settings, loading=_READING)
+        planned = plan(folder / "m.onnx", samples, settings=settings, reading=_READING)
         with opened(planned, folder / "m.onnx", samples) as work:
             shards = [work.measure(planned.lot(i, 2), part=(i, 2)).to_json().encode() for i in (1, 2)]
         files = {name: (folder / name).read_bytes() for name in ("m.onnx", "d.npz")}
