@@ -1,43 +1,47 @@
 """Keeps what a model answered on disk as it comes, so that an interrupted audit goes on where it stopped.
 
-Of differences the model's own outputs are kept, one block per request of directions, so that everything computed from them
-(estimates, which samples are refined, statistics) is the same whether they were measured now or before. Of gradients, which are
-never refined, each sample's result is kept; of a graph its bound.
+What is final is kept as it is: the result of each sample that gets no more directions (`auditing/final_results.py`), its flip, and
+of a graph its bound. Of samples that are still measured by differences the model's own outputs are kept, one block per request of
+directions, so that everything computed from them is the same whether they were measured now or before; those of the others as long
+as they take little, for an audit with other settings.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from onnxfim.auditing import kept_stores
+from onnxfim.auditing.kept_stores import LIMIT, LIMIT_VARIABLE, OUTPUTS
 from onnxfim.auditing.meter import Meter
-from onnxfim.auditing.store import STORE_LIMIT, FileStore, kept_below
+from onnxfim.auditing.store import FileStore
+from onnxfim.errors import SettingsError
 from onnxfim.record.bound import Bound
 from onnxfim.record.packed import packed, unpacked
 from onnxfim.record.sample import SampleResult
-from onnxfim.slopes.differences import DifferenceJacobian, Ends, Request, Sample, Scheme
+from onnxfim.slopes.differences import ROWS_PER_DIRECTION, DifferenceJacobian, Ends, Request, Sample, Scheme
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-#: Bytes that all stores of a cache folder may take together.
-LIMIT = 2 * STORE_LIMIT
 _OFTEN = 0.1  # seconds between two writes of results
+_FAMILY = 12  # letters of a store's name that tell the model
 
 
 class Store(Protocol):
-    """Blocks of outputs by key, for one model and one way of measuring it."""
+    """Blocks of outputs by key, for one model and one way of measuring it, which ``folder`` is named after."""
+
+    folder: Path
 
     def holds(self, key: str) -> bool:
         """Whether an undamaged block is there."""
@@ -45,8 +49,11 @@ class Store(Protocol):
     def get(self, key: str) -> Array | None:
         """The block, or None where there is none or it is damaged."""
 
-    def put(self, key: str, rows: Array) -> None:
-        """Keep a block; one that cannot be kept is measured again next time."""
+    def put(self, key: str, rows: Array, *, luxury: bool = False) -> None:
+        """Keep a block; one that cannot be kept, or a ``luxury`` for which there is no room, is measured again next time."""
+
+    def flush(self) -> None:
+        """Have on disk what was put."""
 
 
 def default_folder() -> Path | None:
@@ -64,34 +71,30 @@ def default_folder() -> Path | None:
     return home / ".cache" / "onnxfim" if home.is_absolute() and home != Path(home.anchor) else None
 
 
+def cache_limit() -> int:
+    """Bytes that a cache's folder may take between two runs, as the environment says.
+
+    Raises:
+        SettingsError: it says something else.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if text and not (text.isascii() and text.isdecimal()):
+        raise SettingsError(
+            f"{LIMIT_VARIABLE}: {text!r}, expected a whole number of bytes. Give such as {LIMIT} (1 GiB), or unset it."
+        )
+    return int(text) if text else LIMIT
+
+
 @dataclass(frozen=True)
 class Cache:
-    """A folder of stores, one per model and way of measuring, of ``limit`` bytes together.
+    """A folder of stores, one per model and way of measuring, of ``limit`` bytes together between two runs.
 
-    A store takes half of them at most; those used longest ago go where the others take more than the other half.
+    A run keeps what it needs to go on whatever that takes, as long as the disk has room, and half of ``limit`` of outputs that it
+    does without.
     """
 
     folder: Path
-    limit: int = LIMIT
-
-    def store(self, identity: Mapping[str, object]) -> FileStore:
-        """The store of what ``identity`` names; anything that changes the outputs must be in it."""
-        name = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
-        folder = self.folder / name
-        self._prune(keep=name)
-        with contextlib.suppress(OSError, ValueError):  # not there yet, or not ours to touch
-            os.utime(folder)
-        return FileStore(folder, self.limit // 2)
-
-    def _prune(self, keep: str) -> None:
-        """Remove the stores used longest ago until all but ``keep`` take half the limit."""
-        stores = [kept for kept in kept_below(self.folder) if kept.folder.name != keep]
-        total = sum(kept.bytes for kept in stores)
-        for kept in stores:
-            if total <= self.limit // 2:
-                return
-            kept.remove()
-            total -= kept.bytes
+    limit: int = field(default_factory=cache_limit)
 
 
 class Memory:
@@ -103,14 +106,47 @@ class Memory:
 
     def __init__(self, cache: Cache | None) -> None:
         self._cache = cache
-        self._stores: list[FileStore] = []
+        self._stores: dict[str, FileStore] = {}
+        self._keys: tuple[Array, SampleKeys] | None = None
+        self._closed = False
 
-    def store(self, identity: Mapping[str, object]) -> FileStore | None:
-        """The store of what ``identity`` names; None without a cache."""
+    def store(self, identity: Mapping[str, object], *, outputs: bool = False) -> FileStore | None:
+        """The store of what ``identity`` names; None without a cache.
+
+        Args:
+            identity: Anything that changes what is kept must be in it. Those of one ``model`` go together.
+            outputs: It holds the model's outputs, which are given up before what was computed of them.
+        """
         if self._cache is None:
             return None
-        self._stores.append(self._cache.store(identity))
-        return self._stores[-1]
+        family = _hash(identity.get("model", ""))[:_FAMILY]
+        name = f"{family}{_hash(identity)[_FAMILY:]}{OUTPUTS if outputs else ''}"
+        folder = self._cache.folder
+        if name not in self._stores:
+            # Of this model some may be of this very run, as it was before it was interrupted.
+            kept_stores.prune(folder, self._cache.limit, {*self._stores, name}, spared=lambda other: other.startswith(family))
+            for store in self._stores.values():
+                store.rest()
+            self._stores[name] = FileStore(folder / name, self._cache.limit // 2, partial(self._why_no_room, self._cache))
+        self._closed = False
+        return self._stores[name]
+
+    def _why_no_room(self, cache: Cache, size: int) -> str | None:
+        """Why there is no room for more, where others' outputs have gone for it."""
+        if kept_stores.why_no_room(cache.folder, size) is not None:
+            kept_stores.make_room(cache.folder, self._stores, size)
+        return kept_stores.why_no_room(cache.folder, size)
+
+    def keys(self, X: Array, held: Mapping[str, Array]) -> SampleKeys:
+        """Keys of the samples X (N, *shape), beside which other inputs are ``held``; hashed once."""
+        if self._keys is None or self._keys[0] is not X:
+            self._keys = X, SampleKeys(X, held)
+        return self._keys[1]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a cache."""
+        return self._cache is not None
 
     @property
     def used(self) -> bool:
@@ -120,59 +156,112 @@ class Memory:
     @property
     def damaged(self) -> int:
         """Entries that were damaged."""
-        return sum(s.damaged for s in self._stores)
+        return sum(s.damaged for s in self._stores.values())
 
     @property
     def trouble(self) -> str | None:
         """Why nothing more is kept, or None."""
-        return next((s.trouble for s in self._stores if s.trouble), None)
+        return next((s.trouble for s in self._stores.values() if s.trouble), None)
 
-    def close(self) -> None:
-        """Close the stores."""
-        for store in self._stores:
+    def close(self, *, whole: bool = False) -> None:
+        """Close the stores, and remove others where all are too large; of a ``whole`` run its outputs too."""
+        if self._closed or self._cache is None:
+            return
+        for store in self._stores.values():
             store.close()
+        own = [name for name in self._stores if not (whole and name.endswith(OUTPUTS))]
+        kept_stores.prune(self._cache.folder, self._cache.limit, own)
+        self._closed = True
+
+
+class SampleKeys:
+    """What samples are called in a store: by the hash of their values and of those beside which they are held, and by their stream.
+
+    Args:
+        X: The samples, (N, *shape).
+        held: Values of other inputs that are held, (N, …) each.
+    """
+
+    def __init__(self, X: Array, held: Mapping[str, Array]) -> None:
+        self._X, self._held = X, held
+        self._digests: dict[int, str] = {}  # by position
+
+    def of(self, sample: Sample) -> str:
+        """The key of a sample."""
+        position = sample.position
+        if position not in self._digests:
+            self._digests[position] = _digest_of(self._X, self._held, position)
+        return f"{self._digests[position]}:{sample.index}"
+
+
+def _hash(identity: object) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 class RememberedJacobian:
-    """Finite differences that measure only what the store does not hold; the rest of the audit sees no difference."""
+    """Finite differences that measure only what the store does not hold; the rest of the audit sees no difference.
 
-    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter, held: Mapping[str, Array] | None = None) -> None:
-        self._jacobian, self._store, self._meter, self._held = jacobian, store, meter, held or {}
-        self._digests: dict[int, str] = {}  # by position
+    Args:
+        jacobian: Measures.
+        store: Keeps what it measured.
+        meter: Counts what was measured before.
+        keys: What the samples are called.
+
+    Attributes:
+        settled: Positions of the samples whose results are kept: their outputs are a luxury from then on.
+    """
+
+    def __init__(self, jacobian: DifferenceJacobian, store: Store, meter: Meter, keys: SampleKeys) -> None:
+        self._jacobian, self._store, self._meter, self._keys = jacobian, store, meter, keys
+        self.settled: set[int] = set()
 
     @property
     def scheme(self) -> Scheme:
         return self._jacobian.scheme
 
+    @property
+    def identity(self) -> str:
+        """Names all that the outputs depend on beside the samples."""
+        return self._store.folder.name
+
     def ends(self, X: Array, base: Array, requests: Sequence[Request]) -> Iterator[Ends]:
         """As `DifferenceJacobian.ends`, in the same order."""
-        asked = [(r, self._key(X, r)) for r in requests if r.count]
+        asked = [(r, self._key(r)) for r in requests if r.count]
         held = {key for _, key in asked if self._store.holds(key)}
+        try:
+            yield from self._ends(X, base, asked, held)
+        finally:
+            self._store.flush()
+
+    def _ends(self, X: Array, base: Array, asked: Sequence[tuple[Request, str]], held: Container[str]) -> Iterator[Ends]:
         fresh = self._jacobian.ends(X, base, [r for r, key in asked if key not in held])
         for request, key in asked:
             rows = self._store.get(key) if key in held else None
             if rows is not None:
-                self._meter.remembered(len(rows) - sum(map(len, self._jacobian.known(request))))
+                self._meter.remembered(self.passes(request))
                 position = request.sample.position
                 yield self._jacobian.pair(request, rows, base[position], X[position])
                 self._meter.check()
                 continue
             # A block that was held and went meanwhile is measured by itself.
             ends = next(iter(self._jacobian.ends(X, base, [request]))) if key in held else next(fresh)
-            if ends.request.count == request.count:  # not one that was cut short: a resumed audit measures it whole
-                self._store.put(key, rows_of(ends, self.scheme))
-            yield ends
+            try:
+                yield ends
+            finally:  # by now it shows whether a result was made of it that is kept
+                if ends.request.count == request.count:  # not one that was cut short: a resumed audit measures it whole
+                    self._store.put(key, rows_of(ends, self.scheme), luxury=request.sample.position in self.settled)
 
-    def _key(self, X: Array, request: Request) -> str:
+    def passes(self, request: Request) -> int:
+        """Forward passes that a request takes."""
+        return request.count * ROWS_PER_DIRECTION[self.scheme] - sum(map(len, self._jacobian.known(request)))
+
+    def _key(self, request: Request) -> str:
         """The sample's own values, its stream and the directions."""
-        position = request.sample.position
-        if position not in self._digests:
-            self._digests[position] = _digest_of(X, self._held, position)
-        return f"{self._digests[position]}:{request.sample.index}:{request.start}:{request.count}"
+        return f"{self._keys.of(request.sample)}:{request.start}:{request.count}"
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A sample's result and its lead, row after row; ``within`` tells the range of inputs for which that was chosen."""
 
     result: SampleResult
@@ -203,10 +292,11 @@ def remembered_results(
     if store is None:
         yield from measure(targets)
         return
-    keys = {t.position: f"{_digest_of(X, beside or {}, t.position)}:{t.index}:result" for t in targets}
+    named = SampleKeys(X, beside or {})
+    keys = {t.position: f"{named.of(t)}:result" for t in targets}
     about = _digest(np.stack(within))
-    read = partial(unpacked, _Measured)
-    known: dict[int, _Measured] = {t.position: kept for t in targets if (kept := store.content(keys[t.position], read)) is not None}
+    read = partial(unpacked, Measured)
+    known: dict[int, Measured] = {t.position: kept for t in targets if (kept := store.content(keys[t.position], read)) is not None}
     fresh = measure([t for t in targets if t.position not in known])
     waiting: list[tuple[str, bytes]] = []
 
@@ -232,7 +322,7 @@ def remembered_results(
             position, result = next(fresh)
             lead = leads.get(position)
             told = () if lead is None else tuple(map(tuple, lead.tolist()))
-            if (content := packed(_Measured(result, about if told else "", told))) is not None:  # None: not finite, so not kept
+            if (content := packed(Measured(result, about if told else "", told))) is not None:  # None: not finite, so not kept
                 if told and position in held:  # first: where there is a result, its directions are too
                     waiting.append((_beside(keys[position], about), held[position].astype("<f4").tobytes()))
                 waiting.append((keys[position], content))

@@ -120,8 +120,11 @@ class Context:
         """Directions ``start … start + count`` of the sample."""
         return Request(self.sample(position), start, count)
 
-    def store(self, **identity: object) -> FileStore | None:
-        """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash."""
+    def store(self, *, outputs: bool = False, **identity: object) -> FileStore | None:
+        """The cache's store for this model, run in this way; None without a cache, or for a function, which has no hash.
+
+        ``outputs`` are given up before what was computed of them.
+        """
         if self.report is None:
             return None
         info = self.subject.info
@@ -141,7 +144,8 @@ class Context:
         runtime = (
             self.report.obtained, self.settings.tf32, platform.machine(), package_versions(), given, self.report.plugin, *operators,
         )  # fmt: skip
-        return self.memory.store({"model": model, "runtime": runtime, "rows": self._rows_that_matter(), **identity})
+        whole = {"model": model, "runtime": runtime, "rows": self._rows_that_matter(), **identity}
+        return self.memory.store(whole, outputs=outputs)
 
     def _rows_that_matter(self) -> int | None:
         """Rows a call, where answers depend on them: of files that take scales of quantisation from the batch."""

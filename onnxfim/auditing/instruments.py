@@ -155,8 +155,10 @@ def _eps(dtype: np.dtype[Any]) -> float:
 
 def _remembered(ground: Ground, jacobian: DifferenceJacobian, how: tuple[object, ...]) -> Differences:
     stream = (type(jacobian.directions).__name__, ground.settings.seed)
-    store = ground.store(directions=stream, differences=how)
-    return jacobian if store is None else RememberedJacobian(jacobian, store, ground.meter, ground.samples.held)
+    store = ground.store(outputs=True, directions=stream, differences=how)
+    if store is None:
+        return jacobian
+    return RememberedJacobian(jacobian, store, ground.meter, ground.memory.keys(ground.X, ground.samples.held))
 
 
 def allowed_inputs(ground: Ground) -> ValidRange:

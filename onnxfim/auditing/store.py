@@ -5,61 +5,37 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import secrets
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 
+from onnxfim.auditing.kept_stores import mark_in_use, touch, why_no_room
 from onnxfim.errors import OnnxFimError
 from onnxfim.record.fitting import Misfit
 from onnxfim.record.writing import reason, write_all
 
 Array: TypeAlias = np.ndarray[Any, Any]
+#: A block to keep: its key, bytes, shape and type.
+Entry: TypeAlias = tuple[str, bytes, tuple[int, ...], str]
+#: Why so many bytes more may not be kept; None where they may.
+Room: TypeAlias = Callable[[int], str | None]
 T = TypeVar("T")
 
-#: Bytes of one store.
-STORE_LIMIT = 2**29
-#: Names of the folders in a cache that hold what is kept, and of the files in them: stores, and engines of TensorRT.
-_FOLDERS = re.compile(r"[0-9a-f]{32}|tensorrt(-tf32)?")
-_FILES = re.compile(r"[0-9a-f]{16}\.(bin|jsonl)|.+\.(engine|profile|timing)")
+#: Bytes of the blocks of a store that a run does without: as long as there are fewer they are kept, for runs with other settings.
+LUXURIES = 2**29
+#: Seconds after which blocks that wait for their write are written, and their bytes.
+OFTEN, MOST_WAITING = 0.1, 2**20
+_TOUCHED = 60.0  # seconds between two marks that a store is in use
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A folder of a cache: the files in it that are ours, their bytes, and when it was used last."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    bytes: int
-    used: float
-
-    def remove(self) -> None:
-        """Remove the files, and the folder where it holds no others; what cannot be removed stays."""
-        with contextlib.suppress(OSError):
-            for file in self.files:
-                file.unlink(missing_ok=True)
-            self.folder.rmdir()
-
-
-def kept_below(folder: Path) -> list[Kept]:
-    """What a cache holds, used longest ago first; whatever else lies there is not ours to count or to touch."""
-    found = []
-    with contextlib.suppress(OSError, ValueError):  # nothing there yet
-        for store in folder.iterdir():
-            with contextlib.suppress(OSError):  # another process removes it
-                if _FOLDERS.fullmatch(store.name) and not store.is_symlink() and store.is_dir():
-                    files = tuple(p for p in store.iterdir() if _FILES.fullmatch(p.name))
-                    size = sum(p.lstat().st_size for p in files)
-                    found.append(Kept(store, files, size, store.stat().st_mtime))
-    return sorted(found, key=lambda kept: kept.used)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Block:
     """Where a block lies."""
 
@@ -91,10 +67,11 @@ class _Pair:
             undo.callback(_tidy, file)
             blocks = undo.enter_context(file.open("xb", buffering=0))
             index = undo.enter_context(file.with_suffix(".jsonl").open("xb", buffering=0))
+            mark_in_use(index)
             undo.pop_all()
         return _Pair(file, blocks, index)
 
-    def append(self, entries: Sequence[tuple[str, bytes, tuple[int, ...], str]]) -> list[_Block]:
+    def append(self, entries: Sequence[Entry]) -> list[_Block]:
         """Write blocks, each with its key, shape and type, and then their lines: two writes, however many they are.
 
         Raises:
@@ -144,17 +121,26 @@ class FileStore:
 
     Every process writes a pair of files of its own, so that several may run at once; all read all.
 
+    Args:
+        folder: Where it is; made with the first block.
+        luxuries: Bytes of it up to which blocks are kept that a run does without.
+        room: Asked before blocks are written; None asks the disk alone.
+
     Attributes:
         damaged: Entries that were damaged and will be measured again.
         trouble: Why nothing more is kept, or None.
     """
 
-    def __init__(self, folder: Path, limit: int = STORE_LIMIT) -> None:
+    def __init__(self, folder: Path, luxuries: int = LUXURIES, room: Room | None = None) -> None:
         self.folder = folder
         self.damaged = 0
         self.trouble: str | None = None
-        self._limit, self._size = limit, 0
+        self._luxuries, self._size = luxuries, 0
+        self._room: Room = room or partial(why_no_room, folder)
         self._blocks: dict[str, list[_Block]] = {}  # several where one was damaged and measured again
+        self._waiting: list[Entry] = []
+        self._waits = 0  # bytes of these
+        self._flushed = self._touched = -math.inf
         self._writing: _Pair | None = None
         self._reading = _Reading()
         try:
@@ -164,6 +150,7 @@ class FileStore:
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
             self._give_up(error)
             return
+        self._touch()
         for index in indices:
             self._read(index)
 
@@ -201,17 +188,37 @@ class FileStore:
         """Keep bytes by their keys, all in one write."""
         self._keep([(key, content, (len(content),), "|u1") for key, content in contents])
 
-    def put(self, key: str, rows: Array) -> None:
+    def put(self, key: str, rows: Array, *, luxury: bool = False) -> None:
+        """Keep outputs, with the next write; those that a run does without as long as there are few of these."""
+        if luxury and self._size + self._waits + rows.size * 4 > self._luxuries:
+            return
         with np.errstate(over="ignore"):
             narrow = rows.astype("<f4")  # most models answer in float32: half the space, and exactly the same numbers
         kept = narrow if np.array_equal(narrow.astype(np.float64), rows, equal_nan=True) else rows.astype("<f8")
-        self._keep([(key, kept.tobytes(), kept.shape, kept.dtype.str)])
+        self._later((key, kept.tobytes(), kept.shape, kept.dtype.str))
 
-    def _keep(self, entries: Sequence[tuple[str, bytes, tuple[int, ...], str]]) -> None:
-        """Keep all of these, on disk when this returns, or where one does not fit or cannot be written none of them."""
+    def put_later(self, key: str, content: bytes) -> None:
+        """Keep bytes by their key, with the next write."""
+        self._later((key, content, (len(content),), "|u1"))
+
+    def flush(self) -> None:
+        """Write what waits for that."""
+        waiting, self._waiting, self._waits = self._waiting, [], 0
+        self._flushed = time.monotonic()
+        self._keep(waiting)
+
+    def _later(self, entry: Entry) -> None:
+        """Keep a block with others in one write: at once where none was for a while, so that slow ones are on disk one by one."""
+        self._waiting.append(entry)
+        self._waits += len(entry[1])
+        if self._waits > MOST_WAITING or time.monotonic() - self._flushed > OFTEN:
+            self.flush()
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        """Keep all of these, on disk when this returns, or where there is no room or they cannot be written none of them."""
         size = sum(len(content) for _, content, *_ in entries)
-        if self.trouble is None and self._size + size > self._limit:
-            self.trouble = f"the limit of {self._limit:,} bytes is reached"
+        if self.trouble is None and entries:
+            self.trouble = self._room(size)
         if self.trouble is not None or not entries:
             return
         try:
@@ -223,13 +230,27 @@ class FileStore:
         for (key, *_), block in zip(entries, blocks, strict=True):
             self._blocks.setdefault(key, []).append(block)
         self._size += size
+        self._touch()
+
+    def _touch(self) -> None:
+        """Tell that it is in use, now and then."""
+        if (now := time.monotonic()) - self._touched > _TOUCHED:
+            self._touched = now
+            touch(self.folder)
 
     def _give_up(self, error: OSError | ValueError) -> None:
         """Keep nothing more, and say why; the first reason stays."""
         self.trouble = self.trouble or reason(error)
 
+    def rest(self) -> None:
+        """Hold no more files open than it must, until it is asked again."""
+        self.flush()
+        if self._writing is not None:  # which marks the store as in use too
+            self._reading.close()
+
     def close(self) -> None:
-        """Close the files; what was put is on disk already. Files that hold nothing are removed."""
+        """Close the files, with all on disk that was put. Files that hold nothing are removed."""
+        self.flush()
         self._reading.close()
         if self._writing is None:
             return
@@ -257,6 +278,8 @@ class FileStore:
 
     def _bytes(self, key: str) -> bytes | None:
         """One of the key's blocks that is what was written; damaged ones are dropped."""
+        if self._waiting:
+            self.flush()
         blocks = self._blocks.get(key, [])
         while blocks:
             content = self._reading.content(blocks[-1])
@@ -280,6 +303,7 @@ class _Reading:
             if self._file is None or self._path != block.file:
                 self.close()
                 self._file, self._path = block.file.open("rb"), block.file
+                mark_in_use(self._file)
             self._file.seek(block.offset)
             content = self._file.read(block.bytes)
         except OSError:
@@ -308,11 +332,13 @@ def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
     try:
         record = json.loads(line)
         check = record.pop("check")
-        if check != _check(record) or record["dtype"] not in ("<f4", "<f8", "|u1"):
+        told = line[: line.rfind(b', "check"')] + b"}"  # as `_line` writes it; made anew it would be read at a third of the speed
+        dtype, shape = record["dtype"], record["shape"]
+        if (check != zlib.crc32(told) and check != _check(record)) or dtype not in ("<f4", "<f8", "|u1"):
             return None
-        shape = tuple(int(n) for n in record["shape"])
-        if math.prod(shape) * int(record["dtype"][2]) != record["bytes"]:
+        shape = tuple(map(int, shape))
+        if math.prod(shape) * int(dtype[2]) != record["bytes"]:
             return None
-        return record["key"], _Block(file, record["offset"], record["bytes"], shape, record["dtype"], record["crc"])
+        return record["key"], _Block(file, record["offset"], record["bytes"], shape, dtype, record["crc"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -93,6 +93,11 @@ class GradientRoute:
         return (self._passes <= _FEW_AT_POSITIONS and small) or self.measurer.features is not None
 
     @property
+    def leaves_leads(self) -> bool:
+        """Whether `measure` leaves the lead of every sample, so that `directions` leave nothing that others take."""
+        return self.model.num_outputs <= _LONGEST_LEAD
+
+    @property
     def _passes(self) -> int:
         """Of a whole Jacobian: backwards from each output or, at many positions, forwards from each coordinate if fewer."""
         K = self.model.num_outputs

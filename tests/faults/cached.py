@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+from onnxfim.auditing import kept_stores
 from onnxfim.auditing import store as stores
-from onnxfim.auditing.cache import Cache
+from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.record.audit import Audit
 from tests.faults.table import fault
 
@@ -60,6 +62,7 @@ def resumes(place, folder="kept", *, damaged=0):
     0,
 )
 def full(place):
+    place.monkeypatch.setattr(kept_stores.shutil, "disk_usage", _untold)  # what is left shows when it is full
     disk = place.tmpfs("kept", "size=8k")
     done = off(place, audit(place), "No space left on device")
     sizes = [p.stat().st_size for p in disk.rglob("*") if p.is_file()]
@@ -68,6 +71,25 @@ def full(place):
     assert again.exit_code == 0
     assert place.saved().run.times["cache_damaged"] == 0
     return [done, again]
+
+
+@fault(
+    CACHE,
+    "its disk has less than 1 GiB left, or 5 % of it where that is more (of a small disk a quarter)",
+    "outputs that no run uses go first; where that is not enough, the same: it leaves that much to others",
+    0,
+)
+def nearly_full(place):
+    disk = place.tmpfs("kept", "size=64k")
+    (disk / "others").write_bytes(bytes(40 << 10))
+    done = audit(place)
+    why = place.saved().run.times["cache_trouble"]
+    assert re.fullmatch(r"its disk has [\d,]+ bytes left, of which 16,384 stay free", why)
+    off(place, done, why)
+    assert place.saved().run.times["cache_damaged"] == 0
+    free = os.statvfs(disk)
+    assert free.f_bavail * free.f_frsize >= 16 << 10
+    return done
 
 
 @fault(
@@ -228,7 +250,13 @@ def others_there(place):
     before = place.files()
     done = place.audit("--cache-dir", ".", "-o", "json=a.json")
     assert [p.name for p in place.folder.glob("*/*.jsonl")]
-    Cache(place.folder, limit=1).store({"another": "model"})
+    memory = Memory(Cache(place.folder, limit=1))
+    memory.store({"model": "another"})
+    memory.close()
     assert not [p.name for p in place.folder.glob("*/*.jsonl")], "old entries go"
     assert {name: place.files().get(name) for name in before} == before
     return done
+
+
+def _untold(folder):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.final_results import FinalResults
 from onnxfim.auditing.instruments import (
     COORDINATE_SCHEME,
     coordinate_differences,
@@ -79,6 +80,13 @@ class DirectionPlan:
     def refines(self) -> bool:
         """Whether a part of the budget was kept back for the samples that decide."""
         return not self.exact and self.raw is None
+
+    def pieces(self, position: int) -> tuple[int, ...] | None:
+        """Directions that a sample gets in all, request by request; None where a precision is to be reached, which decides it."""
+        if position not in self.kept:
+            return (self.first,)
+        added = self.added.get(position)
+        return None if added is None else (self.first, *[ROUND] * (added // ROUND))
 
     @property
     def per_direction(self) -> int:
@@ -220,8 +228,16 @@ def evaluate(ground: Ground, plan: DirectionPlan, before: Round, requests: Seque
     skipped, ended = list(before.found.skipped), None
     kinked = before.kinked
     left = Counter(r.sample.position for r in requests)
+    finals = FinalResults(ground, plan.jacobian, plan.measurer)
     try:
-        for ends in plan.jacobian.ends(ground.X, ground.base, requests):
+        for sample, result, lead in finals.known([] if results else requests, plan.pieces, kinked):
+            results[sample.position] = result
+            if lead is not None:
+                leads[sample.position] = lead
+            ground.meter.advance(plan.first * plan.per_direction)
+            ground.say("measuring")
+        missing = [r for r in requests if r.sample.position not in results] if not before.found.results else requests
+        for ends in plan.jacobian.ends(ground.X, ground.base, missing):
             position = ends.request.sample.position
             refining = position in results
             ground.meter.advance(ends.request.count * plan.per_direction)
@@ -248,6 +264,8 @@ def evaluate(ground: Ground, plan: DirectionPlan, before: Round, requests: Seque
             results[position] = measured.result
             if measured.lead is not None:
                 leads[position] = measured.lead
+            if (counts := tuple(e.request.count for e in parts)) == plan.pieces(position):
+                finals.keep(ends.request.sample, counts, kinked, measured.result, measured.lead)
             if last:
                 kept.pop(position, None)
             elif position in plan.kept:
@@ -261,8 +279,10 @@ def evaluate(ground: Ground, plan: DirectionPlan, before: Round, requests: Seque
             raise
         reason = ground.faults.note(_MEASURING, error)
         told = {s.index for s in skipped}
-        missing = (ground.index(r.sample.position) for r in requests if r.sample.position not in results)
-        skipped += [Skipped(i, reason) for i in missing if i not in told]
+        lost = (ground.index(r.sample.position) for r in requests if r.sample.position not in results)
+        skipped += [Skipped(i, reason) for i in lost if i not in told]
+    finally:
+        finals.flush()
     found = replace(before.found, results=results, skipped=tuple(skipped), leads=leads).ended(ended)
     return Round(found, kept, kinked)
 

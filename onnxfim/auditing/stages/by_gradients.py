@@ -152,7 +152,8 @@ def _that_run(ground: Ground, model: MeteredModel, positions: Array) -> Array:
 def ways(ground: Ground, route: GradientRoute) -> Ways:
     """Where to look for flips of samples that were measured by gradients."""
     names = ("the Fisher direction", "the slope of the nearest boundary")
-    return Ways(lambda some: route.directions(ground.X, ground.base, some), names, lambda r: 1.0, others=False)
+    directions = partial(route.directions, ground.X, ground.base)
+    return Ways(directions, names, lambda r: 1.0, others=False, kept=route.leaves_leads)
 
 
 def _original(

@@ -225,7 +225,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         custom_libraries=custom_libraries(settings.custom_op_libraries),
         failed_stages=tuple(ground.faults.stages),
         model_changed=ground.subject.file is not None and ground.subject.file.changed,
-        times=_times(ground, seconds),
+        times=_times(ground, seconds, whole=not found.interrupted),
     )
 
 
@@ -235,14 +235,14 @@ def _kept_option(option: ProviderOption) -> ProviderOption:
     return replace(option, value=value_without_secrets(option.key, option.value), running=running)
 
 
-def _times(ground: Ground, seconds: float) -> dict[str, Any]:
+def _times(ground: Ground, seconds: float, *, whole: bool) -> dict[str, Any]:
     """What depends on the clock, and on what was measured before."""
     meter, memory = ground.meter, ground.memory
     rate = (meter.passes - meter.cached) / max(seconds, 1e-9)
     times: dict[str, Any] = {"batch": ground.subject.forward.batch, "rows_per_second": rate}
     if ground.hardware is not None and ground.provider == CPU:
         times["spinning"] = ground.hardware.spinning
-    memory.close()  # some disks tell only now that they are full
+    memory.close(whole=whole)  # some disks tell only now that they are full
     if memory.used:
         times |= {"cached_rows": meter.cached, "cache_damaged": memory.damaged, "cache_trouble": memory.trouble}
     return times

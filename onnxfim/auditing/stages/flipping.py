@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.final_results import FinalFlips
 from onnxfim.auditing.instruments import allowed_inputs, scale_field
 from onnxfim.auditing.stages import stage
 from onnxfim.record import streams
@@ -22,6 +23,7 @@ from onnxfim.slopes.measurer import NO_CLASSES
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _BYTES = 2**25  # of the rays of a block of samples
+_MOST = 1024  # samples of a block: they are on disk together
 _OTHERS = 256  # samples among which the nearest one that is decided otherwise is sought
 _ROUNDED = 1e-4  # of the squared lengths: more than a product of float32 loses
 _RANDOM = 2  # random directions where there is no slope
@@ -37,12 +39,14 @@ class Ways:
         names: What the two are called.
         stretch: How much longer than the boundary distance the way along them is expected to be.
         others: Look towards the nearest sample that is decided otherwise as well.
+        kept: A flip may be kept on disk: nothing else takes anything from its being looked for.
     """
 
     directions: Callable[[Sequence[Sample]], Array]
     names: tuple[str, str]
     stretch: Callable[[SampleResult], float]
     others: bool
+    kept: bool = True
 
 
 def blind_ways(ground: Ground) -> Ways:
@@ -66,16 +70,22 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
     results |= {p: replace(results[p], flip_radius=cut) for p in positions}
     search = _FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
-    rows = 1 if current_watch().tries else max(1, _BYTES // (4 * 8 * ground.dimension))
+    rows = 1 if current_watch().tries else max(1, min(_MOST, _BYTES // (4 * 8 * ground.dimension)))
+    finals = FinalFlips(ground, found, ways.stretch, (lambda: search.identity) if ways.kept else None)
     try:
         for start in range(0, len(positions), rows):
             if rows < len(positions):
                 ground.meter.count(start, len(positions), "samples")
             ground.say("looking for flips")
-            block = positions[start : start + rows]
-            with current_watch().about(block):
-                radii = search.radii(block, [results[p] for p in block])
-            for p, (radius, lengths) in zip(block, radii, strict=True):
+            flips = finals.known(positions[start : start + rows])
+            if block := [p for p in positions[start : start + rows] if p not in flips]:
+                before = ground.meter.passes
+                with current_watch().about(block):
+                    radii = search.radii(block, [results[p] for p in block])
+                finals.keep(block, radii, ground.meter.passes - before)
+                flips |= dict(zip(block, radii, strict=True))
+            ground.meter.check()
+            for p, (radius, lengths) in flips.items():
                 results[p] = replace(results[p], flip_radius=radius, flip_lengths=lengths)
     except ENDS as end:
         return replace(found, results=results).ended(end)
@@ -139,6 +149,21 @@ class _FlipSearch:
     ways: Ways
     box: ValidRange
     others: _OtherUnits
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a flip depends on beside its sample and the sample's own result."""
+        rows, decided = self._usable
+        return (
+            self.ways.names, self.ways.others, self.box, self.others, self.ground.X[rows], decided, str(self.ground.X.dtype),
+        )  # fmt: skip
+
+    @property
+    def _usable(self) -> tuple[Array, Array]:
+        """Positions of samples among which the nearest one that is decided otherwise is sought, and what they are decided for."""
+        ground = self.ground
+        usable = ground.clean.usable[: others_looked_at(ground.dimension)]
+        return usable, ground.reader.predictions(ground.base[usable])
 
     def radii(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[tuple[Estimate, FlipLengths | None]]:
         """Flip radii of the samples: along what is known of them first, and blindly for those that this does not flip."""
@@ -206,8 +231,7 @@ class _FlipSearch:
     def _towards_others(self, positions: Sequence[int], results: Sequence[SampleResult]) -> tuple[Array, str]:
         """The way from each sample to the nearest one of the data that is decided otherwise, (n, d); zeros where there is none."""
         ground = self.ground
-        usable = ground.clean.usable[: others_looked_at(ground.dimension)]
-        decided: Array = ground.reader.predictions(ground.base[usable])
+        usable, decided = self._usable
         width = self.box.high - self.box.low
         scale = np.where(width > 0, width, 1.0).astype(np.float32)
         others = ground.X[usable].reshape(len(usable), -1).astype(np.float32)
