@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing import planning
+from onnxfim.auditing.cache import cache_limit
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.course import PlannedStage, Unit
 from onnxfim.auditing.meter import Meter, Progress, Report
@@ -32,7 +33,7 @@ _LONGEST = 3.0  # seconds of a stage, after which it is broken off
 _ONCE = ("trying rows against each other", "differentiating")  # that are tried whole
 _CALLS = 4  # of the attack's gradient
 _TIMED, _GUESSED = 0.25, 0.6  # relative, by which what was timed may be off, and what was guessed
-_RESULT_BYTES = 4096  # of a sample's result on disk
+_RESULT_BYTES = 4096  # of a sample's result and its flip on disk
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,12 @@ class _Trial:
             with self._meter.briefly():
                 flipping.flip(ground, replace(found, interrupted=False), ways(found))
 
+    def _outputs_kept(self, method: str, outputs: int) -> int:
+        """Bytes of outputs on disk: of differences, all where a precision decides how many a sample gets, else a limited part."""
+        if method == "gradient":
+            return 0
+        return outputs if self._context.settings.precision is not None else min(outputs, cache_limit() // 2)
+
     def _bounded(self, ground: Ground) -> None:
         """Time the bound; of a large file the first layers, by which the others are reckoned."""
         if ground.subject.file is None or not ground.settings.bounds:
@@ -249,7 +256,7 @@ class _Trial:
             scheme=ground.step.scheme, provider=context.provider, samples=self._n, stages=tuple(stages), passes=passes,
             seconds=sum(s.seconds for s in stages), seconds_low=0.0 if at_most else low, seconds_high=high, at_most=at_most,
             rows=context.subject.forward.batch, memory=None if held is None else held + min(outputs, _kept(context)),
-            outputs=outputs, disk=self._n * _RESULT_BYTES if method == "gradient" else outputs,
+            outputs=outputs, disk=self._n * _RESULT_BYTES + self._outputs_kept(method, outputs),
         )  # fmt: skip
 
 

@@ -6,11 +6,12 @@ import contextlib
 import json
 import math
 import secrets
+import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 
@@ -137,7 +138,7 @@ class FileStore:
         self.trouble: str | None = None
         self._luxuries, self._size = luxuries, 0
         self._room: Room = room or partial(why_no_room, folder)
-        self._blocks: dict[str, list[_Block]] = {}  # several where one was damaged and measured again
+        self._blocks: dict[str, tuple[_Block, ...]] = {}  # several where one was damaged and measured again
         self._waiting: list[Entry] = []
         self._waits = 0  # bytes of these
         self._flushed = self._touched = -math.inf
@@ -177,7 +178,7 @@ class FileStore:
             return read(content)
         except (ValueError, KeyError, TypeError, AttributeError, OnnxFimError, Misfit):  # written by another version
             self.damaged += 1
-            self._blocks[key].pop()
+            self._blocks[key] = self._blocks[key][:-1]
             return self.content(key, read)
 
     def put_record(self, key: str, record: object) -> None:
@@ -203,6 +204,8 @@ class FileStore:
 
     def flush(self) -> None:
         """Write what waits for that."""
+        if not self._waiting:
+            return
         waiting, self._waiting, self._waits = self._waiting, [], 0
         self._flushed = time.monotonic()
         self._keep(waiting)
@@ -228,7 +231,7 @@ class FileStore:
             self._give_up(error)
             return
         for (key, *_), block in zip(entries, blocks, strict=True):
-            self._blocks.setdefault(key, []).append(block)
+            self._add(key, block)
         self._size += size
         self._touch()
 
@@ -261,31 +264,32 @@ class FileStore:
         self._writing = None
 
     def _read(self, index: Path) -> None:
+        blocks = index.with_suffix(".bin")
         try:
-            lines = index.read_bytes().splitlines()
+            with index.open("rb") as lines:
+                for line in lines:
+                    found = _parsed(line, blocks)
+                    if found is None:
+                        self.damaged += 1
+                    else:
+                        self._add(*found)
+                        self._size += found[1].bytes
         except FileNotFoundError:  # another process tidied up
-            return
+            pass
         except OSError as error:
             self._give_up(error)
-            return
-        for line in lines:
-            found = _parsed(line, index.with_suffix(".bin"))
-            if found is None:
-                self.damaged += 1
-            else:
-                self._blocks.setdefault(found[0], []).append(found[1])
-                self._size += found[1].bytes
+
+    def _add(self, key: str, block: _Block) -> None:
+        self._blocks[key] = (*self._blocks.get(key, ()), block)
 
     def _bytes(self, key: str) -> bytes | None:
         """One of the key's blocks that is what was written; damaged ones are dropped."""
-        if self._waiting:
-            self.flush()
-        blocks = self._blocks.get(key, [])
-        while blocks:
+        self.flush()
+        while blocks := self._blocks.get(key):
             content = self._reading.content(blocks[-1])
             if content is not None:
                 return content
-            blocks.pop()
+            self._blocks[key] = blocks[:-1]
             self.damaged += 1
         return None
 
@@ -323,6 +327,12 @@ def _line(key: str, block: _Block) -> bytes:
     return f'{{{record}, "check": {zlib.crc32(f"{{{record}}}".encode())}}}\n'.encode()
 
 
+@lru_cache(4096)
+def _once(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The same shape, held in memory once for all blocks that have it."""
+    return shape
+
+
 def _check(record: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
@@ -336,7 +346,7 @@ def _parsed(line: bytes, file: Path) -> tuple[str, _Block] | None:
         dtype, shape = record["dtype"], record["shape"]
         if (check != zlib.crc32(told) and check != _check(record)) or dtype not in ("<f4", "<f8", "|u1"):
             return None
-        shape = tuple(map(int, shape))
+        shape, dtype = _once(tuple(map(int, shape))), sys.intern(dtype)
         if math.prod(shape) * int(dtype[2]) != record["bytes"]:
             return None
         return record["key"], _Block(file, record["offset"], record["bytes"], shape, dtype, record["crc"])

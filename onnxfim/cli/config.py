@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 
 import click
 
+from onnxfim.auditing.kept_stores import LIMIT_VARIABLE as CACHE_LIMIT
 from onnxfim.cli.console import Console
 from onnxfim.cli.helping import by_heading
 from onnxfim.cli.options import option
 from onnxfim.errors import lfs_pointer
 from onnxfim.record.provider_option import loads_code
+from onnxfim.runtime.available_memory import LIMIT as MEMORY_LIMIT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -210,7 +212,7 @@ def variable_of(key: str) -> str:
 
 
 def _warn(environment: Mapping[str, str], commands: Iterable[click.Command]) -> None:
-    known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config")}
+    known = {variable_of(key) for c in commands for key in settable(c)} | {variable_of("config"), MEMORY_LIMIT, CACHE_LIMIT}
     for name in sorted(environment):
         if name.startswith(_PREFIX) and name not in known:
             Console().say(f"warning: {name}: no option has this variable.{_nearest(name, known)}", colour="yellow")

@@ -269,8 +269,8 @@ def cache_options(function: F) -> F:
     """Options that say what is kept between runs."""
     return _apply(
         [
-            option("--no-cache", is_flag=True, help="Neither use nor keep outputs of earlier runs."),
-            option("--cache-dir", metavar="DIR", example=".onnxfim-cache", help="Where outputs are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
+            option("--no-cache", is_flag=True, help="Neither use nor keep results of earlier runs."),
+            option("--cache-dir", metavar="DIR", example=".onnxfim-cache", help="Where results are kept, so that an interrupted run goes on.  [default: the user's cache folder]"),
         ],
         function,
         "run",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import sys
 from dataclasses import replace
@@ -16,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 from onnxfim.auditing import cache as cache_module
 from onnxfim.auditing import store as stores
-from onnxfim.auditing.cache import Cache, Memory, RememberedJacobian, SampleKeys, default_folder, remembered_bound, rows_of
+from onnxfim.auditing.cache import RememberedJacobian, SampleKeys, default_folder, remembered_bound, rows_of
 from onnxfim.auditing.meter import Meter
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.store import FileStore
@@ -392,8 +391,6 @@ def test_what_a_run_needs_is_not(tmp_path):
         store.put(str(i), np.zeros((10, 1, 1)))
     assert all(store.holds(str(i)) for i in range(10))
     assert store.trouble is None
-
-
 
 
 def test_a_folder_that_cannot_be_made_ends_the_keeping_only(tmp_path):
