@@ -99,8 +99,9 @@ def _heed_interrupts() -> None:
 def scrubbed(path: Path) -> dict:
     """The JSON without what depends on the clock and the cache, and without the paths' own folder."""
     layout = json.loads(path.read_text("utf-8"))
-    for name in ("seconds", "times"):
-        layout["run"].pop(name, None)
+    for part, names in (("run", ("seconds", "times")), ("identity", ("command", "date"))):
+        for name in names:
+            layout[part].pop(name, None)
     return layout
 
 
