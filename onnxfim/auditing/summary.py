@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -101,15 +102,18 @@ def _median(results: Sequence[SampleResult], measure: str) -> float | None:
 
 def package_versions() -> dict[str, str]:
     """Versions of what computed the result."""
+    return {"onnxruntime": runtime_version()} | {name: _version(name) for name in ("onnxfim", "onnx", "numpy", "scipy")}
+
+
+@cache
+def _version(package: str) -> str:
+    """The version that is installed; it is looked up on disk, which takes a millisecond."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"onnxruntime": runtime_version()}
-    for package in ("onnxfim", "onnx", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def custom_libraries(paths: Sequence[str]) -> tuple[CustomLibrary, ...]:

@@ -29,7 +29,7 @@ from onnxfim.runtime.available_memory import available_memory
 from onnxfim.runtime.call_memory import SHARE
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.slopes.differences import Sample
-from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, bytes_of_bases
+from onnxfim.slopes.exact import FEW_CLASSES, LONGEST_LEAD, GradientRoute, bytes_of_bases
 from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.one_sided import Surroundings, one_sided
 
@@ -153,7 +153,8 @@ def ways(ground: Ground, route: GradientRoute) -> Ways:
     """Where to look for flips of samples that were measured by gradients."""
     names = ("the Fisher direction", "the slope of the nearest boundary")
     directions = partial(route.directions, ground.X, ground.base)
-    return Ways(directions, names, lambda r: 1.0, others=False, kept=route.leaves_leads)
+    # Of longer leads not all are left by the measuring: who looks along them leaves some to others.
+    return Ways(directions, names, lambda r: 1.0, others=False, kept=ground.base[0].size <= LONGEST_LEAD)
 
 
 def _original(

@@ -154,9 +154,9 @@ class _FlipSearch:
     def identity(self) -> tuple[object, ...]:
         """What a flip depends on beside its sample and the sample's own result."""
         rows, decided = self._usable
-        return (
-            self.ways.names, self.ways.others, self.box, self.others, self.ground.X[rows], decided, str(self.ground.X.dtype),
-        )  # fmt: skip
+        keys = self.ground.memory.keys(self.ground.X, self.ground.samples.held)
+        others = [keys.of(self.ground.sample(p)) for p in rows.tolist()]
+        return self.ways.names, self.ways.others, self.box, self.others, others, decided
 
     @property
     def _usable(self) -> tuple[Array, Array]:
