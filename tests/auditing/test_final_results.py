@@ -16,11 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxfim import fleet
 from onnxfim.auditing import store
 from onnxfim.auditing.cache import Cache, Memory
 from onnxfim.auditing.final_results import fingerprint
-from onnxfim.auditing.run import audit
+from onnxfim.auditing.run import audit, samples_of
 from onnxfim.auditing.stages import flipping
+from onnxfim.graph.load import load_model
 from onnxfim.record.settings import Settings
 from onnxfim.slopes.kinds.softmax import SoftmaxLogits
 from onnxfim.slopes.measurer import Measurer
@@ -153,6 +155,42 @@ def test_a_thousand_classes_go_on_past_the_limit_of_outputs(tmp_path, monkeypatc
     assert results < 5_000 * 100
 
 
+#: A shard of a plan.
+SHARD = """
+import sys
+from pathlib import Path
+import numpy as np
+from onnxfim import fleet
+from onnxfim.auditing.run import samples_of
+from onnxfim.graph.load import load_model
+from onnxfim.record.plan import Plan
+
+model, data, plan, cache, part = sys.argv[1:]
+plan = Plan.from_json(Path(plan).read_text("utf-8"))
+with np.load(data) as given:
+    samples = samples_of(load_model(model), given["inputs"], given["labels"], plan.audit.settings)
+with fleet.opened(plan, model, samples, cache_dir=cache) as work:
+    work.measure(plan.lot(int(part), 2))
+"""
+
+
+@pytest.mark.parametrize("method", ["sketch", "gradient"])
+def test_shards_that_run_at_once_keep_what_the_whole_needs(tmp_path, method, reused):
+    X, Y = more_digits(80)
+    settings = Settings(method=method, batch=64, replay=0)
+    plan = fleet.plan(MLP, samples_of(load_model(MLP), X, Y, settings), settings=settings)
+    np.savez(tmp_path / "data.npz", inputs=X, labels=Y)
+    (tmp_path / "plan.json").write_text(plan.to_json(), "utf-8")
+    command = [sys.executable, "-c", SHARD, MLP, tmp_path / "data.npz", tmp_path / "plan.json", tmp_path / "cache"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen([*map(str, command), part], env=env) for part in "12"]
+    assert [shard.wait(200) for shard in both] == [0, 0]
+    found = audit(MLP, X, Y, settings, cache_dir=tmp_path / "cache")
+    assert cached(found) >= of_values(found) + of_flips(found) - sum(reused.values())
+    assert found.run.times["cache_damaged"] == 0
+    assert settled(found) == settled(audit(MLP, X, Y, settings))
+
+
 # What a result depends on.
 
 
@@ -197,6 +235,13 @@ def test_they_take_the_names_and_labels_of_their_run(results_alone):
 def test_other_settings_are_other_results(results_alone, change):
     again = small(results_alone[1], **change)
     assert cached(again) <= of_flips(again), "flips alone may be the same"
+    assert settled(again) == settled(small(None, **change))
+
+
+def test_another_range_of_inputs_has_other_flips(results_alone, reused):
+    change = {"attack_range": (-0.5, 1.5)}
+    again = small(results_alone[1], **change)
+    assert cached(again) == of_values(again) - sum(reused.values())
     assert settled(again) == settled(small(None, **change))
 
 

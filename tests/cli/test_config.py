@@ -185,6 +185,12 @@ def test_a_variable_of_no_option_is_a_warning(here):
     assert "warning: ONNXFIM_MAX_BUGDET: no option has this variable. Did you mean 'ONNXFIM_MAX_BUDGET'?" in result.stderr
 
 
+def test_variables_of_no_option_that_are_known_are_none(here):
+    result = CliRunner().invoke(app, ["audit", "m"], env={"ONNXFIM_MEMORY_LIMIT": "9" * 12, "ONNXFIM_CACHE_LIMIT": "0"})
+    assert result.exit_code == 0
+    assert "_LIMIT: no option" not in result.stderr
+
+
 def test_a_file_elsewhere(here):
     Path("onnxfim.toml").write_text("max-budget = 300\n")
     (here / "x.toml").write_text("max-budget = 20\n")
