@@ -25,6 +25,7 @@ ARRAYS = frozenset({"npy"})
 LABELS = ("cls", "label", "labels", "class", "target")
 MOST_BYTES = 2**30  # of a member that is read
 _MOST_TEXT = 2**20  # of one that holds a label
+_BLOCK = 512  # bytes that an archive is made of
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
@@ -170,7 +171,7 @@ def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
 
 def _members(shard: Path) -> Iterator[tuple[str, int, int, str | None]]:
     """Name, place and size of each member that is no folder, and what is odd about it."""
-    last, whole = -1, shard.stat().st_size
+    last, whole, end = -1, shard.stat().st_size, None
     with tarfile.open(shard, "r:") as archive:
         while (m := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
@@ -190,7 +191,13 @@ def _members(shard: Path) -> Iterator[tuple[str, int, int, str | None]]:
                 odd = f"of {m.size / 2**30:.1f} GiB, expected at most {MOST_BYTES / 2**30:.0f}"
             if m.isreg() and m.offset_data + m.size > whole:
                 raise tarfile.ReadError(f"{one_line(_printable(m.name))[:60]} reaches beyond its end")
+            end = None if m.issparse() else m.offset_data + (-(-m.size // _BLOCK) * _BLOCK if m.isreg() else 0)
             yield m.name, m.offset_data, m.size, odd
+    if end is not None:
+        with shard.open("rb") as file:
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # else what is cut off between two members would not be missed
+                raise tarfile.ReadError("it lacks the mark of its end")
 
 
 def _split(name: str) -> tuple[str, str]:
