@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from onnxfim.cli.console import Console
 from onnxfim.data.images import SUFFIXES
+from onnxfim.data.tar_index import SUFFIX as TAR
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import destination, write_text
 from onnxfim.record.writing_folders import write_folder
@@ -99,7 +100,7 @@ def _overwrites(path: str, read: str) -> bool:
     try:
         if os.path.isdir(read):
             inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(read))
-            return inside and Path(path).suffix.lower() in SUFFIXES and os.path.exists(path)
+            return inside and Path(path).suffix.lower() in (*SUFFIXES, TAR) and os.path.exists(path)
         return os.path.samefile(path, read)
     except (OSError, ValueError):  # one of them is not there
         return False

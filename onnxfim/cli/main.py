@@ -99,8 +99,8 @@ def audit(
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file; the data are an .npz file (keys `inputs` and, optionally, `labels`), an .npy file, a table (.csv,
-    .parquet), a folder of images or of a Hugging Face data set, or a function of yours, in the model's own units unless --mean,
-    --std or --input-range say otherwise.
+    .parquet), shards (.tar), a folder of images or of a Hugging Face data set, or a function of yours, in the model's own units
+    unless --mean, --std or --input-range say otherwise.
     """
     console = Console(quiet, verbose)
     with console.said_where_slow("loading ONNX Runtime"):

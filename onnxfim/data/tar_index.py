@@ -33,7 +33,7 @@ _DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, Recu
 
 
 @dataclass
-class Entry:
+class ShardSample:
     """A sample of the shards.
 
     Attributes:
@@ -63,9 +63,9 @@ class ShardIndex:
 
     where: str
     ranges: FileRanges
-    entries: tuple[Entry, ...]
+    entries: tuple[ShardSample, ...]
 
-    def read(self, entry: Entry, member: str) -> bytearray:
+    def read(self, entry: ShardSample, member: str) -> bytearray:
         """The bytes of a member."""
         start, size = entry.members[member]
         return self.ranges.read(entry.shard, start, size)
@@ -140,16 +140,16 @@ def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
         raise InputError(
             f"{where}: cannot be opened ({error.strerror or error}), expected tar archives. Check the path."
         ) from error
-    entries: list[Entry] = []
+    entries: list[ShardSample] = []
     for k, shard in enumerate(shards):
-        found: dict[str, Entry] = {}
+        found: dict[str, ShardSample] = {}
         before = f"{shard.name}/" if len(shards) > 1 else ""
         try:
             for name, start, size, odd in _members(shard):
                 key, end = _split(name)
                 if not end:
                     continue
-                entry = found[key] if key in found else found.setdefault(key, Entry(before + _printable(key), k))
+                entry = found[key] if key in found else found.setdefault(key, ShardSample(before + _printable(key), k))
                 if odd is not None:
                     entry.fault = entry.fault or f"{_printable(name)} is {odd}"
                 elif end in entry.members:
@@ -212,7 +212,7 @@ def _printable(name: str) -> str:
     return one_line(name.encode("utf-8", "replace").decode("utf-8", "replace"))
 
 
-def label_of_entry(index: ShardIndex, entry: Entry, asked: str | None, names: Sequence[str]) -> str | None:
+def label_of_entry(index: ShardIndex, entry: ShardSample, asked: str | None, names: Sequence[str]) -> str | None:
     """The label of a sample as text: of a member that is called so, or under such a key of its JSON; None where there is none.
 
     Args:
@@ -240,7 +240,7 @@ def label_of_entry(index: ShardIndex, entry: Entry, asked: str | None, names: Se
     return str(told).strip() or None
 
 
-def _text(index: ShardIndex, entry: Entry, member: str) -> str:
+def _text(index: ShardIndex, entry: ShardSample, member: str) -> str:
     """A small member's text; the sample is at fault where it is none."""
     if entry.members[member][1] > _MOST_TEXT:
         entry.fault = entry.fault or f"{entry.name}.{member} has over {_MOST_TEXT:,} bytes, expected a label"

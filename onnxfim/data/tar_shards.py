@@ -21,7 +21,7 @@ from onnxfim.data.lazy_rows import Array, Indices, RowReader
 from onnxfim.data.npy import NOT_AN_ARRAY, HeldRows, read_header
 from onnxfim.data.samples import Choice, Samples, one_line, shape_text, unusable
 from onnxfim.data.stored_rows import bytes_of
-from onnxfim.data.tar_index import ARRAYS, PICTURES, Entry, ShardIndex, index_of, label_of_entry
+from onnxfim.data.tar_index import ARRAYS, PICTURES, ShardIndex, ShardSample, index_of, label_of_entry
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 
@@ -119,7 +119,7 @@ def _pictures(
     return found.samples(source, target, classes.indices, classes.order, by_class=True, told=told)
 
 
-def _bytes(index: ShardIndex, entry: Entry, member: str) -> bytes:
+def _bytes(index: ShardIndex, entry: ShardSample, member: str) -> bytes:
     return bytes(index.read(entry, member))
 
 
@@ -167,7 +167,7 @@ class _Header:
         return f"{self.dtype} of shape {shape_text(self.shape)}"
 
 
-def _header(index: ShardIndex, entry: Entry, member: str) -> tuple[_Header, int]:
+def _header(index: ShardIndex, entry: ShardSample, member: str) -> tuple[_Header, int]:
     """The header of an array, and where its numbers begin in the archive.
 
     Raises:
