@@ -98,6 +98,12 @@ def shards_named(data: str | Path) -> list[Path] | None:
     return found
 
 
+def stands_for(data: str, path: str) -> bool:
+    """Whether data are a pattern of shards that ``path`` is one of."""
+    pattern = _RANGE.search(data) is not None and data.lower().endswith(SUFFIX) and not Path(data).exists()
+    return pattern and Path(path).exists() and any(Path(name).exists() and Path(name).samefile(path) for name in _named(data))
+
+
 def _of_folder(folder: Path) -> list[Path] | None:
     """The archives of a folder that holds no pictures and no other folders; None where there are none."""
     found: list[Path] = []

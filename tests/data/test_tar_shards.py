@@ -174,6 +174,13 @@ class TestSeveralShards:
         with pytest.raises(InputError, match=told):
             load(tmp_path / name, shape=(2, 3))
 
+    def test_a_shard_is_one_of_the_pattern(self, tmp_path):
+        pattern = str(tmp_path / "s-{00..04}.tar")
+        assert index_module.stands_for(pattern, str(tmp_path / "." / "s-01.tar"))
+        for other in ("s-04.tar", "t.tar"):
+            assert not index_module.stands_for(pattern, str(tmp_path / other))
+        assert not index_module.stands_for(str(tmp_path / "s-01.tar"), str(tmp_path / "s-01.tar"))
+
     def test_a_folder_of_other_things_is_what_it_was(self, tmp_path):
         (tmp_path / "cats").mkdir()
         (tmp_path / "cats" / "1.png").write_bytes(picture(3))
