@@ -97,7 +97,7 @@ def check_apart(paths: Iterable[str], inputs: Iterable[str | os.PathLike[str] | 
 
 
 def _overwrites(path: str, read: str) -> bool:
-    """Whether a file that is read is the one at ``path``, or an image or a shard there in a folder, or of a pattern, that is read."""
+    """Whether a file that is read is the one at ``path``, or an image or a shard there, of a folder or a pattern that is read."""
     try:
         if os.path.isdir(read):
             inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(read))
