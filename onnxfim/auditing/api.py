@@ -51,7 +51,8 @@ def load_samples(
 
     Args:
         data: An ``.npz`` or ``.npy`` file; a table, ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow``; a folder of images, with a
-            sub-folder for each class or a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote.
+            sub-folder for each class or a ``labels.csv``; a folder that ``datasets.save_to_disk`` wrote; shards as WebDataset
+            writes them, a ``.tar``, a folder of them or ``name-{000..012}.tar``. Data of more than 256 MiB stay where they are.
         model: The ONNX file that will take them: they are then checked against its input, and get its element type.
         input: Name of the model's input to perturb where it has several; what an ``.npz`` file holds under the names of the others
             is read too. Several names: those that are perturbed together.

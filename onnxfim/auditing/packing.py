@@ -135,7 +135,8 @@ def _loaded(saved: str | Plain | None, folder: Path) -> Any:
 def _read_candidate(record: Mapping[str, Any], folder: Path) -> Candidate:
     plain = record["samples"]
     arrays: Plain = {name: _loaded(record[name], folder) for name in _ARRAYS}
-    lists = {name: None if plain[name] is None else tuple(plain[name]) for name in ("names", "class_names", "feature_names")}
+    lists: Plain = {name: None if plain[name] is None else tuple(plain[name]) for name in ("names", "class_names", "feature_names")}
+    lists["prepared"] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain["prepared"].items()}
     skipped = tuple(Skipped(**s) for s in plain["skipped"])
     held = {name: np.load(folder / file, allow_pickle=False) for name, file in record[_HELD].items()}
     samples = Samples(**arrays, **{**plain, **lists, "skipped": skipped}, held=held)

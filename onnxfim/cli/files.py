@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from onnxfim.cli.console import Console
 from onnxfim.data.images import SUFFIXES
+from onnxfim.data.tar_index import SUFFIX as TAR
+from onnxfim.data.tar_index import stands_for
 from onnxfim.errors import OutputError
 from onnxfim.record.writing import destination, write_text
 from onnxfim.record.writing_folders import write_folder
@@ -95,11 +97,13 @@ def check_apart(paths: Iterable[str], inputs: Iterable[str | os.PathLike[str] | 
 
 
 def _overwrites(path: str, read: str) -> bool:
-    """Whether a file that is read is the one at ``path``, or an image there in a folder that is read."""
+    """Whether a file that is read is the one at ``path``, or an image or a shard there, of a folder or a pattern that is read."""
     try:
         if os.path.isdir(read):
             inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(read))
-            return inside and Path(path).suffix.lower() in SUFFIXES and os.path.exists(path)
+            return inside and Path(path).suffix.lower() in (*SUFFIXES, TAR) and os.path.exists(path)
+        if stands_for(read, path):
+            return True
         return os.path.samefile(path, read)
     except (OSError, ValueError):  # one of them is not there
         return False

@@ -109,8 +109,8 @@ def audit(
     """Measure a model's sensitivity on data, and write a report.
 
     MODEL is an ONNX file, or the address of a served model, http://HOST:PORT/v2/models/NAME; the data are an .npz file (keys
-    `inputs` and, optionally, `labels`), an .npy file, a table (.csv, .parquet), a folder of images or of a Hugging Face data set,
-    or a function of yours, in the model's own units unless --mean, --std or --input-range say otherwise.
+    `inputs` and, optionally, `labels`), an .npy file, a table (.csv, .parquet), archives (.tar), a folder of images or of a Hugging
+    Face data set, or a function of yours, in the model's own units unless --mean, --std or --input-range say otherwise.
     """
     console, context = Console(quiet, verbose), click.get_current_context()
     plan, shard = options.pop("plan"), options.pop("shard")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -31,6 +32,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
+
+
+_IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-fA-F]+>")  # Pillow's words for the file: another in each run
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def decoded(
             digest.update(f"{one.name!r} {len(content)} ".encode() + content)
             picture = _decode(content, geometry, place)
         except _DECODE_ERRORS as error:
-            reason = one_line(error) or type(error).__name__
+            reason = _IN_MEMORY.sub("", one_line(error)) or type(error).__name__
             skipped.append(Skipped(one.index, one_line(f"{one.name} cannot be decoded ({reason})")))
             continue
         if faults and one.index in faults:

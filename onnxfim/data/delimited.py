@@ -14,12 +14,14 @@ import numpy as np
 from onnxfim.data.class_labels import MOST_CLASSES, ClassOrder, alphabetical, is_number
 from onnxfim.data.columns import Asked, Picked, TableRows, as_labels, label_of, pick, table_samples
 from onnxfim.data.converting import Target
-from onnxfim.data.samples import Array, Choice, Indices, Samples, check_bytes, one_line
+from onnxfim.data.samples import Array, Choice, Indices, Samples, one_line
+from onnxfim.data.stored_rows import Collected, FileRows
 from onnxfim.errors import InputError
 
 _DELIMITERS = ",;\t|"
 _LINE = 32 * 2**20  # letters of a line
 _MOST_COLUMNS = 2**20
+_AT_ONCE = 256  # rows
 _TRIED = 20  # lines, that the delimiter is found by
 _WIDTH = 40  # letters of a cell in a message
 _MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?"))
@@ -165,7 +167,7 @@ def _read(
     chosen: Indices | None = None if total is None else choice.of(total)
     wanted = None if chosen is None else set(chosen.tolist())
     names = [table.names[i] if table.names else f"{i}" for i in picked.features]
-    values: list[Array] = []
+    values = _Values(str(table.path))
     labels: list[str | None] = []
     faults: dict[int, str] = {}
     bad = np.zeros(len(picked.features), np.int64)
@@ -176,7 +178,7 @@ def _read(
         if label and order is None and len(words) <= MOST_CLASSES:
             words.add(label)
             wordy = wordy or not is_number(label)
-        enough = choice.limit is not None and len(values) >= choice.limit
+        enough = choice.limit is not None and len(labels) >= choice.limit
         if enough if wanted is None else i not in wanted:
             # What is left is read for the words among the labels alone: their order is that of all.
             if enough and not wordy:
@@ -193,32 +195,50 @@ def _read(
                 bad[column] += 1
         else:
             whole = whole and all(map(_WHOLE.fullmatch, (cells[f].strip() for f in picked.features)))
-        values.append(row)
+        values.add(row)
         labels.append(label)
-        if len(values) % 256 == 1:
-            check_bytes(str(table.path), len(values) * len(picked.features) * 8)
-    if not values:
+    if not labels:
         raise InputError(f"{table.path}: holds no row below its header, expected a row for each sample. Check how it was saved.")
-    if len(faults) == len(values) and bad.max(initial=0) > 0:
+    if len(faults) == len(labels) and bad.max(initial=0) > 0:
         worst = int(np.argmax(bad))
         raise InputError(
             f"{table.path}: column {names[worst]!r} holds no number ({faults[indices[0]]}), expected numbers in every feature. "
             "Encode it as in "
             "training, or name the model's columns with --feature-columns."
         )
-    X = np.stack(values)
-    if whole and not np.isnan(X).any() and np.abs(X).max(initial=0) < 2**53:
-        X = X.astype(np.int64)
-    elif (
-        dtype == np.float32
-    ):  # text has no element type: as the model's, which most data are kept in, for the hash is of the values
-        with np.errstate(over="ignore"):
-            X = X.astype(dtype)
+    # Text has no element type: as the model's, which most data are kept in, for the hash is of the values.
+    X = values.rows(whole=whole, otherwise=np.dtype(np.float32) if dtype == np.float32 else None)
     rows = TableRows(
-        str(table.path), X, np.array(indices, np.int64), total or len(values), _labels(labels, picked, order),
+        str(table.path), X, np.array(indices, np.int64), total or len(labels), _labels(labels, picked, order),
         faults, tuple(names) if table.names else None,
     )  # fmt: skip
     return rows, words
+
+
+class _Values:
+    """Rows of numbers that come one by one; where they are many, in a temporary file."""
+
+    def __init__(self, where: str) -> None:
+        self._rows, self._all = list[Array](), Collected(where)
+        self._exact = True
+
+    def add(self, row: Array) -> None:
+        """The next row, float64."""
+        self._rows.append(row)
+        if len(self._rows) == _AT_ONCE:
+            self._collect()
+
+    def _collect(self) -> None:
+        if self._rows:
+            part = np.stack(self._rows)
+            self._exact = self._exact and not np.isnan(part).any() and bool(np.abs(part).max(initial=0) < 2**53)
+            self._all.add(part)
+            self._rows = []
+
+    def rows(self, *, whole: bool, otherwise: np.dtype[Any] | None) -> Array | FileRows:
+        """All rows: as whole numbers where they are ``whole`` and float64 holds them, else in another type, None leaves float64."""
+        self._collect()
+        return self._all.rows(np.int64 if whole and self._exact else otherwise)
 
 
 def _labels(labels: Sequence[str | None], picked: Picked, order: ClassOrder | None) -> Array | None:

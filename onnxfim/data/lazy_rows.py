@@ -79,6 +79,9 @@ class LazyRows:
     Args:
         reader: Where they come from.
         positions: Place there of each row, (N,); None takes all.
+
+    Attributes:
+        figures: What was computed of them, for who asks again: to go through them may take minutes.
     """
 
     def __init__(self, reader: RowReader, positions: Indices | None = None) -> None:
@@ -87,6 +90,7 @@ class LazyRows:
         self._kept: OrderedDict[int, Array] = OrderedDict()
         self._lock = threading.Lock()
         self._found: dict[np.ufunc, Array] = {}
+        self.figures: dict[object, float] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LazyRows, (self.reader, self.positions)

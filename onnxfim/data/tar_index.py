@@ -25,6 +25,7 @@ ARRAYS = frozenset({"npy"})
 LABELS = ("cls", "label", "labels", "class", "target")
 MOST_BYTES = 2**30  # of a member that is read
 _MOST_TEXT = 2**20  # of one that holds a label
+_BLOCK = 512  # bytes that an archive is made of
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
@@ -32,7 +33,7 @@ _DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, Recu
 
 
 @dataclass
-class Entry:
+class ShardSample:
     """A sample of the shards.
 
     Attributes:
@@ -62,9 +63,9 @@ class ShardIndex:
 
     where: str
     ranges: FileRanges
-    entries: tuple[Entry, ...]
+    entries: tuple[ShardSample, ...]
 
-    def read(self, entry: Entry, member: str) -> bytearray:
+    def read(self, entry: ShardSample, member: str) -> bytearray:
         """The bytes of a member."""
         start, size = entry.members[member]
         return self.ranges.read(entry.shard, start, size)
@@ -95,6 +96,12 @@ def shards_named(data: str | Path) -> list[Path] | None:
             f"{text}: {len(missing)} of {len(found)} shards are not there (the first, {missing[0]}), expected all. Check the range."
         )
     return found
+
+
+def stands_for(data: str, path: str) -> bool:
+    """Whether data are a pattern of shards that ``path`` is one of."""
+    pattern = _RANGE.search(data) is not None and data.lower().endswith(SUFFIX) and not Path(data).exists()
+    return pattern and Path(path).exists() and any(Path(name).exists() and Path(name).samefile(path) for name in _named(data))
 
 
 def _of_folder(folder: Path) -> list[Path] | None:
@@ -139,16 +146,16 @@ def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
         raise InputError(
             f"{where}: cannot be opened ({error.strerror or error}), expected tar archives. Check the path."
         ) from error
-    entries: list[Entry] = []
+    entries: list[ShardSample] = []
     for k, shard in enumerate(shards):
-        found: dict[str, Entry] = {}
+        found: dict[str, ShardSample] = {}
         before = f"{shard.name}/" if len(shards) > 1 else ""
         try:
             for name, start, size, odd in _members(shard):
                 key, end = _split(name)
                 if not end:
                     continue
-                entry = found[key] if key in found else found.setdefault(key, Entry(before + _printable(key), k))
+                entry = found[key] if key in found else found.setdefault(key, ShardSample(before + _printable(key), k))
                 if odd is not None:
                     entry.fault = entry.fault or f"{_printable(name)} is {odd}"
                 elif end in entry.members:
@@ -170,7 +177,7 @@ def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
 
 def _members(shard: Path) -> Iterator[tuple[str, int, int, str | None]]:
     """Name, place and size of each member that is no folder, and what is odd about it."""
-    last, whole = -1, shard.stat().st_size
+    last, whole, end = -1, shard.stat().st_size, None
     with tarfile.open(shard, "r:") as archive:
         while (m := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
@@ -190,7 +197,13 @@ def _members(shard: Path) -> Iterator[tuple[str, int, int, str | None]]:
                 odd = f"of {m.size / 2**30:.1f} GiB, expected at most {MOST_BYTES / 2**30:.0f}"
             if m.isreg() and m.offset_data + m.size > whole:
                 raise tarfile.ReadError(f"{one_line(_printable(m.name))[:60]} reaches beyond its end")
+            end = None if m.issparse() else m.offset_data + (-(-m.size // _BLOCK) * _BLOCK if m.isreg() else 0)
             yield m.name, m.offset_data, m.size, odd
+    if end is not None:
+        with shard.open("rb") as file:
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # else what is cut off between two members would not be missed
+                raise tarfile.ReadError("it lacks the mark of its end")
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -205,7 +218,7 @@ def _printable(name: str) -> str:
     return one_line(name.encode("utf-8", "replace").decode("utf-8", "replace"))
 
 
-def label_of_entry(index: ShardIndex, entry: Entry, asked: str | None, names: Sequence[str]) -> str | None:
+def label_of_entry(index: ShardIndex, entry: ShardSample, asked: str | None, names: Sequence[str]) -> str | None:
     """The label of a sample as text: of a member that is called so, or under such a key of its JSON; None where there is none.
 
     Args:
@@ -233,7 +246,7 @@ def label_of_entry(index: ShardIndex, entry: Entry, asked: str | None, names: Se
     return str(told).strip() or None
 
 
-def _text(index: ShardIndex, entry: Entry, member: str) -> str:
+def _text(index: ShardIndex, entry: ShardSample, member: str) -> str:
     """A small member's text; the sample is at fault where it is none."""
     if entry.members[member][1] > _MOST_TEXT:
         entry.fault = entry.fault or f"{entry.name}.{member} has over {_MOST_TEXT:,} bytes, expected a label"

@@ -19,10 +19,11 @@ from onnxfim.data.decoding import Picture, decoded
 from onnxfim.data.file_ranges import FileRanges
 from onnxfim.data.lazy_rows import Array, Indices, RowReader
 from onnxfim.data.npy import NOT_AN_ARRAY, HeldRows, read_header
-from onnxfim.data.samples import Choice, Samples, one_line, shape_text
+from onnxfim.data.samples import Choice, Samples, one_line, shape_text, unusable
 from onnxfim.data.stored_rows import bytes_of
-from onnxfim.data.tar_index import ARRAYS, PICTURES, Entry, ShardIndex, index_of, label_of_entry
+from onnxfim.data.tar_index import ARRAYS, PICTURES, ShardIndex, ShardSample, index_of, label_of_entry
 from onnxfim.errors import InputError
+from onnxfim.record.sample import Skipped
 
 _HEAD = 4096  # bytes of an array that hold its header, or enough to tell that they do not
 
@@ -118,7 +119,7 @@ def _pictures(
     return found.samples(source, target, classes.indices, classes.order, by_class=True, told=told)
 
 
-def _bytes(index: ShardIndex, entry: Entry, member: str) -> bytes:
+def _bytes(index: ShardIndex, entry: ShardSample, member: str) -> bytes:
     return bytes(index.read(entry, member))
 
 
@@ -142,10 +143,7 @@ def _arrays(
         except ValueError as error:
             faults[i] = f"{entry.name}.{members[i]} cannot be read: {one_line(error)}"
     if like is None:
-        first = faults[int(chosen[0])]
-        raise InputError(
-            f"{index.where}: none of {len(chosen)} samples can be used, expected one; the first: {first}. Repair them."
-        )
+        raise unusable(index.where, [Skipped(i, faults[i]) for i in map(int, chosen)])
     which, start, turned = places.T.copy()
     rows = MemberRows(index.ranges, which, start, turned, (len(places), *like.shape), like.dtype)
     given = HeldRows(f"labels of {index.where}", _as_array(labels)) if any(labels) else None
@@ -169,7 +167,7 @@ class _Header:
         return f"{self.dtype} of shape {shape_text(self.shape)}"
 
 
-def _header(index: ShardIndex, entry: Entry, member: str) -> tuple[_Header, int]:
+def _header(index: ShardIndex, entry: ShardSample, member: str) -> tuple[_Header, int]:
     """The header of an array, and where its numbers begin in the archive.
 
     Raises:

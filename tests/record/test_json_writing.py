@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from onnxfim.record.json_writing import as_json
+from onnxfim.record.json_writing import as_json, json_parts
 from onnxfim.record.layout import OPTIONAL, audit_text
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.plain import to_plain
@@ -64,3 +64,18 @@ def test_an_audit_is_written_as_its_layout_is_defined(name):
     found = json.loads(audit_text(audit, indent=1))
     assert {m["label"] for m in found.pop("measures").values()} == {m.label for m in MEASURES}
     assert found == record
+
+
+@pytest.mark.parametrize("indent", [None, 1, 3])
+@pytest.mark.parametrize("many", [0, 1, 255, 256, 257, 600])
+def test_parts_make_the_whole_text(many, indent):
+    value = {
+        "a": 1,
+        "b": [{"c": k, "d": [0.5, None]} for k in range(many)],
+        "e": tuple(float(k) for k in range(many)),
+        "f": {"g": []},
+    }
+    parts = list(json_parts(value, indent=indent))
+    assert "".join(parts) == as_json(value, indent=indent)
+    assert max(map(len, parts)) < 40_000
+    assert "".join(json_parts({}, indent=indent)) == "{}"

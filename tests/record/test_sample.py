@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.record.sample import Estimate, own_interval, temperature_reach, with_temperature_error
+from onnxfim.record.sample import Estimate, SampleResult, own_interval, temperature_reach, with_temperature_error
 
 
 @pytest.mark.parametrize("ends", [(0.7, 1.4), (1.3, 0.8), (0.9, 0.95), (1.2, 1.1), (1.0, 1.0)])
@@ -37,3 +37,9 @@ def test_a_turn_between_the_ends_counts():  # float64: the parabola's own extrem
         curve = slope * x + bend * x**2
         down, up = temperature_reach(np.exp(curve[[0, -1]]))
         assert_allclose([down, up], [-curve.min(), curve.max()], atol=1e-6)
+
+
+def test_results_have_no_dictionaries():
+    """Of 50,000 samples they would take more memory than all numbers in them."""
+    assert not hasattr(Estimate(1.0), "__dict__")
+    assert not any("__dict__" in vars(kind) for kind in (SampleResult, Estimate))

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import binom, binomtest, norm, rankdata, spearmanr
 
+from onnxfim.record import statistics
 from onnxfim.record.statistics import (
     aggregate,
     binomial_at_least,
@@ -304,3 +305,13 @@ def test_a_temperatures_interval_is_symmetric_on_the_log_scale():
     low, high = temperature_interval(0.5, 0.2)
     assert_allclose([low * high, high / low], [0.25, np.exp(2 * 1.96 * 0.2)])
     assert temperature_interval(2.0, 0.0) == temperature_interval(2.0, None) == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("n", [2, 40, 301])
+def test_noise_is_taken_out_alike_in_any_parts(monkeypatch, n):
+    rng = np.random.default_rng(n)
+    values = np.where(np.arange(n) % 5 == 0, 0.0, np.exp(rng.normal(size=n)))
+    v = statistics._Values(values, rng.random(n), values, values, values, values, None)
+    whole = statistics._without_noise(v, np.random.default_rng(1))
+    monkeypatch.setattr(statistics, "_AT_ONCE", 3 * n)
+    np.testing.assert_array_equal(statistics._without_noise(v, np.random.default_rng(1)), whole)

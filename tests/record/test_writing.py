@@ -153,3 +153,35 @@ def test_an_audit_is_saved_through_the_same_door(tmp_path):
     assert type(audit).load(tmp_path / "real.json") == audit
     with pytest.raises(OutputError, match=r"none.*does not exist"):
         audit.save(tmp_path / "none" / "a.json")
+
+
+def test_a_text_in_parts_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+
+    def parts():
+        yield "one "
+        yield "two \udcff"
+
+    writing.write_text(path, parts)
+    assert path.read_bytes() == b"one two \\udcff"
+
+    def failing():
+        yield "more"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        writing.write_text(path, failing)
+    assert path.read_bytes() == b"one two \\udcff"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_replaced_gets_all_parts_again(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def refused(*_):
+        raise OSError(errno.EBUSY, "a mount point")
+
+    monkeypatch.setattr(os, "replace", refused)
+    writing.write_text(path, lambda: iter(("one ", "two")))
+    assert path.read_text() == "one two"

@@ -126,7 +126,7 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
 
 
 NEW_MEASURE = """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from onnxfim.record import measures
 new = measures.Measure("bend", "Bend of the output", "b", "bends per unit", 1, optional=True)
 measures.MEASURES = (*measures.MEASURES, new)
@@ -141,7 +141,7 @@ class Bent(SampleResult):
     bend: Estimate | None = None
 
 audit = make_audit(3)
-samples = tuple(Bent(**vars(s), bend=Estimate(31.0 + s.index, 21.0, 41.0)) for s in audit.samples)
+samples = tuple(Bent(**{f.name: getattr(s, f.name) for f in fields(s)}, bend=Estimate(31.0 + s.index, 21.0, 41.0)) for s in audit.samples)
 audit = replace(audit, samples=samples, aggregates={"bend": audit.aggregates["boundary_distance"]})
 print(FORMATS["csv"](audit).splitlines()[0], FORMATS["csv"](audit).splitlines()[1], FORMATS["html"](audit), FORMATS["markdown"](audit))
 """

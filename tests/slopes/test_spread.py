@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from onnxfim.slopes.spread import EVEN, pooled_deviation, spread_of
+from onnxfim.data import lazy_rows
+from onnxfim.data.stored_rows import ArrayRows
+from onnxfim.slopes.spread import EVEN, deviation_of_all, largest_magnitude, pooled_deviation, root_mean_square, spread_of
 from tests.support.places import SAMPLES
 
 RNG = np.random.default_rng(0)
@@ -124,3 +126,25 @@ def test_what_the_cache_tells_apart():
     assert of(X).identity == of(X.copy()).identity
     assert of(X).identity != of(X * 1.01).identity
     assert pooled_deviation(X, range(len(X))) == pytest.approx(X.std())
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 4, 5)])
+def test_sizes_go_by_blocks_and_are_those_of_all_at_once(monkeypatch, shape):
+    X = np.random.default_rng(0).normal(size=(300, *shape)).astype(np.float32)
+    at = np.arange(0, 300, 3)
+    want = np.sqrt(np.mean([X[i].astype(np.float64) ** 2 for i in at], axis=0))
+    for block in (64, 2**23):
+        monkeypatch.setattr(lazy_rows, "BLOCK_BYTES", block)
+        # One coordinate alone NumPy sums in pairs: a rounding apart.
+        np.testing.assert_allclose(root_mean_square(X, at), want, rtol=0 if shape != (1,) else 1e-15)
+        np.testing.assert_array_equal(largest_magnitude(X, at), np.abs(X[at]).max(axis=0).astype(np.float64))
+
+
+def test_the_deviation_of_rows_that_are_read_at_need(monkeypatch):
+    X = np.random.default_rng(0).normal(3.0, 2.0, size=(300, 4, 5)).astype(np.float32)
+    monkeypatch.setattr(lazy_rows, "BLOCK_BYTES", 1000)
+    rows = lazy_rows.LazyRows(ArrayRows(X)).in_place
+    # Sums of 6,000 numbers in another order: some roundings of float64.
+    np.testing.assert_allclose(deviation_of_all(rows), X.std(dtype=np.float64), rtol=1e-13)
+    assert deviation_of_all(X) == X.std(dtype=np.float64)
+    assert spread_of(rows, range(300)).pooled == spread_of(X, range(300)).pooled
