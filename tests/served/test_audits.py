@@ -265,7 +265,8 @@ def test_noise_of_answers_is_found_by_rows_that_are_asked_again(mlp, digits):
     with served({"digits": dataclasses.replace(mlp, function=noisy)}) as server:
         found = audit(from_url(server.url), *digits, Settings(**{**QUICK, "samples": 20, "budget": 201}))
     quiet = audit(MLP, *digits, Settings(**{**QUICK, "samples": 20, "budget": 201}))
-    assert found.step.repeat_noise == pytest.approx(1e-3 * 2**0.5, rel=0.2)  # of the difference of two answers
+    # Of the difference of two answers; the rms of 60 numbers has a standard error of 9 %.
+    assert found.step.repeat_noise == pytest.approx(1e-3 * 2**0.5, rel=0.4)
     assert found.step.step > 10 * quiet.step.step
     assert "not-deterministic" in {f.id for f in found.findings}
     assert not found.run.model_changed
