@@ -233,8 +233,8 @@ def refusal(answer: Answer, said: str, transport: Transport) -> Trouble:
         return Trouble(f"it answers from elsewhere (HTTP {status}, {to})", "none", mends="Give that address, where you trust it.")
     if status == 429 or status in (408, 425, 502, 503, 504):
         return Trouble(means, wait=answer.wait, slow=status == 504)
-    if status == 413 or status in (400, 422, 500):
-        return Trouble(means, "rows")
+    if status in (400, 413, 422, 500):  # 500 is whatever fails there
+        return Trouble(means, "rows", tries=3 if status == 500 else 1)
     if status >= 500:
         return Trouble(means, wait=answer.wait)
     return Trouble(means, "none")

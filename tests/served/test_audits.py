@@ -293,3 +293,93 @@ def test_it_ends_when_it_is_asked_to(mlp, digits):
     assert time.monotonic() - began < 15
     assert found.run.partial
     assert found.run.interrupted_by == "SIGTERM"
+
+
+def test_rows_that_are_not_finite_are_no_lost_requests(mlp, digits):
+    """Without another try an answer with a row that is no number is an answer all the same."""
+    bad = digits[0][3]
+
+    def partly(rows):
+        lost = (rows.reshape(len(rows), -1) == bad.ravel()).all(axis=1)
+        return np.where(lost[:, None], np.nan, mlp.function(rows))
+
+    with served({"digits": dataclasses.replace(mlp, function=partly)}) as server:
+        found = audit(from_url(server.url, retries=0), *digits, Settings(**QUICK))
+    assert [s.index for s in found.skipped] == [3]
+    assert found.run.times["requests_given_up"] == 0
+
+
+class TestWaits:
+    def test_the_server_s_own_wait_is_heeded(self, mlp, digits):
+        def busy(handler, answer):
+            bad_proxy.whole(handler, (429, [("Retry-After", "1")], b"slow down"))
+
+        with served({"digits": mlp}) as server, bad_proxy.between(server, {busy: 1.0}) as proxy:
+            began = time.monotonic()
+            proxy.fault = lambda: busy if proxy.asked == 1 else bad_proxy.whole
+            from_url(proxy.url)
+            assert time.monotonic() - began >= 1.0
+
+    def test_one_that_is_too_long_is_told(self, mlp):
+        def busy(handler, answer):
+            bad_proxy.whole(handler, (503, [("Retry-After", "7200")], b"down for maintenance"))
+
+        with served({"digits": mlp}) as server, bad_proxy.between(server, {busy: 1.0}) as proxy:
+            began = time.monotonic()
+            with pytest.raises(OnnxFimError, match="HTTP 503"):
+                from_url(proxy.url)
+        assert time.monotonic() - began < 5
+
+    def test_an_answer_that_trickles_is_given_up_in_time(self, mlp):
+        def trickles(handler, answer):
+            status, headers, body = answer
+            bad_proxy.head(handler, status, headers, len(body))
+            for k in range(len(body)):
+                handler.wfile.write(body[k : k + 1])
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+        with served({"digits": mlp}) as server, bad_proxy.between(server, {trickles: 1.0}) as proxy:
+            began = time.monotonic()
+            with pytest.raises(OnnxFimError, match=r"no whole answer within 0\.5 s"):
+                from_url(proxy.url, timeout=0.5, retries=0)
+        assert time.monotonic() - began < 5
+
+    def test_a_server_that_falls_silent_ends_the_audit_soon(self, mlp, digits):
+        with served({"digits": mlp}) as server, bad_proxy.between(server, {bad_proxy.hung: 1.0}, after=45, longest=0.5) as proxy:
+            began = time.monotonic()
+            settings = Settings(**{**QUICK, "batch": 16, "budget": 101})
+            found = audit(from_url(proxy.url, timeout=0.2, concurrency=2), *digits, settings)
+        assert time.monotonic() - began < 30
+        assert found.run.partial
+        assert "no answer within 0.2 s, " in found.run.stopped
+        assert "requests one after the other" in found.run.stopped
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(mlp, monkeypatch):
+    from onnxfim.served.address import address_of
+    from onnxfim.served.transport import _proxy
+
+    for name in ("HTTP_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "near.test")
+    with served({"digits": mlp}) as server:
+        assert from_url(server.url, retries=0).input_shape == (1, 8, 8)
+    assert _proxy(address_of("http://far.test/v2/models/m")) == "http://127.0.0.1:9"
+    assert _proxy(address_of("https://near.test/v2/models/m")) is None
+
+
+def test_a_token_that_a_broken_answer_repeats_is_not_shown(mlp, digits, monkeypatch):
+    monkeypatch.setenv(TOKEN, "my-own-token-1")
+
+    def repeats(handler, answer):
+        told = f'{{"error": "{"x" * 295}{handler.headers["Authorization"]}"}}'
+        bad_proxy.whole(handler, (200, [], told.encode()))
+
+    with (
+        served({"digits": mlp}) as server,
+        bad_proxy.between(server, {repeats: 1.0}, after=3) as proxy,
+        pytest.raises(OnnxFimError) as error,
+    ):
+        audit(from_url(proxy.url, retries=0), *digits, Settings(**QUICK))
+    assert "my-own" not in str(error.value)

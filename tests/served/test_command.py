@@ -241,3 +241,11 @@ class TestPredict:
         assert done.exit_code == 2
         assert "name two models. Give one of them." in done.output
         assert "Missing argument 'MODEL'" in command("audit", *DIGITS).output
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("bounds",)])
+def test_what_needs_a_graph_says_so(command, words):
+    text = one_line(command(*words, "http://me:secret@localhost/v2/models/m"))
+    assert text == (
+        "onnxfim: model: is an address, expected an ONNX file. A served model has no graph to read here; onnxfim audit asks it."
+    )
