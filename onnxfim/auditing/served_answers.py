@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import Context, Ground
+from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.errors import OnnxFimError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -59,10 +59,13 @@ def keep_answers(context: Context) -> None:
         forward.keep(kept_by)
 
 
-def changed_meanwhile(ground: Ground) -> bool:
-    """Whether a served model answers otherwise at the end of an audit than at its beginning; one request."""
+def changed_meanwhile(ground: Ground, found: Found) -> bool:
+    """Whether a served model answers otherwise at the end of an audit than at its beginning; one request.
+
+    None where the audit ended early.
+    """
     forward = ground.subject.forward
-    if ground.subject.info.served is None or not hasattr(forward, "anew") or ground.meter.stop.asked:
+    if ground.subject.info.served is None or not hasattr(forward, "anew") or found.interrupted or ground.meter.stop.asked:
         return False
     X, before = ground.X[:ROWS], ground.base[:ROWS]
     noise = ground.rows.repeated if ground.rows is not None else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,10 @@ def load_model(path: str | os.PathLike[str]) -> ModelFile:
     Raises:
         ModelError: missing, not a file, not ONNX, truncated, or a broken graph.
     """
+    if re.match("(?i)https?:/", os.fspath(path)):  # not told: it may hold credentials
+        raise ModelError(
+            "model: is an address, expected an ONNX file. A served model has no graph to read here; onnxfim audit asks it."
+        )
     where = Path(path)
     size = _size(where)
     seen = _seen(where)

@@ -23,6 +23,7 @@ from onnxfim.report.numbers import (
     percent_interval,
     seconds,
 )
+from onnxfim.report.served_words import hash_name
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
 from onnxfim.report.whereabouts import placement_lines, where_it_ran
 from onnxfim.report.words import answers, headline, lead_estimate, lead_name, most_sensitive, notices, worst_first
@@ -147,7 +148,7 @@ def _run(audit: Audit) -> str:
     facts = [
         *((prose(name), code(value)) for name, value in identity_facts(audit.identity, without=("Command",))[:_MOST_ROWS]),
         ("Model", code(audit.model.path or audit.model.name)),
-        ("SHA-256", code(audit.model.sha256)),
+        (hash_name(audit.model), code(audit.model.sha256)),
         ("Data", code(audit.data.source)),
         ("Provider", code(where_it_ran(audit))),
         *((f"Nodes on {prose(name)}" if run.placement else prose(name), prose(text)) for name, text in placement_lines(audit)),

@@ -77,8 +77,15 @@ def render_section(audit: Audit) -> str:
         ends = f"{shown(low)} to {shown(high)}" if low is not None and high is not None else known_ends(low, high) or ""
         ends += level_note(args["confidence"]) if ends else ""
         lines.append(f"| {prose(m['name'])} | {shown(m['value'])} | {ends} | {prose(args.get('kind', ''))} |")
-    lines += ["", f"Model {code(audit.model.sha256[:12])}, data {code(audit.data.sha256[:12])} (SHA-256).", ""]
+    lines += ["", f"Model {code(audit.model.sha256[:12])}, data {code(audit.data.sha256[:12])} ({_hashes(audit)}).", ""]
     return "\n".join(lines)
+
+
+def _hashes(audit: Audit) -> str:
+    """What the two hashes are."""
+    if audit.model.served is None:
+        return "SHA-256"
+    return "SHA-256; the model's is that of its address and metadata, its weights were not seen"
 
 
 def _metrics(audit: Audit) -> Iterator[Plain]:

@@ -9,6 +9,7 @@ from onnxfim.report.numbers import count
 
 #: What the counts are, wherever they are shown.
 COUNTED = "as ONNX Runtime assigned them when it opened the model; it may fuse or fold some of them afterwards"
+_WITHOUT_NODES = {"callable": "the model is a function", "served": "the model was asked at an address"}
 _KINDS = 12  # that are named
 
 
@@ -27,7 +28,7 @@ def placement_lines(audit: Audit) -> list[tuple[str, str]]:
     """Each provider with its nodes and their kinds; one line that says so where they are not known."""
     run = audit.run
     if run.placement is None:
-        why = "the model is a function" if run.provider == "callable" else "ONNX Runtime did not tell (1.24 and later do)"
+        why = _WITHOUT_NODES.get(run.provider, "ONNX Runtime did not tell (1.24 and later do)")
         return [("Nodes", f"not known: {why}")]
     if not run.placement:
         return [("Nodes", "none: ONNX Runtime computed the whole graph ahead")]

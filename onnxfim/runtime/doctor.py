@@ -35,6 +35,7 @@ _EXTRAS = {
     "matplotlib": "plots in Python: pip install 'onnxfim[notebook]'",
     "mlflow-skinny": "audits in MLflow's runs: pip install 'onnxfim[mlflow]'",
     "huggingface_hub": "audits in model cards: pip install 'onnxfim[huggingface]'",
+    "urllib3": "models served at an address: pip install 'onnxfim[served]'",
 }
 
 

@@ -47,7 +47,7 @@ def names_address(model: object) -> bool:
 
 def is_here(host: str) -> bool:
     """Whether a host is this machine."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def address_of(text: str) -> Address:

@@ -34,6 +34,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 USUAL_ROWS, USUAL_BYTES = 128, 2**22
 #: Requests given up with none answered in between, after which the server is taken for gone.
 GONE = 3
+_SILENT = 6  # requests that had no answer in time, beside two for each under way, after which it is too
+_MOST_TROUBLES = 100  # that are told apart
 _LOOKS = 0.1  # seconds between two looks at whether the work is to end
 _PATIENCE = 2.0  # seconds that a request under way is given where it is
 _ROWS = "rows of a request"  # the key of that number among kept answers
@@ -114,7 +116,7 @@ class ServedForward:
         self._ending, self._lock = threading.Event(), threading.Lock()
         self._pace = Pace(reach.max_qps, self._ending)
         self._row_shape: tuple[int, ...] | None = None  # of an answer, without its rows
-        self._lost = 0  # requests given up since the last answer
+        self._lost = self._silent = 0  # requests given up since the last answer, and those that had none in time
         self._said: dict[bytes, str] = {}  # of rows that were given up
         self._kept: AnswerStore | None = None
         self._lowered = False  # the rows of a request, since that was kept
@@ -269,7 +271,8 @@ class ServedForward:
         fed = rows
         if self.fixed is not None and len(rows) < self.fixed:
             fed = np.concatenate([rows, np.repeat(rows[-1:], self.fixed - len(rows), axis=0)])
-        tries, not_finite = 0, False
+        tries = 0
+        odd: Array | None = None  # an answer that is not finite
         while True:
             self._pace.turn()
             self._count(again=tries > 0)
@@ -277,25 +280,37 @@ class ServedForward:
             try:
                 found = self._asker.ask(fed)
                 self._check_shape(found.values, len(fed))
-                if not not_finite and not np.isfinite(found.values).all():
-                    not_finite = True  # of the model, or of a fault on the way: the next try tells
+                if odd is None and not np.isfinite(found.values).all():
+                    odd = found.values  # of the model, or of a fault on the way: the next try tells
                     raise Trouble("outputs that are not finite")
             except Trouble as trouble:
                 self._note(trouble, began, own)
                 tries += 1
-                if not self._again(trouble, tries):
-                    raise
+                if not self._again(trouble, tries, len(rows)):
+                    if odd is None:
+                        raise
+                    return self._of(rows, odd)
             else:
                 self._note(found, began, own, len(rows))
-                return np.take(found.values, np.arange(len(rows)), axis=self.batch_axis) if len(fed) > len(rows) else found.values
+                return self._of(rows, found.values)
 
-    def _again(self, trouble: Trouble, tries: int) -> bool:
-        """Whether to make a request again, after the wait that belongs before it."""
+    def _of(self, rows: Array, values: Array) -> Array:
+        """The answer to the rows among those that were fed."""
+        return np.take(values, np.arange(len(rows)), axis=self.batch_axis) if values.shape[self.batch_axis] > len(rows) else values
+
+    def _again(self, trouble: Trouble, tries: int, rows: int) -> bool:
+        """Whether to make a request of so many rows again, after the wait that belongs before it.
+
+        Raises:
+            ProviderFailed: nothing was answered in time for long.
+        """
+        if trouble.slow and self._silent > _SILENT + 2 * self.reach.concurrency:
+            raise self._refused(Trouble(f"{trouble.said}, {self._silent} requests one after the other", mends=trouble.mends))
         if trouble.remedy == "none" or tries > self.reach.retries:
             return False
-        if trouble.remedy == "rows" and tries > (2 if "HTTP 500" in trouble.said else 0):  # 500 is whatever fails there
+        if trouble.remedy == "rows" and tries >= trouble.tries:
             return False
-        if trouble.slow and tries > 1 and self.fixed is None:
+        if trouble.slow and tries > 1 and rows > 1 and self.fixed is None:  # fewer rows may be in time
             return False
         if trouble.wait is not None:
             if trouble.wait > MOST_ASKED:
@@ -329,12 +344,14 @@ class ServedForward:
             t.seconds += seconds
             t.own_seconds += spent
             if isinstance(came, Trouble):
-                t.troubles[came.said] = t.troubles.get(came.said, 0) + 1
+                self._silent += came.slow
+                if came.said in t.troubles or len(t.troubles) < _MOST_TROUBLES:
+                    t.troubles[came.said] = t.troubles.get(came.said, 0) + 1
                 return
             t.rows += rows
             t.sent += came.sent
             t.received += came.received
-            self._lost = 0
+            self._lost = self._silent = 0
 
     def _give_up(self, rows: Array, trouble: Trouble) -> None:
         """Note that rows have no answer.

@@ -73,7 +73,11 @@ class HttpAsker:
         if answer.status != 200:
             raise refusal(answer, said_in(answer.body), self._transport)
         expected = Expected(number, len(rows), self._output, self._shape, self._axis)
-        values = answer_of(answer.body, answer.headers.get(HEADER.lower()), expected)
+        try:
+            values = answer_of(answer.body, answer.headers.get(HEADER.lower()), expected)
+        except Trouble as trouble:
+            trouble.said = self._transport.told(trouble.said)  # a server may repeat the token
+            raise
         return Answered(values, len(request.body), len(answer.body))
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from onnxfim.served.trouble import Trouble
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FEW = 8  # names that a message lists
+_PAGES = 2  # answers in place of metadata after which there are none
 _log = logging.getLogger(__name__)
 
 
@@ -128,9 +129,16 @@ class _Inquiry:
             ModelError: there is no such model, or no such server. ProviderFailed: it does not answer.
         """
         where = self._address.url
-        answer = self._got("GET", self._address.path)
-        if answer.status == 200:
-            return read_metadata(answer.body, where)
+        for left in range(min(_PAGES, self._reach.retries), -1, -1):
+            answer = self._got("GET", self._address.path)
+            if answer.status != 200:
+                break
+            try:
+                return read_metadata(answer.body, where)
+            except ModelError:  # a gateway's page, perhaps, for a moment
+                if not left:
+                    raise
+                self._pace.back_off(0)
         known = self._models()
         missing = answer.status == 404 or (known is not None and self._address.name not in known)
         if not missing:

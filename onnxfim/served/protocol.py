@@ -234,11 +234,11 @@ def said_in(content: bytes) -> str:
 
 
 def _error_in(told: object) -> str:
-    """What the JSON of an answer says that went wrong, after a colon; FastAPI's servers call it ``detail``."""
+    """What the JSON of an answer says that went wrong, after a colon, as it is; FastAPI's servers call it ``detail``."""
     if not isinstance(told, dict):
         return ""
     found = told.get("error", told.get("detail"))
-    return f": {clipped(' '.join(str(found).split()), 300)}" if found else ""
+    return f": {' '.join(str(found).split())}" if found else ""
 
 
 def _names(outputs: list[Any]) -> str:

@@ -121,12 +121,12 @@ class Transport:
             return self._tls(error, text)
         if isinstance(error, e.NameResolutionError):
             return Trouble(f"no address of the host {urlsplit(self._address.base).hostname!r} is known", "none", mends="Check it.")
+        if _has(error, ConnectionRefusedError):
+            return Trouble("the connection is refused", mends="Is the server running, and is this its port?")
         if isinstance(error, e.ConnectTimeoutError):
             return Trouble(f"no connection within {min(_CONNECT, self._reach.timeout):g} s")
         if isinstance(error, (e.ReadTimeoutError, TimeoutError)):
             return Trouble(f"no answer within {self._reach.timeout:g} s", slow=True)
-        if _has(error, ConnectionRefusedError):
-            return Trouble("the connection is refused", mends="Is the server running, and is this its port?")
         if (cut := _found(error, e.IncompleteRead)) is not None and isinstance(getattr(cut, "expected", None), int):
             return Trouble("an answer that was cut off")
         if isinstance(error, (e.IncompleteRead, e.ProtocolError)):
@@ -233,8 +233,8 @@ def refusal(answer: Answer, said: str, transport: Transport) -> Trouble:
         return Trouble(f"it answers from elsewhere (HTTP {status}, {to})", "none", mends="Give that address, where you trust it.")
     if status == 429 or status in (408, 425, 502, 503, 504):
         return Trouble(means, wait=answer.wait, slow=status == 504)
-    if status == 413 or status in (400, 422, 500):
-        return Trouble(means, "rows")
+    if status in (400, 413, 422, 500):  # 500 is whatever fails there
+        return Trouble(means, "rows", tries=3 if status == 500 else 1)
     if status >= 500:
         return Trouble(means, wait=answer.wait)
     return Trouble(means, "none")

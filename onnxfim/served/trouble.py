@@ -18,10 +18,18 @@ class Trouble(Exception):
         mends: What to do about it, in one sentence; empty where that is not known.
         wait: Seconds that the server asks to wait before the next request.
         slow: Whether time ran out: fewer rows may be in time.
+        tries: Requests in all, before other or fewer rows are asked for.
     """
 
     def __init__(
-        self, said: str, remedy: Remedy = "again", *, mends: str = "", wait: float | None = None, slow: bool = False
+        self,
+        said: str,
+        remedy: Remedy = "again",
+        *,
+        mends: str = "",
+        wait: float | None = None,
+        slow: bool = False,
+        tries: int = 1,
     ) -> None:
         super().__init__(said)
-        self.said, self.remedy, self.mends, self.wait, self.slow = said, remedy, mends, wait, slow
+        self.said, self.remedy, self.mends, self.wait, self.slow, self.tries = said, remedy, mends, wait, slow, tries

@@ -124,6 +124,7 @@ def whole(handler, answer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart, and an acknowledgement may take 40 ms
 
     def log_message(self, *_):
         pass

@@ -80,6 +80,7 @@ def rows_of(head, body, m):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart, and an acknowledgement may take 40 ms
 
     def log_message(self, *_):
         pass

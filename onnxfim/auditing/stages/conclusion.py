@@ -225,7 +225,7 @@ def run_info(ground: Ground, found: Found, seconds: float) -> Run:
         interrupted_by=found.interrupted_by,
         custom_libraries=custom_libraries(settings.custom_op_libraries),
         failed_stages=tuple(ground.faults.stages),
-        model_changed=(ground.subject.file is not None and ground.subject.file.changed) or changed_meanwhile(ground),
+        model_changed=(ground.subject.file is not None and ground.subject.file.changed) or changed_meanwhile(ground, found),
         times=_times(ground, seconds, whole=not found.interrupted),
     )
 

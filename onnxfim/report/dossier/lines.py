@@ -20,6 +20,7 @@ from onnxfim.report.human import attacked_at, who
 from onnxfim.report.identity_words import command_text, date_text
 from onnxfim.report.numbers import count, known_ends, number, percent, percent_interval
 from onnxfim.report.page.bound_section import upper
+from onnxfim.report.served_words import hash_name
 from onnxfim.report.vocabulary import NORM_WORDS
 
 #: How the samples of a curve fall.
@@ -89,7 +90,12 @@ def tables(audit: Audit) -> tuple[LineTable, ...]:
 
 def _iso(audit: Audit) -> Iterator[Line]:
     lead = words.lead_measure(audit)
-    yield Line("Neural network under assessment", f"{audit.model.name}, SHA-256 {audit.model.sha256}", "/model/sha256", "run")
+    yield Line(
+        "Neural network under assessment",
+        f"{audit.model.name}, {hash_name(audit.model)} {audit.model.sha256}",
+        "/model/sha256",
+        "run",
+    )
     what = f"Sensitivity: how fast the output distribution leaves the one at a sample, in the worst direction ({lead.label})"
     yield Line("Property", what, f"/measures/{lead.name}/label", "method")
     yield from _values(audit)

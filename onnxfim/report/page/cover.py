@@ -8,6 +8,7 @@ from onnxfim.report.identity_words import command_text, date_text, identity_line
 from onnxfim.report.numbers import count
 from onnxfim.report.page.view import Fact
 from onnxfim.report.page.whole import Cover
+from onnxfim.report.served_words import hash_name
 
 
 def cover(audit: Audit) -> Cover:
@@ -17,7 +18,8 @@ def cover(audit: Audit) -> Cover:
     title = visible(identity.title) if identity and identity.title else name
     facts = [
         Fact("Model", name),
-        Fact("SHA-256 of the model", visible(audit.model.sha256), code=True),
+        *([] if audit.model.served is None else [Fact("Served at", visible(audit.model.served.address), code=True)]),
+        Fact(_hash(audit), visible(audit.model.sha256), code=True),
         Fact("Data", f"{count(len(audit.samples), 'sample')} of {visible(audit.data.source)}"),
         Fact("SHA-256 of the data", visible(audit.data.sha256), code=True),
     ]
@@ -42,3 +44,8 @@ def cover(audit: Audit) -> Cover:
         facts=tuple(facts),
         running=running_line(title, identity),
     )
+
+
+def _hash(audit: Audit) -> str:
+    """What the model's hash is called."""
+    return "SHA-256 of the model" if audit.model.served is None else hash_name(audit.model)

@@ -14,6 +14,7 @@ from onnxfim.report import words
 from onnxfim.report.identity_words import identity_facts
 from onnxfim.report.numbers import count, number, percent, seconds, short, size
 from onnxfim.report.page.view import Fact, FactGroup
+from onnxfim.report.served_words import hash_name, served_facts
 from onnxfim.report.whereabouts import COUNTED, placement_lines
 
 #: What differences are there for, where the values are no differences.
@@ -44,11 +45,7 @@ def _shape(shape: Iterable[int | str | None]) -> str:
 def _model_facts(audit: Audit) -> FactGroup:
     model = audit.model
     facts = [
-        Fact("File", visible(model.path), code=True),
-        Fact("SHA-256", visible(model.sha256), code=True),
-        Fact("Size", size(model.bytes)),
-        Fact("Producer", visible(model.producer) or "not stated"),
-        Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
+        *_whence(model),
         *_input(model),
         *_other_inputs(model),
         Fact("Output", f"{visible(model.output)}: {count(model.num_outputs, 'output')}" + _positions(model.positions)),
@@ -58,6 +55,21 @@ def _model_facts(audit: Audit) -> FactGroup:
     if model.rewritten:
         facts.append(Fact("Copy needed for", visible(model.rewritten)))
     return FactGroup("Model", tuple(facts))
+
+
+def _whence(model: ModelInfo) -> tuple[Fact, ...]:
+    """The file that was audited, or where a model was asked that is none."""
+    known = Fact(hash_name(model), visible(model.sha256), code=True)
+    if model.served is not None:
+        named = ("Served at", "SHA-256 of its metadata")
+        return (*(Fact(name, value, code=name in named) for name, value in served_facts(model.served)), known)
+    return (
+        Fact("File", visible(model.path), code=True),
+        known,
+        Fact("Size", size(model.bytes)),
+        Fact("Producer", visible(model.producer) or "not stated"),
+        Fact("Opset", "not stated" if model.opset is None else str(model.opset)),
+    )
 
 
 def _input(model: ModelInfo) -> tuple[Fact, ...]:

@@ -15,18 +15,18 @@ from onnxfim.slopes.kinds.softmax import Categorical, softmax_scores
 
 _DIGITS = range(1, 7)  # that are looked for; float32 tells seven
 _NEAR = 0.01  # of a unit of the last digit, by which a number that has so many may be off, and float32's own rounding
-_ENOUGH = 30  # outputs that tell; fewer may be round by chance
+_CHANCE = 1e-9  # that numbers which were not rounded have so few digits
 _LEAST = 0.5  # units: a probability whose mean lies below is not told from none
 
 
 def digits_of(z: Array) -> int | None:
     """After how many digits outputs (N, K, P) between 0 and 1 were rounded; None where nothing shows that they were.
 
-    As many as all of them have, where another digit would tell more: of numbers that were not rounded one in
-    ``1 / (2 · _NEAR)`` has none there by chance.
+    The fewest that all of them have, where it is no chance: of a number that was not rounded a share of twice the slack lies so
+    near to one that was.
     """
     inner = z[(z > 0) & (z < 1)]
-    if z.size < _ENOUGH or len(inner) < _ENOUGH // 3 or z.min() < 0 or z.max() > 1:
+    if not len(inner) or z.min() < 0 or z.max() > 1:
         return None
     for digits in _DIGITS:
         units = inner * 10.0**digits
@@ -34,7 +34,7 @@ def digits_of(z: Array) -> int | None:
         if slack.max() >= 0.25:
             return None
         if bool((np.abs(units - np.round(units)) <= slack).all()):
-            return digits
+            return digits if float(np.log(2 * slack).sum()) <= math.log(_CHANCE) else None
     return None
 
 

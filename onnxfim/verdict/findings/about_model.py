@@ -30,6 +30,16 @@ def _output_kind(audit: Audit) -> str | None:
     return f"How the outputs were read may be wrong: {audit.model.doubt}." if audit.model.doubt else None
 
 
+def _served(audit: Audit) -> str | None:
+    served = audit.model.served
+    if served is None:
+        return None
+    return (
+        f"The model was asked at {served.address}, and its weights were not seen: they cannot be hashed. The figures are those of what "
+        "answered there at the time, and nothing in this report tells it from other weights under the same name."
+    )
+
+
 def _told(audit: Audit) -> bool:
     return audit.settings.tells_kind
 
@@ -172,6 +182,7 @@ def _unfitted(audit: Audit) -> str | None:
 CHECKS = (
     Check("synthetic-data", "error", "The inputs are random numbers", _synthetic),
     Check("output-kind", "error", "The outputs may have been read wrongly", _output_kind, milder=_told),
+    Check("served-model", "note", "The model was asked at an address; its weights were not seen", _served),
     Check("other-heads", "warning", "Other outputs were not audited", _other_heads),
     Check("no-slope", "error", "The outputs are a step function", _no_slope),
     Check("no-labels", "note", "No labels were given", _labels),

@@ -6,7 +6,7 @@ import math
 
 from onnxfim.errors import issue_tracker
 from onnxfim.record.audit import Audit
-from onnxfim.record.running import MISSING_SHARDS, UNMEASURED, UNSHARDED
+from onnxfim.record.running import MISSING_SHARDS, QUERY_LIMIT, UNMEASURED, UNSHARDED
 from onnxfim.verdict.findings.about_values import few_are_missing
 from onnxfim.verdict.findings.check import Check
 
@@ -60,7 +60,7 @@ def _named(audit: Audit) -> bool:
 
 def _unknown(audit: Audit) -> str | None:
     run = audit.run
-    if run.placement is not None or run.provider_missed or run.provider in (_CPU, "callable"):
+    if run.placement is not None or run.provider_missed or run.provider in (_CPU, "callable", "served"):
         return None
     return (
         f"Where the nodes ran is not known: {run.provider} was registered, and ONNX Runtime did not tell which nodes it was given. "
@@ -69,7 +69,8 @@ def _unknown(audit: Audit) -> str | None:
 
 
 def _stopped(audit: Audit) -> str | None:
-    return None if audit.run.stopped is None else f"The provider failed during the audit. {audit.run.stopped}"
+    who = "provider" if audit.model.served is None else "server"
+    return None if audit.run.stopped is None else f"The {who} failed during the audit. {audit.run.stopped}"
 
 
 def _auto(audit: Audit) -> str | None:
@@ -126,9 +127,12 @@ def _partial(audit: Audit) -> str | None:
         return f"Shards are missing: the audit holds {len(audit.samples):,} of {audit.wanted:,} samples. Measure the others, and merge again."
     by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
     ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
+    with_more = ""
+    if audit.run.interrupted_by == QUERY_LIMIT:
+        ended, with_more = "ended by --max-queries", ": what was answered is kept in the cache, and no request of it is made again"
     return (
         f"The audit {ended}: it holds {len(audit.samples):,} of {audit.wanted:,} samples, those that were finished by then, "
-        "and not every check was made. Run it again to the end."
+        f"and not every check was made. Run it again to the end{with_more}."
     )
 
 
