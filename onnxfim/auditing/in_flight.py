@@ -64,10 +64,10 @@ class InFlight:
 
 
 def read_record(memory: mmap.mmap) -> InFlight:
-    """The record as it stands."""
+    """The record as it stands; of a process that has not come to write it, the opening of the model."""
     since, longest, kind, rows, tried, position = _CALL.unpack_from(memory, 0)
     stage = bytes(memory[_CALL.size : SIZE]).split(b"\0", 1)[0].decode("utf-8", "replace")
-    return InFlight(stage, _KINDS.get(kind), rows, bool(tried), None if position < 0 else position, since, longest)
+    return InFlight(stage or OPENING, _KINDS.get(kind), rows, bool(tried), None if position < 0 else position, since, longest)
 
 
 def during(stage: str) -> str:

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +14,10 @@ import numpy as np
 
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.in_flight import Orders
-from onnxfim.auditing.jobs import AttributionJob, AuditJob, Job, OutputsJob, StepJob, Task
+from onnxfim.auditing.jobs import Task
 from onnxfim.data import Samples, Skipped
 from onnxfim.errors import SettingsError
 from onnxfim.graph.load import ModelFile
-from onnxfim.record.audit import Audit
 from onnxfim.record.fitting import from_plain
 from onnxfim.record.plain import to_plain
 from onnxfim.record.settings import Settings
@@ -26,7 +26,6 @@ Plain: TypeAlias = dict[str, Any]
 
 _ARRAYS = ("inputs", "labels", "indices")
 _HELD = "held"  # the values of other inputs, by name
-_KINDS: dict[str, type[Job[Any]]] = {kind.__name__: kind for kind in (AuditJob, StepJob, OutputsJob, AttributionJob)}
 
 
 def pack(task: Task, folder: Path) -> Path:
@@ -35,15 +34,8 @@ def pack(task: Task, folder: Path) -> Path:
     Raises:
         SettingsError: a model is a function of this process.
     """
-    record: Plain = {"kind": type(task.job).__name__, "orders": to_plain(task.orders), "level": task.level}
-    for f in fields(task.job):  # type: ignore[arg-type]  # every job is a dataclass
-        value = getattr(task.job, f.name)
-        if isinstance(value, Candidate):
-            record[f.name] = _candidate(value, folder)
-        elif f.name == "audits":
-            record[f.name] = [audit.to_json(indent=None) for audit in value]
-        else:
-            record[f.name] = str(value) if isinstance(value, Path) else value
+    told = {f.name: _packed(getattr(task.job, f.name), folder) for f in fields(task.job)}  # type: ignore[arg-type]  # a dataclass
+    record: Plain = {"job": [*_named(task.job), told], "orders": to_plain(task.orders), "level": task.level}
     path = folder / f"task-{secrets.token_hex(4)}.json"
     path.write_text(json.dumps(record), "utf-8")
     return path
@@ -52,20 +44,49 @@ def pack(task: Task, folder: Path) -> Path:
 def unpack(path: Path) -> Task:
     """The task that `pack` wrote."""
     record = json.loads(path.read_text("utf-8"))
-    kind = _KINDS[record["kind"]]
-    given: Plain = {}
-    for f in fields(kind):  # type: ignore[arg-type]
-        value = record[f.name]
-        if isinstance(value, Mapping):
-            value = _read_candidate(value, path.parent)
-        elif f.name == "audits":
-            value = tuple(Audit.from_json(text) for text in value)
-        elif f.name == "cache_dir" and value is not None:
-            value = Path(value)
-        given[f.name] = value
+    module, name, told = record["job"]
+    given = {field: _unpacked(kind, value, path.parent) for field, (kind, value) in told.items()}
     orders = record["orders"]
     left_out = tuple((stage, why) for stage, why in orders.pop("left_out"))
-    return Task(kind(**given), Orders(**orders, left_out=left_out), record["level"])
+    return Task(_class(module, name)(**given), Orders(**orders, left_out=left_out), record["level"])
+
+
+def _packed(value: Any, folder: Path) -> tuple[str, Any]:
+    """A field of a job: its kind, and what JSON holds of it."""
+    if isinstance(value, Candidate):
+        return "candidate", _candidate(value, folder)
+    if isinstance(value, Path):
+        return "path", str(value)
+    if isinstance(value, tuple):
+        return "tuple", [_packed(one, folder) for one in value]
+    if hasattr(value, "to_json"):  # records know their own layout
+        return "record", [*_named(value), value.to_json()]
+    return "plain", to_plain(value)
+
+
+def _unpacked(kind: str, value: Any, folder: Path) -> Any:
+    """What `_packed` made this of."""
+    match kind:
+        case "candidate":
+            return _read_candidate(value, folder)
+        case "path":
+            return Path(value)
+        case "tuple":
+            return tuple(_unpacked(of, one, folder) for of, one in value)
+        case "record":
+            module, name, text = value
+            return _class(module, name).from_json(text)
+    return value
+
+
+def _named(value: object) -> tuple[str, str]:
+    """Where the class of a job or a record stands."""
+    return type(value).__module__, type(value).__name__
+
+
+def _class(module: str, name: str) -> Any:
+    """The class that stands there: of whichever wing, for all ask for work; the file is this package's own."""
+    return getattr(import_module(module), name)
 
 
 def _candidate(candidate: Candidate, folder: Path) -> Plain:

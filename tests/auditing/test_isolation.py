@@ -323,6 +323,10 @@ def test_a_process_tells_its_seconds_of_a_processor():
 # The record of what is in flight.
 
 
+def test_a_process_that_died_before_its_first_word_died_as_the_model_was_opened():
+    assert read_record(mmap.mmap(-1, SIZE)).stage == OPENING
+
+
 def test_the_record_tells_what_is_in_flight():
     memory = mmap.mmap(-1, SIZE)
     X = np.eye(4, dtype=np.float32)
