@@ -80,7 +80,13 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
             subject = (model, Candidate(prepared.file, prepared.samples, prepared.settings))
             return dry_run_command([subject], how, console, options, as_json=outputs.json_to_stdout)
         try:
-            measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
+            candidate = Candidate(prepared.file, prepared.samples, prepared.settings)
+            if options["devices"] is None:
+                measured = how.audit(candidate, options)
+            else:
+                from onnxfim.cli.dividing import divided_audit  # few audits are divided
+
+                measured = divided_audit(candidate, options, how, console)
         except OutOfTime as error:
             write_reason(outputs.targets, model, str(error), NOTHING, identity)
             console.error(str(error))

@@ -63,7 +63,7 @@ class Runs:
         job = AuditJob(candidate, cache_folder(options))
         if self.apart:
             show = partial(self.console.progress, turn, apart=True)
-            return isolated_audit(job, self.isolation, show=show, level=self._level, before=before)
+            return isolated_audit(job, self.isolation, show=show, level=self.level, before=before)
         return self._here(job, turn)
 
     def do(self, job: Job[T], *, turn: Turn | None = None) -> Outcome[T]:
@@ -73,11 +73,12 @@ class Runs:
             OnnxFimError: as `isolation.isolated`.
         """
         if self.apart:
-            return isolated(job, self.isolation, show=partial(self.console.progress, turn, apart=True), level=self._level)
+            return isolated(job, self.isolation, show=partial(self.console.progress, turn, apart=True), level=self.level)
         return Outcome(self._here(job, turn), {}, ())
 
     @property
-    def _level(self) -> int:
+    def level(self) -> int:
+        """Level from which messages of another process's log are handed on."""
         return logging.INFO if self.console.verbose else logging.WARNING
 
     def _here(self, job: Job[T], turn: Turn | None) -> T:

@@ -259,6 +259,9 @@ def fleet_options(function: F) -> F:
             option("--shard", metavar="i/n|auto", example="2/8",
                    help="Which shard of how many, from 1; auto where a scheduler's environment tells (Slurm, Kubernetes, GitLab and others). "
                    "It is written to shard-i-of-n.json in the working folder, or to -o FOLDER or FILE."),
+            option("--devices", metavar="0,1,…", example="0-7",
+                   help="Divide the samples among these devices of this machine, a process for each: cards of the provider, or, on the CPU, "
+                   "shares of its cores. The result is that of one."),
         ],
         function,
         "fleet",

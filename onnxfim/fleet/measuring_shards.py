@@ -46,6 +46,7 @@ class PlannedWork:
         progress: Called as it goes on.
         cache_dir: As for `onnxfim.audit`.
         batch: Rows of a call, where they are not the plan's.
+        providers: Where the model runs, as in `Settings.providers`, where the plan does not tell the device.
 
     Raises:
         OnnxFimError: model or data are not those of the plan, or open otherwise.
@@ -53,12 +54,13 @@ class PlannedWork:
 
     def __init__(
         self, plan: Plan, model: Model, samples: Samples, *, progress: Report | None = None, cache_dir: str | Path | None = None,
-        batch: int | None = None,
+        batch: int | None = None, providers: tuple[str, ...] | None = None,
     ) -> None:  # fmt: skip
         self.plan = plan
         self._samples = planned_samples(plan, samples)
         self._gone = {s.index: s.reason for s in samples.skipped}
         settings = plan.audit.settings if batch is None else replace(plan.audit.settings, batch=batch)
+        settings = settings if providers is None else replace(settings, providers=providers)
         # Opening looks at the first samples, which are therefore held against the plan before.
         first = [i for i in sorted({*plan.beside, *plan.read[:1]}) if i not in self._gone]
         require_same(plan, self._samples, first)
