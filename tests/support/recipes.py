@@ -1,4 +1,4 @@
-"""The recipes of docs/ci.md, run as far as they can be without their hosts: their shell, with the hosts' programs made up."""
+"""The recipes of the documentation, and those of docs/ci.md run as far as they can be without their hosts: their shell, with the hosts' programs made up."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ exec "{python}" "$@"
 """
 
 
-def recipes() -> dict[str, str]:
-    """The recipes by name."""
-    return {m[1]: m[2] for m in _RECIPE.finditer((ROOT / "docs" / "ci.md").read_text("utf-8"))}
+def recipes(page: str = "ci.md") -> dict[str, str]:
+    """The recipes of a page by name."""
+    return {m[1]: m[2] for m in _RECIPE.finditer((ROOT / "docs" / page).read_text("utf-8"))}
 
 
 @dataclass(frozen=True)
