@@ -165,25 +165,28 @@ def test_the_table_of_schedulers_is_that_of_the_code():
 # What each does.
 
 
+def made(folder):
+    """A folder as machines share it: the model, its samples, few of them asked for."""
+    shared = folder / "shared"
+    shared.mkdir()
+    shutil.copy(SAMPLES / "digits_mlp.onnx", shared / "model.onnx")
+    shutil.copy(SAMPLES / "digits.npz", shared / "samples.npz")
+    # A batch that is found by trying may be another one each time, and rows round otherwise in it.
+    return Machines(shared, folder / "host", {"ONNXFIM_SAMPLES": FEW, "ONNXFIM_BATCH": "32", "SOURCE_DATE_EPOCH": "1700000000"})
+
+
 @pytest.fixture
 def machines(tmp_path):
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    shutil.copy(SAMPLES / "digits_mlp.onnx", folder / "model.onnx")
-    shutil.copy(SAMPLES / "digits.npz", folder / "samples.npz")
-    return Machines(folder, tmp_path / "host", {"ONNXFIM_SAMPLES": FEW, "SOURCE_DATE_EPOCH": "1700000000"})
+    return made(tmp_path)
 
 
-@pytest.fixture
-def plain(machines):
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
     """The audit of one process, without what depends on the clock."""
-    done = machines.shell("onnxfim audit model.onnx --data samples.npz -o json=plain.json")
+    alone = made(tmp_path_factory.mktemp("plain"))
+    done = alone.shell("onnxfim audit model.onnx --data samples.npz -o json=plain.json")
     assert done.code == 0, done.output
-    path = machines.folder / "plain.json"
-    found = scrubbed(path)
-    path.unlink()
-    shutil.rmtree(machines.state / "cache", ignore_errors=True)
-    return found
+    return scrubbed(alone.folder / "plain.json")
 
 
 @pytest.mark.slow

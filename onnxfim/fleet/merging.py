@@ -106,7 +106,7 @@ def merge(
         evaluations=draft.run.evaluations + sum(s.evaluations for s in union.shards) + passes,
         seconds=draft.run.seconds + sum(s.seconds for s in union.shards) + time.perf_counter() - started,
         failed_stages=failed,
-        restarts=_union(s.restarts for s in union.shards),
+        restarts=_union((draft.run.restarts, *(s.restarts for s in union.shards))),
         partial=bool(union.missing),
         interrupted_by=MISSING_SHARDS if union.missing else None,
         times=_times(draft.run, union),

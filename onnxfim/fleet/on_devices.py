@@ -229,10 +229,11 @@ class _Together:
 
     def __init__(self, report: Report, claims: Claims, lots: int, samples: int, devices: int) -> None:
         self._report, self._claims, self._lots, self._samples = report, claims, lots, samples
-        self._stage = f"measuring on {devices} devices" if devices > 1 else "measuring on one device"
+        self._stage = f"on {devices} devices" if devices > 1 else "on one device"
         self._began, self._lock = time.monotonic(), threading.Lock()
         self._shares: dict[str, float] = {}
         self._share = 0.0
+        report(of_one_stage("starting devices", 0, samples, "samples", 0.0, None))
 
     def of(self, name: str) -> AbstractContextManager[Report]:
         """What one device tells."""

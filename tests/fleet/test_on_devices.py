@@ -221,7 +221,7 @@ def test_progress_is_that_of_one_run(here):
 
     here()
     audited_on(TWO, candidate(), Isolation(), show=show)
-    measuring = [p for p in told if p.stage == "measuring on 2 devices"]
+    measuring = [p for p in told if p.stage == "on 2 devices"]
     assert measuring
     shares = [p.share for p in measuring]
     assert shares == sorted(shares)
@@ -253,6 +253,12 @@ def test_a_sample_that_is_left_out_is_listed_and_moves_no_other(lots):
     assert without_seven.run(lambda _: None, Stop()) == 3
     assert [(s.index, s.reason) for shard in shards(lots) for s in shard.skipped] == [(7, "it crashes")]
     assert {s.index: s for shard in shards(lots) for s in shard.samples} == {i: s for i, s in whole.items() if i != 7}
+
+
+def test_the_job_runs_where_its_device_is(lots):
+    with pytest.raises(ProviderError, match="provider 'nowhere' is unknown"):
+        dataclasses.replace(lots, providers=("nowhere:1",)).run(lambda _: None, Stop())
+    assert dataclasses.replace(lots, providers=("CPUExecutionProvider",)).run(lambda _: None, Stop()) == 3
 
 
 def test_the_job_goes_into_files_and_back(lots, tmp_path):

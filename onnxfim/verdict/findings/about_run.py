@@ -124,7 +124,8 @@ def _partial(audit: Audit) -> str | None:
     if not audit.run.partial:
         return None
     if audit.run.interrupted_by == MISSING_SHARDS:
-        return f"Shards are missing: the audit holds {len(audit.samples):,} of {audit.wanted:,} samples. Measure the others, and merge again."
+        holds = f"the audit holds {len(audit.samples):,} of {audit.wanted:,} samples"
+        return f"Shards are missing: {holds}. Measure the others, and merge again."
     by = f" ({audit.run.interrupted_by})" if audit.run.interrupted_by else ""
     ended = f"was interrupted{by}" if audit.run.stopped is None else "ended early"
     with_more = ""
