@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -63,6 +63,8 @@ def _packed(value: Any, folder: Path) -> tuple[str, Any]:
         return "tuple", [_packed(one, folder) for one in value]
     if hasattr(value, "to_json"):  # records know their own layout
         return "record", [*_named(value), value.to_json()]
+    if is_dataclass(value):
+        return "fields", [*_named(value), to_plain(value)]
     return "plain", to_plain(value)
 
 
@@ -78,6 +80,9 @@ def _unpacked(kind: str, value: Any, folder: Path) -> Any:
         case "record":
             module, name, text = value
             return _class(module, name).from_json(text)
+        case "fields":
+            module, name, plain = value
+            return from_plain(_class(module, name), plain)
     return value
 
 

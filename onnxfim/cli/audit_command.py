@@ -27,7 +27,7 @@ from onnxfim.cli.gating import (
     warn_of_gates,
 )
 from onnxfim.cli.identifying import told_by, with_data_files, words_given
-from onnxfim.cli.isolating import runs
+from onnxfim.cli.isolating import Runs, runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.reaching import function_model, given_sizes, is_asked, read_model
@@ -38,9 +38,10 @@ from onnxfim.data.converting import Target
 from onnxfim.data.feature_names import feature_names
 from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import names_code, read_from
-from onnxfim.errors import InputError
+from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile
+from onnxfim.record.audit import Audit
 from onnxfim.record.dates import report_date
 from onnxfim.record.identity import Identity
 from onnxfim.record.redacting import without_secrets
@@ -95,12 +96,7 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
             return dry_run_command([subject], how, console, options, as_json=outputs.json_to_stdout)
         try:
             candidate = Candidate(prepared.file, prepared.samples, prepared.settings)
-            if options["devices"] is None:
-                measured = how.audit(candidate, options)
-            else:
-                from onnxfim.cli.dividing import divided_audit  # few audits are divided
-
-                measured = divided_audit(candidate, options, how, console)
+            measured = _measured(candidate, options, how, console)
         except OutOfTime as error:
             write_reason(outputs.targets, called, str(error), NOTHING, identity)
             console.error(str(error))
@@ -110,6 +106,28 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         measured = replace(measured, run=replace(measured.run, times=times))
     measured = replace(measured, identity=with_data_files(told.of(measured.identity) or Identity(""), options))
     return concluded(measured, checks, outputs, console, options)
+
+
+def _measured(candidate: Candidate, options: dict[str, Any], how: Runs, console: Console) -> Audit:
+    """The audit: by one process, or divided among devices, or by a Ray cluster; few commands need what divides.
+
+    Raises:
+        OnnxFimError: as `Runs.audit`; or options do not go together.
+    """
+    many = [f"--{name}" for name in ("devices", "ray") if options[name] is not None]
+    if not many:
+        return how.audit(candidate, options)
+    if len(many) > 1:
+        raise SettingsError(f"{' and '.join(many)}: each divides the audit in its own way, expected one. Drop one of the two.")
+    if not isinstance(candidate.model, ModelFile):
+        raise SettingsError(f"{many[0]}: a served model is asked by one process, expected a file. Drop it, and see --concurrency.")
+    if options["devices"] is not None:
+        from onnxfim.cli.dividing import divided_audit
+
+        return divided_audit(candidate, options, how, console)
+    from onnxfim.cli.over_ray import over_ray
+
+    return over_ray(how, candidate, options)
 
 
 def planned(subject: LoadedSubject) -> Planned:
@@ -146,6 +164,13 @@ def read_samples(file: ModelFile | CallableModel | None, options: Mapping[str, A
     if options["feature_names"] is not None:
         samples = replace(samples, feature_names=feature_names(options["feature_names"], samples.inputs.shape[1:]))
     return samples, scale
+
+
+def _fetched(path: str) -> tuple[str, str | None]:
+    """Where data lie on this machine, and what they are called where they came from elsewhere."""
+    from onnxfim.data.fetched import called, fetched, is_elsewhere
+
+    return (str(fetched(path)), called(path)) if is_elsewhere(path) else (path, None)
 
 
 def settings_from(options: dict[str, Any], **others: Any) -> Settings:
@@ -210,12 +235,17 @@ def _samples(
             order=None if names is None else class_order(names),
         )  # fmt: skip
     else:
+        data, labels, source = options["data"], options["labels_path"], None
+        if "://" in f"{data}{labels or ''}":
+            data, source = _fetched(data)
+            labels, _ = (labels, None) if labels is None else _fetched(labels)
         samples = load(
-            options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
-            labels_key=options["labels_key"], labels_path=options["labels_path"], limit=limit, input_name=into.name, held=held,
-            moved=moved, label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
+            data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
+            labels_key=options["labels_key"], labels_path=labels, limit=limit, input_name=into.name, held=held, moved=moved,
+            label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
             class_names=options["class_names"],
         )  # fmt: skip
+        samples = samples if source is None else replace(samples, source=source)
     if several:  # a scale is that of one input
         return samples, None
     if options["already_normalised"] and options["std"]:

@@ -291,6 +291,9 @@ def fleet_options(function: F) -> F:
             option("--devices", metavar="0,1,…", example="0-7",
                    help="Divide the samples among these devices of this machine, a process for each: cards of the provider, or, on the CPU, "
                    "shares of its cores. The result is that of one."),
+            option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", example="head:6379",
+                   help="Measure on a Ray cluster: HOST:PORT of its head, auto for the one that this machine belongs to; without ADDRESS on "
+                   "the cores of this machine. Workers that are lost are replaced (extra ray)."),
         ],
         function,
         "fleet",

@@ -36,6 +36,7 @@ _EXTRAS = {
     "mlflow-skinny": "audits in MLflow's runs: pip install 'onnxfim[mlflow]'",
     "huggingface_hub": "audits in model cards: pip install 'onnxfim[huggingface]'",
     "urllib3": "models served at an address: pip install 'onnxfim[served]'",
+    "ray": "audits on a cluster, audit --ray: pip install 'onnxfim[ray]'",
 }
 
 
