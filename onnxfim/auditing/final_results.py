@@ -116,31 +116,40 @@ class FinalFlips:
         ground: The audit's ground.
         found: The results that they are looked for by.
         stretch: How much longer than its boundary distance a sample's way is expected to be.
-        about: What all of them depend on beside; None where nothing may be kept.
+        about: What all of them depend on beside.
     """
 
-    def __init__(
-        self, ground: Ground, found: Found, stretch: Callable[[SampleResult], float], about: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, ground: Ground, found: Found, stretch: Callable[[SampleResult], float], about: Callable[[], object]) -> None:
         self._ground, self._found, self._stretch = ground, found, stretch
         known = (
             found.method, found.gradient.provider, ground.settings.surrogate, ground.settings.seed, ground.reader.identity,
             ground.scales.identity, layout_of(_Flip),
         )  # fmt: skip
-        kept = about is not None and ground.memory.keeps
-        self._store = ground.store(flips=(*known, fingerprint(about()))) if kept and about is not None else None
+        self._store = ground.store(flips=(*known, fingerprint(about()))) if ground.memory.keeps else None
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
 
-    def known(self, positions: Sequence[int]) -> dict[int, tuple[Estimate, FlipLengths | None]]:
-        """Of those of the samples whose flips are kept, these by position; their passes count as remembered."""
+    def known(
+        self, positions: Sequence[int], look_again: Callable[[Sequence[int]], object]
+    ) -> dict[int, tuple[Estimate, FlipLengths | None]]:
+        """Of those of the samples whose flips are kept, these by position; their passes count as remembered.
+
+        Args:
+            positions: Of the samples.
+            look_again: Given those that are known, does what others take from their having been looked for; its passes are among
+                those that were kept, and count once.
+        """
         found: dict[int, tuple[Estimate, FlipLengths | None]] = {}
         if self._store is None:
             return found
+        meter, passes = self._ground.meter, 0
         for p in positions:
             kept = self._store.content(self._key(p), partial(unpacked, _Flip))
             if kept is not None:
-                self._ground.meter.remembered(kept.passes)
+                passes += kept.passes
                 found[p] = kept.radius, kept.lengths
+        before = meter.passes
+        look_again(list(found))
+        meter.remembered(max(passes - (meter.passes - before), 0))
         return found
 
     def keep(self, positions: Sequence[int], radii: Sequence[tuple[Estimate, FlipLengths | None]], passes: int) -> None:

@@ -43,8 +43,7 @@ _VECTORS = 2 * _STARTS + _STARTS_OF_STRETCH  # of a step, at most
 _STEPS = 20  # that bases are reckoned with
 _BASES = 2**26  # bytes of the bases of the samples that are measured together
 _KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again, and of leads that are too long for the disk
-#: Outputs of a lead that goes to disk with its sample's result.
-LONGEST_LEAD = 2**13
+_LONGEST_LEAD = 2**13  # outputs of a lead that goes to disk with its sample's result
 _HELD_BYTES = 2**24  # of directions that are made where the Jacobian is at hand
 
 
@@ -74,7 +73,7 @@ class GradientRoute:
         self.leads: dict[int, Array] = {}
         self.held: dict[int, Array] = {}
         self._worst: dict[int, Array] = {}  # float32, by position, of the first samples of the data
-        self._long: dict[int, Array] = {}  # leads of more than `LONGEST_LEAD` outputs, the same
+        self._long: dict[int, Array] = {}  # leads of more than `_LONGEST_LEAD` outputs, the same
 
     def apart(self, position: int) -> GradientRoute:
         """A route that leaves its leads elsewhere: for points beside one sample, whatever they call their positions."""
@@ -151,7 +150,7 @@ class GradientRoute:
 
     def _leave(self, sample: Sample, lead: Array) -> None:
         """Keep a sample's lead (2, K·P), for who asks again; of long ones those of the first samples of the data."""
-        if lead.shape[1] <= LONGEST_LEAD:
+        if lead.shape[1] <= _LONGEST_LEAD:
             self.leads[sample.position] = lead
         elif (sample.index + 1) * 8 * lead.shape[1] <= _KEPT_BYTES:
             self._long[sample.position] = lead.astype(np.float32)

@@ -99,7 +99,7 @@ def more_digits(count):
 @pytest.mark.parametrize("method", ["sketch", "gradient"])
 def test_killed_at_four_fifths_it_runs_the_last_fifth(tmp_path, method):
     X, Y = more_digits(1200)
-    settings = {"method": method, "batch": 64, "replay": 0}
+    settings = {"method": method, "batch": 64, "replay": 8}
     kill(MLP, X, Y, tmp_path, "measuring", 0.8, **settings)
     resumed = audit(MLP, X, Y, Settings(**settings), cache_dir=tmp_path / "cache")
     assert 0.75 * of_values(resumed) < cached(resumed) < 0.9 * of_values(resumed)
@@ -109,7 +109,7 @@ def test_killed_at_four_fifths_it_runs_the_last_fifth(tmp_path, method):
 @pytest.mark.parametrize("method", ["sketch", "gradient"])
 def test_killed_among_its_flips_it_looks_for_the_rest(tmp_path, monkeypatch, method):
     X, Y = more_digits(1200)  # more than a block of flips
-    settings = {"method": method, "batch": 64, "replay": 0}
+    settings = {"method": method, "batch": 64, "replay": 8}
     kill(MLP, X, Y, tmp_path, "looking for flips", 0.8, **settings)
     looked = []
     radii = flipping._FlipSearch.radii
@@ -177,7 +177,7 @@ with fleet.opened(plan, model, samples, cache_dir=cache) as work:
 @pytest.mark.parametrize("method", ["sketch", "gradient"])
 def test_shards_that_run_at_once_keep_what_the_whole_needs(tmp_path, method, reused):
     X, Y = more_digits(80)
-    settings = Settings(method=method, batch=64, replay=0)
+    settings = Settings(method=method, batch=64, replay=4)
     plan = fleet.plan(MLP, samples_of(load_model(MLP), X, Y, settings), settings=settings)
     np.savez(tmp_path / "data.npz", inputs=X, labels=Y)
     (tmp_path / "plan.json").write_text(plan.to_json(), "utf-8")

@@ -198,7 +198,7 @@ class TestMaps:
 
         before = curves()
         assert len(before) == 4
-        monkeypatch.setattr(exact, "LONGEST_LEAD", 1)
+        monkeypatch.setattr(exact, "_LONGEST_LEAD", 1)
         for kept in (exact._KEPT_BYTES, 0):
             monkeypatch.setattr(exact, "_KEPT_BYTES", kept)
             for _ in range(2):  # the second time from the cache, which holds no leads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,6 +17,7 @@ from onnxfim.auditing.instruments import allowed_inputs, measurer
 from onnxfim.auditing.meter import MeteredModel
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
+from onnxfim.auditing.stages.replay import replayed
 from onnxfim.auditing.stages.tied import surrounding
 from onnxfim.errors import ModelError
 from onnxfim.gradients.differentiable import DifferentiableModel
@@ -29,7 +30,7 @@ from onnxfim.runtime.available_memory import available_memory
 from onnxfim.runtime.call_memory import SHARE
 from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.slopes.differences import Sample
-from onnxfim.slopes.exact import FEW_CLASSES, LONGEST_LEAD, GradientRoute, bytes_of_bases
+from onnxfim.slopes.exact import FEW_CLASSES, GradientRoute, bytes_of_bases
 from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.one_sided import Surroundings, one_sided
 
@@ -153,8 +154,14 @@ def ways(ground: Ground, route: GradientRoute) -> Ways:
     """Where to look for flips of samples that were measured by gradients."""
     names = ("the Fisher direction", "the slope of the nearest boundary")
     directions = partial(route.directions, ground.X, ground.base)
-    # Of longer leads not all are left by the measuring: who looks along them leaves some to others.
-    return Ways(directions, names, lambda r: 1.0, others=False, kept=ground.base[0].size <= LONGEST_LEAD)
+
+    def replayed_later(results: Mapping[int, SampleResult]) -> Collection[int]:
+        if ground.coupling is not None:  # where shards are merged
+            return ()
+        chosen = {r.index for r in replayed(list(results.values()), ground.settings.replay)} if ground.settings.replay else ()
+        return [p for p, r in results.items() if r.index in chosen]
+
+    return Ways(directions, names, lambda r: 1.0, others=False, again=replayed_later)
 
 
 def _original(

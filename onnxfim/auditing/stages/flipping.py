@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -39,14 +39,14 @@ class Ways:
         names: What the two are called.
         stretch: How much longer than the boundary distance the way along them is expected to be.
         others: Look towards the nearest sample that is decided otherwise as well.
-        kept: A flip may be kept on disk: nothing else takes anything from its being looked for.
+        again: Of all results, the positions of the samples whose directions others take after this.
     """
 
     directions: Callable[[Sequence[Sample]], Array]
     names: tuple[str, str]
     stretch: Callable[[SampleResult], float]
     others: bool
-    kept: bool = True
+    again: Callable[[Mapping[int, SampleResult]], Collection[int]] = lambda results: ()
 
 
 def blind_ways(ground: Ground) -> Ways:
@@ -71,13 +71,19 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     results |= {p: replace(results[p], flip_radius=cut) for p in positions}
     search = _FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
     rows = 1 if current_watch().tries else max(1, min(_MOST, _BYTES // (4 * 8 * ground.dimension)))
-    finals = FinalFlips(ground, found, ways.stretch, (lambda: search.identity) if ways.kept else None)
+    finals = FinalFlips(ground, found, ways.stretch, lambda: search.identity)
+    again = frozenset(ways.again(found.results))
+
+    def look_again(known: Sequence[int]) -> None:
+        if some := [ground.sample(p) for p in known if p in again]:
+            ways.directions(some)
+
     try:
         for start in range(0, len(positions), rows):
             if rows < len(positions):
                 ground.meter.count(start, len(positions), "samples")
             ground.say("looking for flips")
-            flips = finals.known(positions[start : start + rows])
+            flips = finals.known(positions[start : start + rows], look_again)
             if block := [p for p in positions[start : start + rows] if p not in flips]:
                 before = ground.meter.passes
                 with current_watch().about(block):
