@@ -167,7 +167,7 @@ def _read(
     chosen: Indices | None = None if total is None else choice.of(total)
     wanted = None if chosen is None else set(chosen.tolist())
     names = [table.names[i] if table.names else f"{i}" for i in picked.features]
-    values = _Values(str(table.path))
+    values = _NumberRows(str(table.path))
     labels: list[str | None] = []
     faults: dict[int, str] = {}
     bad = np.zeros(len(picked.features), np.int64)
@@ -215,7 +215,7 @@ def _read(
     return rows, words
 
 
-class _Values:
+class _NumberRows:
     """Rows of numbers that come one by one; where they are many, in a temporary file."""
 
     def __init__(self, where: str) -> None:
