@@ -24,7 +24,6 @@ from onnxfim.auditing.context import Found, Ground
 from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.sample import Estimate, FlipLengths, SampleResult
 from onnxfim.slopes.differences import Differences, Request, Sample
-from onnxfim.slopes.kinds import OutputReader
 from onnxfim.slopes.measurer import Measurer
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -183,8 +182,8 @@ def _add(update: Callable[[bytes], None], value: object) -> None:
     if isinstance(value, np.ndarray):
         update(f"{value.dtype.str}{value.shape}".encode())
         update(np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, OutputReader):
-        update(value.identity.encode())
+    elif isinstance(identity := getattr(value, "identity", None), str):  # of what reads outputs
+        update(identity.encode())
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             update(f"{field.name}=".encode())

@@ -150,8 +150,6 @@ class PlannedWork:
                 again = [ground.sample(p) for p in ground.clean.audited]
                 for _ in route.measure(ground.X, ground.base, again):
                     pass
-                if ground.settings.flip and again:
-                    route.directions(ground.X, ground.base, again)
             everyone = np.array([p for i in self.plan.audited if (p := self._at.get(i)) is not None], np.int64)
             way = replace(way, ground=replace(ground, clean=replace(ground.clean, audited=everyone)))
             known = {self._at[r.index]: r for r in results if r.index in self._at}

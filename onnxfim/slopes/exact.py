@@ -42,7 +42,7 @@ _DRAWN = 16  # random cotangents that tell the trace, at many positions
 _VECTORS = 2 * _STARTS + _STARTS_OF_STRETCH  # of a step, at most
 _STEPS = 20  # that bases are reckoned with
 _BASES = 2**26  # bytes of the bases of the samples that are measured together
-_KEPT_BYTES = 2**26  # of worst directions that are kept for who asks again, and of leads that are too long for the disk
+_KEPT_BYTES = 2**26  # of leads that are too long for the disk
 _LONGEST_LEAD = 2**13  # outputs of a lead that goes to disk with its sample's result
 _HELD_BYTES = 2**24  # of directions that are made where the Jacobian is at hand
 
@@ -72,7 +72,6 @@ class GradientRoute:
         self._positions = positions
         self.leads: dict[int, Array] = {}
         self.held: dict[int, Array] = {}
-        self._worst: dict[int, Array] = {}  # float32, by position, of the first samples of the data
         self._long: dict[int, Array] = {}  # leads of more than `_LONGEST_LEAD` outputs, the same
 
     def apart(self, position: int) -> GradientRoute:
@@ -214,11 +213,6 @@ class GradientRoute:
             g = self.model.vjp(x, U, self._of(block))[1].reshape(2, len(block), -1).astype(np.float64)
             g = np.where(np.isfinite(g).all(axis=2, keepdims=True), g, 0.0)  # the runtime failed there
             found.append(np.moveaxis(_units(g), 0, 1))
-            if temperature == 1.0:
-                first = _KEPT_BYTES // (4 * found[-1].shape[2])
-                self._worst |= {
-                    s.position: v[0].astype(np.float32) for s, v in zip(block, found[-1], strict=True) if s.index < first
-                }
         return np.concatenate(found)
 
     def _found_leads(self, X: Array, base: Array, block: Sequence[Sample], temperature: float) -> dict[int, Array]:
@@ -242,16 +236,11 @@ class GradientRoute:
         return {s.position: output_weights(reader, z[k], vectors[k], nearest[k], temperature) for k, s in enumerate(block)}
 
     def worst_directions(self, X: Array, base: Array, samples: Sequence[Sample], temperature: float = 1.0) -> Array:
-        """Unit worst direction of each sample, (n, d), rounded to float32; those that `directions` found before cost nothing more.
+        """Unit worst direction of each sample, (n, d), rounded to float32; they cost what `directions` cost.
 
         Its sign is free; the entry of largest magnitude is made positive.
         """
-        held = {s.position: self._worst[s.position] for s in samples if s.position in self._worst and temperature == 1.0}
-        missing = [s for s in samples if s.position not in held]
-        if missing:
-            found = self.directions(X, base, missing, temperature)[:, 0].astype(np.float32)
-            held |= {s.position: v for s, v in zip(missing, found, strict=True)}
-        v = np.stack([held[s.position] for s in samples]).astype(np.float64)
+        v = self.directions(X, base, samples, temperature)[:, 0].astype(np.float32).astype(np.float64)
         return np.asarray(v * np.where(np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], 1) < 0, -1.0, 1.0))
 
     # many classes
