@@ -7,13 +7,14 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias
+from typing import IO, Any, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from onnxfim.runtime.shared_cores import given_cores
 
 Array: TypeAlias = np.ndarray[Any, Any]
 P = ParamSpec("P")
+
+_FOLDER, _USED = "onnxfim-", ".in-use"  # of a run's files on a machine, and what is locked in it
+_ABANDONED = 60.0  # seconds: younger folders may be about to be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ def materials(run: str, model: ModelFile, samples: Samples) -> Materials:
             files[inside] = np.fromfile(path, np.uint8)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}). Check its name and permissions.") from error
-    return Materials(run, files, replace(samples, inputs=np.ascontiguousarray(samples.inputs)))
+    return Materials(run, files, replace(samples, inputs=np.ascontiguousarray(samples.inputs[:])))
 
 
 def told(method: Callable[P, dict[str, Any]]) -> Callable[P, str]:
@@ -107,7 +111,9 @@ class Seat:
         self._given, self._cores = given, cores
         self._work: PlannedWork | None = None
         self._plan: Plan | None = None
-        self._folder = Path(tempfile.gettempdir()) / f"onnxfim-{given.run}"
+        self._folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{given.run}"
+        self._used: object = None
+        self._writing, self._left = threading.Lock(), False
 
     @told
     def about(self) -> dict[str, Any]:
@@ -136,17 +142,27 @@ class Seat:
 
     @told
     def leave(self) -> dict[str, Any]:
-        """Remove the model's files from this machine; this may be asked while a range is measured."""
+        """Remove the model's files from this machine, and write none any more; this may be asked while a range is measured."""
+        with self._writing:
+            self._left = True
         shutil.rmtree(self._folder, ignore_errors=True)
         return {}
 
     def _model(self) -> Path:
         """The model's file on this machine, written by the first worker that comes to it."""
+        with self._writing:
+            if self._left:
+                raise ModelError("the run is over.")
+            return self._written()
+
+    def _written(self) -> Path:
         where = self._folder / next(iter(self._given.files))
+        _remove_abandoned(self._folder.parent)
         with suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)
         if os.name != "nt" and os.lstat(self._folder).st_uid != os.getuid():
             raise ModelError(f"{self._folder}: is another user's folder. Remove it.")
+        self._used = _in_use(self._folder)
         for name, content in reversed(tuple(self._given.files.items())):  # the model last: where it is, all is
             path = self._folder / name
             if path.exists():
@@ -155,13 +171,38 @@ class Seat:
             handle, part = tempfile.mkstemp(dir=path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(content.data)
+                    content.tofile(file)
                 os.replace(part, path)
             except OSError as error:
                 with suppress(OSError):
                     os.unlink(part)
                 raise ModelError(f"{path}: cannot be written ({in_one_line(error)}). Make room on that machine.") from error
         return where
+
+
+def _in_use(folder: Path, *, alone: bool = False) -> IO[bytes] | None:
+    """Hold a folder as long as the file that comes back is open, whatever ends the process; None where that cannot be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where files that are open are not removed anyway
+        return None
+    file = None
+    with suppress(OSError):
+        file = (folder / _USED).open("ab")
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return file
+    if file is not None:
+        file.close()
+    return None
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what runs left that were killed: folders of some age that nobody holds."""
+    for folder in parent.glob(f"{_FOLDER}{'[0-9a-f]' * 32}"):
+        with suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > _ABANDONED and (held := _in_use(folder, alone=True)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                held.close()
 
 
 __all__ = ["Materials", "Seat", "heard", "materials"]
