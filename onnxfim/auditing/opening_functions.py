@@ -50,7 +50,7 @@ def open_function(model: CallableModel, X: Array, settings: Settings) -> Subject
     z = forward.outputs(few)
     kind, known = reader_of(settings, Ending(), z)
     info = _info(model, kind, read_from_words(known.how, kind), z, axes, X.shape[1:])
-    return Subject(info, forward, kind, kind, doubt=known.doubt, no_gradient=_no_gradient(model))
+    return Subject(info, forward, kind, kind, doubt=known.doubt, no_gradient=_no_gradient(model), unit=known.unit)
 
 
 def _served(endpoint: Endpoint, name: str, shape: tuple[int, ...], settings: Settings) -> ServedForward:
