@@ -23,7 +23,13 @@ ORDER = (
     "pytest_plugin", "integrations", "cli", "__main__",
 )  # fmt: skip
 #: Wings that must not see one another although the order would let them.
-APART = {"graph": {"record"}, "runtime": {"record"}, "data": {"graph", "runtime", "served"}, "verdict": {"graph", "runtime", "data", "served"}, "served": {"graph"}}
+APART = {
+    "graph": {"record"},
+    "runtime": {"record"},
+    "data": {"graph", "runtime", "served"},
+    "verdict": {"graph", "runtime", "data", "served"},
+    "served": {"graph"},
+}
 MOST_LINES = 400
 HEAVY = ("onnxruntime", "onnx", "scipy", "numpy", "jinja2", "rich", "PIL")
 
