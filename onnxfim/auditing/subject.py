@@ -65,7 +65,8 @@ class Subject:
     their logarithm; ``read`` is the name of that value, and ``output`` that of the graph's output whose kind this is. ``of_copy``
     is set where it is no value of the file, but one that its copy computes beside: the logarithm written out from the scores, or
     (``of_logarithm``) that of the rounded outputs. ``file`` holds the graph that runs: the file's own, or that of a copy which
-    reproduced it. ``classes`` are the names that the graph gives its classes. ``level`` is the spacing of the input levels of a
+    reproduced it. ``classes`` are the names that the graph gives its classes. ``unit`` is what all outputs are
+    multiples of, where they were rounded to digits, else 0. ``level`` is the spacing of the input levels of a
     file that quantises its input first, ``limits`` the range outside which it clips them. ``doubt`` is what speaks against the kind
     it was read with. ``differentiable`` is None, and ``no_gradient`` says why, where there are no logits of a graph to
     differentiate.
@@ -86,6 +87,7 @@ class Subject:
     output: str = "output"
     classes: tuple[str, ...] | None = None
     of_copy: bool = False
+    unit: float = 0.0
 
     @property
     def turns(self) -> WeightTurns | None:

@@ -160,7 +160,7 @@ def test_a_token_that_expires_ends_the_audit_in_one_line(mlp, digits, monkeypatc
         asked = mlp.function
 
         def expiring(rows):
-            if len(server.log.rows) > 25:
+            if len(server.log.rows) > 70:
                 server.token = "next-token"
             return asked(rows)
 

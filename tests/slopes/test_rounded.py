@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from onnxfim import Settings, audit, from_callable
 from onnxfim.graph.ends import Ending
 from onnxfim.slopes.kinds import reader_of
-from onnxfim.slopes.kinds.rounded import digits_of
+from onnxfim.slopes.kinds.rounded import unit_of
 
 RNG = np.random.default_rng(0)
 
@@ -52,21 +52,36 @@ class TestRecognised:
     def test_the_digits_are_found(self, digits, dtype):
         p = softmax(2 * RNG.standard_normal((20, 10)), axis=1)
         reader, known = recognised(np.round(p, digits).astype(dtype).astype(np.float64))
-        assert reader.unit == pytest.approx(10.0**-digits)
-        assert f"have {digits} digits" in known.how
+        assert known.unit == pytest.approx(10.0**-digits)
+        assert reader.name == "probabilities"
+        assert f"multiples of {10.0**-digits:g}, and sum to 1" in known.how
+
+    def test_percents_and_coarser_steps_are_found(self):
+        p = softmax(2 * RNG.standard_normal((20, 5)), axis=1)
+        reader, known = recognised(np.round(100 * p, 1))
+        assert (known.unit, reader.step, reader.total) == (pytest.approx(0.1), pytest.approx(1e-3), 100)
+        assert recognised(np.round(20 * p) / 20)[1].unit == pytest.approx(0.05)
+
+    def test_other_kinds_are_rounded_too(self):
+        z = np.round(3 * RNG.standard_normal((20, 10)), 2)
+        reader, known = recognised(z)
+        assert (reader.name, known.unit) == ("logits", pytest.approx(0.01))
+        p = np.round(RNG.random((20, 10)), 3)
+        reader, known = reader_of(Settings(output_kind="sigmoid"), Ending(), p[:, :, None])
+        assert (reader.step, known.unit) == (pytest.approx(1e-3), pytest.approx(1e-3))
 
     def test_others_are_left_as_they_are(self):
         p = softmax(2 * RNG.standard_normal((20, 10)), axis=1)
-        assert recognised(p)[0].unit == 0
-        assert recognised(p.astype(np.float32).astype(np.float64))[0].unit == 0
-        assert digits_of(np.round(3 * RNG.standard_normal((20, 10)), 2)) is None  # logits
-        assert recognised(np.round(RNG.random((20, 10)), 2))[0].unit == 0  # independent ones: they do not sum to 1
-        assert digits_of(np.round(p[:1, :3], 2)) is None  # too few to tell
+        assert recognised(p)[1].unit == 0
+        assert recognised(p.astype(np.float32).astype(np.float64))[1].unit == 0
+        assert recognised(3 * RNG.standard_normal((20, 10)).astype(np.float32))[1].unit == 0
+        assert unit_of(np.round(p[:1, :3], 2)) is None  # too few to tell
+        assert unit_of(np.zeros((8, 3))) is None
 
     def test_it_is_no_chance(self):
         """Of 2,000 draws of few probabilities that were not rounded none is taken for rounded."""
         rng = np.random.default_rng(5)
-        assert not any(digits_of(softmax(rng.standard_normal((4, 3)), axis=1)) for _ in range(2000))
+        assert not any(unit_of(softmax(rng.standard_normal((4, 3)), axis=1)) for _ in range(2000))
 
 
 # Of a 95 % interval a sketch's own covers 90 % and more of 40 samples (three standard errors below); the rounding's part is added.
@@ -95,6 +110,34 @@ def test_intervals_hold_the_truth_or_there_is_no_value(d, K, scale, digits):
         assert "rounded-model" in {f.id for f in found.findings}
         assert found.step.rounding == f"its outputs are multiples of {10.0**-digits:g}"
     assert "output-kind" not in {f.id for f in found.findings}
+
+
+@pytest.mark.parametrize("digits", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["logits", "sigmoid"])
+@pytest.mark.parametrize(("d", "K"), [(64, 10), (784, 10), (100, 3)])
+def test_so_do_those_of_rounded_logits_and_of_independent_probabilities(d, K, kind, digits):
+    net = Net(d, K, 2.5, seed=d + K)
+
+    def rounded(X):
+        z = np.tanh(X.astype(np.float64) @ net.A) @ net.B + net.b
+        return np.round(z if kind == "logits" else expit(z), digits)
+
+    def truth(x):
+        if kind == "logits":
+            return net.lambda_max(x)
+        h = np.tanh(x.astype(np.float64) @ net.A)
+        J, p = net.B.T @ np.diag(1 - h**2) @ net.A.T, expit(h @ net.B + net.b)
+        return float(np.linalg.eigvalsh(J.T @ np.diag(p * (1 - p)) @ J)[-1])
+
+    settings = Settings(budget=401, replay=0, flip=False, output_kind=kind)
+    found = audit(from_callable(rounded, (d,), K), net.X, settings=settings)
+    measured = [s for s in found.samples if s.lambda_max.value is not None]
+    held = [s.lambda_max.low <= truth(net.X[s.index]) <= s.lambda_max.high for s in measured]
+    if len(measured) >= 10:
+        assert np.mean(held) >= COVERED
+    if len(measured) < 36:
+        assert digits == 1
+        assert found.verdict == "inconclusive"
 
 
 def test_saturated_outputs_have_no_value_rather_than_a_wrong_one():

@@ -36,7 +36,7 @@ from onnxfim.slopes.logarithms import with_rounding
 from onnxfim.slopes.measurer import Measurer
 from onnxfim.slopes.oddness import has_no_slope
 from onnxfim.slopes.scored import Scored, joined
-from onnxfim.slopes.units import with_units
+from onnxfim.slopes.units import coordinates_tell, with_units
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -111,8 +111,8 @@ def plan(ground: Ground) -> DirectionPlan:
     affordable = d * ROWS_PER_DIRECTION[COORDINATE_SCHEME] <= settings.budget - 1
     # Where features differ in scale, random directions know standardised inputs only; coordinates know all units.
     wanted = settings.method == "exact" or (affordable and (settings.method == "auto" or ground.spread is not None))
-    if ground.reader.unit and settings.method != "exact":  # a coordinate alone moves rounded outputs by less than their unit
-        wanted = False
+    if (unit := ground.subject.unit) and settings.method != "exact":  # a coordinate alone may move rounded outputs by less
+        wanted = wanted and coordinates_tell(step, unit, d)
     if wanted and step.scheme != "dithered":
         moves = coordinate_moves(ground)
         return DirectionPlan(coordinate_differences(ground, moves), coordinate_measurer(ground, moves), d, moves=moves)
@@ -308,8 +308,8 @@ def _result(ground: Ground, plan: DirectionPlan, sample: Sample, parts: Sequence
             result = without_slope(result)
         elif not plan.exact and has_no_slope(scored):
             result = without_slope(result, BESIDE_A_JUMP)
-        if ground.reader.unit:
-            result = with_units(result, ground.reader, base, scored.ends, ground.step.bias)
+        if ground.subject.unit:
+            result = with_units(result, ground.reader, base, scored.ends, ground.subject.unit, ground.step.bias, summed=plan.exact)
         if ground.subject.of_logarithm:
             result = with_rounding(result, base, float(np.finfo(ground.subject.info.input_dtype).eps))
         leads = ground.settings.flip and plan.measurer.parts == 1

@@ -114,7 +114,7 @@ def _choose(context: Context, clean: Clean, ties: TiedSamples, rows: LadderRows,
     context.meter.further(int(means.ladder) + after)
     context.say("choosing the step")
     shown = PlacedForward(_Shown(context, after), chosen)
-    rounded = context.reader.unit > 0
+    rounded = context.subject.unit > 0
     # Of outputs rounded to digits the sample's own are off by as much in all directions, and the directions are dither enough.
     scheme = "central" if rounded and settings.scheme == "auto" else settings.scheme
     found = choose_step(
@@ -165,8 +165,8 @@ def _by_gradients(clean: Clean) -> int:
 def _rounding(context: Context, clean: Clean) -> str | None:
     """What shows that the file rounds its values, in words; None where nothing does."""
     file = context.subject.file
-    if context.reader.unit:
-        return f"its outputs are multiples of {context.reader.unit:g}"
+    if context.subject.unit:
+        return f"its outputs are multiples of {context.subject.unit:g}"
     if file is not None:
         if operators := rounding_operators(file.proto):
             return f"{QUANTISERS} ({', '.join(operators)})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from onnxfim.errors import ModelError
@@ -11,7 +13,7 @@ from onnxfim.slopes.kinds.base import Array, OutputReader, Recognition, Takes
 from onnxfim.slopes.kinds.detection import DetectionLogits, DetectionProbabilities
 from onnxfim.slopes.kinds.embedding import Embedding
 from onnxfim.slopes.kinds.gaussian import Gaussian
-from onnxfim.slopes.kinds.rounded import RoundedProbabilities
+from onnxfim.slopes.kinds.rounded import of_few_digits, rounded_to
 from onnxfim.slopes.kinds.sigmoid import SigmoidLogits, SigmoidProbabilities
 from onnxfim.slopes.kinds.softmax import Probabilities, SoftmaxLogits
 
@@ -41,8 +43,14 @@ def reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, 
     """
     finite = np.isfinite(z).all(axis=(1, 2))
     z = z[finite] if finite.any() else z  # a sample that gives no number tells nothing
-    if (rounded := RoundedProbabilities.of_values(end, z, settings)) is not None:
+    if (rounded := of_few_digits(end, z, settings)) is not None:
         return rounded
+    reader, known = _reader_of(settings, end, z)
+    return reader, replace(known, unit=rounded_to(end, reader, z))
+
+
+def _reader_of(settings: Settings, end: Ending, z: Array) -> tuple[OutputReader, Recognition]:
+    """The same of outputs of which nothing shows that they were rounded."""
     if settings.output_kind != "auto":
         told = next(kind for kind in KINDS if kind.name == settings.output_kind and kind.fits(z))
         reader = told.of(settings)

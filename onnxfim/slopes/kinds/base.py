@@ -18,10 +18,29 @@ Takes: TypeAlias = Literal["all", "directions", "scores"]
 
 @dataclass(frozen=True)
 class Recognition:
-    """How outputs are known to be of a kind, and what speaks against it: values of a wrong kind are no values."""
+    """How outputs are known to be of a kind, and what speaks against it: values of a wrong kind are no values.
+
+    ``unit`` is what all outputs are multiples of, where they were rounded to digits; else 0.
+    """
 
     how: str
     doubt: str | None = None
+    unit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What rounding of outputs leaves of a value of λ.
+
+    Attributes:
+        added: What it adds to λ at most, as one direction's variance.
+        hidden: What outputs that never move may add that is not seen.
+        outputs: How many outputs move.
+    """
+
+    added: float
+    hidden: float
+    outputs: int
 
 
 class OutputReader(ABC):
@@ -40,7 +59,6 @@ class OutputReader(ABC):
         differentiated: How slopes come about where they are not those of the outputs, in words.
         scores_from_slopes: Scores are made of the slopes of the logits alone, see `scores_of`.
         no_temperature: Why a temperature has no meaning, in words; None where it has one.
-        unit: What outputs are multiples of, where they were rounded to digits; else 0.
         spread_formula: The largest eigenvalue of C, in symbols, times ``L²``.
     """
 
@@ -52,7 +70,6 @@ class OutputReader(ABC):
     differentiated: ClassVar[str] = ""
     scores_from_slopes: ClassVar[bool] = False
     no_temperature: ClassVar[str | None] = None
-    unit: float = 0.0
     spread_formula: ClassVar[str]
 
     @property
@@ -147,14 +164,22 @@ class OutputReader(ABC):
         """The same from slopes of the logits (m, K, P), where ``scores_from_slopes``."""
         raise NotImplementedError(f"scores of a {self.name} output are not made of its slopes")
 
-    def around(self, base: Array, plus: Array, minus: Array) -> Array:
-        """Of outputs that are multiples of `unit`: mean probabilities (K, P) at a sample and about it, 0 where they are not told.
+    def lost(self, base: Array, plus: Array, minus: Array, h: float, unit: float) -> Lost:
+        """What rounding of the outputs to multiples of ``unit`` adds to λ and hides from it.
+
+        Slopes are off by a variance of ``unit²/(6h²)`` each. Scores are linear in them, and the square of the norm of that map,
+        bounded by its largest sums of rows and columns, is what λ takes of it.
 
         Args:
             base: Outputs at the sample, (K, P).
             plus, minus: At the ends of steps about it, (m, K, P).
+            h: Distance between the ends.
+            unit: What the outputs are multiples of.
         """
-        raise NotImplementedError(f"a {self.name} output is not rounded to digits")
+        ends = np.eye(base.size).reshape(base.size, *base.shape) * (h / 2)
+        with np.errstate(invalid="ignore"):
+            S = np.abs(self.scores(base, base + ends, base - ends, h))  # (K·P, K·P)
+        return Lost(unit**2 / (6.0 * h**2) * float(S.sum(axis=0).max() * S.sum(axis=1).max()), 0.0, base.size)
 
     def weights(self, outputs: Array, temperature: float = 1.0) -> Array | None:
         """The diagonal W of ``A = W J``, (n, K·P), for ``outputs`` (n, K, P), where the outputs are independent.
