@@ -7,21 +7,37 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from onnxfim.runtime import control_groups
 from onnxfim.runtime.control_groups import lines
 
 _SHARED = 0.85  # of the time of a call, the share that its own thread runs, where the cores are its own
 _EVIDENCE = 0.02  # seconds of calls that tell it
+_GIVEN: ContextVar[int | None] = ContextVar("onnxfim_cores", default=None)
+
+
+@contextmanager
+def given_cores(count: int | None) -> Iterator[None]:
+    """So many cores are this thread's own while the block runs, whatever the machine has; None leaves all of them."""
+    before = _GIVEN.set(count)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(before)
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on at a time: what its affinity leaves, and the quotas of the control groups around it."""
+    """Cores that this process may run on at a time: what its affinity leaves, and the quotas of the control groups around it.
+
+    Where workers share a machine, each has those that it was given (`given_cores`).
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         cores = os.cpu_count() or 1
-    return max(1, min([cores, *(math.ceil(share) for share in _quotas())]))
+    return max(1, min([cores, _GIVEN.get() or cores, *(math.ceil(share) for share in _quotas())]))
 
 
 def limited_cores() -> int | None:

@@ -1,0 +1,173 @@
+"""A worker's inside: the model and the samples as they came, opened once, and ranges of them measured one after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path, PurePosixPath
+from typing import Any, ParamSpec, TypeAlias
+
+import numpy as np
+
+import onnxfim
+from onnxfim import errors
+from onnxfim.auditing.meter import Report
+from onnxfim.auditing.summary import package_versions
+from onnxfim.data import Samples
+from onnxfim.errors import ModelError, OnnxFimError, in_one_line
+from onnxfim.fleet.measuring_shards import PlannedWork
+from onnxfim.fleet.merging import merge
+from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.record.plan import Plan
+from onnxfim.record.shard import Shard
+from onnxfim.runtime.shared_cores import given_cores
+from onnxfim.runtime.stopping import Stop
+
+Array: TypeAlias = np.ndarray[Any, Any]
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """What a worker measures with; arrays, so that all workers of a machine read one copy in shared memory.
+
+    Attributes:
+        run: Name of the run: 32 hexadecimal digits that nobody can foresee.
+        files: The model's file and those that hold its weights, by their path from the model's folder; the model's is the first.
+        samples: The plan's samples.
+    """
+
+    run: str
+    files: Mapping[str, Array]
+    samples: Samples
+
+
+def materials(run: str, model: ModelFile, samples: Samples) -> Materials:
+    """What workers of this run are given.
+
+    Raises:
+        ModelError: a file cannot be read, or is another one by now.
+    """
+    if model.changed:
+        raise ModelError(f"{model.path}: was written to since it was opened. Run it again when it is written to the end.")
+    folder = model.path.parent.resolve()
+    files = {}
+    for path in model.files:
+        real = path.resolve()
+        name = model.path.name if path == model.path else os.path.relpath(real, folder)
+        if name.startswith(".."):  # the model is a link, and its weights lie beside the file that it names
+            name = os.path.relpath(real, model.path.resolve().parent)
+        try:
+            files[PurePosixPath(*Path(name).parts).as_posix()] = np.fromfile(real, np.uint8)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error.strerror}). Check its name and permissions.") from error
+    own = replace(samples, inputs=np.ascontiguousarray(samples.inputs))
+    return Materials(run, files, own)
+
+
+def told(method: Callable[P, dict[str, Any]]) -> Callable[P, str]:
+    """The method with its answer as JSON text; an error is an answer too, so that no exception of ours has to travel."""
+
+    @wraps(method)
+    def answer(*args: P.args, **kwargs: P.kwargs) -> str:
+        try:
+            return json.dumps(method(*args, **kwargs))
+        except OnnxFimError as error:
+            kind = next(c.__name__ for c in type(error).__mro__ if getattr(errors, c.__name__, None) is c)
+            return json.dumps({"error": kind, "text": str(error)})
+
+    return answer
+
+
+def heard(text: str) -> dict[str, Any]:
+    """What a worker answered.
+
+    Raises:
+        OnnxFimError: it answered with an error.
+    """
+    message: dict[str, Any] = json.loads(text)
+    if "error" in message:
+        raise getattr(errors, message["error"])(message["text"])
+    return message
+
+
+class Seat:
+    """One worker of a run. Its methods answer with JSON text, which `heard` reads.
+
+    Args:
+        given: The model and the samples.
+        cores: Cores that are its own; None for all of the machine.
+    """
+
+    def __init__(self, given: Materials, cores: int | None = None) -> None:
+        self._given, self._cores = given, cores
+        self._work: PlannedWork | None = None
+        self._plan: Plan | None = None
+        self._folder = Path(tempfile.gettempdir()) / f"onnxfim-{given.run}"
+
+    @told
+    def about(self) -> dict[str, Any]:
+        """What is installed here, and where it is."""
+        return {
+            "version": onnxfim.__version__, "versions": package_versions(), "process": os.getpid(), "machine": platform.node(),
+        }  # fmt: skip
+
+    @told
+    def open(self, plan: str) -> dict[str, Any]:
+        """Open the model for a plan."""
+        started = time.perf_counter()
+        with given_cores(self._cores):
+            self._plan = Plan.from_json(plan)
+            self._work = PlannedWork(self._plan, load_model(self._model()), self._given.samples)
+        return {"seconds": time.perf_counter() - started}
+
+    @told
+    def measure(self, number: int, indices: Sequence[int]) -> dict[str, Any]:
+        """Results of a range of samples, as the text of a shard."""
+        started = time.perf_counter()
+        assert self._work is not None
+        with given_cores(self._cores):
+            shard = self._work.measure(indices)
+        return {"number": number, "shard": shard.to_json(), "seconds": time.perf_counter() - started}
+
+    @told
+    def leave(self) -> dict[str, Any]:
+        """Remove the model's files from this machine; workers that have them open go on."""
+        if self._work is not None:
+            self._work.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return {}
+
+    def _model(self) -> Path:
+        """The model's file on this machine, written by the first worker that comes to it."""
+        where = self._folder / next(iter(self._given.files))
+        with suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+        if os.name != "nt" and os.lstat(self._folder).st_uid != os.getuid():
+            raise ModelError(f"{self._folder}: is another user's folder. Remove it.")
+        for name, content in reversed(self._given.files.items()):  # the model last: where it is, all is
+            path = self._folder / name
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(memoryview(content))
+                os.replace(part, path)
+            except OSError as error:
+                with suppress(OSError):
+                    os.unlink(part)
+                raise ModelError(f"{path}: cannot be written ({in_one_line(error)}). Make room on that machine.") from error
+        return where
+
+
+__all__ = ["Materials", "Seat", "heard", "materials"]
