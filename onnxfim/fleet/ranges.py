@@ -28,6 +28,8 @@ LOSSES, PIECES = 2, 8
 MOVES = 4
 #: A range that takes so many times what is expected is given to an idle worker as well.
 LATE = 2.0
+#: And one that takes so many times that may hang.
+HUNG = 100.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,23 @@ class RangeQueue:
         """Those that take ranges."""
         return tuple(self._hands)
 
+    def busy(self, worker: Hashable) -> bool:
+        """Whether a worker has a range in hand."""
+        return bool(self._hands[worker].ranges)
+
+    def full(self, worker: Hashable) -> bool:
+        """Whether a worker takes no other range now."""
+        return len(self._hands[worker].ranges) >= IN_HAND
+
+    def overdue(self, now: float, quiet: float) -> tuple[Hashable, ...]:
+        """Workers whose range takes longer than so many seconds, and `HUNG` times what is expected of it."""
+        rate = self.rate or 0.0
+        return tuple(
+            worker
+            for worker, hand in self._hands.items()
+            if hand.ranges and now - hand.since > max(quiet, HUNG * rate * len(hand.ranges[0]))
+        )
+
     def joins(self, worker: Hashable) -> None:
         """Another worker takes ranges from now on."""
         self._hands.setdefault(worker, _Hand())
@@ -142,7 +161,7 @@ class RangeQueue:
     def take(self, worker: Hashable, now: float) -> SampleRange | None:
         """The next range for a worker; None where it holds enough, or there is nothing that it could do."""
         hand = self._hands[worker]
-        if len(hand.ranges) >= IN_HAND:
+        if self.full(worker):
             return None
         found = self._cut()
         if found is None and not hand.ranges:
