@@ -25,7 +25,7 @@ from onnxfim.cli.gating import (
     warn_of_gates,
 )
 from onnxfim.cli.identifying import told_by, with_data_files, words_given
-from onnxfim.cli.isolating import runs
+from onnxfim.cli.isolating import Runs, runs
 from onnxfim.cli.options import setting_value
 from onnxfim.cli.outputs import Outputs
 from onnxfim.cli.without_report import reasons_written, write_reason
@@ -37,6 +37,7 @@ from onnxfim.data.samples import Choice
 from onnxfim.data.user_loader import names_code, read_from
 from onnxfim.graph.choosing_inputs import choose_input
 from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.record.audit import Audit
 from onnxfim.record.dates import report_date
 from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
@@ -80,7 +81,8 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
             subject = (model, Candidate(prepared.file, prepared.samples, prepared.settings))
             return dry_run_command([subject], how, console, options, as_json=outputs.json_to_stdout)
         try:
-            measured = how.audit(Candidate(prepared.file, prepared.samples, prepared.settings), options)
+            candidate = Candidate(prepared.file, prepared.samples, prepared.settings)
+            measured = how.audit(candidate, options) if options["ray"] is None else _over_ray(how, candidate, options)
         except OutOfTime as error:
             write_reason(outputs.targets, model, str(error), NOTHING, identity)
             console.error(str(error))
@@ -90,6 +92,13 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         measured = replace(measured, run=replace(measured.run, times=times))
     measured = replace(measured, identity=with_data_files(told.of(measured.identity) or Identity(""), options))
     return concluded(measured, checks, outputs, console, options)
+
+
+def _over_ray(how: Runs, candidate: Candidate, options: dict[str, Any]) -> Audit:
+    """The audit by a Ray cluster; few commands need what does it."""
+    from onnxfim.cli.over_ray import over_ray
+
+    return over_ray(how, candidate, options)
 
 
 def planned(subject: LoadedSubject) -> Planned:

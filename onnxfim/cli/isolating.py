@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from onnxfim.auditing.common_step import Candidate
 from onnxfim.auditing.isolation import Isolation, Outcome, OutOfTime, isolated, isolated_audit
 from onnxfim.auditing.jobs import AuditJob, Job
+from onnxfim.auditing.meter import Report
 from onnxfim.auditing.process import can_fork
 from onnxfim.cli.cache_folder import cache_folder
 from onnxfim.cli.console import Console
@@ -64,7 +65,7 @@ class Runs:
         if self.apart:
             show = partial(self.console.progress, turn, apart=True)
             return isolated_audit(job, self.isolation, show=show, level=self._level, before=before)
-        return self._here(job, turn)
+        return self.here(job.run, turn)
 
     def do(self, job: Job[T], *, turn: Turn | None = None) -> Outcome[T]:
         """What comes of a job; ``turn`` tells which of several it is.
@@ -74,14 +75,14 @@ class Runs:
         """
         if self.apart:
             return isolated(job, self.isolation, show=partial(self.console.progress, turn, apart=True), level=self._level)
-        return Outcome(self._here(job, turn), {}, ())
+        return Outcome(self.here(job.run, turn), {}, ())
 
     @property
     def _level(self) -> int:
         return logging.INFO if self.console.verbose else logging.WARNING
 
-    def _here(self, job: Job[T], turn: Turn | None) -> T:
-        """The result of a job in this process, which is asked to end when its time is up."""
+    def here(self, run: Callable[[Report, Stop], T], turn: Turn | None = None) -> T:
+        """What comes of work in this process, which is asked to end when its time is up."""
         stop, timer = current_stop() or Stop(), None
         if self.isolation.deadline is not None:
             timer = threading.Timer(max(self.isolation.deadline - time.monotonic(), 0.0), stop.ask, (TIME_LIMIT,))
@@ -89,7 +90,7 @@ class Runs:
             timer.start()
         try:
             with self.console.progress(turn) as report:
-                return job.run(report, stop)
+                return run(report, stop)
         except KeyboardInterrupt:
             if stop.by == TIME_LIMIT:
                 raise OutOfTime("the time limit came before anything was measured. Give a longer --timeout.") from None

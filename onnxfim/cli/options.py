@@ -259,6 +259,9 @@ def fleet_options(function: F) -> F:
             option("--shard", metavar="i/n|auto", example="2/8",
                    help="Which shard of how many, from 1; auto where a scheduler's environment tells (Slurm, Kubernetes, GitLab and others). "
                    "It is written to shard-i-of-n.json in the working folder, or to -o FOLDER or FILE."),
+            option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", example="head:6379",
+                   help="Measure on a Ray cluster: HOST:PORT of its head, auto for the one that this machine belongs to; without ADDRESS on "
+                   "the cores of this machine. Workers that are lost are replaced (extra ray)."),
         ],
         function,
         "fleet",

@@ -13,11 +13,13 @@ from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.fleet.ranges import RangeQueue
 from onnxfim.fleet.seat import heard
+from onnxfim.record.audit import Audit
 from onnxfim.record.plan import Plan
 from onnxfim.record.running import UNMEASURED, Restart
 from onnxfim.record.sample import SampleResult, Skipped
 from onnxfim.record.shard import Shard
 from onnxfim.runtime.stopping import Stop, Stopped
+from onnxfim.verdict.judge import judge
 
 _STAGE = "measuring"
 _LOOK = 0.2  # seconds that an answer is waited for
@@ -308,6 +310,26 @@ class Crew:
         return self.plan.audit.model.name
 
 
+def with_crew(audit: Audit, crewed: Crewed, seconds: float, restarts: Sequence[Restart] = ()) -> Audit:
+    """The merged audit with what became of its workers, ``restarts`` those of planning and merging; it took so many seconds in all.
+
+    A machine that is lost changes no number and speaks against no model: it stands among the times, as all that hangs on the hour.
+    """
+    run = audit.run
+    times = {
+        **run.times, "workers": crewed.workers, "ranges": crewed.ranges, "workers_seconds": round(crewed.seconds, 3),
+        "workers_busy_seconds": round(crewed.busy, 3),
+    }  # fmt: skip
+    if crewed.lost:
+        times["lost_machines"] = len(crewed.lost)
+    failed = run.failed_stages if crewed.whole else tuple(f for f in run.failed_stages if f.error != "Missing")
+    run = replace(
+        run, seconds=seconds, times=times, restarts=(*restarts, *run.restarts, *crewed.restarts), failed_stages=failed,
+        partial=run.partial or not crewed.whole, stopped=crewed.stopped, interrupted_by=crewed.by,
+    )  # fmt: skip
+    return judge(replace(audit, run=run))
+
+
 def _joined(shards: Sequence[Shard]) -> Shard:
     """Shards of one worker as one."""
     samples: list[SampleResult] = sorted((r for s in shards for r in s.samples), key=lambda r: r.index)
@@ -324,4 +346,4 @@ def _joined(shards: Sequence[Shard]) -> Shard:
     )
 
 
-__all__ = ["Answer", "Backend", "Crew", "Crewed"]
+__all__ = ["Answer", "Backend", "Crew", "Crewed", "with_crew"]

@@ -50,7 +50,7 @@ def ray_measured(
         OnnxFimError: as the workers.
     """
     run = os.urandom(16).hex()
-    with connected(address) as ray:
+    with stop.unbroken(), connected(address) as ray:
         home = _Home(ray, materials(run, model, samples), plan)
         try:
             return Crew(home, plan, plan.audited, report=report, stop=stop, quiet=quiet, share=share).run()
@@ -85,6 +85,16 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def require_ray(address: str) -> None:
+    """Raise where Ray or its cluster is missing, before any work.
+
+    Raises:
+        SettingsError: which.
+    """
+    _ray(alone=address == LOCAL)
+    _knock(address)
 
 
 _START = "Start one with `ray start --head` on this machine, or join it with `ray start --address=HOST:PORT`; --ray alone uses no other."
@@ -255,4 +265,4 @@ class _Home:
         return Answer(worker, None, "ended unexpectedly")
 
 
-__all__ = ["LOCAL", "connected", "ray_measured"]
+__all__ = ["LOCAL", "connected", "ray_measured", "require_ray"]
