@@ -103,7 +103,6 @@ _START = "Start one with `ray start --head` on this machine, or join it with `ra
 def _ray(*, alone: bool) -> Any:
     if "ray" not in sys.modules:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         if alone:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for listening on loopback alone
     try:
