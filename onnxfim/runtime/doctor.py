@@ -35,6 +35,7 @@ _EXTRAS = {
     "matplotlib": "plots in Python: pip install 'onnxfim[notebook]'",
     "mlflow-skinny": "audits in MLflow's runs: pip install 'onnxfim[mlflow]'",
     "huggingface_hub": "audits in model cards: pip install 'onnxfim[huggingface]'",
+    "ray": "audits on a cluster, audit --ray: pip install 'onnxfim[ray]'",
 }
 
 
