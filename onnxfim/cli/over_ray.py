@@ -27,7 +27,7 @@ def over_ray(how: Runs, candidate: Candidate, options: dict[str, Any]) -> Audit:
         OutOfTime: the time limit came before anything was measured.
     """
     if options["max_memory"] is not None:
-        raise SettingsError("--max-memory: limits a process of this machine, and --ray runs on others. Limit Ray's workers instead.")
+        raise SettingsError("--max-memory: limits a process of this machine, and --ray runs on others. Leave it out.")
     address, started = options["ray"], time.perf_counter()
     require_ray(address)
     model, samples = candidate.model, candidate.inputs

@@ -1,4 +1,4 @@
-"""A crew of workers measures a plan's samples: it hands ranges out, takes answers in, replaces who is lost, and tells how far it is."""
+"""A crew of workers measures a plan's samples: ranges go out, answers come in, who is lost is replaced, progress is told."""
 
 from __future__ import annotations
 
@@ -239,7 +239,9 @@ class Crew:
             self._opening.discard(worker)
             self._stillborn += not machine
             if self._stillborn >= _STILLBORN and not self._most:
-                raise WorkerEnded(f"{self._name}: the worker {ended} while opening the model, and so did others. Nothing was measured.")
+                raise WorkerEnded(
+                    f"{self._name}: the worker {ended} while opening the model, and so did others. Nothing was measured."
+                )
             return
         loss = self._queue.lost(worker, ended, machine=machine)
         _log.info("the worker %s %s: %d samples are measured again", worker, ended, loss.again)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnxfim
-from onnxfim.auditing.meter import Report
+from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError, SettingsError, in_one_line
 from onnxfim.fleet.crew import Answer, Crew, Crewed
@@ -50,6 +50,9 @@ def ray_measured(
         OnnxFimError: as the workers.
     """
     run = os.urandom(16).hex()
+    report(
+        of_one_stage("starting Ray" if address == LOCAL else "reaching the cluster", 0, len(plan.audited), "samples", share, None)
+    )
     with stop.unbroken(), connected(address) as ray:
         home = _Home(ray, materials(run, model, samples), plan)
         try:
@@ -62,6 +65,9 @@ def ray_measured(
 def connected(address: str) -> Iterator[Any]:
     """Ray, connected to a cluster while the block runs; a connection that was there already is used, and stays.
 
+    What Ray prints of machines that die goes nowhere meanwhile, not even into a report on stdout: the run tells it in a line of its
+    own.
+
     Raises:
         SettingsError: Ray is not installed, or no cluster answers.
     """
@@ -70,6 +76,20 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
         return
     _knock(address)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        _connect(ray, address)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster; the handlers of signals stay as they were.
+
+    Raises:
+        SettingsError: none answers.
+    """
     handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
     local = {"include_dashboard": False} if address == LOCAL else {}
     try:
@@ -81,10 +101,6 @@ def connected(address: str) -> Iterator[Any]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():  # Ray takes SIGTERM for itself
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def require_ray(address: str) -> None:
@@ -97,7 +113,9 @@ def require_ray(address: str) -> None:
     _knock(address)
 
 
-_START = "Start one with `ray start --head` on this machine, or join it with `ray start --address=HOST:PORT`; --ray alone uses no other."
+_START = (
+    "Start one with `ray start --head` on this machine, or join it with `ray start --address=HOST:PORT`; --ray alone uses no other."
+)
 
 
 def _ray(*, alone: bool) -> Any:
@@ -222,7 +240,7 @@ class _Home:
 
         about = heard(text)
         self._nodes[worker] = about["node"]
-        here = {"onnxfim": onnxfim.__version__, **self._versions}
+        here = {**self._versions, "onnxfim": onnxfim.__version__}
         there = {**about["versions"], "onnxfim": about["version"]}
         other = next((name for name in sorted(here) if here[name] != there.get(name)), None)
         if other is not None:
@@ -258,9 +276,9 @@ class _Home:
         if lost or (node is not None and not any(n["Alive"] for n in self._ray.nodes() if n["NodeID"] == node)):
             return Answer(worker, None, "was lost with its machine", machine=True)
         if node is None and "ModuleNotFoundError" in text:
-            raise ModelError("--ray: a worker cannot import onnxfim. Install it, with the extra ray, on every machine of the cluster.")
-        if "memory" in text and "OOM" in text:
-            return Answer(worker, None, "was killed, probably for want of memory")
+            raise ModelError(
+                "--ray: a worker cannot import onnxfim. Install it, with the extra ray, on every machine of the cluster."
+            )
         return Answer(worker, None, "ended unexpectedly")
 
 

@@ -19,17 +19,13 @@ import numpy as np
 
 import onnxfim
 from onnxfim import errors
-from onnxfim.auditing.meter import Report
 from onnxfim.auditing.summary import package_versions
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError, OnnxFimError, in_one_line
 from onnxfim.fleet.measuring_shards import PlannedWork
-from onnxfim.fleet.merging import merge
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.plan import Plan
-from onnxfim.record.shard import Shard
 from onnxfim.runtime.shared_cores import given_cores
-from onnxfim.runtime.stopping import Stop
 
 Array: TypeAlias = np.ndarray[Any, Any]
 P = ParamSpec("P")
