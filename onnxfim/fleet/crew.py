@@ -11,7 +11,7 @@ from typing import Protocol
 from onnxfim.auditing.isolation import LEAST, RESTARTS, SHARE, WorkerEnded
 from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.errors import ModelError, OnnxFimError
-from onnxfim.fleet.ranges import RangeQueue
+from onnxfim.fleet.ranges import IN_HAND, RangeQueue
 from onnxfim.fleet.seat import heard
 from onnxfim.record.audit import Audit
 from onnxfim.record.plan import Plan
@@ -212,15 +212,16 @@ class Crew:
             return
         self._queue.joins(worker)
         self._hungry.add(worker)
+        self._asked = -1e9  # who comes asks at once
         self._most = max(self._most, len(self._queue.workers))
 
     def _measured(self, worker: Hashable, text: str) -> None:
         message = heard(text)
-        shard = Shard.from_json(message["shard"], where=f"worker {worker}")
         fresh = self._queue.answered(worker, message["number"], message["seconds"], self.clock())
         self._hungry.add(worker)
         if not fresh:
             return
+        shard = Shard.from_json(message["shard"], where=f"worker {worker}")
         if shard.plan != self.plan.id or shard.indices != set(fresh):
             raise ModelError(f"worker {worker}: answered for other samples than it was asked for. Install one onnxfim everywhere.")
         self._shards.setdefault(worker, []).append(shard)
@@ -262,11 +263,14 @@ class Crew:
         if not queue.waiting and now - self._asked < _IDLE:
             return
         self._asked = now
-        for worker in tuple(self._hungry):
-            while (found := queue.take(worker, now)) is not None:
+        for _ in range(IN_HAND):  # one for each, before there is a second for anybody
+            for worker in sorted(self._hungry, key=queue.busy):
+                found = queue.take(worker, now)
+                if found is None:
+                    break  # nor is there any for the others
                 self.backend.measure(worker, found.number, found.indices)
-            if queue.full(worker):
-                self._hungry.discard(worker)
+                if queue.full(worker):
+                    self._hungry.discard(worker)
 
     def _end_the_overdue(self) -> None:
         for worker in self._queue.overdue(self.clock(), self.quiet):

@@ -20,8 +20,8 @@ LONGEST = 5.0
 SHORTEST = 0.2
 #: Seconds that the one queue needs for a range; with many workers ranges last so long that it keeps up at half its pace.
 HANDLING = 0.002
-#: Samples of a range as long as nobody knows what one takes.
-PROBE = 16
+#: Samples of a range as long as nobody knows what one takes, which may be minutes.
+PROBE = 1
 #: Workers that must be lost with a range before it is laid to a sample of it, and into how many parts it is cut then.
 LOSSES, PIECES = 2, 8
 #: How often a range may go to another worker because a whole machine was lost, before that counts as a loss of the range's own.
