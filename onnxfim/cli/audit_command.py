@@ -136,6 +136,13 @@ def read_samples(file: ModelFile, options: Mapping[str, Any]) -> tuple[Samples, 
     return samples, scale
 
 
+def _fetched(path: str) -> tuple[str, str | None]:
+    """Where data lie on this machine, and what they are called where they came from elsewhere."""
+    from onnxfim.data.fetched import called, fetched, is_elsewhere
+
+    return (str(fetched(path)), called(path)) if is_elsewhere(path) else (path, None)
+
+
 def settings_from(options: dict[str, Any], **others: Any) -> Settings:
     """The settings that the options give, with ``others`` that have no option.
 
@@ -173,12 +180,16 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: Mapping[str
             order=None if names is None else class_order(names),
         )  # fmt: skip
     else:
+        data, labels, source = options["data"], options["labels_path"], None
+        if "://" in f"{data}{labels or ''}":
+            data, source = _fetched(data)
+            labels, _ = (labels, None) if labels is None else _fetched(labels)
         samples = load(
-            options["data"], shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
-            labels_key=options["labels_key"], labels_path=options["labels_path"], limit=limit, input_name=into.name, held=held,
-            moved=moved, label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
+            data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
+            labels_key=options["labels_key"], labels_path=labels, limit=limit, input_name=into.name, held=held, moved=moved, label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
             class_names=options["class_names"],
         )  # fmt: skip
+        samples = samples if source is None else replace(samples, source=source)
     if several:  # a scale is that of one input
         return samples, None
     if options["already_normalised"] and options["std"]:
