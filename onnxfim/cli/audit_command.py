@@ -186,7 +186,8 @@ def _samples(file: ModelFile, preprocessing: Preprocessing, options: Mapping[str
             labels, _ = (labels, None) if labels is None else _fetched(labels)
         samples = load(
             data, shape=shape, dtype=dtype, preprocessing=preprocessing, inputs_key=options["inputs_key"],
-            labels_key=options["labels_key"], labels_path=labels, limit=limit, input_name=into.name, held=held, moved=moved, label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
+            labels_key=options["labels_key"], labels_path=labels, limit=limit, input_name=into.name, held=held, moved=moved,
+            label_column=options["label_column"], feature_columns=options["feature_columns"] or (),
             class_names=options["class_names"],
         )  # fmt: skip
         samples = samples if source is None else replace(samples, source=source)

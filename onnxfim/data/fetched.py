@@ -35,9 +35,7 @@ def fetched(address: str) -> Path:
     try:
         import fsspec
     except ImportError as error:
-        raise InputError(
-            f"{where}: needs fsspec, and a filesystem for {scheme}. pip install fsspec (and s3fs, gcsfs, …)."
-        ) from error
+        raise InputError(f"{where}: needs fsspec and its filesystem. pip install fsspec (with s3fs, gcsfs, …).") from error
     folder = Path(tempfile.mkdtemp(prefix="onnxfim-data-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:

@@ -283,6 +283,8 @@ class Crew:
         for worker in tuple(self._opening):
             self.backend.end(worker)
         self._opening.clear()
+        done = self._queue.done
+        self.report(of_one_stage("taking in what is in flight", done, self._queue.total, "samples", self.share, _PATIENCE))
         while not self.stop.hurried and self.clock() < until and any(map(self._queue.busy, self._queue.workers)):
             self._hear(_LOOK)
 

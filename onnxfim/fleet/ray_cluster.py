@@ -27,6 +27,7 @@ from onnxfim.runtime.stopping import Stop
 LOCAL = "local"
 _CPU = "CPUExecutionProvider"
 _KNOCK = 5.0  # seconds for a cluster to answer at all
+_ASIDE = "aside"  # what a worker does beside the range that it measures
 _LEAVE = 3.0  # seconds for workers to remove the model's files
 
 
@@ -175,7 +176,8 @@ class _Home:
             what = f"GPU (the plan is for {plan.audit.run.provider})" if self._gpus else "CPU"
             raise SettingsError(f"--ray: the cluster has no {what} to run on. Start its workers, or another cluster.")
         self._given, self._plan = ray.put(given), ray.put(plan.to_json())
-        self._actor = ray.remote(num_cpus=1, num_gpus=int(self._gpus), max_restarts=0, max_task_retries=0)(_Placed)
+        options = {"num_cpus": 1, "num_gpus": int(self._gpus), "max_restarts": 0, "max_task_retries": 0}
+        self._actor = ray.remote(concurrency_groups={_ASIDE: 1}, **options)(_Placed)
         self._actors: dict[int, Any] = {}
         self._started = 0
         self._waited: dict[Any, tuple[int, str]] = {}  # what is waited for: whose it is, and what it is
@@ -227,9 +229,9 @@ class _Home:
     def close(self) -> None:
         """End all workers; the model's files are removed first, on each machine."""
         with contextlib.suppress(Exception):
-            leaving = [actor.leave.remote() for worker, actor in self._actors.items() if worker in self._nodes]
-            idle = {worker for worker, _ in self._waited.values()}
-            if leaving and not idle.issuperset(self._actors):
+            there = {self._nodes[worker]: actor for worker, actor in self._actors.items() if worker in self._nodes}
+            leaving = [actor.leave.options(concurrency_group=_ASIDE).remote() for actor in there.values()]
+            if leaving:
                 self._ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE)
         for worker in tuple(self._actors):
             self.end(worker)

@@ -136,9 +136,7 @@ class Seat:
 
     @told
     def leave(self) -> dict[str, Any]:
-        """Remove the model's files from this machine; workers that have them open go on."""
-        if self._work is not None:
-            self._work.close()
+        """Remove the model's files from this machine; this may be asked while a range is measured."""
         shutil.rmtree(self._folder, ignore_errors=True)
         return {}
 
