@@ -10,7 +10,7 @@ from typing import Protocol
 
 from onnxfim.auditing.isolation import LEAST, RESTARTS, SHARE, WorkerEnded
 from onnxfim.auditing.meter import Report, of_one_stage
-from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.errors import ModelError, OnnxFimError, ProviderError
 from onnxfim.fleet.ranges import IN_HAND, RangeQueue
 from onnxfim.fleet.seat import heard
 from onnxfim.record.audit import Audit
@@ -216,7 +216,12 @@ class Crew:
         self._most = max(self._most, len(self._queue.workers))
 
     def _measured(self, worker: Hashable, text: str) -> None:
-        message = heard(text)
+        try:
+            message = heard(text)
+        except ProviderError as error:  # a device of one machine: others may do it
+            self.backend.end(worker)
+            self._gone(worker, f"failed ({error})", machine=False)
+            return
         fresh = self._queue.answered(worker, message["number"], message["seconds"], self.clock())
         self._hungry.add(worker)
         if not fresh:

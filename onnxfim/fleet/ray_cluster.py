@@ -18,6 +18,7 @@ from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError, SettingsError, in_one_line
 from onnxfim.fleet.crew import Answer, Crew, Crewed
+from onnxfim.fleet.grounding import planned_samples
 from onnxfim.fleet.seat import Materials, Seat, heard, materials
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.plan import Plan
@@ -55,7 +56,7 @@ def ray_measured(
         of_one_stage("starting Ray" if address == LOCAL else "reaching the cluster", 0, len(plan.audited), "samples", share, None)
     )
     with stop.unbroken(), connected(address) as ray:
-        home = _Home(ray, materials(run, model, samples), plan)
+        home = _Home(ray, materials(run, model, planned_samples(plan, samples)), plan)
         try:
             return Crew(home, plan, plan.audited, report=report, stop=stop, quiet=quiet, share=share).run()
         finally:

@@ -147,7 +147,7 @@ class Seat:
             os.mkdir(self._folder, 0o700)
         if os.name != "nt" and os.lstat(self._folder).st_uid != os.getuid():
             raise ModelError(f"{self._folder}: is another user's folder. Remove it.")
-        for name, content in reversed(self._given.files.items()):  # the model last: where it is, all is
+        for name, content in reversed(tuple(self._given.files.items())):  # the model last: where it is, all is
             path = self._folder / name
             if path.exists():
                 continue

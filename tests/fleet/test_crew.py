@@ -87,8 +87,11 @@ class Pretended:
             del self.queues[worker]
             yield Answer(worker, None, *death)
             return
-        self.measured += indices
-        yield Answer(worker, json.dumps({**heard(self.seat.measure(number, indices)), "seconds": 0.1 * len(indices)}))
+        told = json.loads(self.seat.measure(number, indices))
+        if "error" not in told:
+            self.measured += indices
+            told["seconds"] = 0.1 * len(indices)
+        yield Answer(worker, json.dumps(told))
 
     def end(self, worker):
         self.queues.pop(worker, None)
@@ -235,6 +238,24 @@ def test_one_who_asks_before_anything_was_measured_ends_it(planned, seat):
     stop.ask("SIGTERM")
     with pytest.raises(Stopped, match="SIGTERM"):
         crew_of(planned, Pretended(seat, 2), stop=stop).run()
+
+
+def test_a_device_that_fails_costs_its_worker_and_no_sample(planned, seat):
+    backend = Pretended(seat, 2)
+    right, failed = seat.measure, []
+
+    class Failing:
+        def measure(self, number, indices):
+            if len(backend.measured) > 20 and not failed:
+                failed.append(number)
+                return json.dumps({"error": "ProviderError", "text": "CUDA: device lost"})
+            return right(number, indices)
+
+    backend.seat = Failing()
+    audit = merged(planned, crew_of(planned, backend).run())
+    assert failed
+    assert [r.ended for r in audit.run.restarts] == ["failed (CUDA: device lost)"]
+    assert (len(audit.samples), audit.skipped) == (N, ())
 
 
 def test_an_answer_about_other_samples_is_refused(planned, seat):

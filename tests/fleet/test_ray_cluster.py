@@ -23,7 +23,7 @@ from onnxfim import fleet
 from onnxfim.cli import main
 from onnxfim.errors import ModelError, SettingsError
 from onnxfim.fleet.crew import with_crew
-from onnxfim.fleet.ray_cluster import LOCAL, connected, ray_measured, require_ray
+from onnxfim.fleet.ray_cluster import LOCAL, _Home, connected, ray_measured, require_ray
 from onnxfim.fleet.seat import materials
 from onnxfim.graph.load import load_model
 from onnxfim.runtime.stopping import Stop
@@ -135,8 +135,9 @@ def workers_of(parent):
             yield process.info["pid"]
 
 
-def test_one_who_asks_it_to_end_gets_what_was_measured(cluster):
+def test_one_who_asks_it_to_end_gets_what_was_measured(cluster, monkeypatch):
     plan, data, _ = planned(200, method="sketch", budget=600)
+    monkeypatch.setattr(os, "urandom", lambda n: b"\x08" * n)  # the name of the run
     stop = Stop()
 
     def report(progress):
@@ -148,6 +149,7 @@ def test_one_who_asks_it_to_end_gets_what_was_measured(cluster):
     assert (audit.run.partial, audit.run.interrupted_by) == (True, "SIGINT")
     assert 0 < len(audit.samples) < 200
     assert len(audit.samples) + len(audit.skipped) == 200
+    assert not os.path.exists(os.path.join(tempfile.gettempdir(), "onnxfim-" + "08" * 16))
 
 
 def test_a_worker_with_another_version_is_refused_in_one_line(cluster, monkeypatch):
@@ -231,6 +233,35 @@ def test_nothing_listens_beyond_this_machine(cluster):
     listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in ours]
     assert listening
     assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+class Stub:
+    """Ray as far as a home asks it for places."""
+
+    exceptions = None
+
+    def __init__(self, *nodes):
+        self._nodes = [{"Alive": alive, "NodeID": str(i), "Resources": resources} for i, (alive, resources) in enumerate(nodes)]
+        self.asked = {}
+
+    def nodes(self):
+        return self._nodes
+
+    def put(self, value):
+        return value
+
+    def remote(self, **options):
+        self.asked = options
+        return lambda kind: kind
+
+
+@pytest.mark.parametrize(("provider", "places", "gpus"), [("CPUExecutionProvider", 11, 0), ("CUDAExecutionProvider", 2, 1)])
+def test_a_worker_has_a_gpu_where_the_plan_is_for_one_and_a_core_else(provider, places, gpus):
+    plan, _, _ = planned(20)
+    plan = replace(plan, draft={**plan.draft, "run": {**plan.draft["run"], "provider": provider}})
+    stub = Stub((True, {"CPU": 8.0, "GPU": 2.0}), (True, {"CPU": 3.0}), (False, {"CPU": 64.0, "GPU": 8.0}), (True, {}))
+    assert _Home(stub, None, plan).places() == places
+    assert (stub.asked["num_gpus"], stub.asked["num_cpus"], stub.asked["max_restarts"]) == (gpus, 1, 0)
 
 
 def test_ray_is_loaded_only_where_it_is_asked_for():
