@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ParamSpec, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from onnxfim.auditing.summary import package_versions
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError, OnnxFimError, in_one_line
 from onnxfim.fleet.measuring_shards import PlannedWork
+from onnxfim.graph.external import located
 from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.plan import Plan
 from onnxfim.runtime.shared_cores import given_cores
@@ -54,19 +55,20 @@ def materials(run: str, model: ModelFile, samples: Samples) -> Materials:
     """
     if model.changed:
         raise ModelError(f"{model.path}: was written to since it was opened. Run it again when it is written to the end.")
-    folder = model.path.parent.resolve()
+    own = model.path.resolve()
+    beside = {name: path for name, path in located(model.path, model.proto).items() if path != own}
     files = {}
-    for path in model.files:
-        real = path.resolve()
-        name = model.path.name if path == model.path else os.path.relpath(real, folder)
-        if name.startswith(".."):  # the model is a link, and its weights lie beside the file that it names
-            name = os.path.relpath(real, model.path.resolve().parent)
+    for name, path in {model.path.name: own, **beside}.items():
+        inside = os.path.normpath(name)
+        if inside.startswith("..") or os.path.isabs(inside):
+            raise ModelError(
+                f"{model.path}: keeps weights in {name!r}, beyond its folder. Copy both into one folder, to send them."
+            )
         try:
-            files[PurePosixPath(*Path(name).parts).as_posix()] = np.fromfile(real, np.uint8)
+            files[inside] = np.fromfile(path, np.uint8)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error.strerror}). Check its name and permissions.") from error
-    own = replace(samples, inputs=np.ascontiguousarray(samples.inputs))
-    return Materials(run, files, own)
+    return Materials(run, files, replace(samples, inputs=np.ascontiguousarray(samples.inputs)))
 
 
 def told(method: Callable[P, dict[str, Any]]) -> Callable[P, str]:

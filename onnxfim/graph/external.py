@@ -27,7 +27,12 @@ class _Place:
 
 
 def external_files(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
-    """The files that hold weights, sorted; each holds what the model says, and none lies outside the model's folder.
+    """The files that hold weights, sorted by what the model calls them; as `located`."""
+    yield from located(where, proto).values()
+
+
+def located(where: Path, proto: onnx.ModelProto) -> dict[str, Path]:
+    """The files that hold weights by what the model calls them, sorted; each holds what the model says, none lies outside its folder.
 
     Where the model itself is a link, as in a cache of downloads, the folder of the file that it names counts too. Old runtimes
     follow links out of the folder, so links are resolved here.
@@ -45,9 +50,7 @@ def external_files(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
         file = files[place.location]
         if file is not None:
             _check_length(tensor, place, file)
-    for location in sorted(files):
-        if (found := files[location]) is not None:
-            yield found
+    return {location: found for location in sorted(files) if (found := files[location]) is not None}
 
 
 def _place(tensor: onnx.TensorProto) -> _Place:

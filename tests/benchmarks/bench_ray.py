@@ -25,6 +25,7 @@ from onnxfim.runtime.stopping import Stop
 from tests.support.places import SAMPLES
 
 MODEL, DATA = SAMPLES / "digits_resnet.onnx", SAMPLES / "digits.npz"
+ROUNDS = 3
 _NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     file, data = load_model(MODEL), onnxfim.load_samples(str(DATA), str(MODEL))
-    settings = onnxfim.Settings(batch=64, method="sketch", budget=4000, max_budget=4000)
+    settings = onnxfim.Settings(batch=64, method="sketch", budget=2000, max_budget=2000)
     plan = fleet.plan(file, data, settings=settings)
     alone = Seat(materials("6" * 32, file, data), 1)
     heard(alone.open(plan.to_json()))
@@ -55,7 +56,7 @@ def main() -> None:
         return (last - first) / (after - before) * len(plan.audited), found
 
     rows: dict[str, list[float]] = {"one process": [], "one node": [], "two nodes": [], "two nodes, one killed": []}
-    for _ in range(3):
+    for _ in range(ROUNDS):
         began = time.monotonic()
         for start in range(0, len(plan.audited), 50):
             heard(alone.measure(1, plan.audited[start : start + 50]))
@@ -68,7 +69,9 @@ def main() -> None:
         cluster.shutdown()
     base = statistics.median(rows["one process"])
     for name, seconds in rows.items():
-        print(f"{name}: {statistics.median(seconds):.1f} s for {len(plan.audited)} samples, {base / statistics.median(seconds):.2f} times as fast")
+        print(
+            f"{name}: {statistics.median(seconds):.1f} s for {len(plan.audited)} samples, {base / statistics.median(seconds):.2f} times as fast"
+        )
 
     # A range of one sample that costs next to nothing: what is left is what ranges cost.
     cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
@@ -78,7 +81,9 @@ def main() -> None:
         found = ray_measured(cheap, file, data, cluster.address, report=lambda _: None, stop=Stop())
         own = time.process_time() - own
     n = len(cheap.audited)
-    print(f"{n} ranges of one sample: {1e3 * own / n:.2f} ms of the driver's own time a range; the workers measured {found.busy / n * 1e3:.2f} ms each")
+    print(
+        f"{n} ranges of one sample: {1e3 * own / n:.2f} ms of the driver's own time a range; the workers measured {found.busy / n * 1e3:.2f} ms each"
+    )
     cluster.shutdown()
     heard(alone.leave())
 

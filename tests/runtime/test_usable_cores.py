@@ -8,7 +8,7 @@ import pytest
 
 from onnxfim.runtime import control_groups, session
 from onnxfim.runtime.session import open_session
-from onnxfim.runtime.shared_cores import limited_cores, usable_cores
+from onnxfim.runtime.shared_cores import given_cores, limited_cores, usable_cores
 from tests.support.models import Mlp
 
 
@@ -69,3 +69,15 @@ def test_the_threads_of_a_session(saved, monkeypatch, limited, asked, threads):
     assert options.intra_op_num_threads == threads
     if threads == 1:
         assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_worker_has_the_cores_that_it_was_given_and_no_more_than_there_are():
+    before = usable_cores()
+    with given_cores(1):
+        assert usable_cores() == 1
+        with given_cores(None):
+            assert usable_cores() == before
+        assert usable_cores() == 1
+    with given_cores(10**6):
+        assert usable_cores() == before
+    assert usable_cores() == before
