@@ -62,7 +62,7 @@ def materials(run: str, model: ModelFile, samples: Samples) -> Materials:
         inside = os.path.normpath(name)
         if inside.startswith("..") or os.path.isabs(inside):
             raise ModelError(
-                f"{model.path}: keeps weights in {name!r}, beyond its folder. Copy both into one folder, to send them."
+                f"{model.path}: keeps weights in {name!r}, beyond its folder. Copy both into one folder."
             )
         try:
             files[inside] = np.fromfile(path, np.uint8)

@@ -32,7 +32,7 @@ def external_files(where: Path, proto: onnx.ModelProto) -> Iterator[Path]:
 
 
 def located(where: Path, proto: onnx.ModelProto) -> dict[str, Path]:
-    """The files that hold weights by what the model calls them, sorted; each holds what the model says, none lies outside its folder.
+    """The files that hold weights by what the model calls them, sorted; each holds what the model says, none lies elsewhere.
 
     Where the model itself is a link, as in a cache of downloads, the folder of the file that it names counts too. Old runtimes
     follow links out of the folder, so links are resolved here.

@@ -33,7 +33,7 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     file, data = load_model(MODEL), onnxfim.load_samples(str(DATA), str(MODEL))
-    settings = onnxfim.Settings(batch=64, method="sketch", budget=2000, max_budget=2000)
+    settings = onnxfim.Settings(batch=64, method="sketch", budget=300)
     plan = fleet.plan(file, data, settings=settings)
     alone = Seat(materials("6" * 32, file, data), 1)
     heard(alone.open(plan.to_json()))
