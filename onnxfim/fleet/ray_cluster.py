@@ -115,9 +115,7 @@ def require_ray(address: str) -> None:
     _knock(address)
 
 
-_START = (
-    "Start one with `ray start --head` on this machine, or join it with `ray start --address=HOST:PORT`; --ray alone uses no other."
-)
+_START = "Start one with `ray start --head`, or join one with `ray start --address=HOST:PORT`; --ray alone needs none."
 
 
 def _ray(*, alone: bool) -> Any:
@@ -136,8 +134,8 @@ def _knock(address: str) -> None:
     """Raise where nothing listens at an address: Ray itself would try for minutes."""
     if address in (LOCAL, "auto"):
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in host:  # a client far away: Ray's drivers are machines of the cluster
         raise SettingsError(f"--ray {address}: HOST:PORT of a cluster's head was expected, or auto. Its port is 6379 by default.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()

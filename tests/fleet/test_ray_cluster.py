@@ -214,6 +214,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
         ("127.0.0.1:1", "nothing answers there"),
         ("nowhere.invalid:6379", "nothing answers there"),
         ("head", "HOST:PORT of a cluster's head was expected"),
+        ("ray://head:10001", "HOST:PORT of a cluster's head was expected"),
         ("head:port", "HOST:PORT of a cluster's head was expected"),
         ("127.0.0.1:99999999", "nothing answers there"),
     ],
