@@ -61,9 +61,7 @@ def materials(run: str, model: ModelFile, samples: Samples) -> Materials:
     for name, path in {model.path.name: own, **beside}.items():
         inside = os.path.normpath(name)
         if inside.startswith("..") or os.path.isabs(inside):
-            raise ModelError(
-                f"{model.path}: keeps weights in {name!r}, beyond its folder. Copy both into one folder."
-            )
+            raise ModelError(f"{model.path}: keeps weights in {name!r}, beyond its folder. Copy both into one folder.")
         try:
             files[inside] = np.fromfile(path, np.uint8)
         except OSError as error:
