@@ -51,7 +51,7 @@ class Costs:
     fixed: float
     sample: float
     spread: float = 0.0
-    answer: float = 0.0012
+    answer: float = 0.0015
     reading: float = 0.0
     merging: float = 0.0
 
@@ -76,7 +76,7 @@ class World:
     latency: float = 0.001
     hours: float = math.inf
     noticed: float = 5.0
-    seed: int = 0
+    seed: int = 3
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class Simulation:
         self.asked = -math.inf
         self.answered: set[int] = set()
         self.wakes = False
+        self.gone: set[int] = set()
 
     def run(self) -> Simulated:
         c, w = self.costs, self.world
@@ -172,6 +173,8 @@ class Simulation:
             self._later(after + self.draw.expovariate(1 / (self.world.hours * 3600)), "dies", machine, names)
 
     def _ready(self, name: int, machine: int) -> None:
+        if name in self.gone:  # its machine died while it opened the model
+            return
         if self.first is None:
             self.first = self.now
         self.workers[name] = _Worker(machine)
@@ -247,6 +250,7 @@ class Simulation:
 
     def _dies(self, machine: int, names: list[int]) -> None:
         self.lost += 1
+        self.gone.update(names)
         for name in names:
             if name in self.workers:
                 self.workers[name].dead = True

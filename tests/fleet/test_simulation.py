@@ -51,6 +51,15 @@ def test_no_work_is_lost_where_machines_die(workers, seed):
     assert found.total > 3000 / workers  # deaths cost time
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_machines_that_die_while_their_workers_open_the_model_leave_none_behind(seed):
+    """However often they die, there are never more workers than places: no run is faster than the work divided."""
+    costs = replace(FREE, sample=1.0, opening=60.0)
+    found = simulate(costs, World(4, hours=0.015, seed=seed, per_machine=2, **IDEAL), 1000)
+    assert found.lost > 0
+    assert found.measuring >= 1000 / 4
+
+
 def test_a_message_that_takes_time_is_hidden_behind_the_range_in_hand():
     """Each worker has the next range already; only at the beginning, and at the end, is a message waited for."""
     slow = simulate(FREE, World(4, latency=2.0), 100).total
