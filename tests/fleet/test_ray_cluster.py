@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for listening on loopback alone
+os.environ["RAY_worker_niceness"] = "0"  # 15 otherwise: other tests would keep its workers waiting
 
 import onnxfim
 from onnxfim import fleet
@@ -32,7 +33,7 @@ from tests.support.places import DEV, SAMPLES
 
 ray = DEV.load("ray")
 MODEL, DATA = SAMPLES / "digits_resnet.onnx", SAMPLES / "digits.npz"
-pytestmark = [pytest.mark.slow, pytest.mark.untraced]
+pytestmark = [pytest.mark.slow, pytest.mark.untraced]  # coverage in all of Ray's processes takes as long again
 _NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "node_ip_address": "127.0.0.1"}
 
 
