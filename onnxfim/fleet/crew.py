@@ -288,8 +288,7 @@ class Crew:
         for worker in tuple(self._opening):
             self.backend.end(worker)
         self._opening.clear()
-        done = self._queue.done
-        self.report(of_one_stage("taking in what is in flight", done, self._queue.total, "samples", self.share, _PATIENCE))
+        self._say("taking in what is in flight", _PATIENCE)
         while not self.stop.hurried and self.clock() < until and any(map(self._queue.busy, self._queue.workers)):
             self._hear(_LOOK)
 
@@ -314,7 +313,10 @@ class Crew:
         self._told = now
         crew, rate = len(queue.workers), queue.rate
         left = rate * len(queue.missing) / crew if rate is not None and crew else None
-        stage = f"measuring on {crew} worker{'s' * (crew != 1)}" if crew else "waiting for workers"
+        self._say(f"measuring on {crew} worker{'s' * (crew != 1)}" if crew else "waiting for workers", left)
+
+    def _say(self, stage: str, left: float | None) -> None:
+        queue = self._queue
         share = self.share + (1.0 - self.share) * queue.done / max(queue.total, 1)
         self.report(of_one_stage(stage, queue.done, queue.total, "samples", share, left))
 

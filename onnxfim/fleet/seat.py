@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias
+from typing import IO, Any, ParamSpec, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from onnxfim.runtime.shared_cores import given_cores
 
 Array: TypeAlias = np.ndarray[Any, Any]
 P = ParamSpec("P")
+
+_FOLDER, _USED = "onnxfim-", ".in-use"  # of a run's files on a machine, and what is locked in it
+_ABANDONED = 60.0  # seconds: younger folders may be about to be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +110,8 @@ class Seat:
         self._given, self._cores = given, cores
         self._work: PlannedWork | None = None
         self._plan: Plan | None = None
-        self._folder = Path(tempfile.gettempdir()) / f"onnxfim-{given.run}"
+        self._folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{given.run}"
+        self._used: object = None
 
     @told
     def about(self) -> dict[str, Any]:
@@ -143,10 +147,12 @@ class Seat:
     def _model(self) -> Path:
         """The model's file on this machine, written by the first worker that comes to it."""
         where = self._folder / next(iter(self._given.files))
+        _remove_abandoned(self._folder.parent)
         with suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)
         if os.name != "nt" and os.lstat(self._folder).st_uid != os.getuid():
             raise ModelError(f"{self._folder}: is another user's folder. Remove it.")
+        self._used = _in_use(self._folder)
         for name, content in reversed(tuple(self._given.files.items())):  # the model last: where it is, all is
             path = self._folder / name
             if path.exists():
@@ -162,6 +168,31 @@ class Seat:
                     os.unlink(part)
                 raise ModelError(f"{path}: cannot be written ({in_one_line(error)}). Make room on that machine.") from error
         return where
+
+
+def _in_use(folder: Path, *, alone: bool = False) -> IO[bytes] | None:
+    """Hold a folder as long as the file that comes back is open, whatever ends the process; None where that cannot be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where files that are open are not removed anyway
+        return None
+    file = None
+    with suppress(OSError):
+        file = (folder / _USED).open("ab")
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return file
+    if file is not None:
+        file.close()
+    return None
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what runs left that were killed: folders of some age that nobody holds."""
+    for folder in parent.glob(f"{_FOLDER}{'[0-9a-f]' * 32}"):
+        with suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > _ABANDONED and (held := _in_use(folder, alone=True)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                held.close()
 
 
 __all__ = ["Materials", "Seat", "heard", "materials"]

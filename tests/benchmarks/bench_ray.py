@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for listening on loopback alone
-os.environ["RAY_worker_niceness"] = "0"  # as the one process that they are compared with; Ray gives its workers 15
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as the one process that they are compared with; Ray gives its workers 15
 
 import onnxfim
 from onnxfim import fleet

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's switch for listening on loopback alone
-os.environ["RAY_worker_niceness"] = "0"  # 15 otherwise: other tests would keep its workers waiting
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - 15 otherwise: other tests would keep its workers waiting
 
 import onnxfim
 from onnxfim import fleet

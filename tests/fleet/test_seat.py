@@ -52,7 +52,7 @@ def test_the_models_files_are_there_while_it_is_open_and_gone_afterwards(plan, d
     for seat in seats:
         heard(seat.open(plan.to_json()))
     (folder,) = temp.iterdir()
-    assert [p.name for p in folder.iterdir()] == [MODEL.name]
+    assert {p.name for p in folder.iterdir()} == {MODEL.name, ".in-use"}
     if os.name == "posix":
         assert folder.stat().st_mode & 0o77 == 0  # weights may be secret
     heard(seats[0].leave())
@@ -129,7 +129,7 @@ def test_a_machine_without_room_says_so_in_one_line(plan, data, temp, monkeypatc
     seat = Seat(materials("f" * 32, load_model(MODEL), data), 1)
     with pytest.raises(ModelError, match=r"digits_mlp\.onnx: cannot be written \(.*No space left on device\)\. Make room"):
         heard(seat.open(plan.to_json()))
-    assert [p for p in Path(temp).rglob("*") if p.is_file()] == []
+    assert [p.name for p in Path(temp).rglob("*") if p.is_file()] == [".in-use"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders have owners on POSIX")
@@ -139,6 +139,24 @@ def test_another_users_folder_is_not_written_to(plan, data, temp, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(ModelError, match="is another user's folder"):
         heard(seat.open(plan.to_json()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(plan, data, temp):
+    used, left, young = (temp / f"onnxfim-{letter * 32}" for letter in "abc")
+    other = temp / "onnxfim-notes"
+    seat = Seat(materials("a" * 32, load_model(MODEL), data), 1)
+    heard(seat.open(plan.to_json()))
+    for folder in (left, young, other):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"x")
+    for folder in (used, left, other):
+        os.utime(folder, (0, 0))
+    later = Seat(materials("d" * 32, load_model(MODEL), data), 1)
+    heard(later.open(plan.to_json()))
+    assert {p.name for p in temp.iterdir()} == {used.name, young.name, other.name, f"onnxfim-{'d' * 32}"}
+    for one in (seat, later):
+        heard(one.leave())
 
 
 def test_materials_are_arrays_that_shared_memory_can_hold(data):
