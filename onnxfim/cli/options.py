@@ -199,7 +199,7 @@ def data_options(function: F, *, required: bool = True) -> F:
     return _apply(
         [
             option("--data", required=required, metavar="PATH|FILE.py:FUNCTION|random", example="samples.npz",
-                   help="Samples: .npz, .npy, .csv, .parquet, a folder of images or of a Hugging Face data set, `random`; or a function of a "
+                   help="Samples: .npz, .npy, .csv, .parquet, a folder of images or of a Hugging Face data set, an address such as s3://bucket/x.npz, `random`; or a function of a "
                    "Python file of yours, which is run (named on the command line alone)."),
             *_settings_of("data"),
             option("--labels", "labels_path", metavar="PATH", example="labels.npy", help="Labels in an .npy file of their own; of a folder of images in a .csv file.  [default: labels.csv in the folder]"),

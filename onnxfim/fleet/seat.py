@@ -161,7 +161,7 @@ class Seat:
             handle, part = tempfile.mkstemp(dir=path.parent)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(memoryview(content))
+                    content.tofile(file)
                 os.replace(part, path)
             except OSError as error:
                 with suppress(OSError):
