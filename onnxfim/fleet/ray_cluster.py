@@ -228,8 +228,9 @@ class _Home:
     def close(self) -> None:
         """End all workers; the model's files are removed first, on each machine."""
         with contextlib.suppress(Exception):
-            there = {self._nodes[worker]: actor for worker, actor in self._actors.items() if worker in self._nodes}
-            leaving = [actor.leave.options(concurrency_group=_ASIDE).remote() for actor in there.values()]
+            # All of them, so that none that is still opening the model writes its files again.
+            greeted = [actor for worker, actor in self._actors.items() if worker in self._nodes]
+            leaving = [actor.leave.options(concurrency_group=_ASIDE).remote() for actor in greeted]
             if leaving:
                 self._ray.wait(leaving, num_returns=len(leaving), timeout=_LEAVE)
         for worker in tuple(self._actors):

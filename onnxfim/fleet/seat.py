@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -112,6 +113,7 @@ class Seat:
         self._plan: Plan | None = None
         self._folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{given.run}"
         self._used: object = None
+        self._writing, self._left = threading.Lock(), False
 
     @told
     def about(self) -> dict[str, Any]:
@@ -140,12 +142,20 @@ class Seat:
 
     @told
     def leave(self) -> dict[str, Any]:
-        """Remove the model's files from this machine; this may be asked while a range is measured."""
+        """Remove the model's files from this machine, and write none any more; this may be asked while a range is measured."""
+        with self._writing:
+            self._left = True
         shutil.rmtree(self._folder, ignore_errors=True)
         return {}
 
     def _model(self) -> Path:
         """The model's file on this machine, written by the first worker that comes to it."""
+        with self._writing:
+            if self._left:
+                raise ModelError("the run is over.")
+            return self._written()
+
+    def _written(self) -> Path:
         where = self._folder / next(iter(self._given.files))
         _remove_abandoned(self._folder.parent)
         with suppress(FileExistsError):

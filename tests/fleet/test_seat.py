@@ -141,6 +141,14 @@ def test_another_users_folder_is_not_written_to(plan, data, temp, monkeypatch):
         heard(seat.open(plan.to_json()))
 
 
+def test_who_left_writes_no_files_any_more(plan, data, temp):
+    seat = Seat(materials("a" * 32, load_model(MODEL), data), 1)
+    heard(seat.leave())
+    with pytest.raises(ModelError, match="the run is over"):
+        heard(seat.open(plan.to_json()))
+    assert list(temp.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
 def test_what_a_killed_run_left_is_removed_by_the_next_and_what_is_in_use_is_not(plan, data, temp):
     used, left, young = (temp / f"onnxfim-{letter * 32}" for letter in "abc")
