@@ -123,6 +123,8 @@ def _ray(*, alone: bool) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
         if alone:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for listening on loopback alone
+        else:
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 s each, where what answers is no cluster; 20 otherwise
     try:
         import ray
     except ImportError as error:
