@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -305,7 +306,10 @@ def _shard_files(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if not os.path.isdir(path):
-            found.append(path)
+            pattern = (
+                sorted(glob.glob(path)) if glob.has_magic(path) and not os.path.lexists(path) else []
+            )  # not every shell expands it
+            found += pattern or [path]
             continue
         inside = sorted(str(p) for p in Path(path).glob("shard-*.json"))
         if not inside:

@@ -58,7 +58,7 @@ class ShardSample:
 
 
 @dataclass(frozen=True)
-class ShardIndex:
+class TarIndex:
     """The samples of shards, in their order."""
 
     where: str
@@ -134,7 +134,7 @@ def _named(pattern: str) -> list[str]:
     return names
 
 
-def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
+def index_of(where: str, shards: Sequence[Path]) -> TarIndex:
     """Go through the archives once.
 
     Raises:
@@ -172,7 +172,7 @@ def index_of(where: str, shards: Sequence[Path]) -> ShardIndex:
         raise InputError(
             f"{where}: holds no member KEY.ending, expected a picture or an array of each sample. Check how it was written."
         )
-    return ShardIndex(where, ranges, tuple(entries))
+    return TarIndex(where, ranges, tuple(entries))
 
 
 def _members(shard: Path) -> Iterator[tuple[str, int, int, str | None]]:
@@ -218,7 +218,7 @@ def _printable(name: str) -> str:
     return one_line(name.encode("utf-8", "replace").decode("utf-8", "replace"))
 
 
-def label_of_entry(index: ShardIndex, entry: ShardSample, asked: str | None, names: Sequence[str]) -> str | None:
+def label_of_entry(index: TarIndex, entry: ShardSample, asked: str | None, names: Sequence[str]) -> str | None:
     """The label of a sample as text: of a member that is called so, or under such a key of its JSON; None where there is none.
 
     Args:
@@ -246,7 +246,7 @@ def label_of_entry(index: ShardIndex, entry: ShardSample, asked: str | None, nam
     return str(told).strip() or None
 
 
-def _text(index: ShardIndex, entry: ShardSample, member: str) -> str:
+def _text(index: TarIndex, entry: ShardSample, member: str) -> str:
     """A small member's text; the sample is at fault where it is none."""
     if entry.members[member][1] > _MOST_TEXT:
         entry.fault = entry.fault or f"{entry.name}.{member} has over {_MOST_TEXT:,} bytes, expected a label"

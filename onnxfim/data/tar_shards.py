@@ -21,7 +21,7 @@ from onnxfim.data.lazy_rows import Array, Indices, RowReader
 from onnxfim.data.npy import NOT_AN_ARRAY, HeldRows, read_header
 from onnxfim.data.samples import Choice, Samples, one_line, shape_text, unusable
 from onnxfim.data.stored_rows import bytes_of
-from onnxfim.data.tar_index import ARRAYS, PICTURES, ShardIndex, ShardSample, index_of, label_of_entry
+from onnxfim.data.tar_index import ARRAYS, PICTURES, ShardSample, TarIndex, index_of, label_of_entry
 from onnxfim.errors import InputError
 from onnxfim.record.sample import Skipped
 
@@ -58,13 +58,13 @@ def load_shards(where: str, shards: Sequence[Path], target: Target, choice: Choi
     return _pictures(index, pictures, labels, drawn, target, asked)
 
 
-def _members(index: ShardIndex, kinds: frozenset[str]) -> dict[int, str]:
+def _members(index: TarIndex, kinds: frozenset[str]) -> dict[int, str]:
     """By the place of a sample, its member of one of these kinds."""
     found = ((i, entry.one_of(kinds)) for i, entry in enumerate(index.entries))
     return {i: member for i, member in found if member is not None}
 
 
-def _faults(index: ShardIndex, members: dict[int, str], labels: Sequence[str | None], chosen: Indices, kind: str) -> dict[int, str]:
+def _faults(index: TarIndex, members: dict[int, str], labels: Sequence[str | None], chosen: Indices, kind: str) -> dict[int, str]:
     """Why samples cannot be used, by their places."""
     labelled = any(labels)
     faults: dict[int, str] = {}
@@ -79,7 +79,7 @@ def _faults(index: ShardIndex, members: dict[int, str], labels: Sequence[str | N
     return faults
 
 
-def _order(index: ShardIndex, labels: Sequence[str | None], asked: Asked) -> ClassOrder | None:
+def _order(index: TarIndex, labels: Sequence[str | None], asked: Asked) -> ClassOrder | None:
     """The order of the classes: as given, else the alphabet's of all that there are, so that a part has the same."""
     every = [label for label in labels if label]
     if asked.order is not None or all(map(is_number, every)):
@@ -95,7 +95,7 @@ def _as_array(labels: Sequence[str | None]) -> Array:
 
 
 def _pictures(
-    index: ShardIndex, members: dict[int, str], labels: Sequence[str | None], choice: Choice, target: Target, asked: Asked
+    index: TarIndex, members: dict[int, str], labels: Sequence[str | None], choice: Choice, target: Target, asked: Asked
 ) -> Samples:
     """Samples that are pictures."""
     chosen = choice.of(len(index.entries))
@@ -119,12 +119,12 @@ def _pictures(
     return found.samples(source, target, classes.indices, classes.order, by_class=True, told=told)
 
 
-def _bytes(index: ShardIndex, entry: ShardSample, member: str) -> bytes:
+def _bytes(index: TarIndex, entry: ShardSample, member: str) -> bytes:
     return bytes(index.read(entry, member))
 
 
 def _arrays(
-    index: ShardIndex, members: dict[int, str], labels: Sequence[str | None], choice: Choice, target: Target, asked: Asked
+    index: TarIndex, members: dict[int, str], labels: Sequence[str | None], choice: Choice, target: Target, asked: Asked
 ) -> Samples:
     """Samples that are arrays; the first that can be read tells the shape and the type of all."""
     chosen = choice.of(len(index.entries))
@@ -167,7 +167,7 @@ class _Header:
         return f"{self.dtype} of shape {shape_text(self.shape)}"
 
 
-def _header(index: ShardIndex, entry: ShardSample, member: str) -> tuple[_Header, int]:
+def _header(index: TarIndex, entry: ShardSample, member: str) -> tuple[_Header, int]:
     """The header of an array, and where its numbers begin in the archive.
 
     Raises:

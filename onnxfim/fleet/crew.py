@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerAnswer:
     """What came of something that a worker was asked.
 
     Attributes:
@@ -61,7 +61,7 @@ class Backend(Protocol):
     def measure(self, worker: Hashable, number: int, indices: Sequence[int]) -> None:
         """Ask a worker for a range."""
 
-    def answers(self, timeout: float) -> Iterable[Answer]:
+    def answers(self, timeout: float) -> Iterable[WorkerAnswer]:
         """What was answered; it waits so many seconds for the first. Of a worker that is gone there is one answer, the last."""
 
     def end(self, worker: Hashable) -> None:
@@ -361,4 +361,4 @@ def _joined(shards: Sequence[Shard]) -> Shard:
     )
 
 
-__all__ = ["Answer", "Backend", "Crew", "Crewed", "with_crew"]
+__all__ = ["Backend", "Crew", "Crewed", "WorkerAnswer", "with_crew"]

@@ -17,7 +17,7 @@ import onnxfim
 from onnxfim.auditing.meter import Report, of_one_stage
 from onnxfim.data import Samples
 from onnxfim.errors import ModelError, SettingsError, in_one_line
-from onnxfim.fleet.crew import Answer, Crew, Crewed
+from onnxfim.fleet.crew import Crew, Crewed, WorkerAnswer
 from onnxfim.fleet.grounding import planned_samples
 from onnxfim.fleet.seat import Materials, Seat, heard, materials
 from onnxfim.graph.load import ModelFile
@@ -123,6 +123,8 @@ def _ray(*, alone: bool) -> Any:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
         if alone:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for listening on loopback alone
+        else:
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # of 40 s each, where what answers is no cluster; 20 otherwise
     try:
         import ray
     except ImportError as error:
@@ -196,7 +198,7 @@ class _Home:
     def measure(self, worker: Any, number: int, indices: Sequence[int]) -> None:
         self._waited[self._actors[worker].measure.remote(number, tuple(indices))] = worker, "measure"
 
-    def answers(self, timeout: float) -> Iterable[Answer]:
+    def answers(self, timeout: float) -> Iterable[WorkerAnswer]:
         waited = list(self._waited)
         if not waited:
             threading.Event().wait(timeout)
@@ -215,7 +217,7 @@ class _Home:
                 refusal = self._greeted(worker, found.text)
                 if refusal is None:
                     continue
-                found = Answer(worker, refusal)
+                found = WorkerAnswer(worker, refusal)
             yield found
 
     def end(self, worker: Any) -> None:
@@ -251,7 +253,7 @@ class _Home:
         self._waited[self._actors[worker].open.remote(self._plan)] = worker, "open"
         return None
 
-    def _answer(self, worker: int, ref: Any) -> Answer:
+    def _answer(self, worker: int, ref: Any) -> WorkerAnswer:
         """What a worker answered, or how it ended.
 
         Raises:
@@ -259,29 +261,29 @@ class _Home:
         """
         errors = self._errors
         try:
-            return Answer(worker, str(self._ray.get(ref)))
+            return WorkerAnswer(worker, str(self._ray.get(ref)))
         except errors.ActorUnavailableError:
-            return Answer(worker, None, "was lost with its machine, which cannot be reached", machine=True)
+            return WorkerAnswer(worker, None, "was lost with its machine, which cannot be reached", machine=True)
         except errors.OutOfMemoryError:
-            return Answer(worker, None, "was killed for want of memory")
+            return WorkerAnswer(worker, None, "was killed for want of memory")
         except errors.RayActorError as error:
             return self._dead(worker, error)
         except (errors.NodeDiedError, errors.ObjectLostError, errors.OwnerDiedError):
-            return Answer(worker, None, "was lost with its machine", machine=True)
+            return WorkerAnswer(worker, None, "was lost with its machine", machine=True)
         except errors.RayTaskError as error:
             raise ModelError(f"--ray: a worker failed unexpectedly ({in_one_line(error.cause or error)}). Report it.") from error
 
-    def _dead(self, worker: int, error: Exception) -> Answer:
+    def _dead(self, worker: int, error: Exception) -> WorkerAnswer:
         text = str(error)
         node = self._nodes.get(worker)
         lost = "node has died" in text or "node was" in text or getattr(error, "preempted", False)
         if lost or (node is not None and not any(n["Alive"] for n in self._ray.nodes() if n["NodeID"] == node)):
-            return Answer(worker, None, "was lost with its machine", machine=True)
+            return WorkerAnswer(worker, None, "was lost with its machine", machine=True)
         if node is None and "ModuleNotFoundError" in text:
             raise ModelError(
                 "--ray: a worker cannot import onnxfim. Install it, with the extra ray, on every machine of the cluster."
             )
-        return Answer(worker, None, "ended unexpectedly")
+        return WorkerAnswer(worker, None, "ended unexpectedly")
 
 
 __all__ = ["LOCAL", "connected", "ray_measured", "require_ray"]

@@ -12,7 +12,7 @@ import onnxfim
 from onnxfim import fleet
 from onnxfim.auditing.isolation import WorkerEnded
 from onnxfim.errors import ModelError, ProviderError
-from onnxfim.fleet.crew import Answer, Crew, with_crew
+from onnxfim.fleet.crew import Crew, WorkerAnswer, with_crew
 from onnxfim.fleet.seat import Seat, heard, materials
 from onnxfim.graph.load import load_model
 from onnxfim.record.running import UNMEASURED
@@ -78,20 +78,20 @@ class Pretended:
             text = self.opens(worker)
             if text is None:
                 del self.queues[worker]
-                yield Answer(worker, None, "ended with SIGSEGV")
+                yield WorkerAnswer(worker, None, "ended with SIGSEGV")
             else:
-                yield Answer(worker, text)
+                yield WorkerAnswer(worker, text)
             return
         death = self.dies(worker, indices)
         if death is not None:
             del self.queues[worker]
-            yield Answer(worker, None, *death)
+            yield WorkerAnswer(worker, None, *death)
             return
         told = json.loads(self.seat.measure(number, indices))
         if "error" not in told:
             self.measured += indices
             told["seconds"] = 0.1 * len(indices)
-        yield Answer(worker, json.dumps(told))
+        yield WorkerAnswer(worker, json.dumps(told))
 
     def end(self, worker):
         self.queues.pop(worker, None)
