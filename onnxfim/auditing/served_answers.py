@@ -33,6 +33,7 @@ def keep_answers(context: Context) -> None:
     info, forward = context.subject.info, context.subject.forward
     if info.served is None or not hasattr(forward, "keep"):
         return
+    _foretell(context)
     identity = {"served": info.sha256, "input": info.input, "output": info.output}
     store = context.memory.store({**identity, "what": "a few rows"})
     if store is None:
@@ -57,6 +58,19 @@ def keep_answers(context: Context) -> None:
     kept_by = context.memory.store({**identity, "asked": asked, "weights": count})
     if kept_by is not None:
         forward.keep(kept_by)
+
+
+def _foretell(context: Context) -> None:
+    """Say how many requests are to come, before they are made; as a warning where a limit ends the audit before."""
+    from onnxfim.auditing import planning
+    from onnxfim.auditing.served_cost import all_requests
+
+    name, reach = context.subject.info.name, getattr(context.subject.forward, "reach", None)
+    count = all_requests(context, planning.by_sketch(context))
+    if reach is not None and reach.max_queries is not None and reach.max_queries < count:
+        _log.warning("%s: about %d requests are to come, and the audit ends after %d (max_queries)", name, count, reach.max_queries)
+    else:
+        _log.info("%s: about %d requests of up to %d rows are to come", name, count, context.subject.forward.batch)
 
 
 def changed_meanwhile(ground: Ground, found: Found) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -55,6 +55,7 @@ def expected_traffic(context: Context, stages: list[PlannedStage]) -> ExpectedTr
     """
     forward: Any = context.subject.forward
     batch, reach = forward.batch, forward.reach
+    forward.reach = replace(reach, max_queries=None)  # of the run itself
     X, many = context.X, _BATCHES * reach.concurrency
     before = forward.traffic.requests, forward.traffic.rows, forward.traffic.sent, forward.traffic.received
     began, done = time.monotonic(), 0
@@ -65,14 +66,18 @@ def expected_traffic(context: Context, stages: list[PlannedStage]) -> ExpectedTr
     each = (time.monotonic() - began) / max(done, 1)
     if reach.max_qps is not None:
         each = max(each, 1 / reach.max_qps)
-    requests = [_requests(part, batch, planning.audited(context)) for part in stages]
     rows = round(sum(p.passes for p in stages))
     t = forward.traffic
     asked = max(t.rows - before[1], 1)
     up, down = (t.sent - before[2]) / asked, (t.received - before[3]) / asked
     return ExpectedTraffic(
-        _OPENING + sum(requests), rows, round(up * rows), round(down * rows), each, reach.max_qps, reach.max_queries
+        all_requests(context, stages), rows, round(up * rows), round(down * rows), each, reach.max_qps, reach.max_queries
     )  # fmt: skip
+
+
+def all_requests(context: Context, stages: list[PlannedStage]) -> int:
+    """Requests of a whole audit, about, where none has to be made again."""
+    return _OPENING + sum(requests_of(stages, context.subject.forward.batch, planning.audited(context)).values())
 
 
 def _requests(part: PlannedStage, batch: int, samples: int) -> int:
@@ -99,4 +104,4 @@ def _ask(forward: Forward, X: Array, rows: int) -> None:
     forward.outputs(X[at], at)
 
 
-__all__ = ["ExpectedTraffic", "expected_traffic", "requests_of"]
+__all__ = ["ExpectedTraffic", "all_requests", "expected_traffic", "requests_of"]

@@ -72,14 +72,14 @@ def test_the_values_are_those_of_the_file(command, mlp, tmp_path):
 
 def test_a_dry_run_tells_requests_rows_bytes_and_seconds(command, mlp):
     with served({"digits": mlp}) as server:
-        done = command("audit", server.url, *DIGITS, "--dry-run", "--max-qps", "50", "--max-queries", "20")
+        done = command("audit", server.url, *DIGITS, "--dry-run", "--max-qps", "50", "--max-queries", "10")
         asked = len(server.log.rows)
     assert done.exit_code == 0, done.output
     assert asked <= 15  # three to open it, some that are timed
     (line,) = [text for text in done.stdout.splitlines() if " requests of up to 128 rows" in text]
     assert "50 a second at most (--max-qps)" in line
     assert " kB up" in line
-    assert "--max-queries ends the run after 20 requests, before that" in done.stdout
+    assert "--max-queries ends the run after 10 requests, before that" in done.stdout
     assert done.stdout.splitlines()[-1] == "nothing was measured, and no report was written"
 
 
@@ -97,12 +97,13 @@ def test_a_dry_run_foresees_what_is_asked(command, mlp, tmp_path):
     assert run["seconds"] >= 0.8 * told["requests"] / 20
 
 
-def test_a_cap_ends_it_as_inconclusive(command, mlp):
+def test_a_cap_ends_it_as_inconclusive(command, mlp, caplog):
     with served({"digits": mlp}) as server:
         done = command("audit", server.url, *DIGITS, "--max-queries", "100", "--batch", "8")
         assert sum(p.endswith("/infer") for p in server.log.paths) == 100
     assert done.exit_code == 4, done.output
     assert "ended by --max-queries" in done.output
+    assert " requests are to come, and the audit ends after 100 (max_queries)" in caplog.text  # before any of them
     with served({"digits": mlp}) as server:
         done = command("audit", server.url, *DIGITS, "--max-queries", "1")
     assert done.exit_code == 3
