@@ -33,6 +33,7 @@ from onnxfim.runtime.threads import one_blas_thread
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _DIGITS = 16  # of a sample's digest
+_OPENING = 64  # samples at which a model is opened: what its outputs are is told by the same ones everywhere
 
 
 def plan(
@@ -135,7 +136,7 @@ def _packed(array: Array | None) -> PackedArray | None:
 
 def _beside(ground: Ground, way: Way) -> tuple[int, ...]:
     """Indices of the samples that measuring any sample may look at."""
-    found: set[int] = set()
+    found = set(ground.clean.usable[:_OPENING].tolist())
     if way.kind == "gradient":
         found |= set(ground.clean.audited[: tied.SPREAD_ROWS].tolist())
     if ground.settings.flip:
