@@ -234,8 +234,15 @@ def _gradient(plan: Plan, union: Union) -> GradientInfo:
 
 
 def _times(run: Run, union: Union) -> dict[str, object]:
-    """What depends on clocks and machines: of the plan, and of the shards."""
-    return {**run.times, "shards": len(union.shards), "slowest_shard_seconds": max((s.seconds for s in union.shards), default=0.0)}
+    """What depends on clocks and machines: of the plan, and of the shards, each of which took its own time."""
+    seconds = run.seconds + sum(s.seconds for s in union.shards)
+    rate = (run.evaluations + sum(s.evaluations for s in union.shards)) / max(seconds, 1e-9)
+    return {
+        **run.times,
+        "rows_per_second": rate,
+        "shards": len(union.shards),
+        "slowest_shard_seconds": max((s.seconds for s in union.shards), default=0.0),
+    }
 
 
 def _union(parts: Iterable[Iterable[object]]) -> tuple:  # type: ignore[type-arg]
