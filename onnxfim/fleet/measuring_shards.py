@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.auditing import planning
-from onnxfim.auditing.context import Found
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.measuring import Way, looked_over, measured, way_as_planned
 from onnxfim.auditing.meter import Report
 from onnxfim.auditing.pictures import PICTURED, at_ends, pictured, ranked_by
@@ -173,7 +173,7 @@ class PlannedWork:
             finally:
                 heeded.heeded = before
 
-    def _opened_way(self, ground: Any) -> Way:
+    def _opened_way(self, ground: Ground) -> Way:
         gradient = self.plan.audit.gradient
         assert gradient is not None  # of every plan
         with one_blas_thread():
@@ -213,13 +213,13 @@ class PlannedWork:
         return pictured({i: X[self._at[i]] for i in shown}, sorted(shown), self.plan.kind)
 
 
-def _whole(measure: Any) -> Found:
+def _whole(measure: Callable[[], Found]) -> Found:
     """What was found, where nothing ended it early.
 
     Raises:
         Stopped: it was asked to end. ProviderError: the provider failed.
     """
-    found: Found = measure()
+    found = measure()
     if found.stopped is not None:
         raise ProviderError(found.stopped)
     if found.interrupted:

@@ -47,6 +47,28 @@ def read_text(path: str | os.PathLike[str], advice: str) -> bytes:
         raise OutputError(f"{str(path)!r}: is no path ({error}). {advice}") from error
 
 
+def versioned(text: str | bytes, *, where: str, field: str, version: str, what: str) -> dict[str, Any]:
+    """The object that JSON text holds, without the ``field`` that tells its layout.
+
+    Args:
+        text: The text.
+        where: What messages call it.
+        field: The name of the field.
+        version: What stands in it.
+        what: What the text should be, and what to give instead, in words.
+
+    Raises:
+        OutputError: no JSON, no object, or another layout.
+    """
+    record = parsed(text, where=where)
+    if not isinstance(record, dict) or field not in record:
+        raise OutputError(f"{where}: no {field!r} field, expected {what}")
+    found = record.pop(field)
+    if found != version:
+        raise OutputError(f"{where}: {field} is {json.dumps(found)[:40]}, expected {version!r}. Use the onnxfim that wrote it.")
+    return record
+
+
 def parsed(text: str | bytes, *, where: str) -> Any:
     """What JSON text holds; ``where`` is what messages call it.
 

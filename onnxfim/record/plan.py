@@ -13,7 +13,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.fitting import Misfit, from_plain
 from onnxfim.record.input_pictures import InputKind
-from onnxfim.record.json_text import parsed
+from onnxfim.record.json_text import versioned
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.layout import audit_from_dict, audit_text
 from onnxfim.record.limits import ALWAYS, AboveZero, Count, NotNegative, Positive, closed
@@ -148,15 +148,10 @@ class Plan:
         Raises:
             OutputError: no plan, one of another version, or fields that do not fit.
         """
-        record = parsed(text, where=where)
-        if not isinstance(record, dict) or "plan_version" not in record:
-            raise OutputError(f"{where}: no 'plan_version' field, expected a plan. Give a file that `onnxfim plan` wrote.")
-        version = record.pop("plan_version")
-        if version != PLAN_VERSION:
-            shown = json.dumps(version)[:40]
-            raise OutputError(f"{where}: plan_version is {shown}, expected {PLAN_VERSION!r}. Use the onnxfim that wrote it.")
+        what = "a plan. Give a file that `onnxfim plan` wrote."
+        record = versioned(text, where=where, field="plan_version", version=PLAN_VERSION, what=what)
         try:
-            found: Plan = from_plain(Plan, {**record, "version": version})
+            found: Plan = from_plain(Plan, {**record, "version": PLAN_VERSION})
         except Misfit as misfit:
             raise OutputError(f"{where}: {str(misfit).rstrip('.')}. Make the plan again.") from None
         if len(found.digests) != len(found.read):

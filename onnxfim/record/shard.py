@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import Thumbnail
 from onnxfim.record.coherence import require_measured
 from onnxfim.record.fitting import Misfit, from_plain
-from onnxfim.record.json_text import parsed, uncollected
+from onnxfim.record.json_text import uncollected, versioned
 from onnxfim.record.json_writing import as_json
 from onnxfim.record.layout import UNSAID, no_nulls
 from onnxfim.record.limits import ALWAYS, Count, NotNegative, Positive, closed
@@ -82,18 +81,12 @@ class Shard:
         Raises:
             OutputError: no shard, one of another version, or fields that do not fit.
         """
-        record = parsed(text, where=where)
-        if not isinstance(record, dict) or "shard_version" not in record:
-            told = "no 'shard_version' field, expected a shard"
-            raise OutputError(f"{where}: {told}. Give files that `onnxfim audit --plan PLAN --shard i/n` wrote.")
-        version = record.pop("shard_version")
-        if version != SHARD_VERSION:
-            shown = json.dumps(version)[:40]
-            raise OutputError(f"{where}: shard_version is {shown}, expected {SHARD_VERSION!r}. Use the onnxfim that wrote it.")
+        what = "a shard. Give files that `onnxfim audit --plan PLAN --shard i/n` wrote."
+        record = versioned(text, where=where, field="shard_version", version=SHARD_VERSION, what=what)
         try:
             no_nulls(record.get("samples"))
             with uncollected():
-                found: Shard = from_plain(Shard, {**record, "version": version})
+                found: Shard = from_plain(Shard, {**record, "version": SHARD_VERSION})
                 require_measured(found.samples, found.thumbnails)
         except Misfit as misfit:
             raise OutputError(f"{where}: {str(misfit).rstrip('.')}. Measure this shard again.") from None
