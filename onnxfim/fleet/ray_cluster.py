@@ -111,6 +111,7 @@ def require_ray(address: str) -> None:
     Raises:
         SettingsError: which.
     """
+    _end_of(address)
     _ray(alone=address == LOCAL)
     _knock(address)
 
@@ -132,15 +133,27 @@ def _ray(*, alone: bool) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raise where nothing listens at an address: Ray itself would try for minutes."""
+def _end_of(address: str) -> tuple[str, int] | None:
+    """Host and port of an address; None of one that has none.
+
+    Raises:
+        SettingsError: it is no address.
+    """
     if address in (LOCAL, "auto"):
-        return
+        return None
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "://" in host:  # a client far away: Ray's drivers are machines of the cluster
         raise SettingsError(f"--ray {address}: HOST:PORT of a cluster's head was expected, or auto. Its port is 6379 by default.")
+    return host.strip("[]"), int(port)
+
+
+def _knock(address: str) -> None:
+    """Raise where nothing listens at an address: Ray itself would try for minutes."""
+    end = _end_of(address)
+    if end is None:
+        return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+        socket.create_connection(end, timeout=_KNOCK).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise SettingsError(f"--ray {address}: nothing answers there ({in_one_line(error)}). {_START}") from error
 

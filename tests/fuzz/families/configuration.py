@@ -73,7 +73,7 @@ def _arguments(command: str) -> tuple[str, ...]:
 
 def _lines(rng: np.random.Generator, command: str) -> tuple[str, str]:
     """Some keys with odd values, at the top or in the command's table."""
-    known = [k for k in settable(main.commands[command]) if k not in ("output-file", "html-assets", "cache-dir", "data")]
+    known = [k for k in settable(main.commands[command]) if k not in ("output-file", "html-assets", "cache-dir", "data", "ray")]
     lines = []
     for _ in range(int(one(rng, (1, 1, 1, 2, 3)))):
         odd = rng.random() < 0.15

@@ -20,8 +20,8 @@ _VALUES = (
     "a=b", "NCHW", "NHWC", "nchw", "l2", "linf", "sketch", "gradient", "exact", "random", "html", "missing.npy", "d.npz", "labels.npy", ".", "/etc/hostname", "--seed", "-", "--",
     "9223372036854775807", "9223372036854775808", "-9223372036854775808", "18446744073709551616", "0.999999999999", "1e-300", "1e300",
 )  # fmt: skip
-#: Options that would be about other files than the case's own, or end at once.
-_LEFT_OUT = ("output-file", "html-assets", "config", "help", "cache-dir", "provider-library", "baseline")
+#: Options that would be about other files than the case's own, reach for a cluster, or end at once.
+_LEFT_OUT = ("output-file", "html-assets", "config", "help", "cache-dir", "provider-library", "baseline", "ray")
 
 
 def case(rng: np.random.Generator, folder: Path) -> Case:
