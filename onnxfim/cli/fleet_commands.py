@@ -87,8 +87,9 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
     how_many = (
         f"{n:,} sample{'s' * (n != 1)} {_WAYS[found.way]}, about {max(found.foreseen, draft.run.evaluations):,} forward passes"
     )
-    console.result(f"{target}: {how_many}, {draft.run.evaluations:,} of them done.")
-    console.say(f"next: onnxfim audit --plan {target} --shard i/n, for i from 1 to n; then onnxfim merge shard-*.json")
+    called, given_as = ("plan", "PLAN") if is_stdout(target) else (target, target)
+    console.result(f"{called}: {how_many}, {draft.run.evaluations:,} of them done.")
+    console.say(f"next: onnxfim audit --plan {given_as} --shard i/n, for i from 1 to n; then onnxfim merge shard-*.json")
 
 
 _WAYS = {

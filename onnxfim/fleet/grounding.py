@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,7 +46,7 @@ def require_same(plan: Plan, samples: Samples, indices: Sequence[int]) -> None:
     Raises:
         InputError: one is another than was planned.
     """
-    told: Mapping[int, str] = dict(zip(plan.read, plan.digests, strict=True))
+    told = plan.digest_of
     for index, found in zip(indices, digests_of(samples, indices), strict=True):
         if told[index] != found:
             raise InputError(

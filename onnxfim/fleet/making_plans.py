@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,10 +79,9 @@ def plan(
                 context.memory.close()
 
 
-def digests_of(samples: Samples, indices: Iterable[int]) -> tuple[str, ...]:
-    """Hash of each sample as it was read: its values, its label, and those of inputs that are held."""
-    at = {int(i): p for p, i in enumerate(samples.indices)}
-    return tuple(_digest(samples, at[i]) for i in indices)
+def digests_of(samples: Samples, indices: Sequence[int]) -> tuple[str, ...]:
+    """Hash of each sample as it was read: its values, its label, and those of inputs that are held; each must be there."""
+    return tuple(_digest(samples, p) for p in np.searchsorted(samples.indices, np.array(indices, np.int64)).tolist())
 
 
 def _digest(samples: Samples, position: int) -> str:

@@ -58,6 +58,7 @@ class PlannedWork:
     ) -> None:  # fmt: skip
         self.plan = plan
         self._samples = planned_samples(plan, samples)
+        self._audited = frozenset(plan.audited)
         self._gone = {s.index: s.reason for s in samples.skipped}
         settings = plan.audit.settings if batch is None else replace(plan.audit.settings, batch=batch)
         settings = settings if providers is None else replace(settings, providers=providers)
@@ -99,7 +100,7 @@ class PlannedWork:
             Stopped: it was asked to end; what was measured is in the cache.
         """
         started, plan = time.perf_counter(), self.plan
-        unknown = sorted(set(indices) - set(plan.audited))
+        unknown = sorted(set(indices) - self._audited)
         if unknown:
             raise InputError(f"plan: sample {unknown[0]} is none of those that are to be measured. Name some of the plan's.")
         wanted = sorted(set(indices))

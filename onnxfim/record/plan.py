@@ -128,10 +128,15 @@ class Plan:
         """The draft."""
         return audit_from_dict(dict(self.draft), where="plan")
 
-    @property
+    @cached_property
     def read(self) -> tuple[int, ...]:
         """Indices of all samples that have a digest, increasing."""
         return tuple(sorted({*self.audited, *self.beside}))
+
+    @cached_property
+    def digest_of(self) -> Mapping[int, str]:
+        """The digest of each sample that has one, by its index."""
+        return dict(zip(self.read, self.digests, strict=True))
 
     def lot(self, part: int, parts: int) -> tuple[int, ...]:
         """Indices of the samples of one shard of several, counted from 1: every so many-th of those that are audited."""

@@ -205,3 +205,11 @@ def test_a_shard_that_is_killed_goes_on_and_is_the_same(planned, tmp_path, run):
     run("merge", "shard-1-of-1.json", "-q", "-o", "json=merged.json")
     run("audit", MODEL, "--data", DATA, *ASKED, *ALONE, "-q", "-o", "json=whole.json")
     assert numbers(tmp_path / "merged.json") == numbers(tmp_path / "whole.json")
+
+
+def test_a_plan_on_stdout_is_called_one(run):
+    told = CliRunner().invoke(main, ["plan", MODEL, "--data", DATA, *ASKED, *ALONE, "-o", "-"])
+    assert told.exit_code == 0
+    assert json.loads(told.stdout)["plan_version"] == "1"
+    assert told.stderr.startswith("plan: 24 samples along random directions")
+    assert "onnxfim audit --plan PLAN --shard i/n" in told.stderr
