@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from onnxfim.auditing import planning
+from onnxfim.auditing import guaranteeing, planning
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.stages import by_gradients, choosing, crosscheck, flipping, replay, unmeasurable
 from onnxfim.errors import ModelError
@@ -108,7 +108,7 @@ def measured(way: Way) -> tuple[Way, Found]:
         found = unmeasurable.without_values(ground, way.none)
         decides = flips and not (ground.rows is not None and ground.rows.dependent)
         blind = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))] if decides else []
-        return way, unless_interrupted(found, blind)
+        return way, unless_interrupted(found, [*blind, *guaranteeing.of_each(way)])
     if way.derivative.route is not None:
         return _measured_by_gradients(way)
     from onnxfim.auditing.stages import by_differences, refining
@@ -119,7 +119,7 @@ def measured(way: Way) -> tuple[Way, Found]:
     first = by_differences.first_round(ground, plan, way.derivative.info)
     found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
     after = [lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found))] if flips else []
-    return way, unless_interrupted(found, after)
+    return way, unless_interrupted(found, [*after, *guaranteeing.of_each(way)])
 
 
 def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
@@ -142,7 +142,7 @@ def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
         later.append(lambda found: crosscheck.cross_check(ground, found))
     if ground.settings.flip:
         later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
-    return way, unless_interrupted(found, later)
+    return way, unless_interrupted(found, [*later, *guaranteeing.of_each(way)])
 
 
 def looked_over(way: Way, found: Found) -> Found:
@@ -161,7 +161,7 @@ def looked_over(way: Way, found: Found) -> Found:
 
         if against_surrogate.has_surrogate(ground):
             later.append(lambda found: against_surrogate.check_surrogate(ground, found))
-    return unless_interrupted(found, later)
+    return unless_interrupted(found, [*later, *guaranteeing.of_all(way)])
 
 
 def unless_interrupted(found: Found, stages: Sequence[Callable[[Found], Found]]) -> Found:

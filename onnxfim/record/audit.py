@@ -13,6 +13,7 @@ from onnxfim.record.bound import Architecture, Bound, ClosedForm
 from onnxfim.record.brief import brief
 from onnxfim.record.data_info import DataInfo
 from onnxfim.record.decision import Aggregates, BaselineComparison, Finding, GateResult, Verdict
+from onnxfim.record.guarantee_summaries import BracketSummary, NoiseSummary, SmoothingSummary, VerifierSummary
 from onnxfim.record.identity import Identity
 from onnxfim.record.input_pictures import DirectionSummary, SeriesTrace
 from onnxfim.record.limits import ALWAYS, AboveZero, Byte, Coefficient, Count, Limits, NotNegative, Part, Positive, closed
@@ -284,6 +285,10 @@ class Audit(Shown):
     identity: Identity | None = None
     robustness: Robustness | None = None
     direction_summary: DirectionSummary | None = None
+    bracket: tuple[BracketSummary, ...] = ()
+    noise: tuple[NoiseSummary, ...] = ()
+    smoothing: tuple[SmoothingSummary, ...] = ()
+    verifier: VerifierSummary | None = None
     schema_version: str = field(default=SCHEMA_VERSION, metadata=ALWAYS)
 
     @property

@@ -76,6 +76,18 @@ MEASURES: tuple[Measure, ...] = (
         "flip_radius", "Flip radius", "ρ", f"{INPUT_UNIT}s, L2", 1, optional=True, column=4, kind="upper bound",
         of_what_was_found=True,
     ),
+    Measure(
+        "flip_radius_linf", "Flip radius, L∞", "ρ_∞", "input units of the bracket, L∞", 1, optional=True, column=None,
+        kind="upper bound", of_what_was_found=True,
+    ),
+    Measure(
+        "certified_radius", "Certified radius", "r", "input units of the bracket, L2", 1, optional=True, column=None,
+        kind="lower bound",
+    ),
+    Measure(
+        "certified_radius_linf", "Certified radius, L∞", "r_∞", "input units of the bracket, L∞", 1, optional=True, column=None,
+        kind="lower bound",
+    ),
     Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", f"logits per {INPUT_UNIT}", -1, head="‖J‖₂", column=5),
     Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),
     Measure("effective_rank", "Effective rank", "tr F/λ", "directions", 0, gated=False, correlated=False, column=7, interval=False),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from onnxfim.record.guarantees import Bracket, NoiseStability, PredictedDistance, Smoothed, VerifiedBox
 from onnxfim.record.limits import ALWAYS, Count, NotNegative, Part, closed, needed_where
 
 #: ``kinked``: the function has no slope there but one-sided ones; the interval holds them.
@@ -132,6 +133,14 @@ class SampleResult:
     log10_fisher_bound: Estimate | None = None
     flip_radius: Estimate | None = None
     flip_lengths: FlipLengths | None = None
+    flip_radius_linf: Estimate | None = None
+    certified_radius: Estimate | None = None
+    certified_radius_linf: Estimate | None = None
+    predicted: tuple[PredictedDistance, ...] = ()
+    bracket: tuple[Bracket, ...] = ()
+    noise: tuple[NoiseStability, ...] = ()
+    smoothed: tuple[Smoothed, ...] = ()
+    verified: tuple[VerifiedBox, ...] = ()
 
 
 @closed

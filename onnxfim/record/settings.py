@@ -216,6 +216,44 @@ class Settings:
     attack_samples: int = setting(
         100, help="Samples to attack at most.", least=1, wrong="{value} is not a positive number of samples.", row="changed"
     )
+    bracket: bool = setting(
+        False, help="Put a guaranteed distance beside each estimate: bounds of the network around each sample, the flip radius in "
+        "L∞ and the distances that slopes predict, in L2 and L∞.", label="Bracket", row="changed",
+    )  # fmt: skip
+    noise: tuple[str, ...] = setting(
+        (), help="Noise under which each prediction must stay, such as gaussian:0.1 (its standard deviation) or uniform:8/255 (its "
+        "half-width), in raw input units where these are known: how often it does, with a stated confidence.",
+        metavar="KIND:SIZE", example=["gaussian:0.1"], row="changed",
+    )  # fmt: skip
+    noise_stable: float = setting(
+        0.99, help="Probability with which a prediction that is called stable under noise stays, at least.", share=True, over=0,
+        under=1, option="noise-stable", row="changed",
+    )  # fmt: skip
+    noise_budget: int = setting(
+        4000, help="Rows with noise of a sample at most, for each noise.", least=50,
+        wrong="{value} rows decide nothing; give at least {least}.", option="noise-budget", row="changed",
+    )  # fmt: skip
+    certify: tuple[str, ...] = setting(
+        (), help="Certificates beside the estimates: smoothing:SIGMA is the L2 radius of the classifier smoothed by Gaussian noise "
+        "of this standard deviation (Cohen et al. 2019); smoothing alone takes --sigma.",
+        metavar="smoothing[:SIGMA]", example=["smoothing:0.25"], row="changed",
+    )  # fmt: skip
+    certify_budget: int = setting(
+        1000, help="Rows with noise of a sample that a smoothing certificate rests on.", least=100,
+        wrong="{value} rows certify nothing; give at least {least}.", option="certify-budget", row="changed",
+    )  # fmt: skip
+    verifier: str | None = setting(
+        None, help="A verifier to ask how far there is no other prediction: vibecheck, marabou, abcrown, or a command with places for "
+        "onnx, vnnlib and timeout in braces. It is run as a program, so the command line alone names it.",
+        metavar="COMMAND", row="changed",
+    )  # fmt: skip
+    verifier_timeout: float = setting(
+        30.0, help="Seconds that a verifier may take for one box.", over=0, option="verifier-timeout", row="changed",
+    )  # fmt: skip
+    verifier_samples: int = setting(
+        10, help="Samples that a verifier is asked about at most: the worst, the median and the best ones.", least=1,
+        wrong="{value} is not a positive number of samples.", option="verifier-samples", row="changed",
+    )  # fmt: skip
     bounds: bool = setting(True, help="Read the architecture class and the spectral bound from the weights.", row="changed")
     surrogate: bool = setting(False, help="Differentiate a clip surrogate of a quantised file, labelled as such.", row="changed")
 

@@ -13,6 +13,8 @@ from onnxfim.record import (
     bound,
     data_info,
     decision,
+    guarantee_summaries,
+    guarantees,
     identity,
     input_pictures,
     placed,
@@ -43,6 +45,8 @@ TYPES = {
         bound,
         data_info,
         decision,
+        guarantee_summaries,
+        guarantees,
         identity,
         input_pictures,
         placed,
@@ -61,6 +65,7 @@ SCHEMA = audit_schema()
 
 
 #: Fields that came after the first version, so that older files still fit.
+OF_GUARANTEES = {"predicted", "bracket", "noise", "smoothed", "verified"}
 LATER = {
     "ScalingCheck": {"unchecked"},
     "Audit": {
@@ -74,9 +79,14 @@ LATER = {
         "bound",
         "closed_forms",
         "rows",
+        "bracket",
+        "noise",
+        "smoothing",
+        "verifier",
     },
     "BaselineComparison": {"typical", "decided_by"},
-    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature", "flip_lengths"} | {m.name for m in MEASURES if m.optional},
+    "SampleResult": {"top_eigenvalues", "kl_curve", "leading_feature", "flip_lengths", *OF_GUARANTEES}
+    | {m.name for m in MEASURES if m.optional},
     "Estimate": set(OPTIONAL),
     "Settings": {f.name for f in dataclasses.fields(settings.Settings)},
     "Factor": {"note"},
@@ -89,6 +99,11 @@ LATER = {
     "FlipLengths": {"raw", "standardised"},
     "SurvivalCurve": {"ladder"},
     "ReferencePlace": {"like"},
+    "Bracket": {"first_order", "fisher"},
+    "NoiseStability": {"reason"},
+    "Smoothed": {"reason"},
+    "SmoothingSummary": {"caveat"},
+    "VerifiedBox": {"replay", "distance", "note"},
     "Robustness": {"certified", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},

@@ -1,0 +1,21 @@
+"""Which stages put guarantees beside the estimates of samples, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from onnxfim.auditing.context import Found
+
+if TYPE_CHECKING:
+    from onnxfim.auditing.measuring import Way
+
+
+def of_each(way: Way) -> list[Callable[[Found], Found]]:
+    """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
+    return []
+
+
+def of_all(way: Way) -> list[Callable[[Found], Found]]:
+    """The stages that look at the results of all samples, after the attack."""
+    return []
