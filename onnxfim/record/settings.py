@@ -243,8 +243,8 @@ class Settings:
         wrong="{value} rows certify nothing; give at least {least}.", option="certify-budget", row="changed",
     )  # fmt: skip
     verifier: str | None = setting(
-        None, help="A verifier to ask how far there is no other prediction: vibecheck, marabou, abcrown, or a command with places for "
-        "onnx, vnnlib and timeout in braces. It is run as a program, so the command line alone names it.",
+        None, help="A verifier to ask how far there is no other prediction: vibecheck, marabou, abcrown, or a command with "
+        "places for onnx, vnnlib and timeout in braces. It is run as a program, so the command line alone names it.",
         metavar="COMMAND", row="changed",
     )  # fmt: skip
     verifier_timeout: float = setting(
