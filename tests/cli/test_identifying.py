@@ -117,3 +117,22 @@ def test_a_comparison_has_one(here, command):
     assert json.loads(found["asked"])["compared"] == [identity(f"{s}.json").report_id for s in (0, 1)]
     assert found["report_id"] in (here / "c.md").read_text("utf-8")
     assert found["report_id"] in (here / "c.html").read_text("utf-8")
+
+
+def test_a_note_of_several_lines_is_read_as_it_was_written(here, command):
+    note = "First line.\n\nSecond \x1b[31mline."
+    outputs = [a for n in ("html", "csv", "markdown", "junit") for a in ("-o", f"{n}=out.{n}")]
+    assert command("audit", *GOOD, "--note", note, *outputs).exit_code == 0
+    for path in here.glob("out.*"):
+        text = path.read_text("utf-8")
+        assert re.search(r"First line\. Second \\{1,2}u001b\\?\[31mline\.", text), path.name
+        assert "\x1b" not in text, path.name
+    assert "<bdi>First line.\n\nSecond \\u001b[31mline.</bdi>" in (here / "out.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+def test_a_comparison_has_a_script_unless_it_is_not_wanted(here, command, with_script):
+    assert command("audit", *GOOD, "-o", "json=a.json").exit_code == 0
+    words = () if with_script else ("--no-script",)
+    assert command("compare", "a.json", "a.json", *words, "-o", "html=c.html").exit_code in (0, 4)
+    assert ("<script" in (here / "c.html").read_text("utf-8")) == with_script
