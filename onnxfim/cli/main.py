@@ -156,6 +156,7 @@ def audit(
 @option_of("shape")
 @option_of("output")
 @option_of("at")
+@partial(identity_options, host=False)
 @option("-q", "--quiet", is_flag=True, group="output", help="Print errors, the bound and the class only, no table.")
 @configured
 @errors_in_one_line
