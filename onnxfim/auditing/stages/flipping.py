@@ -156,7 +156,7 @@ class FlipSearch:
         for start in range(0, len(positions), rows):
             if rows < len(positions):
                 ground.meter.count(start, len(positions), "samples")
-            ground.say("looking for flips")
+            ground.say(self.told)
             flips = finals.known(positions[start : start + rows], look_again)
             if block := [p for p in positions[start : start + rows] if p not in flips]:
                 before = ground.meter.passes
@@ -206,6 +206,11 @@ class FlipSearch:
                 found[k] = replace(self._estimate(second, at, blind), evaluations=spent)
                 lengths[k] = self._lengths(second, at)
         return list(zip(found, lengths, strict=True))
+
+    @property
+    def told(self) -> str:
+        """What is said while it is done."""
+        return "looking for flips"
 
     @property
     def length(self) -> Length:

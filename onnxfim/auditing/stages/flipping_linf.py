@@ -60,6 +60,11 @@ class _SignSearch(FlipSearch):
         return (*super().identity, "linf", self.unit)
 
     @property
+    def told(self) -> str:
+        """What is said while it is done."""
+        return "looking for flips in L∞"
+
+    @property
     def length(self) -> Largest:
         """What the length of a move is."""
         return Largest(self.unit)
