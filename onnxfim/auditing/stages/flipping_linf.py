@@ -1,4 +1,4 @@
-"""The flip radius in L∞: how far along the signs of a sample's Fisher direction, or of the nearest boundary's slope, it must move."""
+"""The flip radius in L∞: how far a sample must move along the signs of its Fisher direction, or of the nearest boundary's slope."""
 
 from __future__ import annotations
 

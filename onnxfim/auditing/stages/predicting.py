@@ -81,7 +81,7 @@ def predict(ground: Ground, found: Found, route: GradientRoute | None) -> Found:
             results[p] = replace(results[p], predicted=told(near, fisher))
         return replace(found, results=results)
     few, rows = _rows(route)
-    ahead, kept = _Ahead(ground, route, few, unit), _Kept(ground, found)
+    ahead, kept = _LookingAhead(ground, route, few, unit), _Kept(ground, found)
     try:
         for start in range(0, len(positions), rows):
             ground.meter.count(start, len(positions), "samples")
@@ -113,7 +113,7 @@ def passes_of(route: GradientRoute) -> int:
 
 
 @dataclass(frozen=True)
-class _Ahead:
+class _LookingAhead:
     """Looks ahead from samples along the slopes of their logits."""
 
     ground: Ground
