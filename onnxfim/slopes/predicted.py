@@ -36,7 +36,7 @@ def by_sensitivity(reader: OutputReader, base: Array, sensitivity: float | None)
 
     Of two classes the logits' difference m has ``F = w ∇m ∇mᵀ`` with ``w = p (1 − p)``, so that λ tells its slope and m is 0 at
     ``m √(w / λ)``: ``ln(p / (1 − p)) √(p (1 − p) / λ)``. Of more, ``F ≥ w ∇m ∇mᵀ`` holds for m the lead over the runner-up and
-    ``1/w = eᵀC⁺e`` with e what makes m of the logits: ``1/p_c + 1/p_j`` of a softmax. λ may be another pair's, which are then
+    ``1/w = eᵀC⁺e`` with e what makes m of the logits: ``1/p_c + 1/p_j`` of a softmax, the same of ``p (1 − p)`` of sigmoids. λ may be another pair's, which are then
     likely to be even later: the distance is that to first order or less, with the two equal where the worst direction is the way
     to the runner-up. All of it in logarithms: of a p that is 1 to all digits the lead is known, and λ may be 1e-35.
 
@@ -49,12 +49,8 @@ def by_sensitivity(reader: OutputReader, base: Array, sensitivity: float | None)
         return None
     values = reader.contest(base, np.zeros((1, *base.shape)))[0]
     first, second = np.argsort(-values, kind="stable")[:2]
-    diagonal = reader.weights(base[None])
-    if diagonal is None:
-        log_w = log_softmax(reader.logits(base)[:, 0], axis=0)
-    else:
-        with np.errstate(divide="ignore"):
-            log_w = 2 * np.log(np.abs(diagonal[0]))
+    z = reader.logits(base)[:, 0]
+    log_w = -np.abs(z) - 2 * np.log1p(np.exp(-np.abs(z))) if reader.independent else log_softmax(z, axis=0)
     log_w = np.r_[log_w, np.full(len(values) - len(log_w), np.inf)]  # a logit of 0 that stands against a lone one never moves
     together = -np.logaddexp(-log_w[first], -log_w[second])
     found = float((values[first] - values[second]) * np.exp((together - math.log(sensitivity)) / 2))
