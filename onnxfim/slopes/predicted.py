@@ -36,9 +36,9 @@ def by_sensitivity(reader: OutputReader, base: Array, sensitivity: float | None)
 
     Of two classes the logits' difference m has ``F = w ∇m ∇mᵀ`` with ``w = p (1 − p)``, so that λ tells its slope and m is 0 at
     ``m √(w / λ)``: ``ln(p / (1 − p)) √(p (1 − p) / λ)``. Of more, ``F ≥ w ∇m ∇mᵀ`` holds for m the lead over the runner-up and
-    ``1/w = eᵀC⁺e`` with e what makes m of the logits: ``1/p_c + 1/p_j`` of a softmax, the same of ``p (1 − p)`` of sigmoids. λ may be another pair's, which are then
-    likely to be even later: the distance is that to first order or less, with the two equal where the worst direction is the way
-    to the runner-up. All of it in logarithms: of a p that is 1 to all digits the lead is known, and λ may be 1e-35.
+    ``1/w = eᵀC⁺e`` with e what makes m of the logits: ``1/p_c + 1/p_j`` of a softmax, the same of ``p (1 − p)`` of sigmoids. So
+    the distance is at most the first-order one to the runner-up, and that one where the worst direction leads straight to it.
+    All of it is in logarithms: of a p that is 1 to all digits the lead is known, and λ may be 1e-35.
 
     Args:
         reader: What the outputs are.

@@ -50,7 +50,9 @@ def test_probabilities_are_read_by_their_logarithms():
     p = np.exp(z) / np.exp(z).sum()
     assert by_sensitivity(Probabilities(), p[:, None], 0.7) == pytest.approx(by_sensitivity(SoftmaxLogits(), z[:, None], 0.7))
     s = 1 / (1 + np.exp(-1.3))
-    assert by_sensitivity(SigmoidProbabilities(), outputs(s), 0.7) == pytest.approx(by_sensitivity(SigmoidLogits(), outputs(1.3), 0.7))
+    assert by_sensitivity(SigmoidProbabilities(), outputs(s), 0.7) == pytest.approx(
+        by_sensitivity(SigmoidLogits(), outputs(1.3), 0.7)
+    )
 
 
 @pytest.mark.parametrize("reader", [SoftmaxLogits(), SigmoidLogits()], ids=["softmax", "sigmoid"])

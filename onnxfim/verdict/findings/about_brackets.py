@@ -9,10 +9,11 @@ from onnxfim.record.guarantees import Bracket
 from onnxfim.record.sample import SampleResult
 from onnxfim.verdict.bracketing import contradicts
 from onnxfim.verdict.findings.check import Check
+from onnxfim.verdict.guarantors import ATTACK, COUNTEREXAMPLE, FLIP, LOCAL, VERIFIER, WEIGHTS
 
 _NORMS = {"l2": "L2", "linf": "L∞"}
-_WHO = {"weights": "the bound from the weights", "local bounds": "the local bounds", "verifier": "the verifier"}
-_FOUND = {"flip": "the search for flips", "attack": "the attack", "counterexample": "the replayed counterexample"}
+_WHO = {WEIGHTS: "the weights guarantee", LOCAL: "the local bounds guarantee", VERIFIER: "the verifier guarantees"}
+_FOUND = {FLIP: "the search for flips", ATTACK: "the attack", COUNTEREXAMPLE: "the replayed counterexample"}
 _OFTEN = 0.1  # of the samples: fewer estimates beyond the brackets are not worth a word
 
 
@@ -33,7 +34,7 @@ def _contradicted(audit: Audit) -> str | None:
     samples = len({s.index for s, _ in found})
     return (
         f"On {samples} samples a guaranteed distance is longer than a move that changed the prediction: most on sample {sample.index}, "
-        f"where {_WHO.get(low_from, low_from)} guarantees {worst.low:.4g} ({_NORMS[worst.norm]}) and {_FOUND.get(high_from, high_from)} "
+        f"where {_WHO.get(low_from, low_from)} {worst.low:.4g} ({_NORMS[worst.norm]}) and {_FOUND.get(high_from, high_from)} "
         f"changed the prediction at {worst.high or 0.0:.4g}, beyond what rounding explains. One of the two is wrong: trust no guarantee of "
         "this audit, and report this with the model."
     )
