@@ -1,0 +1,85 @@
+"""The radius around a sample in which a network's prediction is proved to stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.relaxed.around import Around, Ball
+from onnxfim.relaxed.network import Network
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_TRIES = 10  # of a radius
+_CLOSE = 1.02  # how far apart the ends of the search are at its end, as a ratio
+_SMALL = 1e-3  # of the distance by slopes, where the search begins to shrink no further
+
+
+@dataclass
+class RadiusSearch:
+    """Certified radii of samples of one network in one norm.
+
+    Attributes:
+        network: From the input to the scores.
+        ball: Norm and scale.
+        margin: By how much the scores of the two classes have to differ.
+        lengths: What `Around` keeps between samples; it depends on network and ball alone.
+    """
+
+    network: Network
+    ball: Ball
+    margin: float = 0.0
+    lengths: dict[str, Array] = field(default_factory=dict)
+
+    def radius(self, x: Array, prediction: int, check: Callable[[], object] = lambda: None) -> float:
+        """The largest radius found in which the prediction is proved to stay; 0 where it is proved at none.
+
+        Args:
+            x: The sample, any shape.
+            prediction: Its class c. It stays where ``z_c − z_j > margin`` for all other j.
+            check: Called between parts of the work; it may raise what ends it.
+
+        Bounds made in a ball of radius ε hold in every smaller one, where the last step back to the input has less room: each try
+        gives a radius ``r(ε) ≤ ε`` of its own, and the search is for the ε at which the two meet. It begins near the distance
+        that slopes predict.
+        """
+        x = x.astype(np.float64).ravel()
+        rows, constants = self._contest(prediction)
+
+        def reached(radius: float) -> float:
+            around = Around(self.network, self.ball, x, radius, self.lengths, check)
+            if not around.spread():
+                return -1.0
+            return around.lowest({self.network.scores: rows}, constants).reaches()
+
+        slope = reached(0.0)  # by slopes at the sample itself
+        if not 0 < slope:
+            return 0.0
+        if math.isinf(slope):
+            return math.inf
+        low, high, tried = 0.0, math.inf, 0.5 * slope
+        for _ in range(_TRIES):
+            found = reached(tried)
+            if found >= tried:
+                low = max(low, tried)
+                high = min(high, found) if found < high else high
+            else:
+                low, high = max(low, found), min(high, tried)
+            if high <= low * _CLOSE or (low == 0 and tried < _SMALL * slope):
+                break
+            if low > 0:
+                tried = math.sqrt(low * high) if math.isfinite(high) else 2 * low
+            else:
+                tried = tried / 4
+        return low
+
+    def _contest(self, prediction: int) -> tuple[Array, Array]:
+        """Rows ``z_c − z_j`` of all other classes, and minus the margin."""
+        count = next(s.size for s in self.network.steps if s.name == self.network.scores)
+        rows = -np.eye(count)
+        rows[:, prediction] += 1.0
+        return np.delete(rows, prediction, axis=0), np.full(count - 1, -self.margin)
