@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from onnxfim.relaxed.curves import ROUNDING
+from onnxfim.relaxed.maps import unit_rows
 from onnxfim.relaxed.network import Network
-from onnxfim.relaxed.steps import Affine, Box, Local
+from onnxfim.relaxed.steps import Affine, Box, Local, Rows, Step
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
@@ -36,7 +37,7 @@ class Ball:
 
     def dual(self, rows: Array) -> Array:
         """Least length that is above ``max Λ(x' − x)`` over the ball of radius 1, (R,)."""
-        moved = np.abs(rows) * self.scale
+        moved = np.abs(rows).astype(np.float64) * self.scale
         room = 1 + (rows.shape[1] + 8) * ROUNDING
         if self.norm == "linf":
             return np.asarray(moved.sum(axis=1) * room)
@@ -85,6 +86,7 @@ class Around:
         radius: Of the ball.
         lengths: Of values that are linear in the input, `Ball.dual` of each entry: they are the same at every sample and radius.
         check: Called between parts of the work; it may raise what ends it.
+        rows: Numbers of the rows that go backwards.
     """
 
     network: Network
@@ -93,6 +95,7 @@ class Around:
     radius: float
     lengths: dict[str, Array]
     check: Callable[[], object] = lambda: None
+    rows: Rows = Rows(np.float32)
     boxes: dict[str, Box] = field(default_factory=dict)
     inside: dict[str, Local] = field(default_factory=dict)
     #: Of values that are linear in the input: the value at the sample, and what rounding may take from it.
@@ -117,19 +120,19 @@ class Around:
                         return False
                     refined[source] = done | left
             boxes = [self.boxes[s] for s in step.sources]
-            local = step.inside(boxes)
+            local = step.inside(boxes, self.rows)
             self.inside[step.name], box = local, local.box
             if isinstance(step, Affine) and step.name in straight:
-                self._middle(step, local)
+                self._middle(step, local.forwards)
             if not box.finite:
                 return False
             self.boxes[step.name] = box
             self.check()
         return True
 
-    def _middle(self, step: Affine, local: Local) -> None:
+    def _middle(self, step: Affine, forwards: Array) -> None:
         """The value of a step that is linear in the input, at the sample, with what rounding may take from it in the ball."""
-        middle, lost = step.bias, local.slack
+        middle, lost = step.bias, forwards
         for source, part in step.parts:
             at, before = self.middles[source]
             middle = middle + part.push(at)
@@ -189,24 +192,25 @@ class Around:
             own = pending.pop(step.name)
             if isinstance(own, Picked) and isinstance(step, Affine):
                 parts: Sequence[Array | Picked] = [
-                    own if part.cost == 0 else part.rows(own.which) for _, part in step.parts
+                    own if part.cost == 0 else part.rows(own.which, self.rows.kind) for _, part in step.parts
                 ]  # fmt: skip
                 moved, slack = step.bias[own.which], local.slack[own.which]
             else:
                 dense = self._dense(step.name, own)
                 parts, moved = local.pull(dense)
-                slack = np.abs(dense) @ local.slack
+                slack = (np.abs(dense) @ local.slack) * (1 + (dense.shape[1] + 8) * 1.01 * self.rows.unit)
             constant = constant + moved
-            lost = lost + slack + 2 * ROUNDING * np.abs(constant)
+            lost = lost + slack + 2 * ROUNDING * np.abs(constant) + self._lost_below(step)
             for source, part in zip(step.sources, parts, strict=True):
                 if source not in pending:
                     pending[source] = part
                     continue
                 total = self._dense(source, pending[source]) + self._dense(source, part)
-                lost = lost + 2 * ROUNDING * (np.abs(total) @ self.boxes[source].size)
+                size = self.rows.above(self.boxes[source].size)
+                lost = lost + 2 * self.rows.unit * (np.abs(total) @ size) * (1 + (len(size) + 8) * 1.01 * self.rows.unit)
                 pending[source] = total
             self.check()
-        last = self._dense(net.source, pending.get(net.source, np.zeros((len(constant), net.size))))
+        last = self._dense(net.source, pending.get(net.source, np.zeros((len(constant), net.size)))).astype(np.float64)
         middle = constant + last @ self.x
         lost = lost + (net.size + 8) * ROUNDING * (np.abs(last) @ np.abs(self.x)) + 4 * ROUNDING * np.abs(constant)
         length = self.ball.dual(last)
@@ -217,9 +221,12 @@ class Around:
     def _dense(self, name: str, rows: Array | Picked) -> Array:
         if not isinstance(rows, Picked):
             return rows
-        made = np.zeros((len(rows.which), len(self.boxes[name].low)))
-        made[np.arange(len(rows.which)), rows.which] = 1.0
-        return made
+        return unit_rows(rows.which, len(self.boxes[name].low), self.rows.kind)
+
+    def _lost_below(self, step: Step) -> float:
+        """What coefficients lose of a row that are too small for their type: no more than it for each of up to 2²⁰ products."""
+        least = float(np.finfo(self.rows.kind).tiny) * 2.0**20
+        return least * sum(float(self.boxes[s].size.sum()) + 1.0 for s in step.sources)
 
 
 def _doubled(rows: Array) -> Array:

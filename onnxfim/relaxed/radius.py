@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxfim.relaxed.around import Around, Ball
 from onnxfim.relaxed.network import Network
+from onnxfim.relaxed.steps import Rows
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -34,6 +35,7 @@ class RadiusSearch:
     ball: Ball
     margin: float = 0.0
     lengths: dict[str, Array] = field(default_factory=dict)
+    rows: Rows = Rows(np.float32)
 
     def radius(self, x: Array, prediction: int, check: Callable[[], object] = lambda: None) -> float:
         """The largest radius found in which the prediction is proved to stay; 0 where it is proved at none.
@@ -51,30 +53,30 @@ class RadiusSearch:
         rows, constants = self._contest(prediction)
 
         def reached(radius: float) -> float:
-            around = Around(self.network, self.ball, x, radius, self.lengths, check)
+            around = Around(self.network, self.ball, x, radius, self.lengths, check, self.rows)
             if not around.spread():
                 return -1.0
-            return around.lowest({self.network.scores: rows}, constants).reaches()
+            return around.lowest({self.network.scores: self.rows.of(rows)}, constants).reaches()
 
         slope = reached(0.0)  # by slopes at the sample itself
         if not 0 < slope:
             return 0.0
         if math.isinf(slope):
             return math.inf
-        low, high, tried = 0.0, math.inf, 0.5 * slope
+        low, high, tried = 0.0, slope, 0.25 * slope
+        below: tuple[float, float] | None = None  # the last tries from either side: log ε and log r(ε) − log ε
+        above: tuple[float, float] | None = None
         for _ in range(_TRIES):
             found = reached(tried)
             if found >= tried:
-                low = max(low, tried)
-                high = min(high, found) if found < high else high
+                low, high = max(low, tried), min(high, max(found, tried))
+                below = (math.log(tried), math.log(found / tried))
             else:
                 low, high = max(low, found), min(high, tried)
-            if high <= low * _CLOSE or (low == 0 and tried < _SMALL * slope):
+                above = (math.log(tried), math.log(found / tried)) if found > 0 else None
+            if high <= low * _CLOSE or tried < _SMALL * slope:
                 break
-            if low > 0:
-                tried = math.sqrt(low * high) if math.isfinite(high) else 2 * low
-            else:
-                tried = tried / 4
+            tried = _next(low, high, below, above)
         return low
 
     def _contest(self, prediction: int) -> tuple[Array, Array]:
@@ -83,3 +85,15 @@ class RadiusSearch:
         rows = -np.eye(count)
         rows[:, prediction] += 1.0
         return np.delete(rows, prediction, axis=0), np.full(count - 1, -self.margin)
+
+
+def _next(low: float, high: float, below: tuple[float, float] | None, above: tuple[float, float] | None) -> float:
+    """Where to try next: where the straight line through the last tries meets 0, well inside the ends; else between these."""
+    if low == 0:
+        return high / 8
+    wide = math.log(high / low)
+    at = 0.5
+    if below is not None and above is not None and below[1] > above[1]:
+        crossing = below[0] + (above[0] - below[0]) * below[1] / (below[1] - above[1])
+        at = min(max((crossing - math.log(low)) / wide, 0.1), 0.9)
+    return low * math.exp(at * wide)

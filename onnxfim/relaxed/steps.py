@@ -45,6 +45,25 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The numbers that rows of coefficients are made of: their type, and its unit of rounding."""
+
+    kind: type[np.floating[Any]]
+
+    @property
+    def unit(self) -> float:
+        return float(np.finfo(self.kind).eps) / 2
+
+    def above(self, x: Array) -> Array:
+        """Numbers without negative ones, rounded up to the type."""
+        return np.nextafter(x.astype(self.kind), np.asarray(np.inf, self.kind))
+
+    def of(self, x: Array) -> Array:
+        """Numbers rounded to the type."""
+        return x.astype(self.kind)
+
+
+@dataclass(frozen=True)
 class Units:
     """Rounding of the file's numbers: ``value`` of what a node writes, ``sums`` of a sum inside it, ``most`` the largest number."""
 
@@ -58,7 +77,7 @@ class Local(Protocol):
 
     Attributes:
         box: What its outputs lie in.
-        slack: What rounding may take from coefficients of 1 of its outputs, (n,).
+        slack: What rounding may take from coefficients of 1 of its outputs, (n,), of the type of rows.
     """
 
     @property
@@ -98,8 +117,8 @@ class Step(Protocol):
         """Of each source, for which entries tighter intervals give better lines, (n,) of bool."""
         ...
 
-    def inside(self, boxes: Sequence[Box]) -> Local:
-        """The step where its sources lie in these boxes."""
+    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
+        """The step where its sources lie in these boxes, for rows of coefficients of these numbers."""
         ...
 
 
@@ -151,31 +170,21 @@ class Affine:
     def wants(self, boxes: Sequence[Box]) -> list[Array]:
         return [np.zeros(len(b.low), bool) for b in boxes]
 
-    def slack(self, sizes: Sequence[Array], images: Array | None = None) -> tuple[Array, Array]:
-        """What rounding takes from each output, (n,): the file's in forward sums alone, and that with ours on the way back.
-
-        Args:
-            sizes: Largest magnitudes of the entries of each source.
-            images: The same of the outputs.
-        """
+    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
         gross = np.abs(self.bias)
-        for (_, part), size in zip(self.parts, sizes, strict=True):
-            gross = gross + part.push_abs(size)
+        middle, width = self.bias, np.zeros_like(self.bias)
+        for (_, part), box in zip(self.parts, boxes, strict=True):
+            gross = gross + part.push_abs(box.size)
+            middle = middle + part.push(0.5 * (box.low + box.high))
+            width = width + part.push_abs(0.5 * (box.high - box.low))
         lost = np.zeros_like(gross)
         if not self.exact:
             n = (self._terms + _FOLDED) * self.units.sums
             lost = gross * (n / (1 - n) + 2 * self.units.value) if n < 1 else np.full_like(gross, np.inf)
-        ours = gross * ((2 * self._terms + self.size + 32) * 1.01 * ROUNDING) + _TINY
-        return lost, lost + ours
-
-    def inside(self, boxes: Sequence[Box]) -> Local:
-        lost, slack = self.slack([b.size for b in boxes])
-        middle, width = self.bias, np.zeros_like(self.bias)
-        for (_, part), box in zip(self.parts, boxes, strict=True):
-            middle = middle + part.push(0.5 * (box.low + box.high))
-            width = width + part.push_abs(0.5 * (box.high - box.low))
-        ours = slack - lost
-        return _AffineInside(self, _rounded(middle - width - ours, middle + width + ours, lost, self.units), slack)
+        ours = gross * ((2 * self._terms + 32) * 1.01 * ROUNDING) + _TINY
+        slack = lost + ours + gross * ((2 * self._terms + 32) * 1.01 * rows.unit) + np.abs(self.bias) * (self.size * 1.01 * rows.unit)
+        box = _rounded(middle - width - ours, middle + width + ours, lost, self.units)
+        return _AffineInside(self, box, rows.above(slack), rows.of(self.bias), lost + ours)
 
 
 @dataclass(frozen=True)
@@ -183,9 +192,11 @@ class _AffineInside:
     step: Affine
     box: Box
     slack: Array
+    bias: Array
+    forwards: Array  # what rounding may take from the outputs on the way forwards, in float64
 
     def pull(self, rows: Array) -> tuple[list[Array], Array]:
-        return [part.pull(rows) for _, part in self.step.parts], np.asarray(rows @ self.step.bias)
+        return [part.pull(rows) for _, part in self.step.parts], np.asarray(rows @ self.bias)
 
 
 @dataclass(frozen=True)
@@ -223,7 +234,7 @@ class Bent:
         low, high = boxes[0].low, boxes[0].high
         return [self.curve.bent(low, high) if self.grid is None else self.grid.at(low) != self.grid.at(high)]
 
-    def inside(self, boxes: Sequence[Box]) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
         box = boxes[0]
         lines = self.curve.lines(box.low, box.high)
         image = np.maximum(np.abs(lines.low), np.abs(lines.high))
@@ -231,14 +242,17 @@ class Bent:
         out = _rounded(lines.low, lines.high, lost, self.units)
         if self.grid is not None:
             lines, out = _on_grid(self.grid, box, lines, self.units)
-        return _LinesInside(lines, out, lost + _ours(lines, box.size))
+        offset = np.maximum(np.abs(lines.lower), np.abs(lines.upper))
+        slack = lost + _ours(lines, box.size, rows.unit) + offset * (self.size * 1.01 * rows.unit)
+        kept = (lines.lower_slope, lines.lower, lines.upper_slope, lines.upper)
+        return _LinesInside(out, rows.above(slack), *map(rows.of, kept))
 
 
-def _ours(lines: Lines, size: Array) -> Array:
+def _ours(lines: Lines, size: Array, unit: float) -> Array:
     """What our rounding of products with these lines takes from coefficients of 1, (n,)."""
     steep = np.maximum(np.abs(lines.lower_slope), np.abs(lines.upper_slope))
     offset = np.maximum(np.abs(lines.lower), np.abs(lines.upper))
-    return (8 * steep * size + (len(size) + 16) * offset) * (1.01 * ROUNDING) + _TINY
+    return np.asarray((8 * steep * size + 16 * offset) * (1.01 * unit) + _TINY)
 
 
 def _on_grid(grid: Grid, box: Box, lines: Lines, units: Units) -> tuple[Lines, Box]:
@@ -265,15 +279,18 @@ def _on_grid(grid: Grid, box: Box, lines: Lines, units: Units) -> tuple[Lines, B
 
 @dataclass(frozen=True)
 class _LinesInside:
-    lines: Lines
     box: Box
     slack: Array
+    lower_slope: Array
+    lower: Array
+    upper_slope: Array
+    upper: Array
 
     def pull(self, rows: Array) -> tuple[list[Array], Array]:
-        up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-        constant = up @ self.lines.lower + down @ self.lines.upper
-        up *= self.lines.lower_slope
-        down *= self.lines.upper_slope
+        up, down = np.maximum(rows, 0), np.minimum(rows, 0)
+        constant = up @ self.lower + down @ self.upper
+        up *= self.lower_slope
+        down *= self.upper_slope
         up += down
         return [up], np.asarray(constant)
 
@@ -312,7 +329,7 @@ class Largest:
         wanted[self.index[contested][(high > floor)[contested]]] = True
         return [wanted]
 
-    def inside(self, boxes: Sequence[Box]) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
         """Lines of a window: below, the entry whose lowest value is highest; above, the lower in the middle of two.
 
         With m the largest of the lowest values, ``max x_i ≤ m + Σ max(x_i − m, 0)``, and each term lies below its chord,
@@ -332,24 +349,24 @@ class Largest:
         upper = np.where(flat, top, offset + room)
         size = np.where(self.index < 0, 0.0, np.maximum(np.abs(low), np.abs(high)))
         gross = ((1 + slopes) * size).sum(axis=1) + np.abs(upper)
-        slack = gross * ((4 * self.index.shape[1] + self.size + 32) * 1.01 * ROUNDING) + _TINY
-        return _LargestInside(self, best, slopes, upper, Box(floor, top), slack)
+        slack = gross * ((4 * self.index.shape[1] + self.size + 32) * 1.01 * rows.unit) + _TINY
+        return _LargestInside(self, Box(floor, top), rows.above(slack), best, rows.of(slopes), rows.of(upper))
 
 
 @dataclass(frozen=True)
 class _LargestInside:
     step: Largest
+    box: Box
+    slack: Array
     best: Array
     slopes: Array
     upper: Array
-    box: Box
-    slack: Array
 
     def pull(self, rows: Array) -> tuple[list[Array], Array]:
-        up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
-        made = np.zeros((len(rows), self.step.entries))
+        up, down = np.maximum(rows, 0), np.minimum(rows, 0)
+        made = np.zeros((len(rows), self.step.entries), rows.dtype)
         for k in range(self.step.index.shape[1]):
-            for part, weights in ((up, (self.best == k).astype(float)), (down, self.slopes[:, k])):
+            for part, weights in ((up, (self.best == k).astype(rows.dtype)), (down, self.slopes[:, k])):
                 used = np.flatnonzero(weights)
                 made[:, self.step.index[used, k]] += part[:, used] * weights[used]
         return [made], np.asarray(down @ self.upper)
@@ -371,7 +388,7 @@ class Product:
     def wants(self, boxes: Sequence[Box]) -> list[Array]:
         return [boxes[1].high > boxes[1].low, boxes[0].high > boxes[0].low]
 
-    def inside(self, boxes: Sequence[Box]) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
         """Planes of McCormick (1976), the nearer in the middle: ``(x − a)(y − b)`` has one sign where a and b are ends."""
         x, y = boxes
         corners = np.stack([x.low * y.low, x.low * y.high, x.high * y.low, x.high * y.high])
@@ -389,19 +406,20 @@ class Product:
         above = plane(((x.low, y.high), (x.high, y.low)), -1.0)
         gross = 3 * x.size * y.size
         lost = 2 * self.units.value * x.size * y.size
-        slack = lost + gross * ((self.size + 32) * 1.01 * ROUNDING) + _TINY
+        slack = lost + gross * ((self.size + 32) * 1.01 * rows.unit) + _TINY
         box = _rounded(low, high, lost + 4 * ROUNDING * gross, self.units)
-        return _ProductInside(below, above, box, slack)
+        kept = [tuple(rows.of(a) for a in plane) for plane in (below, above)]
+        return _ProductInside(box, rows.above(slack), *kept)
 
 
 @dataclass(frozen=True)
 class _ProductInside:
-    below: tuple[Array, Array, Array]
-    above: tuple[Array, Array, Array]
     box: Box
     slack: Array
+    below: tuple[Array, ...]
+    above: tuple[Array, ...]
 
     def pull(self, rows: Array) -> tuple[list[Array], Array]:
-        up, down = np.maximum(rows, 0.0), np.minimum(rows, 0.0)
+        up, down = np.maximum(rows, 0), np.minimum(rows, 0)
         made = [up * b + down * a for b, a in zip(self.below[:2], self.above[:2], strict=True)]
         return made, np.asarray(up @ self.below[2] + down @ self.above[2])
