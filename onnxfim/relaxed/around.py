@@ -5,6 +5,7 @@ Source: Zhang et al. (2018), NeurIPS (CROWN); Singh et al. (2019), POPL (DeepPol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -60,12 +61,13 @@ class Lowest:
         return np.asarray(self.middle - radius * self.length - self.lost - 4 * ROUNDING * (np.abs(self.middle) + radius * self.length))
 
     def reaches(self) -> float:
-        """The radius up to which all bounds are above 0; 0 where one of them is not at the sample itself."""
+        """The radius up to which all bounds are above 0; not above 0 itself where one of them is not so at the sample itself."""
         spare = self.middle - self.lost - 4 * ROUNDING * np.abs(self.middle)
-        if not (spare > 0).all():
-            return 0.0
-        with np.errstate(divide="ignore"):
-            return float((spare / (self.length * (1 + 8 * ROUNDING))).min()) * (1 - 8 * ROUNDING)
+        if not np.isfinite(spare).all():
+            return -math.inf
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reached = np.where(spare > 0, 1 - 16 * ROUNDING, 1.0) * (spare / self.length)
+        return float(np.where(np.isnan(reached), -np.inf, reached).min(initial=math.inf))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from onnxfim.relaxed.steps import Rows
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TRIES = 10  # of a radius
+_FIRST = 0.2  # of the distance by slopes: the first try
+_FURTHER = 4.0  # times the last try that was proved: the most of the next
 _CLOSE = 1.02  # how far apart the ends of the search are at its end, as a ratio
 _SMALL = 1e-3  # of the distance by slopes, where the search begins to shrink no further
 
@@ -55,7 +57,7 @@ class RadiusSearch:
         def reached(radius: float) -> float:
             around = Around(self.network, self.ball, x, radius, self.lengths, check, self.rows)
             if not around.spread():
-                return -1.0
+                return -math.inf
             return around.lowest({self.network.scores: self.rows.of(rows)}, constants).reaches()
 
         slope = reached(0.0)  # by slopes at the sample itself
@@ -63,20 +65,21 @@ class RadiusSearch:
             return 0.0
         if math.isinf(slope):
             return math.inf
-        low, high, tried = 0.0, slope, 0.25 * slope
-        below: tuple[float, float] | None = None  # the last tries from either side: log ε and log r(ε) − log ε
-        above: tuple[float, float] | None = None
+        low, high, tried = 0.0, slope, _FIRST * slope
+        below, above = (0.0, slope), None  # the last tries from either side: ε and r(ε) − ε
         for _ in range(_TRIES):
             found = reached(tried)
             if found >= tried:
-                low, high = max(low, tried), min(high, max(found, tried))
-                below = (math.log(tried), math.log(found / tried))
+                before, below = below, (tried, found - tried)
+                low, high = max(low, tried), min(high, found)
+                above = None if above is None else (above[0], 0.5 * above[1])  # so that both ends move (Illinois)
             else:
+                before, above = below, (tried, max(found, -tried) - tried)
                 low, high = max(low, found), min(high, tried)
-                above = (math.log(tried), math.log(found / tried)) if found > 0 else None
+                below = (below[0], 0.5 * below[1])
             if high <= low * _CLOSE or tried < _SMALL * slope:
                 break
-            tried = _next(low, high, below, above)
+            tried = _next(low, high, below, above or before)
         return low
 
     def _contest(self, prediction: int) -> tuple[Array, Array]:
@@ -87,13 +90,11 @@ class RadiusSearch:
         return np.delete(rows, prediction, axis=0), np.full(count - 1, -self.margin)
 
 
-def _next(low: float, high: float, below: tuple[float, float] | None, above: tuple[float, float] | None) -> float:
-    """Where to try next: where the straight line through the last tries meets 0, well inside the ends; else between these."""
-    if low == 0:
-        return high / 8
-    wide = math.log(high / low)
-    at = 0.5
-    if below is not None and above is not None and below[1] > above[1]:
-        crossing = below[0] + (above[0] - below[0]) * below[1] / (below[1] - above[1])
-        at = min(max((crossing - math.log(low)) / wide, 0.1), 0.9)
-    return low * math.exp(at * wide)
+def _next(low: float, high: float, first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Where to try next: where the straight line through two tries meets 0, inside the ends and not far beyond what was tried."""
+    (a, f), (b, g) = first, second
+    crossing = a + (b - a) * f / (f - g) if f != g else math.inf
+    step = 0.25 * (_CLOSE - 1) * high  # off the end that it is near, which then ends the search
+    if b < a:  # both lie below: it is not known how fast the bounds get worse
+        crossing = min(crossing if crossing > a else math.inf, _FURTHER * a)
+    return min(max(crossing, low + step), high - step)

@@ -182,7 +182,7 @@ class Affine:
             n = (self._terms + _FOLDED) * self.units.sums
             lost = gross * (n / (1 - n) + 2 * self.units.value) if n < 1 else np.full_like(gross, np.inf)
         ours = gross * ((2 * self._terms + 32) * 1.01 * ROUNDING) + _TINY
-        slack = lost + ours + gross * ((2 * self._terms + 32) * 1.01 * rows.unit) + np.abs(self.bias) * (self.size * 1.01 * rows.unit)
+        slack = lost + ours + gross * ((self._terms + 8) * 1.01 * rows.unit) + np.abs(self.bias) * (self.size * 1.01 * rows.unit)
         box = _rounded(middle - width - ours, middle + width + ours, lost, self.units)
         return _AffineInside(self, box, rows.above(slack), rows.of(self.bias), lost + ours)
 
