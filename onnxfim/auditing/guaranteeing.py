@@ -21,11 +21,12 @@ def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
     later: list[Callable[[Found], Found]] = []
     if asks_for_brackets(way.ground.settings):
-        from onnxfim.auditing.stages import flipping_linf, predicting
+        from onnxfim.auditing.stages import flipping_linf, local_bounds, predicting
 
         later.append(lambda found: predicting.predict(way.ground, found, way.derivative.route))
         if way.looks_for_flips:
             later.append(lambda found: flipping_linf.flip(way.ground, found, way.to_flips(found)))
+        later.append(lambda found: local_bounds.bound_locally(way.ground, found))
     return later
 
 

@@ -19,7 +19,6 @@ from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
-from onnxfim.record.settings import Settings
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -145,8 +144,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    parts += _bracketed(ground.settings, n, flips=_BLIND_FLIPS)
-    return [*parts, *_closing(ground, n)]
+    return [*parts, *_bracketed(ground, n, flips=_BLIND_FLIPS), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -191,8 +189,7 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     ]
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
-    few = outputs <= FEW_CLASSES
-    parts += _bracketed(settings, n, slopes=(1 + outputs if few else _AHEAD), flips=_FLIPS)
+    parts += _bracketed(context, n, slopes=1 + outputs if outputs <= FEW_CLASSES else _AHEAD, flips=_FLIPS)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -232,15 +229,22 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
-    return [*parts, *_bracketed(settings, n, flips=_SKETCHED_FLIPS)]
+    return [*parts, *_bracketed(context, n, flips=_SKETCHED_FLIPS)]
 
 
-def _bracketed(settings: Settings, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
-    """What puts distances in both norms beside the estimates, where that is asked for, with so many passes of a sample."""
-    if not asks_for_brackets(settings):
+def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
+    """What puts distances in both norms beside the estimates of n samples, where that is asked for, with so many passes of a sample.
+
+    Bounds of the network around each sample make no pass.
+    """
+    if not asks_for_brackets(context.settings):
         return []
+    from onnxfim.auditing.stages.local_bounds import planned_seconds  # few audits have them
+
     parts = [PlannedStage("predicting distances", n * slopes, "derivatives" if slopes else "rows")]
-    return [*parts, PlannedStage("looking for flips in L∞", n * flips)] if settings.flip else parts
+    if context.settings.flip:
+        parts.append(PlannedStage("looking for flips in L∞", n * flips))
+    return [*parts, PlannedStage("bounding around the samples", seconds=planned_seconds(context, n), unit="samples")]
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:

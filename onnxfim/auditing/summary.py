@@ -24,9 +24,9 @@ def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) ->
     """The statistics of one measure over the samples that have a value, or on which a search for one found nothing."""
     told = BY_NAME[measure]
     estimates = [e for r in results if (e := estimate_of(r, measure)) is not None and e.value is not None]
-    if told.of_what_was_certified:  # where nothing was, the length within which nothing changes is known to be 0 or more
-        tried = (told.of(r) for r in results)
-        estimates = [replace(e, value=e.value or 0.0) for e in tried if e is not None]
+    if told.of_what_was_certified and estimates:  # a sample on which nothing was certified has a guarantee of 0 beside the others
+        asked = (told.of(r) for r in results)
+        estimates = [replace(e, value=e.value or 0.0) for e in asked if e is not None]
     values = np.array([e.value for e in estimates], np.float64)
     ends = [_ends(e, told.own_bounds) for e in estimates]
     lows, highs = np.array(ends, np.float64).reshape(-1, 2).T

@@ -32,7 +32,7 @@ class Measure:
         of_what_was_found: Its values are the smallest lengths that a search found. Statistics are of these: their intervals hold
             the sampling alone, not what lies below each, and a sample where the search found nothing counts as larger than all.
         of_what_was_certified: Its values are lengths that were certified. Statistics are of these: their intervals hold the
-            sampling alone, not what lies above each, and a sample on which nothing was certified counts as 0.
+            sampling alone, not what lies above each, and a sample on which nothing was certified counts as 0 beside others.
         raw: Its values are in raw input units where the scale of these is known.
     """
 

@@ -281,6 +281,8 @@ def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
     if group is not None and (group.count or group.unfound):
         return str(getattr(group, statistic).method)
+    if measure in BY_NAME and BY_NAME[measure].of_what_was_certified:
+        return next((e.reason for s in audit.samples if (e := BY_NAME[measure].of(s)) is not None and e.reason), "no sample has it")
     reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"
 

@@ -71,9 +71,13 @@ def test_a_sample_on_which_nothing_was_certified_counts_as_0():
     assert group.mean.value == pytest.approx(np.mean([*LENGTHS, *[0.0] * 60]))
     assert one(few, "certified_radius.median < 0.12").verdict == "pass"
     assert one(many, "certified_radius.median < 0.14").verdict == "fail"
-    none = with_certified(*[None] * 40)
-    assert one(none, "certified_radius.median < 0.01").verdict == "fail", "half of the samples have no guarantee"
-    assert "not tried" not in repr(none.samples)
+    assert one(with_certified(*[0.0] * 40), "certified_radius.median < 0.01").verdict == "fail", "no sample has a guarantee"
+
+
+def test_where_nothing_could_be_certified_nothing_was_measured():
+    result = one(with_certified(*[None] * 40), "certified_radius.median < 0.01")
+    assert result.verdict == "inconclusive"
+    assert "was not measured (nothing was certified)" in result.comparison
 
 
 def test_samples_that_were_not_tried_are_no_zeros():
