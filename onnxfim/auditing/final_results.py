@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxfim.auditing.cache import Measured, RememberedJacobian
 from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.guaranteeing import asks_for_brackets
 from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.sample import Estimate, FlipLengths, SampleResult
 from onnxfim.slopes.differences import Differences, Request, Sample
@@ -46,7 +47,7 @@ class FinalResults:
             return
         self._store = ground.store(
             results_of=self._jacobian.identity, by=fingerprint(measurer), logarithm=ground.subject.of_logarithm,
-            leads=ground.settings.flip, layout=layout_of(Measured),
+            leads=ground.settings.flip, layout=layout_of(Measured), predicted=asks_for_brackets(ground.settings),
         )  # fmt: skip
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from onnxfim.auditing.context import Context, Ground
 from onnxfim.auditing.course import PlannedStage
+from onnxfim.auditing.guaranteeing import asks_for_brackets
 from onnxfim.auditing.instruments import COORDINATE_SCHEME
 from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
@@ -29,6 +30,7 @@ _ITERATED = 115  # passes of a sample by iterations over many classes
 _TIED = 25  # times the passes of a sample, that one on ties takes more for its one-sided slopes
 _CHECKED = 6 * 32  # directions of the check against the sketch
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
+_AHEAD = 30  # passes of a sample that looks ahead to a few of many classes
 _KL_POINTS = 12  # passes of a sample that is replayed
 _L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 5, 40 * 2  # of an attack on a sample, two passes each
 _REACHED = 0.9  # of the samples, that an attack has to do with: the others are wrong already
@@ -142,7 +144,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    return [*parts, *_closing(ground, n)]
+    return [*parts, *_bracketed(ground, n, flips=_BLIND_FLIPS), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -187,6 +189,7 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     ]
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
+    parts += _bracketed(context, n, slopes=1 + outputs if outputs <= FEW_CLASSES else _AHEAD, flips=_FLIPS)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -226,7 +229,22 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
-    return parts
+    return [*parts, *_bracketed(context, n, flips=_SKETCHED_FLIPS)]
+
+
+def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
+    """What puts distances in both norms beside the estimates of n samples, where that is asked for, with so many passes of a sample.
+
+    Bounds of the network around each sample make no pass.
+    """
+    if not asks_for_brackets(context.settings):
+        return []
+    from onnxfim.auditing.stages.local_bounds import planned_seconds  # few audits have them
+
+    parts = [PlannedStage("predicting distances", n * slopes, "derivatives" if slopes else "rows")]
+    if context.settings.flip:
+        parts.append(PlannedStage("looking for flips in L∞", n * flips))
+    return [*parts, PlannedStage("bounding around the samples", seconds=planned_seconds(context, n), unit="samples")]
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:

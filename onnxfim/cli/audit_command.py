@@ -139,6 +139,7 @@ def planned(subject: LoadedSubject) -> Planned:
         temperature=settings.temperature is not None,
         flips=settings.flip,
         raw_units=settings.input_scale is not None,
+        bracket=settings.bracket or settings.verifier is not None,
     )
 
 

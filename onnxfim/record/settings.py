@@ -266,6 +266,11 @@ class Settings:
         return (self.input,) if isinstance(self.input, str) else self.input or ()
 
     @property
+    def raw(self) -> bool:
+        """Whether the raw input's units are known and are not the model's own."""
+        return self.input_scale is not None and any(s != 1 for s in self.input_scale)
+
+    @property
     def tells_kind(self) -> bool:
         """Whether the output kind was given by the user, who answers for it."""
         return self.output_kind != "auto"

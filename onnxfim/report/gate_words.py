@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChange
 from onnxfim.record.foreign_text import visible
-from onnxfim.record.measures import BY_NAME
-from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
+from onnxfim.report.numbers import MISSING, inline_label, known_ends, number, p_words, what_of
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -24,8 +23,8 @@ def value_words(gate: GateResult, units: str = "") -> str:
     if gate.value is None and gate.low is None and gate.high is None:
         return MISSING
     form = _form(gate)
-    found = BY_NAME.get(gate.name.partition(".")[0])
-    kind = f", {SMALLEST_FOUND}" if found is not None and found.of_what_was_found else ""
+    of = what_of(gate.name.partition(".")[0])
+    kind = f", {of}" if of else ""
     value = "beyond all that was found" if gate.value is None else form(gate.value)
     return f"{value}{_ends(gate, form)}{' ' + visible(units) if units else ''}{kind}"
 

@@ -10,6 +10,7 @@ from onnxfim.record.statistics import bracketing, fewest_bracketing, wilson
 from onnxfim.verdict.gates import Gate
 
 _LEAST = {"mean": 2, "geometric_mean": 2}  # samples from which there is an interval at all
+_OF_BRACKETS = ("flip_radius_linf", "certified_radius", "certified_radius_linf")
 _OF_LABELS = ("clean_accuracy", "temperature", "lambda_max_calibrated")
 
 
@@ -22,6 +23,7 @@ class Planned:
         labelled: Samples with labels, which the accuracy is of; 0 without labels.
         temperature: Whether a temperature is given, so that calibrated values need no labels.
         flips: Whether flips are searched for.
+        bracket: Whether distances in both norms are asked for, guaranteed ones among them.
         raw_units: Whether the scale of the raw inputs is known.
     """
 
@@ -29,6 +31,7 @@ class Planned:
     labelled: int = 0
     temperature: bool = False
     flips: bool = True
+    bracket: bool = False
     raw_units: bool = True
 
 
@@ -63,7 +66,9 @@ def obstacle(gate: Gate, planned: Planned) -> Obstacle | None:
 def _missing(name: str, planned: Planned) -> str | None:
     if name in _OF_LABELS and not planned.labelled and not (planned.temperature and name != "clean_accuracy"):
         return "there are no labels. Give some (labels in the .npz, --labels, or one folder per class)"
-    if name == "flip_radius" and not planned.flips:
+    if name in _OF_BRACKETS and not planned.bracket:
+        return "no guaranteed distances are asked for. Add --bracket"
+    if name in ("flip_radius", "flip_radius_linf") and not planned.flips:
         return "no flips are searched for (--no-flip). Leave that out"
     if name == "lambda_max_raw_units" and not planned.raw_units:
         return "the scale of the raw inputs is not known. Give --mean and --std, or --input-range"

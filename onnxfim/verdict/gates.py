@@ -13,7 +13,7 @@ import numpy as np
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
-from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, gated
+from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, Measure, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing, temperature_interval
 from onnxfim.verdict.advice import more_passes, more_samples
@@ -211,9 +211,9 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
     found: Aggregate = getattr(group, statistic)
     low, high, needed, why = found.low, found.high, None, ""
     n = group.count + group.unfound
-    of_what_was_found = measure in BY_NAME and BY_NAME[measure].of_what_was_found
+    told = BY_NAME.get(measure)
     if low is None or high is None:
-        bounds = group.kind in ("lower bound", "upper bound") and not of_what_was_found
+        bounds = group.kind in ("lower bound", "upper bound") and not (told is not None and told.own_bounds)
         why = f"its values are {group.kind}s" if bounds else found.method
     elif statistic == "mean" and found.confidence < 0.9:
         low, high, needed = None, None, 2
@@ -227,8 +227,17 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
             high, needed = None, fewest[1]
     return _Decidable(
         found.value, low, high, n, _noise(audit, measure, statistic, found), why, needed, samples_settle=statistic != "max",
-        of=", of the smallest lengths found (each an upper bound)" if of_what_was_found else "",
+        of=_of_what(told),
     )  # fmt: skip
+
+
+def _of_what(measure: Measure | None) -> str:
+    """What the statistics of a measure are of, where each of its values bounds another number."""
+    if measure is None or not measure.own_bounds:
+        return ""
+    if measure.of_what_was_found:
+        return ", of the smallest lengths found (each an upper bound)"
+    return ", of the lengths that were certified (each a lower bound, 0 where nothing was)"
 
 
 def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> float:
@@ -272,6 +281,8 @@ def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
     if group is not None and (group.count or group.unfound):
         return str(getattr(group, statistic).method)
+    if measure in BY_NAME and BY_NAME[measure].of_what_was_certified:
+        return next((e.reason for s in audit.samples if (e := BY_NAME[measure].of(s)) is not None and e.reason), "no sample has it")
     reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"
 

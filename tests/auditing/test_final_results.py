@@ -112,8 +112,8 @@ def test_killed_among_its_flips_it_looks_for_the_rest(tmp_path, monkeypatch, met
     settings = {"method": method, "batch": 64, "replay": 8}
     kill(MLP, X, Y, tmp_path, "looking for flips", 0.8, **settings)
     looked = []
-    radii = flipping._FlipSearch.radii
-    monkeypatch.setattr(flipping._FlipSearch, "radii", lambda self, at, *a: looked.extend(at) or radii(self, at, *a))
+    radii = flipping.FlipSearch.radii
+    monkeypatch.setattr(flipping.FlipSearch, "radii", lambda self, at, *a: looked.extend(at) or radii(self, at, *a))
     resumed = audit(MLP, X, Y, Settings(**settings), cache_dir=tmp_path / "cache")
     assert 0 < len(looked) <= 1200 - flipping._MOST
     assert cached(resumed) > of_values(resumed) * 0.99

@@ -104,7 +104,7 @@ LATER = {
     "Smoothed": {"reason"},
     "SmoothingSummary": {"caveat"},
     "VerifiedBox": {"replay", "distance", "note"},
-    "Robustness": {"certified", "place", "no_place"},
+    "Robustness": {"certified", "guaranteed_by", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs", "served"},

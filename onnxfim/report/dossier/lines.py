@@ -28,7 +28,6 @@ _FALLEN: Mapping[Source, str] = {
     "flip_radius": "along the moves that were tried",
     "attack": "under attack",
     "boundary_distance": "to first order",
-    "certified": "at the earliest, by what the weights guarantee",
 }
 #: What the dossier has of a topic.
 State: TypeAlias = Literal["measured", "decided", "stated", "in part", "not in this dossier"]
