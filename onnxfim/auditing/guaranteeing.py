@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
-    return []
+    later: list[Callable[[Found], Found]] = []
+    if way.ground.settings.smoothing:
+        from onnxfim.auditing.stages import smoothing
+
+        later.append(lambda found: smoothing.smooth(way.ground, found))
+    return later
 
 
 def of_all(way: Way) -> list[Callable[[Found], Found]]:

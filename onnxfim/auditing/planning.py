@@ -18,6 +18,7 @@ from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
+from onnxfim.record.smoothing_terms import CHOOSING
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -38,6 +39,7 @@ _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
 _DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
+_NOISE_SECONDS = 8e-9  # of a number of rows with noise
 _BOUND_SECONDS, _NORM_SECONDS = 0.001, 1.5e-10  # of bounding: a node, and a multiplication of a norm
 
 
@@ -142,7 +144,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    return [*parts, *_closing(ground, n)]
+    return [*parts, *_guaranteed(ground, n), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -187,6 +189,7 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     ]
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
+    parts += _guaranteed(context, n)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -226,7 +229,16 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
-    return parts
+    return [*parts, *_guaranteed(context, n)]
+
+
+def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
+    """What puts guarantees beside the estimates of n samples."""
+    settings, decides = context.settings, context.reader.has_classes and context.subject.info.positions == 1
+    if not settings.smoothing:
+        return []
+    rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
+    return [PlannedStage("certifying by smoothing", rows, seconds=rows * context.dimension * _NOISE_SECONDS, teaches=False)]
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:

@@ -139,6 +139,8 @@ def planned(subject: LoadedSubject) -> Planned:
         temperature=settings.temperature is not None,
         flips=settings.flip,
         raw_units=settings.input_scale is not None,
+        smoothing=settings.smoothing,
+        certify_budget=settings.certify_budget,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
 from onnxfim.record.input_pictures import InputKind
+from onnxfim.record.sizes_given import size_given
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
@@ -35,6 +36,14 @@ def shape_given(text: str) -> tuple[str, tuple[int | None, ...]] | None:
         return None
     found = tuple(int(p) if p.isdigit() else None for p in parts)
     return (name.strip(), found) if found.count(None) <= 1 else None
+
+
+def smoothing_sigma(text: str, otherwise: float) -> float | None:
+    """Standard deviation that ``smoothing:SIGMA`` asks for, ``otherwise`` where it gives none; None where it is not written so."""
+    kind, colon, size = text.strip().partition(":")
+    if kind != "smoothing":
+        return None
+    return size_given(size) if colon else otherwise
 
 
 @documented
@@ -177,7 +186,8 @@ class Settings:
     )  # fmt: skip
     sigma: float = setting(
         1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian or "
-        "embedding (of length 1).", over=0, row="changed", matters=True,
+        "embedding (of length 1); of classes, that of the noise of --certify smoothing, in raw input units where these are known.",
+        over=0, row="changed", matters=True,
         group="model",
     )  # fmt: skip
     score_threshold: float = setting(
@@ -235,7 +245,9 @@ class Settings:
     )  # fmt: skip
     certify: tuple[str, ...] = setting(
         (), help="Certificates beside the estimates: smoothing:SIGMA is the L2 radius of the classifier smoothed by Gaussian noise "
-        "of this standard deviation (Cohen et al. 2019); smoothing alone takes --sigma.",
+        "of this standard deviation, such as 0.25 or 30/255, in raw input units where these are known (Cohen et al. 2019); "
+        "smoothing alone takes --sigma.", good=lambda s: all(smoothing_sigma(text, s.sigma) is not None for text in s.certify),
+        wrong="{value} holds one that is no certificate. Write it such as 'smoothing:0.25', 'smoothing:30/255' or 'smoothing'.",
         metavar="smoothing[:SIGMA]", example=["smoothing:0.25"], row="changed",
     )  # fmt: skip
     certify_budget: int = setting(
@@ -264,6 +276,12 @@ class Settings:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs that are perturbed; none where that is left to the file."""
         return (self.input,) if isinstance(self.input, str) else self.input or ()
+
+    @property
+    def smoothing(self) -> tuple[float, ...]:
+        """Standard deviations of the smoothed classifiers that certificates are asked of, each once, in the order given."""
+        found = (smoothing_sigma(text, self.sigma) for text in self.certify)
+        return tuple(dict.fromkeys(sigma for sigma in found if sigma is not None))
 
     @property
     def tells_kind(self) -> bool:

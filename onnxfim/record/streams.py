@@ -23,5 +23,7 @@ VERDICT = 0x76657264
 DATA = 0x64617461
 #: Points beside the samples, which tell ties from equal values and give one-sided slopes: ``[seed, sample, word]``.
 KINKS = 0x6B696E6B
+#: Noise of smoothed classifiers, the same for every standard deviation: ``[seed, sample, word]``.
+SMOOTHING = 0x736D6F6F
 #: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
 DITHER = 1

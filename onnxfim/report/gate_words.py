@@ -9,6 +9,7 @@ from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChang
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
 from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
+from onnxfim.verdict import smoothing_gates
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -42,6 +43,8 @@ def decided_words(gate: GateResult, units: str = "") -> str:
 
 def units_of(audit: Audit, name: str) -> str:
     """Units of what a gate names; empty for a share, a count or a temperature."""
+    if (smoothing := smoothing_gates.read_name(name)) is not None:
+        return smoothing_gates.units(audit, smoothing)
     group = audit.aggregates.get(name.partition(".")[0])
     return "" if group is None else group.units
 
@@ -105,7 +108,8 @@ def _form(gate: GateResult) -> Callable[[float], str]:
     values = [gate.value, gate.low, gate.high]
     if gate.name.startswith("findings."):
         return _plain
-    if gate.name in _SHARES or gate.text.rstrip().endswith("%"):
+    smoothing = smoothing_gates.read_name(gate.name)
+    if gate.name in _SHARES or (smoothing is not None and smoothing.share) or gate.text.rstrip().endswith("%"):
         return _shares(values, gate.threshold)
     return _numbers(values, gate.threshold)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,3 +56,40 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
             with np.errstate(over="ignore"):  # what float16 does not hold is infinite, as in the file
                 made[part] = moved
     return made.reshape(count, *shape)
+
+
+class NoisyRows:
+    """Rows ``x + field·ε`` with standard normal ε, drawn in float32 from each sample's own stream, never clipped.
+
+    The rows of a sample are the next ones of its stream, however many are asked for at a time and of whatever samples beside it.
+
+    Args:
+        X: Samples, (n, *shape).
+        field: Standard deviation of each coordinate, broadcastable to a sample.
+        streams: Seed and words of each sample's stream, n of them.
+    """
+
+    def __init__(self, X: Array, field: Array, streams: Sequence[Sequence[int]]) -> None:
+        self._shape, self._dtype = X.shape[1:], X.dtype
+        self._wide = np.dtype(np.float64) if X.dtype == np.float64 else np.dtype(np.float32)
+        self._base = X.reshape(len(X), -1).astype(self._wide)
+        self._field = np.broadcast_to(field, self._shape).reshape(-1).astype(self._wide)
+        self._rngs = [np.random.default_rng(list(stream)) for stream in streams]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row while it is made."""
+        return self._base.shape[1] * self._wide.itemsize
+
+    def rows(self, of: Array) -> Array:
+        """The next row of each of the samples ``of`` (B,), in that order, (B, *shape) in the type of X."""
+        noise = np.empty((len(of), self._base.shape[1]), np.float32)
+        ends = np.flatnonzero(np.diff(of)) + 1
+        for start, end in zip([0, *ends.tolist()], [*ends.tolist(), len(of)], strict=True):
+            if end > start:
+                self._rngs[int(of[start])].standard_normal(out=noise[start:end], dtype=np.float32)
+        made: Array = noise.astype(self._wide, copy=False)
+        made *= self._field
+        made += self._base[of]
+        with np.errstate(over="ignore"):  # what float16 does not hold is infinite, as in the file
+            return made.astype(self._dtype, copy=False).reshape(len(of), *self._shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnxfim.record.measures import QUANTILES, STATISTIC_BY_NAME
 from onnxfim.record.statistics import bracketing, fewest_bracketing, wilson
+from onnxfim.verdict import smoothing_gates
 from onnxfim.verdict.gates import Gate
 
 _LEAST = {"mean": 2, "geometric_mean": 2}  # samples from which there is an interval at all
@@ -23,6 +24,8 @@ class Planned:
         temperature: Whether a temperature is given, so that calibrated values need no labels.
         flips: Whether flips are searched for.
         raw_units: Whether the scale of the raw inputs is known.
+        smoothing: Standard deviations of the smoothed classifiers that certificates are asked of.
+        certify_budget: Rows that such a certificate rests on.
     """
 
     samples: int
@@ -30,6 +33,8 @@ class Planned:
     temperature: bool = False
     flips: bool = True
     raw_units: bool = True
+    smoothing: tuple[float, ...] = ()
+    certify_budget: int = 1000
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ def obstacle(gate: Gate, planned: Planned) -> Obstacle | None:
     Quantiles are bounded by order statistics (`record.statistics.bracketing`), which so many samples must be able to give; an
     accuracy by Wilson's interval, whose lower end even without an error lies below the threshold where there are few labels.
     """
+    if (smoothing := smoothing_gates.read_name(gate.name)) is not None:
+        return _of_smoothing(gate, smoothing, planned)
     name, _, statistic = gate.name.partition(".")
     why = _missing(name, planned)
     if why is not None:
@@ -67,6 +74,18 @@ def _missing(name: str, planned: Planned) -> str | None:
         return "no flips are searched for (--no-flip). Leave that out"
     if name == "lambda_max_raw_units" and not planned.raw_units:
         return "the scale of the raw inputs is not known. Give --mean and --std, or --input-range"
+    return None
+
+
+def _of_smoothing(gate: Gate, name: smoothing_gates.Name, planned: Planned) -> Obstacle | None:
+    """What stands in the way of a gate on a smoothed classifier."""
+    why = smoothing_gates.missing(name, planned.smoothing, labelled=planned.labelled > 0)
+    if why is not None:
+        return Obstacle(True, f"gate {gate.text!r} cannot be decided: {why}, or drop the gate.")
+    if name.what == "radius.median":
+        return _of_quantile(gate, planned.samples, "median", 0.5)
+    if gate.violated(0.0) and (why := smoothing_gates.out_of_reach(name, planned.smoothing, planned.certify_budget)) is not None:
+        return Obstacle(False, f"gate {gate.text!r} cannot pass: {why}.")
     return None
 
 

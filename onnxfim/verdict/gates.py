@@ -16,6 +16,7 @@ from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator,
 from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing, temperature_interval
+from onnxfim.verdict import smoothing_gates
 from onnxfim.verdict.advice import more_passes, more_samples
 from onnxfim.verdict.pairs import column
 
@@ -23,7 +24,8 @@ _GATED = tuple(m.name for m in gated())
 SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
 LEVELS = ("error", "warning", "note")
 
-_GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
+_NAME = r"[A-Za-z_][\w.]*(?::[^<>\s]+)?(?:@[^<>\s]+)?"  # what stands after : and @ tells which one of a kind is meant
+_GATE = re.compile(rf"\s*({_NAME})\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
 _LEVEL = 0.025
 
 
@@ -71,7 +73,8 @@ class _Decidable:
 
 def gate_names(measures: Sequence[str] = _GATED) -> tuple[str, ...]:
     """All names that a gate may have."""
-    return (*(f"{m}.{s.name}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
+    found = (f"{m}.{s.name}" for m in measures for s in STATISTICS)
+    return (*found, *SCALARS, *smoothing_gates.NAMES, *(f"findings.{level}" for level in LEVELS))
 
 
 def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[str] | None = None) -> Gate:
@@ -91,8 +94,9 @@ def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[s
             f"gate {text!r}: cannot be read, expected NAME OPERATOR NUMBER such as 'lambda_max.p95 > 12.5' (> >= < <=)."
         )
     name, operator, number, percent = match.groups()
+    others = known is None and smoothing_gates.read_name(name) is not None
     known = gate_names(measures) if known is None else known
-    if name not in known:
+    if name not in known and not others:
         import difflib  # for a message alone
 
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -200,6 +204,9 @@ def _read(audit: Audit, name: str) -> _Decidable:
         return _confidence(audit)
     if name == "temperature":
         return _temperature(audit)
+    if (smoothing := smoothing_gates.read_name(name)) is not None:
+        r = smoothing_gates.read(audit, smoothing)
+        return _Decidable(r.value, r.low, r.high, r.count, why=r.why, needed=r.needed)
     measure, _, statistic = name.partition(".")
     group = audit.aggregates.get(measure)
     if group is None or ((found := getattr(group, statistic)).value is None and found.low is None):
