@@ -24,7 +24,7 @@ _GATED = tuple(m.name for m in gated())
 SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
 LEVELS = ("error", "warning", "note")
 
-_NAME = r"[A-Za-z_][\w.]*(?::[^<>\s]+)?(?:@[^<>\s]+)?"  # what stands after : and @ tells which one of a kind is meant
+_NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*(?:@[^<>\s]+)?"  # brackets tell which one of a kind is meant, @ at which length
 _GATE = re.compile(rf"\s*({_NAME})\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
 _LEVEL = 0.025
 

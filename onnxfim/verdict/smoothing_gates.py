@@ -11,9 +11,9 @@ from onnxfim.record.sizes_given import size_given
 from onnxfim.record.statistics import fewest_bracketing
 from onnxfim.verdict.smoothed_shares import Certified, largest_radius, units_of_lengths, why_untried
 
-#: The names, as a shell completes them; ``:SIGMA`` after the first word tells which of several smoothed classifiers is meant.
+#: The names, as a shell completes them; ``smoothing[SIGMA]`` tells which of several smoothed classifiers is meant.
 NAMES = ("smoothing.certified_accuracy@0.25", "smoothing.accuracy", "smoothing.abstained", "smoothing.radius.median")
-_NAME = re.compile(r"smoothing(?::([^@]+))?\.(accuracy|abstained|radius\.median|certified_accuracy@(.+))")
+_NAME = re.compile(r"smoothing(?:\[([^\]]+)\])?\.(accuracy|abstained|radius\.median|certified_accuracy@(.+))")
 _OF_LABELS = "there are no labels. Give some (labels in the .npz, --labels, or one folder per class)"
 
 
@@ -110,7 +110,7 @@ def _not_asked(name: Name, sigmas: Sequence[float]) -> str | None:
     if not sigmas:
         return "no smoothing certificate is asked for. Give --certify smoothing:SIGMA"
     if name.sigma is None and len(sigmas) > 1:
-        return f"it does not say which of the smoothed classifiers ({told}). Name one, such as smoothing:{sigmas[0]:g}.{name.what}"
+        return f"it does not say which of the smoothed classifiers ({told}). Name one, such as smoothing[{sigmas[0]:g}].{name.what}"
     if name.sigma is not None and name.sigma not in sigmas:
         return f"noise of {name.sigma:g} is not asked for (asked: {told}). Give --certify smoothing:{name.sigma:g} too"
     return None
