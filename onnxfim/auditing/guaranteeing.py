@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
-    return []
+    ground = way.ground
+    later: list[Callable[[Found], Found]] = []
+    if ground.settings.noise:
+        from onnxfim.auditing.stages import noise
+
+        later.append(lambda found: noise.add_noise(ground, found))
+    return later
 
 
 def of_all(way: Way) -> list[Callable[[Found], Found]]:

@@ -229,9 +229,19 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
     return parts
 
 
+def _guaranteeing(context: Context, n: int) -> list[PlannedStage]:
+    """What puts guarantees beside the estimates of n samples."""
+    parts = []
+    if context.settings.noise:
+        from onnxfim.auditing.stages.noise import rows_expected
+
+        parts.append(PlannedStage("adding noise", n * rows_expected(context.settings, n), "differences", unit="samples"))
+    return parts
+
+
 def _closing(context: Context, n: int) -> list[PlannedStage]:
     """What every audit ends with."""
-    parts, file = [], context.subject.file
+    parts, file = _guaranteeing(context, n), context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
         parts.append(PlannedStage(_SCALING_STAGE, min(_SCALING, 7 * len(context.X))))

@@ -139,6 +139,9 @@ def planned(subject: LoadedSubject) -> Planned:
         temperature=settings.temperature is not None,
         flips=settings.flip,
         raw_units=settings.input_scale is not None,
+        noises=settings.noise,
+        noise_stable=settings.noise_stable,
+        noise_budget=settings.noise_budget,
     )
 
 

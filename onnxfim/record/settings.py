@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
 from onnxfim.record.input_pictures import InputKind
+from onnxfim.record.noises import what_is_wrong
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
@@ -223,6 +224,7 @@ class Settings:
     noise: tuple[str, ...] = setting(
         (), help="Noise under which each prediction must stay, such as gaussian:0.1 (its standard deviation) or uniform:8/255 (its "
         "half-width), in raw input units where these are known: how often it does, with a stated confidence.",
+        good=lambda s: s.wrong_noise is None, wrong="{settings.wrong_noise}",
         metavar="KIND:SIZE", example=["gaussian:0.1"], row="changed",
     )  # fmt: skip
     noise_stable: float = setting(
@@ -230,8 +232,8 @@ class Settings:
         under=1, option="noise-stable", row="changed",
     )  # fmt: skip
     noise_budget: int = setting(
-        4000, help="Rows with noise of a sample at most, for each noise.", least=50,
-        wrong="{value} rows decide nothing; give at least {least}.", option="noise-budget", row="changed",
+        4000, help="Rows with noise of a sample at most, for each noise.", least=50, most=10**9,
+        wrong="{value} is not a number of rows from {least} to a billion.", option="noise-budget", row="changed",
     )  # fmt: skip
     certify: tuple[str, ...] = setting(
         (), help="Certificates beside the estimates: smoothing:SIGMA is the L2 radius of the classifier smoothed by Gaussian noise "
@@ -264,6 +266,11 @@ class Settings:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs that are perturbed; none where that is left to the file."""
         return (self.input,) if isinstance(self.input, str) else self.input or ()
+
+    @property
+    def wrong_noise(self) -> str | None:
+        """Why the noises cannot be those of one audit, or None."""
+        return what_is_wrong(self.noise)
 
     @property
     def tells_kind(self) -> bool:

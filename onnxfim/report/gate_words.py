@@ -9,6 +9,8 @@ from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChang
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
 from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
+from onnxfim.verdict.guarantee_gates import SHARES as GUARANTEED_SHARES
+from onnxfim.verdict.guarantee_gates import without_choice
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -105,7 +107,7 @@ def _form(gate: GateResult) -> Callable[[float], str]:
     values = [gate.value, gate.low, gate.high]
     if gate.name.startswith("findings."):
         return _plain
-    if gate.name in _SHARES or gate.text.rstrip().endswith("%"):
+    if gate.name in _SHARES or without_choice(gate.name) in GUARANTEED_SHARES or gate.text.rstrip().endswith("%"):
         return _shares(values, gate.threshold)
     return _numbers(values, gate.threshold)
 
