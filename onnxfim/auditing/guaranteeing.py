@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
+    ground = way.ground
     later: list[Callable[[Found], Found]] = []
-    if way.ground.settings.smoothing:
+    if ground.settings.noise:
+        from onnxfim.auditing.stages import noise
+
+        later.append(lambda found: noise.add_noise(ground, found))
+    if ground.settings.smoothing:
         from onnxfim.auditing.stages import smoothing
 
-        later.append(lambda found: smoothing.smooth(way.ground, found))
+        later.append(lambda found: smoothing.smooth(ground, found))
     return later
 
 

@@ -233,12 +233,18 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
 
 
 def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
-    """What puts guarantees beside the estimates of n samples."""
-    settings, decides = context.settings, context.reader.has_classes and context.subject.info.positions == 1
-    if not settings.smoothing:
-        return []
-    rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
-    return [PlannedStage("certifying by smoothing", rows, seconds=rows * context.dimension * _NOISE_SECONDS, teaches=False)]
+    """What puts guarantees beside the estimates of n samples, each by itself."""
+    parts, settings = [], context.settings
+    if settings.noise:
+        from onnxfim.auditing.stages.noise import rows_expected
+
+        parts.append(PlannedStage("adding noise", n * rows_expected(settings, n), "differences", unit="samples"))
+    if settings.smoothing:
+        decides = context.reader.has_classes and context.subject.info.positions == 1
+        rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
+        drawn = rows * context.dimension * _NOISE_SECONDS
+        parts.append(PlannedStage("certifying by smoothing", rows, "differences", drawn, unit="samples", teaches=False))
+    return parts
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:

@@ -141,6 +141,9 @@ def planned(subject: LoadedSubject) -> Planned:
         raw_units=settings.input_scale is not None,
         smoothing=settings.smoothing,
         certify_budget=settings.certify_budget,
+        noises=settings.noise,
+        noise_stable=settings.noise_stable,
+        noise_budget=settings.noise_budget,
     )
 
 

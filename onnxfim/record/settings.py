@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
 from onnxfim.record.input_pictures import InputKind
-from onnxfim.record.sizes_given import size_given
+from onnxfim.record.noises import gaussian_size, what_is_wrong
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
@@ -43,7 +43,7 @@ def smoothing_sigma(text: str, otherwise: float) -> float | None:
     kind, colon, size = text.strip().partition(":")
     if kind != "smoothing":
         return None
-    return size_given(size) if colon else otherwise
+    return gaussian_size(size) if colon else otherwise
 
 
 @documented
@@ -233,6 +233,7 @@ class Settings:
     noise: tuple[str, ...] = setting(
         (), help="Noise under which each prediction must stay, such as gaussian:0.1 (its standard deviation) or uniform:8/255 (its "
         "half-width), in raw input units where these are known: how often it does, with a stated confidence.",
+        good=lambda s: s.wrong_noise is None, wrong="{settings.wrong_noise}",
         metavar="KIND:SIZE", example=["gaussian:0.1"], row="changed",
     )  # fmt: skip
     noise_stable: float = setting(
@@ -240,8 +241,8 @@ class Settings:
         under=1, option="noise-stable", row="changed",
     )  # fmt: skip
     noise_budget: int = setting(
-        4000, help="Rows with noise of a sample at most, for each noise.", least=50,
-        wrong="{value} rows decide nothing; give at least {least}.", option="noise-budget", row="changed",
+        4000, help="Rows with noise of a sample at most, for each noise.", least=50, most=10**9,
+        wrong="{value} is not a number of rows from {least} to a billion.", option="noise-budget", row="changed",
     )  # fmt: skip
     certify: tuple[str, ...] = setting(
         (), help="Certificates beside the estimates: smoothing:SIGMA is the L2 radius of the classifier smoothed by Gaussian noise "
@@ -282,6 +283,11 @@ class Settings:
         """Standard deviations of the smoothed classifiers that certificates are asked of, each once, in the order given."""
         found = (smoothing_sigma(text, self.sigma) for text in self.certify)
         return tuple(dict.fromkeys(sigma for sigma in found if sigma is not None))
+
+    @property
+    def wrong_noise(self) -> str | None:
+        """Why the noises cannot be those of one audit, or None."""
+        return what_is_wrong(self.noise)
 
     @property
     def tells_kind(self) -> bool:

@@ -10,6 +10,8 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME
 from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
 from onnxfim.verdict import smoothing_gates
+from onnxfim.verdict.guarantee_gates import SHARES as GUARANTEED_SHARES
+from onnxfim.verdict.guarantee_gates import without_choice
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -108,8 +110,8 @@ def _form(gate: GateResult) -> Callable[[float], str]:
     values = [gate.value, gate.low, gate.high]
     if gate.name.startswith("findings."):
         return _plain
-    smoothing = smoothing_gates.read_name(gate.name)
-    if gate.name in _SHARES or (smoothing is not None and smoothing.share) or gate.text.rstrip().endswith("%"):
+    shares = without_choice(gate.name) in GUARANTEED_SHARES or smoothing_gates.is_share(gate.name)
+    if gate.name in _SHARES or shares or gate.text.rstrip().endswith("%"):
         return _shares(values, gate.threshold)
     return _numbers(values, gate.threshold)
 

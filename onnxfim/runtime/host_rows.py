@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.rows import Moves, Rows
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -32,6 +31,8 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
     else:
         used, which = np.unique(sample, return_inverse=True)
     base = rows.bases(X[used]).astype(wide, copy=False).reshape(len(used), -1)
+    if (moves := rows.plain_moves) is not None:
+        return _moved(base, np.zeros(count, np.intp) if which is None else which, moves, dtype).reshape(count, *shape)
     v, scale = np.asarray(rows.v).reshape(count, -1), rows.scale.astype(wide)[:, None]
     w = None if rows.w is None else rows.w.reshape(count, -1)
     dither = wide.type(rows.dither / 127.0)
@@ -58,38 +59,18 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
     return made.reshape(count, *shape)
 
 
-class NoisyRows:
-    """Rows ``x + field·ε`` with standard normal ε, drawn in float32 from each sample's own stream, never clipped.
-
-    The rows of a sample are the next ones of its stream, however many are asked for at a time and of whatever samples beside it.
-
-    Args:
-        X: Samples, (n, *shape).
-        field: Standard deviation of each coordinate, broadcastable to a sample.
-        streams: Seed and words of each sample's stream, n of them.
-    """
-
-    def __init__(self, X: Array, field: Array, streams: Sequence[Sequence[int]]) -> None:
-        self._shape, self._dtype = X.shape[1:], X.dtype
-        self._wide = np.dtype(np.float64) if X.dtype == np.float64 else np.dtype(np.float32)
-        self._base = X.reshape(len(X), -1).astype(self._wide)
-        self._field = np.broadcast_to(field, self._shape).reshape(-1).astype(self._wide)
-        self._rngs = [np.random.default_rng(list(stream)) for stream in streams]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row while it is made."""
-        return self._base.shape[1] * self._wide.itemsize
-
-    def rows(self, of: Array) -> Array:
-        """The next row of each of the samples ``of`` (B,), in that order, (B, *shape) in the type of X."""
-        noise = np.empty((len(of), self._base.shape[1]), np.float32)
-        ends = np.flatnonzero(np.diff(of)) + 1
-        for start, end in zip([0, *ends.tolist()], [*ends.tolist(), len(of)], strict=True):
-            if end > start:
-                self._rngs[int(of[start])].standard_normal(out=noise[start:end], dtype=np.float32)
-        made: Array = noise.astype(self._wide, copy=False)
-        made *= self._field
-        made += self._base[of]
-        with np.errstate(over="ignore"):  # what float16 does not hold is infinite, as in the file
-            return made.astype(self._dtype, copy=False).reshape(len(of), *self._shape)
+def _moved(base: Array, which: Array, moves: Moves, dtype: np.dtype[Any]) -> Array:
+    """The rows ``base[which] + moves``, (B, d): stretches of one base point and of moves side by side at once, without copies."""
+    made = np.empty((len(which), base.shape[1]), dtype)
+    ends = np.flatnonzero((np.diff(which) != 0) | (np.diff(moves.of) != 1)) + 1
+    size = max(1, _PIECE // max(base.shape[1], 1))
+    for first, last in zip((0, *ends.tolist()), (*ends.tolist(), len(which)), strict=True):
+        for start in range(first, last, size):
+            stop, at = min(start + size, last), int(moves.of[start])
+            values = moves.values[at : at + stop - start]
+            if dtype == base.dtype:
+                np.add(values, base[which[start]], out=made[start:stop])
+            else:
+                with np.errstate(over="ignore"):  # what float16 does not hold is infinite, as in the file
+                    made[start:stop] = values + base[which[start]]
+    return made

@@ -8,7 +8,9 @@ Source: Cohen, Rosenfeld & Kolter (2019), ICML: theorem 1, and CERTIFY in sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,8 @@ from onnxfim.record.guarantees import Smoothed
 from onnxfim.record.smoothing_terms import ALPHA, CHOOSING
 from onnxfim.record.special import ndtri
 from onnxfim.record.statistics import clopper_pearson
+from onnxfim.runtime.rows import Forward, Moves, Rows
+from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -83,3 +87,59 @@ def _most_frequent(votes: Array) -> int:
     """The class of most rows, the first of several; -1 where there is none."""
     classes, counts = np.unique(votes[votes >= 0], return_counts=True)
     return int(classes[counts.argmax()]) if len(classes) else -1
+
+
+@dataclass(frozen=True)
+class NoisyVotes:
+    """Asks a model for its classes at rows ``x + size·ε``, with standard normal ε of each sample's own stream, never clipped.
+
+    The rows of a sample are the next ones of its stream, however many are asked for at a time and of whatever samples beside it:
+    votes of samples are independent, so that what is said of their population is too.
+
+    Attributes:
+        forward: The model.
+        reader: What its outputs are.
+        X: Samples, (n, *shape).
+        size: Standard deviation of each coordinate, (d,), or of all.
+        streams: Seed and words of each sample's stream, n of them.
+        of: Positions of the samples, (n,), that the model is told.
+    """
+
+    forward: Forward
+    reader: OutputReader
+    X: Array
+    size: Array | float
+    streams: Sequence[Sequence[int]]
+    of: Array
+
+    @cached_property
+    def _rngs(self) -> list[np.random.Generator]:
+        return [np.random.Generator(np.random.PCG64(np.random.SeedSequence(list(words)))) for words in self.streams]
+
+    def __call__(self, which: Array, rows: int) -> Array:
+        """The classes of the next ``rows`` rows of the samples ``which`` (m,), (m, rows); -1 where an output is not a number."""
+        answers = self.forward.stream(self.X, self._batches(np.repeat(which, rows)), self.of)
+        return np.concatenate([self._decided(z) for z in answers]).reshape(len(which), rows)
+
+    def _decided(self, z: Array) -> Array:
+        finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
+        if not finite.all():
+            z = np.where(finite[:, None, None], z, 0.0)
+        return np.where(finite, self.reader.predictions(z), -1)
+
+    def _batches(self, samples: Array) -> Iterator[Rows]:
+        """A row for each of the samples (B,), those of one side by side, in batches that are full but for the last."""
+        start = 0
+        while start < len(samples):
+            part = samples[start : start + self.forward.stretch]
+            yield Rows(part, Moves(self._drawn(part), np.arange(len(part))), np.ones(len(part)))
+            start += len(part)
+
+    def _drawn(self, samples: Array) -> Array:
+        """The next moves of the samples (B,), (B, d) float32."""
+        made = np.empty((len(samples), int(np.prod(self.X.shape[1:]))), np.float32)
+        ends = (np.flatnonzero(np.diff(samples)) + 1).tolist()
+        for start, end in zip((0, *ends), (*ends, len(samples)), strict=True):
+            self._rngs[int(samples[start])].standard_normal(out=made[start:end], dtype=np.float32)
+        made *= np.asarray(self.size, np.float32)
+        return made

@@ -10,6 +10,7 @@ from onnxfim.record.decision import Finding, Scope, overall
 from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.findings import findings
 from onnxfim.verdict.gates import Gate, decide
+from onnxfim.verdict.noise_shares import noise_summaries
 from onnxfim.verdict.smoothed_shares import smoothing
 from onnxfim.verdict.survival import robustness
 
@@ -35,7 +36,8 @@ def judge(
     Raises:
         InputError: audit and baseline do not compare.
     """
-    audit = replace(audit, findings=findings(audit), robustness=robustness(audit), smoothing=smoothing(audit))
+    audit = replace(audit, noise=noise_summaries(audit), smoothing=smoothing(audit))
+    audit = replace(audit, findings=findings(audit), robustness=robustness(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)
     verdict = overall(measured=audit.measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)

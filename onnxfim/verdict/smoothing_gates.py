@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.sizes_given import size_given
+from onnxfim.record.noises import gaussian_size
 from onnxfim.record.statistics import fewest_bracketing
+from onnxfim.verdict.decidable import Decidable
 from onnxfim.verdict.smoothed_shares import Certified, largest_radius, units_of_lengths, why_untried
 
 #: The names, as a shell completes them; ``smoothing[SIGMA]`` tells which of several smoothed classifiers is meant.
@@ -37,31 +38,25 @@ class Name:
         return self.what != "radius.median"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a gate is decided on: as `verdict.gates` has it."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int = 0
-    why: str = ""
-    needed: int | None = None
-
-
 def read_name(name: str) -> Name | None:
     """What a name asks for, or None where it is none of these."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     sigma, what, radius = match.groups()
-    sizes = [None if text is None else size_given(text) for text in (sigma, radius)]
+    sizes = [None if text is None else gaussian_size(text) for text in (sigma, radius)]
     if (sigma is not None and sizes[0] is None) or (radius is not None and sizes[1] is None):
         return None
     return Name(sizes[0], what.partition("@")[0], sizes[1] or 0.0)
 
 
-def read(audit: Audit, name: Name) -> Reading:
+def is_share(name: str) -> bool:
+    """Whether a name is one of these, and of a share."""
+    found = read_name(name)
+    return found is not None and found.share
+
+
+def read(audit: Audit, name: Name) -> Decidable:
     """What a gate of this name is decided on.
 
     A certified accuracy has the interval of `Certified.share`; without labels it is the share certified for the file's own
@@ -69,18 +64,18 @@ def read(audit: Audit, name: Name) -> Reading:
     """
     sigmas = audit.settings.smoothing
     if (why := _not_asked(name, sigmas)) is not None:
-        return Reading(None, None, None, why=why)
+        return Decidable(None, None, None, why=why)
     sigma = sigmas[0] if name.sigma is None else name.sigma
     found = Certified.of(audit, sigma)
     if not found.count:
-        return Reading(None, None, None, why=why_untried(audit, sigma))
+        return Decidable(None, None, None, why=why_untried(audit, sigma))
     if name.what == "radius.median":
         median, needed = found.median(), max(fewest_bracketing(0.5))
-        return Reading(median.value, median.low, median.high, found.count, needed=needed if median.low is None else None)
+        return Decidable(median.value, median.low, median.high, found.count, needed=needed if median.low is None else None)
     if name.what == "accuracy" and not found.labelled:
-        return Reading(None, None, None, why="there are no labels")
+        return Decidable(None, None, None, why="there are no labels")
     share = found.abstained() if name.what == "abstained" else found.share(name.radius)
-    return Reading(share.share, share.low, share.high, found.count)
+    return Decidable(share.share, share.low, share.high, found.count)
 
 
 def missing(name: Name, sigmas: Sequence[float], *, labelled: bool) -> str | None:

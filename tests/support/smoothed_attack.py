@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy import stats
 
-from onnxfim.auditing.opening import as_model, open_subject
+from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.served_model import as_model
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.hardware import Hardware

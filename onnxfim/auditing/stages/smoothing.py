@@ -16,14 +16,13 @@ from onnxfim.record import streams
 from onnxfim.record.guarantees import Smoothed
 from onnxfim.record.sample import SampleResult
 from onnxfim.record.smoothing_terms import CHOOSING
-from onnxfim.runtime.host_rows import NoisyRows
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.measurer import NO_CLASSES
-from onnxfim.slopes.smoothed import certified
+from onnxfim.slopes.noise import raw_scale
+from onnxfim.slopes.smoothed import NoisyVotes, certified
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-_BYTES = 2**25  # of the rows that are made at a time
 _CALLS = 4  # of full rows, in a round of a block: what is lost where the run ends in it stays small
 _CUT = "the run was interrupted before it was certified"
 _DEPENDS = "the answer to a row depends on its neighbours in the batch: there is no function to smooth"
@@ -76,24 +75,9 @@ def _with(result: SampleResult, at: int, certificate: Smoothed) -> SampleResult:
 
 def _certified(ground: Ground, block: Sequence[int], sigma: float) -> list[Smoothed]:
     """Certificates of the samples at these positions: their rows fill the calls together."""
-    settings, at = ground.settings, np.array(block)
-    field = scale_field(settings.input_scale, ground.X.shape[1:])
-    noisy = NoisyRows(
-        ground.X[at], sigma * (np.ones(()) if field is None else field),
-        [[settings.seed, ground.index(p), streams.SMOOTHING] for p in block],
-    )  # fmt: skip
-    most = max(ground.forward.batch, _BYTES // max(noisy.row_bytes, 1))
-
-    def vote(which: Array, rows: int) -> Array:
-        of = np.repeat(which, rows)
-        parts = [_decided(ground, noisy.rows(of[i : i + most]), at[of[i : i + most]]) for i in range(0, len(of), most)]
-        return np.concatenate(parts).reshape(len(which), rows)
-
-    return certified(vote, len(block), sigma, settings.certify_budget)
-
-
-def _decided(ground: Ground, rows: Array, of: Array) -> Array:
-    """Predictions at rows that stand beside the samples ``of``, (B,); -1 where an output is not a number."""
-    z = ground.forward.outputs(rows, of)
-    finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
-    return np.where(finite, ground.reader.predictions(np.where(finite[:, None, None], z, 0.0)), -1)
+    settings, at = ground.settings, np.array(block, np.int64)
+    scale = raw_scale(scale_field(settings.input_scale, ground.X.shape[1:]))
+    streams_of = [[settings.seed, ground.index(p), streams.SMOOTHING] for p in block]
+    X = np.ascontiguousarray(ground.X[at])
+    votes = NoisyVotes(ground.forward, ground.reader, X, sigma * scale, streams_of, at)
+    return certified(votes, len(block), sigma, settings.certify_budget)

@@ -13,7 +13,9 @@ from onnxfim import from_callable
 from onnxfim.auditing.run import audit
 from onnxfim.record.audit import Audit
 from onnxfim.record.smoothing_terms import CHOOSING
-from onnxfim.runtime.host_rows import NoisyRows
+from onnxfim.runtime.callable_forward import CallableForward
+from onnxfim.slopes.kinds.softmax import SoftmaxLogits
+from onnxfim.slopes.smoothed import NoisyVotes
 from tests.auditing.stages.test_flipping import trees_model
 from tests.support import models
 from tests.support.models import Linear, Mlp
@@ -120,24 +122,43 @@ def test_rows_with_noise_are_gaussian_and_never_clipped(cpu):
     assert rows.min() < -1
     assert rows.max() > 2
     assert_allclose(noise.std(), sigma, rtol=0.1)
-    noisy = NoisyRows(data, np.float64(sigma), [[0, 0, 1], [0, 1, 1]])
-    drawn = noisy.rows(np.zeros(7000, int)) - data[0]
+    drawn = Drawn.of(data, sigma)(np.array([0]), 7000)[0] - data[0]
     assert_allclose(drawn.std(), sigma, rtol=0.012)
     assert stats.kstest(drawn.ravel() / sigma, "norm").pvalue > 1e-4
 
 
+class Drawn:
+    """The rows that votes ask a model for, in the order of the samples."""
+
+    @staticmethod
+    def of(data, size):
+        """A function as `NoisyVotes`, which gives the rows themselves."""
+        found = Drawn()
+        forward = CallableForward(found.seen, data.shape[1:], 1, batch=50, dtype=str(data.dtype))
+        votes = NoisyVotes(forward, SoftmaxLogits(), data, size, [[7, k, 1] for k in range(len(data))], np.arange(len(data)))
+
+        def rows(which, count):
+            found.rows = []
+            votes(which, count)
+            return np.concatenate(found.rows).reshape(len(which), count, *data.shape[1:])
+
+        return rows
+
+    def seen(self, rows):
+        self.rows.append(rows.copy())
+        return rows.reshape(len(rows), -1)[:, :1]
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_rows_of_a_stream_are_the_same_however_they_are_asked_for(dtype):
-    data = np.zeros((3, 2, 5), dtype)
-    streams = [[7, k, 1] for k in range(3)]
-    whole = NoisyRows(data, np.float64(2.0), streams).rows(np.repeat([0, 1, 2], 9))
-    parts = NoisyRows(data, np.float64(2.0), streams)
-    pieces = [parts.rows(np.array(of)) for of in ([0] * 4, [1, 1, 0, 0, 2], [2, 1], [0] * 3 + [1] * 6 + [2] * 7)]
-    again = [np.concatenate([p[np.array(of) == k] for p, of in zip(
-        pieces, ([0] * 4, [1, 1, 0, 0, 2], [2, 1], [0] * 3 + [1] * 6 + [2] * 7), strict=True)]) for k in range(3)]  # fmt: skip
+    data = np.random.default_rng(0).random((3, 2, 5)).astype(dtype)
+    whole = Drawn.of(data, 2.0)(np.arange(3), 60)
     assert whole.dtype == dtype
-    for k in range(3):
-        np.testing.assert_array_equal(whole[9 * k : 9 * k + 9], again[k])
+    parts = Drawn.of(data, 2.0)
+    first, second, third = parts(np.array([1]), 7), parts(np.array([0, 1]), 53), parts(np.array([0, 2]), 7)
+    np.testing.assert_array_equal(whole[1], np.concatenate([first[0], second[1]]))
+    np.testing.assert_array_equal(whole[0], np.concatenate([second[0], third[0]]))
+    np.testing.assert_array_equal(whole[2, :7], third[1])
 
 
 def test_trees_are_certified_although_they_have_no_slope(saved, cpu):
