@@ -31,6 +31,7 @@ CASES = {
     "sketch": ("digits_mlp", SKETCH),
     "raw units": ("digits_mlp", {**SKETCH, "input_scale": (0.5,)}),
     "coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact"}),
+    "smoothed": ("digits_mlp", {**GRADIENT, "replay": 0, "certify": ("smoothing:0.1", "smoothing:30/255"), "certify_budget": 200}),
     "quantised": ("digits_resnet_int8", {**SKETCH, "method": "auto", "budget": 100, "samples": 12}),
 }
 
@@ -92,7 +93,7 @@ def test_shards_of_any_number_make_the_audit_of_one_process(measured, case, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["attacked", "raw units", "coordinates", "quantised"])
+@pytest.mark.parametrize("case", ["attacked", "raw units", "coordinates", "smoothed", "quantised"])
 def test_whatever_couples_the_samples_is_in_the_plan(measured, case):
     of = measured(case)
     assert timeless(of.merged(of.shards(3))) == of.whole

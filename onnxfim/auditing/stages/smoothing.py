@@ -18,7 +18,6 @@ from onnxfim.record.sample import SampleResult
 from onnxfim.record.smoothing_terms import CHOOSING
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.measurer import NO_CLASSES
-from onnxfim.slopes.noise import raw_scale
 from onnxfim.slopes.smoothed import NoisyVotes, certified
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,8 +75,8 @@ def _with(result: SampleResult, at: int, certificate: Smoothed) -> SampleResult:
 def _certified(ground: Ground, block: Sequence[int], sigma: float) -> list[Smoothed]:
     """Certificates of the samples at these positions: their rows fill the calls together."""
     settings, at = ground.settings, np.array(block, np.int64)
-    scale = raw_scale(scale_field(settings.input_scale, ground.X.shape[1:]))
+    field = scale_field(settings.input_scale, ground.X.shape[1:])
     streams_of = [[settings.seed, ground.index(p), streams.SMOOTHING] for p in block]
     X = np.ascontiguousarray(ground.X[at])
-    votes = NoisyVotes(ground.forward, ground.reader, X, sigma * scale, streams_of, at)
+    votes = NoisyVotes(ground.forward, ground.reader, X, sigma * (1.0 if field is None else field.ravel()), streams_of, at)
     return certified(votes, len(block), sigma, settings.certify_budget)
