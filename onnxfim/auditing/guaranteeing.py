@@ -19,14 +19,23 @@ def asks_for_brackets(settings: Settings) -> bool:
 
 def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
+    ground = way.ground
     later: list[Callable[[Found], Found]] = []
-    if asks_for_brackets(way.ground.settings):
+    if asks_for_brackets(ground.settings):
         from onnxfim.auditing.stages import flipping_linf, local_bounds, predicting
 
-        later.append(lambda found: predicting.predict(way.ground, found, way.derivative.route))
+        later.append(lambda found: predicting.predict(ground, found, way.derivative.route))
         if way.looks_for_flips:
-            later.append(lambda found: flipping_linf.flip(way.ground, found, way.to_flips(found)))
-        later.append(lambda found: local_bounds.bound_locally(way.ground, found))
+            later.append(lambda found: flipping_linf.flip(ground, found, way.to_flips(found)))
+        later.append(lambda found: local_bounds.bound_locally(ground, found))
+    if ground.settings.noise:
+        from onnxfim.auditing.stages import noise
+
+        later.append(lambda found: noise.add_noise(ground, found))
+    if ground.settings.smoothing:
+        from onnxfim.auditing.stages import smoothing
+
+        later.append(lambda found: smoothing.smooth(ground, found))
     return later
 
 

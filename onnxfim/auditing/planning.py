@@ -19,6 +19,7 @@ from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
+from onnxfim.record.smoothing_terms import CHOOSING
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -40,6 +41,7 @@ _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
 _DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
+_NOISE_SECONDS = 8e-9  # of a number of rows with noise
 _BOUND_SECONDS, _NORM_SECONDS = 0.001, 1.5e-10  # of bounding: a node, and a multiplication of a norm
 
 
@@ -144,7 +146,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    return [*parts, *_bracketed(ground, n, flips=_BLIND_FLIPS), *_closing(ground, n)]
+    return [*parts, *_bracketed(ground, n, flips=_BLIND_FLIPS), *_guaranteed(ground, n), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -190,6 +192,7 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
     parts += _bracketed(context, n, slopes=1 + outputs if outputs <= FEW_CLASSES else _AHEAD, flips=_FLIPS)
+    parts += _guaranteed(context, n)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -229,7 +232,7 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
-    return [*parts, *_bracketed(context, n, flips=_SKETCHED_FLIPS)]
+    return [*parts, *_bracketed(context, n, flips=_SKETCHED_FLIPS), *_guaranteed(context, n)]
 
 
 def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
@@ -245,6 +248,21 @@ def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list
     if context.settings.flip:
         parts.append(PlannedStage("looking for flips in L∞", n * flips))
     return [*parts, PlannedStage("bounding around the samples", seconds=planned_seconds(context, n), unit="samples")]
+
+
+def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
+    """What puts guarantees beside the estimates of n samples, each by itself."""
+    parts, settings = [], context.settings
+    if settings.noise:
+        from onnxfim.auditing.stages.noise import rows_expected
+
+        parts.append(PlannedStage("adding noise", n * rows_expected(settings, n), "differences", unit="samples"))
+    if settings.smoothing:
+        decides = context.reader.has_classes and context.subject.info.positions == 1
+        rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
+        drawn = rows * context.dimension * _NOISE_SECONDS
+        parts.append(PlannedStage("certifying by smoothing", rows, "differences", drawn, unit="samples", teaches=False))
+    return parts
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:

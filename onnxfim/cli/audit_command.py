@@ -140,6 +140,11 @@ def planned(subject: LoadedSubject) -> Planned:
         flips=settings.flip,
         raw_units=settings.input_scale is not None,
         bracket=settings.bracket or settings.verifier is not None,
+        smoothing=settings.smoothing,
+        certify_budget=settings.certify_budget,
+        noises=settings.noise,
+        noise_stable=settings.noise_stable,
+        noise_budget=settings.noise_budget,
     )
 
 

@@ -54,6 +54,31 @@ class Signs:
         return self.packed[self.of]
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Moves of any size as they were drawn; rows that share one, of one sample or of several, share its memory.
+
+    Attributes:
+        values: The moves, float32 (m, d).
+        of: Which of them each row makes, (B,).
+    """
+
+    values: Array
+    of: Array
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, which: Any) -> Moves:
+        """The moves of some rows."""
+        return replace(self, of=self.of[which])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The moves of the rows, float32 (B, d)."""
+        moves = self.values[self.of]
+        return moves if dtype is None else moves.astype(dtype, copy=False)
+
+
 def joined_directions(parts: Sequence[Array | Signs]) -> Array | Signs:
     """Directions of several stretches of rows as those of one batch; packed where all of them are."""
     if len(parts) == 1:
@@ -72,7 +97,7 @@ class Rows:
 
     Attributes:
         sample: Position of each row's base point in X, (B,) int64.
-        v: Directions, int8 in {-1, 0, 1}, (B, d), or packed.
+        v: Directions, int8 in {-1, 0, 1}, (B, d), or packed; or moves of any size.
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
@@ -81,7 +106,7 @@ class Rows:
     """
 
     sample: Array
-    v: Array | Signs
+    v: Array | Signs | Moves
     scale: Array
     w: Array | None = None
     dither: float = 0.0
@@ -91,6 +116,12 @@ class Rows:
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""
         return X if self.inside is None else np.clip(X, *self.inside)
+
+    @property
+    def plain_moves(self) -> Moves | None:
+        """The moves where the rows are ``X[sample] + v`` of moves as they were drawn; else None."""
+        plain = isinstance(self.v, Moves) and self.w is None and self.field is None and bool((self.scale == 1).all())
+        return self.v if plain and isinstance(self.v, Moves) else None
 
 
 def taken(rows: Rows, which: Any) -> Rows:

@@ -11,6 +11,8 @@ from onnxfim.verdict.baseline import compare_to_baseline
 from onnxfim.verdict.bracketing import brackets
 from onnxfim.verdict.findings import findings
 from onnxfim.verdict.gates import Gate, decide
+from onnxfim.verdict.noise_shares import noise_summaries
+from onnxfim.verdict.smoothed_shares import smoothing
 from onnxfim.verdict.survival import robustness
 
 
@@ -36,6 +38,7 @@ def judge(
         InputError: audit and baseline do not compare.
     """
     audit = brackets(audit)
+    audit = replace(audit, noise=noise_summaries(audit), smoothing=smoothing(audit))
     audit = replace(audit, findings=findings(audit), robustness=robustness(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)

@@ -25,6 +25,9 @@ AUDITS = {
     "exact": ("digits_mlp.onnx", {"method": "exact"}),
     "rounding": ("digits_resnet_int8.onnx", {"budget": 200}),
     "surrogate": ("digits_resnet_int8.onnx", {"surrogate": True}),
+    "smoothed": ("digits_resnet_adv.onnx", {"certify": ("smoothing:0.05", "smoothing:0.1"), "certify_budget": 200}),
+    "smoothed and attacked": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "attack": "l2", "attack_samples": 5}),
+    "smoothed by differences": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "method": "exact"}),
     "little": ("digits_mlp.onnx", {"flip": False, "bounds": False, "replay": 0}),
 }
 

@@ -34,6 +34,7 @@ CASES = {
     "bracket": ("digits_mlp", {**GRADIENT, "bracket": True, "input_scale": (0.5,)}),
     "bracket by sketch": ("digits_mlp", {**SKETCH, "bracket": True}),
     "bracket by coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact", "bracket": True}),
+    "smoothed": ("digits_mlp", {**GRADIENT, "replay": 0, "certify": ("smoothing:0.1", "smoothing:30/255"), "certify_budget": 200}),
     "quantised": ("digits_resnet_int8", {**SKETCH, "method": "auto", "budget": 100, "samples": 12}),
 }
 
@@ -96,7 +97,8 @@ def test_shards_of_any_number_make_the_audit_of_one_process(measured, case, n):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["attacked", "raw units", "coordinates", "quantised", "bracket", "bracket by sketch", "bracket by coordinates"]
+    "case",
+    ["attacked", "raw units", "coordinates", "smoothed", "quantised", "bracket", "bracket by sketch", "bracket by coordinates"],
 )
 def test_whatever_couples_the_samples_is_in_the_plan(measured, case):
     of = measured(case)
