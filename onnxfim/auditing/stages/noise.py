@@ -108,11 +108,12 @@ class _UnderNoise:
     @staticmethod
     def of(ground: Ground, found: Found, noise: Noise, plan: Looks) -> _UnderNoise:
         scale = raw_scale(scale_field(ground.settings.input_scale, ground.X.shape[1:]))
-        return _UnderNoise(ground, found, NoisyRows(ground.forward, ground.reader, noise, ground.settings.seed, scale), plan)
+        rows = NoisyRows(ground.forward, ground.reader, noise, ground.settings.seed, scale, _levels(ground))
+        return _UnderNoise(ground, found, rows, plan)
 
     def __post_init__(self) -> None:
         ground, rows = self.ground, self.rows
-        about = fingerprint((rows.noise.kind, rows.noise.size, rows.seed, rows.scale, CHUNK))
+        about = fingerprint((rows.noise.kind, rows.noise.size, rows.seed, rows.scale, rows.grid, CHUNK))
         known = (about, ground.reader.identity, layout_of(_Kept))
         self._store = ground.store(noise=known) if ground.memory.keeps else None
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
@@ -183,3 +184,16 @@ class _UnderNoise:
         """The sample and its prediction: the noise is the same at all of them."""
         sample = self._keys.of(self.ground.sample(position))
         return f"{sample}:noise:{self.found.results[position].prediction}"
+
+
+def _levels(ground: Ground) -> tuple[float, float, float] | None:
+    """The values that an input of whole numbers takes where it is audited, lowest, highest and distance; None of other inputs.
+
+    A picture of bytes has no values between two levels: rows are those that the file itself can be fed.
+    """
+    at, file = ground.subject.info.at, ground.subject.file
+    limits = None if file is None or file.at is None else file.at.limits
+    if at is None or at.kind != "levels" or limits is None:
+        return None
+    ends = np.iinfo(at.input_dtype)
+    return limits[0], limits[1], (limits[1] - limits[0]) / (int(ends.max) - int(ends.min))
