@@ -58,6 +58,7 @@ def add_noise(ground: Ground, found: Found) -> Found:
         return _without(ground, _NEIGHBOURS, found)
     done: dict[tuple[str, int], ShareSoFar] = {}
     total = len(positions) * len(ground.settings.noise)
+    ground.meter.count(0, total, "samples")
     try:
         for noise in noises(ground.settings.noise):
             trial = _UnderNoise.of(ground, found, noise, plan)
