@@ -22,6 +22,8 @@ AUDITS = {
     "exact": ("digits_mlp.onnx", {"method": "exact"}),
     "rounding": ("digits_resnet_int8.onnx", {"budget": 200}),
     "surrogate": ("digits_resnet_int8.onnx", {"surrogate": True}),
+    "noise": ("digits_mlp.onnx", {"noise": ("gaussian:0.01", "uniform:8/255")}),
+    "noise on what rounds": ("digits_resnet_int8.onnx", {"noise": ("gaussian:0.01",), "budget": 40}),
     "little": ("digits_mlp.onnx", {"flip": False, "bounds": False, "replay": 0}),
 }
 

@@ -31,6 +31,11 @@ CASES = {
     "sketch": ("digits_mlp", SKETCH),
     "raw units": ("digits_mlp", {**SKETCH, "input_scale": (0.5,)}),
     "coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact"}),
+    "noise": ("digits_mlp", {**GRADIENT, "noise": ("gaussian:0.2", "uniform:0.1"), "noise_budget": 1500, "input_scale": (2.0,)}),
+    "quantised noise": (
+        "digits_resnet_int8",
+        {"samples": 8, "batch": BATCH, "budget": 40, "noise": ("gaussian:0.1",), "noise_budget": 200},
+    ),
     "quantised": ("digits_resnet_int8", {**SKETCH, "method": "auto", "budget": 100, "samples": 12}),
 }
 
@@ -92,7 +97,7 @@ def test_shards_of_any_number_make_the_audit_of_one_process(measured, case, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["attacked", "raw units", "coordinates", "quantised"])
+@pytest.mark.parametrize("case", ["attacked", "raw units", "coordinates", "quantised", "noise", "quantised noise"])
 def test_whatever_couples_the_samples_is_in_the_plan(measured, case):
     of = measured(case)
     assert timeless(of.merged(of.shards(3))) == of.whole
