@@ -66,7 +66,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ShareSoFar:
     """What the looks so far tell of a share.
 
     Attributes:
@@ -94,7 +94,7 @@ class Looks:
         """Tries after which a share is shown to be large enough where none fails; None where so many are not allowed."""
         return next((look.tries for look in self.looks if look.most_lost >= 0), None)
 
-    def standing(self, kept: Sequence[int]) -> Standing:
+    def standing(self, kept: Sequence[int]) -> ShareSoFar:
         """What is known where so many were kept at each of the first looks; these end with the one that decided."""
         assert kept, "no look"
         low, high = 0.0, 1.0
@@ -109,7 +109,7 @@ class Looks:
             decided, low = "stable", max(low, self.share)
         elif lost >= last.least_lost:
             decided, high = "unstable", min(high, math.nextafter(self.share, 0.0))
-        return Standing(last.tries, kept[-1], min(low, high), max(low, high), decided)
+        return ShareSoFar(last.tries, kept[-1], min(low, high), max(low, high), decided)
 
 
 def noise_level(samples: int, noises: int) -> float:
@@ -160,4 +160,4 @@ def _look(share: float, tries: int, below: float, above: float) -> Look:
     return Look(tries, below, above, most, least)
 
 
-__all__ = ["CHUNK", "OF_POPULATION", "OF_SAMPLES", "Decided", "Look", "Looks", "Standing", "looks", "noise_level"]
+__all__ = ["CHUNK", "OF_POPULATION", "OF_SAMPLES", "Decided", "Look", "Looks", "ShareSoFar", "looks", "noise_level"]

@@ -365,7 +365,7 @@ class OnnxForward:
             "moves": moves.values[used].astype(self._wide, copy=False).reshape(-1, *self._shape),
             "move": of.astype(np.int64, copy=False),
         }
-        return self._kept_pair("moving", lambda: moving_graph(self._shape, self._dtype)), feeds
+        return self._kept_pair(("moving", rows.grid), lambda: moving_graph(self._shape, self._dtype, rows.grid)), feeds
 
     def _pair(self, dithered: bool, shared: bool, scaled: bool, packed: bool) -> BoundPair:
         return self._kept_pair(

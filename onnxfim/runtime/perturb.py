@@ -80,13 +80,14 @@ def perturbation_graph(
     return bytes(model.SerializeToString())
 
 
-def moving_graph(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+def moving_graph(shape: tuple[int, ...], dtype: np.dtype, grid: tuple[float, float, float] | None = None) -> bytes:
     """Serialised ONNX model that makes rows moved by given moves, each of which serves several rows and crosses the bus once.
 
     Inputs: ``base`` (S, *shape), ``sample`` int64 (B,), ``moves`` (m, *shape), ``move`` int64 (B,). Output: ``rows`` (B, *shape) in
-    ``dtype``, ``base[sample] + moves[move]``; the arithmetic is that of `perturbation_graph`.
+    ``dtype``, ``base[sample] + moves[move]``, rounded to a grid where there is one; the arithmetic is that of `perturbation_graph`.
     """
-    wide_type = helper.np_dtype_to_tensor_dtype(np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32))
+    wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+    wide_type = helper.np_dtype_to_tensor_dtype(wide)
     out_type = helper.np_dtype_to_tensor_dtype(dtype)
     inputs = [
         helper.make_tensor_value_info("base", wide_type, ["S", *shape]),
@@ -98,10 +99,21 @@ def moving_graph(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
         helper.make_node("Gather", ["base", "sample"], ["at"], axis=0),
         helper.make_node("Gather", ["moves", "move"], ["by"], axis=0),
         helper.make_node("Add", ["by", "at"], ["moved"]),
-        helper.make_node("Cast", ["moved"], ["rows"], to=out_type),
     ]
+    constants, last = [], "moved"
+    if grid is not None:
+        constants = [
+            numpy_helper.from_array(np.array(g, wide), name) for g, name in zip(grid, ("low", "high", "unit"), strict=True)
+        ]
+        steps = [("Sub", "low"), ("Div", "unit"), ("Round", ""), ("Mul", "unit"), ("Add", "low"), ("Clip", "low")]
+        for k, (op, by) in enumerate(steps):
+            nodes.append(helper.make_node(op, [last, *filter(None, [by]), *(["high"] * (op == "Clip"))], [f"step{k}"]))
+            last = f"step{k}"
+    nodes.append(helper.make_node("Cast", [last], ["rows"], to=out_type))
     output = helper.make_tensor_value_info("rows", out_type, ["B", *shape])
-    model = helper.make_model(helper.make_graph(nodes, "moving", inputs, [output]), opset_imports=[helper.make_opsetid("", _OPSET)])
+    model = helper.make_model(
+        helper.make_graph(nodes, "moving", inputs, [output], constants), opset_imports=[helper.make_opsetid("", _OPSET)]
+    )
     model.ir_version = _IR_VERSION
     return bytes(model.SerializeToString())
 

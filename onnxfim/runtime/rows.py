@@ -103,6 +103,7 @@ class Rows:
         dither: Amplitude of the dither.
         inside: Range into which the base points are moved first (of each coordinate, *shape, where there is a field), or None.
         field: By how much each coordinate is moved for a scale of 1, (*shape), or None where by 1.
+        grid: Lowest and highest value and the distance of two, where moved rows are rounded to such values, or None.
     """
 
     sample: Array
@@ -112,6 +113,7 @@ class Rows:
     dither: float = 0.0
     inside: tuple[Any, Any] | None = None
     field: Array | None = None
+    grid: tuple[float, float, float] | None = None
 
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""
@@ -200,6 +202,17 @@ class PlacedForward(AroundForward):
 
     def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
         return self._forward.stream(X, batches, known_positions(self._of if of is None else self._of[of], len(X)))
+
+
+def on_grid(rows: Array, grid: tuple[float, float, float]) -> None:
+    """Round rows to the nearest values of a grid, in place; beyond its ends to these."""
+    low, high, unit = (rows.dtype.type(g) for g in grid)
+    rows -= low
+    rows /= unit
+    np.rint(rows, out=rows)
+    rows *= unit
+    rows += low
+    np.clip(rows, low, high, out=rows)
 
 
 class Directions(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from onnxfim.record.measures import QUANTILES, STATISTIC_BY_NAME
@@ -13,6 +14,7 @@ from onnxfim.verdict.gates import Gate
 
 _LEAST = {"mean": 2, "geometric_mean": 2}  # samples from which there is an interval at all
 _OF_BRACKETS = ("flip_radius_linf", "certified_radius", "certified_radius_linf")
+_MOST = 10**9  # samples that are thought of
 _OF_LABELS = ("clean_accuracy", "temperature", "lambda_max_calibrated")
 
 
@@ -155,9 +157,8 @@ def _of_noise(gate: Gate, planned: Planned) -> Obstacle | None:
     if gate.threshold >= 1:
         none = f"no number of samples shows that {100 * gate.threshold:g} % of all such samples are stable"
         return Obstacle(False, f"gate {gate.text!r} cannot pass: {none}. Lower the threshold, or {instead}.")
-    needed = n
-    while gate.violated(noise_shares.population(needed, needed, needed, several)[0]):
-        needed = math.ceil(1.01 * needed) + 1
+    more = range(n + 1, _MOST)
+    needed = more[bisect_left(more, True, key=lambda k: not gate.violated(noise_shares.population(k, k, k, several)[0]))]
     least = math.floor(1000 * noise_shares.population(n, n, n, several)[0]) / 10
     return Obstacle(
         False,

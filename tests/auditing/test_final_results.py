@@ -121,6 +121,18 @@ def test_killed_among_its_flips_it_looks_for_the_rest(tmp_path, monkeypatch, met
     assert settled(resumed) == settled(audit(MLP, X, Y, Settings(**settings)))
 
 
+def test_killed_among_its_noise_it_tries_the_rest(tmp_path):
+    X, Y = more_digits(300)
+    settings = {"flip": False, "batch": 64, "replay": 0, "noise": ["gaussian:0.3", "uniform:0.2"]}
+    kill(MLP, X, Y, tmp_path, "adding noise", 0.7, **settings)
+    settings["noise"] = tuple(settings["noise"])
+    resumed = audit(MLP, X, Y, Settings(**settings), cache_dir=tmp_path / "cache")
+    whole = audit(MLP, X, Y, Settings(**settings))
+    tries = [t.tries for k in range(2) for t in (s.noise[k] for s in whole.samples)]
+    assert sum(tries[:400]) < cached(resumed) - of_values(resumed) < sum(tries)
+    assert settled(resumed) == settled(whole)
+
+
 def dense(path, classes, rng):
     """A net with a hidden layer, 12 inputs and so many classes."""
     W, V = (rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((12, 16), (16, classes)))

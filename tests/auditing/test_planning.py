@@ -28,6 +28,8 @@ AUDITS = {
     "smoothed": ("digits_resnet_adv.onnx", {"certify": ("smoothing:0.05", "smoothing:0.1"), "certify_budget": 200}),
     "smoothed and attacked": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "attack": "l2", "attack_samples": 5}),
     "smoothed by differences": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "method": "exact"}),
+    "noise": ("digits_mlp.onnx", {"noise": ("gaussian:0.01", "uniform:8/255")}),
+    "noise on what rounds": ("digits_resnet_int8.onnx", {"noise": ("gaussian:0.01",), "budget": 40}),
     "little": ("digits_mlp.onnx", {"flip": False, "bounds": False, "replay": 0}),
 }
 

@@ -18,10 +18,10 @@ from onnxfim.record.guarantees import NoiseStability
 from onnxfim.record.noises import Noise, noises
 from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.settings import Settings
-from onnxfim.record.successive_looks import CHUNK, Looks, Standing, looks, noise_level
+from onnxfim.record.successive_looks import CHUNK, Looks, ShareSoFar, looks, noise_level
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.measurer import NO_CLASSES
-from onnxfim.slopes.noise import NoisyRows, Part, raw_scale
+from onnxfim.slopes.noisy_rows import NoisyRows, Part, raw_scale
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -56,11 +56,12 @@ def add_noise(ground: Ground, found: Found) -> Found:
     positions = sorted(p for p, r in found.results.items() if r.prediction is not None)
     if ground.rows is not None and ground.rows.dependent:
         return _without(ground, _NEIGHBOURS, found)
-    done: dict[tuple[str, int], Standing] = {}
+    done: dict[tuple[str, int], ShareSoFar] = {}
     total = len(positions) * len(ground.settings.noise)
+    ground.meter.count(0, total, "samples")
     try:
         for noise in noises(ground.settings.noise):
-            trial = _Trial.of(ground, found, noise, plan)
+            trial = _UnderNoise.of(ground, found, noise, plan)
             for block, standings in trial.of_all(positions):
                 done |= {(noise.text, p): s for p, s in zip(block, standings, strict=True)}
                 ground.meter.count(len(done), total, "samples")
@@ -71,7 +72,7 @@ def add_noise(ground: Ground, found: Found) -> Found:
     return _told(ground, found, done, lambda p: NO_CLASSES)
 
 
-def _told(ground: Ground, found: Found, done: dict[tuple[str, int], Standing], why: Any) -> Found:
+def _told(ground: Ground, found: Found, done: dict[tuple[str, int], ShareSoFar], why: Any) -> Found:
     """What was found, with every sample's standing under every noise, or why there is none."""
 
     def told(noise: str, position: int) -> NoiseStability:
@@ -92,7 +93,7 @@ class _Kept:
 
 
 @dataclass
-class _Trial:
+class _UnderNoise:
     """All samples under one noise.
 
     What is kept on disk is the number of rows kept in each chunk, whatever was to be decided: another budget, another share or
@@ -106,18 +107,19 @@ class _Trial:
     counts: dict[int, list[int]] = field(default_factory=dict)  # rows kept in each chunk, by position
 
     @staticmethod
-    def of(ground: Ground, found: Found, noise: Noise, plan: Looks) -> _Trial:
+    def of(ground: Ground, found: Found, noise: Noise, plan: Looks) -> _UnderNoise:
         scale = raw_scale(scale_field(ground.settings.input_scale, ground.X.shape[1:]))
-        return _Trial(ground, found, NoisyRows(ground.forward, ground.reader, noise, ground.settings.seed, scale), plan)
+        rows = NoisyRows(ground.forward, ground.reader, noise, ground.settings.seed, scale, _levels(ground))
+        return _UnderNoise(ground, found, rows, plan)
 
     def __post_init__(self) -> None:
         ground, rows = self.ground, self.rows
-        about = fingerprint((rows.noise.kind, rows.noise.size, rows.seed, rows.scale, CHUNK))
+        about = fingerprint((rows.noise.kind, rows.noise.size, rows.seed, rows.scale, rows.grid, CHUNK))
         known = (about, ground.reader.identity, layout_of(_Kept))
         self._store = ground.store(noise=known) if ground.memory.keeps else None
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
 
-    def of_all(self, positions: Sequence[int]) -> Iterator[tuple[Sequence[int], list[Standing]]]:
+    def of_all(self, positions: Sequence[int]) -> Iterator[tuple[Sequence[int], list[ShareSoFar]]]:
         """Samples and their standings, a few at a time."""
         most = 1 if current_watch().tries else max(1, min(_MOST, _BYTES // (8 * self.ground.dimension)))
         start, size = 0, min(_FIRST, most)
@@ -133,7 +135,7 @@ class _Trial:
                 each = (time.perf_counter() - began) / len(block)
                 size = min(max(int(_SECONDS / max(each, 1e-9)), 1), 2 * size, most)
 
-    def _block(self, positions: Sequence[int]) -> list[Standing]:
+    def _block(self, positions: Sequence[int]) -> list[ShareSoFar]:
         """The standings of samples that are tried together, look by look."""
         ground = self.ground
         X = np.ascontiguousarray(ground.X[list(positions)])
@@ -141,7 +143,7 @@ class _Trial:
         counts = [self._known(p) for p in positions]
         known = [len(c) for c in counts]
         seen: list[list[int]] = [[] for _ in positions]
-        standings: dict[int, Standing] = {}
+        standings: dict[int, ShareSoFar] = {}
         try:
             for look in self.plan.looks:
                 parts = self._missing([k for k in range(len(positions)) if k not in standings], counts, look.tries // CHUNK)
@@ -183,3 +185,16 @@ class _Trial:
         """The sample and its prediction: the noise is the same at all of them."""
         sample = self._keys.of(self.ground.sample(position))
         return f"{sample}:noise:{self.found.results[position].prediction}"
+
+
+def _levels(ground: Ground) -> tuple[float, float, float] | None:
+    """The values that an input of whole numbers takes where it is audited, lowest, highest and distance; None of other inputs.
+
+    A picture of bytes has no values between two levels: rows are those that the file itself can be fed.
+    """
+    at, file = ground.subject.info.at, ground.subject.file
+    limits = None if file is None or file.at is None else file.at.limits
+    if at is None or at.kind != "levels" or limits is None:
+        return None
+    ends = np.iinfo(at.input_dtype)
+    return limits[0], limits[1], (limits[1] - limits[0]) / (int(ends.max) - int(ends.min))

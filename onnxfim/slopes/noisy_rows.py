@@ -48,6 +48,7 @@ class NoisyRows:
         noise: The noise.
         seed: Its seed.
         scale: d(model input)/d(raw input) of each coordinate, (d,), or 1: the noise is in raw units.
+        grid: Lowest and highest value that an input can have, and the distance of two, where these are whole levels.
     """
 
     forward: Forward
@@ -55,6 +56,7 @@ class NoisyRows:
     noise: Noise
     seed: int
     scale: Array | float = 1.0
+    grid: tuple[float, float, float] | None = None
 
     def kept(self, X: Array, predictions: Array, parts: Sequence[Part], of: Array) -> Iterator[tuple[Part, int]]:
         """How many rows of each part keep the prediction, of `CHUNK` each, in the order of the parts.
@@ -83,7 +85,7 @@ class NoisyRows:
 
     def _same(self, z: Array, before: Array) -> Array:
         """Whether outputs (B, K, P) are finite and of the classes ``before`` (B,)."""
-        finite = np.asarray(np.isfinite(z).all(axis=(1, 2)))
+        finite: Array = np.asarray(np.isfinite(z).all(axis=(1, 2)))
         if not finite.all():
             z = np.where(finite[:, None, None], z, 0.0)
         return np.asarray(finite & (self.reader.predictions(z) == before))
@@ -103,13 +105,13 @@ class NoisyRows:
             while at < CHUNK:
                 stop = min(CHUNK, at + self.forward.stretch - count)
                 if stop <= at:  # the batch became smaller meanwhile
-                    yield _rows(waiting)
+                    yield _rows(waiting, self.grid)
                     waiting, count = [], 0
                     continue
                 waiting.append(_Stretch(sample, known[1], at, stop))
                 count, at = count + stop - at, stop
         if waiting:
-            yield _rows(waiting)
+            yield _rows(waiting, self.grid)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Stretch:
     stop: int
 
 
-def _rows(stretches: Sequence[_Stretch]) -> Rows:
+def _rows(stretches: Sequence[_Stretch], grid: tuple[float, float, float] | None) -> Rows:
     """One batch of stretches; each chunk is in it once."""
     chunks: dict[int, tuple[int, Array]] = {}  # by identity: where its rows begin, and itself
     begins = 0
@@ -133,7 +135,8 @@ def _rows(stretches: Sequence[_Stretch]) -> Rows:
     values = [v for _, v in chunks.values()]
     of = np.concatenate([np.arange(s.start, s.stop) + chunks[id(s.values)][0] for s in stretches])
     sample = np.concatenate([np.full(s.stop - s.start, s.sample, np.int64) for s in stretches])
-    return Rows(sample, Moves(values[0] if len(values) == 1 else np.concatenate(values), of), np.ones(len(of)))
+    moves = Moves(values[0] if len(values) == 1 else np.concatenate(values), of)
+    return Rows(sample, moves, np.ones(len(of)), grid=grid)
 
 
 def raw_scale(field: Array | None) -> Array | float:
