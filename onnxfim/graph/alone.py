@@ -12,6 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnxfim.errors import OnnxFimError
 from onnxfim.graph.cutting import part_before, without_functions
 from onnxfim.graph.freeing import freed_copies
+from onnxfim.graph.plainer import without_averages
 from onnxfim.graph.prepare import prepare
 
 #: Operators that compute shapes or decide what is computed: few tools beside a runtime know them.
@@ -38,7 +39,10 @@ def copies_alone(
     ways = (_simplest, _cut) if rare else (_cut, _simplest)
     for way in ways:
         try:
-            yield from way(model, input_name, value, tuple(shape), fixed, base_dir)
+            for copy, told in way(model, input_name, value, tuple(shape), fixed, base_dir):
+                if (plainer := without_averages(copy)) is not None:
+                    yield plainer, ", ".join(filter(None, (told, "its averages over all positions written as convolutions")))
+                yield copy, told
         except (OnnxFimError, OSError, ValueError, KeyError, IndexError, TypeError):  # no copy in this way
             continue
 

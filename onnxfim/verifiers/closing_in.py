@@ -10,6 +10,7 @@ _MOST = 24  # boxes of a sample
 _GROWTH = 2.0  # from a box that holds no other prediction to the next, as long as none is known that does
 _FALL = 4.0  # from a box that was not decided to the next, as long as none is known that holds none
 _LEAST = 1e-4  # of the first box: smaller ones are not asked about
+_UNDECIDED = 4  # boxes in a row that were not decided, before any was, after which no more are asked about
 #: By how much wider than a move that changed the prediction the box is that must hold it.
 CONTROL = 1.001
 
@@ -37,7 +38,7 @@ class ClosingIn:
         self._ratio = 1 + precision
         self._open = math.inf  # least half-width that was not decided
         self._control = high is not None and CONTROL * high <= most
-        self._asked = self._errors = 0
+        self._asked = self._errors = self._undecided = 0
         self._guessed = False  # whether a box was asked about beside the first one
         self.certified, self.contradicted = 0.0, False
 
@@ -62,7 +63,8 @@ class ClosingIn:
 
     def next(self) -> float | None:
         """The next half-width; None where it is done."""
-        if self.contradicted or self._errors or self._asked >= _MOST or self._guess <= 0:
+        undecided = self._undecided >= _UNDECIDED and not self.certified
+        if self.contradicted or self._errors or undecided or self._asked >= _MOST or self._guess <= 0:
             return None
         if self._control:
             assert self._changed is not None
@@ -89,6 +91,7 @@ class ClosingIn:
         self._asked += 1
         control, self._control = self._control, False
         self._guessed |= not control
+        self._undecided = self._undecided + 1 if answer in ("unknown", "timeout") else 0
         if answer == "unsat":
             if self._changed is not None and epsilon >= self._changed:
                 self.contradicted = True

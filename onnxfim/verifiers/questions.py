@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ _WARDEN = Path(__file__).with_name("warden.py")
 GRACE, GRACE_SHARE = 15.0, 0.1
 _MOST_OUTPUT = 2**26  # bytes that it may print, or write as its answer
 _READ = 2**25  # bytes of them that are read
-_LAST = 2000  # bytes of its errors that are looked at
+_LAST = 4000  # bytes of its errors that are looked at
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_TELLS = re.compile(r"(?i)not supported|unsupported|not implemented|NotImplemented|Error\b|failed|cannot")
 _WAIT = 10.0  # seconds for a warden to end what it stands over
 
 
@@ -134,13 +136,15 @@ class Question:
         if told["ended"] == "time":
             # What it had written by then is whole only where it says no more than that it gave up.
             return Said("timeout", note=f"did not end {told['seconds']:.0f} s after its start, and was ended")
+        if read.answer == "unknown" and not read.note:
+            return replace(read, note=in_short(_reason(self._err)))
         if read.answer != "error":
             return read
         return Said("error", note=self._trouble(told["code"], read.note))
 
     def _trouble(self, code: int | None, note: str) -> str:
         """What is told of a run without an answer: how it ended, and the last line of its errors."""
-        errors = _tail(self._err)
+        errors = _reason(self._err)
         ended = "" if code in (0, None) else f"ended by signal {-code}; " if code < 0 else f"ended with code {code}; "
         return f"{ended}{in_short(errors) if errors and code else note}"
 
@@ -164,12 +168,13 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _tail(path: Path) -> str:
-    """The last line of a file that says anything."""
+def _reason(path: Path) -> str:
+    """The last line of a file that says why something was not done, else the last one that says anything."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LAST))
         lines = [line for line in file.read(_LAST).decode("utf-8", "replace").splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        telling = [line for line in lines if _TELLS.search(line)]
+        return (telling or lines or [""])[-1]
     return ""
 
 
