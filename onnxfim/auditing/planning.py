@@ -18,6 +18,7 @@ from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
+from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _ITERATED = 115  # passes of a sample by iterations over many classes
 _TIED = 25  # times the passes of a sample, that one on ties takes more for its one-sided slopes
 _CHECKED = 6 * 32  # directions of the check against the sketch
+_BOXES, _BOX_SECONDS = 8, 6.0  # boxes of a sample that a verifier is asked about, and seconds of one
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
 _KL_POINTS = 12  # passes of a sample that is replayed
 _L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 5, 40 * 2  # of an attack on a sample, two passes each
@@ -229,9 +231,20 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
     return parts
 
 
+def _verifying(context: Context, n: int) -> list[PlannedStage]:
+    """Boxes that a verifier is asked about: few take their whole time, and most samples as many as a bisection has steps."""
+    settings = context.settings
+    if settings.verifier is None:
+        return []
+    boxes = min(n, settings.verifier_samples) * _BOXES
+    at_a_time = settings.verifier_jobs or usable_cores()
+    seconds = boxes * min(settings.verifier_timeout, _BOX_SECONDS) / at_a_time
+    return [PlannedStage("asking the verifier", seconds=min(seconds, settings.verifier_budget or seconds), unit="boxes")]
+
+
 def _closing(context: Context, n: int) -> list[PlannedStage]:
     """What every audit ends with."""
-    parts, file = [], context.subject.file
+    parts, file = _verifying(context, n), context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
         parts.append(PlannedStage(_SCALING_STAGE, min(_SCALING, 7 * len(context.X))))

@@ -43,7 +43,7 @@ def verifier_summary(
         timeout=said["timeout"],
         error=said["error"],
         not_followed=sum(b.replay is False for b in boxes),
-        contradictions=sum(len(list(contradicted(s))) for s in asked) if model is None else 0,
+        contradictions=sum(len(list(contradicted(s, settings))) for s in asked) if model is None else 0,
         timeout_seconds=settings.verifier_timeout,
         seconds=seconds,
         reason=reason,
@@ -52,10 +52,31 @@ def verifier_summary(
     )
 
 
-def contradicted(sample: SampleResult) -> Iterator[VerifiedBox]:
-    """Boxes of a sample said to hold no other prediction in which one was found: a counterexample, a flip or an attack."""
-    found = [b.distance for b in sample.verified if b.replay and b.distance is not None]
-    found += [e.value for e in (sample.flip_radius_linf,) if e is not None and e.value]
-    least = min(found, default=None)
+def contradicted(sample: SampleResult, settings: Settings) -> Iterator[VerifiedBox]:
+    """Boxes of a sample said to hold no other prediction in which one was found: a counterexample, a flip or an attack.
+
+    A move is no longer in L∞ than in L2, so that lengths of both tell.
+    """
+    least = min(changes(sample, settings), default=None)
     if least is not None:
         yield from (b for b in sample.verified if b.answer == "unsat" and b.epsilon > least * (1 + _ROUNDED))
+
+
+def changes(sample: SampleResult, settings: Settings, *, answers: bool = True) -> Iterator[float]:
+    """Lengths, at most, in L∞ and in the units of boxes, of moves that changed a sample's prediction.
+
+    Args:
+        sample: The sample.
+        settings: In which units lengths are.
+        answers: Whether a verifier's counterexamples count.
+    """
+    raw = settings.input_scale is not None and any(s != 1 for s in settings.input_scale)
+    flip = None if sample.flip_radius is None else sample.flip_radius.value
+    if raw:
+        flip = None if sample.flip_lengths is None else sample.flip_lengths.raw
+    attacked = sample.attack_distance is not None and sample.label in (None, sample.prediction)
+    attack = sample.attack_distance.value if attacked and sample.attack_distance is not None else None
+    linf = None if sample.flip_radius_linf is None else sample.flip_radius_linf.value
+    yield from (length for length in (flip, attack, linf) if length)
+    if answers:
+        yield from (b.distance for b in sample.verified if b.replay and b.distance)

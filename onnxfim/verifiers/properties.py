@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -109,8 +110,8 @@ class StaysInBox:
     def lines(self, version: Version) -> Iterator[str]:
         """The property's text, line by line.
 
-        Numbers are written in full and without exponents, as the grammar of version 2 asks; whoever reads them in float32 or in
-        float64 has the very numbers of the box.
+        Numbers are written with all of their digits and without exponents, which the grammar of version 2 does not have; whoever
+        reads them in float32, in float64 or as fractions has the very numbers of the box.
         """
         x, y = _Names("X", (1, *self.low.shape), version), _Names("Y", self.output_shape or (1, self.outputs), version)
         if version == 2:
@@ -144,8 +145,9 @@ class StaysInBox:
 
 
 def number(value: float) -> str:
-    """A number in full, which reads back as itself."""
-    return np.format_float_positional(value + 0.0, unique=True, trim="0")
+    """A number in full, all of its digits: whatever reads it, in decimal fractions too, has that very number."""
+    text = format(Decimal(value + 0.0), "f")
+    return text if "." in text else f"{text}.0"
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

@@ -137,7 +137,7 @@ class Question:
             # What it had written by then is whole only where it says no more than that it gave up.
             return Said("timeout", note=f"did not end {told['seconds']:.0f} s after its start, and was ended")
         if read.answer == "unknown" and not read.note:
-            return replace(read, note=in_short(_reason(self._err)))
+            return replace(read, note=in_short(_reason(self._err, telling=True)))
         if read.answer != "error":
             return read
         return Said("error", note=self._trouble(told["code"], read.note))
@@ -168,13 +168,13 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _reason(path: Path) -> str:
-    """The last line of a file that says why something was not done, else the last one that says anything."""
+def _reason(path: Path, *, telling: bool = False) -> str:
+    """The last line of a file that says why something was not done, else, unless it must, the last one that says anything."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _LAST))
         lines = [line for line in file.read(_LAST).decode("utf-8", "replace").splitlines() if line.strip()]
-        telling = [line for line in lines if _TELLS.search(line)]
-        return (telling or lines or [""])[-1]
+        why = [line for line in lines if _TELLS.search(line)]
+        return (why or ([] if telling else lines) or [""])[-1].strip()
     return ""
 
 

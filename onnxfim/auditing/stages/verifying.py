@@ -30,7 +30,7 @@ from onnxfim.runtime.available_memory import available_memory
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.slopes.attacks import Threat
-from onnxfim.verdict.verifier_answers import verifier_summary
+from onnxfim.verdict.verifier_answers import changes, verifier_summary
 from onnxfim.verifiers.answers import Said
 from onnxfim.verifiers.closing_in import ClosingIn
 from onnxfim.verifiers.properties import StaysInBox, box_around
@@ -172,7 +172,6 @@ class _Asking:
         self.scale: Array | float = 1.0 if scale is None else scale
         box = allowed_inputs(ground)
         self.low, self.high = box.low.reshape(shape), box.high.reshape(shape)
-        self.threat = Threat("linf", self.low, self.high, self.scale)
         self.store = self._opened_store()
         self.done: list[_Asked] = []
         self.stopped: str | None = None
@@ -184,7 +183,7 @@ class _Asking:
         position = next(p for p, r in self.found.results.items() if r.index == result.index)
         x = ground.X[position]
         most = float(np.max(np.maximum(self.high - x, x - self.low) / self.scale))
-        known = self._changes(result)
+        known = min(changes(result, settings), default=None)
         trusted = self.own and ground.provider == CPU  # of other providers the same move may be rounded back
         guess = self._expected(result) or (most / 16 if known is None else known / 2)
         certified = [e.value for e in (result.certified_radius_linf,) if e is not None and e.value]
@@ -198,16 +197,6 @@ class _Asking:
             x, x, result.prediction, network.outputs, network.threshold, network.output_shape, network.dtype
         )  # fmt: skip
         return _Asked(position, about, search)
-
-    def _changes(self, result: SampleResult) -> float | None:
-        """Length in L∞ of a move that changed the prediction, at most; None where none is known. One of L2 is none longer in L∞."""
-        scaled = np.any(np.asarray(self.scale) != 1)
-        l2 = None if result.flip_radius is None else result.flip_radius.value
-        if scaled:
-            l2 = None if result.flip_lengths is None else result.flip_lengths.raw
-        attack = None if result.attack_distance is None or result.label not in (None, result.prediction) else result.attack_distance.value
-        linf = None if result.flip_radius_linf is None else result.flip_radius_linf.value
-        return min((v for v in (linf, attack, l2) if v), default=None)
 
     def _expected(self, result: SampleResult) -> float | None:
         """Where slopes put the nearest change, in L∞."""
@@ -292,9 +281,10 @@ class _Asking:
             box, changed = self._judged(one.asked, one.epsilon, one.about, said, seconds)
             one.asked.search.told(one.epsilon, box.answer, changed=changed)
             self._take(one.asked, box)
-            self._failures = self._failures + 1 if said.answer == "error" else 0
+            lost = said.answer == "error" or (said.answer == "unknown" and bool(said.note))  # it told why it cannot
+            self._failures = self._failures + 1 if lost else 0
             if self._failures >= _FAILURES:
-                self.stopped = f"it gave no answer {self._failures} times in a row: {box.note}"
+                self.stopped = f"it decided nothing {self._failures} times in a row: {said.note}"
             heard.append(one.asked)
         return heard
 
@@ -314,7 +304,8 @@ class _Asking:
             return replace(box, answer="error", note=f"its counterexample lies outside the box by {outside:.3g}"), None
         x = self.ground.X[asked.position]
         delta = np.clip(said.point, about.low, about.high) - x.astype(np.float64)
-        steps = np.stack([self.threat.seen(x, longer * delta) for longer in _LONGER])  # (n, *shape)
+        threat = Threat("linf", np.minimum(self.low, x), np.maximum(self.high, x), self.scale)
+        steps = np.stack([threat.seen(x, longer * delta) for longer in _LONGER])  # (n, *shape)
         rows = (x + steps).astype(x.dtype)
         scores = self.network.scores(rows)
         there = self.network.predictions(scores) != about.prediction
@@ -322,7 +313,7 @@ class _Asking:
         if not there.any() and not even:
             note = "its counterexample does not change the prediction of the network that it was given"
             return replace(box, answer="error", note=note), None
-        sizes = self.threat.size(steps)
+        sizes = threat.size(steps)
         changed = float(sizes[int(np.argmax(there))]) if there.any() else None
         outputs = self.ground.forward.outputs(rows, np.full(len(rows), asked.position))
         finite = np.isfinite(outputs).all(axis=(1, 2))
