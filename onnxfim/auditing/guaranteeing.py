@@ -41,4 +41,10 @@ def of_each(way: Way) -> list[Callable[[Found], Found]]:
 
 def of_all(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at the results of all samples, after the attack."""
-    return []
+    ground = way.ground
+    stages: list[Callable[[Found], Found]] = []
+    if ground.settings.verifier is not None:
+        from onnxfim.auditing.stages import verifying
+
+        stages.append(lambda found: verifying.verify(ground, found))
+    return stages

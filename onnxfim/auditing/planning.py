@@ -20,6 +20,7 @@ from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
 from onnxfim.record.smoothing_terms import CHOOSING
+from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ITERATED = 115  # passes of a sample by iterations over many classes
 _TIED = 25  # times the passes of a sample, that one on ties takes more for its one-sided slopes
 _CHECKED = 6 * 32  # directions of the check against the sketch
+_BOXES, _BOX_SECONDS = 8, 6.0  # boxes of a sample that a verifier is asked about, and seconds of one
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
 _AHEAD = 30  # passes of a sample that looks ahead to a few of many classes
 _KL_POINTS = 12  # passes of a sample that is replayed
@@ -236,7 +238,7 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
 
 
 def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
-    """What puts distances in both norms beside the estimates of n samples, where that is asked for, with so many passes of a sample.
+    """What puts distances in both norms beside the estimates of n samples, if that is asked for, with so many passes of a sample.
 
     Bounds of the network around each sample make no pass.
     """
@@ -265,9 +267,20 @@ def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
     return parts
 
 
+def _verifying(context: Context, n: int) -> list[PlannedStage]:
+    """Boxes that a verifier is asked about: few take their whole time, and most samples as many as a bisection has steps."""
+    settings = context.settings
+    if settings.verifier is None:
+        return []
+    boxes = min(n, settings.verifier_samples) * _BOXES
+    at_a_time = settings.verifier_jobs or usable_cores()
+    seconds = boxes * min(settings.verifier_timeout, _BOX_SECONDS) / at_a_time
+    return [PlannedStage("asking the verifier", seconds=min(seconds, settings.verifier_budget or seconds), unit="boxes")]
+
+
 def _closing(context: Context, n: int) -> list[PlannedStage]:
     """What every audit ends with."""
-    parts, file = [], context.subject.file
+    parts, file = _verifying(context, n), context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
         parts.append(PlannedStage(_SCALING_STAGE, min(_SCALING, 7 * len(context.X))))

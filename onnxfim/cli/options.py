@@ -231,6 +231,11 @@ def run_options(function: F) -> F:
     return _apply(_settings_of("model", "measure", "run"), function, "measure")
 
 
+def model_options(function: F) -> F:
+    """Options that say how the model is read."""
+    return _apply(_settings_of("model"), function, "model")
+
+
 def served_options(function: F, *, predict: bool = True) -> F:
     """Options that say how a model is asked that is served at an address; ``predict`` is for commands that audit one."""
     by_function = option(

@@ -158,6 +158,10 @@ class VerifierSummary:
         contradictions: Boxes said to hold no other prediction in which one was found.
         timeout_seconds: What a box may take.
         seconds: What all took, by the clock.
+        reason: Why nothing, or nothing more, was asked; None where all was.
+        model: Name of the model that was verified in the audited file's place: nothing is certified of the file then. None where
+            the file itself was.
+        model_sha256: Of the copy of it that the verifier was given.
     """
 
     command: str
@@ -174,3 +178,6 @@ class VerifierSummary:
     contradictions: Count
     timeout_seconds: NotNegative
     seconds: NotNegative
+    reason: str | None = None
+    model: str | None = None
+    model_sha256: str | None = None

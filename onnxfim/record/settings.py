@@ -267,6 +267,23 @@ class Settings:
         10, help="Samples that a verifier is asked about at most: the worst, the median and the best ones.", least=1,
         wrong="{value} is not a positive number of samples.", option="verifier-samples", row="changed",
     )  # fmt: skip
+    verifier_precision: float = setting(
+        0.05, help="How far the largest box without another prediction may lie below the least box that has one or was not decided, "
+        "as a share.", share=True, over=0, under=1, option="verifier-precision", row="changed",
+    )  # fmt: skip
+    verifier_budget: float | None = setting(
+        600.0, help="Seconds that all boxes together may take; no new one begins after them.", over=0, option="verifier-budget",
+        unset="no limit", row="changed",
+    )  # fmt: skip
+    verifier_jobs: int | None = setting(
+        None, help="Boxes that are verified at a time.", least=1, wrong="{value} is not a positive number of boxes.",
+        unset="one for each core", option="verifier-jobs", group="run", example=4, row="changed", identifies=False,
+    )  # fmt: skip
+    verifier_model: str | None = setting(
+        None, help="A file to verify in the audited file's place, such as the float parent of an int8 file: counterexamples are "
+        "tried on the audited file, and nothing is certified of it.", metavar="PATH", unset="the audited file",
+        option="verifier-model", example="float.onnx", row="changed",
+    )  # fmt: skip
     bounds: bool = setting(True, help="Read the architecture class and the spectral bound from the weights.", row="changed")
     surrogate: bool = setting(False, help="Differentiate a clip surrogate of a quantised file, labelled as such.", row="changed")
 

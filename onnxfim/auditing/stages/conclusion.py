@@ -74,7 +74,7 @@ def conclude(
     whole = replace(
         draft, run=run, samples=samples, aggregates=aggregates, classes=classes, thumbnails=pictures,
         skipped=in_order(found.skipped), gradient=found.gradient, directions=found.pictures,
-        direction_summary=found.direction_summary, attack=found.attack,
+        direction_summary=found.direction_summary, attack=found.attack, verifier=found.verifier,
     )  # fmt: skip
     return judge(whole)
 

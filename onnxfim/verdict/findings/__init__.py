@@ -17,6 +17,7 @@ from onnxfim.verdict.findings import (
     about_scale,
     about_step,
     about_values,
+    about_verifier,
 )
 from onnxfim.verdict.findings.check import Check, never
 
@@ -31,6 +32,7 @@ _ALL = (
     *about_kinks.CHECKS,
     *about_cross_checks.CHECKS,
     *about_brackets.CHECKS,
+    *about_verifier.CHECKS,
 )
 #: Every check that an audit makes by its id, most serious first.
 CHECKS: dict[str, Check] = {c.id: c for c in sorted(_ALL, key=lambda c: _ORDER[c.level])}
