@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, STATISTICS
@@ -27,6 +28,22 @@ def number(value: float | None, *, digits: int = 3) -> str:
     else:
         text = f"{mantissa}×{power_of_ten(exponent)}"
     return text.replace("-", "−")
+
+
+def number_below(value: float) -> str:
+    """A length of at least ``value``'s three digits, rounded down: what is guaranteed must not grow in print."""
+    return number(_towards(value, ROUND_FLOOR))
+
+
+def number_above(value: float) -> str:
+    """The same, rounded up: what was found must not shrink in print."""
+    return number(_towards(value, ROUND_CEILING))
+
+
+def _towards(value: float, rounding: str) -> float:
+    """A value with three significant digits; its shortest decimal form is rounded, so that 0.25 stays what it is."""
+    exact = Decimal(repr(float(value)))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=rounding)) if exact else 0.0
 
 
 def short(value: float) -> str:

@@ -1,0 +1,136 @@
+"""The numbers of guarantees one by one, for formats that hold names and values: each with its interval, its kind and its units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnxfim.record.audit import Audit
+from onnxfim.record.guarantee_summaries import BracketSummary, NoiseSummary, SmoothingSummary, VerifierSummary
+from onnxfim.record.statistics import clopper_pearson
+from onnxfim.report.guarantee_words import brackets_in, plainly, telling_radii
+from onnxfim.report.numbers import short
+from onnxfim.report.vocabulary import NORM_WORDS
+
+_RADII = 6  # of a curve of certified shares
+LOWER, UPPER = "lower bound", "upper bound"
+
+
+@dataclass(frozen=True)
+class GuaranteedFigure:
+    """One number.
+
+    Attributes:
+        name: As a gate would call it, or in its manner: letters, digits, ``_``, ``-`` and ``.``.
+        label: In words.
+        value: The number.
+        low, high: Ends of its interval, None where there is none.
+        confidence: Level of the interval.
+        kind: What it is, and of which function.
+        units: What it is in; ``share`` of shares.
+        part: The samples that it is of.
+    """
+
+    name: str
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    confidence: float
+    kind: str
+    units: str
+    part: str
+
+
+def guaranteed_figures(audit: Audit) -> Iterator[GuaranteedFigure]:
+    """All of them; none of what was not run."""
+    for b in audit.bracket:
+        yield from _of_bracket(audit, b)
+    for n in audit.noise:
+        yield from _of_noise(n)
+    for s in audit.smoothing:
+        yield from _of_smoothing(s)
+    if audit.verifier is not None:
+        yield from _of_verifier(audit.verifier)
+
+
+def _of_bracket(audit: Audit, b: BracketSummary) -> Iterator[GuaranteedFigure]:
+    found = [x for _, x in brackets_in(audit, b.norm)]
+    norm, units, part = NORM_WORDS[b.norm], f"{b.units}, {NORM_WORDS[b.norm]}", f"{b.samples} samples"
+    by = plainly([x.low_from for x in found])
+    sure = f"{LOWER}, guaranteed in exact arithmetic{f' by {by}' if by else ''}"
+    seen = f"{UPPER}, found on the file as it ran"
+    if b.low.value is not None:
+        label = f"Median guaranteed distance, {norm}"
+        yield GuaranteedFigure(
+            f"bracket.{b.norm}.low.median", label, b.low.value, b.low.low, b.low.high, b.low.confidence, sure, units, part
+        )
+    if b.high.value is not None:
+        label = f"Median distance found, {norm}"
+        yield GuaranteedFigure(
+            f"bracket.{b.norm}.high.median", label, b.high.value, b.high.low, b.high.high, b.high.confidence, seen, units, part
+        )
+    for at in b.decided:
+        for word, n, kind in (("kept", at.kept, sure), ("lost", at.lost, seen)):
+            ends = clopper_pearson(n, b.samples) if b.samples else (None, None)
+            told = "keep their prediction" if word == "kept" else "lose it"
+            label = f"Samples that {told} within ε = {short(at.epsilon)}, {norm}"
+            share = n / b.samples if b.samples else 0.0
+            # At least the share that is guaranteed keeps its prediction, at least the one that was found loses it: lower bounds both.
+            what = kind.replace(UPPER, LOWER)
+            yield GuaranteedFigure(f"bracket.{b.norm}.{word}_at_{at.epsilon:g}", label, share, *ends, 0.95, what, "share", part)
+    yield GuaranteedFigure(
+        f"bracket.{b.norm}.contradictions", f"Samples whose two ends contradict one another, {norm}", b.contradictions, None, None, 0.0,
+        "count", "samples", part,
+    )  # fmt: skip
+
+
+def _of_noise(n: NoiseSummary) -> Iterator[GuaranteedFigure]:
+    if not n.samples:
+        return
+    name, part = f"noise.{plain_name(n.noise)}", f"{n.samples} samples"
+    kind = f"of the file as it ran, {n.confidence:.0%} confidence for all samples at once"
+    of = f"stable under noise {n.noise} (p >= {n.stable:g})"
+    share = n.stable_samples / n.samples if n.share.value is None else n.share.value
+    yield GuaranteedFigure(
+        f"{name}.stable_share", f"Share of these samples {of}", share, n.share.low, n.share.high, n.confidence, kind, "share", part
+    )
+    if n.population.value is not None:
+        p = n.population
+        yield GuaranteedFigure(
+            f"{name}.stable_share_population", f"Share of the population {of}", share, p.low, p.high, n.confidence, kind, "share",
+            f"the population of these {part}",
+        )  # fmt: skip
+
+
+def _of_smoothing(s: SmoothingSummary) -> Iterator[GuaranteedFigure]:
+    name, part = f"smoothing.{s.sigma:g}", f"{s.samples} samples"
+    kind = f"{LOWER}, of the smoothed classifier, {s.confidence:g} confidence for each sample"
+    for p in telling_radii(s.curve, _RADII):
+        what = "Certified accuracy" if s.labelled else "Share certified for the file's own prediction"
+        label = f"{what} of the smoothed classifier (sigma = {s.sigma:g}) within L2 radius {p.radius:g} in {s.units}"
+        yield GuaranteedFigure(f"{name}.certified_at_{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
+    if s.accuracy is not None:
+        ends = clopper_pearson(round(s.accuracy * s.samples), s.samples)
+        yield GuaranteedFigure(
+            f"{name}.accuracy", f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions wrong", s.accuracy, *ends, 0.95,
+            "of the smoothed classifier", "share", part,
+        )  # fmt: skip
+
+
+def _of_verifier(v: VerifierSummary) -> Iterator[GuaranteedFigure]:
+    part = f"{v.samples} samples, boxes in {NORM_WORDS[v.norm]}"
+    for word, n in (
+        ("unsat", v.unsat), ("sat", v.sat), ("unknown", v.unknown), ("timeout", v.timeout), ("error", v.error),
+        ("not_followed", v.not_followed), ("contradictions", v.contradictions),
+    ):  # fmt: skip
+        yield GuaranteedFigure(
+            f"verifier.{word}", f"Verifier: {word.replace('_', ' ')}", n, None, None, 0.0, "count, of a verifier's own conversion", "boxes",
+            part,
+        )  # fmt: skip
+
+
+def plain_name(noise: str) -> str:
+    """A noise as part of a name: ``uniform:8/255`` becomes ``uniform_8_255``."""
+    return re.sub(r"[^\w.-]+", "_", noise, flags=re.ASCII)
