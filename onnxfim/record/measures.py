@@ -81,7 +81,7 @@ MEASURES: tuple[Measure, ...] = (
         kind="upper bound", of_what_was_found=True,
     ),
     Measure(
-        "certified_radius", "Certified radius", "r", "input units of the bracket, L2", 1, optional=True, column=None,
+        "certified_radius", "Certified radius", "r", "input units of the bracket, L2", 1, optional=True, column=4,
         kind="lower bound",
     ),
     Measure(

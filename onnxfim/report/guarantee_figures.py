@@ -10,7 +10,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.guarantee_summaries import BracketSummary, NoiseSummary, SmoothingSummary, VerifierSummary
 from onnxfim.record.statistics import clopper_pearson
 from onnxfim.report.guarantee_words import brackets_in, plainly, telling_radii
-from onnxfim.report.numbers import short
+from onnxfim.report.numbers import known_ends, number_above, number_below, percent, percent_interval, short
 from onnxfim.report.vocabulary import NORM_WORDS
 
 _RADII = 6  # of a curve of certified shares
@@ -73,17 +73,23 @@ def _of_bracket(audit: Audit, b: BracketSummary) -> Iterator[GuaranteedFigure]:
         )
     for at in b.decided:
         for word, n, kind in (("kept", at.kept, sure), ("lost", at.lost, seen)):
-            ends = clopper_pearson(n, b.samples) if b.samples else (None, None)
             told = "keep their prediction" if word == "kept" else "lose it"
             label = f"Samples that {told} within ε = {short(at.epsilon)}, {norm}"
-            share = n / b.samples if b.samples else 0.0
-            # At least the share that is guaranteed keeps its prediction, at least the one that was found loses it: lower bounds both.
-            what = kind.replace(UPPER, LOWER)
-            yield GuaranteedFigure(f"bracket.{b.norm}.{word}_at_{at.epsilon:g}", label, share, *ends, 0.95, what, "share", part)
-    yield GuaranteedFigure(
-        f"bracket.{b.norm}.contradictions", f"Samples whose two ends contradict one another, {norm}", b.contradictions, None, None, 0.0,
-        "count", "samples", part,
-    )  # fmt: skip
+            # Both shares are lower bounds: a sample that is open may be either.
+            name, what = f"bracket.{b.norm}.{word}_at_{at.epsilon:g}", kind.replace(UPPER, LOWER)
+            yield _share(name, label, n, b.samples, what, part)
+    wrong = f"Samples whose two ends contradict one another, {norm}"
+    yield _counted(f"bracket.{b.norm}.contradictions", wrong, b.contradictions, "count", "samples", part)
+
+
+def _share(name: str, label: str, n: int, of: int, kind: str, part: str) -> GuaranteedFigure:
+    """A share of the samples, with the interval of their sampling."""
+    low, high = clopper_pearson(n, of) if of else (None, None)
+    return GuaranteedFigure(name, label, n / of if of else 0.0, low, high, 0.95, kind, "share", part)
+
+
+def _counted(name: str, label: str, n: int, kind: str, units: str, part: str) -> GuaranteedFigure:
+    return GuaranteedFigure(name, label, float(n), None, None, 0.0, kind, units, part)
 
 
 def _of_noise(n: NoiseSummary) -> Iterator[GuaranteedFigure]:
@@ -112,23 +118,26 @@ def _of_smoothing(s: SmoothingSummary) -> Iterator[GuaranteedFigure]:
         label = f"{what} of the smoothed classifier (sigma = {s.sigma:g}) within L2 radius {p.radius:g} in {s.units}"
         yield GuaranteedFigure(f"{name}.certified_at_{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
     if s.accuracy is not None:
-        ends = clopper_pearson(round(s.accuracy * s.samples), s.samples)
-        yield GuaranteedFigure(
-            f"{name}.accuracy", f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions wrong", s.accuracy, *ends, 0.95,
-            "of the smoothed classifier", "share", part,
-        )  # fmt: skip
+        label = f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions counted as wrong"
+        yield _share(f"{name}.accuracy", label, round(s.accuracy * s.samples), s.samples, "of the smoothed classifier", part)
 
 
 def _of_verifier(v: VerifierSummary) -> Iterator[GuaranteedFigure]:
-    part = f"{v.samples} samples, boxes in {NORM_WORDS[v.norm]}"
+    part, kind = f"{v.samples} samples, boxes in {NORM_WORDS[v.norm]}", "count, of a verifier's own conversion"
     for word, n in (
         ("unsat", v.unsat), ("sat", v.sat), ("unknown", v.unknown), ("timeout", v.timeout), ("error", v.error),
         ("not_followed", v.not_followed), ("contradictions", v.contradictions),
     ):  # fmt: skip
-        yield GuaranteedFigure(
-            f"verifier.{word}", f"Verifier: {word.replace('_', ' ')}", n, None, None, 0.0, "count, of a verifier's own conversion", "boxes",
-            part,
-        )  # fmt: skip
+        yield _counted(f"verifier.{word}", f"Verifier: {word.replace('_', ' ')}", n, kind, "boxes", part)
+
+
+def figure_words(f: GuaranteedFigure) -> tuple[str, str | None]:
+    """A number as printed, and its interval; a length is rounded to the safe side."""
+    if f.units == "share":
+        return percent(f.value), percent_interval(f.low, f.high)
+    if f.units in ("samples", "boxes"):
+        return f"{f.value:,.0f}", None
+    return number_above(f.value) if f.kind.startswith(UPPER) else number_below(f.value), known_ends(f.low, f.high)
 
 
 def plain_name(noise: str) -> str:

@@ -1,4 +1,4 @@
-"""What is guaranteed and what was found, in sentences; the same on every surface. Each says of which function it is, and its kind."""
+"""What is guaranteed and what was found, in sentences; the same on every surface. Each tells its kind, and of what it is said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxfim.record.guarantee_summaries import (
 from onnxfim.record.guarantees import Bracket, Norm
 from onnxfim.record.robustness import Robustness
 from onnxfim.record.sample import SampleResult
-from onnxfim.report.numbers import count, number, number_above, number_below, percent, percent_interval, short
+from onnxfim.report.numbers import count, level_words, number, number_above, number_below, percent, percent_interval, short
 from onnxfim.report.vocabulary import NORM_WORDS
 
 #: Kinds of what is said here.
@@ -78,8 +78,8 @@ def bracket_line(audit: Audit, told: Robustness) -> str | None:
     by = f", by {by}" if by else ""
     if best.contradictions:
         return (
-            f"The two sides contradict one another on {count(best.contradictions, 'sample')} ({where}): what is called guaranteed here "
-            "is not to be relied on until the reason is known."
+            f"The two sides contradict one another on {count(best.contradictions, 'sample')} ({where}): what is called "
+            "guaranteed here is not to be relied on until the reason is known."
         )
     return (
         f"No change below ε = {length(best.low.value, best.norm, best.units, told)} ({where}) changes the prediction of {who} "
@@ -97,6 +97,16 @@ def _to(end: float | None) -> str:
     return "" if end is None else f"; 95 % interval: at most {number_above(end)}"
 
 
+def contradiction_words(b: BracketSummary) -> str:
+    """That the two sides contradict one another, loudly; empty where they do not."""
+    if not b.contradictions:
+        return ""
+    return (
+        f"On {count(b.contradictions, 'sample')} a length is called guaranteed that is longer than a move which changed the "
+        "prediction. One of the two is wrong: rely on neither, and see the findings."
+    )
+
+
 def noise_line(audit: Audit) -> str | None:
     """What the noise that most samples lose to leaves, in one sentence; None without noise."""
     tried = [n for n in audit.noise if n.samples]
@@ -109,7 +119,7 @@ def noise_line(audit: Audit) -> str | None:
 
 def noise_words(found: NoiseSummary) -> str:
     """One noise, without a full stop."""
-    still = f"keep their prediction with a probability of at least {percent(found.stable)}"
+    still = f"keep their prediction with a probability of at least {level_words(found.stable)}"
     rest = found.samples - found.stable_samples - found.unstable_samples
     parts = []
     if found.unstable_samples:
@@ -119,7 +129,8 @@ def noise_words(found: NoiseSummary) -> str:
     more = f", {', '.join(parts)}" if parts else ""
     return (
         f"Under noise {visible(found.noise)} (in {visible(found.units)}), {percent(found.stable_samples / found.samples)} of these "
-        f"{count(found.samples, 'sample')} {still}{more}: of the file as it ran, {percent(found.confidence)} confidence for all at once"
+        f"{count(found.samples, 'sample')} {still}{more}: of the file as it ran, {level_words(found.confidence)} confidence "
+        "for all at once"
     )
 
 
@@ -129,8 +140,8 @@ def smoothing_words(found: SmoothingSummary) -> str:
     what = "certified right" if found.labelled else "certified with the file's own prediction"
     beside = "" if found.clean_accuracy is None else f"; the file itself is right on {percent(found.clean_accuracy)}"
     return (
-        f"Smoothed with σ = {short(found.sigma)}, {what} within L2 radii in {visible(found.units)}: {rungs or 'nothing'}; of the smoothed "
-        f"classifier alone, {percent(found.confidence)} confidence for each sample{beside}"
+        f"Smoothed with σ = {short(found.sigma)}, {what} within L2 radii in {visible(found.units)}: {rungs or 'nothing'}; of "
+        f"the smoothed classifier alone, {level_words(found.confidence)} confidence for each sample{beside}"
     )
 
 
@@ -150,11 +161,12 @@ def verifier_words(found: VerifierSummary) -> str:
     parts = [f"{found.unsat:,} hold no other prediction", f"{found.sat:,} hold one", f"{still:,} without an answer"]
     if found.error:
         parts.append(f"{count(found.error, 'error')}")
-    told = f"{count(found.boxes, 'box', 'boxes')} around {count(found.samples, 'sample')} ({NORM_WORDS[found.norm]}): {', '.join(parts)}"
+    where = f"around {count(found.samples, 'sample')} ({NORM_WORDS[found.norm]})"
+    told = f"{count(found.boxes, 'box', 'boxes')} {where}: {', '.join(parts)}"
     if found.not_followed:
         told += (
-            f"; at {count(found.not_followed, 'counterexample')} the audited file keeps its prediction: the verifier's conversion is not "
-            "this file"
+            f"; at {count(found.not_followed, 'counterexample')} the audited file keeps its prediction: the verifier's "
+            "conversion is not this file"
         )
     if found.contradictions:
         told += f"; {count(found.contradictions, 'answer')} contradict what was found on the file"
@@ -203,6 +215,6 @@ def _brief_noise(n: NoiseSummary) -> str:
     more = f", {open_ones:,} open" if open_ones else ""
     of = f"; of the population {ends}" if ends else ""
     return (
-        f"{visible(n.noise)}: {n.stable_samples:,} of {count(n.samples, 'sample')} stable at {percent(n.stable)}{more}{of} "
-        f"({percent(n.confidence)} confidence, as the file ran)"
+        f"{visible(n.noise)}: {n.stable_samples:,} of {count(n.samples, 'sample')} stable at {level_words(n.stable)}{more}{of} "
+        f"({level_words(n.confidence)} confidence, as the file ran)"
     )

@@ -90,6 +90,11 @@ def two_decimals(value: float, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.2f}".replace("-", "−")
 
 
+def level_words(confidence: float) -> str:
+    """A level of confidence as people write it: ``95 %``, ``99.9 %``."""
+    return f"{float(f'{100 * confidence:.6g}'):g}\u00a0%"
+
+
 def percent(share: float | None) -> str:
     """A share of one as a percentage with at most one decimal."""
     if share is None:

@@ -49,9 +49,16 @@ def render_sarif(audit: Audit) -> str:
                 "units": audit.units,
                 "clean_accuracy": audit.calibration.accuracy,
                 "aggregates": to_plain(audit.aggregates),
+                **_guarantees(audit),
             },
         }
     )
+
+
+def _guarantees(audit: Audit) -> dict[str, Any]:
+    """What is guaranteed, and found beside it, where it was asked for."""
+    parts = {"bracket": audit.bracket, "noise": audit.noise, "smoothing": audit.smoothing, "verifier": audit.verifier}
+    return {name: to_plain(part) for name, part in parts.items() if part}
 
 
 def as_text(run: dict[str, Any]) -> str:

@@ -117,7 +117,9 @@ def with_smoothing(audit: Audit, *sigmas: float, seed: int = 0) -> Audit:
         rows = []
         for i, s in enumerate(samples):
             radius = float(max(0.0, sigma * (1.6 - abs(rng.normal(0, 0.9)))))
-            found = Smoothed(sigma, None if radius == 0 else s.prediction, 1000, 990 if radius else 510, 0.98 if radius else 0.47, radius)
+            found = Smoothed(
+                sigma, None if radius == 0 else s.prediction, 1000, 990 if radius else 510, 0.98 if radius else 0.47, radius
+            )
             rows.append((s, found))
             samples[i] = replace(s, smoothed=(*s.smoothed, found))
         n = len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,12 +31,13 @@ WORDS = {
 }
 _STEM = 8  # pixels that a sample with marks of its own needs
 _BIN = 10  # pixels of a group of samples
+_TAIL = 0.1  # of what is guaranteed in a group, on either side, that its band leaves out
 _DECADES = 1e4  # below the shortest distance found; what is lower stands on the floor
 
 
 @dataclass(frozen=True)
 class Group:
-    """Samples that stand side by side in the chart, and the medians of what they have."""
+    """Samples that stand side by side in the chart: medians of what they have, and the ends of the band of what is guaranteed."""
 
     first: int
     last: int
@@ -52,8 +54,8 @@ def many(samples: int, width: int) -> bool:
 def bracket_chart(named: Sequence[tuple[int, Bracket]], *, units: str, width: int) -> Chart | None:
     """The brackets of one norm, sorted by what was found, then by what is guaranteed.
 
-    Few samples have a stem each, from the guaranteed length up to the one that was found, with the estimates as open marks. Of many,
-    neighbours share a column, which shows their medians, and the range of what is guaranteed as a band.
+    Few samples have a stem each, from the guaranteed length up to the one that was found, with the estimates as open marks. Of
+    many, neighbours share a column, which shows their medians, and the middle 80 % of what is guaranteed as a band.
 
     Args:
         named: A sample's index with its bracket.
@@ -119,9 +121,7 @@ def _placed(scale: LogScale, top: int, bottom: int, *, floor: bool) -> Callable[
     return y
 
 
-def _frame(
-    scale: LogScale, box: tuple[int, int, int, int], *, floor: bool, missing: bool
-) -> tuple[list[Segment], list[Label]]:
+def _frame(scale: LogScale, box: tuple[int, int, int, int], *, floor: bool, missing: bool) -> tuple[list[Segment], list[Label]]:
     left, right, top, bottom = box
     ticks = log_ticks(scale, most=7)
     segments = [Segment(left, scale(t.value), right, scale(t.value), "grid") for t in ticks]
@@ -156,8 +156,13 @@ def key_marker(name: str) -> str:
     return _shape(name, 17, 6, 4.0)
 
 
-def _cross(x: float, y: float) -> str:
-    return f"M{x - 6:.1f} {y - 6:.1f}l12 12M{x + 6:.1f} {y - 6:.1f}l-12 12"
+def _cross(x: float, y: float, reach: float = 6.0) -> str:
+    width = 2 * reach
+    return f"M{x - reach:.1f} {y - reach:.1f}l{width:g} {width:g}M{x + reach:.1f} {y - reach:.1f}l{-width:g} {width:g}"
+
+
+#: The mark of samples whose two sides contradict one another, in a legend.
+CROSS = _cross(17, 6, 4.5)
 
 
 def _stems(
@@ -199,7 +204,7 @@ def _grouped(
     left, right, bottom = across
     columns = min(len(rows), int((right - left) / _BIN))
     edges = [round(k * len(rows) / columns) for k in range(columns + 1)]
-    groups = [_group(a, b, [row for _, row in rows[a:b]]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    groups = [_group(a, b, [row for _, row in rows[a:b]]) for a, b in pairwise(edges) if b > a]
 
     def x(place: int) -> float:
         return round(left + place * (right - left) / len(rows), 1)
@@ -223,7 +228,9 @@ def _group(first: int, last: int, found: Sequence[Bracket]) -> Group:
         known = [v for b in found if (v := getattr(b, name)) is not None]
         if known:
             middle[name] = float(np.median(known))
-    return Group(first, last, middle, min(b.low for b in found), max(b.low for b in found))
+    lows = [b.low for b in found]
+    ends = (float(np.quantile(lows, q, method=m)) for q, m in ((_TAIL, "lower"), (1 - _TAIL, "higher")))  # type: ignore[call-overload]
+    return Group(first, last, middle, *ends)
 
 
 def _line(name: str, groups: Sequence[Group], x: Callable[[int], float], y: Callable[[float | None], float]) -> str:
@@ -246,8 +253,8 @@ def _words(found: Sequence[Bracket], units: str, wrong: int) -> str:
     never, nothing = sum(b.high is None for b in found), sum(b.low == 0 for b in found)
     half = highs[(n - 1) // 2]
     parts = [
-        f"{count(n, 'sample')}, lengths in {units}. Guaranteed, lower bounds: from {number_below(lows[0])} to {number_below(lows[-1])}, "
-        f"median {number_below(lows[(n - 1) // 2])}; nothing on {nothing:,}.",
+        f"{count(n, 'sample')}, lengths in {units}. Guaranteed, lower bounds: from {number_below(lows[0])} to "
+        f"{number_below(lows[-1])}, median {number_below(lows[(n - 1) // 2])}; nothing on {nothing:,}.",
         f"Found, upper bounds: from {number_above(highs[0]) if math.isfinite(highs[0]) else 'none'}, median "
         f"{number_above(half) if math.isfinite(half) else 'none found'}; none found on {never:,}.",
     ]

@@ -41,7 +41,9 @@ def certified_chart(found: Sequence[SmoothingSummary], *, width: int) -> Chart |
         text = f"the file itself, no change: {percent(clean)}"
         labels.append(Label(max(right, left + LETTER * len(text)), y(clean) - 6, text, "end", role="value"))
     told = " ".join(
-        f"σ = {short(s.sigma)}: " + ", ".join(f"{percent(p.share)} within {short(p.radius)}" for p in s.curve[:: max(1, len(s.curve) // 6)]) + "."
+        f"σ = {short(s.sigma)}: "
+        + ", ".join(f"{percent(p.share)} within {short(p.radius)}" for p in s.curve[:: max(1, len(s.curve) // 6)])
+        + "."
         for s in drawn
     )
     beside = "" if clean is None else f" The file itself, without a change: {percent(clean)}."

@@ -12,9 +12,7 @@ from onnxfim.report.vocabulary import FAMILY_WORDS
 from onnxfim.report.whereabouts import where_it_ran
 
 
-def folds(
-    audit: Audit, *, survival: bool, replay: bool, bound: bool, guarantees: Sequence[str] = ()
-) -> tuple[Fold, ...]:
+def folds(audit: Audit, *, survival: bool, replay: bool, bound: bool, guarantees: Sequence[str] = ()) -> tuple[Fold, ...]:
     """The folds in their order.
 
     ``survival``, ``replay`` and ``bound`` tell whether there is such a section, ``guarantees`` the parts of that section.

@@ -10,12 +10,23 @@ from onnxfim.record.guarantee_summaries import BracketSummary, CertifiedShare, D
 from onnxfim.record.guarantees import NoiseStability
 from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
-from onnxfim.report.charts.bracket_chart import DASHES, MARKS, WORDS, bracket_chart, key_marker, many
+from onnxfim.report.charts.bracket_chart import CROSS, DASHES, MARKS, WORDS, bracket_chart, key_marker, many
 from onnxfim.report.charts.certified_curves import STROKES_OF, certified_chart
 from onnxfim.report.charts.marks import WIDE, at_both_widths
-from onnxfim.report.guarantee_words import brackets_in, length, plainly, smoothing_words, sources_of
+from onnxfim.report.guarantee_words import brackets_in, contradiction_words, length, plainly, smoothing_words, sources_of
 from onnxfim.report.human import robustness_of
-from onnxfim.report.numbers import MISSING, count, known_ends, number, number_above, number_below, percent, percent_interval, short
+from onnxfim.report.numbers import (
+    MISSING,
+    count,
+    known_ends,
+    level_words,
+    number,
+    number_above,
+    number_below,
+    percent,
+    percent_interval,
+    short,
+)
 from onnxfim.report.page.guarantees_view import (
     BracketView,
     DecidedLine,
@@ -49,7 +60,11 @@ def guarantees_view(audit: Audit) -> GuaranteesView | None:
     if not parts:
         return None
     total = len(audit.samples)
-    more = f"The first {MOST_ROWS} of {total:,}, the most sensitive first; all are in the JSON and the CSV." if total > MOST_ROWS else ""
+    more = (
+        f"The first {MOST_ROWS} of {total:,}, the most sensitive first; all are in the JSON and the CSV."
+        if total > MOST_ROWS
+        else ""
+    )
     ordered = words.most_sensitive(audit)
     ordered += [s for s in audit.samples if s not in ordered] if len(ordered) < total else []
     return GuaranteesView(
@@ -73,22 +88,13 @@ def _bracket(audit: Audit, b: BracketSummary) -> BracketView:
         id=f"bracket-{b.norm}",
         title=f"From both sides, {norm}",
         answer=_bracket_answer(audit, b),
-        wrong=_contradicted(b),
+        wrong=contradiction_words(b),
         tiles=_bracket_tiles(audit, b),
         figure=at_both_widths(lambda width: bracket_chart(rows, units=b.units, width=width)),
         keys=_bracket_keys(audit, b),
-        notes=_bracket_notes(audit, b),
+        notes=_bracket_notes(audit, b, first=b is audit.bracket[0]),
         units=f"{norm}, {units}",
         decided=tuple(_decided(d, b) for d in b.decided),
-    )
-
-
-def _contradicted(b: BracketSummary) -> str:
-    if not b.contradictions:
-        return ""
-    return (
-        f"On {count(b.contradictions, 'sample')} a length is called guaranteed that is longer than a move which changed the prediction. "
-        "One of the two is wrong: rely on neither, and see the findings."
     )
 
 
@@ -98,8 +104,8 @@ def _bracket_answer(audit: Audit, b: BracketSummary) -> str:
         low = f"On at least half of {count(b.samples, 'sample')} no distance is guaranteed"
     else:
         low = (
-            f"For half of {count(b.samples, 'sample')}, no change shorter than {length(b.low.value, b.norm, b.units, told)} changes the "
-            "prediction: guaranteed, in exact arithmetic"
+            f"For half of {count(b.samples, 'sample')}, no change shorter than {length(b.low.value, b.norm, b.units, told)} "
+            "changes the prediction: guaranteed, in exact arithmetic"
         )
     if b.high.value is None:
         return f"{low}. On half of them or more, no move was found that does."
@@ -111,12 +117,13 @@ def _bracket_answer(audit: Audit, b: BracketSummary) -> str:
 def _bracket_tiles(audit: Audit, b: BracketSummary) -> tuple[Tile, ...]:
     found = [x for _, x in brackets_in(audit, b.norm)]
     low_by, high_by = sources_of([x.low_from for x in found]), sources_of([x.high_from for x in found])
-    low = Quantity(MISSING) if b.low.value is None else Quantity(
-        number_below(b.low.value) if b.low.value else "nothing", known_ends(b.low.low, b.low.high) if b.low.value else None, "lower bound"
-    )  # fmt: skip
-    high = Quantity("none found") if b.high.value is None else Quantity(
-        number_above(b.high.value), known_ends(b.high.low, b.high.high), "upper bound"
-    )  # fmt: skip
+    low, high = Quantity(MISSING), Quantity("none found")
+    if b.low.value is not None:
+        low = Quantity("nothing", None, "lower bound")
+        if b.low.value:
+            low = Quantity(number_below(b.low.value), known_ends(b.low.low, b.low.high), "lower bound")
+    if b.high.value is not None:
+        high = Quantity(number_above(b.high.value), known_ends(b.high.low, b.high.high), "upper bound")
     estimates = [
         Tile(
             label,
@@ -152,24 +159,28 @@ def _bracket_keys(audit: Audit, b: BracketSummary) -> tuple[LegendEntry, ...]:
     for name in ("high", "first_order", "fisher", "low"):
         series, _, hollow = MARKS[name]
         if there[name]:
-            keys.append(LegendEntry(series, DASHES[name] if lines else "0 99", "" if lines else key_marker(name), WORDS[name], hollow))
+            keys.append(
+                LegendEntry(series, DASHES[name] if lines else "0 99", "" if lines else key_marker(name), WORDS[name], hollow)
+            )
     if lines:
-        keys.append(LegendEntry("", "", "", "Lines: medians of neighbours. Band: the range of what is guaranteed among them"))
+        keys.append(LegendEntry("", "", "", "Lines: medians of neighbours. Band: the middle 80 % of what is guaranteed among them"))
     elif any(x.high is None for x in found) or any(x.low == 0 for x in found):
         keys.append(LegendEntry("", "", "", "Open triangles at an edge: nothing found, or nothing guaranteed"))
     if b.contradictions:
-        keys.append(LegendEntry("wrong", "", "", "Crosses: the two sides contradict one another"))
+        keys.append(LegendEntry("wrong", "0 99", CROSS, "the two sides contradict one another", open=True))
     return tuple(keys)
 
 
-def _bracket_notes(audit: Audit, b: BracketSummary) -> tuple[str, ...]:
+def _bracket_notes(audit: Audit, b: BracketSummary, *, first: bool) -> tuple[str, ...]:
+    """What holds of both norms is told with the first."""
     found = [x for _, x in brackets_in(audit, b.norm)]
     by = plainly([x.low_from for x in found])
-    notes = ["Between the two sides nothing is known: a shorter move may exist, or none. The estimates there promise nothing."]
-    if by:
+    between = "Between the two sides nothing is known: a shorter move may exist, or none. The estimates there promise nothing."
+    notes = [between] if first else []
+    if by and first:
         notes.append(
-            f"The lower side ({by}) is of the function that the file describes, in exact arithmetic. Rounding on a provider, and int8, "
-            "may move a prediction that is even to the last digits."
+            f"The lower side ({by}) is of the function that the file describes, in exact arithmetic. Rounding on a provider, "
+            "and int8, may move a prediction that is even to the last digits."
         )
     if b.fisher_outside or b.first_order_outside:
         parts = [
@@ -203,24 +214,29 @@ def _noise(audit: Audit) -> NoiseView | None:
     worst = min(tried, key=lambda n: n.stable_samples / n.samples)
     same = len({n.stable for n in tried}) == 1
     answer = (
-        f"Under {visible(worst.noise)}, {worst.stable_samples:,} of {count(worst.samples, 'sample')} are shown to keep their prediction "
-        f"with a probability of at least {percent(worst.stable)}, {worst.unstable_samples:,} are shown not to."
+        f"Under {visible(worst.noise)}, {worst.stable_samples:,} of {count(worst.samples, 'sample')} are shown to keep their "
+        f"prediction with a probability of at least {level_words(worst.stable)}, {_none_or(worst.unstable_samples)} shown not to."
     )
     return NoiseView(
         answer=answer,
         rows=tuple(_noise_row(n) for n in tried),
         least=tuple(_least_stable(audit)),
         notes=(
-            f"Said of the file as it ran, on its provider, with {_confidences(tried)} confidence for all samples of a noise at once; no "
-            "slope and no linearity is assumed. It is said of random noise: a change that someone chooses needs to be far shorter.",
+            f"Said of the file as it ran, on its provider, with {_confidences(tried)} confidence for all samples of a noise at "
+            "once; no slope and no linearity is assumed. It is said of random noise: a change that someone chooses needs to be "
+            "far shorter.",
             "A sample is open where the rows that it may have do not decide it (--noise-budget)."
             + ("" if same else " The probability that is asked for differs between the noises."),
         ),
     )
 
 
+def _none_or(n: int) -> str:
+    return "none is" if n == 0 else f"{n:,} {'is' if n == 1 else 'are'}"
+
+
 def _confidences(tried: Iterable[NoiseSummary]) -> str:
-    return " and ".join(dict.fromkeys(percent(n.confidence) for n in tried))
+    return " and ".join(dict.fromkeys(level_words(n.confidence) for n in tried))
 
 
 def _noise_row(n: NoiseSummary) -> NoiseRow:
@@ -228,10 +244,11 @@ def _noise_row(n: NoiseSummary) -> NoiseRow:
     return NoiseRow(
         noise=visible(n.noise),
         units=visible(n.units),
-        stable=f"≥\u00a0{percent(n.stable)}",
+        stable=f"≥\u00a0{level_words(n.stable)}",
         here=Quantity(f"{percent(n.stable_samples / n.samples)}", percent_interval(n.share.low, n.share.high)),
         population=Quantity(
-            percent_interval(n.population.low, n.population.high) or MISSING, None if n.population.low is None else percent(n.confidence) + " interval"
+            percent_interval(n.population.low, n.population.high) or MISSING,
+            None if n.population.low is None else f"{level_words(n.confidence)} interval",
         ),
         unstable=f"{n.unstable_samples:,}",
         open=f"{open_ones:,}",
@@ -273,17 +290,17 @@ def _smoothing(audit: Audit) -> SmoothingView | None:
         rows=tuple(_smoothing_row(s, k, radii) for k, s in enumerate(tried)),
         caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)),
         notes=(
-            "This is another classifier than the file: it answers with the class that the file gives most often under Gaussian noise "
-            "(Cohen and others 2019). Whoever deploys the file alone has none of these guarantees.",
-            f"Each sample's radius holds with {_levels(tried)} confidence. Bands and intervals (95 %) hold the sampling of the data. Where "
-            "the smoothed classifier abstains it counts as "
+            "This is another classifier than the file: it answers with the class that the file gives most often under Gaussian "
+            "noise (Cohen and others 2019). Whoever deploys the file alone has none of these guarantees.",
+            f"Each sample's radius holds with {_levels(tried)} confidence. Bands and intervals (95 %) hold the sampling of the "
+            "data. Where the smoothed classifier abstains it counts as "
             + ("wrong." if tried[0].labelled else "not certified; without labels, it is counted with the file's own prediction."),
         ),
     )
 
 
 def _levels(tried: Iterable[SmoothingSummary]) -> str:
-    return " and ".join(dict.fromkeys(percent(s.confidence) for s in tried))
+    return " and ".join(dict.fromkeys(level_words(s.confidence) for s in tried))
 
 
 def _common_radii(tried: Iterable[SmoothingSummary]) -> tuple[float, ...]:

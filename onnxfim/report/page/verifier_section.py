@@ -24,8 +24,8 @@ def verifier_view(audit: Audit) -> VerifierView | None:
         return None
     asked = [s for s in audit.samples if s.verified]
     notes = [
-        f"The guarantee is the verifier's own, of its own conversion of the file; onnxfim ran {visible(found.command)} and read its answers. "
-        "Every counterexample was tried on the audited file and its provider.",
+        f"The guarantee is the verifier's own, of its own conversion of the file; onnxfim ran {visible(found.command)} and "
+        "read its answers. Every counterexample was tried on the audited file and its provider.",
         f"A box is every input that lies within ε of the sample in {NORM_WORDS[found.norm]} and in the valid range. "
         f"No answer within {seconds(found.timeout_seconds)} counts as none.",
     ]
@@ -45,13 +45,14 @@ def _wrong(found: VerifierSummary) -> list[str]:
     told = []
     if found.contradictions:
         told.append(
-            f"{count(found.contradictions, 'box', 'boxes')} that the verifier calls safe hold a move that changes the prediction of the "
-            "audited file. Its guarantees are not to be relied on for this file."
+            f"{count(found.contradictions, 'box', 'boxes')} that the verifier calls safe hold a move that changes the "
+            "prediction of the audited file. Its guarantees are not to be relied on for this file."
         )
     if found.not_followed:
         told.append(
-            f"At {count(found.not_followed, 'counterexample')} of the verifier the audited file keeps its prediction: the verifier decided "
-            "about another function than the one that runs here (rounding, int8, an operator that it reads otherwise)."
+            f"At {count(found.not_followed, 'counterexample')} of the verifier the audited file keeps its prediction: the "
+            "verifier decided about another function than the one that runs here (rounding, int8, an operator that it reads "
+            "otherwise)."
         )
     return told
 
@@ -59,8 +60,18 @@ def _wrong(found: VerifierSummary) -> list[str]:
 def _tiles(found: VerifierSummary) -> tuple[Tile, ...]:
     followed = found.sat - found.not_followed
     tiles = [
-        Tile("No other prediction", Quantity(f"{found.unsat:,}", None, "guaranteed"), "boxes, in the verifier's arithmetic", "holding"),
-        Tile("Another prediction", Quantity(f"{found.sat:,}", None, "found"), f"boxes; the file follows {followed:,} of them", "flipped"),
+        Tile(
+            "No other prediction",
+            Quantity(f"{found.unsat:,}", None, "guaranteed"),
+            "boxes, in the verifier's arithmetic",
+            "holding",
+        ),
+        Tile(
+            "Another prediction",
+            Quantity(f"{found.sat:,}", None, "found"),
+            f"boxes; the file follows {followed:,} of them",
+            "flipped",
+        ),
         Tile("No answer", Quantity(f"{found.unknown + found.timeout:,}"), f"{found.timeout:,} for want of time"),
     ]
     if found.error:
