@@ -106,7 +106,10 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
     audit = make_audit(5)
     audit = replace(
         audit,
-        samples=tuple(replace(s, attack_distance=s.boundary_distance, flip_radius=s.boundary_distance) for s in audit.samples),
+        samples=tuple(
+            replace(s, attack_distance=s.boundary_distance, flip_radius=s.boundary_distance, certified_radius=s.boundary_distance)
+            for s in audit.samples
+        ),
     )
     page = page_of(audit)
     assert [c.measure for c in page.sample_columns] == [m.name for m in columns()]
@@ -115,6 +118,7 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
         "λ_max, raw",
         "Boundary distance",
         "Flip radius, upper bound",
+        "Certified radius, lower bound",
         "Attack distance, upper bound",
         "‖J‖₂",
         "Trace",

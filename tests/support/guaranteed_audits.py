@@ -164,3 +164,26 @@ def with_verifier(audit: Audit, *, asked: int = 6) -> Audit:
 def with_guarantees(audit: Audit, **bracket: object) -> Audit:
     """The audit with all of these."""
     return with_verifier(with_smoothing(with_noise(with_bracket(audit, **bracket))))  # type: ignore[arg-type]
+
+
+def with_hostile_guarantees(audit: Audit, text: str) -> Audit:
+    """The audit with guarantees in which every foreign text is ``text``."""
+    audit = with_guarantees(audit)
+
+    def sample(s):
+        return replace(
+            s,
+            bracket=tuple(replace(b, low_from=text if b.low else "", high_from="" if b.high is None else text) for b in s.bracket),
+            noise=tuple(replace(n, noise=text) for n in s.noise[:1]),
+            smoothed=tuple(replace(x, tries=0, kept=0, reason=text) for x in s.smoothed),
+            verified=tuple(replace(v, note=text) for v in s.verified),
+        )
+
+    return replace(
+        audit,
+        samples=tuple(map(sample, audit.samples)),
+        bracket=tuple(replace(b, units=text) for b in audit.bracket),
+        noise=tuple(replace(n, noise=text, units=text) for n in audit.noise[:1]),
+        smoothing=tuple(replace(s, units=text, caveat=text) for s in audit.smoothing),
+        verifier=replace(audit.verifier, command=text, units=text, not_followed=1, contradictions=1),
+    )
