@@ -111,7 +111,7 @@ def metrics(audit: Audit) -> Iterator[tuple[str, float]]:
             a = getattr(group, statistic.name)
             values |= {f"{name}/{statistic.name}{end}": v for end, v in (("", a.value), ("_low", a.low), ("_high", a.high))}
     for f in guaranteed_figures(audit):
-        stem = f.name.replace(".", "/", 1)
+        stem = f.plain.replace(".", "/", 1)
         values |= {f"{stem}{end}": v for end, v in (("", f.value), ("_low", f.low), ("_high", f.high))}
     for name, value in values.items():
         if value is not None and math.isfinite(value):

@@ -9,7 +9,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.guarantees import Norm
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.guarantee_figures import plain_name
-from onnxfim.report.guarantee_words import bracket_of
+from onnxfim.report.guarantee_words import bracket_of, shown_brackets
 
 CellValue: TypeAlias = "str | int | float | bool | None"
 Reading: TypeAlias = Callable[[SampleResult], CellValue]
@@ -26,7 +26,7 @@ def guarantee_columns(audit: Audit) -> dict[str, list[CellValue]]:
 
 def _readings(audit: Audit) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
-    for b in audit.bracket:
+    for b in shown_brackets(audit):
         found |= {f"bracket_{b.norm}_{name}": _of_bracket(b.norm, name) for name in _OF_BRACKET}
     for n in audit.noise:
         found |= {f"noise_{plain_name(n.noise)}_{name}": _of_noise(n.noise, name) for name in _OF_NOISE}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnxfim.record.audit import Audit
 from onnxfim.record.guarantee_summaries import BracketSummary, NoiseSummary, SmoothingSummary, VerifierSummary
 from onnxfim.record.statistics import clopper_pearson
-from onnxfim.report.guarantee_words import brackets_in, plainly, telling_radii
+from onnxfim.report.guarantee_words import brackets_in, plainly, shown_brackets, telling_radii
 from onnxfim.report.numbers import known_ends, number_above, number_below, percent, percent_interval, short
 from onnxfim.report.vocabulary import NORM_WORDS
 
@@ -22,7 +22,7 @@ class GuaranteedFigure:
     """One number.
 
     Attributes:
-        name: As a gate would call it, or in its manner: letters, digits, ``_``, ``-`` and ``.``.
+        name: As a gate calls it, such as ``noise[uniform:8/255].stable_share``, or in its manner.
         label: In words.
         value: The number.
         low, high: Ends of its interval, None where there is none.
@@ -42,10 +42,15 @@ class GuaranteedFigure:
     units: str
     part: str
 
+    @property
+    def plain(self) -> str:
+        """The name in letters, digits, ``_``, ``-`` and ``.`` alone: ``noise.uniform_8_255.stable_share``."""
+        return plain_name(self.name.replace("[", ".").replace("]", "").replace("@", "_at_"))
+
 
 def guaranteed_figures(audit: Audit) -> Iterator[GuaranteedFigure]:
     """All of them; none of what was not run."""
-    for b in audit.bracket:
+    for b in shown_brackets(audit):
         yield from _of_bracket(audit, b)
     for n in audit.noise:
         yield from _of_noise(n)
@@ -76,7 +81,7 @@ def _of_bracket(audit: Audit, b: BracketSummary) -> Iterator[GuaranteedFigure]:
             told = "keep their prediction" if word == "kept" else "lose it"
             label = f"Samples that {told} within ε = {short(at.epsilon)}, {norm}"
             # Both shares are lower bounds: a sample that is open may be either.
-            name, what = f"bracket.{b.norm}.{word}_at_{at.epsilon:g}", kind.replace(UPPER, LOWER)
+            name, what = f"bracket.{b.norm}.{word}@{at.epsilon:g}", kind.replace(UPPER, LOWER)
             yield _share(name, label, n, b.samples, what, part)
     wrong = f"Samples whose two ends contradict one another, {norm}"
     yield _counted(f"bracket.{b.norm}.contradictions", wrong, b.contradictions, "count", "samples", part)
@@ -95,28 +100,37 @@ def _counted(name: str, label: str, n: int, kind: str, units: str, part: str) ->
 def _of_noise(n: NoiseSummary) -> Iterator[GuaranteedFigure]:
     if not n.samples:
         return
-    name, part = f"noise.{plain_name(n.noise)}", f"{n.samples} samples"
+    name, part = f"noise[{n.noise}]", f"{n.samples} samples"
     kind = f"of the file as it ran, {n.confidence:.0%} confidence for all samples at once"
     of = f"stable under noise {n.noise} (p >= {n.stable:g})"
     share = n.stable_samples / n.samples if n.share.value is None else n.share.value
     yield GuaranteedFigure(
-        f"{name}.stable_share", f"Share of these samples {of}", share, n.share.low, n.share.high, n.confidence, kind, "share", part
+        f"{name}.stable_share_here",
+        f"Share of these samples {of}",
+        share,
+        n.share.low,
+        n.share.high,
+        n.confidence,
+        kind,
+        "share",
+        part,
     )
     if n.population.value is not None:
         p = n.population
         yield GuaranteedFigure(
-            f"{name}.stable_share_population", f"Share of the population {of}", share, p.low, p.high, n.confidence, kind, "share",
+            f"{name}.stable_share", f"Share of such samples in general {of}", share, p.low, p.high, n.confidence, kind, "share",
             f"the population of these {part}",
         )  # fmt: skip
 
 
 def _of_smoothing(s: SmoothingSummary) -> Iterator[GuaranteedFigure]:
-    name, part = f"smoothing.{s.sigma:g}", f"{s.samples} samples"
+    name, part = f"smoothing[{s.sigma:g}]", f"{s.samples} samples"
     kind = f"{LOWER}, of the smoothed classifier, {s.confidence:g} confidence for each sample"
+    certified = "certified_accuracy" if s.labelled else "certified_share"
     for p in telling_radii(s.curve, _RADII):
         what = "Certified accuracy" if s.labelled else "Share certified for the file's own prediction"
         label = f"{what} of the smoothed classifier (sigma = {s.sigma:g}) within L2 radius {p.radius:g} in {s.units}"
-        yield GuaranteedFigure(f"{name}.certified_at_{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
+        yield GuaranteedFigure(f"{name}.{certified}@{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
     if s.accuracy is not None:
         label = f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions counted as wrong"
         yield _share(f"{name}.accuracy", label, round(s.accuracy * s.samples), s.samples, "of the smoothed classifier", part)
@@ -141,5 +155,5 @@ def figure_words(f: GuaranteedFigure) -> tuple[str, str | None]:
 
 
 def plain_name(noise: str) -> str:
-    """A noise as part of a name: ``uniform:8/255`` becomes ``uniform_8_255``."""
+    """A text as part of a name: ``uniform:8/255`` becomes ``uniform_8_255``."""
     return re.sub(r"[^\w.-]+", "_", noise, flags=re.ASCII)

@@ -28,6 +28,17 @@ TELLING = 100.0
 _FEW_RADII = 3  # of a smoothed classifier, in one sentence
 
 
+def shown_brackets(audit: Audit) -> tuple[BracketSummary, ...]:
+    """The brackets that were asked for; others, of the bound from the weights alone, are shown where they contradict themselves."""
+    asked = audit.settings.bracket or audit.verifier is not None
+    return tuple(b for b in audit.bracket if b.samples and (asked or b.contradictions))
+
+
+def contradicting(audit: Audit, norm: Norm) -> frozenset[int]:
+    """Samples whose two sides contradict one another in one norm, by their index."""
+    return frozenset(s.index for s, b in brackets_in(audit, norm) if b.high is not None and b.low > b.high)
+
+
 def bracket_of(sample: SampleResult, norm: Norm) -> Bracket | None:
     """A sample's bracket in one norm."""
     return next((b for b in sample.bracket if b.norm == norm), None)
@@ -53,7 +64,7 @@ def plainly(names: Sequence[str]) -> str:
 
 def tightest(audit: Audit) -> BracketSummary | None:
     """The norm whose two ends are nearest to one another; None where none has both, or they are decades apart."""
-    known = [(b.high.value / b.low.value, b) for b in audit.bracket if b.low.value and b.high.value]
+    known = [(b.high.value / b.low.value, b) for b in shown_brackets(audit) if b.low.value and b.high.value]
     ratio, best = min(known, key=lambda pair: pair[0], default=(0.0, None))
     return best if ratio <= TELLING else None
 
@@ -84,8 +95,8 @@ def bracket_line(audit: Audit, told: Robustness) -> str | None:
     return (
         f"No change below ε = {length(best.low.value, best.norm, best.units, told)} ({where}) changes the prediction of {who} "
         f"(guaranteed in exact arithmetic{by}{_from(best.low.low)}); one of ε = "
-        f"{length(best.high.value, best.norm, best.units, told, above=True)} does, of {'half' if best.samples > 1 else 'it'} "
-        f"(found{_to(best.high.high)})."
+        f"{length(best.high.value, best.norm, best.units, told, above=True)} changes that of "
+        f"{'half' if best.samples > 1 else 'it'} (found{_to(best.high.high)})."
     )
 
 
@@ -179,19 +190,14 @@ def verifier_name(found: VerifierSummary) -> str:
     return visible(re.split(r"[\\/]", first)[-1])
 
 
-def guarantee_lines(audit: Audit, told: Robustness) -> tuple[str, ...]:
-    """The sentences for a first screen, two at most."""
-    return tuple(line for line in (bracket_line(audit, told), noise_line(audit)) if line is not None)
-
-
 def short_lines(audit: Audit) -> Iterator[tuple[str, str]]:
     """A label and a line for each part that was run, for a card."""
-    for b in audit.bracket:
+    for b in shown_brackets(audit):
         yield f"bracket {NORM_WORDS[b.norm]}", bracket_words(audit, b)
     for n in audit.noise:
         yield "noise", _brief_noise(n)
     for s in audit.smoothing:
-        yield "smoothed", smoothing_words(s)
+        yield "smoothed", _brief_smoothed(s)
     if audit.verifier is not None:
         yield "verifier", f"{verifier_name(audit.verifier)}: {verifier_words(audit.verifier)}"
 
@@ -200,11 +206,23 @@ def bracket_words(audit: Audit, b: BracketSummary) -> str:
     """The medians of both ends, and what each is."""
     found = [x for _, x in brackets_in(audit, b.norm)]
     low_by, high_by = plainly([x.low_from for x in found]), plainly([x.high_from for x in found])
-    low = "nothing" if not b.low.value else f"median ≥ {number_below(b.low.value)} ({low_by or 'guaranteed'})"
-    high = "not found on half" if b.high.value is None else f"≤ {number_above(b.high.value)} ({high_by or 'found'})"
+    low = "nothing" if not b.low.value else f"{number_below(b.low.value)} ({low_by or 'lower bound'})"
+    high = "nothing on half" if b.high.value is None else f"{number_above(b.high.value)} ({high_by or 'upper bound'})"
     loud = f"; CONTRADICTION on {count(b.contradictions, 'sample')}" if b.contradictions else ""
-    width = "" if b.width is None else f"; a factor of {number(b.width)} apart"
-    return f"guaranteed {low}, found {high}, {visible(b.units)}{width}{loud}"
+    width = "" if b.width is None else f"; {number(b.width)} times apart"
+    return f"guaranteed {low}, found {high}: medians in {visible(b.units)}{width}{loud}"
+
+
+def _brief_smoothed(s: SmoothingSummary) -> str:
+    if not s.samples:
+        return f"σ = {short(s.sigma)}: no sample was tried"
+    rungs = ", ".join(f"{percent(p.share)} within {short(p.radius)}" for p in telling_radii(s.curve))
+    beside = "" if s.clean_accuracy is None else f"; the file itself {percent(s.clean_accuracy)} clean"
+    what = "certified right" if s.labelled else "certified"
+    return (
+        f"σ = {short(s.sigma)}: {what} {rungs or 'nowhere'} (L2, {visible(s.units)}; of the smoothed classifier, "
+        f"{level_words(s.confidence)} confidence){beside}"
+    )
 
 
 def _brief_noise(n: NoiseSummary) -> str:

@@ -11,7 +11,7 @@ from onnxfim.record.guarantees import Norm
 from onnxfim.record.robustness import Rank, Reached, ReferencePlace, Robustness, SurvivalCurve, SurvivalPoint
 from onnxfim.record.sample import KLCurve, KLPoint, SampleResult
 from onnxfim.record.statistics import bracketing
-from onnxfim.report.guarantee_words import guarantee_lines
+from onnxfim.report.guarantee_words import bracket_line, noise_line
 from onnxfim.report.numbers import count, inline_label, known_ends, number, percent, short
 from onnxfim.report.vocabulary import NORM_WORDS
 from onnxfim.verdict.survival import robustness
@@ -27,9 +27,10 @@ TRAININGS = {"standard": "with standard training", "robust": "trained for robust
 def human_lines(audit: Audit) -> tuple[str, ...]:
     """Sentences for the top of every surface (page, terminal, summary, notebook); none where nothing of the kind was measured."""
     told = robustness_of(audit)
-    sure = guarantee_lines(audit, told)
-    by_weights = None if sure else guarantee_line(told)
-    lines = (flip_line(audit, told), attack_line(told), place_line(audit, told), *sure, by_weights, divergence_line(audit, told))
+    lines = (
+        flip_line(audit, told), attack_line(told), place_line(audit, told), bracket_line(audit, told) or guarantee_line(told),
+        noise_line(audit), divergence_line(audit, told),
+    )  # fmt: skip
     return tuple(line for line in lines if line is not None)
 
 

@@ -10,7 +10,7 @@ from onnxfim.record.measures import MEASURES, STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.guarantee_figures import figure_words, guaranteed_figures
-from onnxfim.report.guarantee_words import contradiction_words
+from onnxfim.report.guarantee_words import contradiction_words, short_lines, shown_brackets
 from onnxfim.report.human import human_lines
 from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
 from onnxfim.report.markdown_text import code, code_block, prose
@@ -50,7 +50,7 @@ def render_summary(audit: Audit) -> str:
 def render_comment(audit: Audit) -> str:
     """``audit`` as a pull request's comment, under 64 KB: verdict, gates, statistics, findings."""
     parts = [f"{MARK}\n{_head(audit)}", _human(audit), _gates(audit), _statistics(audit)]
-    parts += [_guarantees(audit), _findings(audit), _worst(audit, 5)]
+    parts += [_in_short(audit), _findings(audit), _worst(audit, 5)]
     return _signed(parts, COMMENT_BYTES, audit)
 
 
@@ -116,6 +116,12 @@ def _statistics(audit: Audit) -> str:
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
 
 
+def _in_short(audit: Audit) -> str:
+    """A line for each part that guarantees something."""
+    lines = [f"- **{prose(label)}**: {prose(text)}" for label, text in short_lines(audit)]
+    return "\n".join(["### Guaranteed and found\n", *lines]) if lines else ""
+
+
 def _guarantees(audit: Audit) -> str:
     """What is guaranteed, and what was found beside it."""
     rows = []
@@ -123,7 +129,7 @@ def _guarantees(audit: Audit) -> str:
         shown, ends = figure_words(f)
         level = f" ({level_words(f.confidence)})" if ends and f.confidence != 0.95 else ""
         rows.append((code(f.name), shown, f"{ends or ''}{level}", prose(f"{f.kind}; {f.units}")))
-    notes = [f"- {prose(text)}" for b in audit.bracket if (text := contradiction_words(b))]
+    notes = [f"- {prose(text)}" for b in shown_brackets(audit) if (text := contradiction_words(b))]
     table = _table("### Guaranteed and found", ("Number", "Value", "95 % interval", "What it is"), rows)
     return "\n".join((table, "", *notes)) if notes else table
 

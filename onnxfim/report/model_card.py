@@ -12,7 +12,7 @@ from onnxfim.data.preprocessing import order_of
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.guarantee_figures import guaranteed_figures
+from onnxfim.report.guarantee_figures import guaranteed_figures, plain_name
 from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.numbers import known_ends, level_note, number, percent, statistic_label
@@ -154,7 +154,7 @@ def _guarantees(audit: Audit) -> Iterator[Plain]:
     for f in guaranteed_figures(audit):
         if not f.name.startswith("verifier."):
             also: Plain = {"of": visible(f.part), "units": visible(f.units), "kind": visible(f.kind)}
-            kind = f.name.partition("_at_")[0]
+            kind = plain_name(f.name.partition("@")[0].replace("[", ".").replace("]", ""))
             yield _metric(kind, visible(f.label), f.value, f.low, f.high, f.confidence, also)
 
 

@@ -23,7 +23,15 @@ from onnxfim.report.dossier.ml_bom import ml_bom
 from onnxfim.report.dossier.unshown import UNSHOWN, unshown
 from onnxfim.report.glossary import TERMS
 from onnxfim.report.guarantee_figures import guaranteed_figures
-from onnxfim.report.guarantee_words import bracket_line, brackets_in, noise_line, smoothing_words, tightest, verifier_words
+from onnxfim.report.guarantee_words import (
+    bracket_line,
+    brackets_in,
+    contradicting,
+    noise_line,
+    smoothing_words,
+    tightest,
+    verifier_words,
+)
 from onnxfim.report.human import human_lines, robustness_of
 from onnxfim.report.numbers import number_above, number_below
 from onnxfim.report.page.audit_page import build_page
@@ -43,7 +51,8 @@ def page_of(audit):
 
 
 def chart_of(audit, norm="l2", width=WIDE):
-    return bracket_chart([(s.index, b) for s, b in brackets_in(audit, norm)], units="raw input units", width=width)
+    rows = [(s.index, b) for s, b in brackets_in(audit, norm)]
+    return bracket_chart(rows, units="raw input units", width=width, wrong=contradicting(audit, norm))
 
 
 # Numbers.
@@ -258,13 +267,14 @@ def test_figures_have_kinds_and_intervals_that_are_right():
         assert figures[f"bracket.{b.norm}.low.median"].kind.startswith("lower bound, guaranteed in exact arithmetic")
         assert figures[f"bracket.{b.norm}.high.median"].kind.startswith("upper bound, found")
         d = b.decided[0]
-        kept = figures[f"bracket.{b.norm}.kept_at_{d.epsilon:g}"]
+        kept = figures[f"bracket.{b.norm}.kept@{d.epsilon:g}"]
         assert (kept.value, kept.low, kept.high) == (d.kept / b.samples, *clopper_pearson(d.kept, b.samples))
     for n in WHOLE.noise:
-        f = next(f for name, f in figures.items() if name.endswith(".stable_share") and n.noise in f.label)
-        assert (f.value, f.low, f.high) == (n.share.value, n.share.low, n.share.high)
+        for name, of in (("stable_share", n.population), ("stable_share_here", n.share)):
+            f = figures[f"noise[{n.noise}].{name}"]
+            assert (f.value, f.low, f.high) == (of.value, of.low, of.high)
     assert figures["verifier.sat"].value == WHOLE.verifier.sat
-    assert all(re.fullmatch(r"[\w.+-]+", name) for name in figures)
+    assert all(re.fullmatch(r"[\w.-]+", f.plain) for f in figures.values())
     assert all(f.kind and f.units for f in figures.values())
     assert len(figures) == len(list(guaranteed_figures(WHOLE)))
 
@@ -278,7 +288,7 @@ def test_flat_formats_hold_the_figures():
     for f in figures:
         assert float(properties[f.name]) == f.value
         assert f"`{f.name}`" in summary
-        assert logged[f.name.replace(".", "/", 1)] == f.value
+        assert logged[f.plain.replace(".", "/", 1)] == f.value
         assert float(told[f.name]["value"]) == f.value
         if f.low is not None:
             assert float(told[f.name]["confidenceInterval"]["lowerBound"]) == f.low

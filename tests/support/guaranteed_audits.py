@@ -51,7 +51,8 @@ def with_bracket(audit: Audit, *, gap: float = 8.0, seed: int = 0, norms: tuple[
                 s, bracket=(*s.bracket, b), predicted=(*s.predicted, PredictedDistance(norm, first, fisher)), **{name: certified}
             )
         summaries.append(_bracket_summary(norm, rows, bad))
-    return replace(audit, samples=tuple(samples), bracket=tuple(summaries))
+    settings = replace(audit.settings, bracket=True)
+    return replace(audit, samples=tuple(samples), bracket=tuple(summaries), settings=settings)
 
 
 def _median(values: list[float]) -> Aggregate:

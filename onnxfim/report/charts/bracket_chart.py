@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,7 +51,7 @@ def many(samples: int, width: int) -> bool:
     return samples > (width - 82) / _STEM
 
 
-def bracket_chart(named: Sequence[tuple[int, Bracket]], *, units: str, width: int) -> Chart | None:
+def bracket_chart(named: Sequence[tuple[int, Bracket]], *, units: str, width: int, wrong: Collection[int] = ()) -> Chart | None:
     """The brackets of one norm, sorted by what was found, then by what is guaranteed.
 
     Few samples have a stem each, from the guaranteed length up to the one that was found, with the estimates as open marks. Of
@@ -61,6 +61,7 @@ def bracket_chart(named: Sequence[tuple[int, Bracket]], *, units: str, width: in
         named: A sample's index with its bracket.
         units: What the lengths are in.
         width: Pixels.
+        wrong: Indices of samples whose two sides contradict one another.
 
     Returns:
         The chart, or None where nothing is known of fewer than two samples.
@@ -79,15 +80,15 @@ def bracket_chart(named: Sequence[tuple[int, Bracket]], *, units: str, width: in
     y = _placed(scale, top, bottom, floor=floor)
     drawn = _grouped if many(len(rows), width) else _stems
     paths = drawn(rows, y, segments, labels, (left, right, bottom), visible(units))
-    wrong = [(k, i, b) for k, (i, b) in enumerate(rows) if b.high is not None and b.low > b.high]
-    for k, i, b in wrong:
+    crossed = [(k, i, b) for k, (i, b) in enumerate(rows) if i in wrong and b.high is not None]
+    for k, i, b in crossed:
         x = _at(k, len(rows), left, right)
         tip = f"sample {i}: CONTRADICTION, guaranteed {number(b.low)}, yet changed at {number(b.high)}"
         paths.append(SvgPath(_cross(x, y(b.high)), "wrong", tip=tip))
     return Chart(
         f"bracket-{rows[0][1].norm}",
         f"From both sides: guaranteed and found distances, {norm}",
-        _words([b for _, b in rows], visible(units), len(wrong)),
+        _words([b for _, b in rows], visible(units), len(crossed)),
         width,
         height,
         tuple(segments),

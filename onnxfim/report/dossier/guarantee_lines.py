@@ -13,6 +13,7 @@ from onnxfim.report.guarantee_words import (
     contradiction_words,
     noise_words,
     plainly,
+    shown_brackets,
     smoothing_words,
     verifier_name,
     verifier_words,
@@ -21,9 +22,15 @@ from onnxfim.report.numbers import count, known_ends, number_above, number_below
 from onnxfim.report.vocabulary import NORM_WORDS
 
 
+def _shown(audit: Audit) -> list[tuple[int, BracketSummary]]:
+    """The brackets that the page shows, with their place in the record."""
+    shown = shown_brackets(audit)
+    return [(at, b) for at, b in enumerate(audit.bracket) if b in shown]
+
+
 def guaranteed_values(audit: Audit) -> Iterator[Line]:
     """Values of the property that are guaranteed, with what was found beside them."""
-    for at, b in enumerate(audit.bracket):
+    for at, b in _shown(audit):
         topic = "Property, value (stability: guaranteed distance, and the one found)"
         state: State = "in part" if b.contradictions or not b.low.value else "measured"
         yield Line(topic, _both(audit, b), f"/bracket/{at}", f"bracket-{b.norm}", state)
@@ -66,7 +73,7 @@ def _ends(a: Aggregate) -> str:
 
 def formal_methods(audit: Audit) -> Iterator[Line]:
     """The formal methods beside the bound from the weights."""
-    for at, b in enumerate(audit.bracket):
+    for at, b in _shown(audit):
         by = plainly([x.low_from for _, x in brackets_in(audit, b.norm)])
         if by:
             text = f"Distances ({NORM_WORDS[b.norm]}) within which the file's function keeps its prediction, exact arithmetic: {by}"
@@ -88,7 +95,7 @@ def against_faults(audit: Audit) -> Iterator[Line]:
 
 def against_examples(audit: Audit) -> Iterator[Line]:
     """Article 15(5): what no adversarial example is nearer than."""
-    for at, b in enumerate(audit.bracket):
+    for at, b in _shown(audit):
         if b.low.value and not b.contradictions:
             text = (
                 f"For half of {count(b.samples, 'sample')} there is none within {number_below(b.low.value)} {b.units} "
@@ -101,8 +108,9 @@ def against_examples(audit: Audit) -> Iterator[Line]:
 
 def robustness_metrics(audit: Audit) -> Iterator[Line]:
     """Annex IV, point 2(g): which of these values there are."""
+    shown = shown_brackets(audit)
     parts = [
-        ("guaranteed and found distances", "/bracket", f"bracket-{audit.bracket[0].norm}" if audit.bracket else "", audit.bracket),
+        ("guaranteed and found distances", "/bracket", f"bracket-{shown[0].norm}" if shown else "", shown),
         ("shares that stay under random noise", "/noise", "noise", audit.noise),
         ("certified accuracy of the smoothed classifier", "/smoothing", "smoothing", audit.smoothing),
         ("a verifier's answers", "/verifier", "verifier", audit.verifier),

@@ -13,7 +13,16 @@ from onnxfim.report import words
 from onnxfim.report.charts.bracket_chart import CROSS, DASHES, MARKS, WORDS, bracket_chart, key_marker, many
 from onnxfim.report.charts.certified_curves import STROKES_OF, certified_chart
 from onnxfim.report.charts.marks import WIDE, at_both_widths
-from onnxfim.report.guarantee_words import brackets_in, contradiction_words, length, plainly, smoothing_words, sources_of
+from onnxfim.report.guarantee_words import (
+    brackets_in,
+    contradicting,
+    contradiction_words,
+    length,
+    plainly,
+    shown_brackets,
+    smoothing_words,
+    sources_of,
+)
 from onnxfim.report.human import robustness_of
 from onnxfim.report.numbers import (
     MISSING,
@@ -50,7 +59,7 @@ _RADII = 6  # columns of the table of certified shares
 
 def guarantees_view(audit: Audit) -> GuaranteesView | None:
     """The section, or None where nothing of the kind was run."""
-    brackets = tuple(_bracket(audit, b) for b in audit.bracket if b.samples)
+    brackets = tuple(_bracket(audit, b) for b in shown_brackets(audit))
     noise, smoothing, verifier = _noise(audit), _smoothing(audit), verifier_view(audit)
     parts = tuple(
         name
@@ -84,15 +93,16 @@ def _bracket(audit: Audit, b: BracketSummary) -> BracketView:
     norm, found = NORM_WORDS[b.norm], brackets_in(audit, b.norm)
     units = visible(b.units)
     rows = [(s.index, x) for s, x in found]
+    wrong = contradicting(audit, b.norm) if b.contradictions else frozenset()
     return BracketView(
         id=f"bracket-{b.norm}",
         title=f"From both sides, {norm}",
         answer=_bracket_answer(audit, b),
         wrong=contradiction_words(b),
         tiles=_bracket_tiles(audit, b),
-        figure=at_both_widths(lambda width: bracket_chart(rows, units=b.units, width=width)),
+        figure=at_both_widths(lambda width: bracket_chart(rows, units=b.units, width=width, wrong=wrong)),
         keys=_bracket_keys(audit, b),
-        notes=_bracket_notes(audit, b, first=b is audit.bracket[0]),
+        notes=_bracket_notes(audit, b, first=b is shown_brackets(audit)[0]),
         units=f"{norm}, {units}",
         decided=tuple(_decided(d, b) for d in b.decided),
     )

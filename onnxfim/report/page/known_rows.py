@@ -9,7 +9,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.guarantees import NoiseStability, Smoothed
 from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
-from onnxfim.report.guarantee_words import bracket_of
+from onnxfim.report.guarantee_words import bracket_of, shown_brackets
 from onnxfim.report.numbers import number, number_above, number_below, percent, short
 from onnxfim.report.page.guarantees_view import KnownRow
 from onnxfim.report.page.tables import class_name
@@ -19,7 +19,7 @@ from onnxfim.report.vocabulary import NORM_WORDS
 def known_columns(audit: Audit) -> tuple[str, ...]:
     """Heads of the columns, each with the kind of its numbers."""
     heads: list[str] = []
-    for b in audit.bracket:
+    for b in shown_brackets(audit):
         norm = NORM_WORDS[b.norm]
         heads += [f"{norm} guaranteed", f"{norm} first order, estimate", f"{norm} from λ_max, estimate", f"{norm} found"]
     heads += [f"Kept under {visible(n.noise)}" for n in audit.noise]
@@ -45,7 +45,7 @@ def known_rows(audit: Audit, samples: Sequence[SampleResult]) -> tuple[KnownRow,
 
 def _cells(s: SampleResult, audit: Audit) -> list[str]:
     cells: list[str] = []
-    for told in audit.bracket:
+    for told in shown_brackets(audit):
         b = bracket_of(s, told.norm)
         if b is None:
             cells += ["–"] * 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
+from onnxfim.report.guarantee_words import shown_brackets
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def _guarantees(audit: Audit) -> list[NotRun]:
     if not audit.decides:
         return []
     asked = (
-        (audit.bracket, "guaranteed distances", "--bracket"),
+        (shown_brackets(audit), "guaranteed distances", "--bracket"),
         (audit.noise, "noise", "--noise gaussian:0.1"),
         (audit.smoothing, "smoothed classifier", "--certify smoothing:0.25"),
         (audit.verifier, "verifier", "--verifier vibecheck"),
