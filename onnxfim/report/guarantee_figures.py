@@ -69,12 +69,12 @@ def _of_bracket(audit: Audit, b: BracketSummary) -> Iterator[GuaranteedFigure]:
     if b.low.value is not None:
         label = f"Median guaranteed distance, {norm}"
         yield GuaranteedFigure(
-            f"bracket.{b.norm}.low.median", label, b.low.value, b.low.low, b.low.high, b.low.confidence, sure, units, part
+            f"bracket.{b.norm}.guaranteed_median", label, b.low.value, b.low.low, b.low.high, b.low.confidence, sure, units, part
         )
     if b.high.value is not None:
         label = f"Median distance found, {norm}"
         yield GuaranteedFigure(
-            f"bracket.{b.norm}.high.median", label, b.high.value, b.high.low, b.high.high, b.high.confidence, seen, units, part
+            f"bracket.{b.norm}.found_median", label, b.high.value, b.high.low, b.high.high, b.high.confidence, seen, units, part
         )
     for at in b.decided:
         for word, n, kind in (("kept", at.kept, sure), ("lost", at.lost, seen)):

@@ -264,8 +264,8 @@ def test_a_counterexample_that_the_file_does_not_follow_is_told():
 def test_figures_have_kinds_and_intervals_that_are_right():
     figures = {f.name: f for f in guaranteed_figures(WHOLE)}
     for b in WHOLE.bracket:
-        assert figures[f"bracket.{b.norm}.low.median"].kind.startswith("lower bound, guaranteed in exact arithmetic")
-        assert figures[f"bracket.{b.norm}.high.median"].kind.startswith("upper bound, found")
+        assert figures[f"bracket.{b.norm}.guaranteed_median"].kind.startswith("lower bound, guaranteed in exact arithmetic")
+        assert figures[f"bracket.{b.norm}.found_median"].kind.startswith("upper bound, found")
         d = b.decided[0]
         kept = figures[f"bracket.{b.norm}.kept@{d.epsilon:g}"]
         assert (kept.value, kept.low, kept.high) == (d.kept / b.samples, *clopper_pearson(d.kept, b.samples))

@@ -555,7 +555,7 @@ _VARIANTS = {
     "hostile": lambda: hostile(fallback(make_audit(30))),
     "flips": lambda: with_flips(with_replay(make_audit(100))),
     "guarantees": lambda: with_guarantees(with_flips(make_audit(40)), bad=1),
-    "guarantees-few": lambda: with_guarantees(with_flips(make_audit(3, labels=False))),
+    "guarantees-few": lambda: with_guarantees(make_audit(3, labels=False)),
     "guarantees-many": lambda: with_guarantees(with_flips(make_audit(250)), gap=1e6),
     "guarantees-hostile": lambda: hostile(with_hostile_guarantees(make_audit(30), " ".join(HOSTILE))),
     **REPLAYS,

@@ -128,7 +128,7 @@ def with_smoothing(audit: Audit, *sigmas: float, seed: int = 0) -> Audit:
         top = max(right, default=sigma)
         curve = []
         for radius in np.linspace(0, top, 13):
-            k = sum(r >= radius for r in right)
+            k = sum(bool(r >= radius) for r in right)
             curve.append(CertifiedShare(round(float(radius), 4), k / n, *clopper_pearson(k, n)))
         summaries.append(
             SmoothingSummary(
