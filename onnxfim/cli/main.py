@@ -81,11 +81,15 @@ def main() -> None:
             "    -o junit=junit.xml --fail-on 'lambda_max.p95 > 12.5'",
         ),
         Example(
+            "What is guaranteed beside what is estimated: distances from both sides, and under random noise",
+            "onnxfim audit model.onnx --data samples.npz --bracket --noise gaussian:0.1",
+        ),
+        Example(
             "A model that a server answers for (KServe v2, Triton), asked gently",
             "onnxfim audit http://localhost:8000/v2/models/digits --data samples.npz \\\n    --max-qps 20 --max-queries 2000",
         ),
     ),
-    pages=("gates.md", "precisions.md", "hardware.md", "served.md", "failures.md"),
+    pages=("gates.md", "guarantees.md", "precisions.md", "hardware.md", "served.md", "failures.md"),
 )
 @click.argument("model", type=click.Path(), required=False)
 @partial(data_options, required=False)

@@ -12,6 +12,7 @@ from onnxfim.errors import OutputError, in_one_line
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import STATISTICS
+from onnxfim.report.guarantee_figures import guaranteed_figures
 from onnxfim.report.html import render_html
 from onnxfim.report.human import robustness_of
 from onnxfim.report.identity_words import identity_properties
@@ -109,6 +110,9 @@ def metrics(audit: Audit) -> Iterator[tuple[str, float]]:
         for statistic in STATISTICS:
             a = getattr(group, statistic.name)
             values |= {f"{name}/{statistic.name}{end}": v for end, v in (("", a.value), ("_low", a.low), ("_high", a.high))}
+    for f in guaranteed_figures(audit):
+        stem = f.plain.replace(".", "/", 1)
+        values |= {f"{stem}{end}": v for end, v in (("", f.value), ("_low", f.low), ("_high", f.high))}
     for name, value in values.items():
         if value is not None and math.isfinite(value):
             yield name, float(value)

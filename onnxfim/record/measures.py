@@ -91,7 +91,7 @@ MEASURES: tuple[Measure, ...] = (
         of_what_was_found=True, raw=True,
     ),
     Measure(
-        "certified_radius", "Certified radius", "r", f"{INPUT_UNIT}s, L2", 1, optional=True, column=None, kind="lower bound",
+        "certified_radius", "Certified radius", "r", f"{INPUT_UNIT}s, L2", 1, optional=True, column=4, kind="lower bound",
         of_what_was_certified=True, raw=True,
     ),
     Measure(

@@ -14,6 +14,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.running import Run
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.charts.bars import shortened
+from onnxfim.report.guarantee_words import short_lines
 from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.meaning import boundary_curve
 from onnxfim.report.numbers import MISSING, count, number, percent, seconds
@@ -130,6 +131,8 @@ def _measured(audit: Audit) -> Iterator[CardLine]:
     if audit.decides:
         yield CardLine("flip radius", _flip_radius(audit))
         yield CardLine("boundary", _boundary(audit))
+    for label, text in short_lines(audit):
+        yield CardLine(label, visible(text))
 
 
 def _accuracy(audit: Audit) -> str:

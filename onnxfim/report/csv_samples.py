@@ -12,16 +12,17 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import MEASURES
 from onnxfim.record.sample import SampleResult, Skipped
+from onnxfim.report.guarantee_columns import guarantee_columns
 from onnxfim.report.identity_words import changed_settings, identity_properties
 from onnxfim.report.page.tables import class_name
 
-Cell: TypeAlias = "str | int | float | None"
+Cell: TypeAlias = "str | int | float | bool | None"
 
 # What tells the report from others, the same on every row, so that rows of several files may be put together.
 _REPORT = ("report_id", "date", "title", "note", "meta", "host", "command", "versions", "settings")
 #: Columns of the flip's length in other units, by the field of `FlipLengths`.
 _LENGTHS = {"raw": "flip_radius_raw_units", "standardised": "flip_radius_standardised"}
-#: Column names, in order.
+#: Column names, in order; behind them stand those of `guarantee_columns`, of what was run.
 COLUMNS = (
     "model", "verdict", "index", "name", "status", "reason", "label", "prediction", "confidence",
     *(f"{m.name}{end}" for m in MEASURES for end in (("", "_low", "_high") if m.interval else ("",))),
@@ -36,13 +37,15 @@ _INNER = re.compile(f"(;\\s*)(?=[{''.join(map(re.escape, _FORMULA))}])")
 def render_csv(audit: Audit) -> str:
     """The samples of ``audit`` as CSV text with a header; numbers in full precision, empty where not known."""
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
+    more = guarantee_columns(audit)
+    writer = csv.DictWriter(sink, (*COLUMNS, *more), lineterminator="\n")
     writer.writeheader()
     model, report = as_cell(audit.model.name), _report(audit)
-    for sample in audit.samples:
+    for k, sample in enumerate(audit.samples):
+        sure = {name: as_cell(v) if isinstance(v := cells[k], str) else v for name, cells in more.items()}
         names = {"label_name": class_name(sample.label, audit), "prediction_name": class_name(sample.prediction, audit)}
         told = {key: as_cell(name or "") for key, name in names.items()} if audit.data.class_names else {}
-        writer.writerow({"model": model, "verdict": audit.verdict, **_measured(sample), **report, **told})
+        writer.writerow({"model": model, "verdict": audit.verdict, **_measured(sample), **report, **told, **sure})
     for skipped in audit.skipped:
         writer.writerow({"model": model, "verdict": audit.verdict, **_skipped(skipped), **report})
     return sink.getvalue()

@@ -9,6 +9,7 @@ from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.measures import MEASURES, Measure
 from onnxfim.record.sample import SampleResult
+from onnxfim.report.guarantee_columns import guarantee_columns
 from onnxfim.verdict.comparison import Comparison
 
 Frame: TypeAlias = Any
@@ -59,7 +60,7 @@ def _of_audit(audit: Audit) -> Mapping[str, list[Cell]]:
     for measure in MEASURES:
         if any(measure.of(s) is not None for s in samples) or not measure.optional:
             columns |= _measured(measure, samples)
-    return columns
+    return columns | guarantee_columns(audit)
 
 
 def _measured(measure: Measure, samples: Sequence[SampleResult]) -> Mapping[str, list[Cell]]:

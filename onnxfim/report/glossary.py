@@ -171,6 +171,51 @@ TERMS: tuple[Term, ...] = (
         "A distance within which no change can flip a prediction, computed from the weights alone: a lower bound.",
     ),
     Term(
+        "bracket",
+        "Bracket",
+        r"brackets?|two sides|both sides",
+        "The two lengths between which the nearest change of a prediction lies: no shorter move changes it (guaranteed), and "
+        "one of the longer length does (found).",
+    ),
+    Term(
+        "certified-radius",
+        "Certified radius",
+        r"certified (?:radius|radii|distances?)|guaranteed distances?",
+        "A length within which no change of the input changes the prediction: a lower bound, proved in exact arithmetic.",
+    ),
+    Term(
+        "smoothed-classifier",
+        "Smoothed classifier",
+        r"smoothed classifiers?",
+        "Another classifier made of the model: it answers with the class that the model gives most often under Gaussian noise. Its "
+        "certificates say nothing of the model alone.",
+    ),
+    Term(
+        "abstain",
+        "Abstain",
+        r"abstain(?:s|ed)?|abstentions?",
+        "To give no class, where no class is shown to be the most frequent one under noise.",
+    ),
+    Term(
+        "verifier",
+        "Verifier",
+        r"verifiers?",
+        "A program that proves that no input of a box has another prediction, or finds one that has. It decides about its own "
+        "conversion of the model.",
+    ),
+    Term(
+        "counterexample",
+        "Counterexample",
+        r"counterexamples?",
+        "An input that a verifier names, within a box, with another prediction. It is tried on the audited file.",
+    ),
+    Term(
+        "clopper-pearson",
+        "Clopper-Pearson interval",
+        r"Clopper(?: and |-)Pearson",
+        "An interval of a probability from how often something happened: right at its level or above for any probability.",
+    ),
+    Term(
         "exact",
         "Exact value",
         r"exact values?",

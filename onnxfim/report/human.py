@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.guarantees import Norm
 from onnxfim.record.robustness import Rank, Reached, ReferencePlace, Robustness, SurvivalCurve, SurvivalPoint
 from onnxfim.record.sample import KLCurve, KLPoint, SampleResult
 from onnxfim.record.statistics import bracketing
+from onnxfim.report.guarantee_words import bracket_line, noise_line
 from onnxfim.report.numbers import count, inline_label, known_ends, number, percent, short
 from onnxfim.report.vocabulary import NORM_WORDS
 from onnxfim.verdict.guarantors import GUARANTORS, VERIFIER, WEIGHTS
@@ -26,7 +28,10 @@ TRAININGS = {"standard": "with standard training", "robust": "trained for robust
 def human_lines(audit: Audit) -> tuple[str, ...]:
     """Sentences for the top of every surface (page, terminal, summary, notebook); none where nothing of the kind was measured."""
     told = robustness_of(audit)
-    lines = (flip_line(audit, told), attack_line(told), place_line(audit, told), guarantee_line(told), divergence_line(audit, told))
+    lines = (
+        flip_line(audit, told), attack_line(told), place_line(audit, told), bracket_line(audit, told) or guarantee_line(told),
+        noise_line(audit), divergence_line(audit, told),
+    )  # fmt: skip
     return tuple(line for line in lines if line is not None)
 
 
@@ -60,15 +65,20 @@ def who(curve: SurvivalCurve, counts: str) -> str:
 
 def size(epsilon: float, curve: SurvivalCurve, told: Robustness) -> str:
     """What a distance is: its norm and units, and how far each input moves where all move alike."""
-    parts = [f"{NORM_WORDS[curve.norm]} in {visible(curve.units)}"]
-    own = curve.units == told.units
-    each = epsilon / math.sqrt(told.dimension) if curve.norm == "l2" else epsilon
+    return extent(epsilon, curve.norm, curve.units, told)
+
+
+def extent(epsilon: float, norm: Norm, units: str, told: Robustness) -> str:
+    """`size` of a length in any norm and units."""
+    parts = [f"{NORM_WORDS[norm]} in {visible(units)}"]
+    own = units == told.units
+    each = epsilon / math.sqrt(told.dimension) if norm == "l2" else epsilon
     if told.level is not None and own:
         parts.append(f"as much as every pixel by {levels(each, told)}")
-    elif curve.norm == "l2" and told.unit != "deviations":
+    elif norm == "l2" and told.unit != "deviations":
         share = f", {percent(each / told.deviation)} of the data's standard deviation" if told.deviation and own else ""
         parts.append(f"as much as every value by {number(each)}{share}")
-    elif curve.norm == "l2":
+    elif norm == "l2":
         parts.append(f"as much as every value by {number(each)} of its deviation")
     return "; ".join(parts)
 

@@ -12,6 +12,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.measures import STATISTICS
 from onnxfim.report.decisions import gates
+from onnxfim.report.guarantee_figures import guaranteed_figures
 from onnxfim.report.identity_words import changed_settings, identity_properties
 from onnxfim.report.whereabouts import placement_lines
 from onnxfim.report.words import headline
@@ -89,6 +90,10 @@ def _properties(audit: Audit) -> Iterator[tuple[str, str]]:
             for end in ("value", "low", "high"):
                 if (number := getattr(value, end)) is not None:
                     yield f"{measure}.{statistic}" + ("" if end == "value" else f".{end}"), repr(number)
+    for f in guaranteed_figures(audit):
+        for name, told in ((f.name, f.value), (f"{f.name}.low", f.low), (f"{f.name}.high", f.high)):
+            if told is not None:
+                yield name, repr(float(told))
 
 
 def _case(where: str, name: str) -> Element:

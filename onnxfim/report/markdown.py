@@ -9,6 +9,8 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
+from onnxfim.report.guarantee_figures import figure_words, guaranteed_figures
+from onnxfim.report.guarantee_words import contradiction_words, short_lines, shown_brackets
 from onnxfim.report.human import human_lines
 from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
 from onnxfim.report.markdown_text import code, code_block, prose
@@ -17,6 +19,7 @@ from onnxfim.report.numbers import (
     interval,
     known_ends,
     level_note,
+    level_words,
     number,
     percent,
     percent_interval,
@@ -39,14 +42,15 @@ _MOST_ROWS = 100
 
 def render_summary(audit: Audit) -> str:
     """``audit`` as a step summary, under 1 MiB: verdict, answers, gates, statistics, findings, classes, worst samples, run."""
-    parts = [_head(audit), _human(audit), _answers(audit), _gates(audit), _statistics(audit), _findings(audit)]
+    parts = [_head(audit), _human(audit), _answers(audit), _gates(audit), _statistics(audit), _guarantees(audit), _findings(audit)]
     parts += [_classes(audit), _worst(audit, 20), _run(audit)]
     return _signed(parts, SUMMARY_BYTES, audit)
 
 
 def render_comment(audit: Audit) -> str:
     """``audit`` as a pull request's comment, under 64 KB: verdict, gates, statistics, findings."""
-    parts = [f"{MARK}\n{_head(audit)}", _human(audit), _gates(audit), _statistics(audit), _findings(audit), _worst(audit, 5)]
+    parts = [f"{MARK}\n{_head(audit)}", _human(audit), _gates(audit), _statistics(audit)]
+    parts += [_in_short(audit), _findings(audit), _worst(audit, 5)]
     return _signed(parts, COMMENT_BYTES, audit)
 
 
@@ -112,6 +116,24 @@ def _statistics(audit: Audit) -> str:
     note = "".join(f" {', '.join(names)}: {what}." for what, names in of.items() if what)
     end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped.{note}"
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
+
+
+def _in_short(audit: Audit) -> str:
+    """A line for each part that guarantees something."""
+    lines = [f"- **{prose(label)}**: {prose(text)}" for label, text in short_lines(audit)]
+    return "\n".join(["### Guaranteed and found\n", *lines]) if lines else ""
+
+
+def _guarantees(audit: Audit) -> str:
+    """What is guaranteed, and what was found beside it."""
+    rows = []
+    for f in guaranteed_figures(audit):
+        shown, ends = figure_words(f)
+        level = f" ({level_words(f.confidence)})" if ends and f.confidence != 0.95 else ""
+        rows.append((code(f.name), shown, f"{ends or ''}{level}", prose(f"{f.kind}; {f.units}")))
+    notes = [f"- {prose(text)}" for b in shown_brackets(audit) if (text := contradiction_words(b))]
+    table = _table("### Guaranteed and found", ("Number", "Value", "95 % interval", "What it is"), rows)
+    return "\n".join((table, "", *notes)) if notes else table
 
 
 def _ends(a: Aggregate) -> str:

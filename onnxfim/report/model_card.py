@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from onnxfim.data.preprocessing import order_of
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
+from onnxfim.report.guarantee_figures import guaranteed_figures, plain_name
 from onnxfim.report.human import human_lines, robustness_of, who
 from onnxfim.report.markdown_text import code, prose
 from onnxfim.report.numbers import known_ends, level_note, number, percent, statistic_label
@@ -73,12 +74,16 @@ def render_section(audit: Audit) -> str:
     ]
     for m in _metrics(audit):
         args = m.get("args", {})
-        low, high, shown = args.get("low"), args.get("high"), percent if m["type"] == "accuracy" else number
+        low, high, shown = args.get("low"), args.get("high"), _shown_as(m)
         ends = f"{shown(low)} to {shown(high)}" if low is not None and high is not None else known_ends(low, high) or ""
         ends += level_note(args["confidence"]) if ends else ""
         lines.append(f"| {prose(m['name'])} | {shown(m['value'])} | {ends} | {prose(args.get('kind', ''))} |")
     lines += ["", f"Model {code(audit.model.sha256[:12])}, data {code(audit.data.sha256[:12])} ({_hashes(audit)}).", ""]
     return "\n".join(lines)
+
+
+def _shown_as(metric: Plain) -> Callable[[float], str]:
+    return percent if metric["type"] == "accuracy" or metric["args"].get("units") == "share" else number
 
 
 def _hashes(audit: Audit) -> str:
@@ -112,6 +117,7 @@ def _metrics(audit: Audit) -> Iterator[Plain]:
         told: Plain = {"statistic": statistic, "units": visible(group.units), "kind": " and ".join(kinds)}
         yield _metric(measure, statistic_label(measure, statistic), a.value, a.low, a.high, a.confidence, told)
     yield from _flips(audit)
+    yield from _guarantees(audit)
     attack = audit.attack
     if attack is not None:
         also: Plain = {"attack": attack.norm, "epsilon": attack.epsilon, "units": visible(attack.units), "kind": "upper bound"}
@@ -141,6 +147,15 @@ def _flips(audit: Audit) -> Iterator[Plain]:
         }
         name = f"Change that flips {found.share:.0%}".replace("%", " %")
         yield _metric("flip_radius", name, found.epsilon, found.low, found.high, 0.95, also)
+
+
+def _guarantees(audit: Audit) -> Iterator[Plain]:
+    """What is guaranteed, and found beside it."""
+    for f in guaranteed_figures(audit):
+        if not f.name.startswith("verifier."):
+            also: Plain = {"of": visible(f.part), "units": visible(f.units), "kind": visible(f.kind)}
+            kind = plain_name(f.name.partition("@")[0].replace("[", ".").replace("]", ""))
+            yield _metric(kind, visible(f.label), f.value, f.low, f.high, f.confidence, also)
 
 
 def _metric(

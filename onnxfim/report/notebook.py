@@ -15,6 +15,7 @@ from onnxfim.report.charts.marks import Chart
 from onnxfim.report.charts.survival_curves import LINES, NAMES, STROKES
 from onnxfim.report.comparison_words import SIGNS_NOTE, ranking_label, ranking_units, standings
 from onnxfim.report.figures import chart_rules, charts_in, charts_of, drawn, palettes
+from onnxfim.report.guarantee_figures import figure_words, guaranteed_figures
 from onnxfim.report.html import environment
 from onnxfim.report.human import human_lines, robustness_of
 from onnxfim.report.meaning import flip_tile
@@ -29,7 +30,7 @@ from onnxfim.verdict.comparison import Comparison
 
 _CARD = ".onnxfim-card.onnxfim-card"  # twice: a notebook's own rules for tables are not stronger
 _MOST = 20  # findings, models
-_CHARTS = ("survival", "distribution")  # of an audit, that a card shows
+_CHARTS = ("survival", "bracket-l2", "distribution")  # of an audit, that a card shows
 
 
 @dataclass(frozen=True)
@@ -168,12 +169,24 @@ def _rows(audit: Audit) -> list[CardRow]:
     flips, what = flip_tile(audit)
     if flips.text != MISSING:
         found.append(CardRow(statistic_label("flip_radius", "median"), flips, what))
+    found += _guaranteed(audit)
     c = audit.calibration
     if c.accuracy is not None:
         told = Quantity(percent(c.accuracy), percent_interval(c.accuracy_low, c.accuracy_high))
         found.append(CardRow("Clean accuracy", told, f"mean confidence {percent(c.mean_confidence)}"))
     found += [CardRow(f"Gate {visible(text)}", Quantity(VERDICT_WORDS[verdict])) for text, verdict in gates[:_MOST]]
     return found
+
+
+def _guaranteed(audit: Audit) -> list[CardRow]:
+    """Both ends of the bracket, and the shares that noise and smoothing leave; the report has the rest."""
+    rows = []
+    for f in guaranteed_figures(audit):
+        telling = f.name.endswith(("_median", ".stable_share", ".stable_share_here")) or ".certified_" in f.name
+        if telling or (f.name.endswith("contradictions") and f.value):
+            units = "" if f.units in ("share", "samples", "boxes") else f", {f.units}"
+            rows.append(CardRow(visible(f.label + units), Quantity(*figure_words(f)), visible(f.kind)))
+    return rows[:_MOST]
 
 
 def _of_comparison(comparison: Comparison) -> NotebookCard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.measures import BY_NAME, STATISTICS
@@ -37,6 +38,22 @@ def number(value: float | None, *, digits: int = 3) -> str:
     else:
         text = f"{mantissa}×{power_of_ten(exponent)}"
     return text.replace("-", "−")
+
+
+def number_below(value: float) -> str:
+    """A length of at least ``value``'s three digits, rounded down: what is guaranteed must not grow in print."""
+    return number(_towards(value, ROUND_FLOOR))
+
+
+def number_above(value: float) -> str:
+    """The same, rounded up: what was found must not shrink in print."""
+    return number(_towards(value, ROUND_CEILING))
+
+
+def _towards(value: float, rounding: str) -> float:
+    """A value with three significant digits; its shortest decimal form is rounded, so that 0.25 stays what it is."""
+    exact = Decimal(repr(float(value)))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding=rounding)) if exact else 0.0
 
 
 def short(value: float) -> str:
@@ -81,6 +98,11 @@ def level_note(confidence: float) -> str:
 def two_decimals(value: float, *, sign: bool = False) -> str:
     """``0.25``, ``−0.10``; with ``sign`` also ``+0.25``: for values whose place on a fixed scale matters."""
     return f"{value:{'+' if sign else ''}.2f}".replace("-", "−")
+
+
+def level_words(confidence: float) -> str:
+    """A level of confidence as people write it: ``95 %``, ``99.9 %``."""
+    return f"{float(f'{100 * confidence:.6g}'):g}\u00a0%"
 
 
 def percent(share: float | None) -> str:

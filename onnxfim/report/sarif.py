@@ -17,6 +17,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.plain import to_plain
 from onnxfim.report.decisions import DecidedGate, gates
+from onnxfim.report.guarantee_words import shown_brackets
 from onnxfim.report.identity_words import command_text, identity_properties
 from onnxfim.verdict.findings import CHECKS, Check, check_of
 
@@ -49,9 +50,16 @@ def render_sarif(audit: Audit) -> str:
                 "units": audit.units,
                 "clean_accuracy": audit.calibration.accuracy,
                 "aggregates": to_plain(audit.aggregates),
+                **_guarantees(audit),
             },
         }
     )
+
+
+def _guarantees(audit: Audit) -> dict[str, Any]:
+    """What is guaranteed, and found beside it, where it was asked for."""
+    parts = {"bracket": shown_brackets(audit), "noise": audit.noise, "smoothing": audit.smoothing, "verifier": audit.verifier}
+    return {name: to_plain(part) for name, part in parts.items() if part}
 
 
 def as_text(run: dict[str, Any]) -> str:

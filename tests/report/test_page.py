@@ -11,7 +11,7 @@ from onnxfim.record.provider_option import ProviderOption
 from onnxfim.record.statistics import temperature_interval
 from onnxfim.report import render_html
 from onnxfim.report.charts.marks import LETTER
-from onnxfim.report.numbers import MISSING, interval, number, percent, spread
+from onnxfim.report.numbers import MISSING, interval, number, number_below, percent, spread
 from onnxfim.report.page.audit_page import build_page
 from onnxfim.report.words import lead_measure, lead_values
 from tests.support.audits import VARIANTS, make_audit, with_flips, with_replay
@@ -46,7 +46,7 @@ def test_every_sample_row_is_the_audits(audit):
     assert len(page.samples) == min(200, len(samples))
     measures = [c.measure for c in page.sample_columns]
     always = ["lambda_max_calibrated", "lambda_max", "boundary_distance", "logit_sensitivity", "trace", "effective_rank"]
-    assert [m for m in measures if m not in ("attack_distance", "flip_radius")] == always
+    assert [m for m in measures if m not in ("attack_distance", "flip_radius", "certified_radius")] == always
     for line in page.samples:
         s = samples[line.index]
         cells = dict(zip(measures, line.cells, strict=True))
@@ -57,7 +57,8 @@ def test_every_sample_row_is_the_audits(audit):
             if estimate is None:
                 assert quantity is None
                 continue
-            assert quantity.text == number(estimate.value)
+            shown = number_below if estimate.kind == "lower bound" else number
+            assert quantity.text == shown(estimate.value)
             if estimate.value is not None:
                 assert quantity.interval == (None if estimate.kind == "exact" else interval(estimate.low, estimate.high))
                 common = BY_NAME[measure].kind or line.kind
@@ -106,7 +107,10 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
     audit = make_audit(5)
     audit = replace(
         audit,
-        samples=tuple(replace(s, attack_distance=s.boundary_distance, flip_radius=s.boundary_distance) for s in audit.samples),
+        samples=tuple(
+            replace(s, attack_distance=s.boundary_distance, flip_radius=s.boundary_distance, certified_radius=s.boundary_distance)
+            for s in audit.samples
+        ),
     )
     page = page_of(audit)
     assert [c.measure for c in page.sample_columns] == [m.name for m in columns()]
@@ -115,6 +119,7 @@ def test_heads_of_columns_are_those_of_the_table_of_measures():
         "λ_max, raw",
         "Boundary distance",
         "Flip radius, upper bound",
+        "Certified radius, lower bound",
         "Attack distance, upper bound",
         "‖J‖₂",
         "Trace",

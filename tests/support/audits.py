@@ -32,6 +32,7 @@ from onnxfim.record.steps import Rung, StepChoice
 from onnxfim.spectral import closed_forms
 from onnxfim.spectral.reading import bound_of
 from onnxfim.verdict import judge, parse_gate
+from tests.support.guaranteed_audits import with_guarantees, with_hostile_guarantees
 
 UNITS = "nats per squared model input unit"
 HOSTILE = (
@@ -553,6 +554,10 @@ _VARIANTS = {
     "gated": lambda: gated(make_audit(100)),
     "hostile": lambda: hostile(fallback(make_audit(30))),
     "flips": lambda: with_flips(with_replay(make_audit(100))),
+    "guarantees": lambda: with_guarantees(with_flips(make_audit(40)), bad=1),
+    "guarantees-few": lambda: with_guarantees(make_audit(3, labels=False)),
+    "guarantees-many": lambda: with_guarantees(with_flips(make_audit(250)), gap=1e6),
+    "guarantees-hostile": lambda: hostile(with_hostile_guarantees(make_audit(30), " ".join(HOSTILE))),
     **REPLAYS,
     **BOUNDS,
     "empty": lambda: replace(make_audit(2), samples=(), aggregates={}, classes=(), thumbnails=(), verdict="inconclusive"),

@@ -12,8 +12,9 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.report.assets import placed
 from onnxfim.report.dossier import BOM, PAGE, RECORD, SUMS, sha256_of
 from onnxfim.report.dossier.checking import REMEDY, checked_bom
-from onnxfim.report.dossier.lines import Line, tables
-from onnxfim.report.dossier.unshown import UNSHOWN
+from onnxfim.report.dossier.lines import tables
+from onnxfim.report.dossier.one_line import Line
+from onnxfim.report.dossier.unshown import unshown
 from onnxfim.report.html import render
 from onnxfim.report.identity_words import identity_facts, running_line
 from onnxfim.report.markdown_text import code, prose
@@ -105,7 +106,7 @@ def build_conformity_page(audit: Audit, files: Mapping[str, str]) -> ConformityP
         heading=name,
         report=identity_facts(audit.identity),
         tables=tuple(ShownTable(t.key, t.title, t.about, tuple(_shown(x, anchors) for x in t.lines)) for t in tables(audit)),
-        unshown=UNSHOWN,
+        unshown=unshown(audit),
         files=tuple(ShownFile(f, _ABOUT[f], sha256_of(text)) for f, text in files.items()),
         checked=checked,
         signing=SIGNING,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.measures import BY_NAME
@@ -16,6 +15,14 @@ from onnxfim.record.robustness import Source
 from onnxfim.record.running import Run
 from onnxfim.report import words
 from onnxfim.report.decisions import gates
+from onnxfim.report.dossier.guarantee_lines import (
+    against_examples,
+    against_faults,
+    formal_methods,
+    guaranteed_values,
+    robustness_metrics,
+)
+from onnxfim.report.dossier.one_line import Line, State
 from onnxfim.report.human import attacked_at, who
 from onnxfim.report.identity_words import command_text, date_text
 from onnxfim.report.numbers import count, known_ends, number, percent, percent_interval
@@ -29,27 +36,6 @@ _FALLEN: Mapping[Source, str] = {
     "attack": "under attack",
     "boundary_distance": "to first order",
 }
-#: What the dossier has of a topic.
-State: TypeAlias = Literal["measured", "decided", "stated", "in part", "not in this dossier"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table.
-
-    Attributes:
-        topic: What the standard asks about, in its terms.
-        text: What the audit says.
-        pointer: JSON Pointer of the value in the record; empty where there is none.
-        anchor: Section of the page that shows it; empty where there is none.
-        state: What the dossier has of it.
-    """
-
-    topic: str
-    text: str
-    pointer: str = ""
-    anchor: str = ""
-    state: State = "stated"
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,8 @@ def tables(audit: Audit) -> tuple[LineTable, ...]:
             "robustness",
             "ISO/IEC 24029-2: property, domain, criterion, verdict, limits",
             "That standard is about formal methods. Measuring on samples is a statistical method, replaying attacks an empirical one "
-            "(both in the terms of ISO/IEC TR 24029-1); only the bound from the weights is a formal one. Each line says which.",
+            "(both in the terms of ISO/IEC TR 24029-1); the bound from the weights, bounds around samples and a verifier's proofs are formal "
+            "ones. Each line says which.",
             tuple(_iso(audit)),
         ),
         LineTable(
@@ -127,6 +114,7 @@ def _values(audit: Audit) -> Iterator[Line]:
         text = f"{label}: {number(one.value)} ({group.kind}; {told}) {group.units}"
         yield Line(topic, text, f"/aggregates/{name}/{statistic}/value", "numbers", "measured")
     yield from _reached(audit)
+    yield from guaranteed_values(audit)
 
 
 def _reached(audit: Audit) -> Iterator[Line]:
@@ -199,6 +187,7 @@ def _methods(audit: Audit) -> Iterator[Line]:
     else:
         reason = f": {bound.reason}" if bound is not None and bound.reason else ""
         yield Line("Method, formal", f"There is no bound from the weights{reason}", "/bound", "", "not in this dossier")
+    yield from formal_methods(audit)
 
 
 def _how(run: Run) -> str:
@@ -234,6 +223,7 @@ def _article_15(audit: Audit) -> Iterator[Line]:
     text = f"Small changes of the input: {told}. No other fault" if told else "Nothing was measured"
     state: State = "in part" if told else "not in this dossier"
     yield Line("15(4) Robustness against errors and faults", text, "/aggregates", "numbers", state)
+    yield from against_faults(audit)
     if audit.attack is not None:
         a = audit.attack
         ends = percent_interval(a.robust_accuracy_low, a.robust_accuracy_high)
@@ -246,6 +236,7 @@ def _article_15(audit: Audit) -> Iterator[Line]:
         if audit.settings.attack is not None:
             why = "The attack that was asked for is not in this audit: it ended before, or could not be made (see the findings)"
         yield Line("15(5) Adversarial examples", why, "/attack", "", "not in this dossier")
+    yield from against_examples(audit)
     yield Line("15(4) Feedback loops of systems that go on learning", "The file is audited as it is", state="not in this dossier")
     yield Line("15(5) Data poisoning, model poisoning, confidentiality", "Not looked at", state="not in this dossier")
 
@@ -300,6 +291,7 @@ def _annex_iv(audit: Audit) -> Iterator[Line]:
         "numbers",
         "measured",
     )
+    yield from robustness_metrics(audit)
     yield Line("2(g) Potentially discriminatory impacts", "Values by class alone; no protected group is known to the audit",
                "/classes", "classes" if audit.classes else "", "in part" if audit.classes else outside)  # fmt: skip
     dated = date_text(identity) if identity is not None else ""

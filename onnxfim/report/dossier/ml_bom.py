@@ -22,7 +22,8 @@ from onnxfim.record.sample import SampleResult
 from onnxfim.record.settings import OutputKind
 from onnxfim.record.statistics import clopper_pearson, temperature_interval
 from onnxfim.report.dossier.checking import checked_bom
-from onnxfim.report.dossier.unshown import UNSHOWN
+from onnxfim.report.dossier.unshown import unshown
+from onnxfim.report.guarantee_figures import guaranteed_figures
 from onnxfim.report.identity_words import changed_settings, identity_properties
 from onnxfim.report.vocabulary import FAMILY_WORDS, LIMITS, NORM_WORDS
 
@@ -183,7 +184,7 @@ def _parameters(audit: Audit) -> dict[str, Any]:
 
 def _limitations(audit: Audit) -> list[str]:
     told = [f"{limit.title}: {limit.text}" for limit in LIMITS]
-    told += [f"Not shown: {text}" for text in UNSHOWN]
+    told += [f"Not shown: {text}" for text in unshown(audit)]
     return told + [visible(f"{f.level} {f.id}: {f.message}") for f in audit.findings]
 
 
@@ -223,6 +224,9 @@ def _metrics(audit: Audit) -> Iterator[dict[str, Any]]:
             what = f"attack_distance.median (upper bound; {NORM_WORDS[a.norm]}, {a.units})"
             yield _metric(what, a.median_distance, None, None, f"{a.samples} attacked samples")
     yield from _in_human_terms(audit)
+    for f in guaranteed_figures(audit):
+        level = "" if (f.low is None and f.high is None) or f.confidence == 0.95 else f", {f.confidence:.4g} confidence"
+        yield _metric(f"{f.name} ({f.kind}; {f.units}{level})", f.value, f.low, f.high, f.part)
     if audit.bound is not None and audit.bound.log10_fisher is not None:
         unit = f"log10 of {audit.units}"
         yield _metric(

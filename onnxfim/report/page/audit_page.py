@@ -37,6 +37,7 @@ from onnxfim.report.page.directions import direction_summary
 from onnxfim.report.page.facts import how_it_was_run
 from onnxfim.report.page.folds import folds
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
+from onnxfim.report.page.guarantees_section import guarantees_view
 from onnxfim.report.page.human_section import survival_view
 from onnxfim.report.page.method_section import method_sentences
 from onnxfim.report.page.not_run import not_run
@@ -83,6 +84,7 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
     bound = bound_view(audit.architecture, audit.bound, audit.closed_forms, audit.samples)
     replay = replay_view(audit, picture)
     survival = survival_view(audit)
+    guarantees = guarantees_view(audit)
     return Page(
         title=f"{front.heading}: robustness audit",
         cover=front,
@@ -103,7 +105,13 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         meaning=meaning(audit),
         findings=tuple(_finding(f) for f in words.worst_first(audit.findings)),
         not_run=not_run(audit),
-        folds=folds(audit, survival=survival is not None, replay=replay is not None, bound=bound is not None),
+        folds=folds(
+            audit,
+            survival=survival is not None,
+            guarantees=() if guarantees is None else guarantees.parts,
+            replay=replay is not None,
+            bound=bound is not None,
+        ),
         spread=_distribution(panels[-1:]),
         distribution=_distribution(panels),
         distribution_note=_distribution_note(audit),
@@ -116,6 +124,7 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         bound=bound,
         scatter=at_both_widths(lambda width: scatter(audit.samples, values, series_title=words.lead_name(audit), width=width)),
         survival=survival,
+        guarantees=guarantees,
         features=direction_summary(audit),
         lead=words.lead_name(audit),
         lead_series=words.lead_measure(audit).series,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
@@ -12,8 +12,11 @@ from onnxfim.report.vocabulary import FAMILY_WORDS
 from onnxfim.report.whereabouts import where_it_ran
 
 
-def folds(audit: Audit, *, survival: bool, replay: bool, bound: bool) -> tuple[Fold, ...]:
-    """The folds in their order; ``survival``, ``replay`` and ``bound`` tell whether there is such a section."""
+def folds(audit: Audit, *, survival: bool, replay: bool, bound: bool, guarantees: Sequence[str] = ()) -> tuple[Fold, ...]:
+    """The folds in their order.
+
+    ``survival``, ``replay`` and ``bound`` tell whether there is such a section, ``guarantees`` the parts of that section.
+    """
     found = [
         Fold("sure", "How sure is that?", "How sure", _listed(("statistics with intervals", "the step")), "sure.html.j2"),
         Fold("which", "Which samples, and why?", "Which samples", _samples(audit), "which.html.j2"),
@@ -21,6 +24,9 @@ def folds(audit: Audit, *, survival: bool, replay: bool, bound: bool) -> tuple[F
     if survival:
         hint = "distances with intervals, moves tried, guarantees"
         found.append(Fold("survival", "At which distance do predictions flip?", "Distances", hint, "human.html.j2"))
+    if guarantees:
+        question = "What is guaranteed, what is estimated?"
+        found.append(Fold("guarantees", question, "Guarantees", _listed(guarantees), "guarantees.html.j2"))
     checks = [
         name
         for name, there in (("in measured quantities", audit.measured), ("replay", replay), ("attack", audit.attack is not None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
+from onnxfim.report.guarantee_words import shown_brackets
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,22 @@ def not_run(audit: Audit) -> tuple[NotRun, ...]:
         found.append(NotRun("attack", why=needs) if needs else NotRun("attack", "--attack l2"))
     if audit.decides and not any(s.flip_radius is not None for s in audit.samples) and not settings.flip:
         found.append(NotRun("flip radius", "--flip"))
+    found += _guarantees(audit)
     if audit.bound is None and audit.architecture is None and not settings.bounds:
         found.append(NotRun("bound from the weights", why="switched off by --no-bounds"))
     if not audit.data.labels and audit.reads_labels:
         found.append(NotRun("accuracy and temperature", "--labels"))
     return tuple(found)
+
+
+def _guarantees(audit: Audit) -> list[NotRun]:
+    """What would be guaranteed, not estimated."""
+    if not audit.decides:
+        return []
+    asked = (
+        (shown_brackets(audit), "guaranteed distances", "--bracket"),
+        (audit.noise, "noise", "--noise gaussian:0.1"),
+        (audit.smoothing, "smoothed classifier", "--certify smoothing:0.25"),
+        (audit.verifier, "verifier", "--verifier vibecheck"),
+    )
+    return [NotRun(what, option) for there, what, option in asked if not there]

@@ -9,7 +9,7 @@ from typing import TypeVar
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.sample import Estimate
-from onnxfim.report.numbers import MISSING, interval, known_ends, number, percent, percent_interval, spread
+from onnxfim.report.numbers import MISSING, interval, known_ends, number, number_below, percent, percent_interval, spread
 
 Name = TypeVar("Name")
 _OPEN = 1e4  # an interval whose ends are further apart says nothing: too few samples carry the value
@@ -36,7 +36,8 @@ def of_estimate(estimate: Estimate) -> Quantity:
     if estimate.value is None:
         return Quantity(MISSING, reason=visible(estimate.reason) if estimate.reason else None)
     told = None if estimate.kind == "exact" and not estimate.at_temperatures else interval(estimate.low, estimate.high)
-    return Quantity(number(estimate.value), told, estimate.kind)
+    shown = number_below if estimate.kind == "lower bound" else number  # it must not grow in print
+    return Quantity(shown(estimate.value), told, estimate.kind)
 
 
 def with_common_kind(estimates: Mapping[Name, Estimate]) -> tuple[str, dict[Name, Quantity]]:

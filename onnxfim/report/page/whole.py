@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxfim.report.charts.marks import Figure
 from onnxfim.report.page.gate_section import BaselineView, GateLine
+from onnxfim.report.page.guarantees_view import GuaranteesView
 from onnxfim.report.page.not_run import NotRun
 from onnxfim.report.page.view import (
     AttackView,
@@ -88,6 +89,7 @@ class Page:
     bound: BoundView | None
     scatter: Figure | None
     survival: SurvivalView | None
+    guarantees: GuaranteesView | None
     features: DirectionSummaryView | None
     lead: str
     lead_series: str
