@@ -38,7 +38,7 @@ from tests.support import trained
 
 NORMS: tuple[Norm, ...] = ("l2", "linf")
 CPU = Hardware(("cpu",))
-SHARES = np.repeat(np.array([1.0, 0.999, 0.9, 0.75]), 4)  # of the certified radius: 16 tries of each sample and norm
+SHARES = np.repeat(np.array([1.0, 0.999, 0.9, 0.75]), 8)  # of the certified radius: 64 tries of each sample and norm, in two ways
 STEPS = 10
 
 

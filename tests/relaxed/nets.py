@@ -26,6 +26,7 @@ class Net:
     weights: dict[str, np.ndarray]
     shape: tuple[int, ...]
     linear: bool = False
+    many: bool = False  # whether it takes any number of rows at once
 
     def model(self, kind: type = np.float32) -> onnx.ModelProto:
         """The model with its numbers of a type."""
@@ -46,6 +47,8 @@ class Net:
         run = ReferenceEvaluator(_doubled(self.model(np.float32)))
 
         def values(rows: np.ndarray) -> np.ndarray:
+            if self.many:
+                return run.run(None, {"x": rows.reshape(-1, *self.shape)})[0].reshape(len(rows), -1)
             return np.stack([run.run(None, {"x": r.reshape(1, *self.shape)})[0].ravel() for r in rows])
 
         return values
@@ -242,7 +245,7 @@ def deep(rng: Rng) -> Net:
     size = 6 * math.prod((2, 2))
     weights["W"], weights["b"] = normal(rng, size, 4, scale=0.5), normal(rng, 4)
     nodes.append(node("Gemm", ["f", "W", "b"]))
-    return Net(nodes, weights, (1, 6, 6))
+    return Net(nodes, weights, (1, 6, 6), many=True)
 
 
 def mlp(rng: Rng, widths: tuple[int, ...] = (6, 16, 12, 4)) -> Net:
@@ -255,12 +258,12 @@ def mlp(rng: Rng, widths: tuple[int, ...] = (6, 16, 12, 4)) -> Net:
         if out != "y":
             nodes.append(node("Relu", [out], [f"r{k}"]))
             last = f"r{k}"
-    return Net(nodes, weights, (widths[0],))
+    return Net(nodes, weights, (widths[0],), many=True)
 
 
 def linear_net(rng: Rng) -> Net:
     """Scores that are linear in the input."""
-    return Net([node("Gemm", ["x", "W", "b"])], {"W": normal(rng, 9, 4), "b": normal(rng, 4)}, (9,), linear=True)
+    return Net([node("Gemm", ["x", "W", "b"])], {"W": normal(rng, 9, 4), "b": normal(rng, 4)}, (9,), linear=True, many=True)
 
 
 def in_ball(rng: Rng, x: np.ndarray, radius: float, norm: str, scale: np.ndarray, count: int) -> np.ndarray:
