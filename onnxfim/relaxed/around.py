@@ -15,7 +15,7 @@ import numpy as np
 from onnxfim.relaxed.curves import ROUNDING
 from onnxfim.relaxed.maps import unit_rows
 from onnxfim.relaxed.network import Network
-from onnxfim.relaxed.steps import Affine, Box, Local, Rows, Step
+from onnxfim.relaxed.steps import SINGLE, Affine, AffineInside, Box, Local, Rows, Step
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
@@ -58,7 +58,8 @@ class Lowest:
 
     def at(self, radius: float) -> Array:
         """Bounds at a radius."""
-        return np.asarray(self.middle - radius * self.length - self.lost - 4 * ROUNDING * (np.abs(self.middle) + radius * self.length))
+        moved = radius * self.length
+        return np.asarray(self.middle - moved - self.lost - 4 * ROUNDING * (np.abs(self.middle) + moved))
 
     def reaches(self) -> float:
         """The radius up to which all bounds are above 0; not above 0 itself where one of them is not so at the sample itself."""
@@ -97,7 +98,7 @@ class Around:
     radius: float
     lengths: dict[str, Array]
     check: Callable[[], object] = lambda: None
-    rows: Rows = Rows(np.float32)
+    rows: Rows = SINGLE
     boxes: dict[str, Box] = field(default_factory=dict)
     inside: dict[str, Local] = field(default_factory=dict)
     #: Of values that are linear in the input: the value at the sample, and what rounding may take from it.
@@ -124,7 +125,7 @@ class Around:
             boxes = [self.boxes[s] for s in step.sources]
             local = step.inside(boxes, self.rows)
             self.inside[step.name], box = local, local.box
-            if isinstance(step, Affine) and step.name in straight:
+            if isinstance(step, Affine) and isinstance(local, AffineInside) and step.name in straight:
                 self._middle(step, local.forwards)
             if not box.finite:
                 return False

@@ -62,8 +62,8 @@ class Curve:
     def lines(self, low: Array, high: Array) -> Lines:
         """Lines on the intervals [low, high], (n,) each.
 
-        A line of slope s lies above f where its offset is at least ``max (f(x) − s x)``. That maximum is at an end or a kink where f
-        is linear in pieces. Else f lies within ``bend·h²/8`` of the straight line between two points at distance h, so that the
+        A line of slope s lies above f where its offset is at least ``max (f(x) − s x)``. That is at an end or a kink where f is
+        linear in pieces. Else f lies within ``bend·h²/8`` of the straight line between two points at distance h, so that the
         maximum over points h apart is short of it by no more. Of the slopes of the chord and of f at the ends and in the middle,
         that one is taken whose line is the nearer to f in the middle of the interval, which makes the smallest area between.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxfim.relaxed.around import Around, Ball
 from onnxfim.relaxed.network import Network
-from onnxfim.relaxed.steps import Rows
+from onnxfim.relaxed.steps import SINGLE, Rows
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -37,7 +37,7 @@ class RadiusSearch:
     ball: Ball
     margin: float = 0.0
     lengths: dict[str, Array] = field(default_factory=dict)
-    rows: Rows = Rows(np.float32)
+    rows: Rows = SINGLE
 
     def radius(self, x: Array, prediction: int, check: Callable[[], object] = lambda: None) -> float:
         """The largest radius found in which the prediction is proved to stay; 0 where it is proved at none.

@@ -18,6 +18,7 @@ AUDITS = {
     "gradient": ("digits_resnet.onnx", {}),
     "gradient with an attack": ("digits_vit.onnx", {"attack": "l2", "attack_samples": 20}),
     "gradient with an attack in L∞": ("digits_vgg.onnx", {"attack": "linf", "attack_samples": 20}),
+    "bracketed": ("digits_mlp.onnx", {"bracket": True}),
     "sketch": ("digits_mlp.onnx", {"method": "sketch", "budget": 400}),
     "exact": ("digits_mlp.onnx", {"method": "exact"}),
     "rounding": ("digits_resnet_int8.onnx", {"budget": 200}),

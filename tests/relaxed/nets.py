@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -146,7 +147,9 @@ def moved(rng, op):
         weights = {"p": np.array([0, 0, 1, 0, 0, 2])} | ({"v": np.float32(0.7) * np.ones(())} if mode == "constant" else {})
         return Net([node(op, ["x", *weights], mode=mode)], weights, (2, 4), linear=True)
     if op == "Split":
-        return Net([node(op, ["x", "s"], ["a", "b"], axis=1), node("Sub", ["a", "b"])], {"s": np.array([2, 2])}, (4, 3), linear=True)
+        return Net(
+            [node(op, ["x", "s"], ["a", "b"], axis=1), node("Sub", ["a", "b"])], {"s": np.array([2, 2])}, (4, 3), linear=True
+        )
     if op == "Concat":
         return Net([node("Neg", ["x"], ["a"]), node(op, ["a", "c", "x", "a"], axis=1)], {"c": normal(rng, 1, 2, 3)}, (2, 3),
                    linear=True)  # fmt: skip
@@ -165,7 +168,8 @@ def products(rng, op):
 
 @case("Conv", "ConvTranspose")
 def convolutions(rng, op):
-    rank, groups = int(rng.integers(1, 3)), int(rng.integers(1, 3)) if op == "Conv" else 1  # of its groups ONNX's reference knows none
+    rank = int(rng.integers(1, 3))
+    groups = int(rng.integers(1, 3)) if op == "Conv" else 1  # ONNX's reference knows no groups of the other
     strides, dilations = [[int(v) for v in rng.integers(1, 3, rank)] for _ in range(2)]
     kernel = [int(v) for v in rng.integers(1, 4, rank)]
     pads = [int(v) for v in rng.integers(0, 2, 2 * rank)] if op == "Conv" else [0] * 2 * rank
@@ -251,7 +255,7 @@ def deep(rng: Rng) -> Net:
 def mlp(rng: Rng, widths: tuple[int, ...] = (6, 16, 12, 4)) -> Net:
     """Dense layers with ReLU between them."""
     weights, nodes, last = {}, [], "x"
-    for k, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for k, (n, m) in enumerate(pairwise(widths)):
         weights[f"W{k}"], weights[f"b{k}"] = normal(rng, n, m, scale=1.2 / math.sqrt(n)), normal(rng, m, scale=0.3)
         out = "y" if k == len(widths) - 2 else f"a{k}"
         nodes.append(node("Gemm", [last, f"W{k}", f"b{k}"], [out]))

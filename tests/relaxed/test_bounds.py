@@ -162,8 +162,9 @@ def test_what_the_file_computes_in_float32_lies_within_the_bounds_at_the_sample_
         x = normal(rng, 400).astype(np.float64)
         exact, single = net.exact()(x[None])[0], on_runtime(net)(x[None])[0]
         _, (low, high) = bounds(net, x, 0.0, "l2")
-        assert (low <= exact).all() and (exact <= high).all()
-        assert (low <= single).all() and (single <= high).all()
+        for value in (exact, single):
+            assert (low <= value).all()
+            assert (value <= high).all()
         apart = max(apart, float(np.abs(exact - single).max()))
     assert apart > 1e-4  # so that bounds without rounding would have failed
 

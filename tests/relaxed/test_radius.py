@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_bounds_get_worse_with_the_radius():
         assert around.spread()
         box = around.boxes["y"]
         widths.append(box.high - box.low)
-    assert all((a <= b).all() for a, b in zip(widths, widths[1:], strict=False))
+    assert all((a <= b).all() for a, b in pairwise(widths))
 
 
 def test_rows_in_float32_lose_little():
