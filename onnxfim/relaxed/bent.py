@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.relaxed.curves import ROUNDING, Curve, Lines
-from onnxfim.relaxed.steps import TINY, Box, Local, Rows, Units, rounded
+from onnxfim.relaxed.curves import ROUNDING, LinePair, ScalarCurve
+from onnxfim.relaxed.relaxed_steps import TINY, Box, Local, RowNumbers, Units, rounded
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -33,7 +33,7 @@ class Bent:
     name: str
     source: str
     size: int
-    curve: Curve
+    curve: ScalarCurve
     units: Units
     grid: Grid | None = None
 
@@ -49,7 +49,7 @@ class Bent:
         low, high = boxes[0].low, boxes[0].high
         return [self.curve.bent(low, high) if self.grid is None else self.grid.at(low) != self.grid.at(high)]
 
-    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: RowNumbers) -> Local:
         box = boxes[0]
         lines = self.curve.lines(box.low, box.high)
         image = np.maximum(np.abs(lines.low), np.abs(lines.high))
@@ -63,14 +63,14 @@ class Bent:
         return _LinesInside(out, rows.above(slack), *map(rows.of, kept))
 
 
-def _ours(lines: Lines, size: Array, unit: float) -> Array:
+def _ours(lines: LinePair, size: Array, unit: float) -> Array:
     """What our rounding of products with these lines takes from coefficients of 1, (n,)."""
     steep = np.maximum(np.abs(lines.lower_slope), np.abs(lines.upper_slope))
     offset = np.maximum(np.abs(lines.lower), np.abs(lines.upper))
     return np.asarray((8 * steep * size + 16 * offset) * (1.01 * unit) + TINY)
 
 
-def _on_grid(grid: Grid, box: Box, lines: Lines, units: Units) -> tuple[Lines, Box]:
+def _on_grid(grid: Grid, box: Box, lines: LinePair, units: Units) -> tuple[LinePair, Box]:
     """Lines below and above a value that is clipped to a grid's range and rounded to its levels, and the levels that it takes.
 
     It lies within half a level of the clipped value: a little more, for the file divides by the scale in its own numbers. It rises
@@ -85,7 +85,7 @@ def _on_grid(grid: Grid, box: Box, lines: Lines, units: Units) -> tuple[Lines, B
     lower, upper = lines.lower - half - more, lines.upper + half + more
     level_below = low >= lines.lower_slope * middle + lower
     level_above = high <= lines.upper_slope * middle + upper
-    made = Lines(
+    made = LinePair(
         np.where(level_below, 0.0, lines.lower_slope), np.where(level_below, low, lower),
         np.where(level_above, 0.0, lines.upper_slope), np.where(level_above, high, upper), low, high,
     )  # fmt: skip
@@ -144,7 +144,7 @@ class Largest:
         wanted[self.index[contested][(high > floor)[contested]]] = True
         return [wanted]
 
-    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: RowNumbers) -> Local:
         """Lines of a window: below, the entry whose lowest value is highest; above, the lower in the middle of two.
 
         With m the largest of the lowest values, ``max x_i ≤ m + Σ max(x_i − m, 0)``, and each term lies below its chord,
@@ -203,7 +203,7 @@ class Product:
     def wants(self, boxes: Sequence[Box]) -> list[Array]:
         return [boxes[1].high > boxes[1].low, boxes[0].high > boxes[0].low]
 
-    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: RowNumbers) -> Local:
         """Planes of McCormick (1976), the nearer in the middle: ``(x − a)(y − b)`` has one sign where a and b are ends."""
         x, y = boxes
         corners = np.stack([x.low * y.low, x.low * y.high, x.high * y.low, x.high * y.high])

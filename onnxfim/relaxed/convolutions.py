@@ -25,7 +25,7 @@ _ALL: Index = (slice(None),)
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvMap:
     """A convolution of any rank, stride, padding, dilation and groups.
 
     Attributes:
@@ -138,10 +138,10 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Transposed:
+class TransposedMap:
     """The transpose of another map."""
 
-    of: Convolution
+    of: ConvMap
     n: int
     m: int
 
@@ -161,7 +161,7 @@ class Transposed:
         return self.of.pull(x[None])[0]
 
     @cached_property
-    def _absolute(self) -> Convolution:
+    def _absolute(self) -> ConvMap:
         return replace(self.of, kernel=np.abs(self.of.kernel))
 
     def push_abs(self, x: Array) -> Array:
@@ -177,7 +177,7 @@ class Transposed:
         return self.pull(unit_rows(which, self.m, kind))
 
 
-def transposed_convolution(conv: Convolution) -> Callable[[Array], Array] | None:
+def transposed_convolution(conv: ConvMap) -> Callable[[Array], Array] | None:
     """``Λ A`` of a convolution A on the runtime's CPU, in float32 on one thread; None where it has no such operator.
 
     It is a product of matrices, whose entries are added up by places: sums of float32 products, in some order.

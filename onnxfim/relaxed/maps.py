@@ -59,7 +59,7 @@ def unit_rows(which: Array, n: int, kind: Kind) -> Array:
 
 
 @dataclass(frozen=True)
-class Same:
+class SameMap:
     """The identity of n entries: a reshape."""
 
     n: int
@@ -81,7 +81,7 @@ class Same:
 
 
 @dataclass(frozen=True)
-class Dense:
+class MatrixMap:
     """``x W`` along the last axis of a value with ``count`` vectors; W is (n, m)."""
 
     W: Array

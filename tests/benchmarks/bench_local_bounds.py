@@ -29,8 +29,8 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.graph.ends import ending
 from onnxfim.graph.load import load_model
 from onnxfim.record.settings import Settings
-from onnxfim.relaxed.around import Ball, Norm
-from onnxfim.relaxed.network import Network, network
+from onnxfim.relaxed.around import Norm, NormBall
+from onnxfim.relaxed.network import StepNetwork, network
 from onnxfim.relaxed.radius import RadiusSearch
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.slopes.attacks import Threat, pgd
@@ -50,7 +50,7 @@ class Certified:
     seconds: float
 
 
-def network_of(case: Case) -> tuple[Network, float]:
+def network_of(case: Case) -> tuple[StepNetwork, float]:
     """The network of a file, and by how much its scores have to differ."""
     graph = load_model(case.path).graph
     output = graph.outputs[0].name
@@ -60,8 +60,8 @@ def network_of(case: Case) -> tuple[Network, float]:
     return found, _APART if end.logits else 0.0
 
 
-def certified(net: Network, apart: float, norm: Norm, X: np.ndarray, predictions: np.ndarray, scale: np.ndarray) -> Certified:
-    search = RadiusSearch(net, Ball(norm, scale), apart)
+def certified(net: StepNetwork, apart: float, norm: Norm, X: np.ndarray, predictions: np.ndarray, scale: np.ndarray) -> Certified:
+    search = RadiusSearch(net, NormBall(norm, scale), apart)
     with threadpool_limits(limits=1):
         started = time.process_time()
         radii = np.array([search.radius(x, int(c)) for x, c in zip(X, predictions, strict=True)])

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxfim.graph.graph import Graph
-from onnxfim.relaxed.network import Network, network
+from onnxfim.relaxed.network import StepNetwork, network
 
 Rng = np.random.Generator
 
@@ -39,7 +39,7 @@ class Net:
         )  # fmt: skip
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
-    def network(self) -> Network:
+    def network(self) -> StepNetwork:
         """What its local bounds are made from."""
         return network(Graph(self.model()), input_name="x", scores="y", sample_shape=self.shape)
 

@@ -8,11 +8,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from onnxfim.graph.graph import Graph
-from onnxfim.relaxed import curves, steps
+from onnxfim.relaxed import curves, relaxed_steps
 from onnxfim.relaxed import rules as _rules  # noqa: F401 - fills the registry
-from onnxfim.relaxed.around import Around, Ball
+from onnxfim.relaxed.around import Around, NormBall
 from onnxfim.relaxed.network import RULES, NoLocalRule, network
-from onnxfim.relaxed.steps import Rows
+from onnxfim.relaxed.relaxed_steps import RowNumbers
 from tests.relaxed.nets import CASES, Net, deep, in_ball, linear_net, mlp, node, normal
 
 NORMS = ("l2", "linf")
@@ -22,8 +22,8 @@ KINDS = (np.float32, np.float64)
 def bounds(net: Net, x, radius, norm, scale=None, kind=np.float32):
     """Intervals of all outputs by the steps forwards, and by going back to the input, (2, n) each."""
     found = net.network()
-    ball = Ball(norm, np.ones(found.size) if scale is None else scale)
-    around = Around(found, ball, x.astype(np.float64).ravel(), radius, {}, rows=Rows(kind))
+    ball = NormBall(norm, np.ones(found.size) if scale is None else scale)
+    around = Around(found, ball, x.astype(np.float64).ravel(), radius, {}, rows=RowNumbers(kind))
     assert around.spread()
     box = around.boxes["y"]
     eye = np.eye(len(box.low), dtype=kind)
@@ -117,20 +117,24 @@ def test_bounds_are_never_far_off_where_the_ball_is_small():
 def _flat_chord(self, low, high):
     """A wrong rule: the line above runs through the middle of the chord's gap."""
     found = _RIGHT(self, low, high)
-    return curves.Lines(found.lower_slope, found.lower, found.upper_slope, 0.5 * found.upper, found.low, found.high)
+    return curves.LinePair(found.lower_slope, found.lower, found.upper_slope, 0.5 * found.upper, found.low, found.high)
 
 
 def _no_width(self, boxes, rows):
     """A wrong rule: intervals a hundredth too narrow."""
     local = _RIGHT_AFFINE(self, boxes, rows)
     middle, half = (local.box.low + local.box.high) / 2, (local.box.high - local.box.low) / 2
-    return type(local)(local.step, steps.Box(middle - 0.9 * half, middle + 0.9 * half), local.slack, local.bias, local.forwards)
+    return type(local)(
+        local.step, relaxed_steps.Box(middle - 0.9 * half, middle + 0.9 * half), local.slack, local.bias, local.forwards
+    )
 
 
-_RIGHT, _RIGHT_AFFINE = curves.Curve.lines, steps.Affine.inside
+_RIGHT, _RIGHT_AFFINE = curves.ScalarCurve.lines, relaxed_steps.Affine.inside
 
 
-@pytest.mark.parametrize(("owner", "name", "wrong"), [(curves.Curve, "lines", _flat_chord), (steps.Affine, "inside", _no_width)])
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"), [(curves.ScalarCurve, "lines", _flat_chord), (relaxed_steps.Affine, "inside", _no_width)]
+)
 def test_a_wrong_rule_is_caught(monkeypatch, owner, name, wrong):
     monkeypatch.setattr(owner, name, wrong)
     worst = max(violated(mlp(np.random.default_rng(s)), np.random.default_rng(s), "linf", 0.3, 200) for s in range(5))

@@ -13,10 +13,10 @@ from onnxfim.auditing.opening import open_subject
 from onnxfim.graph.ends import ending
 from onnxfim.graph.load import load_model
 from onnxfim.record.settings import Settings
-from onnxfim.relaxed.around import Around, Ball
+from onnxfim.relaxed.around import Around, NormBall
 from onnxfim.relaxed.network import network
 from onnxfim.relaxed.radius import RadiusSearch
-from onnxfim.relaxed.steps import Rows
+from onnxfim.relaxed.relaxed_steps import RowNumbers
 from tests.relaxed.nets import Net, deep, in_ball, linear_net, mlp, node, normal
 from tests.support import trained
 
@@ -25,7 +25,7 @@ NORMS = ("l2", "linf")
 
 def searched(net: Net, norm: str, scale=None, kind=np.float32) -> RadiusSearch:
     found = net.network()
-    return RadiusSearch(found, Ball(norm, np.ones(found.size) if scale is None else scale), rows=Rows(kind))
+    return RadiusSearch(found, NormBall(norm, np.ones(found.size) if scale is None else scale), rows=RowNumbers(kind))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -109,7 +109,7 @@ def test_bounds_get_worse_with_the_radius():
     x, found = normal(rng, *net.shape).astype(np.float64).ravel(), net.network()
     widths = []
     for radius in (0.0, 1e-3, 1e-2, 0.1, 1.0):
-        around = Around(found, Ball("l2", np.ones(x.size)), x, radius, {})
+        around = Around(found, NormBall("l2", np.ones(x.size)), x, radius, {})
         assert around.spread()
         box = around.boxes["y"]
         widths.append(box.high - box.low)
@@ -166,7 +166,7 @@ def test_outputs_of_the_file_lie_within_its_bounds(name):
     forward = open_subject(case.path, X, Settings(providers=("cpu",))).forward
     for x in X:
         for radius in (1e-4, 1e-2):
-            around = Around(found, Ball("linf", np.ones(64)), x.ravel().astype(np.float64), radius, {})
+            around = Around(found, NormBall("linf", np.ones(64)), x.ravel().astype(np.float64), radius, {})
             assert around.spread()
             eye = np.eye(10, dtype=np.float32)
             back = around.lowest({scores: np.concatenate([eye, -eye])}, np.zeros(20)).at(radius)

@@ -9,16 +9,16 @@ import numpy as np
 
 from onnxfim.graph.graph import Node
 from onnxfim.relaxed.bent import Product
-from onnxfim.relaxed.convolutions import Convolution, Transposed
-from onnxfim.relaxed.maps import Before, Dense, Map, Pick, Same
-from onnxfim.relaxed.network import Site, rule
-from onnxfim.relaxed.rules.reading import first, number, pads_in_front, whole
+from onnxfim.relaxed.convolutions import ConvMap, TransposedMap
+from onnxfim.relaxed.maps import Before, Map, MatrixMap, Pick, SameMap
+from onnxfim.relaxed.network import RuleSite, rule
+from onnxfim.relaxed.rules.of_a_node import first, number, pads_in_front, whole
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @rule("MatMul")
-def _matmul(site: Site, node: Node) -> None:
+def _matmul(site: RuleSite, node: Node) -> None:
     a, b = node.inputs[:2]
     if site.varies(a) and site.varies(b):
         raise site.none(node, "multiplies two values that vary (as attention does), which has no local rule")
@@ -28,7 +28,7 @@ def _matmul(site: Site, node: Node) -> None:
         if math.prod(W.shape[:-2]) != 1:
             raise site.none(node, "multiplies by several matrices, which has no local rule")
         W = W.reshape(W.shape[-2:])
-        site.affine(node, [(a, Dense(W, math.prod(shape) // max(W.shape[0], 1)))])
+        site.affine(node, [(a, MatrixMap(W, math.prod(shape) // max(W.shape[0], 1)))])
         return
     W, shape = site.weight(node, 0, "matrix"), site.shape(node, b)
     if W.ndim != 2 or len(shape) < 2:
@@ -37,14 +37,14 @@ def _matmul(site: Site, node: Node) -> None:
 
 
 @rule("Gemm")
-def _gemm(site: Site, node: Node) -> None:
+def _gemm(site: RuleSite, node: Node) -> None:
     a, b = node.inputs[:2]
     if not site.varies(a) or site.varies(b) or node.attributes.get("transA", 0):
         raise site.none(node, "varies in its matrix, or is transposed, which has no local rule")
     W = site.weight(node, 1, "matrix") * number(node, "alpha", 1.0)
     W = W.T if node.attributes.get("transB", 0) else W
     out = site.shape(node, node.outputs[0])
-    parts: list[tuple[str, Map]] = [(a, Dense(np.ascontiguousarray(W), math.prod(site.shape(node, a)) // max(W.shape[0], 1)))]
+    parts: list[tuple[str, Map]] = [(a, MatrixMap(np.ascontiguousarray(W), math.prod(site.shape(node, a)) // max(W.shape[0], 1)))]
     bias: Array | float = 0.0
     if len(node.inputs) > 2 and node.inputs[2]:
         beta = number(node, "beta", 1.0)
@@ -57,7 +57,7 @@ def _gemm(site: Site, node: Node) -> None:
 
 
 @rule("Conv", "ConvTranspose")
-def _conv(site: Site, node: Node) -> None:
+def _conv(site: RuleSite, node: Node) -> None:
     x = first(site, node)
     kernel, shape, out = site.weight(node, 1, "kernel"), site.shape(node, x), site.shape(node, node.outputs[0])
     rank, groups = kernel.ndim - 2, int(number(node, "group", 1))
@@ -71,15 +71,15 @@ def _conv(site: Site, node: Node) -> None:
         raise site.none(node, "is padded in a way that has no local rule")
     sizes = (out[2:], shape[2:]) if backwards else (shape[2:], out[2:])
     pads = pads_in_front(node, kernel.shape[2:], strides, dilations, *sizes)
-    conv = Convolution(kernel, *sizes, strides, dilations, pads, groups)
+    conv = ConvMap(kernel, *sizes, strides, dilations, pads, groups)
     bias: Array | float = 0.0
     if len(node.inputs) > 2 and node.inputs[2]:
         bias = np.broadcast_to(site.weight(node, 2, "bias").reshape(-1, *(1,) * rank), out[1:])
-    site.affine(node, [(x, Transposed(conv, math.prod(shape), math.prod(out)) if backwards else conv)], bias)
+    site.affine(node, [(x, TransposedMap(conv, math.prod(shape), math.prod(out)) if backwards else conv)], bias)
 
 
 @rule("BatchNormalization")
-def _batch_normalization(site: Site, node: Node) -> None:
+def _batch_normalization(site: RuleSite, node: Node) -> None:
     x, out = first(site, node), site.shape(node, node.outputs[0])
     if node.attributes.get("training_mode", 0):
         raise site.none(node, "is in training mode, where samples of a batch change each other")
@@ -93,14 +93,14 @@ def _batch_normalization(site: Site, node: Node) -> None:
     _scaled(site, node, x, weights, np.broadcast_to((beta - mean * factor).reshape(along), out[1:]), out)
 
 
-def _scaled(site: Site, node: Node, x: str, weights: Array, bias: Array | float, out: tuple[int, ...]) -> None:
+def _scaled(site: RuleSite, node: Node, x: str, weights: Array, bias: Array | float, out: tuple[int, ...]) -> None:
     """``weights·x + bias``, x broadcast to the output."""
     index = site.spread(node, x, out)
     site.affine(node, [(x, Pick(math.prod(site.shape(node, x)), index, weights))], bias)
 
 
 @rule("Add", "Sub", "Sum", "Mean")
-def _add(site: Site, node: Node) -> None:
+def _add(site: RuleSite, node: Node) -> None:
     out = site.shape(node, node.outputs[0])
     parts: list[tuple[str, Map]] = []
     bias = np.zeros(out)
@@ -111,20 +111,20 @@ def _add(site: Site, node: Node) -> None:
             continue
         n = math.prod(site.shape(node, name))
         if n == math.prod(out) and factor == 1.0:
-            parts.append((name, Same(n)))
+            parts.append((name, SameMap(n)))
         else:
             parts.append((name, Pick(n, site.spread(node, name, out), np.full(math.prod(out), factor))))
     site.affine(node, parts, bias)
 
 
 @rule("Neg")
-def _neg(site: Site, node: Node) -> None:
+def _neg(site: RuleSite, node: Node) -> None:
     out = site.shape(node, node.outputs[0])
     _scaled(site, node, node.inputs[0], np.full(math.prod(out), -1.0), 0.0, out)
 
 
 @rule("Mul", "Div")
-def _mul(site: Site, node: Node) -> None:
+def _mul(site: RuleSite, node: Node) -> None:
     a, b = node.inputs[:2]
     out = site.shape(node, node.outputs[0])
     if site.varies(a) and site.varies(b):

@@ -46,7 +46,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowNumbers:
     """The numbers that rows of coefficients are made of: their type, and its unit of rounding."""
 
     kind: type[np.floating[Any]]
@@ -65,16 +65,20 @@ class Rows:
 
 
 #: Rows in float32, which the runtime computes with.
-SINGLE = Rows(np.float32)
+SINGLE = RowNumbers(np.float32)
 
 
 @dataclass(frozen=True)
 class Units:
-    """Rounding of the file's numbers: ``value`` of what a node writes, ``sums`` of a sum inside it, ``most`` the largest number."""
+    """Rounding of the file's numbers: ``value`` of what a node writes, ``sums`` of a sum inside it, ``most`` the largest number.
+
+    ``folded`` is set where a runtime may multiply weights by constants of the graph beforehand, and round what comes out.
+    """
 
     value: float
     sums: float
     most: float
+    folded: bool = True
 
 
 class Local(Protocol):
@@ -122,7 +126,7 @@ class Step(Protocol):
         """Of each source, for which entries tighter intervals give better lines, (n,) of bool."""
         ...
 
-    def inside(self, boxes: Sequence[Box], rows: Rows) -> Local:
+    def inside(self, boxes: Sequence[Box], rows: RowNumbers) -> Local:
         """The step where its sources lie in these boxes, for rows of coefficients of these numbers."""
         ...
 
@@ -175,7 +179,7 @@ class Affine:
     def wants(self, boxes: Sequence[Box]) -> list[Array]:
         return [np.zeros(len(b.low), bool) for b in boxes]
 
-    def inside(self, boxes: Sequence[Box], rows: Rows) -> AffineInside:
+    def inside(self, boxes: Sequence[Box], rows: RowNumbers) -> AffineInside:
         gross = np.abs(self.bias)
         middle, width = self.bias, np.zeros_like(self.bias)
         for (_, part), box in zip(self.parts, boxes, strict=True):
@@ -185,7 +189,8 @@ class Affine:
         lost = np.zeros_like(gross)
         if not self.exact:
             n = (self._terms + _FOLDED) * self.units.sums
-            lost = gross * (n / (1 - n) + 2 * self.units.value) if n < 1 else np.full_like(gross, np.inf)
+            written = gross if self.units.folded else np.minimum(gross, np.abs(middle) + width)
+            lost = gross * (n / (1 - n)) + 2 * self.units.value * written if n < 1 else np.full_like(gross, np.inf)
         ours = gross * ((2 * self._terms + 32) * 1.01 * ROUNDING) + TINY
         slack = lost + ours + gross * ((self._terms + 8) * 1.01 * rows.unit) + np.abs(self.bias) * (self.size * 1.01 * rows.unit)
         box = rounded(middle - width - ours, middle + width + ours, lost, self.units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from onnxfim.graph.graph import Node
-from onnxfim.relaxed.network import Site
+from onnxfim.relaxed.network import RuleSite
 
 
 def number(node: Node, name: str, default: float) -> float:
@@ -20,14 +20,14 @@ def whole(node: Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return default if not value else tuple(int(v) for v in cast("tuple[int, ...]", value))
 
 
-def first(site: Site, node: Node) -> str:
+def first(site: RuleSite, node: Node) -> str:
     """The node's first input, where it is the only one that varies."""
     if not site.varies(node.inputs[0]) or any(site.varies(i) for i in node.inputs[1:] if i):
         raise site.none(node, "varies in another input than its first, which has no local rule")
     return node.inputs[0]
 
 
-def keep_grid(site: Site, node: Node, x: str) -> None:
+def keep_grid(site: RuleSite, node: Node, x: str) -> None:
     """Take over for the node's outputs that x stands for whole numbers of some scale, where it does."""
     if x in site.grids:
         site.grids.update({o: site.grids[x] for o in node.outputs if o})

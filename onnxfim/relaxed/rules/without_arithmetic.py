@@ -9,10 +9,10 @@ import numpy as np
 from onnx import helper
 
 from onnxfim.graph.graph import Node
-from onnxfim.relaxed.maps import Map, Pick, Same
-from onnxfim.relaxed.network import Site, rule
-from onnxfim.relaxed.rules.reading import first, keep_grid, number
-from onnxfim.relaxed.steps import Affine
+from onnxfim.relaxed.maps import Map, Pick, SameMap
+from onnxfim.relaxed.network import RuleSite, rule
+from onnxfim.relaxed.relaxed_steps import Affine
+from onnxfim.relaxed.rules.of_a_node import first, keep_grid, number
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -20,24 +20,24 @@ _FLOATS = (1, 10, 11, 16)  # element types that a Cast leaves real numbers
 
 
 @rule("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def _same(site: Site, node: Node) -> None:
+def _same(site: RuleSite, node: Node) -> None:
     x = first(site, node)
     if node.op == "Dropout" and len(node.inputs) > 2 and node.inputs[2] and np.any(site.weight(node, 2, "training mode")):
         raise site.none(node, "is in training mode, where the output is random")
-    site.affine(node, [(x, Same(math.prod(site.shape(node, x))))], exact=True)
+    site.affine(node, [(x, SameMap(math.prod(site.shape(node, x))))], exact=True)
     keep_grid(site, node, x)
 
 
 @rule("Cast")
-def _cast(site: Site, node: Node) -> None:
+def _cast(site: RuleSite, node: Node) -> None:
     if int(number(node, "to", 1)) not in _FLOATS:
         raise site.none(node, "rounds to whole numbers, which has no local rule")
     x = node.inputs[0]
-    site.affine(node, [(x, Same(math.prod(site.shape(node, x))))])
+    site.affine(node, [(x, SameMap(math.prod(site.shape(node, x))))])
 
 
 @rule("Transpose", "Slice", "Gather", "Split", "Expand", "Pad", "DepthToSpace", "SpaceToDepth", "Concat", "Tile", "Where")
-def _moved(site: Site, node: Node) -> None:
+def _moved(site: RuleSite, node: Node) -> None:
     """What only moves numbers: it is run on their places, counted from 1; 0 stands for a zero of its own."""
     from onnx.reference import ReferenceEvaluator  # here: its import takes 0.1 s
 

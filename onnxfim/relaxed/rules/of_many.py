@@ -9,12 +9,12 @@ import numpy as np
 from onnxfim.graph.graph import Node
 from onnxfim.relaxed.bent import Largest
 from onnxfim.relaxed.maps import Windows, windows
-from onnxfim.relaxed.network import Site, rule
-from onnxfim.relaxed.rules.reading import first, keep_grid, pads_in_front, whole
+from onnxfim.relaxed.network import RuleSite, rule
+from onnxfim.relaxed.rules.of_a_node import first, keep_grid, pads_in_front, whole
 
 
 @rule("ReduceMean", "ReduceSum", "GlobalAveragePool", "ReduceMax", "GlobalMaxPool")
-def _reduced(site: Site, node: Node) -> None:
+def _reduced(site: RuleSite, node: Node) -> None:
     x = first(site, node)
     shape = site.shape(node, x)
     if node.op.startswith("Global"):
@@ -37,7 +37,7 @@ def _reduced(site: Site, node: Node) -> None:
 
 
 @rule("AveragePool", "MaxPool")
-def _pool(site: Site, node: Node) -> None:
+def _pool(site: RuleSite, node: Node) -> None:
     x = first(site, node)
     if len([o for o in node.outputs if o]) > 1:
         raise site.none(node, "tells which entries are largest, which has no local rule")
