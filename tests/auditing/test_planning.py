@@ -18,7 +18,7 @@ AUDITS = {
     "gradient": ("digits_resnet.onnx", {}),
     "gradient with an attack": ("digits_vit.onnx", {"attack": "l2", "attack_samples": 20}),
     "gradient with an attack in L∞": ("digits_vgg.onnx", {"attack": "linf", "attack_samples": 20}),
-    "gradient with a bracket": ("digits_resnet.onnx", {"bracket": True}),
+    "gradient with a bracket": ("digits_mlp.onnx", {"bracket": True}),
     "sketch": ("digits_mlp.onnx", {"method": "sketch", "budget": 400}),
     "sketch with a bracket": ("digits_mlp.onnx", {"method": "sketch", "budget": 200, "bracket": True}),
     "exact with a bracket": ("digits_mlp.onnx", {"method": "exact", "bracket": True}),
