@@ -233,7 +233,7 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
 
 
 def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
-    """What puts distances in both norms beside the estimates of n samples, where that is asked for, with so many passes of a sample.
+    """What puts distances in both norms beside the estimates of n samples, where it is asked for, with so many passes of a sample.
 
     Bounds of the network around each sample make no pass.
     """

@@ -58,9 +58,7 @@ class Lowest:
 
     def at(self, radius: float) -> Array:
         """Bounds at a radius."""
-        return np.asarray(
-            self.middle - radius * self.length - self.lost - 4 * ROUNDING * (np.abs(self.middle) + radius * self.length)
-        )
+        return np.asarray(self.middle - radius * self.length - self.lost - 4 * ROUNDING * (np.abs(self.middle) + radius * self.length))
 
     def reaches(self) -> float:
         """The radius up to which all bounds are above 0; not above 0 itself where one of them is not so at the sample itself."""

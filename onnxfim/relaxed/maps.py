@@ -387,9 +387,7 @@ class Convolution:
         R, g = len(rows), self.groups
         taps = self.kernel.shape[2:]
         I = self.kernel.shape[1]
-        columns = np.matmul(
-            self._transposed.astype(rows.dtype), rows.reshape(R, g, self.kernel.shape[0] // g, -1)
-        )  # (R, g, I·taps, P)
+        columns = np.matmul(self._transposed.astype(rows.dtype), rows.reshape(R, g, self.kernel.shape[0] // g, -1))  # (R, g, I·taps, P)
         columns = columns.reshape(R, g, I, *taps, *self.out)
         made = np.zeros((R, g, I, *self.size), rows.dtype)
         for tap, reads, writes in self._taps:
@@ -462,9 +460,7 @@ def windows(size: tuple[int, ...], out: tuple[int, ...], kernel: tuple[int, ...]
     for axis in range(rank):
         shape = [1] * (2 * rank)
         shape[axis], shape[rank + axis] = out[axis], kernel[axis]
-        spot = (strides[axis] * np.arange(out[axis])[:, None] - pads[axis] + dilations[axis] * np.arange(kernel[axis])).reshape(
-            shape
-        )
+        spot = (strides[axis] * np.arange(out[axis])[:, None] - pads[axis] + dilations[axis] * np.arange(kernel[axis])).reshape(shape)
         inside &= (spot >= 0) & (spot < size[axis])
         flat = flat * size[axis] + spot
     flat, inside = flat.reshape(math.prod(out), -1), inside.reshape(math.prod(out), -1)
@@ -480,9 +476,7 @@ def transposed_convolution(conv: Convolution) -> Callable[[Array], Array] | None
     rank = len(conv.size)
     short = [
         (m - 1) * s + (k - 1) * d + 1 - p - n
-        for n, m, k, s, d, p in zip(
-            conv.size, conv.out, conv.kernel.shape[2:], conv.strides, conv.dilations, conv.pads, strict=True
-        )
+        for n, m, k, s, d, p in zip(conv.size, conv.out, conv.kernel.shape[2:], conv.strides, conv.dilations, conv.pads, strict=True)
     ]  # what is to be cut off behind; where it is negative, what the convolution did not read
     beyond = [max(-n, 0) for n in short]
     if rank > 3 or any(b >= max(s, d) for b, s, d in zip(beyond, conv.strides, conv.dilations, strict=True)):

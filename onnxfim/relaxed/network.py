@@ -129,13 +129,7 @@ class Site:
         return value
 
     def affine(
-        self,
-        node: Node,
-        parts: Sequence[tuple[str, Map]],
-        bias: Array | float = 0.0,
-        *,
-        exact: bool = False,
-        name: str | None = None,
+        self, node: Node, parts: Sequence[tuple[str, Map]], bias: Array | float = 0.0, *, exact: bool = False, name: str | None = None
     ) -> None:
         """Enter a sum of linear maps as what makes a value, the node's first output by default."""
         name = node.outputs[0] if name is None else name

@@ -170,9 +170,7 @@ def _conv(site: Site, node: Node) -> None:
         raise site.none(node, "several rows are one value here, which has no local rule")
     strides, dilations = _whole(node, "strides", (1,) * rank), _whole(node, "dilations", (1,) * rank)
     backwards = node.op == "ConvTranspose"
-    if backwards and (
-        node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID", "") or "output_shape" in node.attributes
-    ):
+    if backwards and (node.attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID", "") or "output_shape" in node.attributes):
         raise site.none(node, "is padded in a way that has no local rule")
     sizes = (out[2:], shape[2:]) if backwards else (shape[2:], out[2:])
     pads = _pads(node, kernel.shape[2:], strides, dilations, *sizes)
