@@ -12,7 +12,7 @@ from onnxfim.report.comparison_words import standings
 from onnxfim.report.csv_samples import as_cell
 from onnxfim.verdict.comparison import Comparison
 
-_STATISTICS = ("mean", "raw", "calibrated", "boundary_distance", "flip_radius")
+_STATISTICS = ("mean", "raw", "calibrated", "boundary_distance", "flip_radius", "certified_radius", "certified_radius_linf")
 #: Columns of the models, in order; those named like an entry's field hold it.
 MODELS = (
     "rank", "rank_low", "rank_high", "name", "path", "sha256", "decided_better_than", "decided_worse_than", "relative",

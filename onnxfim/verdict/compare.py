@@ -259,6 +259,8 @@ def _entry(
         calibrated=groups["lambda_max_calibrated"].mean if "lambda_max_calibrated" in groups else None,
         boundary_distance=medians.boundary_distance,
         flip_radius=medians.flip_radius,
+        certified_radius=medians.certified_radius,
+        certified_radius_linf=medians.certified_radius_linf,
         accuracy=audit.calibration.accuracy,
         temperature=audit.run.temperature,
         step=audit.run.step,

@@ -35,6 +35,8 @@ class Entry:
         evaluations: Forward passes.
         log10_fisher_bound: log10 of the spectral upper bound of the Fisher information, from the weights; None without one.
         accuracy_low, accuracy_high: Ends of the accuracy's 95 % interval.
+        certified_radius, certified_radius_linf: Medians of the distances within which no prediction can change, in L2 and L∞, of
+            the same samples; None unless all audits asked for them.
         relative: How many times as far as the entries' geometric mean its predictions last, by the shared samples pair by pair;
             where λ_max ranks, how many times as low that is. What the entries are ordered by.
     """
@@ -62,6 +64,8 @@ class Entry:
     accuracy_low: float | None = None
     accuracy_high: float | None = None
     relative: float | None = None
+    certified_radius: Aggregate | None = None
+    certified_radius_linf: Aggregate | None = None
 
 
 @dataclass(frozen=True)

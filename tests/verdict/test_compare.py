@@ -8,10 +8,13 @@ from numpy.testing import assert_allclose
 from onnxfim.errors import InputError
 from onnxfim.record.audit import InputInfo
 from onnxfim.record.sample import Estimate
+from onnxfim.report.comparison_csv import render_comparison_csv
 from onnxfim.report.comparison_html import render_comparison_html
 from onnxfim.report.comparison_markdown import render_comparison_markdown
 from onnxfim.report.page.comparison_page import build_comparison_page
+from onnxfim.verdict.common_units import in_common_units
 from onnxfim.verdict.compare import compare
+from onnxfim.verdict.judge import judge
 from onnxfim.verdict.survival import robustness
 from tests.support.audits import HOSTILE, hostile, make_attack, make_audit, with_flips
 from tests.support.pages import foreign_scripts, read
@@ -249,3 +252,40 @@ def test_the_flip_radius_stands_beside_the_boundary_distance():
     cells = {row.head: row.cells[place] for row in page.ranking.rows}
     told = {c.kind for c in cells.values() if c.text != "not measured"}
     assert told == {"sketched direction"}, "a sketched direction is longer than the model's own, and is called so"
+
+
+class TestCertifiedRadii:
+    """What is guaranteed stands beside the flip radii where all audits asked for it."""
+
+    @staticmethod
+    def certified(audit, radius, **settings):
+        known = Estimate(radius, radius, None, "lower bound", "local bounds")
+        samples = tuple(replace(s, certified_radius=known, certified_radius_linf=known, flip_radius=None) for s in audit.samples)
+        return judge(replace(audit, samples=samples, settings=replace(audit.settings, **settings)))
+
+    def test_medians_of_both_norms(self):
+        audits = [self.certified(make_audit(40), radius) for radius in (0.02, 0.03)]
+        found = compare(audits)
+        assert [e.certified_radius.value for e in found.entries] == [0.02, 0.03]
+        assert [e.certified_radius_linf.value for e in found.entries] == [0.02, 0.03]
+        page = build_comparison_page(found)
+        columns = page.ranking.columns
+        assert {"Median certified radius", "Median certified radius, L∞"} <= set(columns)
+        assert "certified_radius_linf" in render_comparison_csv(found).splitlines()[0]
+
+    def test_not_where_one_did_not_ask(self):
+        plain = judge(make_audit(40))
+        found = compare([plain, self.certified(make_audit(40), 0.03)])
+        assert all(e.certified_radius is None for e in found.entries)
+        assert not any("ertified" in c for c in build_comparison_page(found).ranking.columns)
+
+    def test_raw_units_are_those_that_all_share(self):
+        """Of the same samples in two scalings: brackets are in raw units already, and are not scaled again."""
+        plain = make_audit(40)
+        apart = tuple(float(i) for i in range(plain.data.count))
+        plain = replace(plain, data=replace(plain.data, apart=apart))
+        one, other = self.certified(plain, 0.02), replace(plain, data=replace(plain.data, sha256="f" * 64))
+        found = in_common_units([one, self.certified(other, 0.03, input_scale=(4.0,))])
+        assert found.converted
+        assert [a.samples[0].certified_radius.value for a in found.audits] == [0.02, 0.03]
+        assert [b.bracket[0].low.value for b in found.audits] == [0.02, 0.03]

@@ -230,6 +230,7 @@ def _question_label(comparison: Comparison, question: Question) -> str:
 
 def _ranking(comparison: Comparison) -> Table:
     rows = []
+    certified = any(e.certified_radius or e.certified_radius_linf for e in comparison.entries)
     names = names_of(comparison)
     for i in comparison.order:
         e = comparison.entries[i]
@@ -240,6 +241,7 @@ def _ranking(comparison: Comparison) -> Table:
             of_compared(e.raw),
             of_compared(e.boundary_distance),
             _flip_cell(e),
+            *([of_compared(e.certified_radius), of_compared(e.certified_radius_linf)] if certified else []),
             Quantity(f"{e.log10_fisher_bound:.2f}" if e.log10_fisher_bound is not None else "–"),
             Quantity(
                 percent(e.accuracy) if e.accuracy is not None else "–",
@@ -255,6 +257,7 @@ def _ranking(comparison: Comparison) -> Table:
         statistic_label("lambda_max", "mean"),
         statistic_label("boundary_distance", "median"),
         statistic_label("flip_radius", "median"),
+        *([statistic_label(name, "median") for name in ("certified_radius", "certified_radius_linf")] if certified else []),
         "Bound by the weights, log₁₀",
         "Accuracy, temperature",
         "Step",
