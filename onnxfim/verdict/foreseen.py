@@ -154,10 +154,12 @@ def too_few_rows(planned: Planned) -> str | None:
         return None
     needed = looks(share, level, 10**9).soonest
     takes = "more than a billion" if needed is None else f"{needed:,}"
-    mend = "Give a smaller --noise-stable" if needed is None else f"Give --noise-budget {needed} or more, or a smaller --noise-stable"
+    mend = (
+        "Give a smaller --noise-stable" if needed is None else f"Give --noise-budget {needed} or more, or a smaller --noise-stable"
+    )
     return (
         f"{planned.noise_budget:,} rows a sample show none of {n:,} samples to keep its prediction with {100 * share:.15g} %, even "
-        f"where no row fails: it takes {takes}. {mend}."
+        f"where no row fails: it takes {takes}. {mend} a smaller --noise-stable."
     )
 
 

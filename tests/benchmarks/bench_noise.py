@@ -25,6 +25,7 @@ from scipy.special import betaln
 
 import onnxfim
 from onnxfim import Settings
+from onnxfim.graph.load import load_model
 from onnxfim.record.noises import noises
 from onnxfim.record.successive_looks import CHUNK, looks, noise_level
 from onnxfim.runtime.forward import OnnxForward
@@ -227,26 +228,16 @@ def speed(quick: bool) -> None:
 
     def rows() -> Iterator[list[Any]]:
         for name, path, X in shapes(quick):
-            shape = X.shape[1:]
-            info = onnxfim.inspect(path) if hasattr(onnxfim, "inspect") else None
-            del info
-            from onnxfim.graph.load import load_model
-
             file = load_model(path)
-            into, out = file.graph.inputs[0].name, file.graph.outputs[0].name
             forward = OnnxForward(
-                path,
-                input_name=into,
-                output_name=out,
-                shape=shape,
-                dtype=X.dtype,
+                path, input_name=file.graph.inputs[0].name, output_name=file.graph.outputs[0].name, shape=X.shape[1:], dtype=X.dtype,
                 hardware=Hardware(("cpu",), spinning=False),
-                batch=64,
-            )
+            )  # fmt: skip
+            forward.find_batch(X)
             before = SoftmaxLogits().predictions(forward.outputs(X))
             chunks = 2 if quick else max(2, min(64, int(2e7 // (len(X) * CHUNK * X[0].size))))
             parts = [(k, c) for c in range(chunks) for k in range(len(X))]
-            bare = np.repeat(X, CHUNK, axis=0)[: 64 * CHUNK]
+            bare = np.repeat(X, CHUNK, axis=0)
 
             def plain(bare: np.ndarray = bare, chunks: int = chunks, forward: OnnxForward = forward, n: int = len(X)) -> None:
                 for _ in range(chunks * n * CHUNK // len(bare)):
