@@ -235,9 +235,10 @@ def speed(quick: bool) -> None:
             )  # fmt: skip
             forward.find_batch(X)
             before = SoftmaxLogits().predictions(forward.outputs(X))
-            chunks = 2 if quick else max(2, min(64, int(2e7 // (len(X) * CHUNK * X[0].size))))
-            parts = [(k, c) for c in range(chunks) for k in range(len(X))]
             bare = np.repeat(X, CHUNK, axis=0)
+            each = least(lambda f=forward, b=bare: f.outputs(b), 1)  # type: ignore[misc]
+            chunks = int(min(max((0.1 if quick else 0.7) / each, 1), 64))
+            parts = [(k, c) for c in range(chunks) for k in range(len(X))]
 
             def plain(bare: np.ndarray = bare, chunks: int = chunks, forward: OnnxForward = forward, n: int = len(X)) -> None:
                 for _ in range(chunks * n * CHUNK // len(bare)):
@@ -249,11 +250,10 @@ def speed(quick: bool) -> None:
                 trial = NoisyRows(forward, SoftmaxLogits(), noise, 0)
                 spent = least(lambda t=trial, b=before, p=parts, x=X: list(t.kept(x, b, p, np.arange(len(x)))))  # type: ignore[misc]
                 cells.append(f"{spent / base:.2f}")
-            yield [name, X[0].size, f"{1e6 * base / (len(parts) * CHUNK):.1f}", *cells]
+            yield [name, X[0].size, forward.batch, f"{1e6 * base / (len(parts) * CHUNK):.2f}", *cells]
 
-    print_table(
-        ["model", "numbers of a sample", "bare row, µs", "gaussian", "uniform"], rows(), title="64 samples at a time, batches of 64"
-    )
+    head = ["model", "numbers of a sample", "batch", "bare row, µs", "gaussian", "uniform"]
+    print_table(head, rows(), title="64 samples at a time, in batches as audits find them")
 
 
 def shapes(quick: bool) -> Iterator[tuple[str, Path, np.ndarray]]:
