@@ -127,7 +127,7 @@ def exit_code(audit: Audit, *, allow_inconclusive: bool, exit_zero: bool) -> int
     nothing was to be passed."""
     if audit.run.partial and audit.run.interrupted_by not in OWN_LIMITS:
         return code_of(audit.run.interrupted_by) if audit.run.stopped is None else 2
-    if not audit.measured:
+    if not (audit.measured or audit.noise_alone):
         return NOTHING
     if audit.verdict == "fail":
         return 0 if exit_zero else 1

@@ -297,6 +297,11 @@ class Audit(Shown):
         return sum(s.lambda_max.value is not None for s in self.samples)
 
     @property
+    def noise_alone(self) -> bool:
+        """Whether outputs are steps (trees), which have no slope to measure, and what random noise does to them was measured."""
+        return bool(self.noise or self.smoothing) and bool(self.model.no_slope) and not self.measured
+
+    @property
     def wanted(self) -> int:
         """How many samples were to be measured: those that were, and those that an audit which ended early did not come to."""
         return len(self.samples) + sum(s.reason in UNDONE for s in self.skipped)

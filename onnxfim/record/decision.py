@@ -205,7 +205,7 @@ def overall(
     else ``pass`` where there was something to pass; else ``measured``.
 
     Args:
-        measured: Samples that have a value of lambda_max.
+        measured: Samples that have a value of lambda_max, or that noise alone tells of.
         gates: What became of the gates.
         comparison: The comparison with a baseline, where there is one.
         uncompared: A comparison was asked for and could not be made.

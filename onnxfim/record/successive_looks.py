@@ -15,10 +15,11 @@ their numerical integration.)
 one share may depend on those of another (they may even be the same noise); only those of one share are independent.
 
 **Which looks.** A share of 1 is the usual case, and is decided at the first look that needs no failure, so that two fifths of what
-the lower end may spend are spent there; earlier looks double, to let go of what is clearly unstable; later ones grow by three
-tenths. ``python tests/benchmarks/bench_noise.py passes`` compares this with confidence sequences (a beta mixture, Robbins 1970;
-Howard et al. 2021, Annals of Statistics 49), which may be looked at after every try: these take about as many tries where nothing
-fails, and leave more open near the share asked for.
+the lower end may spend are spent there. Earlier looks double, to let go of what is clearly unstable. Later ones stand where so
+little of the level allows 1, 2, 4, 7, 12 … failures, for between two of these a look could decide nothing more.
+``python tests/benchmarks/bench_noise.py passes`` compares them with confidence sequences (a beta mixture, Robbins 1970; Howard et
+al. 2021, Annals of Statistics 49), which may be looked at after every try: these take about as many tries, and leave more open
+near the share asked for.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ Decided: TypeAlias = Literal["stable", "unstable", "open"]
 OF_SAMPLES, OF_POPULATION = 0.01, 0.04
 #: Tries that are made together: looks stand at multiples of it.
 CHUNK = 32
-_DOUBLE, _LATER = 2.0, 1.3  # by which looks grow, before and after the first one that can show a share to be large enough
+_DOUBLE = 2.0  # by which looks grow before the first one that can show a share to be large enough
+_MORE_LOST = 1.6  # by which the failures grow that looks after it allow
 _FIRST, _EARLY = 0.4, 0.05  # of what the lower end may spend: at that look, and at those before it together
 
 
@@ -133,17 +135,39 @@ def looks(share: float, level: float, most: int) -> Looks:
     while at < min(first, last):
         early.append(at)
         at = _whole(at * _DOUBLE)
-    late: list[int] = []
-    at = first
-    while at < last:
-        late.append(at)
-        at = _whole(at * _LATER)
-    late.append(last)
     below = [side * _EARLY / max(len(early), 1)] * len(early)
     left = side * (1 - _EARLY * bool(early))
-    below += [left] if len(late) == 1 else [side * _FIRST] + [(left - side * _FIRST) / (len(late) - 1)] * (len(late) - 1)
-    above = side / (len(early) + len(late))
-    return Looks(share, tuple(_look(share, tries, b, above) for tries, b in zip([*early, *late], below, strict=True)))
+    if first < last:
+        late, each = _later(share, first, last, left - side * _FIRST)
+        below += [side * _FIRST, *[each] * len(late)]
+        tries = [*early, first, *late]
+    else:
+        below.append(left)
+        tries = [*early, last]
+    above = side / len(tries)
+    return Looks(share, tuple(_look(share, t, b, above) for t, b in zip(tries, below, strict=True)))
+
+
+def _later(share: float, first: int, last: int, left: float) -> tuple[list[int], float]:
+    """The looks after ``first`` up to ``last``, each where one more failure or a few are allowed, and what each may spend."""
+    count = 1
+    while True:  # more looks leave less for each, which then need more tries: it ends
+        each, lost, found = left / count, 1, list[int]()
+        while (at := _fewest(share, lost, each, last)) < last:
+            if at > (found[-1] if found else first):
+                found.append(at)
+            lost = math.ceil(lost * _MORE_LOST)
+        found.append(last)
+        if len(found) <= count:
+            return found, left / len(found)
+        count += 1
+
+
+def _fewest(share: float, lost: int, level: float, last: int) -> int:
+    """Tries at which so many failures have a chance of ``level`` at most at the share itself, in whole chunks; ``last`` at most."""
+    chunks = range(1, last // CHUNK)
+    at = bisect_left(chunks, True, key=lambda c: binomial_at_most(lost, c * CHUNK, 1 - share) <= level)
+    return last if at == len(chunks) else chunks[at] * CHUNK
 
 
 def _whole(tries: float) -> int:

@@ -108,9 +108,9 @@ def verdict_line(audit: Audit) -> CardLine:
 
 def _reason(audit: Audit) -> str:
     over = count(len(audit.samples), "sample")
-    if not audit.measured and flips_alone(audit):
+    if not audit.measured and (flips_alone(audit) or audit.noise_alone) and not (audit.noise_alone and audit.gates):
         return headline(audit)
-    if not audit.measured:
+    if not audit.measured and not audit.noise_alone:
         return f"Nothing was measured on {count(audit.wanted or audit.data.count, 'sample')}. This is not a sign of robustness."
     if audit.verdict == "measured":
         return f"{over}, no gate set: neither pass nor fail."

@@ -157,8 +157,11 @@ def notices(audit: Audit) -> tuple[Notice, ...]:
 
 def headline(audit: Audit) -> str:
     """The verdict's meaning in one sentence."""
-    if not audit.measured:
+    if not audit.measured and not (audit.noise_alone and audit.verdict != "measured"):
         of = count(audit.wanted or audit.data.count, "sample")
+        if audit.noise_alone:
+            what = "the flip radius, and what noise does" if flips_alone(audit) else "what noise does"
+            return f"λ_max has a value on none of {of}, which is not a sign of robustness. What was measured is {what}."
         if flips_alone(audit):
             return f"λ_max has a value on none of {of}, which is not a sign of robustness. What was measured is the flip radius."
         return f"Nothing was measured: λ_max has a value on none of {of}. This is not a sign of robustness."

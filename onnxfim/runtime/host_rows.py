@@ -26,15 +26,14 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
     shape = X.shape[1:]
     wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
     count, sample = len(rows.sample), rows.sample
+    if (moves := rows.plain_moves) is not None:
+        return _moved(X, rows, moves, dtype, wide).reshape(count, *shape)
+    assert rows.grid is None, "rows on a grid are moved as was drawn"
     if count and bool((sample == sample[0]).all()):
         used, which = sample[:1], None
     else:
         used, which = np.unique(sample, return_inverse=True)
     base = rows.bases(X[used]).astype(wide, copy=False).reshape(len(used), -1)
-    if (moves := rows.plain_moves) is not None:
-        which = np.zeros(count, np.intp) if which is None else which
-        return _moved(base, which, moves, dtype, rows.grid).reshape(count, *shape)
-    assert rows.grid is None, "rows on a grid are moved as was drawn"
     v, scale = np.asarray(rows.v).reshape(count, -1), rows.scale.astype(wide)[:, None]
     w = None if rows.w is None else rows.w.reshape(count, -1)
     dither = wide.type(rows.dither / 127.0)
@@ -61,20 +60,22 @@ def made_rows(X: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
     return made.reshape(count, *shape)
 
 
-def _moved(base: Array, which: Array, moves: Moves, dtype: np.dtype[Any], grid: tuple[float, float, float] | None) -> Array:
-    """The rows ``base[which] + moves``, (B, d): stretches of one base point and of moves side by side at once, without copies."""
-    made = np.empty((len(which), base.shape[1]), dtype)
-    ends = np.flatnonzero((np.diff(which) != 0) | (np.diff(moves.of) != 1)) + 1
-    size = max(1, _PIECE // max(base.shape[1], 1))
-    for first, last in zip((0, *ends.tolist()), (*ends.tolist(), len(which)), strict=True):
+def _moved(X: Array, rows: Rows, moves: Moves, dtype: np.dtype[Any], wide: np.dtype[Any]) -> Array:
+    """The rows ``X[sample] + moves``, (B, d): stretches of one sample and of moves side by side at once, without copies."""
+    d = moves.values.shape[1]
+    made, count = np.empty((len(rows.sample), d), dtype), len(rows.sample)
+    ends = (np.flatnonzero((np.diff(rows.sample) != 0) | (np.diff(moves.of) != 1)) + 1).tolist()
+    size = max(1, _PIECE // max(d, 1))
+    for first, last in zip((0, *ends), (*ends, count), strict=True):
+        base = rows.bases(X[rows.sample[first]]).astype(wide, copy=False).ravel()
         for start in range(first, last, size):
             stop, at = min(start + size, last), int(moves.of[start])
             values = moves.values[at : at + stop - start]
-            moved: Array = made[start:stop] if dtype == base.dtype else np.empty(values.shape, base.dtype)
-            np.add(values, base[which[start]], out=moved)
-            if grid is not None:
-                on_grid(moved, grid)
-            if dtype != base.dtype:
+            moved: Array = made[start:stop] if dtype == wide else np.empty(values.shape, wide)
+            np.add(values, base, out=moved)
+            if rows.grid is not None:
+                on_grid(moved, rows.grid)
+            if dtype != wide:
                 with np.errstate(over="ignore"):  # what float16 does not hold is infinite, as in the file
                     made[start:stop] = moved
     return made

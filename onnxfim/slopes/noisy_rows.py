@@ -22,17 +22,28 @@ from onnxfim.slopes.kinds import OutputReader
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
+#: Bytes of a chunk that is drawn whole and serves all samples that are tried together; a larger one is drawn row by row for each.
+_WHOLE = 2**26
 #: A chunk of a sample: which of the samples, and which chunk of its rows.
 Part: TypeAlias = tuple[int, int]
 
 
 def drawn(noise: Noise, seed: int, chunk: int, d: int) -> Array:
     """The rows ``chunk·CHUNK …`` of the noise in units of its size, float32 (CHUNK, d)."""
+    return next_rows(stream_of(noise, seed, chunk), noise, CHUNK, d)
+
+
+def stream_of(noise: Noise, seed: int, chunk: int) -> np.random.Generator:
+    """The stream of a chunk: its rows come one after another, however many are drawn at a time."""
     words = [seed, streams.NOISE, KINDS.index(noise.kind), chunk]
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+
+def next_rows(rng: np.random.Generator, noise: Noise, rows: int, d: int) -> Array:
+    """The next rows of a stream in units of the noise's size, float32 (rows, d)."""
     if noise.kind == "gaussian":
-        return np.asarray(rng.standard_normal((CHUNK, d), dtype=np.float32))
-    unit: Array = np.asarray(rng.random((CHUNK, d), dtype=np.float32))  # [0, 1)
+        return np.asarray(rng.standard_normal((rows, d), dtype=np.float32))
+    unit: Array = np.asarray(rng.random((rows, d), dtype=np.float32))  # [0, 1)
     unit *= 2.0
     unit -= 1.0
     return unit
@@ -92,26 +103,33 @@ class NoisyRows:
 
     def _batches(self, parts: Sequence[Part], d: int) -> Iterator[Rows]:
         """The rows of the parts in batches that are full but for the last, whatever parts they are of."""
-        size = np.asarray(np.float64(self.noise.size) * self.scale, np.float32)
         known: tuple[int, Array] | None = None
         waiting: list[_Stretch] = []
         count = 0
         for sample, chunk in parts:
-            if known is None or known[0] != chunk:
-                values = drawn(self.noise, self.seed, chunk, d)
-                values *= size
-                known = chunk, values
+            apart = None if CHUNK * d * 4 <= _WHOLE else stream_of(self.noise, self.seed, chunk)
+            if apart is None and (known is None or known[0] != chunk):
+                known = chunk, self._sized(drawn(self.noise, self.seed, chunk, d))
             at = 0
             while at < CHUNK:
                 stop = min(CHUNK, at + self.forward.stretch - count)
-                if stop <= at:  # the batch became smaller meanwhile
+                if stop <= at:  # full; or the batch became smaller meanwhile
                     yield _rows(waiting, self.grid)
                     waiting, count = [], 0
                     continue
-                waiting.append(_Stretch(sample, known[1], at, stop))
+                if apart is not None:
+                    values = self._sized(next_rows(apart, self.noise, stop - at, d))
+                    waiting.append(_Stretch(sample, values, 0, stop - at))
+                elif known is not None:
+                    waiting.append(_Stretch(sample, known[1], at, stop))
                 count, at = count + stop - at, stop
         if waiting:
             yield _rows(waiting, self.grid)
+
+    def _sized(self, values: Array) -> Array:
+        """Rows in units of the noise's size as moves of the model's input; these very ones."""
+        values *= np.asarray(np.float64(self.noise.size) * self.scale, np.float32)
+        return values
 
 
 @dataclass(frozen=True)

@@ -176,9 +176,13 @@ def too_few_rows(planned: Planned) -> str | None:
     if looks(share, level, planned.noise_budget).soonest is not None:
         return None
     needed = looks(share, level, 10**9).soonest
+    takes = "more than a billion" if needed is None else f"{needed:,}"
+    mend = (
+        "Give a smaller --noise-stable" if needed is None else f"Give --noise-budget {needed} or more, or a smaller --noise-stable"
+    )
     return (
-        f"{planned.noise_budget:,} rows a sample show none of {n:,} samples to keep its prediction with {100 * share:.6g} %, even "
-        f"where no row fails: it takes {needed:,}. Give --noise-budget {needed} or more, or a smaller --noise-stable."
+        f"{planned.noise_budget:,} rows a sample show none of {n:,} samples to keep its prediction with {100 * share:.15g} %, even "
+        f"where no row fails: it takes {takes}. {mend} a smaller --noise-stable."
     )
 
 

@@ -42,7 +42,8 @@ def judge(
     audit = replace(audit, findings=findings(audit), robustness=robustness(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)
-    verdict = overall(measured=audit.measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)
+    measured = audit.measured or audit.noise_alone * len(audit.samples)
+    verdict = overall(measured=measured, gates=results, comparison=comparison, uncompared=uncompared, findings=audit.findings)
     return replace(audit, gates=results, comparison=comparison, verdict=verdict)
 
 

@@ -6,11 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxfim.record.audit import Audit
 from tests.support import models
 from tests.support.failing_under_noise import at_rest, failing
+from tests.support.step_models import forest
 
 QUICK = ("--provider", "cpu", "--no-flip", "--no-bounds", "--replay", "0", "--no-cache")
 
@@ -47,6 +49,27 @@ def test_gates_and_exit_codes(files, command, data, gate, more, code, words):
     done = command("audit", *arguments)
     assert done.exit_code == code, done.output
     assert re.search(words, " ".join(done.output.replace("\u00a0", " ").split())), done.output
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "verdict"),
+    [
+        ((), 0, "measured. λ_max has a value on none of 60 samples, which is not a sign of robustness. What was measured is what noise does."),
+        (("noise.stable_share_here < 50%",), 0, "pass. Every gate passed on 60 samples."),
+        (("noise.stable_share > 50%",), 1, "fail. 1 gate failed"),
+        (("noise.stable_share_here < 50%", "lambda_max.median > 1"), 4, "inconclusive. 1 gate could not be decided: lambda_max.median > 1."),
+    ],
+)  # fmt: skip
+def test_trees_are_decided_by_noise_alone(files, command, gates, code, verdict):
+    models.save(forest(9, 5, 3, seed=2), files / "trees.onnx")
+    np.savez(files / "trees.npz", inputs=np.random.default_rng(3).standard_normal((60, 5)).astype(np.float32))
+    run = ("audit", "trees.onnx", "--data", "trees.npz", *QUICK)
+    asked = [word for gate in gates for word in ("--fail-on", gate)]
+    done = command(*run, "--noise", "gaussian:0.001", *asked, "-o", "json=a.json")
+    assert done.exit_code == code, done.output
+    assert f"verdict: {verdict}" in done.output
+    assert {f.id: f.level for f in read(files / "a.json").findings}["no-slope"] == "warning"
+    assert command(*run).exit_code == 3  # without noise nothing was measured
 
 
 def test_what_so_few_samples_and_rows_cannot_show_is_said_before(files, command):

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import beta, binomtest
 
 from onnxfim.record.statistics import clopper_pearson
 from onnxfim.record.successive_looks import CHUNK, OF_POPULATION, OF_SAMPLES, looks, noise_level
+from tests.support.simulated_looks import borders_of, exact_chances, simulated_audits
 
 LEVEL = 1e-4
 PLANS = [(0.99, LEVEL, 4000), (0.99, 0.05, 4000), (0.9, 1e-6, 1000), (0.5, 1e-3, 500), (0.999, 1e-5, 20000), (0.99, LEVEL, 300)]
@@ -87,52 +88,16 @@ def test_ends_of_earlier_looks_count():
     assert both.high == min(before[1], own[1])
 
 
-def chances(plan, p):
-    """Exact chances at a true share p, by the distribution of failures from look to look: (stable, unstable, any interval wrong)."""
-    alive, before = np.array([1.0]), 0
-    stable = unstable = 0.0
-    for look in plan.looks:
-        step = look.tries - before
-        alive = np.convolve(alive, binom.pmf(np.arange(step + 1), step, 1 - p))
-        before, lost = look.tries, np.arange(len(alive))
-        stable += alive[lost <= look.most_lost].sum()
-        unstable += alive[lost >= look.least_lost].sum()
-        alive = np.where((lost > look.most_lost) & (lost < look.least_lost), alive, 0.0)
-    return stable, unstable
-
-
 @pytest.mark.parametrize("plan", PLANS)
 def test_wrong_decisions_are_rarer_than_the_level(plan):
     """Just below the share, and at it, where the chances are largest: exact, with every stop."""
     share, level, _ = plan
-    found = looks(*plan)
+    found = borders_of(looks(*plan))
     below = np.nextafter(share, 0.0)
-    assert chances(found, below)[0] <= level / 2
-    assert chances(found, share)[1] <= level / 2
+    assert exact_chances(found, below).stable <= level / 2
+    assert exact_chances(found, share).unstable <= level / 2
     for p in (share - 0.3 * (1 - share), max(share - 2 * (1 - share), 0.0)):
-        assert chances(found, p)[0] <= chances(found, below)[0]
-
-
-def simulated(plan, p, audits, rng):
-    """Of audits whose samples have these true shares p (n,), how often all intervals hold, and how often all decisions are right."""
-    n = len(p)
-    lost = np.zeros((audits, n), int)
-    low, high = np.zeros((audits, n)), np.ones((audits, n))
-    going, before = np.ones((audits, n), bool), 0
-    wrong = np.zeros((audits, n), bool)
-    for look in plan.looks:
-        step = look.tries - before
-        before = look.tries
-        lost += np.where(going, rng.binomial(step, 1 - p, (audits, n)), 0)
-        for f in np.unique(lost[going]):
-            at = going & (lost == f)
-            ends = clopper_pearson(look.tries - int(f), look.tries, look.below, look.above)
-            low[at], high[at] = np.maximum(low[at], ends[0]), np.minimum(high[at], ends[1])
-        stable, unstable = going & (lost <= look.most_lost), going & (lost >= look.least_lost)
-        wrong |= (stable & (p < plan.share)) | (unstable & (p >= plan.share))
-        going &= ~(stable | unstable)
-    held = ((low <= p) & (p <= high)).all(axis=1)
-    return held.mean(), 1 - wrong.any(axis=1).mean()
+        assert exact_chances(found, p).stable <= exact_chances(found, below).stable
 
 
 @pytest.mark.parametrize("level", [0.05, 0.5])
@@ -149,7 +114,8 @@ def simulated(plan, p, audits, rng):
 def test_all_intervals_of_an_audit_hold_at_once(p, level):
     """At a nominal 95 %, and at 50 % where a missing correction would show; three standard errors of 2000 audits are 1.5 and 3.4 %."""
     plan = looks(0.99, level / len(p), 2000)
-    held, right = simulated(plan, p, 2000, np.random.default_rng(4))
+    found = simulated_audits(plan, np.tile(p, (2000, 1)), np.random.default_rng(4))
+    held, right = found.held.all(axis=1).mean(), found.right.all(axis=1).mean()
     error = 3 * math.sqrt(level * (1 - level) / 2000)
     assert held >= 1 - level - error
     assert right >= 1 - level - error
@@ -159,8 +125,8 @@ def test_the_simulation_would_find_looks_that_are_not_paid_for():
     """The same with each look at the whole level, as a test that ignores that it stops: far too few hold."""
     plan = looks(0.99, 0.5 / 20, 2000)
     unpaid = type(plan)(plan.share, tuple(type(k)(k.tries, 0.25, 0.25, k.most_lost, k.least_lost) for k in plan.looks))
-    held, _ = simulated(unpaid, np.full(20, 0.99), 500, np.random.default_rng(4))
-    assert held < 0.1
+    found = simulated_audits(unpaid, np.full((500, 20), 0.99), np.random.default_rng(4))
+    assert found.held.all(axis=1).mean() < 0.1
 
 
 def test_the_whole_is_95_percent():

@@ -10,6 +10,7 @@ from scipy.stats import kstest
 from onnxfim.record.noises import noises
 from onnxfim.record.successive_looks import CHUNK
 from onnxfim.runtime.callable_forward import CallableForward
+from onnxfim.slopes import noisy_rows
 from onnxfim.slopes.kinds import SoftmaxLogits
 from onnxfim.slopes.noisy_rows import NoisyRows, drawn
 from tests.support.models import Mlp
@@ -71,6 +72,17 @@ def test_rows_and_counts_are_a_plain_loops_whatever_the_batch(batch):
     )
     assert found == [(part, int(count)) for part, count in zip(parts, same.sum(axis=1), strict=True)]
     assert 0 < sum(count for _, count in found) < len(rows)
+
+
+@pytest.mark.parametrize("noise", [GAUSSIAN, UNIFORM])
+@pytest.mark.parametrize("batch", [1, 7, 32, 100])
+def test_chunks_that_are_too_large_to_be_held_are_the_same(monkeypatch, batch, noise):
+    parts = [(0, 0), (3, 0), (0, 1), (4, 1)]
+    found, forward = kept(parts, batch, noise=noise)
+    monkeypatch.setattr(noisy_rows, "_WHOLE", 0)
+    again, row_by_row = kept(parts, batch, noise=noise)
+    assert again == found
+    assert_array_equal(np.concatenate(row_by_row.rows), np.concatenate(forward.rows))
 
 
 def test_a_sample_has_the_same_rows_beside_any_others():

@@ -50,7 +50,7 @@ def _no_slope(audit: Audit) -> str | None:
         return None
     return (
         f"The outputs do not change for small steps: a step function of the input ({why}). It has no slope, so there is no lambda_max "
-        "and no value is given; measures of finite steps (flip radius, attacks by search) still mean something."
+        "and no value is given; measures of finite steps (flip radius, attacks by search, noise) still mean something."
     )
 
 
@@ -184,7 +184,7 @@ CHECKS = (
     Check("output-kind", "error", "The outputs may have been read wrongly", _output_kind, milder=_told),
     Check("served-model", "note", "The model was asked at an address; its weights were not seen", _served),
     Check("other-heads", "warning", "Other outputs were not audited", _other_heads),
-    Check("no-slope", "error", "The outputs are a step function", _no_slope),
+    Check("no-slope", "error", "The outputs are a step function", _no_slope, milder=lambda audit: audit.noise_alone),
     Check("no-labels", "note", "No labels were given", _labels),
     Check("labels-unread", "note", "Labels were not read", _labels_unread),
     Check("accuracy-near-chance", "error", "Clean accuracy is near chance", _near_chance, _no_labels),

@@ -29,7 +29,7 @@ def few_are_missing(audit: Audit) -> bool:
 
 
 def _nothing(audit: Audit) -> str | None:
-    if audit.measured:
+    if audit.measured or audit.noise_alone:
         return None
     why = "see the reasons beside the samples" if audit.samples else "every sample was skipped"
     return f"No sample has a value of lambda_max ({why}): this audit says nothing about the model. Mend the cause and audit again."
