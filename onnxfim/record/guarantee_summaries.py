@@ -136,8 +136,8 @@ class SmoothingSummary:
     labelled: bool
     choosing: Positive
     budget: Positive
-    median: Aggregate | None
-    average: NotNegative | None
+    median: Aggregate | None = None
+    average: NotNegative | None = None
     reason: str | None = None
     caveat: str = ""
 
