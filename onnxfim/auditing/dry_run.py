@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing import planning
+from onnxfim.auditing import guaranteeing, planning
 from onnxfim.auditing.cache import cache_limit
 from onnxfim.auditing.context import Context, Found, Ground
 from onnxfim.auditing.course import PlannedStage, Unit
+from onnxfim.auditing.measuring import Way
 from onnxfim.auditing.meter import Meter, Progress, Report
 from onnxfim.auditing.run import Model, grounded, opened
 from onnxfim.auditing.served_cost import ExpectedTraffic, expected_traffic, requests_of
@@ -244,6 +245,10 @@ class _Trial:
         if found is not None and found.results and ground.settings.flip:
             with self._meter.briefly():
                 flipping.flip(ground, replace(found, interrupted=False), ways(found))
+        if found is not None and found.results:
+            for stage in guaranteeing.of_each(Way(ground, by_gradients.Derivative(found.gradient))):
+                with self._meter.briefly():
+                    stage(replace(found, interrupted=False))
 
     def _outputs_kept(self, method: str, outputs: int) -> int:
         """Bytes of outputs on disk: of differences, all where a precision decides how many a sample gets, else a limited part."""

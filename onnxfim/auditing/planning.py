@@ -43,7 +43,6 @@ _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
 _DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
-_NOISE_SECONDS = 8e-9  # of a number of rows with noise
 _BOUND_SECONDS, _NORM_SECONDS = 0.001, 1.5e-10  # of bounding: a node, and a multiplication of a norm
 
 
@@ -262,8 +261,7 @@ def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
     if settings.smoothing:
         decides = context.reader.has_classes and context.subject.info.positions == 1
         rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
-        drawn = rows * context.dimension * _NOISE_SECONDS
-        parts.append(PlannedStage("certifying by smoothing", rows, "differences", drawn, unit="samples", teaches=False))
+        parts.append(PlannedStage("certifying by smoothing", rows, "differences", unit="samples"))
     return parts
 
 

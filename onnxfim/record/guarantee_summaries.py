@@ -117,11 +117,11 @@ class SmoothingSummary:
         labelled: Whether the curve is of accuracy.
         choosing: Rows that chose the class.
         budget: Rows that the bound rests on.
+        caveat: What the certificate does not cover.
         median: Median radius with an interval by order statistics, 0 where it abstains or has another class than the curve counts;
             None where no sample was tried.
         average: Average of the same (ACR).
         reason: Why no sample was tried; None where one was.
-        caveat: What the certificate does not cover.
     """
 
     sigma: AboveZero
@@ -136,10 +136,10 @@ class SmoothingSummary:
     labelled: bool
     choosing: Positive
     budget: Positive
-    median: Aggregate | None
-    average: NotNegative | None
-    reason: str | None = None
     caveat: str = ""
+    median: Aggregate | None = None
+    average: NotNegative | None = None
+    reason: str | None = None
 
 
 @closed

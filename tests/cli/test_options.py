@@ -30,6 +30,7 @@ OTHERS = {
     "feed": ("mask=ones", ("mask=ones",)), "shape": ("x:[N,3,8]", ("x:[N,3,8]",)),
     "at": ("e", "e"), "class_axis": ("-1", -1), "input_kind": ("series", "series"), "batch_axis": ("1", 1), "flip": (None, False),
     "noise": ("uniform:8/255", ("uniform:8/255",)), "noise_stable": ("95%", 0.95), "noise_budget": ("500", 500),
+    "certify": ("smoothing:1/4", ("smoothing:1/4",)), "certify_budget": ("300", 300),
 }  # fmt: skip
 OPTIONS = [s for s in SETTINGS if s.option is not None]
 

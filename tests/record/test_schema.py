@@ -102,7 +102,7 @@ LATER = {
     "Bracket": {"first_order", "fisher"},
     "NoiseStability": {"reason"},
     "Smoothed": {"reason"},
-    "SmoothingSummary": {"caveat", "reason"},
+    "SmoothingSummary": {"caveat", "reason", "median", "average"},
     "VerifiedBox": {"replay", "distance", "note"},
     "Robustness": {"certified", "guaranteed_by", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},

@@ -383,3 +383,12 @@ def test_a_token_that_a_broken_answer_repeats_is_not_shown(mlp, digits, monkeypa
     ):
         audit(from_url(proxy.url, retries=0), *digits, Settings(**QUICK))
     assert "my-own" not in str(error.value)
+
+
+def test_certificates_are_those_of_the_file(mlp, digits):
+    settings = Settings(**{**QUICK, "certify": ("smoothing:0.1",), "certify_budget": 100})
+    with served({"digits": mlp}) as server:
+        found = audit(from_url(server.url), *digits, settings)
+    expected = audit(MLP, *digits, settings)
+    assert [s.smoothed for s in found.samples] == [s.smoothed for s in expected.samples]
+    assert "The rows go to the served model as it takes them" in found.smoothing[0].caveat

@@ -254,6 +254,25 @@ def test_what_was_certified_is_kept_on_disk(saved, cpu, tmp_path):
         )
 
 
+def test_an_audit_that_was_interrupted_goes_on_from_what_it_kept(saved, cpu, tmp_path):
+    path, data, seen = saved(MLP.onnx()), MLP.samples(12), []
+    options = {**QUICK, "certify": ("smoothing:0.5",), "batch": 64}
+
+    def progress(p):
+        seen.append(p.stage)
+        if p.stage == "certifying by smoothing" and seen.count(p.stage) == 5:
+            raise KeyboardInterrupt
+
+    cut = audit(path, data, settings=cpu(**options), progress=progress, cache_dir=tmp_path / "c")
+    done = [c for c in smoothed(cut) if c.reason is None]
+    assert 0 < len(done) < 12
+    rest = audit(path, data, settings=cpu(**options), cache_dir=tmp_path / "c")
+    whole = audit(path, data, settings=cpu(**options))
+    assert smoothed(rest) == smoothed(whole)
+    assert rest.run.evaluations == whole.run.evaluations
+    assert rest.run.times["cached_rows"] >= sum(CHOOSING + c.tries for c in done)
+
+
 def test_every_row_counts_as_a_pass(saved, cpu):
     path, data = saved(MLP.onnx()), MLP.samples(6)
     without = audit(path, data, settings=cpu(**QUICK))
