@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 def of_each(way: Way) -> list[Callable[[Found], Found]]:
     """The stages that look at each sample by itself, after its flip radius; shards of a plan run them too."""
-    return []
+    later: list[Callable[[Found], Found]] = []
+    settings = way.ground.settings
+    if settings.bracket or settings.verifier is not None:
+        from onnxfim.auditing.stages import local_bounds
+
+        later.append(lambda found: local_bounds.bound_locally(way.ground, found))
+    return later
 
 
 def of_all(way: Way) -> list[Callable[[Found], Found]]:

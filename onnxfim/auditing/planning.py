@@ -144,7 +144,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    return [*parts, *_closing(ground, n)]
+    return [*parts, *_local_bounds(ground, n), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -189,6 +189,7 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     ]
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
+    parts += _local_bounds(context, n)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -228,7 +229,16 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
-    return parts
+    return [*parts, *_local_bounds(context, n)]
+
+
+def _local_bounds(context: Context, n: int) -> list[PlannedStage]:
+    """Bounds of the network around each of n samples, where a bracket is asked for; they make no pass."""
+    if not (context.settings.bracket or context.settings.verifier is not None):
+        return []
+    from onnxfim.auditing.stages.local_bounds import planned_seconds  # few audits have them
+
+    return [PlannedStage("bounding around the samples", seconds=planned_seconds(context, n), unit="samples")]
 
 
 def _verifying(context: Context, n: int) -> list[PlannedStage]:
