@@ -4,8 +4,8 @@
         [--deployed FOLDER] [--out FILE]
 
 Around samples that a model classifies right lie boxes whose half-widths are parts of the smallest L∞ attack that our own search
-finds: those of 1.02 times that length hold a counterexample for certain, so that an "unsat" about them contradicts the attack. Every
-verifier is asked about every box. Its counterexamples are tried on the very file, on its rounded twin where there is one, and with
+finds: those of 1.02 times that length hold a counterexample for certain, so that an "unsat" about them contradicts the attack, as a
+"sat" does our own local bounds where the box is inside them. Every verifier is asked about every box. Its counterexamples are tried on the very file, on its rounded twin where there is one, and with
 ``--deployed`` on OpenVINO, whose build of ONNX Runtime lies in that folder (``pip install --target``), in a process of its own.
 
 Lengths are in pixel units (0 to 1) or raw units. ``--out`` keeps each box as a line of JSON; with it, boxes that it has are not
@@ -58,7 +58,8 @@ _DECIDED = ("sat", "unsat")
 class Box:
     """A box, what a verifier said of it, and what its counterexample does.
 
-    ``attack`` is the length of the smallest attack; ``follows`` whether the file changes its prediction at the counterexample.
+    ``attack`` is the length of the smallest attack, ``local`` the half-width that our own local bounds certify (0: none), and
+    ``follows`` whether the file changes its prediction at the counterexample.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Box:
     note: str = ""
     follows: bool | None = None
     point: tuple[float, ...] = ()
+    local: float = 0.0
 
     @property
     def key(self) -> tuple[str, int, float]:
@@ -82,6 +84,11 @@ class Box:
     def against_attack(self) -> bool:
         """Whether it said that nothing is in a box in which the attack found something."""
         return self.answer == "unsat" and self.epsilon >= self.attack
+
+    @property
+    def against_bounds(self) -> bool:
+        """Whether it said that something is in a box that our own bounds certify."""
+        return self.answer == "sat" and self.epsilon <= self.local
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Net:
     scale: np.ndarray
     attacks: Mapping[int, float]
     predictions: Mapping[int, int]
+    local: Mapping[int, float]
 
     def box(self, sample: int, epsilon: float) -> StaysInBox:
         """The property that the prediction stays in the box of this half-width."""
@@ -106,7 +114,7 @@ def settings_of(case: Case, count: int) -> Settings:
     span, scale = ((0.0, 1.0), (1.0,)) if case.record is None else _raw_range(case)
     return Settings(
         samples=count, method="gradient", replay=0, attack="linf", attack_range=span, input_scale=scale, attack_samples=count,
-        providers=("cpu",),
+        providers=("cpu",), bracket=True,
     )  # fmt: skip
 
 
@@ -136,6 +144,7 @@ def opened(case: Case, count: int) -> Net:
     return Net(
         case, network_of(subject, case.inputs[: 4 * count]), settings.attack_range, np.broadcast_to(scale, shape),
         {s.index: float(s.attack_distance.value) for s in right}, {s.index: int(s.prediction) for s in right},
+        {s.index: s.certified_radius_linf.value or 0.0 for s in right if s.certified_radius_linf is not None},
     )  # fmt: skip
 
 
@@ -150,7 +159,10 @@ def asked(net: Net, command: VerifierCommand, limits: Limits, have: set[tuple[st
                     continue
                 about = net.box(sample, part * attack)
                 said, seconds = ask(command, onnx, about, limits)
-                yield _judged(net, Box(net.case.name, sample, part, part * attack, attack, command.name, "", seconds), about, said)
+                box = Box(
+                    net.case.name, sample, part, part * attack, attack, command.name, "", seconds, local=net.local.get(sample, 0.0)
+                )
+                yield _judged(net, box, about, said)
 
 
 def _judged(net: Net, box: Box, about: StaysInBox, said: Said) -> Box:
@@ -183,7 +195,7 @@ def answer_rows(boxes: Sequence[Box]) -> Iterator[list[Any]]:
             tried = [b for b in mine if b.follows is not None]
             yield [
                 model, verifier, len(mine), counts["unsat"], counts["sat"], counts["unknown"] + counts["timeout"], counts["error"],
-                f"{np.median([b.seconds for b in mine]):.1f}", sum(b.against_attack for b in mine),
+                f"{np.median([b.seconds for b in mine]):.1f}", sum(b.against_attack for b in mine), sum(b.against_bounds for b in mine),
                 f"{sum(bool(b.follows) for b in tried)} of {len(tried)}" if tried else None, out_of_order(mine),
                 notes.most_common(1)[0][0][:90] if notes else None,
             ]  # fmt: skip
@@ -296,8 +308,8 @@ def main() -> None:
                         file.write(json.dumps({k: getattr(box, k) for k in Box.__dataclass_fields__}) + "\n")
     boxes = [b for b in boxes if options.models in b.model]
     headers = (
-        "net", "verifier", "boxes", "unsat", "sat", "undecided", "errors", "median s", "against our attack", "counterexamples the file follows",
-        "out of order", "its most frequent error",
+        "net", "verifier", "boxes", "unsat", "sat", "undecided", "errors", "median s", "against our attack", "against our bounds",
+        "counterexamples the file follows", "out of order", "its most frequent error",
     )  # fmt: skip
     print_table(headers, answer_rows(boxes), title="Answers")
     print_table(("one", "other", "asked both", "both decided", "alike", "share"), agreement_rows(boxes), title="Agreement")
