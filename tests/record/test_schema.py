@@ -104,6 +104,7 @@ LATER = {
     "Smoothed": {"reason"},
     "SmoothingSummary": {"caveat"},
     "VerifiedBox": {"replay", "distance", "note"},
+    "VerifierSummary": {"reason", "model", "model_sha256"},
     "Robustness": {"certified", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},

@@ -200,7 +200,7 @@ def test_time_that_is_up_is_said(path):
 
 def test_an_interrupt_keeps_the_answers_so_far(path, monkeypatch):
     stop, told = Stop(), []
-    original = verifying._Asking._take
+    original = verifying._AskingBoxes._take
 
     def take(self, asked, box):
         original(self, asked, box)
@@ -208,7 +208,7 @@ def test_an_interrupt_keeps_the_answers_so_far(path, monkeypatch):
         if len(told) == 4:
             stop.ask("SIGINT")
 
-    monkeypatch.setattr(verifying._Asking, "_take", take)
+    monkeypatch.setattr(verifying._AskingBoxes, "_take", take)
     got = audit(path, X, settings=settings(verifier_jobs=1), stop=stop)
     assert got.run.partial
     assert got.verifier.boxes == 4
