@@ -38,7 +38,7 @@ from onnxfim.graph.load import load_model
 from onnxfim.record.settings import Settings
 from onnxfim.verifiers.answers import Said
 from onnxfim.verifiers.properties import StaysInBox, box_around
-from onnxfim.verifiers.questions import Limits, ask
+from onnxfim.verifiers.questions import BoxLimits, ask
 from onnxfim.verifiers.verifier_commands import VerifierCommand, verifier_command
 
 #: Half-widths as parts of the smallest attack; the last one holds it.
@@ -148,7 +148,7 @@ def opened(case: Case, count: int) -> Net:
     )  # fmt: skip
 
 
-def asked(net: Net, command: VerifierCommand, limits: Limits, have: set[tuple[str, str, int, float]]) -> Iterator[Box]:
+def asked(net: Net, command: VerifierCommand, limits: BoxLimits, have: set[tuple[str, str, int, float]]) -> Iterator[Box]:
     """What a verifier says of each box of a net."""
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder, "network.onnx")
@@ -301,7 +301,7 @@ def main() -> None:
             refused.append([name, str(error)])
             continue
         for command in commands:
-            for box in asked(net, command, Limits(options.timeout), have):
+            for box in asked(net, command, BoxLimits(options.timeout), have):
                 boxes.append(box)
                 if options.out:
                     with options.out.open("a", encoding="utf-8") as file:
