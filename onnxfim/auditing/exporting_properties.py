@@ -35,14 +35,14 @@ INSTANCES, NETWORK_FILE, ABOUT = "instances.csv", "network.onnx", "properties.js
 _PROPERTY = re.compile(r"sample_\d+_eps_[0-9.]+\.vnnlib")
 
 
-class _Names:
+class _FolderNames:
     """The names that files of such a folder have."""
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in (INSTANCES, NETWORK_FILE, ABOUT) or _PROPERTY.fullmatch(name) is not None)
 
 
-NAMES = _Names()
+NAMES = _FolderNames()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from onnxfim.auditing.reproducing import SAME, SAME_IN_HALF
 from onnxfim.auditing.subject import Subject
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph.alone import copies_alone, with_output_shape
+from onnxfim.graph.ends import ending
 from onnxfim.graph.load import ModelFile, fixed_batch
 from onnxfim.graph.quantised import computes_in_half, rounding_operators
 from onnxfim.runtime.forward import OnnxForward
@@ -23,6 +24,8 @@ from onnxfim.slopes.kinds import OutputReader
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _FEW = 8  # samples at which the copy is held against the file
+_LEVELS = 2  # of outputs that are quantised behind their activation
+_ACTIVATIONS = {"probabilities": "Softmax", "logits": "LogSoftmax", "sigmoid": "Sigmoid"}
 _OTHER_PROVIDER = 2e-2  # relative to the outputs' size: what those of a provider that rounds more may differ by
 _TYPES = {"float32": "float32", "float64": "float64", "float16": "float16", "float": "float32", "double": "float64"}
 
@@ -92,26 +95,25 @@ def network_of(subject: Subject, X: Array) -> VerifiedNetwork:
     if (why := why_unverifiable(subject)) is not None or file is None:
         raise ModelError(f"{subject.info.name}: cannot be given to a verifier: {why}.")
     few = X[:_FEW]
-    last = _ACTIVATION.get(subject.kind.name, "activation")
-    ends = [(subject.output, subject.kind, "")]
-    if subject.read != subject.output and not subject.of_copy and not subject.of_logarithm:
-        ends.insert(0, (subject.read, subject.reader, f"cut before its last {last}, which changes no order"))
+    end = ending(file.graph, subject.output)
+    ends: list[tuple[str, OutputReader, str]] = [(subject.output, subject.kind, "")]
+    if end.logits is not None:
+        before = subject.kind.before_activation() or subject.kind
+        ends.insert(0, (end.logits, before, f"cut before its last {_ACTIVATIONS[end.kind]}, which changes no order"))
     for value, reader, how in ends:
-        if (found := _proved(subject, file, value, reader, few, how)) is not None:
+        if (found := _proved(subject, file, value, reader, few, how, end.rounding)) is not None:
             return found
     raise ModelError(f"{subject.info.name}: cannot be given to a verifier: no copy for one row gives what the file gives.")
 
 
-_ACTIVATION = {"probabilities": "Softmax", "sigmoid": "Sigmoid"}
-
-
-def _proved(subject: Subject, file: ModelFile, value: str, reader: OutputReader, few: Array, how: str) -> VerifiedNetwork | None:
+def _proved(subject: Subject, file: ModelFile, value: str, reader: OutputReader, few: Array, how: str, rounding: float) -> VerifiedNetwork | None:
     """The first copy that ends in ``value`` and tells the file's own probabilities at some samples."""
     truth = _probabilities(subject.forward.outputs(few, np.arange(len(few))), subject.reader)
     into = file.graph.inputs[0] if len(file.graph.inputs) == 1 else next(i for i in file.graph.inputs if i.name == subject.info.input)
     shape = tuple(int(n) for n in few.shape[1:])
     on_cpu = getattr(getattr(subject.forward, "report", None), "obtained", "") == CPU
     slack = (SAME_IN_HALF if computes_in_half(file.proto) else 10 * SAME) if on_cpu else _OTHER_PROVIDER
+    slack = max(slack, _LEVELS * rounding)
     for copy, told in copies_alone(file.proto, into.name, value, shape, fixed=fixed_batch(into), base_dir=file.path.parent.resolve()):
         try:
             forward = OnnxForward(

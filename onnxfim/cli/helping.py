@@ -25,6 +25,7 @@ _COMMANDS = {
     "Measure and compare": ("audit", "compare", "bounds"),
     "Many machines": ("plan", "merge"),
     "Look": ("inspect", "doctor"),
+    "Verifiers": ("export-vnnlib",),
     "Files": ("init", "convert", "schema"),
     "Shell": ("completion", "man"),
 }

@@ -12,7 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from onnxfim.errors import OnnxFimError
 from onnxfim.graph.cutting import part_before, without_functions
 from onnxfim.graph.freeing import freed_copies
-from onnxfim.graph.plainer import without_averages
+from onnxfim.graph.plainer import with_plain_convolutions, without_averages
 from onnxfim.graph.prepare import prepare
 
 #: Operators that compute shapes or decide what is computed: few tools beside a runtime know them.
@@ -35,16 +35,34 @@ def copies_alone(
         fixed: Rows that the model insists on in a call, or None.
         base_dir: Folder of external data.
     """
-    rare = bool(model.functions) or any(n.op_type in _OF_SHAPES for n in model.graph.node)
+    rare = bool(model.functions) or any(n.op_type in _OF_SHAPES for n in model.graph.node) or _packed(model)
     ways = (_simplest, _cut) if rare else (_cut, _simplest)
     for way in ways:
         try:
             for copy, told in way(model, input_name, value, tuple(shape), fixed, base_dir):
-                if (plainer := without_averages(copy)) is not None:
-                    yield plainer, ", ".join(filter(None, (told, "its averages over all positions written as convolutions")))
+                yield from _plainer(copy, told)
                 yield copy, told
         except (OnnxFimError, OSError, ValueError, KeyError, IndexError, TypeError):  # no copy in this way
             continue
+
+
+def _packed(model: onnx.ModelProto) -> bool:
+    """Whether weights are kept as integers, to be scaled each time."""
+    constants = {t.name for t in model.graph.initializer}
+    return any(n.op_type == "DequantizeLinear" and n.input[0] in constants for n in model.graph.node)
+
+
+def _plainer(copy: onnx.ModelProto, told: str) -> Iterator[tuple[onnx.ModelProto, str]]:
+    """The copy without what tools do not read, or misread; nothing where it has none of that."""
+    made = copy
+    for rewritten, words in (
+        (without_averages, "its averages over all positions written as convolutions"),
+        (with_plain_convolutions, "its convolutions without groups and with even paddings"),
+    ):
+        if (found := rewritten(made)) is not None:
+            made, told = found, ", ".join(filter(None, (told, words)))
+    if made is not copy:
+        yield made, told
 
 
 def _cut(
@@ -61,7 +79,7 @@ def _cut(
 def _simplest(
     model: onnx.ModelProto, input_name: str, value: str, shape: tuple[int, ...], fixed: int | None, base_dir: str | os.PathLike[str]
 ) -> Iterator[tuple[onnx.ModelProto, str]]:
-    found = prepare(model, input_name, value, sample_shape=shape, base_dir=base_dir)
+    found = prepare(model, input_name=input_name, output_name=value, sample_shape=shape, base_dir=base_dir)
     entry = next(i for i in model.graph.input if i.name == input_name)
     graph = helper.make_graph(list(found.nodes), "alone", [entry], [onnx.ValueInfoProto(name=value)], list(found.initializers))
     made = helper.make_model(graph, opset_imports=list(found.opset_imports), ir_version=found.ir_version)

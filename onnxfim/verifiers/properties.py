@@ -113,7 +113,7 @@ class StaysInBox:
         Numbers are written with all of their digits and without exponents, which the grammar of version 2 does not have; whoever
         reads them in float32, in float64 or as fractions has the very numbers of the box.
         """
-        x, y = _Names("X", (1, *self.low.shape), version), _Names("Y", self.output_shape or (1, self.outputs), version)
+        x, y = _Letters("X", (1, *self.low.shape), version), _Letters("Y", self.output_shape or (1, self.outputs), version)
         if version == 2:
             yield "(vnnlib-version <2.0>)"
         yield from (f"; {line}" for line in self.about)
@@ -155,7 +155,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class _Names:
+class _Letters:
     """What the entries of an input or output are called, in order."""
 
     letter: str

@@ -33,7 +33,7 @@ _WAIT = 10.0  # seconds for a warden to end what it stands over
 
 
 @dataclass(frozen=True)
-class Limits:
+class BoxLimits:
     """What a verifier may take for one box.
 
     Attributes:
@@ -61,7 +61,7 @@ class Question:
         SettingsError: nothing can be started or written here.
     """
 
-    def __init__(self, command: VerifierCommand, onnx: Path, about: StaysInBox, limits: Limits, folder: Path) -> None:
+    def __init__(self, command: VerifierCommand, onnx: Path, about: StaysInBox, limits: BoxLimits, folder: Path) -> None:
         self._command, self._about, self._limits = command, about, limits
         self._seconds = 0.0
         try:
@@ -191,7 +191,7 @@ def a_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def ask(command: VerifierCommand, onnx: Path, about: StaysInBox, limits: Limits) -> tuple[Said, float]:
+def ask(command: VerifierCommand, onnx: Path, about: StaysInBox, limits: BoxLimits) -> tuple[Said, float]:
     """Ask about one box and wait for the answer: what it said, and the seconds that it took."""
     with a_folder() as folder:
         question = Question(command, onnx, about, limits, folder)

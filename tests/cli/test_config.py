@@ -172,6 +172,7 @@ def test_no_file_makes_a_provider_load_code(here, text):
 def test_neither_file_nor_variable_names_a_library(here):
     assert "provider-library" not in settable(main.commands["audit"])
     assert "custom-op-library" not in settable(main.commands["audit"])
+    assert "verifier" not in settable(main.commands["audit"])
     assert "provider-option" in settable(main.commands["audit"])
 
 

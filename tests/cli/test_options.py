@@ -28,6 +28,8 @@ OTHERS = {
     "surrogate": (None, True), "provider_options": ("device_id=1", ("device_id=1",)), "provider_libraries": ("mine=/m.so", ("mine=/m.so",)),
     "custom_op_libraries": ("/m.so", ("/m.so",)),
     "feed": ("mask=ones", ("mask=ones",)), "shape": ("x:[N,3,8]", ("x:[N,3,8]",)),
+    "verifier": ("marabou", "marabou"), "verifier_timeout": ("5", 5.0), "verifier_samples": ("3", 3), "verifier_precision": ("10%", 0.1),
+    "verifier_budget": ("60", 60.0), "verifier_jobs": ("2", 2), "verifier_model": ("f.onnx", "f.onnx"),
     "at": ("e", "e"), "class_axis": ("-1", -1), "input_kind": ("series", "series"), "batch_axis": ("1", 1), "flip": (None, False),
     "noise": ("uniform:8/255", ("uniform:8/255",)), "noise_stable": ("95%", 0.95), "noise_budget": ("500", 500),
     "certify": ("smoothing:1/4", ("smoothing:1/4",)), "certify_budget": ("300", 300),

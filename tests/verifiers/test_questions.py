@@ -17,7 +17,7 @@ import pytest
 from onnxfim.errors import SettingsError
 from onnxfim.verifiers import questions
 from onnxfim.verifiers.properties import StaysInBox, box_around
-from onnxfim.verifiers.questions import Limits, Question, a_folder, ask
+from onnxfim.verifiers.questions import BoxLimits, Question, a_folder, ask
 from onnxfim.verifiers.verifier_commands import KNOWN, verifier_command
 from tests.support import models
 from tests.support.models import Linear
@@ -51,7 +51,7 @@ def network(tmp_path):
 
 
 def asked(network, mode, epsilon=0.1, *, seconds=20.0, memory=None, **how):
-    return ask(verifier_command(told(mode, **how)), network, about(epsilon), Limits(seconds, memory))[0]
+    return ask(verifier_command(told(mode, **how)), network, about(epsilon), BoxLimits(seconds, memory))[0]
 
 
 @pytest.mark.parametrize("mode", ["exact", "standard", "holds and violated", "colours"])
@@ -136,7 +136,7 @@ def test_an_interrupt_leaves_nothing(network, pids, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     with pytest.raises(KeyboardInterrupt), a_folder() as folder:
-        question = Question(verifier_command(told("hang with children")), network, about(0.1), Limits(60.0), folder)
+        question = Question(verifier_command(told("hang with children")), network, about(0.1), BoxLimits(60.0), folder)
         try:
             found = pids()
             raise KeyboardInterrupt
@@ -153,7 +153,7 @@ import pathlib, sys
 sys.path[:0] = {[p for p in sys.path if p]!r}
 from tests.verifiers.test_questions import *
 with a_folder() as folder:
-    Question(verifier_command(told("hang with children")), pathlib.Path({str(network)!r}), about(0.1), Limits(60.0), folder)
+    Question(verifier_command(told("hang with children")), pathlib.Path({str(network)!r}), about(0.1), BoxLimits(60.0), folder)
     time.sleep(600)
 """
     running = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
@@ -170,7 +170,7 @@ with a_folder() as folder:
 def test_no_shell_reads_a_command(network, tmp_path):
     marker = tmp_path / "marker"
     command = verifier_command(f"{told('exact')} '; touch {marker}' $(touch {marker}) `touch {marker}` > {marker}")
-    ask(command, network, about(0.01), Limits(20.0))
+    ask(command, network, about(0.01), BoxLimits(20.0))
     assert not marker.exists()
 
 

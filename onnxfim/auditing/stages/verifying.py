@@ -34,7 +34,7 @@ from onnxfim.verdict.verifier_answers import changes, verifier_summary
 from onnxfim.verifiers.answers import Said
 from onnxfim.verifiers.closing_in import ClosingIn
 from onnxfim.verifiers.properties import StaysInBox, box_around
-from onnxfim.verifiers.questions import Limits, Question, a_folder
+from onnxfim.verifiers.questions import BoxLimits, Question, a_folder
 from onnxfim.verifiers.verifier_commands import VerifierCommand, verifier_command
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -50,7 +50,7 @@ STAGE = "asking the verifier"
 
 
 @dataclass
-class _Asked:
+class _AskedSample:
     """One sample, and what was said of it."""
 
     position: int
@@ -60,10 +60,10 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _BoxAsked:
     """A box that is asked about, or of which an answer was kept."""
 
-    asked: _Asked
+    asked: _AskedSample
     epsilon: float
     about: StaysInBox
     question: Question | None
@@ -75,7 +75,7 @@ class _Running:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _KeptAnswer:
     """An answer as it is kept on disk."""
 
     answer: str
@@ -99,7 +99,7 @@ def verify(ground: Ground, found: Found) -> Found:
         network = network_of(parent or ground.subject, ground.X[ground.clean.audited])
     except OnnxFimError as error:
         return replace(found, verifier=_summary(ground, [], started, None, reason=str(error)))
-    asking = _Asking(ground, found, command, network, own=parent is None)
+    asking = _AskingBoxes(ground, found, command, network, own=parent is None)
     ended: BaseException | None = None
     try:
         asking.all_of([asking.begun(r) for r in chosen])
@@ -133,7 +133,7 @@ def _parent(ground: Ground) -> Subject | None:
     return subject
 
 
-def _with_answers(result: SampleResult, asked: _Asked, command: VerifierCommand, *, own: bool) -> SampleResult:
+def _with_answers(result: SampleResult, asked: _AskedSample, command: VerifierCommand, *, own: bool) -> SampleResult:
     """The sample with its boxes, and with what was certified where that is more than what was."""
     result = replace(result, verified=tuple(asked.boxes))
     certified, before = asked.search.certified, result.certified_radius_linf
@@ -155,7 +155,7 @@ def _summary(
     )  # fmt: skip
 
 
-class _Asking:
+class _AskingBoxes:
     """All questions of an audit, several at a time."""
 
     def __init__(self, ground: Ground, found: Found, command: VerifierCommand, network: VerifiedNetwork, *, own: bool) -> None:
@@ -164,7 +164,7 @@ class _Asking:
         cores = usable_cores()
         self.jobs = settings.verifier_jobs or cores
         free = available_memory()
-        self.limits = Limits(
+        self.limits = BoxLimits(
             settings.verifier_timeout, None if free is None else int(_MEMORY * free / self.jobs), max(1, cores // self.jobs)
         )  # fmt: skip
         shape = ground.X.shape[1:]
@@ -173,11 +173,11 @@ class _Asking:
         box = allowed_inputs(ground)
         self.low, self.high = box.low.reshape(shape), box.high.reshape(shape)
         self.store = self._opened_store()
-        self.done: list[_Asked] = []
+        self.done: list[_AskedSample] = []
         self.stopped: str | None = None
         self._failures = 0
 
-    def begun(self, result: SampleResult) -> _Asked:
+    def begun(self, result: SampleResult) -> _AskedSample:
         """A sample with the ends between which its boxes lie."""
         ground, settings = self.ground, self.ground.settings
         position = next(p for p, r in self.found.results.items() if r.index == result.index)
@@ -196,7 +196,7 @@ class _Asking:
         about = StaysInBox(
             x, x, result.prediction, network.outputs, network.threshold, network.output_shape, network.dtype
         )  # fmt: skip
-        return _Asked(position, about, search)
+        return _AskedSample(position, about, search)
 
     def _expected(self, result: SampleResult) -> float | None:
         """Where slopes put the nearest change, in L∞."""
@@ -206,10 +206,10 @@ class _Asking:
         l2 = result.boundary_distance.value
         return l2 / float(np.mean(self.scale)) / np.sqrt(self.ground.dimension) if l2 else None
 
-    def all_of(self, samples: Sequence[_Asked]) -> None:
+    def all_of(self, samples: Sequence[_AskedSample]) -> None:
         """Ask about all of them; `done` holds those with an answer, whatever ends it early."""
         started = time.monotonic()
-        waiting, running = list(samples), list[_Running]()
+        waiting, running = list(samples), list[_BoxAsked]()
         self._check_predictions(waiting)
         budget = self.ground.settings.verifier_budget
         with a_folder() as folder:
@@ -243,7 +243,7 @@ class _Asking:
                         one.question.close()
         self._say(samples)
 
-    def _check_predictions(self, waiting: list[_Asked]) -> None:
+    def _check_predictions(self, waiting: list[_AskedSample]) -> None:
         """Leave out samples that the network that is verified decides otherwise than the audited file."""
         for asked in list(waiting):
             scores = self.network.scores(self.ground.X[[asked.position]])
@@ -254,21 +254,21 @@ class _Asking:
                 self._take(asked, VerifiedBox(0.0, "error", 0.0, note=note))
                 waiting.remove(asked)
 
-    def _say(self, samples: Sequence[_Asked]) -> None:
+    def _say(self, samples: Sequence[_AskedSample]) -> None:
         done = sum(a.search.asked for a in samples)
         self.ground.meter.count(done, max(sum(a.search.expected for a in samples), done), "boxes")
         self.ground.say(STAGE)
 
-    def _ask(self, asked: _Asked, epsilon: float, onnx: Path, folder: Path) -> _Running:
+    def _ask(self, asked: _AskedSample, epsilon: float, onnx: Path, folder: Path) -> _BoxAsked:
         x = self.ground.X[asked.position]
         low, high = box_around(x, epsilon, scale=self.scale, low=self.low, high=self.high)
         told = f"sample {self.ground.index(asked.position)}, half-width {epsilon:.17g}"
         about = replace(asked.about, low=low, high=high, about=(told,))
         kept = self._kept(about)
         question = Question(self.command, onnx, about, self.limits, folder) if kept is None else None
-        return _Running(asked, epsilon, about, question, kept)
+        return _BoxAsked(asked, epsilon, about, question, kept)
 
-    def _heard(self, running: list[_Running]) -> list[_Asked]:
+    def _heard(self, running: list[_BoxAsked]) -> list[_AskedSample]:
         """Take in the answers that are there; the samples that they are about."""
         heard = []
         for one in list(running):
@@ -288,12 +288,12 @@ class _Asking:
             heard.append(one.asked)
         return heard
 
-    def _take(self, asked: _Asked, box: VerifiedBox) -> None:
+    def _take(self, asked: _AskedSample, box: VerifiedBox) -> None:
         asked.boxes.append(box)
         if not any(a is asked for a in self.done):
             self.done.append(asked)
 
-    def _judged(self, asked: _Asked, epsilon: float, about: StaysInBox, said: Said, seconds: float) -> tuple[VerifiedBox, float | None]:
+    def _judged(self, asked: _AskedSample, epsilon: float, about: StaysInBox, said: Said, seconds: float) -> tuple[VerifiedBox, float | None]:
         """The answer as it is recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
         box = VerifiedBox(epsilon, said.answer, seconds, note=said.note)
         if said.answer != "sat" or said.point is None:
@@ -343,7 +343,7 @@ class _Asking:
     def _kept(self, about: StaysInBox) -> tuple[Said, float] | None:
         if self.store is None:
             return None
-        kept = self.store.record(_key(about, self.command), lambda record: from_plain(_Kept, record))
+        kept = self.store.record(_key(about, self.command), lambda record: from_plain(_KeptAnswer, record))
         if kept is None:
             return None
         point = np.array(kept.point, np.float64).reshape(about.low.shape) if kept.point else None
@@ -352,7 +352,7 @@ class _Asking:
     def _keep(self, about: StaysInBox, said: Said, seconds: float) -> None:
         if self.store is not None and said.answer != "error":
             point = () if said.point is None else tuple(said.point.ravel().tolist())
-            self.store.put_record(_key(about, self.command), asdict(_Kept(said.answer, seconds, said.note, point)))
+            self.store.put_record(_key(about, self.command), asdict(_KeptAnswer(said.answer, seconds, said.note, point)))
 
 
 def _key(about: StaysInBox, command: VerifierCommand) -> str:
