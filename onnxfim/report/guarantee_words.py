@@ -193,7 +193,7 @@ def verifier_name(found: VerifierSummary) -> str:
 def short_lines(audit: Audit) -> Iterator[tuple[str, str]]:
     """A label and a line for each part that was run, for a card."""
     for b in shown_brackets(audit):
-        yield f"bracket {NORM_WORDS[b.norm]}", bracket_words(audit, b)
+        yield "bracket", f"{NORM_WORDS[b.norm]}: {bracket_words(audit, b)}"
     for n in audit.noise:
         yield "noise", _brief_noise(n)
     for s in audit.smoothing:

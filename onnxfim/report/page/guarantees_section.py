@@ -75,7 +75,8 @@ def guarantees_view(audit: Audit) -> GuaranteesView | None:
         else ""
     )
     ordered = words.most_sensitive(audit)
-    ordered += [s for s in audit.samples if s not in ordered] if len(ordered) < total else []
+    known = {s.index for s in ordered}
+    ordered += [s for s in audit.samples if s.index not in known]
     return GuaranteesView(
         parts=parts,
         brackets=brackets,
