@@ -19,16 +19,17 @@ ROOT = Path(onnxfim.__file__).parent
 
 #: A wing may import from itself and from wings before it only; modules of the top level stand as wings of their own.
 ORDER = (
-    "errors", "record", "graph", "runtime", "served", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "fleet", "report",
+    "errors", "record", "graph", "verifiers", "runtime", "served", "data", "verdict", "gradients", "spectral", "slopes", "auditing", "fleet", "report",
     "pytest_plugin", "integrations", "cli", "__main__",
 )  # fmt: skip
 #: Wings that must not see one another although the order would let them.
 APART = {
     "graph": {"record"},
-    "runtime": {"record"},
-    "data": {"graph", "runtime", "served"},
-    "verdict": {"graph", "runtime", "data", "served"},
-    "served": {"graph"},
+    "runtime": {"record", "verifiers"},
+    "data": {"graph", "verifiers", "runtime", "served"},
+    "verdict": {"graph", "verifiers", "runtime", "data", "served"},
+    "served": {"graph", "verifiers"},
+    "verifiers": {"graph"},
 }
 MOST_LINES = 400
 HEAVY = ("onnxruntime", "onnx", "scipy", "numpy", "jinja2", "rich", "PIL")

@@ -22,6 +22,7 @@ from onnxfim.errors import OnnxFimError
 from onnxfim.graph.joint import JOINT
 from onnxfim.graph.quantised import takes_scales_from_the_batch
 from onnxfim.record.audit import AttackSummary, Calibration, DirectionPicture, GradientInfo
+from onnxfim.record.guarantee_summaries import VerifierSummary
 from onnxfim.record.input_pictures import DirectionSummary
 from onnxfim.record.row_check import RowCheck
 from onnxfim.record.sample import SampleResult, Skipped
@@ -239,6 +240,7 @@ class Found:
         pictures: Of worst directions.
         direction_summary: Worst directions over all samples that have one, of inputs that are tables.
         attack: What the attack replay found, or None.
+        verifier: What a verifier was asked and said, or None.
         scheme: How differences were taken where samples were measured by them.
         ratios: Of sketched values to those of gradients, by the sample's index, where they were checked against each other.
         leads: Of samples measured by differences, weights of their directions, (2, m): where to look for flips.
@@ -254,6 +256,7 @@ class Found:
     pictures: tuple[DirectionPicture, ...] = ()
     direction_summary: DirectionSummary | None = None
     attack: AttackSummary | None = None
+    verifier: VerifierSummary | None = None
     scheme: Scheme | None = None
     ratios: Mapping[int, float] = field(default_factory=dict)
     leads: Mapping[int, Array] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 #: What a count of a stage is of.
-Unit: TypeAlias = Literal["passes", "samples", "layers", "nodes"]
+Unit: TypeAlias = Literal["passes", "samples", "layers", "nodes", "boxes"]
 #: What a pass goes through, as far as its price is another: rows as they stand, rows of differences with what is made of them,
 #: derivative graphs, steps of an attack.
 Kind: TypeAlias = Literal["rows", "differences", "derivatives", "attack"]

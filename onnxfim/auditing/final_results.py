@@ -1,4 +1,4 @@
-"""What no further pass changes, kept on disk as it is: results of samples by differences, and their flips.
+"""What no further pass changes, kept on disk as it is: results of samples by differences, flips, certificates.
 
 An audit that goes on takes them and measures what is missing. What a result depends on is in its store's name or its key, so
 that one of other settings is another.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -21,8 +21,11 @@ import numpy as np
 
 from onnxfim.auditing.cache import Measured, RememberedJacobian
 from onnxfim.auditing.context import Found, Ground
+from onnxfim.auditing.guaranteeing import asks_for_brackets
+from onnxfim.record.guarantees import Smoothed
 from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.sample import Estimate, FlipLengths, SampleResult
+from onnxfim.record.smoothing_terms import ALPHA, CHOOSING
 from onnxfim.slopes.differences import Differences, Request, Sample
 from onnxfim.slopes.measurer import Measurer
 
@@ -46,7 +49,7 @@ class FinalResults:
             return
         self._store = ground.store(
             results_of=self._jacobian.identity, by=fingerprint(measurer), logarithm=ground.subject.of_logarithm,
-            leads=ground.settings.flip, layout=layout_of(Measured),
+            leads=ground.settings.flip, layout=layout_of(Measured), predicted=asks_for_brackets(ground.settings),
         )  # fmt: skip
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
 
@@ -169,6 +172,52 @@ class FinalFlips:
         result, lead = self._found.results[position], self._found.leads.get(position)
         own = fingerprint((lead, result.boundary_distance.value, self._stretch(result), result.prediction))
         return f"{self._keys.of(self._ground.sample(position))}:flip:{own}"
+
+
+@dataclass(frozen=True)
+class _KeptCertificate:
+    """A sample's certificate, and the passes that it took."""
+
+    certificate: Smoothed
+    passes: int
+
+
+class FinalSmoothed:
+    """Certificates of one smoothed classifier, kept on disk; without a cache it holds nothing.
+
+    Args:
+        ground: The audit's ground.
+        sigma: Standard deviation of the noise.
+    """
+
+    def __init__(self, ground: Ground, sigma: float) -> None:
+        self._ground, settings = ground, ground.settings
+        known = (
+            sigma, settings.certify_budget, CHOOSING, ALPHA, settings.input_scale, settings.seed, ground.reader.identity,
+            layout_of(_KeptCertificate),
+        )  # fmt: skip
+        self._store = ground.store(smoothed=known) if ground.memory.keeps else None
+        self._keys = ground.memory.keys(ground.X, ground.samples.held)
+
+    def known(self, positions: Sequence[int]) -> dict[int, Smoothed]:
+        """Of those of the samples whose certificates are kept, these by position; their passes count as remembered."""
+        found: dict[int, Smoothed] = {}
+        if self._store is not None:
+            for p in positions:
+                kept = self._store.content(self._key(p), partial(unpacked, _KeptCertificate))
+                if kept is not None:
+                    found[p] = kept.certificate
+                    self._ground.meter.remembered(kept.passes)
+        return found
+
+    def keep(self, certificates: Mapping[int, Smoothed]) -> None:
+        """Keep these certificates of samples, by position, in one write."""
+        if self._store is not None:
+            kept = [(self._key(p), packed(_KeptCertificate(c, CHOOSING + c.tries))) for p, c in certificates.items()]
+            self._store.put_contents([(key, content) for key, content in kept if content is not None])
+
+    def _key(self, position: int) -> str:
+        return f"{self._keys.of(self._ground.sample(position))}:smoothed"
 
 
 def fingerprint(value: object) -> str:

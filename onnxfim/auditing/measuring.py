@@ -37,6 +37,23 @@ class Way:
     none: str | None = None
     plan: DirectionPlan | None = None
 
+    def to_flips(self, found: Found) -> flipping.Ways:
+        """Where to look for flips of the samples that were found."""
+        if self.none is not None:
+            return flipping.blind_ways(self.ground)
+        if self.derivative.route is not None:
+            return by_gradients.ways(self.ground, self.derivative.route)
+        from onnxfim.auditing.stages import by_differences
+
+        assert self.plan is not None
+        return by_differences.ways(self.ground, self.plan, found)
+
+    @property
+    def looks_for_flips(self) -> bool:
+        """Whether flips are looked for: not where a row's answer depends on its neighbours."""
+        rows = self.ground.rows
+        return self.ground.settings.flip and not (self.none is not None and rows is not None and rows.dependent)
+
     @property
     def kind(self) -> Kind:
         """What it is called."""
@@ -103,12 +120,12 @@ def measured(way: Way) -> tuple[Way, Found]:
         ModelError: gradients failed, where the way is another's plan.
         KeyboardInterrupt, ProviderFailed: nothing was finished yet.
     """
-    ground, flips = way.ground, way.ground.settings.flip
+    ground = way.ground
+    flips = [lambda found: flipping.flip(ground, found, way.to_flips(found))] if way.looks_for_flips else []
     if way.none is not None:
-        found = unmeasurable.without_values(ground, way.none)
-        decides = flips and not (ground.rows is not None and ground.rows.dependent)
-        blind = [lambda found: flipping.flip(ground, found, flipping.blind_ways(ground))] if decides else []
-        return way, unless_interrupted(found, [*blind, *guaranteeing.of_each(way)])
+        return way, unless_interrupted(
+            unmeasurable.without_values(ground, way.none), [*flips, *guaranteeing.of_each(way)]
+        )  # fmt: skip
     if way.derivative.route is not None:
         return _measured_by_gradients(way)
     from onnxfim.auditing.stages import by_differences, refining
@@ -118,8 +135,7 @@ def measured(way: Way) -> tuple[Way, Found]:
         return way, by_differences.without_step(ground, way.derivative.info)
     first = by_differences.first_round(ground, plan, way.derivative.info)
     found = refining.refine(ground, plan, first) if plan.refines and not first.found.interrupted else first.found
-    after = [lambda found: flipping.flip(ground, found, by_differences.ways(ground, plan, found))] if flips else []
-    return way, unless_interrupted(found, [*after, *guaranteeing.of_each(way)])
+    return way, unless_interrupted(found, [*flips, *guaranteeing.of_each(way)])
 
 
 def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
@@ -140,8 +156,8 @@ def _measured_by_gradients(way: Way) -> tuple[Way, Found]:
     later: list[Callable[[Found], Found]] = []
     if ground.step.unchosen is None:
         later.append(lambda found: crosscheck.cross_check(ground, found))
-    if ground.settings.flip:
-        later.append(lambda found: flipping.flip(ground, found, by_gradients.ways(ground, route)))
+    if way.looks_for_flips:
+        later.append(lambda found: flipping.flip(ground, found, way.to_flips(found)))
     return way, unless_interrupted(found, [*later, *guaranteeing.of_each(way)])
 
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from onnxfim.auditing.context import Context, Ground
 from onnxfim.auditing.course import PlannedStage
+from onnxfim.auditing.guaranteeing import asks_for_brackets
 from onnxfim.auditing.instruments import COORDINATE_SCHEME
 from onnxfim.auditing.meter import Outlook
 from onnxfim.auditing.stages.choosing import derivable
 from onnxfim.auditing.stages.input_scaling import RIGHT
 from onnxfim.graph.quantised import rounding_operators
+from onnxfim.record.smoothing_terms import CHOOSING
+from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.slopes.differences import ROWS_PER_DIRECTION
 from onnxfim.slopes.exact import FEW_CLASSES
 
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
 _ITERATED = 115  # passes of a sample by iterations over many classes
 _TIED = 25  # times the passes of a sample, that one on ties takes more for its one-sided slopes
 _CHECKED = 6 * 32  # directions of the check against the sketch
+_BOXES, _BOX_SECONDS = 8, 6.0  # boxes of a sample that a verifier is asked about, and seconds of one
 _FLIPS, _SKETCHED_FLIPS, _BLIND_FLIPS = 11, 16, 40  # passes of a sample that looks for its flip
+_AHEAD = 30  # passes of a sample that looks ahead to a few of many classes
 _KL_POINTS = 12  # passes of a sample that is replayed
 _L2_STEPS, _LINF_STEPS, _PGD_STEPS = 200, 40 * 5, 40 * 2  # of an attack on a sample, two passes each
 _REACHED = 0.9  # of the samples, that an attack has to do with: the others are wrong already
@@ -38,6 +43,7 @@ _SELF_TEST = 176  # passes of the test of derivative graphs
 _LADDER, _BRIEF_LADDER = 768, 150  # passes of the ladder of steps
 _NODE_SECONDS, _GRAPH_SECONDS = 0.01, 0.3  # of deriving and opening a graph
 _DRAWN_SECONDS = 7e-9  # of a number of the directions, that are drawn again where flips are looked for
+_NOISE_SECONDS = 8e-9  # of a number of rows with noise
 _BOUND_SECONDS, _NORM_SECONDS = 0.001, 1.5e-10  # of bounding: a node, and a multiplication of a norm
 
 
@@ -142,7 +148,7 @@ def of_nothing(ground: Ground, n: int) -> list[PlannedStage]:
     parts = [PlannedStage("telling why there is no value")]
     if ground.settings.flip:
         parts.append(PlannedStage("looking for flips", _BLIND_FLIPS * n))
-    return [*parts, *_closing(ground, n)]
+    return [*parts, *_bracketed(ground, n, flips=_BLIND_FLIPS), *_guaranteed(ground, n), *_closing(ground, n)]
 
 
 def _outlook(context: Context, method: str, *, sure: bool) -> Outlook:
@@ -187,6 +193,8 @@ def _by_gradients(context: Context, n: int, each: float | None = None) -> list[P
     ]
     if settings.flip:
         parts.append(PlannedStage("looking for flips", n * _FLIPS))
+    parts += _bracketed(context, n, slopes=1 + outputs if outputs <= FEW_CLASSES else _AHEAD, flips=_FLIPS)
+    parts += _guaranteed(context, n)
     if settings.replay:
         parts.append(PlannedStage("replaying the worst directions", min(n, settings.replay) * _KL_POINTS))
     if settings.attack is not None:
@@ -226,12 +234,53 @@ def _by_differences(context: Context, n: int, first: float, refining: float) -> 
         rows = ROWS_PER_DIRECTION[context.step.scheme] if isinstance(context, Ground) else 1
         drawn = n * settings.budget / rows * context.dimension * _DRAWN_SECONDS
         parts.append(PlannedStage("looking for flips", n * _SKETCHED_FLIPS, seconds=drawn, teaches=False))
+    return [*parts, *_bracketed(context, n, flips=_SKETCHED_FLIPS), *_guaranteed(context, n)]
+
+
+def _bracketed(context: Context, n: int, *, slopes: int = 0, flips: int) -> list[PlannedStage]:
+    """What puts distances in both norms beside the estimates of n samples, if that is asked for, with so many passes of a sample.
+
+    Bounds of the network around each sample make no pass.
+    """
+    if not asks_for_brackets(context.settings):
+        return []
+    from onnxfim.auditing.stages.local_bounds import planned_seconds  # few audits have them
+
+    parts = [PlannedStage("predicting distances", n * slopes, "derivatives" if slopes else "rows")]
+    if context.settings.flip:
+        parts.append(PlannedStage("looking for flips in L∞", n * flips))
+    return [*parts, PlannedStage("bounding around the samples", seconds=planned_seconds(context, n), unit="samples")]
+
+
+def _guaranteed(context: Context, n: int) -> list[PlannedStage]:
+    """What puts guarantees beside the estimates of n samples, each by itself."""
+    parts, settings = [], context.settings
+    if settings.noise:
+        from onnxfim.auditing.stages.noise import rows_expected
+
+        parts.append(PlannedStage("adding noise", n * rows_expected(settings, n), "differences", unit="samples"))
+    if settings.smoothing:
+        decides = context.reader.has_classes and context.subject.info.positions == 1
+        rows = n * len(settings.smoothing) * (CHOOSING + settings.certify_budget) if decides else 0
+        drawn = rows * context.dimension * _NOISE_SECONDS
+        parts.append(PlannedStage("certifying by smoothing", rows, "differences", drawn, unit="samples", teaches=False))
     return parts
+
+
+def _verifying(context: Context, n: int) -> list[PlannedStage]:
+    """Boxes that a verifier is asked about: few take their whole time, and most samples as many as a bisection has steps."""
+    settings = context.settings
+    if settings.verifier is None:
+        return []
+    boxes = min(n, settings.verifier_samples) * _BOXES
+    at_a_time = settings.verifier_jobs or usable_cores()
+    seconds = boxes * min(settings.verifier_timeout, _BOX_SECONDS) / at_a_time
+    return [PlannedStage("asking the verifier", seconds=min(seconds, settings.verifier_budget or seconds), unit="boxes")]
 
 
 def _closing(context: Context, n: int) -> list[PlannedStage]:
     """What every audit ends with."""
-    parts, file = [], context.subject.file
+    parts, file = _verifying(context, n), context.subject.file
     right = context.calibration.accuracy if isinstance(context, Ground) else None
     if not context.samples.synthetic and context.samples.labels is not None and (right is None or right < RIGHT):
         parts.append(PlannedStage(_SCALING_STAGE, min(_SCALING, 7 * len(context.X))))

@@ -32,7 +32,7 @@ from onnxfim.data.class_labels import in_order_of
 from onnxfim.data.iterables import is_whole
 from onnxfim.errors import InputError, SettingsError
 from onnxfim.graph.choosing_inputs import batch_first, choose_input
-from onnxfim.graph.load import ModelFile
+from onnxfim.graph.load import ModelFile, load_model
 from onnxfim.record.audit import Audit, GradientInfo
 from onnxfim.record.dates import report_date
 from onnxfim.record.running import UNMEASURED
@@ -177,6 +177,8 @@ def opened(
     meter = Meter(report, current_stop()) if meter is None else meter
     meter.say("opening the model")
     file = as_model(model, settings)
+    if settings.verifier is not None:
+        _verifier_fits(file, settings)
     samples = inputs if isinstance(inputs, Samples) else samples_of(file, inputs, labels, settings)
     if len(samples) == 0:
         raise InputError("data: no sample is left to audit. Pass at least one sample.")
@@ -210,6 +212,21 @@ def _arranged(file: ModelFile, samples: Samples, settings: Settings, meter: Mete
     inside, values = entered(file, samples, settings, hardware, meter)
     current_watch().knows(values.inputs, np.searchsorted(samples.indices, values.indices))
     return inside, values
+
+
+def _verifier_fits(model: ModelFile | CallableModel, settings: Settings) -> None:
+    """Refuse a verifier that cannot be called, or that there is no file for, before any work."""
+    from onnxfim.verifiers.verifier_commands import verifier_command  # few audits ask one
+
+    assert settings.verifier is not None
+    verifier_command(settings.verifier)
+    if settings.verifier_model is not None:
+        load_model(settings.verifier_model)
+    elif not isinstance(model, ModelFile):
+        raise SettingsError(
+            "--verifier: the model is no file, and a verifier reads files. Name a file of the same network by --verifier-model, or "
+            "drop --verifier."
+        )
 
 
 def _step_fits(step: float | None, dtype: np.dtype[Any]) -> None:

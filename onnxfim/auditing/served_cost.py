@@ -86,7 +86,7 @@ def _requests(part: PlannedStage, batch: int, samples: int) -> int:
         return _TRYING
     if part.stage == "choosing the step":
         return math.ceil(part.passes / min(batch, _RUNG))
-    if part.stage == "looking for flips":
+    if part.stage.startswith("looking for flips"):
         return _ROUNDS * math.ceil(samples / batch)
     if part.stage == "checking the scaling" and part.passes:
         return _SCALINGS * math.ceil(part.passes / _SCALINGS / batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +24,11 @@ def aggregate_of(results: Sequence[SampleResult], measure: str, *, seed: int) ->
     """The statistics of one measure over the samples that have a value, or on which a search for one found nothing."""
     told = BY_NAME[measure]
     estimates = [e for r in results if (e := estimate_of(r, measure)) is not None and e.value is not None]
+    if told.of_what_was_certified and estimates:  # a sample on which nothing was certified has a guarantee of 0 beside the others
+        asked = (told.of(r) for r in results)
+        estimates = [replace(e, value=e.value or 0.0) for e in asked if e is not None]
     values = np.array([e.value for e in estimates], np.float64)
-    ends = [_ends(e, told.of_what_was_found) for e in estimates]
+    ends = [_ends(e, told.own_bounds) for e in estimates]
     lows, highs = np.array(ends, np.float64).reshape(-1, 2).T
     shifted = values * np.array([e.at_temperatures or (1.0, 1.0) for e in estimates], np.float64).T
     return aggregate(
@@ -39,14 +43,17 @@ def _searched_in_vain(estimate: Estimate | None) -> bool:
     return estimate is not None and estimate.value is None and estimate.evaluations > 0
 
 
-def _ends(estimate: Estimate, found: bool) -> tuple[float, float]:
+def _ends(estimate: Estimate, itself: bool) -> tuple[float, float]:
     """The ends of an estimate's own interval; infinite where a bound has none, the value where another one has none.
 
-    What a search found has itself for both ends: it is a number without error, and what lies below it is another question.
+    What a search found, or what was certified, has ``itself`` for both ends: it is a number without error, and what lies beyond it
+    is another question.
     """
     value = estimate.value or 0.0
+    if itself:
+        return value, value
     low, high = own_interval(estimate)
-    missing_low = -math.inf if estimate.kind == "upper bound" and not found else value
+    missing_low = -math.inf if estimate.kind == "upper bound" else value
     missing_high = math.inf if estimate.kind == "lower bound" else value
     return missing_low if low is None else low, missing_high if high is None else high
 

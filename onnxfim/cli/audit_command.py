@@ -79,6 +79,10 @@ def audit_command(model: str, outputs: Outputs, console: Console, given: Collect
         options = {**options, "isolate": "off"}  # no ONNX Runtime runs that might die
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     outputs.check([None if asked else model, read_from(options["data"]), options["labels_path"], options["baseline"]])
+    if options["verifier"] is not None:
+        from onnxfim.verifiers.verifier_commands import verifier_command  # few audits ask one
+
+        verifier_command(options["verifier"])
     if outputs.to_stdout:
         console.take_stdout()
     identity = told.of(Identity("", date=report_date()))
@@ -117,6 +121,8 @@ def _measured(candidate: Candidate, options: dict[str, Any], how: Runs, console:
     many = [f"--{name}" for name in ("devices", "ray") if options[name] is not None]
     if not many:
         return how.audit(candidate, options)
+    if options["verifier"] is not None:
+        raise SettingsError(f"{many[0]}: a verifier is asked by one process, expected no --verifier beside it. Drop one of the two.")
     if len(many) > 1:
         raise SettingsError(f"{' and '.join(many)}: each divides the audit in its own way, expected one. Drop one of the two.")
     if not isinstance(candidate.model, ModelFile):
@@ -139,6 +145,12 @@ def planned(subject: LoadedSubject) -> Planned:
         temperature=settings.temperature is not None,
         flips=settings.flip,
         raw_units=settings.input_scale is not None,
+        bracket=settings.bracket or settings.verifier is not None,
+        smoothing=settings.smoothing,
+        certify_budget=settings.certify_budget,
+        noises=settings.noise,
+        noise_stable=settings.noise_stable,
+        noise_budget=settings.noise_budget,
     )
 
 

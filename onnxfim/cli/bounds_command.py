@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from onnxfim.auditing.entry import unread
 from onnxfim.auditing.inputs import with_feeds
 from onnxfim.cli.console import Console
+from onnxfim.cli.identifying import told_by, words_given
 from onnxfim.cli.outputs import Outputs, write_each
 from onnxfim.errors import InputError, OutputError
 from onnxfim.graph.choosing_heads import choose_heads, heads_of
@@ -20,7 +21,10 @@ from onnxfim.graph.heads import Head, main_head
 from onnxfim.graph.held import POSITION
 from onnxfim.graph.in_logarithms import in_logarithms
 from onnxfim.graph.load import ModelFile, load_model
+from onnxfim.record.dates import report_date
+from onnxfim.record.identity import FileDigest, Identity
 from onnxfim.record.plain import to_plain
+from onnxfim.record.report_id import asked_of_bounds, report_id
 from onnxfim.report.bound_words import bound_lines
 from onnxfim.report.page.bound_section import upper
 from onnxfim.spectral.costs import Weighed
@@ -41,7 +45,7 @@ def bounds_command(
     """Read a graph, write what was asked for, and print the summary."""
     from onnxfim.report import render_bounds_html
 
-    wanted = Outputs(outputs, assets)
+    wanted, told = Outputs(outputs, assets), told_by(options, words_given())
     wanted.check([model])
     if wanted.to_stdout:
         if as_json:
@@ -56,9 +60,10 @@ def bounds_command(
         fed, into = with_feeds(file, tuple(options["input"]), options["output"], options["feed"], options["shape"])
         graph, entry = unread(fed, input_name=into, output_name=output, at=options["at"])
         reading = _read(graph, head, entry, file.path.parent, progress)
-    record = to_json(file, reading)
+    identity = told.of(_identity(file, fed.held_hash, options))
+    record = to_json(file, reading, identity)
     render: dict[str, Callable[[GraphReading], str]] = {
-        "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, assets_dir=assets),
+        "html": lambda found: render_bounds_html(file.path.name, file.sha256, found, identity=identity, assets_dir=assets),
         "json": lambda _: record,
     }
     written = write_each(outputs, render, reading)
@@ -111,7 +116,16 @@ def _head(file: ModelFile, name: str | None) -> Head | None:
     return chosen[0]
 
 
-def to_json(file: ModelFile, reading: GraphReading) -> str:
+def _identity(file: ModelFile, held: str | None, options: Mapping[str, Any]) -> Identity:
+    """Who the report is; ``held`` is the hash of what other inputs were held at."""
+    asked = asked_of_bounds(
+        file.sha256, held=held, **{name: options[name] for name in ("input", "output", "shape", "at")}
+    )  # fmt: skip
+    files = [FileDigest("weights" if at else "model", str(path), sha256) for at, (path, sha256) in enumerate(file.digests)]
+    return Identity(report_id(asked), report_date(), asked=asked, files=tuple(files))
+
+
+def to_json(file: ModelFile, reading: GraphReading, identity: Identity | None = None) -> str:
     """The reading as JSON text; every number is finite."""
     record = {
         "schema_version": "1.0",
@@ -119,6 +133,7 @@ def to_json(file: ModelFile, reading: GraphReading) -> str:
         "architecture": to_plain(reading.architecture),
         "bound": to_plain(reading.bound),
         "closed_forms": to_plain(reading.closed_forms),
+        **({} if identity is None else {"identity": to_plain(identity)}),
     }
     return json.dumps(record, indent=1, allow_nan=False)
 

@@ -23,6 +23,7 @@ from onnxfim.cli.options import (
     isolation_options,
     option,
     run_options,
+    script_option,
     served_options,
 )
 from onnxfim.cli.spelled import OutputFile
@@ -95,14 +96,16 @@ def _optional_data(function: Callable[..., Any]) -> Callable[..., Any]:
 )  # fmt: skip
 @option("--allow-inconclusive", group="gates", is_flag=True, help="Exit with 0 instead of 4 where a gate is undecided.")
 @assets_option
+@script_option
 @identity_options
 @option("-q", "--quiet", group="output", is_flag=True, help="Print errors and the ranking only.")
 @option("-v", "--verbose", group="output", is_flag=True, help="Print how each model was measured.")
 @configured
 @errors_in_one_line
 def compare(
-    subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], assets: str | None, quiet: bool, verbose: bool, **options: Any
-) -> None:
+    subjects: tuple[str, ...], outputs: tuple[tuple[str, str], ...], assets: str | None, script: bool, quiet: bool, verbose: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Compare two or more models on the same samples.
 
     A B … are ONNX files, which need --data and are measured at one common step, or audits saved with -o json=PATH on the same
@@ -119,7 +122,7 @@ def compare(
     console = Console(quiet, verbose)
     with console.said_where_slow("loading ONNX Runtime"):
         import onnxfim.cli.audit_command  # noqa: F401 - here, where it is said that it is slow
-    sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets=assets))
+    sys.exit(compare_command(subjects, outputs or (("html", "comparison.html"),), console, options, assets, script=script))
 
 
 def compare_command(
@@ -127,8 +130,9 @@ def compare_command(
     outputs: Sequence[tuple[str, str]],
     console: Console,
     options: dict[str, Any],
-    *,
     assets: str | None = None,
+    *,
+    script: bool = True,
 ) -> int:
     """Read or measure the audits, compare them, write the outputs; returns the exit code."""
     from onnxfim.cli.gating import INCONCLUSIVE, NOTHING
@@ -175,7 +179,7 @@ def compare_command(
         result = replace(result, gates=decide_delta(result.deployment, gates))
     result = replace(result, notes=(*result.notes, *(f"left out of the comparison: {why}" for why in sides.missing)))
     result = replace(result, identity=told.of(result.identity))
-    written = write_each(outputs, _formats(assets), result)
+    written = write_each(outputs, _formats(assets, script=script), result)
     _print(result, written.files, console)
     if written.problem is not None:
         raise written.problem
@@ -214,14 +218,14 @@ def _code_of_missing(missing: Sequence[OnnxFimError], late: int) -> int:
     return late if all(isinstance(why, OutOfTime) for why in missing) else 2
 
 
-def _formats(assets: str | None) -> dict[str, Callable[[Comparison], str]]:
+def _formats(assets: str | None, *, script: bool) -> dict[str, Callable[[Comparison], str]]:
     from onnxfim.report.comparison_csv import render_comparison_csv, render_pairs_csv
     from onnxfim.report.comparison_html import render_comparison_html
     from onnxfim.report.comparison_markdown import render_comparison_markdown
     from onnxfim.verdict.comparison import Comparison
 
     return {
-        "html": partial(render_comparison_html, assets_dir=assets),
+        "html": partial(render_comparison_html, assets_dir=assets, script=script),
         "json": Comparison.to_json,
         "markdown": render_comparison_markdown,
         "csv": render_comparison_csv,

@@ -37,9 +37,9 @@ _PREFIX = "ONNXFIM_"
 _TABLE = "onnxfim"
 _SHOWN = 200  # letters of a value in a message
 _MAIN = "audit"  # the command whose keys need no table
-# Options that neither a file nor the environment sets: a library is loaded into the process and a function is run, so only a
-# person names one.
-_UNSET = ("config", "help", "version", "provider-library", "custom-op-library", "predict")
+# Options that neither a file nor the environment sets: a library is loaded into the process, a function or a program is run, so
+# only a person names one.
+_UNSET = ("config", "help", "version", "provider-library", "custom-op-library", "predict", "verifier")
 # Variables that are no option's: a token is a secret, which no command line may show; the others are of the machine.
 _VARIABLES = frozenset({TOKEN, MEMORY_LIMIT, CACHE_LIMIT})
 

@@ -65,6 +65,10 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
         called = without_secrets(model)
         what = f"{called} is a served model, which one process asks"
         raise InputError(f"plan: {what}, expected a file. Audit it: onnxfim audit {called}")
+    if options["verifier"] is not None:
+        raise InputError(
+            "plan: --verifier asks one after another about a few samples, which shards do not share. Drop it, and audit the file with it."
+        )
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     Outputs([("plan", target)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])
     if is_stdout(target):
@@ -285,6 +289,8 @@ def _refuse_code(plan: Plan, where: str, reading: DataReading, options: Mapping[
     if options["data"] is None and names_code(reading.data):
         raise InputError(f"{where}: names a program to read the data with, which no file may. Name it with --data {reading.data}.")
     settings = plan.audit.settings
+    if settings.verifier is not None:
+        raise InputError(f"{where}: names a program to run as a verifier, which no plan may. Make the plan anew without --verifier.")
     for name, option, named in (
         ("custom_op_libraries", "--custom-op-library", settings.custom_op_libraries),
         ("provider_libraries", "--provider-library", settings.provider_libraries),

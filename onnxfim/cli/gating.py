@@ -19,7 +19,7 @@ from onnxfim.record.settings import SETTINGS
 from onnxfim.report.gate_words import baseline_words, gate_words, units_of
 from onnxfim.report.numbers import percent, percent_interval
 from onnxfim.verdict import Gate, judge, parse_gate
-from onnxfim.verdict.foreseen import Planned, obstacle
+from onnxfim.verdict.foreseen import Planned, obstacle, too_few_rows
 from onnxfim.verdict.judge import first_run
 
 #: The exit code of an inconclusive audit.
@@ -74,6 +74,8 @@ def warn_of_gates(gates: Sequence[Gate], planned: Planned, console: Console, *, 
     Raises:
         SettingsError: a gate that can neither pass nor fail, unless inconclusive is allowed.
     """
+    if (few := too_few_rows(planned)) is not None and not any(g.name.startswith("noise") for g in gates):
+        console.say(f"warning: noise: {few}", colour="yellow")
     for gate in gates:
         found = obstacle(gate, planned)
         if found is None:

@@ -13,6 +13,7 @@ from onnxfim.cli.compare_command import compare
 from onnxfim.cli.config import FILE, configured, template
 from onnxfim.cli.console import Console
 from onnxfim.cli.ending import errors_in_one_line
+from onnxfim.cli.export_vnnlib import export_vnnlib_command
 from onnxfim.cli.fleet import merge_command, plan_command, require_subject
 from onnxfim.cli.fleet import shard as measure_shard
 from onnxfim.cli.helping import Example
@@ -160,6 +161,7 @@ def audit(
 @option_of("shape")
 @option_of("output")
 @option_of("at")
+@partial(identity_options, host=False)
 @option("-q", "--quiet", is_flag=True, group="output", help="Print errors, the bound and the class only, no table.")
 @configured
 @errors_in_one_line
@@ -175,6 +177,7 @@ def bounds(model: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quie
 main.add_command(compare)
 main.add_command(plan_command)
 main.add_command(merge_command)
+main.add_command(export_vnnlib_command)
 
 
 @main.command(

@@ -131,6 +131,11 @@ assets_option = option(
 )  # fmt: skip
 
 
+script_option = option(
+    "--script/--no-script", default=True, show_default=True, group="output", help="Give the page its script, which sorts, filters and searches tables; it is whole without.",
+)  # fmt: skip
+
+
 def output_options(function: F, *, bare: bool = False) -> F:
     """Options that say what to write; ``bare`` is for a command that may write something that is no report."""
     return _apply(
@@ -140,8 +145,7 @@ def output_options(function: F, *, bare: bool = False) -> F:
             assets_option,
             option("--print-samples", type=click.IntRange(min=1), metavar="N", example=30,
                    help="Samples that the page's table has on paper; the screen has more.  [default: 12]"),
-            option("--script/--no-script", default=True, show_default=True,
-                   help="Give the page its script, which sorts, filters and searches tables; it is whole without."),
+            script_option,
         ],
         function,
         "output",
@@ -225,6 +229,11 @@ def data_options(function: F, *, required: bool = True) -> F:
 def run_options(function: F) -> F:
     """Options that say how to measure: all settings but those of the data."""
     return _apply(_settings_of("model", "measure", "run"), function, "measure")
+
+
+def model_options(function: F) -> F:
+    """Options that say how the model is read."""
+    return _apply(_settings_of("model"), function, "model")
 
 
 def served_options(function: F, *, predict: bool = True) -> F:

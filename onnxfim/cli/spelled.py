@@ -88,6 +88,28 @@ class Floats(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
             self.fail(f"{value!r} is not a number, or numbers with commas between them.", param, ctx)
 
 
+class Fractions(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
+    """Positive sizes with commas between them, each a number or a fraction: ``2/255,0.03``."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        found = tuple(self._size(text, param, ctx) for text in str(value).split(","))
+        return tuple(dict.fromkeys(found))
+
+    def _size(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        above, slash, below = text.partition("/")
+        try:
+            size = float(above) / (float(below) if slash else 1.0)
+        except (ValueError, ZeroDivisionError):
+            size = 0.0
+        if not 0 < size < float("inf"):
+            self.fail(f"{text.strip()!r} is no size such as 8/255 or 0.03.", param, ctx)
+        return size
+
+
 class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.3 on
     """Names with commas between them, as ``age,height``; one that holds a comma stands in quotation marks."""
 

@@ -50,7 +50,7 @@ def passed_words(seconds: float) -> str:
 
 def counted(count: int, unit: str) -> str:
     """So many of a unit, which is named in the plural."""
-    one = {"passes": "pass"}.get(unit, unit.removesuffix("s"))
+    one = {"passes": "pass", "boxes": "box"}.get(unit, unit.removesuffix("s"))
     return f"{count:,} {one if count == 1 else unit}"
 
 

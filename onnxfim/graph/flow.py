@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,7 +22,8 @@ class Flow:
     ``graph`` holds the prepared nodes: functions written out, operators in the form of set 18 or the file's own newer one.
     ``constants`` holds folded results (read weights through `constant`), ``shapes`` the shape of each value with the batch
     axis of the inputs set to 1 (None: rank unknown), ``varying`` the values that depend on ``source``. ``problems`` says
-    by the first output of a node why it could not be brought to that form, ``problem`` why the whole graph could not.
+    by the first output of a node why it could not be brought to that form, ``problem`` why the whole graph could not. ``elements``
+    are the ONNX element types of the values, as far as they are known.
     """
 
     graph: Graph
@@ -32,6 +33,7 @@ class Flow:
     varying: frozenset[str]
     problems: Mapping[str, str]
     problem: str | None
+    elements: Mapping[str, int] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a weight or of a folded constant; None when it is not known before the model runs."""
@@ -42,13 +44,16 @@ class Flow:
         return self.shapes.get(name)
 
 
-def flow(graph: Graph, *, input_name: str | None = None, keeps: Collection[str] = ()) -> Flow:
+def flow(
+    graph: Graph, *, input_name: str | None = None, keeps: Collection[str] = (), sample_shape: Sequence[int] | None = None
+) -> Flow:  # fmt: skip
     """Prepare ``graph`` for one sample, fold constants and follow shapes.
 
     Args:
         graph: The file's graph.
         input_name: The audited input; the first floating-point input by default.
         keeps: Operators that the reader has rules for: they are not written out.
+        sample_shape: Shape of one sample of that input, where the file leaves dimensions open.
 
     Raises:
         ModelError: the graph has no such input, or none at all.
@@ -56,6 +61,10 @@ def flow(graph: Graph, *, input_name: str | None = None, keeps: Collection[str] 
     source = _source(graph, input_name)
     batch = source.shape[0] if source.shape and isinstance(source.shape[0], str) else None
     inputs = {i.name: (_type(i.dtype), _one_sample(i, None if i is source else batch)) for i in graph.inputs}
+    if sample_shape is not None:
+        declared = inputs[source.name][1]
+        rows = declared[0] if declared else 1
+        inputs[source.name] = (_type(source.dtype), (rows, *(int(n) for n in sample_shape)))
     ready = for_one_sample(graph, inputs, keeps=keeps)
     found = ready.found
     shapes = {**found.open, **found.shapes}
@@ -65,7 +74,7 @@ def flow(graph: Graph, *, input_name: str | None = None, keeps: Collection[str] 
         if any(name in varying for name in node.inputs) or node.has_subgraph:
             varying.update(o for o in node.outputs if o)
     fixed = frozenset(varying - found.values.keys())
-    return Flow(view, source, found.values, shapes, fixed, ready.problems, ready.problem)
+    return Flow(view, source, found.values, shapes, fixed, ready.problems, ready.problem, found.elem)
 
 
 _followed: WeakKeyDictionary[Graph, Graph] = WeakKeyDictionary()

@@ -86,7 +86,11 @@ class NoiseSummary:
 @closed
 @dataclass(frozen=True)
 class CertifiedShare:
-    """The share of samples that the smoothed classifier gets right with a radius of at least ``radius``, with its interval."""
+    """The share of samples that the smoothed classifier gets right with a radius of at least ``radius``.
+
+    ``low`` and ``high`` are its 95 % interval in the population that the samples are from; ``low`` is less by the probability that
+    a certificate is wrong.
+    """
 
     radius: NotNegative
     share: Part
@@ -97,7 +101,7 @@ class CertifiedShare:
 @closed
 @dataclass(frozen=True)
 class SmoothingSummary:
-    """The smoothed classifier over all samples.
+    """The smoothed classifier over all samples: the class that noise gives most often, which is another than the file.
 
     Attributes:
         sigma: Standard deviation of the noise.
@@ -108,10 +112,15 @@ class SmoothingSummary:
         agrees: Samples whose smoothed class is the file's own prediction.
         accuracy: Of the smoothed classifier, abstentions counted as wrong; None without labels.
         clean_accuracy: Of the file itself on the same samples; None without labels.
-        curve: Certified accuracy against the radius; without labels the share certified for the file's own prediction.
+        curve: Certified accuracy against the radius, at round radii from 0 on; without labels the share certified for the file's
+            own prediction.
         labelled: Whether the curve is of accuracy.
         choosing: Rows that chose the class.
         budget: Rows that the bound rests on.
+        median: Median radius with an interval by order statistics, 0 where it abstains or has another class than the curve counts;
+            None where no sample was tried.
+        average: Average of the same (ACR).
+        reason: Why no sample was tried; None where one was.
         caveat: What the certificate does not cover.
     """
 
@@ -127,6 +136,9 @@ class SmoothingSummary:
     labelled: bool
     choosing: Positive
     budget: Positive
+    median: Aggregate | None
+    average: NotNegative | None
+    reason: str | None = None
     caveat: str = ""
 
 
@@ -146,6 +158,10 @@ class VerifierSummary:
         contradictions: Boxes said to hold no other prediction in which one was found.
         timeout_seconds: What a box may take.
         seconds: What all took, by the clock.
+        reason: Why nothing, or nothing more, was asked; None where all was.
+        model: Name of the model that was verified in the audited file's place: nothing is certified of the file then. None where
+            the file itself was.
+        model_sha256: Of the copy of it that the verifier was given.
     """
 
     command: str
@@ -162,3 +178,6 @@ class VerifierSummary:
     contradictions: Count
     timeout_seconds: NotNegative
     seconds: NotNegative
+    reason: str | None = None
+    model: str | None = None
+    model_sha256: str | None = None

@@ -31,6 +31,9 @@ class Measure:
         kind: What all of its values are; empty where each tells its own.
         of_what_was_found: Its values are the smallest lengths that a search found. Statistics are of these: their intervals hold
             the sampling alone, not what lies below each, and a sample where the search found nothing counts as larger than all.
+        of_what_was_certified: Its values are lengths that were certified. Statistics are of these: their intervals hold the
+            sampling alone, not what lies above each, and a sample on which nothing was certified counts as 0 beside others.
+        raw: Its values are in raw input units where the scale of these is known.
     """
 
     name: str
@@ -47,6 +50,13 @@ class Measure:
     interval: bool = True
     kind: Kind | Literal[""] = ""
     of_what_was_found: bool = False
+    of_what_was_certified: bool = False
+    raw: bool = False
+
+    @property
+    def own_bounds(self) -> bool:
+        """Whether each value bounds another number, and statistics are of the values themselves."""
+        return self.of_what_was_found or self.of_what_was_certified
 
     def of(self, sample: SampleResult) -> Estimate | None:
         """The sample's estimate; None where the audit has no such measure."""
@@ -77,16 +87,16 @@ MEASURES: tuple[Measure, ...] = (
         of_what_was_found=True,
     ),
     Measure(
-        "flip_radius_linf", "Flip radius, L∞", "ρ_∞", "input units of the bracket, L∞", 1, optional=True, column=None,
-        kind="upper bound", of_what_was_found=True,
+        "flip_radius_linf", "Flip radius, L∞", "ρ_∞", f"{INPUT_UNIT}s, L∞", 1, optional=True, column=None, kind="upper bound",
+        of_what_was_found=True, raw=True,
     ),
     Measure(
-        "certified_radius", "Certified radius", "r", "input units of the bracket, L2", 1, optional=True, column=4,
-        kind="lower bound",
+        "certified_radius", "Certified radius", "r", f"{INPUT_UNIT}s, L2", 1, optional=True, column=4, kind="lower bound",
+        of_what_was_certified=True, raw=True,
     ),
     Measure(
-        "certified_radius_linf", "Certified radius, L∞", "r_∞", "input units of the bracket, L∞", 1, optional=True, column=None,
-        kind="lower bound",
+        "certified_radius_linf", "Certified radius, L∞", "r_∞", f"{INPUT_UNIT}s, L∞", 1, optional=True, column=None,
+        kind="lower bound", of_what_was_certified=True, raw=True,
     ),
     Measure("logit_sensitivity", "Logit sensitivity ‖J‖₂", "‖J‖₂", f"logits per {INPUT_UNIT}", -1, head="‖J‖₂", column=5),
     Measure("trace", "Trace of the Fisher information", "tr F", _PER_MODEL_UNIT, -1, head="Trace", column=6),

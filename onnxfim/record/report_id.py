@@ -56,6 +56,11 @@ def asked_of_several(ids: Sequence[str], **how: Any) -> str:
     return canonical({"id": VERSION, "compared": list(ids), **how})
 
 
+def asked_of_bounds(model: str, **how: Any) -> str:
+    """What a reading of a model's weights alone was asked: the file's SHA-256, and what was said of its inputs and output."""
+    return canonical({"id": VERSION, "bounds": model, **{name: to_plain(value) for name, value in how.items() if value}})
+
+
 def report_id(asked: str) -> str:
     """The SHA-256 of what was asked, in hexadecimal digits."""
     return hashlib.sha256(asked.encode("utf-8")).hexdigest()

@@ -136,7 +136,9 @@ class Robustness:
         deviation: Standard deviation of the data in these units; None where there is none, or the units are deviations.
         counts: Whether samples count that are right, or, without labels, those whose prediction stays.
         curves: One for each kind of distance that was measured; the moves tried come first.
-        certified: What the weights guarantee, or why they say nothing here.
+        certified: What is guaranteed, or why nothing is here.
+        guaranteed_by: What the curve of guaranteed distances rests on, the most frequent first: ``weights``, ``local bounds``,
+            ``verifier``. Empty without that curve, and in files that do not say: it is of the weights then.
         place: Where the model stands among the references.
         no_place: Why it is not told.
     """
@@ -149,6 +151,7 @@ class Robustness:
     counts: Literal["right", "unchanged"]
     curves: tuple[SurvivalCurve, ...]
     certified: str | None = None
+    guaranteed_by: tuple[str, ...] = ()
     place: ReferencePlace | None = None
     no_place: str | None = None
 

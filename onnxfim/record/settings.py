@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from onnxfim.record.declared import check, documented, setting, settings_of
 from onnxfim.record.input_pictures import InputKind
+from onnxfim.record.noises import gaussian_size, what_is_wrong
 
 OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid", "gaussian", "embedding", "detection"]
 #: What each is a distribution of, in words: audits of one family can be compared.
@@ -35,6 +36,14 @@ def shape_given(text: str) -> tuple[str, tuple[int | None, ...]] | None:
         return None
     found = tuple(int(p) if p.isdigit() else None for p in parts)
     return (name.strip(), found) if found.count(None) <= 1 else None
+
+
+def smoothing_sigma(text: str, otherwise: float) -> float | None:
+    """Standard deviation that ``smoothing:SIGMA`` asks for, ``otherwise`` where it gives none; None where it is not written so."""
+    kind, colon, size = text.strip().partition(":")
+    if kind != "smoothing":
+        return None
+    return gaussian_size(size) if colon else otherwise
 
 
 @documented
@@ -177,7 +186,8 @@ class Settings:
     )  # fmt: skip
     sigma: float = setting(
         1.0, help="Standard deviation of the Gaussian, in output units, where the output kind is gaussian or "
-        "embedding (of length 1).", over=0, row="changed", matters=True,
+        "embedding (of length 1); of classes, that of the noise of --certify smoothing, in raw input units where these are known.",
+        over=0, row="changed", matters=True,
         group="model",
     )  # fmt: skip
     score_threshold: float = setting(
@@ -223,6 +233,7 @@ class Settings:
     noise: tuple[str, ...] = setting(
         (), help="Noise under which each prediction must stay, such as gaussian:0.1 (its standard deviation) or uniform:8/255 (its "
         "half-width), in raw input units where these are known: how often it does, with a stated confidence.",
+        good=lambda s: s.wrong_noise is None, wrong="{settings.wrong_noise}",
         metavar="KIND:SIZE", example=["gaussian:0.1"], row="changed",
     )  # fmt: skip
     noise_stable: float = setting(
@@ -230,12 +241,14 @@ class Settings:
         under=1, option="noise-stable", row="changed",
     )  # fmt: skip
     noise_budget: int = setting(
-        4000, help="Rows with noise of a sample at most, for each noise.", least=50,
-        wrong="{value} rows decide nothing; give at least {least}.", option="noise-budget", row="changed",
+        4000, help="Rows with noise of a sample at most, for each noise.", least=50, most=10**9,
+        wrong="{value} is not a number of rows from {least} to a billion.", option="noise-budget", row="changed",
     )  # fmt: skip
     certify: tuple[str, ...] = setting(
         (), help="Certificates beside the estimates: smoothing:SIGMA is the L2 radius of the classifier smoothed by Gaussian noise "
-        "of this standard deviation (Cohen et al. 2019); smoothing alone takes --sigma.",
+        "of this standard deviation, such as 0.25 or 30/255, in raw input units where these are known (Cohen et al. 2019); "
+        "smoothing alone takes --sigma.", good=lambda s: all(smoothing_sigma(text, s.sigma) is not None for text in s.certify),
+        wrong="{value} holds one that is no certificate. Write it such as 'smoothing:0.25', 'smoothing:30/255' or 'smoothing'.",
         metavar="smoothing[:SIGMA]", example=["smoothing:0.25"], row="changed",
     )  # fmt: skip
     certify_budget: int = setting(
@@ -254,6 +267,23 @@ class Settings:
         10, help="Samples that a verifier is asked about at most: the worst, the median and the best ones.", least=1,
         wrong="{value} is not a positive number of samples.", option="verifier-samples", row="changed",
     )  # fmt: skip
+    verifier_precision: float = setting(
+        0.05, help="How far the largest box without another prediction may lie below the least box that has one or was not decided, "
+        "as a share.", share=True, over=0, under=1, option="verifier-precision", row="changed",
+    )  # fmt: skip
+    verifier_budget: float | None = setting(
+        600.0, help="Seconds that all boxes together may take; no new one begins after them.", over=0, option="verifier-budget",
+        unset="no limit", row="changed",
+    )  # fmt: skip
+    verifier_jobs: int | None = setting(
+        None, help="Boxes that are verified at a time.", least=1, wrong="{value} is not a positive number of boxes.",
+        unset="one for each core", option="verifier-jobs", group="run", example=4, row="changed", identifies=False,
+    )  # fmt: skip
+    verifier_model: str | None = setting(
+        None, help="A file to verify in the audited file's place, such as the float parent of an int8 file: counterexamples are "
+        "tried on the audited file, and nothing is certified of it.", metavar="PATH", unset="the audited file",
+        option="verifier-model", example="float.onnx", row="changed",
+    )  # fmt: skip
     bounds: bool = setting(True, help="Read the architecture class and the spectral bound from the weights.", row="changed")
     surrogate: bool = setting(False, help="Differentiate a clip surrogate of a quantised file, labelled as such.", row="changed")
 
@@ -264,6 +294,22 @@ class Settings:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs that are perturbed; none where that is left to the file."""
         return (self.input,) if isinstance(self.input, str) else self.input or ()
+
+    @property
+    def raw(self) -> bool:
+        """Whether the raw input's units are known and are not the model's own."""
+        return self.input_scale is not None and any(s != 1 for s in self.input_scale)
+
+    @property
+    def smoothing(self) -> tuple[float, ...]:
+        """Standard deviations of the smoothed classifiers that certificates are asked of, each once, in the order given."""
+        found = (smoothing_sigma(text, self.sigma) for text in self.certify)
+        return tuple(dict.fromkeys(sigma for sigma in found if sigma is not None))
+
+    @property
+    def wrong_noise(self) -> str | None:
+        """Why the noises cannot be those of one audit, or None."""
+        return what_is_wrong(self.noise)
 
     @property
     def tells_kind(self) -> bool:

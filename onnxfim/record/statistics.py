@@ -307,10 +307,13 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def clopper_pearson(count: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share, ``count`` of n: never below its level (Clopper & Pearson 1934, Biometrika 26)."""
-    low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, _TAIL))
-    high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - _TAIL))
+def clopper_pearson(count: int, n: int, below: float = _TAIL, above: float = _TAIL) -> tuple[float, float]:
+    """Interval of a share, ``count`` of n: never below its level (Clopper & Pearson 1934, Biometrika 26).
+
+    The share lies below it with a chance of ``below`` at most, and above it with ``above``; together 5 % where they are not given.
+    """
+    low = 0.0 if count == 0 else float(betaincinv(count, n - count + 1, below))
+    high = 1.0 if count == n else float(betaincinv(count + 1, n - count, 1 - above))
     return low, high
 
 

@@ -23,5 +23,9 @@ VERDICT = 0x76657264
 DATA = 0x64617461
 #: Points beside the samples, which tell ties from equal values and give one-sided slopes: ``[seed, sample, word]``.
 KINKS = 0x6B696E6B
+#: Noise of smoothed classifiers, the same for every standard deviation: ``[seed, sample, word]``.
+SMOOTHING = 0x736D6F6F
+#: Noise under which predictions are to stay, the same at every sample: ``[seed, word, kind, chunk of rows]``.
+NOISE = 0x6E6F6973
 #: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
 DITHER = 1

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import BaselineComparison, GateResult, TypicalChange
 from onnxfim.record.foreign_text import visible
-from onnxfim.record.measures import BY_NAME
-from onnxfim.report.numbers import MISSING, SMALLEST_FOUND, inline_label, known_ends, number, p_words
+from onnxfim.report.numbers import MISSING, inline_label, known_ends, number, p_words, what_of
+from onnxfim.verdict import smoothing_gates
+from onnxfim.verdict.guarantee_gates import SHARES as GUARANTEED_SHARES
+from onnxfim.verdict.guarantee_gates import without_choice
 
 _SHARES = ("clean_accuracy", "mean_confidence", "agreement", "accuracy_change")
 _MOST_DIGITS = 17  # a double has no more
@@ -24,8 +26,8 @@ def value_words(gate: GateResult, units: str = "") -> str:
     if gate.value is None and gate.low is None and gate.high is None:
         return MISSING
     form = _form(gate)
-    found = BY_NAME.get(gate.name.partition(".")[0])
-    kind = f", {SMALLEST_FOUND}" if found is not None and found.of_what_was_found else ""
+    of = what_of(gate.name.partition(".")[0])
+    kind = f", {of}" if of else ""
     value = "beyond all that was found" if gate.value is None else form(gate.value)
     return f"{value}{_ends(gate, form)}{' ' + visible(units) if units else ''}{kind}"
 
@@ -42,6 +44,8 @@ def decided_words(gate: GateResult, units: str = "") -> str:
 
 def units_of(audit: Audit, name: str) -> str:
     """Units of what a gate names; empty for a share, a count or a temperature."""
+    if (smoothing := smoothing_gates.read_name(name)) is not None:
+        return smoothing_gates.units(audit, smoothing)
     group = audit.aggregates.get(name.partition(".")[0])
     return "" if group is None else group.units
 
@@ -105,7 +109,8 @@ def _form(gate: GateResult) -> Callable[[float], str]:
     values = [gate.value, gate.low, gate.high]
     if gate.name.startswith("findings."):
         return _plain
-    if gate.name in _SHARES or gate.text.rstrip().endswith("%"):
+    shares = without_choice(gate.name) in GUARANTEED_SHARES or smoothing_gates.is_share(gate.name)
+    if gate.name in _SHARES or shares or gate.text.rstrip().endswith("%"):
         return _shares(values, gate.threshold)
     return _numbers(values, gate.threshold)
 

@@ -13,9 +13,11 @@ from markupsafe import Markup, escape
 from onnxfim.errors import OutputError
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
+from onnxfim.record.identity import Identity
 from onnxfim.report.assets import Assets, placed
 from onnxfim.report.compiled_templates import CompiledTemplates
 from onnxfim.report.glossary import Explainer, with_symbols
+from onnxfim.report.identity_words import identity_facts, identity_line, note_lines, running_line
 from onnxfim.report.page.audit_page import PRINT_SAMPLES, build_page
 from onnxfim.report.page.bound_section import bound_view
 
@@ -57,24 +59,33 @@ def render_html(
     )  # fmt: skip
 
 
-def render_bounds_html(name: str, sha256: str, reading: GraphReading, *, assets_dir: str | Path | None = None) -> str:
+def render_bounds_html(
+    name: str, sha256: str, reading: GraphReading, *, identity: Identity | None = None, assets_dir: str | Path | None = None
+) -> str:  # fmt: skip
     """Class and spectral bound of a model as HTML text, without any measurement.
 
     Args:
         name: The model's name.
         sha256: Hash of its file.
         reading: What its graph tells.
+        identity: Who the report is, or None.
         assets_dir: As for `render_html`.
 
     Raises:
         OutputError: as for `render_html`.
     """
     shown = visible(name)
+    title = visible(identity.title) if identity is not None and identity.title else shown
     return render(
         "bounds.html.j2",
         placed(assets_dir),
-        title=f"{shown}: spectral bound",
-        name=shown,
+        title=f"{title}: spectral bound",
+        name=title,
+        report=identity_facts(identity, without=("Title", "Note")) if identity is not None else (),
+        line=identity_line(identity, {}),
+        note=note_lines(identity),
+        running=running_line(f"{title}: spectral bound", identity),
+        model=shown if title != shown else "",
         sha256=visible(sha256),
         bound=bound_view(reading.architecture, reading.bound, reading.closed_forms),
     )

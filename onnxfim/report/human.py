@@ -14,6 +14,7 @@ from onnxfim.record.statistics import bracketing
 from onnxfim.report.guarantee_words import bracket_line, noise_line
 from onnxfim.report.numbers import count, inline_label, known_ends, number, percent, short
 from onnxfim.report.vocabulary import NORM_WORDS
+from onnxfim.verdict.guarantors import GUARANTORS, VERIFIER, WEIGHTS
 from onnxfim.verdict.survival import robustness
 
 _MOST_RUNGS = 3  # of the attack's ladder in its sentence
@@ -258,15 +259,23 @@ def band_words(place: ReferencePlace) -> str:
 
 
 def guarantee_line(told: Robustness) -> str | None:
-    """Within which distance the weights allow no flip; None where they say nothing there."""
+    """Within which distance no flip is possible, and by what; None where nothing is guaranteed there."""
     curve = told.curve("certified")
     half = curve.half if curve is not None else None
     if curve is None or half is None or not half.epsilon:
         return None
+    who_says, verb = guaranteed_by(told)
     return (
-        f"The weights guarantee that half of the {who(curve, told.counts)} cannot flip within ε = {number(half.epsilon)} "
-        f"({size(half.epsilon, curve, told)})."
+        f"{who_says[:1].upper()}{who_says[1:]} {verb} that half of the {who(curve, told.counts)} cannot flip within "
+        f"ε = {number(half.epsilon)} ({size(half.epsilon, curve, told)})."
     )
+
+
+def guaranteed_by(told: Robustness) -> tuple[str, str]:
+    """What the guaranteed distances rest on, and its verb: ``the weights``, ``guarantee``."""
+    names = [GUARANTORS.get(name, visible(name)) for name in told.guaranteed_by or (WEIGHTS,)]
+    one = len(names) == 1 and told.guaranteed_by == (VERIFIER,)
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0], "guarantees" if one else "guarantee"
 
 
 def divergence_line(audit: Audit, told: Robustness) -> str | None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 
 from onnxfim.record.dates import is_date
-from onnxfim.record.foreign_text import visible
+from onnxfim.record.foreign_text import one_line, visible
 from onnxfim.record.identity import Identity
 from onnxfim.record.settings import SETTINGS, Settings
 
@@ -46,7 +46,12 @@ def _facts(identity: Identity) -> Iterator[tuple[str, str]]:
     if identity.host:
         yield "Host", identity.host
     if identity.note:
-        yield "Note", identity.note
+        yield "Note", one_line(identity.note)
+
+
+def note_lines(identity: Identity | None) -> str:
+    """The note in its own lines, made visible; empty where there is none."""
+    return "\n".join(map(visible, ((identity and identity.note) or "").splitlines())).strip()
 
 
 def identity_properties(identity: Identity | None) -> Iterator[tuple[str, str]]:
@@ -57,7 +62,7 @@ def identity_properties(identity: Identity | None) -> Iterator[tuple[str, str]]:
         "report_id": identity.report_id,
         "date": identity.date,
         "title": identity.title,
-        "note": identity.note,
+        "note": one_line(identity.note or ""),
         "host": identity.host,
         "command": command_text(identity),
     }

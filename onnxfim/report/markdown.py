@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate
-from onnxfim.record.measures import MEASURES, STATISTICS
+from onnxfim.record.measures import STATISTICS
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.report.decisions import gates
 from onnxfim.report.guarantee_figures import figure_words, guaranteed_figures
@@ -15,7 +15,6 @@ from onnxfim.report.human import human_lines
 from onnxfim.report.identity_words import changed_settings, command_text, identity_facts, identity_line
 from onnxfim.report.markdown_text import code, code_block, prose
 from onnxfim.report.numbers import (
-    SMALLEST_FOUND,
     count,
     interval,
     known_ends,
@@ -25,6 +24,7 @@ from onnxfim.report.numbers import (
     percent,
     percent_interval,
     seconds,
+    what_of,
 )
 from onnxfim.report.served_words import hash_name
 from onnxfim.report.vocabulary import VERDICT_SIGNS, VERDICT_WORDS
@@ -110,8 +110,10 @@ def _statistics(audit: Audit) -> str:
             if a.value is not None or a.low is not None:
                 value = "beyond all found" if a.value is None else number(a.value)
                 rows.append((code(measure), name, value, _ends(a)))
-    found = ", ".join(code(m.name) for m in MEASURES if m.of_what_was_found and m.name in audit.aggregates)
-    note = f" {found}: {SMALLEST_FOUND}." if found else ""
+    of: dict[str, list[str]] = {}
+    for name in audit.aggregates:
+        of.setdefault(what_of(name), []).append(code(name))
+    note = "".join(f" {', '.join(names)}: {what}." for what, names in of.items() if what)
     end = f"\n\n{prose(audit.units)}; {count(len(audit.samples), 'sample')}, {len(audit.skipped):,} skipped.{note}"
     return _table("### Numbers", ("Measure", "Statistic", "Value", "95 % interval"), rows) + end
 

@@ -12,7 +12,17 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MISSING = "not measured"
 #: What statistics of lengths that a search found are of.
 SMALLEST_FOUND = "of the smallest found, an upper bound of each"
+#: What statistics of lengths that were certified are of.
+CERTIFIED = "of the lengths certified, a lower bound of each"
 _STATISTIC_LABELS = {s.name: s.label for s in STATISTICS}
+
+
+def what_of(measure: str) -> str:
+    """What the statistics of a measure are of, where each of its values bounds another number; empty for others."""
+    told = BY_NAME.get(measure)
+    if told is None or not told.own_bounds:
+        return ""
+    return SMALLEST_FOUND if told.of_what_was_found else CERTIFIED
 
 
 def number(value: float | None, *, digits: int = 3) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from onnxfim.errors import InputError
 from onnxfim.runtime.batch_finder import BatchFinder
 from onnxfim.runtime.output_layout import as_classes
-from onnxfim.runtime.rows import Rows
+from onnxfim.runtime.rows import Rows, on_grid
 from onnxfim.runtime.watching import watched
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -76,4 +76,6 @@ class CallableForward:
             moved += rows.scale.reshape(shape) * np.asarray(rows.v).reshape(moved.shape) * field
             if rows.w is not None:
                 moved += rows.dither / 127.0 * rows.w.reshape(moved.shape) * field
+            if rows.grid is not None:
+                on_grid(moved, rows.grid)
             yield self._call(moved)

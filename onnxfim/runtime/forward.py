@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,10 +18,10 @@ from onnxfim.runtime.failures import OutOfMemory
 from onnxfim.runtime.hardware import ANY, Hardware, InputProfile
 from onnxfim.runtime.host_rows import made_rows, makes
 from onnxfim.runtime.output_layout import as_classes
-from onnxfim.runtime.perturb import BoundPair, RowBuffer, perturbation_graph
+from onnxfim.runtime.perturb import BoundPair, RowBuffer, moving_graph, perturbation_graph
 from onnxfim.runtime.providers import CPU
 from onnxfim.runtime.row_counts import filled, has_own_device, padded_size
-from onnxfim.runtime.rows import Rows, Signs, known_positions, taken
+from onnxfim.runtime.rows import Moves, Rows, Signs, known_positions, taken
 from onnxfim.runtime.session import open_session, run
 from onnxfim.runtime.shared_cores import SharedCores, usable_cores
 from onnxfim.runtime.turns import WeightTurns
@@ -107,7 +107,7 @@ class OnnxForward:
         self._row_seconds = math.inf  # of a row, as the last ones took
         self._wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
         self._fixed = fixed
-        self._pairs: dict[tuple[bool, bool, bool, bool], BoundPair] = {}
+        self._pairs: dict[object, BoundPair] = {}  # by what makes their rows
         self._place = self.hardware.device
         self._buffer = RowBuffer(*self._place)
         self.ahead = self._place[0] != "cpu"  # whether rows are made while the model answers others
@@ -243,7 +243,7 @@ class OnnxForward:
         if self.placed:
             of = known_positions(of, len(X))
         # The next batch of directions is drawn, and unpacked where that is to be, while this one runs.
-        source = iter(batches) if self.packs else (replace(rows, v=np.asarray(rows.v)) for rows in batches)
+        source = iter(batches) if self.packs else map(_unpacked, batches)
         from concurrent.futures import ThreadPoolExecutor  # of sketches alone
 
         with ThreadPoolExecutor(1, thread_name_prefix="onnxfim-draw") as pool:
@@ -264,7 +264,7 @@ class OnnxForward:
                 return None
             pair, feeds = self.fed(X, rows)
             try:
-                return rows, pair, pair.made(feeds, (len(feeds["scale"]), *self._shape), self._dtype, buffer)
+                return rows, pair, pair.made(feeds, (self._fed_rows(rows), *self._shape), self._dtype, buffer)
             except OutOfMemory:
                 return rows, pair, None
 
@@ -320,17 +320,23 @@ class OnnxForward:
         if self._on_host:
             return self._made_here(X, rows, of)
         pair, feeds = self.fed(X, rows)
-        count = len(feeds["scale"])
+        count = self._fed_rows(rows)
         beside = self._beside(self._of(of, rows), count)
         return self._classes(pair.run(feeds, (count, *self._shape), self._dtype, beside)[0], len(rows.sample))
+
+    def _fed_rows(self, rows: Rows) -> int:
+        """Rows that so many are filled up to in a call; they are never cut."""
+        return max(len(rows.sample), self._size(len(rows.sample)))
 
     def fed(self, X: Array, rows: Rows) -> tuple[BoundPair, dict[str, Array]]:
         """The pair that makes these rows of X and answers them, and what is fed to it; filled up to the rows of a call."""
         count = len(rows.sample)
-        whole = self._size(count)
+        whole = self._fed_rows(rows)
         if count < whole:
             rows = _repeat_last(rows, whole)
         used, sample = np.unique(rows.sample, return_inverse=True)
+        if isinstance(rows.v, Moves):
+            return self._moving(rows, X[used], sample)
         one = (1,) * len(self._shape)
         size = (len(rows.sample), *self._shape)
         feeds = {
@@ -348,15 +354,38 @@ class OnnxForward:
         packed = isinstance(rows.v, Signs)
         return self._pair(rows.w is not None, len(used) == 1, rows.field is not None, packed), feeds
 
+    def _moving(self, rows: Rows, base: Array, sample: Array) -> tuple[BoundPair, dict[str, Array]]:
+        """The same of rows that are moved as was drawn."""
+        moves = rows.plain_moves
+        assert moves is not None, "moves that are scaled, or dithered"
+        used, of = np.unique(moves.of, return_inverse=True)
+        feeds = {
+            "base": np.ascontiguousarray(rows.bases(base), dtype=self._wide),
+            "sample": sample.astype(np.int64, copy=False),
+            "moves": moves.values[used].astype(self._wide, copy=False).reshape(-1, *self._shape),
+            "move": of.astype(np.int64, copy=False),
+        }
+        return self._kept_pair(("moving", rows.grid), lambda: moving_graph(self._shape, self._dtype, rows.grid)), feeds
+
     def _pair(self, dithered: bool, shared: bool, scaled: bool, packed: bool) -> BoundPair:
-        kind = (dithered, shared, scaled, packed)
+        return self._kept_pair(
+            (dithered, shared, scaled, packed),
+            lambda: perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled, packed=packed),
+        )
+
+    def _kept_pair(self, kind: object, graph: Callable[[], bytes]) -> BoundPair:
+        """The model's session and one that makes rows of a kind, which is opened once."""
         session = self.session  # where it had rested there is no pair
         if kind not in self._pairs:
-            graph = perturbation_graph(self._shape, self._dtype, dithered=dithered, shared=shared, scaled=scaled, packed=packed)
             # One thread, no spinning: a second spinning pool on the same cores costs 1.6x (measured).
-            little, _ = open_session(graph, self.hardware.of_rows, threads=1)
+            little, _ = open_session(graph(), self.hardware.of_rows, threads=1)
             self._pairs[kind] = BoundPair(session, little, self._input, [self._output], self._buffer)
         return self._pairs[kind]
+
+
+def _unpacked(rows: Rows) -> Rows:
+    """The rows with their directions as bytes."""
+    return replace(rows, v=np.asarray(rows.v)) if isinstance(rows.v, Signs) else rows
 
 
 def _repeat_last(rows: Rows, count: int) -> Rows:

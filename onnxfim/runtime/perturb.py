@@ -80,6 +80,44 @@ def perturbation_graph(
     return bytes(model.SerializeToString())
 
 
+def moving_graph(shape: tuple[int, ...], dtype: np.dtype, grid: tuple[float, float, float] | None = None) -> bytes:
+    """Serialised ONNX model that makes rows moved by given moves, each of which serves several rows and crosses the bus once.
+
+    Inputs: ``base`` (S, *shape), ``sample`` int64 (B,), ``moves`` (m, *shape), ``move`` int64 (B,). Output: ``rows`` (B, *shape) in
+    ``dtype``, ``base[sample] + moves[move]``, rounded to a grid where there is one; the arithmetic is that of `perturbation_graph`.
+    """
+    wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+    wide_type = helper.np_dtype_to_tensor_dtype(wide)
+    out_type = helper.np_dtype_to_tensor_dtype(dtype)
+    inputs = [
+        helper.make_tensor_value_info("base", wide_type, ["S", *shape]),
+        helper.make_tensor_value_info("sample", TensorProto.INT64, ["B"]),
+        helper.make_tensor_value_info("moves", wide_type, ["m", *shape]),
+        helper.make_tensor_value_info("move", TensorProto.INT64, ["B"]),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["base", "sample"], ["at"], axis=0),
+        helper.make_node("Gather", ["moves", "move"], ["by"], axis=0),
+        helper.make_node("Add", ["by", "at"], ["moved"]),
+    ]
+    constants, last = [], "moved"
+    if grid is not None:
+        constants = [
+            numpy_helper.from_array(np.array(g, wide), name) for g, name in zip(grid, ("low", "high", "unit"), strict=True)
+        ]
+        steps = [("Sub", "low"), ("Div", "unit"), ("Round", ""), ("Mul", "unit"), ("Add", "low"), ("Clip", "low")]
+        for k, (op, by) in enumerate(steps):
+            nodes.append(helper.make_node(op, [last, *filter(None, [by]), *(["high"] * (op == "Clip"))], [f"step{k}"]))
+            last = f"step{k}"
+    nodes.append(helper.make_node("Cast", [last], ["rows"], to=out_type))
+    output = helper.make_tensor_value_info("rows", out_type, ["B", *shape])
+    model = helper.make_model(
+        helper.make_graph(nodes, "moving", inputs, [output], constants), opset_imports=[helper.make_opsetid("", _OPSET)]
+    )
+    model.ir_version = _IR_VERSION
+    return bytes(model.SerializeToString())
+
+
 def _unpacking(shape: tuple[int, ...], wide: np.dtype) -> tuple[list[NodeProto], list[TensorProto]]:
     """Nodes and constants that make ``direction`` (B, *shape) of ±1 of the bits ``v``: a byte is the row of a table."""
     d = math.prod(shape)
@@ -102,7 +140,7 @@ def _unpacking(shape: tuple[int, ...], wide: np.dtype) -> tuple[list[NodeProto],
 
 # Rows are made in pieces of this size on the CPU: what the perturbation keeps meanwhile stays in the cache, and small.
 _PIECE_BYTES = 2**20
-_PER_ROW = frozenset({"sample", "scale", "v", "w"})
+_PER_ROW = frozenset({"sample", "scale", "v", "w", "move"})
 
 
 class RowBuffer:

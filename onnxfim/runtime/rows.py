@@ -54,6 +54,31 @@ class Signs:
         return self.packed[self.of]
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Moves of any size as they were drawn; rows that share one, of one sample or of several, share its memory.
+
+    Attributes:
+        values: The moves, float32 (m, d).
+        of: Which of them each row makes, (B,).
+    """
+
+    values: Array
+    of: Array
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, which: Any) -> Moves:
+        """The moves of some rows."""
+        return replace(self, of=self.of[which])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The moves of the rows, float32 (B, d)."""
+        moves = self.values[self.of]
+        return moves if dtype is None else moves.astype(dtype, copy=False)
+
+
 def joined_directions(parts: Sequence[Array | Signs]) -> Array | Signs:
     """Directions of several stretches of rows as those of one batch; packed where all of them are."""
     if len(parts) == 1:
@@ -72,25 +97,33 @@ class Rows:
 
     Attributes:
         sample: Position of each row's base point in X, (B,) int64.
-        v: Directions, int8 in {-1, 0, 1}, (B, d), or packed.
+        v: Directions, int8 in {-1, 0, 1}, (B, d), or packed; or moves of any size.
         scale: Signed step of each row, (B,).
         w: Dither noise, int8 in [-127, 127], (B, d), or None.
         dither: Amplitude of the dither.
         inside: Range into which the base points are moved first (of each coordinate, *shape, where there is a field), or None.
         field: By how much each coordinate is moved for a scale of 1, (*shape), or None where by 1.
+        grid: Lowest and highest value and the distance of two, where moved rows are rounded to such values, or None.
     """
 
     sample: Array
-    v: Array | Signs
+    v: Array | Signs | Moves
     scale: Array
     w: Array | None = None
     dither: float = 0.0
     inside: tuple[Any, Any] | None = None
     field: Array | None = None
+    grid: tuple[float, float, float] | None = None
 
     def bases(self, X: Array) -> Array:
         """Base points taken from X, moved inside where a range is set."""
         return X if self.inside is None else np.clip(X, *self.inside)
+
+    @property
+    def plain_moves(self) -> Moves | None:
+        """The moves where the rows are ``X[sample] + v`` of moves as they were drawn; else None."""
+        plain = isinstance(self.v, Moves) and self.w is None and self.field is None and bool((self.scale == 1).all())
+        return self.v if plain and isinstance(self.v, Moves) else None
 
 
 def taken(rows: Rows, which: Any) -> Rows:
@@ -169,6 +202,17 @@ class PlacedForward(AroundForward):
 
     def stream(self, X: Array, batches: Iterable[Rows], of: Array | None = None) -> Iterator[Array]:
         return self._forward.stream(X, batches, known_positions(self._of if of is None else self._of[of], len(X)))
+
+
+def on_grid(rows: Array, grid: tuple[float, float, float]) -> None:
+    """Round rows to the nearest values of a grid, in place; beyond its ends to these."""
+    low, high, unit = (rows.dtype.type(g) for g in grid)
+    rows -= low
+    rows /= unit
+    np.rint(rows, out=rows)
+    rows *= unit
+    rows += low
+    np.clip(rows, low, high, out=rows)
 
 
 class Directions(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from onnxfim.slopes.kinds import OutputReader
+from onnxfim.slopes.lengths import Euclidean, Length
 from onnxfim.slopes.rungs import RATIO, RungSearch, distance_of
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -20,7 +21,6 @@ Decide: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 #: Relative width of the bracket at which the search ends.
 PRECISION = RATIO - 1
-_SOLVED = 1e-6  # relative error of a step's length
 _PIECE = 2**17  # numbers of a piece of the points that is made at a time
 _WIDE = 10.0  # ratio of ranges from which on coordinates are of different scale
 _ENOUGH = 8  # samples from which on every coordinate has a range of its own
@@ -70,7 +70,7 @@ class Flips:
     """What was found for n samples.
 
     Attributes:
-        distance: L2 length of the shortest move that changed the prediction, (n,); inf where none did.
+        distance: Length of the shortest move that changed the prediction, (n,); inf where none did.
         ray: Which ray it lies on, (n,).
         passes: Forward passes spent, (n,).
         move: The move itself, (n, d); zeros where there is none.
@@ -83,8 +83,9 @@ class Flips:
 
 
 def smallest_flips(
-    decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, expected: Array, margin: Array | None = None
-) -> Flips:
+    decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, expected: Array, margin: Array | None = None,
+    length: Length | None = None,
+) -> Flips:  # fmt: skip
     """The smallest distance at which the prediction changes along any of a sample's rays; all samples are searched together.
 
     A point of a ray is ``x + t·v`` projected on the valid range and rounded to the type of x; its distance is the length of that
@@ -101,8 +102,9 @@ def smallest_flips(
         box: The valid range. A sample outside it may stay where it is, and only move inwards.
         expected: Distance at which a flip is expected, (n,), such as the first-order distance to the boundary.
         margin: Margin of the class decided for at the samples, (n,); None where it is not known.
+        length: What the length of a move is; L2 in model units unless told.
     """
-    search = _Search(decide, X, before, rays, box)
+    search = _Search(decide, X, before, rays, box, length or Euclidean())
     rungs = RungSearch(search.alive, np.full(len(X), np.nan) if margin is None else np.asarray(margin, np.float64))
     while True:
         i, k, rung = rungs.tries()
@@ -117,8 +119,8 @@ def smallest_flips(
 class _Search:
     """The rays and the shortest flips so far."""
 
-    def __init__(self, decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange) -> None:
-        self.decide, self.X, self.before = decide, X, before
+    def __init__(self, decide: Decide, X: Array, before: Array, rays: Array, box: ValidRange, length: Length) -> None:
+        self.decide, self.X, self.before, self.length = decide, X, before, length
         self.flat = X.reshape(len(X), -1).astype(np.float64)
         size = np.abs(rays).max(axis=2, keepdims=True, initial=0.0)
         usable = np.isfinite(size[:, :, 0]) & (size[:, :, 0] > 0)
@@ -127,7 +129,7 @@ class _Search:
         self.reach = np.zeros(usable.shape)
         for k in range(usable.shape[1]):
             v = self.rays[:, k]
-            self.reach[:, k] = np.sqrt(np.square(np.where(v != 0, self._room(slice(None), v), 0.0)).sum(axis=1))
+            self.reach[:, k] = length.reach(v, self._room(slice(None), v))
         self.alive = usable & (self.reach > 0)
         n = len(X)
         self.best, self.ray, self.passes = np.full(n, np.inf), np.zeros(n, int), np.zeros(n, int)
@@ -153,37 +155,11 @@ class _Search:
         for start in range(0, len(i), size):
             part = slice(start, start + size)
             which: Any = i[part] if size > 1 else slice(i[start], i[start] + 1)  # a slice is no copy
-            x = self.flat[which]
-            rows[part] = x + self._moves(which, self.rays[i[part], k[part]], length[part])
-            moved[part] = np.linalg.norm(rows[part].astype(np.float64) - x, axis=1)
+            x, v = self.flat[which], self.rays[i[part], k[part]]
+            rows[part] = x + self.length.along(v, self._room(which, v), length[part])
+            moved[part] = self.length.of(rows[part].astype(np.float64) - x)
         return rows, moved
 
     def _room(self, i: Any, v: Array) -> Array:
         """How far each coordinate may go in its direction, as v."""
         return np.where(v > 0, self.high[i] - self.flat[i], self.flat[i] - self.low[i])
-
-    def _moves(self, i: Any, v: Array, length: Array) -> Array:
-        """``P(x + t·v) − x`` of the given length (B,), with P the projection on the range, (B, d).
-
-        The coordinates that reach an end stay there while the others go on: t grows from ``length/‖v‖`` until the length fits.
-        """
-        size = np.abs(v)
-        room = self._room(i, v)
-        free = (size**2).sum(axis=1)
-        t = length / np.maximum(np.sqrt(free), np.finfo(float).tiny)
-        t = np.maximum(t, np.sqrt(length**2 / np.where(free > 0, free, 1.0)))
-        cut = t[:, None] * size >= room
-        if not cut.any():  # most moves reach no end
-            return np.asarray(t[:, None] * v)
-        for _ in range(100):
-            spent = (np.where(cut, room, 0.0) ** 2 * (size > 0)).sum(axis=1)
-            free = (np.where(cut, 0.0, size) ** 2).sum(axis=1)
-            left = np.maximum(length**2 - spent, 0.0)
-            longer = np.where(free > 0, np.sqrt(left / np.where(free > 0, free, 1.0)), 0.0)
-            longer = np.where((free == 0) & (left > 0), np.finfo(float).max ** 0.5, longer)
-            done = longer <= t * (1 + _SOLVED)
-            t = np.maximum(t, longer)
-            if done.all():
-                break
-            cut = t[:, None] * size >= room
-        return np.asarray(np.sign(v) * np.minimum(t[:, None] * size, room))

@@ -14,6 +14,8 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _RUNNERS_UP = 9  # classes next in logit that are always asked
 _FURTHER = 15  # classes that are asked too where no other is left then
+#: Classes next in logit that are asked where there is no bound for the others.
+MOST = _RUNNERS_UP + _FURTHER
 
 
 def distances_to_rivals(
@@ -54,13 +56,19 @@ def distances_to_rivals(
     return estimates, ways, passes
 
 
-def _norms(model: DifferentiableModel, x: Array, of: Array | None, order: Array, some: slice) -> Array:
-    """``‖J_c − J_j‖`` for some of the classes j in their order, (n, m), c being the first."""
+def slopes_to_rivals(model: DifferentiableModel, x: Array, of: Array | None, order: Array, some: slice) -> Array:
+    """``∇(z_c − z_j)`` for some of the classes j in their order (n, K), c being the first, (m, n, *shape)."""
     n, rivals = len(order), order[:, some].T  # (m, n)
     U = np.zeros((*rivals.shape, order.shape[1]))
     U[..., np.arange(n), order[:, 0]] = 1.0
     np.put_along_axis(U, rivals[:, :, None], -1.0, axis=2)
-    return np.asarray(np.linalg.norm(model.vjp(x, U, of)[1].reshape(*rivals.shape, -1).astype(np.float64), axis=2).T)
+    return model.vjp(x, U, of)[1]
+
+
+def _norms(model: DifferentiableModel, x: Array, of: Array | None, order: Array, some: slice) -> Array:
+    """``‖J_c − J_j‖`` for some of the classes j in their order, (n, m), c being the first."""
+    slopes = slopes_to_rivals(model, x, of, order, some)
+    return np.asarray(np.linalg.norm(slopes.reshape(*slopes.shape[:2], -1).astype(np.float64), axis=2).T)
 
 
 def _ratios(gaps: Array, norms: Array) -> Array:

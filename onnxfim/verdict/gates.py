@@ -13,17 +13,20 @@ import numpy as np
 from onnxfim.errors import SettingsError
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Aggregate, Aggregates, GateResult, Operator, Outcome
-from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, gated
+from onnxfim.record.measures import BY_NAME, QUANTILES, STATISTICS, Measure, gated
 from onnxfim.record.sample import carries_noise
 from onnxfim.record.statistics import Z95, bracketing, fewest_bracketing, temperature_interval
+from onnxfim.verdict import guarantee_gates, smoothing_gates
 from onnxfim.verdict.advice import more_passes, more_samples
+from onnxfim.verdict.decidable import Decidable
 from onnxfim.verdict.pairs import column
 
 _GATED = tuple(m.name for m in gated())
 SCALARS = ("clean_accuracy", "mean_confidence", "temperature")
 LEVELS = ("error", "warning", "note")
 
-_GATE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
+_NAME = r"[A-Za-z_][\w.]*(?:\[[^\]]*\][\w.]*)*(?:@[^<>\s]+)?"  # brackets choose among several, @ tells at which length
+_GATE = re.compile(rf"\s*({_NAME})\s*(?:(>=|<=|>|<)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%?))?\s*")
 _LEVEL = 0.025
 
 
@@ -45,33 +48,11 @@ class Gate:
         return value < self.threshold if self.operator == "<" else value <= self.threshold
 
 
-@dataclass(frozen=True)
-class _Decidable:
-    """What a gate is decided on: a value, its ends (None: not bounded), and what is known of their origin.
-
-    Without a value it is decided on an end where there is one: the value lies beyond all that was found. ``of`` says what it is of.
-    ``noise`` is the half-width that the estimates' noise alone makes; ``why`` tells what is missing where the value or an end is.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    count: int = 0
-    noise: float = 0.0
-    why: str = ""
-    needed: int | None = None
-    samples_settle: bool = True
-    of: str = ""
-
-    @property
-    def measured(self) -> bool:
-        """Whether anything is known of it."""
-        return not (self.value is None and self.low is None and self.high is None)
-
-
 def gate_names(measures: Sequence[str] = _GATED) -> tuple[str, ...]:
     """All names that a gate may have."""
-    return (*(f"{m}.{s.name}" for m in measures for s in STATISTICS), *SCALARS, *(f"findings.{level}" for level in LEVELS))
+    statistics = (f"{m}.{s.name}" for m in measures for s in STATISTICS)
+    levels = (f"findings.{level}" for level in LEVELS)
+    return (*statistics, *SCALARS, *levels, *guarantee_gates.NAMES, *smoothing_gates.NAMES)
 
 
 def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[str] | None = None) -> Gate:
@@ -91,11 +72,15 @@ def parse_gate(text: str, *, measures: Sequence[str] = _GATED, known: Sequence[s
             f"gate {text!r}: cannot be read, expected NAME OPERATOR NUMBER such as 'lambda_max.p95 > 12.5' (> >= < <=)."
         )
     name, operator, number, percent = match.groups()
+    others = known is None and smoothing_gates.read_name(name) is not None
     known = gate_names(measures) if known is None else known
-    if name not in known:
+    if not others and (wrong := guarantee_gates.wrong_choice(name)) is not None:
+        raise SettingsError(f"gate {text!r}: {wrong}")
+    plain = guarantee_gates.without_choice(name)
+    if plain not in known and not others:
         import difflib  # for a message alone
 
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.0)[0]
         raise SettingsError(f"gate {text!r}: {name!r} is no measure. The nearest name is {near!r}; name one such as {known[0]}.")
     if operator is None:
         if not name.startswith("findings."):
@@ -121,7 +106,7 @@ def decide(audit: Audit, gates: Sequence[Gate]) -> tuple[GateResult, ...]:
 
 
 def _decided(audit: Audit, gate: Gate) -> GateResult:
-    reading = _read(audit, gate.name)
+    reading = guarantee_gates.reading(audit, gate.name, gate.threshold) or _read(audit, gate.name)
     verdict: Outcome = "inconclusive"
     if reading.measured:
         low = -math.inf if reading.low is None else reading.low
@@ -142,7 +127,7 @@ def _decided(audit: Audit, gate: Gate) -> GateResult:
     )
 
 
-def _comparison(gate: Gate, reading: _Decidable) -> str:
+def _comparison(gate: Gate, reading: Decidable) -> str:
     """The comparison in unrounded numbers."""
     if not reading.measured:
         return f"{gate.name} was not measured ({reading.why}); the gate fails {gate.operator} {gate.threshold!r}"
@@ -154,8 +139,10 @@ def _comparison(gate: Gate, reading: _Decidable) -> str:
     return f"{gate.name} {value}{reading.of}, {ends}; the gate fails {gate.operator} {gate.threshold!r}"
 
 
-def _advice(audit: Audit, gate: Gate, reading: _Decidable) -> str:
+def _advice(audit: Audit, gate: Gate, reading: Decidable) -> str:
     """What would settle an inconclusive gate."""
+    if reading.advice and reading.measured:
+        return reading.advice
     if reading.value is None:
         return f"{gate.name} is not known: {reading.why}." if reading.measured else f"Not measured: {reading.why}."
     end = reading.high if reading.value <= gate.threshold else reading.low
@@ -189,31 +176,33 @@ def _instead(gate: Gate) -> str:
     return f", or gate {measure}.median instead" if statistic in QUANTILES and statistic != "median" else ""
 
 
-def _read(audit: Audit, name: str) -> _Decidable:
+def _read(audit: Audit, name: str) -> Decidable:
     if name.startswith("findings."):
         number = float(sum(f.level == name.partition(".")[2] for f in audit.findings))
-        return _Decidable(number, number, number)
+        return Decidable(number, number, number)
     if name == "clean_accuracy":
         c = audit.calibration
-        return _Decidable(c.accuracy, c.accuracy_low, c.accuracy_high, audit.data.count, why=c.reason or "no labels were given")
+        return Decidable(c.accuracy, c.accuracy_low, c.accuracy_high, audit.data.count, why=c.reason or "no labels were given")
     if name == "mean_confidence":
         return _confidence(audit)
     if name == "temperature":
         return _temperature(audit)
+    if (smoothing := smoothing_gates.read_name(name)) is not None:
+        return smoothing_gates.read(audit, smoothing)
     measure, _, statistic = name.partition(".")
     group = audit.aggregates.get(measure)
     if group is None or ((found := getattr(group, statistic)).value is None and found.low is None):
-        return _Decidable(None, None, None, why=_why_missing(audit, measure, group, statistic))
+        return Decidable(None, None, None, why=_why_missing(audit, measure, group, statistic))
     return _statistic(audit, measure, statistic, group)
 
 
-def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> _Decidable:
+def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) -> Decidable:
     found: Aggregate = getattr(group, statistic)
     low, high, needed, why = found.low, found.high, None, ""
     n = group.count + group.unfound
-    of_what_was_found = measure in BY_NAME and BY_NAME[measure].of_what_was_found
+    told = BY_NAME.get(measure)
     if low is None or high is None:
-        bounds = group.kind in ("lower bound", "upper bound") and not of_what_was_found
+        bounds = group.kind in ("lower bound", "upper bound") and not (told is not None and told.own_bounds)
         why = f"its values are {group.kind}s" if bounds else found.method
     elif statistic == "mean" and found.confidence < 0.9:
         low, high, needed = None, None, 2
@@ -225,10 +214,19 @@ def _statistic(audit: Audit, measure: str, statistic: str, group: Aggregates) ->
             low, needed = None, fewest[0]
         if above is None:
             high, needed = None, fewest[1]
-    return _Decidable(
+    return Decidable(
         found.value, low, high, n, _noise(audit, measure, statistic, found), why, needed, samples_settle=statistic != "max",
-        of=", of the smallest lengths found (each an upper bound)" if of_what_was_found else "",
+        of=_of_what(told),
     )  # fmt: skip
+
+
+def _of_what(measure: Measure | None) -> str:
+    """What the statistics of a measure are of, where each of its values bounds another number."""
+    if measure is None or not measure.own_bounds:
+        return ""
+    if measure.of_what_was_found:
+        return ", of the smallest lengths found (each an upper bound)"
+    return ", of the lengths that were certified (each a lower bound, 0 where nothing was)"
 
 
 def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> float:
@@ -243,26 +241,26 @@ def _noise(audit: Audit, measure: str, statistic: str, found: Aggregate) -> floa
     return 0.0
 
 
-def _temperature(audit: Audit) -> _Decidable:
+def _temperature(audit: Audit) -> Decidable:
     """The temperature with the interval that its standard error gives."""
     c = audit.calibration
     if c.temperature is None:
-        return _Decidable(None, None, None, why=c.reason or "no labels were given")
-    return _Decidable(c.temperature, *temperature_interval(c.temperature, c.log_error), c.errors or 0)
+        return Decidable(None, None, None, why=c.reason or "no labels were given")
+    return Decidable(c.temperature, *temperature_interval(c.temperature, c.log_error), c.errors or 0)
 
 
-def _confidence(audit: Audit) -> _Decidable:
+def _confidence(audit: Audit) -> Decidable:
     """Mean confidence of the audited samples with Student's interval."""
     values = np.array([s.confidence for s in audit.samples if s.confidence is not None])
     if len(values) == 0:
-        return _Decidable(None, None, None, why="no sample has a confidence")
+        return Decidable(None, None, None, why="no sample has a confidence")
     mean = float(values.mean())
     if len(values) < 2:
-        return _Decidable(mean, None, None, 1, needed=2)
+        return Decidable(mean, None, None, 1, needed=2)
     from onnxfim.record.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, 1 - _LEVEL) * values.std(ddof=1) / math.sqrt(len(values)))
-    return _Decidable(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
+    return Decidable(mean, max(mean - half, 0.0), min(mean + half, 1.0), len(values))
 
 
 def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic: str) -> str:
@@ -272,6 +270,8 @@ def _why_missing(audit: Audit, measure: str, group: Aggregates | None, statistic
         return "the scale of the raw inputs is not known; give --mean and --std, or --input-range"
     if group is not None and (group.count or group.unfound):
         return str(getattr(group, statistic).method)
+    if measure in BY_NAME and BY_NAME[measure].of_what_was_certified:
+        return next((e.reason for s in audit.samples if (e := BY_NAME[measure].of(s)) is not None and e.reason), "no sample has it")
     reasons = [s.lambda_max.reason for s in audit.samples if s.lambda_max.reason]
     return reasons[0] if reasons else "no sample has it"
 

@@ -1,4 +1,4 @@
-"""Puts what follows from an audit into it: findings, survival curves, gates, a baseline's comparison, the verdict."""
+"""Puts what follows from an audit into it: brackets, findings, survival curves, gates, a baseline's comparison, the verdict."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import replace
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Scope, overall
 from onnxfim.verdict.baseline import compare_to_baseline
+from onnxfim.verdict.bracketing import brackets
 from onnxfim.verdict.findings import findings
 from onnxfim.verdict.gates import Gate, decide
+from onnxfim.verdict.noise_shares import noise_summaries
+from onnxfim.verdict.smoothed_shares import smoothing
 from onnxfim.verdict.survival import robustness
 
 
@@ -22,7 +25,7 @@ def judge(
     scope: Scope = "samples",
     uncompared: bool = False,
 ) -> Audit:
-    """The audit with its findings, survival curves and gates, compared with its baseline, and with the verdict that follows.
+    """The audit with its brackets, findings, curves and gates, compared with its baseline, and with the verdict that follows.
 
     Args:
         audit: What was measured.
@@ -34,6 +37,8 @@ def judge(
     Raises:
         InputError: audit and baseline do not compare.
     """
+    audit = brackets(audit)
+    audit = replace(audit, noise=noise_summaries(audit), smoothing=smoothing(audit))
     audit = replace(audit, findings=findings(audit), robustness=robustness(audit))
     results = decide(audit, gates)
     comparison = None if baseline is None else compare_to_baseline(audit, baseline, max_regression, scope=scope)

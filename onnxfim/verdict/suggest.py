@@ -140,7 +140,7 @@ def _measures(audit: Audit) -> Iterator[Suggested | Refused]:
         found = list(_of(audit, measure, (*_CENTRES, "p95", "mean")))
         given = any(isinstance(f, Suggested) for f in found)
         yield from found
-    for measure in ("flip_radius", "boundary_distance"):
+    for measure in ("flip_radius", "flip_radius_linf", "certified_radius", "certified_radius_linf", "boundary_distance"):
         if measure in audit.aggregates:
             yield from _of(audit, measure, _CENTRES[::-1])
 
@@ -172,7 +172,7 @@ def _gate(audit: Audit, measure: str, statistic: str, group: Aggregates) -> Sugg
         if bracketing(n, quantile)[1 if sign < 0 else 0] is None:
             return Refused(name, f"{n:,} samples do not bound it on that side: {fewest} do")
     if found.value is None or end is None or not (found.value > 0 and end > 0):
-        return Refused(name, found.method or "it was not measured")
+        return Refused(name, "it is 0" if found.value == 0 else found.method or "it was not measured")
     half = abs(math.log(end / found.value))
     factor, widest = math.exp(min(HALF_WIDTHS * half, 700.0)), WIDEST[sign]
     if factor > widest:

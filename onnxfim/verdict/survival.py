@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT
-from onnxfim.record.robustness import SHARES, Reached, Robustness, Source, SurvivalCurve, SurvivalPoint, Unit
+from onnxfim.record.robustness import SHARES, Robustness, Source, SurvivalCurve, SurvivalPoint, Unit
 from onnxfim.record.sample import Kind, SampleResult
 from onnxfim.record.settings import OUTPUT_FAMILIES
-from onnxfim.record.statistics import bracketing, clopper_pearson
+from onnxfim.record.statistics import clopper_pearson
+from onnxfim.verdict.guarantors import GUARANTORS, VERIFIER, WEIGHTS
+from onnxfim.verdict.ladders import ladder, reached
 from onnxfim.verdict.pixels import pixel_level, scale_ends
 from onnxfim.verdict.placing import place_among
+from onnxfim.verdict.weights_radius import weights_radius
 
 _STEPS = 100  # of a curve
-_ROUND = (1, 2, 5)  # digits of a ladder's distances
-_LEVELS = (0.5, 1, 2, 4, 8, 16, 32)  # of 255, the same where each pixel moves as far
 _ALIKE = 1.25  # the largest scale of a channel over the smallest: first-order distances are then told in raw units
-_SURE = 1e-6  # of a probability: what float32 rounds it by, several times over
+_OF_CLASSES = frozenset(k for k, family in OUTPUT_FAMILIES.items() if family == OUTPUT_FAMILIES["logits"])
 _WORTH = 0.1  # of the shortest move that flips: guarantees below it say nothing there
 
 
@@ -33,7 +35,7 @@ def robustness(audit: Audit) -> Robustness:
     """
     scale = _Scale.of(audit)
     curves = [c for c in (_flips(audit, scale), _attacks(audit, scale), _boundaries(audit, scale)) if c is not None]
-    guaranteed, why = _guarantees(audit, scale, curves)
+    guaranteed, why, by = _guarantees(audit, scale, curves)
     place, no_place = place_among(audit, next((c for c in curves if c.source == "flip_radius"), None), scale.level)
     return Robustness(
         units=scale.units,
@@ -44,6 +46,7 @@ def robustness(audit: Audit) -> Robustness:
         counts="right" if audit.data.labels else "unchanged",
         curves=(*curves, *([guaranteed] if guaranteed is not None else [])),
         certified=why,
+        guaranteed_by=by,
         place=place,
         no_place=no_place,
     )
@@ -132,36 +135,48 @@ def _boundaries(audit: Audit, scale: _Scale) -> SurvivalCurve | None:
     return _curve("boundary_distance", "estimate", "l2", scale.units, told)
 
 
-def _guarantees(audit: Audit, scale: _Scale, curves: Sequence[SurvivalCurve]) -> tuple[SurvivalCurve | None, str | None]:
-    """The curve of the distances within which the weights allow no flip, and what is to be said of it.
+def _guarantees(
+    audit: Audit, scale: _Scale, curves: Sequence[SurvivalCurve]
+) -> tuple[SurvivalCurve | None, str | None, tuple[str, ...]]:
+    """The curve of the distances within which no flip is possible, what is to be said of it, and what guarantees them.
 
-    A flip to class j needs ``z_y − z_j`` to fall to 0, which changes by at most ``√2·L·‖δ‖``. The difference is at least
-    ``ln p/(1 − p)`` of the predicted class, for p_j is at most ``1 − p``.
-
-    Source: Tsuzuku, Sato & Sugiyama (2018), NeurIPS, prop. 1.
+    These are the low ends of the brackets; of a record that has none, and of the units that brackets are not told in, what the
+    weights allow.
     """
     bound = audit.bound
-    of_classes = OUTPUT_FAMILIES[audit.model.output_kind] == OUTPUT_FAMILIES["logits"] and audit.model.positions == 1
-    if bound is None or not of_classes or not audit.decides or audit.model.at is not None or scale.unit == "deviations":
-        return None, None
-    if not bound.available or bound.log10_lipschitz is None:
-        return None, f"the weights guarantee nothing: {bound.reason}" if bound.reason else None
-    lipschitz = bound.log10_lipschitz + 0.5 * math.log10(2) + math.log10(scale.most)
-    told = []
-    for s in audit.samples:
-        if s.prediction is None or s.confidence is None:
-            continue
-        p = min(s.confidence, 1.0) - _SURE
-        margin = math.log(p / (1 - p)) if p > 0.5 else 0.0
-        told.append((s, margin * 10 ** max(min(-lipschitz, 300.0), -300.0)))
+    if scale.unit == "deviations":
+        return None, None, ()
+    told, by = _low_ends(audit, scale)
+    if not told:
+        why = bound.reason if bound is not None and _could_tell(audit) else ""
+        return None, f"the weights guarantee nothing: {why}" if why else None, ()
     found = _curve("certified", "lower bound", "l2", scale.units, told)
     if found is None:
-        return None, None
+        return None, None, ()
     longest = max((d for s, d in told if not wrong_without(s)), default=0.0)
     shortest = min((p.epsilon for c in curves if c.norm == "l2" for p in c.points if p.epsilon > 0), default=math.inf)
     if longest < _WORTH * shortest:
-        return None, f"the weights say nothing at these distances: they guarantee no prediction beyond ε = {longest:.2g}"
-    return found, "no flip is possible nearer than this, in exact arithmetic"
+        who = GUARANTORS.get(by[0], by[0]) if by else "the weights"
+        says, theirs = ("say", "they guarantee") if who != GUARANTORS[VERIFIER] else ("says", "it guarantees")
+        return None, f"{who} {says} nothing at these distances: {theirs} no prediction beyond ε = {longest:.2g}", ()
+    return found, "no flip is possible nearer than this, in exact arithmetic", by
+
+
+def _could_tell(audit: Audit) -> bool:
+    """Whether a bound from the weights, were there one, would say something of an audit's predictions."""
+    return audit.decides and audit.model.at is None and audit.model.positions == 1 and audit.model.output_kind in _OF_CLASSES
+
+
+def _low_ends(audit: Audit, scale: _Scale) -> tuple[list[tuple[SampleResult, float]], tuple[str, ...]]:
+    """Samples with the L2 lengths within which no flip is possible, and what guarantees these, the most frequent first."""
+    ends = {s.index: b for s in audit.samples for b in s.bracket if b.norm == "l2"}
+    if any(b.low_from for b in ends.values()) and all(b.units == scale.units for b in audit.bracket):
+        by = Counter(b.low_from.partition(" in ")[0] for b in ends.values() if b.low_from)
+        return [(s, ends[s.index].low) for s in audit.samples if s.index in ends], tuple(name for name, _ in by.most_common())
+    weights = weights_radius(audit, scale.most)
+    if weights is None:
+        return [], ()
+    return [(s, d) for s in audit.samples if (d := weights.of(s)) is not None], (WEIGHTS,)
 
 
 def _curve(
@@ -196,37 +211,5 @@ def _curve(
         unreached=standing - len(finite),
         reached=tuple(reached(distances, share) for share in SHARES) if standing else (),
         points=tuple(at(e) for e in steps),
-        ladder=tuple(at(e) for e in _ladder(finite, level if norm == "linf" else None, also)),
+        ladder=tuple(at(e) for e in ladder(finite, level if norm == "linf" else None, also)),
     )
-
-
-def reached(distances: Sequence[float], share: float) -> Reached:
-    """The quantile of distances in increasing order, infinite beyond all, and its interval by order statistics.
-
-    It is a distance at which that share of these samples has fallen: an order statistic, or, where any distance between two of them
-    is one, the middle of these two, as the median of an even number has it.
-    """
-    n = len(distances)
-    below, above = bracketing(n, share)
-    fallen = max(math.ceil(share * n - 1e-9), 1)
-    value = distances[fallen - 1]
-    if fallen < n and math.isclose(share * n, fallen) and math.isfinite(distances[fallen]):
-        value = (value + distances[fallen]) / 2
-    ends = [math.inf if at is None else distances[at] for at in (below, above)]
-    return Reached(share, *(x if math.isfinite(x) else None for x in (value, *ends)))
-
-
-def _ladder(finite: Sequence[float], level: float | None, also: float | None) -> list[float]:
-    """Round distances over the curve: 1, 2, 5 in each decade, or steps of 255 where each pixel moves alike; and one asked for."""
-    positive = [d for d in finite if d > 0]
-    asked = {also} if also is not None else set()
-    if not positive:
-        return sorted(asked)
-    if level is not None:
-        last = next((k for k, m in enumerate(_LEVELS) if m * level >= positive[-1]), len(_LEVELS) - 1)
-        return sorted({m * level for m in _LEVELS[: last + 1]} | asked)
-    low, high = positive[len(positive) // 10], positive[-1]
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    rounds = [float(f"{d}e{e}") for e in decades for d in _ROUND]
-    inside = [r for r in rounds if low / 2.5 <= r <= 2.5 * high]
-    return sorted(set(inside[:12]) | asked)

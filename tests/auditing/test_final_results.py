@@ -112,13 +112,25 @@ def test_killed_among_its_flips_it_looks_for_the_rest(tmp_path, monkeypatch, met
     settings = {"method": method, "batch": 64, "replay": 8}
     kill(MLP, X, Y, tmp_path, "looking for flips", 0.8, **settings)
     looked = []
-    radii = flipping._FlipSearch.radii
-    monkeypatch.setattr(flipping._FlipSearch, "radii", lambda self, at, *a: looked.extend(at) or radii(self, at, *a))
+    radii = flipping.FlipSearch.radii
+    monkeypatch.setattr(flipping.FlipSearch, "radii", lambda self, at, *a: looked.extend(at) or radii(self, at, *a))
     resumed = audit(MLP, X, Y, Settings(**settings), cache_dir=tmp_path / "cache")
     assert 0 < len(looked) <= 1200 - flipping._MOST
     assert cached(resumed) > of_values(resumed) * 0.99
     monkeypatch.undo()
     assert settled(resumed) == settled(audit(MLP, X, Y, Settings(**settings)))
+
+
+def test_killed_among_its_noise_it_tries_the_rest(tmp_path):
+    X, Y = more_digits(300)
+    settings = {"flip": False, "batch": 64, "replay": 0, "noise": ["gaussian:0.3", "uniform:0.2"]}
+    kill(MLP, X, Y, tmp_path, "adding noise", 0.7, **settings)
+    settings["noise"] = tuple(settings["noise"])
+    resumed = audit(MLP, X, Y, Settings(**settings), cache_dir=tmp_path / "cache")
+    whole = audit(MLP, X, Y, Settings(**settings))
+    tries = [t.tries for k in range(2) for t in (s.noise[k] for s in whole.samples)]
+    assert sum(tries[:400]) < cached(resumed) - of_values(resumed) < sum(tries)
+    assert settled(resumed) == settled(whole)
 
 
 def dense(path, classes, rng):

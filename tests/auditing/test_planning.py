@@ -18,10 +18,18 @@ AUDITS = {
     "gradient": ("digits_resnet.onnx", {}),
     "gradient with an attack": ("digits_vit.onnx", {"attack": "l2", "attack_samples": 20}),
     "gradient with an attack in L∞": ("digits_vgg.onnx", {"attack": "linf", "attack_samples": 20}),
+    "gradient with a bracket": ("digits_resnet.onnx", {"bracket": True}),
     "sketch": ("digits_mlp.onnx", {"method": "sketch", "budget": 400}),
+    "sketch with a bracket": ("digits_mlp.onnx", {"method": "sketch", "budget": 200, "bracket": True}),
+    "exact with a bracket": ("digits_mlp.onnx", {"method": "exact", "bracket": True}),
     "exact": ("digits_mlp.onnx", {"method": "exact"}),
     "rounding": ("digits_resnet_int8.onnx", {"budget": 200}),
     "surrogate": ("digits_resnet_int8.onnx", {"surrogate": True}),
+    "smoothed": ("digits_resnet_adv.onnx", {"certify": ("smoothing:0.05", "smoothing:0.1"), "certify_budget": 200}),
+    "smoothed and attacked": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "attack": "l2", "attack_samples": 5}),
+    "smoothed by differences": ("digits_mlp.onnx", {"certify": ("smoothing:0.05",), "method": "exact"}),
+    "noise": ("digits_mlp.onnx", {"noise": ("gaussian:0.01", "uniform:8/255")}),
+    "noise on what rounds": ("digits_resnet_int8.onnx", {"noise": ("gaussian:0.01",), "budget": 40}),
     "little": ("digits_mlp.onnx", {"flip": False, "bounds": False, "replay": 0}),
 }
 

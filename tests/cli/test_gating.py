@@ -16,6 +16,7 @@ from tests.support.places import SAMPLES as MODELS
 from tests.support.small_audits import with_values
 
 DATA = ["--data", str(MODELS / "digits.npz"), "--samples", "16", "--provider", "cpu"]
+SMOOTHED = ("--certify", "smoothing:1/20", "--certify-budget", "200")
 MLP, VGG = (str(MODELS / f"digits_{name}.onnx") for name in ("mlp", "vgg"))
 
 
@@ -38,6 +39,9 @@ def base(tmp_path_factory):
         (("--fail-on", "lambda_max.mean > 1e9", "--fail-on", "lambda_max.mean > 0"), 1, "fail"),
         (("--fail-on", "lambda_max.mean > 0", "--exit-zero"), 0, "fail"),
         ((), 0, "measured"),
+        ((*SMOOTHED, "--fail-on", "smoothing.certified_accuracy@0.05 < 10%"), 0, "pass"),
+        ((*SMOOTHED, "--fail-on", "smoothing[1/20].radius.median > 0.001"), 1, "fail"),
+        ((*SMOOTHED, "--fail-on", "smoothing.certified_accuracy@0.05 < 90%"), 4, "inconclusive"),
         (("--fail-on", "lambda_max.p95 > 1e9"), 4, "inconclusive"),
         (("--fail-on", "lambda_max.p95 > 1e9", "--allow-inconclusive"), 0, "inconclusive"),
         (("--fail-on", "lambda_max.p95 > 1e9", "--fail-on-inconclusive"), 4, "inconclusive"),

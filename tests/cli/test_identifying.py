@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -117,3 +118,41 @@ def test_a_comparison_has_one(here, command):
     assert json.loads(found["asked"])["compared"] == [identity(f"{s}.json").report_id for s in (0, 1)]
     assert found["report_id"] in (here / "c.md").read_text("utf-8")
     assert found["report_id"] in (here / "c.html").read_text("utf-8")
+
+
+def test_bounds_say_who_they_are(here, command):
+    told = ("--title", "Release <1>", "--note", "one\ntwo", "--meta", "owner=me")
+    asked = []
+    for n, others in enumerate([(), (), ("--input", "x"), ("--no-date",)]):
+        done = command("bounds", "model.onnx", *told, *others, "-o", "json=b.json", "-o", "html=b.html")
+        assert done.exit_code == 0, done.output
+        found = json.loads((here / "b.json").read_text("utf-8"))["identity"]
+        assert (found["title"], found["note"], found["meta"], found["host"]) == ("Release <1>", "one\ntwo", [["owner", "me"]], None)
+        assert found["date"] == (None if n == 3 else "2023-11-14T22:13:20Z")
+        assert hashlib.sha256(found["asked"].encode()).hexdigest() == found["report_id"]
+        page = (here / "b.html").read_text("utf-8")
+        assert "<h1><bdi>Release &lt;1&gt;</bdi></h1>" in page
+        assert f"report {found['report_id'][:12]}" in page
+        assert "<bdi>one\ntwo</bdi>" in page
+        asked.append(found["report_id"])
+    assert asked[0] == asked[1] == asked[3]
+    assert asked[2] != asked[0]
+
+
+def test_a_note_of_several_lines_is_read_as_it_was_written(here, command):
+    note = "First line.\n\nSecond \x1b[31mline."
+    outputs = [a for n in ("html", "csv", "markdown", "junit") for a in ("-o", f"{n}=out.{n}")]
+    assert command("audit", *GOOD, "--note", note, *outputs).exit_code == 0
+    for path in here.glob("out.*"):
+        text = path.read_text("utf-8")
+        assert re.search(r"First line\. Second \\{1,2}u001b\\?\[31mline\.", text), path.name
+        assert "\x1b" not in text, path.name
+    assert "<bdi>First line.\n\nSecond \\u001b[31mline.</bdi>" in (here / "out.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+def test_a_comparison_has_a_script_unless_it_is_not_wanted(here, command, with_script):
+    assert command("audit", *GOOD, "-o", "json=a.json").exit_code == 0
+    words = () if with_script else ("--no-script",)
+    assert command("compare", "a.json", "a.json", *words, "-o", "html=c.html").exit_code in (0, 4)
+    assert ("<script" in (here / "c.html").read_text("utf-8")) == with_script

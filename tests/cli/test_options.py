@@ -29,6 +29,7 @@ OTHERS = {
     "custom_op_libraries": ("/m.so", ("/m.so",)),
     "feed": ("mask=ones", ("mask=ones",)), "shape": ("x:[N,3,8]", ("x:[N,3,8]",)),
     "at": ("e", "e"), "class_axis": ("-1", -1), "input_kind": ("series", "series"), "batch_axis": ("1", 1), "flip": (None, False),
+    "noise": ("uniform:8/255", ("uniform:8/255",)), "noise_stable": ("95%", 0.95), "noise_budget": ("500", 500),
 }  # fmt: skip
 OPTIONS = [s for s in SETTINGS if s.option is not None]
 

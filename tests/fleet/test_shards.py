@@ -31,6 +31,15 @@ CASES = {
     "sketch": ("digits_mlp", SKETCH),
     "raw units": ("digits_mlp", {**SKETCH, "input_scale": (0.5,)}),
     "coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact"}),
+    "bracket": ("digits_mlp", {**GRADIENT, "bracket": True, "input_scale": (0.5,)}),
+    "bracket by sketch": ("digits_mlp", {**SKETCH, "bracket": True}),
+    "bracket by coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact", "bracket": True}),
+    "smoothed": ("digits_mlp", {**GRADIENT, "replay": 0, "certify": ("smoothing:0.1", "smoothing:30/255"), "certify_budget": 200}),
+    "noise": ("digits_mlp", {**GRADIENT, "noise": ("gaussian:0.2", "uniform:0.1"), "noise_budget": 1500, "input_scale": (2.0,)}),
+    "quantised noise": (
+        "digits_resnet_int8",
+        {"samples": 8, "batch": BATCH, "budget": 40, "noise": ("gaussian:0.1",), "noise_budget": 200},
+    ),
     "quantised": ("digits_resnet_int8", {**SKETCH, "method": "auto", "budget": 100, "samples": 12}),
 }
 
@@ -92,7 +101,21 @@ def test_shards_of_any_number_make_the_audit_of_one_process(measured, case, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["attacked", "raw units", "coordinates", "quantised"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "attacked",
+        "raw units",
+        "coordinates",
+        "smoothed",
+        "quantised",
+        "bracket",
+        "bracket by sketch",
+        "bracket by coordinates",
+        "noise",
+        "quantised noise",
+    ],
+)
 def test_whatever_couples_the_samples_is_in_the_plan(measured, case):
     of = measured(case)
     assert timeless(of.merged(of.shards(3))) == of.whole
@@ -106,7 +129,7 @@ def test_rows_of_a_call_are_each_shards_own(measured, case):
     assert timeless(of.merged(shards)) == of.whole
 
 
-@pytest.mark.parametrize("case", ["gradient", "sketch"])
+@pytest.mark.parametrize("case", ["gradient", "sketch", "bracket"])
 def test_parts_of_any_kind_measured_by_one_process_are_the_same(measured, case):
     of = measured(case)
     order = np.random.default_rng(0).permutation(of.plan.audited)

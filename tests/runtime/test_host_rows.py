@@ -11,7 +11,7 @@ from onnxfim.runtime.forward import OnnxForward
 from onnxfim.runtime.hardware import Hardware
 from onnxfim.runtime.host_rows import made_rows, makes
 from onnxfim.runtime.perturb import BoundPair
-from onnxfim.runtime.rows import Rademacher, Rows, dither_noise
+from onnxfim.runtime.rows import Moves, Rademacher, Rows, dither_noise, taken
 from onnxfim.slopes.differences import DifferenceJacobian, Request, Sample
 from tests.support.models import Mlp
 
@@ -52,6 +52,49 @@ def test_rows_are_those_of_the_graph(forward, monkeypatch, sample, dtype, dither
     assert made.flags.c_contiguous
     assert_array_equal(made, of_graph)
     assert not np.array_equal(made, given[rows.sample])
+
+
+@pytest.mark.parametrize("grid", [None, (-1.0, 0.5, 0.25)], ids=["anywhere", "on a grid"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("sample", [[3, 3, 3, 3, 3, 3], [4, 4, 0, 0, 0, 1]], ids=["of one sample", "of several"])
+def test_moves_as_drawn_are_those_of_the_graph(forward, monkeypatch, sample, dtype, grid):
+    """Stretches along moves side by side, and one that goes back; held against plain arithmetic too."""
+    dtype, count = np.dtype(dtype), len(sample)
+    wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+    monkeypatch.setattr(forward, "_dtype", dtype)
+    monkeypatch.setattr(forward, "_wide", wide)
+    monkeypatch.setattr(forward, "_pairs", {})
+    values = np.random.default_rng(1).standard_normal((4, 12)).astype(np.float32)
+    of = np.array([1, 2, 3, 0, 1, 1])
+    rows = Rows(np.array(sample, np.int64), Moves(values, of), np.ones(count), grid=grid)
+    given = X.astype(dtype)
+    pair, feeds = forward.fed(given, rows)
+    assert len(feeds["moves"]) == 4
+    of_graph = pair.filled(feeds, (count, *SHAPE), dtype).numpy()
+    made = made_rows(given, rows, dtype)
+    assert made.dtype == dtype
+    assert_array_equal(made, of_graph)
+    plain = given[sample].astype(wide) + values[of].reshape(count, *SHAPE)
+    if grid is not None:
+        plain = np.clip(np.rint((plain - grid[0]) / wide.type(grid[2])) * wide.type(grid[2]) + grid[0], grid[0], grid[1])
+        assert set(np.unique(made).tolist()) <= {-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5}
+    assert_array_equal(made, plain.astype(dtype))
+
+
+def test_the_model_answers_moves_as_drawn_the_same_in_both_ways(forward, monkeypatch):
+    values = np.random.default_rng(2).standard_normal((8, 12)).astype(np.float32)
+    rows = Rows(np.repeat([0, 2], 8), Moves(values, np.r_[:8, :8]), np.ones(16))
+    given = X.astype(np.float32).reshape(5, 12)
+    monkeypatch.setattr(forward, "_shape", (12,))
+    monkeypatch.setattr(forward, "_pairs", {})
+    (here,) = forward.stream(given, [rows])
+    assert_array_equal(here, forward.outputs(given[rows.sample] + values[rows.v.of]))
+    monkeypatch.setattr(forward, "_makes", False)
+    (there,) = forward.stream(given, [rows])
+    assert_array_equal(here, there)
+    some = taken(rows, np.array([15, 3]))
+    (z,) = forward.stream(given, [some])
+    assert_array_equal(z, here[[15, 3]])
 
 
 def test_float16_rows_beyond_its_range_are_infinite():

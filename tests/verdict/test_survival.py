@@ -14,7 +14,8 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.bound import Bound
 from onnxfim.record.sample import FlipLengths
 from onnxfim.verdict.judge import judge
-from onnxfim.verdict.survival import reached, robustness
+from onnxfim.verdict.ladders import reached
+from onnxfim.verdict.survival import robustness
 from tests.support.audits import VARIANTS, make_audit, with_bound, with_flips, with_replay, with_tokens
 from tests.support.small_audits import flipped
 

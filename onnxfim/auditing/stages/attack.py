@@ -17,7 +17,7 @@ from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.audit import AttackSummary, Correlation
 from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
-from onnxfim.record.measures import RANKED
+from onnxfim.record.measures import BY_NAME, RANKED
 from onnxfim.record.sample import Estimate, SampleResult, estimate_of
 from onnxfim.record.statistics import percentiles, spearman, spearman_of_resamples, wilson
 from onnxfim.runtime.rows import Forward
@@ -203,6 +203,8 @@ def correlations(results: Sequence[SampleResult], distances: Array, *, seed: int
     for measure in RANKED:
         if measure == "attack_distance":  # what the others are ranked against
             continue
+        if measure in BY_NAME and BY_NAME[measure].raw and all(estimate_of(r, measure) is None for r in results):
+            continue  # only an audit that asks for brackets has it
         values = np.array(
             [np.nan if (e := estimate_of(r, measure)) is None or e.value is None else e.value for r in results], np.float64
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.final_results import FinalResults
+from onnxfim.auditing.guaranteeing import asks_for_brackets
 from onnxfim.auditing.instruments import (
     COORDINATE_SCHEME,
     coordinate_differences,
@@ -25,6 +26,7 @@ from onnxfim.auditing.instruments import (
 from onnxfim.auditing.schedule import ROUND, likely_weights, planned, weightiest
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
+from onnxfim.auditing.stages.predicting import along_coordinates, raw_units
 from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped
@@ -312,6 +314,8 @@ def _result(ground: Ground, plan: DirectionPlan, sample: Sample, parts: Sequence
             result = with_units(result, ground.reader, base, scored.ends, ground.subject.unit, ground.step.bias, summed=plan.exact)
         if ground.subject.of_logarithm:
             result = with_rounding(result, base, float(np.finfo(ground.subject.info.input_dtype).eps))
+        if plan.exact and asks_for_brackets(ground.settings):
+            result = replace(result, predicted=along_coordinates(result, scored, raw_units(ground)))
         leads = ground.settings.flip and plan.measurer.parts == 1
         return _ResultAndLead(result, lead_of_directions(scored) if leads else None)
     except Exception as error:  # noqa: BLE001 - whatever is wrong at one sample, the others are measured

@@ -21,7 +21,7 @@ from onnxfim.auditing.stages.unmeasurable import no_slope_seen
 from onnxfim.auditing.step_bias import with_step_bias
 from onnxfim.auditing.summary import all_aggregates, class_rows, custom_libraries, package_versions
 from onnxfim.record.audit import Audit, ClassRow, Thumbnail
-from onnxfim.record.audited_from import in_units_of
+from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
 from onnxfim.record.bound import Bound
 from onnxfim.record.data_info import DataInfo, ScalingCheck
 from onnxfim.record.decision import Aggregates
@@ -74,7 +74,7 @@ def conclude(
     whole = replace(
         draft, run=run, samples=samples, aggregates=aggregates, classes=classes, thumbnails=pictures,
         skipped=in_order(found.skipped), gradient=found.gradient, directions=found.pictures,
-        direction_summary=found.direction_summary, attack=found.attack,
+        direction_summary=found.direction_summary, attack=found.attack, verifier=found.verifier,
     )  # fmt: skip
     return judge(whole)
 
@@ -156,7 +156,14 @@ def aggregates_of(draft: Audit, samples: tuple[SampleResult, ...]) -> dict[str, 
     found = all_aggregates(samples, seed=draft.settings.seed)
     if samples:
         found = dict(with_step_bias(found, draft.step, draft.run.method))
-    return {name: replace(a, units=in_units_of(draft.model.at, a.units)) for name, a in found.items()}
+    return {name: replace(a, units=_units(draft, name, a.units)) for name, a in found.items()}
+
+
+def _units(draft: Audit, measure: str, units: str) -> str:
+    """What values of a measure are in, in an audit."""
+    if draft.settings.raw and BY_NAME[measure].raw:
+        return units.replace(INPUT_UNIT, RAW_UNIT)
+    return in_units_of(draft.model.at, units)
 
 
 @stage("telling the classes", small=True, instead=lambda ground, reason, draft, samples: ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from onnxfim.record.sample import Estimate, FlipLengths, SampleResult
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.differences import Sample
 from onnxfim.slopes.flips import Flips, ValidRange, margins, smallest_flips
+from onnxfim.slopes.lengths import Euclidean, Length
 from onnxfim.slopes.measurer import NO_CLASSES
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -69,28 +70,10 @@ def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     positions = sorted(p for p, r in results.items() if r.prediction is not None)
     cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
     results |= {p: replace(results[p], flip_radius=cut) for p in positions}
-    search = _FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
-    rows = 1 if current_watch().tries else max(1, min(_MOST, _BYTES // (4 * 8 * ground.dimension)))
+    search = FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
     finals = FinalFlips(ground, found, ways.stretch, lambda: search.identity)
-    again = frozenset(ways.again(found.results))
-
-    def look_again(known: Sequence[int]) -> None:
-        if some := [ground.sample(p) for p in known if p in again]:
-            ways.directions(some)
-
     try:
-        for start in range(0, len(positions), rows):
-            if rows < len(positions):
-                ground.meter.count(start, len(positions), "samples")
-            ground.say("looking for flips")
-            flips = finals.known(positions[start : start + rows], look_again)
-            if block := [p for p in positions[start : start + rows] if p not in flips]:
-                before = ground.meter.passes
-                with current_watch().about(block):
-                    radii = search.radii(block, [results[p] for p in block])
-                finals.keep(block, radii, ground.meter.passes - before)
-                flips |= dict(zip(block, radii, strict=True))
-            ground.meter.check()
+        for flips in search.blocks(positions, results, finals, frozenset(ways.again(found.results))):
             for p, (radius, lengths) in flips.items():
                 results[p] = replace(results[p], flip_radius=radius, flip_lengths=lengths)
     except ENDS as end:
@@ -121,7 +104,7 @@ def _near(from_: Array, others: Array) -> Callable[[int, Array], Array]:
 
 
 @dataclass(frozen=True)
-class _OtherUnits:
+class OtherUnits:
     """How many model input units one of another unit is, (d,); None where there is no such unit."""
 
     raw: Array | None
@@ -140,21 +123,49 @@ def _length(move: Array, unit: Array | None) -> float | None:
     return float(np.linalg.norm(np.divide(move, unit, out=np.zeros_like(move), where=unit != 0)))
 
 
-def _other_units(ground: Ground) -> _OtherUnits:
+def _other_units(ground: Ground) -> OtherUnits:
     shape = ground.X.shape[1:]
     raw, deviation = scale_field(ground.settings.input_scale, shape), ground.scales.deviation
     wide = np.broadcast_to(deviation, shape).ravel().astype(np.float64) if deviation.any() else None
-    return _OtherUnits(None if raw is None else raw.ravel(), wide)
+    return OtherUnits(None if raw is None else raw.ravel(), wide)
 
 
 @dataclass(frozen=True)
-class _FlipSearch:
-    """Looks for flips of a block of samples."""
+class FlipSearch:
+    """Looks for flips of samples, with moves whose length is L2."""
 
     ground: Ground
     ways: Ways
     box: ValidRange
-    others: _OtherUnits
+    others: OtherUnits
+
+    def blocks(
+        self, positions: Sequence[int], results: Mapping[int, SampleResult], finals: FinalFlips, again: frozenset[int]
+    ) -> Iterator[dict[int, tuple[Estimate, FlipLengths | None]]]:
+        """Flip radii and other lengths of the samples by position, block by block, those that are kept among them.
+
+        ``again`` are the positions of samples whose directions others take after this.
+        """
+        ground = self.ground
+        rows = 1 if current_watch().tries else max(1, min(_MOST, _BYTES // (4 * 8 * ground.dimension)))
+
+        def look_again(known: Sequence[int]) -> None:
+            if some := [ground.sample(p) for p in known if p in again]:
+                self.ways.directions(some)
+
+        for start in range(0, len(positions), rows):
+            if rows < len(positions):
+                ground.meter.count(start, len(positions), "samples")
+            ground.say(self.told)
+            flips = finals.known(positions[start : start + rows], look_again)
+            if block := [p for p in positions[start : start + rows] if p not in flips]:
+                before = ground.meter.passes
+                with current_watch().about(block):
+                    radii = self.radii(block, [results[p] for p in block])
+                finals.keep(block, radii, ground.meter.passes - before)
+                flips |= dict(zip(block, radii, strict=True))
+            ground.meter.check()
+            yield flips
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -173,12 +184,13 @@ class _FlipSearch:
 
     def radii(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[tuple[Estimate, FlipLengths | None]]:
         """Flip radii of the samples: along what is known of them first, and blindly for those that this does not flip."""
-        directions = self.ways.directions([self.ground.sample(p) for p in positions]).astype(np.float64)
+        directions = self._along(self.ways.directions([self.ground.sample(p) for p in positions]).astype(np.float64))
         v, towards = directions[:, 0], directions[:, 1]
         across = self._across(positions)
-        near = np.array([(r.boundary_distance.value or 0.0) * self.ways.stretch(r) for r in results])
+        near = np.array([self.expected(r) for r in results])
         expected = np.where(near > 0, np.minimum(near, across), _BLIND * across)
-        rays = [(v, self.ways.names[0]), (-v, self.ways.names[0]), (towards, self.ways.names[1])]
+        names = [self._called(name) for name in self.ways.names]
+        rays = [(v, names[0]), (-v, names[0]), (towards, names[1])]
         if self.ways.others:
             rays.append(self._towards_others(positions, results))
         first = self._searched(positions, results, rays, expected)
@@ -195,6 +207,32 @@ class _FlipSearch:
                 lengths[k] = self._lengths(second, at)
         return list(zip(found, lengths, strict=True))
 
+    @property
+    def told(self) -> str:
+        """What is said while it is done."""
+        return "looking for flips"
+
+    @property
+    def length(self) -> Length:
+        """What the length of a move is."""
+        return Euclidean()
+
+    def expected(self, result: SampleResult) -> float:
+        """At which length a sample is expected to flip; 0 where it is not known."""
+        return (result.boundary_distance.value or 0.0) * self.ways.stretch(result)
+
+    def _along(self, directions: Array) -> Array:
+        """The rays of directions (n, 2, d)."""
+        return directions
+
+    def _called(self, name: str) -> str:
+        """What the ray of a direction of that name is called."""
+        return name
+
+    def _wide(self, signs: Array) -> Array:
+        """Random directions of these signs (n, d)."""
+        return signs * (self.box.high - self.box.low)
+
     def _lengths(self, found: Flips, k: int) -> FlipLengths | None:
         return self.others.lengths(found.move[k]) if math.isfinite(found.distance[k]) else None
 
@@ -209,7 +247,7 @@ class _FlipSearch:
         def decide(rows: Array, decided: Array, which: Array) -> tuple[Array, Array]:
             return self._decide(rows, decided, at[which])
 
-        return smallest_flips(decide, self.ground.X[at], before, stacked, self.box, expected, margin)
+        return smallest_flips(decide, self.ground.X[at], before, stacked, self.box, expected, margin, self.length)
 
     def _decide(self, rows: Array, before: Array, of: Array) -> tuple[Array, Array]:
         """Predictions at rows, -1 where an output is not a number, and the margins of the classes ``before`` there."""
@@ -229,9 +267,9 @@ class _FlipSearch:
         return Estimate(distance, None, distance, "upper bound", method, passes)
 
     def _across(self, positions: Sequence[int]) -> Array:
-        """Length of the diagonal of the valid range, as the samples may move in it, (n,); 1 where it is a point."""
+        """Length from end to end of the valid range, as the samples may move in it, (n,); 1 where it is a point."""
         x = self.ground.X[list(positions)].reshape(len(positions), -1).astype(np.float64)
-        length = np.linalg.norm(np.maximum(self.box.high, x) - np.minimum(self.box.low, x), axis=1)
+        length = self.length.of(np.maximum(self.box.high, x) - np.minimum(self.box.low, x))
         return np.where(length > 0, length, 1.0)
 
     def _towards_others(self, positions: Sequence[int], results: Sequence[SampleResult]) -> tuple[Array, str]:
@@ -253,10 +291,9 @@ class _FlipSearch:
 
     def _blind_rays(self, positions: Sequence[int], results: Sequence[SampleResult]) -> list[tuple[Array, str]]:
         """Random directions, each coordinate as wide as its range, both ways; and towards other samples."""
-        width = self.box.high - self.box.low
         rays: list[tuple[Array, str]] = []
         rngs = [np.random.default_rng([self.ground.settings.seed, self.ground.index(p), streams.FLIPS]) for p in positions]
         for _ in range(_RANDOM):
-            w = np.stack([rng.choice([-1.0, 1.0], self.ground.dimension) * width for rng in rngs])
+            w = self._wide(np.stack([rng.choice([-1.0, 1.0], self.ground.dimension) for rng in rngs]))
             rays += [(w, "a random direction"), (-w, "a random direction")]
         return [*rays, self._towards_others(positions, results)]

@@ -35,7 +35,6 @@ _FALLEN: Mapping[Source, str] = {
     "flip_radius": "along the moves that were tried",
     "attack": "under attack",
     "boundary_distance": "to first order",
-    "certified": "at the earliest, by what the weights guarantee",
 }
 
 

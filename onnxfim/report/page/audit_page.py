@@ -19,7 +19,6 @@ from onnxfim.report.human import human_lines
 from onnxfim.report.meaning import boundary_tile, flip_tile, meaning
 from onnxfim.report.numbers import (
     MISSING,
-    SMALLEST_FOUND,
     count,
     measure_label,
     number,
@@ -29,6 +28,7 @@ from onnxfim.report.numbers import (
     short,
     spread,
     statistic_label,
+    what_of,
 )
 from onnxfim.report.page.attack_section import attack_view
 from onnxfim.report.page.bound_section import bound_view
@@ -247,7 +247,7 @@ def _temperature_note(audit: Audit, why: str) -> str:
 def _statistic_row(key: str, aggregates: Aggregates) -> StatisticRow:
     label, series = measure_label(key), BY_NAME[key].series if key in BY_NAME else ""
     cells = tuple(of_statistic(getattr(aggregates, s.name)) for s in STATISTICS)
-    units = visible(aggregates.units) + (f"; {SMALLEST_FOUND}" if key in BY_NAME and BY_NAME[key].of_what_was_found else "")
+    units = visible(aggregates.units) + (f"; {of}" if (of := what_of(key)) else "")
     return StatisticRow(label, units, f"{aggregates.count:,}", cells, series)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
-from onnxfim.report.identity_words import command_text, date_text, identity_line, running_line
+from onnxfim.report.identity_words import command_text, date_text, identity_line, note_lines, running_line
 from onnxfim.report.numbers import count
 from onnxfim.report.page.view import Fact
 from onnxfim.report.page.whole import Cover
@@ -40,7 +40,7 @@ def cover(audit: Audit) -> Cover:
     return Cover(
         heading=title,
         line=" · ".join(filter(None, (name if title != name else "", line))),
-        note=visible(identity.note) if identity and identity.note else "",
+        note=note_lines(identity),
         facts=tuple(facts),
         running=running_line(title, identity),
     )

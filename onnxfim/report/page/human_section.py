@@ -7,7 +7,7 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.robustness import SHARES, Reached, Robustness, SurvivalCurve
 from onnxfim.report.charts.marks import Figure, at_both_widths
 from onnxfim.report.charts.survival_curves import LINES, NAMES, survival_chart
-from onnxfim.report.human import attacked_at, robustness_of
+from onnxfim.report.human import attacked_at, guaranteed_by, robustness_of
 from onnxfim.report.numbers import count, known_ends
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import SurvivalLine, SurvivalView
@@ -17,7 +17,6 @@ _KINDS = {
     "flip_radius": "upper bound: the shortest move found along a few directions",
     "attack": "upper bound: the smallest attack found",
     "boundary_distance": "first-order estimate",
-    "certified": "lower bound, from the weights: no flip is possible nearer",
 }
 
 
@@ -63,7 +62,7 @@ def _line(curve: SurvivalCurve, told: Robustness, *, leads: bool) -> SurvivalLin
         name=NAMES[curve.source].capitalize(),
         series=series,
         dash=dash,
-        kind=_KINDS[curve.source],
+        kind=_KINDS.get(curve.source) or f"lower bound, from {guaranteed_by(told)[0]}: no flip is possible nearer",
         units=f"{NORM_WORDS[curve.norm]}, {visible(curve.units)}",
         samples=f"{curve.standing:,} of {count(curve.samples, 'sample')} stand without a change",
         reached=tuple(reached_quantity(r, curve, told) for r in curve.reached),

@@ -8,6 +8,7 @@ from onnxfim.errors import in_one_line, issue_tracker
 from onnxfim.record.audit import Audit
 from onnxfim.record.decision import Finding, Level
 from onnxfim.verdict.findings import (
+    about_brackets,
     about_cross_checks,
     about_data,
     about_kinks,
@@ -16,6 +17,7 @@ from onnxfim.verdict.findings import (
     about_scale,
     about_step,
     about_values,
+    about_verifier,
 )
 from onnxfim.verdict.findings.check import Check, never
 
@@ -29,6 +31,8 @@ _ALL = (
     *about_scale.CHECKS,
     *about_kinks.CHECKS,
     *about_cross_checks.CHECKS,
+    *about_brackets.CHECKS,
+    *about_verifier.CHECKS,
 )
 #: Every check that an audit makes by its id, most serious first.
 CHECKS: dict[str, Check] = {c.id: c for c in sorted(_ALL, key=lambda c: _ORDER[c.level])}

@@ -22,6 +22,8 @@ LABELS = np.arange(12) % 4
 GRADIENT = {"replay": 2}
 ATTACK = {"replay": 0, "flip": False, "attack": "linf", "attack_samples": 2}
 SKETCH = {"method": "sketch", "budget": 200}
+#: What asks for a stage that no audit runs by itself.
+ASKED_BY = {"certifying by smoothing": {"certify": ("smoothing:0.5",), "certify_budget": 100}}
 #: Without these there is nothing to measure, or no audit to write.
 NEEDED = {"clean pass", "concluding", "telling why there is no value"}
 #: What a stage's failure changes beside its own part: where it decides how the samples are measured.
@@ -41,7 +43,7 @@ def own_part(name, layout):
     for sample in layout["samples"]:
         drop = {
             "looking for flips": ("flip_radius", "flip_lengths"), "replaying the worst directions": ("kl_curve",),
-            "attacking": ("attack_distance",),
+            "attacking": ("attack_distance",), "certifying by smoothing": ("smoothed",),
             "bounding": ("log10_fisher_bound",), "bounding the samples": ("log10_fisher_bound",),
         }.get(name, ())  # fmt: skip
         for field in drop:
@@ -77,7 +79,7 @@ def whole(tmp_path_factory):
 def test_the_audit_goes_on_without_it(monkeypatch, cpu, whole, caplog, name, options):
     caplog.set_level(logging.INFO, logger="onnxfim")
     path, of = whole
-    options = ATTACK if name == "attacking" and options is GRADIENT else options
+    options = ATTACK if name == "attacking" and options is GRADIENT else {**options, **ASKED_BY.get(name, {})}
     expected = of(options)
     times = break_stage(monkeypatch, name)
     if not has_fallback(name):

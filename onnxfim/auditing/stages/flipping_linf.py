@@ -1,0 +1,94 @@
+"""The flip radius in L∞: how far a sample must move along the signs of its Fisher direction, or of the nearest boundary's slope."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.final_results import FinalFlips
+from onnxfim.auditing.instruments import allowed_inputs
+from onnxfim.auditing.stages import stage
+from onnxfim.auditing.stages.flipping import FlipSearch, OtherUnits, Ways
+from onnxfim.auditing.stages.predicting import raw_units
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.slopes.flips import Flips
+from onnxfim.slopes.lengths import Largest
+from onnxfim.slopes.measurer import NO_CLASSES
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_SPREAD = math.sqrt(math.pi / 2)  # L∞ over L2 length of the way to a boundary, times √d, where slopes are normal numbers
+
+
+def _without_radii(ground: Ground, reason: str, found: Found, ways: Ways) -> Found:
+    """What was found, each sample with the reason in place of its flip radius."""
+    none = Estimate(None, kind="upper bound", reason=reason)
+    return replace(found, results={p: replace(r, flip_radius_linf=none) for p, r in found.results.items()})
+
+
+@stage("looking for flips in L∞", instead=_without_radii)
+def flip(ground: Ground, found: Found, ways: Ways) -> Found:
+    """The L∞ flip radius of all samples that have a prediction, in raw units; one of `ENDS` keeps those that were finished."""
+    results = {p: replace(r, flip_radius_linf=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
+    positions = sorted(p for p, r in results.items() if r.prediction is not None)
+    cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
+    results |= {p: replace(results[p], flip_radius_linf=cut) for p in positions}
+    search = _SignSearch(ground, ways, allowed_inputs(ground), OtherUnits(None, None), raw_units(ground))
+    finals = FinalFlips(ground, found, search.expected, lambda: search.identity)
+    try:
+        for flips in search.blocks(positions, results, finals, frozenset()):
+            for p, (radius, _) in flips.items():
+                results[p] = replace(results[p], flip_radius_linf=radius)
+    except ENDS as end:
+        return replace(found, results=results).ended(end)
+    return replace(found, results=results)
+
+
+@dataclass(frozen=True)
+class _SignSearch(FlipSearch):
+    """Looks for flips with moves whose length is L∞; ``unit`` tells how many model input units one raw unit is, (d,)."""
+
+    unit: Array
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What a flip depends on beside its sample and the sample's own result."""
+        return (*super().identity, "linf", self.unit)
+
+    @property
+    def told(self) -> str:
+        """What is said while it is done."""
+        return "looking for flips in L∞"
+
+    @property
+    def length(self) -> Largest:
+        """What the length of a move is."""
+        return Largest(self.unit)
+
+    def expected(self, result: SampleResult) -> float:
+        """At which length a sample is expected to flip; 0 where it is not known."""
+        near = next((d.first_order for d in result.predicted if d.norm == "linf" and d.first_order), None)
+        if near is not None:
+            return near
+        typical = float(np.median(self.unit[self.unit > 0])) if (self.unit > 0).any() else 1.0
+        return super().expected(result) * _SPREAD / (math.sqrt(self.ground.dimension) * typical)
+
+    def _along(self, directions: Array) -> Array:
+        return self.length.ray(directions)
+
+    def _called(self, name: str) -> str:
+        return f"the signs of {name}"
+
+    def _wide(self, signs: Array) -> Array:
+        return self.length.ray(signs)
+
+    def _towards_others(self, positions: Any, results: Any) -> tuple[Array, str]:
+        ways, name = super()._towards_others(positions, results)
+        return np.where(self.unit > 0, ways, 0.0), name
+
+    def _lengths(self, found: Flips, k: int) -> None:
+        """No other lengths are told of it."""

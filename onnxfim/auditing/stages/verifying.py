@@ -1,0 +1,359 @@
+"""Asks a verifier, for a few samples, how far around each no other prediction lies, and tries its counterexamples on the file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.instruments import allowed_inputs, scale_field
+from onnxfim.auditing.opening import open_subject
+from onnxfim.auditing.stages import as_found, stage
+from onnxfim.auditing.stages.replay import replayed
+from onnxfim.auditing.store import FileStore
+from onnxfim.auditing.subject import Subject
+from onnxfim.auditing.verified_network import VerifiedNetwork, network_of
+from onnxfim.errors import ModelError, OnnxFimError
+from onnxfim.graph.load import load_model
+from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.fitting import from_plain
+from onnxfim.record.guarantee_summaries import VerifierSummary
+from onnxfim.record.guarantees import VerifiedBox
+from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.runtime.available_memory import available_memory
+from onnxfim.runtime.providers import CPU
+from onnxfim.runtime.shared_cores import usable_cores
+from onnxfim.slopes.attacks import Threat
+from onnxfim.verdict.verifier_answers import changes, verifier_summary
+from onnxfim.verifiers.answers import Said
+from onnxfim.verifiers.closing_in import ClosingIn
+from onnxfim.verifiers.properties import StaysInBox, box_around
+from onnxfim.verifiers.questions import Limits, Question, a_folder
+from onnxfim.verifiers.verifier_commands import VerifierCommand, verifier_command
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+#: A counterexample lies at the boundary, where float32 may round it back: it is tried a little farther too, as attacks are.
+_LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)
+_OUTSIDE = 1e-4  # of the box's width: what a solver's tolerance leaves a counterexample outside it by
+_EVEN = 1e-4  # of the scores' size: a counterexample where the two best differ by less is one of rounding
+_LOOKS, _SAYS = 0.02, 0.5  # seconds between two looks at what runs, and between two words
+_MEMORY = 0.8  # of what is free that all verifiers together may hold
+_FAILURES = 3  # boxes in a row without any answer, after which no more are asked about
+STAGE = "asking the verifier"
+
+
+@dataclass
+class _Asked:
+    """One sample, and what was said of it."""
+
+    position: int
+    about: StaysInBox
+    search: ClosingIn
+    boxes: list[VerifiedBox] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A box that is asked about, or of which an answer was kept."""
+
+    asked: _Asked
+    epsilon: float
+    about: StaysInBox
+    question: Question | None
+    kept: tuple[Said, float] | None
+
+    def answer(self) -> tuple[Said, float] | None:
+        """What was said, and the seconds that it took; None while it is at it."""
+        return self.kept if self.question is None else self.question.answer()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An answer as it is kept on disk."""
+
+    answer: str
+    seconds: float
+    note: str
+    point: tuple[float, ...] = ()
+
+
+@stage(STAGE, instead=as_found)
+def verify(ground: Ground, found: Found) -> Found:
+    """Ask about boxes around some samples: what was certified, and what was refuted and how the file itself answers there."""
+    started = time.perf_counter()
+    settings = ground.settings
+    assert settings.verifier is not None
+    command = verifier_command(settings.verifier)
+    ground.say(STAGE)
+    chosen = [r for r in replayed(list(found.results.values()), len(found.results)) if r.prediction is not None]
+    chosen = replayed(chosen, settings.verifier_samples) or _unranked(found, settings.verifier_samples)
+    try:
+        parent = _parent(ground)
+        network = network_of(parent or ground.subject, ground.X[ground.clean.audited])
+    except OnnxFimError as error:
+        return replace(found, verifier=_summary(ground, [], started, None, reason=str(error)))
+    asking = _Asking(ground, found, command, network, own=parent is None)
+    ended: BaseException | None = None
+    try:
+        asking.all_of([asking.begun(r) for r in chosen])
+    except ENDS as end:
+        ended = end
+    results = dict(found.results)
+    for asked in asking.done:
+        results[asked.position] = _with_answers(results[asked.position], asked, command, own=parent is None)
+    summary = _summary(ground, [results[a.position] for a in asking.done], started, network if parent else None, reason=asking.stopped)
+    return replace(found, results=results, verifier=summary).ended(ended)
+
+
+def _unranked(found: Found, count: int) -> list[SampleResult]:
+    """Samples where none has a value to rank them by."""
+    return [r for r in found.in_order if r.prediction is not None][:count]
+
+
+def _parent(ground: Ground) -> Subject | None:
+    """The model that is verified in the file's place, opened on the CPU; None where the file itself is."""
+    path = ground.settings.verifier_model
+    if path is None:
+        return None
+    own = ground.settings
+    settings = replace(own, providers=(CPU,), provider_options=(), require_provider=False, output=None, at=None, input=None)
+    subject = open_subject(load_model(path), ground.X, settings)
+    if (outputs := subject.info.num_outputs) != ground.subject.info.num_outputs:
+        raise ModelError(
+            f"--verifier-model {path}: has {outputs} outputs, expected {ground.subject.info.num_outputs} as the audited file has. "
+            "Name the file that it was made from."
+        )
+    return subject
+
+
+def _with_answers(result: SampleResult, asked: _Asked, command: VerifierCommand, *, own: bool) -> SampleResult:
+    """The sample with its boxes, and with what was certified where that is more than what was."""
+    result = replace(result, verified=tuple(asked.boxes))
+    certified, before = asked.search.certified, result.certified_radius_linf
+    if not own or not certified or (before is not None and (before.value or 0.0) >= certified):
+        return result
+    return replace(result, certified_radius_linf=Estimate(certified, certified, None, "lower bound", f"verifier {command.name}"))
+
+
+def _summary(
+    ground: Ground, results: Sequence[SampleResult], started: float, parent: VerifiedNetwork | None, *, reason: str | None
+) -> VerifierSummary:
+    settings = ground.settings
+    scaled = scale_field(settings.input_scale, ground.X.shape[1:]) is not None
+    units = f"{RAW_UNIT}s" if scaled else in_units_of(ground.subject.info.at, f"{INPUT_UNIT}s")
+    model = None if settings.verifier_model is None else Path(settings.verifier_model).name
+    return verifier_summary(
+        results, settings, units=units, seconds=time.perf_counter() - started, reason=reason, model=model,
+        model_sha256=None if parent is None else parent.sha256,
+    )  # fmt: skip
+
+
+class _Asking:
+    """All questions of an audit, several at a time."""
+
+    def __init__(self, ground: Ground, found: Found, command: VerifierCommand, network: VerifiedNetwork, *, own: bool) -> None:
+        self.ground, self.found, self.command, self.network, self.own = ground, found, command, network, own
+        settings = ground.settings
+        cores = usable_cores()
+        self.jobs = settings.verifier_jobs or cores
+        free = available_memory()
+        self.limits = Limits(
+            settings.verifier_timeout, None if free is None else int(_MEMORY * free / self.jobs), max(1, cores // self.jobs)
+        )  # fmt: skip
+        shape = ground.X.shape[1:]
+        scale = scale_field(settings.input_scale, shape)
+        self.scale: Array | float = 1.0 if scale is None else scale
+        box = allowed_inputs(ground)
+        self.low, self.high = box.low.reshape(shape), box.high.reshape(shape)
+        self.store = self._opened_store()
+        self.done: list[_Asked] = []
+        self.stopped: str | None = None
+        self._failures = 0
+
+    def begun(self, result: SampleResult) -> _Asked:
+        """A sample with the ends between which its boxes lie."""
+        ground, settings = self.ground, self.ground.settings
+        position = next(p for p, r in self.found.results.items() if r.index == result.index)
+        x = ground.X[position]
+        most = float(np.max(np.maximum(self.high - x, x - self.low) / self.scale))
+        known = min(changes(result, settings), default=None)
+        trusted = self.own and ground.provider == CPU  # of other providers the same move may be rounded back
+        guess = self._expected(result) or (most / 16 if known is None else known / 2)
+        certified = [e.value for e in (result.certified_radius_linf,) if e is not None and e.value]
+        search = ClosingIn(
+            low=max(certified, default=0.0) if self.own else 0.0, high=known if trusted else None, guess=min(guess, most), most=most,
+            precision=settings.verifier_precision,
+        )  # fmt: skip
+        assert result.prediction is not None
+        network = self.network
+        about = StaysInBox(
+            x, x, result.prediction, network.outputs, network.threshold, network.output_shape, network.dtype
+        )  # fmt: skip
+        return _Asked(position, about, search)
+
+    def _expected(self, result: SampleResult) -> float | None:
+        """Where slopes put the nearest change, in L∞."""
+        told = [p.first_order for p in result.predicted if p.norm == "linf" and p.first_order]
+        if told:
+            return told[0]
+        l2 = result.boundary_distance.value
+        return l2 / float(np.mean(self.scale)) / np.sqrt(self.ground.dimension) if l2 else None
+
+    def all_of(self, samples: Sequence[_Asked]) -> None:
+        """Ask about all of them; `done` holds those with an answer, whatever ends it early."""
+        started = time.monotonic()
+        waiting, running = list(samples), list[_Running]()
+        self._check_predictions(waiting)
+        budget = self.ground.settings.verifier_budget
+        with a_folder() as folder:
+            onnx = folder / "network.onnx"
+            onnx.write_bytes(self.network.model.SerializeToString())
+            said = 0.0
+            try:
+                while waiting or running:
+                    self.ground.meter.check()
+                    over = budget is not None and time.monotonic() - started > budget
+                    if over and self.stopped is None and waiting:
+                        self.stopped = f"its time was up ({budget:g} s, --verifier-budget)"
+                    if over or self.stopped is not None:
+                        waiting.clear()
+                    while waiting and len(running) < self.jobs:
+                        asked = waiting.pop(0)
+                        epsilon = asked.search.next()
+                        if epsilon is not None:
+                            running.append(self._ask(asked, epsilon, onnx, folder))
+                    again = self._heard(running)
+                    waiting[:0] = [a for a in again if a.search.next() is not None]
+                    now = time.monotonic()
+                    if now - said > _SAYS:
+                        said = now
+                        self._say(samples)
+                    if running and not again:
+                        time.sleep(_LOOKS)
+            finally:
+                for one in running:
+                    if one.question is not None:
+                        one.question.close()
+        self._say(samples)
+
+    def _check_predictions(self, waiting: list[_Asked]) -> None:
+        """Leave out samples that the network that is verified decides otherwise than the audited file."""
+        for asked in list(waiting):
+            scores = self.network.scores(self.ground.X[[asked.position]])
+            got = int(self.network.predictions(scores)[0])
+            if got != asked.about.prediction:
+                whose = "the network that is verified" if self.own else "the model that is verified"
+                note = f"{whose} predicts class {got} here, the audited file class {asked.about.prediction}"
+                self._take(asked, VerifiedBox(0.0, "error", 0.0, note=note))
+                waiting.remove(asked)
+
+    def _say(self, samples: Sequence[_Asked]) -> None:
+        done = sum(a.search.asked for a in samples)
+        self.ground.meter.count(done, max(sum(a.search.expected for a in samples), done), "boxes")
+        self.ground.say(STAGE)
+
+    def _ask(self, asked: _Asked, epsilon: float, onnx: Path, folder: Path) -> _Running:
+        x = self.ground.X[asked.position]
+        low, high = box_around(x, epsilon, scale=self.scale, low=self.low, high=self.high)
+        told = f"sample {self.ground.index(asked.position)}, half-width {epsilon:.17g}"
+        about = replace(asked.about, low=low, high=high, about=(told,))
+        kept = self._kept(about)
+        question = Question(self.command, onnx, about, self.limits, folder) if kept is None else None
+        return _Running(asked, epsilon, about, question, kept)
+
+    def _heard(self, running: list[_Running]) -> list[_Asked]:
+        """Take in the answers that are there; the samples that they are about."""
+        heard = []
+        for one in list(running):
+            if (found := one.answer()) is None:
+                continue
+            said, seconds = found
+            running.remove(one)
+            if one.question is not None:
+                self._keep(one.about, said, seconds)
+            box, changed = self._judged(one.asked, one.epsilon, one.about, said, seconds)
+            one.asked.search.told(one.epsilon, box.answer, changed=changed)
+            self._take(one.asked, box)
+            lost = said.answer == "error" or (said.answer == "unknown" and bool(said.note))  # it told why it cannot
+            self._failures = self._failures + 1 if lost else 0
+            if self._failures >= _FAILURES:
+                self.stopped = f"it decided nothing {self._failures} times in a row: {said.note}"
+            heard.append(one.asked)
+        return heard
+
+    def _take(self, asked: _Asked, box: VerifiedBox) -> None:
+        asked.boxes.append(box)
+        if not any(a is asked for a in self.done):
+            self.done.append(asked)
+
+    def _judged(self, asked: _Asked, epsilon: float, about: StaysInBox, said: Said, seconds: float) -> tuple[VerifiedBox, float | None]:
+        """The answer as it is recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
+        box = VerifiedBox(epsilon, said.answer, seconds, note=said.note)
+        if said.answer != "sat" or said.point is None:
+            return box, None
+        width = float((about.high - about.low).max())
+        outside = float(np.maximum(about.low - said.point, said.point - about.high).max())
+        if outside > _OUTSIDE * width + np.finfo(np.float32).eps * float(np.abs(about.high).max()):
+            return replace(box, answer="error", note=f"its counterexample lies outside the box by {outside:.3g}"), None
+        x = self.ground.X[asked.position]
+        delta = np.clip(said.point, about.low, about.high) - x.astype(np.float64)
+        threat = Threat("linf", np.minimum(self.low, x), np.maximum(self.high, x), self.scale)
+        steps = np.stack([threat.seen(x, longer * delta) for longer in _LONGER])  # (n, *shape)
+        rows = (x + steps).astype(x.dtype)
+        scores = self.network.scores(rows)
+        there = self.network.predictions(scores) != about.prediction
+        even = self._lead(scores[0], about) <= _EVEN * float(np.abs(scores[0]).max(initial=1e-30))
+        if not there.any() and not even:
+            note = "its counterexample does not change the prediction of the network that it was given"
+            return replace(box, answer="error", note=note), None
+        sizes = threat.size(steps)
+        changed = float(sizes[int(np.argmax(there))]) if there.any() else None
+        outputs = self.ground.forward.outputs(rows, np.full(len(rows), asked.position))
+        finite = np.isfinite(outputs).all(axis=(1, 2))
+        decided = self.ground.reader.predictions(np.where(finite[:, None, None], outputs, 0.0))
+        followed = finite & (decided != about.prediction)
+        at = int(np.argmax(followed)) if followed.any() else 0
+        note = "" if there[0] else "two classes are even at its counterexample" if not there.any() else "its counterexample had to be moved on a little"
+        return replace(box, replay=bool(followed.any()), distance=float(sizes[at]), note=note), changed
+
+    def _lead(self, scores: Array, about: StaysInBox) -> float:
+        """By how much the prediction leads at scores (K,)."""
+        if self.network.outputs == 1:
+            return float(scores[0] - about.threshold) * (1 if about.prediction == 1 else -1)
+        return float(scores[about.prediction] - max(scores[j] for j in about.rivals))
+
+    def _opened_store(self) -> FileStore | None:
+        """Where answers are kept: those of another verifier, network or timeout are others."""
+        program = self.command.parts[0]
+        try:
+            told = Path(program).stat()
+            seen = [told.st_size, told.st_mtime_ns]
+        except OSError:
+            seen = []
+        asks = {"command": self.command.parts, "program": seen, "timeout": self.limits.seconds}
+        return self.ground.memory.store({"model": self.network.sha256, "verifier": asks})
+
+    def _kept(self, about: StaysInBox) -> tuple[Said, float] | None:
+        if self.store is None:
+            return None
+        kept = self.store.record(_key(about, self.command), lambda record: from_plain(_Kept, record))
+        if kept is None:
+            return None
+        point = np.array(kept.point, np.float64).reshape(about.low.shape) if kept.point else None
+        return Said(kept.answer, point, kept.note), kept.seconds  # type: ignore[arg-type]
+
+    def _keep(self, about: StaysInBox, said: Said, seconds: float) -> None:
+        if self.store is not None and said.answer != "error":
+            point = () if said.point is None else tuple(said.point.ravel().tolist())
+            self.store.put_record(_key(about, self.command), asdict(_Kept(said.answer, seconds, said.note, point)))
+
+
+def _key(about: StaysInBox, command: VerifierCommand) -> str:
+    return hashlib.sha256(about.text(command.version).encode()).hexdigest()[:32]
