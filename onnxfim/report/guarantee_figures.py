@@ -131,6 +131,11 @@ def _of_smoothing(s: SmoothingSummary) -> Iterator[GuaranteedFigure]:
         what = "Certified accuracy" if s.labelled else "Share certified for the file's own prediction"
         label = f"{what} of the smoothed classifier (sigma = {s.sigma:g}) within L2 radius {p.radius:g} in {s.units}"
         yield GuaranteedFigure(f"{name}.{certified}@{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
+    if s.median is not None and s.median.value is not None:
+        label, m = f"Median certified radius of the smoothed classifier (sigma = {s.sigma:g})", s.median
+        yield GuaranteedFigure(
+            f"{name}.radius.median", label, m.value or 0.0, m.low, m.high, m.confidence, kind, f"{s.units}, L2", part
+        )
     if s.accuracy is not None:
         label = f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions counted as wrong"
         yield _share(f"{name}.accuracy", label, round(s.accuracy * s.samples), s.samples, "of the smoothed classifier", part)

@@ -182,7 +182,7 @@ def _guaranteed(audit: Audit) -> list[CardRow]:
     """Both ends of each bracket, and shares that noise and smoothing leave; the report has the rest."""
     rows = []
     for f in guaranteed_figures(audit):
-        telling = f.name.endswith(("_median", ".stable_share", ".accuracy"))
+        telling = f.name.endswith(("_median", ".stable_share", ".accuracy", ".radius.median"))
         if telling or (f.name.endswith("contradictions") and f.value):
             units = "" if f.units in ("share", "samples") else f", {f.units}"
             rows.append(CardRow(visible(f.label + units), Quantity(*figure_words(f)), visible(f.kind)))

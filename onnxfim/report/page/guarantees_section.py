@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.guarantee_summaries import BracketSummary, CertifiedShare, DecidedAt, NoiseSummary, SmoothingSummary
 from onnxfim.record.guarantees import NoiseStability
@@ -301,8 +302,8 @@ def _smoothing(audit: Audit) -> SmoothingView | None:
         rows=tuple(_smoothing_row(s, k, radii) for k, s in enumerate(tried)),
         caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)),
         notes=(
-            "This is another classifier than the file: it answers with the class that the file gives most often under Gaussian "
-            "noise (Cohen and others 2019). Whoever deploys the file alone has none of these guarantees.",
+            "It answers with the class that the file gives most often under Gaussian noise (Cohen and others 2019). Whoever "
+            "deploys the file alone has none of these guarantees.",
             f"Each sample's radius holds with {_levels(tried)} confidence. Bands and intervals (95 %) hold the sampling of the "
             "data. Where the smoothed classifier abstains it counts as "
             + ("wrong." if tried[0].labelled else "not certified; without labels, it is counted with the file's own prediction."),
@@ -334,7 +335,15 @@ def _smoothing_row(s: SmoothingSummary, k: int, radii: Iterable[float]) -> Smoot
         agrees=f"{s.agrees:,} of {s.samples:,}",
         abstained=f"{s.abstained:,}",
         at=tuple(_certified_within(s.curve, r) for r in radii),
+        median=_median_radius(s.median),
+        average="–" if s.average is None else number_below(s.average),
     )
+
+
+def _median_radius(median: Aggregate | None) -> Quantity:
+    if median is None or median.value is None:
+        return Quantity(MISSING)
+    return Quantity(number_below(median.value), known_ends(median.low, median.high))
 
 
 def _certified_within(curve: Iterable[CertifiedShare], radius: float) -> Quantity:

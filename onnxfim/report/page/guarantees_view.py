@@ -87,6 +87,8 @@ class SmoothingRow:
     agrees: str
     abstained: str
     at: tuple[Quantity, ...]
+    median: Quantity
+    average: str
 
 
 @dataclass(frozen=True)
