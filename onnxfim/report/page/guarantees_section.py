@@ -9,6 +9,7 @@ from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.guarantee_summaries import BracketSummary, CertifiedShare, DecidedAt, NoiseSummary, SmoothingSummary
 from onnxfim.record.guarantees import NoiseStability
+from onnxfim.record.robustness import Robustness
 from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
 from onnxfim.report.charts.bracket_chart import CROSS, DASHES, MARKS, WORDS, bracket_chart, key_marker, many
@@ -24,7 +25,7 @@ from onnxfim.report.guarantee_words import (
     smoothing_words,
     sources_of,
 )
-from onnxfim.report.human import robustness_of
+from onnxfim.report.human import levels, robustness_of
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -55,7 +56,8 @@ from onnxfim.report.page.view import LegendEntry, Tile
 from onnxfim.report.vocabulary import NORM_WORDS
 
 _LEAST = 6  # samples that noise moves most
-_RADII = 6  # columns of the table of certified shares
+_OF_ANOTHER = "It answers with the class that the file gives most often under Gaussian noise; of the file alone it says nothing."
+_RADII = 5  # columns of the table of certified shares
 
 
 def guarantees_view(audit: Audit) -> GuaranteesView | None:
@@ -106,7 +108,7 @@ def _bracket(audit: Audit, b: BracketSummary) -> BracketView:
         keys=_bracket_keys(audit, b),
         notes=_bracket_notes(audit, b, first=b is shown_brackets(audit)[0]),
         units=f"{norm}, {units}",
-        decided=tuple(_decided(d, b) for d in b.decided),
+        decided=tuple(_decided(d, b, robustness_of(audit)) for d in b.decided),
     )
 
 
@@ -207,16 +209,23 @@ def _bracket_notes(audit: Audit, b: BracketSummary, *, first: bool) -> tuple[str
     return tuple(notes)
 
 
-def _decided(d: DecidedAt, b: BracketSummary) -> DecidedLine:
+def _decided(d: DecidedAt, b: BracketSummary, told: Robustness) -> DecidedLine:
     n = max(1, b.samples)
 
-    def told(k: int) -> str:
+    def share(k: int) -> str:
         return f"{percent(k / n)} ({k:,})"
 
+    in_steps = b.norm == "linf" and told.level is not None and b.units == told.units
+    exact = float(f"{d.epsilon:.3g}") == d.epsilon
     return DecidedLine(
-        short(d.epsilon) if float(f"{d.epsilon:.3g}") == d.epsilon else number(d.epsilon), told(d.kept), told(d.open), told(d.lost),
-        *(round(100 * k / n, 1) for k in (d.kept, d.open, d.lost)),
-    )  # fmt: skip
+        levels(d.epsilon, told) if in_steps else short(d.epsilon) if exact else number(d.epsilon),
+        kept=share(d.kept),
+        open=share(d.open),
+        lost=share(d.lost),
+        kept_width=round(100 * d.kept / n, 1),
+        open_width=round(100 * d.open / n, 1),
+        lost_width=round(100 * d.lost / n, 1),
+    )
 
 
 def _noise(audit: Audit) -> NoiseView | None:
@@ -257,7 +266,9 @@ def _noise_row(n: NoiseSummary) -> NoiseRow:
         noise=visible(n.noise),
         units=visible(n.units),
         stable=f"≥\u00a0{level_words(n.stable)}",
-        here=Quantity(f"{percent(n.stable_samples / n.samples)}", percent_interval(n.share.low, n.share.high)),
+        here=Quantity(
+            percent(n.stable_samples / n.samples), percent_interval(n.share.low, n.share.high) if open_ones else "all are decided"
+        ),
         population=Quantity(
             percent_interval(n.population.low, n.population.high) or MISSING,
             None if n.population.low is None else f"{level_words(n.confidence)} interval",
@@ -300,10 +311,8 @@ def _smoothing(audit: Audit) -> SmoothingView | None:
         units=visible(tried[0].units),
         labelled=tried[0].labelled,
         rows=tuple(_smoothing_row(s, k, radii) for k, s in enumerate(tried)),
-        caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)),
+        caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)) or (_OF_ANOTHER,),
         notes=(
-            "It answers with the class that the file gives most often under Gaussian noise (Cohen and others 2019). Whoever "
-            "deploys the file alone has none of these guarantees.",
             f"Each sample's radius holds with {_levels(tried)} confidence. Bands and intervals (95 %) hold the sampling of the "
             "data. Where the smoothed classifier abstains it counts as "
             + ("wrong." if tried[0].labelled else "not certified; without labels, it is counted with the file's own prediction."),
@@ -331,7 +340,6 @@ def _smoothing_row(s: SmoothingSummary, k: int, radii: Iterable[float]) -> Smoot
         sigma=short(s.sigma),
         series=series,
         dash=dash,
-        accuracy="–" if s.accuracy is None else percent(s.accuracy),
         agrees=f"{s.agrees:,} of {s.samples:,}",
         abstained=f"{s.abstained:,}",
         at=tuple(_certified_within(s.curve, r) for r in radii),

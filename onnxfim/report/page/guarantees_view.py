@@ -83,7 +83,6 @@ class SmoothingRow:
     sigma: str
     series: str
     dash: str
-    accuracy: str
     agrees: str
     abstained: str
     at: tuple[Quantity, ...]
