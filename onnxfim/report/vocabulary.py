@@ -104,7 +104,8 @@ BOUND_SOURCES = (
 NOISE_SOURCES = (
     Source(
         "Intervals of shares",
-        "Clopper, Pearson (1934), The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, Biometrika 26(4).",
+        "Clopper, Pearson (1934), The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, "
+        "Biometrika 26(4).",
     ),
 )
 SMOOTHING_SOURCES = (

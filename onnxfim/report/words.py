@@ -19,10 +19,7 @@ from onnxfim.record.steps import StepBias
 from onnxfim.report.human import band_words, robustness_of
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread
 from onnxfim.report.page.gate_section import checks_headline
-from onnxfim.report.vocabulary import (
-    LEVEL_WORDS,
-    Statement,
-)
+from onnxfim.report.vocabulary import LEVEL_WORDS, Statement
 from onnxfim.verdict.findings import check_of
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from onnxfim.record.audit import Audit
@@ -138,6 +139,11 @@ def _bracket_tiles(audit: Audit, b: BracketSummary) -> tuple[Tile, ...]:
             low = Quantity(number_below(b.low.value), known_ends(b.low.low, b.low.high), "lower bound")
     if b.high.value is not None:
         high = Quantity(number_above(b.high.value), known_ends(b.high.low, b.high.high), "upper bound")
+    apart = [
+        Tile("Apart, median", Quantity(f"× {number(w)}"), "the found over the guaranteed length: what is not known")
+        for w in (b.width,)
+        if w is not None
+    ]
     estimates = [
         Tile(
             label,
@@ -151,15 +157,18 @@ def _bracket_tiles(audit: Audit, b: BracketSummary) -> tuple[Tile, ...]:
         if tried
     ]
     return (
-        Tile("Guaranteed, median", low, f"in exact arithmetic; {low_by or 'by nothing'}", "holding"),
+        Tile("Guaranteed, median", low, f"in exact arithmetic; {low_by}" if low_by else _why_nothing(audit, b), "holding"),
         Tile("Found, median", high, f"of the file as it ran; {high_by or 'nothing found'}", "flipped"),
-        Tile(
-            "Apart, median",
-            Quantity(MISSING if b.width is None else f"× {number(b.width)}"),
-            "the found over the guaranteed length: what is not known",
-        ),
+        *apart,
         *estimates,
     )
+
+
+def _why_nothing(audit: Audit, b: BracketSummary) -> str:
+    """Why no length is guaranteed, as the samples tell it most often."""
+    tried = (s.certified_radius if b.norm == "l2" else s.certified_radius_linf for s in audit.samples)
+    reasons = Counter(e.reason for e in tried if e is not None and e.reason)
+    return visible(reasons.most_common(1)[0][0]) if reasons else "no bound reaches this file's outputs"
 
 
 def _bracket_keys(audit: Audit, b: BracketSummary) -> tuple[LegendEntry, ...]:
