@@ -62,7 +62,7 @@ def guaranteed_figures(audit: Audit) -> Iterator[GuaranteedFigure]:
 
 def _of_bracket(audit: Audit, b: BracketSummary) -> Iterator[GuaranteedFigure]:
     found = [x for _, x in brackets_in(audit, b.norm)]
-    norm, units, part = NORM_WORDS[b.norm], f"{b.units}, {NORM_WORDS[b.norm]}", f"{b.samples} samples"
+    norm, units, part = NORM_WORDS[b.norm], b.units, f"{b.samples} samples"
     by = plainly([x.low_from for x in found])
     sure = f"{LOWER}, guaranteed in exact arithmetic{f' by {by}' if by else ''}"
     seen = f"{UPPER}, found on the file as it ran"
@@ -101,7 +101,7 @@ def _of_noise(n: NoiseSummary) -> Iterator[GuaranteedFigure]:
     if not n.samples:
         return
     name, part = f"noise[{n.noise}]", f"{n.samples} samples"
-    kind = f"of the file as it ran, {n.confidence:.0%} confidence for all samples at once"
+    kind = f"of the file as it ran, {100 * n.confidence:g}% confidence for all samples at once"
     of = f"stable under noise {n.noise} (p >= {n.stable:g})"
     share = n.stable_samples / n.samples if n.share.value is None else n.share.value
     yield GuaranteedFigure(
@@ -125,12 +125,17 @@ def _of_noise(n: NoiseSummary) -> Iterator[GuaranteedFigure]:
 
 def _of_smoothing(s: SmoothingSummary) -> Iterator[GuaranteedFigure]:
     name, part = f"smoothing[{s.sigma:g}]", f"{s.samples} samples"
-    kind = f"{LOWER}, of the smoothed classifier, {s.confidence:g} confidence for each sample"
+    kind = f"{LOWER}, of the smoothed classifier, {100 * s.confidence:g}% confidence for each sample"
     certified = "certified_accuracy" if s.labelled else "certified_share"
     for p in telling_radii(s.curve, _RADII):
         what = "Certified accuracy" if s.labelled else "Share certified for the file's own prediction"
         label = f"{what} of the smoothed classifier (sigma = {s.sigma:g}) within L2 radius {p.radius:g} in {s.units}"
         yield GuaranteedFigure(f"{name}.{certified}@{p.radius:g}", label, p.share, p.low, p.high, 0.95, kind, "share", part)
+    if s.median is not None and s.median.value is not None:
+        label, m = f"Median certified radius of the smoothed classifier (sigma = {s.sigma:g})", s.median
+        yield GuaranteedFigure(
+            f"{name}.radius.median", label, m.value or 0.0, m.low, m.high, m.confidence, kind, f"{s.units}, L2", part
+        )
     if s.accuracy is not None:
         label = f"Accuracy of the smoothed classifier (sigma = {s.sigma:g}), abstentions counted as wrong"
         yield _share(f"{name}.accuracy", label, round(s.accuracy * s.samples), s.samples, "of the smoothed classifier", part)

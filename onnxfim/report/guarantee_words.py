@@ -20,6 +20,7 @@ from onnxfim.record.robustness import Robustness
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.numbers import count, level_words, number, number_above, number_below, percent, percent_interval, short
 from onnxfim.report.vocabulary import NORM_WORDS
+from onnxfim.verdict.bracketing import contradicts
 
 #: Kinds of what is said here.
 GUARANTEED, FOUND, CONFIDENT = "guaranteed", "found", "with stated confidence"
@@ -35,8 +36,8 @@ def shown_brackets(audit: Audit) -> tuple[BracketSummary, ...]:
 
 
 def contradicting(audit: Audit, norm: Norm) -> frozenset[int]:
-    """Samples whose two sides contradict one another in one norm, by their index."""
-    return frozenset(s.index for s, b in brackets_in(audit, norm) if b.high is not None and b.low > b.high)
+    """Samples whose two sides contradict one another in one norm beyond what rounding explains, by their index."""
+    return frozenset(s.index for s, b in brackets_in(audit, norm) if contradicts(audit, s, b))
 
 
 def bracket_of(sample: SampleResult, norm: Norm) -> Bracket | None:
@@ -50,8 +51,8 @@ def brackets_in(audit: Audit, norm: Norm) -> list[tuple[SampleResult, Bracket]]:
 
 
 def sources_of(names: Sequence[str]) -> str:
-    """What gave the ends: ``local bounds``, or ``local bounds on 180, weights on 20`` where several did."""
-    known = Counter(visible(n) for n in names if n)
+    """What gave the ends: ``local bounds``, or ``local bounds on 180, weights on 20`` where several did; in whichever norm."""
+    known = _sources(names)
     if len(known) <= 1:
         return next(iter(known), "")
     return ", ".join(f"{name} on {n:,}" for name, n in known.most_common())
@@ -59,7 +60,12 @@ def sources_of(names: Sequence[str]) -> str:
 
 def plainly(names: Sequence[str]) -> str:
     """The same without numbers: ``flip, attack``."""
-    return ", ".join(name for name, _ in Counter(visible(n) for n in names if n).most_common())
+    return ", ".join(name for name, _ in _sources(names).most_common())
+
+
+def _sources(names: Sequence[str]) -> Counter[str]:
+    """What gave the ends, each with how many; that it was in the other norm is told with each sample."""
+    return Counter(visible(n.partition(" in ")[0]) for n in names if n)
 
 
 def tightest(audit: Audit) -> BracketSummary | None:
@@ -179,6 +185,10 @@ def verifier_words(found: VerifierSummary) -> str:
             f"; at {count(found.not_followed, 'counterexample')} the audited file keeps its prediction: the verifier's "
             "conversion is not this file"
         )
+    if found.model is not None:
+        told += f"; verified in its place: {visible(found.model)}, so that nothing is guaranteed of the audited file"
+    if found.reason is not None:
+        told += f"; {visible(found.reason)}"
     if found.contradictions:
         told += f"; {count(found.contradictions, 'answer')} contradict what was found on the file"
     return told
@@ -193,7 +203,7 @@ def verifier_name(found: VerifierSummary) -> str:
 def short_lines(audit: Audit) -> Iterator[tuple[str, str]]:
     """A label and a line for each part that was run, for a card."""
     for b in shown_brackets(audit):
-        yield f"bracket {NORM_WORDS[b.norm]}", bracket_words(audit, b)
+        yield "bracket", f"{NORM_WORDS[b.norm]}: {bracket_words(audit, b)}"
     for n in audit.noise:
         yield "noise", _brief_noise(n)
     for s in audit.smoothing:
@@ -215,7 +225,7 @@ def bracket_words(audit: Audit, b: BracketSummary) -> str:
 
 def _brief_smoothed(s: SmoothingSummary) -> str:
     if not s.samples:
-        return f"σ = {short(s.sigma)}: no sample was tried"
+        return f"σ = {short(s.sigma)}: no sample was tried{f': {visible(s.reason)}' if s.reason else ''}"
     rungs = ", ".join(f"{percent(p.share)} within {short(p.radius)}" for p in telling_radii(s.curve))
     beside = "" if s.clean_accuracy is None else f"; the file itself {percent(s.clean_accuracy)} clean"
     what = "certified right" if s.labelled else "certified"

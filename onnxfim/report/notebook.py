@@ -179,12 +179,12 @@ def _rows(audit: Audit) -> list[CardRow]:
 
 
 def _guaranteed(audit: Audit) -> list[CardRow]:
-    """Both ends of the bracket, and the shares that noise and smoothing leave; the report has the rest."""
+    """Both ends of each bracket, and shares that noise and smoothing leave; the report has the rest."""
     rows = []
     for f in guaranteed_figures(audit):
-        telling = f.name.endswith(("_median", ".stable_share", ".stable_share_here")) or ".certified_" in f.name
+        telling = f.name.endswith(("_median", ".stable_share", ".accuracy", ".radius.median"))
         if telling or (f.name.endswith("contradictions") and f.value):
-            units = "" if f.units in ("share", "samples", "boxes") else f", {f.units}"
+            units = "" if f.units in ("share", "samples") else f", {f.units}"
             rows.append(CardRow(visible(f.label + units), Quantity(*figure_words(f)), visible(f.kind)))
     return rows[:_MOST]
 

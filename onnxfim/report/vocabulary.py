@@ -93,6 +93,28 @@ TEMPERATURE_SOURCES = (
 #: Where intervals of sketches are from.
 SKETCH_SOURCES = (Source("Jackknife intervals", "Miller (1974), The Jackknife: A Review, Biometrika 61(1)."),)
 
+#: Where what is guaranteed, and with which confidence, is from.
+BOUND_SOURCES = (
+    Source(
+        "Bounds around a sample",
+        "Zhang, Weng, Chen, Hsieh, Daniel (2018), Efficient Neural Network Robustness Certification with General Activation "
+        "Functions, NeurIPS.",
+    ),
+)
+NOISE_SOURCES = (
+    Source(
+        "Intervals of shares",
+        "Clopper, Pearson (1934), The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial, "
+        "Biometrika 26(4).",
+    ),
+)
+SMOOTHING_SOURCES = (
+    Source(
+        "The smoothed classifier",
+        "Cohen, Rosenfeld, Kolter (2019), Certified Adversarial Robustness via Randomized Smoothing, ICML.",
+    ),
+)
+
 #: Where its attacks were.
 ATTACK_SOURCES = (
     Source(

@@ -19,15 +19,7 @@ from onnxfim.record.steps import StepBias
 from onnxfim.report.human import band_words, robustness_of
 from onnxfim.report.numbers import count, inline_label, interval, known_ends, number, percent, spread
 from onnxfim.report.page.gate_section import checks_headline
-from onnxfim.report.vocabulary import (
-    ATTACK_SOURCES,
-    LEVEL_WORDS,
-    SKETCH_SOURCES,
-    SOURCES,
-    TEMPERATURE_SOURCES,
-    Source,
-    Statement,
-)
+from onnxfim.report.vocabulary import LEVEL_WORDS, Statement
 from onnxfim.verdict.findings import check_of
 
 
@@ -385,13 +377,3 @@ def _undecided(audit: Audit) -> Iterator[str]:
 def lead_aggregate(audit: Audit) -> Aggregates | None:
     """Aggregates of the lambda_max the page leads with, or None."""
     return audit.aggregates.get(lead_measure(audit).name)
-
-
-def sources(audit: Audit) -> tuple[Source, ...]:
-    """Where the parts of the method that this audit used were published."""
-    parts = (
-        (TEMPERATURE_SOURCES, audit.calibration.temperature is not None),
-        (SKETCH_SOURCES, audit.run.method == "sketch"),
-        (ATTACK_SOURCES, audit.attack is not None),
-    )
-    return (*SOURCES, *(source for found, used in parts if used for source in found))

@@ -23,6 +23,7 @@ from onnxfim.record.decision import Finding
 from onnxfim.report.card import audit_card
 from onnxfim.spectral.reading import GraphReading
 from tests.support.audits import hostile, make_audit, with_bound, with_flips, with_replay, with_tokens
+from tests.support.guaranteed_audits import with_guarantees
 from tests.support.hostile import FORBIDDEN
 from tests.support.places import ROOT
 
@@ -35,6 +36,7 @@ CARDS = {
     "plain": audit_card(AUDIT, files=("report.html", "a b.json")),
     "verbose": audit_card(AUDIT, files=("report.html",), findings=9),
     "wide characters": audit_card(WIDE),
+    "guarantees": audit_card(with_guarantees(AUDIT, bad=1)),
     "hostile": audit_card(hostile(with_tokens(with_replay(AUDIT)))),
 }
 SEQUENCE = re.compile(r"\x1b\[[0-9;]*m")

@@ -68,7 +68,8 @@ def read_sarif(text):
 def read_junit(text):
     properties = {p.get("name"): p.get("value") for p in ElementTree.fromstring(text).iter("property")}
     accuracy = properties.pop("clean_accuracy", None)
-    values = {k: float(v) for k, v in properties.items() if k.rpartition(".")[2] in STATISTICS}
+    told = {k: v for k, v in properties.items() if not k.startswith("smoothing[")}  # not of a measure
+    values = {k: float(v) for k, v in told.items() if k.rpartition(".")[2] in STATISTICS}
     return properties["verdict"], values, accuracy and float(accuracy)
 
 

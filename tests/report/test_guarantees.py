@@ -327,7 +327,7 @@ def test_frames_have_the_same_columns():
 def test_the_card_has_a_line_for_each():
     labels = [line.label for line in card.audit_card(WHOLE).lines]
     assert [n for n in labels if n.startswith(("bracket", "noise", "smoothed", "verifier"))] == [
-        "bracket L2", "bracket L∞", "noise", "noise", "smoothed", "smoothed", "verifier",
+        "bracket", "bracket", "noise", "noise", "smoothed", "smoothed", "verifier",
     ]  # fmt: skip
     assert not [x.label for x in card.audit_card(PLAIN).lines if x.label.startswith(("bracket", "noise", "smoothed", "verifier"))]
 

@@ -39,7 +39,7 @@ from onnxfim.report.page.folds import folds
 from onnxfim.report.page.gate_section import baseline_view, gate_lines
 from onnxfim.report.page.guarantees_section import guarantees_view
 from onnxfim.report.page.human_section import survival_view
-from onnxfim.report.page.method_section import method_sentences
+from onnxfim.report.page.method_section import method_sentences, sources
 from onnxfim.report.page.not_run import not_run
 from onnxfim.report.page.quantities import Quantity, of_statistic
 from onnxfim.report.page.replay_section import replay_view
@@ -146,7 +146,7 @@ def build_page(audit: Audit, picture: Picture, *, print_samples: int = PRINT_SAM
         run=how_it_was_run(audit),
         method=method_sentences(audit),
         limits=LIMITS,
-        sources=words.sources(audit),
+        sources=sources(audit),
         schema_version=visible(audit.schema_version),
     )
 

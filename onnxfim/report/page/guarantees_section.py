@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.decision import Aggregate
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.guarantee_summaries import BracketSummary, CertifiedShare, DecidedAt, NoiseSummary, SmoothingSummary
 from onnxfim.record.guarantees import NoiseStability
+from onnxfim.record.robustness import Robustness
 from onnxfim.record.sample import SampleResult
 from onnxfim.report import words
 from onnxfim.report.charts.bracket_chart import CROSS, DASHES, MARKS, WORDS, bracket_chart, key_marker, many
@@ -23,7 +26,7 @@ from onnxfim.report.guarantee_words import (
     smoothing_words,
     sources_of,
 )
-from onnxfim.report.human import robustness_of
+from onnxfim.report.human import levels, robustness_of
 from onnxfim.report.numbers import (
     MISSING,
     count,
@@ -54,7 +57,8 @@ from onnxfim.report.page.view import LegendEntry, Tile
 from onnxfim.report.vocabulary import NORM_WORDS
 
 _LEAST = 6  # samples that noise moves most
-_RADII = 6  # columns of the table of certified shares
+_OF_ANOTHER = "It answers with the class that the file gives most often under Gaussian noise; of the file alone it says nothing."
+_RADII = 5  # columns of the table of certified shares
 
 
 def guarantees_view(audit: Audit) -> GuaranteesView | None:
@@ -75,7 +79,8 @@ def guarantees_view(audit: Audit) -> GuaranteesView | None:
         else ""
     )
     ordered = words.most_sensitive(audit)
-    ordered += [s for s in audit.samples if s not in ordered] if len(ordered) < total else []
+    known = {s.index for s in ordered}
+    ordered += [s for s in audit.samples if s.index not in known]
     return GuaranteesView(
         parts=parts,
         brackets=brackets,
@@ -104,7 +109,7 @@ def _bracket(audit: Audit, b: BracketSummary) -> BracketView:
         keys=_bracket_keys(audit, b),
         notes=_bracket_notes(audit, b, first=b is shown_brackets(audit)[0]),
         units=f"{norm}, {units}",
-        decided=tuple(_decided(d, b) for d in b.decided),
+        decided=tuple(_decided(d, b, robustness_of(audit)) for d in b.decided),
     )
 
 
@@ -134,6 +139,11 @@ def _bracket_tiles(audit: Audit, b: BracketSummary) -> tuple[Tile, ...]:
             low = Quantity(number_below(b.low.value), known_ends(b.low.low, b.low.high), "lower bound")
     if b.high.value is not None:
         high = Quantity(number_above(b.high.value), known_ends(b.high.low, b.high.high), "upper bound")
+    apart = [
+        Tile("Apart, median", Quantity(f"× {number(w)}"), "the found over the guaranteed length: what is not known")
+        for w in (b.width,)
+        if w is not None
+    ]
     estimates = [
         Tile(
             label,
@@ -147,15 +157,18 @@ def _bracket_tiles(audit: Audit, b: BracketSummary) -> tuple[Tile, ...]:
         if tried
     ]
     return (
-        Tile("Guaranteed, median", low, f"in exact arithmetic; {low_by or 'by nothing'}", "holding"),
+        Tile("Guaranteed, median", low, f"in exact arithmetic; {low_by}" if low_by else _why_nothing(audit, b), "holding"),
         Tile("Found, median", high, f"of the file as it ran; {high_by or 'nothing found'}", "flipped"),
-        Tile(
-            "Apart, median",
-            Quantity(MISSING if b.width is None else f"× {number(b.width)}"),
-            "the found over the guaranteed length: what is not known",
-        ),
+        *apart,
         *estimates,
     )
+
+
+def _why_nothing(audit: Audit, b: BracketSummary) -> str:
+    """Why no length is guaranteed, as the samples tell it most often."""
+    tried = (s.certified_radius if b.norm == "l2" else s.certified_radius_linf for s in audit.samples)
+    reasons = Counter(e.reason for e in tried if e is not None and e.reason)
+    return visible(reasons.most_common(1)[0][0]) if reasons else "no bound reaches this file's outputs"
 
 
 def _bracket_keys(audit: Audit, b: BracketSummary) -> tuple[LegendEntry, ...]:
@@ -205,16 +218,23 @@ def _bracket_notes(audit: Audit, b: BracketSummary, *, first: bool) -> tuple[str
     return tuple(notes)
 
 
-def _decided(d: DecidedAt, b: BracketSummary) -> DecidedLine:
+def _decided(d: DecidedAt, b: BracketSummary, told: Robustness) -> DecidedLine:
     n = max(1, b.samples)
 
-    def told(k: int) -> str:
+    def share(k: int) -> str:
         return f"{percent(k / n)} ({k:,})"
 
+    in_steps = b.norm == "linf" and told.level is not None and b.units == told.units
+    exact = float(f"{d.epsilon:.3g}") == d.epsilon
     return DecidedLine(
-        short(d.epsilon) if float(f"{d.epsilon:.3g}") == d.epsilon else number(d.epsilon), told(d.kept), told(d.open), told(d.lost),
-        *(round(100 * k / n, 1) for k in (d.kept, d.open, d.lost)),
-    )  # fmt: skip
+        levels(d.epsilon, told) if in_steps else short(d.epsilon) if exact else number(d.epsilon),
+        kept=share(d.kept),
+        open=share(d.open),
+        lost=share(d.lost),
+        kept_width=round(100 * d.kept / n, 1),
+        open_width=round(100 * d.open / n, 1),
+        lost_width=round(100 * d.lost / n, 1),
+    )
 
 
 def _noise(audit: Audit) -> NoiseView | None:
@@ -255,7 +275,9 @@ def _noise_row(n: NoiseSummary) -> NoiseRow:
         noise=visible(n.noise),
         units=visible(n.units),
         stable=f"≥\u00a0{level_words(n.stable)}",
-        here=Quantity(f"{percent(n.stable_samples / n.samples)}", percent_interval(n.share.low, n.share.high)),
+        here=Quantity(
+            percent(n.stable_samples / n.samples), percent_interval(n.share.low, n.share.high) if open_ones else "all are decided"
+        ),
         population=Quantity(
             percent_interval(n.population.low, n.population.high) or MISSING,
             None if n.population.low is None else f"{level_words(n.confidence)} interval",
@@ -298,10 +320,8 @@ def _smoothing(audit: Audit) -> SmoothingView | None:
         units=visible(tried[0].units),
         labelled=tried[0].labelled,
         rows=tuple(_smoothing_row(s, k, radii) for k, s in enumerate(tried)),
-        caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)),
+        caveats=tuple(dict.fromkeys(visible(s.caveat) for s in tried if s.caveat)) or (_OF_ANOTHER,),
         notes=(
-            "This is another classifier than the file: it answers with the class that the file gives most often under Gaussian "
-            "noise (Cohen and others 2019). Whoever deploys the file alone has none of these guarantees.",
             f"Each sample's radius holds with {_levels(tried)} confidence. Bands and intervals (95 %) hold the sampling of the "
             "data. Where the smoothed classifier abstains it counts as "
             + ("wrong." if tried[0].labelled else "not certified; without labels, it is counted with the file's own prediction."),
@@ -329,11 +349,18 @@ def _smoothing_row(s: SmoothingSummary, k: int, radii: Iterable[float]) -> Smoot
         sigma=short(s.sigma),
         series=series,
         dash=dash,
-        accuracy="–" if s.accuracy is None else percent(s.accuracy),
         agrees=f"{s.agrees:,} of {s.samples:,}",
         abstained=f"{s.abstained:,}",
         at=tuple(_certified_within(s.curve, r) for r in radii),
+        median=_median_radius(s.median),
+        average="–" if s.average is None else number_below(s.average),
     )
+
+
+def _median_radius(median: Aggregate | None) -> Quantity:
+    if median is None or median.value is None:
+        return Quantity(MISSING)
+    return Quantity(number_below(median.value), known_ends(median.low, median.high))
 
 
 def _certified_within(curve: Iterable[CertifiedShare], radius: float) -> Quantity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnxfim.report.charts.marks import Figure
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import LegendEntry, Tile
+from onnxfim.report.words import Notice
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class SmoothingRow:
     sigma: str
     series: str
     dash: str
-    accuracy: str
     agrees: str
     abstained: str
     at: tuple[Quantity, ...]
+    median: Quantity
+    average: str
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class VerifierView:
     """A verifier's answers; ``wrong`` where they contradict the file."""
 
     answer: str
-    wrong: tuple[str, ...]
+    wrong: tuple[Notice, ...]
     tiles: tuple[Tile, ...]
     rows: tuple[AskedRow, ...]
     units: str

@@ -9,6 +9,17 @@ from onnxfim.record.foreign_text import visible
 from onnxfim.record.settings import OUTPUT_FAMILIES
 from onnxfim.report import words
 from onnxfim.report.numbers import count, short
+from onnxfim.report.vocabulary import (
+    ATTACK_SOURCES,
+    BOUND_SOURCES,
+    NOISE_SOURCES,
+    SKETCH_SOURCES,
+    SMOOTHING_SOURCES,
+    SOURCES,
+    TEMPERATURE_SOURCES,
+    Source,
+)
+from onnxfim.verdict.guarantors import LOCAL
 
 #: What the Fisher information is, by the family of the outputs.
 _FISHER = {
@@ -72,3 +83,16 @@ def _also(audit: Audit) -> str:
             "boundary, until the prediction changed."
         )
     return " ".join(parts)
+
+
+def sources(audit: Audit) -> tuple[Source, ...]:
+    """Where the parts of the method that this audit used were published."""
+    parts = (
+        (TEMPERATURE_SOURCES, audit.calibration.temperature is not None),
+        (SKETCH_SOURCES, audit.run.method == "sketch"),
+        (ATTACK_SOURCES, audit.attack is not None),
+        (BOUND_SOURCES, any(b.low_from.startswith(LOCAL) for s in audit.samples for b in s.bracket)),
+        (NOISE_SOURCES, bool(audit.noise) or bool(audit.smoothing)),
+        (SMOOTHING_SOURCES, bool(audit.smoothing)),
+    )
+    return (*SOURCES, *(source for found, used in parts if used for source in found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.foreign_text import visible
 from onnxfim.report.guarantee_words import shown_brackets
 
 
@@ -45,9 +46,19 @@ def _guarantees(audit: Audit) -> list[NotRun]:
     if not audit.decides:
         return []
     asked = (
-        (shown_brackets(audit), "guaranteed distances", "--bracket"),
-        (audit.noise, "noise", "--noise gaussian:0.1"),
-        (audit.smoothing, "smoothed classifier", "--certify smoothing:0.25"),
-        (audit.verifier, "verifier", "--verifier vibecheck"),
+        (shown_brackets(audit), "guaranteed distances", "--bracket", ""),
+        (audit.noise, "noise", "--noise gaussian:0.1", _why_no_noise(audit)),
+        (any(s.samples for s in audit.smoothing), "smoothed classifier", "--certify smoothing:0.25", _why_not_smoothed(audit)),
+        (audit.verifier, "verifier", "--verifier vibecheck", ""),
     )
-    return [NotRun(what, option) for there, what, option in asked if not there]
+    return [NotRun(what, why=why) if why else NotRun(what, option) for there, what, option, why in asked if not there]
+
+
+def _why_no_noise(audit: Audit) -> str:
+    """Why the noise that was asked for was not tried; empty where none was."""
+    reasons = (n.reason for s in audit.samples for n in s.noise if n.reason)
+    return visible(next(reasons, "it was not come to")) if audit.settings.noise else ""
+
+
+def _why_not_smoothed(audit: Audit) -> str:
+    return visible(next((s.reason for s in audit.smoothing if s.reason), "it was not come to")) if audit.smoothing else ""

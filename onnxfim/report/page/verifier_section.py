@@ -13,6 +13,7 @@ from onnxfim.report.page.guarantees_view import AskedRow, VerifierView
 from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import Tile
 from onnxfim.report.vocabulary import NORM_WORDS
+from onnxfim.report.words import Notice
 
 _MOST = 50  # samples of the table
 
@@ -41,19 +42,21 @@ def verifier_view(audit: Audit) -> VerifierView | None:
     )
 
 
-def _wrong(found: VerifierSummary) -> list[str]:
+def _wrong(found: VerifierSummary) -> list[Notice]:
     told = []
     if found.contradictions:
-        told.append(
+        text = (
             f"{count(found.contradictions, 'box', 'boxes')} that the verifier calls safe hold a move that changes the "
             "prediction of the audited file. Its guarantees are not to be relied on for this file."
         )
+        told.append(Notice("error", "Contradiction", text))
     if found.not_followed:
-        told.append(
+        text = (
             f"At {count(found.not_followed, 'counterexample')} of the verifier the audited file keeps its prediction: the "
             "verifier decided about another function than the one that runs here (rounding, int8, an operator that it reads "
             "otherwise)."
         )
+        told.append(Notice("warning", "Another function", text))
     return told
 
 
