@@ -119,9 +119,7 @@ def test_the_page_of_gates_has_every_name():
     text = (ROOT / "docs/gates.md").read_text("utf-8")
     (listed,) = re.findall(r"\bNames are (.*?)\.\n", text.replace("MEASURE.STATISTIC", ""), re.MULTILINE | re.DOTALL)
     whole = {n for n in gate_names() if n.startswith(("findings", "smoothing"))} | set(GUARANTEED)
-    assert set(re.findall(r"`([\w.@]+)`", listed)) == {
-        part for n in gate_names() for part in ([n] if n in whole else n.split("."))
-    }
+    assert set(re.findall(r"`([\w.@]+)`", listed)) == {part for n in gate_names() for part in ([n] if n in whole else n.split("."))}
 
 
 def test_the_page_of_installing_has_every_extra():

@@ -98,7 +98,9 @@ def property_files(
     X = context.X[[at[r.index] for r in chosen]]
     predictions = network.predictions(network.scores(X))
     valid = valid_range(context.X, settings.attack_range, context.subject.limits)
-    return _written(context.samples, model, settings, network, chosen, X, predictions, valid, epsilons, version, timeout, ranking(results))
+    return _written(
+        context.samples, model, settings, network, chosen, X, predictions, valid, epsilons, version, timeout, ranking(results)
+    )
 
 
 def _require_same(ranked: Audit, model: ModelFile, samples: Samples) -> None:

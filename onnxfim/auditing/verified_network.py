@@ -106,15 +106,21 @@ def network_of(subject: Subject, X: Array) -> VerifiedNetwork:
     raise ModelError(f"{subject.info.name}: cannot be given to a verifier: no copy for one row gives what the file gives.")
 
 
-def _proved(subject: Subject, file: ModelFile, value: str, reader: OutputReader, few: Array, how: str, rounding: float) -> VerifiedNetwork | None:
+def _proved(
+    subject: Subject, file: ModelFile, value: str, reader: OutputReader, few: Array, how: str, rounding: float
+) -> VerifiedNetwork | None:
     """The first copy that ends in ``value`` and tells the file's own probabilities at some samples."""
     truth = _probabilities(subject.forward.outputs(few, np.arange(len(few))), subject.reader)
-    into = file.graph.inputs[0] if len(file.graph.inputs) == 1 else next(i for i in file.graph.inputs if i.name == subject.info.input)
+    into = (
+        file.graph.inputs[0] if len(file.graph.inputs) == 1 else next(i for i in file.graph.inputs if i.name == subject.info.input)
+    )
     shape = tuple(int(n) for n in few.shape[1:])
     on_cpu = getattr(getattr(subject.forward, "report", None), "obtained", "") == CPU
     slack = (SAME_IN_HALF if computes_in_half(file.proto) else 10 * SAME) if on_cpu else _OTHER_PROVIDER
     slack = max(slack, _LEVELS * rounding)
-    for copy, told in copies_alone(file.proto, into.name, value, shape, fixed=fixed_batch(into), base_dir=file.path.parent.resolve()):
+    for copy, told in copies_alone(
+        file.proto, into.name, value, shape, fixed=fixed_batch(into), base_dir=file.path.parent.resolve()
+    ):
         try:
             forward = OnnxForward(
                 copy.SerializeToString(), input_name=into.name, output_name=value, shape=shape, dtype=np.dtype(into.dtype), fixed=1,
@@ -138,5 +144,3 @@ def _proved(subject: Subject, file: ModelFile, value: str, reader: OutputReader,
 
 def _probabilities(outputs: Array, reader: OutputReader) -> Array:
     return reader.probabilities(outputs.astype(np.float64))
-
-

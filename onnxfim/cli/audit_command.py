@@ -122,7 +122,9 @@ def _measured(candidate: Candidate, options: dict[str, Any], how: Runs, console:
     if not many:
         return how.audit(candidate, options)
     if options["verifier"] is not None:
-        raise SettingsError(f"{many[0]}: a verifier is asked by one process, expected no --verifier beside it. Drop one of the two.")
+        raise SettingsError(
+            f"{many[0]}: a verifier is asked by one process, expected no --verifier beside it. Drop one of the two."
+        )
     if len(many) > 1:
         raise SettingsError(f"{' and '.join(many)}: each divides the audit in its own way, expected one. Drop one of the two.")
     if not isinstance(candidate.model, ModelFile):

@@ -290,7 +290,9 @@ def _refuse_code(plan: Plan, where: str, reading: DataReading, options: Mapping[
         raise InputError(f"{where}: names a program to read the data with, which no file may. Name it with --data {reading.data}.")
     settings = plan.audit.settings
     if settings.verifier is not None:
-        raise InputError(f"{where}: names a program to run as a verifier, which no plan may. Make the plan anew without --verifier.")
+        raise InputError(
+            f"{where}: names a program to run as a verifier, which no plan may. Make the plan anew without --verifier."
+        )
     for name, option, named in (
         ("custom_op_libraries", "--custom-op-library", settings.custom_op_libraries),
         ("provider_libraries", "--provider-library", settings.provider_libraries),

@@ -20,7 +20,13 @@ _OF_SHAPES = frozenset({"Shape", "Size", "ConstantOfShape", "Range", "If", "Loop
 
 
 def copies_alone(
-    model: onnx.ModelProto, input_name: str, value: str, shape: Sequence[int], *, fixed: int | None, base_dir: str | os.PathLike[str]
+    model: onnx.ModelProto,
+    input_name: str,
+    value: str,
+    shape: Sequence[int],
+    *,
+    fixed: int | None,
+    base_dir: str | os.PathLike[str],
 ) -> Iterator[tuple[onnx.ModelProto, str]]:
     """Copies that take one row, the least changed first, and what was changed in words; each must be compared with the model.
 
@@ -73,7 +79,10 @@ def _cut(
     yield _one_row(part_before(whole, value), input_name, shape, base_dir), told
     if fixed is not None and fixed > 1:
         for freed in freed_copies(whole, fixed, input_name, shape, base_dir=base_dir):
-            yield _one_row(part_before(freed, value), input_name, shape, base_dir), f"{told}, its {fixed} rows a call made one".strip(", ")
+            yield (
+                _one_row(part_before(freed, value), input_name, shape, base_dir),
+                f"{told}, its {fixed} rows a call made one".strip(", "),
+            )
 
 
 def _simplest(
@@ -86,9 +95,7 @@ def _simplest(
     yield _one_row(made, input_name, shape, base_dir), "written in simpler operators, with its shapes and constants folded"
 
 
-def _one_row(
-    model: onnx.ModelProto, input_name: str, shape: tuple[int, ...], base_dir: str | os.PathLike[str]
-) -> onnx.ModelProto:
+def _one_row(model: onnx.ModelProto, input_name: str, shape: tuple[int, ...], base_dir: str | os.PathLike[str]) -> onnx.ModelProto:
     """The copy with its weights in it, and an input of one row."""
     load_external_data_for_model(model, os.fspath(base_dir))
     entry = next(i for i in model.graph.input if i.name == input_name)

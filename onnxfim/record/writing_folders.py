@@ -62,7 +62,12 @@ def _destination(path: str, names: Container[str], mark: str, what: str) -> str:
 
 
 def write_folder(
-    path: str | os.PathLike[str], files: Mapping[str, str | bytes], mark: str, *, names: Container[str] | None = None, what: str = "dossier"
+    path: str | os.PathLike[str],
+    files: Mapping[str, str | bytes],
+    mark: str,
+    *,
+    names: Container[str] | None = None,
+    what: str = "dossier",
 ) -> None:
     """Write files into a folder that holds them alone afterwards: readers see the old folder or the whole new one.
 

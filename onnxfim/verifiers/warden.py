@@ -131,7 +131,7 @@ def main() -> None:
         try:
             child = subprocess.Popen(
                 job["command"], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job["folder"], env=job["environment"],
-                start_new_session=True, preexec_fn=_before,  # noqa: PLW1509 - this process has one thread
+                start_new_session=True, preexec_fn=_before,
             )  # fmt: skip
         except OSError as error:
             told["failed"] = error.strerror or str(error)

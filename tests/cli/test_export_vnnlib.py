@@ -88,7 +88,18 @@ def test_a_saved_audit_ranks_the_samples(command, here):
 
 
 def test_boxes_are_in_raw_units(command, here):
-    given = ("model.onnx", "--data", "data.npz", "--already-normalised", "--std", "0.5,1,2,1,1,1", "--epsilon", "0.25", "--count", "1")
+    given = (
+        "model.onnx",
+        "--data",
+        "data.npz",
+        "--already-normalised",
+        "--std",
+        "0.5,1,2,1,1,1",
+        "--epsilon",
+        "0.25",
+        "--count",
+        "1",
+    )
     done = command("export-vnnlib", *given, "--attack-range", "-9,9", "-o", "out")
     assert "half-widths in raw input units" in done.output
     (row,), about = read(here / "out")
@@ -130,7 +141,17 @@ def fake(mode="exact"):
 
 
 def test_audit_asks_a_verifier(command, here):
-    options = ("--verifier-samples", "1", "--verifier-precision", "50%", "--attack-range", "-20,20", "-o", "json=r.json", "--no-cache")
+    options = (
+        "--verifier-samples",
+        "1",
+        "--verifier-precision",
+        "50%",
+        "--attack-range",
+        "-20,20",
+        "-o",
+        "json=r.json",
+        "--no-cache",
+    )
     done = command("audit", "model.onnx", "--data", "data.npz", "--verifier", fake(), *options)
     assert done.exit_code == 0, done.output
     record = json.loads((here / "r.json").read_text())

@@ -106,7 +106,6 @@ LATER = {
     "VerifiedBox": {"replay", "distance", "note"},
     "Robustness": {"certified", "guaranteed_by", "place", "no_place"},
     "VerifierSummary": {"reason", "model", "model_sha256"},
-    "Robustness": {"certified", "place", "no_place"},
     "RowCheck": {"apart", "beside_moved", "batch_rows", "batches", "largest"},
     "Ties": {"nodes"},
     "ModelInfo": {"doubt", "class_axis", "batch_axis", "axes_from", "no_slope", "at", "outputs", "inputs", "served"},

@@ -213,7 +213,9 @@ def test_known_tools_that_are_not_there_say_what_to_install(monkeypatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("ABCROWN_HOME", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for name, message in zip(KNOWN, ("pipx install vibecheck-nn", r"pip install 'onnxfim\[verify\]'", "ABCROWN_HOME is not set"), strict=True):
+    for name, message in zip(
+        KNOWN, ("pipx install vibecheck-nn", r"pip install 'onnxfim\[verify\]'", "ABCROWN_HOME is not set"), strict=True
+    ):
         with pytest.raises(SettingsError, match=message):
             verifier_command(name)
 

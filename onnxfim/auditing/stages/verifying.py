@@ -108,7 +108,9 @@ def verify(ground: Ground, found: Found) -> Found:
     results = dict(found.results)
     for asked in asking.done:
         results[asked.position] = _with_answers(results[asked.position], asked, command, own=parent is None)
-    summary = _summary(ground, [results[a.position] for a in asking.done], started, network if parent else None, reason=asking.stopped)
+    summary = _summary(
+        ground, [results[a.position] for a in asking.done], started, network if parent else None, reason=asking.stopped
+    )
     return replace(found, results=results, verifier=summary).ended(ended)
 
 
@@ -293,7 +295,9 @@ class _AskingBoxes:
         if not any(a is asked for a in self.done):
             self.done.append(asked)
 
-    def _judged(self, asked: _AskedSample, epsilon: float, about: StaysInBox, said: Said, seconds: float) -> tuple[VerifiedBox, float | None]:
+    def _judged(
+        self, asked: _AskedSample, epsilon: float, about: StaysInBox, said: Said, seconds: float
+    ) -> tuple[VerifiedBox, float | None]:
         """The answer as it is recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
         box = VerifiedBox(epsilon, said.answer, seconds, note=said.note)
         if said.answer != "sat" or said.point is None:
@@ -320,7 +324,13 @@ class _AskingBoxes:
         decided = self.ground.reader.predictions(np.where(finite[:, None, None], outputs, 0.0))
         followed = finite & (decided != about.prediction)
         at = int(np.argmax(followed)) if followed.any() else 0
-        note = "" if there[0] else "two classes are even at its counterexample" if not there.any() else "its counterexample had to be moved on a little"
+        note = (
+            ""
+            if there[0]
+            else "two classes are even at its counterexample"
+            if not there.any()
+            else "its counterexample had to be moved on a little"
+        )
         return replace(box, replay=bool(followed.any()), distance=float(sizes[at]), note=note), changed
 
     def _lead(self, scores: Array, about: StaysInBox) -> float:
