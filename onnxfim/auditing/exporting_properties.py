@@ -57,7 +57,8 @@ class PropertyFiles:
 
 
 def property_files(
-    model: ModelFile, samples: Samples, settings: Settings, *, epsilons: Sequence[float], count: int, version: Version, timeout: float,
+    model: ModelFile, samples: Samples, settings: Settings, *, epsilons: Sequence[float], count: int, version: Version,
+    timeout: float,
     ranked: Audit | None = None, progress: Report | None = None,
 ) -> PropertyFiles:  # fmt: skip
     """The files for verifiers: the network, a property for each sample and half-width, and the list of instances.
@@ -85,7 +86,7 @@ def property_files(
             ground, ended = grounded(context)
             if ended is not None:
                 raise ended
-            way, found = measured(way_of(ground))
+            _, found = measured(way_of(ground))
             if found.interrupted:
                 raise KeyboardInterrupt
             results = found.in_order
@@ -111,14 +112,16 @@ def _require_same(ranked: Audit, model: ModelFile, samples: Samples) -> None:
         )
     if ranked.data.sha256 != samples.sha256:
         raise InputError(
-            f"--from: is an audit of samples with sha256 {ranked.data.sha256[:12]}, but those given have {samples.sha256[:12]}. Give its "
+            f"--from: is an audit of samples with sha256 {ranked.data.sha256[:12]}, but those given have {samples.sha256[:12]}. "
+            "Give its "
             "--data, --samples and labels, or drop --from."
         )
 
 
 def _written(
     samples: Samples, model: ModelFile, settings: Settings, network: VerifiedNetwork, chosen: Sequence[SampleResult], X: Array,
-    predictions: Array, valid: ValidRange, epsilons: Sequence[float], version: Version, timeout: float,
+    predictions: Array, valid: ValidRange, epsilons: Sequence[float], version: Version,
+    timeout: float,
     order: Sequence[SampleResult],
 ) -> PropertyFiles:  # fmt: skip
     shape = X.shape[1:]

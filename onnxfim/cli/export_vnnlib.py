@@ -35,7 +35,7 @@ from onnxfim.record.settings import SETTINGS, Settings
 @data_options
 @model_options
 @option("--epsilon", "epsilons", type=Fractions(), required=True, metavar="SIZES", group="measure", example=["2/255", "8/255"],
-        help="Half-widths of the boxes, with commas between them, in raw input units where these are known: 8/255 or 0.03.")  # fmt: skip
+        help="Half-widths of the boxes, commas between them, in raw input units where these are known: 8/255, 0.03.")  # fmt: skip
 @option("--count", type=click.IntRange(min=1), default=10, show_default=True, group="measure",
         help="Samples at most, spread over the ranking by sensitivity: the worst, the middle and the best among them.")  # fmt: skip
 @option("--from", "ranked", metavar="PATH", group="measure", example="audit.json",
@@ -45,7 +45,8 @@ from onnxfim.record.settings import SETTINGS, Settings
 @option_of("seed")
 @option("--vnnlib-version", "version", type=click.Choice(["1", "2"]), default="1", show_default=True, group="output",
         help="Version of VNN-LIB: 1.0, which most tools read, or 2.0.")  # fmt: skip
-@option("--instance-timeout", "timeout", type=Duration(), default="300", show_default=True, metavar="SECONDS", group="output", example="300",
+@option("--instance-timeout", "timeout", type=Duration(), default="300", show_default=True, metavar="SECONDS", group="output",
+        example="300",
         help="Seconds that the list of instances gives to each property.")  # fmt: skip
 @option("-o", "--output-folder", "folder", required=True, metavar="DIR", group="output", example="properties",
         help="Where to: a folder that is not there, an empty one, or an older one of this command.")  # fmt: skip
@@ -75,7 +76,8 @@ def export_vnnlib_command(model: str, folder: str, quiet: bool, **options: Any) 
     settings = _settings(options, scale)
     with console.progress() as report:
         made = property_files(
-            file, samples, settings, epsilons=options["epsilons"], count=options["count"], version=2 if options["version"] == "2" else 1,
+            file, samples, settings, epsilons=options["epsilons"], count=options["count"],
+            version=2 if options["version"] == "2" else 1,
             timeout=options["timeout"], ranked=ranked, progress=report,
         )  # fmt: skip
     write_folder(folder, made.files, INSTANCES, names=NAMES, what=what)

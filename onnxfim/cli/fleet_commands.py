@@ -67,7 +67,7 @@ def plan_command(model: str, target: str, console: Console, given: Collection[st
         raise InputError(f"plan: {what}, expected a file. Audit it: onnxfim audit {called}")
     if options["verifier"] is not None:
         raise InputError(
-            "plan: --verifier asks one after another about a few samples, which shards do not share. Drop it, and audit the file with it."
+            "plan: --verifier asks one after another about a few samples, which shards do not share. Drop it, or audit with it."
         )
     how, told = runs(options, console, started=time.monotonic(), several=False), told_by(options, words_given())
     Outputs([("plan", target)]).check([model, read_from(options["data"]), options["labels_path"], options["baseline"]])

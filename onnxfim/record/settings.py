@@ -268,7 +268,8 @@ class Settings:
         wrong="{value} is not a positive number of samples.", option="verifier-samples", row="changed",
     )  # fmt: skip
     verifier_precision: float = setting(
-        0.05, help="How far the largest box without another prediction may lie below the least box that has one or was not decided, "
+        0.05, help="How far the largest box without another prediction may lie below the least box that has one or was not "
+        "decided, "
         "as a share.", share=True, over=0, under=1, option="verifier-precision", row="changed",
     )  # fmt: skip
     verifier_budget: float | None = setting(

@@ -111,7 +111,7 @@ class _LinesInside:
 
 
 @dataclass(frozen=True)
-class Largest:
+class LargestEntry:
     """The largest entry of windows of a value: index (n, k), negative for none; each window has one at least."""
 
     name: str
@@ -170,7 +170,7 @@ class Largest:
 
 @dataclass(frozen=True)
 class _LargestInside:
-    step: Largest
+    step: LargestEntry
     box: Box
     slack: Array
     best: Array

@@ -1,4 +1,4 @@
-"""Which box of a sample a verifier is asked about next, so that its answers close in on the largest one without another prediction."""
+"""Which box of a sample a verifier is asked about next: answers close in on the largest one without another prediction."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ class Question:
             "result": str(self._result),
         }  # fmt: skip
         job = {
-            "command": command.filled(values), "folder": str(work), "whole": str(folder), "stdout": str(self._out), "stderr": str(self._err),
+            "command": command.filled(values), "folder": str(work), "whole": str(folder), "stdout": str(self._out),
+            "stderr": str(self._err),
             "told": str(self._told), "seconds": limits.seconds * (1 + GRACE_SHARE) + GRACE, "memory": limits.memory,
             "output": _MOST_OUTPUT, "result": str(self._result), "environment": self._environment(work),
         }  # fmt: skip

@@ -159,7 +159,8 @@ def _abcrown() -> VerifierCommand:
     if not home:
         raise SettingsError(
             f"--verifier abcrown: {ABCROWN_HOME} is not set, expected the folder of α,β-CROWN. Get it from "
-            f"https://github.com/Verified-Intelligence/alpha-beta-CROWN, and set {ABCROWN_HOME}, and {ABCROWN_PYTHON} to its Python."
+            f"https://github.com/Verified-Intelligence/alpha-beta-CROWN, and set {ABCROWN_HOME}, "
+            f"and {ABCROWN_PYTHON} to its Python."
         )
     script = next((p for p in (Path(home, "complete_verifier", "abcrown.py"), Path(home, "abcrown.py")) if p.is_file()), None)
     if script is None:

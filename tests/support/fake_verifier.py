@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -61,8 +62,8 @@ def flat(point):
 
 
 def main():
-    mode, onnx_path, vnnlib, seconds, result = sys.argv[1:6]
-    text = open(vnnlib).read()
+    mode, onnx_path, vnnlib, _, result = sys.argv[1:6]
+    text = Path(vnnlib).read_text(encoding="utf-8")
     if mode == "crash":
         sys.exit("Traceback: it fell over")
     if mode == "signal":
@@ -71,7 +72,7 @@ def main():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if mode == "hang with children":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-            print(os.getpid(), child.pid, file=open(os.environ["FAKE_PIDS"], "w"))
+            Path(os.environ["FAKE_PIDS"]).write_text(f"{os.getpid()} {child.pid}\n", encoding="utf-8")
         time.sleep(600)
     if mode == "garbage":
         sys.stdout.buffer.write(b"\x00\xff I do not know what \x1b]0;evil\x07 this is\n")
@@ -100,7 +101,7 @@ def main():
     elif mode == "no point":
         answer = "sat"
     elif mode == "standard":
-        answer = "sat\nX float32 [1,%d]\n%s\nY float32 [1,1]\n0.0" % (len(point), "\n".join(map(repr, point.tolist())))
+        answer = "\n".join(["sat", f"X float32 [1,{len(point)}]", *map(repr, point.tolist()), "Y float32 [1,1]", "0.0"])
     elif mode == "holds and violated":
         answer = "violated\n" + flat(point)
     else:
@@ -110,7 +111,7 @@ def main():
     if mode == "colours":
         answer = f"\x1b[1;32m{answer.split()[0]}\x1b[0m" + answer[len(answer.split()[0]) :]
     if result != "-":
-        open(result, "w").write(answer + "\n")
+        Path(result).write_text(answer + "\n", encoding="utf-8")
         print("reading, thinking, done")
     else:
         print(answer)

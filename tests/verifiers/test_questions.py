@@ -135,7 +135,7 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(network, monkeypatch, 
 def test_an_interrupt_leaves_nothing(network, pids, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(KeyboardInterrupt), a_folder() as folder:
+    with pytest.raises(KeyboardInterrupt), a_folder() as folder:  # noqa: PT012 - the end of the whole block is tested
         question = Question(verifier_command(told("hang with children")), network, about(0.1), BoxLimits(60.0), folder)
         try:
             found = pids()

@@ -41,7 +41,7 @@ _CUT = "the run was interrupted before it was measured"
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _KeptRadii:
     """Radii of one sample."""
 
     l2: Estimate
@@ -71,10 +71,10 @@ def planned_seconds(context: Context, samples: int) -> float:
 def _without(ground: Ground, reason: str, found: Found) -> Found:
     """What was found, each sample with the reason in place of its radii."""
     none = Estimate(None, kind="lower bound", reason=reason)
-    return replace(found, results={p: _told(r, _Kept(none, none)) for p, r in found.results.items()})
+    return replace(found, results={p: _told(r, _KeptRadii(none, none)) for p, r in found.results.items()})
 
 
-def _told(result: SampleResult, kept: _Kept) -> SampleResult:
+def _told(result: SampleResult, kept: _KeptRadii) -> SampleResult:
     return replace(result, certified_radius=kept.l2, certified_radius_linf=kept.linf)
 
 
@@ -88,7 +88,7 @@ def bound_locally(ground: Ground, found: Found) -> Found:
     results = dict(_without(ground, NO_CLASSES, found).results)
     cut = Estimate(None, kind="lower bound", reason=_CUT)
     positions = sorted(p for p, r in results.items() if r.prediction is not None)
-    results |= {p: _told(results[p], _Kept(cut, cut)) for p in positions}
+    results |= {p: _told(results[p], _KeptRadii(cut, cut)) for p in positions}
     try:
         for done, p in enumerate(positions):
             ground.meter.count(done, len(positions), "samples")
@@ -109,18 +109,18 @@ class _RadiiOfSamples:
         field = scale_field(ground.settings.input_scale, shape)
         scale = np.ones(network.size) if field is None else field.ravel()
         self._searches = {norm: RadiusSearch(network, NormBall(norm, scale), grounds.apart) for norm in _NORMS}
-        known = (VERSION, ground.settings.tf32, fingerprint((scale, grounds.apart)), layout_of(_Kept))
+        known = (VERSION, ground.settings.tf32, fingerprint((scale, grounds.apart)), layout_of(_KeptRadii))
         self._store = ground.store(local_bounds=known) if ground.memory.keeps else None
         self._keys = ground.memory.keys(ground.X, ground.samples.held)
 
-    def radii(self, position: int, prediction: int) -> _Kept:
+    def radii(self, position: int, prediction: int) -> _KeptRadii:
         """Radii of one sample in both norms: the same whichever other samples there are."""
         key = f"{self._keys.of(self._ground.sample(position))}:local:{prediction}"
-        kept = None if self._store is None else self._store.content(key, partial(unpacked, _Kept))
+        kept = None if self._store is None else self._store.content(key, partial(unpacked, _KeptRadii))
         if kept is not None:
             return kept
         x = self._ground.X[position]
-        made = _Kept(*(_estimate(self._searches[norm].radius(x, prediction, self._ground.meter.check)) for norm in _NORMS))
+        made = _KeptRadii(*(_estimate(self._searches[norm].radius(x, prediction, self._ground.meter.check)) for norm in _NORMS))
         if self._store is not None and (content := packed(made)) is not None:
             self._store.put_contents([(key, content)])
         return made

@@ -190,7 +190,8 @@ class _AskingBoxes:
         guess = self._expected(result) or (most / 16 if known is None else known / 2)
         certified = [e.value for e in (result.certified_radius_linf,) if e is not None and e.value]
         search = ClosingIn(
-            low=max(certified, default=0.0) if self.own else 0.0, high=known if trusted else None, guess=min(guess, most), most=most,
+            low=max(certified, default=0.0) if self.own else 0.0, high=known if trusted else None, guess=min(guess, most),
+            most=most,
             precision=settings.verifier_precision,
         )  # fmt: skip
         assert result.prediction is not None
@@ -298,7 +299,7 @@ class _AskingBoxes:
     def _judged(
         self, asked: _AskedSample, epsilon: float, about: StaysInBox, said: Said, seconds: float
     ) -> tuple[VerifiedBox, float | None]:
-        """The answer as it is recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
+        """The answer as recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
         box = VerifiedBox(epsilon, said.answer, seconds, note=said.note)
         if said.answer != "sat" or said.point is None:
             return box, None
@@ -312,7 +313,7 @@ class _AskingBoxes:
         steps = np.stack([threat.seen(x, longer * delta) for longer in _LONGER])  # (n, *shape)
         rows = (x + steps).astype(x.dtype)
         scores = self.network.scores(rows)
-        there = self.network.predictions(scores) != about.prediction
+        there: Array = np.asarray(self.network.predictions(scores) != about.prediction)
         even = self._lead(scores[0], about) <= _EVEN * float(np.abs(scores[0]).max(initial=1e-30))
         if not there.any() and not even:
             note = "its counterexample does not change the prediction of the network that it was given"
@@ -322,7 +323,7 @@ class _AskingBoxes:
         outputs = self.ground.forward.outputs(rows, np.full(len(rows), asked.position))
         finite = np.isfinite(outputs).all(axis=(1, 2))
         decided = self.ground.reader.predictions(np.where(finite[:, None, None], outputs, 0.0))
-        followed = finite & (decided != about.prediction)
+        followed: Array = np.asarray(finite & (decided != about.prediction))
         at = int(np.argmax(followed)) if followed.any() else 0
         note = (
             ""
@@ -357,7 +358,7 @@ class _AskingBoxes:
         if kept is None:
             return None
         point = np.array(kept.point, np.float64).reshape(about.low.shape) if kept.point else None
-        return Said(kept.answer, point, kept.note), kept.seconds  # type: ignore[arg-type]
+        return Said(kept.answer, point, kept.note), kept.seconds
 
     def _keep(self, about: StaysInBox, said: Said, seconds: float) -> None:
         if self.store is not None and said.answer != "error":

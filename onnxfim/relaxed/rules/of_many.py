@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from onnxfim.graph.graph import Node
-from onnxfim.relaxed.bent import Largest
+from onnxfim.relaxed.bent import LargestEntry
 from onnxfim.relaxed.maps import Windows, windows
 from onnxfim.relaxed.network import RuleSite, rule
 from onnxfim.relaxed.rules.of_a_node import first, keep_grid, pads_in_front, whole
@@ -30,7 +30,7 @@ def _reduced(site: RuleSite, node: Node) -> None:
     rest = [k for k in range(len(shape)) if k not in axes]
     index = places.transpose(*rest, *axes).reshape(-1, math.prod(shape[a] for a in axes))
     if node.op in ("ReduceMax", "GlobalMaxPool"):
-        site.steps.append(Largest(node.outputs[0], x, index, math.prod(shape)))
+        site.steps.append(LargestEntry(node.outputs[0], x, index, math.prod(shape)))
         return
     weight = 1.0 if node.op == "ReduceSum" else 1.0 / index.shape[1]
     site.affine(node, [(x, Windows(math.prod(shape), index, np.full(index.shape, weight)))])
@@ -50,7 +50,7 @@ def _pool(site: RuleSite, node: Node) -> None:
     if node.op == "MaxPool":
         if (index < 0).all(axis=1).any():
             raise site.none(node, "has windows of padding alone, which have no local rule")
-        site.steps.append(Largest(node.outputs[0], x, index, math.prod(shape)))
+        site.steps.append(LargestEntry(node.outputs[0], x, index, math.prod(shape)))
         keep_grid(site, node, x)
         return
     inside = index >= 0
