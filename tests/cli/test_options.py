@@ -31,7 +31,7 @@ OTHERS = {
     "verifier": ("marabou", "marabou"), "verifier_timeout": ("5", 5.0), "verifier_samples": ("3", 3), "verifier_precision": ("10%", 0.1),
     "verifier_budget": ("60", 60.0), "verifier_jobs": ("2", 2), "verifier_model": ("f.onnx", "f.onnx"),
     "at": ("e", "e"), "class_axis": ("-1", -1), "input_kind": ("series", "series"), "batch_axis": ("1", 1), "flip": (None, False),
-    "noise": ("uniform:8/255", ("uniform:8/255",)), "noise_stable": ("95%", 0.95), "noise_budget": ("500", 500),
+    "bracket": (None, True), "noise": ("uniform:8/255", ("uniform:8/255",)), "noise_stable": ("95%", 0.95), "noise_budget": ("500", 500),
     "certify": ("smoothing:1/4", ("smoothing:1/4",)), "certify_budget": ("300", 300),
 }  # fmt: skip
 OPTIONS = [s for s in SETTINGS if s.option is not None]

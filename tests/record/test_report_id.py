@@ -44,6 +44,7 @@ LEFT_OUT = {
     "provider_libraries": ("a=/b",),
     "custom_op_libraries": ("/b",),
     "feed": ("m=ones",),
+    "verifier_jobs": 3,
 }
 
 

@@ -134,7 +134,8 @@ def with_smoothing(audit: Audit, *sigmas: float, seed: int = 0) -> Audit:
             SmoothingSummary(
                 sigma, RAW, 0.999, n, sum(f.prediction is None for _, f in rows), sum(f.prediction == s.prediction for s, f in rows),
                 len(right) / n if labelled else None, audit.calibration.accuracy, tuple(curve), labelled, 100, 1000,
-                replace(_median([0.0] * (n - len(right)) + right), method="order statistics"), sum(right) / n, None, CAVEAT,
+                caveat=CAVEAT, median=replace(_median([0.0] * (n - len(right)) + right), method="order statistics"),
+                average=sum(right) / n,
             )
         )  # fmt: skip
     return replace(audit, samples=tuple(samples), smoothing=tuple(summaries))

@@ -321,8 +321,8 @@ class _AskingBoxes:
         sizes = threat.size(steps)
         changed = float(sizes[int(np.argmax(there))]) if there.any() else None
         outputs = self.ground.forward.outputs(rows, np.full(len(rows), asked.position))
-        finite = np.isfinite(outputs).all(axis=(1, 2))
-        decided = self.ground.reader.predictions(np.where(finite[:, None, None], outputs, 0.0))
+        finite: Array = np.asarray(np.isfinite(outputs).all(axis=(1, 2)))
+        decided = self.ground.reader.predictions(np.where(finite.reshape(-1, 1, 1), outputs, 0.0))
         followed: Array = np.asarray(finite & (decided != about.prediction))
         at = int(np.argmax(followed)) if followed.any() else 0
         note = (
