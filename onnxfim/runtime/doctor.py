@@ -36,6 +36,8 @@ _EXTRAS = {
     "mlflow-skinny": "audits in MLflow's runs: pip install 'onnxfim[mlflow]'",
     "huggingface_hub": "audits in model cards: pip install 'onnxfim[huggingface]'",
     "urllib3": "models served at an address: pip install 'onnxfim[served]'",
+    "maraboupy": "certified radii, audit --verifier marabou: pip install 'onnxfim[verify]'",
+    "vnnlib": "properties in VNN-LIB 2.0 read back by its own parser: pip install 'onnxfim[verify]'",
     "ray": "audits on a cluster, audit --ray: pip install 'onnxfim[ray]'",
 }
 

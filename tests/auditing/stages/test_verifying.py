@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from onnxfim.auditing import guaranteeing
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.stages import verifying
 from onnxfim.auditing.subject import from_callable
@@ -58,6 +59,17 @@ def closes_in(found, exact, precision=PRECISION):
     for s in verified(found):
         r = exact(X[s.index])
         assert r / (1 + precision) * 0.998 <= s.certified_radius_linf.value < r  # 0.2 %: the first box, and float32's rounding
+
+
+OTHERS = guaranteeing.of_each
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """No other bounds: those of a linear model are exact, and leave a verifier nothing to say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guaranteeing, "of_each", lambda way: [])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +161,13 @@ def test_boxes_end_at_the_valid_range(path):
     (s,) = verified(got)
     assert [b.answer for b in s.verified] == ["unsat"] * len(s.verified)
     assert s.certified_radius_linf.value == pytest.approx(high - low, rel=1e-3)
+
+
+def test_beside_other_bounds_the_search_goes_on_from_theirs(path, monkeypatch):
+    monkeypatch.setattr(guaranteeing, "of_each", OTHERS)
+    got = audit(path, X, settings=settings())
+    closes_in(got, radius)
+    assert got.verifier.contradictions == 0
 
 
 def finding(found, name):
