@@ -81,7 +81,7 @@ def predict(ground: Ground, found: Found, route: GradientRoute | None) -> Found:
             results[p] = replace(results[p], predicted=told(near, fisher))
         return replace(found, results=results)
     few, rows = _rows(route)
-    ahead, kept = _LookingAhead(ground, route, few, unit), _Kept(ground, found)
+    ahead, kept = _LookingAhead(ground, route, few, unit), _KeptPredictions(ground, found)
     try:
         for start in range(0, len(positions), rows):
             ground.meter.count(start, len(positions), "samples")
@@ -168,7 +168,7 @@ class _Prediction:
     passes: Count
 
 
-class _Kept:
+class _KeptPredictions:
     """Predicted distances, kept on disk; without a cache it holds nothing."""
 
     def __init__(self, ground: Ground, found: Found) -> None:
