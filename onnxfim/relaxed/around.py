@@ -14,8 +14,8 @@ import numpy as np
 
 from onnxfim.relaxed.curves import ROUNDING
 from onnxfim.relaxed.maps import unit_rows
-from onnxfim.relaxed.network import Network
-from onnxfim.relaxed.steps import Affine, Box, Local, Rows, Step
+from onnxfim.relaxed.network import StepNetwork
+from onnxfim.relaxed.relaxed_steps import SINGLE, Affine, AffineInside, Box, Local, RowNumbers, Step
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Norm: TypeAlias = Literal["l2", "linf"]
@@ -25,7 +25,7 @@ _WORK = 1 << 23  # numbers of the rows that go backwards together
 
 
 @dataclass(frozen=True)
-class Ball:
+class NormBall:
     """``‖(x' − x) / scale‖ ≤ ε``.
 
     Attributes:
@@ -58,7 +58,8 @@ class Lowest:
 
     def at(self, radius: float) -> Array:
         """Bounds at a radius."""
-        return np.asarray(self.middle - radius * self.length - self.lost - 4 * ROUNDING * (np.abs(self.middle) + radius * self.length))
+        moved = radius * self.length
+        return np.asarray(self.middle - moved - self.lost - 4 * ROUNDING * (np.abs(self.middle) + moved))
 
     def reaches(self) -> float:
         """The radius up to which all bounds are above 0; not above 0 itself where one of them is not so at the sample itself."""
@@ -71,7 +72,7 @@ class Lowest:
 
 
 @dataclass(frozen=True)
-class Picked:
+class EntryRows:
     """Rows that pick one entry each."""
 
     which: Array
@@ -86,18 +87,18 @@ class Around:
         ball: The ball.
         x: The sample, (n,) in float64.
         radius: Of the ball.
-        lengths: Of values that are linear in the input, `Ball.dual` of each entry: they are the same at every sample and radius.
+        lengths: Of values that are linear in the input, `NormBall.dual` of each entry, the same at every sample and radius.
         check: Called between parts of the work; it may raise what ends it.
         rows: Numbers of the rows that go backwards.
     """
 
-    network: Network
-    ball: Ball
+    network: StepNetwork
+    ball: NormBall
     x: Array
     radius: float
     lengths: dict[str, Array]
     check: Callable[[], object] = lambda: None
-    rows: Rows = Rows(np.float32)
+    rows: RowNumbers = SINGLE
     boxes: dict[str, Box] = field(default_factory=dict)
     inside: dict[str, Local] = field(default_factory=dict)
     #: Of values that are linear in the input: the value at the sample, and what rounding may take from it.
@@ -124,7 +125,7 @@ class Around:
             boxes = [self.boxes[s] for s in step.sources]
             local = step.inside(boxes, self.rows)
             self.inside[step.name], box = local, local.box
-            if isinstance(step, Affine) and step.name in straight:
+            if isinstance(step, Affine) and isinstance(local, AffineInside) and step.name in straight:
                 self._middle(step, local.forwards)
             if not box.finite:
                 return False
@@ -152,7 +153,7 @@ class Around:
         else:
             places = np.flatnonzero(which)
             for part in np.array_split(places, max(1, -(-2 * len(places) * self._width(name) // _WORK))):
-                lower = self.lowest({name: Picked(part)}, np.zeros(len(part)), both=True).at(self.radius)
+                lower = self.lowest({name: EntryRows(part)}, np.zeros(len(part)), both=True).at(self.radius)
                 low[part] = np.maximum(low[part], lower[: len(part)])
                 high[part] = np.minimum(high[part], -lower[len(part) :])
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -161,12 +162,12 @@ class Around:
         return True
 
     def _length(self, name: str) -> Array:
-        """`Ball.dual` of each entry of a value that is linear in the input."""
+        """`NormBall.dual` of each entry of a value that is linear in the input."""
         if name not in self.lengths:
             size = len(self.boxes[name].low)
             parts = np.array_split(np.arange(size), max(1, -(-size * self._width(name) // _WORK)))
             self.lengths[name] = np.concatenate([
-                self.lowest({name: Picked(part)}, np.zeros(len(part)), both=False).length for part in parts
+                self.lowest({name: EntryRows(part)}, np.zeros(len(part)), both=False).length for part in parts
             ])  # fmt: skip
         return self.lengths[name]
 
@@ -174,7 +175,7 @@ class Around:
         """Numbers that one row takes on its way back at most."""
         return max(self.network.widest, *(step.work for step in self.network.steps if isinstance(step, Affine)))
 
-    def lowest(self, rows: dict[str, Array | Picked], constants: Array, *, both: bool = False) -> Lowest:
+    def lowest(self, rows: dict[str, Array | EntryRows], constants: Array, *, both: bool = False) -> Lowest:
         """Lower bounds of ``Σ rows·value + constants`` over the ball.
 
         Args:
@@ -192,8 +193,8 @@ class Around:
                 pending = {k: _doubled(self._dense(k, v)) for k, v in pending.items()}
                 constant, lost, both = np.concatenate([constant, -constant]), np.concatenate([lost, lost]), False
             own = pending.pop(step.name)
-            if isinstance(own, Picked) and isinstance(step, Affine):
-                parts: Sequence[Array | Picked] = [
+            if isinstance(own, EntryRows) and isinstance(step, Affine):
+                parts: Sequence[Array | EntryRows] = [
                     own if part.cost == 0 else part.rows(own.which, self.rows.kind) for _, part in step.parts
                 ]  # fmt: skip
                 moved, slack = step.bias[own.which], local.slack[own.which]
@@ -220,8 +221,8 @@ class Around:
             middle, length, lost = (np.concatenate(p) for p in ((middle, -middle), (length, length), (lost, lost)))
         return Lowest(middle, length, lost * _ROOM + 1e-290)
 
-    def _dense(self, name: str, rows: Array | Picked) -> Array:
-        if not isinstance(rows, Picked):
+    def _dense(self, name: str, rows: Array | EntryRows) -> Array:
+        if not isinstance(rows, EntryRows):
             return rows
         return unit_rows(rows.which, len(self.boxes[name].low), self.rows.kind)
 

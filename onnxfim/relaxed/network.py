@@ -14,7 +14,7 @@ from onnxfim.errors import ModelError
 from onnxfim.graph.flow import Flow, flow
 from onnxfim.graph.graph import Graph, Node
 from onnxfim.relaxed.maps import Map, Pick
-from onnxfim.relaxed.steps import Affine, Step, Units
+from onnxfim.relaxed.relaxed_steps import Affine, Step, Units
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -33,7 +33,7 @@ class NoLocalRule(ModelError):
 
 
 @dataclass(frozen=True)
-class Network:
+class StepNetwork:
     """The steps from an input to scores, in order.
 
     Attributes:
@@ -78,18 +78,20 @@ class Network:
 
 
 @dataclass
-class Site:
+class RuleSite:
     """A graph on its way to steps: what rules read, and where they put what they make.
 
     Attributes:
         view: The prepared graph.
         tf32: Whether the runtime may round factors of products to 10 bits.
+        folded: Whether there are constants that a runtime may multiply into weights, or add to them.
         steps: Those made so far.
         grids: Scale and zero point of values that are whole numbers in the file; here they stand for what these mean.
     """
 
     view: Flow
     tf32: bool
+    folded: bool = True
     steps: list[Step] = field(default_factory=list)
     grids: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -114,7 +116,8 @@ class Site:
     def units(self, name: str) -> Units:
         """Rounding of the numbers of a value."""
         found = _UNITS.get(self.view.elements.get(name, TensorProto.FLOAT), _UNITS[TensorProto.FLOAT])
-        return Units(found.value, max(found.sums, 2.0**-10), found.most) if self.tf32 and found.sums == _SINGLE else found
+        sums = max(found.sums, 2.0**-10) if self.tf32 and found.sums == _SINGLE else found.sums
+        return Units(found.value, sums, found.most, self.folded)
 
     def none(self, node: Node, why: str) -> NoLocalRule:
         return NoLocalRule(f"node {node.label!r}, op {node.op}: {why}")
@@ -129,8 +132,9 @@ class Site:
         return value
 
     def affine(
-        self, node: Node, parts: Sequence[tuple[str, Map]], bias: Array | float = 0.0, *, exact: bool = False, name: str | None = None
-    ) -> None:
+        self, node: Node, parts: Sequence[tuple[str, Map]], bias: Array | float = 0.0, *, exact: bool = False,
+        name: str | None = None,
+    ) -> None:  # fmt: skip
         """Enter a sum of linear maps as what makes a value, the node's first output by default."""
         name = node.outputs[0] if name is None else name
         size = math.prod(self.shape(node, node.outputs[0]))
@@ -153,7 +157,7 @@ class Site:
 
 
 #: Puts the steps of one node into the site; at least one of its inputs varies.
-Rule: TypeAlias = Callable[[Site, Node], None]
+Rule: TypeAlias = Callable[[RuleSite, Node], None]
 
 RULES: dict[str, Rule] = {}
 
@@ -173,7 +177,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 def network(
     graph: Graph, *, input_name: str, scores: str, sample_shape: tuple[int, ...], tf32: bool = False
-) -> Network:  # fmt: skip
+) -> StepNetwork:  # fmt: skip
     """The steps of a graph from its input to a value.
 
     Args:
@@ -200,14 +204,16 @@ def network(
         if any(o in needed and o in view.varying for o in node.outputs):
             nodes.append(node)
             needed.update(i for i in node.inputs if i in view.varying)
-    site = Site(view, tf32)
+    foldable = ("BatchNormalization", "Mul", "Div", "Add", "Sub", "Sum", "Mean")
+    folded = any(n.op in foldable and not all(i in view.varying for i in n.inputs) for n in nodes)
+    site = RuleSite(view, tf32, folded)
     for node in reversed(nodes):
         if (why := view.problems.get(node.outputs[0])) is not None:
             raise NoLocalRule(why)
         if node.op not in RULES:
             raise site.none(node, "has no local rule")
         RULES[node.op](site, node)
-    return Network(view.source.name, scores, size, _needed(site.steps, scores))
+    return StepNetwork(view.source.name, scores, size, _needed(site.steps, scores))
 
 
 def _needed(steps: Sequence[Step], scores: str) -> tuple[Step, ...]:

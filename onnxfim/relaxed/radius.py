@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxfim.relaxed.around import Around, Ball
-from onnxfim.relaxed.network import Network
-from onnxfim.relaxed.steps import Rows
+from onnxfim.relaxed.around import Around, NormBall
+from onnxfim.relaxed.network import StepNetwork
+from onnxfim.relaxed.relaxed_steps import SINGLE, RowNumbers
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -33,11 +33,11 @@ class RadiusSearch:
         lengths: What `Around` keeps between samples; it depends on network and ball alone.
     """
 
-    network: Network
-    ball: Ball
+    network: StepNetwork
+    ball: NormBall
     margin: float = 0.0
     lengths: dict[str, Array] = field(default_factory=dict)
-    rows: Rows = Rows(np.float32)
+    rows: RowNumbers = SINGLE
 
     def radius(self, x: Array, prediction: int, check: Callable[[], object] = lambda: None) -> float:
         """The largest radius found in which the prediction is proved to stay; 0 where it is proved at none.

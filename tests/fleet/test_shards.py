@@ -28,6 +28,7 @@ SKETCH = {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "sketch", "budget":
 CASES = {
     "gradient": ("digits_resnet", GRADIENT),
     "attacked": ("digits_mlp", {**GRADIENT, "attack": "l2", "attack_samples": 5}),
+    "bracketed": ("digits_mlp", {**GRADIENT, "bracket": True}),
     "sketch": ("digits_mlp", SKETCH),
     "raw units": ("digits_mlp", {**SKETCH, "input_scale": (0.5,)}),
     "coordinates": ("digits_mlp", {"samples": SAMPLE_COUNT, "batch": BATCH, "method": "exact"}),

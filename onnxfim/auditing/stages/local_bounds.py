@@ -20,8 +20,8 @@ from onnxfim.graph.graph import Graph
 from onnxfim.record.packed import layout_of, packed, unpacked
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.record.settings import OUTPUT_FAMILIES
-from onnxfim.relaxed.around import Ball, Norm
-from onnxfim.relaxed.network import Network, network
+from onnxfim.relaxed.around import Norm, NormBall
+from onnxfim.relaxed.network import StepNetwork, network
 from onnxfim.relaxed.radius import RadiusSearch
 from onnxfim.runtime.available_memory import available_memory
 from onnxfim.slopes.measurer import NO_CLASSES
@@ -52,7 +52,7 @@ class _Kept:
 class _Grounds:
     """What radii are found by: the network, and by how much two scores have to differ; or why there are none."""
 
-    network: Network | None
+    network: StepNetwork | None
     apart: float = 0.0
     reason: str = ""
 
@@ -84,7 +84,7 @@ def bound_locally(ground: Ground, found: Found) -> Found:
     grounds = _grounds(ground)
     if grounds.network is None:
         return _without(ground, grounds.reason, found)
-    search = _Search(ground, grounds, grounds.network)
+    search = _RadiiOfSamples(ground, grounds, grounds.network)
     results = dict(_without(ground, NO_CLASSES, found).results)
     cut = Estimate(None, kind="lower bound", reason=_CUT)
     positions = sorted(p for p, r in results.items() if r.prediction is not None)
@@ -100,15 +100,15 @@ def bound_locally(ground: Ground, found: Found) -> Found:
     return replace(found, results=results)
 
 
-class _Search:
+class _RadiiOfSamples:
     """Finds the radii of samples, or takes those that are kept on disk."""
 
-    def __init__(self, ground: Ground, grounds: _Grounds, network: Network) -> None:
+    def __init__(self, ground: Ground, grounds: _Grounds, network: StepNetwork) -> None:
         self._ground = ground
         shape = ground.X.shape[1:]
         field = scale_field(ground.settings.input_scale, shape)
         scale = np.ones(network.size) if field is None else field.ravel()
-        self._searches = {norm: RadiusSearch(network, Ball(norm, scale), grounds.apart) for norm in _NORMS}
+        self._searches = {norm: RadiusSearch(network, NormBall(norm, scale), grounds.apart) for norm in _NORMS}
         known = (VERSION, ground.settings.tf32, fingerprint((scale, grounds.apart)), layout_of(_Kept))
         self._store = ground.store(local_bounds=known) if ground.memory.keeps else None
         self._keys = ground.memory.keys(ground.X, ground.samples.held)

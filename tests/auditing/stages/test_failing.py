@@ -21,6 +21,7 @@ X = MODEL.samples(12)
 LABELS = np.arange(12) % 4
 GRADIENT = {"replay": 2}
 ATTACK = {"replay": 0, "flip": False, "attack": "linf", "attack_samples": 2}
+BRACKET = {"replay": 0, "bracket": True}
 SKETCH = {"method": "sketch", "budget": 200}
 #: Without these there is nothing to measure, or no audit to write.
 NEEDED = {"clean pass", "concluding", "telling why there is no value"}
@@ -42,13 +43,14 @@ def own_part(name, layout):
         drop = {
             "looking for flips": ("flip_radius", "flip_lengths"), "replaying the worst directions": ("kl_curve",),
             "attacking": ("attack_distance",),
+            "bounding around the samples": ("certified_radius", "certified_radius_linf"),
             "bounding": ("log10_fisher_bound",), "bounding the samples": ("log10_fisher_bound",),
         }.get(name, ())  # fmt: skip
         for field in drop:
             sample.pop(field, None)
     for field in {
         "bounding": ("bound", "aggregates"), "bounding the samples": ("aggregates",), "attacking": ("attack", "aggregates"),
-        "looking for flips": ("aggregates",), "taking statistics": ("aggregates",), "telling the classes": ("classes",),
+        "bounding around the samples": ("aggregates",), "looking for flips": ("aggregates",), "taking statistics": ("aggregates",), "telling the classes": ("classes",),
         "picturing the samples": ("thumbnails",),
     }.get(name, ()):  # fmt: skip
         layout.pop(field)
@@ -77,7 +79,8 @@ def whole(tmp_path_factory):
 def test_the_audit_goes_on_without_it(monkeypatch, cpu, whole, caplog, name, options):
     caplog.set_level(logging.INFO, logger="onnxfim")
     path, of = whole
-    options = ATTACK if name == "attacking" and options is GRADIENT else options
+    beside = {"attacking": ATTACK, "bounding around the samples": BRACKET}
+    options = beside.get(name, options) if options is GRADIENT else options
     expected = of(options)
     times = break_stage(monkeypatch, name)
     if not has_fallback(name):
