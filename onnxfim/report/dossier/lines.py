@@ -16,7 +16,7 @@ from onnxfim.record.robustness import Source
 from onnxfim.record.running import Run
 from onnxfim.report import words
 from onnxfim.report.decisions import gates
-from onnxfim.report.human import attacked_at, who
+from onnxfim.report.human import attacked_at, guaranteed_by, who
 from onnxfim.report.identity_words import command_text, date_text
 from onnxfim.report.numbers import count, known_ends, number, percent, percent_interval
 from onnxfim.report.page.bound_section import upper
@@ -143,7 +143,8 @@ def _reached(audit: Audit) -> Iterator[Line]:
             ends = known_ends(found.low, found.high) or "no interval"
             parts.append(f"{100 * found.share:.0f} % at {number(found.epsilon)} (95% interval: {ends})")
         samples = who(curve, told.counts)
-        text = f"Of {samples} have fallen {_FALLEN[curve.source]}: {'; '.join(parts)}; {curve.kind}, {NORM_WORDS[curve.norm]}, {curve.units}"
+        how = _FALLEN.get(curve.source) or f"at the earliest, by what {' '.join(guaranteed_by(told))}"
+        text = f"Of {samples} have fallen {how}: {'; '.join(parts)}; {curve.kind}, {NORM_WORDS[curve.norm]}, {curve.units}"
         yield Line("Property, value (stability, in shares of the samples)", text, f"/robustness/curves/{at}/reached", "survival",
                    "measured")  # fmt: skip
 

@@ -41,17 +41,20 @@ def own_part(name, layout):
     """The record without what the stage of that name would have found."""
     for sample in layout["samples"]:
         drop = {
-            "looking for flips": ("flip_radius", "flip_lengths"), "replaying the worst directions": ("kl_curve",),
-            "attacking": ("attack_distance",),
-            "bounding around the samples": ("certified_radius", "certified_radius_linf"),
-            "bounding": ("log10_fisher_bound",), "bounding the samples": ("log10_fisher_bound",),
+            "looking for flips": ("flip_radius", "flip_lengths", "bracket"), "replaying the worst directions": ("kl_curve",),
+            "attacking": ("attack_distance", "bracket"),
+            "bounding around the samples": ("certified_radius", "certified_radius_linf", "bracket"),
+            "predicting distances": ("predicted", "flip_radius_linf", "bracket"),  # where flips are expected
+            "looking for flips in L∞": ("flip_radius_linf", "bracket"),
+            "bounding": ("log10_fisher_bound", "bracket"), "bounding the samples": ("log10_fisher_bound",),
         }.get(name, ())  # fmt: skip
         for field in drop:
             sample.pop(field, None)
     for field in {
         "bounding": ("bound", "aggregates"), "bounding the samples": ("aggregates",), "attacking": ("attack", "aggregates"),
-        "bounding around the samples": ("aggregates",), "looking for flips": ("aggregates",), "taking statistics": ("aggregates",), "telling the classes": ("classes",),
-        "picturing the samples": ("thumbnails",),
+        "bounding around the samples": ("aggregates",), "looking for flips": ("aggregates",), "taking statistics": ("aggregates",),
+        "predicting distances": ("aggregates",), "looking for flips in L∞": ("aggregates",),
+        "telling the classes": ("classes",), "picturing the samples": ("thumbnails",),
     }.get(name, ()):  # fmt: skip
         layout.pop(field)
     return layout
