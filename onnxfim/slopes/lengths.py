@@ -73,7 +73,7 @@ class Euclidean:
 
 
 @dataclass(frozen=True)
-class Largest:
+class LargestCoordinate:
     """The L∞ length: the largest coordinate, in units of how many model input units one raw unit is.
 
     Attributes:

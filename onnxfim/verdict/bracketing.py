@@ -93,8 +93,8 @@ def _brackets_of(
         # The norm's own comes first where both are equal.
         lows = [*low[norm], *((length * inside[norm], f"{by}{where}") for length, by in low[other])]
         highs = [*high[norm], *((length * around[norm], f"{by}{where}") for length, by in high[other])]
-        best = max((p for p in lows if p[0] > 0), key=lambda p: p[0], default=(0.0, ""))
-        seen = min(highs, key=lambda p: p[0], default=(None, ""))
+        low_end, low_from = max((p for p in lows if p[0] > 0), key=lambda p: p[0], default=(0.0, ""))
+        high_end, high_from = min(highs, key=lambda p: p[0], default=(None, ""))
         told = estimates.get(norm)
         first, fisher = (None, None) if told is None else (told.first_order, told.fisher)
         found.append(Bracket(norm, best[0], best[1], seen[0], seen[1], first, fisher))

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from onnxfim.slopes.lengths import Euclidean, Largest
+from onnxfim.slopes.lengths import Euclidean, LargestCoordinate
 
 RNG = np.random.default_rng(0)
 V = RNG.standard_normal((40, 6)) * (RNG.random((40, 6)) < 0.8)
 V[:, 0] += V[:, 0] == 0
 ROOM = RNG.random((40, 6)) * 3
 UNIT = np.array([0.2, 1.0, 3.0, 0.5, 1.0, 2.0])
-LENGTHS = {"l2": Euclidean(), "linf": Largest(np.ones(6)), "linf in units": Largest(UNIT)}
+LENGTHS = {"l2": Euclidean(), "linf": LargestCoordinate(np.ones(6)), "linf in units": LargestCoordinate(UNIT)}
 
 
 def size(name, moves):
@@ -48,14 +48,14 @@ def test_it_is_the_projected_ray_itself(name):  # the densest of 20,000 points o
 
 
 def test_a_coordinate_without_a_unit_is_not_moved():
-    length = Largest(np.array([1.0, 0.0]))
+    length = LargestCoordinate(np.array([1.0, 0.0]))
     ray = length.ray(np.array([[-2.0, 5.0]]))
     assert_allclose(ray, [[-1.0, 0.0]])
     assert_allclose(length.along(ray, np.ones((1, 2)), np.array([0.5])), [[-0.5, 0.0]])
 
 
 def test_of_all_moves_of_a_length_the_signs_change_a_linear_function_most():
-    length, g = Largest(UNIT), RNG.standard_normal(6)
+    length, g = LargestCoordinate(UNIT), RNG.standard_normal(6)
     ray = length.ray(g)
     others = RNG.uniform(-1, 1, (500, 6)) * UNIT
     assert length.of(ray[None]) == 1

@@ -16,7 +16,7 @@ from onnxfim.auditing.stages.flipping import FlipSearch, OtherUnits, Ways
 from onnxfim.auditing.stages.predicting import raw_units
 from onnxfim.record.sample import Estimate, SampleResult
 from onnxfim.slopes.flips import Flips
-from onnxfim.slopes.lengths import Largest
+from onnxfim.slopes.lengths import LargestCoordinate
 from onnxfim.slopes.measurer import NO_CLASSES
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -65,9 +65,9 @@ class _SignSearch(FlipSearch):
         return "looking for flips in L∞"
 
     @property
-    def length(self) -> Largest:
+    def length(self) -> LargestCoordinate:
         """What the length of a move is."""
-        return Largest(self.unit)
+        return LargestCoordinate(self.unit)
 
     def expected(self, result: SampleResult) -> float:
         """At which length a sample is expected to flip; 0 where it is not known."""

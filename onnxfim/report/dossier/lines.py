@@ -131,7 +131,8 @@ def _reached(audit: Audit) -> Iterator[Line]:
             ends = known_ends(found.low, found.high) or "no interval"
             parts.append(f"{100 * found.share:.0f} % at {number(found.epsilon)} (95% interval: {ends})")
         samples = who(curve, told.counts)
-        text = f"Of {samples} have fallen {_FALLEN[curve.source]}: {'; '.join(parts)}; {curve.kind}, {NORM_WORDS[curve.norm]}, {curve.units}"
+        how = _FALLEN.get(curve.source) or f"at the earliest, by what {' '.join(guaranteed_by(told))}"
+        text = f"Of {samples} have fallen {how}: {'; '.join(parts)}; {curve.kind}, {NORM_WORDS[curve.norm]}, {curve.units}"
         yield Line("Property, value (stability, in shares of the samples)", text, f"/robustness/curves/{at}/reached", "survival",
                    "measured")  # fmt: skip
 

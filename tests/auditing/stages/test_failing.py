@@ -52,8 +52,9 @@ def own_part(name, layout):
             sample.pop(field, None)
     for field in {
         "bounding": ("bound", "aggregates"), "bounding the samples": ("aggregates",), "attacking": ("attack", "aggregates"),
-        "bounding around the samples": ("aggregates",), "looking for flips": ("aggregates",), "taking statistics": ("aggregates",), "telling the classes": ("classes",),
-        "picturing the samples": ("thumbnails",),
+        "bounding around the samples": ("aggregates",), "looking for flips": ("aggregates",), "taking statistics": ("aggregates",),
+        "predicting distances": ("aggregates",), "looking for flips in L∞": ("aggregates",),
+        "telling the classes": ("classes",), "picturing the samples": ("thumbnails",),
     }.get(name, ()):  # fmt: skip
         layout.pop(field)
     return layout
