@@ -24,8 +24,8 @@ def first_order(gaps: Array, slopes: Array, unit: Array) -> dict[Norm, float | N
     """
     raw = slopes * unit
     found: dict[Norm, float | None] = {}
-    duals: tuple[tuple[Norm, Array], ...] = (("l2", np.linalg.norm(raw, axis=1)), ("linf", np.abs(raw).sum(axis=1)))
-    for norm, sizes in duals:
+    duals: dict[Norm, Array] = {"l2": np.linalg.norm(raw, axis=1), "linf": np.abs(raw).sum(axis=1)}
+    for norm, sizes in duals.items():
         there = sizes > 0
         nearest = float((gaps[there] / sizes[there]).min()) if there.any() else math.inf
         found[norm] = nearest if math.isfinite(nearest) else None
@@ -62,7 +62,7 @@ def told(
     near: dict[Norm, float | None], fisher: dict[Norm, float | None]
 ) -> tuple[PredictedDistance, ...]:  # fmt: skip
     """Both estimates in each norm in which there is one."""
-    norms: tuple[Norm, ...] = ("l2", "linf")
+    norms: tuple[Norm, Norm] = ("l2", "linf")
     pairs = [(norm, near.get(norm), fisher.get(norm)) for norm in norms]
     return tuple(PredictedDistance(norm, a, b) for norm, a, b in pairs if a is not None or b is not None)
 

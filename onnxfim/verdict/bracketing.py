@@ -97,7 +97,7 @@ def _brackets_of(
         high_end, high_from = min(highs, key=lambda p: p[0], default=(None, ""))
         told = estimates.get(norm)
         first, fisher = (None, None) if told is None else (told.first_order, told.fisher)
-        found.append(Bracket(norm, best[0], best[1], seen[0], seen[1], first, fisher))
+        found.append(Bracket(norm, low_end, low_from, high_end, high_from, first, fisher))
     return tuple(found)
 
 

@@ -23,7 +23,7 @@ from onnxfim.report.dossier.guarantee_lines import (
     robustness_metrics,
 )
 from onnxfim.report.dossier.one_line import Line, State
-from onnxfim.report.human import attacked_at, who
+from onnxfim.report.human import attacked_at, guaranteed_by, who
 from onnxfim.report.identity_words import command_text, date_text
 from onnxfim.report.numbers import count, known_ends, number, percent, percent_interval
 from onnxfim.report.page.bound_section import upper
