@@ -76,7 +76,7 @@ def why_unverifiable(subject: Subject) -> str | None:
         return "the model is no file, and a verifier reads files"
     if not subject.kind.has_classes:
         return f"outputs of kind {info.output_kind} predict no class"
-    if info.positions != 1 or info.output_kind == "detection":
+    if info.positions != 1:
         return "the output has several positions, each with a prediction of its own"
     if subject.file.placed:
         return "other inputs are held at values of each sample's own, and a verifier's network has one input"

@@ -81,7 +81,7 @@ def main() -> None:
             "    -o junit=junit.xml --fail-on 'lambda_max.p95 > 12.5'",
         ),
         Example(
-            "What is guaranteed beside what is estimated: distances from both sides, and under random noise",
+            "What is guaranteed: distances from both sides, and under random noise",
             "onnxfim audit model.onnx --data samples.npz --bracket --noise gaussian:0.1",
         ),
         Example(

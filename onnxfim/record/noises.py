@@ -35,6 +35,11 @@ class Noise:
         """What two ways to write one noise have in common."""
         return self.kind, self.size
 
+    @property
+    def bell_shaped(self) -> bool:
+        """Whether it is normally distributed, and its size a standard deviation; else it is uniform, and its size a half-width."""
+        return self.kind == KINDS[0]
+
 
 def read_noise(text: str) -> Noise | str:
     """The noise that a text names; or what is wrong with it, in words that follow the text.

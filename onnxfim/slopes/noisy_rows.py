@@ -41,7 +41,7 @@ def stream_of(noise: Noise, seed: int, chunk: int) -> np.random.Generator:
 
 def next_rows(rng: np.random.Generator, noise: Noise, rows: int, d: int) -> Array:
     """The next rows of a stream in units of the noise's size, float32 (rows, d)."""
-    if noise.kind == "gaussian":
+    if noise.bell_shaped:
         return np.asarray(rng.standard_normal((rows, d), dtype=np.float32))
     unit: Array = np.asarray(rng.random((rows, d), dtype=np.float32))  # [0, 1)
     unit *= 2.0

@@ -23,7 +23,6 @@ from onnxfim.verdict.weights_radius import weights_radius
 
 _STEPS = 100  # of a curve
 _ALIKE = 1.25  # the largest scale of a channel over the smallest: first-order distances are then told in raw units
-_OF_CLASSES = frozenset(k for k, family in OUTPUT_FAMILIES.items() if family == OUTPUT_FAMILIES["logits"])
 _WORTH = 0.1  # of the shortest move that flips: guarantees below it say nothing there
 
 
@@ -164,7 +163,8 @@ def _guarantees(
 
 def _could_tell(audit: Audit) -> bool:
     """Whether a bound from the weights, were there one, would say something of an audit's predictions."""
-    return audit.decides and audit.model.at is None and audit.model.positions == 1 and audit.model.output_kind in _OF_CLASSES
+    of_classes = OUTPUT_FAMILIES[audit.model.output_kind] == OUTPUT_FAMILIES["logits"]
+    return audit.decides and audit.model.at is None and audit.model.positions == 1 and of_classes
 
 
 def _low_ends(audit: Audit, scale: _Scale) -> tuple[list[tuple[SampleResult, float]], tuple[str, ...]]:

@@ -368,7 +368,7 @@ class TestRegistry:
 PACKAGE = Path(__file__).parents[2] / "onnxfim"
 ASKING = {
     "isinstance of a reader": r"isinstance\([^)]*\b(OutputReader|SoftmaxLogits|Probabilities|SigmoidLogits|SigmoidProbabilities|Gaussian|Embedding|Detection\w+)\b",
-    "the type of a reader": r"type\((self\.)?(\w+\.)*(reader|kind)\)",
+    "the type of a reader": r"\btype\((self\.)?(\w+\.)*(reader|kind)\)",
     "a comparison of output kinds": r"\b(output_kind|kind\.name|reader\.name)\s*(==|!=|in\b|not in\b)",
     "a comparison with an output kind": r"""(==|!=|\bin)\s*\(?["'](gaussian|probabilities|embedding|detection)["']""",
 }

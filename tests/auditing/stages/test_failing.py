@@ -43,10 +43,10 @@ def own_part(name, layout):
     """The record without what the stage of that name would have found."""
     for sample in layout["samples"]:
         drop = {
-            "looking for flips": ("flip_radius", "flip_lengths"), "replaying the worst directions": ("kl_curve",),
-            "attacking": ("attack_distance",), "certifying by smoothing": ("smoothed",),
-            "bounding around the samples": ("certified_radius", "certified_radius_linf"),
-            "bounding": ("log10_fisher_bound",), "bounding the samples": ("log10_fisher_bound",),
+            "looking for flips": ("flip_radius", "flip_lengths", "bracket"), "replaying the worst directions": ("kl_curve",),
+            "attacking": ("attack_distance", "bracket"), "certifying by smoothing": ("smoothed",),
+            "bounding around the samples": ("certified_radius", "certified_radius_linf", "bracket"),
+            "bounding": ("log10_fisher_bound", "bracket"), "bounding the samples": ("log10_fisher_bound",),
         }.get(name, ())  # fmt: skip
         for field in drop:
             sample.pop(field, None)
