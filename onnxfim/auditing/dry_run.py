@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -219,7 +219,7 @@ class _Trial:
         if found is not None and ground.step.unchosen is None:
             with self._meter.briefly():
                 crosscheck.cross_check(ground, found)
-        self._flipped(ground, found, lambda _: by_gradients.ways(ground, route))
+        self._after(Way(ground, derivative), found)
         if ground.settings.attack is not None:
             rows = min(self._n, ground.settings.attack_samples or self._n, route.model.rows_per_call(1), len(ground.X))
             X, of = ground.X[:rows], np.arange(rows)
@@ -236,19 +236,21 @@ class _Trial:
         with self._meter.briefly():
             done = by_differences.first_round(ground, plan, info)
         if done is not None:
-            found = done.found
-            self._flipped(ground, found, lambda f: by_differences.ways(ground, plan, f))
+            self._after(Way(ground, by_gradients.Derivative(info), plan=plan), done.found)
         whole = by_differences.plan(full)
         return planning.of_differences(full, whole, self._n), "exact" if whole.exact else "sketch"
 
-    def _flipped(self, ground: Ground, found: Found | None, ways: Callable[[Found], flipping.Ways]) -> None:
-        if found is not None and found.results and ground.settings.flip:
+    def _after(self, way: Way, found: Found | None) -> None:
+        """Try what looks at each sample after it was measured: for flips, and for what is guaranteed."""
+        if found is None or not found.results:
+            return
+        whole = replace(found, interrupted=False)
+        if way.looks_for_flips:
             with self._meter.briefly():
-                flipping.flip(ground, replace(found, interrupted=False), ways(found))
-        if found is not None and found.results:
-            for stage in guaranteeing.of_each(Way(ground, by_gradients.Derivative(found.gradient))):
-                with self._meter.briefly():
-                    stage(replace(found, interrupted=False))
+                flipping.flip(way.ground, whole, way.to_flips(whole))
+        for stage in guaranteeing.of_each(way):
+            with self._meter.briefly():
+                stage(whole)
 
     def _outputs_kept(self, method: str, outputs: int) -> int:
         """Bytes of outputs on disk: of differences, all where a precision decides how many a sample gets, else a limited part."""

@@ -21,7 +21,7 @@ from onnxfim.data import Samples
 from onnxfim.errors import InputError
 from onnxfim.graph.load import ModelFile
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.sample import SampleResult
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.threads import one_blas_thread
@@ -126,7 +126,7 @@ def _written(
 ) -> PropertyFiles:  # fmt: skip
     shape = X.shape[1:]
     field = scale_field(settings.input_scale, shape)
-    units = f"{RAW_UNIT}s" if field is not None else f"{INPUT_UNIT}s"
+    units = units_of_lengths(None, raw=settings.raw)
     scale: Array | float = 1.0 if field is None else field
     rank = {r.index: k for k, r in enumerate(reversed(order), 1)}
     files: dict[str, str | bytes] = {NETWORK_FILE: network.model.SerializeToString(deterministic=True)}

@@ -184,3 +184,9 @@ def scale_field(scale: tuple[float, ...] | None, shape: tuple[int, ...]) -> Arra
         )
     axis = 0 if shape[0] == a.size else len(shape) - 1
     return np.broadcast_to(a.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape).copy()
+
+
+def raw_units(ground: Ground) -> Array:
+    """How many model input units one raw unit is, by coordinate, (d,); 1 where the two are one, or it is not known."""
+    field = scale_field(ground.settings.input_scale, ground.X.shape[1:])
+    return np.ones(ground.dimension) if field is None else field.ravel().astype(np.float64)

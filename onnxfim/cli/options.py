@@ -84,8 +84,16 @@ def setting_option(setting: Setting) -> Decorator:
         given |= {"type": AutoInt() if setting.kind is int else AutoFloat(), "default": "auto", "show_default": True}
     else:
         repeats = tuple[str, ...] in (setting.kind, *typing.get_args(setting.kind))
-        given |= {"type": _type(setting), "multiple": repeats, "default": setting.default, "show_default": not setting.optional}
-        notes = ("; repeatable." if repeats else ".", f"  [default: {facts.unset}]" if setting.optional and facts.unset else "")
+        given |= {
+            "type": _type(setting),
+            "multiple": repeats,
+            "default": setting.default,
+            "show_default": setting.default is not None,
+        }
+        notes = (
+            "; repeatable." if repeats else ".",
+            f"  [default: {facts.unset}]" if setting.default is None and facts.unset else "",
+        )
         given["help"] = facts.help.removesuffix(".") + "".join(notes)
         if setting.choices and not facts.metavar and len("|".join(setting.choices)) > _LONGEST:
             given["metavar"] = setting.option.rpartition("-")[2].upper() if setting.option else None

@@ -56,6 +56,11 @@ class Position:
     share: Part
 
 
+def units_of_lengths(entry: AuditedFrom | None, *, raw: bool) -> str:
+    """What lengths are in, several of them: raw input units where their scale is known (``raw``), else those of what is moved."""
+    return f"{RAW_UNIT}s" if raw else in_units_of(entry, f"{INPUT_UNIT}s")
+
+
 def in_units_of(entry: AuditedFrom | None, text: str) -> str:
     """Text about values per model input unit, in the units that they have at an entry."""
     if entry is None:

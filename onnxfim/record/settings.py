@@ -299,7 +299,7 @@ class Settings:
     @property
     def raw(self) -> bool:
         """Whether the raw input's units are known and are not the model's own."""
-        return self.input_scale is not None and any(s != 1 for s in self.input_scale)
+        return any(abs(s) != 1 for s in self.input_scale or ())
 
     @property
     def smoothing(self) -> tuple[float, ...]:

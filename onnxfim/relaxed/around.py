@@ -36,6 +36,11 @@ class NormBall:
     norm: Norm
     scale: Array
 
+    def length(self, move: Array) -> float:
+        """Length of a move (n,), in units of ε, of the entries that can move."""
+        units = np.divide(move, self.scale, out=np.zeros_like(move), where=self.scale > 0)
+        return float(np.abs(units).max(initial=0.0) if self.norm == "linf" else np.linalg.norm(units))
+
     def dual(self, rows: Array) -> Array:
         """Least length that is above ``max Λ(x' − x)`` over the ball of radius 1, (R,)."""
         moved = np.abs(rows).astype(np.float64) * self.scale

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from onnxfim.errors import ModelError
 from onnxfim.graph.flow import Flow, flow
 from onnxfim.graph.graph import Graph, Node
+from onnxfim.graph.rule_tables import enters
 from onnxfim.relaxed.maps import Map, Pick
 from onnxfim.relaxed.relaxed_steps import Affine, Step, Units
 
@@ -160,19 +161,8 @@ class RuleSite:
 Rule: TypeAlias = Callable[[RuleSite, Node], None]
 
 RULES: dict[str, Rule] = {}
-
-
-def rule(*ops: str) -> Callable[[Rule], Rule]:
-    """Enter a function as the rule of operators."""
-
-    def enter(function: Rule) -> Rule:
-        for op in ops:
-            if op in RULES:
-                raise ValueError(f"operator {op!r} has two rules")
-            RULES[op] = function
-        return function
-
-    return enter
+#: Enters a function as the rule of operators.
+rule = enters(RULES)
 
 
 def network(

@@ -19,6 +19,7 @@ _TRIES = 10  # of a radius
 _FIRST = 0.2  # of the distance by slopes: the first try
 _FURTHER = 4.0  # times the last try that was proved: the most of the next
 _CLOSE = 1.02  # how far apart the ends of the search are at its end, as a ratio
+_FAR = 1e6  # times the sample's own length: where nothing changes a prediction, nothing does
 _SMALL = 1e-3  # of the distance by slopes, where the search begins to shrink no further
 
 
@@ -63,8 +64,8 @@ class RadiusSearch:
         slope = reached(0.0)  # by slopes at the sample itself
         if not 0 < slope:
             return 0.0
-        if math.isinf(slope):
-            return math.inf
+        if math.isinf(slope):  # flat there: constant, or a step function, which any ball of some size tells
+            return _flat_radius(reached, self.ball.length(x) or 1.0)
         low, high, tried = 0.0, slope, _FIRST * slope
         below, above = (0.0, slope), None  # the last tries from either side: ε and r(ε) − ε
         for _ in range(_TRIES):
@@ -88,6 +89,23 @@ class RadiusSearch:
         rows = -np.eye(count)
         rows[:, prediction] += 1.0
         return np.delete(rows, prediction, axis=0), np.full(count - 1, -self.margin)
+
+
+def _flat_radius(reached: Callable[[float], float], length: float) -> float:
+    """The radius where bounds have no slope at the sample: found by tenths of the sample's own length, then between two of them."""
+    if reached(_FAR * length) == math.inf:
+        return math.inf
+    low, high = 0.0, _FAR * length
+    tried = 10 * length
+    for _ in range(_TRIES):
+        tried = math.sqrt(low * high) if low > 0 else tried / 10
+        if reached(tried) >= tried:
+            low = tried
+        else:
+            high = tried
+        if high <= low * _CLOSE:
+            break
+    return low
 
 
 def _next(low: float, high: float, first: tuple[float, float], second: tuple[float, float]) -> float:

@@ -155,8 +155,3 @@ def _rows(stretches: Sequence[_Stretch], grid: tuple[float, float, float] | None
     sample = np.concatenate([np.full(s.stop - s.start, s.sample, np.int64) for s in stretches])
     moves = Moves(values[0] if len(values) == 1 else np.concatenate(values), of)
     return Rows(sample, moves, np.ones(len(of)), grid=grid)
-
-
-def raw_scale(field: Array | None) -> Array | float:
-    """What sizes in raw units are multiplied by, (d,): d(model input)/d(raw input) of each coordinate; 1 where there is none."""
-    return 1.0 if field is None else field.ravel()

@@ -6,22 +6,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from onnxfim.graph.graph import Node
+from onnxfim.graph.rule_tables import enters
 from onnxfim.spectral.site import Composition, Value
 
 #: Makes the values of a node's outputs from those of its inputs; at least one input varies.
 BoundRule: TypeAlias = "Callable[[Composition, Node], Value | tuple[Value, ...]]"
 
 RULES: dict[str, BoundRule] = {}
-
-
-def rule(*ops: str) -> Callable[[BoundRule], BoundRule]:
-    """Enter a function as the rule of operators."""
-
-    def enter(function: BoundRule) -> BoundRule:
-        for op in ops:
-            if op in RULES:
-                raise ValueError(f"operator {op!r} has two rules")
-            RULES[op] = function
-        return function
-
-    return enter
+#: Enters a function as the rule of operators.
+rule = enters(RULES)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.guarantee_summaries import BracketSummary, DecidedAt
 from onnxfim.record.guarantees import Bracket, Norm
@@ -46,7 +46,7 @@ def brackets(audit: Audit) -> Audit:
     by_weights = weights_radius(audit, max(scale))
     samples = tuple(replace(s, bracket=_brackets_of(audit, s, scale, by_weights)) for s in audit.samples)
     found = replace(audit, samples=samples)
-    units = f"{RAW_UNIT}s" if audit.settings.raw else in_units_of(audit.model.at, f"{INPUT_UNIT}s")
+    units = units_of_lengths(audit.model.at, raw=audit.settings.raw)
     return replace(found, bracket=tuple(_summary(found, norm, units) for norm in NORMS))
 
 

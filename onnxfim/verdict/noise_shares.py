@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.guarantee_summaries import NoiseSummary
 from onnxfim.record.guarantees import NoiseStability
@@ -38,7 +38,7 @@ def _summary(audit: Audit, noise: str) -> NoiseSummary | None:
     low, high = population(stable, n - unstable, n, len(audit.settings.noise))
     return NoiseSummary(
         noise=noise,
-        units=_units(audit),
+        units=units_of_lengths(audit.model.at, raw=audit.settings.raw),
         stable=audit.settings.noise_stable,
         confidence=CONFIDENCE,
         samples=n,
@@ -60,13 +60,6 @@ def population(least: int, most: int, n: int, noises: int) -> tuple[float, float
     """Ends of the population's share where ``least`` to ``most`` of n samples are stable, under each of several noises."""
     tail = OF_POPULATION / max(noises, 1) / 2
     return clopper_pearson(least, n, tail, tail)[0], clopper_pearson(most, n, tail, tail)[1]
-
-
-def _units(audit: Audit) -> str:
-    scale = audit.settings.input_scale
-    if scale is not None and any(abs(s) != 1 for s in scale):
-        return f"{RAW_UNIT}s"
-    return in_units_of(audit.model.at, f"{INPUT_UNIT}s")
 
 
 def tries_needed(tried: NoiseStability, share: float, level: float) -> float:

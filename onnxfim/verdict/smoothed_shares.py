@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.decision import Aggregate
 from onnxfim.record.guarantee_summaries import CertifiedShare, SmoothingSummary
 from onnxfim.record.guarantees import Smoothed
@@ -85,13 +85,6 @@ def smoothing(audit: Audit) -> tuple[SmoothingSummary, ...]:
     return tuple(_summary(audit, sigma) for sigma in audit.settings.smoothing)
 
 
-def units_of_lengths(audit: Audit) -> str:
-    """What lengths of noise and radii are in, several of them: raw units where their scale is known."""
-    if any(abs(s) != 1 for s in audit.settings.input_scale or ()):
-        return f"{RAW_UNIT}s"
-    return in_units_of(audit.model.at, f"{INPUT_UNIT}s")
-
-
 def largest_radius(sigma: float, budget: int) -> float:
     """The radius where all rows have one class: none can be larger."""
     return max(sigma * float(ndtri(clopper_pearson(budget, budget, ALPHA)[0])), 0.0)
@@ -112,7 +105,7 @@ def _summary(audit: Audit, sigma: float) -> SmoothingSummary:
     n = found.count
     return SmoothingSummary(
         sigma=sigma,
-        units=units_of_lengths(audit),
+        units=units_of_lengths(audit.model.at, raw=audit.settings.raw),
         confidence=1 - ALPHA,
         samples=n,
         abstained=sum(c.prediction is None for c in found.smoothed),

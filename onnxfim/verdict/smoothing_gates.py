@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnxfim.record.audit import Audit
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.noises import gaussian_size
 from onnxfim.record.statistics import fewest_bracketing
 from onnxfim.verdict.decidable import Decidable
-from onnxfim.verdict.smoothed_shares import Certified, largest_radius, units_of_lengths, why_untried
+from onnxfim.verdict.smoothed_shares import Certified, largest_radius, why_untried
 
 #: The names, as a shell completes them; ``smoothing[SIGMA]`` tells which of several smoothed classifiers is meant.
 NAMES = ("smoothing.certified_accuracy@0.25", "smoothing.accuracy", "smoothing.abstained", "smoothing.radius.median")
@@ -97,7 +98,7 @@ def out_of_reach(name: Name, sigmas: Sequence[float], budget: int) -> str | None
 
 def units(audit: Audit, name: Name) -> str:
     """What the values of a gate are in; empty for a share."""
-    return "" if name.share else units_of_lengths(audit)
+    return "" if name.share else units_of_lengths(audit.model.at, raw=audit.settings.raw)
 
 
 def _not_asked(name: Name, sigmas: Sequence[float]) -> str | None:

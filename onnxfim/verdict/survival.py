@@ -13,13 +13,12 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT
 from onnxfim.record.robustness import SHARES, Robustness, Source, SurvivalCurve, SurvivalPoint, Unit
 from onnxfim.record.sample import Kind, SampleResult
-from onnxfim.record.settings import OUTPUT_FAMILIES
 from onnxfim.record.statistics import clopper_pearson
 from onnxfim.verdict.guarantors import GUARANTORS, VERIFIER, WEIGHTS
 from onnxfim.verdict.ladders import ladder, reached
 from onnxfim.verdict.pixels import pixel_level, scale_ends
 from onnxfim.verdict.placing import place_among
-from onnxfim.verdict.weights_radius import weights_radius
+from onnxfim.verdict.weights_radius import could_tell, weights_radius
 
 _STEPS = 100  # of a curve
 _ALIKE = 1.25  # the largest scale of a channel over the smallest: first-order distances are then told in raw units
@@ -147,7 +146,7 @@ def _guarantees(
         return None, None, ()
     told, by = _low_ends(audit, scale)
     if not told:
-        why = bound.reason if bound is not None and _could_tell(audit) else ""
+        why = bound.reason if bound is not None and could_tell(audit) else ""
         return None, f"the weights guarantee nothing: {why}" if why else None, ()
     found = _curve("certified", "lower bound", "l2", scale.units, told)
     if found is None:
@@ -159,12 +158,6 @@ def _guarantees(
         says, theirs = ("say", "they guarantee") if who != GUARANTORS[VERIFIER] else ("says", "it guarantees")
         return None, f"{who} {says} nothing at these distances: {theirs} no prediction beyond ε = {longest:.2g}", ()
     return found, "no flip is possible nearer than this, in exact arithmetic", by
-
-
-def _could_tell(audit: Audit) -> bool:
-    """Whether a bound from the weights, were there one, would say something of an audit's predictions."""
-    of_classes = OUTPUT_FAMILIES[audit.model.output_kind] == OUTPUT_FAMILIES["logits"]
-    return audit.decides and audit.model.at is None and audit.model.positions == 1 and of_classes
 
 
 def _low_ends(audit: Audit, scale: _Scale) -> tuple[list[tuple[SampleResult, float]], tuple[str, ...]]:

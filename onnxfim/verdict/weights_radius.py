@@ -41,6 +41,12 @@ def log_odds(confidence: float) -> float:
     return math.log(p / (1 - p)) if p > 0.5 else 0.0
 
 
+def could_tell(audit: Audit) -> bool:
+    """Whether a bound from the weights, were there one, would say something of an audit's predictions."""
+    of_classes = OUTPUT_FAMILIES[audit.model.output_kind] == OUTPUT_FAMILIES["logits"]
+    return audit.decides and audit.model.at is None and audit.model.positions == 1 and of_classes
+
+
 def weights_radius(audit: Audit, most: float) -> WeightsRadius | None:
     """What the weights guarantee of an audit's samples; None where that is nothing, or is not known.
 
@@ -49,8 +55,7 @@ def weights_radius(audit: Audit, most: float) -> WeightsRadius | None:
         most: How many model input units one unit of length is, at most over the channels.
     """
     bound = audit.bound
-    of_classes = OUTPUT_FAMILIES[audit.model.output_kind] == OUTPUT_FAMILIES["logits"] and audit.model.positions == 1
-    if bound is None or not of_classes or not audit.decides or audit.model.at is not None:
+    if bound is None or not could_tell(audit):
         return None
     if not bound.available or bound.log10_lipschitz is None or not most > 0:
         return None

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from onnx.reference import ReferenceEvaluator
 
 from onnxfim.auditing.opening import open_subject
 from onnxfim.graph.ends import ending
@@ -175,3 +176,63 @@ def test_outputs_of_the_file_lie_within_its_bounds(name):
             box = around.boxes[scores]
             assert (z >= np.maximum(back[:10], box.low)).all()
             assert (z <= np.minimum(-back[10:], box.high)).all()
+
+
+# functions without a slope
+
+
+def stepped(rng, step: float) -> Net:
+    """Levels of a quantiser, and scores that are linear in them."""
+    weights = {"scale": np.float32(step), "zero": np.uint8(128), "W": normal(rng, 6, 3), "b": normal(rng, 3)}
+    nodes = [
+        node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["levels"]),
+        node("Gemm", ["levels", "W", "b"], ["y"]),
+    ]
+    return Net(nodes, weights, (6,))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_step_function_stays_up_to_the_next_step_at_least(norm):
+    """What the quantiser rounds alike is proved; what lies beyond is left open, never called the same everywhere."""
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        net, step = stepped(rng, 0.1), 0.1
+        levels = rng.integers(-20, 20, 6)
+        x = ((levels + rng.uniform(-0.3, 0.3, 6)) * step).astype(np.float32)
+        run = ReferenceEvaluator(net.model())
+        z = run.run(None, {"x": x[None]})[0][0]
+        c = int(z.argmax())
+        radius = searched(net, norm).radius(x, c)
+        nearest = float((0.5 - np.abs(x / step - np.round(x / step))).min() * step)  # to where a level ends
+        assert 0.9 * nearest <= radius < math.inf  # 0.9: the search ends between two tries
+        points = in_ball(rng, x.astype(np.float64), radius * (1 - 1e-6), norm, np.ones(6), 100).astype(np.float32)
+        assert all(run.run(None, {"x": p[None]})[0][0].argmax() == c for p in points)
+        found += radius > 1.5 * nearest
+    assert found  # bounds go on beyond the first step where there is room
+
+
+def test_only_a_prediction_that_nothing_changes_has_no_end():
+    net = Net([node("Clip", ["x", "low", "low"], ["flat"]), node("Gemm", ["flat", "W", "b"], ["y"])],
+              {"low": np.float32(0.5), "W": np.ones((4, 3), np.float32), "b": np.array([1.0, 0.0, -1.0], np.float32)}, (4,))  # fmt: skip
+    x = np.zeros(4, np.float32)
+    assert searched(net, "l2").radius(x, 0) == math.inf
+    assert searched(net, "l2").radius(x, 1) == 0.0
+
+
+def test_an_int8_file_keeps_its_prediction_within_its_radius():
+    case = trained.OURS["digits_resnet_int8"]
+    file = load_model(case.path)
+    found = network(file.graph, input_name="images", scores=file.graph.outputs[0].name, sample_shape=(1, 8, 8))
+    search, rng = RadiusSearch(found, NormBall("l2", np.ones(64))), np.random.default_rng(0)
+    X = case.arrays["inputs"][[0, 7, 8, 11]]
+    forward = open_subject(case.path, X, Settings(providers=("cpu",))).forward
+    classes = forward.outputs(X)[:, :, 0].argmax(axis=1)
+    radii = [search.radius(x, int(c)) for x, c in zip(X, classes, strict=True)]
+    assert max(radii) < math.inf
+    assert sum(r > 0 for r in radii) == 3  # of the others bounds allow every level inside to round either way
+    for x, c, radius in zip(X, classes, radii, strict=True):
+        if radius > 0:
+            points = in_ball(rng, x.ravel().astype(np.float64), radius * (1 - 1e-6), "l2", np.ones(64), 200)
+            assert (forward.outputs(points.reshape(-1, 1, 8, 8).astype(np.float32))[:, :, 0].argmax(axis=1) == c).all()

@@ -16,7 +16,7 @@ from onnxfim.auditing.stages import as_found, stage
 from onnxfim.gradients.differentiable import DifferentiableModel
 from onnxfim.record import streams
 from onnxfim.record.audit import AttackSummary, Correlation
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.measures import BY_NAME, RANKED
 from onnxfim.record.sample import Estimate, SampleResult, estimate_of
 from onnxfim.record.statistics import percentiles, spearman, spearman_of_resamples, wilson
@@ -103,7 +103,7 @@ def attacked(
     robust = int((~wrong & ~broken).sum())
     share_low, share_high = wilson(robust, len(x))
     unharmed = [r for r, w in zip(results, wrong, strict=True) if not w]
-    units = f"{RAW_UNIT}s" if np.any(np.asarray(scale) != 1) else in_units_of(ground.subject.info.at, f"{INPUT_UNIT}s")
+    units = units_of_lengths(ground.subject.info.at, raw=bool(np.any(np.asarray(scale) != 1)))
     summary = AttackSummary(
         norm=settings.attack, epsilon=float(epsilon), units=units,
         samples=len(x), clean_accuracy=float((~wrong).mean()), robust_accuracy=robust / len(x), robust_accuracy_low=share_low,

@@ -21,12 +21,13 @@ from onnxfim.auditing.instruments import (
     differences,
     grouped_differences,
     measurer,
+    raw_units,
     sketch_measurer,
 )
 from onnxfim.auditing.schedule import ROUND, likely_weights, planned, weightiest
 from onnxfim.auditing.stages import stage
 from onnxfim.auditing.stages.flipping import Ways
-from onnxfim.auditing.stages.predicting import along_coordinates, raw_units
+from onnxfim.auditing.stages.predicting import along_coordinates
 from onnxfim.auditing.stages.tied import BESIDE_A_JUMP, kinked_samples, without_slope
 from onnxfim.record.audit import GradientInfo
 from onnxfim.record.sample import SampleResult, Skipped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -57,28 +57,18 @@ def blind_ways(ground: Ground) -> Ways:
     )
 
 
-def _without_radii(ground: Ground, reason: str, found: Found, ways: Ways) -> Found:
-    """What was found, each sample with the reason in place of its flip radius."""
-    none = Estimate(None, kind="upper bound", reason=reason)
-    return replace(found, results={p: replace(r, flip_radius=none) for p, r in found.results.items()})
+def without_radii(found: Found, measure: str, reason: str) -> Found:
+    """What was found, each sample with the reason in place of its flip radius, which the field ``measure`` holds."""
+    none: dict[str, Any] = {measure: Estimate(None, kind="upper bound", reason=reason)}
+    return replace(found, results={p: replace(r, **none) for p, r in found.results.items()})
 
 
-@stage("looking for flips", instead=_without_radii)
+@stage("looking for flips", instead=lambda ground, reason, found, ways: without_radii(found, FlipSearch.measure, reason))
 def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     """The flip radius of all samples that have a prediction; one of `ENDS` keeps those that were finished."""
-    results = {p: replace(r, flip_radius=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
-    positions = sorted(p for p, r in results.items() if r.prediction is not None)
-    cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
-    results |= {p: replace(results[p], flip_radius=cut) for p in positions}
     search = FlipSearch(ground, ways, allowed_inputs(ground), _other_units(ground))
     finals = FinalFlips(ground, found, ways.stretch, lambda: search.identity)
-    try:
-        for flips in search.blocks(positions, results, finals, frozenset(ways.again(found.results))):
-            for p, (radius, lengths) in flips.items():
-                results[p] = replace(results[p], flip_radius=radius, flip_lengths=lengths)
-    except ENDS as end:
-        return replace(found, results=results).ended(end)
-    return replace(found, results=results)
+    return search.of_all(found, finals, frozenset(ways.again(found.results)))
 
 
 def others_looked_at(dimension: int) -> int:
@@ -134,10 +124,30 @@ def _other_units(ground: Ground) -> OtherUnits:
 class FlipSearch:
     """Looks for flips of samples, with moves whose length is L2."""
 
+    #: Field of a result that holds the radius.
+    measure: ClassVar[str] = "flip_radius"
+
     ground: Ground
     ways: Ways
     box: ValidRange
     others: OtherUnits
+
+    def of_all(self, found: Found, finals: FinalFlips, again: frozenset[int]) -> Found:
+        """What was found, with the radii of all samples that have a prediction; one of `ENDS` keeps those that were finished."""
+        results = {p: self._told(r, Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
+        positions = sorted(p for p, r in results.items() if r.prediction is not None)
+        cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
+        results |= {p: self._told(results[p], cut) for p in positions}
+        try:
+            for flips in self.blocks(positions, results, finals, again):
+                results |= {p: self._told(results[p], *flip) for p, flip in flips.items()}
+        except ENDS as end:
+            return replace(found, results=results).ended(end)
+        return replace(found, results=results)
+
+    def _told(self, result: SampleResult, radius: Estimate, lengths: FlipLengths | None = None) -> SampleResult:
+        changed: dict[str, Any] = {self.measure: radius} | ({} if lengths is None else {"flip_lengths": lengths})
+        return replace(result, **changed)
 
     def blocks(
         self, positions: Sequence[int], results: Mapping[int, SampleResult], finals: FinalFlips, again: frozenset[int]

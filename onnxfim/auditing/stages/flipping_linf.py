@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.context import Found, Ground
 from onnxfim.auditing.final_results import FinalFlips
-from onnxfim.auditing.instruments import allowed_inputs
+from onnxfim.auditing.instruments import allowed_inputs, raw_units
 from onnxfim.auditing.stages import stage
-from onnxfim.auditing.stages.flipping import FlipSearch, OtherUnits, Ways
-from onnxfim.auditing.stages.predicting import raw_units
-from onnxfim.record.sample import Estimate, SampleResult
+from onnxfim.auditing.stages.flipping import FlipSearch, OtherUnits, Ways, without_radii
+from onnxfim.record.sample import SampleResult
 from onnxfim.slopes.flips import Flips
 from onnxfim.slopes.lengths import LargestCoordinate
-from onnxfim.slopes.measurer import NO_CLASSES
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _SPREAD = math.sqrt(math.pi / 2)  # L∞ over L2 length of the way to a boundary, times √d, where slopes are normal numbers
 
 
-def _without_radii(ground: Ground, reason: str, found: Found, ways: Ways) -> Found:
-    """What was found, each sample with the reason in place of its flip radius."""
-    none = Estimate(None, kind="upper bound", reason=reason)
-    return replace(found, results={p: replace(r, flip_radius_linf=none) for p, r in found.results.items()})
-
-
-@stage("looking for flips in L∞", instead=_without_radii)
+@stage("looking for flips in L∞", instead=lambda ground, reason, found, ways: without_radii(found, _SignSearch.measure, reason))
 def flip(ground: Ground, found: Found, ways: Ways) -> Found:
     """The L∞ flip radius of all samples that have a prediction, in raw units; one of `ENDS` keeps those that were finished."""
-    results = {p: replace(r, flip_radius_linf=Estimate(None, reason=NO_CLASSES)) for p, r in found.results.items()}
-    positions = sorted(p for p, r in results.items() if r.prediction is not None)
-    cut = Estimate(None, kind="upper bound", reason="the run was interrupted before it was measured")
-    results |= {p: replace(results[p], flip_radius_linf=cut) for p in positions}
     search = _SignSearch(ground, ways, allowed_inputs(ground), OtherUnits(None, None), raw_units(ground))
     finals = FinalFlips(ground, found, search.expected, lambda: search.identity)
-    try:
-        for flips in search.blocks(positions, results, finals, frozenset()):
-            for p, (radius, _) in flips.items():
-                results[p] = replace(results[p], flip_radius_linf=radius)
-    except ENDS as end:
-        return replace(found, results=results).ended(end)
-    return replace(found, results=results)
+    return search.of_all(found, finals, frozenset())
 
 
 @dataclass(frozen=True)
 class _SignSearch(FlipSearch):
     """Looks for flips with moves whose length is L∞; ``unit`` tells how many model input units one raw unit is, (d,)."""
+
+    measure: ClassVar[str] = "flip_radius_linf"
 
     unit: Array
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.auditing.context import ENDS, Context, Found, Ground
 from onnxfim.auditing.final_results import fingerprint
-from onnxfim.auditing.instruments import scale_field
+from onnxfim.auditing.instruments import raw_units
 from onnxfim.auditing.stages import stage
 from onnxfim.errors import ModelError
 from onnxfim.graph.ends import ending
@@ -29,7 +29,7 @@ from onnxfim.slopes.measurer import NO_CLASSES
 Array: TypeAlias = np.ndarray[Any, Any]
 
 #: Of what is kept on disk: raise it when a rule changes, so that old radii are computed again.
-VERSION = 1
+VERSION = 2
 METHOD = "linear relaxation, rounding of the file's numbers included"
 _NAME = "bounding around the samples"
 _NORMS: tuple[Norm, ...] = ("l2", "linf")
@@ -105,9 +105,7 @@ class _RadiiOfSamples:
 
     def __init__(self, ground: Ground, grounds: _Grounds, network: StepNetwork) -> None:
         self._ground = ground
-        shape = ground.X.shape[1:]
-        field = scale_field(ground.settings.input_scale, shape)
-        scale = np.ones(network.size) if field is None else field.ravel()
+        scale = raw_units(ground)
         self._searches = {norm: RadiusSearch(network, NormBall(norm, scale), grounds.apart) for norm in _NORMS}
         known = (VERSION, ground.settings.tf32, fingerprint((scale, grounds.apart)), layout_of(_KeptRadii))
         self._store = ground.store(local_bounds=known) if ground.memory.keeps else None

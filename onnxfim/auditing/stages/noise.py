@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.final_results import fingerprint
-from onnxfim.auditing.instruments import scale_field
+from onnxfim.auditing.instruments import raw_units
 from onnxfim.auditing.stages import stage
 from onnxfim.record.guarantees import NoiseStability
 from onnxfim.record.noises import Noise, noises
@@ -21,7 +21,7 @@ from onnxfim.record.settings import Settings
 from onnxfim.record.successive_looks import CHUNK, Looks, ShareSoFar, looks, noise_level
 from onnxfim.runtime.watching import current_watch
 from onnxfim.slopes.measurer import NO_CLASSES
-from onnxfim.slopes.noisy_rows import NoisyRows, Part, raw_scale
+from onnxfim.slopes.noisy_rows import NoisyRows, Part
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -108,7 +108,7 @@ class _UnderNoise:
 
     @staticmethod
     def of(ground: Ground, found: Found, noise: Noise, plan: Looks) -> _UnderNoise:
-        scale = raw_scale(scale_field(ground.settings.input_scale, ground.X.shape[1:]))
+        scale = raw_units(ground)
         rows = NoisyRows(ground.forward, ground.reader, noise, ground.settings.seed, scale, _levels(ground))
         return _UnderNoise(ground, found, rows, plan)
 

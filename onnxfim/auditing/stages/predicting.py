@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.final_results import fingerprint
-from onnxfim.auditing.instruments import scale_field
+from onnxfim.auditing.instruments import raw_units
 from onnxfim.auditing.stages import as_found, stage
 from onnxfim.record.guarantees import Norm, PredictedDistance
 from onnxfim.record.limits import Count, closed
@@ -24,12 +24,6 @@ from onnxfim.slopes.rivals import MOST, slopes_to_rivals
 from onnxfim.slopes.scored import Scored
 
 Array: TypeAlias = np.ndarray[Any, Any]
-
-
-def raw_units(ground: Ground) -> Array:
-    """How many model input units one raw unit is, by coordinate, (d,); 1 where the two are one, or it is not known."""
-    field = scale_field(ground.settings.input_scale, ground.X.shape[1:])
-    return np.ones(ground.dimension) if field is None else field.ravel().astype(np.float64)
 
 
 def sensitivity_in_raw_units(result: SampleResult) -> float | None:

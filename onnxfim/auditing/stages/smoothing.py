@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
 from onnxfim.auditing.final_results import FinalSmoothed
-from onnxfim.auditing.instruments import scale_field
+from onnxfim.auditing.instruments import raw_units
 from onnxfim.auditing.stages import stage
 from onnxfim.record import streams
 from onnxfim.record.guarantees import Smoothed
@@ -75,8 +75,7 @@ def _with(result: SampleResult, at: int, certificate: Smoothed) -> SampleResult:
 def _certified(ground: Ground, block: Sequence[int], sigma: float) -> list[Smoothed]:
     """Certificates of the samples at these positions: their rows fill the calls together."""
     settings, at = ground.settings, np.array(block, np.int64)
-    field = scale_field(settings.input_scale, ground.X.shape[1:])
     streams_of = [[settings.seed, ground.index(p), streams.SMOOTHING] for p in block]
     X = np.ascontiguousarray(ground.X[at])
-    votes = NoisyVotes(ground.forward, ground.reader, X, sigma * (1.0 if field is None else field.ravel()), streams_of, at)
+    votes = NoisyVotes(ground.forward, ground.reader, X, sigma * raw_units(ground), streams_of, at)
     return certified(votes, len(block), sigma, settings.certify_budget)

@@ -21,7 +21,7 @@ from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.verified_network import VerifiedNetwork, network_of
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph.load import load_model
-from onnxfim.record.audited_from import INPUT_UNIT, RAW_UNIT, in_units_of
+from onnxfim.record.audited_from import units_of_lengths
 from onnxfim.record.fitting import from_plain
 from onnxfim.record.guarantee_summaries import VerifierSummary
 from onnxfim.record.guarantees import VerifiedBox
@@ -148,8 +148,7 @@ def _summary(
     ground: Ground, results: Sequence[SampleResult], started: float, parent: VerifiedNetwork | None, *, reason: str | None
 ) -> VerifierSummary:
     settings = ground.settings
-    scaled = scale_field(settings.input_scale, ground.X.shape[1:]) is not None
-    units = f"{RAW_UNIT}s" if scaled else in_units_of(ground.subject.info.at, f"{INPUT_UNIT}s")
+    units = units_of_lengths(ground.subject.info.at, raw=settings.raw)
     model = None if settings.verifier_model is None else Path(settings.verifier_model).name
     return verifier_summary(
         results, settings, units=units, seconds=time.perf_counter() - started, reason=reason, model=model,
