@@ -162,6 +162,9 @@ class VerifierSummary:
         model: Name of the model that was verified in the audited file's place: nothing is certified of the file then. None where
             the file itself was.
         model_sha256: Of the copy of it that the verifier was given.
+        disbelieved: Boxes among ``unsat`` that are not taken as certificates.
+        without_control: Samples with such boxes of which no control question could be asked.
+        control_open: Samples with certificates whose control question was not decided.
     """
 
     command: str
@@ -181,3 +184,6 @@ class VerifierSummary:
     reason: str | None = None
     model: str | None = None
     model_sha256: str | None = None
+    disbelieved: Count = 0
+    without_control: Count = 0
+    control_open: Count = 0

@@ -118,6 +118,10 @@ class VerifiedBox:
         replay: Whether the audited file changes its prediction at the counterexample; None where there is none.
         distance: Length of the counterexample's move in the box's norm; None where there is none.
         note: What else it said, or why there is no answer.
+        control: Of a control question, the length of a move inside the box that was known before to change the prediction of the
+            network that is verified: ``unsat`` is false there. None of all other boxes.
+        believed: Whether ``unsat`` is taken as a certificate. It is not where the verifier was seen to be wrong around this sample,
+            nor where no control question could be asked and it named no point with another prediction.
     """
 
     epsilon: NotNegative
@@ -126,3 +130,5 @@ class VerifiedBox:
     replay: bool | None = None
     distance: NotNegative | None = None
     note: str = ""
+    control: NotNegative | None = None
+    believed: bool = True

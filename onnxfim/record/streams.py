@@ -27,5 +27,7 @@ KINKS = 0x6B696E6B
 SMOOTHING = 0x736D6F6F
 #: Noise under which predictions are to stay, the same at every sample: ``[seed, word, kind, chunk of rows]``.
 NOISE = 0x6E6F6973
+#: Points that another prediction is looked for at, for a verifier's control question: ``[seed, sample, word]``.
+CONTROLS = 0x6374726C
 #: Dither of a rounded file's inputs, apart from the directions of the same sample: ``[seed, sample, word]``.
 DITHER = 1

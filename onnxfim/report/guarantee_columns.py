@@ -10,6 +10,7 @@ from onnxfim.record.guarantees import Norm
 from onnxfim.record.sample import SampleResult
 from onnxfim.report.guarantee_figures import plain_name
 from onnxfim.report.guarantee_words import bracket_of, shown_brackets
+from onnxfim.verdict.verifier_answers import certified_of
 
 CellValue: TypeAlias = "str | int | float | bool | None"
 Reading: TypeAlias = Callable[[SampleResult], CellValue]
@@ -34,7 +35,7 @@ def _readings(audit: Audit) -> dict[str, Reading]:
         found |= {f"smoothed_{s.sigma:g}_{name}": _of_smoothed(s.sigma, name) for name in _OF_SMOOTHED}
     if audit.verifier is not None:
         found |= {
-            "verified_safe": lambda s: max((b.epsilon for b in s.verified if b.answer == "unsat"), default=None),
+            "verified_safe": certified_of,
             "verified_counterexample": lambda s: min((b.distance for b in s.verified if b.distance is not None), default=None),
             "verified_followed": _followed,
         }

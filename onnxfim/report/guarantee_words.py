@@ -175,7 +175,10 @@ def telling_radii(curve: Sequence[CertifiedShare], most: int = _FEW_RADII) -> tu
 def verifier_words(found: VerifierSummary) -> str:
     """A verifier's answers in a sentence, without a full stop."""
     still = found.unknown + found.timeout
-    parts = [f"{found.unsat:,} hold no other prediction", f"{found.sat:,} hold one", f"{still:,} without an answer"]
+    believed = found.unsat - found.disbelieved
+    parts = [f"{believed:,} hold no other prediction", f"{found.sat:,} hold one", f"{still:,} without an answer"]
+    if found.disbelieved:
+        parts.append(f"{found.disbelieved:,} said to hold none and not believed")
     if found.error:
         parts.append(f"{count(found.error, 'error')}")
     where = f"around {count(found.samples, 'sample')} ({NORM_WORDS[found.norm]})"
@@ -190,7 +193,12 @@ def verifier_words(found: VerifierSummary) -> str:
     if found.reason is not None:
         told += f"; {visible(found.reason)}"
     if found.contradictions:
-        told += f"; {count(found.contradictions, 'answer')} contradict what was found on the file"
+        told += f"; {count(found.contradictions, 'answer')} contradict what was found"
+        told += " on the file" if found.model is None else ""
+    if found.without_control:
+        told += (
+            f"; no control question could be asked around {count(found.without_control, 'sample')}, of which nothing is certified"
+        )
     return told
 
 

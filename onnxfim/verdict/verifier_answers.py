@@ -43,23 +43,52 @@ def verifier_summary(
         timeout=said["timeout"],
         error=said["error"],
         not_followed=sum(b.replay is False for b in boxes),
-        contradictions=sum(len(list(contradicted(s, settings))) for s in asked) if model is None else 0,
+        contradictions=sum(len(list(contradicted(s, settings, own=model is None))) for s in asked),
         timeout_seconds=settings.verifier_timeout,
         seconds=seconds,
         reason=reason,
         model=model,
         model_sha256=model_sha256,
+        disbelieved=sum(b.answer == "unsat" and not b.believed for b in boxes),
+        without_control=sum(lacks_control(s) for s in asked),
+        control_open=sum(control_is_open(s) for s in asked),
     )
 
 
-def contradicted(sample: SampleResult, settings: Settings) -> Iterator[VerifiedBox]:
-    """Boxes of a sample said to hold no other prediction in which one was found: a counterexample, a flip or an attack.
+def contradicted(sample: SampleResult, settings: Settings, *, own: bool) -> Iterator[VerifiedBox]:
+    """Boxes of a sample said to hold no other prediction in which one was found: a counterexample, a flip or an attack, or the
+    move that a control question is about.
 
     A move is no longer in L∞ than in L2, so that lengths of both tell.
+
+    Args:
+        sample: The sample.
+        settings: In which units lengths are.
+        own: Whether the audited file itself was verified: what changes its prediction tells nothing of another.
     """
-    least = min(changes(sample, settings), default=None)
-    if least is not None:
-        yield from (b for b in sample.verified if b.answer == "unsat" and b.epsilon > least * (1 + _ROUNDED))
+    least = min(changes(sample, settings), default=None) if own else None
+    for b in sample.verified:
+        seen = least is not None and b.epsilon > least * (1 + _ROUNDED)
+        if b.answer == "unsat" and (seen or b.control is not None):
+            yield b
+
+
+def certified_of(sample: SampleResult) -> float | None:
+    """The largest half-width that a verifier certified around a sample, and is believed; None where it certified none."""
+    return max((b.epsilon for b in sample.verified if b.answer == "unsat" and b.believed), default=None)
+
+
+def lacks_control(sample: SampleResult) -> bool:
+    """Whether a verifier found no other prediction around a sample of which no control question could be asked."""
+    controlled = any(b.control is not None or (b.answer == "sat" and b.distance is not None) for b in sample.verified)
+    return not controlled and any(b.answer == "unsat" and not b.believed for b in sample.verified)
+
+
+def control_is_open(sample: SampleResult) -> bool:
+    """Whether a verifier certified something around a sample, but neither decided its control question nor refuted a box."""
+    asked = [b for b in sample.verified if b.control is not None]
+    refuted = any(b.answer == "sat" for b in sample.verified)
+    return certified_of(sample) is not None and bool(asked) and not refuted
 
 
 def changes(sample: SampleResult, settings: Settings, *, answers: bool = True) -> Iterator[float]:

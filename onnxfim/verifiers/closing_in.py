@@ -18,29 +18,43 @@ CONTROL = 1.001
 class ClosingIn:
     """The boxes of one sample, by their half-widths.
 
-    The first question is about a box that holds a move which changed the prediction of the very network that is verified, where
-    one is known: a verifier that finds none in it is not to be believed. Then it closes in by halves of the ratio of both ends.
+    The first question is a control: it is about a box that holds a move which changed the prediction of the very network that is
+    verified, where one is known; a verifier that finds none in it is not to be believed. Then it closes in by halves of the ratio
+    of both ends. A box that ends in an error is one that was not decided.
 
     Args:
         low: Half-width up to which nothing changes the prediction, as is known without the verifier; 0 where nothing is.
-        high: Length of a move that changes it; None where none is known.
+        high: Length of a move that changes it, inside the range of valid inputs; None where none is known.
         guess: Where to begin, where both ends are not known.
         most: Half-width of a box that holds every valid input.
         precision: How far apart, as a ratio less one, both ends may stay.
+        control: Half-width of the control's box, where that is not the one that just holds ``high``. Without ``high`` the box
+            reaches beyond valid inputs: what is found there is no end of those that follow.
 
     Attributes:
         certified: Largest half-width that the verifier found no other prediction in; 0 where there is none.
         contradicted: Whether it found none in a box that holds one.
+        controlled: Whether it was asked the control question, or named a point itself that changes the prediction.
     """
 
-    def __init__(self, *, low: float, high: float | None, guess: float, most: float, precision: float) -> None:
+    def __init__(
+        self, *, low: float, high: float | None, guess: float, most: float, precision: float, control: float | None = None
+    ) -> None:
         self._low, self._changed, self._guess, self._most = low, high, guess, most
         self._ratio = 1 + precision
         self._open = math.inf  # least half-width that was not decided
-        self._control = high is not None and CONTROL * high <= most
-        self._asked = self._errors = self._undecided = 0
+        if control is None and high is not None and CONTROL * high <= most:
+            control = CONTROL * high
+        self._control = control
+        self._beyond = high is None
+        self._asked = self._undecided = 0
         self._guessed = False  # whether a box was asked about beside the first one
-        self.certified, self.contradicted = 0.0, False
+        self.certified, self.contradicted, self.controlled = 0.0, False, False
+
+    @property
+    def asks_control(self) -> bool:
+        """Whether the next box is that of the control question."""
+        return self._control is not None
 
     @property
     def ceiling(self) -> float:
@@ -59,19 +73,18 @@ class ClosingIn:
             return self._asked
         low, high = self._low, self.ceiling
         ratio = high / low if low > 0 and math.isfinite(high) else _FALL**2
-        return self._asked + self._control + max(1, math.ceil(math.log2(max(math.log(ratio) / math.log(self._ratio), 1.0))))
+        return self._asked + self.asks_control + max(1, math.ceil(math.log2(max(math.log(ratio) / math.log(self._ratio), 1.0))))
 
     def next(self) -> float | None:
         """The next half-width; None where it is done."""
         undecided = self._undecided >= _UNDECIDED and not self.certified
-        if self.contradicted or self._errors or undecided or self._asked >= _MOST or self._guess <= 0:
+        if self.contradicted or undecided or self._asked >= _MOST or self._guess <= 0:
             return None
-        if self._control:
-            assert self._changed is not None
-            return CONTROL * self._changed
+        if self._control is not None:
+            return self._control
         low, high = self._low, self.ceiling
         if not math.isfinite(high):
-            step = max(self._guess, _GROWTH * low) if self._asked else max(self._guess, low)
+            step = max(self._guess, _GROWTH * low) if self._guessed else max(self._guess, low)
             return None if low >= self._most else min(step, self._most)
         if low > 0:
             return None if high <= low * self._ratio else math.sqrt(low * high)
@@ -89,22 +102,23 @@ class ClosingIn:
             changed: Length of the counterexample's move, where it changes the prediction of the network that is verified.
         """
         self._asked += 1
-        control, self._control = self._control, False
+        control, self._control = self.asks_control, None
         self._guessed |= not control
-        self._undecided = self._undecided + 1 if answer in ("unknown", "timeout") else 0
+        self.controlled |= control or (answer == "sat" and changed is not None)
+        self._undecided = self._undecided + 1 if answer in ("unknown", "timeout", "error") else 0
         if answer == "unsat":
-            if self._changed is not None and epsilon >= self._changed:
+            if control or (self._changed is not None and epsilon >= self._changed):
                 self.contradicted = True
                 self.certified = 0.0
                 return
             self.certified = max(self.certified, epsilon)
             self._low = max(self._low, epsilon)
         elif answer == "sat":
+            if control and self._beyond:
+                return
             found = epsilon if changed is None else min(changed, epsilon)
             if found < self.certified:
                 self.contradicted, self.certified = True, 0.0
             self._changed = found if self._changed is None else min(self._changed, found)
-        elif answer == "error":
-            self._errors += 1
         elif not control:
             self._open = min(self._open, epsilon)

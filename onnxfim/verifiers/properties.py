@@ -101,11 +101,15 @@ class StaysInBox:
         """Whether a point (*shape) lies in the box."""
         return bool((point >= self.low).all() and (point <= self.high).all())
 
+    def lead(self, outputs: Array) -> float:
+        """By how much the prediction leads at outputs (K,): below 0 where another is predicted, 0 where two are even."""
+        if self.outputs == 1:
+            return float(outputs[0] - self.threshold) * (1 if self.prediction == 1 else -1)
+        return float(outputs[self.prediction] - max(outputs[j] for j in self.rivals))
+
     def is_met(self, outputs: Array) -> bool:
         """Whether outputs (K,) are those of a point with another prediction, ties among them."""
-        if self.outputs == 1:
-            return bool(outputs[0] <= self.threshold if self.prediction == 1 else outputs[0] >= self.threshold)
-        return bool(max(outputs[j] for j in self.rivals) >= outputs[self.prediction])
+        return self.lead(outputs) <= 0
 
     def lines(self, version: Version) -> Iterator[str]:
         """The property's text, line by line.

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxfim.auditing.context import ENDS, Found, Ground
+from onnxfim.auditing.control_moves import EVEN, ControlMove, ControlSearch
 from onnxfim.auditing.instruments import allowed_inputs, scale_field
+from onnxfim.auditing.kept_answers import KeptAnswers
 from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.stages import as_found, stage
 from onnxfim.auditing.stages.replay import replayed
-from onnxfim.auditing.store import FileStore
 from onnxfim.auditing.subject import Subject
 from onnxfim.auditing.verified_network import VerifiedNetwork, network_of
 from onnxfim.errors import ModelError, OnnxFimError
 from onnxfim.graph.load import load_model
 from onnxfim.record.audited_from import units_of_lengths
-from onnxfim.record.fitting import from_plain
 from onnxfim.record.guarantee_summaries import VerifierSummary
 from onnxfim.record.guarantees import VerifiedBox
 from onnxfim.record.sample import Estimate, SampleResult
@@ -32,7 +31,7 @@ from onnxfim.runtime.shared_cores import usable_cores
 from onnxfim.slopes.attacks import Threat
 from onnxfim.verdict.verifier_answers import changes, verifier_summary
 from onnxfim.verifiers.answers import Said
-from onnxfim.verifiers.closing_in import ClosingIn
+from onnxfim.verifiers.closing_in import CONTROL, ClosingIn
 from onnxfim.verifiers.properties import StaysInBox, box_around
 from onnxfim.verifiers.questions import BoxLimits, Question, a_folder
 from onnxfim.verifiers.verifier_commands import VerifierCommand, verifier_command
@@ -42,10 +41,10 @@ Array: TypeAlias = np.ndarray[Any, Any]
 #: A counterexample lies at the boundary, where float32 may round it back: it is tried a little farther too, as attacks are.
 _LONGER = (1.0, 1.0001, 1.001, 1.01, 1.03, 1.1)
 _OUTSIDE = 1e-4  # of the box's width: what a solver's tolerance leaves a counterexample outside it by
-_EVEN = 1e-4  # of the scores' size: a counterexample where the two best differ by less is one of rounding
 _LOOKS, _SAYS = 0.02, 0.5  # seconds between two looks at what runs, and between two words
 _MEMORY = 0.8  # of what is free that all verifiers together may hold
-_FAILURES = 3  # boxes in a row without any answer, after which no more are asked about
+#: Boxes in a row without any answer, before one was answered, after which no more are asked about; later, samples in a row.
+_FAILURES = 3
 STAGE = "asking the verifier"
 
 
@@ -56,15 +55,18 @@ class _AskedSample:
     position: int
     about: StaysInBox
     search: ClosingIn
+    control: ControlMove | None
     boxes: list[VerifiedBox] = field(default_factory=list)
+    lost: int = 0  # boxes without any answer
 
 
 @dataclass(frozen=True)
 class _BoxAsked:
-    """A box that is asked about, or of which an answer was kept."""
+    """A box that is asked about, or of which an answer was kept; ``control`` where it is the control question."""
 
     asked: _AskedSample
     epsilon: float
+    control: ControlMove | None
     about: StaysInBox
     question: Question | None
     kept: tuple[Said, float] | None
@@ -72,16 +74,6 @@ class _BoxAsked:
     def answer(self) -> tuple[Said, float] | None:
         """What was said, and the seconds that it took; None while it is at it."""
         return self.kept if self.question is None else self.question.answer()
-
-
-@dataclass(frozen=True)
-class _KeptAnswer:
-    """An answer as it is kept on disk."""
-
-    answer: str
-    seconds: float
-    note: str
-    point: tuple[float, ...] = ()
 
 
 @stage(STAGE, instead=as_found)
@@ -136,9 +128,11 @@ def _parent(ground: Ground) -> Subject | None:
 
 
 def _with_answers(result: SampleResult, asked: _AskedSample, command: VerifierCommand, *, own: bool) -> SampleResult:
-    """The sample with its boxes, and with what was certified where that is more than what was."""
-    result = replace(result, verified=tuple(asked.boxes))
-    certified, before = asked.search.certified, result.certified_radius_linf
+    """The sample with its boxes, and with what was certified where that is believed, and more than what was."""
+    believed = asked.search.controlled and not asked.search.contradicted
+    boxes = asked.boxes if believed else [replace(b, believed=False) if b.answer == "unsat" else b for b in asked.boxes]
+    result = replace(result, verified=tuple(boxes))
+    certified, before = asked.search.certified if believed else 0.0, result.certified_radius_linf
     if not own or not certified or (before is not None and (before.value or 0.0) >= certified):
         return result
     return replace(result, certified_radius_linf=Estimate(certified, certified, None, "lower bound", f"verifier {command.name}"))
@@ -173,9 +167,15 @@ class _AskingBoxes:
         self.scale: Array | float = 1.0 if scale is None else scale
         box = allowed_inputs(ground)
         self.low, self.high = box.low.reshape(shape), box.high.reshape(shape)
-        self.store = self._opened_store()
+        self.answers = KeptAnswers(ground.memory, network.sha256, command, self.limits.seconds)
+        predictions = {p: r.prediction for p, r in found.results.items() if r.prediction is not None}
+        self.controls = ControlSearch(
+            network, ground.X, predictions, self.low, self.high, self.scale, ground.meter.check
+        )  # fmt: skip
         self.done: list[_AskedSample] = []
         self.stopped: str | None = None
+        self._answered = False  # whether any box was: what goes wrong later is about that box alone
+        self._aside: list[_AskedSample] = []  # in error before any box was answered
         self._failures = 0
 
     def begun(self, result: SampleResult) -> _AskedSample:
@@ -187,18 +187,21 @@ class _AskingBoxes:
         known = min(changes(result, settings), default=None)
         trusted = self.own and ground.provider == CPU  # of other providers the same move may be rounded back
         guess = self._expected(result) or (most / 16 if known is None else known / 2)
-        certified = [e.value for e in (result.certified_radius_linf,) if e is not None and e.value]
-        search = ClosingIn(
-            low=max(certified, default=0.0) if self.own else 0.0, high=known if trusted else None, guess=min(guess, most),
-            most=most,
-            precision=settings.verifier_precision,
-        )  # fmt: skip
-        assert result.prediction is not None
         network = self.network
+        assert result.prediction is not None
         about = StaysInBox(
             x, x, result.prediction, network.outputs, network.threshold, network.output_shape, network.dtype
         )  # fmt: skip
-        return _AskedSample(position, about, search)
+        control = ControlMove(known) if trusted and known is not None and CONTROL * known <= most else None
+        if control is None:
+            control = self.controls.near(position, about, (settings.seed, result.index))
+        ends = [length for length in (known if trusted else None, control.length if control and control.valid else None) if length]
+        certified = [e.value for e in (result.certified_radius_linf,) if e is not None and e.value]
+        search = ClosingIn(
+            low=max(certified, default=0.0) if self.own else 0.0, high=min(ends, default=None), guess=min(guess, most), most=most,
+            precision=settings.verifier_precision, control=None if control is None else CONTROL * control.length,
+        )  # fmt: skip
+        return _AskedSample(position, about, search, control)
 
     def _expected(self, result: SampleResult) -> float | None:
         """Where slopes put the nearest change, in L∞."""
@@ -263,12 +266,16 @@ class _AskingBoxes:
 
     def _ask(self, asked: _AskedSample, epsilon: float, onnx: Path, folder: Path) -> _BoxAsked:
         x = self.ground.X[asked.position]
-        low, high = box_around(x, epsilon, scale=self.scale, low=self.low, high=self.high)
+        control = asked.control if asked.search.asks_control else None
+        ends = (self.low, self.high)
+        if control is not None and control.point is not None:
+            ends = (np.minimum(self.low, control.point), np.maximum(self.high, control.point))
+        low, high = box_around(x, epsilon, scale=self.scale, low=ends[0], high=ends[1])
         told = f"sample {self.ground.index(asked.position)}, half-width {epsilon:.17g}"
         about = replace(asked.about, low=low, high=high, about=(told,))
-        kept = self._kept(about)
+        kept = self.answers.of(about)
         question = Question(self.command, onnx, about, self.limits, folder) if kept is None else None
-        return _BoxAsked(asked, epsilon, about, question, kept)
+        return _BoxAsked(asked, epsilon, control, about, question, kept)
 
     def _heard(self, running: list[_BoxAsked]) -> list[_AskedSample]:
         """Take in the answers that are there; the samples that they are about."""
@@ -279,27 +286,52 @@ class _AskingBoxes:
             said, seconds = found
             running.remove(one)
             if one.question is not None:
-                self._keep(one.about, said, seconds)
-            box, changed = self._judged(one.asked, one.epsilon, one.about, said, seconds)
+                self.answers.keep(one.about, said, seconds)
+            box, changed = self._judged(one, said, seconds)
             one.asked.search.told(one.epsilon, box.answer, changed=changed)
             self._take(one.asked, box)
-            lost = said.answer == "error" or (said.answer == "unknown" and bool(said.note))  # it told why it cannot
+            heard.extend(self._counted(one.asked, box))
+        return heard
+
+    def _counted(self, asked: _AskedSample, box: VerifiedBox) -> list[_AskedSample]:
+        """The samples that may be asked about on, once a box was heard of; too much without any answer ends all.
+
+        A verifier that cannot run fails at its first boxes: a sample is then set aside until one is answered. Later an error is
+        about its box alone, and what is limited are samples in a row of which no box was answered.
+        """
+        lost = box.answer == "error" or (box.answer == "unknown" and bool(box.note))  # it told why it cannot
+        asked.lost += lost
+        if not self._answered:
             self._failures = self._failures + 1 if lost else 0
             if self._failures >= _FAILURES:
-                self.stopped = f"it decided nothing {self._failures} times in a row: {said.note}"
-            heard.append(one.asked)
-        return heard
+                self.stopped = f"it decided nothing {self._failures} times in a row: {box.note}"
+            if box.answer == "error":
+                self._aside.append(asked)
+                return []
+            if lost or box.answer == "timeout":
+                return [asked]
+            self._answered = True
+            aside, self._aside = self._aside, []
+            return [asked, *aside]
+        if asked.search.next() is None:
+            self._failures = self._failures + 1 if asked.lost == len(asked.boxes) else 0
+            if self._failures >= _FAILURES:
+                self.stopped = f"it answered nothing about {self._failures} samples in a row: {box.note}"
+        return [asked]
 
     def _take(self, asked: _AskedSample, box: VerifiedBox) -> None:
         asked.boxes.append(box)
         if not any(a is asked for a in self.done):
             self.done.append(asked)
 
-    def _judged(
-        self, asked: _AskedSample, epsilon: float, about: StaysInBox, said: Said, seconds: float
-    ) -> tuple[VerifiedBox, float | None]:
+    def _judged(self, one: _BoxAsked, said: Said, seconds: float) -> tuple[VerifiedBox, float | None]:
         """The answer as recorded, its counterexample tried, and the length of a move that changes the network's prediction."""
-        box = VerifiedBox(epsilon, said.answer, seconds, note=said.note)
+        asked, about, control = one.asked, one.about, one.control
+        box = VerifiedBox(one.epsilon, said.answer, seconds, note=said.note, control=None if control is None else control.length)
+        if control is not None and not control.valid:
+            if said.answer in ("sat", "unsat"):
+                box = replace(box, note="a control question, of inputs beyond the valid range")
+            return box, None  # nothing is told of the file there
         if said.answer != "sat" or said.point is None:
             return box, None
         width = float((about.high - about.low).max())
@@ -313,7 +345,7 @@ class _AskingBoxes:
         rows = (x + steps).astype(x.dtype)
         scores = self.network.scores(rows)
         there: Array = np.asarray(self.network.predictions(scores) != about.prediction)
-        even = self._lead(scores[0], about) <= _EVEN * float(np.abs(scores[0]).max(initial=1e-30))
+        even = about.lead(scores[0]) <= EVEN * float(np.abs(scores[0]).max(initial=1e-30))
         if not there.any() and not even:
             note = "its counterexample does not change the prediction of the network that it was given"
             return replace(box, answer="error", note=note), None
@@ -332,38 +364,3 @@ class _AskingBoxes:
             else "its counterexample had to be moved on a little"
         )
         return replace(box, replay=bool(followed.any()), distance=float(sizes[at]), note=note), changed
-
-    def _lead(self, scores: Array, about: StaysInBox) -> float:
-        """By how much the prediction leads at scores (K,)."""
-        if self.network.outputs == 1:
-            return float(scores[0] - about.threshold) * (1 if about.prediction == 1 else -1)
-        return float(scores[about.prediction] - max(scores[j] for j in about.rivals))
-
-    def _opened_store(self) -> FileStore | None:
-        """Where answers are kept: those of another verifier, network or timeout are others."""
-        program = self.command.parts[0]
-        try:
-            told = Path(program).stat()
-            seen = [told.st_size, told.st_mtime_ns]
-        except OSError:
-            seen = []
-        asks = {"command": self.command.parts, "program": seen, "timeout": self.limits.seconds}
-        return self.ground.memory.store({"model": self.network.sha256, "verifier": asks})
-
-    def _kept(self, about: StaysInBox) -> tuple[Said, float] | None:
-        if self.store is None:
-            return None
-        kept = self.store.record(_key(about, self.command), lambda record: from_plain(_KeptAnswer, record))
-        if kept is None:
-            return None
-        point = np.array(kept.point, np.float64).reshape(about.low.shape) if kept.point else None
-        return Said(kept.answer, point, kept.note), kept.seconds
-
-    def _keep(self, about: StaysInBox, said: Said, seconds: float) -> None:
-        if self.store is not None and said.answer != "error":
-            point = () if said.point is None else tuple(said.point.ravel().tolist())
-            self.store.put_record(_key(about, self.command), asdict(_KeptAnswer(said.answer, seconds, said.note, point)))
-
-
-def _key(about: StaysInBox, command: VerifierCommand) -> str:
-    return hashlib.sha256(about.text(command.version).encode()).hexdigest()[:32]

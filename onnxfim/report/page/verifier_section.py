@@ -14,6 +14,7 @@ from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import Tile
 from onnxfim.report.vocabulary import NORM_WORDS
 from onnxfim.report.words import Notice
+from onnxfim.verdict.verifier_answers import certified_of
 
 _MOST = 50  # samples of the table
 
@@ -28,7 +29,8 @@ def verifier_view(audit: Audit) -> VerifierView | None:
         f"The guarantee is the verifier's own, of its own conversion of the file; onnxfim ran {visible(found.command)} and "
         "read its answers. Every counterexample was tried on the audited file and its provider.",
         f"A box is every input that lies within ε of the sample in {NORM_WORDS[found.norm]} and in the valid range. "
-        f"No answer within {seconds(found.timeout_seconds)} counts as none.",
+        f"No answer within {seconds(found.timeout_seconds)} counts as none. The first box of a sample holds another prediction "
+        "for certain: a verifier that finds none there is not believed.",
     ]
     if len(asked) > _MOST:
         notes.append(f"The first {_MOST} samples of {len(asked):,}; all are in the JSON.")
@@ -47,9 +49,16 @@ def _wrong(found: VerifierSummary) -> list[Notice]:
     if found.contradictions:
         text = (
             f"{count(found.contradictions, 'box', 'boxes')} that the verifier calls safe hold a move that changes the "
-            "prediction of the audited file. Its guarantees are not to be relied on for this file."
+            f"prediction of {'the audited file' if found.model is None else visible(found.model)}. Its guarantees are not to be relied "
+            "on for this file."
         )
         told.append(Notice("error", "Contradiction", text))
+    if found.without_control:
+        text = (
+            f"Around {count(found.without_control, 'sample')} no control question could be asked: no input was found with another "
+            "prediction, so that a verifier that never finds one would not be noticed. Nothing is guaranteed there by it."
+        )
+        told.append(Notice("warning", "No control", text))
     if found.not_followed:
         text = (
             f"At {count(found.not_followed, 'counterexample')} of the verifier the audited file keeps its prediction: the "
@@ -65,8 +74,8 @@ def _tiles(found: VerifierSummary) -> tuple[Tile, ...]:
     tiles = [
         Tile(
             "No other prediction",
-            Quantity(f"{found.unsat:,}", None, "guaranteed"),
-            "boxes, in the verifier's arithmetic",
+            Quantity(f"{found.unsat - found.disbelieved:,}", None, "guaranteed"),
+            "boxes, in the verifier's arithmetic" + (f"; {found.disbelieved:,} more are not believed" if found.disbelieved else ""),
             "holding",
         ),
         Tile(
@@ -84,7 +93,7 @@ def _tiles(found: VerifierSummary) -> tuple[Tile, ...]:
 
 
 def _row(s: SampleResult) -> AskedRow:
-    safe = max((b.epsilon for b in s.verified if b.answer == "unsat"), default=None)
+    safe = certified_of(s)
     counter = min((b for b in s.verified if b.answer == "sat"), key=lambda b: b.epsilon, default=None)
     others = [b for b in s.verified if b.answer not in ("sat", "unsat")]
     return AskedRow(

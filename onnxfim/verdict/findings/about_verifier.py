@@ -6,7 +6,7 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.foreign_text import visible
 from onnxfim.record.guarantee_summaries import VerifierSummary
 from onnxfim.verdict.findings.check import Check
-from onnxfim.verdict.verifier_answers import contradicted
+from onnxfim.verdict.verifier_answers import contradicted, control_is_open, lacks_control
 
 _SHOWN = 5  # samples in a message
 
@@ -29,11 +29,34 @@ def _contradiction(audit: Audit) -> str | None:
     found = _said(audit)
     if found is None or not found.contradictions:
         return None
-    samples = [s.index for s in audit.samples if any(contradicted(s, audit.settings))]
+    samples = [s.index for s in audit.samples if any(contradicted(s, audit.settings, own=found.model is None))]
     return (
         f"The verifier found no other prediction in {found.contradictions} of {found.boxes} boxes that hold one, as a shorter move showed "
         f"({_list(samples)}): one of its answers is wrong, or it read another network. Believe none of its certificates, and report it to "
         "its authors with the property (onnxfim export-vnnlib)."
+    )
+
+
+def _without_control(audit: Audit) -> str | None:
+    found = _said(audit)
+    samples = [] if found is None else [s.index for s in audit.samples if lacks_control(s)]
+    if not samples:
+        return None
+    return (
+        f"No control question could be asked ({_list(samples)}): no input was found that the verified network decides otherwise, so that a "
+        "verifier that never finds one would not be noticed. Nothing is certified there by it. Give data of another class, or a wider "
+        "--attack-range."
+    )
+
+
+def _control_open(audit: Audit) -> str | None:
+    found = _said(audit)
+    samples = [] if found is None else [s.index for s in audit.samples if control_is_open(s)]
+    if not samples:
+        return None
+    return (
+        f"The verifier did not decide the control question of {len(samples)} of the samples that it certified something of ({_list(samples)}), "
+        "nor refuted any box there: that it sees another prediction where one is was not shown. Give it more time (--verifier-timeout)."
     )
 
 
@@ -96,9 +119,11 @@ def _undecided(audit: Audit) -> str | None:
 
 CHECKS = (
     Check("verifier-contradiction", "error", "The verifier's answers contradict what was seen", _contradiction, _unasked),
+    Check("verifier-without-control", "warning", "The verifier could not be put to the test", _without_control, _unasked),
     Check("counterexamples-not-followed", "warning", "What deploys differs from what was verified", _not_followed, _unasked),
     Check("verifier-failed", "warning", "The verifier failed on some boxes", _failed, _unasked),
     Check("verifier-stopped", "warning", "The verifier was not asked about all", _stopped),
     Check("verifier-undecided", "note", "The verifier decided nothing", _undecided, _unasked),
+    Check("verifier-control-open", "note", "A control question of the verifier was not decided", _control_open, _unasked),
     Check("verified-another", "note", "Another file was verified in the audited one's place", _of_another, _unasked),
 )
