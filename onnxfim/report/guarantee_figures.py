@@ -145,7 +145,7 @@ def _of_verifier(v: VerifierSummary) -> Iterator[GuaranteedFigure]:
     part, kind = f"{v.samples} samples, boxes in {NORM_WORDS[v.norm]}", "count, of a verifier's own conversion"
     for word, n in (
         ("unsat", v.unsat), ("sat", v.sat), ("unknown", v.unknown), ("timeout", v.timeout), ("error", v.error),
-        ("not_followed", v.not_followed), ("contradictions", v.contradictions),
+        ("not_followed", v.not_followed), ("contradictions", v.contradictions), ("disbelieved", v.disbelieved),
     ):  # fmt: skip
         yield _counted(f"verifier.{word}", f"Verifier: {word.replace('_', ' ')}", n, kind, "boxes", part)
 

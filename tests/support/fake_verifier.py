@@ -89,7 +89,17 @@ def main():
         print("net not supported: I know no Gemm", file=sys.stderr)
         print("unknown")
         return
+    if mode == "answers once":  # then it has none to give
+        try:
+            Path(os.environ["FAKE_ONCE"]).touch(exist_ok=False)
+        except FileExistsError:
+            sys.exit("GurobiError: no licence was found")
     point, lead, low, high = solve(onnx_path, text)
+    if mode == "errs at the boundary" and -0.05 < lead < 0:
+        sys.exit("GurobiError: no licence was found")
+    if mode == "sees none" and lead >= 0:
+        print("unknown")
+        return
     if mode == "slow":
         time.sleep(0.3)
     if mode == "lies unsat" or (lead < 0 and mode != "lies sat"):

@@ -70,10 +70,51 @@ def test_a_verifier_that_decides_nothing_is_given_up():
     assert search.certified == 0.0
 
 
-def test_an_error_ends_it():
-    search = ClosingIn(low=0.0, high=None, guess=0.1, most=1.0, precision=0.05)
-    search.told(search.next(), "error")
+def test_an_error_is_a_box_that_was_not_decided():
+    search = ClosingIn(low=0.0, high=0.2, guess=0.1, most=1.0, precision=0.05)
+    search.told(search.next(), "sat", changed=0.2)
+    search.told(search.next(), "unsat")
+    erred = search.next()
+    search.told(erred, "error")
+    asked = played(search, 0.19)
+    assert asked
+    assert max(asked) < erred
+    assert erred / 1.051 <= search.certified < erred
+
+
+def test_errors_alone_end_it():
+    search = ClosingIn(low=0.0, high=0.2, guess=0.1, most=1.0, precision=0.05)
+    for _ in range(4):
+        search.told(search.next(), "error")
     assert search.next() is None
+
+
+@pytest.mark.parametrize("high", [0.6, None])
+def test_a_control_box_of_its_own_comes_first(high):
+    search = ClosingIn(low=0.0, high=high, guess=0.1, most=1.0, precision=0.05, control=3.0)
+    assert (search.next(), search.asks_control, search.controlled) == (3.0, True, False)
+    search.told(3.0, "sat", changed=2.5)
+    assert (search.asks_control, search.controlled) == (False, True)
+    asked = played(search, 5.0 if high is None else 0.1)
+    assert asked
+    assert max(asked) <= 1.0  # what was found beyond valid inputs is no end
+    assert search.certified == 1.0 if high is None else 0.1 / 1.051 <= search.certified < 0.1
+
+
+@pytest.mark.parametrize("high", [0.6, None])
+def test_none_in_a_control_box_is_not_believed(high):
+    search = ClosingIn(low=0.0, high=high, guess=0.1, most=1.0, precision=0.05, control=3.0)
+    search.told(3.0, "unsat")
+    assert (search.contradicted, search.certified, search.next()) == (True, 0.0, None)
+
+
+def test_what_counts_as_a_control():
+    search = ClosingIn(low=0.0, high=None, guess=0.1, most=1.0, precision=0.05)
+    search.told(search.next(), "unsat")
+    search.told(search.next(), "sat")
+    assert not search.controlled, "it named no point"
+    search.told(search.next(), "sat", changed=0.12)
+    assert search.controlled
 
 
 def test_what_is_expected_is_near_to_what_is_asked():

@@ -81,7 +81,8 @@ def formal_methods(audit: Audit) -> Iterator[Line]:
     if audit.verifier is not None:
         v = audit.verifier
         text = f"A verifier, {verifier_name(v)}, on its own conversion: {verifier_words(v)}"
-        yield Line("Method, formal", text, "/verifier", "verifier", "in part" if v.not_followed or v.contradictions else "measured")
+        doubted = v.not_followed or v.contradictions or v.disbelieved
+        yield Line("Method, formal", text, "/verifier", "verifier", "in part" if doubted else "measured")
     for at, s in enumerate(audit.smoothing):
         yield Line("Method, statistical, of another classifier", smoothing_words(s), f"/smoothing/{at}", "smoothing", "measured")
 

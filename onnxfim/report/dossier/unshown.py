@@ -26,13 +26,12 @@ _ARITHMETIC = "Guaranteed distances are of the function that the file describes,
 
 def unshown(audit: Audit) -> tuple[str, ...]:
     """What the dossier of ``audit`` does not show: what was run is no longer among it, but its limits are."""
-    guaranteed = any(b.low.value for b in shown_brackets(audit)) or (
-        audit.verifier is not None and audit.verifier.unsat > audit.verifier.disbelieved
-    )
+    v = audit.verifier
+    guaranteed = any(b.low.value for b in shown_brackets(audit)) or (v is not None and v.unsat > v.disbelieved)
     told = [
         _ARITHMETIC if guaranteed else _NO_PROOF if audit.decides else "",
         "" if audit.noise or not audit.decides else _NO_NOISE,
         _SMOOTHED if audit.smoothing else "",
-        _CONVERTED if audit.verifier is not None else "",
+        _CONVERTED if v is not None else "",
     ]
     return (*UNSHOWN, *(text for text in told if text))

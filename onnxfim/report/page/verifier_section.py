@@ -47,10 +47,10 @@ def verifier_view(audit: Audit) -> VerifierView | None:
 def _wrong(found: VerifierSummary) -> list[Notice]:
     told = []
     if found.contradictions:
+        whose = "the audited file" if found.model is None else visible(found.model)
         text = (
             f"{count(found.contradictions, 'box', 'boxes')} that the verifier calls safe hold a move that changes the "
-            f"prediction of {'the audited file' if found.model is None else visible(found.model)}. Its guarantees are not to be relied "
-            "on for this file."
+            f"prediction of {whose}. Its guarantees are not to be relied on for this file."
         )
         told.append(Notice("error", "Contradiction", text))
     if found.without_control:

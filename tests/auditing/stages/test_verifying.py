@@ -159,7 +159,11 @@ def test_boxes_end_at_the_valid_range(path):
     low, high = float(x.min()), float(x.min()) + 1e-3  # all other coordinates lie above it, and may move down to it alone
     got = audit(path, np.full_like(x, low), settings=settings(attack_range=(low, high), flip=False, verifier_samples=1))
     (s,) = verified(got)
-    assert [b.answer for b in s.verified] == ["unsat"] * len(s.verified)
+    control, *boxes = s.verified
+    assert control.control is not None, "it reaches beyond the range, where the prediction changes"
+    assert (control.answer, control.replay, control.distance) == ("sat", None, None), "nothing is told of the file there"
+    assert boxes
+    assert {b.answer for b in boxes} == {"unsat"}
     assert s.certified_radius_linf.value == pytest.approx(high - low, rel=1e-3)
 
 
