@@ -35,6 +35,7 @@ class ClosingIn:
         certified: Largest half-width that the verifier found no other prediction in; 0 where there is none.
         contradicted: Whether it found none in a box that holds one.
         controlled: Whether it was asked the control question, or named a point itself that changes the prediction.
+        refuted: Whether it found another prediction in any box.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class ClosingIn:
         self._beyond = high is None
         self._asked = self._undecided = 0
         self._guessed = False  # whether a box was asked about beside the first one
-        self.certified, self.contradicted, self.controlled = 0.0, False, False
+        self.certified, self.contradicted, self.controlled, self.refuted = 0.0, False, False, False
 
     @property
     def asks_control(self) -> bool:
@@ -78,10 +79,10 @@ class ClosingIn:
     def next(self) -> float | None:
         """The next half-width; None where it is done."""
         undecided = self._undecided >= _UNDECIDED and not self.certified
+        if self._control is not None and not self.contradicted and self._guess > 0:
+            return self._control
         if self.contradicted or undecided or self._asked >= _MOST or self._guess <= 0:
             return None
-        if self._control is not None:
-            return self._control
         low, high = self._low, self.ceiling
         if not math.isfinite(high):
             step = max(self._guess, _GROWTH * low) if self._guessed else max(self._guess, low)
@@ -92,6 +93,10 @@ class ClosingIn:
         if self._guess < step and not self._guessed:
             step = self._guess
         return step if step > _LEAST * (self._changed or self._guess) else None
+
+    def ask_control(self, epsilon: float) -> None:
+        """Ask another control question next, about a box of this half-width that surely holds another prediction."""
+        self._control = epsilon
 
     def told(self, epsilon: float, answer: Answer, *, changed: float | None = None) -> None:
         """Take in an answer about a box of the half-width ``epsilon``.
@@ -114,6 +119,7 @@ class ClosingIn:
             self.certified = max(self.certified, epsilon)
             self._low = max(self._low, epsilon)
         elif answer == "sat":
+            self.refuted = True
             if control and self._beyond:
                 return
             found = epsilon if changed is None else min(changed, epsilon)

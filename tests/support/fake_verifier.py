@@ -56,6 +56,14 @@ def solve(onnx_path, text):
     return points[best], leads[best], low, high
 
 
+def margin(onnx_path, text):
+    """By how much the class leads the others in the middle of the box; endless of one output."""
+    W, b = weights(onnx_path)
+    low, high, rivals, lone = read(text)
+    z = W @ (low + high) / 2 + b
+    return np.inf if lone else min(z[c] - z[j] for j, c in rivals)
+
+
 def flat(point):
     """A counterexample as VNN-COMP's rules have it."""
     return "(" + "\n ".join(f"(X_{k} {v!r})" for k, v in enumerate(point.tolist())) + "\n (Y_0 0.0))"
@@ -97,7 +105,10 @@ def main():
     point, lead, low, high = solve(onnx_path, text)
     if mode == "errs at the boundary" and -0.05 < lead < 0:
         sys.exit("GurobiError: no licence was found")
-    if mode == "sees none" and lead >= 0:
+    wide = lead > 2 * margin(onnx_path, text)  # more than thrice as wide as the largest box that holds nothing
+    if mode == "lies where it is wide" and wide:
+        lead = -1.0
+    if lead >= 0 and (mode == "sees none" or (mode in ("lies where it is wide", "sees what is wide") and not wide)):
         print("unknown")
         return
     if mode == "slow":

@@ -290,8 +290,22 @@ class _AskingBoxes:
             box, changed = self._judged(one, said, seconds)
             one.asked.search.told(one.epsilon, box.answer, changed=changed)
             self._take(one.asked, box)
+            self._ask_control_again(one.asked)
             heard.extend(self._counted(one.asked, box))
         return heard
+
+    def _ask_control_again(self, asked: _AskedSample) -> None:
+        """Ask another control question, once, where a sample would end with a certificate from one that never found anything.
+
+        The move that was known is short, and its box hard to decide; one to another sample is longer, and its box quickly refuted.
+        """
+        search, control = asked.search, asked.control
+        if search.next() is not None or not search.certified or search.refuted or control is None or control.point is not None:
+            return
+        again = self.controls.near(asked.position, asked.about, (self.ground.settings.seed, self.ground.index(asked.position)))
+        if again is not None and again.valid:
+            asked.control = again
+            search.ask_control(CONTROL * again.length)
 
     def _counted(self, asked: _AskedSample, box: VerifiedBox) -> list[_AskedSample]:
         """The samples that may be asked about on, once a box was heard of; too much without any answer ends all.

@@ -167,6 +167,21 @@ def test_a_control_that_is_not_decided_is_said(path):
     assert "did not decide the control question of 2 of the samples" in finding(got, "verifier-control-open").message
 
 
+@pytest.mark.parametrize(("mode", "believed"), [("sees what is wide", True), ("lies where it is wide", False)])
+def test_another_control_is_asked_where_the_first_was_not_decided(path, mode, believed):
+    got = audit(path, X, settings=settings(mode))
+    assert len(verified(got)) == 2
+    for s in verified(got):
+        first, *between, last = s.verified
+        assert (first.answer, first.control) == ("unknown", pytest.approx(s.flip_radius.value))
+        assert last.control > first.control
+        assert last.answer == ("sat" if believed else "unsat")
+        assert {b.control for b in between} == {None}
+        assert {b.believed for b in between if b.answer == "unsat"} == {believed}
+        assert (s.certified_radius_linf is not None) == believed
+    assert (got.verifier.control_open, got.verifier.contradictions) == ((0, 0) if believed else (0, 2))
+
+
 @pytest.mark.parametrize("scale", [1.0, np.array([0.5, 2.0, 1.0, 4.0, 0.25, 1.0])])
 def test_the_control_lies_on_the_way_to_the_nearest_sample_of_another_class(search, scale):
     moves = search(X, scale=scale)
@@ -197,11 +212,17 @@ def test_without_such_a_sample_a_point_is_drawn_the_same_for_a_seed(search):
 
 
 def test_beyond_a_range_without_another_prediction_one_is_found(search):
-    x = X[:1]
-    found = search(x, float(x.min()), float(x.max())).near(0, about(x[0]), (0, 0))
-    if found.valid:  # the range of the sample's own values may hold one
-        pytest.skip("another prediction lies in the range")
-    assert MODEL.logits(found.point[None])[0].argmax() != CLASSES[0]
+    x = X[[int(np.argmax([radius(x) for x in X]))]]
+    low = float(x.min())
+    data = np.full_like(x, low)
+    found = search(data, low, low + 1e-3).near(0, about(data[0]), (0, 0))
+    assert not found.valid
+    assert MODEL.logits(found.point[None])[0].argmax() != MODEL.logits(data)[0].argmax()
+
+
+def test_where_the_network_decides_otherwise_itself_there_is_none(search):
+    wrong = (int(CLASSES[0]) + 1) % 4
+    assert search(X).near(0, StaysInBox(X[0], X[0], wrong, 4), (0, 0)) is None
 
 
 def test_errors_at_some_boxes_end_no_sample(path):
