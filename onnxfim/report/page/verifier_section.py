@@ -14,7 +14,7 @@ from onnxfim.report.page.quantities import Quantity
 from onnxfim.report.page.view import Tile
 from onnxfim.report.vocabulary import NORM_WORDS
 from onnxfim.report.words import Notice
-from onnxfim.verdict.verifier_answers import certified_of
+from onnxfim.verdict.verifier_answers import certified_of, lacks_control
 
 _MOST = 50  # samples of the table
 
@@ -95,7 +95,10 @@ def _tiles(found: VerifierSummary) -> tuple[Tile, ...]:
 def _row(s: SampleResult) -> AskedRow:
     safe = certified_of(s)
     counter = min((b for b in s.verified if b.answer == "sat"), key=lambda b: b.epsilon, default=None)
-    others = [b for b in s.verified if b.answer not in ("sat", "unsat")]
+    others = [f"{b.answer}{f': {visible(b.note)}' if b.note else ''}" for b in s.verified if b.answer not in ("sat", "unsat")]
+    if any(not b.believed for b in s.verified):
+        why = "no control question could be asked" if lacks_control(s) else "it finds nothing where something is"
+        others.insert(0, f"not believed: {why}")
     return AskedRow(
         index=s.index,
         name=visible(s.name),
@@ -105,7 +108,7 @@ def _row(s: SampleResult) -> AskedRow:
         bad=counter is not None and counter.replay is False,
         boxes=f"{len(s.verified):,}",
         seconds=seconds(sum(b.seconds for b in s.verified)),
-        note="; ".join(dict.fromkeys(f"{b.answer}{f': {visible(b.note)}' if b.note else ''}" for b in others)),
+        note="; ".join(dict.fromkeys(others)),
     )
 
 
