@@ -29,8 +29,8 @@ def verifier_view(audit: Audit) -> VerifierView | None:
         f"The guarantee is the verifier's own, of its own conversion of the file; onnxfim ran {visible(found.command)} and "
         "read its answers. Every counterexample was tried on the audited file and its provider.",
         f"A box is every input that lies within ε of the sample in {NORM_WORDS[found.norm]} and in the valid range. "
-        f"No answer within {seconds(found.timeout_seconds)} counts as none. The first box of a sample holds another prediction "
-        "for certain: a verifier that finds none there is not believed.",
+        f"No answer within {seconds(found.timeout_seconds)} counts as none. Where an input with another prediction is known, "
+        "the first box of a sample holds it: a verifier that finds none there is not believed.",
     ]
     if len(asked) > _MOST:
         notes.append(f"The first {_MOST} samples of {len(asked):,}; all are in the JSON.")
