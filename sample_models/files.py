@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +99,25 @@ def strip(model: onnx.ModelProto) -> None:
         part.ClearField("metadata_props")
 
 
+def opened(path: Path) -> Callable[[Images], NDArray[np.float32]]:
+    """The file on the CPU, one thread, as a function from images (N, …) to scores (N, K); a fixed batch is fed as often as it takes."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+
+    def scores(images: Images) -> NDArray[np.float32]:
+        at_a_time = entry.shape[0] if isinstance(entry.shape[0], int) else len(images)
+        parts = np.split(images, range(at_a_time, len(images), at_a_time))
+        return np.concatenate([session.run(None, {entry.name: part})[0] for part in parts])
+
+    return scores
+
+
 def run(path: Path, X: Images) -> NDArray[np.float32]:
     """Scores (N, K) of the file on the CPU, in batches of unequal size so that a baked batch size cannot pass."""
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    batches = np.split(X, [1, 8, 64])
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    scores = opened(path)
+    return np.concatenate([scores(batch) for batch in np.split(X, [1, 8, 64])])
 
 
 def sha256(path: Path) -> str:

@@ -1,9 +1,10 @@
 """Train, audit, attack and report on the grid.
 
-    python -m tests.benchmarks.paper all --work FOLDER
+    pip install -e '.[paper]'
+    python -m tests.benchmarks.paper all --work FOLDER --again digits
 
 Each of ``train``, ``audit``, ``attack`` and ``report`` can be run alone; what is done already is left as it is, so that a stopped run
-goes on. ``--again digits`` also makes the block of one data set once more from other seeds.
+goes on. ``--again digits`` also makes the block of one data set once more, from other seeds. The data: see ``data_sets.py``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ def main() -> None:
 
         for part in ([c for c in cells if c.parent is None], [c for c in cells if c.parent is not None]):
             run(folder, "train", make, part, jobs=options.jobs, again=options.retry)
+    made = [cell for cell in cells if "failed" not in (folder.read("train", cell.name) or {"failed": ""})]
+    if "audit" in asked:
+        from .auditing import audit
+        from .others import known, measure
+
+        run(folder, "audit", audit, made, jobs=options.jobs, again=options.retry)
+        run(folder, "others", measure, [o for o in known() if options.only in o.name], jobs=options.jobs, again=options.retry)
+    if "attack" in asked:
+        from .attacks import attack
+
+        run(folder, "attack", attack, made, jobs=options.jobs, again=options.retry)
+    if "report" in asked:
+        from .page import report
+
+        report(folder, options.again)
 
 
 if __name__ == "__main__":
