@@ -100,7 +100,7 @@ def strip(model: onnx.ModelProto) -> None:
 
 
 def opened(path: Path) -> Callable[[Images], NDArray[np.float32]]:
-    """The file on the CPU, one thread, as a function from images (N, …) to scores (N, K); a fixed batch is fed as often as it takes."""
+    """The file on the CPU, one thread, as a function from images (N, …) to scores (N, K); a fixed batch is fed many times."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

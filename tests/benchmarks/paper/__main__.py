@@ -19,12 +19,16 @@ from .stages import Folder, run
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.paper", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stages", nargs="+", choices=("train", "audit", "attack", "report", "all"))
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps models and records")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--only", default="", help="only models whose name holds this text")
-    parser.add_argument("--again", choices=DATA_SETS, default=None, help="the data set whose block is made once more from other seeds")
+    parser.add_argument(
+        "--again", choices=DATA_SETS, default=None, help="the data set whose block is made once more from other seeds"
+    )
     parser.add_argument("--retry", action="store_true", help="run failed ones again")
     options = parser.parse_args()
     folder = Folder(options.work.resolve())

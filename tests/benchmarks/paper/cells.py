@@ -59,10 +59,10 @@ def grid(data_sets: tuple[str, ...], *, again: str | None = None) -> list[Cell]:
     for data in data_sets:
         main = list(block(data))
         cells += main
-        cells += [Cell(data, f, "medium", "pgd", s, seed, "strength") for seed in SEEDS for f in STRENGTH_FAMILIES for s in STRENGTHS]
         cells += [
-            replace(c, block="twin") for c in main if c.seed == 0 and c.size == "medium" and c.training in TWIN_TRAININGS
+            Cell(data, f, "medium", "pgd", s, seed, "strength") for seed in SEEDS for f in STRENGTH_FAMILIES for s in STRENGTHS
         ]
+        cells += [replace(c, block="twin") for c in main if c.seed == 0 and c.size == "medium" and c.training in TWIN_TRAININGS]
     if again is not None:
         cells += block(again, seeds=tuple(100 + seed for seed in SEEDS), named="again")
     return cells

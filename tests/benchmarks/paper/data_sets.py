@@ -74,7 +74,9 @@ def fashion() -> Splits:
     """Fashion-MNIST, 28x28: the first images of each class of the training part, and the first of the test part."""
     folder = Path(os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist"))
     if not folder.is_dir():
-        raise DataError(f"{folder}: no Fashion-MNIST there; install the package dataset-fashion-mnist, or name a folder by FASHION_MNIST")
+        raise DataError(
+            f"{folder}: no Fashion-MNIST there; install the package dataset-fashion-mnist, or name a folder by FASHION_MNIST"
+        )
     images, labels = idx(folder / "train-images-idx3-ubyte.gz"), idx(folder / "train-labels-idx1-ubyte.gz")
     chosen = np.sort(np.concatenate([np.flatnonzero(labels == k)[: FASHION_TRAIN // 10] for k in range(10)]))
     return Splits(

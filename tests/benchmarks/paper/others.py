@@ -95,7 +95,9 @@ def measure(folder: Folder, other: Other) -> Record:
     surrogate = {"surrogate": True} if other.model.parent is not None and "int8" in other.name else {}
     audit = onnxfim.audit(path, X, labels, settings(samples=count, low=low, high=high, **own))
     if surrogate and audit.attack is None:
-        attacked = onnxfim.audit(path, X, labels, settings(samples=count, low=low, high=high, **own, **surrogate, flip=False, bounds=False))
+        attacked = onnxfim.audit(
+            path, X, labels, settings(samples=count, low=low, high=high, **own, **surrogate, flip=False, bounds=False)
+        )
     else:
         attacked = audit
     found = stored or own_attack(attacked)

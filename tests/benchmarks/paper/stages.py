@@ -56,7 +56,7 @@ def one(task: tuple[Folder, str, Work, Any]) -> tuple[str, Record]:
     start = time.perf_counter()
     try:
         record = work(folder, cell)
-    except Exception as error:  # noqa: BLE001 - whatever a model does, the others go on and the page says it
+    except Exception as error:
         record = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     record["seconds"] = round(time.perf_counter() - start, 2)
     folder.write(stage, cell.name, record)
@@ -89,4 +89,7 @@ def run(folder: Folder, stage: str, work: Work, cells: Sequence[Any], *, jobs: i
         for name, record in pool.imap_unordered(one, tasks):
             done += 1
             said = record.get("failed") or record.get("said", "")
-            print(f"{stage} {done}/{len(waiting)} {time.perf_counter() - start:.0f} s  {name}: {said} ({record['seconds']} s)", flush=True)
+            print(
+                f"{stage} {done}/{len(waiting)} {time.perf_counter() - start:.0f} s  {name}: {said} ({record['seconds']} s)",
+                flush=True,
+            )
