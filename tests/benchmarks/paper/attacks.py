@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import foolbox
 import numpy as np
 import onnxruntime as ort
 import torch
+from foolbox.attacks import LinfPGD
+from foolbox.attacks.ddn import DDNAttack
 from foolbox.criteria import Misclassification
+from foolbox.models.pytorch import PyTorchModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -81,7 +83,7 @@ def by_foolbox(net: nn.Module, attack: Any, *, radius: float | None, seed: int) 
 
     def found(X: Images, labels: Labels) -> Images:
         torch.manual_seed(seed)
-        model = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+        model = PyTorchModel(net, bounds=(0, 1), device="cpu")
         how = {} if radius is None else {"epsilon": radius}
         return attack.run(model, torch.from_numpy(X), Misclassification(torch.from_numpy(labels)), **how).detach().numpy()
 
@@ -90,7 +92,7 @@ def by_foolbox(net: nn.Module, attack: Any, *, radius: float | None, seed: int) 
 
 def by_torchattacks(net: nn.Module, name: str, **how: object) -> Found:
     """An L∞ attack of torchattacks as a function of images and labels."""
-    import torchattacks
+    import torchattacks  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     def found(X: Images, labels: Labels) -> Images:
         torch.manual_seed(0)
@@ -100,7 +102,7 @@ def by_torchattacks(net: nn.Module, name: str, **how: object) -> Found:
     return found
 
 
-class MarginPGD(foolbox.attacks.LinfPGD):
+class MarginPGD(LinfPGD):
     """Projected gradient ascent on ``max_j z_j − z_c``, whose slope stays where softmax is saturated (Carlini and Wagner 2017)."""
 
     def get_loss_fn(self, model, labels):  # type: ignore[no-untyped-def]
@@ -117,7 +119,7 @@ class MarginPGD(foolbox.attacks.LinfPGD):
 
 def projected(net: nn.Module, radius: float) -> Iterator[tuple[str, Found]]:
     """PGD (Madry et al. 2018) on the cross-entropy, from random starts."""
-    attack = foolbox.attacks.LinfPGD(abs_stepsize=2.5 * radius / PGD_STEPS, steps=PGD_STEPS, random_start=True)
+    attack = LinfPGD(abs_stepsize=2.5 * radius / PGD_STEPS, steps=PGD_STEPS, random_start=True)
     for restart in range(PGD_RESTARTS):
         yield f"PGD {PGD_STEPS} steps x {PGD_RESTARTS}", by_foolbox(net, attack, radius=radius, seed=restart)
 
@@ -172,7 +174,7 @@ def by_ddn(subject: Subject, wrong: Bools, lengths: tuple[float, ...]) -> Floats
     if not len(rows):
         return best
     X, labels = subject.images[rows], subject.labels[rows]
-    step = by_foolbox(subject.net, foolbox.attacks.DDNAttack(steps=DDN_STEPS), radius=None, seed=0)(X, labels) - X
+    step = by_foolbox(subject.net, DDNAttack(steps=DDN_STEPS), radius=None, seed=0)(X, labels) - X
     moved = np.abs(step).max(axis=(1, 2, 3)) > 0  # DDN returns the image itself where it found none
     for length in lengths:
         near = np.clip(X + np.float32(length) * step, 0, 1)
