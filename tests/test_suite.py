@@ -135,7 +135,7 @@ def test_what_is_traced_is_seen_and_what_is_not_is_not():
 
 # The benchmarks, which no test runs.
 
-BENCHMARKS = sorted((TESTS / "benchmarks").glob("*.py"))
+BENCHMARKS = sorted([*(TESTS / "benchmarks").glob("*.py"), *(TESTS / "benchmarks" / "paper").glob("*.py")])
 
 
 def imported(path):

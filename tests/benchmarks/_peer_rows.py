@@ -14,7 +14,7 @@ import numpy as np
 from _common import Case
 from _peers import ART, CLEVER_MAXIMA, CLEVER_PER_CALL, CLEVER_POOL, FOOLBOX, TORCH, Clever
 from bench_attack import pixel_scale
-from bench_published import DIRECTIONS, best_of_random_directions, best_of_random_rayleigh
+from _published import DIRECTIONS, best_of_random_directions, best_of_random_rayleigh
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 

@@ -2,9 +2,8 @@
 
     python tests/benchmarks/bench_published.py [--quick]
 
-For ``z = Wx + b`` the Fisher information is ``WᵀCW = AᵀA``, so the truth is the top eigenvalue of a K×K matrix. Restated from
-their definition in Zhang et al. (2026), arXiv:2606.04767: black box, the largest ``vᵀFv`` over 100 random unit directions;
-white box, the largest Rayleigh quotient of ``AAᵀ`` over 100 random unit vectors. Each cell: estimate / truth, mean ± sd.
+For ``z = Wx + b`` the Fisher information is ``WᵀCW = AᵀA``, so the truth is the top eigenvalue of a K×K matrix. Each cell:
+estimate / truth, mean ± sd.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from typing import Any
 
 import numpy as np
 from _common import arguments, print_table
+from _published import DIRECTIONS, best_of_random_directions, best_of_random_rayleigh
 
 from onnxfim.runtime.rows import Coordinates, Rademacher
 from onnxfim.slopes.estimators import lambda_max_exact, lambda_max_sketch
-
-DIRECTIONS = 100
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,6 @@ def linear_softmax(K: int, d: int, rng: np.random.Generator) -> Linear:
     A = (np.sqrt(p)[:, None] * (W - p @ W)).astype(np.float32)
     spectrum = np.linalg.eigvalsh((A @ A.T).astype(np.float64))
     return Linear(A, float(spectrum[-1]), float(spectrum.sum() / spectrum[-1]))
-
-
-def best_of_random_directions(A: np.ndarray, rng: np.random.Generator) -> float:
-    """Published black box: the largest ``vᵀFv = ‖Av‖²`` over random unit directions of the input."""
-    V = rng.standard_normal((DIRECTIONS, A.shape[1]), dtype=np.float32)
-    V /= np.linalg.norm(V, axis=1, keepdims=True)
-    return float((np.square(V @ A.T)).sum(axis=1).max())
-
-
-def best_of_random_rayleigh(A: np.ndarray, rng: np.random.Generator) -> float:
-    """Published white box: the largest ``uᵀAAᵀu`` over random unit vectors of the outputs."""
-    U = rng.standard_normal((DIRECTIONS, A.shape[0]))
-    U /= np.linalg.norm(U, axis=1, keepdims=True)
-    return float(((U @ (A @ A.T)) * U).sum(axis=1).max())
 
 
 def spread(values: list[float]) -> str:
