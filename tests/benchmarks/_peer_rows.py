@@ -13,8 +13,8 @@ import _peers
 import numpy as np
 from _common import Case
 from _peers import ART, CLEVER_MAXIMA, CLEVER_PER_CALL, CLEVER_POOL, FOOLBOX, TORCH, Clever
-from bench_attack import pixel_scale
 from _published import DIRECTIONS, best_of_random_directions, best_of_random_rayleigh
+from bench_attack import pixel_scale
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
