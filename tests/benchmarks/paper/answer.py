@@ -76,7 +76,7 @@ def told(value: Cell, digits: int = 2) -> str:
         if value.low is None or value.high is None:
             return f"{number(value.value, digits)} [no interval]"
         return f"{number(value.value, digits)} [{number(value.low, digits)}, {number(value.high, digits)}]"
-    if isinstance(value, bool) or isinstance(value, (int, str)):
+    if isinstance(value, (bool, int, str)):
         return str(value)
     return number(float(value), digits)
 

@@ -36,6 +36,8 @@ def spread(results: Results, data: str, block: str) -> dict[str, Any]:
         if np.isfinite(values).sum() < 4:
             continue
         icc, low, high, within = intraclass(values, configurations)
+        if not np.isfinite(within):  # no configuration has two seeds
+            continue
         shares = shares_of_variance(values, trainings, nets)
         found[measure.name] = {
             "intraclass": estimate(icc, low, high), "within": within, "factor": float(np.exp(1.96 * np.sqrt(2) * within)),
