@@ -199,7 +199,7 @@ def answer(results: Results, *, block: str = "grid") -> Answer:
         for name, table in tables_of_levels(results, block, adjusted=adjusted).items():
             common = ranks(table).mean(axis=0)
             shared.setdefault(words, {})[name] = {
-                "cells": len(table), "concordance": concordance(table), "p": concordance_p(table, times=TIMES, rng=rng),
+                "cells": len(table), "concordance": float(concordance(table)), "p": concordance_p(table, times=TIMES, rng=rng),
                 "order": [FAMILIES[i] for i in np.argsort(common)], "ranks": dict(zip(FAMILIES, common.tolist(), strict=True)),
             }  # fmt: skip
     sure = [(d, t, p) for d, ts in found.items() for t, c in ts.items() if L2.name in c for p in certain(results, d, t, block)]

@@ -191,13 +191,14 @@ def monotone(values: Array) -> bool:
 # Tests by permutation.
 
 
-def concordance(table: Array) -> float:
-    """Kendall's W of (judges, items): 1 where every judge has the same order, 0 where they share none. No ties expected."""
-    judges, items = table.shape
+def concordance(table: Array) -> Array:
+    """Kendall's W of (…, judges, items): 1 where every judge has the same order, 0 where they share none. No ties expected."""
+    judges, items = table.shape[-2:]
     if judges < 2 or items < 2:
-        return float("nan")
-    totals = ranks(table).sum(axis=0)
-    return float(12 * ((totals - totals.mean()) ** 2).sum() / (judges**2 * (items**3 - items)))
+        return np.full(table.shape[:-2], np.nan)
+    totals = ranks(table).sum(axis=-2)
+    spread = ((totals - totals.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+    return np.asarray(12 * spread / (judges**2 * (items**3 - items)))
 
 
 def permutation_p(statistic: Callable[[NDArray[np.int64]], float], n: int, *, times: int, rng: np.random.Generator) -> float:
@@ -214,5 +215,5 @@ def concordance_p(table: Array, *, times: int, rng: np.random.Generator) -> floa
     seen = concordance(table)
     if not np.isfinite(seen):
         return float("nan")
-    larger = sum(concordance(rng.permuted(table, axis=1)) >= seen - 1e-12 for _ in range(times))
-    return (1 + larger) / (1 + times)
+    shuffled = rng.permuted(np.broadcast_to(table, (times, *table.shape)), axis=-1)
+    return float((1 + (concordance(shuffled) >= seen - 1e-12).sum()) / (1 + times))
