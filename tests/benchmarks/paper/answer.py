@@ -16,7 +16,7 @@ class Table:
     """Rows of cells under a head; ``note`` says what a cell is."""
 
     head: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
+    rows: Sequence[tuple[Cell, ...]]
     note: str = ""
 
 

@@ -14,7 +14,7 @@ from .verdicts import HOLDS, Estimate, judge, together, with_calibration
 
 SHOWN = (RAW, CALIBRATED, BOUNDARY, FLIP)
 RULE = (
-    "skill: 1 less the conversion's mean absolute error over that of the constant (the fitted data set's mean robust accuracy at each of the three "
+    "skill: 1 less the conversion's mean absolute error over that of the constant (the fitted data set's mean share at each of the three "
     "radii); holds: for every ordered pair of data sets the 95 % interval over models lies above 0; does not hold: for some pair it lies below; "
     "undecided: otherwise"
 )
@@ -22,7 +22,7 @@ BLOCKS = ("grid", "strength")
 
 
 def points(results: Results, population: Population, data: str, measure: Measure) -> tuple[Array, Array]:
-    """Strain of each model at each of the three radii and its robust accuracy, both (M, 3).
+    """Strain of each model at each of the three radii, and the share of its rightly classified images that stay right, both (M, 3).
 
     The strain is free of units. A radius e of L∞ is an L2 length of at most e·√d, so ``λ e² d / 2`` bounds the divergence in nats
     to second order, and ``e √d / distance`` is 1 where the longest step reaches the distance.
@@ -32,7 +32,11 @@ def points(results: Results, population: Population, data: str, measure: Measure
     value = np.abs(population.quantity(measure).value)[:, None]
     length = radii * side
     strain = value * length**2 / 2 if measure.sign < 0 else length / np.where(value > 0, value, np.nan)
-    return np.log10(np.maximum(strain, 1e-12)), stacked([m.robust().tolist() for m in population.models])
+    clean = np.array([m.number("clean") if np.isfinite(m.number("clean")) else m.number("accuracy") for m in population.models])[
+        :, None
+    ]
+    robust = stacked([m.robust().tolist() for m in population.models])
+    return np.log10(np.maximum(strain, 1e-12)), np.minimum(robust / np.where(clean > 0, clean, np.nan), 1.0)
 
 
 def stacked(rows: list[list[float]]) -> Array:
@@ -95,7 +99,7 @@ def answer(results: Results) -> Answer:
     tables = [
         Table(("fitted on → tried on", "constant", *(m.words for m in SHOWN)),
               [(k, v["constant"], *(v[m.name] for m in SHOWN)) for k, v in found.items()],
-              "Mean absolute error of robust accuracy (a share) at three radii, [95 %] over models; on one data set: configurations left out in turn."),
+              "Mean absolute error of the share of rightly classified images that stay right, at three radii, [95 %] over models; on one data set: configurations left out in turn."),
         Table(("skill beside the constant", *(m.words for m in SHOWN)), [(k, *(v[f"skill {m.name}"] for m in SHOWN)) for k, v in found.items()],
               "1: no error; 0: no better than the constant; below: worse."),
     ]  # fmt: skip
@@ -119,18 +123,18 @@ def answer(results: Results) -> Answer:
                     marks=False,
                 )
             )
-        shown.append(Panel(m.words.split(",")[0], "log₁₀ strain", "robust accuracy", series))
+        shown.append(Panel(m.words.split(",")[0], "log₁₀ strain", "share that stays right", series))
     worst = {
         m.words: max((v[m.name].value for v in across.values() if v[m.name].value is not None), default=float("nan")) for m in SHOWN
     }
-    ahead = {m.words: sum(v == HOLDS for v in verdicts[m.name].values()) for m in SHOWN}
+    ahead = {m.words.split(",")[0]: sum(v == HOLDS for v in verdicts[m.name].values()) for m in SHOWN}
     line = (
         "Better than a constant beyond doubt, of " + f"{len(across)} transfers: " + ", ".join(f"{w} {n}" for w, n in ahead.items())
     )
     line += "; largest mean error in points: " + ", ".join(f"{w} {100 * v:.0f}" for w, v in worst.items() if np.isfinite(v)) + "."
     return Answer(
         "conversion", "Does λ convert to robust accuracy?", "λ converts to robust accuracy by a curve that carries over from one data set to another (asked by reviewers).",
-        "A decreasing step curve of robust accuracy on λ·e²·d/2 (L∞ radius e in pixel units, d pixels), or on e·√d over a distance, fitted on one data set and tried on the others.",
+        "A decreasing step curve of robust accuracy (as a share of the rightly classified) on λ·e²·d/2 (L∞ radius e in pixel units, d pixels), or on e·√d over a distance, fitted on one data set and tried on the others.",
         RULE, verdict, line, tables, [Figure("conversion", panels("Robust accuracy by strain", shown, columns=2, width=300), "Robust accuracy against the strain by λ and by distances, with the curve of each data set.")] if populations else [],
         {"transfers": found, "verdicts": verdicts},
     )  # fmt: skip

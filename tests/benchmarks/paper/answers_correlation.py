@@ -138,6 +138,7 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
         Table(("", *every), [
             ("the truth's own reliability (split halves)", *(n["reliability"] for n in every.values())),
             ("λ calibrated less λ raw", *(n["calibrated_less_raw"] for n in every.values())),
+            ("verdict on λ raw", *(raw.get(d) for d in every)), ("verdict on λ calibrated", *(calibrated.get(d) for d in every)),
             ("boundary distance less λ calibrated", *(n["boundary_less_calibrated"] for n in every.values())),
         ], "Differences of ρ on the same replicates."),
         Table(("ρ over models with robust accuracy at the middle radius", *found), [
@@ -178,7 +179,7 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
             )
         )
     ranges = {
-        m.words: ", ".join(
+        m.words.split(",")[0]: ", ".join(
             f"{d} {n['measures'][m.name]['l2'].value:.2f}" for d, n in found.items() if m.name in n["measures"]
         ).replace("-", "−")
         for m in picked

@@ -90,11 +90,10 @@ def answer(results: Results) -> Answer:
          for d, f in found.items() for k, v in f.items()],
         "[95 %] over models and samples. Pairs turned: in another order than by λ raw.",
     )  # fmt: skip
-    line = "Median ratio to λ: " + "; ".join(
-        f"{d} " + ", ".join(f"{k} {v['ratio'].value:.2g}" for k, v in f.items() if v["ratio"].value is not None) for d, f in found.items()
-    ) + ". ρ with attacks: " + "; ".join(
-        f"{d} " + ", ".join(f"{k} {number(v['attacks'].value)}" for k, v in f.items() if v["attacks"].value is not None) for d, f in found.items()
-    ) + "."  # fmt: skip
+    line = (
+        "; ".join(summary(k, [(d, f[k]) for d, f in found.items() if k in f]) for k in words if any(k in f for f in found.values()))
+        + "."
+    )
     groups = [(words[k], [(d, logged(f[k]["ratio"]), 0) for d, f in found.items() if k in f]) for k in words]
     figures = [Figure("published", forest("Published estimators", groups, across="log₁₀ of the ratio to λ", at=(0.0,)),
                       "Ratio of the published estimators to λ, on a logarithmic axis, with intervals.")] if found else []  # fmt: skip
@@ -103,6 +102,17 @@ def answer(results: Results) -> Answer:
         "Both estimators, restated from their definition, on the same files and samples as λ.",
         RULE, together(v for f in verdicts.values() for v in f.values()), line, [table], figures, {"data": found, "verdicts": verdicts},
     )  # fmt: skip
+
+
+def summary(kind: str, found: list[tuple[str, dict[str, Any]]]) -> str:
+    """Ratio and order of one estimator over the data sets."""
+    ratios = [v["ratio"].value for _, v in found if v["ratio"].value is not None]
+    attacks = ", ".join(
+        f"{d} {number(v['attacks'].value)} (λ {number(v['ours'].value)})" for d, v in found if v["attacks"].value is not None
+    )
+    wrong, pairs = (sum(v[k] for _, v in found) for k in ("turned", "pairs"))
+    sizes = f"median ratio to λ {min(ratios):.2g} to {max(ratios):.2g}" if ratios else "no ratio"
+    return f"{kind} box: {sizes}, {wrong} of {pairs} pairs of models in another order than by λ raw, ρ with attacks {attacks or 'not known'}"
 
 
 def logged(e: Estimate) -> Estimate:

@@ -55,7 +55,7 @@ def sizes(results: Results, data: str) -> dict[str, list[Estimate]]:
     for measure in (*SHOWN, BOUND):
         rises = []
         for a, b in pairwise(SIZES):
-            pairs = [(m, by_key[(b, *k[1:])]) for k, m in by_key.items() if k[0] == a and (b, *k[1:]) in by_key]
+            pairs = [(m, other) for k, m in by_key.items() if k[0] == a and (other := by_key.get((b, *k[1:]))) is not None]
             first, second = (logs([p[i] for p in pairs], measure) for i in (0, 1))
             rises.append(estimate(*t_interval(second - first)))
         found[measure.name] = rises

@@ -54,10 +54,10 @@ def answer(results: Results) -> Answer:
         for kind, names in kinds.items():
             loss: Callable[[Model, str], float] = lost if kind == "corruptions" else lost_elsewhere
             table = np.array([[loss(m, n) for n in names] for m in models]).reshape(len(models), len(names))
-            groups = {n: table[:, i] for i, n in enumerate(names)}
+            losses = {n: table[:, i] for i, n in enumerate(names)}
             if len(names):
-                groups = {f"all {kind}": table.mean(axis=1)} | groups
-            for name, drop in groups.items():
+                losses = {f"all {kind}": table.mean(axis=1)} | losses
+            for name, drop in losses.items():
                 if np.isfinite(drop).sum() < LEAST_MODELS:
                     continue
                 y = population.resampling.fixed(-drop)

@@ -118,7 +118,9 @@ def answer(results: Results) -> Answer:
         for m in SHOWN
     }
     line = (
-        "Sequences in which it never turns: " + ", ".join(f"{m.words} {a} of {b}" for m in SHOWN for a, b in [counts[m.name]]) + "."
+        "Sequences in which it never turns: "
+        + ", ".join(f"{m.words.split(',')[0]} {a} of {b}" for m in SHOWN for a, b in [counts[m.name]])
+        + "."
     )
     figures = (
         [

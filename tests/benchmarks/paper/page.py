@@ -31,6 +31,8 @@ DOCS = HERE.parents[2] / "docs"
 RESULTS, ANSWERS = HERE / "results.json", HERE / "answers.json"
 PAPER = "Zhang, Li, Wang, Wang, Jin (2026), *Measuring Model Robustness via Fisher Information*, [arXiv:2606.04767](https://arxiv.org/abs/2606.04767)"
 
+SAID = {HOLDS: "hold", CALIBRATED: "hold after calibration", NOT: "do not hold", UNDECIDED: "are undecided"}
+
 
 def answers(results: Results) -> list[Answer]:
     """All of them, in the page's order."""
@@ -189,7 +191,7 @@ def page(results: Results, found: Sequence[Answer]) -> str:
         f"{PAPER}, makes claims about the spectral norm λ of the input Fisher information, and leaves questions open. Here they are held against {len(counted)} "
         f"classifiers with their attacks on {', '.join(results.data_sets)}" + (" and models of others" if results.foreign else "") + ". "
         "Every number is computed from `tests/benchmarks/paper/results.json`; the numbers below are also in `answers.json` beside it.", "",
-        "Verdicts: " + ", ".join(f"{n} {v}" for v, n in counts.items() if n) + ".",
+        f"Of {len(found)} answers {', '.join(f'{n} {SAID[v]}' for v, n in counts.items() if n)}.",
         "",
         "| question | verdict | in one line |", "|---|---|---|",
         *(f"| {cell(a.title)} | **{a.verdict}** | {cell(a.line)} |" for a in found), "",

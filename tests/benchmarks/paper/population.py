@@ -152,7 +152,7 @@ class Population:
                 :, : max(width, values.shape[1])
             ]
             if key in ("l2", "flip", "boundary") and np.isfinite(values).any():
-                looked = np.isfinite(values).any(axis=1)
+                looked = np.asarray(np.isfinite(values).any(axis=1))
                 lengths = np.array([len(m.samples(key)) for m in self.models])
                 sought = looked[:, None] & self.right & (np.arange(width) < lengths[:, None])
                 values = np.where(sought & ~np.isfinite(values), 2 * np.nanmax(values), values)
