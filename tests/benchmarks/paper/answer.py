@@ -13,11 +13,12 @@ Cell = str | int | float | Estimate | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head; ``note`` says what a cell is."""
+    """Rows of cells under a head; ``note`` says what a cell is, ``title`` what the whole is where the head does not."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[Cell, ...]]
     note: str = ""
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,6 @@ def number(value: float, digits: int = 2) -> str:
     """With a minus sign; large and tiny ones by their significant digits."""
     if value != value or abs(value) == float("inf"):
         return "–"
-    text = f"{value:.{digits}f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.3g}"
+    text = f"{value:.{digits}f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
     text = text if float(text) else text.lstrip("-")
     return text.replace("-", "−")

@@ -125,7 +125,8 @@ def answer(results: Results) -> Answer:
             )
         shown.append(Panel(m.words.split(",")[0], "log₁₀ strain", "share that stays right", series))
     worst = {
-        m.words: max((v[m.name].value for v in across.values() if v[m.name].value is not None), default=float("nan")) for m in SHOWN
+        m.words.split(",")[0]: max((v[m.name].value for v in across.values() if v[m.name].value is not None), default=float("nan"))
+        for m in SHOWN
     }
     ahead = {m.words.split(",")[0]: sum(v == HOLDS for v in verdicts[m.name].values()) for m in SHOWN}
     line = (

@@ -10,7 +10,7 @@ from .answer import Answer, Cell, Figure, Table
 from .figures import Panel, Series, forest, panels
 from .population import BOUNDARY, CALIBRATED, LEAST_MODELS, MEASURES, PER_SAMPLE, RAW, TRAININGS, Population, Results
 from .statistics import kendall, median, partial_spearman, spearman
-from .verdicts import HOLDS, NOT, RULE, Estimate, judge, together, with_calibration
+from .verdicts import HOLDS, NOT, RULE_OF_BOTH, Estimate, judge, together, with_calibration
 
 BLOCKS = ("grid", "strength")
 
@@ -140,7 +140,7 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
             ("λ calibrated less λ raw", *(n["calibrated_less_raw"] for n in every.values())),
             ("verdict on λ raw", *(raw.get(d) for d in every)), ("verdict on λ calibrated", *(calibrated.get(d) for d in every)),
             ("boundary distance less λ calibrated", *(n["boundary_less_calibrated"] for n in every.values())),
-        ], "Differences of ρ on the same replicates."),
+        ], "Differences of ρ on the same replicates.", "Reliability of the truth, differences, verdicts"),
         Table(("ρ over models with robust accuracy at the middle radius", *found), [
             (next(n["measures"][k]["words"] for n in found.values() if k in n["measures"]), *(n["measures"].get(k, {}).get("robust") for n in found.values()))
             for k in dict.fromkeys(k for n in found.values() for k in n["measures"])
@@ -152,7 +152,7 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
         ], "Beyond doubt: the 95 % interval of the difference of the median smallest attack, over samples, excludes zero."),
         Table(("ρ over models with accuracy held fixed", *found), [
             (m.words, *(n["measures"].get(m.name, {}).get("given_accuracy") for n in found.values())) for m in MEASURES if m.key != "accuracy"
-        ], "Partial rank correlation with the smallest L2 attack."),
+        ], "Partial rank correlation with the smallest L2 attack.", "ρ with accuracy held fixed"),
         Table(("ρ over the rightly classified samples of a model, mean over models", *every), rows(every, "per_sample")),
         Table(("ρ within one training", "data set", "λ raw, mean", "λ calibrated, mean", "boundary distance"), [
             (t, d, *(e.values())) for d, s in splits.items() for t, e in s.items()
@@ -185,13 +185,23 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
         for m in picked
     }
     line = f"{said(raw, 'raw')}; {said(calibrated, 'calibrated')}. " + "; ".join(f"{w}: {r}" for w, r in ranges.items()) + "."
+    line += " " + within_trainings(splits)
     return Answer(
         "correlation", "Does λ order models as attacks do?",
         "The spectral norm of the input Fisher information correlates strongly with adversarial vulnerability, on medical images too.",
         "Rank correlation over models, and over the samples of each, of every measure with the smallest L2 attack and with robust accuracy.",
-        RULE, verdict, line, tables, figures,
+        RULE_OF_BOTH, verdict, line, tables, figures,
         {"data": found, "others": foreign, "by_training": splits, "rule": rule, "verdicts": {"raw": raw, "calibrated": calibrated}},
     )  # fmt: skip
+
+
+def within_trainings(splits: dict[str, dict[str, dict[str, Estimate]]]) -> str:
+    """In how many trainings, each by itself, λ holds: most of ρ over all models may be that of two trainings."""
+    cells = [e for by_kind in splits.values() for e in by_kind.values()]
+    if not cells:
+        return ""
+    counts = [f"{m.words.split(',')[0]} {sum(judge(e[m.name]) == HOLDS for e in cells)}" for m in (RAW, CALIBRATED, BOUNDARY)]
+    return f"Within one training, of {len(cells)} (data sets by trainings) it holds: {', '.join(counts)}."
 
 
 def said(verdicts: dict[str, str], words: str) -> str:

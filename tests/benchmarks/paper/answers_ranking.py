@@ -225,7 +225,7 @@ def answer(results: Results, *, block: str = "grid") -> Answer:
         Table((f"pairs of two families, one training, accuracy within {ACCURACY:.0%}, ln T within {TEMPERATURE:g}", "pairs", *(m.words for m in SHOWN)),
               [(d, n["pairs"], *(f"{n[m.name][0]} of {n[m.name][1]}" for m in SHOWN)) for d, n in near.items()],
               "How many of them have the claimed order; half would be chance."),
-        Table(("data set", "training", "orders of families that attacks show beyond doubt"), sure_rows(sure)),
+        Table(("data set", "training", "orders of families that attacks show beyond doubt"), sure_rows(sure), title="Orders of families that attacks show beyond doubt"),
     ]  # fmt: skip
     line = f"The claimed order is found in {hits[BOUND.name]} of {len(cells)} cells (data sets by trainings) by the bounds, {hits[RAW.name]} by λ raw, {hits[CALIBRATED.name]} by λ calibrated and {hits[L2.name]} by attacks."
     if L2.name in shared.get("as they are", {}):

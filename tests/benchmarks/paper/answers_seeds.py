@@ -12,7 +12,7 @@ from .answers_strength import L2, estimate, value
 from .figures import forest
 from .population import BOUNDARY, CALIBRATED, FLIP, RAW, SIZES, Measure, Model, Results
 from .statistics import intraclass, shares_of_variance, t_interval
-from .verdicts import RULE, Estimate, judge, together, with_calibration
+from .verdicts import RULE_OF_BOTH, Estimate, judge, together, with_calibration
 
 SHOWN = (RAW, CALIBRATED, BOUNDARY, FLIP, L2)
 BOUND = Measure("log10_fisher_bound", "bound of λ from the weights", -1, None)
@@ -78,7 +78,7 @@ def answer(results: Results, *, block: str = "grid") -> Answer:
               "The factor is exp(1.96·√2·s), s the standard deviation over seeds: a smaller difference of two single models may be the seed's."),
         Table(("data set", "measure", *(f"{a} → {b}" for a, b in pairwise(SIZES))),
               [(d, m.words, *s[m.name]) for d, s in by_size.items() for m in (*SHOWN, BOUND)],
-              "Size of one family: mean difference of the logarithm, + towards more robust, [95 %] over trainings and seeds."),
+              "Size of one family: mean difference of the logarithm, + towards more robust, [95 %] over trainings and seeds.", "Three sizes of one family"),
     ]  # fmt: skip
     names = {m.name: m.words for m in SHOWN}
     line = "Share of the variance of ln λ that seeds have: " + "; ".join(
@@ -91,6 +91,6 @@ def answer(results: Results, *, block: str = "grid") -> Answer:
     return Answer(
         "seeds", "Does it hold over seeds?", "Differences of λ between trainings and families are larger than between seeds (asked by reviewers).",
         "Every configuration trained from three seeds; variance of the logarithm between configurations and between seeds.",
-        RULE.replace("interval", "interval of the intraclass correlation"), verdict, line, tables, [figure] if found else [],
+        RULE_OF_BOTH.replace("interval", "interval of the intraclass correlation"), verdict, line, tables, [figure] if found else [],
         {"data": found, "sizes": by_size, "verdicts": {"raw": raw, "calibrated": calibrated}},
     )  # fmt: skip

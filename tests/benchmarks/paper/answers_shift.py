@@ -12,7 +12,7 @@ from .answers_strength import L2
 from .figures import forest
 from .population import BOUNDARY, CALIBRATED, FLIP, LEAST_MODELS, RAW, Measure, Model, Results
 from .statistics import partial_spearman, spearman
-from .verdicts import RULE, judge, together, with_calibration
+from .verdicts import RULE_OF_BOTH, judge, together, with_calibration
 
 BLOCKS = ("grid", "strength")
 ACCURACY = Measure("accuracy", "accuracy (for comparison)", 1, None)
@@ -82,7 +82,7 @@ def answer(results: Results) -> Answer:
               "Spearman's ρ over models of the measure with the accuracy lost, + means that less sensitive models lose less; [95 %] over models "
               "and audited samples. Corruptions: mean of three severities on all test images. Another source: balanced accuracy."),
         Table(("with accuracy held fixed", "data set", "λ raw, mean", "λ calibrated, mean", "boundary distance"),
-              [(n, d, *ps[n]["given accuracy"].values()) for d, ps in found.items() for n in overall if n in ps]),
+              [(n, d, *ps[n]["given accuracy"].values()) for d, ps in found.items() for n in overall if n in ps], title="ρ with accuracy held fixed"),
     ]  # fmt: skip
     line = "ρ of calibrated λ with the accuracy lost: " + "; ".join(
         f"{d} " + ", ".join(f"{n.removeprefix('all ')} {ps[n][CALIBRATED.name].value:.2f} (attacks {ps[n][L2.name].value:.2f})".replace("-", "−")
@@ -100,5 +100,5 @@ def answer(results: Results) -> Answer:
     return Answer(
         "shift", "Does λ speak of corruption and shift?", "λ also orders models under natural corruption and out of distribution (asked by reviewers).",
         "Accuracy lost under nine corruptions at three severities, and on images of another source, beside λ, distances and attacks.",
-        RULE, with_calibration(raw, calibrated), line, tables, figures, {"data": found, "verdicts": verdicts, "each": each},
+        RULE_OF_BOTH, with_calibration(raw, calibrated), line, tables, figures, {"data": found, "verdicts": verdicts, "each": each},
     )  # fmt: skip

@@ -11,7 +11,7 @@ from .figures import Panel, Series, panels
 from .population import BOUNDARY, CALIBRATED, FLIP, MIDDLE, RAW, Measure, Model, Results
 from .resampling import Quantity, Resampling
 from .statistics import Array, median, spearman
-from .verdicts import RULE, Estimate, judge, with_calibration
+from .verdicts import RULE_OF_BOTH, Estimate, judge, with_calibration
 
 SHOWN = (RAW, CALIBRATED, BOUNDARY, FLIP)
 
@@ -99,7 +99,7 @@ def answer(results: Results) -> Answer:
     return Answer(
         "twins", "Does sensitivity follow attacks into int8?", "From a float net to its int8 file, λ changes as attacks do (asked by reviewers).",
         "int8 files of nets of every family beside their float nets, on the same samples; attacks made on the float net and by a surrogate, decided by the int8 file.",
-        RULE.replace("on every data set", "over all twins").replace("on some data set it", "it"), with_calibration(raw, calibrated), line, told, figures, numbers,
+        RULE_OF_BOTH.replace("on every data set", "over all twins").replace("on some data set it", "it"), with_calibration(raw, calibrated), line, told, figures, numbers,
     )  # fmt: skip
 
 

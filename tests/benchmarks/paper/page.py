@@ -73,7 +73,7 @@ def section(answer: Answer) -> list[str]:
     for table in shown[:1]:
         lines += markdown(table)
     for table in shown[1:]:
-        lines += folded(f"{table.head[0] or 'More'}, {len(table.rows)} rows", markdown(table))
+        lines += folded(f"{table.title or table.head[0]}, {len(table.rows)} rows", markdown(table))
     return lines
 
 

@@ -10,8 +10,9 @@ HOLDS, CALIBRATED, NOT, UNDECIDED = "holds", "holds after calibration", "does no
 STRONG = 0.5  # a rank correlation from which we call the association strong
 RULE = (
     f"holds: on every data set the 95 % interval lies wholly above {STRONG:g}; does not hold: on some data set it lies wholly below; "
-    "undecided: otherwise; holds after calibration: not so for the raw value, but so after one temperature for each model"
+    "undecided: otherwise"
 )
+RULE_OF_BOTH = f"{RULE}; holds after calibration: not so for the raw value, but so after one temperature for each model"
 
 
 @dataclass(frozen=True)
