@@ -11,6 +11,7 @@ from scipy import stats
 
 from tests.benchmarks.paper import (
     answers_correlation,
+    answers_published,
     answers_ranking,
     answers_seeds,
     answers_strength,
@@ -275,6 +276,18 @@ def test_records_are_gathered_with_failures_and_rounded(tmp_path):
     assert one["attack"] == {"l2": [None], "l2_own_median": 0.5, "l2_ddn_median": None}
     assert found["attacks"] == [{"data": "digits", "block": "grid", "how": "by hand", "attacks": "DDN"}]
     assert (two["train"]["accuracy"], three["train"], theirs["name"]) == (0.9877, None, "theirs")
+
+
+def test_models_without_their_arrays_are_counted_by_their_means():
+    found = planted(data_sets=("digits",))
+    for m in found["models"]:
+        if m["seed"] == 2 and m["audit"]:
+            m["audit"]["black_mean"] = float(np.mean(m["audit"]["published"].pop("black")))
+    told = answers_published.answer(Results(found, REPLICATES)).numbers["data"]["digits"]["black"]
+    whole = answers_published.answer(results(data_sets=("digits",))).numbers["data"]["digits"]["black"]
+    assert told["models"] == whole["models"] == 45
+    assert told["attacks"].value == whole["attacks"].value
+    assert told["ratio"].value == pytest.approx(0.1)
 
 
 def test_a_file_that_is_too_large_is_not_written(tmp_path):

@@ -18,7 +18,7 @@ STAGES = ("train", "audit", "attack")
 PACKAGES = ("onnxfim", "onnxruntime", "torch", "numpy", "scipy", "foolbox", "torchattacks", "scikit-learn")
 DIGITS, ARRAY_DIGITS, PUBLISHED_DIGITS = 4, 3, 2  # significant ones: of one number, of an array's, of the published estimators
 LARGEST = 2_000_000  # bytes
-NEEDLESS = ("said", "log_error", "logit_difference", "skipped", "own_refused")  # of no answer
+NEEDLESS = ("said", "log_error", "logit_difference", "skipped", "own_refused", "verdict", "method", "family_read")  # of no answer
 CORE = ("right", "lambda_raw", "lambda_calibrated", "boundary", "flip")
 ARRAYS = {  # over samples, that are kept of a block's models
     "grid": (*CORE, "jacobian", "confidence", "black", "white"),
@@ -49,6 +49,8 @@ def thinned(model: dict[str, Any]) -> dict[str, Any]:
     """An entry with the arrays that answers read; of the others their mean and median, and of both L2 attacks their medians."""
     model = rounded(model)
     keep = ARRAYS.get(model.get("block") or "", CORE)
+    if model.get("seed"):  # a number, and not the first: of the published estimators the means alone
+        keep = tuple(k for k in keep if k not in ("black", "white"))
     audit, attack = model.get("audit") or {}, model.get("attack") or {}
     for group, digits in (("samples", ARRAY_DIGITS), ("published", PUBLISHED_DIGITS)):
         arrays = audit.get(group) or {}

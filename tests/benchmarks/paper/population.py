@@ -172,6 +172,11 @@ class Population:
             self.told[measure.name] = found if measure.sign > 0 else -found
         return self.told[measure.name]
 
+    def filled(self, found: Quantity, known: Array) -> Quantity:
+        """With the numbers of models whose samples were not kept; their replicates do not vary."""
+        lacking = ~np.isfinite(found.value) & np.isfinite(known)
+        return Quantity(np.where(lacking, known, found.value), np.where(lacking, known, found.draws))
+
     @property
     def truth(self) -> Quantity:
         """Median over the rightly classified samples of the smallest L2 distance that turns the model."""
