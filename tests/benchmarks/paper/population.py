@@ -169,6 +169,8 @@ class Population:
                 found = self.resampling.quantity(
                     np.where(self.right, values, np.nan) if measure.right_only else values, measure.tell
                 )
+            if measure.tell is not None and not measure.right_only:
+                found = self.filled(found, self.numbers(measure.name.replace(" ", "_")))
             self.told[measure.name] = found if measure.sign > 0 else -found
         return self.told[measure.name]
 
