@@ -5,7 +5,6 @@ Arrays may have leading axes of replicates; NaN marks what was not measured and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -199,15 +198,6 @@ def concordance(table: Array) -> Array:
     totals = ranks(table).sum(axis=-2)
     spread = ((totals - totals.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
     return np.asarray(12 * spread / (judges**2 * (items**3 - items)))
-
-
-def permutation_p(statistic: Callable[[NDArray[np.int64]], float], n: int, *, times: int, rng: np.random.Generator) -> float:
-    """Share of random orders of ``range(n)``, the given one among them, with a statistic at least as large."""
-    seen = statistic(np.arange(n))
-    if not np.isfinite(seen):
-        return float("nan")
-    larger = sum(statistic(rng.permutation(n)) >= seen - 1e-12 for _ in range(times))
-    return (1 + larger) / (1 + times)
 
 
 def concordance_p(table: Array, *, times: int, rng: np.random.Generator) -> float:
