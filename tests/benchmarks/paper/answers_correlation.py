@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .answer import Answer, Cell, Figure, Table
+from .answer import Answer, Cell, Figure, Table, number
 from .figures import Panel, Series, forest, panels
 from .population import BOUNDARY, CALIBRATED, LEAST_MODELS, MEASURES, PER_SAMPLE, RAW, TRAININGS, Population, Results
 from .statistics import kendall, median, partial_spearman, spearman
@@ -70,6 +70,14 @@ def measured(results: Results, data: str, blocks: tuple[str, ...]) -> dict[str, 
     }  # fmt: skip
 
 
+def of_few(results: Results, data: str) -> dict[str, Any] | None:
+    """Correlations over the samples alone, where models are too few for more; None where there is no model with an attack."""
+    population = results.population(data, "others")
+    if not len(population) or not (per_sample := over_samples(population)):
+        return None
+    return {"models": len(population), "per_sample": per_sample}
+
+
 def by_training(results: Results, data: str, blocks: tuple[str, ...]) -> dict[str, Any]:
     """Correlations with the smallest attack among the models of one training."""
     found: dict[str, Any] = {}
@@ -123,15 +131,16 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
     """The correlations of every data set, with the verdict on λ."""
     found = {d: n for d in results.data_sets if (n := measured(results, d, blocks)) is not None}
     foreign = {d: n for d in results.foreign if (n := measured(results, d, ("others",))) is not None}
+    every = found | foreign
     splits = {d: by_training(results, d, blocks) for d in found}
     rule = {d: without_rule(results, d, blocks) for d in found}
     raw, calibrated = (
-        {d: judge(n["measures"][m.name]["l2"]) if m.name in n["measures"] else "undecided" for d, n in found.items()}
+        {d: judge(n["measures"][m.name]["l2"]) if m.name in n["measures"] else "undecided" for d, n in every.items()}
         for m in (RAW, CALIBRATED)
     )
     verdict = with_calibration(together(raw.values()), together(calibrated.values()))
     full = list(found)
-    every = found | foreign
+    few = {d: n for d in results.foreign if d not in foreign and (n := of_few(results, d))}
     tables = [
         Table(("ρ over models with the smallest L2 attack", *(f"{d} ({n['models']} models)" for d, n in every.items())), rows(every, "measures"),
               "Spearman's ρ, + means ordered as attacks do; [95 %] over models (the seeds of one configuration together) and samples."),
@@ -154,6 +163,8 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
             (m.words, *(n["measures"].get(m.name, {}).get("given_accuracy") for n in found.values())) for m in MEASURES if m.key != "accuracy"
         ], "Partial rank correlation with the smallest L2 attack.", "ρ with accuracy held fixed"),
         Table(("ρ over the rightly classified samples of a model, mean over models", *every), rows(every, "per_sample")),
+        Table(("ρ over the rightly classified samples, data sets of few models", *(f"{d} ({n['models']})" for d, n in few.items())), rows(few, "per_sample"),
+              "No correlation over models can be told of so few."),
         Table(("ρ within one training", "data set", "λ raw, mean", "λ calibrated, mean", "boundary distance"), [
             (t, d, *(e.values())) for d, s in splits.items() for t, e in s.items()
         ]),
@@ -180,8 +191,8 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
         )
     ranges = {
         m.words.split(",")[0]: ", ".join(
-            f"{d} {n['measures'][m.name]['l2'].value:.2f}" for d, n in found.items() if m.name in n["measures"]
-        ).replace("-", "−")
+            f"{d} {number(n['measures'][m.name]['l2'].value)}" for d, n in every.items() if m.name in n["measures"]
+        )
         for m in picked
     }
     line = f"{said(raw, 'raw')}; {said(calibrated, 'calibrated')}. " + "; ".join(f"{w}: {r}" for w, r in ranges.items()) + "."
@@ -191,7 +202,7 @@ def answer(results: Results, *, blocks: tuple[str, ...] = BLOCKS) -> Answer:
         "The spectral norm of the input Fisher information correlates strongly with adversarial vulnerability, on medical images too.",
         "Rank correlation over models, and over the samples of each, of every measure with the smallest L2 attack and with robust accuracy.",
         RULE_OF_BOTH, verdict, line, tables, figures,
-        {"data": found, "others": foreign, "by_training": splits, "rule": rule, "verdicts": {"raw": raw, "calibrated": calibrated}},
+        {"data": found, "others": foreign, "few": few, "by_training": splits, "rule": rule, "verdicts": {"raw": raw, "calibrated": calibrated}},
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ NEEDLESS = ("said", "log_error", "logit_difference", "skipped", "own_refused", "
 CORE = ("right", "lambda_raw", "lambda_calibrated", "boundary", "flip")
 ARRAYS = {  # over samples, that are kept of a block's models
     "grid": (*CORE, "jacobian", "confidence", "black", "white"),
-    "strength": (*CORE, "jacobian"),
+    "strength": CORE,
     "twin": CORE,
     "again": CORE,
     "others": (*CORE, "jacobian", "confidence", "black", "white"),

@@ -154,6 +154,7 @@ def costs(results: Results) -> list[str]:
 
 
 LIMITS = """- Small nets on small grey images, and others' models as they are. What holds here need not hold at 224x224 and with 100 million parameters.
+- CIFAR-10 is here by others' models alone, ImageNet by one of them, which no correlation over models can be told of; CIFAR-100 not at all.
 - The training part of PneumoniaMNIST at hand lacks most normal images; one medical data set is not "medical images".
 - Attacks give upper bounds of the distance: a model that hides its gradients looks more robust than it is.
 - λ is a local quantity of second order: an estimate, no certificate. The temperature is fitted on the images that are then audited.

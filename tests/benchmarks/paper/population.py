@@ -218,11 +218,12 @@ class Results:
         return chance + share * (max(found, default=chance) - chance)
 
     def usable(self, data: str, *blocks: str, share: float = TRAINED_SHARE) -> list[Model]:
-        """Those with an audit and attacks that learnt their task."""
+        """Those with an audit and attacks that learnt their task; of others' models no rounded copies of the same net."""
         least = self.least_accuracy(data, share)
         return [
             m for m in self.of(data, *blocks)
             if not m.failed and len(m.samples("l2")) and m.part("audit") and not m.number("accuracy") < least
+            and not (m.block == "others" and m.parent)
         ]  # fmt: skip
 
     def population(self, data: str, *blocks: str, share: float = TRAINED_SHARE) -> Population:
