@@ -26,9 +26,11 @@ from tests.benchmarks.paper.population import CALIBRATED, RAW, Results
 from tests.benchmarks.paper.resampling import Resampling
 from tests.benchmarks.paper.stages import Folder
 from tests.benchmarks.paper.verdicts import CALIBRATED as AFTER
-from tests.benchmarks.paper.verdicts import HOLDS, NOT, UNDECIDED, Estimate, judge, together, with_calibration
+from tests.benchmarks.paper.verdicts import HOLDS, NOT, STRONG, UNDECIDED, Estimate, judge, together, with_calibration
 from tests.support.paper_results import entry, failed, planted
+from tests.support.places import ROOT
 
+HERE = ROOT / "tests/benchmarks/paper"
 REPLICATES = 60
 
 
@@ -320,3 +322,73 @@ def test_charts_are_well_formed_whatever_they_show():
     )
     for text in (empty, one, lines, figures.forest("f", [], across="")):
         ElementTree.fromstring(text)
+
+
+# The committed results.
+
+
+def by_hand(x, y):
+    """Spearman's rho from mid-ranks, by counting."""
+    kept = [i for i in range(len(x)) if x[i] is not None and y[i] is not None]
+    x, y = ([v[i] for i in kept] for v in (x, y))
+    p, q = ([sum(w < v for w in a) + (sum(w == v for w in a) + 1) / 2 for v in a] for a in (x, y))
+    middle = (len(kept) + 1) / 2
+    up = sum((a - middle) * (b - middle) for a, b in zip(p, q, strict=True))
+    return up / (sum((a - middle) ** 2 for a in p) * sum((b - middle) ** 2 for b in q)) ** 0.5
+
+
+def middle_of_the_right(model, values):
+    """Median over the images that the model classifies rightly."""
+    return float(np.median([v for v, right in zip(values, model["audit"]["samples"]["right"], strict=True) if right]))
+
+
+def test_the_largest_correlations_of_the_committed_results():
+    """Of λ and of a distance, the data set where each is largest: from the JSON, with ranks of this file."""
+    results = json.loads((HERE / "results.json").read_text("utf-8"))
+    told = json.loads((HERE / "answers.json").read_text("utf-8"))["answers"]["correlation"]["numbers"]["data"]
+    for name in ("lambda_calibrated mean", "boundary median"):
+        value, data = max((n["measures"][name]["l2"]["value"], d) for d, n in told.items())
+        complete = [m for m in results["models"] if m["data"] == data and m["block"] in ("grid", "strength") and not m["failed"]]
+        accuracies = [
+            m["train"]["accuracy"] for m in results["models"] if m["data"] == data and m["train"] and "accuracy" in m["train"]
+        ]
+        chance = 1 / results["data"][data]["classes"]
+        models = [m for m in complete if m["train"]["accuracy"] >= chance + (max(accuracies) - chance) / 2]
+        attacks = [middle_of_the_right(m, m["attack"]["l2"]) for m in models]
+        if name == "boundary median":
+            measured = [middle_of_the_right(m, m["audit"]["samples"]["boundary"]) for m in models]
+        else:
+            arrays = [m["audit"]["samples"]["lambda_calibrated"] for m in models]
+            measured = [-float(np.mean(a)) if None not in a else None for a in arrays]
+        assert len(models) == told[data]["models"]
+        assert by_hand(measured, attacks) == pytest.approx(value, abs=1e-4)  # four digits
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    """Verdicts, point estimates and the list of models need no bootstrap; a few replicates tell them all but the intervals."""
+    results = Results(json.loads((HERE / "results.json").read_text("utf-8")), 20)
+    told = json.loads((HERE / "answers.json").read_text("utf-8"))["answers"]
+    text = (ROOT / "docs/paper.md").read_text("utf-8")
+    assert sum(not m.failed for m in results.models) >= 90
+    assert all(f"{m.name} |" in text for m in results.models)
+    assert all(f"**{a['verdict']}**" in text and a["line"] in text for a in told.values())
+    fresh = answers_correlation.answer(results).json()["numbers"]["data"]
+    for data, found in told["correlation"]["numbers"]["data"].items():
+        for name, row in found["measures"].items():
+            assert fresh[data]["measures"][name]["l2"]["value"] == row["l2"]["value"]
+
+
+def test_what_the_readme_says_of_lambda_is_what_was_found():
+    answers = json.loads((HERE / "answers.json").read_text("utf-8"))["answers"]
+    numbers = answers["correlation"]["numbers"]
+    found = numbers["data"] | numbers["others"]
+    rho = {d: f"{n['measures']['lambda_raw mean']['l2']['value']:.2f}" for d, n in found.items()}
+    text = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"Over {sum(n['models'] for n in found.values())} classifiers of four data sets" in text
+    shares = f"ρ = {rho['digits']} on digits, {rho['fashion']} on Fashion-MNIST, {rho['pneumonia']} on chest X-rays, {rho['CIFAR-10']} on CIFAR-10"
+    assert shares in text
+    cells = [c for by_training in numbers["by_training"].values() for c in by_training.values()]
+    assert all(c["lambda_raw mean"]["low"] <= STRONG <= c["lambda_raw mean"]["high"] for c in cells)  # among models trained alike
+    less = [n["calibrated_less_raw"] for n in found.values()]
+    assert all(d["low"] <= 0 <= d["high"] for d in less)  # whether calibration helps
+    assert answers["ranking"]["verdict"] == NOT
