@@ -100,7 +100,8 @@ def test_every_extra_is_told():
     extras = WHOLE["project"]["optional-dependencies"]
     told = set(re.findall(r"`(\w+)`|onnxfim\[(\w+)\]", (ROOT / "docs/install.md").read_text("utf-8")))
     assert set(extras) <= {name for names in told for name in names}
-    ours = {"cuda", "dev", "train", "docs", "exporters", "peers", "paper"}  # those of developers, and what `doctor` tells of by itself
+    # Those of developers, and what `doctor` tells of by itself.
+    ours = {"cuda", "dev", "train", "docs", "exporters", "peers", "paper"}
     assert set(_EXTRAS) == {Requirement(r).name for name, wanted in extras.items() if name not in ours for r in wanted}
     for name, purpose in _EXTRAS.items():
         (extra,) = [e for e, wanted in extras.items() if e not in ours and name in {Requirement(r).name for r in wanted}]
