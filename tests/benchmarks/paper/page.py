@@ -63,6 +63,12 @@ def folded(words: str, lines: Sequence[str]) -> list[str]:
     return ['<details markdown="1">', f"<summary>{words}</summary>", "", *lines, "", "</details>", ""]
 
 
+def shortened(line: str) -> str:
+    """Its first sentence and its last: the figures between stand in the answer itself."""
+    sentences = line.split(". ")
+    return line if len(sentences) < 3 else f"{sentences[0]}. {sentences[-1]}"
+
+
 def section(answer: Answer) -> list[str]:
     """One answer: its first table open, the others folded."""
     shown = [t for t in answer.tables if t.rows]
@@ -191,11 +197,12 @@ def page(results: Results, found: Sequence[Answer]) -> str:
         "# The paper answered", "",
         f"{PAPER}, makes claims about the spectral norm λ of the input Fisher information, and leaves questions open. Here they are held against {len(counted)} "
         f"classifiers with their attacks on {', '.join(results.data_sets)}" + (" and models of others" if results.foreign else "") + ". "
-        "Every number is computed from `tests/benchmarks/paper/results.json`; the numbers below are also in `answers.json` beside it.", "",
+        "Every number is computed from `tests/benchmarks/paper/results.json`; the numbers below are also in `answers.json` beside it. "
+        "`python -m tests.benchmarks.paper all --work FOLDER` makes all of it again.", "",
         f"Of {len(found)} answers {', '.join(f'{n} {SAID[v]}' for v, n in counts.items() if n)}.",
         "",
-        "| question | verdict | in one line |", "|---|---|---|",
-        *(f"| {cell(a.title)} | **{a.verdict}** | {cell(a.line)} |" for a in found), "",
+        "| question | verdict | in short |", "|---|---|---|",
+        *(f"| {cell(a.title)} | **{a.verdict}** | {cell(shortened(a.line))} |" for a in found), "",
         *(line for a in found for line in section(a)),
         "## How it was measured", "", *method(results),
         "## What failed", "", *failures(results),
