@@ -4,74 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 
 import numpy as np
 import pytest
 
-from onnxfim.auditing import guaranteeing
 from onnxfim.auditing.control_moves import ControlSearch
 from onnxfim.auditing.opening import open_subject
 from onnxfim.auditing.run import audit
 from onnxfim.auditing.verified_network import network_of
 from onnxfim.graph.load import load_model
 from onnxfim.record.audit import Audit
-from onnxfim.record.settings import Settings
 from onnxfim.report.guarantee_columns import guarantee_columns
 from onnxfim.report.guarantee_words import verifier_words
 from onnxfim.verifiers.properties import StaysInBox, box_around
 from tests.support import models
+from tests.support.asked_verifier import MODEL, WIDE, X, closes_in, radius, settings, verified
 from tests.support.models import Linear
-from tests.support.places import SUPPORT
 from tests.support.pretended import pretend
 
-FAKE = SUPPORT / "fake_verifier.py"
-MODEL = Linear.draw(4, 6)
-X = MODEL.samples(7)
 CLASSES = MODEL.logits(X).argmax(axis=1)
 ONE_CLASS = X[CLASSES == np.bincount(CLASSES).argmax()]
 NEVER = Linear(np.zeros_like(MODEL.W), np.arange(4.0))  # the same class everywhere
-WIDE = (-20.0, 20.0)
 
-
-def settings(mode, **options):
-    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(FAKE))} {shlex.quote(mode)} {{onnx}} {{vnnlib}} {{timeout}} -"
-    options = {
-        "providers": ("cpu",), "replay": 0, "bounds": False, "verifier_samples": 2, "verifier_precision": 0.3, "attack_range": WIDE,
-        **options,
-    }  # fmt: skip
-    return Settings(verifier=command, verifier_timeout=20.0, **options)
-
-
-def radius(x):
-    """The exact L∞ distance to another class."""
-    z = MODEL.logits(x[None])[0]
-    c = int(z.argmax())
-    return min((z[c] - z[j]) / np.abs(MODEL.W[c] - MODEL.W[j]).sum() for j in range(len(z)) if j != c)
-
-
-def verified(found):
-    return [s for s in found.samples if s.verified]
+pytestmark = pytest.mark.usefixtures("no_other_bounds")
 
 
 def finding(found, name):
     return next((f for f in found.findings if f.id == name), None)
-
-
-def closes_in(found, data):
-    assert verified(found)
-    for s in verified(found):
-        r = radius(data[s.index])
-        assert r / 1.3 * 0.998 <= s.certified_radius_linf.value < r  # the bisection's precision; 0.2 % of float32's rounding
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone():
-    """No other bounds: those of a linear model are exact, and leave a verifier nothing to say."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guaranteeing, "of_each", lambda way: [])
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +96,7 @@ def test_an_honest_one_is_believed(path, monkeypatch, case):
     assert all(s.verified[0].control and s.verified[0].answer == "sat" for s in verified(got))
     assert [b.control for s in verified(got) for b in s.verified[1:]].count(None) == got.verifier.boxes - len(verified(got))
     if case != "one class, narrow":  # there the range ends all boxes
-        closes_in(got, data)
+        closes_in(got, data=data)
 
 
 def test_a_liar_about_the_file_in_its_place(path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
-import sys
 
 import numpy as np
 import pytest
@@ -19,57 +17,16 @@ from onnxfim.record.audit import Audit
 from onnxfim.record.settings import Settings
 from onnxfim.runtime.stopping import Stop
 from tests.support import models
+from tests.support.asked_verifier import MODEL, X, closes_in, radius, settings, verified
 from tests.support.models import Linear
-from tests.support.places import SAMPLES, SUPPORT, Thing
+from tests.support.places import SAMPLES, Thing
 
-FAKE = SUPPORT / "fake_verifier.py"
-MODEL = Linear.draw(4, 6)
-X = MODEL.samples(7)
-WIDE = (-20.0, 20.0)  # a valid range that no box reaches
-PRECISION = 0.3  # of most audits here: a box takes half a second
 FINE = 0.05
 
-
-def fake(mode, result="-"):
-    return f"{shlex.quote(sys.executable)} {shlex.quote(str(FAKE))} {shlex.quote(mode)} {{onnx}} {{vnnlib}} {{timeout}} {result}"
-
-
-def settings(mode="exact", **options):
-    options = {
-        "providers": ("cpu",), "replay": 0, "bounds": False, "verifier_samples": 2, "verifier_precision": PRECISION,
-        "attack_range": WIDE, **options,
-    }  # fmt: skip
-    return Settings(verifier=fake(mode), verifier_timeout=20.0, **options)
-
-
-def radius(x, model=MODEL, scale=1.0):
-    """The exact L∞ distance to another class, in raw units of which the model has ``scale``."""
-    z = model.logits(x[None])[0]
-    c = int(z.argmax())
-    return min((z[c] - z[j]) / (np.abs(model.W[c] - model.W[j]) * scale).sum() for j in range(len(z)) if j != c)
-
-
-def verified(found):
-    return [s for s in found.samples if s.verified]
-
-
-def closes_in(found, exact, precision=PRECISION):
-    """Whether each asked sample is certified up to its exact radius, as far as the bisection goes."""
-    assert verified(found)
-    for s in verified(found):
-        r = exact(X[s.index])
-        assert r / (1 + precision) * 0.998 <= s.certified_radius_linf.value < r  # 0.2 %: the first box, and float32's rounding
+pytestmark = pytest.mark.usefixtures("no_other_bounds")
 
 
 OTHERS = guaranteeing.of_each
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone():
-    """No other bounds: those of a linear model are exact, and leave a verifier nothing to say."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guaranteeing, "of_each", lambda way: [])
-        yield
 
 
 @pytest.fixture(scope="module")

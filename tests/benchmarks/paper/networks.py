@@ -1,7 +1,7 @@
 """Five families of small classifiers of grey images, of like cost; one of them in three sizes.
 
 Every forward pass takes (N, 1, side, side) in [0, 1] and returns logits (N, classes). Images of 28x28 are halved by the first layer
-of the convolutional nets, so that a grid of hundreds is trained in an hour.
+of the convolutional nets, so that a grid of hundreds is trained in an hour. Blocks are those of the sample models.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sample_models.networks import DenseLayer, ResidualBlock, TransformerBlock, conv_bn_relu, global_average
+
 SCALE = {"small": 0.5, "medium": 1.0, "large": 2.0}
-
-
-def conv_bn_relu(inputs: int, outputs: int, *, stride: int = 1) -> list[nn.Module]:
-    """3x3 convolution, BatchNorm, ReLU."""
-    return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def stem(outputs: int, side: int) -> list[nn.Module]:
@@ -26,7 +23,7 @@ class GlobalAverage(nn.Module):
     """Mean over the image plane, (N, C, h, w) to (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
+        return global_average(x)
 
 
 def mlp(side: int, classes: int, scale: float) -> nn.Module:
@@ -47,38 +44,11 @@ def vgg(side: int, classes: int, scale: float) -> nn.Module:
     )  # fmt: skip
 
 
-class ResidualBlock(nn.Module):
-    """``relu(skip(x) + g(x))``; the skip is a 1x1 convolution where the shape changes (He et al. 2016)."""
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(
-            *conv_bn_relu(inputs, outputs, stride=stride), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
-        )
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.skip(x) + self.branch(x))
-
-
 def resnet(side: int, classes: int, scale: float) -> nn.Module:
     """Three residual blocks between a convolution and a linear head."""
     a, b = int(16 * scale), int(32 * scale)
     blocks = [ResidualBlock(a, a, stride=1), ResidualBlock(a, b, stride=2), ResidualBlock(b, b, stride=1)]
     return nn.Sequential(*stem(a, side), *blocks, GlobalAverage(), nn.Linear(b, classes))
-
-
-class DenseLayer(nn.Module):
-    """``[x, conv(relu(bn(x)))]``: the channels grow by ``growth`` (Huang et al. 2017)."""
-
-    def __init__(self, inputs: int, growth: int) -> None:
-        super().__init__()
-        self.grow = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), nn.Conv2d(inputs, growth, 3, 1, 1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.grow(x)], dim=1)
 
 
 def densenet(side: int, classes: int, scale: float) -> nn.Module:
@@ -94,37 +64,6 @@ def densenet(side: int, classes: int, scale: float) -> nn.Module:
         *(DenseLayer(half + i * growth, growth) for i in range(depth)),
         nn.BatchNorm2d(last), nn.ReLU(), GlobalAverage(), nn.Linear(last, classes),
     )  # fmt: skip
-
-
-class Attention(nn.Module):
-    """Multi-head softmax attention over T tokens, written out so that the file shows MatMul, Softmax, MatMul."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, (dim // heads) ** -0.5
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
-
-    def split(self, x: Tensor) -> Tensor:
-        """(N, T, D) to (N, heads, T, D / heads)."""
-        return x.reshape(-1, x.shape[1], self.heads, x.shape[2] // self.heads).transpose(1, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        weights = torch.softmax(q @ k.transpose(-2, -1) * self.scale, dim=-1)  # (N, heads, T, T)
-        return self.out((weights @ v).transpose(1, 2).reshape(-1, x.shape[1], x.shape[2]))
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm block: attention, then a GELU layer of twice the width, each on a residual branch."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.attend = nn.Sequential(nn.LayerNorm(dim), Attention(dim, heads))
-        self.feed = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attend(x)
-        return x + self.feed(x)
 
 
 class ViT(nn.Module):
