@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from foolbox.attacks import LinfPGD
 from foolbox.attacks.ddn import DDNAttack
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import onnxfim
+from sample_models import files
 
 from .auditing import SAMPLES, numbers, settings
-from .cells import Cell, grid
+from .cells import Cell
 from .corruptions import accuracies
-from .data_sets import DATA_SETS, EPSILON, Images, Labels, load
+from .data_sets import EPSILON, Images, Labels, load
 from .making import restore
 from .stages import Folder, Record
 
@@ -52,18 +52,15 @@ class FileNet(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.input = self.session.get_inputs()[0].name
+        self.scores = files.opened(path)
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # tells attacks which device the net is on
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.from_numpy(self.session.run(None, {self.input: x.detach().numpy()})[0])
+        return torch.from_numpy(self.scores(x.detach().numpy()))
 
     def classes(self, X: Images) -> Labels:
         """Decisions of the file, (N,)."""
-        parts = [self.session.run(None, {self.input: X[i : i + 256]})[0].argmax(axis=1) for i in range(0, len(X), 256)]
+        parts = [self.scores(X[i : i + 256]).argmax(axis=1) for i in range(0, len(X), 256)]
         return np.concatenate(parts).astype(np.int64)
 
 
@@ -212,12 +209,11 @@ def attack(folder: Folder, cell: Cell) -> Record:
     """
     logging.getLogger().setLevel(logging.ERROR)  # foolbox warns of models in evaluation mode, which this is meant to be
     data, path = load(cell.data), folder.onnx(cell.name)
-    parent = next((c for c in grid(DATA_SETS) if c.name == cell.parent), cell)
-    net = restore(folder, parent)
+    net = restore(folder, cell.original or cell)
     for weight in net.parameters():
         weight.requires_grad_(False)
     subject = Subject(FileNet(path), net, data.test_images[:SAMPLES], data.test_labels[:SAMPLES], data.classes)
-    twin = cell.parent is not None
+    twin = cell.original is not None
     wrong = subject.file.classes(subject.images) != subject.labels
     radii = tuple(round(factor * EPSILON[cell.data], 6) for factor in RADII)
     by_pgd, by_any, names = against_linf(subject, radii, wrong)

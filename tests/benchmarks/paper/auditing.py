@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 import onnxfim
 from onnxfim import Settings
+from sample_models import files
 from tests.benchmarks._published import DIRECTIONS, best_of_random_rayleigh
 
 from .cells import Cell
@@ -63,7 +65,7 @@ def described(audit: onnxfim.Audit) -> Record:
         "family_read": audit.architecture.family if audit.architecture is not None else None,
         "passes": audit.run.evaluations,
         "method": audit.run.method,
-        "verdict": audit.verdict.state if hasattr(audit.verdict, "state") else str(audit.verdict),
+        "verdict": audit.verdict,
         "skipped": [f"{s.index}: {s.reason}" for s in audit.skipped],
         "kind": sorted({s.lambda_max.kind for s in audit.samples}),
         "samples": {
@@ -86,12 +88,6 @@ def median(values: list[float | None]) -> float | None:
     return number(float(np.median(known))) if known else None
 
 
-def log_probabilities(z: NDArray[np.float32]) -> Floats:
-    """(…, K) logits to log-probabilities in float64."""
-    shifted = z.astype(np.float64) - z.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
 def published_black(
     logits: Callable[[NDArray[np.float32]], NDArray[np.float32]], X: NDArray[np.float32], *, seed: int = 0
 ) -> Floats:
@@ -101,7 +97,7 @@ def published_black(
         rng = np.random.default_rng([seed, i])
         V = rng.standard_normal((DIRECTIONS, *x.shape), dtype=np.float32)
         V /= np.sqrt(np.square(V).reshape(DIRECTIONS, -1).sum(axis=1)).reshape(-1, *(1,) * x.ndim)
-        z = log_probabilities(logits(np.concatenate([x + STEP * V, x - STEP * V, x[None]])))
+        z = log_softmax(logits(np.concatenate([x + STEP * V, x - STEP * V, x[None]])).astype(np.float64), axis=-1)
         slopes = (z[:DIRECTIONS] - z[DIRECTIONS:-1]) / (2 * STEP)  # (directions, K): of log p along v
         found[i] = (np.square(slopes) @ np.exp(z[-1])).max()
     return found
@@ -128,8 +124,6 @@ def spectrum(sample: Any, classes: int) -> Floats:
 
 def published(audit: onnxfim.Audit, path: Path, X: NDArray[np.float32], *, classes: int) -> dict[str, list[float | None]]:
     """What both published estimators say of the same images; the white box only where the audit knows the eigenvalues."""
-    from sample_models import files
-
     run = files.opened(path)
     said: dict[str, list[float | None]] = {"black": numbers(published_black(run, X))}
     if len(audit.samples) == len(X) and all(s.lambda_max.kind == "exact" for s in audit.samples):

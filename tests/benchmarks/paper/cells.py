@@ -39,9 +39,14 @@ class Cell:
         return f"{self.data}-{self.family}-{self.size}-{self.training}{strength}-{self.seed}{twin}"
 
     @property
+    def original(self) -> Cell | None:
+        """The float net that an int8 twin was made of."""
+        return replace(self, block="grid") if self.block == "twin" else None
+
+    @property
     def parent(self) -> str | None:
-        """Name of the float net that an int8 twin was made of."""
-        return replace(self, block="grid").name if self.block == "twin" else None
+        """Its name."""
+        return None if self.original is None else self.original.name
 
 
 def block(data: str, *, seeds: tuple[int, ...] = SEEDS, named: str = "grid") -> Iterator[Cell]:
